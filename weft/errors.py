@@ -1,0 +1,83 @@
+"""The error families of weft and the exit code each one ends a command with.
+
+Knows nothing of layouts, checkpoints or requests beyond the fields that a message needs.
+
+    WeftError                     70  internal
+    |- UsageError                  2  the command line itself
+    |- ConfigError                78  a setting: field, value, legal values, what to change
+    |  `- LayoutError             78  a size or a combination of sizes
+    |- CheckpointError            65  files of a model; carries every problem found
+    |- PeerError                  69  another rank, named
+    |  `- DeadlockError           69  no rank can go on; names rank and collective
+    `- RequestError               --  one request's fault: HTTP status and the field (`param`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class WeftError(Exception):
+    """Base of every error that weft raises on purpose."""
+
+    exit_code = 70
+
+
+class UsageError(WeftError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class ConfigError(WeftError, ValueError):
+    """A setting is impossible; says the field, the value, the legal values and what to change."""
+
+    exit_code = 78
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        legal: Sequence[object] = (),
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+        self.legal = tuple(legal)
+
+
+class LayoutError(ConfigError):
+    """A size, or a combination of sizes, that no world of ranks can have."""
+
+
+class CheckpointError(WeftError):
+    """A checkpoint that cannot be served; `problems` lists all that was found, not only the first."""
+
+    exit_code = 65
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n  ".join((message, *self.problems)))
+
+
+class PeerError(WeftError):
+    """A rank died or stopped answering; the message names it."""
+
+    exit_code = 69
+
+
+class DeadlockError(PeerError):
+    """No rank can go on; the message names each waiting rank and its collective."""
+
+
+class RequestError(WeftError):
+    """One request is at fault; `param` is the field, `status` the HTTP status."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status

@@ -1,0 +1,87 @@
+"""The seam of operations that layers call: flat buffers in, flat buffers out. Knows no module, rank or scheduler.
+
+Shapes: N rows, H hidden, A query heads on this rank, K KV heads on this rank, D head dim, B blocks, S block size, R runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """`dtype` of weights and activations; `exact`: results that are not exact numbers (norm, rope, v, attention output,
+    silu * up) are computed in fp64, rounded to multiples of 2^-6 and clamped to +-4, so that fp32 sums in between are
+    exact whatever their order (the exact suite; never used to serve)."""
+
+    dtype: torch.dtype
+    exact: bool = False
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """dtype of the KV cache."""
+        return torch.float64 if self.exact else self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMeta:
+    """Where the N rows of one attention block stand, and where their keys lie. int32, on the device, but `row_ends`.
+
+    positions[N]; slots[N] = block * S + offset for the row's own K/V; run_of_row[N]; block_tables[R, max blocks];
+    row_ends: cumulative rows of the runs (host integers, for the twin).
+    """
+
+    positions: Tensor
+    slots: Tensor
+    run_of_row: Tensor
+    block_tables: Tensor
+    row_ends: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """One layer's cache on this rank: k and v are [B + 1, K, S, D]; block 0 is the null block."""
+
+    k: Tensor
+    v: Tensor
+
+
+class Ops(ABC):
+    """The operations of a dense decoder. `name` is shown at start-up."""
+
+    name: str
+    numerics: Numerics
+
+    @abstractmethod
+    def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
+        """Rows weight[id - lo]; zero where id is outside [lo, lo + len(weight))."""
+
+    @abstractmethod
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x * rsqrt(mean(x^2) + eps) * weight over the last dim, in fp32."""
+
+    @abstractmethod
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x @ weight.T + bias; a row's result is the same for every number of rows."""
+
+    @abstractmethod
+    def rope_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        """Rotates q [N, A, D] and k [N, K, D] by `cos_sin` [max positions, D] (cos half, sin half; neox style), writes
+        k and v to the cache at meta.slots, returns the rotated q."""
+
+    @abstractmethod
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        """Causal attention of q [N, A, D] over cached keys; head a reads KV head kv_of_head[a] (int32 [A]); `window`
+        0 or the number of latest keys seen. Returns [N, A * D]. Bit-equal for a row in any batch and any chunking."""
+
+    @abstractmethod
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up for gate_up [N, 2 * I], gate first."""
