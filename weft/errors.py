@@ -73,11 +73,14 @@ class DeadlockError(PeerError):
 
 
 class RequestError(WeftError):
-    """One request is at fault; `param` is the field, `status` the HTTP status."""
+    """One request is at fault; `param` is the field, `status` the HTTP status, `code` OpenAI's word for the fault."""
 
     exit_code = 2
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.param = param
         self.status = status
+        self.code = code

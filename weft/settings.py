@@ -4,19 +4,59 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weft.errors import ConfigError
+from weft.options import Setting, option, settings_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """User's settings as given; None means 'decided at start and printed'."""
+    """User's settings as given; None means 'decided at start and printed'. Impossible values raise ConfigError."""
 
-    dtype: str = "auto"
-    max_model_len: int | None = None
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 2048
-    block_size: int = 16
-    kv_cache_memory: int | None = None  # bytes per rank
-    mem_fraction_static: float | None = None
-    enable_prefix_caching: bool = True
-    seed: int = 0
-    served_model_name: str | None = None
-    device: str = "cpu"
+    dtype: str = option(
+        "auto",
+        "type of weights and activations; auto takes the checkpoint's",
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16", "float64"),
+    )
+    max_model_len: int | None = option(
+        None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=1
+    )
+    max_num_seqs: int = option(64, "requests running at once in one dp group", "--max-num-seqs", minimum=1)
+    max_num_batched_tokens: int = option(2048, "rows of one dp group in a step", "--max-num-batched-tokens", minimum=1)
+    block_size: int = option(16, "tokens of one KV block", "--block-size", minimum=1, maximum=1024)
+    kv_cache_memory: int | None = option(
+        None, "KV cache of each rank: 2GiB, 512MiB or bytes", "--kv-cache-memory", minimum=1, unit="bytes"
+    )
+    mem_fraction_static: float | None = option(
+        None, "share of memory for weights and KV cache together", "--mem-fraction-static", above=0.0, maximum=1.0
+    )
+    enable_prefix_caching: bool = option(True, "share KV blocks of equal prefixes", "--enable-prefix-caching")
+    seed: int = option(0, "seed of requests that bring none", "--seed", minimum=0, maximum=2**63 - 1)
+    served_model_name: str | None = option(
+        None, "name under which the model is served (default: its directory's)", "--served-model-name"
+    )
+    device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raises ConfigError naming the first field whose value is impossible."""
+        for setting in engine_settings():
+            value = getattr(self, setting.name)
+            problem = setting.problem(value)
+            if problem:
+                legal = setting.option.choices
+                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
+        if self.kv_cache_memory is not None and self.mem_fraction_static is not None:
+            raise ConfigError(
+                f"kv_cache_memory {self.kv_cache_memory} and mem_fraction_static {self.mem_fraction_static} "
+                "both size the KV cache; give one of them",
+                field="kv_cache_memory",
+                value=self.kv_cache_memory,
+            )
+
+
+def engine_settings() -> tuple[Setting, ...]:
+    """The fields as options, in order of declaration."""
+    return settings_of(EngineConfig)

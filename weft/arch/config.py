@@ -1,4 +1,4 @@
-"""ModelConfig: what a model's config says, in one vocabulary. Knows no layout and no file format but config.json's."""
+"""ModelConfig: what a model's config says, in one vocabulary. Knows no layout and no file format."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ class ModelConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     windows: tuple[int, ...] = ()
-    """Sliding window of each layer (0: none); empty: none anywhere."""
+    """Sliding window of each layer in tokens (0: none); empty: none anywhere."""
     dtype: str = "bfloat16"
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+
+    def window(self, layer: int) -> int:
+        """Number of latest keys that `layer` sees; 0: all."""
+        return self.windows[layer] if self.windows else 0

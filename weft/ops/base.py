@@ -85,3 +85,7 @@ class Ops(ABC):
     @abstractmethod
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up for gate_up [N, 2 * I], gate first."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for start-up: which implementation, on what, and why not a faster one."""

@@ -58,13 +58,17 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sampled(msgspec.Struct, frozen=True, array_like=True):
-    """One sampled token. `logprob` and `top` (id, logprob; most likely first) only where the request asked for them."""
+    """One sampled token. `logprob` and `top` (id, logprob; most likely first) only where the request asked for them.
+
+    `error` ends the request (its logits were not finite); `token_id` means nothing then.
+    """
 
     slot: int
     token_id: int
     logprob: float | None = None
     rank_of_token: int = 0
     top: list[tuple[int, float]] = []
+    error: str | None = None
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,82 @@
+# The commands of a working copy. Needs Python 3.11 or newer and make; a C++ compiler makes attention faster.
+#   make serve                   environment, C++ parts, the small embedded model, a server on 127.0.0.1:8000
+#   make serve ARGS="--port 9000"
+#   make test                    what must pass: lint, types, the CPU suite
+# pip runs with your own settings (PIP_* variables, pip config); nothing here names a package index.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+WORKERS ?= 2
+LAYOUT ?= layouts/two-ranks.yaml
+ARGS ?=
+
+.PHONY: help venv native serve test test-long lint format clean
+
+help:
+	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
+	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
+	@echo "make serve      serve the embedded model on 127.0.0.1:8000 with $(LAYOUT); ARGS= adds flags"
+	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
+	@echo "make lint       ruff and mypy only"
+	@echo "make format     rewrite the code in ruff's format"
+	@echo "make clean      remove $(VENV), compiled parts and caches"
+
+# A stamp is trusted only while its interpreter still runs, and is of the version that PYTHON= asks for.
+VERSION := -c "import sys; v = sys.version_info; v >= (3, 11) and print('%d.%d' % v[:2])" 2>/dev/null
+HAVE := $(shell $(PY) $(VERSION))
+ifeq ($(origin PYTHON),file)
+WANT := $(HAVE)
+else
+WANT := $(shell $(PYTHON) $(VERSION))
+endif
+ifeq ($(and $(HAVE),$(WANT)),)
+.PHONY: $(STAMP)
+else ifneq ($(HAVE),$(WANT))
+.PHONY: $(STAMP)
+endif
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $@
+	@test -n "$$($(PYTHON) $(VERSION))" || { \
+	  echo "weft needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo not found)."; \
+	  echo "Name another one: make venv PYTHON=/path/to/python3.12"; exit 1; }
+	@{ test "$(HAVE)" = "$(WANT)" && $(PY) -m pip --version >/dev/null 2>&1; } || $(PYTHON) -m venv --clear $(VENV)
+	@echo "torch first, at its pinned version (README, 'PyTorch for the CPU', says how to keep it small)"
+	$(PY) -m pip install -c constraints.txt torch
+	$(PY) -m pip install -c constraints.txt setuptools
+	$(PY) -m pip install -c constraints.txt --no-build-isolation -e ".[dev]"
+	@broken=$$($(PY) scripts/broken_packages.py) || { \
+	  echo "installed again, because an earlier run was cut short:" $$broken; \
+	  $(PY) -m pip install -c constraints.txt --force-reinstall --no-deps $$broken; }
+	@$(PY) scripts/broken_packages.py
+	@touch $@
+
+native: $(STAMP)
+	@$(PY) -m weft.native.build
+
+serve: native
+	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port 8000 $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+test: lint native
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+
+test-long: lint native
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "long or not long"
+
+clean:
+	rm -rf $(VENV) weft/native/_build build *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find weft tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

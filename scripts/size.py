@@ -1,0 +1,81 @@
+"""Lines of code per package against scripts/size_budget.toml; exit 1 where a package is above its budget.
+
+A line of code holds something besides a comment or a docstring. Raising a budget is a decision: edit the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tokenize
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    """Line numbers of every docstring."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            lines.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return lines
+
+
+def python_lines(text: str) -> int:
+    """Lines of code of one Python file."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in SILENT:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - docstring_lines(ast.parse(text)))
+
+
+def cpp_lines(text: str) -> int:
+    """Lines of a C++ file that are neither blank nor a // comment."""
+    return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith("//"))
+
+
+def count(path: Path) -> int:
+    """Lines of code of one file."""
+    return python_lines(path.read_text()) if path.suffix == ".py" else cpp_lines(path.read_text())
+
+
+def sources(folder: Path) -> list[Path]:
+    """Source files below a folder, or the file itself."""
+    if folder.is_file():
+        return [folder]
+    return sorted(path for suffix in ("*.py", "*.cpp", "*.h") for path in folder.rglob(suffix))
+
+
+def packages() -> dict[str, list[Path]]:
+    """Files by package of weft; the modules right under weft are one entry, tests and scripts one each."""
+    weft = ROOT / "weft"
+    found = {"weft/*.py": sorted(weft.glob("*.py"))}
+    found |= {f"weft/{path.name}": sources(path) for path in sorted(weft.iterdir()) if (path / "__init__.py").exists()}
+    return found | {name: sources(ROOT / name) for name in ("scripts", "benchmarks", "tests")}
+
+
+def main() -> int:
+    """Prints the table."""
+    budget: dict[str, int] = tomllib.loads((ROOT / "scripts" / "size_budget.toml").read_text())["lines"]
+    table = {name: files for name, files in packages().items() if files}
+    above = []
+    print(f"{'package':<18} {'files':>5} {'lines':>6} {'budget':>6}")
+    for name, files in table.items():
+        lines, limit = sum(map(count, files)), budget.get(name, 0)
+        above += [name] if lines > limit else []
+        print(f"{name:<18} {len(files):>5} {lines:>6} {limit:>6}{'  ABOVE' if lines > limit else ''}")
+    code = sum(count(path) for name, files in table.items() if name.startswith("weft") for path in files)
+    tests = sum(map(count, table.get("tests", [])))
+    print(f"{'weft in all':<18} {'':>5} {code:>6}; {tests / max(code, 1):.2f} lines of test per line of code")
+    return 1 if above else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Who may import whom: the table of docs/architecture.md, held against every import statement of the package."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "weft").rglob("*.py"))
+
+DEFERRED_ALLOWED = {
+    "weft": {"__getattr__"},  # weft.LLM, without making `import weft` load torch
+    "weft.cli.main": {"load_command"},  # the table of commands: `weft explain` loads no server
+}
+"""Functions that may import, by module; everything else imports at the top of its file."""
+
+
+def module_name(path: Path) -> str:
+    """weft/layout/cuts.py -> weft.layout.cuts; weft/layout/__init__.py -> weft.layout."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
+
+
+def read_table() -> list[tuple[str, list[str]]]:
+    """Lines of the table, lowest first: (level, package or module names)."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    block = re.search(r"## Packages, and who may import whom\n+```\n(.*?)```", text, re.S)
+    assert block, "docs/architecture.md has lost its table"
+    lines = []
+    for line in block[1].splitlines():
+        level, rest = line.split(None, 1)
+        names = [name.removesuffix(".py") for name in re.split(r" {3,}", rest)[0].split()]
+        lines.append((level, names))
+    return lines[::-1]
+
+
+TABLE = read_table()
+HEIGHT = {name: height for height, (_, names) in enumerate(TABLE) for name in names}
+
+
+def top(module: str) -> str:
+    """The package or module right under weft; "" for weft itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def targets(node: ast.stmt) -> Iterator[str]:
+    """Dotted names that an import statement asks for; `from a import b` gives a.b where that is a module."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: relative imports hide the package"
+        base = node.module or ""
+        for alias in node.names:
+            dotted = f"{base}.{alias.name}"
+            yield dotted if dotted in MODULES else base
+
+
+def imports(module: str) -> set[str]:
+    """Everything that a module imports, wherever the statement stands."""
+    return {name for node in ast.walk(TREES[module]) if isinstance(node, ast.stmt) for name in targets(node)}
+
+
+def own(names: set[str]) -> set[str]:
+    """Those of weft."""
+    return {name for name in names if name.split(".")[0] == "weft"}
+
+
+def test_the_table_names_what_exists() -> None:
+    on_disk = {top(name) for name in MODULES} - {""}
+    assert on_disk - set(HEIGHT) == set(), "not in the table of docs/architecture.md"
+    assert set(HEIGHT) - on_disk == set(), "in the table of docs/architecture.md, but not there"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    if module == "weft":
+        return
+    here = top(module)
+    for name in own(imports(module)):
+        there = top(name)
+        if there in ("", here):
+            continue
+        assert HEIGHT[there] < HEIGHT[here], f"{module} may not import {name}: {there} is not on a lower line than {here}"
+
+
+def deferred(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """(function, line) of every import inside a function."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    yield function.name, node.lineno
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_stand_at_the_top(module: str) -> None:
+    allowed = DEFERRED_ALLOWED.get(module, set())
+    found = [f"{MODULES[module]}:{line} in {name}" for name, line in deferred(TREES[module]) if name not in allowed]
+    assert not found
+
+
+def test_no_cycles() -> None:
+    graph = {name: own(imports(name)) & set(MODULES) - {name} for name in MODULES if name != "weft"}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def without_torch() -> list[str]:
+    """Modules of the lines below the one where torch begins, and of the engine."""
+    begins = HEIGHT["ops"]
+    free = {name for name, height in HEIGHT.items() if height < begins} | {"engine"}
+    return ["weft", *(name for name in sorted(MODULES) if top(name) in free)]
+
+
+BLOCKER = """
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Blocked())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def test_the_lower_lines_run_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKER, *without_torch()], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_blocker_blocks() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKER, "weft.ops.base"], cwd=ROOT, capture_output=True, timeout=120)
+    assert done.returncode != 0

@@ -1,0 +1,60 @@
+"""Sizes of files and functions, and a docstring at the top of every module."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = sorted(path for folder in ("weft", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+FILE_LIMIT = 300
+LONG_FUNCTION = 50
+LONG_SHARE = 0.02
+MEAN_LIMIT = 15
+
+
+def function_lengths() -> dict[str, int]:
+    """Lines of every function, from its def (decorators excluded) to its end."""
+    lengths = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                lengths[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = node.end_lineno - node.lineno + 1
+    return lengths
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in CODE}
+    assert {name: lines for name, lines in lengths.items() if lines > FILE_LIMIT} == {}
+
+
+def test_few_functions_are_long() -> None:
+    lengths = function_lengths()
+    long = {name: lines for name, lines in lengths.items() if lines > LONG_FUNCTION}
+    assert len(long) <= LONG_SHARE * len(lengths), long
+
+
+def test_functions_are_short_on_average() -> None:
+    lengths = function_lengths()
+    assert sum(lengths.values()) <= MEAN_LIMIT * len(lengths)
+
+
+@pytest.mark.parametrize("path", [*CODE, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_open_with_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} says neither what it holds nor what it does not know"
+
+
+def test_test_files_have_unique_names() -> None:
+    names = [path.name for path in TESTS if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_the_size_budget_holds() -> None:
+    done = subprocess.run([sys.executable, "scripts/size.py"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

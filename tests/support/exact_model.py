@@ -1,0 +1,78 @@
+"""Small checkpoints whose arithmetic is exact: weights in multiples of 2^-6 with |w| <= 1/2 (and random fp64 twins)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from weft.arch import parse_config, param_specs
+
+BASE: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "torch_dtype": "float32",
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    # attention and MLP biases, untied: every addend that a reduction could count twice
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "tied": {"tie_word_embeddings": True},
+    "qk_norm": {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def exact_config(variant: str) -> dict[str, Any]:
+    """config.json of a variant."""
+    return {**BASE, **VARIANTS[variant]}
+
+
+def write_exact(directory: Path, variant: str, *, seed: int = 0) -> Path:
+    """Writes a checkpoint with weights in multiples of 2^-6, |w| <= 3/8; norms in [1/2, 3/2]."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        low, high = (32, 97) if "norm" in name else (-24, 25)
+        return torch.randint(low, high, shape, generator=draw).float() / 64
+
+    return _write(directory, exact_config(variant), tensor)
+
+
+def write_random(directory: Path, variant: str, *, seed: int = 0) -> Path:
+    """Writes a checkpoint of random fp64 weights, scaled so that activations stay near 1."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        x = torch.randn(shape, generator=draw, dtype=torch.float64)
+        if "norm" in name:
+            return 1 + 0.2 * x
+        return x * (8 if "embed" in name else 1) / shape[-1] ** 0.5
+
+    return _write(directory, {**exact_config(variant), "torch_dtype": "float64"}, tensor)
+
+
+def _write(directory: Path, config: dict[str, Any], tensor: Any) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    names = {spec.name: spec.shape for spec in param_specs(parse_config(config))}
+    tensors = {name: tensor(name, shape).contiguous() for name, shape in names.items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory

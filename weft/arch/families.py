@@ -1,0 +1,168 @@
+"""The model families weft runs, and how each one's config.json becomes a ModelConfig. Knows no layout and no weights.
+
+Sources: the `config.json` conventions of transformers (its configuration_llama, _mistral, _qwen2, _qwen3 modules).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from weft.arch.config import ModelConfig, RopeConfig
+from weft.errors import ConfigError
+
+Raw = Mapping[str, Any]
+
+REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+def parse_config(raw: Raw) -> ModelConfig:
+    """ModelConfig of a config.json dictionary; ConfigError names the field, its value and what is supported."""
+    family = _family(raw)
+    _refuse_what_is_not_run(raw)
+    missing = [key for key in REQUIRED if raw.get(key) is None]
+    if missing:
+        raise ConfigError(f"the model's config lacks {', '.join(missing)}", field=missing[0])
+    heads, hidden = _size(raw, "num_attention_heads"), _size(raw, "hidden_size")
+    kv_heads = _size(raw, "num_key_value_heads", heads)
+    head_dim = _size(raw, "head_dim", hidden // heads)
+    if heads % kv_heads:
+        raise ConfigError(
+            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
+            field="num_key_value_heads",
+            value=kv_heads,
+        )
+    if head_dim % 2:
+        raise ConfigError(f"head_dim {head_dim}: rotary embedding needs an even one", field="head_dim", value=head_dim)
+    return ModelConfig(
+        family=family,
+        hidden_size=hidden,
+        intermediate_size=_size(raw, "intermediate_size"),
+        num_layers=_size(raw, "num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab_size=_size(raw, "vocab_size"),
+        max_position=_size(raw, "max_position_embeddings", 2048),
+        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        rope=_rope(raw),
+        tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch."),
+        eos_token_ids=token_ids(raw.get("eos_token_id")),
+        bos_token_id=raw.get("bos_token_id"),
+        windows=_windows(family, raw),
+        **FAMILIES[family](raw),
+    )
+
+
+def token_ids(value: Any) -> tuple[int, ...]:
+    """A token id, a list of them or nothing, as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+
+
+def _llama(raw: Raw) -> dict[str, bool]:
+    bias = bool(raw.get("attention_bias", False))
+    return {"qkv_bias": bias, "o_bias": bias, "mlp_bias": bool(raw.get("mlp_bias", False))}
+
+
+def _mistral(raw: Raw) -> dict[str, bool]:
+    return {}
+
+
+def _qwen2(raw: Raw) -> dict[str, bool]:
+    return {"qkv_bias": True}
+
+
+def _qwen3(raw: Raw) -> dict[str, bool]:
+    bias = bool(raw.get("attention_bias", False))
+    return {"qkv_bias": bias, "o_bias": bias, "qk_norm": True}
+
+
+FAMILIES = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3}
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+
+
+def _family(raw: Raw) -> str:
+    names = raw.get("architectures") or []
+    for name in names:
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]
+    if not names and raw.get("model_type") in FAMILIES:
+        return str(raw["model_type"])
+    given = str(names[0] if names else raw.get("model_type"))
+    near = difflib.get_close_matches(given, ARCHITECTURES, n=1, cutoff=0.8)
+    hint = f" (nearest: {near[0]})" if near else ""
+    raise ConfigError(
+        f"architecture {given} is not supported{hint}; supported: {', '.join(ARCHITECTURES)}",
+        field="architectures",
+        value=given,
+        legal=tuple(ARCHITECTURES),
+    )
+
+
+def _refuse_what_is_not_run(raw: Raw) -> None:
+    act = raw.get("hidden_act") or raw.get("hidden_activation") or "silu"
+    if act not in ("silu", "swish"):
+        raise ConfigError(
+            f"hidden_act {act}: only silu is supported", field="hidden_act", value=act, legal=("silu",)
+        )
+    if raw.get("quantization_config"):
+        method = raw["quantization_config"].get("quant_method", "unnamed")
+        raise ConfigError(
+            f"quantization_config {method}: quantized safetensors are not supported; take the unquantized model or a GGUF",
+            field="quantization_config",
+            value=method,
+        )
+    if float(raw.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise ConfigError(
+            f"partial_rotary_factor {raw['partial_rotary_factor']}: only 1.0 is supported",
+            field="partial_rotary_factor",
+            value=raw["partial_rotary_factor"],
+            legal=(1.0,),
+        )
+
+
+def _size(raw: Raw, key: str, default: int | None = None) -> int:
+    value = raw.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key} {value!r}: a positive integer is needed", field=key, value=value)
+    return value
+
+
+def _rope(raw: Raw) -> RopeConfig:
+    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    theta = parameters.get("rope_theta", raw.get("rope_theta")) or 10000.0
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind == "default":
+        return RopeConfig(float(theta))
+    scaling = {key: value for key, value in parameters.items() if key not in ("rope_theta", "type")}
+    return RopeConfig(float(theta), {**scaling, "rope_type": kind})
+
+
+def _windows(family: str, raw: Raw) -> tuple[int, ...]:
+    window, layers = raw.get("sliding_window"), raw["num_hidden_layers"]
+    if window is None or family == "llama":
+        return ()
+    if kinds := raw.get("layer_types"):
+        windows = tuple(int(window) if kind == "sliding_attention" else 0 for kind in kinds)
+    elif family == "mistral":
+        windows = (int(window),) * layers
+    elif not raw.get("use_sliding_window", False):
+        return ()
+    else:
+        first = int(raw.get("max_window_layers", layers))
+        windows = tuple(int(window) if layer >= first else 0 for layer in range(layers))
+    if len(windows) != layers:
+        raise ConfigError(
+            f"layer_types names {len(windows)} layers, num_hidden_layers is {layers}", field="layer_types"
+        )
+    return windows if any(windows) else ()

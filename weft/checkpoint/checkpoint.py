@@ -1,0 +1,68 @@
+"""Checkpoint: what the files of a model say, read from headers only. Knows no layout, no family and no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from weft.checkpoint.tensors import TensorInfo
+
+Json = dict[str, Any]
+
+
+class TokenizerSource(msgspec.Struct, frozen=True):
+    """What a tokenizer is built from: a tokenizer.json, or the `tokenizer.*` metadata of a GGUF file.
+
+    config: tokenizer_config.json ({} for GGUF). chat_templates: by name, the usual one under "default".
+    """
+
+    json_path: str | None = None
+    gguf: Json | None = None
+    config: Json = {}
+    chat_templates: dict[str, str] = {}
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Config, tensor table and tokenizer source of one model.
+
+    config: in the words of HF's config.json, also for GGUF. tensors: under HF names. ignored: names in the file that
+    carry nothing the model needs (their content, if any, is in config already).
+    """
+
+    path: str
+    kind: Literal["safetensors", "gguf"]
+    config: Json
+    tensors: dict[str, TensorInfo]
+    generation_config: Json = {}
+    tokenizer: TokenizerSource | None = None
+    ignored: tuple[str, ...] = ()
+
+    def table(self) -> bytes:
+        """Everything but the tokenizer, for another process; see `from_table`."""
+        return msgspec.msgpack.encode(msgspec.structs.replace(self, tokenizer=None))
+
+    @classmethod
+    def from_table(cls, table: bytes) -> Checkpoint:
+        """The checkpoint that `table` was made from, without its tokenizer. Opens no file."""
+        return msgspec.msgpack.decode(table, type=cls)
+
+    def fingerprint(self) -> str:
+        """A digest of config and tensor table (not of paths, nor of weights), equal on every node that has this model."""
+        rows = [(t.name, t.shape, t.dtype, t.offset, t.nbytes, t.heads) for _, t in sorted(self.tensors.items())]
+        content = msgspec.json.encode((self.config, rows), order="sorted")
+        return hashlib.sha256(content).hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the files' formats."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a sequence, from generation_config and config, sorted."""
+        ids: set[int] = set()
+        for source in (self.generation_config, self.config):
+            value = source.get("eos_token_id")
+            ids.update(value if isinstance(value, list | tuple) else () if value is None else (value,))
+        return tuple(sorted(ids))

@@ -1,0 +1,39 @@
+"""The number formats of tensors in checkpoint files: elements and bytes of one block. Knows no file layout and no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A block of `block` elements along the last dim takes `nbytes` bytes; plain formats have blocks of one element."""
+
+    name: str
+    block: int
+    nbytes: int
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of `columns` elements, rounded up to whole blocks."""
+        return -(-columns // self.block) * self.nbytes
+
+    def tensor_bytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor of `shape`; each row is rounded up to whole blocks."""
+        return self.row_bytes(shape[-1]) * prod(shape[:-1]) if shape else self.nbytes
+
+    def widen(self, lo: int, hi: int) -> tuple[int, int]:
+        """The smallest run of whole blocks that holds elements [lo, hi), in elements."""
+        return lo // self.block * self.block, -(-hi // self.block) * self.block
+
+
+PLAIN = (Format("F64", 1, 8), Format("F32", 1, 4), Format("F16", 1, 2), Format("BF16", 1, 2))
+QUANTIZED = (
+    Format("Q8_0", 32, 34),
+    Format("Q4_0", 32, 18),
+    Format("Q4_1", 32, 20),
+    Format("Q4_K", 256, 144),
+    Format("Q6_K", 256, 210),
+)
+LOADABLE: dict[str, Format] = {fmt.name: fmt for fmt in (*PLAIN, *QUANTIZED)}
+"""Formats that weights can be loaded from, by name."""

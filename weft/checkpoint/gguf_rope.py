@@ -1,0 +1,76 @@
+"""Rotary scaling of a GGUF file as the dictionary of HF's config. Reads the one small tensor that Llama 3 files carry.
+
+Llama 3's scaling is four numbers in config.json, but in GGUF only its result is kept: a factor for each frequency. The
+numbers are found again by computing the factors from them; a tensor that no such numbers give is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from weft.checkpoint.checkpoint import Json
+from weft.checkpoint.tensors import TensorInfo
+
+ROPE_FREQS = "rope_freqs.weight"
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+Result = tuple[Json, list[str]]
+
+
+def rope_scaling(prefix: str, keys: Json, freqs: TensorInfo | None, config: Json) -> Result:
+    """rope_theta and, where the file has one, rope_scaling; and what stands against it."""
+    theta = float32_decimal(keys.get("rope.freq_base", 10000.0))
+    kind = keys.get("rope.scaling.type", "none")
+    if freqs is not None:
+        scaling, problems = _llama3(freqs, theta, config["head_dim"])
+        if kind != "none":
+            problems.append(f"metadata key {prefix}rope.scaling.type: {kind!r} together with {ROPE_FREQS}")
+    else:
+        scaling, problems = _keyed(prefix, keys, kind)
+    return {"rope_theta": theta, **({"rope_scaling": scaling} if scaling else {})}, problems
+
+
+def float32_decimal(value: float) -> float:
+    """The shortest decimal that a GGUF float stands for: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def _keyed(prefix: str, keys: Json, kind: str) -> Result:
+    if kind == "none":
+        return {}, []
+    if kind not in ("linear", "yarn"):
+        return {}, [f"metadata key {prefix}rope.scaling.type: {kind!r} is not supported; supported: none, linear, yarn"]
+    if "rope.scaling.factor" not in keys:
+        return {}, [f"metadata key {prefix}rope.scaling.factor: missing"]
+    scaling: Json = {"rope_type": kind, "factor": float32_decimal(keys["rope.scaling.factor"])}
+    if (length := keys.get("rope.scaling.original_context_length")) is not None:
+        scaling["original_max_position_embeddings"] = length
+    return scaling, []
+
+
+def _llama3(tensor: TensorInfo, theta: float, head_dim: int) -> Result:
+    if tensor.dtype != "F32" or tensor.shape != (head_dim // 2,):
+        return {}, [f"{ROPE_FREQS}: wanted F32 [{head_dim // 2}], got {tensor.dtype} {list(tensor.shape)}"]
+    with Path(tensor.file).open("rb") as file:
+        file.seek(tensor.offset)
+        factors = np.frombuffer(file.read(tensor.nbytes), np.float32)
+    if np.allclose(factors, 1.0):
+        return {}, []
+    found = {"rope_type": "llama3", "factor": round(float(factors.max()), 4), **LLAMA3}
+    if not np.allclose(factors, llama3_factors(found, theta, head_dim), rtol=1e-4):
+        return {}, [f"{ROPE_FREQS}: not the factors of a llama3 scaling with {LLAMA3}; other ones are not supported"]
+    return found, []
+
+
+def llama3_factors(scaling: Json, theta: float, head_dim: int) -> list[float]:
+    """What each of head_dim/2 frequencies is divided by under `scaling` (HF's llama3 words)."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    length, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    factors: list[float] = []
+    for i in range(head_dim // 2):
+        wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
+        smooth = min(max((length / wavelength - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - smooth) / factor + smooth))
+    return factors

@@ -1,0 +1,24 @@
+"""open_checkpoint: the Checkpoint behind a path, whatever its kind. Knows no layout and reads no weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.directory import open_directory
+from weft.checkpoint.gguf_model import open_gguf
+from weft.errors import CheckpointError
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The model at `path`: a directory with config.json and safetensors, or a .gguf file.
+
+    Reads headers only. CheckpointError lists everything missing, truncated, overlapping or not supported.
+    """
+    place = Path(path).absolute()
+    if place.is_dir():
+        return open_directory(place)
+    if place.is_file():
+        return open_gguf(place)
+    raise CheckpointError(f"model {path}: no such file or directory")

@@ -1,0 +1,92 @@
+"""What serve, generate, explain and verify share: MODEL, the layout's options and the engine's options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from weft.arch.config import ModelConfig
+from weft.arch.fit import check_fit
+from weft.errors import LayoutError
+from weft.layout.layout import Given, Layout, layout_settings
+from weft.layout.resolve import resolve
+from weft.layout.serialize import load_given
+from weft.layout.support import refuse_unsupported
+from weft.options import Entry, add_flags
+from weft.settings import EngineConfig, engine_settings
+
+EPILOG = "A size that is not given follows from attention's; weft explain shows every size of a layout."
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+    """MODEL (unless the command declares it itself), the layout's options and the engine's."""
+    if positional:
+        add_model(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """args.model: the MODEL word, None for the embedded default model."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a model directory, a .gguf file or a hub id; left out: the embedded SmolLM2-135M-Instruct",
+    )
+
+
+def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
+    """--layout, --tp, --world-size and one option per field of the layout."""
+    group = parser.add_argument_group("layout", EPILOG)
+    group.add_argument("--layout", metavar="FILE", type=Path, help="layout document, YAML or JSON")
+    group.add_argument(
+        "--tp",
+        "--tensor-parallel-size",
+        type=int,
+        metavar="N",
+        help="size of every module; explicit sizes of modules other than attention win",
+    )
+    group.add_argument("--world-size", type=int, metavar="N", help="all ranks; attention dp follows from it")
+    add_flags(group, layout_settings(), "layout_given")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser, only: Collection[str] | None = None) -> None:
+    """One option per field of EngineConfig, or per field named in `only`."""
+    group = parser.add_argument_group("engine")
+    settings = [setting for setting in engine_settings() if only is None or setting.name in only]
+    add_flags(group, settings, "engine_given")
+
+
+def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool = True) -> Layout:
+    """The layout of the command line and the layout file, checked against the model.
+
+    With `runnable`, a layout that the engine cannot run yet is refused too. Raises LayoutError.
+    """
+    layout = resolve(_given(args), args.world_size, args.tp)
+    check_fit(layout, config)
+    if runnable:
+        refuse_unsupported(layout)
+    return layout
+
+
+def engine_config_from(args: argparse.Namespace) -> EngineConfig:
+    """EngineConfig of the command line; raises ConfigError for impossible values."""
+    given: Mapping[str, Entry] = args.engine_given
+    values = {name: entry.value for name, entry in given.items()}
+    return EngineConfig(**values)  # type: ignore[arg-type]
+
+
+def _given(args: argparse.Namespace) -> Given:
+    """File and flags together; a value that both give must be the same."""
+    flags: Mapping[str, Entry] = args.layout_given
+    stated = load_given(args.layout) if args.layout is not None else {}
+    for name, entry in flags.items():
+        if name in stated and stated[name] != entry.value:
+            raise LayoutError(
+                f"{name} is {stated[name]} in {args.layout}, but {entry.flag} gives {entry.value}; leave one out",
+                field=name,
+                value=entry.value,
+            )
+    return {**stated, **{name: entry.value for name, entry in flags.items()}}

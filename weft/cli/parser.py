@@ -1,0 +1,36 @@
+"""The argument parser of the commands: no abbreviations, errors as UsageError, nearest name for an unknown option."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from weft.errors import UsageError
+from weft.options import nearest
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Options and positionals in any order; raises UsageError instead of exiting."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_command(self, words: Sequence[str]) -> argparse.Namespace:
+        """The namespace of a command's words; UsageError for anything that is not understood."""
+        args, rest = self.parse_known_intermixed_args(list(words))
+        for word in rest:
+            if word.startswith("--"):
+                name = word.partition("=")[0]
+                raise UsageError(f"unknown option {name}{nearest(name, self.flags())}")
+        if rest:
+            raise UsageError(f"unexpected argument {rest[0]!r}")
+        return args
+
+    def flags(self) -> list[str]:
+        """All option names, in order of declaration."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for words it cannot understand."""
+        raise UsageError(message)

@@ -1,0 +1,14 @@
+"""The groups of ranks that a layout's boundaries call on. Tuples of numbers; creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from weft.comm.base import Group
+from weft.layout.boundaries import Boundary
+
+
+def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Group, ...]:
+    """Every group of a stage once, ascending: the one order in which all ranks create them."""
+    steps = {step for boundary in boundaries for step in boundary.steps if step.kind != "slice"}
+    return tuple(sorted({step.group(rank) for step in steps for rank in range(stage_size)}))

@@ -1,0 +1,204 @@
+"""All ranks of a world as greenlets of one thread: the answer key of the backends, and the proof of layouts.
+
+The last member to reach a collective moves everybody's data. So each collective is compared over its members, shapes
+included, and a world in which no rank can go on is seen at once. Knows no process and no module.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+from torch import Tensor
+
+from weft.comm.base import Comm, Group
+from weft.comm.checks import check_contiguous, check_groups, check_list, check_same_size, unknown_group
+from weft.errors import DeadlockError, PeerError
+
+T = TypeVar("T")
+Buffers = tuple[Sequence[Tensor], Sequence[Tensor]]
+"""What a member sends and where it receives."""
+
+
+class LockstepWorld:
+    """`run` may be called again and again; every call starts one greenlet per rank and ends when all have ended.
+
+    A run is under `torch.inference_mode`: a rank that entered it alone would take it away from the others on leaving.
+    """
+
+    def __init__(self, world: int, groups: Sequence[Group]) -> None:
+        self.world = world
+        self.groups = check_groups(world, groups)
+        self._meetings = {group: _Meeting(group) for group in self.groups}
+        self.comms = tuple(LockstepComm(self, rank, self._meetings) for rank in range(world))
+        self._ready: deque[greenlet] = deque()
+        self._hub: greenlet | None = None
+
+    def run(self, fns: Sequence[Callable[[LockstepComm], T]]) -> list[T]:
+        """fns[r] is rank r's work; the results in rank order.
+
+        A rank's exception ends the other ranks and is raised with a note naming the rank. DeadlockError when every
+        rank left waits; PeerError when the members of a group call different collectives.
+        """
+        if len(fns) != self.world:
+            raise ValueError(f"{len(fns)} functions for a world of {self.world}")
+        if self._hub is not None:
+            raise ValueError("this world is running already")
+        results: dict[int, T] = {}
+        ranks = [greenlet(_call_into(results, rank, fn, self.comms[rank])) for rank, fn in enumerate(fns)]
+        self._ready.extend(ranks)
+        self._hub = getcurrent()
+        try:
+            with torch.inference_mode():
+                self._run_all(ranks)
+        finally:
+            self._hub = None
+        return [results[rank] for rank in range(self.world)]
+
+    def _run_all(self, ranks: Sequence[greenlet]) -> None:
+        for comm in self.comms:
+            comm.waiting_in = None
+        try:
+            while self._ready:
+                self._ready.popleft().switch()
+            if not all(one.dead for one in ranks):
+                raise self._deadlock(ranks)
+        finally:
+            self._ready.clear()
+            for meeting in self._meetings.values():
+                meeting.clear()
+            for one in ranks:
+                if not one.dead:
+                    one.throw(GreenletExit)
+
+    def block(self) -> None:
+        """Another rank's turn; returns when this rank's collective is done."""
+        if self._ready:
+            self._ready.popleft().switch()
+        elif self._hub is not None:
+            self._hub.switch()
+
+    def wake(self, waiting: greenlet) -> None:
+        """The greenlet's collective is done: it runs when its turn comes."""
+        self._ready.append(waiting)
+
+    def _deadlock(self, ranks: Sequence[greenlet]) -> DeadlockError:
+        lines = []
+        for rank, one in enumerate(ranks):
+            meeting = self.comms[rank].waiting_in
+            lines.append(f"rank {rank} has ended" if one.dead else f"rank {rank} {meeting.describe(rank)}" if meeting else "")
+        return DeadlockError("no rank can go on: " + "; ".join(line for line in lines if line))
+
+
+def _call_into(
+    results: dict[int, T], rank: int, fn: Callable[[LockstepComm], T], comm: LockstepComm
+) -> Callable[[], None]:
+    def run_rank() -> None:
+        try:
+            results[rank] = fn(comm)
+        except Exception as error:
+            error.add_note(f"in rank {rank} of {comm.world}")
+            raise
+
+    return run_rank
+
+
+class _Meeting:
+    """One group's collective in the making."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.calls = 0
+        self.clear()
+
+    def clear(self) -> None:
+        self.arrived = 0
+        self.kinds: list[str] = [""] * len(self.group)
+        self.buffers: list[Buffers] = [((), ())] * len(self.group)
+        self.waiting: list[greenlet] = []
+
+    def describe(self, rank: int) -> str:
+        missing = [r for r, kind in zip(self.group, self.kinds, strict=True) if not kind]
+        kind = self.kinds[self.group.index(rank)]
+        return f"waits in {kind} over {self.group}, call {self.calls + 1}, for {_ranks(missing)}"
+
+    def check(self, complete: Callable[[_Meeting], None]) -> None:
+        """All members call the same thing, with shapes that fit."""
+        if any(kind != self.kinds[0] for kind in self.kinds):
+            raise self.disagreement("they are in different collectives")
+        complete(self)
+
+    def disagreement(self, why: str) -> PeerError:
+        calls = "; ".join(
+            f"rank {rank}: {self.kinds[i]} {_shapes(self.buffers[i][0])} -> {_shapes(self.buffers[i][1])}"
+            for i, rank in enumerate(self.group)
+        )
+        return PeerError(f"{_ranks(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}")
+
+
+class LockstepComm(Comm):
+    """One rank's end of a `LockstepWorld`; usable only inside its `run`."""
+
+    def __init__(self, world: LockstepWorld, rank: int, meetings: dict[Group, _Meeting]) -> None:
+        self.rank = rank
+        self.world = world.world
+        self.waiting_in: _Meeting | None = None
+        self._lockstep = world
+        self._meetings = {group: (one, group.index(rank)) for group, one in meetings.items() if rank in group}
+
+    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
+        check_contiguous("all_reduce", "x", x, group)
+        own = (x,)
+        self._meet("all_reduce", own, own, group, _all_reduce)
+        return x
+
+    def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
+        check_contiguous("all_gather", "x", x, group)
+        check_list("all_gather", "outs", outs, group, x)
+        self._meet("all_gather", (x,), outs, group, _all_gather)
+
+    def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
+        check_list("reduce_scatter", "xs", xs, group, out)
+        check_contiguous("reduce_scatter", "out", out, group)
+        self._meet("reduce_scatter", xs, (out,), group, _reduce_scatter)
+
+    def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        check_list("all_to_all", "xs", xs, group)
+        check_list("all_to_all", "outs", outs, group, xs[0])
+        self._meet("all_to_all", xs, outs, group, _all_to_all)
+
+    def barrier(self, group: Group) -> None:
+        self._meet("barrier", (), (), group, _barrier)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _meet(
+        self,
+        kind: str,
+        sent: Sequence[Tensor],
+        received: Sequence[Tensor],
+        group: Group,
+        complete: Callable[[_Meeting], None],
+    ) -> None:
+        known = self._meetings.get(group)
+        if known is None:
+            raise unknown_group(self.rank, group, tuple(self._meetings))
+        meeting, position = known
+        meeting.kinds[position] = kind
+        meeting.buffers[position] = (sent, received)
+        meeting.arrived += 1
+        if meeting.arrived < len(group):
+            meeting.waiting.append(getcurrent())
+            self.waiting_in = meeting
+            self._lockstep.block()
+            self.waiting_in = None
+            return
+        meeting.check(complete)
+        for waiting in meeting.waiting:
+            self._lockstep.wake(waiting)
+        meeting.calls += 1
+        meeting.clear()

@@ -1,0 +1,189 @@
+"""Runs a transition on real rows: cuts the layout's pieces out of tensors and hands them to a `Comm`.
+
+Who gives which rectangle to whom is worked out once per step record and rank; a call only adds the row numbers of its
+table. The number of tensor operations depends on the group, never on rows or requests.
+
+Shapes: a tensor is [rows of the rank's runs, the rank's columns], contiguous; any dtype, any device, any row count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from weft.comm.base import Comm, Group
+from weft.errors import WeftError
+from weft.layout.placement import Interval
+from weft.layout.rows import RowTable
+from weft.layout.transition import Rectangle, Step, StepKind, held
+
+
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Runs [lo, hi) x columns [left, right) of a buffer that begins with run `base`; `whole`: all its columns."""
+
+    base: int
+    lo: int
+    hi: int
+    left: int
+    right: int
+    whole: bool
+
+    def rows(self, table: RowTable) -> int:
+        return table.starts[self.hi] - table.starts[self.lo]
+
+    def of(self, x: Tensor, table: RowTable) -> Tensor:
+        """The view of this area of x; contiguous where `whole`."""
+        starts = table.starts
+        first = starts[self.lo]
+        view = x.narrow(0, first - starts[self.base], starts[self.hi] - first)
+        return view if self.whole else view.narrow(1, self.left, self.right - self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One step on one rank: by position in the group, what it sends of its tensor and where in the result it takes."""
+
+    kind: StepKind
+    group: Group
+    position: int
+    runs: Interval
+    columns: int
+    sends: tuple[_Area | None, ...]
+    takes: tuple[_Area | None, ...]
+
+    def result(self, x: Tensor, table: RowTable) -> Tensor:
+        """The empty tensor that the step fills."""
+        return x.new_empty((table.starts[self.runs[1]] - table.starts[self.runs[0]], self.columns))
+
+
+def redistribute(x: Tensor, steps: tuple[Step, ...], table: RowTable, rank: int, comm: Comm) -> Tensor:
+    """x of the first step's `src` placement, moved to the last step's `dst`; all ranks of the group must call.
+
+    table: rows of every rank of the stage, the same on all ranks. The result may share memory with x, and an
+    all_reduce may write into x. WeftError where x is not what the placement and the table say.
+    """
+    if not steps:
+        return x
+    _check_shape(x, steps[0], table, rank)
+    x = x.contiguous()
+    for plan in _plans(steps, rank):
+        x = _RUN[plan.kind](x, plan, table, comm)
+    return x
+
+
+def _check_shape(x: Tensor, step: Step, table: RowTable, rank: int) -> None:
+    rows, cols = _held(step, rank)
+    wanted = (table.starts[rows[1]] - table.starts[rows[0]], cols[1] - cols[0])
+    if x.shape != wanted:
+        raise WeftError(f"rank {rank} holds rows x columns {tuple(x.shape)}, {step.src} means {wanted}")
+
+
+def _slice(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+    (own,) = plan.sends
+    return x if own is None else own.of(x, table).contiguous()
+
+
+def _all_reduce(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+    return comm.all_reduce(x, plan.group)
+
+
+def _reduce_scatter(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+    out = plan.result(x, table)
+    comm.reduce_scatter(_sent(x, plan.sends, table), out, plan.group)
+    return out
+
+
+def _all_gather(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+    out = plan.result(x, table)
+    parts = _targets(out, plan.takes, table)
+    comm.all_gather(x, parts, plan.group)
+    _place(out, parts, plan.takes, table)
+    return out
+
+
+def _all_to_all(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+    out = plan.result(x, table)
+    sends, takes, own = list(plan.sends), list(plan.takes), plan.position
+    kept, place = sends[own], takes[own]
+    if kept is not None and place is not None:
+        # the rank's own piece goes straight to its place; the backend sees an empty one
+        place.of(out, table).copy_(kept.of(x, table))
+        sends[own] = takes[own] = None
+    parts = _targets(out, takes, table)
+    comm.all_to_all(_sent(x, sends, table), parts, plan.group)
+    _place(out, parts, takes, table)
+    return out
+
+
+_RUN: Mapping[StepKind, Callable[[Tensor, _Plan, RowTable, Comm], Tensor]] = {
+    "slice": _slice,
+    "all_reduce": _all_reduce,
+    "reduce_scatter": _reduce_scatter,
+    "all_gather": _all_gather,
+    "all_to_all": _all_to_all,
+}
+
+_Areas = tuple[_Area | None, ...] | list[_Area | None]
+
+
+def _sent(x: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
+    """Contiguous tensors of what goes to each member; row runs with all columns are views."""
+    nothing = x.new_empty(0)
+    return [nothing if area is None else area.of(x, table).contiguous() for area in areas]
+
+
+def _targets(out: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
+    """Where each member's piece arrives: views of out for row runs with all columns, else parts of one scratch."""
+    sizes = [0 if area is None or area.whole else area.rows(table) * (area.right - area.left) for area in areas]
+    scratch = torch.split(out.new_empty(sum(sizes)), sizes)
+    return [
+        part
+        if area is None
+        else area.of(out, table)
+        if area.whole
+        else part.view(area.rows(table), area.right - area.left)
+        for area, part in zip(areas, scratch, strict=True)
+    ]
+
+
+def _place(out: Tensor, parts: list[Tensor], areas: _Areas, table: RowTable) -> None:
+    """Copies the pieces that arrived in scratch to their columns."""
+    for area, part in zip(areas, parts, strict=True):
+        if area is not None and not area.whole:
+            area.of(out, table).copy_(part)
+
+
+@cache
+def _held(step: Step, rank: int) -> Rectangle:
+    return held(step.src, rank, step.width)
+
+
+@cache
+def _plans(steps: tuple[Step, ...], rank: int) -> tuple[_Plan, ...]:
+    return tuple(_plan(step, rank) for step in steps)
+
+
+def _plan(step: Step, rank: int) -> _Plan:
+    group = step.group(rank)
+    src, dst = held(step.src, rank, step.width), held(step.dst, rank, step.width)
+    sends = {piece.peer: _area(src, piece.rows, piece.cols) for piece in step.sent(rank)}
+    takes = {piece.peer: _area(dst, piece.rows, piece.cols) for piece in step.received(rank)}
+    return _Plan(
+        kind=step.kind,
+        group=group,
+        position=group.index(rank),
+        runs=dst[0],
+        columns=dst[1][1] - dst[1][0],
+        sends=tuple(sends.get(peer) for peer in group),
+        takes=tuple(takes.get(peer) for peer in group),
+    )
+
+
+def _area(buffer: Rectangle, rows: Interval, cols: Interval) -> _Area:
+    (base, _), (left, right) = buffer
+    return _Area(base, *rows, cols[0] - left, cols[1] - left, cols == (left, right))

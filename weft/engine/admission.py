@@ -1,0 +1,91 @@
+"""Which requests an engine takes, and what it makes of them. Knows limits and ids; no queue and no block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weft.engine.limits import Limits
+from weft.engine.prefix import extend_digests
+from weft.engine.request import Request
+from weft.engine.seeds import output_seed
+from weft.errors import RequestError
+from weft.step.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Checks requests and builds their outputs. `vocab_size` None: ids are not checked against a vocabulary."""
+
+    limits: Limits
+    eos_token_ids: frozenset[int]
+    vocab_size: int | None
+    engine_seed: int
+
+    def build(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, admission: int, arrival: int
+    ) -> list[Request]:
+        """The `n` outputs of a request, the `admission`-th taken in, with places `arrival`, `arrival` + 1 ...
+
+        RequestError: an empty prompt, ids outside the vocabulary, or more tokens than the context or the cache holds.
+        """
+        prompt = list(prompt_ids)
+        self._check_ids(prompt, params)
+        max_len = self._max_len(len(prompt), params)
+        digests: list[bytes] = []
+        if self.limits.enable_prefix_caching:
+            extend_digests(digests, prompt, len(prompt) // self.limits.block_size, self.limits.block_size)
+        return [
+            Request(
+                request_id=request_id,
+                index=index,
+                arrival=arrival + index,
+                token_ids=list(prompt),
+                num_prompt=len(prompt),
+                max_len=max_len,
+                params=params,
+                seed=output_seed(params.seed, self.engine_seed, admission, index),
+                eos_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
+                stop_ids=frozenset(params.stop_token_ids),
+                digests=list(digests),
+            )
+            for index in range(params.n)
+        ]
+
+    def _check_ids(self, prompt: list[int], params: SamplingParams) -> None:
+        if not prompt:
+            raise RequestError("the prompt has no tokens; at least 1 is needed", param="prompt")
+        self._check_vocabulary("prompt", prompt)
+        self._check_vocabulary("stop_token_ids", params.stop_token_ids)
+        self._check_vocabulary("logit_bias", [token for token, _ in params.logit_bias])
+
+    def _check_vocabulary(self, param: str, ids: Sequence[int]) -> None:
+        vocab_size = 2**31 if self.vocab_size is None else self.vocab_size
+        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+            wrong = next(token for token in ids if not 0 <= token < vocab_size)
+            raise RequestError(f"{param} holds token id {wrong}; legal: 0 to {vocab_size - 1}", param=param)
+
+    def _max_len(self, num_prompt: int, params: SamplingParams) -> int:
+        """Tokens at which an output ends. The last sampled one is never computed and needs no place in the cache."""
+        limits = self.limits
+        if num_prompt + 1 > limits.max_model_len:
+            raise RequestError(
+                f"the prompt has {num_prompt} tokens; max_model_len is {limits.max_model_len}, "
+                f"so at most {limits.max_model_len - 1} leave room for an answer",
+                param="prompt",
+            )
+        if num_prompt > limits.capacity:
+            raise RequestError(
+                f"the prompt has {num_prompt} tokens; the KV cache holds {limits.capacity}", param="prompt"
+            )
+        if params.max_tokens is None:
+            return min(limits.max_model_len, limits.capacity + 1)
+        max_len = min(limits.max_model_len, num_prompt + params.max_tokens)
+        if max_len - 1 > limits.capacity:
+            raise RequestError(
+                f"a prompt of {num_prompt} tokens and an answer of {max_len - num_prompt} need {max_len - 1} places "
+                f"in the KV cache, which holds {limits.capacity}; "
+                f"max_tokens can be {limits.capacity + 1 - num_prompt} at most",
+                param="max_tokens",
+            )
+        return max_len

@@ -1,0 +1,119 @@
+"""BlockManager: who holds which KV block of one attention-dp group, and which blocks hold a prefix worth keeping.
+
+Knows digests and block ids, no request and no token. Every block is in exactly one state:
+
+    free  --allocate-->  held (references > 0)  --release-->  free, or idle if published
+    idle (published, no references)  --acquire-->  held;  --evict-->  free
+
+Whoever holds a published block also holds every block before it in the chain (`publish` sees to it), and `release`
+lets go of a table from its end, so a parent becomes idle after its children: the least recently used idle block, the
+first of `_idle`, is always a leaf.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+
+class BlockManager:
+    """`num_blocks` blocks with ids 1 .. num_blocks; 0 is the null block and never handed out."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._free = list(range(num_blocks, 0, -1))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._references = [0] * (num_blocks + 1)
+        self._digest: list[bytes | None] = [None] * (num_blocks + 1)
+        self._parent = [0] * (num_blocks + 1)
+        self._by_digest: dict[bytes, int] = {}
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that `allocate` can give."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def num_idle(self) -> int:
+        """Available blocks that hold a cached prefix."""
+        return len(self._idle)
+
+    def match(self, digests: Sequence[bytes], limit: int) -> list[int]:
+        """Published blocks of the longest cached prefix, at most `limit`; takes no references."""
+        blocks: list[int] = []
+        for digest in digests[:limit]:
+            block = self._by_digest.get(digest)
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def count_idle(self, blocks: Iterable[int]) -> int:
+        """How many of `blocks` would stop being available if they were acquired."""
+        return sum(not self._references[block] for block in blocks)
+
+    def acquire(self, blocks: Iterable[int]) -> None:
+        """One more holder for each published block."""
+        for block in blocks:
+            if not self._references[block]:
+                del self._idle[block]
+            self._references[block] += 1
+
+    def allocate(self, count: int) -> list[int]:
+        """`count` unpublished blocks with one holder; evicts idle ones when no free ones are left."""
+        if count > self.num_available:
+            raise ValueError(f"{count} blocks asked for, {self.num_available} available")
+        blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
+        for block in blocks:
+            self._references[block] = 1
+        return blocks
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """One holder less for each block of a table (or of its tail), the last block first."""
+        for block in reversed(blocks):
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                if self._digest[block] is None:
+                    self._free.append(block)
+                else:
+                    self._idle[block] = None
+
+    def publish(self, table: list[int], index: int, digest: bytes) -> int | None:
+        """Offers the full, computed block table[index] to later requests.
+
+        Where an equal block is published already, table[index] becomes that one; the displaced block is returned,
+        still held, for the caller to release when no step in flight reads it. A block that follows an unpublished one
+        stays private, for nobody could find it.
+        """
+        block, parent = table[index], table[index - 1] if index else 0
+        if self._digest[block] is not None or (parent and self._digest[parent] is None):
+            return None
+        owner = self._by_digest.get(digest)
+        if owner is not None:
+            self.acquire((owner,))
+            table[index] = owner
+            return block
+        self._by_digest[digest], self._digest[block], self._parent[block] = block, digest, parent
+        return None
+
+    def withdraw(self, blocks: Iterable[int]) -> None:
+        """Unpublishes `blocks` and all that follow them: their contents are not to be trusted. O(num_blocks)."""
+        gone = {block for block in blocks if self._digest[block] is not None}
+        while grown := {block for block in self._by_digest.values() if self._parent[block] in gone} - gone:
+            gone |= grown
+        for block in sorted(gone):
+            self._forget(block)
+            if not self._references[block]:
+                del self._idle[block]
+                self._free.append(block)
+
+    def _evict(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        self._forget(block)
+        return block
+
+    def _forget(self, block: int) -> None:
+        digest = self._digest[block]
+        if digest is not None:
+            del self._by_digest[digest]
+        self._digest[block] = None

@@ -1,0 +1,61 @@
+"""Coordinator: one step plan out of the decisions of all attention-dp groups, and the group of each new request.
+
+Knows schedulers; no rank and no tensor. A group without work joins a step with no runs; when no group has work there
+is no step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weft.engine.outputs import RequestOutput
+from weft.engine.request import Request
+from weft.engine.scheduler import Scheduler
+from weft.errors import WeftError
+from weft.step.plan import StepPlan, StepResult
+
+
+class Coordinator:
+    """schedulers[g] is attention-dp group g's."""
+
+    def __init__(self, schedulers: Sequence[Scheduler]) -> None:
+        self.schedulers = tuple(schedulers)
+        self.steps = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would have something to run."""
+        return any(scheduler.has_work for scheduler in self.schedulers)
+
+    def place(self, requests: Sequence[Request]) -> Scheduler:
+        """Gives all outputs of one request to the group with the most (cached prefix - queued) tokens, the lowest of
+        equals; they stay there."""
+        first = requests[0]
+        scores = [
+            scheduler.cached_prefix(first.digests, first.num_prompt) - scheduler.queued_tokens
+            for scheduler in self.schedulers
+        ]
+        scheduler = self.schedulers[scores.index(max(scores))]
+        for request in requests:
+            scheduler.add(request)
+        return scheduler
+
+    def schedule(self) -> StepPlan | None:
+        """The next step, or None when no group has work."""
+        if not self.has_work:
+            return None
+        plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])
+        if not any(group.runs for group in plan.groups):
+            raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")
+        self.steps += 1
+        return plan
+
+    def retire(self, result: StepResult) -> list[RequestOutput]:
+        """What the oldest step in flight brought, group by group."""
+        if len(result.groups) != len(self.schedulers):
+            raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
+        return [
+            output
+            for scheduler, sampled in zip(self.schedulers, result.groups, strict=True)
+            for output in scheduler.retire(result.index, sampled)
+        ]

@@ -1,0 +1,120 @@
+"""Engine: requests in, outputs out, one step at a time. Knows no tensor, no text, no HTTP; not thread-safe.
+
+schedule  ->  run on the executor  ->  postprocess
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
+
+from weft.engine.admission import Admission
+from weft.engine.coordinator import Coordinator
+from weft.engine.executor import Executor
+from weft.engine.limits import limits_of
+from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
+from weft.engine.request import Request
+from weft.engine.results import output_of
+from weft.engine.scheduler import Scheduler
+from weft.errors import PeerError, RequestError, WeftError
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+
+
+class Engine:
+    """`config.max_model_len` must be decided. Each output of an admitted request ends with exactly one RequestOutput
+    that has a finish_reason, whatever happens to it; the executor stays the caller's to close."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        config: EngineConfig,
+        eos_token_ids: Iterable[int],
+        *,
+        vocab_size: int | None = None,
+    ) -> None:
+        self.executor = executor
+        self.limits = limits_of(config, executor.num_blocks)
+        self.failure: str | None = None
+        """Why the engine is dead; None while it lives."""
+        self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
+        self._coordinator = Coordinator([Scheduler(self.limits) for _ in range(executor.layout.attention.dp)])
+        self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
+        self._ended: list[RequestOutput] = []
+        self._admitted = 0
+        self._arrived = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would run something or report something."""
+        return bool(self._live or self._ended)
+
+    def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
+        if self.failure is not None:
+            raise PeerError(f"the engine has stopped: {self.failure}")
+        if request_id in self._live or any(output.request_id == request_id for output in self._ended):
+            raise RequestError(f"request {request_id!r} is running already", param="request_id")
+        requests = self._admission.build(request_id, prompt_ids, params, self._admitted, self._arrived)
+        scheduler = self._coordinator.place(requests)
+        self._live[request_id] = {request.index: (request, scheduler) for request in requests}
+        self._admitted += 1
+        self._arrived += len(requests)
+
+    def abort(self, request_id: str) -> bool:
+        """Ends every output of a request; the next `step` reports them. False: no such request (any more)."""
+        return self._finish(request_id, None, FinishReason.ABORT, None)
+
+    def stop_request(self, request_id: str, stop_reason: str | None = None, *, index: int | None = None) -> bool:
+        """Ends output `index` (None: all) with `stop`: the caller found a stop string, `stop_reason`, in its text."""
+        return self._finish(request_id, index, FinishReason.STOP, stop_reason)
+
+    def step(self) -> list[RequestOutput]:
+        """One step of all groups. An executor's failure ends every request with its message, and the engine."""
+        reported, self._ended = self._ended, []
+        try:
+            plan = self._coordinator.schedule()
+            outputs = [] if plan is None else self._coordinator.retire(self.executor.step(plan))
+        except WeftError as error:
+            outputs = self._die(str(error))
+        self._forget(outputs)
+        return reported + outputs
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges at this moment."""
+        groups = tuple(scheduler.stats() for scheduler in self._coordinator.schedulers)
+        return EngineStats(steps=self._coordinator.steps, total=reduce(add, groups), groups=groups)
+
+    def _finish(self, request_id: str, index: int | None, finish: FinishReason, stop_reason: str | None) -> bool:
+        outputs = self._live.get(request_id, {})
+        indices = list(outputs) if index is None else [index] if index in outputs else []
+        ended = [self._end(*outputs[each], finish, stop_reason=stop_reason) for each in indices]
+        self._ended += ended
+        self._forget(ended)
+        return bool(ended)
+
+    def _forget(self, outputs: Iterable[RequestOutput]) -> None:
+        for output in outputs:
+            if output.finish_reason is not None and (live := self._live.get(output.request_id)):
+                live.pop(output.index, None)
+                if not live:
+                    del self._live[output.request_id]
+
+    def _die(self, message: str) -> list[RequestOutput]:
+        self.failure = message
+        live = [each for outputs in self._live.values() for each in outputs.values()]
+        return [self._end(*each, FinishReason.ERROR, error=message) for each in live]
+
+    def _end(
+        self,
+        request: Request,
+        scheduler: Scheduler,
+        finish: FinishReason,
+        *,
+        stop_reason: str | None = None,
+        error: str | None = None,
+    ) -> RequestOutput:
+        if not request.done:  # a step that failed half-way may have ended it without a word
+            scheduler.remove(request)
+        return output_of(request, finish=finish, stop_reason=stop_reason, error=error)

@@ -1,0 +1,26 @@
+"""Executor: the seam between the engine and its ranks. Knows plans and results; no request and no tensor."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from weft.layout.layout import Layout
+from weft.step.plan import StepPlan, StepResult
+
+
+class Executor(Protocol):
+    """All ranks of one engine."""
+
+    @property
+    def layout(self) -> Layout:
+        """The layout the ranks run."""
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks on every rank, the null block not counted: the minimum over ranks. Ids are 1 .. num_blocks."""
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs `plan` on every rank. PeerError: a rank is gone, and no further step can run."""
+
+    def close(self) -> None:
+        """Ends the ranks; safe to call twice."""

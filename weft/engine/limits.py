@@ -1,0 +1,60 @@
+"""Limits: the numbers that one group's scheduler obeys. Knows no request and no rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.errors import ConfigError
+from weft.settings import EngineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Per attention-dp group; tokens, except `num_blocks` (KV blocks of `block_size` tokens) and `max_num_seqs`."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_blocks: int
+    enable_prefix_caching: bool = True
+
+    @property
+    def capacity(self) -> int:
+        """Tokens whose keys and values fit into the empty pool."""
+        return self.num_blocks * self.block_size
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold `tokens` positions."""
+        return -(-tokens // self.block_size)
+
+
+def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
+    """The limits of a group with `num_blocks` KV blocks on each of its ranks.
+
+    ConfigError: max_model_len undecided, a pool without blocks, or a step too small for one row per running request.
+    """
+    if config.max_model_len is None:
+        raise ConfigError("max_model_len must be decided before the engine starts", field="max_model_len", value=None)
+    if num_blocks < 1:
+        raise ConfigError(
+            f"the KV cache has {num_blocks} blocks of {config.block_size} tokens; at least 1 is needed: "
+            "raise kv_cache_memory or mem_fraction_static",
+            field="kv_cache_memory",
+            value=num_blocks,
+        )
+    if config.max_num_batched_tokens < config.max_num_seqs:
+        raise ConfigError(
+            f"max_num_batched_tokens {config.max_num_batched_tokens} is below max_num_seqs {config.max_num_seqs}: "
+            f"a step carries one row of every running request; legal: {config.max_num_seqs} or more",
+            field="max_num_batched_tokens",
+            value=config.max_num_batched_tokens,
+        )
+    return Limits(
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        block_size=config.block_size,
+        num_blocks=num_blocks,
+        enable_prefix_caching=config.enable_prefix_caching,
+    )

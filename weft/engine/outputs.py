@@ -1,0 +1,93 @@
+"""What the engine says to its callers: outputs of requests and counters. Plain records; know no HTTP and no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+
+class FinishReason(StrEnum):
+    """Why an output ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithms. `rank` is the token's place among all (0: most likely); `top` is most likely first."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]]
+
+
+class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step brought to output `index` of a request.
+
+    Every admitted output ends with exactly one record whose `finish_reason` is set. `stop_reason` is the token id of
+    `stop_token_ids` that ended it, or what `Engine.stop_request` was given; None for an end-of-sequence token. The
+    token that ended it is the last of `new_token_ids`. `cached_tokens` counts prompt tokens taken from the prefix
+    cache at the first admission.
+    """
+
+    request_id: str
+    index: int
+    new_token_ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    error: str | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """A group's running counts; GroupStats says what they mean."""
+
+    preemptions: int = 0
+    finished: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    computed_tokens: int = 0
+    queried_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class GroupStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One attention-dp group. Blocks: used + free = all; `blocks_cached` of the free ones hold reusable prefixes.
+
+    Counters only grow: `computed_tokens` rows sent to the ranks (recomputed ones again), `queried_tokens` known tokens
+    of admissions (resumed ones again) and `cached_tokens` those of them found in the prefix cache.
+    """
+
+    running: int
+    waiting: int
+    blocks_used: int
+    blocks_free: int
+    blocks_cached: int
+    preemptions: int = 0
+    finished: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    computed_tokens: int = 0
+    queried_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: GroupStats) -> GroupStats:
+        return GroupStats(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine at one moment: number of steps run, sums over groups, and each group."""
+
+    steps: int
+    total: GroupStats
+    groups: tuple[GroupStats, ...]

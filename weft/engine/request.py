@@ -1,0 +1,56 @@
+"""Request: one output of one user request, as its scheduler keeps it. Knows its tokens and blocks; decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from weft.step.sampling_params import SamplingParams
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """Output `index` of request `request_id`.
+
+    token_ids  |<- prompt ->|<- outputs ->|
+    computed   |<- num_computed ->|          positions whose keys and values lie in `table`
+    digests    one per full block of token_ids that is known to the prefix cache's chain
+    """
+
+    request_id: str
+    index: int
+    arrival: int
+    """Place in the order of arrival, over all groups: the youngest running request is preempted first."""
+    token_ids: list[int]
+    num_prompt: int
+    max_len: int
+    """Prompt and outputs together; reaching it ends the output with `length`."""
+    params: SamplingParams
+    seed: int
+    eos_ids: frozenset[int]
+    """Empty where the request ignores them."""
+    stop_ids: frozenset[int]
+    digests: list[bytes] = field(default_factory=list)
+
+    slot: int = -1
+    admission: int = 0
+    """Counts admissions and departures, so that results of a plan made before a departure are recognised."""
+    num_computed: int = 0
+    table: list[int] = field(default_factory=list)
+    """Block ids. Grows in place and is shared with plans; a departure replaces the list instead of clearing it."""
+    claimed: int = 0
+    """Full blocks [0, claimed) were cached or claimed for computing at the last admission."""
+    last_step: int = -1
+    """Index of the last step that refers to this request's blocks."""
+    done: bool = False
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Known tokens whose keys and values are not in the cache yet."""
+        return len(self.token_ids) - self.num_computed

@@ -1,0 +1,50 @@
+"""What a sampled id means for its request: whether it ends it, and the record that callers get. Pure functions.
+
+Stop strings belong to whoever has the text.
+"""
+
+from __future__ import annotations
+
+from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from weft.engine.request import Request
+from weft.step.plan import Sampled
+
+
+def finish_after(request: Request) -> tuple[FinishReason, int | None] | tuple[None, None]:
+    """(reason, stop_reason) if the request's last token, just appended, ends it."""
+    token = request.token_ids[-1]
+    if request.num_outputs >= request.params.min_tokens:
+        if token in request.eos_ids:
+            return FinishReason.STOP, None
+        if token in request.stop_ids:
+            return FinishReason.STOP, token
+    if len(request.token_ids) >= request.max_len:
+        return FinishReason.LENGTH, None
+    return None, None
+
+
+def output_of(
+    request: Request,
+    result: Sampled | None = None,
+    *,
+    finish: FinishReason | None = None,
+    stop_reason: int | str | None = None,
+    error: str | None = None,
+) -> RequestOutput:
+    """The record that tells a caller what `result` brought, or that the request ended."""
+    logprobs = []
+    if result is not None and result.logprob is not None:
+        logprobs = [TokenLogprob(result.token_id, result.logprob, result.rank_of_token, result.top)]
+    return RequestOutput(
+        request_id=request.request_id,
+        index=request.index,
+        new_token_ids=[] if result is None else [result.token_id],
+        logprobs=logprobs,
+        finish_reason=finish,
+        stop_reason=stop_reason,
+        error=error,
+        prompt_tokens=request.num_prompt,
+        output_tokens=request.num_outputs,
+        cached_tokens=request.cached_tokens,
+        preemptions=request.preemptions,
+    )

@@ -1,0 +1,265 @@
+"""Scheduler: which rows one attention-dp group runs in the next step, and what follows from the sampled ids.
+
+Knows tokens, blocks and slots of its own group; no tensor, no other group, no text. A step is `schedule`, then
+`retire` with the sampled ids. Blocks and slots of a request that leaves while a step that refers to it is in flight
+are held back until that step retires.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from weft.engine.block_manager import BlockManager
+from weft.engine.flight import Entry, Flight, Held
+from weft.engine.limits import Limits
+from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput
+from weft.engine.prefix import extend_digests
+from weft.engine.request import Request
+from weft.engine.results import finish_after, output_of
+from weft.engine.waiting import WaitingQueue
+from weft.errors import WeftError
+from weft.step.plan import Admit, GroupPlan, Run, Sampled
+
+
+class Scheduler:
+    """Decode rows first, then prefills that run already, then new requests, all within one step's tokens.
+
+    A request is admitted with blocks for every token it has; decoding takes a block when it needs one. When none is
+    left the youngest running request is preempted: its blocks go, its tokens stay, it is computed again later.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.blocks = BlockManager(limits.num_blocks)
+        self.counters = Counters()
+        self.queued_tokens = 0
+        """Known tokens that are not computed yet, over all requests of the group."""
+        self._waiting = WaitingQueue()
+        self._prefilling: dict[int, Request] = {}
+        self._decoding: dict[int, Request] = {}
+        self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
+        self._in_flight: deque[Flight] = deque()
+        self._held: deque[Held] = deque()
+        self._retired = -1
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would have something to run."""
+        return bool(self._decoding or self._prefilling or self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests with a slot."""
+        return len(self._decoding) + len(self._prefilling)
+
+    def cached_prefix(self, digests: Sequence[bytes], num_tokens: int) -> int:
+        """How many of a new request's tokens the prefix cache holds."""
+        return len(self.blocks.match(digests, self._sharable(num_tokens))) * self.limits.block_size
+
+    def add(self, request: Request) -> None:
+        """Puts a request in line."""
+        self.queued_tokens += request.num_uncomputed
+        self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
+        self._waiting.push(request)
+
+    def remove(self, request: Request) -> None:
+        """Ends a request in whatever state it is; its blocks are free now, or when the step in flight has retired."""
+        request.done = True
+        self.queued_tokens -= request.num_uncomputed
+        self.counters.finished += 1
+        if request.slot < 0:
+            self._waiting.discard(request)
+        else:
+            self._depart(request)
+
+    def schedule(self, index: int) -> GroupPlan:
+        """The group's part of step `index`; without runs when there is nothing to do."""
+        preemptions = self.counters.preemptions
+        self._grow_decodes()
+        entries = [self._decode_entry(request) for request in self._decoding.values()]
+        budget = self.limits.max_num_batched_tokens - len(entries)
+        for arrival in sorted(self._prefilling):
+            if budget:
+                entries.append(self._prefill_entry(self._prefilling[arrival], budget))
+                budget -= entries[-1][2].count
+        admits: list[Admit] = []
+        while budget and self.counters.preemptions == preemptions and (request := self._admit()):
+            admits.append(_admit_record(request))
+            entries.append(self._prefill_entry(request, budget))
+            budget -= entries[-1][2].count
+        for request, _, _ in entries:
+            request.last_step = index
+        self.counters.computed_tokens += self.limits.max_num_batched_tokens - budget
+        self._in_flight.append(Flight(index, entries))
+        return GroupPlan(admits, [run for _, _, run in entries])
+
+    def retire(self, index: int, sampled: Sequence[Sampled]) -> list[RequestOutput]:
+        """Takes in the results of the oldest step in flight, which is `index`."""
+        flight = self._in_flight.popleft()
+        expected = [run.slot for _, _, run in flight.entries if run.sample]
+        if flight.index != index or [result.slot for result in sampled] != expected:
+            raise WeftError(f"results of step {index} are not those of step {flight.index}, slots {expected}")
+        results, outputs = iter(sampled), []
+        for request, admission, run in flight.entries:
+            result = next(results) if run.sample else None
+            if request.admission == admission and (output := self._take(request, run, result)):
+                outputs.append(output)
+        self._retired = index
+        while self._held and self._held[0].until <= index:
+            self._give_back(self._held.popleft())
+        return outputs
+
+    def stats(self) -> GroupStats:
+        """The group at this moment."""
+        counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        return GroupStats(
+            running=self.num_running,
+            waiting=len(self._waiting),
+            blocks_used=self.limits.num_blocks - self.blocks.num_available,
+            blocks_free=self.blocks.num_available,
+            blocks_cached=self.blocks.num_idle,
+            **counters,
+        )
+
+    # -- rows of a step
+
+    def _decode_entry(self, request: Request) -> Entry:
+        run = Run(request.slot, request.num_computed, 1, [], request.table, True, request.num_outputs)
+        return request, request.admission, run
+
+    def _prefill_entry(self, request: Request, budget: int) -> Entry:
+        start, count = request.num_computed, min(request.num_uncomputed, budget)
+        ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
+        run = Run(request.slot, start, count, ids, request.table, sample, request.num_outputs)
+        return request, request.admission, run
+
+    def _grow_decodes(self) -> None:
+        """Gives every decoding request the block of its next position, or preempts until the rest have theirs.
+
+        The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
+        """
+        size = self.limits.block_size
+        needy = [request for request in self._decoding.values() if request.num_computed == len(request.table) * size]
+        for request in sorted(needy, key=lambda each: each.arrival):
+            while request.slot >= 0 and not self.blocks.num_available and self.num_running > 1:
+                self._preempt_youngest()
+            if request.slot >= 0:
+                request.table += self.blocks.allocate(1)
+
+    # -- admission and departure
+
+    def _admit(self) -> Request | None:
+        """Gives the oldest waiting request that need not wait for another's prefix a slot and all its blocks."""
+        head = self._next_waiting() if self._slots else None
+        if head is None:
+            return None
+        request, cached = head
+        fresh = self.limits.blocks_for(len(request.token_ids)) - len(cached)
+        # One block of growth is left to each running request, so that the newcomer is not preempted at once.
+        if fresh + self.blocks.count_idle(cached) + self.num_running > self.blocks.num_available:
+            return None
+        self._waiting.pop()
+        self.blocks.acquire(cached)
+        request.table = cached + self.blocks.allocate(fresh)
+        self._start(request, len(cached))
+        return request
+
+    def _next_waiting(self) -> tuple[Request, list[int]] | None:
+        while (request := self._waiting.head()) is not None:
+            limit = self._sharable(len(request.token_ids))
+            cached = self.blocks.match(request.digests, limit)
+            claimed = self._waiting.last_claimed(request.digests, len(cached), limit)
+            if claimed is None:
+                return request, cached
+            self._waiting.park(claimed)
+        return None
+
+    def _start(self, request: Request, cached: int) -> None:
+        tokens = cached * self.limits.block_size
+        request.slot, request.num_computed = self._slots.pop(), tokens
+        request.admission += 1
+        request.claimed = len(request.digests)
+        self._waiting.claim(request.digests[cached:])
+        self._prefilling[request.arrival] = request
+        self.queued_tokens -= tokens
+        self.counters.queried_tokens += len(request.token_ids)
+        self.counters.cached_tokens += tokens
+        if request.preemptions == 0:
+            request.cached_tokens = tokens
+
+    def _preempt_youngest(self) -> None:
+        request = max((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.arrival)
+        self._depart(request)
+        self.queued_tokens += request.num_computed
+        request.num_computed = 0
+        request.preemptions += 1
+        self.counters.preemptions += 1
+        self._waiting.push(request)
+
+    def _depart(self, request: Request) -> None:
+        """Takes a running request out of its slot and blocks."""
+        self._decoding.pop(request.arrival, None)
+        self._prefilling.pop(request.arrival, None)
+        for digest in request.digests[request.num_computed // self.limits.block_size : request.claimed]:
+            self._waiting.end_claim(digest)
+        self._hold(Held(request.last_step, request.table, request.slot))
+        request.slot, request.table, request.claimed = -1, [], 0
+        request.admission += 1
+
+    def _hold(self, held: Held) -> None:
+        if held.until > self._retired:
+            self._held.append(held)
+        else:
+            self._give_back(held)
+
+    def _give_back(self, held: Held) -> None:
+        self.blocks.release(held.blocks)
+        if held.slot >= 0:
+            self._slots.append(held.slot)
+
+    # -- results
+
+    def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
+        """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
+        if result is not None and result.error is not None:
+            # What a failed request read or wrote must not reach another one through the cache.
+            self.blocks.withdraw(request.table)
+            self.remove(request)
+            return output_of(request, finish=FinishReason.ERROR, error=result.error)
+        self._computed(request, run.count)
+        if result is None:
+            return None
+        if self._prefilling.pop(request.arrival, None):
+            self._decoding[request.arrival] = request
+        request.token_ids.append(result.token_id)
+        self.queued_tokens += 1
+        self.counters.generated_tokens += 1
+        finish, reason = finish_after(request)
+        if finish:
+            self.remove(request)
+        return output_of(request, result, finish=finish, stop_reason=reason)
+
+    def _computed(self, request: Request, count: int) -> None:
+        first = request.num_computed // self.limits.block_size
+        request.num_computed += count
+        self.queued_tokens -= count
+        full = request.num_computed // self.limits.block_size
+        if full == first or not self.limits.enable_prefix_caching:
+            return
+        extend_digests(request.digests, request.token_ids, full, self.limits.block_size)
+        for index in range(first, full):
+            displaced = self.blocks.publish(request.table, index, request.digests[index])
+            if displaced is not None:
+                self._hold(Held(request.last_step, [displaced]))
+            if index < request.claimed:
+                self._waiting.end_claim(request.digests[index])
+
+    def _sharable(self, num_tokens: int) -> int:
+        """Full blocks that may come from the cache: the last token is always computed, for its logits."""
+        return (num_tokens - 1) // self.limits.block_size
+
+
+def _admit_record(request: Request) -> Admit:
+    prompt, outputs = request.token_ids[: request.num_prompt], request.token_ids[request.num_prompt :]
+    return Admit(request.slot, prompt, outputs, request.params, request.seed)

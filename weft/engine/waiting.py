@@ -1,0 +1,69 @@
+"""WaitingQueue: requests without a slot, oldest first, and prefixes that others are computing for them.
+
+Knows no block and no budget. A request whose next full block is claimed by a running one is parked until that claim
+ends: it then finds the block in the prefix cache, or computes it itself if the other was aborted or preempted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+
+from weft.engine.request import Request
+
+
+class WaitingQueue:
+    """Order is by arrival, so a preempted request comes before all that arrived after it."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, Request]] = []
+        self._parked: dict[bytes, list[Request]] = {}
+        self._claims: set[bytes] = set()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, request: Request) -> None:
+        """Adds a request."""
+        self._size += 1
+        heappush(self._heap, (request.arrival, request))
+
+    def discard(self, request: Request) -> None:
+        """Takes out a request that has just been marked done; its entry goes when it comes up."""
+        self._size -= 1
+
+    def head(self) -> Request | None:
+        """The oldest request that is not parked."""
+        while self._heap and self._heap[0][1].done:
+            heappop(self._heap)
+        return self._heap[0][1] if self._heap else None
+
+    def pop(self) -> Request:
+        """Takes out what `head` gave."""
+        self._size -= 1
+        return heappop(self._heap)[1]
+
+    def park(self, digest: bytes) -> None:
+        """The head waits for the end of the claim on `digest`."""
+        self._parked.setdefault(digest, []).append(heappop(self._heap)[1])
+
+    def last_claimed(self, digests: Sequence[bytes], start: int, limit: int) -> bytes | None:
+        """The last digest of the claimed run that begins at `start`, at most up to `limit`; None: nothing claimed."""
+        claimed = None
+        for digest in digests[start:limit]:
+            if digest not in self._claims:
+                break
+            claimed = digest
+        return claimed
+
+    def claim(self, digests: Sequence[bytes]) -> None:
+        """A running request is going to compute these blocks."""
+        self._claims.update(digests)
+
+    def end_claim(self, digest: bytes) -> None:
+        """The block was computed, or will not be; whoever waited for it is in line again."""
+        self._claims.discard(digest)
+        for request in self._parked.pop(digest, ()):
+            if not request.done:
+                heappush(self._heap, (request.arrival, request))

@@ -1,0 +1,78 @@
+"""Channel: length-prefixed frames over one end of an inherited Unix socket pair. Knows bytes, not what they mean."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+from weft.errors import PeerError
+
+MAX_FRAME = 64 * 1024 * 1024
+"""Bytes. 64 prompts of 128k token ids fit; anything longer is a fault, not a message."""
+
+_HEADER = struct.Struct("<I")
+
+
+class ChannelClosed(PeerError):
+    """The other end is gone."""
+
+
+class Channel:
+    """Whole frames in, whole frames out; one thread per direction."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.setblocking(True)
+
+    @classmethod
+    def of_fd(cls, fd: int) -> Channel:
+        """Takes ownership of an inherited descriptor."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._sock.fileno()
+
+    def send(self, frame: bytes, timeout_s: float | None = None) -> None:
+        """Writes one frame. TimeoutError: the other end does not read; ChannelClosed: it is gone."""
+        if len(frame) > MAX_FRAME:
+            raise PeerError(f"message of {len(frame)} bytes is longer than the largest frame, {MAX_FRAME} bytes")
+        self._sock.settimeout(timeout_s)
+        try:
+            self._sock.sendall(_HEADER.pack(len(frame)) + frame)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ChannelClosed("the other end of the channel is gone") from error
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Reads one frame; sleeps without a limit when `timeout_s` is None (only where an end of file ends the wait)."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        (length,) = _HEADER.unpack(self._exactly(_HEADER.size, deadline))
+        if length > MAX_FRAME:
+            raise PeerError(f"frame of {length} bytes is longer than the largest, {MAX_FRAME} bytes")
+        return self._exactly(length, deadline)
+
+    def _exactly(self, size: int, deadline: float | None) -> bytes:
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        done = 0
+        while done < size:
+            self._sock.settimeout(None if deadline is None else max(1e-3, deadline - time.monotonic()))
+            try:
+                count = self._sock.recv_into(view[done:])
+            except ConnectionResetError:
+                count = 0
+            if not count:
+                raise ChannelClosed("the other end of the channel is gone")
+            done += count
+        return bytes(buffer)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self._sock.close()
+
+
+def channel_pair() -> tuple[Channel, socket.socket]:
+    """The parent's channel and the child's end (inheritable only through pass_fds)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return Channel(ours), theirs

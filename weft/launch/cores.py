@@ -1,0 +1,79 @@
+"""Which processor cores each rank runs on, and with how many threads. Numbers only; knows no process and no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Core = tuple[int, ...]
+"""The CPU numbers (hardware threads) of one physical core."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoreShare:
+    """`cpus` to run on (empty: not pinned) and the number of compute threads."""
+
+    cpus: tuple[int, ...]
+    threads: int
+
+    def __str__(self) -> str:
+        where = f"on cpus {_runs(self.cpus)}" if self.cpus else "not pinned"
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''} {where}"
+
+
+def deal_cores(cores: Sequence[Core], ranks: int, quota: float | None = None) -> tuple[CoreShare, ...]:
+    """Distinct cores for each rank while there are enough of them, else one unpinned thread each.
+
+    `quota` is the number of cores' time that the container may use; threads beyond it would only wait for each other.
+    """
+    usable = len(cores) if quota is None else max(1, min(len(cores), int(quota + 0.5)))
+    if ranks > len(cores):
+        return tuple(CoreShare((), 1) for _ in range(ranks))
+    shares = []
+    for rank in range(ranks):
+        mine = cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks]
+        cpus = tuple(sorted(cpu for core in mine for cpu in core))
+        shares.append(CoreShare(cpus, max(1, min(len(mine), usable // ranks))))
+    return tuple(shares)
+
+
+def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core, ...]:
+    """Physical cores this process may use, neighbours (same package) together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        topology = root / f"cpu{cpu}" / "topology"
+        package, core = _number(topology / "physical_package_id", 0), _number(topology / "core_id", cpu)
+        groups.setdefault((package, core), []).append(cpu)
+    return tuple(tuple(groups[key]) for key in sorted(groups))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that the control group allows; None without a limit."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    limit_us = _number(root / "cpu" / "cpu.cfs_quota_us", -1)
+    period_us = _number(root / "cpu" / "cpu.cfs_period_us", 0)
+    return limit_us / period_us if limit_us > 0 and period_us > 0 else None
+
+
+def _number(path: Path, default: int) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return default
+
+
+def _runs(cpus: tuple[int, ...]) -> str:
+    """'0-3, 8' for 0 1 2 3 8."""
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and cpu == runs[-1][1] + 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in runs)

@@ -1,0 +1,86 @@
+"""ProcessExecutor: a step goes to every rank's process, the first rank of each attention block answers.
+
+Knows no request and no tensor: plans in, sampled ids out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from weft.errors import PeerError
+from weft.launch.messages import RunStep, Shutdown, StepDone, pack
+from weft.launch.processes import WorkerProcess, end_all
+from weft.launch.status import StatusPage
+from weft.launch.watch import Watch
+from weft.layout.layout import Layout
+from weft.layout.ranks import coords
+from weft.step.plan import Sampled, StepPlan, StepResult
+
+STEP_LIMIT_S = 300.0
+"""The longest a step may take before the rank that holds it up is named and the group ended."""
+
+
+class ProcessExecutor:
+    """Implements the engine's `Executor` over ready worker processes, which it owns."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        num_blocks: int,
+        workers: Sequence[WorkerProcess],
+        status: StatusPage,
+        step_limit_s: float = STEP_LIMIT_S,
+    ) -> None:
+        self.layout, self.num_blocks = layout, num_blocks
+        self.workers, self.status, self.step_limit_s = tuple(workers), status, step_limit_s
+        self.watch = Watch(workers, status)
+        self._group_of = reporting_ranks(layout)
+        self._closed = False
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
+        deadline = time.monotonic() + self.step_limit_s
+        self._broadcast(pack(RunStep(plan)), plan)
+        groups: list[list[Sampled] | None] = [None] * len(plan.groups)
+        left = set(self._group_of)
+        for worker, message in self.watch.messages(deadline):
+            if not isinstance(message, StepDone) or worker.rank not in left or message.index != plan.index:
+                raise PeerError(f"{worker.where} sent {message!r}, not its part of step {plan.index}")
+            groups[self._group_of[worker.rank]] = message.sampled
+            left.remove(worker.rank)
+            if not left:
+                return StepResult(plan.index, [part or [] for part in groups])
+        raise self.watch.silent(sorted(left), self.step_limit_s, f"step {plan.index}")
+
+    def _broadcast(self, frame: bytes, plan: StepPlan) -> None:
+        for worker in self.workers:
+            try:
+                worker.channel.send(frame, self.step_limit_s)
+            except TimeoutError as error:
+                raise self.watch.silent([worker.rank], self.step_limit_s, f"step {plan.index}") from error
+            except PeerError as error:
+                raise self.watch.diagnose(worker, None) from error
+
+    def wait(self, wake_fd: int) -> None:
+        """Sleeps until `wake_fd` is readable; PeerError as soon as a rank dies meanwhile."""
+        self.watch.wait(wake_fd)
+
+    def close(self) -> None:
+        """Ends every rank and gives all descriptors back; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for worker in self.workers:
+            try:
+                worker.channel.send(pack(Shutdown()), 1.0)
+            except (PeerError, OSError):
+                continue
+        end_all(self.workers, grace_s=2.0)
+        self.status.close()
+
+
+def reporting_ranks(layout: Layout) -> dict[int, int]:
+    """Rank -> attention-dp group, for the first rank of each attention block."""
+    places = [(rank, coords(layout, rank)) for rank in range(layout.world)]
+    return {rank: at.dp for rank, at in places if at.tp == 0 and at.cp == 0 and at.stage == 0 and at.replica == 0}

@@ -1,0 +1,58 @@
+"""LockstepExecutor: every rank of a layout in this process, in turns. The answer key of the processes; also `verify`'s.
+
+Knows plans and results; the ranks are Runners over the lockstep comm. Not for serving: no two ranks run at once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from weft.arch.shards import Shards
+from weft.checkpoint import Checkpoint
+from weft.comm.groups import distinct_groups
+from weft.comm.lockstep import LockstepWorld
+from weft.layout.layout import Layout
+from weft.models.build import boundaries_of
+from weft.ops import make_ops
+from weft.ops.base import Numerics
+from weft.step.plan import StepPlan, StepResult
+from weft.weights import load_params
+from weft.worker.runner import Limits, Runner
+
+
+class LockstepExecutor:
+    """Implements the engine's `Executor`; `runners[r]` is rank r."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, device: torch.device
+    ) -> None:
+        self.shards, self.limits = shards, limits
+        groups = distinct_groups(boundaries_of(shards).values(), shards.layout.stage_size)
+        self.world = LockstepWorld(shards.layout.world, groups)
+        ops = make_ops(numerics, device)
+        self.runners: list[Runner] = []
+        for rank, comm in enumerate(self.world.comms):
+            params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device).params
+            self.runners.append(Runner(shards, params, comm, ops, limits, device))
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that runs."""
+        return self.shards.layout
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks on every rank."""
+        return self.limits.num_blocks
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs `plan` on all ranks; the first rank of each attention block answers for its group."""
+        parts = self.world.run([partial(runner.step, plan) for runner in self.runners])
+        answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
+        return StepResult(plan.index, answers)
+
+    def close(self) -> None:
+        """Lets the ranks go."""
+        self.runners.clear()

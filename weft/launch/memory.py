@@ -1,0 +1,197 @@
+"""The memory plan: what each rank needs, what it may have, and how many KV blocks that leaves. Bytes; no torch, no process.
+
+On a CPU host every rank may use an even share of `mem_fraction_static` of the free memory: interpreter, weights and
+workspace first, the KV cache gets the rest. Every rank gets the same number of blocks: the least that any has room for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.arch.shards import Shards
+from weft.errors import ConfigError
+from weft.layout.ranks import describe
+from weft.settings import EngineConfig
+
+MIB = 1024 * 1024
+PROCESS_BYTES = 320 * MIB
+"""Interpreter, torch and its libraries in one rank, measured at 217 MiB, with room for allocator slack."""
+
+DEFAULT_FRACTION = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class RankMemory:
+    """Bytes of one rank. `share`: what it may use in all; None where only the device itself can say (after loading)."""
+
+    where: str
+    weights: int
+    workspace: int
+    process: int
+    block: int
+    """Bytes of one KV block on this rank."""
+    share: int | None
+
+    @property
+    def fixed(self) -> int:
+        """What is needed before the first KV block."""
+        return self.weights + self.workspace + self.process
+
+    def blocks(self, cache_bytes: int | None, free: int | None = None) -> int:
+        """KV blocks this rank has room for: in `cache_bytes` if given, else in its share (or what a device has free)."""
+        room = cache_bytes
+        if room is None:
+            room = (self.share or 0) - self.fixed if free is None else free - self.workspace
+        # One block more is allocated than is handed out: block 0 takes the writes of padded rows.
+        return max(0, room // self.block - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Every rank's memory, and the engine's limits that follow from it."""
+
+    ranks: tuple[RankMemory, ...]
+    num_blocks: int
+    max_model_len: int
+    available: int
+
+    def lines(self) -> list[str]:
+        """One line per rank, for people."""
+        return [
+            f"{m.where}: weights {size(m.weights)}, KV cache {size((self.num_blocks + 1) * m.block)}"
+            f" ({self.num_blocks} blocks), workspace {size(m.workspace)}"
+            for m in self.ranks
+        ]
+
+
+def rank_memories(shards: Shards, engine: EngineConfig, itemsize: int, available: int | None) -> tuple[RankMemory, ...]:
+    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices of their own."""
+    world = shards.layout.world
+    fraction = engine.mem_fraction_static or DEFAULT_FRACTION
+    share = None if available is None else int(available * fraction) // world
+    return tuple(
+        RankMemory(
+            where=describe(shards.layout, rank),
+            weights=sum(shards.bytes(rank, itemsize).values()),
+            workspace=workspace_bytes(shards, engine, itemsize),
+            process=PROCESS_BYTES if available is not None else 0,
+            block=shards.kv_bytes_per_token(rank, itemsize) * engine.block_size,
+            share=share,
+        )
+        for rank in range(world)
+    )
+
+
+def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
+    """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request."""
+    config = shards.config
+    rows = engine.max_num_batched_tokens * shards.layout.attention.dp
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
+    logits = 3 * engine.max_num_seqs * shards.layout.attention.dp * config.vocab_size * 4
+    return rows * row * itemsize + logits
+
+
+def plan_memory(shards: Shards, engine: EngineConfig, itemsize: int, available: int) -> MemoryPlan:
+    """The plan on a CPU host with `available` free bytes. ConfigError: needed and available per rank, what to change."""
+    ranks = rank_memories(shards, engine, itemsize, available)
+    if engine.kv_cache_memory is not None:
+        _check_given_cache(ranks, engine.kv_cache_memory, available)
+    return finish_plan(ranks, shards, engine, available)
+
+
+def finish_plan(
+    ranks: tuple[RankMemory, ...],
+    shards: Shards,
+    engine: EngineConfig,
+    available: int,
+    free: tuple[int, ...] = (),
+) -> MemoryPlan:
+    """Blocks and longest request; `free` has each rank's free device bytes after loading, on devices of their own."""
+    model_len = engine.max_model_len or shards.config.max_position
+    blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
+    if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
+        # Nothing was asked for: no more than all running requests can fill.
+        blocks = min(blocks, engine.max_num_seqs * -(-model_len // engine.block_size))
+    wanted = -(-engine.max_model_len // engine.block_size) if engine.max_model_len else 1
+    if blocks < wanted:
+        raise _too_small(ranks, engine, wanted, blocks, free)
+    return MemoryPlan(ranks, blocks, min(model_len, blocks * engine.block_size), available)
+
+
+def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: int) -> None:
+    needed = max(m.fixed for m in ranks) + cache
+    if needed * len(ranks) > available:
+        worst = max(ranks, key=lambda m: m.fixed)
+        raise ConfigError(
+            f"kv_cache_memory {size(cache)}: {worst.where} needs {size(needed)} with {_parts(worst)}; available:"
+            f" {size(available // len(ranks))} per rank ({size(available)} free over {len(ranks)} ranks);"
+            " give a smaller --kv-cache-memory or use fewer ranks",
+            field="kv_cache_memory",
+            value=cache,
+        )
+
+
+def _too_small(
+    ranks: tuple[RankMemory, ...], engine: EngineConfig, wanted: int, blocks: int, free: tuple[int, ...]
+) -> ConfigError:
+    worst = min(range(len(ranks)), key=lambda i: ranks[i].blocks(engine.kv_cache_memory, free[i] if free else None))
+    memory = ranks[worst]
+    needed = memory.fixed + (wanted + 1) * memory.block
+    if engine.kv_cache_memory is not None:
+        has = f"--kv-cache-memory {size(engine.kv_cache_memory)} holds {blocks} blocks"
+        change = "raise --kv-cache-memory or lower --max-model-len"
+    else:
+        share = free[worst] + memory.weights if free else memory.share or 0
+        has = f"available: {size(share)} per rank"
+        change = (
+            "raise --mem-fraction-static, lower --max-model-len or --max-num-batched-tokens, or spread the weights"
+            " over more ranks"
+        )
+    return ConfigError(
+        f"{memory.where} needs {size(needed)}: {_parts(memory)}, KV cache {size((wanted + 1) * memory.block)}"
+        f" ({wanted} blocks of {engine.block_size} tokens); {has}; {change}",
+        field="max_model_len" if engine.max_model_len else "mem_fraction_static",
+        value=engine.max_model_len or engine.mem_fraction_static,
+    )
+
+
+def _parts(memory: RankMemory) -> str:
+    process = f", process {size(memory.process)}" if memory.process else ""
+    return f"weights {size(memory.weights)}, workspace {size(memory.workspace)}{process}"
+
+
+def available_bytes(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Free memory of the host, or of the control group where that has less."""
+    fields = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            ceiling = int((cgroup / limit).read_text())
+            taken = int((cgroup / used).read_text()) - _page_cache((cgroup / stat).read_text())
+        except (OSError, ValueError):
+            continue
+        free = min(free, ceiling - taken)
+    return max(0, free)
+
+
+def _page_cache(stat: str) -> int:
+    """File pages that the kernel gives back when asked."""
+    for line in stat.splitlines():
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0
+
+
+def size(count: int) -> str:
+    """'1.5 GiB'."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

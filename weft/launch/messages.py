@@ -1,0 +1,132 @@
+"""What supervisor and ranks say to each other: two closed unions of tagged records in msgpack. Knows no socket.
+
+A frame that is not one of these records is a fault of the peer, never something to guess about.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from weft.arch.config import ModelConfig
+from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.launch.phases import Phase
+from weft.layout.layout import Layout
+from weft.settings import EngineConfig
+from weft.step.plan import Sampled, StepPlan
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first message to a rank: all that it must know to start.
+
+    `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
+    `comm_fds` inherited descriptors of shared memory and `comm_path` a private file for rendezvous.
+    """
+
+    rank: int
+    layout: Layout
+    config: ModelConfig
+    engine: EngineConfig
+    checkpoint: bytes
+    comm: str
+    comm_fds: list[int]
+    comm_path: str
+    cpus: list[int]
+    threads: int
+
+
+class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
+    """All ranks are loaded: make a KV cache of this many blocks (the null block comes on top)."""
+
+    num_blocks: int
+    max_model_len: int
+
+
+class RunStep(msgspec.Struct, frozen=True, tag="step"):
+    """Run this step; the first rank of each attention block answers with `StepDone`."""
+
+    plan: StepPlan
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """End after the step in hand."""
+
+
+ToRank = Setup | Allocate | RunStep | Shutdown
+
+
+class Entered(msgspec.Struct, frozen=True, tag="entered"):
+    """The rank entered a start-up phase."""
+
+    phase: Phase
+    detail: str = ""
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """Weights are in place. `device_free`: bytes left on a device of its own; None on the CPU."""
+
+    bytes_read: int
+    device_free: int | None = None
+
+
+class StepDone(msgspec.Struct, frozen=True, tag="done"):
+    """What was sampled in the rank's attention block, in the plan's order."""
+
+    index: int
+    sampled: list[Sampled]
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The rank cannot go on; `family` is a class of `weft.errors`."""
+
+    family: str
+    message: str
+    problems: list[str] = []
+
+
+FromRank = Entered | Loaded | StepDone | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_rank = msgspec.msgpack.Decoder(ToRank)
+_from_rank = msgspec.msgpack.Decoder(FromRank)
+
+_FAMILIES: dict[str, type[WeftError]] = {
+    family.__name__: family for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
+}
+
+
+def pack(message: ToRank | FromRank) -> bytes:
+    """One frame."""
+    return _encoder.encode(message)
+
+
+def unpack_for_rank(frame: bytes) -> ToRank:
+    """PeerError for anything that is not a message to a rank."""
+    try:
+        return _to_rank.decode(frame)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"the supervisor sent a frame that is no message: {error}") from error
+
+
+def unpack_from_rank(frame: bytes) -> FromRank:
+    """PeerError for anything that is not a message of a rank."""
+    try:
+        return _from_rank.decode(frame)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"a rank sent a frame that is no message: {error}") from error
+
+
+def failure_of(error: BaseException) -> Failed:
+    """An error as a message; one that weft does not raise on purpose becomes a WeftError with its type's name."""
+    for family in type(error).__mro__:
+        if family.__name__ in _FAMILIES and isinstance(error, WeftError):
+            problems = list(error.problems) if isinstance(error, CheckpointError) else []
+            head = str(error).split("\n  ")[0] if problems else str(error)
+            return Failed(family.__name__, head, problems)
+    return Failed("WeftError", f"{type(error).__name__}: {error}")
+
+
+def error_of(failed: Failed, where: str) -> WeftError:
+    """The error to raise here for what happened at `where`."""
+    family = _FAMILIES.get(failed.family, WeftError)
+    message = f"{where}: {failed.message}"
+    return CheckpointError(message, failed.problems) if family is CheckpointError else family(message)

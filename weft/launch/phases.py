@@ -1,0 +1,64 @@
+"""Start-up phases of a rank, in order, and the board on which a person sees them. Knows no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """In the order in which a rank passes through them."""
+
+    SPAWN = "spawn"
+    LOAD = "load"
+    GROUPS = "groups"
+    CACHE = "cache"
+    WARM_UP = "warm-up"
+    READY = "ready"
+
+
+ORDER = tuple(Phase)
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChange:
+    """Rank `rank` (`where`: its coordinates) entered `phase`, `at_s` seconds after the start."""
+
+    rank: int
+    where: str
+    phase: Phase
+    detail: str
+    at_s: float
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"[{self.at_s:6.2f} s] {self.where} {self.phase}{detail}"
+
+
+@dataclass(slots=True)
+class PhaseBoard:
+    """The phase of every rank; `listener` hears of each change."""
+
+    where: tuple[str, ...]
+    listener: Callable[[PhaseChange], None] | None = None
+    phases: list[Phase] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.phases = [Phase.SPAWN] * len(self.where)
+
+    def enter(self, rank: int, phase: Phase, detail: str, at_s: float) -> None:
+        """Records and announces."""
+        self.phases[rank] = phase
+        if self.listener is not None:
+            self.listener(PhaseChange(rank, self.where[rank], phase, detail, at_s))
+
+    @property
+    def ready(self) -> bool:
+        """Every rank is."""
+        return all(phase is Phase.READY for phase in self.phases)
+
+    def late(self) -> tuple[Phase, tuple[int, ...]]:
+        """The earliest phase that a rank is still in, and the ranks in it."""
+        earliest = min(self.phases, key=ORDER.index)
+        return earliest, tuple(rank for rank, phase in enumerate(self.phases) if phase is earliest)

@@ -1,0 +1,118 @@
+"""Worker processes: started with what they may inherit and nothing else, watched by pidfd, ended and reaped.
+
+Knows nothing of what a worker computes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weft.launch.channel import Channel, channel_pair
+
+DEFAULT_PROGRAM = (sys.executable, "-m", "weft.launch.worker")
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One rank's process. `where`: its rank and coordinates, for people."""
+
+    rank: int
+    where: str
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    channel: Channel
+    lifeline: int
+    """Write end of the pipe whose closing ends the child."""
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+    def fate(self) -> str | None:
+        """How it ended: 'was killed by SIGKILL', 'ended with exit code 70'; None while it lives."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+
+    def stopped(self) -> bool:
+        """Whether somebody suspended it (SIGSTOP)."""
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] in "Tt"
+        except (OSError, IndexError):
+            return False
+
+
+def spawn(
+    rank: int,
+    where: str,
+    *,
+    status_fd: int,
+    inherit: Sequence[int] = (),
+    threads: int = 1,
+    program: Sequence[str] = DEFAULT_PROGRAM,
+) -> WorkerProcess:
+    """Starts `program CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID BY_SIGNAL`.
+
+    In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
+    """
+    channel, theirs = channel_pair()
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    main_thread = threading.current_thread() is threading.main_thread()
+    fds = (theirs.fileno(), status_fd, read_end)
+    arguments = [*program, *map(str, fds), str(os.getpid()), "1" if main_thread else "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(*fds, *inherit),
+            env=environment,
+            process_group=0,
+        )
+    except OSError:
+        channel.close()
+        os.close(write_end)
+        raise
+    finally:
+        theirs.close()
+        os.close(read_end)
+    return WorkerProcess(rank, where, process, os.pidfd_open(process.pid), channel, write_end)
+
+
+def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:
+    """Waits up to `grace_s` for them to end by themselves, kills the rest, reaps all. Safe to call twice."""
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            grace_s = 0.0
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.kill()
+    for worker in workers:
+        worker.process.wait(timeout=60)
+        _release(worker)
+
+
+def _release(worker: WorkerProcess) -> None:
+    worker.channel.close()
+    if worker.pidfd >= 0:
+        os.close(worker.pidfd)
+        os.close(worker.lifeline)
+        worker.pidfd = worker.lifeline = -1
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

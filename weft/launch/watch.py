@@ -1,0 +1,124 @@
+"""Waiting for ranks: their messages, their deaths, and a deadline, in one poll. Knows no model and no request.
+
+What went wrong is told by its cause: ranks that fail because a peer is gone are not blamed while the peer can be found.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator, Sequence
+
+from weft.errors import PeerError, WeftError
+from weft.launch.channel import ChannelClosed
+from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
+from weft.launch.processes import WorkerProcess
+from weft.launch.status import StatusPage
+
+DIAGNOSIS_S = 1.0
+"""How long to look for the first cause after a rank failed or vanished."""
+
+FRAME_S = 30.0
+"""A rank that began a frame must end it within this."""
+
+
+class Watch:
+    """All ranks' channels and pidfds in one poll object."""
+
+    def __init__(self, workers: Sequence[WorkerProcess], status: StatusPage) -> None:
+        self.workers, self.status = tuple(workers), status
+        self._poll = select.poll()
+        self._by_fd: dict[int, WorkerProcess] = {}
+        for worker in workers:
+            for fd in (worker.channel.fileno(), worker.pidfd):
+                self._by_fd[fd] = worker
+                self._poll.register(fd, select.POLLIN)
+
+    def messages(self, deadline: float) -> Iterator[tuple[WorkerProcess, FromRank]]:
+        """Messages as they come, until the monotonic `deadline`. Raises the cause when a rank fails or dies."""
+        while (left := deadline - time.monotonic()) > 0:
+            for fd, _ in self._poll.poll(left * 1000):
+                yield from self._read(fd)
+
+    def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
+        """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""
+        self._poll.register(wake_fd, select.POLLIN)
+        try:
+            ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
+        finally:
+            self._poll.unregister(wake_fd)
+        for fd, _ in ready:
+            if fd != wake_fd:
+                for worker, message in self._read(fd):
+                    raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
+
+    def _read(self, fd: int) -> Iterator[tuple[WorkerProcess, FromRank]]:
+        worker = self._by_fd[fd]
+        if fd == worker.pidfd:
+            raise self.diagnose(worker, None)
+        try:
+            message = unpack_from_rank(worker.channel.receive(FRAME_S))
+        except (ChannelClosed, TimeoutError) as error:
+            raise self.diagnose(worker, None) from error
+        if isinstance(message, Failed):
+            raise self.diagnose(worker, message)
+        yield worker, message
+
+    def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
+        """The error that tells the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
+        failures = {first.rank: failed} if failed is not None else {}
+        deadline = time.monotonic() + DIAGNOSIS_S
+        while time.monotonic() < deadline:
+            self._collect(failures)
+            if self._cause(failures) is not None or self._killed():
+                break
+            time.sleep(0.02)
+        return self._verdict(first, failures)
+
+    def _verdict(self, first: WorkerProcess, failures: dict[int, Failed]) -> WeftError:
+        killed = self._killed()
+        if killed:
+            return PeerError(self.epitaph(killed[0]))
+        worker = self._cause(failures) or (first if first.rank in failures else None)
+        if worker is not None:
+            return error_of(failures[worker.rank], f"{worker.where} pid {worker.pid}")
+        dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
+        return PeerError(self.epitaph(dead))
+
+    def epitaph(self, worker: WorkerProcess) -> str:
+        """'rank 1 (dp 1, tp 0) pid 123 was killed by SIGKILL in phase ready; step 7, running; last collective ...'."""
+        fate = worker.fate() or "closed its channel"
+        return f"{worker.where} pid {worker.pid} {fate} in {self.status.read(worker.rank)}"
+
+    def _killed(self) -> list[WorkerProcess]:
+        return [w for w in self.workers if (fate := w.fate()) is not None and "killed" in fate]
+
+    def _cause(self, failures: dict[int, Failed]) -> WorkerProcess | None:
+        """A rank that failed for a reason of its own."""
+        return next((self.workers[r] for r, f in failures.items() if f.family != "PeerError"), None)
+
+    def _collect(self, failures: dict[int, Failed]) -> None:
+        """What other ranks had to say before they ended."""
+        for worker in self.workers:
+            readable, _, _ = select.select([worker.channel], [], [], 0)
+            if worker.rank in failures or not readable:
+                continue
+            try:
+                message = unpack_from_rank(worker.channel.receive(FRAME_S))
+            except (PeerError, TimeoutError):
+                continue
+            if isinstance(message, Failed):
+                failures[worker.rank] = message
+
+    def silent(self, waited_for: Sequence[int], limit_s: float, doing: str) -> PeerError:
+        """The error for ranks that did not answer in time; a suspended rank, else the one furthest behind, is named."""
+        records = {w.rank: self.status.read(w.rank) for w in self.workers}
+        stopped = [w for w in self.workers if w.stopped()]
+        behind = min(self.workers, key=lambda w: (records[w.rank].collectives, not records[w.rank].busy))
+        culprit = stopped[0] if stopped else behind
+        how = "is suspended (SIGSTOP)" if stopped else "is furthest behind"
+        asked = ", ".join(str(rank) for rank in waited_for)
+        return PeerError(
+            f"no answer to {doing} within {limit_s:g} s from rank {asked}: {culprit.where} pid {culprit.pid} {how}"
+            f" ({records[culprit.rank]})"
+        )

@@ -1,0 +1,111 @@
+"""What every dense module takes and gives, and the transitions between them in the order of a forward pass.
+
+The one declaration of module placements: the decoder runs it, explain draws it, comm takes its groups from it.
+Knows no weight and no tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from weft.layout.cuts import cuts_for, deal_heads, even_cuts
+from weft.layout.layout import Layout
+from weft.layout.placement import Interval, Placement, full, partial, shard
+from weft.layout.transition import Step, transition
+
+Rows = Literal["rows", "sampled"]
+Item = Literal["activation", "id", "logit"]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """One transition between modules: `width` columns of `item` for the rows of the step or its sampled rows only."""
+
+    name: str
+    src: Placement
+    dst: Placement
+    width: int
+    rows: Rows
+    item: Item
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The collectives, in order; empty where nothing has to happen."""
+        return transition(self.src, self.dst, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlacement:
+    """The placement that a module takes its rows in, and the one that it gives them in."""
+
+    takes: Placement
+    gives: Placement
+
+
+def residual(layout: Layout) -> Placement:
+    """Where the residual stream lies: FULL(attention.tp) where o_proj and dense have attention's size, else scattered.
+
+    Embedding and lm_head have no say: they touch it once per step, the others once per layer.
+    """
+    t = layout.attention.tp
+    return full(t) if layout.o_proj.tp == layout.dense.tp == t else full(1)
+
+
+def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:
+    """The columns of attention's output on every rank of an attention block: its query heads, head_dim wide."""
+    shares = deal_heads(heads, kv_heads, layout.attention.tp, layout.attention.split)
+    return tuple((share.q[0] * head_dim, share.q[1] * head_dim) for share in shares)
+
+
+def module_placements(
+    layout: Layout, *, heads: int, kv_heads: int, head_dim: int, vocab: int
+) -> dict[str, ModulePlacement]:
+    """What each module takes and gives, in the order of a forward pass.
+
+    A module of size 1 takes the residual's placement and gives it back: rows that lie scattered stay so. An lm_head
+    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block.
+    """
+    t, stream = layout.attention.tp, residual(layout)
+    columns = head_columns(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+    o_in = shard(cuts_for(columns, layout.o_proj.tp))
+    return {
+        "embedding": _summing(layout.embedding.tp, full(layout.embedding.tp), stream),
+        "attention": ModulePlacement(full(t), shard(columns)),
+        "o_proj": _summing(layout.o_proj.tp, o_in, stream),
+        "dense": _summing(layout.dense.tp, full(layout.dense.tp), stream),
+        "lm_head": ModulePlacement(full(layout.lm_head.tp), shard(even_cuts(vocab, layout.lm_head.tp))),
+        "sampling": ModulePlacement(full(1), full(t)),
+    }
+
+
+def _summing(size: int, takes: Placement, stream: Placement) -> ModulePlacement:
+    """A module whose ranks each give an addend; alone, it gives the sum itself."""
+    return ModulePlacement(stream, stream) if size == 1 else ModulePlacement(takes, partial(size))
+
+
+def dense_boundaries(
+    layout: Layout, *, hidden: int, heads: int, kv_heads: int, head_dim: int, vocab: int
+) -> dict[str, Boundary]:
+    """Every boundary of a dense decoder, in the order of a forward pass.
+
+    embedding.in and sampling.out move ids ([rows, 1]), which every rank of the attention block knows beforehand and
+    must know afterwards. head.in scatters the residual, so that lm_head sees sampled rows only.
+    """
+    stream, t = residual(layout), layout.attention.tp
+    m = module_placements(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab)
+    boundaries = (
+        Boundary("embedding.in", full(t), m["embedding"].takes, 1, "rows", "id"),
+        Boundary("embedding.out", m["embedding"].gives, stream, hidden, "rows", "activation"),
+        Boundary("attention.in", stream, m["attention"].takes, hidden, "rows", "activation"),
+        Boundary("o_proj.in", m["attention"].gives, m["o_proj"].takes, heads * head_dim, "rows", "activation"),
+        Boundary("o_proj.out", m["o_proj"].gives, stream, hidden, "rows", "activation"),
+        Boundary("dense.in", stream, m["dense"].takes, hidden, "rows", "activation"),
+        Boundary("dense.out", m["dense"].gives, stream, hidden, "rows", "activation"),
+        Boundary("head.in", stream, full(1), hidden, "rows", "activation"),
+        Boundary("lm_head.in", full(1), m["lm_head"].takes, hidden, "sampled", "activation"),
+        Boundary("lm_head.out", m["lm_head"].gives, full(1), vocab, "sampled", "logit"),
+        Boundary("sampling.out", full(1), m["sampling"].gives, 1, "sampled", "id"),
+    )
+    return {boundary.name: boundary for boundary in boundaries}

@@ -1,0 +1,93 @@
+"""How columns and heads are cut over a block of ranks. Numbers only; knows no placement and no tensor.
+
+One rule per unit, read by weights, transitions and pictures alike: `even_cuts` for anything that splits freely,
+`deal_heads` for attention, `cuts_for` for the module behind attention, which follows attention's own cuts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.errors import LayoutError
+from weft.layout.layout import Split
+from weft.layout.placement import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShare:
+    """What one rank holds of attention: query heads [q) and the KV heads [kv) that they read."""
+
+    q: Interval
+    kv: Interval
+
+
+def even_cuts(n: int, k: int) -> tuple[Interval, ...]:
+    """[0, n) in k neighbouring intervals that differ by at most one; the first take the remainder."""
+    size, extra = divmod(n, k)
+    starts = [i * size + min(i, extra) for i in range(k + 1)]
+    return tuple(zip(starts, starts[1:], strict=False))
+
+
+def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "groups") -> tuple[HeadShare, ...]:
+    """The heads of every rank of an attention block of `tp` ranks, in head order.
+
+    "groups": whole KV groups while there are at least tp KV heads, else ranks are dealt to KV heads and that head's
+    queries to its ranks, so that no rank holds two KV heads without need. "balanced": query heads differ by at most
+    one, a rank may then hold a part of two groups. LayoutError where a rank would be left without a query head.
+    """
+    if heads % kv_heads:
+        raise LayoutError(f"{heads} heads cannot share {kv_heads} KV heads evenly", field="num_key_value_heads")
+    if not 1 <= tp <= heads:
+        raise LayoutError(
+            f"attention.tp {tp}: the model has {heads} heads and every rank needs one; legal: 1 to {heads}",
+            field="attention.tp",
+            value=tp,
+            legal=range(1, heads + 1),
+        )
+    if split == "balanced":
+        return _balanced(heads, heads // kv_heads, tp)
+    if kv_heads >= tp:
+        return _whole_groups(heads // kv_heads, even_cuts(kv_heads, tp))
+    return _split_groups(heads // kv_heads, even_cuts(tp, kv_heads))
+
+
+def _balanced(heads: int, group: int, tp: int) -> tuple[HeadShare, ...]:
+    return tuple(HeadShare((lo, hi), (lo // group, (hi - 1) // group + 1)) for lo, hi in even_cuts(heads, tp))
+
+
+def _whole_groups(group: int, kv_cuts: tuple[Interval, ...]) -> tuple[HeadShare, ...]:
+    return tuple(HeadShare((lo * group, hi * group), (lo, hi)) for lo, hi in kv_cuts)
+
+
+def _split_groups(group: int, ranks_of_head: tuple[Interval, ...]) -> tuple[HeadShare, ...]:
+    return tuple(
+        HeadShare((head * group + lo, head * group + hi), (head, head + 1))
+        for head, (first, last) in enumerate(ranks_of_head)
+        for lo, hi in even_cuts(group, last - first)
+    )
+
+
+def cuts_for(src_cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
+    """The cuts that a block of k ranks takes behind a block that gives `src_cuts`, so that little has to move.
+
+    t = len(src_cuts), neighbours in order from 0. k = t: the same cuts. k = m * t: each cut in m pieces, position p
+    holds piece p // t of cut p % t (a rank stays inside its own cut). k divides t: neighbours merged. Else even cuts.
+    """
+    t = len(src_cuts)
+    if k == t:
+        return src_cuts
+    if k % t == 0:
+        pieces = [_pieces(cut, k // t) for cut in src_cuts]
+        return tuple(pieces[p % t][p // t] for p in range(k))
+    if t % k == 0 and _in_order(src_cuts):
+        m = t // k
+        return tuple((src_cuts[j * m][0], src_cuts[j * m + m - 1][1]) for j in range(k))
+    return even_cuts(max(hi for _, hi in src_cuts), k)
+
+
+def _pieces(cut: Interval, m: int) -> tuple[Interval, ...]:
+    return tuple((cut[0] + lo, cut[0] + hi) for lo, hi in even_cuts(cut[1] - cut[0], m))
+
+
+def _in_order(cuts: tuple[Interval, ...]) -> bool:
+    return all(before[1] == after[0] for before, after in zip(cuts, cuts[1:], strict=False))

@@ -1,0 +1,178 @@
+"""Layout: how many ranks share each module, fully resolved. Numbers and words only; knows no model and no process.
+
+The fields are also the options: names of files, flags of the command line and the JSON schema come from the metadata
+below. Build with `resolve`, which fills in defaults and refuses what no world of ranks can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from weft.options import Setting, option, settings_of
+
+Given = Mapping[str, object]
+"""What a user said: dotted names -> values, {"attention.tp": 2}. None means not given."""
+
+Split = Literal["groups", "balanced"]
+Within = Literal["node"]
+Dispatch = Literal["auto", "all_gather", "all_to_all"]
+Policy = Literal["none", "global", "hierarchical"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """Stages of consecutive layers."""
+
+    stages: int = option(..., "pipeline stages", "--pipeline-parallel-size", minimum=1)
+    layers: tuple[int, ...] | None = option(
+        ..., "layers of each stage (default: even, the first stages take the remainder)", "--pipeline-layers", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """A stage has tp * cp * dp ranks; kv_split divides tp."""
+
+    tp: int = option(..., "ranks that share attention's heads", "--attn-tp-size", minimum=1)
+    dp: int = option(
+        ..., "groups with requests and KV cache of their own", "--attn-dp-size", "--data-parallel-size", minimum=1
+    )
+    cp: int = option(..., "ranks that share a request's positions", "--attn-cp-size", minimum=1)
+    kv_split: int = option(..., "split of the KV cache by position inside tp", "--kv-split-size", minimum=1)
+    split: Split = option(
+        ..., "deal heads in whole KV groups, or query heads evenly", "--attn-split", choices=("groups", "balanced")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OProj:
+    """Attention's output projection."""
+
+    tp: int = option(
+        ...,
+        "ranks that share o_proj",
+        "--o-proj-tp-size",
+        minimum=1,
+        shorthand=(("--o-proj-local-tp", {"within": "node"}),),
+    )
+    within: Within | None = option(..., "keep every o_proj block inside one node", "--o-proj-within", choices=("node",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """The MLP of dense layers."""
+
+    tp: int = option(..., "ranks that share the dense MLP", "--dense-tp-size", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How expert slots are filled while serving."""
+
+    policy: Policy = option(
+        ..., "rebalancing of expert slots", "--expert-balance", choices=("none", "global", "hierarchical")
+    )
+    interval: int = option(..., "steps between rebalances", "--expert-balance-interval", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Routed experts: tp * ep divides the stage, tp fastest; several blocks hold copies of the expert set."""
+
+    tp: int = option(..., "ranks that share one expert", "--moe-tp-size", minimum=1)
+    ep: int = option(
+        ..., "ranks (blocks of tp) that share the experts", "--moe-ep-size", "--expert-parallel-size", minimum=1
+    )
+    slots: int = option(..., "physical expert slots, copies of hot experts included", "--expert-slots", minimum=1)
+    dispatch: Dispatch = option(
+        ..., "how rows reach their experts", "--moe-dispatch", choices=("auto", "all_gather", "all_to_all")
+    )
+    balance: Balance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedExperts:
+    """Experts that every row passes."""
+
+    tp: int = option(..., "ranks that share the shared experts", "--shared-experts-tp-size", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """The input embedding."""
+
+    tp: int = option(..., "ranks that share the embedding's vocabulary", "--embedding-tp-size", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LMHead:
+    """The output projection."""
+
+    tp: int = option(
+        ...,
+        "ranks that share the lm_head's vocabulary",
+        "--lm-head-tp-size",
+        minimum=1,
+        shorthand=(("--lm-head-local-tp", {"within": "node"}),),
+    )
+    within: Within | None = option(
+        ..., "keep every lm_head block inside one node", "--lm-head-within", choices=("node",)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Every size of a world of ranks.
+
+    Order of the ranks: replica, pipeline stage, attention dp, cp, tp (tp fastest). A module of size g cuts a stage's
+    ranks into blocks of g consecutive ranks; each block holds one copy of the module and serves its own ranks' rows.
+    """
+
+    nodes: int = option(..., "nodes that the ranks are spread over evenly", "--nodes", minimum=1)
+    replicas: int = option(..., "copies of the whole model", "--replicas", minimum=1)
+    pipeline: Pipeline
+    attention: Attention
+    o_proj: OProj
+    dense: Dense
+    experts: Experts | None
+    shared_experts: SharedExperts | None
+    embedding: Embedding
+    lm_head: LMHead
+    derived: frozenset[str] = field(default=frozenset(), compare=False)
+    """Dotted names that the user left to the defaults."""
+
+    @property
+    def stage_size(self) -> int:
+        """Ranks of one pipeline stage of one replica."""
+        return self.attention.tp * self.attention.cp * self.attention.dp
+
+    @property
+    def world(self) -> int:
+        """All ranks."""
+        return self.stage_size * self.pipeline.stages * self.replicas
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks on each node."""
+        return self.world // self.nodes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Block size of every module, in the order of a forward pass; experts as tp * ep."""
+        sizes = {
+            "embedding": self.embedding.tp,
+            "attention": self.attention.tp,
+            "o_proj": self.o_proj.tp,
+            "dense": self.dense.tp,
+            "experts": self.experts.tp * self.experts.ep if self.experts else 0,
+            "shared_experts": self.shared_experts.tp if self.shared_experts else 0,
+            "lm_head": self.lm_head.tp,
+        }
+        return {module: size for module, size in sizes.items() if size}
+
+
+def layout_settings() -> tuple[Setting, ...]:
+    """The layout's fields as options, in order of declaration."""
+    return settings_of(Layout)

@@ -1,0 +1,291 @@
+"""From what a user said to a full Layout: defaults, world size, every refusal. Knows no model but its expert count.
+
+Defaults: attention tp 1, dp what is left of the world (1 without a world size); o_proj, dense, embedding, lm_head and
+shared_experts take attention.tp; experts take tp 1 and ep the rest of the stage, slots one per expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import gcd
+
+from weft.errors import LayoutError
+from weft.layout.layout import (
+    Attention,
+    Balance,
+    Dense,
+    Embedding,
+    Experts,
+    Given,
+    Layout,
+    LMHead,
+    OProj,
+    Pipeline,
+    SharedExperts,
+    layout_settings,
+)
+from weft.options import nearest
+
+_FIXED_DEFAULTS: dict[str, object] = {
+    "nodes": 1,
+    "replicas": 1,
+    "attention.cp": 1,
+    "attention.kv_split": 1,
+    "attention.split": "groups",
+    "pipeline.layers": None,
+    "o_proj.within": None,
+    "lm_head.within": None,
+    "experts.dispatch": "auto",
+    "experts.balance.policy": "none",
+    "experts.balance.interval": 1000,
+}
+
+
+def divisors(number: int) -> tuple[int, ...]:
+    """All divisors, ascending."""
+    return tuple(size for size in range(1, number + 1) if number % size == 0)
+
+
+def resolve(given: Given, world_size: int | None = None, tp: int | None = None, *, num_experts: int = 0) -> Layout:
+    """The layout that follows from what was given.
+
+    `world_size` is the number of ranks ("world" in a document), `tp` the default size of every module, `num_experts`
+    the model's routed experts (0: a dense model). Raises LayoutError with field, value and legal values.
+    """
+    values = _checked(given)
+    world_size = _one_world(values.pop("world", None), world_size)
+    for field, number in (("--world-size", world_size), ("--tp", tp)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise LayoutError(f"{field} {number}: not a whole number at least 1", field=field, value=number)
+    if tp is not None and "attention.tp" in values:
+        raise LayoutError(
+            "--tp / --tensor-parallel-size sizes every module, attention included; "
+            "it cannot be given together with --attn-tp-size (attention.tp)",
+            field="attention.tp",
+            value=values["attention.tp"],
+        )
+    sizes = _Sizes(values, derived=set())
+    _stage(sizes, world_size, tp)
+    _modules(sizes)
+    if num_experts:
+        _experts(sizes, tp, num_experts)
+    else:
+        _refuse_experts(values)
+    layout = _build(sizes, bool(num_experts))
+    _check(layout)
+    return layout
+
+
+class _Sizes:
+    """The given values, completed default by default; remembers which were defaulted."""
+
+    def __init__(self, values: dict[str, object], derived: set[str]) -> None:
+        self.values, self.derived = values, derived
+
+    def default(self, name: str, value: object) -> None:
+        if name not in self.values:
+            self.values[name] = value
+            self.derived.add(name)
+
+    def number(self, name: str) -> int:
+        value = self.values[name]
+        assert isinstance(value, int)
+        return value
+
+
+def _checked(given: Given) -> dict[str, object]:
+    """Given values in their own types; unknown names and wrong values refused."""
+    known = {setting.name: setting for setting in layout_settings()}
+    values: dict[str, object] = {}
+    for name, value in given.items():
+        if name == "world":
+            values[name] = value
+            continue
+        if name not in known:
+            raise LayoutError(f"unknown layout field {name}{nearest(name, known)}", field=name, value=value)
+        if value is None:
+            continue
+        problem = known[name].problem(value)
+        if problem:
+            raise LayoutError(f"{name}: {problem}", field=name, value=value, legal=known[name].option.choices)
+        values[name] = known[name].normal(value)
+    return values
+
+
+def _one_world(stated: object, world_size: int | None) -> int | None:
+    if stated is None:
+        return world_size
+    if type(stated) is not int or stated < 1:
+        raise LayoutError(f"world: {stated!r} is not a whole number at least 1", field="world", value=stated)
+    if world_size is not None and stated != world_size:
+        raise LayoutError(
+            f"world {stated} in the layout, but --world-size is {world_size}", field="world", value=stated
+        )
+    return stated
+
+
+def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:
+    """Attention's sizes, stages and replicas, and dp from the world."""
+    sizes.default("attention.tp", tp or 1)
+    for name, value in _FIXED_DEFAULTS.items():
+        if not name.startswith("experts."):
+            sizes.default(name, value)
+    layers = sizes.values["pipeline.layers"]
+    sizes.default("pipeline.stages", len(layers) if isinstance(layers, tuple) else 1)
+    sizes.default("attention.dp", _missing_dp(sizes, world_size))
+    if world_size is None:
+        return
+    parts = _parts(sizes)
+    product = _product(parts.values())
+    if product != world_size:
+        text = " x ".join(f"{name} {size}" for name, size in parts.items())
+        raise LayoutError(f"{text} = {product}, but --world-size is {world_size}", field="world", value=world_size)
+
+
+def _parts(sizes: _Sizes) -> dict[str, int]:
+    """The factors of the world, in the words of a message."""
+    names = {
+        "attention tp": "attention.tp",
+        "cp": "attention.cp",
+        "dp": "attention.dp",
+        "stages": "pipeline.stages",
+        "replicas": "replicas",
+    }
+    return {word: sizes.number(name) for word, name in names.items() if name in sizes.values}
+
+
+def _missing_dp(sizes: _Sizes, world_size: int | None) -> int:
+    if world_size is None or "attention.dp" in sizes.values:
+        return 1
+    parts = _parts(sizes)
+    rest = _product(parts.values())
+    if world_size % rest:
+        text = " x ".join(f"{name} {size}" for name, size in parts.items())
+        tp = sizes.number("attention.tp")
+        others = rest // tp
+        legal = divisors(world_size // others) if world_size % others == 0 else ()
+        change = f"; legal attention tp: {_join(legal)}" if legal else ""
+        raise LayoutError(
+            f"{text} = {rest}, which does not divide --world-size {world_size}{change}",
+            field="attention.tp",
+            value=tp,
+            legal=legal,
+        )
+    return world_size // rest
+
+
+def _modules(sizes: _Sizes) -> None:
+    for module in ("o_proj", "dense", "embedding", "lm_head"):
+        sizes.default(f"{module}.tp", sizes.number("attention.tp"))
+
+
+def _experts(sizes: _Sizes, tp: int | None, num_experts: int) -> None:
+    """Experts' sizes: one expert set over the stage; with a tp for every module, tp * ep is that tp."""
+    stage = sizes.number("attention.tp") * sizes.number("attention.cp") * sizes.number("attention.dp")
+    span = tp or stage
+    if tp is not None and "experts.ep" not in sizes.values:
+        sizes.default("experts.tp", tp)
+        sizes.default("experts.ep", 1)
+    elif "experts.tp" in sizes.values:
+        sizes.default("experts.ep", max(1, span // sizes.number("experts.tp")))
+    else:
+        ep = sizes.values.get("experts.ep")
+        sizes.default("experts.tp", tp // ep if tp is not None and isinstance(ep, int) and tp % ep == 0 else 1)
+        sizes.default("experts.ep", span)
+    sizes.default("experts.slots", num_experts)
+    for name, value in _FIXED_DEFAULTS.items():
+        sizes.default(name, value)
+    sizes.default("shared_experts.tp", sizes.number("attention.tp"))
+    _check_slots(sizes.number("experts.slots"), sizes.number("experts.ep"), num_experts)
+
+
+def _check_slots(slots: int, ep: int, num_experts: int) -> None:
+    least = -(-num_experts // ep) * ep
+    if slots < num_experts or slots % ep:
+        legal = tuple(least + more * ep for more in range(4))
+        raise LayoutError(
+            f"experts slots {slots}: the model has {num_experts} experts and ep is {ep}; legal: {_join(legal)}, ...",
+            field="experts.slots",
+            value=slots,
+            legal=legal,
+        )
+
+
+def _refuse_experts(values: dict[str, object]) -> None:
+    for name, value in values.items():
+        if name.startswith(("experts.", "shared_experts.")):
+            raise LayoutError(f"{name} {value}: the model has no experts; leave it out", field=name, value=value)
+
+
+def _build(sizes: _Sizes, moe: bool) -> Layout:
+    nested: dict[str, dict[str, object]] = {}
+    for name, value in sizes.values.items():
+        record, _, leaf = name.rpartition(".")
+        nested.setdefault(record, {})[leaf] = value
+    part: dict[str, dict[str, object]] = nested
+    experts = Experts(**part["experts"], balance=Balance(**part["experts.balance"])) if moe else None  # type: ignore[arg-type]
+    return Layout(
+        **part[""],  # type: ignore[arg-type]
+        pipeline=Pipeline(**part["pipeline"]),  # type: ignore[arg-type]
+        attention=Attention(**part["attention"]),  # type: ignore[arg-type]
+        o_proj=OProj(**part["o_proj"]),  # type: ignore[arg-type]
+        dense=Dense(**part["dense"]),  # type: ignore[arg-type]
+        experts=experts,
+        shared_experts=SharedExperts(**part["shared_experts"]) if moe else None,  # type: ignore[arg-type]
+        embedding=Embedding(**part["embedding"]),  # type: ignore[arg-type]
+        lm_head=LMHead(**part["lm_head"]),  # type: ignore[arg-type]
+        derived=frozenset(sizes.derived),
+    )
+
+
+def _check(layout: Layout) -> None:
+    """The rules between sizes of a resolved layout."""
+    if layout.world % layout.nodes:
+        raise _impossible("nodes", "nodes", layout.nodes, f"the world has {layout.world} ranks", divisors(layout.world))
+    attention, layers = layout.attention, layout.pipeline.layers
+    if attention.tp % attention.kv_split:
+        raise _impossible(
+            "attention kv_split",
+            "attention.kv_split",
+            attention.kv_split,
+            f"attention has tp {attention.tp}",
+            divisors(attention.tp),
+        )
+    if layers is not None and len(layers) != layout.pipeline.stages:
+        raise LayoutError(
+            f"pipeline layers {_join(layers)}: {len(layers)} stages, but pipeline stages is {layout.pipeline.stages}",
+            field="pipeline.layers",
+            value=layers,
+        )
+    for module, size in layout.sizes.items():
+        _check_block(layout, module, size)
+
+
+def _check_block(layout: Layout, module: str, size: int) -> None:
+    """A block must divide the stage, and the ranks of a node where it must stay within one."""
+    stage, per_node = layout.stage_size, layout.ranks_per_node
+    field = f"{module}.tp"
+    if stage % size:
+        label = f"{module} tp" if module != "experts" else "experts tp * ep"
+        larger = " (a larger stage needs --attn-dp-size or --world-size)" if size > stage else ""
+        raise _impossible(label, field, size, f"the stage has {stage} ranks", divisors(stage), larger)
+    within = {"o_proj": layout.o_proj.within, "lm_head": layout.lm_head.within}.get(module)
+    if within == "node" and per_node % size:
+        reason = f"within node: a node has {per_node} ranks"
+        raise _impossible(f"{module} tp", field, size, reason, divisors(gcd(stage, per_node)))
+
+
+def _impossible(label: str, field: str, size: int, reason: str, legal: tuple[int, ...], more: str = "") -> LayoutError:
+    text = f"{label} {size}: {reason}; legal: {_join(legal)}{more}"
+    return LayoutError(text, field=field, value=size, legal=legal)
+
+
+def _join(numbers: Iterable[object]) -> str:
+    return ", ".join(str(number) for number in numbers)
+
+
+def _product(numbers: Iterable[int]) -> int:
+    product = 1
+    for number in numbers:
+        product *= number
+    return product

@@ -1,0 +1,70 @@
+"""Row tables: how many rows every rank of a stage owns in one step. Pure numbers, from the step plan alone.
+
+A *run* is the rows that one rank owns: run r belongs to rank r, runs lie one behind the other in rank order, so a
+block of ranks owns a contiguous interval of rows. Any run may be empty. Knows no request and no tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from weft.errors import WeftError
+from weft.layout.cuts import even_cuts
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """rows[r]: rows owned by rank r of the stage."""
+
+    rows: tuple[int, ...]
+    starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", tuple(accumulate(self.rows, initial=0)))
+
+    def start(self, run: int) -> int:
+        """First row of a run, counted over the stage; start(len(rows)) is the number of all rows."""
+        return self.starts[run]
+
+    def count(self, lo: int, hi: int) -> int:
+        """Rows in the runs [lo, hi)."""
+        return self.starts[hi] - self.starts[lo]
+
+
+def row_table(group_rows: Iterable[int], tp: int) -> RowTable:
+    """group_rows[g]: rows of attention block g; cut evenly over its tp ranks, the first take the remainder."""
+    return RowTable(tuple(hi - lo for rows in group_rows for lo, hi in even_cuts(rows, tp)))
+
+
+def sampled_table(
+    sampled_of_group: Sequence[Sequence[int]], table: RowTable, tp: int
+) -> tuple[RowTable, tuple[tuple[int, ...], ...]]:
+    """The table of sampled rows, and per rank the offsets of its sampled rows inside its own run.
+
+    sampled_of_group[g]: ascending row numbers inside attention block g. A sampled row stays with the owner of its
+    row, so the sampled rows of a block, in rank order, are in the order given. WeftError where rows do not ascend or
+    are not the block's.
+    """
+    offsets: list[tuple[int, ...]] = []
+    for group, sampled in enumerate(sampled_of_group):
+        offsets += _deal_sampled(sampled, table, group * tp, tp)
+    return RowTable(tuple(map(len, offsets))), tuple(offsets)
+
+
+def _deal_sampled(sampled: Sequence[int], table: RowTable, first: int, tp: int) -> list[tuple[int, ...]]:
+    base = table.start(first)
+    if any(a >= b for a, b in zip(sampled, sampled[1:], strict=False)):
+        raise WeftError(f"sampled rows of the attention block at rank {first} do not ascend: {list(sampled)}")
+    if sampled and not 0 <= sampled[0] <= sampled[-1] < table.count(first, first + tp):
+        raise WeftError(f"sampled rows of the attention block at rank {first} are not its rows: {list(sampled)}")
+    dealt, at = [], 0
+    for rank in range(first, first + tp):
+        lo, hi = table.start(rank) - base, table.start(rank + 1) - base
+        end = at
+        while end < len(sampled) and sampled[end] < hi:
+            end += 1
+        dealt.append(tuple(row - lo for row in sampled[at:end]))
+        at = end
+    return dealt

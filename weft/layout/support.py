@@ -1,0 +1,23 @@
+"""The one place that says which legal layouts the engine cannot run yet. Knows no engine."""
+
+from __future__ import annotations
+
+from weft.errors import LayoutError
+from weft.layout.layout import Layout
+
+
+def refuse_unsupported(layout: Layout) -> None:
+    """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
+    found = {
+        "replicas": (layout.replicas, 1, "start one server per replica"),
+        "pipeline.stages": (layout.pipeline.stages, 1, "use one stage"),
+        "attention.cp": (layout.attention.cp, 1, "use attention dp or tp instead"),
+        "attention.kv_split": (layout.attention.kv_split, 1, "use kv_split 1"),
+        "experts": (0 if layout.experts is None else 1, 0, "serve a dense model"),
+        "nodes": (layout.nodes, 1, "use the ranks of one node"),
+    }
+    for field, (value, legal, change) in found.items():
+        if value != legal:
+            shown = field if field == "experts" else f"{field} {value}"
+            message = f"{shown}: explained, but the engine cannot run it yet; {change}"
+            raise LayoutError(message, field=field, value=value, legal=(legal,))

@@ -1,0 +1,112 @@
+"""Decoder: a stack of layers with a transition at every boundary. The only file that runs transitions.
+
+Which collective runs where follows from the boundaries' placements; nothing here decides one. Knows no scheduler, no
+sampling and no checkpoint. Rows: N of this rank's attention block, or fewer where the residual stream is scattered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from weft.comm.base import Comm
+from weft.comm.redistribute import redistribute
+from weft.layers import Attention, DenseMLP, Embedding, LMHead, Norm, OProj
+from weft.layout.boundaries import Boundary
+from weft.layout.placement import Placement
+from weft.layout.rows import RowTable
+from weft.layout.transition import transition
+from weft.ops.base import AttentionMeta, KVCache
+
+Tap = Callable[[str, Tensor, Placement], None]
+"""Sees a module's result: its name, this rank's part, and how the parts make the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rank's view of one step. ids [N, 1] of the attention block's rows; `rows` and `sampled` count the rows and the
+    sampled rows of every rank of the stage; `sampled_rows` are this rank's own sampled rows, inside its own run."""
+
+    ids: Tensor
+    meta: AttentionMeta
+    rows: RowTable
+    sampled: RowTable
+    sampled_rows: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """The modules of one layer."""
+
+    attention_norm: Norm
+    attention: Attention
+    o_proj: OProj
+    dense_norm: Norm
+    dense: DenseMLP
+
+
+class Decoder:
+    """Embedding, layers, head; `boundaries` says what stands between them."""
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        layers: Sequence[DecoderLayer],
+        norm: Norm,
+        lm_head: LMHead,
+        boundaries: Mapping[str, Boundary],
+        comm: Comm,
+    ) -> None:
+        self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
+        self.boundaries, self.comm = boundaries, comm
+        self.tap: Tap | None = None
+
+    def forward(self, batch: Batch, caches: Sequence[KVCache]) -> Tensor:
+        """Logits [own sampled rows, vocabulary] of this rank."""
+        x = self._move("embedding.in", batch.ids, batch.rows)
+        x = self._move("embedding.out", self.embedding.forward(x), batch.rows)
+        self._show("embedding", x, self.boundaries["embedding.out"].dst)
+        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
+            x = self._dense_half(f"layers.{index}", layer, x, batch)
+        return self._head(x, batch)
+
+    def _attention_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
+        h = self._move("attention.in", layer.attention_norm.forward(x), batch.rows)
+        h = layer.attention.forward(h, batch.meta, cache)
+        self._show(f"{name}.attention", h, self.boundaries["o_proj.in"].src)
+        h = self._move("o_proj.in", h, batch.rows)
+        h = self._move("o_proj.out", layer.o_proj.forward(h), batch.rows)
+        h = layer.o_proj.add_bias(h)
+        self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
+        return x + h
+
+    def _dense_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch) -> Tensor:
+        h = self._move("dense.in", layer.dense_norm.forward(x), batch.rows)
+        h = self._move("dense.out", layer.dense.forward(h), batch.rows)
+        h = layer.dense.add_bias(h)
+        self._show(f"{name}.dense", h, self.boundaries["dense.out"].dst)
+        return x + h
+
+    def _head(self, x: Tensor, batch: Batch) -> Tensor:
+        x = self._move("head.in", x, batch.rows)
+        x = self.norm.forward(x.index_select(0, batch.sampled_rows))
+        x = self._move("lm_head.in", x, batch.sampled)
+        logits = self._move("lm_head.out", self.lm_head.forward(x), batch.sampled)
+        self._show("lm_head", logits, self.boundaries["lm_head.out"].dst)
+        return logits
+
+    def share_sampled(self, values: Tensor, batch: Batch) -> Tensor:
+        """Values [own sampled rows, width] -> those of the whole attention block, on each of its ranks."""
+        boundary = self.boundaries["sampling.out"]
+        steps = transition(boundary.src, boundary.dst, values.shape[1])
+        return redistribute(values, steps, batch.sampled, self.comm.rank, self.comm)
+
+    def _move(self, name: str, x: Tensor, table: RowTable) -> Tensor:
+        return redistribute(x, self.boundaries[name].steps, table, self.comm.rank, self.comm)
+
+    def _show(self, name: str, x: Tensor, placement: Placement) -> None:
+        if self.tap is not None:
+            self.tap(name, x, placement)

@@ -1,0 +1,146 @@
+"""Compiles the C++ libraries: `python -m weft.native.build`. Knows nothing of what they compute.
+
+What is up to date is left alone. A file appears under its name only when it is whole, so builds may run side by side
+and beside loading processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.native.libraries import FLAGS, SOURCES, directories, disabled, failure_file, find, names, stem
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStatus:
+    """`state`: built, current (nothing to do), failed or disabled; `reason` says why where there is no library."""
+
+    name: str
+    state: str
+    path: Path | None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]:
+    """Builds what is missing or stale (every library, or the `wanted`); prints nothing, raises nothing."""
+    chosen = names() if wanted is None else tuple(wanted)
+    if disabled():
+        return tuple(BuildStatus(name, "disabled", None, reason="WEFT_NATIVE=0") for name in chosen)
+    compiler = find_compiler()
+    if compiler is None:
+        return tuple(_without_compiler(name) for name in chosen)
+    version = _version_hash(compiler)
+    return tuple(_ensure(name, compiler, version) for name in chosen)
+
+
+def find_compiler() -> tuple[str, ...] | None:
+    """The command of $CXX, or the first of g++, c++, clang++ that is installed; None where there is none."""
+    given = os.environ.get("CXX")
+    for candidate in (given,) if given else ("g++", "c++", "clang++"):
+        words = shlex.split(candidate)
+        if words and shutil.which(words[0]):
+            return tuple(words)
+    return None
+
+
+def _without_compiler(name: str) -> BuildStatus:
+    path = find(name)
+    if path is not None:
+        return BuildStatus(name, "current", path)
+    given = os.environ.get("CXX")
+    what = f"CXX={given} is not there" if given else "none of g++, c++, clang++ is installed"
+    return _failed(name, _writable_directory(), f"no C++ compiler: {what}", 0.0)
+
+
+def _version_hash(compiler: Sequence[str]) -> str:
+    try:
+        said = subprocess.run([*compiler, "--version"], capture_output=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        said = b""
+    return hashlib.sha256(" ".join(compiler).encode() + b"\0" + said).hexdigest()[:8]
+
+
+def _ensure(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
+    if name not in names():
+        return BuildStatus(name, "failed", None, reason=f"there is no source {name}.cpp")
+    for directory in directories():
+        path = directory / f"{stem(name)}-{version}.so"
+        if path.exists():
+            return BuildStatus(name, "current", path)
+    return _compile(name, compiler, version)
+
+
+def _compile(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
+    """One library: compiled to a temporary name, then renamed; older builds for this CPU make room."""
+    started = time.monotonic()
+    directory = _writable_directory()
+    if directory is None:
+        tried = ", ".join(str(path) for path in directories())
+        return _failed(name, None, f"no directory to build in can be written: {tried}", 0.0)
+    target = directory / f"{stem(name)}-{version}.so"
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as scratch:
+        made = Path(scratch) / target.name
+        command = [*compiler, *FLAGS, str(SOURCES / f"{name}.cpp"), "-o", str(made)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return _failed(name, directory, f"{compiler[0]}: {error}", time.monotonic() - started)
+        if result.returncode != 0:
+            return _failed(name, directory, _first_error(compiler[0], result.stderr), time.monotonic() - started)
+        _remove_older(directory, name)
+        os.replace(made, target)
+    return BuildStatus(name, "built", target, time.monotonic() - started)
+
+
+def _failed(name: str, directory: Path | None, reason: str, seconds: float) -> BuildStatus:
+    if directory is not None:
+        failure_file(directory, name).write_text(reason)
+    return BuildStatus(name, "failed", None, seconds, reason)
+
+
+def _first_error(compiler: str, output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    first = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")
+    return f"{compiler} failed: {first}"
+
+
+def _remove_older(directory: Path, name: str) -> None:
+    """Other CPUs' files stay: the directory may be shared between machines."""
+    same_cpu = stem(name).rsplit("-", 1)[0]
+    for path in directory.glob(f"{same_cpu}-*"):
+        path.unlink(missing_ok=True)
+
+
+def _writable_directory() -> Path | None:
+    for directory in directories():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    return None
+
+
+def main() -> int:
+    """Builds all, says what became of each; 1 where one failed (the plain paths then serve)."""
+    status = ensure_built()
+    for one in status:
+        detail = one.reason or f"{one.path.name if one.path else ''} ({one.seconds:.1f} s)"
+        sys.stdout.write(f"native {one.name}: {one.state}: {detail}\n")
+    return 1 if any(one.state == "failed" for one in status) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

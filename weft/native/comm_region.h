@@ -1,0 +1,175 @@
+// The shared region's structs, the mirror of weft/comm/region.py, and waiting in it. Knows no collective.
+#pragma once
+
+#include <linux/futex.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace {
+
+constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
+constexpr int MAX_MEMBERS = 256, TEXT = 256;
+constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
+enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };
+enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
+enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER };
+
+struct Header {
+  uint64_t magic, size, piece;
+  uint32_t world, groups, spin_us, debug;
+  uint64_t states_at, records_at, groups_at;
+};
+struct Record {  // one line a rank, written by it as it goes, read by the supervisor
+  uint32_t kind, group, inside, pid;
+  uint64_t calls, bytes, since_ns, pad[3];
+};
+struct GroupEntry {
+  uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, pad;
+};
+struct Head {  // what a member brings to a round
+  uint32_t round, kind_dtype, call, pad;
+  uint64_t bytes, check;
+};
+struct alignas(64) Counter {
+  std::atomic<uint32_t> arrived, sleepers;
+};
+struct Group {
+  uint32_t n, me, round, call, index;
+  const uint32_t *ranks;
+  Counter *counter;
+  Head *heads;       // [member][parity]
+  uint64_t *counts;  // [parity][member][member]
+  char *texts;       // [parity][member][TEXT]
+  char *slots;       // [member][parity][piece]
+};
+struct Failure {
+  int32_t code, rank, missing_count;
+  uint32_t my_call, their_kind_dtype, their_call;
+  uint64_t my_bytes, their_bytes;
+  int32_t missing[MAX_MEMBERS];
+  char my_text[TEXT], their_text[TEXT];
+};
+struct Comm {
+  char *base;
+  uint64_t size, piece;
+  uint32_t rank, world, group_count;
+  int64_t spin_ns, timeout_ns;
+  bool debug;
+  std::atomic<uint32_t> *states;  // [world]
+  Record *record;
+  Group *groups;
+  Failure failure;
+  char text[TEXT];
+};
+
+int64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
+}
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+char *slot(const Comm &c, const Group &g, uint32_t member, uint32_t parity) {
+  return g.slots + (2 * static_cast<uint64_t>(member) + parity) * c.piece;
+}
+
+// ---- waiting
+
+int futex(std::atomic<uint32_t> *word, int op, uint32_t value, const timespec *timeout) {
+  return static_cast<int>(syscall(SYS_futex, reinterpret_cast<uint32_t *>(word), op, value, timeout, nullptr, 0));
+}
+
+int fail(Comm &c, int code, int32_t rank) {
+  c.failure.code = code;
+  c.failure.rank = rank;
+  uint32_t alive = ALIVE;
+  c.states[c.rank].compare_exchange_strong(alive, GAVE_UP);  // ends the others' waits too
+  return code;
+}
+
+bool absent(const Group &g, uint32_t member) {
+  return __atomic_load_n(&g.heads[2 * member + (g.round & 1)].round, __ATOMIC_ACQUIRE) != g.round;
+}
+
+struct Gone {
+  int code;
+  int32_t rank;
+};
+
+// A dead rank of the world ends every wait, member or not: what it was needed for will not come. One that closed does so
+// only where this very round misses it. Dead comes first in the search: the others gave up because of it.
+Gone find_gone(const Comm &c, const Group &g) {
+  for (uint32_t state : {DEAD, GAVE_UP})
+    for (uint32_t r = 0; r < c.world; r++)
+      if (r != c.rank && c.states[r].load(std::memory_order_acquire) == state)
+        return {state == DEAD ? PEER_DEAD : PEER_GAVE_UP, static_cast<int32_t>(r)};
+  for (uint32_t i = 0; i < g.n; i++)
+    if (i != g.me && absent(g, i) && c.states[g.ranks[i]].load(std::memory_order_acquire) == CLOSED)
+      return {PEER_CLOSED, static_cast<int32_t>(g.ranks[i])};
+  return {OK, -1};
+}
+
+int timed_out(Comm &c, const Group &g) {
+  Failure &f = c.failure;
+  f.missing_count = 0;
+  for (uint32_t i = 0; i < g.n; i++)
+    if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = static_cast<int32_t>(g.ranks[i]);
+  return fail(c, TIMED_OUT, f.missing_count ? f.missing[0] : -1);
+}
+
+int wait_slowly(Comm &c, Group &g, uint32_t target) {
+  Counter &k = *g.counter;
+  int64_t deadline = now_ns() + c.timeout_ns;
+  auto reached = [&](uint32_t seen) { return static_cast<int32_t>(seen - target) >= 0; };
+  for (;;) {
+    Gone gone = find_gone(c, g);
+    if (reached(k.arrived.load(std::memory_order_acquire))) return OK;  // it may have arrived here before it ended
+    if (gone.code) return fail(c, gone.code, gone.rank);
+    int64_t left = deadline - now_ns();
+    if (left <= 0) return timed_out(c, g);
+    timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
+    k.sleepers.fetch_add(1);
+    uint32_t seen = k.arrived.load();
+    if (!reached(seen)) futex(&k.arrived, FUTEX_WAIT, seen, &slice);
+    k.sleepers.fetch_sub(1);
+    if (reached(k.arrived.load(std::memory_order_acquire))) return OK;
+  }
+}
+
+// Ends the writing half of a round; returns when every member's slot can be read.
+int meet(Comm &c, Group &g, const Head &mine) {
+  Head &head = g.heads[2 * g.me + (g.round & 1)];
+  head = mine;
+  Counter &k = *g.counter;
+  uint32_t target = g.n * g.round;
+  if (k.arrived.fetch_add(1) + 1 == target) {
+    if (k.sleepers.load()) futex(&k.arrived, FUTEX_WAKE, INT32_MAX, nullptr);
+    return OK;
+  }
+  if (c.spin_ns) {
+    int64_t until = now_ns() + c.spin_ns;
+    do {
+      for (int i = 0; i < 16; i++) {
+        if (static_cast<int32_t>(k.arrived.load(std::memory_order_acquire) - target) >= 0) return OK;
+        relax();
+      }
+    } while (now_ns() < until);
+  }
+  return wait_slowly(c, g, target);
+}
+
+}  // namespace

@@ -1,0 +1,110 @@
+"""Which file holds a C++ library built for this source and this CPU, and loading it. Compiles nothing.
+
+A library's file is <name>-<cpu>-<source>-<compiler>.so: hashes of the CPU's feature flags, of the sources with the
+compile flags, and of the compiler. The first two must fit for a file to be loaded, so neither a stale binary nor one
+made on another machine ever is; the third lets a build after a change of compiler replace what an older one made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-march=native", "-pthread", "-Wall", "-Wextra")
+
+
+def disabled() -> bool:
+    """True where WEFT_NATIVE=0 asks for the plain paths."""
+    return os.environ.get("WEFT_NATIVE", "1") == "0"
+
+
+def names() -> tuple[str, ...]:
+    """Every library there is a source for."""
+    return tuple(sorted(path.stem for path in SOURCES.glob("*.cpp")))
+
+
+def directories() -> tuple[Path, ...]:
+    """Where libraries may lie, first choice first: beside the sources, else (installed read-only) the user's cache."""
+    cache = Path(os.environ.get("WEFT_CACHE") or Path.home() / ".cache" / "weft")
+    return SOURCES / "_build", cache / "native"
+
+
+def stem(name: str) -> str:
+    """<name>-<cpu>-<source>: what a loadable file's name starts with."""
+    return f"{name}-{_cpu_hash()}-{_source_hash(name)}"
+
+
+def find(name: str) -> Path | None:
+    """The newest file built from today's source for this CPU, or None."""
+    for directory in directories():
+        built = sorted(directory.glob(f"{stem(name)}-*.so"), key=lambda path: path.stat().st_mtime)
+        if built:
+            return built[-1]
+    return None
+
+
+def load(name: str) -> ctypes.CDLL | None:
+    """The library, or None where there is none that fits; `missing_reason` then says why. Never compiles."""
+    path = None if disabled() or name not in names() else find(name)
+    if path is None:
+        return None
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def missing_reason(name: str) -> str:
+    """Why `load(name)` gives None, for a person; empty where it gives a library."""
+    if name not in names():
+        return f"there is no native library {name!r}; there are: {', '.join(names())}"
+    if disabled():
+        return "native code is switched off by WEFT_NATIVE=0"
+    path = find(name)
+    if path is None:
+        return _recorded_failure(name) or "not built; run: python -m weft.native.build"
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"cannot be loaded: {error}"
+    return ""
+
+
+def failure_file(directory: Path, name: str) -> Path:
+    """Where the build leaves its reason, so that a process that only loads can repeat it."""
+    return directory / f"{stem(name)}.failed"
+
+
+def _recorded_failure(name: str) -> str:
+    for directory in directories():
+        try:
+            return failure_file(directory, name).read_text()
+        except OSError:
+            continue
+    return ""
+
+
+def _source_hash(name: str) -> str:
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for path in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h"))):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cpu_hash() -> str:
+    """Machine and feature flags: what -march=native reads, as far as it decides whether a binary may run."""
+    lines = {platform.machine()}
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            for line in cpuinfo:
+                if not line.strip():
+                    break  # one processor speaks for all
+                if line.startswith(("flags", "Features", "vendor_id", "cpu family", "model\t", "CPU part")):
+                    lines.add(" ".join(line.split()))
+    except OSError:
+        lines.add(platform.processor())
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:8]

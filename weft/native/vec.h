@@ -1,0 +1,162 @@
+// Vectors of the widest registers the target has, written with the compiler's vector types so that one source serves every
+// instruction set. Each function treats all elements alike: a value's result never depends on its place in a vector.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+namespace weft {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kPanel = 4;  // vectors beside kRows rows of accumulators that fit the register file
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kPanel = 2;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kPanel = 2;
+#endif
+
+template <class T> struct VecOf;
+template <> struct VecOf<float> {
+    typedef float V __attribute__((vector_size(kVectorBytes)));
+    typedef float U __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+    typedef int32_t I __attribute__((vector_size(kVectorBytes)));
+};
+template <> struct VecOf<double> {
+    typedef double V __attribute__((vector_size(kVectorBytes)));
+    typedef double U __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+    typedef int64_t I __attribute__((vector_size(kVectorBytes)));
+};
+template <class T> using Vec = typename VecOf<T>::V;
+template <class T> using VecInt = typename VecOf<T>::I;
+template <class T> constexpr int kWidth = kVectorBytes / int(sizeof(T));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename VecOf<T>::U*>(p); }
+template <class T> inline void store(T* p, Vec<T> x) { *reinterpret_cast<typename VecOf<T>::U*>(p) = x; }
+template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }
+
+// bf16 is the upper half of an fp32.
+inline Vec<float> load(const bf16* p) {
+    typedef uint16_t H __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+    typedef uint32_t W __attribute__((vector_size(kVectorBytes)));
+    W wide = __builtin_convertvector(*reinterpret_cast<const H*>(p), W) << 16;
+    return (Vec<float>)wide;
+}
+
+inline float widen(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float y;
+    std::memcpy(&y, &bits, 4);
+    return y;
+}
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline void narrow(float x, bf16& y) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    y.bits = x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline void narrow(float x, float& y) { y = x; }
+inline void narrow(double x, double& y) { y = x; }
+
+inline void store(bf16* p, Vec<float> x) {
+    typedef uint32_t W __attribute__((vector_size(kVectorBytes)));
+    typedef uint16_t H __attribute__((vector_size(kVectorBytes / 2)));
+    typedef uint16_t HU __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+    W bits = (W)x;
+    W rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    W result = x == x ? rounded : W{} + 0x7fc0;
+    H half = __builtin_convertvector(result, H);
+    *reinterpret_cast<HU*>(p) = half;
+}
+
+template <class T> inline T sum(Vec<T> x) {  // a fixed tree
+    for (int half = kWidth<T> / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    return x[0];
+}
+
+template <class T> inline T largest(Vec<T> x) {
+    T m = x[0];
+    for (int i = 1; i < kWidth<T>; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+// e^x: fp32 within 1 unit in the last place, 0 below -87.3, infinity above 88.7; NaN stays NaN.
+inline Vec<float> exp(Vec<float> x) {
+    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    Vec<float> t = x * 1.44269504088896341f + magic;
+    Vec<float> n = t - magic;
+    Vec<float> r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    Vec<float> p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r;
+    p = p + 1.0f;
+    VecInt<float> ti = (VecInt<float>)t;
+    VecInt<float> bits = (ti << 23) + (127 << 23);
+    Vec<float> y = p * (Vec<float>)bits;
+    y = x < -87.3f ? Vec<float>{} : y;
+    return x > 88.3f ? splat(std::numeric_limits<float>::infinity()) : y;
+}
+
+inline Vec<double> exp(Vec<double> x) {
+    const Vec<double> magic = splat(6755399441055744.0);  // 1.5 * 2^52
+    Vec<double> t = x * 1.4426950408889634074 + magic;
+    Vec<double> n = t - magic;
+    Vec<double> r = x - n * 6.93145751953125e-1;
+    r = r - n * 1.42860682030941723212e-6;
+    Vec<double> p = splat(1.0 / 6227020800.0);
+    const double inverse_factorials[] = {1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0,
+                                         1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,     1.0 / 120.0,
+                                         1.0 / 24.0,        1.0 / 6.0,        0.5,             1.0, 1.0};
+    for (double c : inverse_factorials) p = p * r + c;
+    VecInt<double> ti = (VecInt<double>)t;
+    VecInt<double> bits = (ti << 52) + (int64_t(1023) << 52);
+    Vec<double> y = p * (Vec<double>)bits;
+    y = x < -708.0 ? Vec<double>{} : y;
+    return x > 709.0 ? splat(std::numeric_limits<double>::infinity()) : y;
+}
+
+template <class T, int Half, size_t... E>
+inline void exchange(Vec<T>& a, Vec<T>& b, std::index_sequence<E...>) {
+    constexpr int W = kWidth<T>;
+    Vec<T> low, high;
+#if defined(__clang__)
+    low = __builtin_shufflevector(a, b, (E & Half ? W + E - Half : E)...);
+    high = __builtin_shufflevector(a, b, (E & Half ? W + E : E + Half)...);
+#else
+    low = __builtin_shuffle(a, b, VecInt<T>{(E & Half ? int(W + E - Half) : int(E))...});
+    high = __builtin_shuffle(a, b, VecInt<T>{(E & Half ? int(W + E) : int(E + Half))...});
+#endif
+    a = low;
+    b = high;
+}
+
+template <class T, int Half> inline void transpose_from(Vec<T>* r) {
+    if constexpr (Half < kWidth<T>) {
+        for (int i = 0; i < kWidth<T>; ++i)
+            if (!(i & Half)) exchange<T, Half>(r[i], r[i + Half], std::make_index_sequence<kWidth<T>>());
+        transpose_from<T, Half * 2>(r);
+    }
+}
+
+// A square of kWidth vectors, rows become columns.
+template <class T> inline void transpose(Vec<T>* r) { transpose_from<T, 1>(r); }
+
+}  // namespace weft

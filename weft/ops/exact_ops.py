@@ -1,0 +1,89 @@
+"""Operations of the exact model: what is not an exact number is rounded to one, so that no order of sums matters.
+
+Weights are multiples of 2^-6. Results of norm, rope, v, attention and silu * up are computed in fp64, rounded to multiples
+of 2^-6 and clamped to +-4, and handed on in fp32: every product is then a multiple of 2^-12, and every fp32 sum of K of
+them is exact while K * max|w| * max|x| * 2^12 < 2^24. `linear` checks that. Never used to serve.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from weft.errors import WeftError
+from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.paged_attention import paged_attention
+from weft.ops.torch_ops import TorchOps, rotate, write_cache
+
+GRID = 64.0
+LARGEST = 4.0
+_UNITS = GRID * GRID
+_EXACT_BELOW = 2.0**24
+
+
+def snap(x: Tensor) -> Tensor:
+    """fp64 rounded to multiples of 2^-6, clamped to +-4, in fp32."""
+    return (torch.round(x.double() * GRID).clamp(-LARGEST * GRID, LARGEST * GRID) / GRID).float()
+
+
+def on_grid(x: Tensor) -> bool:
+    """Whether every element is a finite multiple of 2^-6."""
+    units = x.double() * GRID
+    return bool(torch.isfinite(units).all()) and torch.equal(units, units.round())
+
+
+class ExactOps(TorchOps):
+    """`check_inputs` also checks on every call that the rows given to `linear` are snapped (slow)."""
+
+    name = "exact"
+
+    def __init__(self, numerics: Numerics, device: torch.device, check_inputs: bool = False) -> None:
+        super().__init__(numerics, device)
+        self.check_inputs = check_inputs
+        self._largest = WeakTensorKeyDictionary()
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return snap(super().rms_norm(x.double(), weight.double(), eps))
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        self._check(x, weight, bias)
+        return F.linear(x, weight, bias)
+
+    def rope_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        cos, sin = cos_sin.double()[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        write_cache(snap(rotate(k, cos, sin)), snap(v), meta.slots, cache)
+        return snap(rotate(q, cos, sin))
+
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        return snap(paged_attention(q.double(), cache, kv_of_head, scale, meta, window))
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        return snap(super().silu_mul(gate_up.double()))
+
+    def _check(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        if not x.numel() or not weight.numel():
+            return
+        largest = float(x.abs().max())
+        bound = (x.shape[1] * self._largest_of(weight) * largest) * _UNITS
+        bound += self._largest_of(bias) * _UNITS if bias is not None else 0.0
+        if not bound < _EXACT_BELOW:
+            raise WeftError(
+                f"exact linear: K {x.shape[1]} * max|w| {self._largest_of(weight)} * max|x| {largest} * 2^12 = {bound:.0f}, "
+                "which is not below 2^24: sums would be rounded"
+            )
+        if self.check_inputs and not on_grid(x):
+            raise WeftError("exact linear: rows are not multiples of 2^-6")
+
+    def _largest_of(self, weight: Tensor) -> float:
+        """max|w| of a weight or bias, looked at once per tensor."""
+        if weight not in self._largest:
+            if not on_grid(weight):
+                raise WeftError(f"exact linear: a weight of shape {tuple(weight.shape)} is not made of multiples of 2^-6")
+            self._largest[weight] = float(weight.abs().max())
+        return float(self._largest[weight])

@@ -1,0 +1,100 @@
+"""The plain torch twin of paged attention: flat, on any device, bit-equal for a row in any batch and any chunking.
+
+Rows are laid into tiles of `TILE` consecutive absolute positions of one run, keys are taken in chunks of `CHUNK`
+absolute positions, so a row always stands at the same place of a product of the same shape. Number of torch operations:
+a function of the width of the block table alone. Knows no rank and no module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.ops.base import AttentionMeta, KVCache
+
+TILE = 16
+CHUNK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """place[N]: row's place among the G * TILE places; first[G] and last[G]: first place's position, last row's
+    position; tables[G, max blocks]: block table of the tile's run."""
+
+    count: int
+    place: Tensor
+    first: Tensor
+    last: Tensor
+    tables: Tensor
+
+
+def _tiles(meta: AttentionMeta) -> _Tiles:
+    positions, runs = meta.positions.long(), meta.run_of_row.long()
+    device = positions.device
+    begins = (0, *meta.row_ends[:-1])
+    counts = [end - begin for begin, end in zip(begins, meta.row_ends, strict=True)]
+    # The most tiles that so many consecutive positions can touch: known without asking the device for the positions.
+    most = [(n + TILE - 2) // TILE + 1 if n else 0 for n in counts]
+    base = torch.tensor([sum(most[:run]) for run in range(len(most))], device=device)
+    run_of_tile = torch.repeat_interleave(torch.tensor(most, device=device), output_size=sum(most))
+    start = positions[torch.tensor([min(b, len(positions) - 1) for b in begins], device=device)]
+    end = start + torch.tensor(counts, device=device) - 1
+    first_tile = start // TILE
+    tile = base[runs] + positions // TILE - first_tile[runs]
+    index_in_run = torch.arange(sum(most), device=device) - base[run_of_tile]
+    return _Tiles(
+        count=sum(most),
+        place=tile * TILE + positions % TILE,
+        first=(first_tile[run_of_tile] + index_in_run) * TILE,
+        last=end[run_of_tile],
+        tables=meta.block_tables[run_of_tile].long(),
+    )
+
+
+def _chunk(cache: KVCache, tiles: _Tiles, key_pos: Tensor, kv_of_head: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Keys and values [G, A, C, D] at absolute positions key_pos[C]; values that no row may see are zero."""
+    size = cache.k.shape[2]
+    column = (key_pos // size).clamp(max=tiles.tables.shape[1] - 1)
+    blocks = tiles.tables[:, column]
+    offsets = (key_pos % size).expand_as(blocks)
+    k, v = (x[blocks, :, offsets][:, :, kv_of_head].transpose(1, 2).to(dtype) for x in (cache.k, cache.v))
+    # Memory of a block that nothing was written to yet may hold NaN, and 0 * NaN is NaN.
+    unseen = (key_pos > tiles.last[:, None])[:, None, :, None]
+    return k, v.masked_fill(unseen, 0)
+
+
+def paged_attention(
+    q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+) -> Tensor:
+    """See `Ops.attention`. Computes in fp32 (fp64 if q is), returns q's dtype."""
+    rows, heads, dim = q.shape
+    if not rows:
+        return q.new_empty(0, heads * dim)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    tiles = _tiles(meta)
+    flat = torch.zeros(tiles.count * TILE, heads, dim, dtype=dtype, device=q.device)
+    flat[tiles.place] = q.to(dtype) * scale
+    tiled = flat.view(tiles.count, TILE, heads, dim).transpose(1, 2).contiguous()
+    row_pos = tiles.first[:, None] + torch.arange(TILE, device=q.device)
+    peak = tiled.new_full((tiles.count, heads, TILE, 1), -torch.inf)
+    total, out = torch.zeros_like(peak), torch.zeros_like(tiled)
+    heads_index = kv_of_head.long()
+    for begin in range(0, tiles.tables.shape[1] * cache.k.shape[2], CHUNK):
+        key_pos = torch.arange(begin, begin + CHUNK, device=q.device)
+        k, v = _chunk(cache, tiles, key_pos, heads_index, dtype)
+        hidden = (key_pos > row_pos[:, :, None]) | (key_pos > tiles.last[:, None, None])
+        if window:
+            hidden |= key_pos <= row_pos[:, :, None] - window
+        scores = (tiled @ k.transpose(2, 3)).masked_fill(hidden[:, None], -torch.inf)
+        higher = torch.maximum(peak, scores.amax(-1, keepdim=True))
+        # A row that has seen no key yet has peak -inf; any finite stand-in keeps its exponentials zero.
+        level = higher.masked_fill(higher == -torch.inf, 0)
+        weights, keep = torch.exp(scores - level), torch.exp(peak - level)
+        total = total * keep + weights.sum(-1, keepdim=True)
+        out = out * keep + weights @ v
+        peak = higher
+    # Places without a row may have seen no key.
+    result = out / total.masked_fill(total == 0, 1)
+    return result.transpose(1, 2).reshape(-1, heads * dim)[tiles.place].to(q.dtype)

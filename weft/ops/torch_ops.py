@@ -1,0 +1,72 @@
+"""The plain torch twin of every operation, on any device. Knows no module, rank or scheduler."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.paged_attention import paged_attention
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that results are computed in before they are rounded once to `dtype`: fp32, or fp64 for fp64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Neox rotation of x [N, heads, D] by cos and sin [N, 1, D / 2], in their dtype."""
+    first, second = x.to(cos.dtype).chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+def write_cache(k: Tensor, v: Tensor, slots: Tensor, cache: KVCache) -> None:
+    """Writes k and v [N, K, D] at slots[N] = block * S + offset."""
+    size = cache.k.shape[2]
+    block, offset = slots.long() // size, slots.long() % size
+    cache.k[block, :, offset] = k.to(cache.k.dtype)
+    cache.v[block, :, offset] = v.to(cache.v.dtype)
+
+
+class TorchOps(Ops):
+    """Plain torch; the answer key of every other implementation."""
+
+    name = "torch"
+
+    def __init__(self, numerics: Numerics, device: torch.device) -> None:
+        self.numerics = numerics
+        self.device = device
+
+    def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
+        local = ids - lo
+        outside = (local < 0) | (local >= weight.shape[0])
+        return F.embedding(local.masked_fill(outside, 0), weight).masked_fill(outside[:, None], 0)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        h = x.to(wide(x.dtype))
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
+        return (h * weight).to(x.dtype)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = x.shape[0]
+        return F.linear(F.pad(x, (0, 0, 0, max(0, 4 - rows))), weight, bias)[:rows]
+
+    def rope_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        cos, sin = cos_sin[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        write_cache(rotate(k, cos, sin), v, meta.slots, cache)
+        return rotate(q, cos, sin).to(q.dtype)
+
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        return paged_attention(q, cache, kv_of_head, scale, meta, window)
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.to(wide(gate_up.dtype)).chunk(2, -1)
+        return (F.silu(gate) * up).to(gate_up.dtype)
+
+    def describe(self) -> str:
+        return f"{self.name} on {self.device}"

@@ -1,0 +1,280 @@
+"""Options declared once, as metadata of frozen dataclass fields, and read by the command line, files and schemas.
+
+`option()` declares a field; `settings_of()` lists a record's fields under dotted names with type, range and flags;
+`add_flags()` turns them into argparse options that collect what was given, and by which flag. Knows no record by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from weft.errors import UsageError
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?", re.IGNORECASE)
+_UNIT = {"": 1, "b": 1} | {
+    f"{letter}{infix}b": base ** (power + 1)
+    for power, letter in enumerate("kmgt")
+    for infix, base in (("", 1000), ("i", 1024))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What a field's metadata says: help text, flags (canonical first) and range."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    """Exclusive lower bound."""
+    choices: tuple[str, ...] = ()
+    unit: Literal["", "bytes"] = ""
+    shorthand: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    """Further flags, each with the sibling fields that it sets besides this one."""
+
+
+def option(default: Any, help: str, *flags: str, **bounds: Any) -> Any:
+    """A dataclass field that is also an option; `...` for a field without a default. `bounds` as in `Option`."""
+    metadata = {"option": Option(help, flags, **bounds)}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a record under its dotted name, with its type taken from the annotation."""
+
+    name: str
+    kind: type
+    """int, float, str, bool, or tuple (a list of whole numbers)."""
+    optional: bool
+    default: object
+    """MISSING where the field has none."""
+    option: Option
+
+    @property
+    def wanted(self) -> str:
+        """The legal values in words."""
+        words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+        text = words.get(self.kind, "a list of whole numbers")
+        if self.option.choices:
+            return "one of " + ", ".join(self.option.choices)
+        bounds = [
+            f"{word} {bound:g}" if self.option.unit != "bytes" else f"{word} {bound:.0f} bytes"
+            for word, bound in (
+                ("at least", self.option.minimum),
+                ("above", self.option.above),
+                ("at most", self.option.maximum),
+            )
+            if bound is not None
+        ]
+        return " ".join((text, " and ".join(bounds))).strip()
+
+    def normal(self, value: object) -> object:
+        """The value in the field's own type: 2.0 is 2 where a whole number is wanted, a list becomes a tuple."""
+        if self.kind is int:
+            return _whole(value)
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if self.kind is tuple and isinstance(value, (list, tuple)):
+            return tuple(_whole(item) for item in value)
+        return value
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, as 'VALUE is not WANTED'; None when it is legal."""
+        value = self.normal(value)
+        if value is None and self.optional:
+            return None
+        items = value if self.kind is tuple and isinstance(value, tuple) and value else (value,)
+        item_kind = int if self.kind is tuple and isinstance(value, tuple) else self.kind
+        legal = all(type(item) is item_kind and self._in_range(item) for item in items)
+        return None if legal and (self.kind is not tuple or value) else f"{_show(value)} is not {self.wanted}"
+
+    def _in_range(self, value: object) -> bool:
+        if self.option.choices:
+            return value in self.option.choices
+        if isinstance(value, str):
+            return bool(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return True
+        low, high, above = self.option.minimum, self.option.maximum, self.option.above
+        return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+
+    def parse(self, word: str) -> object:
+        """The value of a word of the command line; argparse's error where it has the wrong type."""
+        try:
+            return self._parse(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{word!r} is not {self.wanted}") from None
+
+    def _parse(self, word: str) -> object:
+        if self.option.unit == "bytes":
+            return parse_bytes(word)
+        if self.kind is tuple:
+            return tuple(int(part) for part in word.split(","))
+        if self.option.choices and word not in self.option.choices:
+            raise ValueError(word)
+        return self.kind(word)
+
+    def schema(self) -> dict[str, object]:
+        """JSON schema of the field."""
+        if self.option.choices:
+            values: list[object] = [*self.option.choices, *([None] if self.optional else [])]
+            return {"description": self.option.help, "enum": values}
+        name = {int: "integer", float: "number", str: "string", bool: "boolean", tuple: "array"}[self.kind]
+        schema: dict[str, object] = {"description": self.option.help, "type": [name, "null"] if self.optional else name}
+        bounds = {
+            "minimum": self.option.minimum,
+            "maximum": self.option.maximum,
+            "exclusiveMinimum": self.option.above,
+        }
+        limits: dict[str, object] = {word: bound for word, bound in bounds.items() if bound is not None}
+        if self.kind is tuple:
+            return schema | {"items": {"type": "integer"} | limits, "minItems": 1}
+        return schema | limits | ({"minLength": 1} if self.kind is str else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value from the command line and the flag that gave it."""
+
+    value: object
+    flag: str
+
+
+class _Collect(argparse.Action):
+    """Stores entries under their dotted names in one dict of the namespace; refuses two different values."""
+
+    def __init__(self, *, sets: Mapping[str, object], setting: Setting, const: object = None, **rest: Any) -> None:
+        super().__init__(const=const, **rest)
+        self.sets, self.setting = sets, setting
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
+        given: dict[str, Entry] = dict(getattr(namespace, self.dest, None) or {})
+        value = self.const if self.nargs == 0 else values
+        for name, new in {self.setting.name: value, **self.sets}.items():
+            entry = Entry(new, flag or name)
+            before = given.setdefault(name, entry)
+            if before.value != new:
+                raise UsageError(
+                    f"{before.flag} {_show(before.value)} and {entry.flag} {_show(new)} contradict each other"
+                )
+        setattr(namespace, self.dest, given)
+
+
+@lru_cache(maxsize=64)
+def settings_of(record: type, prefix: str = "") -> tuple[Setting, ...]:
+    """All option fields of a record and of the records inside it, under dotted names, in order of declaration."""
+    hints = get_type_hints(record)
+    found: list[Setting] = []
+    for item in fields(record):
+        kind, optional = _plain(hints[item.name])
+        if is_dataclass(kind):
+            found += settings_of(kind, f"{prefix}{item.name}.")
+        elif "option" in item.metadata:
+            default = item.default_factory() if item.default_factory is not MISSING else item.default
+            found.append(Setting(f"{prefix}{item.name}", kind, optional, default, item.metadata["option"]))
+    return tuple(found)
+
+
+def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:
+    """Options for all settings that have flags; the namespace gets `dest`: {dotted name: Entry} of what was given."""
+    parser.set_defaults(**{dest: {}})
+    for setting in settings:
+        if not setting.option.flags:
+            continue
+        if setting.kind is bool:
+            _add_switch(parser, setting, dest)
+        else:
+            _add_value(parser, setting, dest, setting.option.flags, {})
+        for flag, siblings in setting.option.shorthand:
+            stem = setting.name.rpartition(".")[0]
+            sets = {f"{stem}.{name}" if stem else name: value for name, value in siblings.items()}
+            _add_value(parser, setting, dest, (flag,), sets)
+
+
+def _add_value(
+    parser: argparse._ActionsContainer,
+    setting: Setting,
+    dest: str,
+    flags: Sequence[str],
+    sets: Mapping[str, object],
+) -> None:
+    also = " and ".join(f"{name} {value}" for name, value in sets.items())
+    parser.add_argument(
+        *flags,
+        action=_Collect,
+        setting=setting,
+        sets=sets,
+        dest=dest,
+        default=argparse.SUPPRESS,
+        type=setting.parse,
+        metavar="{" + ",".join(setting.option.choices) + "}" if setting.option.choices else _metavar(setting),
+        help=setting.option.help + (f"; also sets {also}" if also else ""),
+    )
+
+
+def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
+    for flag in setting.option.flags:
+        for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
+            parser.add_argument(
+                name,
+                action=_Collect,
+                setting=setting,
+                sets={},
+                dest=dest,
+                default=argparse.SUPPRESS,
+                nargs=0,
+                const=value,
+                help=setting.option.help if value else "the opposite",
+            )
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.option.unit == "bytes":
+        return "BYTES"
+    return {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")
+
+
+def parse_bytes(word: str) -> int:
+    """Bytes of '2GiB', '512MiB', '1.5GB' or '1073741824'; ValueError otherwise."""
+    match = _BYTES.fullmatch(word.strip())
+    if match is None:
+        raise ValueError(word)
+    whole = float(match[1]) * _UNIT[(match[2] or "").lower()] if "." in match[1] else None
+    if whole is not None and not whole.is_integer():
+        raise ValueError(word)
+    return int(whole) if whole is not None else int(match[1]) * _UNIT[(match[2] or "").lower()]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known name nearest to an unknown one, or nothing."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _plain(hint: Any) -> tuple[type, bool]:
+    """The type behind an annotation, and whether None is legal too."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = [item for item in options if item is not NoneType]
+    kind = plain[0]
+    if get_origin(kind) is Literal:
+        kind = str
+    return get_origin(kind) or kind, len(plain) < len(options)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(str(item) for item in value) + "]"
+    return repr(value) if isinstance(value, str) and not value.isidentifier() else str(value)

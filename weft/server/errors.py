@@ -1,0 +1,61 @@
+"""Errors as OpenAI's clients know them: one serializer for bodies and for error frames. Knows no route."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from weft.errors import RequestError
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """The inside of OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """OpenAI's error object."""
+
+    error: ErrorInfo
+
+
+_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+
+
+def error_bytes(error: RequestError) -> bytes:
+    """The JSON of the error object."""
+    kind = _TYPES.get(error.status, "server_error")
+    return msgspec.json.encode(ErrorBody(ErrorInfo(str(error), kind, error.param, error.code)))
+
+
+def error_response(error: RequestError) -> Response:
+    """The error with its status; asks to come back later where that helps."""
+    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    return Response(error_bytes(error), error.status, headers, "application/json")
+
+
+def error_frame(error: RequestError) -> bytes:
+    """The error inside a stream; nothing may follow it."""
+    return b"data: " + error_bytes(error) + b"\n\n"
+
+
+def stopping() -> RequestError:
+    """The server ends while the request is not done."""
+    return RequestError("the server is shutting down", status=503, code="server_shutting_down")
+
+
+def engine_failed() -> RequestError:
+    """The engine ended while the request was not done; the cause is in the server's own output."""
+    return RequestError("the engine stopped; see the server's log", status=500, code="engine_failed")

@@ -1,0 +1,96 @@
+"""Which request fields are understood, which are harmless to leave aside, which are refused by name.
+
+Nothing is ignored silently: a field is in one of these tables or it is unknown, and an unknown field is refused with the
+nearest known name. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from weft.errors import RequestError
+
+LEFT_ASIDE = frozenset(
+    {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"}
+)
+"""Labels and hints that cannot change an answer: accepted, without effect."""
+
+_REASONS = {
+    "tool calls": ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"),
+    "structured output": (
+        "response_format",
+        "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "guided_decoding_backend",
+    ),
+    "audio and images": ("audio", "modalities", "mm_processor_kwargs"),
+    "reasoning controls": ("reasoning_effort", "include_reasoning", "verbosity"),
+    "templates in a request": ("chat_template", "chat_template_kwargs", "documents"),
+    "searching the web": ("web_search_options",),
+    "speculation from the client": ("prediction",),
+    "adapters": ("lora_path", "lora_request"),
+    "beam search": ("use_beam_search", "best_of", "length_penalty", "early_stopping"),
+    "prompt text in the answer": ("echo", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids"),
+    "filling a gap": ("suffix",),
+    "changing the tokenizer's work": (
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "add_special_tokens",
+        "truncate_prompt_tokens",
+        "detokenize",
+    ),
+    "restricting the vocabulary": ("bad_words", "allowed_token_ids", "logits_processors"),
+    "scheduling from the client": ("priority", "request_id", "kv_transfer_params", "cache_salt"),
+}
+NOT_SUPPORTED = {name: reason for reason, names in _REASONS.items() for name in names}
+
+_SAME_AS_ABSENT: dict[str, tuple[object, ...]] = {
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "echo": (False,),
+    "use_beam_search": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "include_reasoning": (True,),
+    "tools": ([],),
+    "functions": ([],),
+    "priority": (0,),
+}
+"""Values of unsupported fields that ask for what happens anyway."""
+
+
+def known_fields(body: Mapping[str, Any], supported: frozenset[str]) -> dict[str, Any]:
+    """The supported fields of a request's body that are not null. RequestError names the first that cannot be served."""
+    kept: dict[str, Any] = {}
+    for name, value in body.items():
+        if name in supported:
+            if value is not None:
+                kept[name] = value
+        elif name in NOT_SUPPORTED:
+            if value is not None and not _same(name, value):
+                raise RequestError(
+                    f"'{name}' is not supported: this server does not do {NOT_SUPPORTED[name]}",
+                    param=name,
+                    code="unsupported_parameter",
+                )
+        elif name not in LEFT_ASIDE:
+            raise _unknown(name, supported)
+    return kept
+
+
+def _same(name: str, value: object) -> bool:
+    return any(type(value) is type(plain) and value == plain for plain in _SAME_AS_ABSENT.get(name, ()))
+
+
+def _unknown(name: str, supported: frozenset[str]) -> RequestError:
+    shown = name if len(name) <= 64 else name[:61] + "..."
+    near = difflib.get_close_matches(name[:64], sorted(supported), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return RequestError(f"unknown field '{shown}'{hint}", param=shown, code="unknown_parameter")

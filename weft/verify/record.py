@@ -1,0 +1,110 @@
+"""Records what a layout computes: each request's tokens and logits, and every module's result. Knows no tolerance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weft.engine.engine import Engine
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.layout import Layout
+from weft.layout.placement import Kind, Placement
+from weft.models.decoder import Tap
+from weft.step.plan import StepPlan, StepResult
+from weft.step.sampling_params import SamplingParams
+
+Prompt = tuple[int, ...]
+
+
+@dataclass
+class Outcome:
+    """What one request got: its tokens, and the logits [V] that each came from."""
+
+    tokens: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+
+class LogitsRecorder:
+    """An executor that keeps the logits of every sampled row of another one, by prompt. Prompts must differ."""
+
+    def __init__(self, executor: LockstepExecutor) -> None:
+        self.executor = executor
+        self.logits: dict[Prompt, list[Tensor]] = defaultdict(list)
+        self._prompts: dict[tuple[int, int], Prompt] = {}
+        self._parts: list[Tensor] = []
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that runs."""
+        return self.executor.layout
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks on every rank."""
+        return self.executor.num_blocks
+
+    def close(self) -> None:
+        """Closes the executor behind."""
+        self.executor.close()
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs the plan and files each sampled row's logits under its request's prompt."""
+        parts = Parts(self.executor, only="lm_head")
+        result = self.executor.step(plan)
+        rows = parts.whole("lm_head")
+        row = 0
+        for group, part in enumerate(plan.groups):
+            for admit in part.admits:
+                self._prompts[group, admit.slot] = tuple(admit.prompt_ids)
+            for run in part.runs:
+                if run.sample:
+                    self.logits[self._prompts[group, run.slot]].append(rows[row])
+                    row += 1
+        return result
+
+
+class Parts:
+    """Every rank's part of the modules' results, from now on; `whole` puts one together."""
+
+    def __init__(self, executor: LockstepExecutor, only: str | None = None) -> None:
+        self.parts: dict[str, list[Tensor | None]] = {}
+        self.placements: dict[str, Placement] = {}
+        self._world, self._only = len(executor.runners), only
+        for rank, runner in enumerate(executor.runners):
+            runner.decoder.tap = self._tap(rank)
+
+    def _tap(self, rank: int) -> Tap:
+        def tap(name: str, x: Tensor, placement: Placement) -> None:
+            if self._only in (None, name):
+                self.placements[name] = placement
+                self.parts.setdefault(name, [None] * self._world)[rank] = x.detach().clone()
+
+        return tap
+
+    def whole(self, name: str) -> Tensor:
+        """The module's result for all rows of the stage, in row order: [rows, width]."""
+        parts, placement = self.parts[name], self.placements[name]
+        ready = [part for part in parts if part is not None]
+        blocks = [ready[first : first + placement.size] for first in range(0, len(ready), placement.size)]
+        if placement.kind is not Kind.SHARD:
+            return torch.cat([block[0] for block in blocks])
+        order = sorted(range(placement.size), key=lambda position: placement.cuts[position])
+        return torch.cat([torch.cat([block[position] for position in order], 1) for block in blocks])
+
+
+def outcomes(engine: Engine, recorder: LogitsRecorder, prompts: Sequence[Prompt], max_tokens: int) -> list[Outcome]:
+    """Runs all prompts through the engine, greedily, to max_tokens each."""
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    for index, prompt in enumerate(prompts):
+        engine.add_request(str(index), list(prompt), params)
+    found = [Outcome() for _ in prompts]
+    while engine.has_work:
+        for output in engine.step():
+            found[int(output.request_id)].tokens.extend(output.new_token_ids)
+    for prompt, outcome in zip(prompts, found, strict=True):
+        outcome.logits = recorder.logits[tuple(prompt)]
+    return found

@@ -1,0 +1,71 @@
+"""Names the first module whose result differs between one rank and a layout. Knows plans and taps; no scheduler.
+
+The same prompt goes to every attention-dp group, so that every rank computes rows that one rank computes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.sampling_params import SamplingParams
+from weft.verify.compare import relative_difference
+from weft.verify.record import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleDifference:
+    """Where a layout leaves the reference: the module, the step (prefill or decode), the attention-dp group, how far."""
+
+    module: str
+    step: str
+    group: int
+    difference: float
+
+
+def trace(
+    reference: LockstepExecutor, other: LockstepExecutor, prompt: Sequence[int], tolerance: float
+) -> ModuleDifference | None:
+    """The first module, in the order of a forward pass, that differs by more than tolerance; None where none does.
+
+    Runs the prompt but its last token as a prefill, then the last token as a decode row.
+    """
+    groups = other.layout.attention.dp
+    for step, plans in (("prefill", _plan(prompt[:-1], 0)), ("decode", _plan(prompt[-1:], len(prompt) - 1))):
+        want, got = Parts(reference), Parts(other)
+        reference.step(_for_groups(plans, 1, reference.limits.block_size, len(prompt)))
+        other.step(_for_groups(plans, groups, other.limits.block_size, len(prompt)))
+        for name in want.parts:
+            found = _differs(name, step, want.whole(name), got.whole(name), groups, tolerance)
+            if found:
+                return found
+    return None
+
+
+def _differs(
+    name: str, step: str, want: Tensor, got: Tensor, groups: int, tolerance: float
+) -> ModuleDifference | None:
+    rows = got.shape[0] // groups
+    for group, part in enumerate(torch.split(got, rows)):
+        difference = relative_difference(want, part)
+        if not difference <= tolerance:
+            return ModuleDifference(name, step, group, difference)
+    return None
+
+
+def _plan(ids: Sequence[int], start: int) -> tuple[list[int], int]:
+    return list(ids), start
+
+
+def _for_groups(part: tuple[list[int], int], groups: int, block_size: int, length: int) -> StepPlan:
+    ids, start = part
+    params = SamplingParams(temperature=0.0)
+    blocks = list(range(1, -(-length // block_size) + 1))
+    run = Run(slot=0, start=start, count=len(ids), ids=ids, blocks=blocks, sample=True)
+    admits = [Admit(0, ids, [], params, 0)] if start == 0 else []
+    return StepPlan(0, [GroupPlan(list(admits), [run]) for _ in range(groups)])

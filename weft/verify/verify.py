@@ -1,0 +1,110 @@
+"""Verify: does this layout give what one rank gives, for this model? Tokens and logits through the engine, then modules.
+
+Ranks run in lockstep in this process; the caller may hand in an executor of real processes for the same layout, whose
+tokens are compared too. Knows no command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from weft.arch.config import ModelConfig
+from weft.arch.shards import Shards
+from weft.checkpoint import Checkpoint
+from weft.engine.engine import Engine
+from weft.engine.executor import Executor
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+from weft.verify.compare import RELATIVE_TOLERANCE, Agreement, compare, compare_tokens
+from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.verify.trace import ModuleDifference, trace
+from weft.worker.runner import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`lockstep`: tokens and logits against one rank. `served`: tokens of real processes against one rank, where they
+    ran. `module`: the first module that differs, looked for where something does."""
+
+    lockstep: Agreement
+    served: Agreement | None
+    module: ModuleDifference | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything that was compared agrees."""
+        return self.lockstep.agrees and (self.served is None or self.served.agrees)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """One model under one layout. `progress` is told what happens, a line at a time."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    layout: Layout
+    engine: EngineConfig
+    numerics: Numerics
+    device: torch.device
+    progress: Callable[[str], None]
+
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Executor | None = None) -> Report:
+        """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more."""
+        tolerance = RELATIVE_TOLERANCE[self.numerics.dtype]
+        self.progress("loading one rank")
+        alone = self._executor(resolve({}), prompts, max_tokens)
+        self.progress(f"running {len(prompts)} prompts, {max_tokens} tokens each, on one rank")
+        reference = self._outcomes(alone, prompts, max_tokens)
+        self.progress(f"loading {self.layout.world} ranks in lockstep")
+        ranks = self._executor(self.layout, prompts, max_tokens)
+        self.progress("running the layout")
+        agreement = compare(reference, self._outcomes(ranks, prompts, max_tokens), tolerance)
+        module = None if agreement.agrees else trace(alone, ranks, max(prompts, key=len), tolerance)
+        return Report(agreement, self._served(served, reference, prompts, max_tokens, tolerance), module)
+
+    def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
+        size = self.engine.block_size
+        blocks = sum(-(-(len(prompt) + max_tokens) // size) + 1 for prompt in prompts)
+        limits = Limits(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
+        shards = Shards(self.config, layout)
+        return LockstepExecutor(self.checkpoint, shards, self.numerics, limits, self.device)
+
+    def _engine(self, executor: Executor, prompts: Sequence[Prompt], max_tokens: int) -> Engine:
+        from_config = {name: getattr(self.engine, name) for name in self.engine.__dataclass_fields__}
+        config = EngineConfig(**{**from_config, "max_model_len": self._max_len(prompts, max_tokens)})
+        return Engine(executor, config, (), vocab_size=self.config.vocab_size)
+
+    def _max_len(self, prompts: Sequence[Prompt], max_tokens: int) -> int:
+        return max(len(prompt) for prompt in prompts) + max_tokens
+
+    def _outcomes(self, executor: LockstepExecutor, prompts: Sequence[Prompt], max_tokens: int) -> list[Outcome]:
+        recorder = LogitsRecorder(executor)
+        return outcomes(self._engine(recorder, prompts, max_tokens), recorder, prompts, max_tokens)
+
+    def _served(
+        self,
+        served: Executor | None,
+        reference: Sequence[Outcome],
+        prompts: Sequence[Prompt],
+        max_tokens: int,
+        tolerance: float,
+    ) -> Agreement | None:
+        if served is None:
+            return None
+        self.progress(f"running {self.layout.world} processes, as served")
+        engine = self._engine(served, prompts, max_tokens)
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+        tokens: list[list[int]] = [[] for _ in prompts]
+        for index, prompt in enumerate(prompts):
+            engine.add_request(str(index), list(prompt), params)
+        while engine.has_work:
+            for output in engine.step():
+                tokens[int(output.request_id)].extend(output.new_token_ids)
+        return compare_tokens(reference, tokens, tolerance)

@@ -1,0 +1,86 @@
+"""Runner: one rank's side of a step. Obeys plans; decides nothing. Knows no scheduler, process or socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.arch.shards import Shards
+from weft.comm.base import Comm
+from weft.layers import Params
+from weft.models.build import build_decoder
+from weft.ops import build_cos_sin
+from weft.ops.base import KVCache, Ops
+from weft.ops.sampling import Sampler
+from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
+from weft.worker.inputs import Geometry, StepInputs, build_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes that a rank allocates for: blocks of the cache (the null block not counted), tokens a block, slots, tokens."""
+
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_model_len: int
+
+
+def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device: torch.device) -> list[KVCache]:
+    """Every layer's K and V for the heads of `rank`: [blocks + 1, heads, block size, head dim]; block 0 is the null block."""
+    lo, hi = shards.head_share(rank).kv
+    shape = (limits.num_blocks + 1, hi - lo, limits.block_size, shards.config.head_dim)
+
+    def zeros() -> Tensor:
+        return torch.zeros(shape, dtype=ops.numerics.cache_dtype, device=device)
+
+    return [KVCache(zeros(), zeros()) for _ in range(shards.config.num_layers)]
+
+
+class Runner:
+    """A rank with its parameters, cache and slots; `step` runs one plan."""
+
+    def __init__(
+        self, shards: Shards, params: Params, comm: Comm, ops: Ops, limits: Limits, device: torch.device
+    ) -> None:
+        self.shards, self.limits, self.device = shards, limits, device
+        self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
+        cos_sin = build_cos_sin(shards.config.rope, shards.config.head_dim, limits.max_model_len, device=device)
+        self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
+        self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
+        self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device)
+        self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
+
+    @property
+    def reports(self) -> bool:
+        """Whether this rank tells the engine what its attention block sampled."""
+        return self.geometry.position == 0
+
+    @torch.inference_mode()
+    def step(self, plan: StepPlan) -> list[Sampled]:
+        """Runs the plan; the sampled tokens of this rank's group, in the plan's order."""
+        group = plan.groups[self.geometry.group]
+        for admit in group.admits:
+            self.sampler.admit(admit)
+        inputs = build_inputs(plan, self.geometry, self.last_ids)
+        logits = self.decoder.forward(inputs.batch, self.caches)
+        return self._sample(logits, inputs)
+
+    def _sample(self, logits: Tensor, inputs: StepInputs) -> list[Sampled]:
+        runs, (lo, hi) = inputs.sampled_runs, inputs.own
+        width = self.sampler.width(runs)
+        own = self.sampler.sample(logits, runs[lo:hi], width)
+        values = self.decoder.share_sampled(own, inputs.batch)
+        slots = torch.tensor([run.slot for run in runs], dtype=torch.int64, device=self.device)
+        self.last_ids.index_copy_(0, slots, values[:, 0].to(torch.int64))
+        return self.sampler.remember(values, runs)
+
+    def warm_up(self) -> None:
+        """A step of every group with a few rows that write to the null block, and one without rows."""
+        run = Run(slot=0, start=0, count=2, ids=[0, 0], blocks=[0], sample=True)
+        groups = self.shards.layout.attention.dp
+        for runs in ([run], [run], []):
+            self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
+
