@@ -12,7 +12,7 @@ WORKERS ?= 2
 LAYOUT ?= layouts/two-ranks.yaml
 ARGS ?=
 
-.PHONY: help venv native serve test test-long lint format clean
+.PHONY: help venv native serve test test-long lint format size clean
 
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
@@ -21,6 +21,7 @@ help:
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
 	@echo "make lint       ruff and mypy only"
 	@echo "make format     rewrite the code in ruff's format"
+	@echo "make size       lines of code per package against the budget"
 	@echo "make clean      remove $(VENV), compiled parts and caches"
 
 # A stamp is trusted only while its interpreter still runs, and is of the version that PYTHON= asks for.
@@ -56,7 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 native: $(STAMP)
-	@$(PY) -m weft.native.build
+	@$(PY) -m weft.native.build || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
 serve: native
 	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port 8000 $(ARGS)
@@ -69,6 +70,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+size: $(STAMP)
+	@$(PY) scripts/size.py
 
 test: lint native
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import Distribution, distributions
+from pathlib import Path
 
 
 def is_broken(dist: Distribution) -> bool:
@@ -16,7 +17,7 @@ def is_broken(dist: Distribution) -> bool:
     for file in dist.files:
         if "__pycache__" in file.parts:
             continue
-        path = file.locate()
+        path = Path(str(file.locate()))
         if not path.exists() or (file.size is not None and path.stat().st_size != file.size):
             return True
     return False

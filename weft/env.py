@@ -1,23 +1,14 @@
-"""The environment variables that weft reads, all in one place.
+"""The environment variables that weft reads beside its options.
 
-WEFT_CACHE   directory of downloaded files      (default: $XDG_CACHE_HOME/weft or ~/.cache/weft)
-WEFT_DEBUG   1: errors of a command show where they were raised
-WEFT_LOG     level of the log: debug, info, warning, error (default: info)
+- WEFT_DEBUG: 1 makes a failing command show where the error was raised.
+- WEFT_LOG: level of the log: debug, info, warning or error (info when not set).
+- WEFT_CACHE: directory of downloaded files (read where they are downloaded, in `checkpoint`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-
-
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where downloaded files are kept; may not exist yet."""
-    if environ.get("WEFT_CACHE"):
-        return Path(environ["WEFT_CACHE"]).expanduser()
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "weft"
 
 
 def debug(environ: Mapping[str, str] = os.environ) -> bool:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from weft.errors import ConfigError
 from weft.options import Setting, option, settings_of
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+"""Bytes of an element, by the names that --dtype takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -16,7 +19,7 @@ class EngineConfig:
         "auto",
         "type of weights and activations; auto takes the checkpoint's",
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16", "float64"),
+        choices=("auto", *DTYPE_BYTES),
     )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=1
@@ -60,3 +63,15 @@ class EngineConfig:
 def engine_settings() -> tuple[Setting, ...]:
     """The fields as options, in order of declaration."""
     return settings_of(EngineConfig)
+
+
+def resolve_dtype(asked: str, checkpoint: str) -> str:
+    """The dtype to compute in: the one asked for, or the checkpoint's for 'auto'. ConfigError where weft lacks it."""
+    name = checkpoint if asked == "auto" else asked
+    if name not in DTYPE_BYTES:
+        legal = ", ".join(DTYPE_BYTES)
+        whose = "the checkpoint's dtype" if asked == "auto" else "dtype"
+        raise ConfigError(
+            f"{whose} {name} is not supported; --dtype: {legal}", field="dtype", value=name, legal=tuple(DTYPE_BYTES)
+        )
+    return name

@@ -91,7 +91,7 @@ def test_imports_point_down(module: str) -> None:
         there = top(name)
         if there in ("", here):
             continue
-        assert HEIGHT[there] < HEIGHT[here], f"{module} may not import {name}: {there} is not on a lower line than {here}"
+        assert HEIGHT[there] < HEIGHT[here], f"{module} imports {name}, but {there} is on no lower line"
 
 
 def deferred(tree: ast.Module) -> Iterator[tuple[str, int]]:

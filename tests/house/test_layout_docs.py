@@ -13,7 +13,7 @@ from weft.errors import LayoutError
 from weft.layout.cuts import deal_heads
 from weft.layout.layout import layout_settings
 from weft.layout.resolve import resolve
-from weft.layout.serialize import load_given
+from weft.layout.serialize import load_given, to_dict
 from weft.layout.support import refuse_unsupported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,3 +93,14 @@ def test_uneven_heads_are_dealt_as_told() -> None:
         shares = deal_heads(9, 3, int(tp))
         assert [share.q[1] - share.q[0] for share in shares] == [int(word) for word in queries.split()]
         assert [share.kv[1] - share.kv[0] for share in shares] == [int(word) for word in stored.split()]
+
+
+def test_fixed_defaults_are_as_told() -> None:
+    defaults = to_dict(resolve({}, num_experts=8))
+    for name, _, told, _ in rows_under("Fields"):
+        value: object = defaults
+        for part in name.strip("`").split("."):
+            assert isinstance(value, dict)
+            value = value[part]
+        if told.strip("`").isalnum():
+            assert told.strip("`") == ("null" if value is None else str(value)), name

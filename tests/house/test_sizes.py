@@ -47,7 +47,7 @@ def test_functions_are_short_on_average() -> None:
 
 @pytest.mark.parametrize("path", [*CODE, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_open_with_a_docstring(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} says neither what it holds nor what it does not know"
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} does not say what it holds"
 
 
 def test_test_files_have_unique_names() -> None:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
 from weft.errors import LayoutError
+from weft.layout.boundaries import head_columns
+from weft.layout.cuts import cuts_for
 from weft.layout.layout import Layout
+from weft.layout.placement import Interval
 from weft.layout.resolve import divisors
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """A module whose every rank needs at least one unit of a dimension."""
+    """A module whose every rank needs a part of a dimension; `fits(size)` says whether each gets one."""
 
     module: str
     size: int
     dimension: str
     units: int
+    fits: Callable[[int], bool]
 
 
 def check_fit(layout: Layout, config: ModelConfig) -> None:
     """Raises LayoutError naming module, dimension, value and legal sizes where a rank would hold nothing."""
     for need in _needs(layout, config):
-        if need.size > need.units:
-            legal = tuple(size for size in divisors(layout.stage_size) if size <= need.units)
+        if not need.fits(need.size):
+            legal = tuple(size for size in divisors(layout.stage_size) if need.fits(size))
             raise LayoutError(
-                f"{need.module} tp {need.size}: {need.dimension} is {need.units}, fewer than the ranks; "
+                f"{need.module} tp {need.size}: {need.dimension} is {need.units}, not enough for every rank; "
                 f"legal: {', '.join(map(str, legal))}",
                 field=f"{need.module}.tp",
                 value=need.size,
@@ -37,13 +41,24 @@ def check_fit(layout: Layout, config: ModelConfig) -> None:
 
 
 def _needs(layout: Layout, config: ModelConfig) -> Iterator[_Need]:
-    """o_proj needs a column a rank: its cuts may divide a head."""
-    columns = config.num_heads * config.head_dim
-    yield _Need("attention", layout.attention.tp, "num_attention_heads", config.num_heads)
-    yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", columns)
-    yield _Need("dense", layout.dense.tp, "intermediate_size", config.intermediate_size)
-    yield _Need("embedding", layout.embedding.tp, "vocab_size", config.vocab_size)
-    yield _Need("lm_head", layout.lm_head.tp, "vocab_size", config.vocab_size)
+    """One by one: o_proj's cuts follow attention's, so they exist only once attention fits."""
+
+    def up_to(units: int) -> Callable[[int], bool]:
+        return lambda size: size <= units
+
+    heads, wide, vocab = config.num_heads, config.intermediate_size, config.vocab_size
+    yield _Need("attention", layout.attention.tp, "num_attention_heads", heads, up_to(heads))
+    columns = head_columns(layout, heads=heads, kv_heads=config.num_kv_heads, head_dim=config.head_dim)
+    attention_width = heads * config.head_dim
+    yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", attention_width, _dealt(columns))
+    yield _Need("dense", layout.dense.tp, "intermediate_size", wide, up_to(wide))
+    yield _Need("embedding", layout.embedding.tp, "vocab_size", vocab, up_to(vocab))
+    yield _Need("lm_head", layout.lm_head.tp, "vocab_size", vocab, up_to(vocab))
+
+
+def _dealt(columns: tuple[Interval, ...]) -> Callable[[int], bool]:
+    """Whether each of o_proj's ranks gets a column of attention's output."""
+    return lambda size: all(lo < hi for lo, hi in cuts_for(columns, size))
 
 
 def _check_layers(layout: Layout, num_layers: int) -> None:

@@ -20,14 +20,12 @@ def stage_layers(layout: Layout, num_layers: int) -> tuple[Interval, ...]:
 
 
 def held_specs(specs: tuple[ParamSpec, ...], config: ModelConfig, layout: Layout, rank: int) -> tuple[ParamSpec, ...]:
-    """The specs of the rank's stage: its layers, the embedding in the first stage, last norm and lm_head in the last."""
-    stage = coords(layout, rank).stage
-    lo, hi = stage_layers(layout, config.num_layers)[stage]
-    last = layout.pipeline.stages - 1
-    return tuple(spec for spec in specs if lo <= _layer(spec, config.num_layers, stage, last) < hi)
+    """The specs of the rank's stage: its layers, the first stage's embedding, the last stage's norm and lm_head."""
+    lo, hi = stage_layers(layout, config.num_layers)[coords(layout, rank).stage]
+    return tuple(spec for spec in specs if lo <= _layer(spec, config.num_layers) < hi)
 
 
-def _layer(spec: ParamSpec, num_layers: int, stage: int, last: int) -> int:
+def _layer(spec: ParamSpec, num_layers: int) -> int:
     """The layer of a spec; what stands before the layers counts as the first, what stands after as the last."""
     parts = spec.target.split(".")
     if parts[0] == "layers":

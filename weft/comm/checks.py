@@ -61,3 +61,9 @@ def check_same_size(kind: str, group: Group, own_in: Tensor, own_out: Tensor) ->
             f"{kind} over {group}: this rank's own part is {own_in.dtype} {list(own_in.shape)}, "
             f"its place {own_out.dtype} {list(own_out.shape)}"
         )
+
+
+def describe_call(kind: str, like: Tensor | None, same: Sequence[Tensor]) -> str:
+    """A call in words, for members to compare: the shapes in `same` must be equal on all of them."""
+    dtype = "" if like is None else " " + str(like.dtype).removeprefix("torch.")
+    return kind + dtype + "".join(f" {list(x.shape)}" for x in same)

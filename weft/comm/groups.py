@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from weft.comm.base import Group
 from weft.layout.boundaries import Boundary
+from weft.layout.ranks import Group
 
 
 def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Group, ...]:

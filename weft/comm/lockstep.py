@@ -7,7 +7,7 @@ included, and a world in which no rank can go on is seen at once. Knows no proce
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
-from weft.comm.checks import check_contiguous, check_groups, check_list, check_same_size, unknown_group
+from weft.comm.checks import check_contiguous, check_groups, check_list, unknown_group
+from weft.comm.sums import ordered_sum
 from weft.errors import DeadlockError, PeerError
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class LockstepWorld:
     def _run_all(self, ranks: Sequence[greenlet]) -> None:
         for comm in self.comms:
             comm.waiting_in = None
+        for meeting in self._meetings.values():
+            meeting.calls = 0
         try:
             while self._ready:
                 self._ready.popleft().switch()
@@ -86,11 +89,15 @@ class LockstepWorld:
         self._ready.append(waiting)
 
     def _deadlock(self, ranks: Sequence[greenlet]) -> DeadlockError:
-        lines = []
+        states = []
         for rank, one in enumerate(ranks):
             meeting = self.comms[rank].waiting_in
-            lines.append(f"rank {rank} has ended" if one.dead else f"rank {rank} {meeting.describe(rank)}" if meeting else "")
-        return DeadlockError("no rank can go on: " + "; ".join(line for line in lines if line))
+            if not one.dead and meeting is not None:
+                states.append(f"rank {rank} {meeting.describe(rank)}")
+        ended = [rank for rank, one in enumerate(ranks) if one.dead]
+        if ended:
+            states.append(f"{_ranks(ended)} ended")
+        return DeadlockError("no rank can go on: " + "; ".join(states))
 
 
 def _call_into(
@@ -202,3 +209,60 @@ class LockstepComm(Comm):
             self._lockstep.wake(waiting)
         meeting.calls += 1
         meeting.clear()
+
+
+def _all_reduce(meeting: _Meeting) -> None:
+    xs = [sent[0] for sent, _ in meeting.buffers]
+    _same(meeting, zip(xs[1:], xs[:-1], strict=True))
+    if xs[0].numel():
+        total = ordered_sum(xs)
+        for x in xs:
+            x.copy_(total)
+
+
+def _all_gather(meeting: _Meeting) -> None:
+    xs = [sent[0] for sent, _ in meeting.buffers]
+    pairs = [pair for _, outs in meeting.buffers for pair in zip(outs, xs, strict=True)]
+    _move(meeting, pairs)
+
+
+def _reduce_scatter(meeting: _Meeting) -> None:
+    for i, (_, received) in enumerate(meeting.buffers):
+        addends = [sent[i] for sent, _ in meeting.buffers]
+        _same(meeting, [(addend, received[0]) for addend in addends])
+        if received[0].numel():
+            received[0].copy_(ordered_sum(addends))
+
+
+def _all_to_all(meeting: _Meeting) -> None:
+    pairs = [
+        (outs[j], meeting.buffers[j][0][i]) for i, (_, outs) in enumerate(meeting.buffers) for j in range(len(outs))
+    ]
+    _move(meeting, pairs)
+
+
+def _barrier(meeting: _Meeting) -> None:
+    pass
+
+
+def _move(meeting: _Meeting, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    _same(meeting, pairs)
+    full = [pair for pair in pairs if pair[0].numel()]
+    if full:
+        torch._foreach_copy_([out for out, _ in full], [x for _, x in full])
+
+
+def _same(meeting: _Meeting, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for one, other in pairs:
+        fits = one.shape == other.shape or not (one.numel() or other.numel())
+        if not fits or one.dtype != other.dtype:
+            raise meeting.disagreement(f"{_shapes((one,))} against {_shapes((other,))}")
+
+
+def _shapes(tensors: Sequence[Tensor]) -> str:
+    names = [f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in tensors]
+    return "(" + ", ".join(names) + ")"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)

@@ -180,7 +180,7 @@ class Scheduler:
         request.slot, request.num_computed = self._slots.pop(), tokens
         request.admission += 1
         request.claimed = len(request.digests)
-        self._waiting.claim(request.digests[cached:])
+        self._waiting.claim(request, request.digests[cached:])
         self._prefilling[request.arrival] = request
         self.queued_tokens -= tokens
         self.counters.queried_tokens += len(request.token_ids)
@@ -201,8 +201,8 @@ class Scheduler:
         """Takes a running request out of its slot and blocks."""
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
-        for digest in request.digests[request.num_computed // self.limits.block_size : request.claimed]:
-            self._waiting.end_claim(digest)
+        computed = request.num_computed // self.limits.block_size
+        self._waiting.give_up(request, request.digests[computed : request.claimed])
         self._hold(Held(request.last_step, request.table, request.slot))
         request.slot, request.table, request.claimed = -1, [], 0
         request.admission += 1
@@ -253,7 +253,7 @@ class Scheduler:
             if displaced is not None:
                 self._hold(Held(request.last_step, [displaced]))
             if index < request.claimed:
-                self._waiting.end_claim(request.digests[index])
+                self._waiting.computed(request.digests[index])
 
     def _sharable(self, num_tokens: int) -> int:
         """Full blocks that may come from the cache: the last token is always computed, for its logits."""

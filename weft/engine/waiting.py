@@ -18,7 +18,7 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[int, Request]] = []
         self._parked: dict[bytes, list[Request]] = {}
-        self._claims: set[bytes] = set()
+        self._claims: dict[bytes, Request] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -57,13 +57,24 @@ class WaitingQueue:
             claimed = digest
         return claimed
 
-    def claim(self, digests: Sequence[bytes]) -> None:
-        """A running request is going to compute these blocks."""
-        self._claims.update(digests)
+    def claim(self, request: Request, digests: Sequence[bytes]) -> None:
+        """A running request is going to compute these blocks; an earlier claim to one of them stays."""
+        for digest in digests:
+            self._claims.setdefault(digest, request)
 
-    def end_claim(self, digest: bytes) -> None:
-        """The block was computed, or will not be; whoever waited for it is in line again."""
-        self._claims.discard(digest)
+    def computed(self, digest: bytes) -> None:
+        """The block is in the prefix cache; whoever waited for it is in line again."""
+        if self._claims.pop(digest, None):
+            self._wake(digest)
+
+    def give_up(self, request: Request, digests: Sequence[bytes]) -> None:
+        """The request will not compute these blocks; whoever waited for them is in line again."""
+        for digest in digests:
+            if self._claims.get(digest) is request:
+                del self._claims[digest]
+                self._wake(digest)
+
+    def _wake(self, digest: bytes) -> None:
         for request in self._parked.pop(digest, ()):
             if not request.done:
                 heappush(self._heap, (request.arrival, request))

@@ -1,1 +1,9 @@
+"""Pictures of a layout: per rank what it holds, per boundary what moves. Pure; reads the engine's own declarations."""
 
+from __future__ import annotations
+
+from weft.explain.document import document, json_schema
+from weft.explain.report import Report, explain
+from weft.explain.text import print_report
+
+__all__ = ["Report", "document", "explain", "json_schema", "print_report"]

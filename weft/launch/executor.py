@@ -6,12 +6,10 @@ Knows no request and no tensor: plans in, sampled ids out.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from weft.errors import PeerError
 from weft.launch.messages import RunStep, Shutdown, StepDone, pack
-from weft.launch.processes import WorkerProcess, end_all
-from weft.launch.status import StatusPage
+from weft.launch.processes import end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
@@ -19,6 +17,9 @@ from weft.step.plan import Sampled, StepPlan, StepResult
 
 STEP_LIMIT_S = 300.0
 """The longest a step may take before the rank that holds it up is named and the group ended."""
+
+GRACE_S = 2.0
+"""How long ranks have to end by themselves."""
 
 
 class ProcessExecutor:
@@ -28,13 +29,11 @@ class ProcessExecutor:
         self,
         layout: Layout,
         num_blocks: int,
-        workers: Sequence[WorkerProcess],
-        status: StatusPage,
+        watch: Watch,
         step_limit_s: float = STEP_LIMIT_S,
     ) -> None:
-        self.layout, self.num_blocks = layout, num_blocks
-        self.workers, self.status, self.step_limit_s = tuple(workers), status, step_limit_s
-        self.watch = Watch(workers, status)
+        self.layout, self.num_blocks, self.watch, self.step_limit_s = layout, num_blocks, watch, step_limit_s
+        self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
         self._closed = False
 
@@ -71,13 +70,14 @@ class ProcessExecutor:
         if self._closed:
             return
         self._closed = True
-        for worker in self.workers:
+        healthy = all(worker.fate() is None for worker in self.workers)
+        for worker in self.workers if healthy else ():
             try:
                 worker.channel.send(pack(Shutdown()), 1.0)
             except (PeerError, OSError):
                 continue
-        end_all(self.workers, grace_s=2.0)
-        self.status.close()
+        end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)
+        self.watch.close()
 
 
 def reporting_ranks(layout: Layout) -> dict[int, int]:

@@ -12,14 +12,18 @@ import torch
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
-from weft.comm.lockstep import LockstepWorld
+from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.layout.layout import Layout
 from weft.models.build import boundaries_of
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.step.plan import StepPlan, StepResult
-from weft.weights import load_params
+from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
+
+
+def _step(runner: Runner, plan: StepPlan, comm: LockstepComm) -> list[Sampled]:
+    return runner.step(plan)
 
 
 class LockstepExecutor:
@@ -49,7 +53,7 @@ class LockstepExecutor:
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks; the first rank of each attention block answers for its group."""
-        parts = self.world.run([partial(runner.step, plan) for runner in self.runners])
+        parts = self.world.run([partial(_step, runner, plan) for runner in self.runners])
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
         return StepResult(plan.index, answers)
 

@@ -19,7 +19,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message to a rank: all that it must know to start.
 
     `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
-    `comm_fds` inherited descriptors of shared memory and `comm_path` a private file for rendezvous.
+    an inherited region (`comm_fd`, `comm_bytes`) or `comm_path`, a private file, to meet over.
     """
 
     rank: int
@@ -28,8 +28,10 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     engine: EngineConfig
     checkpoint: bytes
     comm: str
-    comm_fds: list[int]
+    comm_fd: int
+    comm_bytes: int
     comm_path: str
+    comm_limit_s: float
     cpus: list[int]
     threads: int
 

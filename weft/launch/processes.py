@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,11 +91,12 @@ def spawn(
 
 def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:
     """Waits up to `grace_s` for them to end by themselves, kills the rest, reaps all. Safe to call twice."""
+    deadline = time.monotonic() + grace_s
     for worker in workers:
         try:
-            worker.process.wait(timeout=grace_s)
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            grace_s = 0.0
+            break
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.kill()

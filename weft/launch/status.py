@@ -12,27 +12,22 @@ from dataclasses import dataclass
 
 from weft.launch.phases import Phase
 
-_RECORD = struct.Struct("<BBxxxxxxQQ40s")
+_RECORD = struct.Struct("<BBxxxxxxQ")
 RECORD_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RankStatus:
-    """`step` is the number of steps begun; `busy`: inside the last of them. `collective`: the last one entered."""
+    """`step` is the number of steps begun; `busy`: inside the last of them."""
 
     phase: Phase
     busy: bool
     step: int
-    collectives: int
-    collective: str
 
     def __str__(self) -> str:
-        parts = [f"phase {self.phase}"]
-        if self.step:
-            parts.append(f"step {self.step}, {'running' if self.busy else 'done'}")
-        if self.collectives:
-            parts.append(f"last collective {self.collective} (number {self.collectives})")
-        return "; ".join(parts)
+        if self.phase is not Phase.READY:
+            return f"phase {self.phase}"
+        return f"phase serving, {'in step' if self.busy else 'after step'} {self.step}"
 
 
 _ORDER = tuple(Phase)
@@ -54,9 +49,8 @@ class StatusPage:
 
     def read(self, rank: int) -> RankStatus:
         """A torn record is possible and harmless: it is shown to people, never decided on."""
-        phase, busy, step, collectives, name = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
-        text = name.rstrip(b"\0").decode("ascii", "replace")
-        return RankStatus(_ORDER[min(phase, len(_ORDER) - 1)], bool(busy), step, collectives, text)
+        phase, busy, step = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
+        return RankStatus(_ORDER[min(phase, len(_ORDER) - 1)], bool(busy), step)
 
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
@@ -76,7 +70,6 @@ class StatusWriter:
     def __init__(self, memory: mmap.mmap, rank: int) -> None:
         self._map = memory
         self._offset = rank * RECORD_BYTES
-        self._collectives = 0
 
     def phase(self, phase: Phase) -> None:
         """Entered `phase`."""
@@ -86,8 +79,3 @@ class StatusWriter:
         """Begun (`busy`) or ended the step with this number."""
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + 8, number)
-
-    def collective(self, name: bytes) -> None:
-        """Entered the next collective; `name` is ASCII, at most 40 bytes are kept."""
-        self._collectives += 1
-        struct.pack_into("<Q40s", self._map, self._offset + 16, self._collectives, name)

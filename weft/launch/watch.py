@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from weft.errors import PeerError, WeftError
+from weft.launch.backend import Rendezvous
 from weft.launch.channel import ChannelClosed
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.launch.processes import WorkerProcess
@@ -25,8 +26,8 @@ FRAME_S = 30.0
 class Watch:
     """All ranks' channels and pidfds in one poll object."""
 
-    def __init__(self, workers: Sequence[WorkerProcess], status: StatusPage) -> None:
-        self.workers, self.status = tuple(workers), status
+    def __init__(self, workers: Sequence[WorkerProcess], status: StatusPage, rendezvous: Rendezvous) -> None:
+        self.workers, self.status, self.rendezvous = tuple(workers), status, rendezvous
         self._poll = select.poll()
         self._by_fd: dict[int, WorkerProcess] = {}
         for worker in workers:
@@ -86,9 +87,11 @@ class Watch:
         return PeerError(self.epitaph(dead))
 
     def epitaph(self, worker: WorkerProcess) -> str:
-        """'rank 1 (dp 1, tp 0) pid 123 was killed by SIGKILL in phase ready; step 7, running; last collective ...'."""
+        """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
         fate = worker.fate() or "closed its channel"
-        return f"{worker.where} pid {worker.pid} {fate} in {self.status.read(worker.rank)}"
+        last = self.rendezvous.last_collective(worker.rank)
+        head = f"{worker.where} pid {worker.pid} {fate} in {self.status.read(worker.rank)}"
+        return f"{head}; {last}" if last else head
 
     def _killed(self) -> list[WorkerProcess]:
         return [w for w in self.workers if (fate := w.fate()) is not None and "killed" in fate]
@@ -111,14 +114,19 @@ class Watch:
                 failures[worker.rank] = message
 
     def silent(self, waited_for: Sequence[int], limit_s: float, doing: str) -> PeerError:
-        """The error for ranks that did not answer in time; a suspended rank, else the one furthest behind, is named."""
-        records = {w.rank: self.status.read(w.rank) for w in self.workers}
-        stopped = [w for w in self.workers if w.stopped()]
-        behind = min(self.workers, key=lambda w: (records[w.rank].collectives, not records[w.rank].busy))
-        culprit = stopped[0] if stopped else behind
-        how = "is suspended (SIGSTOP)" if stopped else "is furthest behind"
+        """The error for ranks that did not answer in time: names a suspended rank, and what every rank is doing."""
+        stopped = [worker for worker in self.workers if worker.stopped()]
         asked = ", ".join(str(rank) for rank in waited_for)
-        return PeerError(
-            f"no answer to {doing} within {limit_s:g} s from rank {asked}: {culprit.where} pid {culprit.pid} {how}"
-            f" ({records[culprit.rank]})"
-        )
+        lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
+        lines += [f"{worker.where} pid {worker.pid} is suspended (SIGSTOP)" for worker in stopped]
+        lines += [self._doing(worker) for worker in self.workers]
+        return PeerError("; ".join(lines))
+
+    def _doing(self, worker: WorkerProcess) -> str:
+        last = self.rendezvous.last_collective(worker.rank)
+        return f"{worker.where} is in {self.status.read(worker.rank)}" + (f" ({last})" if last else "")
+
+    def close(self) -> None:
+        """Gives back what belongs to all ranks together; safe to call twice."""
+        self.status.close()
+        self.rendezvous.close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from math import gcd, lcm
 from typing import Literal
 
@@ -195,9 +196,24 @@ def _landings(n: int, dst: Placement, width: int) -> Iterator[Placement]:
     yield full(1)
     yield full(n)
     if dst.kind is Kind.SHARD:
-        sizes = _divisors(n)[1:]
-        yield from (shard(cuts_for(dst.cuts, size)) for size in sizes)
-        yield from (shard(even_cuts(width, size)) for size in sizes)
+        for size in _divisors(n)[1:]:
+            for cuts in (cuts_for(dst.cuts, size), _gathered(dst.cuts, size)):
+                yield from (shard(cuts), shard(_evened(cuts)))
+
+
+def _gathered(cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
+    """Cuts of k ranks whose position i has what positions i, i + k, .. have together; even cuts where that has gaps."""
+    parts = [sorted(cuts[i::k]) for i in range(k)]
+    if len(cuts) % k or not all(before[1] == after[0] for part in parts for before, after in pairwise(part)):
+        return even_cuts(max(hi for _, hi in cuts), k)
+    return tuple((part[0][0], part[-1][1]) for part in parts)
+
+
+def _evened(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:
+    """Even cuts in the same order."""
+    order = {p: at for at, p in enumerate(sorted(range(len(cuts)), key=cuts.__getitem__))}
+    even = even_cuts(max(hi for _, hi in cuts), len(cuts))
+    return tuple(even[order[p]] for p in range(len(cuts)))
 
 
 def _move(src: Placement, dst: Placement, width: int) -> tuple[Step, ...]:

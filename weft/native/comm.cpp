@@ -2,7 +2,8 @@
 //
 // Every collective is a row of rounds. In a round each member writes to its own slot, arrives at the group's counter,
 // waits until all have arrived and reads the others' slots. There are two slots a member, used in turn: whoever arrives
-// at round r + 1 has read all of round r, so nobody overwrites what somebody still reads.
+// at round r + 1 has read all of round r, so nobody overwrites what somebody still reads. Pointers come from
+// weft/comm/shared_memory.py, which has checked them.
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -67,6 +68,7 @@ struct Call {
   int mismatch(uint32_t member, uint64_t their_bytes, uint64_t my_bytes) {
     const Head &other = g.heads[2 * member + (g.round & 1)];
     Failure &f = c.failure;
+    f.my_kind_dtype = head.kind_dtype;
     f.my_call = head.call;
     f.my_bytes = my_bytes;
     f.their_kind_dtype = other.kind_dtype;

@@ -51,7 +51,7 @@ struct Group {
 };
 struct Failure {
   int32_t code, rank, missing_count;
-  uint32_t my_call, their_kind_dtype, their_call;
+  uint32_t my_kind_dtype, their_kind_dtype, my_call, their_call;
   uint64_t my_bytes, their_bytes;
   int32_t missing[MAX_MEMBERS];
   char my_text[TEXT], their_text[TEXT];

@@ -6,10 +6,13 @@ Shapes: N rows, H hidden, A query heads on this rank, K KV heads on this rank, D
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from weft.ops.linear import Invariance
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ class Ops(ABC):
     @abstractmethod
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up for gate_up [N, 2 * I], gate first."""
+
+    @abstractmethod
+    def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
+        """Run once at start: tries `linear` on one of `weights` [out, in] of each shape, and from then on uses a form of it
+        whose rows keep their bits for every number of rows; the report says if none does."""
 
     @abstractmethod
     def describe(self) -> str:

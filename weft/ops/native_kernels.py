@@ -29,16 +29,16 @@ def openmp_team() -> int | None:
 class AttentionKernel:
     """Paged attention in fp32, bf16 or fp64; None from `find` where there is no library or no kernel for the dtype."""
 
-    def __init__(self, library: ctypes.CDLL, suffix: str) -> None:
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._library = library
-        self._call = getattr(library, f"weft_attention_{suffix}")
+        self._call = getattr(library, f"weft_attention_{_SUFFIXES[dtype]}")
         self._call.argtypes, self._call.restype = _ATTENTION, None
         self._team = openmp_team()
 
     @classmethod
     def find(cls, dtype: torch.dtype) -> AttentionKernel | None:
         library = load("attention")
-        return cls(library, _SUFFIXES[dtype]) if library and dtype in _SUFFIXES else None
+        return cls(library, dtype) if library and dtype in _SUFFIXES else None
 
     def __call__(
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
@@ -68,6 +68,77 @@ class AttentionKernel:
             block_size,
             window,
             scale,
+            torch.get_num_threads(),
+            self._team,
+        )
+        return out
+
+
+class PointwiseKernels:
+    """RMS norm, rope with cache write, SiLU * up in fp32, bf16 or fp64; see `Ops` for what each computes."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        suffix = _SUFFIXES[dtype]
+        self._library = library
+        self._dtype = dtype
+        self._angles = torch.promote_types(dtype, torch.float32)
+        self._norm = getattr(library, f"weft_rms_norm_{suffix}")
+        self._norm.argtypes = [_POINTER, _LONG, _POINTER, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER]
+        self._silu = getattr(library, f"weft_silu_mul_{suffix}")
+        self._silu.argtypes = [_POINTER, _LONG, _POINTER, _INT, _INT, _INT, _POINTER]
+        self._rope = getattr(library, f"weft_rope_and_cache_{suffix}")
+        self._rope.argtypes = [*[_POINTER, _LONG, _LONG] * 3, *[_POINTER] * 6, *[_INT] * 6, _POINTER]
+        for call in (self._norm, self._silu, self._rope):
+            call.restype = None
+        self._team = openmp_team()
+
+    @classmethod
+    def find(cls, dtype: torch.dtype) -> PointwiseKernels | None:
+        library = load("pointwise")
+        return cls(library, dtype) if library and dtype in _SUFFIXES else None
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        size = x.shape[-1]
+        # Rows one fixed distance apart (x itself, or heads inside a packed buffer) are read in place.
+        flat = x if x.dim() == 2 else x.reshape(-1, size)
+        flat = flat if flat.stride(1) == 1 else flat.contiguous()
+        out = torch.empty(x.shape, dtype=x.dtype)
+        rows, threads = flat.shape[0], torch.get_num_threads()
+        self._norm(
+            flat.data_ptr(), flat.stride(0), weight.data_ptr(), out.data_ptr(), rows, size, eps, threads, self._team
+        )
+        return out
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        rows, both = gate_up.shape
+        packed = gate_up if gate_up.stride(1) == 1 else gate_up.contiguous()
+        out = torch.empty(rows, both // 2, dtype=gate_up.dtype)
+        self._silu(
+            packed.data_ptr(), packed.stride(0), out.data_ptr(), rows, both // 2, torch.get_num_threads(), self._team
+        )
+        return out
+
+    def rope_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        rows, heads, dim = q.shape
+        q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
+        angles = cos_sin.to(self._angles).contiguous()
+        out = torch.empty(rows, heads, dim, dtype=q.dtype)
+        places = [argument for x in (q, k, v) for argument in (x.data_ptr(), x.stride(0), x.stride(1))]
+        self._rope(
+            *places,
+            out.data_ptr(),
+            cache.k.data_ptr(),
+            cache.v.data_ptr(),
+            angles.data_ptr(),
+            meta.positions.data_ptr(),
+            meta.slots.data_ptr(),
+            rows,
+            heads,
+            k.shape[1],
+            dim,
+            cache.k.shape[2],
             torch.get_num_threads(),
             self._team,
         )

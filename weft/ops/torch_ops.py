@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.linear import Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 
 
@@ -30,13 +33,15 @@ def write_cache(k: Tensor, v: Tensor, slots: Tensor, cache: KVCache) -> None:
 
 
 class TorchOps(Ops):
-    """Plain torch; the answer key of every other implementation."""
+    """Plain torch; the answer key of every other implementation. `why_plain`: why nothing faster serves, for a person."""
 
     name = "torch"
 
-    def __init__(self, numerics: Numerics, device: torch.device) -> None:
+    def __init__(self, numerics: Numerics, device: torch.device, why_plain: str = "") -> None:
         self.numerics = numerics
         self.device = device
+        self.why_plain = why_plain
+        self.form = forms(numerics.dtype, device)[0]
 
     def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
         local = ids - lo
@@ -49,8 +54,7 @@ class TorchOps(Ops):
         return (h * weight).to(x.dtype)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rows = x.shape[0]
-        return F.linear(F.pad(x, (0, 0, 0, max(0, 4 - rows))), weight, bias)[:rows]
+        return self.form(x, weight, bias)
 
     def rope_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
@@ -65,8 +69,15 @@ class TorchOps(Ops):
         return paged_attention(q, cache, kv_of_head, scale, meta, window)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
+        # Not F.silu: its vector code and the code for its last elements round differently, and where "last" is depends on
+        # the number of rows and threads.
         gate, up = gate_up.to(wide(gate_up.dtype)).chunk(2, -1)
-        return (F.silu(gate) * up).to(gate_up.dtype)
+        return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
 
     def describe(self) -> str:
-        return f"{self.name} on {self.device}"
+        said = f"{self.name} on {self.device}; linear {self.form.name}"
+        return f"{said}; {self.why_plain}" if self.why_plain else said
+
+    def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
+        self.form, report = choose_form(forms(self.numerics.dtype, self.device), weights, seconds)
+        return report

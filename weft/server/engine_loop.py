@@ -13,13 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
 from typing import Protocol
 
 from weft.engine.engine import Engine
+from weft.engine.limits import Limits
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import PeerError, RequestError, WeftError
 from weft.log import get_logger
-from weft.server.errors import engine_failed, stopping
+from weft.server.errors import engine_failed, not_ready, queue_full, stopping
 from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
@@ -42,52 +45,67 @@ def sleep_until(wake_fd: int) -> None:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One request's outputs, read by one task. Belongs to the event loop's thread."""
+    """Outputs of one HTTP request, which may hold several prompts; read by one task. Belongs to the event loop's thread.
 
-    request_id: str
+    Engine request `request_ids[p]` has choices p * n .. p * n + n - 1.
+    """
+
+    request_ids: tuple[str, ...]
+    n: int
     open_outputs: int
-    arrived: list[RequestOutput] = field(default_factory=list)
+    arrived: list[tuple[int, RequestOutput]] = field(default_factory=list)
     event: asyncio.Event = field(default_factory=asyncio.Event)
     error: RequestError | None = None
 
-    async def next(self) -> list[RequestOutput]:
-        """All records since the last call, at least one. RequestError: the request or the engine failed."""
+    async def next(self) -> list[tuple[int, RequestOutput]]:
+        """All (choice, record) since the last call, at least one. RequestError: the request or the engine failed."""
         while not self.arrived and self.error is None:
             self.event.clear()
             await self.event.wait()
-        if not self.arrived and self.error is not None:
+        if self.error is not None:
             raise self.error
         arrived, self.arrived = self.arrived, []
         return arrived
 
-    def put(self, output: RequestOutput) -> None:
+    def put(self, choice: int, output: RequestOutput) -> None:
         """Called by the loop only."""
-        self.arrived.append(output)
+        self.arrived.append((choice, output))
         self.open_outputs -= output.finish_reason is not None
         self.event.set()
 
     def fail(self, error: RequestError) -> None:
-        """Called by the loop only; the first reason stays."""
+        """Ends the stream; the first reason stays."""
         self.error = self.error or error
         self.event.set()
 
 
-Start = Callable[[], tuple[Engine, Executor]]
-"""Waits for the ranks; runs in the engine's thread."""
+class Start(Protocol):
+    """Makes the engine; runs in the engine's thread."""
+
+    def __call__(self) -> tuple[Engine, Executor]:
+        """Waits for the ranks."""
+
+    def cancel(self) -> None:
+        """Ends the ranks at once, from any thread; a wait for them then raises."""
 
 
 class EngineLoop:
-    """`start` makes the engine in the thread; `ended` is set, and `failure` says why, once the thread is through."""
+    """`start` makes the engine in the thread; `ended` is set, and `failure` says why, once the thread is through.
 
-    def __init__(self, start: Start, *, max_open: int) -> None:
-        self._start, self._max_open = start, max_open
+    `max_queued` outputs may wait beside those that can run.
+    """
+
+    def __init__(self, start: Start, *, max_queued: int) -> None:
+        self._start, self._max_queued = start, max_queued
         self._commands: deque[Callable[[Engine], object]] = deque()
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, tuple[Stream, int]] = {}
+        self._open: set[Stream] = set()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="engine")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.ready = False
+        self.engine: Engine | None = None
+        """Set once it is ready. Outside its thread only `limits` may be read."""
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()
 
@@ -96,40 +114,62 @@ class EngineLoop:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def submit(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> Stream:
-        """A stream of `params.n` outputs. RequestError: not ready (503) or the queue is full (429)."""
-        if not self.ready:
-            raise RequestError("the model is not ready yet", status=503, code="not_ready")
-        if self.open_outputs + params.n > self._max_open:
-            raise RequestError(
-                f"the queue is full: {self.open_outputs} outputs are open, at most {self._max_open} may be",
-                status=429,
-                code="queue_full",
-            )
-        stream = self._streams[request_id] = Stream(request_id, params.n)
-        ids = list(prompt_ids)
-        self._command(lambda engine: self._admit(engine, request_id, ids, params))
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.engine is not None and not self._stop and not self.ended.is_set()
+
+    def check_room(self, outputs: int) -> Limits:
+        """The engine's limits. RequestError: not ready (503), or no room in the queue for `outputs` more (429)."""
+        if self.engine is None or not self.ready:
+            raise not_ready()
+        limits = self.engine.limits
+        most = limits.max_num_seqs * self.engine.executor.layout.attention.dp + self._max_queued
+        if self.open_outputs + outputs > most:
+            raise queue_full(self.open_outputs, most)
+        return limits
+
+    def submit(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams) -> Stream:
+        """A stream of `params.n` outputs of every prompt. RequestError as in `check_room`."""
+        self.check_room(params.n * len(prompts))
+        ids = tuple(f"{request_id}-{index}" for index in range(len(prompts)))
+        stream = Stream(ids, params.n, params.n * len(prompts))
+        self._open.add(stream)
+        for index, (part_id, prompt) in enumerate(zip(ids, prompts, strict=True)):
+            self._streams[part_id] = (stream, index * params.n)
+            self._command(partial(self._admit, part_id, prompt, params))
         return stream
 
     @property
     def open_outputs(self) -> int:
         """Outputs that are queued or running."""
-        return sum(stream.open_outputs for stream in self._streams.values())
+        return sum(stream.open_outputs for stream in self._open)
 
-    def stop_output(self, stream: Stream, index: int, reason: str) -> None:
+    def stop_output(self, stream: Stream, choice: int, reason: str) -> None:
         """Ends one output whose text holds a stop string; the engine answers with its last record."""
-        self._command(lambda engine: engine.stop_request(stream.request_id, reason, index=index))
+        prompt, index = divmod(choice, stream.n)
+        request_id = stream.request_ids[prompt]
+        self._command(lambda engine: engine.stop_request(request_id, reason, index=index))
 
     def close_stream(self, stream: Stream) -> None:
         """Nobody reads any more: what is unfinished is aborted."""
-        self._streams.pop(stream.request_id, None)
-        if stream.open_outputs and stream.error is None:
-            self._command(lambda engine: engine.abort(stream.request_id))
+        self._open.discard(stream)
+        for request_id in stream.request_ids:
+            self._streams.pop(request_id, None)
+            if stream.open_outputs:
+                self._command(methodcaller("abort", request_id))
 
     def stop(self) -> None:
-        """Ends the engine after the step in hand; open streams end with an error. Safe to call twice."""
+        """Ends the engine after the step in hand, or ends its start; open streams end with an error."""
         self._stop = True
+        if self.engine is None:
+            self._start.cancel()
         self._ring()
+
+    def kill(self) -> None:
+        """Ends the ranks at once, whatever they do."""
+        self._stop = True
+        self._start.cancel()
 
     def join(self) -> None:
         """Waits until the thread has ended."""
@@ -150,11 +190,11 @@ class EngineLoop:
         failure: BaseException | None = None
         try:
             engine, executor = self._start()
-            self._call(self._set_ready)
+            self.engine = engine
             self._serve(engine, executor)
         except BaseException as error:  # the thread's last words: handed to the main thread, which ends the server
-            failure = error
-            if not isinstance(error, WeftError):
+            failure = None if self._stop else error
+            if failure is not None and not isinstance(error, WeftError):
                 _log.exception("unexpected error in the engine")
         finally:
             if executor is not None:
@@ -184,12 +224,11 @@ class EngineLoop:
         except BlockingIOError:
             pass
 
-    def _admit(self, engine: Engine, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
+    def _admit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, engine: Engine) -> None:
         try:
             engine.add_request(request_id, prompt_ids, params)
         except RequestError as error:
-            failed = error
-            self._call(lambda: self._fail(request_id, failed))
+            self._call(partial(self._fail, request_id, error))
 
     def _call(self, function: Callable[[], None]) -> None:
         assert self._loop is not None
@@ -200,29 +239,26 @@ class EngineLoop:
 
     # The event loop's thread.
 
-    def _set_ready(self) -> None:
-        self.ready = True
-
     def _deliver(self, outputs: list[RequestOutput]) -> None:
         for output in outputs:
-            stream = self._streams.get(output.request_id)
-            if stream is None:
+            found = self._streams.get(output.request_id)
+            if found is None:
                 continue
+            stream, first = found
             if output.finish_reason is FinishReason.ERROR:
                 stream.fail(engine_failed())
             else:
-                stream.put(output)
+                stream.put(first + output.index, output)
 
     def _fail(self, request_id: str, error: RequestError) -> None:
-        stream = self._streams.get(request_id)
-        if stream is not None:
-            stream.open_outputs = 0
-            stream.fail(error)
+        found = self._streams.get(request_id)
+        if found is not None:
+            found[0].open_outputs -= found[0].n
+            found[0].fail(error)
 
     def _end(self, failure: BaseException | None) -> None:
-        self.ready = False
         self.failure = failure
-        error = stopping() if self._stop else engine_failed()
-        for stream in self._streams.values():
+        error = stopping() if failure is None else engine_failed()
+        for stream in self._open:
             stream.fail(error)
         self.ended.set()

@@ -59,3 +59,19 @@ def stopping() -> RequestError:
 def engine_failed() -> RequestError:
     """The engine ended while the request was not done; the cause is in the server's own output."""
     return RequestError("the engine stopped; see the server's log", status=500, code="engine_failed")
+
+
+def not_ready() -> RequestError:
+    """Ranks are still starting, or ending."""
+    return RequestError("the model is not ready yet", status=503, code="not_ready")
+
+
+def queue_full(outputs: int, most: int) -> RequestError:
+    """More outputs are open than may be."""
+    message = f"the queue is full: {outputs} outputs are open, at most {most} may be"
+    return RequestError(message, status=429, code="queue_full")
+
+
+def client_gone() -> RequestError:
+    """Nobody is there to be told."""
+    return RequestError("the client closed the connection", status=499, code="client_closed_request")

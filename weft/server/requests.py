@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -72,6 +72,8 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     top_logprobs: int | None = None
 
 
+Kind = TypeVar("Kind", bound=Common)
+
 COMPLETION_FIELDS = frozenset(CompletionRequest.__struct_fields__)
 CHAT_FIELDS = frozenset(ChatRequest.__struct_fields__)
 
@@ -109,7 +111,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _convert[T](fields: dict[str, Any], kind: type[T]) -> T:
+def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:

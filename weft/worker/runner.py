@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.layers import Params
 from weft.models.build import build_decoder
-from weft.ops import build_cos_sin
+from weft.ops.rope import build_cos_sin
 from weft.ops.base import KVCache, Ops
 from weft.ops.sampling import Sampler
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
@@ -39,6 +40,18 @@ def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device:
     return [KVCache(zeros(), zeros()) for _ in range(shards.config.num_layers)]
 
 
+def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
+    wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
+    return build_cos_sin(
+        config.rope,
+        config.head_dim,
+        limits.max_model_len,
+        trained_positions=config.max_position,
+        dtype=wide,
+        device=device,
+    )
+
+
 class Runner:
     """A rank with its parameters, cache and slots; `step` runs one plan."""
 
@@ -47,7 +60,7 @@ class Runner:
     ) -> None:
         self.shards, self.limits, self.device = shards, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
-        cos_sin = build_cos_sin(shards.config.rope, shards.config.head_dim, limits.max_model_len, device=device)
+        cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device)

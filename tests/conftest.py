@@ -1,0 +1,36 @@
+"""Seeds for the whole suite: one number per run, printed at the top, given again by WEFT_TEST_SEED."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+VARIABLE = "WEFT_TEST_SEED"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the run's seed; workers of a parallel run inherit it through the environment."""
+    seed = os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(2**31)))
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = seed
+
+
+def pytest_report_header() -> str:
+    """The line that a person needs to repeat a run."""
+    return f"{VARIABLE}={os.environ[VARIABLE]} repeats this run's random choices"
+
+
+@pytest.fixture(autouse=True)
+def _seeds(request: pytest.FixtureRequest) -> None:
+    """Every test starts from its own seed, so that order and neighbours do not matter."""
+    seed = zlib.crc32(f"{os.environ[VARIABLE]} {request.node.nodeid}".encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)

@@ -1,0 +1,136 @@
+"""A fake of all ranks: its KV cache holds token ids, and a sampled id is a hash of what it reads through block tables.
+
+So a wrong table, a block freed too early, a false prefix hit or a position off by one changes an answer. It also
+checks what a plan promises. Knows no scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from weft.errors import PeerError
+from weft.settings import EngineConfig
+from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan, StepResult
+from weft.step.sampling_params import SamplingParams
+
+EMPTY = -1
+
+
+def next_token(history: Sequence[int], seed: int, vocab: int) -> int:
+    """The model: any change of any earlier token changes it with probability 1 - 1/vocab."""
+    return hash((seed, *history)) % vocab
+
+
+def reference(
+    prompt: Sequence[int], seed: int, params: SamplingParams, eos: Iterable[int], max_len: int, vocab: int
+) -> tuple[list[int], str, int | None]:
+    """(output ids, finish reason, stop reason) of a request that has the machine to itself."""
+    tokens, eos_ids = list(prompt), set() if params.ignore_eos else set(eos)
+    while True:
+        tokens.append(next_token(tokens, seed, vocab))
+        outputs = tokens[len(prompt) :]
+        if len(outputs) >= params.min_tokens and tokens[-1] in eos_ids:
+            return outputs, "stop", None
+        if len(outputs) >= params.min_tokens and tokens[-1] in params.stop_token_ids:
+            return outputs, "stop", tokens[-1]
+        if len(tokens) >= max_len or (params.max_tokens is not None and len(outputs) >= params.max_tokens):
+            return outputs, "length", None
+
+
+@dataclass
+class SlotState:
+    """What a rank keeps of the request in a slot."""
+
+    admit: Admit
+    last_id: int | None = None
+    sampled: int = 0
+    end: int | None = None
+
+
+@dataclass
+class GroupMemory:
+    """One attention-dp group's cache and slots."""
+
+    cells: list[int]
+    slots: dict[int, SlotState] = field(default_factory=dict)
+
+
+class PagedFake:
+    """An Executor. `poison` holds seeds of requests whose logits are not finite from output `poison_at` on;
+    `fail_at` is the step at which a rank dies."""
+
+    def __init__(self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000) -> None:
+        self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
+        self.num_blocks = num_blocks
+        self.config, self.vocab = config, vocab
+        self.groups = [GroupMemory([EMPTY] * ((num_blocks + 1) * config.block_size)) for _ in range(dp)]
+        self.computed_rows = [0] * dp
+        self.plans: list[StepPlan] = []
+        self.keep_plans = False
+        self.poison: set[int] = set()
+        self.poison_at = 0
+        self.fail_at: int | None = None
+        self.steps = 0
+
+    def step(self, plan: StepPlan) -> StepResult:
+        assert plan.index == self.steps, f"step {plan.index} after {self.steps - 1}"
+        assert len(plan.groups) == len(self.groups)
+        assert any(group.runs for group in plan.groups), "a step without rows"
+        if plan.index == self.fail_at:
+            raise PeerError("rank 1 (dp 0, tp 1) died of signal 9")
+        if self.keep_plans:
+            self.plans.append(plan)
+        self.steps += 1
+        return StepResult(plan.index, [self._run_group(group, part) for group, part in enumerate(plan.groups)])
+
+    def close(self) -> None:
+        pass
+
+    def _run_group(self, group: int, plan: GroupPlan) -> list[Sampled]:
+        memory, rows = self.groups[group], sum(run.count for run in plan.runs)
+        assert rows <= self.config.max_num_batched_tokens, f"{rows} rows"
+        assert len({run.slot for run in plan.runs}) == len(plan.runs) <= self.config.max_num_seqs, "slots"
+        assert {admit.slot for admit in plan.admits} <= {run.slot for run in plan.runs}, "admitted, not run"
+        for admit in plan.admits:
+            assert 0 <= admit.slot < self.config.max_num_seqs
+            memory.slots[admit.slot] = SlotState(admit)
+        self.computed_rows[group] += rows
+        written: set[int] = set()
+        for run in plan.runs:
+            self._write(memory, run, written)
+        return [self._sample(memory, run) for run in plan.runs if run.sample]
+
+    def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
+        slot = memory.slots[run.slot]
+        ids = run.ids or [slot.last_id]
+        assert len(ids) == run.count > 0 and None not in ids, "one id per row"
+        assert run.start == (run.start if slot.end is None else slot.end), "rows left out or computed twice"
+        slot.end = run.start + run.count
+        for position, token in enumerate(ids, run.start):
+            cell = self._cell(run.blocks, position)
+            assert cell not in written, "two rows write one cell"
+            written.add(cell)
+            memory.cells[cell] = token
+
+    def _cell(self, blocks: Sequence[int], position: int) -> int:
+        block = blocks[position // self.config.block_size]
+        assert 1 <= block <= self.num_blocks, f"block {block}"
+        return block * self.config.block_size + position % self.config.block_size
+
+    def _sample(self, memory: GroupMemory, run: Run) -> Sampled:
+        slot, size = memory.slots[run.slot], self.config.block_size
+        end = run.start + run.count
+        pages = (memory.cells[block * size : (block + 1) * size] for block in run.blocks)
+        history = [token for page in pages for token in page][:end]
+        assert run.output_pos == len(slot.admit.output_ids) + slot.sampled, "output position"
+        if slot.admit.seed in self.poison and run.output_pos >= self.poison_at:
+            return Sampled(run.slot, 0, error="logits are not finite")
+        slot.last_id = next_token(history, slot.admit.seed, self.vocab)
+        slot.sampled += 1
+        alternatives = slot.admit.params.logprobs
+        if alternatives is None:
+            return Sampled(run.slot, slot.last_id)
+        return Sampled(run.slot, slot.last_id, -0.5, 1, [(slot.last_id, -0.5)] * alternatives)

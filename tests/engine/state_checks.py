@@ -1,0 +1,85 @@
+"""What must be true of schedulers and block managers between any two events, by brute force. Reads private state."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from weft.engine.engine import Engine
+from weft.engine.prefix import ROOT, chain_digest
+from weft.engine.request import Request
+from weft.engine.scheduler import Scheduler
+
+
+def check_engine(engine: Engine) -> None:
+    """Every group of an engine between two steps."""
+    live = [pair for outputs in engine._live.values() for pair in outputs.values()]
+    for scheduler in engine._coordinator.schedulers:
+        requests = [request for request, owner in live if owner is scheduler]
+        check_requests(scheduler, requests)
+        check_blocks(scheduler, requests)
+        check_queue(scheduler, requests)
+
+
+def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
+    """Each live request runs in one slot or waits without blocks; counters agree with a count from nothing."""
+    running = [*scheduler._decoding.values(), *scheduler._prefilling.values()]
+    assert len(running) == len({id(request) for request in running}) == scheduler.num_running
+    assert {id(request) for request in running} == {id(request) for request in requests if request.slot >= 0}
+    slots = [request.slot for request in running] + scheduler._slots
+    assert sorted(slots) == list(range(scheduler.limits.max_num_seqs)), "slots lost or given twice"
+    for request in requests:
+        assert not request.done
+        full = scheduler.limits.blocks_for(request.num_computed)
+        assert len(request.table) >= full if request.slot >= 0 else request.table == [] and request.num_computed == 0
+    assert all(request.num_uncomputed == 1 for request in scheduler._decoding.values())
+    assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
+    assert len(scheduler._waiting) == sum(request.slot < 0 for request in requests), "waiting"
+    assert not scheduler._in_flight and not scheduler._held
+
+
+def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:
+    """free + idle + held = all; references are the holders; only equal contents are shared; idle leaves come first."""
+    blocks, size = scheduler.blocks, scheduler.limits.block_size
+    holders = Counter(block for request in requests for block in request.table)
+    references = {block: count for block, count in enumerate(blocks._references) if count}
+    assert references == dict(holders), "reference counts"
+    states = [*blocks._free, *blocks._idle, *holders]
+    assert sorted(states) == list(range(1, blocks.num_blocks + 1)), "free + idle + held is not all"
+    assert blocks.num_available == len(blocks._free) + len(blocks._idle)
+    published = {block: digest for block, digest in enumerate(blocks._digest) if digest is not None}
+    assert {digest: block for block, digest in published.items()} == blocks._by_digest
+    assert set(blocks._idle) <= set(published) and not set(blocks._free) & set(published)
+    check_contents(requests, holders, published, size)
+    order = {block: place for place, block in enumerate(blocks._idle)}
+    for block in published:
+        parent = blocks._parent[block]
+        assert parent == 0 or parent in published, "a cached block that nobody can find"
+        assert parent not in order or order.get(block, len(order)) < order[parent], "a parent goes before its child"
+
+
+def check_contents(requests: list[Request], holders: Counter[int], published: dict[int, bytes], size: int) -> None:
+    """A block with several holders is full and computed, and all of them have the same tokens up to its end."""
+    seen: dict[int, bytes] = {}
+    for request in requests:
+        digest = ROOT
+        for index, block in enumerate(request.table):
+            full = (index + 1) * size <= request.num_computed
+            assert full or (holders[block] == 1 and block not in published), "an unfinished block is shared"
+            if full:
+                digest = chain_digest(digest, request.token_ids[index * size : (index + 1) * size])
+                assert seen.setdefault(block, digest) == digest, "one block, two contents"
+                assert published.get(block, digest) == digest, "published under another content's digest"
+
+
+def check_queue(scheduler: Scheduler, requests: list[Request]) -> None:
+    """Claims are what running requests have still to compute; nobody is parked on anything else."""
+    size, queue = scheduler.limits.block_size, scheduler._waiting
+    left = {request: request.digests[request.num_computed // size : request.claimed] for request in requests}
+    # A last block that nobody else's match may include is claimed by the first of equal requests only.
+    sure = {digest for each, digests in left.items() for digest in digests[: None if len(each.token_ids) % size else -1]}
+    assert sure - set(scheduler.blocks._by_digest) <= set(queue._claims), "a block is computed and not claimed"
+    assert all(digest in left[owner] for digest, owner in queue._claims.items()), "a claim of another"
+    assert set(queue._parked) <= set(queue._claims), "parked for ever"
+    entries = [request for _, request in queue._heap] + [each for parked in queue._parked.values() for each in parked]
+    alive = [request for request in entries if not request.done]
+    assert len(alive) == len({id(request) for request in alive}) == len(queue)

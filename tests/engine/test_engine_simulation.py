@@ -1,0 +1,54 @@
+"""100,000 random events: every answer is that of a request alone, and nothing is lost, shared wrongly or starved."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from simulation import Simulation, World
+
+EVENTS = 4_200
+
+
+def worlds() -> list[World]:
+    """Pools from one request's worth to plenty, chunks from one token to whole prompts, one to three groups."""
+    random, made = Random(7), []
+    for number in range(24):
+        block_size = random.choice((1, 2, 4, 16))
+        max_num_seqs = random.choice((1, 3, 6, 8))
+        made.append(
+            World(
+                num_blocks=max(2, random.choice((12, 20, 40, 60, 100, 400)) // block_size),
+                block_size=block_size,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_seqs + random.choice((0, 1, 7, 40)),
+                dp=random.choice((1, 1, 2, 3)),
+                vocab=random.choice((2, 6, 50)),
+                caching=number % 6 != 5,
+                seed=number,
+            )
+        )
+    return made
+
+
+WORLDS = worlds()
+
+
+@pytest.mark.parametrize("number", range(len(WORLDS)))
+def test_random_events(number: int) -> None:
+    simulation = Simulation(WORLDS[number], number)
+    simulation.run(EVENTS)
+    assert sum(simulation.events.values()) >= EVENTS
+    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "step")) > 10
+
+
+def test_the_simulations_are_as_many_as_promised() -> None:
+    assert EVENTS * len(WORLDS) >= 100_000
+
+
+@pytest.mark.parametrize("number", (2, 12))
+def test_the_simulations_meet_preemption_and_shared_prefixes(number: int) -> None:
+    simulation = Simulation(WORLDS[number], number, check_state=False)
+    simulation.run(1_000)
+    stats = simulation.engine.stats().total
+    assert stats.preemptions > 10 and stats.cached_tokens > 500

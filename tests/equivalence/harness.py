@@ -1,0 +1,109 @@
+"""Runs a small model under any layout through the real engine (loader, scheduler, paged cache, transitions), in lockstep."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from weft.arch import Shards, parse_config
+from weft.checkpoint import Checkpoint, open_checkpoint
+from weft.engine.engine import Engine
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.layout import Layout
+from weft.layout.resolve import divisors, resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+from weft.verify.record import LogitsRecorder, Outcome
+from weft.worker.runner import Limits
+
+MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
+Sizes = tuple[int, int, int, int, int]
+EXACT = Numerics(torch.float32, exact=True)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Prompts that arrive at given steps, `budget` tokens a step and group: prefill, decode, mixed and chunked steps."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    arrivals: tuple[int, ...]
+    max_tokens: int
+    budget: int
+
+
+def random_prompts(lengths: Sequence[int], vocab: int, seed: int = 5) -> tuple[tuple[int, ...], ...]:
+    draw = random.Random(seed)
+    return tuple(tuple(draw.randrange(vocab) for _ in range(length)) for length in lengths)
+
+
+PROMPTS = random_prompts((7, 1, 11, 4), 101)
+# a budget of 5 cuts the long prompts into chunks, later arrivals prefill beside decoding rows, one dp group stays idle
+MIXED = Workload(PROMPTS, (0, 0, 0, 2), max_tokens=3, budget=5)
+ALONE = Workload(PROMPTS, (0, 10, 20, 30), max_tokens=3, budget=64)
+
+
+def all_sizes(world: int) -> Iterator[Sizes]:
+    """Every legal dense layout of a world: a size for each module."""
+    yield from itertools.product(divisors(world), repeat=5)  # type: ignore[misc]
+
+
+def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:
+    given: dict[str, object] = {f"{name}.tp": size for name, size in zip(MODULES, sizes, strict=True)}
+    return resolve({**given, "attention.split": split}, world)
+
+
+@cache
+def checkpoint_at(path: Path) -> Checkpoint:
+    return open_checkpoint(path)
+
+
+def make_executor(path: Path, layout: Layout, numerics: Numerics, *, num_blocks: int = 40) -> LockstepExecutor:
+    checkpoint = checkpoint_at(path)
+    shards = Shards(parse_config(checkpoint.config), layout)
+    limits = Limits(num_blocks=num_blocks, block_size=4, max_num_seqs=4, max_model_len=32)
+    return LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
+
+
+def run_workload(executor: LockstepExecutor, work: Workload) -> list[Outcome]:
+    """Each request's tokens and logits; requests arrive at their step, or as soon as nothing else is left to do."""
+    recorder = LogitsRecorder(executor)
+    config = EngineConfig(
+        max_model_len=32, max_num_seqs=4, max_num_batched_tokens=work.budget, block_size=executor.limits.block_size
+    )
+    engine = Engine(recorder, config, (), vocab_size=101)
+    outcomes = [Outcome() for _ in work.prompts]
+    params = SamplingParams(temperature=0.0, max_tokens=work.max_tokens, ignore_eos=True)
+    waiting, step = list(range(len(work.prompts))), 0
+    while waiting or engine.has_work:
+        while waiting and (work.arrivals[waiting[0]] <= step or not engine.has_work):
+            index = waiting.pop(0)
+            engine.add_request(str(index), list(work.prompts[index]), params)
+        for output in engine.step():
+            assert output.error is None, output.error
+            outcomes[int(output.request_id)].tokens.extend(output.new_token_ids)
+        step += 1
+    for prompt, outcome in zip(work.prompts, outcomes, strict=True):
+        outcome.logits = recorder.logits[prompt]
+        assert len(outcome.logits) == len(outcome.tokens) == work.max_tokens
+    return outcomes
+
+
+def same_bits(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:
+    """Tokens equal and logits equal bit for bit."""
+    return all(
+        one.tokens == two.tokens and torch.equal(torch.stack(one.logits), torch.stack(two.logits))
+        for one, two in zip(a, b, strict=True)
+    )
+
+
+def largest_difference(a: Sequence[Outcome], b: Sequence[Outcome]) -> float:
+    return max(
+        float((torch.stack(one.logits) - torch.stack(two.logits)).abs().max()) for one, two in zip(a, b, strict=True)
+    )

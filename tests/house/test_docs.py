@@ -1,0 +1,195 @@
+"""Documents against the code: commands, flags, files, names, links."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from weft.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
+README = DOCS["README.md"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+FLAGS_OF_TOOLS = {"--strict": "mypy"}
+"""Flags in documents that are not weft's."""
+
+
+def targets() -> set[str]:
+    """What make can make."""
+    return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+
+
+def flags_of_commands() -> dict[str, set[str]]:
+    """All flags of every command of weft."""
+    flags = {}
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        import_module(f"weft.cli.{command.name}").add_arguments(parser)
+        flags[command.name] = {flag for action in parser._actions for flag in action.option_strings}
+    return flags
+
+
+def names_in_code() -> set[str]:
+    """Every identifier that a module of weft defines or uses."""
+    names: set[str] = set()
+    for path in (ROOT / "weft").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                found = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+                names |= {target.id for target in found if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+    return names
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_make_targets_exist(name: str) -> None:
+    asked = set(re.findall(r"(?:^|`)make ([a-z-]+)", DOCS[name], re.M))
+    assert asked <= targets()
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_commands_exist(name: str) -> None:
+    asked = set(re.findall(r"(?:^|`)weft ([a-z-]+)\b", DOCS[name], re.M))
+    code = "\n".join(re.findall(r"`[^`]+`|^```.*?^```", DOCS[name], re.S | re.M))
+    asked = {word for word in asked if re.search(rf"(?:^|`)weft {word}\b", code, re.M)}
+    assert asked <= {command.name for command in COMMANDS}
+
+
+def test_the_readme_names_every_command() -> None:
+    assert all(f"| `weft {command.name}` |" in README for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_flags_exist(name: str) -> None:
+    known = {"--version", "--help", *FLAGS_OF_TOOLS}.union(*flags_of_commands().values())
+    asked = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", DOCS[name]))
+    assert asked <= known
+
+
+def test_flags_belong_to_their_command() -> None:
+    known = flags_of_commands()
+    for name, text in DOCS.items():
+        for command, rest in re.findall(r"(?:^|`)weft ([a-z]+) ([^`\n]*)", text, re.M):
+            for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", rest):
+                assert flag in known[command] | {"--help"}, f"{name}: weft {command} {flag}"
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_named_files_exist(name: str) -> None:
+    """Paths in backticks that start with a folder of the repository."""
+    folders = "weft|docs|tests|layouts|scripts|benchmarks"
+    for path in re.findall(rf"`((?:{folders})/[\w./<>*-]*)`", DOCS[name]):
+        if "<" in path:
+            continue
+        assert list(ROOT.glob(path.rstrip("/"))), f"{name} names {path}"
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_links_lead_somewhere(name: str) -> None:
+    here = ROOT if (ROOT / name).exists() else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", DOCS[name]):
+        if not target.startswith("http"):
+            assert (here / target).exists(), f"{name} links to {target}"
+
+
+def tree() -> dict[str, list[str]]:
+    """The README's annotated tree: folder -> entries ("" for the root)."""
+    block = re.search(r"## The tree\n+```\n(.*?)```", README, re.S)
+    assert block
+    entries: dict[str, list[str]] = {"": []}
+    folder = ""
+    for line in block[1].splitlines():
+        name = line.split()[0]
+        if line.startswith("  "):
+            entries[folder].append(name)
+        else:
+            folder = name
+            entries[""].append(name)
+            entries[folder] = []
+    return entries
+
+
+def test_the_readme_tree_exists() -> None:
+    for folder, names in tree().items():
+        for name in names:
+            assert (ROOT / folder / name).exists(), f"README's tree names {folder}{name}"
+
+
+def test_the_readme_tree_is_whole() -> None:
+    packages = {f"{path.parent.name}/" for path in (ROOT / "weft").glob("*/__init__.py")}
+    assert packages <= set(tree()["weft/"])
+
+
+def test_glossary_names_exist() -> None:
+    names = names_in_code()
+    asked = re.findall(r"\*\*[^*]+\*\* \(`(\w+)`\)", DOCS["glossary.md"])
+    assert len(asked) > 30
+    assert [name for name in asked if name not in names] == []
+
+
+def test_glossary_words_are_told_once() -> None:
+    words = re.findall(r"\*\*([^*]+)\*\*", DOCS["glossary.md"])
+    assert sorted({word for word in words if words.count(word) > 1}) == []
+
+
+def test_the_life_of_a_token_names_real_functions() -> None:
+    """`file.py` `function` pairs: the function must stand in that file."""
+    page = DOCS["life_of_a_token.md"]
+    steps = re.findall(r"`([\w/]+\.(?:py|cpp))` `(\w+)`", page)
+    assert len(steps) > 15
+    for path, name in steps:
+        assert re.search(rf"\b{name}\b", (ROOT / "weft" / path).read_text()), f"{name} is not in weft/{path}"
+
+
+def test_environment_variables_are_told() -> None:
+    asked = {word for text in DOCS.values() for word in re.findall(r"\bWEFT_[A-Z]+\b", text)} - {"WEFT_TEST_SEED"}
+    read = set()
+    for path in (ROOT / "weft").rglob("*.py"):
+        read |= set(re.findall(r"\bWEFT_[A-Z]+\b", path.read_text()))
+    assert asked <= read
+    assert read <= set(re.findall(r"\bWEFT_[A-Z]+\b", (ROOT / "weft" / "env.py").read_text())), "env.py lists them all"
+
+
+def test_python_examples_compile() -> None:
+    for text in DOCS.values():
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.S | re.M):
+            compile(block, "example", "exec")
+
+
+def test_pyproject_and_constraints_agree() -> None:
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = {re.split(r"[\[<>=~! ]", line)[0].lower().replace("_", "-") for line in lines}
+    assert wanted <= pinned
+    assert "+" not in "".join(pins.values()), "a local version would fit one kind of machine only"
+
+
+def test_the_help_of_the_makefile_is_whole() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert all(f"make {target}" in told for target in targets() - {"help"})
+
+
+def test_ci_runs_what_a_person_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert "make test" in script.read_text()
+
+
+def test_weft_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "weft.cli.main", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "serve" in done.stdout

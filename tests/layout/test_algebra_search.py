@@ -1,0 +1,58 @@
+"""Transitions cost what a plain search over the primitives finds, for every ordered pair of placements."""
+
+from __future__ import annotations
+
+import pytest
+from algebra_ownership import divisors, ordered_pairs, placements
+from transition_search import Graph
+
+from weft.layout.cuts import cuts_for, even_cuts
+from weft.layout.placement import Interval, Kind, Placement, full, shard
+from weft.layout.transition import cost, transition
+
+SPLITS = ("groups", "balanced")
+
+
+def in_order_of(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:
+    """Even cuts, dealt to the positions in the order that `cuts` has."""
+    even = iter(even_cuts(max(hi for _, hi in cuts), len(cuts)))
+    dealt = dict(zip(sorted(cuts), even, strict=True))
+    return tuple(dealt[cut] for cut in cuts)
+
+
+def between(dst: Placement, found: list[Placement], world: int, width: int) -> list[Placement]:
+    """What may lie on the way to dst: FULL of every size, and SHARD of every size with cuts that have to do with dst's.
+
+    That is cuts that follow from dst's, cuts that dst's follow from, and even cuts in the order of any of these.
+    """
+    cuts = [even_cuts(width, size) for size in divisors(world)]
+    if dst.kind is Kind.SHARD:
+        cuts += [cuts_for(dst.cuts, size) for size in divisors(world)]
+        cuts += [p.cuts for p in found if p.kind is Kind.SHARD and cuts_for(p.cuts, dst.size) == dst.cuts]
+    return [*map(full, divisors(world)), *map(shard, cuts), *(shard(in_order_of(c)) for c in cuts)]
+
+
+def check_world(world: int, heads: int, kv_heads: int, head_dim: int) -> int:
+    """Compares every ordered pair with the search; returns their number."""
+    width = heads * head_dim
+    found = placements(world, heads, kv_heads, head_dim, SPLITS)
+    graph = Graph(world, width)
+    wrong, pairs = [], list(ordered_pairs(found))
+    for src, dst in pairs:
+        got = cost(transition(src, dst, width))
+        least = graph.least(src, dst, between(dst, found, world, width))
+        if got != least:
+            wrong.append((str(src), src.cuts, str(dst), dst.cuts, got, least))
+    assert not wrong, f"{len(wrong)} of {len(pairs)}: {wrong[:3]}"
+    return len(pairs)
+
+
+@pytest.mark.parametrize("world", range(1, 9))
+def test_cost_is_the_least(world: int) -> None:
+    check_world(world, 14, 7, 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world", range(9, 13))
+def test_cost_is_the_least_in_larger_worlds(world: int) -> None:
+    check_world(world, 14, 7, 3)

@@ -1,0 +1,78 @@
+"""A rank without torch: speaks the supervisor's messages and samples letters. Its last argument but five says how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from weft.errors import CheckpointError
+from weft.launch.channel import Channel
+from weft.launch.lifeline import tie_to_parent
+from weft.launch.messages import Allocate, Entered, Loaded, RunStep, Setup, Shutdown, StepDone
+from weft.launch.messages import failure_of, pack, unpack_for_rank
+from weft.launch.phases import Phase
+from weft.launch.status import StatusPage
+from weft.layout.ranks import coords
+from weft.step.plan import Sampled
+
+LETTERS = 65
+"""Token of slot s's p-th output: LETTERS + (s + p) % 26."""
+
+
+def main(behaviour: str, words: list[str]) -> None:
+    control, status_fd, lifeline, parent, by_signal = map(int, words)
+    tie_to_parent(parent, lifeline, by_signal=bool(by_signal))
+    channel = Channel.of_fd(control)
+    setup = unpack_for_rank(channel.receive())
+    assert isinstance(setup, Setup)
+    last = setup.rank == setup.layout.world - 1
+    status = StatusPage(status_fd, setup.layout.world).writer(setup.rank)
+
+    def enter(phase: Phase) -> None:
+        status.phase(phase)
+        channel.send(pack(Entered(phase)))
+
+    enter(Phase.LOAD)
+    if last and behaviour == "bad-weights":
+        channel.send(pack(failure_of(CheckpointError("checkpoint x: 1 problem", ["a.safetensors: t: wanted 1, got 2"]))))
+        sys.exit(65)
+    if last and behaviour == "stuck-loading":
+        time.sleep(60)
+    channel.send(pack(Loaded(123)))
+    enter(Phase.GROUPS)
+    assert isinstance(unpack_for_rank(channel.receive()), Allocate)
+    for phase in (Phase.CACHE, Phase.WARM_UP, Phase.READY):
+        enter(phase)
+    at, number = coords(setup.layout, setup.rank), 0
+    while isinstance(message := unpack_for_rank(channel.receive()), RunStep):
+        number += 1
+        status.step(number, busy=True)
+        if last:
+            misbehave(behaviour, number, channel)
+        time.sleep(0.005)
+        runs = [run for run in message.plan.groups[at.dp].runs if run.sample]
+        status.step(number, busy=False)
+        if at.tp == 0:
+            sampled = [Sampled(run.slot, LETTERS + (run.slot + run.output_pos) % 26) for run in runs]
+            channel.send(pack(StepDone(message.plan.index, sampled)))
+    assert isinstance(message, Shutdown)
+
+
+def misbehave(behaviour: str, step: int, channel: Channel) -> None:
+    if step < 3:
+        return
+    if behaviour == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif behaviour == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif behaviour == "garbage":
+        channel.send(b"\xc1 this is no message")
+    elif behaviour == "raises":
+        channel.send(pack(failure_of(ZeroDivisionError("division by zero"))))
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,77 @@
+"""`weft explain`: a model under a layout, as text or JSON. Reads headers and configs only; needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from weft.arch.config import ModelConfig
+from weft.arch.families import parse_config
+from weft.checkpoint.embedded import embedded_model
+from weft.checkpoint.open import open_checkpoint
+from weft.cli.model_args import add_engine_arguments, add_layout_arguments, add_model, engine_config_from, layout_from
+from weft.errors import CheckpointError, UsageError
+from weft.explain import document, explain, json_schema, print_report
+from weft.settings import resolve_dtype
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL may also be a bare config.json."""
+    add_model(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser, only=("dtype",))
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default 8)"
+    )
+    group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
+    group.add_argument("--schema", action="store_true", help="print the JSON schema of --json and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    if args.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
+    if args.batch < 1:
+        raise UsageError(f"--batch {args.batch}: at least 1")
+    name, config = _model(args.model)
+    layout = layout_from(args, config, runnable=False)
+    dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
+    report = explain(name, config, layout, dtype=dtype, batch=args.batch)
+    if args.json:
+        print(json.dumps(document(report), indent=2))
+    else:
+        print_report(report, _console())
+    return 0
+
+
+def _model(word: str | None) -> tuple[str, ModelConfig]:
+    """Name and config of MODEL, without its weights: a directory needs no more than config.json."""
+    path = Path(word) if word is not None else embedded_model(lambda line: print(line, file=sys.stderr))
+    file = path / "config.json" if path.is_dir() else path
+    if file.suffix == ".json":
+        name = path.resolve().name if path.is_dir() else file.resolve().parent.name
+        return name, parse_config(_json(file))
+    return path.stem, parse_config(open_checkpoint(path).config)
+
+
+def _json(file: Path) -> dict[str, object]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: a JSON object is needed")
+    return value
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=160)

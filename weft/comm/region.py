@@ -1,0 +1,234 @@
+"""The memory that the ranks of one machine share: laid out, handed over by file descriptor, read by a supervisor.
+
+Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the records here. Nameless (memfd): it is
+gone with the last process that holds it, whatever ended that process.
+
+    header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
+    | per group: two slots of `piece` bytes per member
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from weft.errors import ConfigError
+from weft.layout.ranks import Group
+
+MAGIC = 0x314D4F4354464557  # "WEFTCOM1"
+PIECE_BYTES = 256 << 10
+SPIN_US = 20
+MAX_MEMBERS = 256
+
+_HEADER = struct.Struct("<QQQIIIIQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
+_STATE = struct.Struct("<I")
+_RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
+_GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
+_LINE = 64
+_PAGE = 4096
+_HEAD_BYTES = 64  # two heads, one per parity
+_TEXT_BYTES = 256
+
+
+class Kind(IntEnum):
+    """Collectives, as the region's records number them."""
+
+    NONE = 0
+    ALL_REDUCE = 1
+    ALL_GATHER = 2
+    REDUCE_SCATTER = 3
+    ALL_TO_ALL = 4
+    BARRIER = 5
+
+
+class State(IntEnum):
+    """How a rank stands. `GAVE_UP`: an error ended its last collective. `CLOSED`: it left in order."""
+
+    ALIVE = 0
+    DEAD = 1
+    GAVE_UP = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RankRecord:
+    """The collective that a rank was last in: its `call`-th over `group`; `inside` until it returned from it.
+
+    `seconds`: since it entered. A rank that runs on while this is read may show fields of two neighbouring calls.
+    """
+
+    rank: int
+    state: State
+    pid: int
+    kind: Kind
+    group: Group
+    call: int
+    bytes: int
+    inside: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        if self.kind is Kind.NONE:
+            return f"rank {self.rank} has entered no collective"
+        verb = f"has been for {self.seconds:.1f} s in" if self.inside else "has left"
+        return f"rank {self.rank} {verb} {self.kind.name.lower()} over {self.group}, call {self.call}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionInfo:
+    """The settings of a region, as `Region.create` takes them."""
+
+    world: int
+    groups: tuple[Group, ...]
+    piece_bytes: int
+    spin_us: int
+    debug: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A memfd and its size: all that another process needs. The holder of `fd` closes it (`close`)."""
+
+    fd: int
+    size: int
+
+    @staticmethod
+    def create(
+        world: int,
+        groups: Sequence[Group],
+        *,
+        piece_bytes: int = PIECE_BYTES,
+        spin_us: int | None = None,
+        debug: bool = False,
+    ) -> Region:
+        """A region for these groups, its memory taken at once; ConfigError where the machine has not that much.
+
+        `piece_bytes`: what a rank hands over in one round. `spin_us`: how long a rank spins before it sleeps; by
+        default 20, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
+        ranks compare shapes ahead of each collective, not only kind, dtype, order and size.
+        """
+        if spin_us is None:
+            spin_us = SPIN_US if world <= len(os.sched_getaffinity(0)) else 0
+        piece = -(-piece_bytes // _PAGE) * _PAGE
+        plan = _Plan(world, groups, piece)
+        fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, plan.size)
+            with mmap.mmap(fd, plan.size) as memory:
+                plan.write(memory, spin_us, debug)
+        except OSError as error:
+            os.close(fd)
+            raise ConfigError(
+                f"shared memory between ranks: {plan.size} bytes wanted, {error.strerror}; fewer ranks need less",
+                field="world",
+                value=world,
+            ) from error
+        return Region(fd, plan.size)
+
+    def mark_dead(self, rank: int) -> None:
+        """Ends, with this rank's name, every wait of the other ranks, now and later."""
+        with self._mapped() as memory:
+            _STATE.pack_into(memory, _header(memory).states + _STATE.size * rank, State.DEAD)
+
+    def info(self) -> RegionInfo:
+        """What the region was created for."""
+        with self._mapped() as memory:
+            header = _header(memory)
+            groups = _read_groups(memory, header)
+        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug))
+
+    def close(self) -> None:
+        """Closes the descriptor; ranks that have the region open keep it."""
+        os.close(self.fd)
+
+    def _mapped(self) -> mmap.mmap:
+        return mmap.mmap(self.fd, self.size)
+
+
+def read_records(fd: int) -> tuple[RankRecord, ...]:
+    """What each rank was last in; works for ranks that have died or are stopped."""
+    now = time.monotonic_ns()
+    with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as memory:
+        header = _header(memory)
+        groups = _read_groups(memory, header)
+        return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    magic: int
+    size: int
+    piece: int
+    world: int
+    groups: int
+    spin_us: int
+    debug: int
+    states: int
+    records: int
+    group_table: int
+
+
+def _header(memory: mmap.mmap) -> _Header:
+    header = _Header(*_HEADER.unpack_from(memory, 0))
+    if header.magic != MAGIC:
+        raise ValueError("the descriptor is not a region of weft.comm")
+    return header
+
+
+def _read_groups(memory: mmap.mmap, header: _Header) -> tuple[Group, ...]:
+    entries = (_GROUP.unpack_from(memory, header.group_table + i * _GROUP.size) for i in range(header.groups))
+    return tuple(struct.unpack_from(f"<{count}I", memory, at) for count, at, *_ in entries)
+
+
+def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], rank: int, now: int) -> RankRecord:
+    at = header.records + rank * _RECORD.size
+    kind, group, inside, pid, calls, size, since = _RECORD.unpack_from(memory, at)
+    (state,) = _STATE.unpack_from(memory, header.states + rank * _STATE.size)
+    return RankRecord(
+        rank=rank,
+        state=State(state),
+        pid=pid,
+        kind=Kind(kind),
+        group=groups[group] if kind else (),
+        call=calls,
+        bytes=size,
+        inside=bool(inside),
+        seconds=(now - since) / 1e9 if kind else 0.0,
+    )
+
+
+class _Plan:
+    """Offsets of everything in a region."""
+
+    def __init__(self, world: int, groups: Sequence[Group], piece: int) -> None:
+        self.world, self.groups, self.piece = world, groups, piece
+        self._end = _HEADER.size
+        self.states = self._take(_STATE.size * world)
+        self.records = self._take(_RECORD.size * world)
+        self.group_table = self._take(_GROUP.size * len(groups))
+        control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
+        slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
+        self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
+        self.size = -(-self._end // _PAGE) * _PAGE
+
+    @staticmethod
+    def _control_sizes(members: int) -> Iterator[int]:
+        """Bytes of: ranks, counter, heads, counts, texts."""
+        yield from (4 * members, _LINE, _HEAD_BYTES * members, 2 * 8 * members * members, 2 * _TEXT_BYTES * members)
+
+    def _take(self, size: int, align: int = _LINE) -> int:
+        at = -(-self._end // align) * align
+        self._end = at + size
+        return at
+
+    def write(self, memory: mmap.mmap, spin_us: int, debug: bool) -> None:
+        numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
+        _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, self.states, self.records, self.group_table)
+        for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
+            _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)
+            struct.pack_into(f"<{len(group)}I", memory, table[0], *group)

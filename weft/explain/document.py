@@ -1,0 +1,173 @@
+"""The report as JSON ("weft.explain/1") and the JSON schema that it keeps. Only whole numbers, strings and lists."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from weft.explain.memory import RankMemory
+from weft.explain.report import Report
+from weft.explain.traffic import BoundaryTraffic, Call
+from weft.layout.placement import Placement
+from weft.layout.serialize import json_schema as layout_schema
+from weft.layout.serialize import to_dict
+
+SCHEMA = "weft.explain/1"
+Json = dict[str, Any]
+
+
+def document(report: Report) -> Json:
+    """The report as plain data; keys are stable, see `json_schema`."""
+    config = report.config
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "name": report.model,
+            "family": config.family,
+            "layers": config.num_layers,
+            "hidden_size": config.hidden_size,
+            "heads": config.num_heads,
+            "kv_heads": config.num_kv_heads,
+            "head_dim": config.head_dim,
+            "intermediate_size": config.intermediate_size,
+            "vocab_size": config.vocab_size,
+            "tied_embeddings": config.tie_embeddings,
+        },
+        "dtype": report.dtype,
+        "layout": to_dict(report.layout),
+        "derived": sorted(report.layout.derived),
+        "residual": _placement(report.residual),
+        "lm_head_is_view": report.tied_view,
+        "ranks": [_rank(rank) for rank in report.ranks],
+        "boundaries": [_boundary(passed) for passed in report.boundaries],
+        "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
+        "notes": [asdict(note) for note in report.notes],
+    }
+
+
+def _rank(rank: RankMemory) -> Json:
+    return {
+        "rank": rank.rank,
+        "coords": asdict(rank.coords),
+        "node": rank.node,
+        "layers": list(rank.layers),
+        "q_heads": list(rank.q_heads),
+        "kv_heads": list(rank.kv_heads),
+        "shares": {name: {"interval": list(share.interval), "of": share.whole} for name, share in rank.shares.items()},
+        "bytes": rank.bytes,
+        "param_bytes": rank.total,
+        "kv_bytes_per_token": rank.kv_bytes_per_token,
+    }
+
+
+def _boundary(passed: BoundaryTraffic) -> Json:
+    boundary = passed.boundary
+    return {
+        "name": boundary.name,
+        "from": _placement(boundary.src),
+        "to": _placement(boundary.dst),
+        "width": boundary.width,
+        "rows": boundary.rows,
+        "item": boundary.item,
+        "times_per_step": passed.times,
+        "collectives": [_call(call) for call in passed.calls],
+    }
+
+
+def _call(call: Call) -> Json:
+    return {
+        "kind": call.kind,
+        "group_size": call.group_size,
+        "stride": call.stride,
+        "ranks": [list(group) for group in call.groups],
+        "received": [_received(received.batch, received.per_rank) for received in call.received],
+    }
+
+
+def _received(batch: int, per_rank: tuple[int, ...]) -> Json:
+    return {"rows_per_dp_group": batch, "bytes": list(per_rank), "max": max(per_rank), "total": sum(per_rank)}
+
+
+def _placement(placement: Placement) -> Json:
+    cuts = [list(cut) for cut in placement.cuts]
+    return {"kind": str(placement.kind), "size": placement.size, "cuts": cuts}
+
+
+def json_schema() -> Json:
+    """JSON schema (2020-12) of `document`."""
+    number, text = {"type": "integer", "minimum": 0}, {"type": "string"}
+    interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+    placement = _object(
+        kind={"enum": ["full", "shard", "partial"]},
+        size={"type": "integer", "minimum": 1},
+        cuts=_list(interval),
+    )
+    received = _object(rows_per_dp_group=number, bytes=_list(number), max=number, total=number)
+    call = _object(
+        kind={"enum": ["slice", "all_gather", "reduce_scatter", "all_reduce", "all_to_all"]},
+        group_size=number,
+        stride=number,
+        ranks=_list(_list(number)),
+        received=_list(received),
+    )
+    boundary = {
+        "name": text,
+        "from": placement,
+        "to": placement,
+        "width": number,
+        "rows": {"enum": ["rows", "sampled"]},
+        "item": {"enum": ["activation", "id", "logit"]},
+        "times_per_step": number,
+        "collectives": _list(call),
+    }
+    root = _object(
+        schema={"const": SCHEMA},
+        model=_model_schema(),
+        dtype=text,
+        layout=layout_schema(),
+        derived=_list(text),
+        residual=placement,
+        lm_head_is_view={"type": "boolean"},
+        ranks=_list(_rank_schema(interval)),
+        boundaries=_list(_object(**boundary)),
+        received_per_step=_list(received),
+        notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
+    )
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **root}
+
+
+def _model_schema() -> Json:
+    number = {"type": "integer", "minimum": 1}
+    names = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size")
+    text: Json = {"type": "string"}
+    return _object(name=text, family=text, **dict.fromkeys(names, number), tied_embeddings={"type": "boolean"})
+
+
+def _rank_schema(interval: Json) -> Json:
+    number: Json = {"type": "integer", "minimum": 0}
+    return _object(
+        rank=number,
+        coords=_object(**dict.fromkeys(("replica", "stage", "dp", "cp", "tp"), number)),
+        node=number,
+        layers=interval,
+        q_heads=interval,
+        kv_heads=interval,
+        shares={"type": "object", "additionalProperties": _object(interval=interval, of=number)},
+        bytes={"type": "object", "additionalProperties": number},
+        param_bytes=number,
+        kv_bytes_per_token=number,
+    )
+
+
+def _object(**properties: Json) -> Json:
+    """Every key is there, and no other."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}

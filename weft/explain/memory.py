@@ -1,0 +1,106 @@
+"""What every rank holds: its slices, bytes by module and KV bytes per token. Read from `Shards`; no rule of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+
+from weft.arch.params import Cut, ParamSpec
+from weft.arch.shards import Shards
+from weft.arch.stages import held_specs, stage_layers
+from weft.layout.layout import Layout
+from weft.layout.placement import Interval
+from weft.layout.ranks import Coords, coords, node_of
+
+MODULES = ("embedding", "attention", "o_proj", "dense", "norm", "lm_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The interval of a module's divided dimension that a rank holds; `whole` is the dimension's length."""
+
+    interval: Interval
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankMemory:
+    """One rank. bytes: weights by module, of its own layers. shares: by module, in elements (heads for attention)."""
+
+    rank: int
+    coords: Coords
+    node: int
+    layers: Interval
+    q_heads: Interval
+    kv_heads: Interval
+    shares: dict[str, Share]
+    bytes: dict[str, int]
+    kv_bytes_per_token: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of all its weights."""
+        return sum(self.bytes.values())
+
+
+def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemory, ...]:
+    """Every rank of the world, in order; `itemsize` bytes an element."""
+    counted: dict[tuple[int, ...], dict[str, int]] = {}
+    return tuple(_rank(shards, rank, itemsize, counted) for rank in range(shards.layout.world))
+
+
+def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...], dict[str, int]]) -> RankMemory:
+    layout, config = shards.layout, shards.config
+    at = coords(layout, rank)
+    like = (at.stage, *(rank % size for size in layout.sizes.values()))
+    if like not in counted:
+        counted[like] = _bytes(shards, rank, itemsize)
+    layers = stage_layers(layout, config.num_layers)[at.stage]
+    heads = shards.head_share(rank)
+    kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
+    return RankMemory(
+        rank=rank,
+        coords=at,
+        node=node_of(layout, rank),
+        layers=layers,
+        q_heads=heads.q,
+        kv_heads=heads.kv,
+        shares=_shares(shards, rank),
+        bytes=counted[like],
+        kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
+    )
+
+
+def _bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
+    held: Counter[str] = Counter(dict.fromkeys(MODULES, 0))
+    for spec in held_specs(shards.specs, shards.config, shards.layout, rank):
+        held[spec.module] += 0 if shards.is_view(spec) else prod(shards.local_shape(spec, rank)) * itemsize
+    return dict(held)
+
+
+def _shares(shards: Shards, rank: int) -> dict[str, Share]:
+    """One divided weight of every module stands for the module."""
+    found: dict[str, Share] = {}
+    for module, spec in _representatives(shards.specs).items():
+        interval = shards.interval(spec, rank)
+        whole = spec.shape[spec.dim] if spec.dim is not None else 0
+        found[module] = Share(interval if interval is not None else (0, whole), whole)
+    return found
+
+
+def _representatives(specs: tuple[ParamSpec, ...]) -> dict[str, ParamSpec]:
+    cut_of_module = {
+        "embedding": Cut.VOCAB_IN,
+        "attention": Cut.Q,
+        "o_proj": Cut.O_IN,
+        "dense": Cut.INTERMEDIATE,
+        "lm_head": Cut.VOCAB_OUT,
+    }
+    return {module: next(spec for spec in specs if spec.cut is cut) for module, cut in cut_of_module.items()}
+
+
+def bytes_of_second_copy(layout: Layout, ranks: tuple[RankMemory, ...]) -> int:
+    """The most bytes that a rank of the last stage holds for the lm_head: what a tied weight costs as two copies."""
+    last = layout.pipeline.stages - 1
+    return max(rank.bytes["lm_head"] for rank in ranks if rank.coords.stage == last)

@@ -1,0 +1,136 @@
+"""What a person should know about a layout beyond its numbers: imbalance, copies, and what the numbers leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from weft.arch.shards import Shards
+from weft.errors import LayoutError
+from weft.explain.memory import RankMemory, bytes_of_second_copy
+from weft.layout.boundaries import residual
+from weft.layout.cuts import deal_heads
+from weft.layout.layout import Layout, Split
+from weft.layout.placement import Interval, full
+from weft.layout.support import refuse_unsupported
+
+Level = Literal["info", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """`code` is stable, `message` is for people."""
+
+    level: Level
+    code: str
+    message: str
+
+
+def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
+    """All notes, warnings first."""
+    notes = [
+        *_unsupported(shards.layout),
+        *_heads(shards),
+        *_kv_copies(shards),
+        *_o_proj(shards),
+        *_residual(shards.layout),
+        *_tied(shards, ranks),
+        *_left_out(shards.layout),
+    ]
+    return tuple(sorted(notes, key=lambda note: note.level != "warning"))
+
+
+def _unsupported(layout: Layout) -> Iterator[Note]:
+    try:
+        refuse_unsupported(layout)
+    except LayoutError as error:
+        yield Note("warning", "not_served", str(error))
+
+
+def _heads(shards: Shards) -> Iterator[Note]:
+    config, attention = shards.config, shards.layout.attention
+    counts = [_length(share.q) for share in shards.heads]
+    if len(set(counts)) == 1:
+        return
+    text = f"attention's ranks hold {_join(counts)} of {config.num_heads} query heads: " + _idle(counts)
+    other: Split = "balanced" if attention.split == "groups" else "groups"
+    dealt = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, other)]
+    if max(dealt) < max(counts):
+        text += f"; split: {other} would give {_join(dealt)}"
+    yield Note("warning", "uneven_heads", text)
+
+
+def _kv_copies(shards: Shards) -> Iterator[Note]:
+    held = sum(_length(share.kv) for share in shards.heads)
+    if held > shards.config.num_kv_heads:
+        text = f"an attention block holds {held} KV heads for the model's {shards.config.num_kv_heads}: some are copies"
+        yield Note("info", "kv_copies", text)
+
+
+def _o_proj(shards: Shards) -> Iterator[Note]:
+    layout = shards.layout
+    columns = shards.config.num_heads * shards.config.head_dim
+    spec = next(spec for spec in shards.specs if spec.module == "o_proj" and spec.dim is not None)
+    intervals = [shards.interval(spec, rank) or (0, columns) for rank in range(layout.o_proj.tp)]
+    widths = [_length(interval) for interval in intervals]
+    if max(widths) - min(widths) > 1:
+        yield Note("info", "uneven_o_proj", f"o_proj's ranks hold {_join(widths)} columns: {_idle(widths)}")
+
+
+def _residual(layout: Layout) -> Iterator[Note]:
+    tp = layout.attention.tp
+    if tp > 1 and residual(layout) == full(tp):
+        text = f"whole on every rank of an attention block: o_proj and dense have attention's size {tp}"
+    elif tp > 1:
+        sizes = f"o_proj {layout.o_proj.tp} and dense {layout.dense.tp} are not both attention's size {tp}"
+        text = f"scattered, each row on the rank that owns it: {sizes}"
+    else:
+        text = "on the rank that owns the row: attention has size 1"
+    yield Note("info", "residual", f"the residual stream lies {text}")
+
+
+def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
+    if not shards.config.tie_embeddings:
+        return
+    if shards.tied_view:
+        yield Note("info", "tied_one_copy", "embedding and lm_head are tied: one copy, lm_head is a view of it")
+        return
+    sizes = f"embedding has size {shards.layout.embedding.tp}, lm_head {shards.layout.lm_head.tp}"
+    reason = sizes if shards.layout.pipeline.stages == 1 else "they lie in different pipeline stages"
+    extra = bytes_of_second_copy(shards.layout, ranks)
+    yield Note(
+        "info", "tied_two_copies", f"embedding and lm_head are tied, but {reason}: a second copy, {extra} bytes a rank"
+    )
+
+
+def _left_out(layout: Layout) -> Iterator[Note]:
+    """Where the tables below say less than the whole."""
+    if layout.pipeline.stages > 1:
+        text = "boundaries are those of one stage's ranks; what stages send to each other is not counted"
+        yield Note("info", "pipeline_not_counted", text)
+    if layout.replicas > 1:
+        yield Note("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
+    if layout.attention.cp > 1 or layout.attention.kv_split > 1:
+        shared = layout.attention.cp * layout.attention.kv_split
+        text = (
+            f"a request's KV cache is split by position over {shared} ranks; a token's KV bytes lie on one of them, "
+            "and what attention exchanges inside itself is not counted"
+        )
+        yield Note("info", "positions_split", text)
+    if layout.experts is not None:
+        yield Note("info", "experts_not_counted", "weights and collectives of experts are not counted")
+
+
+def _idle(counts: list[int]) -> str:
+    """Ranks wait for the largest share."""
+    idle = 1 - sum(counts) / (len(counts) * max(counts))
+    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time"
+
+
+def _length(interval: Interval) -> int:
+    return interval[1] - interval[0]
+
+
+def _join(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers))

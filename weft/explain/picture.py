@@ -1,0 +1,96 @@
+"""The picture of a layout: ranks as columns, modules as rows, a heavy bar where a module's block begins.
+
+A cell says which part of the module the rank holds. Ranks that do not fit the width are counted, not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.text import Text
+
+from weft.explain.memory import MODULES, RankMemory
+from weft.explain.report import Report
+from weft.explain.units import binary
+from weft.layout.layout import Layout
+from weft.layout.ranks import describe
+
+LABEL = 14
+UNITS = {
+    "embedding": "vocabulary rows",
+    "attention": "query heads / KV heads",
+    "o_proj": "attention's columns",
+    "dense": "intermediate columns",
+    "lm_head": "vocabulary rows",
+}
+HEAVY, LIGHT, NONE = "┃", "│", " "
+
+
+def picture(report: Report, width: int) -> Iterator[Text]:
+    """Lines of at most `width` columns where one rank fits at all."""
+    cell = _cell_width(report)
+    shown = max(1, min(len(report.ranks), (width - LABEL - 1) // (cell + 1)))
+    ranks = report.ranks[:shown]
+    yield from _headings(report.layout, ranks, cell)
+    yield Text(f"{'holds':<{LABEL}}", "bold")
+    for module in UNITS:
+        yield _held(report, module, ranks, cell)
+    yield Text(f"{'bytes':<{LABEL}}", "bold")
+    for module in MODULES:
+        view = module == "lm_head" and report.tied_view
+        yield _line(module, ["view" if view else binary(rank.bytes[module]) for rank in ranks], cell, lambda _: NONE)
+    yield _line("weights", [binary(rank.total) for rank in ranks], cell, lambda _: NONE, "bold")
+    yield _line("KV per token", [binary(rank.kv_bytes_per_token) for rank in ranks], cell, lambda _: NONE)
+    if shown < len(report.ranks):
+        yield Text(f"... and {len(report.ranks) - shown} more ranks (--json lists all)", "dim")
+
+
+def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: int) -> Iterator[Text]:
+    yield _line("", [f"rank {rank.rank}" for rank in ranks], cell, lambda _: NONE, "bold")
+    places = [describe(layout, rank.rank).partition(" (")[2].removesuffix(")").replace(",", "") for rank in ranks]
+    if any(places):
+        yield _line("", places, cell, lambda _: NONE)
+    if layout.nodes > 1:
+        yield _line("", [f"node {rank.node}" for rank in ranks], cell, lambda _: NONE)
+    if layout.pipeline.stages > 1:
+        layers = [f"layers {rank.layers[0]}:{rank.layers[1]}" for rank in ranks]
+        yield _line("", layers, cell, lambda _: NONE)
+
+
+def _held(report: Report, module: str, ranks: Sequence[RankMemory], cell: int) -> Text:
+    """One module's row: its size, what each rank holds, where its blocks begin."""
+    layout, size = report.layout, report.layout.sizes[module]
+    mark = "·" if f"{module}.tp" in layout.derived else ""
+    cells = [_share(report, module, rank) for rank in ranks]
+    line = _line(f"{module} {size}{mark}", cells, cell, lambda rank: HEAVY if rank % size == 0 else LIGHT)
+    line.append(f"  {UNITS[module]}", "dim")
+    return line
+
+
+def _share(report: Report, module: str, rank: RankMemory) -> str:
+    if not rank.bytes[module] and not (module == "lm_head" and report.tied_view):
+        return "-"
+    if module == "attention":
+        return f"{_interval(rank.q_heads)} / {_interval(rank.kv_heads)}"
+    return _interval(rank.shares[module].interval)
+
+
+def _interval(interval: tuple[int, int]) -> str:
+    return f"{interval[0]}:{interval[1]}"
+
+
+def _line(label: str, cells: Sequence[str], cell: int, bar: Callable[[int], str], style: str = "") -> Text:
+    line = Text(f"{label:<{LABEL}}", style or "cyan")
+    for rank, text in enumerate(cells):
+        line.append(bar(rank), "bold" if bar(rank) == HEAVY else "dim")
+        line.append(f"{text:^{cell}}", style)
+    end = bar(0)
+    return line.append(end, "bold") if end == HEAVY else line
+
+
+def _cell_width(report: Report) -> int:
+    """Wide enough for every cell of every rank."""
+    cells = [_share(report, module, rank) for module in UNITS for rank in report.ranks]
+    cells += [binary(size) for rank in report.ranks for size in rank.bytes.values()]
+    cells += [describe(report.layout, rank.rank).partition(" (")[2].replace(",", "") for rank in report.ranks]
+    return max(map(len, cells)) + 2

@@ -1,0 +1,66 @@
+"""Report: everything `weft explain` says about a model under a layout, as a record. Knows no text and no JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.arch.config import ModelConfig
+from weft.arch.fit import check_fit
+from weft.arch.shards import Shards
+from weft.explain.memory import RankMemory, memory_of_ranks
+from weft.explain.notes import Note, notes_of
+from weft.explain.traffic import BoundaryTraffic, traffic_of
+from weft.layout.boundaries import residual
+from weft.layout.layout import Layout
+from weft.layout.placement import Placement
+from weft.settings import DTYPE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """ranks: of the world, in order. boundaries: of one stage, in the order of a forward pass."""
+
+    model: str
+    config: ModelConfig
+    layout: Layout
+    dtype: str
+    batches: tuple[int, ...]
+    """Rows per attention-dp group at which the boundaries are priced."""
+    residual: Placement
+    tied_view: bool
+    ranks: tuple[RankMemory, ...]
+    boundaries: tuple[BoundaryTraffic, ...]
+    notes: tuple[Note, ...]
+
+    def received_per_step(self, batch: int) -> tuple[int, ...]:
+        """Bytes that each rank of a stage receives in one decode step of the whole model, all boundaries together."""
+        place = self.batches.index(batch)
+        totals = [0] * self.layout.stage_size
+        for passed in self.boundaries:
+            for call in passed.calls:
+                for rank, count in enumerate(call.received[place].per_rank):
+                    totals[rank] += passed.times * count
+        return tuple(totals)
+
+
+def explain(model: str, config: ModelConfig, layout: Layout, *, dtype: str, batch: int = 1) -> Report:
+    """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group.
+
+    LayoutError where the model does not fit the layout.
+    """
+    check_fit(layout, config)
+    shards, itemsize = Shards(config, layout), DTYPE_BYTES[dtype]
+    ranks = memory_of_ranks(shards, itemsize)
+    batches = (1,) if batch == 1 else (1, batch)
+    return Report(
+        model=model,
+        config=config,
+        layout=layout,
+        dtype=dtype,
+        batches=batches,
+        residual=residual(layout),
+        tied_view=shards.tied_view,
+        ranks=ranks,
+        boundaries=traffic_of(layout, config, itemsize, batches),
+        notes=notes_of(shards, ranks),
+    )

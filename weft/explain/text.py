@@ -1,0 +1,110 @@
+"""The report as text for a terminal: what every rank holds, its bytes, and what moves between the modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from weft.explain.picture import picture
+from weft.explain.report import Report
+from weft.explain.traffic import BoundaryTraffic, Call
+from weft.explain.units import binary, count
+from weft.layout.layout import Layout
+
+GROUPS_SHOWN = 3
+RANKS_SHOWN = 4
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Prints the whole report; plain text where the console has no colours."""
+    console.print(_model_line(report), soft_wrap=True)
+    console.print(_world_line(report.layout), soft_wrap=True)
+    console.print()
+    for line in picture(report, console.width):
+        console.print(line, soft_wrap=True)
+    console.print()
+    table = _boundaries(report)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.print(table, width=max(console.width, needed), crop=False, soft_wrap=True)
+    for line in _totals(report):
+        console.print(line, soft_wrap=True)
+    if report.notes:
+        console.print()
+    for note in report.notes:
+        style = "yellow" if note.level == "warning" else "dim"
+        console.print(Text(f"{'! ' if note.level == 'warning' else '  '}{note.message}", style), soft_wrap=True)
+
+
+def _model_line(report: Report) -> Text:
+    config = report.config
+    tied = ", tied" if config.tie_embeddings else ""
+    facts = (
+        f"{config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
+        f"{config.num_heads} heads / {config.num_kv_heads} KV heads of {config.head_dim}, "
+        f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, {report.dtype}"
+    )
+    return Text.assemble((report.model, "bold"), f"  {facts}")
+
+
+def _world_line(layout: Layout) -> Text:
+    attention = layout.attention
+    factors = (
+        ("attention tp", attention.tp, "attention.tp"),
+        ("cp", attention.cp, "attention.cp"),
+        ("dp", attention.dp, "attention.dp"),
+        ("stages", layout.pipeline.stages, "pipeline.stages"),
+        ("replicas", layout.replicas, "replicas"),
+    )
+    product = " x ".join(f"{name} {size}{'·' if field in layout.derived else ''}" for name, size, field in factors)
+    nodes = f" on {layout.nodes} nodes" if layout.nodes > 1 else ""
+    return Text.assemble((f"world {layout.world}", "bold"), f" = {product}{nodes}    · derived, not given")
+
+
+def _boundaries(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("boundary", "times", "from -> to", "collective", "ranks"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "times" else "left")
+    for batch in report.batches:
+        table.add_column(f"bytes at {batch}", justify="right", no_wrap=True)
+    for passed in report.boundaries:
+        for row in _rows(passed, len(report.batches)):
+            table.add_row(*row, style="" if passed.calls else "dim")
+    return table
+
+
+def _rows(passed: BoundaryTraffic, batches: int) -> Iterator[tuple[str, ...]]:
+    boundary = passed.boundary
+    head = (boundary.name, str(passed.times), f"{boundary.src} -> {boundary.dst}")
+    if not passed.calls:
+        yield (*head, "nothing moves", "", *["0"] * batches)
+    for call in passed.calls:
+        name = "slice (local)" if call.kind == "slice" else call.kind
+        yield (*head, name, _groups(call), *(count(received.most) for received in call.received))
+        head = ("", "", "")
+
+
+def _groups(call: Call) -> str:
+    shown = " ".join(_group(group) for group in call.groups[:GROUPS_SHOWN])
+    more = len(call.groups) - GROUPS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _group(group: tuple[int, ...]) -> str:
+    if len(group) <= RANKS_SHOWN:
+        return "{" + " ".join(map(str, group)) + "}"
+    stride = group[1] - group[0]
+    return "{" + f"{group[0]} {group[1]} .. {group[-1]}" + "}" + (f" by {stride}" if stride > 1 else "")
+
+
+def _totals(report: Report) -> Iterator[Text]:
+    yield Text("bytes at N: received in one call by the rank that receives most, N rows in every dp group", "dim")
+    for batch in report.batches:
+        received = report.received_per_step(batch)
+        rows = f"{batch} row{'s' if batch > 1 else ''} per dp group"
+        most, together = max(received), binary(sum(received))
+        text = f": {count(most)} bytes ({binary(most)}) to the busiest rank, {together} to all"
+        yield Text.assemble((f"a decode step of {rows}", "bold"), text)

@@ -1,0 +1,110 @@
+"""Which collectives the ranks use and what they must inherit for it. Decided in the supervisor; no torch.
+
+`shared_memory` needs the compiled library; without it `gloo` serves, slower, and start-up says why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.arch.shards import Shards
+from weft.comm.groups import distinct_groups
+from weft.comm.region import Region, read_records
+from weft.errors import ConfigError
+from weft.layout.boundaries import dense_boundaries
+from weft.layout.ranks import Group
+from weft.native import missing_reason
+
+BACKENDS = ("auto", "shared_memory", "gloo")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`name`: shared_memory, gloo, or none for a single rank. `reason`: why not a faster one."""
+
+    name: str
+    groups: tuple[Group, ...]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.name == "none":
+            return "none, a single rank"
+        count = f"{self.name} over {len(self.groups)} group{'s' if len(self.groups) != 1 else ''}"
+        return f"{count} ({self.reason})" if self.reason else count
+
+
+def choose_backend(wanted: str, shards: Shards) -> Backend:
+    """ConfigError: an unknown name, or shared_memory where its library is missing."""
+    if wanted not in BACKENDS:
+        raise ConfigError(
+            f"comm {wanted}: legal: {', '.join(BACKENDS)}", field="comm", value=wanted, legal=BACKENDS
+        )
+    groups = groups_of(shards)
+    if shards.layout.world == 1:
+        return Backend("none", groups)
+    missing = missing_reason("comm")
+    if wanted == "gloo":
+        return Backend("gloo", groups, "as asked")
+    if not missing:
+        return Backend("shared_memory", groups)
+    if wanted == "shared_memory":
+        raise ConfigError(
+            f"comm shared_memory: the native library is missing: {missing}; legal here: gloo",
+            field="comm",
+            value=wanted,
+            legal=("gloo",),
+        )
+    return Backend("gloo", groups, f"slower than shared_memory, whose library is missing: {missing}")
+
+
+def groups_of(shards: Shards) -> tuple[Group, ...]:
+    """Every group of ranks that the model's boundaries call on, in the one global order."""
+    config = shards.config
+    boundaries = dense_boundaries(
+        shards.layout,
+        hidden=config.hidden_size,
+        heads=config.num_heads,
+        kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        vocab=config.vocab_size,
+    )
+    return distinct_groups(boundaries.values(), shards.layout.stage_size)
+
+
+class Rendezvous:
+    """What the ranks meet over: a shared region by descriptor, or a private file for gloo. Owned by the supervisor."""
+
+    def __init__(self, backend: Backend, world: int) -> None:
+        self.region = Region.create(world, backend.groups) if backend.name == "shared_memory" else None
+        self._directory = Path(tempfile.mkdtemp(prefix="weft-")) if backend.name == "gloo" else None
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Descriptors that every rank inherits."""
+        return () if self.region is None else (self.region.fd,)
+
+    @property
+    def path(self) -> str:
+        """The file of gloo's store; empty where there is none."""
+        return "" if self._directory is None else str(self._directory / "store")
+
+    def last_collective(self, rank: int) -> str:
+        """What `rank` was last in, for people; empty where the backend keeps no record."""
+        return "" if self.region is None else str(read_records(self.region.fd)[rank])
+
+    def met(self) -> None:
+        """Every rank has what it needs: the file can go."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def close(self) -> None:
+        """Gives everything back; safe to call twice."""
+        self.met()
+        if self.region is not None:
+            os.close(self.region.fd)
+            self.region = None

@@ -1,0 +1,125 @@
+"""What will be started, decided before any process is: model checked, layout fitted, limits and memory resolved, printed.
+
+No torch and no process; every refusal that can be made from headers and numbers is made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from weft.arch.config import ModelConfig
+from weft.arch.families import parse_config
+from weft.arch.fit import check_fit
+from weft.arch.shards import Shards
+from weft.checkpoint import Checkpoint
+from weft.errors import ConfigError
+from weft.launch.backend import Backend, choose_backend
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
+from weft.layout.layout import Layout
+from weft.layout.ranks import describe
+from weft.layout.support import refuse_unsupported
+from weft.settings import EngineConfig
+from weft.weights.check import check_checkpoint
+
+ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """`engine` has every limit decided. `memory` is None where only the devices themselves know (they are asked later)."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    layout: Layout
+    engine: EngineConfig
+    memory: MemoryPlan | None
+    cores: tuple[CoreShare, ...]
+    backend: Backend
+    unused: tuple[str, ...]
+    """Tensors of the checkpoint that the model rightly does not use."""
+
+    @property
+    def shards(self) -> Shards:
+        """What each rank holds."""
+        return Shards(self.config, self.layout)
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Every rank's number and coordinates, for people."""
+        return tuple(describe(self.layout, rank) for rank in range(self.layout.world))
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """What ends an answer."""
+        return tuple(sorted({*self.checkpoint.eos_token_ids(), *self.config.eos_token_ids}))
+
+    def settings(self) -> list[str]:
+        """The resolved settings, for people."""
+        engine = self.engine
+        lines = [
+            f"dtype {engine.dtype}, device {engine.device}, seed {engine.seed},"
+            f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
+            f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
+            f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
+            f"collectives: {self.backend}",
+        ]
+        if self.memory is not None:
+            lines.append(f"free memory {size(self.memory.available)}")
+            lines += self.memory.lines()
+        lines += [f"{where}: {share}" for where, share in zip(self.where, self.cores, strict=True)]
+        if self.unused:
+            lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
+        return lines
+
+
+def plan_launch(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, comm: str = "auto") -> LaunchPlan:
+    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing."""
+    config = parse_config(checkpoint.config)
+    refuse_unsupported(layout)
+    check_fit(layout, config)
+    engine = _resolved(engine, config, layout)
+    shards = Shards(config, layout)
+    unused = check_checkpoint(checkpoint, shards.specs)
+    memory = None
+    if engine.device == "cpu":
+        memory = plan_memory(shards, engine, ITEM_BYTES[engine.dtype], available_bytes())
+        engine = replace(engine, max_model_len=memory.max_model_len)
+    return LaunchPlan(
+        checkpoint=checkpoint,
+        config=config,
+        layout=layout,
+        engine=engine,
+        memory=memory,
+        cores=deal_cores(available_cores(), layout.world, cpu_quota()),
+        backend=choose_backend(comm, shards),
+        unused=unused,
+    )
+
+
+def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
+    """dtype named; a context beyond the model's, or a device that cannot hold the world, refused."""
+    dtype = config.dtype if engine.dtype == "auto" else engine.dtype
+    if dtype not in ITEM_BYTES:
+        raise ConfigError(
+            f"dtype {dtype}: the checkpoint's; legal: {', '.join(ITEM_BYTES)}; choose one with --dtype",
+            field="dtype",
+            value=dtype,
+            legal=tuple(ITEM_BYTES),
+        )
+    if engine.max_model_len is not None and engine.max_model_len > config.max_position:
+        raise ConfigError(
+            f"max_model_len {engine.max_model_len}: the model's context is {config.max_position} tokens;"
+            f" legal: 1 to {config.max_position}",
+            field="max_model_len",
+            value=engine.max_model_len,
+        )
+    if engine.device == "cuda" and layout.world > 1:
+        raise ConfigError(
+            f"device cuda: the collectives between {layout.world} ranks run on the CPU only;"
+            " legal: a world of 1 rank, or --device cpu",
+            field="device",
+            value="cuda",
+            legal=("cpu",),
+        )
+    return replace(engine, dtype=dtype)

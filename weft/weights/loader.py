@@ -1,0 +1,139 @@
+"""load_params: one rank's parameters, read slice by slice from a checkpoint. Asks Shards for every slice; knows no group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.arch.params import ParamSpec
+from weft.arch.shards import Shards
+from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.tensors import TensorInfo, raise_all
+from weft.weights.check import check_checkpoint
+from weft.weights.reader import ReadError, SliceReader
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedParams:
+    """params: target -> tensor; a tied lm_head.weight is a view of embedding.weight's memory where Shards says so.
+
+    bytes_read: tensor bytes copied from the files, in their formats, widened to block edges. unused: tensors of the
+    files that carry nothing the model needs.
+    """
+
+    params: dict[str, Tensor]
+    bytes_read: int
+    unused: tuple[str, ...]
+
+
+def load_params(
+    checkpoint: Checkpoint,
+    specs: Sequence[ParamSpec],
+    shards: Shards,
+    rank: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    check_finite: bool = True,
+) -> LoadedParams:
+    """The slices of `specs` that `rank` holds, as `dtype` on `device`.
+
+    CheckpointError lists every problem: what `check_checkpoint` finds (nothing is read then), and what reading finds:
+    files cut short, and, unless check_finite is False, NaN, infinity, or values beyond the range of `dtype`.
+    """
+    unused = check_checkpoint(checkpoint, specs)
+    own = [spec for spec in specs if not shards.is_view(spec)]
+    params = _allocate(own, shards, rank, dtype, torch.device(device))
+    problems: list[str] = []
+    with SliceReader() as reader:
+        for spec, place in zip(own, _places(own, shards, rank, params), strict=True):
+            load = _Load(checkpoint.tensors[spec.name], place, check_finite)
+            problems += load.run(reader, spec.dim, shards.interval(spec, rank))
+    raise_all(f"{checkpoint.path} (rank {rank})", problems)
+    for spec in specs:
+        if shards.is_view(spec):
+            params[spec.target] = _tied_view(spec, own, shards, rank, params)
+    return LoadedParams(params, reader.bytes_read, unused)
+
+
+def _allocate(
+    specs: Sequence[ParamSpec], shards: Shards, rank: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """An empty tensor for each target: its parts' slices, one after the other along dim 0."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for spec in specs:
+        shape = shards.local_shape(spec, rank)
+        before = shapes[spec.target][0] if spec.target in shapes else 0
+        shapes[spec.target] = (before + shape[0], *shape[1:])
+    return {target: torch.empty(shape, dtype=dtype, device=device) for target, shape in shapes.items()}
+
+
+def _places(specs: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]) -> list[Tensor]:
+    """The rows of its target that each spec fills; specs of one target come in `part` order."""
+    filled = dict.fromkeys(params, 0)
+    places = []
+    for spec in specs:
+        rows = shards.local_shape(spec, rank)[0]
+        places.append(params[spec.target].narrow(0, filled[spec.target], rows))
+        filled[spec.target] += rows
+    return places
+
+
+def _tied_view(
+    spec: ParamSpec, own: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]
+) -> Tensor:
+    """The rows of the embedding that are `spec`'s slice on `rank`."""
+    owner = next(other for other in own if other.name == spec.name)
+    whole = (0, spec.shape[0])
+    first = (shards.interval(owner, rank) or whole)[0]
+    lo, hi = shards.interval(spec, rank) or whole
+    return params[owner.target][lo - first : hi - first]
+
+
+@dataclass(slots=True)
+class _Load:
+    """Fills `place` with a slice of a tensor, and counts what is not finite in it."""
+
+    info: TensorInfo
+    place: Tensor
+    check_finite: bool
+    nan: int = 0
+    infinite: int = 0
+    overflown: int = 0
+
+    def run(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
+        """Reads the slice; returns the problems found."""
+        try:
+            for row, values in reader.pieces(self.info, dim, interval):
+                converted = values.to(self.place.dtype)
+                if self.check_finite and not _surely_finite(converted):
+                    self._count(values, converted)
+                self.place[row : row + len(values)].copy_(converted)
+        except ReadError as error:
+            return [str(error)]
+        return self._problems()
+
+    def _count(self, values: Tensor, converted: Tensor) -> None:
+        nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+        self.nan += nan
+        self.infinite += infinite
+        self.overflown += int((~converted.isfinite()).sum()) - nan - infinite
+
+    def _problems(self) -> list[str]:
+        where, limits = f"{self.info.file}: {self.info.source}", self.place.dtype
+        found = (
+            (self.nan, "NaN"),
+            (self.infinite, "infinite"),
+            (self.overflown, f"beyond the range of {str(limits).removeprefix('torch.')}"),
+        )
+        return [f"{where}: wanted finite values, got {count} {what}" for count, what in found if count]
+
+
+def _surely_finite(values: Tensor) -> bool:
+    """Whether a sum over all values is finite: one pass over them, while counting takes several. False may be a sum that
+    overflowed."""
+    total = values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+    return bool(total.isfinite())
