@@ -1,4 +1,5 @@
-"""A fake of all ranks: its KV cache holds token ids, and a sampled id is a hash of what it reads through block tables.
+"""A fake of all ranks: its KV cache holds, per position, a hash of the token and of what lies before it, as keys and
+values do; a sampled id is a hash of all positions read through the block table.
 
 So a wrong table, a block freed too early, a false prefix hit or a position off by one changes an answer. It also
 checks what a plan promises. Knows no scheduler.
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from weft.errors import PeerError
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan, StepResult
@@ -19,24 +22,32 @@ from weft.step.sampling_params import SamplingParams
 EMPTY = -1
 
 
-def next_token(history: Sequence[int], seed: int, vocab: int) -> int:
-    """The model: any change of any earlier token changes it with probability 1 - 1/vocab."""
-    return hash((seed, *history)) % vocab
+def cell_of(before: int, token: int) -> int:
+    """What the cache holds of a token that follows the position with cell `before`."""
+    return hash((before, token))
+
+
+def next_token(cells: Sequence[int], seed: int, vocab: int) -> int:
+    """The model: a change of any earlier token changes it with probability 1 - 1/vocab."""
+    return hash((seed, *cells)) % vocab
 
 
 def reference(
     prompt: Sequence[int], seed: int, params: SamplingParams, eos: Iterable[int], max_len: int, vocab: int
 ) -> tuple[list[int], str, int | None]:
     """(output ids, finish reason, stop reason) of a request that has the machine to itself."""
-    tokens, eos_ids = list(prompt), set() if params.ignore_eos else set(eos)
+    cells, eos_ids = [EMPTY], set() if params.ignore_eos else set(eos)
+    outputs: list[int] = []
+    for token in prompt:
+        cells.append(cell_of(cells[-1], token))
     while True:
-        tokens.append(next_token(tokens, seed, vocab))
-        outputs = tokens[len(prompt) :]
-        if len(outputs) >= params.min_tokens and tokens[-1] in eos_ids:
+        outputs.append(next_token(cells[1:], seed, vocab))
+        cells.append(cell_of(cells[-1], outputs[-1]))
+        if len(outputs) >= params.min_tokens and outputs[-1] in eos_ids:
             return outputs, "stop", None
-        if len(outputs) >= params.min_tokens and tokens[-1] in params.stop_token_ids:
-            return outputs, "stop", tokens[-1]
-        if len(tokens) >= max_len or (params.max_tokens is not None and len(outputs) >= params.max_tokens):
+        if len(outputs) >= params.min_tokens and outputs[-1] in params.stop_token_ids:
+            return outputs, "stop", outputs[-1]
+        if len(prompt) + len(outputs) >= max_len or len(outputs) == params.max_tokens:
             return outputs, "length", None
 
 
@@ -59,8 +70,8 @@ class GroupMemory:
 
 
 class PagedFake:
-    """An Executor. `poison` holds seeds of requests whose logits are not finite from output `poison_at` on;
-    `fail_at` is the step at which a rank dies."""
+    """An Executor. `poison` maps the seed of a request to the output whose logits are not finite; `fail_at` is the
+    step at which a rank dies."""
 
     def __init__(self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000) -> None:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
@@ -68,10 +79,9 @@ class PagedFake:
         self.config, self.vocab = config, vocab
         self.groups = [GroupMemory([EMPTY] * ((num_blocks + 1) * config.block_size)) for _ in range(dp)]
         self.computed_rows = [0] * dp
-        self.plans: list[StepPlan] = []
-        self.keep_plans = False
-        self.poison: set[int] = set()
-        self.poison_at = 0
+        self.plans: list[bytes] | None = None
+        """Set to a list to keep every plan as it was sent."""
+        self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
         self.steps = 0
 
@@ -81,8 +91,8 @@ class PagedFake:
         assert any(group.runs for group in plan.groups), "a step without rows"
         if plan.index == self.fail_at:
             raise PeerError("rank 1 (dp 0, tp 1) died of signal 9")
-        if self.keep_plans:
-            self.plans.append(plan)
+        if self.plans is not None:
+            self.plans.append(msgspec.json.encode(plan))
         self.steps += 1
         return StepResult(plan.index, [self._run_group(group, part) for group, part in enumerate(plan.groups)])
 
@@ -113,7 +123,8 @@ class PagedFake:
             cell = self._cell(run.blocks, position)
             assert cell not in written, "two rows write one cell"
             written.add(cell)
-            memory.cells[cell] = token
+            before = memory.cells[self._cell(run.blocks, position - 1)] if position else EMPTY
+            memory.cells[cell] = cell_of(before, token)
 
     def _cell(self, blocks: Sequence[int], position: int) -> int:
         block = blocks[position // self.config.block_size]
@@ -124,11 +135,11 @@ class PagedFake:
         slot, size = memory.slots[run.slot], self.config.block_size
         end = run.start + run.count
         pages = (memory.cells[block * size : (block + 1) * size] for block in run.blocks)
-        history = [token for page in pages for token in page][:end]
+        cells = [cell for page in pages for cell in page][:end]
         assert run.output_pos == len(slot.admit.output_ids) + slot.sampled, "output position"
-        if slot.admit.seed in self.poison and run.output_pos >= self.poison_at:
+        if run.output_pos == self.poison.get(slot.admit.seed):
             return Sampled(run.slot, 0, error="logits are not finite")
-        slot.last_id = next_token(history, slot.admit.seed, self.vocab)
+        slot.last_id = next_token(cells, slot.admit.seed, self.vocab)
         slot.sampled += 1
         alternatives = slot.admit.params.logprobs
         if alternatives is None:

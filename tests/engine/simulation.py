@@ -104,8 +104,10 @@ class Simulation:
         for index in range(params.n):
             seed = output_seed(params.seed, world.seed, self.admitted, index)
             longest = min(world.max_model_len, world.num_blocks * world.block_size + 1)
-            answer = reference(prompt, seed, params, EOS, longest, world.vocab)
-            self.expected[request_id, index] = Expected(*answer)
+            tokens, finish, stop_reason = reference(prompt, seed, params, EOS, longest, world.vocab)
+            if self.fake.poison.get(seed, len(tokens)) < len(tokens):
+                tokens, finish, stop_reason = tokens[: self.fake.poison[seed]], "error", None
+            self.expected[request_id, index] = Expected(tokens, finish, stop_reason)
         self.admitted += 1
         return True
 
@@ -128,6 +130,8 @@ class Simulation:
         draw = self.random.random()
         if draw < 0.3 and live < self.world.crowd:
             self.events["add"] += self.add(f"r{self.admitted}", self._prompt(), self._params())
+        elif draw < 0.31 and live < self.world.crowd:
+            self.events["poison"] += self._add_poisoned()
         elif draw < 0.34 and live:
             self.events["abort"] += self._abort()
         elif draw < 0.36 and live:
@@ -137,6 +141,11 @@ class Simulation:
             self.step()
         if self.check_state:
             check_engine(self.engine)
+
+    def _add_poisoned(self) -> bool:
+        seed = 10_000 + self.admitted
+        self.fake.poison[seed] = self.random.randrange(6)
+        return self.add(f"r{self.admitted}", self._prompt(), SamplingParams(seed=seed, ignore_eos=True, max_tokens=7))
 
     def _abort(self) -> bool:
         request_id = self.random.choice(list(self.engine._live))

@@ -74,11 +74,13 @@ def check_contents(requests: list[Request], holders: Counter[int], published: di
 def check_queue(scheduler: Scheduler, requests: list[Request]) -> None:
     """Claims are what running requests have still to compute; nobody is parked on anything else."""
     size, queue = scheduler.limits.block_size, scheduler._waiting
-    left = {request: request.digests[request.num_computed // size : request.claimed] for request in requests}
-    # A last block that nobody else's match may include is claimed by the first of equal requests only.
-    sure = {digest for each, digests in left.items() for digest in digests[: None if len(each.token_ids) % size else -1]}
-    assert sure - set(scheduler.blocks._by_digest) <= set(queue._claims), "a block is computed and not claimed"
-    assert all(digest in left[owner] for digest, owner in queue._claims.items()), "a claim of another"
+    claims: dict[bytes, list[Request]] = {}
+    for request in requests:
+        for digest in request.digests[request.num_computed // size : request.claimed]:
+            claims.setdefault(digest, []).append(request)
+    assert {digest: sorted(map(id, owners)) for digest, owners in claims.items()} == {
+        digest: sorted(map(id, owners)) for digest, owners in queue._claims.items()
+    }, "claims"
     assert set(queue._parked) <= set(queue._claims), "parked for ever"
     entries = [request for _, request in queue._heap] + [each for parked in queue._parked.values() for each in parked]
     alive = [request for request in entries if not request.done]

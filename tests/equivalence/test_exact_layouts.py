@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import pytest
 
+from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     ALONE,
     EXACT,
     MIXED,
-    Outcome,
     Sizes,
     all_sizes,
     layout_of,
@@ -19,47 +19,55 @@ from tests.equivalence.harness import (
     run_workload,
     same_bits,
 )
+from weft.ops.base import Numerics
 
+Models = Callable[[str, Numerics], Model]
+Recorder = Callable[[str, object], None]
 CHUNK = 32
+WORLDS = (1, 2, 3, 4, 6)
 CASES = [
     pytest.param(world, first, id=f"world{world}-{first}")
-    for world in (1, 2, 3, 4, 6)
+    for world in WORLDS
     for first in range(0, len(list(all_sizes(world))), CHUNK)
 ]
 
 
-def check(path: Path, world: int, sizes: Sizes, reference: list[Outcome], split: str = "groups") -> None:
-    found = run_workload(make_executor(path, layout_of(world, sizes, split), EXACT), MIXED)
-    assert same_bits(found, reference), f"world {world}, {sizes} differs from one rank"
+def check(model: Model, world: int, layouts: Iterable[Sizes], split: str = "groups") -> None:
+    for sizes in layouts:
+        found = run_workload(make_executor(model.path, layout_of(world, sizes, split), EXACT), MIXED)
+        assert same_bits(found, model.reference), f"world {world}, {sizes} differs from one rank"
 
 
 @pytest.mark.parametrize(("world", "first"), CASES)
-def test_layouts_equal_one_rank(
-    world: int, first: int, exact: Path, exact_reference: list[Outcome], record_property: pytest.FixtureRequest
-) -> None:
+def test_layouts_equal_one_rank(model: Models, world: int, first: int, record_property: Recorder) -> None:
     layouts = list(all_sizes(world))[first : first + CHUNK]
-    for sizes in layouts:
-        check(exact, world, sizes, exact_reference)
-    record_property("layouts_equal", len(layouts))  # type: ignore[operator]
+    check(model("biased", EXACT), world, layouts)
+    record_property("layouts_equal", len(layouts))
 
 
 def test_every_layout_is_a_case() -> None:
-    assert sum(len(list(all_sizes(world))) for world in (1, 2, 3, 4, 6)) == 1332
+    assert sum(len(list(all_sizes(world))) for world in WORLDS) == 1332
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_sample_of_world_8(part: int, exact: Path, exact_reference: list[Outcome]) -> None:
+def test_sample_of_world_8(model: Models, part: int) -> None:
     sample = random.Random(8).sample(list(all_sizes(8)), 24)
-    for sizes in sample[part * 6 : part * 6 + 6]:
-        check(exact, 8, sizes, exact_reference)
+    check(model("biased", EXACT), 8, sample[part * 6 : part * 6 + 6])
 
 
-def test_balanced_heads(exact: Path, exact_reference: list[Outcome]) -> None:
-    for sizes in ((2, 2, 2, 2, 2), (2, 4, 1, 2, 4), (4, 2, 4, 1, 2), (4, 4, 4, 4, 4)):
-        check(exact, 4, sizes, exact_reference, split="balanced")
+@pytest.mark.parametrize("variant", ["tied", "qk_norm"])
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_variants(model: Models, variant: str, world: int) -> None:
+    layouts = list(all_sizes(world))
+    check(model(variant, EXACT), world, random.Random(world).sample(layouts, min(len(layouts), 20)))
 
 
-def test_one_rank_alone_chunked_and_batched(exact: Path, exact_reference: list[Outcome]) -> None:
-    found = run_workload(make_executor(exact, layout_of(1, (1, 1, 1, 1, 1)), EXACT), MIXED)
-    assert same_bits(found, exact_reference)
-    assert ALONE.budget > sum(map(len, ALONE.prompts))
+def test_balanced_heads(model: Models) -> None:
+    check(
+        model("biased", EXACT), 4, ((2, 2, 2, 2, 2), (2, 4, 1, 2, 4), (4, 2, 4, 1, 2), (4, 4, 4, 4, 4)), "balanced"
+    )
+
+
+def test_the_workload_is_mixed() -> None:
+    assert ALONE.budget > max(map(len, ALONE.prompts)) > MIXED.budget
+    assert len(set(MIXED.arrivals)) > 1

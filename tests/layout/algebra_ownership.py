@@ -8,6 +8,7 @@ Uses of the product only the records: a step's kind, group and pieces.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from math import lcm
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy.typing as npt
 
 from weft.layout.cuts import cuts_for, deal_heads, even_cuts
 from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
-from weft.layout.transition import Step
+from weft.layout.transition import Piece, Step
 
 State = list[npt.NDArray[np.int64]]
+Pieces = tuple[Piece, ...]
 
 
 def divisors(n: int) -> list[int]:
@@ -42,7 +44,7 @@ def placements(world: int, heads: int, kv_heads: int, head_dim: int, splits: tup
 
 def segments(width: int, pair: Iterable[Placement]) -> list[Interval]:
     edges = sorted({0, width, *(edge for placement in pair for cut in placement.cuts for edge in cut)})
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def columns_held(placement: Placement, rank: int, width: int) -> Interval:
@@ -75,36 +77,40 @@ def finished(src: Placement, world: int) -> list[int]:
 def carry_out(steps: tuple[Step, ...], state: State, cells: list[Interval]) -> State:
     """The state after the steps; asserts that nobody gives what it has not, and that nothing arrives twice."""
     for step in steps:
-        check_groups(step, len(state))
-        state = [_arrived(step, rank, state, cells) for rank in range(len(state))]
+        taken = [step.received(rank) for rank in range(len(state))]
+        check_groups(step, taken)
+        state = [_arrived(step, rank, taken[rank], state, cells) for rank in range(len(state))]
     return state
 
 
-def _arrived(step: Step, rank: int, state: State, cells: list[Interval]) -> npt.NDArray[np.int64]:
+def _arrived(step: Step, rank: int, taken: Pieces, state: State, cells: list[Interval]) -> npt.NDArray[np.int64]:
     index = {lo: at for at, (lo, _) in enumerate(cells)} | {cells[-1][1]: len(cells)}
     grid = np.zeros_like(state[rank])
     summing = step.kind in ("all_reduce", "reduce_scatter")
-    group = step.group(rank)
-    for piece in step.received(rank):
-        assert piece.peer in group, "a piece from outside the group"
+    for piece in taken:
         area = slice(*piece.rows), slice(index[piece.cols[0]], index[piece.cols[1]])
         given = state[piece.peer][area]
         assert (given != 0).all(), f"rank {piece.peer} gives what it does not hold"
         assert not (grid[area] & given if summing else grid[area]).any(), f"rank {rank} gets a cell twice"
         grid[area] |= given
+        if step.kind == "all_gather":
+            assert given.size == np.count_nonzero(state[piece.peer]), "an all_gather gives all that a rank holds"
     return grid
 
 
-def check_groups(step: Step, world: int) -> None:
+def check_groups(step: Step, taken: list[Pieces]) -> None:
     """Groups are `size` ascending ranks `stride` apart, the same for all members; what one gives another takes."""
+    world = len(taken)
     for rank in range(world):
         group = step.group(rank)
         assert rank in group and len(group) == step.size and group[-1] < world
-        assert all(b - a == step.stride for a, b in zip(group, group[1:], strict=False))
+        assert all(b - a == step.stride for a, b in pairwise(group))
         assert all(step.group(peer) == group for peer in group)
+        assert [piece.peer for piece in taken[rank]] == [q for q in group if q in {p.peer for p in taken[rank]}]
     given = {(rank, p.peer, p.rows, p.cols) for rank in range(world) for p in step.sent(rank)}
-    taken = {(p.peer, rank, p.rows, p.cols) for rank in range(world) for p in step.received(rank)}
-    assert given == taken, "what is sent is not what is received"
+    assert given == {(p.peer, rank, p.rows, p.cols) for rank in range(world) for p in taken[rank]}, (
+        "what is sent is not what is received"
+    )
 
 
 def check_pair(src: Placement, dst: Placement, world: int, width: int, steps: tuple[Step, ...]) -> None:
@@ -121,7 +127,7 @@ def check_records(src: Placement, dst: Placement, steps: tuple[Step, ...]) -> No
     """Steps follow each other, and a PARTIAL is reduced by one call over its whole block, nothing else is."""
     if steps:
         assert (steps[0].src, steps[-1].dst) == (src, dst)
-        assert all(before.dst == after.src for before, after in zip(steps, steps[1:], strict=False))
+        assert all(before.dst == after.src for before, after in pairwise(steps))
     reductions = [step for step in steps if step.kind in ("all_reduce", "reduce_scatter")]
     if src.kind is Kind.PARTIAL:
         assert reductions == [steps[0]] and (steps[0].size, steps[0].stride) == (src.size, 1)

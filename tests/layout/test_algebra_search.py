@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from algebra_ownership import divisors, ordered_pairs, placements
+from algebra_ownership import check_pair, divisors, ordered_pairs, placements
 from transition_search import Graph
 
 from weft.layout.cuts import cuts_for, even_cuts
-from weft.layout.placement import Interval, Kind, Placement, full, shard
-from weft.layout.transition import cost, transition
+from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
+from weft.layout.transition import Step, cost, transition
 
 SPLITS = ("groups", "balanced")
 
@@ -47,12 +49,49 @@ def check_world(world: int, heads: int, kv_heads: int, head_dim: int) -> int:
     return len(pairs)
 
 
+MODELS = [(14, 7, 3), (9, 3, 4), (14, 2, 5), (24, 8, 2)]
+"""(heads, KV heads, head dim)"""
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
 @pytest.mark.parametrize("world", range(1, 9))
-def test_cost_is_the_least(world: int) -> None:
-    check_world(world, 14, 7, 3)
+def test_cost_is_the_least(world: int, model: tuple[int, int, int]) -> None:
+    check_world(world, *model)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("world", range(9, 13))
-def test_cost_is_the_least_in_larger_worlds(world: int) -> None:
-    check_world(world, 14, 7, 3)
+@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("world", [9, 10, 11, 12, 16, 18])
+def test_cost_is_the_least_in_larger_worlds(world: int, model: tuple[int, int, int]) -> None:
+    check_world(world, *model)
+
+
+def dearer(steps: tuple[Step, ...], fault: str) -> tuple[Step, ...]:
+    """The same transition, done in a way that is right but not the cheapest."""
+    last = steps[-1]
+    if fault == "wider group":
+        return *steps[:-1], replace(last, size=last.size * last.stride, stride=1)
+    via = full(1)
+    return (*transition(last.src, via, last.width), *transition(via, last.dst, last.width))
+
+
+@pytest.mark.parametrize(
+    ("fault", "src", "dst"),
+    [
+        ("wider group", full(2), full(8)),
+        ("wider group", full(4), full(6)),
+        ("wider group", shard(even_cuts(24, 2)), shard(cuts_for(even_cuts(24, 2), 6))),
+        ("through the scattered state", shard(even_cuts(24, 2)), full(4)),
+        ("through the scattered state", partial(4), full(4)),
+        ("through the scattered state", full(2), shard(even_cuts(24, 4))),
+    ],
+    ids=str,
+)
+def test_the_search_finds_a_dear_way_too_dear(fault: str, src: Placement, dst: Placement) -> None:
+    world = src.size * dst.size
+    least = Graph(world, 24).least(src, dst, between(dst, [], world, 24))
+    steps = transition(src, dst, 24)
+    assert cost(steps) == least
+    costly = dearer(steps, fault)
+    check_pair(src, dst, world, 24, costly)
+    assert cost(costly) > least

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `weft COMMAND ...`; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = env.debug() or "--debug" in words
-    name = words[0] if words and not words[0].startswith("-") else ""
+    name = words[0] if words and words[0] in {command.name for command in COMMANDS} else ""
     try:
         return _dispatch(words)
     except SystemExit as end:  # argparse leaves this way after --help

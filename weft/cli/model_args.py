@@ -33,7 +33,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a model directory, a .gguf file or a hub id; left out: the embedded SmolLM2-135M-Instruct",
+        help="a model directory or a .gguf file; left out: the embedded SmolLM2-135M-Instruct",
     )
 
 

@@ -78,8 +78,12 @@ class LockstepWorld:
                     one.throw(GreenletExit)
 
     def block(self) -> None:
-        """Another rank's turn; returns when this rank's collective is done."""
-        if self._ready:
+        """Another rank's turn; returns when this rank's collective is done.
+
+        Ranks are started by the hub alone: the frames below a greenlet's first one are those of whoever started it, and
+        must stay in place, or the unwinder that torch runs for its own C++ errors walks into another rank's stack.
+        """
+        if self._ready and self._ready[0]:
             self._ready.popleft().switch()
         elif self._hub is not None:
             self._hub.switch()

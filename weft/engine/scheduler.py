@@ -202,7 +202,7 @@ class Scheduler:
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
-        self._waiting.give_up(request, request.digests[computed : request.claimed])
+        self._waiting.end_claim(request, request.digests[computed : request.claimed])
         self._hold(Held(request.last_step, request.table, request.slot))
         request.slot, request.table, request.claimed = -1, [], 0
         request.admission += 1
@@ -252,8 +252,7 @@ class Scheduler:
             displaced = self.blocks.publish(request.table, index, request.digests[index])
             if displaced is not None:
                 self._hold(Held(request.last_step, [displaced]))
-            if index < request.claimed:
-                self._waiting.computed(request.digests[index])
+        self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
 
     def _sharable(self, num_tokens: int) -> int:
         """Full blocks that may come from the cache: the last token is always computed, for its logits."""

@@ -18,7 +18,7 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[int, Request]] = []
         self._parked: dict[bytes, list[Request]] = {}
-        self._claims: dict[bytes, Request] = {}
+        self._claims: dict[bytes, list[Request]] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -58,23 +58,20 @@ class WaitingQueue:
         return claimed
 
     def claim(self, request: Request, digests: Sequence[bytes]) -> None:
-        """A running request is going to compute these blocks; an earlier claim to one of them stays."""
+        """A running request is going to compute these blocks."""
         for digest in digests:
-            self._claims.setdefault(digest, request)
+            self._claims.setdefault(digest, []).append(request)
 
-    def computed(self, digest: bytes) -> None:
-        """The block is in the prefix cache; whoever waited for it is in line again."""
-        if self._claims.pop(digest, None):
-            self._wake(digest)
-
-    def give_up(self, request: Request, digests: Sequence[bytes]) -> None:
-        """The request will not compute these blocks; whoever waited for them is in line again."""
+    def end_claim(self, request: Request, digests: Sequence[bytes]) -> None:
+        """The request has computed these blocks, or will not; whoever waited for them is in line again."""
         for digest in digests:
-            if self._claims.get(digest) is request:
+            claims = self._claims[digest]
+            claims.remove(request)
+            if not claims:
                 del self._claims[digest]
-                self._wake(digest)
+                self._unpark(self._parked.pop(digest, []))
 
-    def _wake(self, digest: bytes) -> None:
-        for request in self._parked.pop(digest, ()):
+    def _unpark(self, requests: Sequence[Request]) -> None:
+        for request in requests:
             if not request.done:
                 heappush(self._heap, (request.arrival, request))

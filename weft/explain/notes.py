@@ -9,6 +9,7 @@ from typing import Literal
 from weft.arch.shards import Shards
 from weft.errors import LayoutError
 from weft.explain.memory import RankMemory, bytes_of_second_copy
+from weft.explain.units import binary
 from weft.layout.boundaries import residual
 from weft.layout.cuts import deal_heads
 from weft.layout.layout import Layout, Split
@@ -98,10 +99,9 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
         return
     sizes = f"embedding has size {shards.layout.embedding.tp}, lm_head {shards.layout.lm_head.tp}"
     reason = sizes if shards.layout.pipeline.stages == 1 else "they lie in different pipeline stages"
-    extra = bytes_of_second_copy(shards.layout, ranks)
-    yield Note(
-        "info", "tied_two_copies", f"embedding and lm_head are tied, but {reason}: a second copy, {extra} bytes a rank"
-    )
+    extra = binary(bytes_of_second_copy(shards.layout, ranks))
+    text = f"embedding and lm_head are tied, but {reason}: a second copy, up to {extra} a rank"
+    yield Note("info", "tied_two_copies", text)
 
 
 def _left_out(layout: Layout) -> Iterator[Note]:

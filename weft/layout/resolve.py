@@ -183,11 +183,11 @@ def _experts(sizes: _Sizes, tp: int | None, num_experts: int) -> None:
     """Experts' sizes: one expert set over the stage; with a tp for every module, tp * ep is that tp."""
     stage = sizes.number("attention.tp") * sizes.number("attention.cp") * sizes.number("attention.dp")
     span = tp or stage
-    if tp is not None and "experts.ep" not in sizes.values:
+    if "experts.tp" in sizes.values:
+        sizes.default("experts.ep", max(1, span // sizes.number("experts.tp")))
+    elif tp is not None and "experts.ep" not in sizes.values:
         sizes.default("experts.tp", tp)
         sizes.default("experts.ep", 1)
-    elif "experts.tp" in sizes.values:
-        sizes.default("experts.ep", max(1, span // sizes.number("experts.tp")))
     else:
         ep = sizes.values.get("experts.ep")
         sizes.default("experts.tp", tp // ep if tp is not None and isinstance(ep, int) and tp % ep == 0 else 1)

@@ -40,7 +40,7 @@ def flatten(document: Mapping[str, object]) -> Given:
     values: dict[str, object] = {}
     sections = _sections()
     for key, value in document.items():
-        if key in sections and isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             values |= {f"{key}.{leaf}": item for leaf, item in _flat(value)}
         else:
             values[key] = value
@@ -116,11 +116,12 @@ class _Reader:
     def _entry(
         self, key_node: yaml.Node, value_node: yaml.Node, name: str, prefix: str, values: dict[str, object]
     ) -> None:
-        if name in self.sections:
+        dotted = "." in name[len(prefix) :]
+        if name in self.sections and not dotted:
             if not _is_null(value_node):
                 self._mapping(value_node, name + ".", values)
             return
-        if name != "world" and name not in self.settings:
+        if dotted or name not in (*self.settings, "world"):
             siblings = [other[len(prefix) :] for other in self._names() if other.startswith(prefix)]
             near = nearest(name[len(prefix) :], [other for other in siblings if "." not in other])
             raise self._error(key_node, f"unknown key {name}{near}", name)

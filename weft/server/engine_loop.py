@@ -92,11 +92,11 @@ class Start(Protocol):
 class EngineLoop:
     """`start` makes the engine in the thread; `ended` is set, and `failure` says why, once the thread is through.
 
-    `max_queued` outputs may wait beside those that can run.
+    `max_queued` outputs may wait beside those that can run. `on_ready` is called in the event loop.
     """
 
-    def __init__(self, start: Start, *, max_queued: int) -> None:
-        self._start, self._max_queued = start, max_queued
+    def __init__(self, start: Start, *, max_queued: int, on_ready: Callable[[], None] = lambda: None) -> None:
+        self._start, self._max_queued, self._on_ready = start, max_queued, on_ready
         self._commands: deque[Callable[[Engine], object]] = deque()
         self._streams: dict[str, tuple[Stream, int]] = {}
         self._open: set[Stream] = set()
@@ -191,6 +191,7 @@ class EngineLoop:
         try:
             engine, executor = self._start()
             self.engine = engine
+            self._call(self._on_ready)
             self._serve(engine, executor)
         except BaseException as error:  # the thread's last words: handed to the main thread, which ends the server
             failure = None if self._stop else error

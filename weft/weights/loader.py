@@ -72,14 +72,14 @@ def _allocate(
 
 
 def _places(specs: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]) -> list[Tensor]:
-    """The rows of its target that each spec fills; specs of one target come in `part` order."""
+    """The rows of its target that each spec fills: one part's after the other's."""
     filled = dict.fromkeys(params, 0)
-    places = []
-    for spec in specs:
+    places: dict[ParamSpec, Tensor] = {}
+    for spec in sorted(specs, key=lambda spec: spec.part):
         rows = shards.local_shape(spec, rank)[0]
-        places.append(params[spec.target].narrow(0, filled[spec.target], rows))
+        places[spec] = params[spec.target].narrow(0, filled[spec.target], rows)
         filled[spec.target] += rows
-    return places
+    return [places[spec] for spec in specs]
 
 
 def _tied_view(

@@ -81,7 +81,7 @@ class SliceReader:
         if self._buffer.numel() < count * width:
             self._buffer = torch.empty(count * width, dtype=torch.uint8)
         raw = self._buffer[: count * width]
-        memory = memoryview(raw.numpy())
+        memory = memoryview(raw.numpy().data)
         fd = self._open(info)
         if width == stride:
             _read(fd, memory, start, info)

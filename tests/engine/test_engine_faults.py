@@ -1,0 +1,249 @@
+"""The simulation goes red on each of these faults; most by a wrong answer alone, without a look at private state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from simulation import Simulation, World
+
+from weft.engine import admission, prefix, scheduler
+from weft.engine.block_manager import BlockManager
+from weft.engine.flight import Held
+from weft.engine.request import Request
+from weft.engine.scheduler import Scheduler
+from weft.engine.waiting import WaitingQueue
+from weft.step.plan import Run
+
+WORLDS = (
+    World(num_blocks=10, block_size=4, max_num_seqs=8, max_num_batched_tokens=16),
+    World(num_blocks=30, block_size=2, max_num_seqs=6, max_num_batched_tokens=7, vocab=2),
+    World(num_blocks=60, block_size=1, max_num_seqs=8, max_num_batched_tokens=48, vocab=50),
+)
+Patch = pytest.MonkeyPatch
+
+
+def early_free(patch: Patch) -> None:
+    """A block that is shared is counted once."""
+
+    def acquire(self: BlockManager, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._idle.pop(block, None)
+            self._references[block] = 1
+
+    patch.setattr(BlockManager, "acquire", acquire)
+
+
+def freed_while_running(patch: Patch) -> None:
+    """The first block of a decoding request goes back when it takes another."""
+    grow = Scheduler._grow_decodes
+
+    def grow_decodes(self: Scheduler) -> None:
+        grow(self)
+        for request in self._decoding.values():
+            if len(request.table) > 2 and self.blocks._references[request.table[0]] == 1:
+                self.blocks.release(request.table[:1])
+                return
+
+    patch.setattr(Scheduler, "_grow_decodes", grow_decodes)
+
+
+def collision(patch: Patch) -> None:
+    """The digest of a block forgets its parent."""
+    whole = prefix.chain_digest
+    patch.setattr(prefix, "chain_digest", lambda parent, ids: whole(prefix.ROOT, ids))
+
+
+def short_digest(patch: Patch) -> None:
+    """The digest of a block forgets its last token."""
+    whole = prefix.chain_digest
+    patch.setattr(prefix, "chain_digest", lambda parent, ids: whole(parent, ids[:-1]))
+
+
+def table_off_by_one(patch: Patch) -> None:
+    """Rows of a later chunk, or after a cached prefix, land one position early."""
+    entry = Scheduler._prefill_entry
+
+    def replaced(self: Scheduler, request: Request, budget: int) -> tuple[Request, int, Run]:
+        request, admitted, run = entry(self, request, budget)
+        start = max(0, run.start - 1)
+        return request, admitted, Run(run.slot, start, run.count, run.ids, run.blocks, run.sample, run.output_pos)
+
+    patch.setattr(Scheduler, "_prefill_entry", replaced)
+
+
+def whole_prompt_from_cache(patch: Patch) -> None:
+    """A prompt of full blocks is taken from the cache to its last token."""
+    patch.setattr(Scheduler, "_sharable", lambda self, tokens: tokens // self.limits.block_size)
+
+
+def slot_given_twice(patch: Patch) -> None:
+    """A slot goes back although its request still runs."""
+    start = Scheduler._start
+
+    def started(self: Scheduler, request: Request, cached: int) -> None:
+        start(self, request, cached)
+        if request.arrival % 5 == 0:
+            self._slots.append(request.slot)
+
+    patch.setattr(Scheduler, "_start", started)
+
+
+def leak(patch: Patch) -> None:
+    """A release forgets the first block of the table."""
+    release = BlockManager.release
+    patch.setattr(BlockManager, "release", lambda self, blocks: release(self, blocks[1:]))
+
+
+def published_before_full(patch: Patch) -> None:
+    """Blocks of the prompt are offered to others at admission, before they are computed."""
+    start = Scheduler._start
+
+    def started(self: Scheduler, request: Request, cached: int) -> None:
+        start(self, request, cached)
+        for index in range(cached, len(request.digests)):
+            self.blocks.publish(request.table, index, request.digests[index])
+
+    patch.setattr(Scheduler, "_start", started)
+
+
+def displaced_without_reference(patch: Patch) -> None:
+    """A table takes over another's equal block without holding it."""
+    publish = BlockManager.publish
+
+    def published(self: BlockManager, table: list[int], index: int, digest: bytes) -> int | None:
+        displaced = publish(self, table, index, digest)
+        if displaced is not None and self._references[table[index]] > 1:
+            self._references[table[index]] -= 1
+        return displaced
+
+    patch.setattr(BlockManager, "publish", published)
+
+
+def resumed_in_the_middle(patch: Patch) -> None:
+    """A preempted request goes on where it was, in new blocks."""
+    start = Scheduler._start
+
+    def started(self: Scheduler, request: Request, cached: int) -> None:
+        start(self, request, cached)
+        if request.preemptions and request.num_uncomputed > 2:
+            request.num_computed += 1
+            self.queued_tokens -= 1
+
+    patch.setattr(Scheduler, "_start", started)
+
+
+def outputs_forgotten(patch: Patch) -> None:
+    """A preempted request begins again with its prompt alone, as far as the ranks know."""
+    record = scheduler._admit_record
+
+    def admit_record(request: Request) -> object:
+        whole = record(request)
+        return type(whole)(whole.slot, whole.prompt_ids, [], whole.params, whole.seed)
+
+    patch.setattr(scheduler, "_admit_record", admit_record)
+
+
+def roots_evicted_first(patch: Patch) -> None:
+    """The most recently used idle block goes first: a root before its leaves."""
+
+    def evict(self: BlockManager) -> int:
+        block, _ = self._idle.popitem(last=True)
+        self._forget(block)
+        return block
+
+    patch.setattr(BlockManager, "_evict", evict)
+
+
+def oldest_preempted(patch: Patch) -> None:
+    """Growing takes from the oldest."""
+    depart = Scheduler._depart
+
+    def preempt(self: Scheduler) -> None:
+        request = min((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.arrival)
+        depart(self, request)
+        self.queued_tokens += request.num_computed
+        request.num_computed, request.preemptions = 0, request.preemptions + 1
+        self._waiting.push(request)
+
+    patch.setattr(Scheduler, "_preempt_youngest", preempt)
+
+
+def claims_outlive_their_owner(patch: Patch) -> None:
+    """A departed request leaves its claims behind, and those that wait for them."""
+    depart = Scheduler._depart
+
+    def departed(self: Scheduler, request: Request) -> None:
+        request.claimed = 0
+        depart(self, request)
+
+    patch.setattr(Scheduler, "_depart", departed)
+
+
+def one_seed_for_all(patch: Patch) -> None:
+    """Every output of a request has the same seed."""
+    patch.setattr(admission, "output_seed", lambda user, engine, admitted, index: user or engine)
+
+
+def queue_miscounted(patch: Patch) -> None:
+    """Aborted requests stay in the count of waiting ones."""
+    patch.setattr(WaitingQueue, "discard", lambda self, request: None)
+
+
+def freed_twice(patch: Patch) -> None:
+    """What was held for a step is given back once more."""
+    give = Scheduler._give_back
+
+    def give_back(self: Scheduler, held: Held) -> None:
+        give(self, held)
+        if held.slot == 1 and held.blocks:
+            self.blocks._free.append(held.blocks[-1])
+
+    patch.setattr(Scheduler, "_give_back", give_back)
+
+
+BY_ANSWER = (
+    early_free,
+    freed_while_running,
+    collision,
+    short_digest,
+    table_off_by_one,
+    whole_prompt_from_cache,
+    slot_given_twice,
+    leak,
+    published_before_full,
+    displaced_without_reference,
+    resumed_in_the_middle,
+    outputs_forgotten,
+    claims_outlive_their_owner,
+    one_seed_for_all,
+    freed_twice,
+)
+BY_STATE = (roots_evicted_first, queue_miscounted, *BY_ANSWER)
+
+
+def goes_red(check_state: bool, events: int) -> bool:
+    """Whether any of the worlds notices."""
+    for number, world in enumerate(WORLDS):
+        simulation = Simulation(world, number, check_state=check_state)
+        try:
+            simulation.run(events)
+        except (AssertionError, ValueError, KeyError, IndexError):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("fault", BY_ANSWER, ids=lambda fault: fault.__name__)
+def test_answers_show_the_fault(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    fault(monkeypatch)
+    assert goes_red(check_state=False, events=1_500)
+
+
+@pytest.mark.parametrize("fault", BY_STATE, ids=lambda fault: fault.__name__)
+def test_the_state_shows_the_fault(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    fault(monkeypatch)
+    assert goes_red(check_state=True, events=600)
+
+
+def test_the_same_worlds_are_green_without_a_fault() -> None:
+    assert not goes_red(check_state=True, events=1_500)

@@ -1,0 +1,104 @@
+"""Who is to blame when a connection breaks or a wait ends: the ranks' processes, and what each rank reported.
+
+Ranks meet in a torch store. Each tells there which process it is, and later that it failed. Knows no collective.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from weft.layout.ranks import Group
+
+_GRACE = 1.0  # seconds for the others to notice the same failure and report it
+
+
+class Store(Protocol):
+    """The part of torch's stores that is used."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def check(self, keys: list[str]) -> bool: ...
+
+
+class Peers:
+    """Watches the processes of the other ranks of this machine by pidfd, which no reused pid can fool."""
+
+    def __init__(self, store: Store, rank: int, world: int) -> None:
+        """Waits for every rank of the world; RuntimeError (torch's) at the store's time limit."""
+        self._store = store
+        self._rank = rank
+        self._pidfds: dict[int, int] = {}
+        machine = _machine()
+        store.set(f"process {rank}", f"{machine} {os.getpid()}")
+        for peer in range(world):
+            where, pid = store.get(f"process {peer}").decode().rsplit(" ", 1)
+            if peer != rank and where == machine:
+                self._watch(peer, int(pid))
+
+    def _watch(self, peer: int, pid: int) -> None:
+        try:
+            self._pidfds[peer] = os.pidfd_open(pid)
+        except OSError:
+            self._pidfds[peer] = -1  # ended already, or a kernel that knows no pidfd
+
+    def ended(self) -> list[int]:
+        """Ranks whose process has ended."""
+        poll = select.poll()
+        for fd in self._pidfds.values():
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(0)}
+        return sorted(peer for peer, fd in self._pidfds.items() if fd in ready)
+
+    def culprit(self, group: Group) -> str:
+        """Whom to name after a failed collective; empty when nobody can be. Takes up to a second.
+
+        A process that ended is the cause. Else it is who did not fail: members that were in the collective find the
+        connection closed or their time over, and say so in the store; one that never came does not.
+        """
+        self._report()
+        until = time.monotonic() + _GRACE
+        silent = [rank for rank in group if rank != self._rank]
+        while True:
+            ended = self.ended()
+            if ended:
+                return _ranks(ended) + " died"
+            silent = [rank for rank in silent if not self._has_failed(rank)]
+            if time.monotonic() >= until:
+                return _ranks(silent) + " did not come" if silent else ""
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        for fd in self._pidfds.values():
+            if fd >= 0:
+                os.close(fd)
+        self._pidfds.clear()
+
+    def _report(self) -> None:
+        try:
+            self._store.set(f"failed {self._rank}", "1")
+        except RuntimeError:
+            return  # the store has gone with rank 0, whose end its pidfd tells
+
+    def _has_failed(self, rank: int) -> bool:
+        try:
+            return bool(self._store.check([f"failed {rank}"]))
+        except RuntimeError:
+            return False
+
+
+def _machine() -> str:
+    """Equal for two processes that can see each other's pids."""
+    with open("/proc/sys/kernel/random/boot_id") as boot:
+        return f"{boot.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)

@@ -1,0 +1,73 @@
+"""Choice: one output as the client sees it: text, logprobs and an end, from the engine's records. Knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from weft.server.records import PromptDetails, Usage
+from weft.step.sampling_params import SamplingParams
+from weft.text import IncrementalDetokenizer, Tokenizer
+
+
+@dataclass(slots=True)
+class Piece:
+    """What some records add to a choice. `finish_reason` only in its last piece."""
+
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class Choice:
+    """Text never holds half a character nor anything from a stop string on. `stopped_by`: the stop string found."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        self._params = params
+        include = params.include_stop_str_in_output
+        self._text = IncrementalDetokenizer(tokenizer, prompt_ids=prompt_ids, stop=params.stop, include_stop=include)
+        self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
+        self.finish_reason: str | None = None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that was found."""
+        return self._text.stopped
+
+    def add(self, records: Sequence[RequestOutput]) -> Piece | None:
+        """What the records add; None once the choice has ended."""
+        if self.finish_reason is not None:
+            return None
+        piece = Piece()
+        for record in records:
+            self._add(record, piece)
+            if piece.finish_reason is not None:
+                break
+        self.finish_reason = piece.finish_reason
+        return piece
+
+    def _add(self, record: RequestOutput, piece: Piece) -> None:
+        self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens
+        self.completion_tokens += len(record.new_token_ids)
+        piece.logprobs += record.logprobs
+        piece.text += self._text.push(self._shown(record), watch=self.completion_tokens >= self._params.min_tokens)
+        if record.finish_reason is not None:
+            piece.text += self._text.finish()
+            piece.finish_reason = "length" if record.finish_reason is FinishReason.LENGTH else "stop"
+        if self._text.stopped is not None:
+            piece.finish_reason = "stop"
+
+    def _shown(self, record: RequestOutput) -> list[int]:
+        """The ids that become text: not the one that ended the output."""
+        ended = record.finish_reason is FinishReason.STOP and record.new_token_ids
+        wanted = self._params.include_stop_str_in_output and isinstance(record.stop_reason, int)
+        return record.new_token_ids[:-1] if ended and not wanted else record.new_token_ids
+
+
+def usage_of(choices: Sequence[Choice], n: int) -> Usage:
+    """A prompt counts once, however many outputs it has."""
+    prompt = sum(choice.prompt_tokens for choice in choices[::n])
+    completion = sum(choice.completion_tokens for choice in choices)
+    cached = sum(choice.cached_tokens for choice in choices[::n])
+    return Usage(prompt, completion, prompt + completion, PromptDetails(cached))

@@ -1,0 +1,171 @@
+"""Replies: a stream of engine records as one body or as server-sent events. Watches for the client to leave.
+
+A stream of events ends in one of two ways: every choice with its finish_reason, then [DONE]; or an error frame, and the
+connection is closed without the end that HTTP has for a whole body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from weft.engine.outputs import RequestOutput
+from weft.errors import RequestError
+from weft.server.choices import Choice, Piece, usage_of
+from weft.server.engine_loop import EngineLoop, Stream
+from weft.server.errors import client_gone, error_frame, error_response
+from weft.server.formats import Format
+from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
+
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request on its way: where its records come from and what becomes of them."""
+
+    id: str
+    created: int
+    model: str
+    stream: Stream
+    choices: list[Choice]
+    form: Format
+    pieces: list[list[Piece]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = [[] for _ in self.choices]
+
+    @property
+    def done(self) -> bool:
+        """Every choice has ended."""
+        return all(choice.finish_reason is not None for choice in self.choices)
+
+    def take(self, loop: EngineLoop, arrived: Sequence[tuple[int, RequestOutput]]) -> Iterator[tuple[int, Piece]]:
+        """(choice, what is new in it); a choice whose text holds a stop string is ended in the engine."""
+        records: dict[int, list[RequestOutput]] = {}
+        for index, output in arrived:
+            records.setdefault(index, []).append(output)
+        for index, mine in records.items():
+            choice = self.choices[index]
+            piece = choice.add(mine)
+            if piece is None:
+                continue
+            if choice.stopped_by is not None and mine[-1].finish_reason is None:
+                loop.stop_output(self.stream, index, choice.stopped_by)
+            yield index, piece
+
+    def usage(self) -> Usage:
+        """Of all choices so far."""
+        return usage_of(self.choices, self.stream.n)
+
+
+class _Reply(Response):
+    """A response that aborts its request when the client leaves, and always closes its stream."""
+
+    def __init__(self, loop: EngineLoop, answer: Answer) -> None:
+        super().__init__()
+        self._loop, self._answer = loop, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            self._loop.close_stream(self._answer.stream)
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._answer.stream.fail(client_gone())
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class WholeReply(_Reply):
+    """One JSON body when all choices have ended."""
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = Response(await self._body(), media_type="application/json")
+        except RequestError as error:
+            response = error_response(error)
+        await response(scope, receive, send)
+
+    async def _body(self) -> bytes:
+        answer = self._answer
+        while not answer.done:
+            for index, piece in answer.take(self._loop, await answer.stream.next()):
+                answer.pieces[index].append(piece)
+        choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
+        body = Body(answer.id, answer.form.whole, answer.created, answer.model, choices, answer.usage())  # type: ignore[arg-type]
+        return _encoder.encode(body)
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    text = "".join(piece.text for piece in pieces)
+    logprobs = [entry for piece in pieces for entry in piece.logprobs]
+    return Piece(text, logprobs, pieces[-1].finish_reason)
+
+
+class EventReply(_Reply):
+    """Server-sent events; one write for all that a step brought."""
+
+    def __init__(self, loop: EngineLoop, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
+        super().__init__(loop, answer)
+        self._include_usage, self._continuous = include_usage, continuous_usage
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        answer = self._answer
+        try:
+            opening = [answer.form.first(index) for index in range(len(answer.choices))]
+            await _write(send, b"".join(self._frame(choice) for choice in opening if choice is not None))
+            while not answer.done:
+                pieces = answer.take(self._loop, await answer.stream.next())
+                await _write(send, b"".join(self._frames(index, piece) for index, piece in pieces))
+        except RequestError as error:
+            # The last chunk is left out on purpose: an answer that was cut must not look whole.
+            await _write(send, error_frame(error))
+            return
+        await send({"type": "http.response.body", "body": self._ending(), "more_body": False})
+
+    def _frames(self, index: int, piece: Piece) -> bytes:
+        """Nothing for a piece that tells the client nothing."""
+        if not piece.text and not piece.logprobs and piece.finish_reason is None:
+            return b""
+        return self._frame(self._answer.form.chunk(index, piece))
+
+    def _frame(self, choice: ChatChunkChoice | CompletionChoice | None) -> bytes:
+        usage: Usage | None | UnsetType = UNSET
+        if self._include_usage:
+            usage = self._answer.usage() if self._continuous and choice is not None else None
+        choices = [] if choice is None else [choice]
+        return self._event(choices, usage)
+
+    def _event(
+        self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType
+    ) -> bytes:
+        answer = self._answer
+        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)  # type: ignore[arg-type]
+        return b"data: " + _encoder.encode(body) + b"\n\n"
+
+    def _ending(self) -> bytes:
+        usage = self._event([], self._answer.usage()) if self._include_usage else b""
+        return usage + b"data: [DONE]\n\n"
+
+
+async def _write(send: Send, data: bytes) -> None:
+    if data:
+        await send({"type": "http.response.body", "body": data, "more_body": True})

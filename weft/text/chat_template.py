@@ -1,0 +1,149 @@
+"""Chat templates: a model's own Jinja template over a conversation, in a sandbox. Knows no tokenizer and no HTTP.
+
+The template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, sees only plain JSON values,
+and its output is bounded. Environment and helpers are those transformers gives templates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from weft.errors import RequestError
+
+MAX_CHARACTERS = 16 << 20
+"""Longest prompt a template may write; far beyond any context."""
+
+
+class ChatTemplates:
+    """A model's templates by name ("default", "tool_use", ...) and the variables they see (bos_token, eos_token, ...)."""
+
+    def __init__(
+        self, sources: Mapping[str, str], variables: Mapping[str, str], *, max_characters: int = MAX_CHARACTERS
+    ) -> None:
+        self.sources = dict(sources)
+        self.variables = dict(variables)
+        self.max_characters = max_characters
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    @cached_property
+    def _environment(self) -> ImmutableSandboxedEnvironment:
+        extensions = [_Generation, jinja2.ext.loopcontrols]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        environment.globals["namespace"] = _Namespace
+        return environment
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt of a conversation. RequestError (field `messages`) carries the template's own message."""
+        given = {
+            "messages": messages,
+            "tools": tools,
+            "documents": documents,
+            "add_generation_prompt": add_generation_prompt,
+            **variables,
+        }
+        values = {**self.variables, **{name: _plain(name, value) for name, value in given.items()}}
+        template = self._template("tool_use" if tools and "tool_use" in self.sources else "default")
+        parts: list[str] = []
+        length = 0
+        try:
+            for part in template.generate(values):
+                parts.append(part)
+                length += len(part)
+                if length > self.max_characters:
+                    raise RequestError(f"chat template: wrote over {self.max_characters} characters", param="messages")
+        except RequestError:
+            raise
+        except Exception as error:  # whatever the template's code runs into is the fault of template and conversation
+            raise RequestError(f"chat template: {error}", param="messages") from error
+        return "".join(parts)
+
+    def _template(self, name: str) -> jinja2.Template:
+        if name not in self.sources:
+            raise RequestError("the model has no chat template: send a prompt to the completions endpoint", param="messages")
+        if name not in self._compiled:
+            try:
+                self._compiled[name] = self._environment.from_string(self.sources[name])
+            except jinja2.TemplateError as error:
+                raise RequestError(f"chat template: the model's own template is faulty: {error}", status=500) from error
+        return self._compiled[name]
+
+
+def _plain(where: str, value: Any) -> Any:
+    """`value` as fresh JSON values, so that a template meets no object with methods of its own."""
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(f"{where}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(f"{where}[{index}]", item) for index, item in enumerate(value)]
+    raise RequestError(f"{where}: a {type(value).__name__} is not a JSON value", param=where.partition("[")[0])
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Jinja's own tojson escapes HTML, which prompts must not have."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Jinja's namespace without underscored attributes, which a template could use to reach Python's internals."""
+
+    def __init__(*args: Any, **values: Any) -> None:
+        self, *rest = args  # positional, so that a template may name an attribute `self`
+        attributes = dict(*rest, **values)
+        for name in attributes:
+            _refuse_underscore(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: str) -> None:
+    if name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot have the attribute {name}")
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks what the assistant wrote, for training; serving writes its body as it is."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The body of the tag."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

@@ -1,0 +1,146 @@
+"""Tokenizer: text to token ids and back, by a model's own rules. Knows no engine and no HTTP; holds no request's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
+from weft.errors import CheckpointError
+from weft.text.chat_template import ChatTemplates
+from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
+from weft.text.pieces import Pieces
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+GGUF_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+class Tokenizer:
+    """A model's vocabulary, its rules for special tokens, and its chat templates. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        named: Mapping[str, str],
+        templates: Mapping[str, str],
+        eos_token_ids: Sequence[int] = (),
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+    ) -> None:
+        """named: bos_token, eos_token ... -> token. add_bos, add_eos: None leaves it to the backend's own rule."""
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._named_ids = {name: id for name, token in named.items() if (id := backend.token_to_id(token)) is not None}
+        self.pieces = Pieces(backend)
+        self.bos_token_id = self._named_ids.get("bos_token")
+        self._eos = self._named_ids.get("eos_token")
+        self.eos_token_ids = tuple(sorted({*eos_token_ids, *(() if self._eos is None else (self._eos,))}))
+        special = {id for id, token in backend.get_added_tokens_decoder().items() if token.special}
+        self.special_ids = frozenset(special | set(self._named_ids.values()))
+        self.chat_templates = ChatTemplates(templates, named)
+        self._before, self._after = self._surroundings(add_bos, add_eos)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Tokenizer:
+        """The tokenizer of a model; CheckpointError when it has none or one that is not supported."""
+        source = checkpoint.tokenizer
+        if source is None:
+            raise CheckpointError(f"checkpoint {checkpoint.path}: no tokenizer.json")
+        if source.gguf is not None:
+            return cls._from_gguf(source.gguf, source, checkpoint)
+        try:
+            backend = Backend.from_file(str(source.json_path))
+        except Exception as error:  # the library raises plain Exception for a file that it cannot read
+            raise CheckpointError(f"{source.json_path}: {error}") from error
+        named = {name: text for name in NAMED if (text := _token_text(source.config.get(name)))}
+        flags = (source.config.get("add_bos_token"), source.config.get("add_eos_token"))
+        return cls(
+            backend,
+            named=named,
+            templates=source.chat_templates,
+            eos_token_ids=checkpoint.eos_token_ids(),
+            add_bos=flags[0],
+            add_eos=flags[1],
+        )
+
+    @classmethod
+    def _from_gguf(cls, metadata: dict[str, Any], source: TokenizerSource, checkpoint: Checkpoint) -> Tokenizer:
+        backend = gguf_tokenizer(metadata)
+        ids = {name: metadata.get(f"tokenizer.ggml.{word}_token_id") for name, word in GGUF_NAMED.items()}
+        named = {name: backend.id_to_token(id) for name, id in ids.items() if id is not None}
+        return cls(
+            backend,
+            named={name: token for name, token in named.items() if token is not None},
+            templates=source.chat_templates,
+            eos_token_ids=checkpoint.eos_token_ids(),
+            add_bos=adds_bos(metadata),
+            add_eos=bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
+        )
+
+    def _surroundings(self, add_bos: bool | None, add_eos: bool | None) -> tuple[list[int], list[int]]:
+        """Ids put before and after every text: as the flags say, else as the backend does with an empty text."""
+        ids = self._backend.encode("").ids
+        bos, eos = self.bos_token_id, self._eos
+        split = next((at + 1 for at, id in enumerate(ids) if id == bos), 0 if eos in ids else len(ids))
+        before, after = ids[:split], ids[split:]
+        if add_bos is not None:
+            before = [bos] if add_bos and bos is not None else []
+        if add_eos is not None:
+            after = [eos] if add_eos and eos is not None else []
+        return before, after
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, added tokens included."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`; special tokens written out in it become their ids. A prompt from a chat template has its
+        own BOS: encode it without add_special_tokens."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return [*self._before, *ids, *self._after] if add_special_tokens else ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
+        pieces = self.pieces.of(ids, self.skipped(skip_special_tokens))
+        return b"".join(self.pieces.lead_dropped(pieces)).decode("utf-8", "replace")
+
+    def skipped(self, skip_special_tokens: bool) -> frozenset[int]:
+        """Ids that decoding leaves out."""
+        return self.special_ids if skip_special_tokens else frozenset()
+
+    def token(self, id: int) -> str:
+        """The vocabulary's own spelling of `id`; empty for an id it does not have."""
+        return self._backend.id_to_token(id) or ""
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a token in the vocabulary's own spelling."""
+        return self._backend.token_to_id(token)
+
+    def token_bytes(self, id: int) -> bytes:
+        """Bytes that `id` adds to a text; may be part of a character."""
+        return self.pieces[id]
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `apply_chat_template` can work."""
+        return "default" in self.chat_templates.sources
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """The prompt of a conversation, see ChatTemplates.render. RequestError carries the template's own message."""
+        return self.chat_templates.render(messages, **options)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Ids of a conversation's prompt: what the template writes, and nothing before or after it."""
+        return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
+
+
+def _token_text(value: Any) -> str | None:
+    """A token of tokenizer_config.json: a string, or {"content": string, ...}."""
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
