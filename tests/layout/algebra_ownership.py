@@ -88,6 +88,7 @@ def _arrived(step: Step, rank: int, taken: Pieces, state: State, cells: list[Int
     grid = np.zeros_like(state[rank])
     summing = step.kind in ("all_reduce", "reduce_scatter")
     for piece in taken:
+        assert index.keys() >= set(piece.cols), f"columns {piece.cols} that no placement has"
         area = slice(*piece.rows), slice(index[piece.cols[0]], index[piece.cols[1]])
         given = state[piece.peer][area]
         assert (given != 0).all(), f"rank {piece.peer} gives what it does not hold"

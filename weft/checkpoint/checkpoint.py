@@ -49,7 +49,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return msgspec.msgpack.decode(table, type=cls)
 
     def fingerprint(self) -> str:
-        """A digest of config and tensor table (not of paths, nor of weights), equal on every node that has this model."""
+        """A digest of config and tensor table (not of paths or weights), equal on every node that has this model."""
         rows = [(t.name, t.shape, t.dtype, t.offset, t.nbytes, t.heads) for _, t in sorted(self.tensors.items())]
         content = msgspec.json.encode((self.config, rows), order="sorted")
         return hashlib.sha256(content).hexdigest()

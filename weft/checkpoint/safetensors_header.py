@@ -1,4 +1,4 @@
-"""The header of a safetensors file as tensor records, with every fault in it. Knows no directory and reads no weights."""
+"""The header of a safetensors file as tensor records, with every fault in it. Knows no directory, reads no weights."""
 
 from __future__ import annotations
 

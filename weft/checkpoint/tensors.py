@@ -1,4 +1,4 @@
-"""TensorInfo: where one tensor's bytes lie. A record that crosses process borders; knows no file format and no torch."""
+"""TensorInfo: where one tensor's bytes lie. A record that crosses process borders; knows no file format, no torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def overlaps(tensors: list[TensorInfo]) -> list[str]:
     """A line for each pair of neighbours, within one file, whose bytes overlap."""
     ordered = sorted((t for t in tensors if t.nbytes), key=lambda t: (t.file, t.offset, t.end))
     return [
-        f"{after.file}: {after.source} begins at byte {after.offset}, inside {before.source}, which ends at {before.end}"
+        f"{after.file}: {after.source} begins at byte {after.offset}, inside {before.source} (up to {before.end})"
         for before, after in zip(ordered, ordered[1:], strict=False)
         if before.file == after.file and after.offset < before.end
     ]

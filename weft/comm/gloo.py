@@ -84,7 +84,8 @@ class GlooComm(Comm):
                 for group, (index, position) in places.items()
             }
         except RuntimeError as error:
-            raise PeerError(f"rank {rank} of {world}: no rendezvous within {timeout:g} s: {_first_line(error)}") from error
+            why = f"rank {rank} of {world}: no rendezvous within {timeout:g} s: {_first_line(error)}"
+            raise PeerError(why) from error
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
         check_contiguous("all_reduce", "x", x, group)
@@ -144,7 +145,7 @@ class GlooComm(Comm):
         splits = [out.nbytes for out in outs]
         received = torch.empty(sum(splits), dtype=torch.uint8)
         self._run(members, lambda: members.exchange(received, sent, splits, [x.nbytes for x in xs]))
-        for out, part in zip(outs, received.split(splits), strict=True):
+        for out, part in zip(outs, torch.split(received, splits), strict=True):
             _bytes(out).copy_(part)
 
     def _enter(
@@ -156,7 +157,7 @@ class GlooComm(Comm):
         sent: Sequence[Tensor],
         received: Sequence[Tensor],
     ) -> _Members:
-        """The group's members, after comparing the call in debug mode (`same`: equal shapes; sent[i] -> received[i])."""
+        """The group's members; in debug mode compares `same` by shape, and what goes from `sent` to `received` by size."""
         if self._broken:
             raise PeerError(f"{kind} over {group}: this rank's comm has ended: {self._broken}")
         members = self._groups.get(group)

@@ -69,7 +69,7 @@ def _boundary(passed: BoundaryTraffic) -> Json:
         "width": boundary.width,
         "rows": boundary.rows,
         "item": boundary.item,
-        "times_per_step": passed.times,
+        "times_of_stage": list(passed.times_of_stage),
         "collectives": [_call(call) for call in passed.calls],
     }
 
@@ -117,7 +117,7 @@ def json_schema() -> Json:
         "width": number,
         "rows": {"enum": ["rows", "sampled"]},
         "item": {"enum": ["activation", "id", "logit"]},
-        "times_per_step": number,
+        "times_of_stage": _list(number),
         "collectives": _list(call),
     }
     root = _object(

@@ -107,7 +107,9 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
 def _left_out(layout: Layout) -> Iterator[Note]:
     """Where the tables below say less than the whole."""
     if layout.pipeline.stages > 1:
-        text = "boundaries are those of one stage's ranks; what stages send to each other is not counted"
+        text = (
+            "boundaries list the first stage's ranks, the other stages' are alike; sends between stages are not counted"
+        )
         yield Note("info", "pipeline_not_counted", text)
     if layout.replicas > 1:
         yield Note("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")

@@ -33,13 +33,14 @@ class Report:
     notes: tuple[Note, ...]
 
     def received_per_step(self, batch: int) -> tuple[int, ...]:
-        """Bytes that each rank of a stage receives in one decode step of the whole model, all boundaries together."""
+        """Bytes that each rank of the world receives in one decode step, all boundaries together."""
         place = self.batches.index(batch)
-        totals = [0] * self.layout.stage_size
+        totals = [0] * self.layout.world
         for passed in self.boundaries:
             for call in passed.calls:
-                for rank, count in enumerate(call.received[place].per_rank):
-                    totals[rank] += passed.times * count
+                for rank in self.ranks:
+                    count = call.received[place].per_rank[rank.rank % self.layout.stage_size]
+                    totals[rank.rank] += passed.times_of_stage[rank.coords.stage] * count
         return tuple(totals)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from weft.explain.picture import picture
@@ -25,12 +23,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_world_line(report.layout), soft_wrap=True)
     console.print()
     for line in picture(report, console.width):
+        line.rstrip()
         console.print(line, soft_wrap=True)
     console.print()
-    table = _boundaries(report)
-    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    console.print(table, width=max(console.width, needed), crop=False, soft_wrap=True)
-    for line in _totals(report):
+    for line in (*_boundaries(report), *_totals(report)):
         console.print(line, soft_wrap=True)
     if report.notes:
         console.print()
@@ -64,16 +60,22 @@ def _world_line(layout: Layout) -> Text:
     return Text.assemble((f"world {layout.world}", "bold"), f" = {product}{nodes}    · derived, not given")
 
 
-def _boundaries(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("boundary", "times", "from -> to", "collective", "ranks"):
-        table.add_column(title, no_wrap=True, justify="right" if title == "times" else "left")
-    for batch in report.batches:
-        table.add_column(f"bytes at {batch}", justify="right", no_wrap=True)
+def _boundaries(report: Report) -> Iterator[Text]:
+    """Aligned columns; never cut, a narrow terminal wraps the lines."""
+    titles = ("boundary", "times", "from -> to", "collective", "ranks")
+    rows = [(*titles, *(f"bytes at {batch}" for batch in report.batches))]
+    quiet = [False]
     for passed in report.boundaries:
-        for row in _rows(passed, len(report.batches)):
-            table.add_row(*row, style="" if passed.calls else "dim")
-    return table
+        added = list(_rows(passed, len(report.batches)))
+        rows += added
+        quiet += [not passed.calls] * len(added)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = (
+            f"{cell:>{width}}" if place in (1, *range(5, len(row))) else f"{cell:<{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield Text("  ".join(cells), "bold" if number == 0 else "dim" if quiet[number] else "")
 
 
 def _rows(passed: BoundaryTraffic, batches: int) -> Iterator[tuple[str, ...]]:

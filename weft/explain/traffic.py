@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
+from weft.arch.stages import stage_layers
 from weft.layout.boundaries import Boundary, dense_boundaries
 from weft.layout.layout import Layout
 from weft.layout.ranks import Group
@@ -50,11 +51,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class BoundaryTraffic:
-    """A boundary, how often a step of the whole model passes it, and its calls in order."""
+    """A boundary, how often a step passes it in every pipeline stage, and its calls in order."""
 
     boundary: Boundary
-    times: int
+    times_of_stage: tuple[int, ...]
     calls: tuple[Call, ...]
+
+    @property
+    def times(self) -> int:
+        """How often a step of the whole model passes it."""
+        return sum(self.times_of_stage)
 
 
 def traffic_of(
@@ -73,11 +79,19 @@ def traffic_of(
     return tuple(
         BoundaryTraffic(
             boundary,
-            config.num_layers if boundary.name in PER_LAYER else 1,
+            _times(layout, config, boundary.name),
             tuple(_call(layout, boundary, step, itemsize, tables) for step in boundary.steps),
         )
         for boundary in boundaries.values()
     )
+
+
+def _times(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:
+    """Per stage: its layers, or once where the model begins or ends."""
+    if name in PER_LAYER:
+        return tuple(hi - lo for lo, hi in stage_layers(layout, config.num_layers))
+    where = 0 if name.startswith("embedding.") else layout.pipeline.stages - 1
+    return tuple(int(stage == where) for stage in range(layout.pipeline.stages))
 
 
 def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:

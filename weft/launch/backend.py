@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
+import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
@@ -40,9 +37,7 @@ class Backend:
 def choose_backend(wanted: str, shards: Shards) -> Backend:
     """ConfigError: an unknown name, or shared_memory where its library is missing."""
     if wanted not in BACKENDS:
-        raise ConfigError(
-            f"comm {wanted}: legal: {', '.join(BACKENDS)}", field="comm", value=wanted, legal=BACKENDS
-        )
+        raise ConfigError(f"comm {wanted}: legal: {', '.join(BACKENDS)}", field="comm", value=wanted, legal=BACKENDS)
     groups = groups_of(shards)
     if shards.layout.world == 1:
         return Backend("none", groups)
@@ -76,35 +71,40 @@ def groups_of(shards: Shards) -> tuple[Group, ...]:
 
 
 class Rendezvous:
-    """What the ranks meet over: a shared region by descriptor, or a private file for gloo. Owned by the supervisor."""
+    """What the ranks meet over: a shared region, or a loopback port bound before anybody knows it. The supervisor's."""
 
     def __init__(self, backend: Backend, world: int) -> None:
-        self.region = Region.create(world, backend.groups) if backend.name == "shared_memory" else None
-        self._directory = Path(tempfile.mkdtemp(prefix="weft-")) if backend.name == "gloo" else None
+        self._region = Region.create(world, backend.groups) if backend.name == "shared_memory" else None
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128) if backend.name == "gloo" else None
+
+    def fds(self, rank: int) -> tuple[int, ...]:
+        """Descriptors that `rank` inherits: the region for all, the listening socket for rank 0."""
+        if self._region is not None:
+            return (self._region.fd,)
+        return (self._socket.fileno(),) if self._socket is not None and rank == 0 else ()
 
     @property
-    def fds(self) -> tuple[int, ...]:
-        """Descriptors that every rank inherits."""
-        return () if self.region is None else (self.region.fd,)
+    def nbytes(self) -> int:
+        """Of the region; 0 where there is none."""
+        return 0 if self._region is None else self._region.size
 
     @property
-    def path(self) -> str:
-        """The file of gloo's store; empty where there is none."""
-        return "" if self._directory is None else str(self._directory / "store")
+    def port(self) -> int:
+        """To meet at; 0 where there is none."""
+        return 0 if self._socket is None else int(self._socket.getsockname()[1])
 
     def last_collective(self, rank: int) -> str:
         """What `rank` was last in, for people; empty where the backend keeps no record."""
-        return "" if self.region is None else str(read_records(self.region.fd)[rank])
+        return "" if self._region is None else str(read_records(self._region.fd)[rank])
 
     def met(self) -> None:
-        """Every rank has what it needs: the file can go."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        """Every rank is there: nobody else may come."""
+        if self._socket is not None:
+            self._socket.close()
 
     def close(self) -> None:
         """Gives everything back; safe to call twice."""
         self.met()
-        if self.region is not None:
-            os.close(self.region.fd)
-            self.region = None
+        if self._region is not None:
+            self._region.close()
+            self._region = None

@@ -19,7 +19,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message to a rank: all that it must know to start.
 
     `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
-    an inherited region (`comm_fd`, `comm_bytes`) or `comm_path`, a private file, to meet over.
+    an inherited region (`comm_fd`, `comm_bytes`) or a loopback port to meet at (rank 0 has its socket, `comm_fd`).
     """
 
     rank: int
@@ -30,7 +30,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     comm: str
     comm_fd: int
     comm_bytes: int
-    comm_path: str
+    comm_port: int
     comm_limit_s: float
     cpus: list[int]
     threads: int
@@ -92,7 +92,8 @@ _to_rank = msgspec.msgpack.Decoder(ToRank)
 _from_rank = msgspec.msgpack.Decoder(FromRank)
 
 _FAMILIES: dict[str, type[WeftError]] = {
-    family.__name__: family for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
+    family.__name__: family
+    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
 }
 
 

@@ -16,8 +16,18 @@ from weft.errors import PeerError, WeftError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.memory import size
-from weft.launch.messages import Allocate, Entered, Loaded, RunStep, Setup, Shutdown, StepDone, ToRank
-from weft.launch.messages import failure_of, pack, unpack_for_rank
+from weft.launch.messages import (
+    Allocate,
+    Entered,
+    Loaded,
+    RunStep,
+    Setup,
+    Shutdown,
+    StepDone,
+    failure_of,
+    pack,
+    unpack_for_rank,
+)
 from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
@@ -63,13 +73,11 @@ def _run(setup: Setup, channel: Channel, status: StatusWriter) -> None:
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 
     _enter(Phase.GROUPS, channel, status, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
-    comm = make_comm(setup, shards, status)
+    comm = make_comm(setup, shards)
     try:
         allocate = _next(channel, Allocate)
         _enter(Phase.CACHE, channel, status, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
-        limits = Limits(
-            allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len
-        )
+        limits = Limits(allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len)
         ops = make_ops(numerics, device)
         runner = Runner(shards, loaded.params, comm, ops, limits, device)
         _enter(Phase.WARM_UP, channel, status, ops.describe())

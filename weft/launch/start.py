@@ -54,15 +54,13 @@ class Starting:
             raise
         self._watch = Watch(self.workers, status, rendezvous)
 
-    def _spawn(
-        self, rank: int, status: StatusPage, rendezvous: Rendezvous, program: Sequence[str]
-    ) -> WorkerProcess:
+    def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous, program: Sequence[str]) -> WorkerProcess:
         share = self.plan.cores[rank]
         worker = spawn(
             rank,
             self.plan.where[rank],
             status_fd=status.fd,
-            inherit=rendezvous.fds,
+            inherit=rendezvous.fds(rank),
             threads=share.threads,
             program=program,
         )
@@ -70,7 +68,7 @@ class Starting:
         return worker
 
     def _setup(self, rank: int, rendezvous: Rendezvous) -> Setup:
-        plan, region, share = self.plan, rendezvous.region, self.plan.cores[rank]
+        plan, share = self.plan, self.plan.cores[rank]
         return Setup(
             rank=rank,
             layout=plan.layout,
@@ -78,9 +76,9 @@ class Starting:
             engine=plan.engine,
             checkpoint=plan.checkpoint.table(),
             comm=plan.backend.name,
-            comm_fd=-1 if region is None else region.fd,
-            comm_bytes=0 if region is None else region.size,
-            comm_path=rendezvous.path,
+            comm_fd=next(iter(rendezvous.fds(rank)), -1),
+            comm_bytes=rendezvous.nbytes,
+            comm_port=rendezvous.port,
             comm_limit_s=STEP_LIMIT_S,
             cpus=list(share.cpus),
             threads=share.threads,

@@ -43,7 +43,7 @@ def flatten(document: Mapping[str, object]) -> Given:
         if isinstance(value, Mapping):
             values |= {f"{key}.{leaf}": item for leaf, item in _flat(value)}
         else:
-            values[key] = value
+            values[str(key)] = value
     known = {setting.name for setting in layout_settings()}
     return {name: value for name, value in values.items() if value is not None or name not in {*known, *sections}}
 

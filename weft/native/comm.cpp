@@ -19,7 +19,6 @@ struct Call {
   Comm &c;
   Group &g;
   Head head;
-  uint64_t *counts = nullptr;  // this member's row of the table of pairs, first round of all_to_all
 
   Call(Comm &comm, uint32_t group, uint32_t kind, int dtype, uint64_t bytes, uint64_t check)
       : c(comm), g(comm.groups[group]) {
@@ -37,12 +36,12 @@ struct Call {
     if (c.failure.code == OK) c.record->inside = 0;
   }
 
-  uint32_t begin() { return (++g.round) & 1; }
+  void begin() { ++g.round; }
 
   char *theirs(uint32_t member) const { return slot(c, g, member, g.round & 1); }
 
   int round() {
-    head.round = g.round;
+    head.round = static_cast<uint32_t>(g.round);
     return meet(c, g, head);
   }
 
@@ -159,7 +158,6 @@ Comm *weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
     const GroupEntry &e = entries[i];
     Group &g = c->groups[i];
     g.n = static_cast<uint32_t>(e.members);
-    g.index = i;
     g.ranks = reinterpret_cast<uint32_t *>(base + e.members_at);
     g.counter = reinterpret_cast<Counter *>(base + e.counter_at);
     g.heads = reinterpret_cast<Head *>(base + e.heads_at);

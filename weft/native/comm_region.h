@@ -37,11 +37,14 @@ struct Head {  // what a member brings to a round
   uint32_t round, kind_dtype, call, pad;
   uint64_t bytes, check;
 };
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "futexes wait on the low half of a counter");
 struct alignas(64) Counter {
-  std::atomic<uint32_t> arrived, sleepers;
+  std::atomic<uint64_t> arrived;  // of all members in all rounds; 64 bits never wrap
+  std::atomic<uint32_t> sleepers;
 };
 struct Group {
-  uint32_t n, me, round, call, index;
+  uint32_t n, me, call;
+  uint64_t round;
   const uint32_t *ranks;
   Counter *counter;
   Head *heads;       // [member][parity]
@@ -89,8 +92,8 @@ char *slot(const Comm &c, const Group &g, uint32_t member, uint32_t parity) {
 
 // ---- waiting
 
-int futex(std::atomic<uint32_t> *word, int op, uint32_t value, const timespec *timeout) {
-  return static_cast<int>(syscall(SYS_futex, reinterpret_cast<uint32_t *>(word), op, value, timeout, nullptr, 0));
+void futex(std::atomic<uint64_t> *word, int op, uint32_t value, const timespec *timeout) {
+  syscall(SYS_futex, reinterpret_cast<uint32_t *>(word), op, value, timeout, nullptr, 0);
 }
 
 int fail(Comm &c, int code, int32_t rank) {
@@ -102,7 +105,8 @@ int fail(Comm &c, int code, int32_t rank) {
 }
 
 bool absent(const Group &g, uint32_t member) {
-  return __atomic_load_n(&g.heads[2 * member + (g.round & 1)].round, __ATOMIC_ACQUIRE) != g.round;
+  return __atomic_load_n(&g.heads[2 * member + (g.round & 1)].round, __ATOMIC_ACQUIRE) !=
+         static_cast<uint32_t>(g.round);
 }
 
 struct Gone {
@@ -131,22 +135,21 @@ int timed_out(Comm &c, const Group &g) {
   return fail(c, TIMED_OUT, f.missing_count ? f.missing[0] : -1);
 }
 
-int wait_slowly(Comm &c, Group &g, uint32_t target) {
+int wait_slowly(Comm &c, Group &g, uint64_t target) {
   Counter &k = *g.counter;
   int64_t deadline = now_ns() + c.timeout_ns;
-  auto reached = [&](uint32_t seen) { return static_cast<int32_t>(seen - target) >= 0; };
   for (;;) {
     Gone gone = find_gone(c, g);
-    if (reached(k.arrived.load(std::memory_order_acquire))) return OK;  // it may have arrived here before it ended
+    if (k.arrived.load(std::memory_order_acquire) >= target) return OK;  // it may have arrived here before it ended
     if (gone.code) return fail(c, gone.code, gone.rank);
     int64_t left = deadline - now_ns();
     if (left <= 0) return timed_out(c, g);
     timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
     k.sleepers.fetch_add(1);
-    uint32_t seen = k.arrived.load();
-    if (!reached(seen)) futex(&k.arrived, FUTEX_WAIT, seen, &slice);
+    uint64_t seen = k.arrived.load();
+    if (seen < target) futex(&k.arrived, FUTEX_WAIT, static_cast<uint32_t>(seen), &slice);
     k.sleepers.fetch_sub(1);
-    if (reached(k.arrived.load(std::memory_order_acquire))) return OK;
+    if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
   }
 }
 
@@ -155,7 +158,7 @@ int meet(Comm &c, Group &g, const Head &mine) {
   Head &head = g.heads[2 * g.me + (g.round & 1)];
   head = mine;
   Counter &k = *g.counter;
-  uint32_t target = g.n * g.round;
+  uint64_t target = g.n * g.round;
   if (k.arrived.fetch_add(1) + 1 == target) {
     if (k.sleepers.load()) futex(&k.arrived, FUTEX_WAKE, INT32_MAX, nullptr);
     return OK;
@@ -164,7 +167,7 @@ int meet(Comm &c, Group &g, const Head &mine) {
     int64_t until = now_ns() + c.spin_ns;
     do {
       for (int i = 0; i < 16; i++) {
-        if (static_cast<int32_t>(k.arrived.load(std::memory_order_acquire) - target) >= 0) return OK;
+        if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
         relax();
       }
     } while (now_ns() < until);

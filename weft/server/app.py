@@ -172,7 +172,9 @@ async def _body(request: Request) -> bytes:
     """The body, as JSON, within its limit."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise RequestError(f"content-type is '{kind[:80]}'; legal: application/json", status=415, code="bad_content_type")
+        raise RequestError(
+            f"content-type is '{kind[:80]}'; legal: application/json", status=415, code="bad_content_type"
+        )
     if "content-encoding" in request.headers:
         raise RequestError("compressed bodies are not taken", status=415, code="bad_content_encoding")
     parts, length = [], 0

@@ -10,7 +10,9 @@ ROLES = ("system", "user", "assistant")
 """`developer` is OpenAI's newer word for `system` and is taken as that."""
 
 _FIELDS = frozenset({"role", "content", "name"})
-_NULL_FIELDS = frozenset({"refusal", "audio", "function_call", "tool_calls", "annotations", "reasoning", "tool_call_id"})
+_NULL_FIELDS = frozenset(
+    {"refusal", "audio", "function_call", "tool_calls", "annotations", "reasoning", "tool_call_id"}
+)
 """Fields that clients send back with an assistant's message; accepted while they carry nothing."""
 
 

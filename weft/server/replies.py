@@ -154,9 +154,7 @@ class EventReply(_Reply):
         choices = [] if choice is None else [choice]
         return self._event(choices, usage)
 
-    def _event(
-        self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType
-    ) -> bytes:
+    def _event(self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType) -> bytes:
         answer = self._answer
         body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)  # type: ignore[arg-type]
         return b"data: " + _encoder.encode(body) + b"\n\n"

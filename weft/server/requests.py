@@ -61,8 +61,6 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     logprobs: int | None = None
 
 
-
-
 class ChatRequest(Common, frozen=True, kw_only=True):
     """/v1/chat/completions."""
 

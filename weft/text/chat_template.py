@@ -1,7 +1,7 @@
 """Chat templates: a model's own Jinja template over a conversation, in a sandbox. Knows no tokenizer and no HTTP.
 
-The template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, sees only plain JSON values,
-and its output is bounded. Environment and helpers are those transformers gives templates.
+The template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, sees only plain JSON
+values, and its output is bounded. Environment and helpers are those transformers gives templates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_CHARACTERS = 16 << 20
 
 
 class ChatTemplates:
-    """A model's templates by name ("default", "tool_use", ...) and the variables they see (bos_token, eos_token, ...)."""
+    """A model's templates by name ("default", "tool_use", ...) and the variables they see (bos_token, eos_token)."""
 
     def __init__(
         self, sources: Mapping[str, str], variables: Mapping[str, str], *, max_characters: int = MAX_CHARACTERS
@@ -80,7 +80,9 @@ class ChatTemplates:
 
     def _template(self, name: str) -> jinja2.Template:
         if name not in self.sources:
-            raise RequestError("the model has no chat template: send a prompt to the completions endpoint", param="messages")
+            raise RequestError(
+                "the model has no chat template: send a prompt to the completions endpoint", param="messages"
+            )
         if name not in self._compiled:
             try:
                 self._compiled[name] = self._environment.from_string(self.sources[name])

@@ -1,4 +1,4 @@
-"""A `tokenizers` tokenizer from the metadata of a GGUF file. Knows the two vocabulary models weft serves, no chat template."""
+"""A `tokenizers` tokenizer from the metadata of a GGUF file. Knows two kinds of vocabulary, no chat template."""
 
 from __future__ import annotations
 

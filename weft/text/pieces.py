@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 from weft.errors import CheckpointError
 
 SPACE = "▁"
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -57,11 +58,12 @@ def spelling_of(backend: Backend) -> Spelling:
         never = parts[0].get("prepend_scheme") == "never"
         return Spelling(False, lead=Lead.NOTHING if never else Lead.SPACES_OF_FIRST)
     if kinds[:1] == ["Replace"] and parts[0]["pattern"] == {"String": SPACE} and parts[0]["content"] == " ":
-        rest, strips = kinds[1:], [part for part in parts if part["type"] == "Strip"]
-        one = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-        if rest in (["ByteFallback", "Fuse"], ["ByteFallback", "Fuse", "Strip"]) and all(part == one for part in strips):
-            return Spelling(False, byte_fallback=True, lead=Lead.ONE_SPACE if strips else Lead.NOTHING)
-    raise CheckpointError(f"tokenizer: decoder {' + '.join(kinds)} is not supported; supported: ByteLevel, SentencePiece's")
+        if kinds[1:] == ["ByteFallback", "Fuse"]:
+            return Spelling(False, byte_fallback=True)
+        if kinds[1:3] == ["ByteFallback", "Fuse"] and parts[3:] == [STRIP]:
+            return Spelling(False, byte_fallback=True, lead=Lead.ONE_SPACE)
+    shown = " + ".join(kinds)
+    raise CheckpointError(f"tokenizer: decoder {shown} is not supported; supported: ByteLevel, SentencePiece's")
 
 
 def _flat(decoder: dict[str, Any]) -> list[dict[str, Any]]:

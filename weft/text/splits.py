@@ -1,7 +1,7 @@
 """How byte-level vocabularies split a text before merging: the rules that a GGUF's `tokenizer.ggml.pre` names.
 
-Each rule is a list of regular expressions applied one after the other; what an expression matches, and what lies between
-its matches, are pieces of their own. The names and expressions are llama.cpp's, where they agree with the models'
+Each rule is a list of regular expressions applied one after the other; what an expression matches, and what lies
+between its matches, are pieces of their own. Names and expressions are llama.cpp's, where they agree with the models'
 own tokenizer.json.
 """
 

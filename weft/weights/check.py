@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds a model's weights, all of them and nothing else, from its tensor table. No torch, no layout."""
+"""Whether a checkpoint holds all of a model's weights and nothing else, from its tensor table. No torch, no layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""load_params: one rank's parameters, read slice by slice from a checkpoint. Asks Shards for every slice; knows no group."""
+"""load_params: one rank's parameters, read slice by slice from a checkpoint. Asks Shards for slices; knows no group."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class _Load:
 
 
 def _surely_finite(values: Tensor) -> bool:
-    """Whether a sum over all values is finite: one pass over them, while counting takes several. False may be a sum that
-    overflowed."""
+    """Whether a sum over all values is finite: one pass over them, while counting takes several. False may be a sum
+    that overflowed."""
     total = values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
     return bool(total.isfinite())

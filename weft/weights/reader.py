@@ -1,4 +1,4 @@
-"""Runs of rows and columns of a checkpoint's tensors, read and counted. Knows files and formats, no layout, no parameter.
+"""Runs of rows and columns of a checkpoint's tensors, read and counted. Knows files and formats, no layout.
 
 Reads go through pread, not a mapping: a file that is cut short while it is open is then an error with a name, not a
 signal that kills the process.
@@ -120,6 +120,6 @@ def _read(fd: int, memory: memoryview, offset: int, info: TensorInfo) -> None:
 
 
 def _unpermuted(values: Tensor, head: int) -> Tensor:
-    """Whole heads of `head` rows from GGUF's order (row 2i+j) to HF's (row j*head/2+i). Takes and gives [rows, columns]."""
+    """Whole heads of `head` rows from GGUF's order (row 2i+j) to HF's (row j*head/2+i), [rows, columns]."""
     pairs = values.reshape(-1, head // 2, 2, values.shape[1])
     return pairs.transpose(1, 2).reshape(values.shape)

@@ -1,0 +1,219 @@
+"""The report against brute force: bytes, shares and traffic counted from first principles, and its notes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from weft.arch.config import ModelConfig
+from weft.arch.families import parse_config
+from weft.arch.params import param_specs
+from weft.arch.shards import Shards
+from weft.errors import LayoutError
+from weft.explain import Report, explain
+from weft.layout import Layout, resolve
+
+SMOLLM2 = parse_config(json.loads((Path(__file__).parent / "data" / "config.json").read_text()))
+SMALL = ModelConfig(
+    family="qwen2",
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=4,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=4,
+    vocab_size=50,
+    max_position=64,
+    qkv_bias=True,
+)
+
+
+def report_of(config: ModelConfig, values: dict[str, object], world: int | None = None, batch: int = 5) -> Report:
+    return explain("m", config, resolve(values, world), dtype="float32", batch=batch)
+
+
+LAYOUTS: list[tuple[dict[str, object], int]] = [
+    ({}, 1),
+    ({}, 4),
+    ({"attention.tp": 2, "dense.tp": 4, "lm_head.tp": 1}, 4),
+    ({"attention.tp": 3, "o_proj.tp": 6, "embedding.tp": 2}, 6),
+    ({"attention.tp": 2, "o_proj.tp": 3, "dense.tp": 6, "lm_head.tp": 6}, 6),
+    ({"attention.tp": 4, "attention.split": "balanced"}, 4),
+]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("values", "world"), LAYOUTS)
+def test_blocks_hold_the_model_once(values: dict[str, object], world: int, tied: bool) -> None:
+    config = replace(SMALL, tie_embeddings=tied)
+    report = report_of(config, values, world)
+    layout = report.layout
+    whole = {
+        module: 4 * sum(prod(s.shape) for s in param_specs(config) if s.module == module) for module in layout.sizes
+    }
+    for module in ("embedding", "dense", "lm_head"):
+        size = layout.sizes[module]
+        held = sum(rank.bytes[module] for rank in report.ranks[:size])
+        copied = 0 if module != "lm_head" or not report.tied_view else whole[module]
+        assert held == whole[module] - copied, module
+    shards = Shards(config, layout)
+    for rank in report.ranks:
+        assert rank.bytes == shards.bytes(rank.rank, 4)
+        assert rank.total == sum(rank.bytes.values())
+        lo, hi = rank.kv_heads
+        assert rank.kv_bytes_per_token == 2 * (hi - lo) * config.head_dim * config.num_layers * 4
+
+
+@pytest.mark.parametrize(("values", "world"), LAYOUTS)
+def test_shares_of_a_block_tile_the_module(values: dict[str, object], world: int) -> None:
+    report = report_of(SMALL, values, world)
+    for module, size in report.layout.sizes.items():
+        for first in range(0, world, size):
+            shares = [report.ranks[rank].shares[module] for rank in range(first, first + size)]
+            columns = [column for share in shares for column in range(*share.interval)]
+            assert sorted(columns) == list(range(shares[0].whole)), module
+
+
+def expected_all_reduce(rows: list[int], width: int) -> list[int]:
+    """Reduce-scatter (everybody's addends of the own run), then all-gather (the other runs)."""
+    return [((len(rows) - 1) * own + sum(rows) - own) * width * 4 for own in rows]
+
+
+def test_plain_tensor_parallel_is_two_all_reduces_a_layer() -> None:
+    report = explain("m", SMALL, resolve({}, tp=2), dtype="float32", batch=5)
+    moved = {passed.boundary.name: passed for passed in report.boundaries if any(c.groups for c in passed.calls)}
+    assert list(moved) == ["embedding.out", "o_proj.out", "dense.out", "lm_head.in", "lm_head.out", "sampling.out"]
+    for name in ("o_proj.out", "dense.out"):
+        (call,) = moved[name].calls
+        assert (call.kind, call.groups, moved[name].times) == ("all_reduce", ((0, 1),), 4)
+        assert [list(received.per_rank) for received in call.received] == [
+            expected_all_reduce([1, 0], 24),
+            expected_all_reduce([3, 2], 24),
+        ]
+
+
+def test_bytes_of_a_step_are_the_sum_over_boundaries_and_layers() -> None:
+    report = report_of(SMALL, {"attention.tp": 2, "dense.tp": 4}, 4)
+    for place, batch in enumerate(report.batches):
+        totals = [0, 0, 0, 0]
+        for passed in report.boundaries:
+            times = 4 if passed.boundary.name.partition(".")[0] in ("attention", "o_proj", "dense") else 1
+            assert passed.times == times
+            for call in passed.calls:
+                assert call.received[place].batch == batch
+                totals = [a + times * b for a, b in zip(totals, call.received[place].per_rank, strict=True)]
+        assert report.received_per_step(batch) == tuple(totals)
+        assert sum(totals) > 0
+
+
+def test_ids_count_eight_bytes_and_activations_the_dtype() -> None:
+    def bytes_of(dtype: str, name: str) -> int:
+        report = explain("m", SMALL, resolve({"attention.tp": 2}), dtype=dtype)
+        return next(p for p in report.boundaries if p.boundary.name == name).calls[0].received[0].total
+
+    assert bytes_of("float32", "sampling.out") == bytes_of("bfloat16", "sampling.out") == 8
+    assert bytes_of("float32", "lm_head.out") == 2 * bytes_of("bfloat16", "lm_head.out") == 4 * 25
+
+
+def test_stages_hold_their_own_layers() -> None:
+    report = report_of(SMALL, {"pipeline.layers": (3, 1), "attention.tp": 2})
+    plain = report_of(SMALL, {"attention.tp": 2})
+    first, second = report.ranks[0], report.ranks[2]
+    assert (first.layers, second.layers) == ((0, 3), (3, 4))
+    for module in ("attention", "o_proj", "dense", "norm", "embedding", "lm_head"):
+        assert first.bytes[module] + second.bytes[module] == plain.ranks[0].bytes[module]
+    assert first.bytes["lm_head"] == second.bytes["embedding"] == 0
+    assert first.kv_bytes_per_token == 3 * second.kv_bytes_per_token
+
+
+def test_a_step_of_two_stages_moves_what_one_stage_moves() -> None:
+    staged = report_of(SMALL, {"pipeline.layers": (3, 1), "attention.tp": 2})
+    plain = report_of(SMALL, {"attention.tp": 2})
+    times = {passed.boundary.name: passed.times_of_stage for passed in staged.boundaries}
+    assert times["embedding.out"] == (1, 0) and times["dense.out"] == (3, 1) and times["lm_head.in"] == (0, 1)
+    for batch in staged.batches:
+        first, second = staged.received_per_step(batch)[:2], staged.received_per_step(batch)[2:]
+        together = tuple(a + b for a, b in zip(first, second, strict=True))
+        assert together == plain.received_per_step(batch)
+
+
+def codes(report: Report) -> dict[str, str]:
+    return {note.code: note.message for note in report.notes}
+
+
+def test_notes_name_imbalance_copies_and_ties() -> None:
+    found = codes(report_of(SMOLLM2, {"attention.tp": 2, "dense.tp": 4}, 4))
+    assert found["uneven_heads"] == (
+        "attention's ranks hold 6 3 of 9 query heads: a step takes as long as 6, ranks idle 25% of that time; "
+        "split: balanced would give 5 4"
+    )
+    assert "384 192 columns" in found["uneven_o_proj"]
+    assert found["residual"].endswith("o_proj 2 and dense 4 are not both attention's size 2")
+    assert "one copy" in found["tied_one_copy"]
+    found = codes(report_of(SMOLLM2, {"attention.tp": 4, "lm_head.tp": 2}))
+    assert "holds 4 KV heads for the model's 3" in found["kv_copies"]
+    assert "embedding has size 4, lm_head 2: a second copy, up to 54.0 MiB a rank" in found["tied_two_copies"]
+    assert codes(report_of(SMALL, {})) == {
+        "residual": "the residual stream lies on the rank that owns the row: attention has size 1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "codes_wanted"),
+    [
+        ({"pipeline.stages": 2}, {"not_served", "pipeline_not_counted"}),
+        ({"replicas": 2}, {"not_served", "replicas_alike"}),
+        ({"attention.cp": 2}, {"not_served", "positions_split"}),
+        ({"attention.tp": 2, "attention.kv_split": 2}, {"not_served", "positions_split"}),
+    ],
+)
+def test_what_is_not_served_is_explained_and_said(values: dict[str, object], codes_wanted: set[str]) -> None:
+    report = report_of(SMALL, values)
+    assert codes_wanted <= set(codes(report))
+    assert report.notes[0].level == "warning"
+    assert len(report.ranks) == report.layout.world
+
+
+def test_context_parallel_ranks_share_a_groups_rows() -> None:
+    report = report_of(SMALL, {"attention.tp": 2, "attention.cp": 2, "dense.tp": 4}, batch=8)
+    (call,) = next(p for p in report.boundaries if p.boundary.name == "dense.in").calls
+    assert call.received[1].per_rank == (6 * 24 * 4,) * 4
+
+
+def test_experts_are_explained_as_sizes() -> None:
+    layout: Layout = resolve({}, 4, num_experts=8)
+    report = explain("m", SMALL, layout, dtype="float32")
+    assert {"not_served", "experts_not_counted"} <= set(codes(report))
+
+
+@pytest.mark.parametrize(
+    ("values", "world", "text"),
+    [
+        ({"attention.tp": 8}, 8, "attention tp 8: num_attention_heads is 6, not enough for every rank; legal: 1, 2, 4"),
+        ({"dense.tp": 60}, 60, "dense tp 60: intermediate_size is 40, not enough for every rank; legal: 1, 2, 3"),
+        ({"lm_head.tp": 60}, 60, "lm_head tp 60: vocab_size is 50, not enough for every rank; legal: 1, 2, 3"),
+        ({"embedding.tp": 60}, 60, "embedding tp 60: vocab_size is 50"),
+        ({"o_proj.tp": 48}, 48, "o_proj tp 48: num_attention_heads * head_dim is 24, not enough for every rank"),
+        ({"pipeline.stages": 5}, None, "pipeline stages 5: the model has 4 layers; legal: 1 to 4"),
+        ({"pipeline.layers": (2, 1)}, None, "pipeline layers 2 + 1 = 3, but the model has 4 layers"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(values: dict[str, object], world: int | None, text: str) -> None:
+    with pytest.raises(LayoutError) as caught:
+        report_of(SMALL, values, world)
+    assert str(caught.value).startswith(text)
+    if caught.value.legal and world:
+        assert caught.value.field is not None
+        for legal in caught.value.legal:
+            report_of(SMALL, {**values, caught.value.field: legal}, world)
+
+
+def test_o_proj_gives_every_rank_a_column_even_of_uneven_heads() -> None:
+    """9 heads over 2 ranks are 6 and 3; with head_dim 2, a block of 16 cuts the smaller share's 6 columns in 8."""
+    config = replace(SMALL, num_heads=9, num_kv_heads=3, head_dim=2)
+    with pytest.raises(LayoutError, match=r"o_proj tp 16: .*legal: 1, 2, 4, 8$"):
+        report_of(config, {"attention.tp": 2, "o_proj.tp": 16}, 16)

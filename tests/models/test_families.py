@@ -1,0 +1,128 @@
+"""Each family against transformers on a small random checkpoint: logits within 1e-4 in fp32, greedy tokens equal."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.engine.engine import Engine
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
+from weft.verify.record import LogitsRecorder, Outcome, outcomes
+from weft.worker.runner import Limits
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 131,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+}
+SMOLLM2 = {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+CASES: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "llama2": (LlamaForCausalLM, LlamaConfig(**SIZES)),
+    "llama2-linear": (
+        LlamaForCausalLM,
+        LlamaConfig(**SIZES, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
+    ),
+    "llama3": (LlamaForCausalLM, LlamaConfig(**SIZES, rope_parameters=LLAMA3)),
+    "llama-yarn": (LlamaForCausalLM, LlamaConfig(**SIZES, rope_parameters=YARN)),
+    "llama-biased": (LlamaForCausalLM, LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True)),
+    "smollm2": (LlamaForCausalLM, LlamaConfig(**{**SIZES, **SMOLLM2}, tie_word_embeddings=True)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=None)),
+    "mistral-window": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=9)),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
+    "qwen2-window": (
+        Qwen2ForCausalLM,
+        Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=7, max_window_layers=1),
+    ),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True)),
+}
+TOKENS = 6
+
+
+def randomize_biases(model: PreTrainedModel, seed: int) -> None:
+    """transformers starts biases and norms at 0 and 1, where a lost one would not show."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+
+
+def prompts_for(seed: int) -> list[tuple[int, ...]]:
+    draw = random.Random(seed)
+    return [tuple(draw.randrange(1, 131) for _ in range(length)) for length in (23, 1, 12)]
+
+
+def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[Outcome]:
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": world, "lm_head.tp": 1}, world))
+    limits = Limits(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
+    executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
+    recorder = LogitsRecorder(executor)
+    config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=16, block_size=8)
+    return outcomes(Engine(recorder, config, ()), recorder, prompts, TOKENS)
+
+
+def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> Outcome:
+    found = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=TOKENS,
+        min_new_tokens=TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return Outcome(found.sequences[0, len(prompt) :].tolist(), [row[0] for row in found.logits])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_family_equals_transformers(name: str, tmp_path: Path) -> None:
+    kind, config = CASES[name]
+    torch.manual_seed(7)
+    model = kind(config).float().eval()
+    randomize_biases(model, 11)
+    model.save_pretrained(tmp_path)
+    prompts = prompts_for(3)
+    with torch.inference_mode():
+        reference = [theirs(model, prompt) for prompt in prompts]
+    for world in (1, 2):
+        for want, got in zip(reference, ours(tmp_path, prompts, world), strict=True):
+            assert got.tokens == want.tokens
+            torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,31 @@
+"""A rank's end of the chosen collectives. Imports torch, so only ranks use it."""
+
+from __future__ import annotations
+
+from weft.arch.shards import Shards
+from weft.comm.base import Comm
+from weft.comm.gloo import GlooComm
+from weft.comm.lockstep import LockstepWorld
+from weft.comm.region import Region
+from weft.comm.shared_memory import SharedMemoryComm
+from weft.launch.backend import groups_of
+from weft.launch.messages import Setup
+
+
+def make_comm(setup: Setup, shards: Shards) -> Comm:
+    """Returns when the others are there. PeerError: somebody did not come."""
+    limit_s = setup.comm_limit_s
+    if setup.comm == "shared_memory":
+        return SharedMemoryComm(Region(setup.comm_fd, setup.comm_bytes), setup.rank, timeout=limit_s)
+    if setup.comm == "gloo":
+        listen_fd = setup.comm_fd if setup.rank == 0 else None
+        return GlooComm(
+            setup.rank,
+            setup.layout.world,
+            groups_of(shards),
+            port=setup.comm_port,
+            listen_fd=listen_fd,
+            timeout=limit_s,
+        )
+    # A single rank calls no collective: any backend's end will do.
+    return LockstepWorld(1, ()).comms[0]
