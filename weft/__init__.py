@@ -1,1 +1,24 @@
 """weft: an inference server for large language models in which every module has its own parallel layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weft.llm import LLM as LLM
+    from weft.step.sampling_params import SamplingParams as SamplingParams
+
+__all__ = ["LLM", "SamplingParams"]
+
+
+def __getattr__(name: str) -> Any:
+    """weft.LLM and weft.SamplingParams, loaded when they are first asked for."""
+    if name == "LLM":
+        from weft.llm import LLM
+
+        return LLM
+    if name == "SamplingParams":
+        from weft.step.sampling_params import SamplingParams
+
+        return SamplingParams
+    raise AttributeError(f"module 'weft' has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
 - WEFT_DEBUG: 1 makes a failing command show where the error was raised.
 - WEFT_LOG: level of the log: debug, info, warning or error (info when not set).
-- WEFT_CACHE: directory of downloaded files (read where they are downloaded, in `checkpoint`).
+- WEFT_CACHE: directory of downloaded files (~/.cache/weft when not set); read in `checkpoint`.
+- WEFT_NATIVE: 0 switches compiled code off, the plain paths run; read in `native`.
 """
 
 from __future__ import annotations

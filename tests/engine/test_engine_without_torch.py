@@ -11,7 +11,7 @@ import importlib, pkgutil, sys
 
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "numpy"):
+        if name.split(".")[0] == "torch":
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, NoTorch())

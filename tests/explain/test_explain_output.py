@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
@@ -108,8 +110,27 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("model", [DATA, DATA / "config.json"])
-def test_explain_needs_no_torch(model: Path) -> None:
+def small_gguf(path: Path) -> Path:
+    """Headers of a llama of one layer with 9 heads, and just its embedding."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(36)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(9)
+    writer.add_head_count_kv(3)
+    writer.add_context_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("token_embd.weight", np.zeros((32, 36), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["directory", "config.json", "gguf"])
+def test_explain_needs_no_torch(kind: str, tmp_path: Path) -> None:
+    model = {"directory": DATA, "config.json": DATA / "config.json"}.get(kind) or small_gguf(tmp_path / "m.gguf")
     words = ["explain", str(model), "--attn-tp-size", "2", "--json"]
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, timeout=60, check=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -190,6 +191,39 @@ def test_ci_runs_what_a_person_runs() -> None:
     assert "make test" in script.read_text()
 
 
-def test_weft_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "weft.cli.main", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "serve" in done.stdout
+def run_weft(*words: str) -> str:
+    """What `weft WORDS...` prints; it must succeed."""
+    command = [sys.executable, "-m", "weft.cli.main", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_lists_the_commands() -> None:
+    assert all(f"  {command.name} " in run_weft("--help") for command in COMMANDS)
+
+
+SMALL_MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+
+
+def test_the_readme_shows_what_explain_prints(tmp_path: Path) -> None:
+    model = tmp_path / "SmolLM2-135M-Instruct"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(SMALL_MODEL))
+    words = ["explain", str(model), "--layout", "layouts/four-ranks.yaml", "--dtype", "bfloat16"]
+    printed = run_weft(*words).splitlines()
+    fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, re.S | re.M)
+    shown = next(block for info, block in fences if not info and "boundary " in block)
+    rest = iter(line.rstrip() for line in printed)
+    for line in shown.splitlines():
+        assert line in rest, f"the README shows, but explain does not print: {line!r}"

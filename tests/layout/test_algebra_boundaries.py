@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 from algebra_ownership import check_pair, divisors
 
-from weft.comm.groups import distinct_groups
 from weft.layout.boundaries import Boundary, dense_boundaries, module_placements, residual
 from weft.layout.cuts import cuts_for, even_cuts
 from weft.layout.layout import Layout
@@ -38,6 +37,7 @@ def layouts(world: int) -> Iterator[Layout]:
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
 def test_every_layout_is_a_chain_that_arrives(world: int) -> None:
     seen = set()
+    assert len(list(layouts(world))) == len(divisors(world)) ** 5
     for layout in layouts(world):
         found = boundaries_of(layout)
         stream, t = residual(layout), layout.attention.tp
@@ -132,16 +132,6 @@ def test_data_parallel_attention_with_shared_modules() -> None:
 
 def test_ranks_alone_need_no_collective() -> None:
     assert collectives(layout_of(4, 1, 1, 1, 1, 1)) == {}
-    assert distinct_groups(boundaries_of(layout_of(4, 1, 1, 1, 1, 1)).values(), 4) == ()
-
-
-def test_groups_are_all_there_once_in_one_order() -> None:
-    found = boundaries_of(layout_of(8, 2, 8, 4, 2, 1))
-    groups = distinct_groups(found.values(), 8)
-    assert groups == tuple(sorted(set(groups)))
-    wanted = {s.group(rank) for b in found.values() for s in b.steps if s.kind != "slice" for rank in range(8)}
-    assert set(groups) == wanted
-    assert {(0, 2, 4, 6), (1, 3, 5, 7), (0, 1), (0, 1, 2, 3), tuple(range(8))} <= set(groups)
 
 
 def test_sums_are_added_in_groups_of_their_own_block() -> None:

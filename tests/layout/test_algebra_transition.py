@@ -121,11 +121,29 @@ def test_shard_to_shard_is_one_call_inside_the_lcm_block() -> None:
         assert all(lcm(src.size, dst.size) % (step.size * step.stride) == 0 for step in steps)
 
 
+def givers(src: Placement, dst: Placement, takers: range) -> list[list[int]]:
+    """Per rank of `takers`, the others that it gets something from in the one step."""
+    (step,) = transition(src, dst, WIDTH)
+    return [[piece.peer for piece in step.received(rank) if piece.peer != rank] for rank in takers]
+
+
+def test_what_a_rank_has_it_takes_from_nobody() -> None:
+    assert givers(full(4), shard(even_cuts(WIDTH, 8)), range(8)) == [[4], [5], [6], [7], [0], [1], [2], [3]]
+
+
 def test_givers_of_copies_take_turns() -> None:
-    """Six ranks that lack what eight copies hold do not all ask the same one."""
-    (step,) = transition(full(4), shard(even_cuts(WIDTH, 8)), WIDTH)
-    lacking = [piece.peer for rank in range(4) for piece in step.received(rank) if piece.peer != rank]
-    assert sorted(lacking) == [4, 5, 6, 7]
+    """Ranks 6 and 8 lack what 0, 2 and 4 of their group hold alike; 0, 2 and 4 what 6 and 8 hold."""
+    found = givers(full(6), shard(even_cuts(WIDTH, 10)), range(0, 10, 2))
+    assert found == [[6], [8], [6], [0], [2]]
+
+
+def test_a_stride_that_fits_the_columns_but_not_the_blocks_is_not_taken() -> None:
+    """Every taker's columns lie with the givers at its own position modulo 4, but blocks of 6 start elsewhere."""
+    src = shard(even_cuts(16, 4))
+    dst = shard(((0, 2), (4, 6), (8, 12), (12, 16), (2, 4), (6, 8)))
+    for first, second in ((src, dst), (dst, src)):
+        assert kinds(first, second, 16) == [("all_to_all", 6, 2)]
+        check_pair(first, second, 12, 16, transition(first, second, 16))
 
 
 def test_a_world_of_thousands_is_worked_out_from_sizes() -> None:

@@ -77,7 +77,7 @@ def _read(fd: int, size: int) -> tuple[_Cursor, int]:
         cursor = _Cursor(os.pread(fd, length, 0))
         try:
             return cursor, cursor.parse()
-        except (_ShortError, struct.error):
+        except (_ShortError, struct.error, OverflowError):  # a length beyond the data, or beyond any memory
             if length >= size:
                 raise _InvalidError(f"truncated: the header is cut off at byte {size}") from None
             length = min(2 * length, size)

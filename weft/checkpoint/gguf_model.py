@@ -6,8 +6,9 @@ architecture that is not known here, because it may change what the model comput
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,27 @@ REQUIRED = {
     "context_length": "max_position_embeddings",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
-READ = {
-    *REQUIRED,
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.value_length",
-    "attention.sliding_window",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scaling.original_context_length",
-    "vocab_size",
+KINDS: dict[str, type] = {
+    "block_count": int,
+    "embedding_length": int,
+    "feed_forward_length": int,
+    "attention.head_count": int,
+    "attention.head_count_kv": int,
+    "context_length": int,
+    "vocab_size": int,
+    "attention.key_length": int,
+    "attention.value_length": int,
+    "attention.sliding_window": int,
+    "attention.layer_norm_rms_epsilon": float,
+    "rope.dimension_count": int,
+    "rope.freq_base": float,
+    "rope.scaling.type": str,
+    "rope.scaling.factor": float,
+    "rope.scaling.original_context_length": int,
 }
+"""Keys of an architecture that are read, and what their values are (an int will do for a float)."""
+PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
+"""Keys that may give a list, a size for each layer; weft takes it when all are equal."""
 HARMLESS = {"rope.scaling.finetuned", "tensor_data_layout"}
 OFF = {
     "expert_count": 0,
@@ -65,6 +74,8 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+ENDS = ("eos", "eot", "eom")
+"""Tokens that end what a model says: of the text, of its turn, of a message to a tool."""
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
@@ -114,52 +125,63 @@ def _config(header: GgufHeader) -> tuple[Json, list[str]]:
     if arch not in FAMILIES:
         return {}, [f"architecture {arch!r} is not supported; supported: {', '.join(FAMILIES)}"]
     split = header.metadata.get("split.count", 0)
-    if split > 1:
+    if split not in (0, 1):
         return {}, [f"part of a model split over {split} files: join them first (gguf-split --merge)"]
     prefix = f"{arch}."
-    keys = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
-    sizes, problems = _sizes(prefix, keys)
-    problems += _refused(prefix, keys)
+    found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    keys = {key: _common(value) if key in PER_LAYER else value for key, value in found.items()}
     names = {tensor.source: tensor for tensor in header.tensors}
-    if "token_embd.weight" not in names:
-        problems.append("token_embd.weight: missing")
+    problems = [f"metadata key {prefix}{line}" for line in (*_missing(keys), *_refused(keys))]
+    if len(getattr(names.get("token_embd.weight"), "shape", ())) != 2:
+        problems.append("token_embd.weight: missing, or not a matrix")
+    problems += _token_id_faults(header.metadata)
     if problems:
         return {}, problems
-    config = {**sizes, **_switches(arch, keys, names), **_token_ids(header.metadata)}
+    config = {**_sizes(keys), **_switches(arch, keys, names), **_token_ids(header.metadata)}
     rope, faults = rope_scaling(prefix, keys, names.get(ROPE_FREQS), config)
     return {**config, **rope}, faults
 
 
-def _sizes(prefix: str, keys: Json) -> tuple[Json, list[str]]:
-    sizes: Json = {}
-    problems = [f"metadata key {prefix}{key}: missing" for key in REQUIRED if key not in keys]
-    for key in (*REQUIRED, "attention.head_count_kv"):
-        value = keys.get(key)
-        if isinstance(value, list):
-            if len(set(value)) != 1:
-                problems.append(f"metadata key {prefix}{key}: a size for each layer is not supported: {value}")
-            value = value[0] if value else None
-        if key != "attention.layer_norm_rms_epsilon" and key in keys and (not isinstance(value, int) or value < 1):
-            problems.append(f"metadata key {prefix}{key}: {value!r} is not a positive integer")
-        sizes[REQUIRED.get(key, "num_key_value_heads")] = value
-    if problems:
-        return {}, problems
-    sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or sizes["num_attention_heads"]
-    sizes["rms_norm_eps"] = float32_decimal(sizes["rms_norm_eps"])
-    whole = sizes["hidden_size"] // sizes["num_attention_heads"]
-    head_dim = sizes["head_dim"] = keys.get("attention.key_length", whole)
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if keys.get(key, head_dim) != head_dim:
-            problems.append(f"metadata key {prefix}{key}: {keys[key]}; only the head size {head_dim} is supported")
-    return sizes, problems
+def _common(value: Any) -> Any:
+    """The one number in a list of equal numbers; anything else as it is."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
 
 
-def _refused(prefix: str, keys: Json) -> Iterable[str]:
+def _missing(keys: Json) -> Iterator[str]:
+    for key in REQUIRED:
+        if key not in keys:
+            yield f"{key}: missing"
+
+
+def _refused(keys: Json) -> Iterator[str]:
+    """Keys with values that cannot be, that weft does not run, or that it does not know."""
+    heads, hidden = keys.get("attention.head_count"), keys.get("embedding_length")
+    whole = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
+    head_dim = keys.get("attention.key_length", whole)
     for key, value in keys.items():
+        kind = KINDS.get(key)
         if key in OFF and value != OFF[key]:
-            yield f"metadata key {prefix}{key}: {value!r} is not supported, only {OFF[key]!r}"
-        elif key not in READ and key not in HARMLESS and key not in OFF:
-            yield f"metadata key {prefix}{key}: not known, and it may change the model"
+            yield f"{key}: {value!r} is not supported, only {OFF[key]!r}"
+        elif kind is None and key not in HARMLESS and key not in OFF:
+            yield f"{key}: not known, and it may change the model"
+        elif kind and isinstance(value, list):
+            yield f"{key}: a size for each layer is not supported: {value}"
+        elif kind and type(value) is not kind and not (kind is float and type(value) is int):
+            yield f"{key}: {value!r} is no {kind.__name__}"
+        elif kind in (int, float) and not 0 < value < math.inf and key != "attention.sliding_window":
+            yield f"{key}: {value!r} is not positive"
+        elif key in ("attention.value_length", "rope.dimension_count") and value != head_dim:
+            yield f"{key}: {value}; only the head size {head_dim} is supported"
+
+
+def _sizes(keys: Json) -> Json:
+    heads = keys["attention.head_count"]
+    return {
+        **{name: keys[key] for key, name in REQUIRED.items()},
+        "rms_norm_eps": float32_decimal(keys["attention.layer_norm_rms_epsilon"]),
+        "num_key_value_heads": keys.get("attention.head_count_kv", heads),
+        "head_dim": keys.get("attention.key_length", keys["embedding_length"] // heads),
+    }
 
 
 def _switches(arch: str, keys: Json, names: dict[str, TensorInfo]) -> Json:
@@ -188,9 +210,14 @@ def _dtype(names: dict[str, TensorInfo]) -> str:
     return matrices.pop() if len(matrices) == 1 else "bfloat16"
 
 
+def _token_id_faults(metadata: Json) -> list[str]:
+    keys = (f"tokenizer.ggml.{name}_token_id" for name in ("bos", "padding", *ENDS))
+    return [f"metadata key {key}: {metadata[key]!r} is no id" for key in keys if type(metadata.get(key, 0)) is not int]
+
+
 def _token_ids(metadata: Json) -> Json:
     def get(name: str) -> Any:
         return metadata.get(f"tokenizer.ggml.{name}_token_id")
 
-    ends = sorted({value for value in (get("eos"), get("eot"), get("eom")) if value is not None})
+    ends = sorted({value for name in ENDS if (value := get(name)) is not None})
     return {"bos_token_id": get("bos"), "pad_token_id": get("padding"), "eos_token_id": ends}

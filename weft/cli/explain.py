@@ -72,6 +72,14 @@ def _json(file: Path) -> dict[str, object]:
     return value
 
 
+class _Output(Console):
+    """Leaves a reader that has gone to the program, as print does."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich where it would end the process."""
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return _Output() if sys.stdout.isatty() else _Output(width=160)

@@ -76,6 +76,7 @@ def run_command(command: Command, words: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
     code = module.run(parser.parse_command(words))
     assert isinstance(code, int)
+    sys.stdout.flush()  # here a reader that has gone is still an exception, at exit it is noise
     return code
 
 

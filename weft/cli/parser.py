@@ -20,7 +20,7 @@ class CommandParser(argparse.ArgumentParser):
         """The namespace of a command's words; UsageError for anything that is not understood."""
         args, rest = self.parse_known_intermixed_args(list(words))
         for word in rest:
-            if word.startswith("--"):
+            if word.startswith("-") and word != "-":
                 name = word.partition("=")[0]
                 raise UsageError(f"unknown option {name}{nearest(name, self.flags())}")
         if rest:

@@ -157,7 +157,7 @@ class GlooComm(Comm):
         sent: Sequence[Tensor],
         received: Sequence[Tensor],
     ) -> _Members:
-        """The group's members; in debug mode compares `same` by shape, and what goes from `sent` to `received` by size."""
+        """The group; in debug mode compares `same` by shape, and what goes from `sent` to `received` by size."""
         if self._broken:
             raise PeerError(f"{kind} over {group}: this rank's comm has ended: {self._broken}")
         members = self._groups.get(group)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
@@ -44,17 +43,24 @@ class _Area:
         return view if self.whole else view.narrow(1, self.left, self.right - self.left)
 
 
+_Areas = tuple[_Area | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One step on one rank: by position in the group, what it sends of its tensor and where in the result it takes."""
+    """One step on one rank: by position in the group, what it sends of its tensor and where in the result it takes.
+
+    An all_to_all's own piece is in `keeps` (from, to) instead: it is copied straight to its place, the backend sees an
+    empty one.
+    """
 
     kind: StepKind
     group: Group
-    position: int
     runs: Interval
     columns: int
-    sends: tuple[_Area | None, ...]
-    takes: tuple[_Area | None, ...]
+    sends: _Areas
+    takes: _Areas
+    keeps: tuple[_Area, _Area] | None
 
     def result(self, x: Tensor, table: RowTable) -> Tensor:
         """The empty tensor that the step fills."""
@@ -108,15 +114,12 @@ def _all_gather(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
 
 def _all_to_all(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
     out = plan.result(x, table)
-    sends, takes, own = list(plan.sends), list(plan.takes), plan.position
-    kept, place = sends[own], takes[own]
-    if kept is not None and place is not None:
-        # the rank's own piece goes straight to its place; the backend sees an empty one
-        place.of(out, table).copy_(kept.of(x, table))
-        sends[own] = takes[own] = None
-    parts = _targets(out, takes, table)
-    comm.all_to_all(_sent(x, sends, table), parts, plan.group)
-    _place(out, parts, takes, table)
+    if plan.keeps is not None:
+        mine, place = plan.keeps
+        place.of(out, table).copy_(mine.of(x, table))
+    parts = _targets(out, plan.takes, table)
+    comm.all_to_all(_sent(x, plan.sends, table), parts, plan.group)
+    _place(out, parts, plan.takes, table)
     return out
 
 
@@ -128,8 +131,6 @@ _RUN: Mapping[StepKind, Callable[[Tensor, _Plan, RowTable, Comm], Tensor]] = {
     "all_to_all": _all_to_all,
 }
 
-_Areas = tuple[_Area | None, ...] | list[_Area | None]
-
 
 def _sent(x: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
     """Contiguous tensors of what goes to each member; row runs with all columns are views."""
@@ -138,17 +139,14 @@ def _sent(x: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
 
 
 def _targets(out: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
-    """Where each member's piece arrives: views of out for row runs with all columns, else parts of one scratch."""
-    sizes = [0 if area is None or area.whole else area.rows(table) * (area.right - area.left) for area in areas]
-    scratch = torch.split(out.new_empty(sum(sizes)), sizes)
-    return [
-        part
-        if area is None
-        else area.of(out, table)
-        if area.whole
-        else part.view(area.rows(table), area.right - area.left)
-        for area, part in zip(areas, scratch, strict=True)
-    ]
+    """Where each member's piece arrives: a view of out for row runs with all columns, else memory of its own."""
+    return [_target(out, area, table) for area in areas]
+
+
+def _target(out: Tensor, area: _Area | None, table: RowTable) -> Tensor:
+    if area is None:
+        return out.new_empty(0)
+    return area.of(out, table) if area.whole else out.new_empty((area.rows(table), area.right - area.left))
 
 
 def _place(out: Tensor, parts: list[Tensor], areas: _Areas, table: RowTable) -> None:
@@ -173,14 +171,15 @@ def _plan(step: Step, rank: int) -> _Plan:
     src, dst = held(step.src, rank, step.width), held(step.dst, rank, step.width)
     sends = {piece.peer: _area(src, piece.rows, piece.cols) for piece in step.sent(rank)}
     takes = {piece.peer: _area(dst, piece.rows, piece.cols) for piece in step.received(rank)}
+    keeps = (sends.pop(rank), takes.pop(rank)) if step.kind == "all_to_all" and rank in takes else None
     return _Plan(
         kind=step.kind,
         group=group,
-        position=group.index(rank),
         runs=dst[0],
         columns=dst[1][1] - dst[1][0],
         sends=tuple(sends.get(peer) for peer in group),
         takes=tuple(takes.get(peer) for peer in group),
+        keeps=keeps,
     )
 
 

@@ -116,6 +116,7 @@ class Region:
             spin_us = SPIN_US if world <= len(os.sched_getaffinity(0)) else 0
         piece = -(-piece_bytes // _PAGE) * _PAGE
         plan = _Plan(world, groups, piece)
+        _check_memory(plan.size, world)
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, plan.size)
@@ -123,11 +124,7 @@ class Region:
                 plan.write(memory, spin_us, debug)
         except OSError as error:
             os.close(fd)
-            raise ConfigError(
-                f"shared memory between ranks: {plan.size} bytes wanted, {error.strerror}; fewer ranks need less",
-                field="world",
-                value=world,
-            ) from error
+            raise _too_large(plan.size, world, str(error.strerror)) from error
         return Region(fd, plan.size)
 
     def mark_dead(self, rank: int) -> None:
@@ -157,6 +154,19 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
         header = _header(memory)
         groups = _read_groups(memory, header)
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
+
+
+def _check_memory(size: int, world: int) -> None:
+    """Asking the kernel for more than it has would get some process killed, not an error."""
+    with open("/proc/meminfo") as meminfo:
+        available = next(int(line.split()[1]) << 10 for line in meminfo if line.startswith("MemAvailable"))
+    if size > available:
+        raise _too_large(size, world, f"{available} available")
+
+
+def _too_large(size: int, world: int, why: str) -> ConfigError:
+    message = f"shared memory between ranks: {size} bytes wanted, {why}; fewer ranks need less"
+    return ConfigError(message, field="world", value=world)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
-from weft.comm.region import Region, read_records
+from weft.comm.region import Kind, Region, read_records
 from weft.errors import ConfigError
 from weft.layout.boundaries import dense_boundaries
 from weft.layout.ranks import Group
@@ -95,7 +95,10 @@ class Rendezvous:
 
     def last_collective(self, rank: int) -> str:
         """What `rank` was last in, for people; empty where the backend keeps no record."""
-        return "" if self._region is None else str(read_records(self._region.fd)[rank])
+        if self._region is None:
+            return ""
+        record = read_records(self._region.fd)[rank]
+        return "" if record.kind is Kind.NONE else str(record)
 
     def met(self) -> None:
         """Every rank is there: nobody else may come."""

@@ -45,7 +45,7 @@ class Channel:
             raise ChannelClosed("the other end of the channel is gone") from error
 
     def receive(self, timeout_s: float | None = None) -> bytes:
-        """Reads one frame; sleeps without a limit when `timeout_s` is None (only where an end of file ends the wait)."""
+        """Reads one frame; without a `timeout_s` only the other end's end ends the wait."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         (length,) = _HEADER.unpack(self._exactly(_HEADER.size, deadline))
         if length > MAX_FRAME:

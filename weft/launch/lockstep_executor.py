@@ -39,7 +39,7 @@ class LockstepExecutor:
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device).params
-            self.runners.append(Runner(shards, params, comm, ops, limits, device))
+            self.runners.append(Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids()))
 
     @property
     def layout(self) -> Layout:

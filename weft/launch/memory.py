@@ -1,4 +1,4 @@
-"""The memory plan: what each rank needs, what it may have, and how many KV blocks that leaves. Bytes; no torch, no process.
+"""The memory plan: what each rank needs, what it may have, and how many KV blocks that leaves. In bytes.
 
 On a CPU host every rank may use an even share of `mem_fraction_static` of the free memory: interpreter, weights and
 workspace first, the KV cache gets the rest. Every rank gets the same number of blocks: the least that any has room for.
@@ -19,6 +19,8 @@ PROCESS_BYTES = 320 * MIB
 """Interpreter, torch and its libraries in one rank, measured at 217 MiB, with room for allocator slack."""
 
 DEFAULT_FRACTION = 0.8
+MODEST_BYTES = 1024 * MIB
+MODEST_CONTEXTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class RankMemory:
         return self.weights + self.workspace + self.process
 
     def blocks(self, cache_bytes: int | None, free: int | None = None) -> int:
-        """KV blocks this rank has room for: in `cache_bytes` if given, else in its share (or what a device has free)."""
+        """KV blocks this rank has room for: in `cache_bytes` if given, else in its share, or in a device's `free`."""
         room = cache_bytes
         if room is None:
             room = (self.share or 0) - self.fixed if free is None else free - self.workspace
@@ -94,7 +96,7 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
 
 
 def plan_memory(shards: Shards, engine: EngineConfig, itemsize: int, available: int) -> MemoryPlan:
-    """The plan on a CPU host with `available` free bytes. ConfigError: needed and available per rank, what to change."""
+    """The plan on a host with `available` free bytes. ConfigError: needed and available per rank, what to change."""
     ranks = rank_memories(shards, engine, itemsize, available)
     if engine.kv_cache_memory is not None:
         _check_given_cache(ranks, engine.kv_cache_memory, available)
@@ -112,12 +114,18 @@ def finish_plan(
     model_len = engine.max_model_len or shards.config.max_position
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
-        # Nothing was asked for: no more than all running requests can fill.
-        blocks = min(blocks, engine.max_num_seqs * -(-model_len // engine.block_size))
+        blocks = min(blocks, _modest(ranks, model_len, engine))
     wanted = -(-engine.max_model_len // engine.block_size) if engine.max_model_len else 1
     if blocks < wanted:
         raise _too_small(ranks, engine, wanted, blocks, free)
     return MemoryPlan(ranks, blocks, min(model_len, blocks * engine.block_size), available)
+
+
+def _modest(ranks: tuple[RankMemory, ...], model_len: int, engine: EngineConfig) -> int:
+    """Where nothing was asked for: not all of the machine, but what running requests can fill up to a few contexts."""
+    contexts = min(engine.max_num_seqs, MODEST_CONTEXTS) * -(-model_len // engine.block_size)
+    filled = engine.max_num_seqs * -(-model_len // engine.block_size)
+    return min(filled, max(contexts, MODEST_BYTES // max(m.block for m in ranks)))
 
 
 def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: int) -> None:

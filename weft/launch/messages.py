@@ -27,6 +27,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     config: ModelConfig
     engine: EngineConfig
     checkpoint: bytes
+    eos_token_ids: tuple[int, ...]
     comm: str
     comm_fd: int
     comm_bytes: int
@@ -88,8 +89,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 FromRank = Entered | Loaded | StepDone | Failed
 
 _encoder = msgspec.msgpack.Encoder()
-_to_rank = msgspec.msgpack.Decoder(ToRank)
-_from_rank = msgspec.msgpack.Decoder(FromRank)
+_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
+_from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)
 
 _FAMILIES: dict[str, type[WeftError]] = {
     family.__name__: family

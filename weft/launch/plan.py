@@ -1,10 +1,11 @@
-"""What will be started, decided before any process is: model checked, layout fitted, limits and memory resolved, printed.
+"""What will be started, decided before any process is: model checked, layout fitted, limits and memory resolved.
 
 No torch and no process; every refusal that can be made from headers and numbers is made here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
@@ -19,15 +20,13 @@ from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
-from weft.settings import EngineConfig
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 from weft.weights.check import check_checkpoint
-
-ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """`engine` has every limit decided. `memory` is None where only the devices themselves know (they are asked later)."""
+    """`engine` has every limit decided. `memory` is None where only the devices know (they are asked later)."""
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -38,6 +37,8 @@ class LaunchPlan:
     backend: Backend
     unused: tuple[str, ...]
     """Tensors of the checkpoint that the model rightly does not use."""
+    eos_token_ids: tuple[int, ...]
+    """What ends an answer."""
 
     @property
     def shards(self) -> Shards:
@@ -48,11 +49,6 @@ class LaunchPlan:
     def where(self) -> tuple[str, ...]:
         """Every rank's number and coordinates, for people."""
         return tuple(describe(self.layout, rank) for rank in range(self.layout.world))
-
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """What ends an answer."""
-        return tuple(sorted({*self.checkpoint.eos_token_ids(), *self.config.eos_token_ids}))
 
     def settings(self) -> list[str]:
         """The resolved settings, for people."""
@@ -73,8 +69,17 @@ class LaunchPlan:
         return lines
 
 
-def plan_launch(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, comm: str = "auto") -> LaunchPlan:
-    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing."""
+def plan_launch(
+    checkpoint: Checkpoint,
+    layout: Layout,
+    engine: EngineConfig,
+    comm: str = "auto",
+    eos_token_ids: Sequence[int] = (),
+) -> LaunchPlan:
+    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing.
+
+    `eos_token_ids`: what ends an answer beside what the checkpoint's configs name, such as the tokenizer's own.
+    """
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
     check_fit(layout, config)
@@ -83,7 +88,7 @@ def plan_launch(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, co
     unused = check_checkpoint(checkpoint, shards.specs)
     memory = None
     if engine.device == "cpu":
-        memory = plan_memory(shards, engine, ITEM_BYTES[engine.dtype], available_bytes())
+        memory = plan_memory(shards, engine, DTYPE_BYTES[engine.dtype], available_bytes())
         engine = replace(engine, max_model_len=memory.max_model_len)
     return LaunchPlan(
         checkpoint=checkpoint,
@@ -94,19 +99,13 @@ def plan_launch(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, co
         cores=deal_cores(available_cores(), layout.world, cpu_quota()),
         backend=choose_backend(comm, shards),
         unused=unused,
+        eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
     )
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
     """dtype named; a context beyond the model's, or a device that cannot hold the world, refused."""
-    dtype = config.dtype if engine.dtype == "auto" else engine.dtype
-    if dtype not in ITEM_BYTES:
-        raise ConfigError(
-            f"dtype {dtype}: the checkpoint's; legal: {', '.join(ITEM_BYTES)}; choose one with --dtype",
-            field="dtype",
-            value=dtype,
-            legal=tuple(ITEM_BYTES),
-        )
+    dtype = resolve_dtype(engine.dtype, config.dtype)
     if engine.max_model_len is not None and engine.max_model_len > config.max_position:
         raise ConfigError(
             f"max_model_len {engine.max_model_len}: the model's context is {config.max_position} tokens;"

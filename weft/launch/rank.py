@@ -1,6 +1,6 @@
 """A rank's main loop: load, make the cache, warm up, then run every step it is told to. Knows no scheduler.
 
-An error ends the rank: it says why over the channel, and the supervisor ends the other ranks.
+An error ends the rank; `worker` tells the supervisor why, which ends the other ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
-from weft.errors import PeerError, WeftError
+from weft.errors import PeerError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.memory import size
@@ -24,7 +24,6 @@ from weft.launch.messages import (
     Setup,
     Shutdown,
     StepDone,
-    failure_of,
     pack,
     unpack_for_rank,
 )
@@ -32,33 +31,17 @@ from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
 from weft.layout.ranks import describe
-from weft.log import configure, get_logger
+from weft.log import configure
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.weights import load_params
+from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
-_log = get_logger(__name__)
 
-
-def serve(setup: Setup, channel: Channel, status_fd: int) -> int:
-    """Runs until told to shut down or until the supervisor is gone; returns the process's exit code."""
+def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
+    """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
     configure(describe(setup.layout, setup.rank))
     status = StatusPage(status_fd, setup.layout.world).writer(setup.rank)
-    try:
-        _run(setup, channel, status)
-    except ChannelClosed:
-        return PeerError.exit_code
-    except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
-        _log.debug("the rank ends", exc_info=True)
-        if not isinstance(error, WeftError):
-            _log.exception("unexpected error")
-        channel.send(pack(failure_of(error)), timeout_s=5.0)
-        return error.exit_code if isinstance(error, WeftError) else WeftError.exit_code
-    return 0
-
-
-def _run(setup: Setup, channel: Channel, status: StatusWriter) -> None:
     device = torch.device(setup.engine.device, setup.rank) if setup.engine.device == "cuda" else torch.device("cpu")
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
@@ -75,11 +58,11 @@ def _run(setup: Setup, channel: Channel, status: StatusWriter) -> None:
     _enter(Phase.GROUPS, channel, status, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
     comm = make_comm(setup, shards)
     try:
-        allocate = _next(channel, Allocate)
+        allocate = _allocation(channel)
         _enter(Phase.CACHE, channel, status, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
         limits = Limits(allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len)
         ops = make_ops(numerics, device)
-        runner = Runner(shards, loaded.params, comm, ops, limits, device)
+        runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
         _enter(Phase.WARM_UP, channel, status, ops.describe())
         runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
@@ -112,12 +95,12 @@ def _enter(phase: Phase, channel: Channel, status: StatusWriter, detail: str) ->
     channel.send(pack(Entered(phase, detail)))
 
 
-def _next(channel: Channel, kind: type[M]) -> M:
+def _allocation(channel: Channel) -> Allocate:
     message = unpack_for_rank(channel.receive())
     if isinstance(message, Shutdown):
         raise ChannelClosed("told to shut down while starting")
-    if not isinstance(message, kind):
-        raise PeerError(f"expected {kind.__name__}, got {type(message).__name__}")
+    if not isinstance(message, Allocate):
+        raise PeerError(f"expected the size of the cache, got {type(message).__name__}")
     return message
 
 

@@ -16,10 +16,11 @@ from weft.launch.executor import STEP_LIMIT_S, ProcessExecutor
 from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
 from weft.launch.messages import Allocate, Entered, Loaded, Setup, pack
 from weft.launch.phases import PhaseBoard, PhaseChange
-from weft.launch.plan import ITEM_BYTES, LaunchPlan
+from weft.launch.plan import LaunchPlan
 from weft.launch.processes import DEFAULT_PROGRAM, WorkerProcess, end_all, spawn
 from weft.launch.status import StatusPage
 from weft.launch.watch import Watch
+from weft.settings import DTYPE_BYTES
 
 START_LIMIT_S = 1800.0
 """The longest that loading and warming up may take."""
@@ -75,6 +76,7 @@ class Starting:
             config=plan.config,
             engine=plan.engine,
             checkpoint=plan.checkpoint.table(),
+            eos_token_ids=plan.eos_token_ids,
             comm=plan.backend.name,
             comm_fd=next(iter(rendezvous.fds(rank)), -1),
             comm_bytes=rendezvous.nbytes,
@@ -123,7 +125,7 @@ class Starting:
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
         engine, shards = self.plan.engine, self.plan.shards
-        memories = rank_memories(shards, engine, ITEM_BYTES[engine.dtype], None)
+        memories = rank_memories(shards, engine, DTYPE_BYTES[engine.dtype], None)
         return finish_plan(memories, shards, engine, min(free), free)
 
     def cancel(self) -> None:

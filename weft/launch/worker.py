@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
-from weft.launch.channel import Channel
+from weft.errors import PeerError, WeftError
+from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.lifeline import tie_to_parent
-from weft.launch.messages import Setup, unpack_for_rank
+from weft.launch.messages import Setup, failure_of, pack, unpack_for_rank
 
 
 def main(arguments: list[str]) -> int:
@@ -25,9 +27,25 @@ def main(arguments: list[str]) -> int:
     if setup.cpus:
         # Before torch: threads that it makes inherit the affinity.
         os.sched_setaffinity(0, setup.cpus)
-    # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
-    serve = importlib.import_module("weft.launch.rank").serve
-    return int(serve(setup, channel, status_fd))
+    try:
+        # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
+        importlib.import_module("weft.launch.rank").serve(setup, channel, status_fd)
+    except ChannelClosed:
+        return PeerError.exit_code
+    except WeftError as error:
+        return _report(error, channel, error.exit_code)
+    except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
+        traceback.print_exc()
+        return _report(error, channel, WeftError.exit_code)
+    return 0
+
+
+def _report(error: Exception, channel: Channel, code: int) -> int:
+    try:
+        channel.send(pack(failure_of(error)), timeout_s=5.0)
+    except (OSError, PeerError):
+        return PeerError.exit_code
+    return code
 
 
 if __name__ == "__main__":

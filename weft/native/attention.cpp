@@ -1,9 +1,9 @@
 // Paged causal attention for prefill and decode rows, reading K and V where they lie in their pages.
 //
-// One order of operations per (row, head), whatever stands beside it: a score is one chain of multiply-adds over d = 0 ..
-// D - 1; keys are taken in chunks of kChunk absolute positions from 0; each chunk rescales the running sum and is added key
-// by key. Keys that a row may not see have weight exactly 0, so a row in a tile gives the bits that it gives alone.
-// Lanes (row, head) that share a KV head share its chunk, transposed once into cache-resident scratch.
+// One order of operations per (row, head), whatever stands beside it: a score is one chain of multiply-adds over d =
+// 0 .. D - 1; keys are taken in chunks of kChunk absolute positions from 0; each chunk rescales the running sum and
+// is added key by key. Keys that a row may not see have weight exactly 0, so a row in a tile gives the bits that it
+// gives alone. Lanes (row, head) that share a KV head share its chunk, transposed once into cache-resident scratch.
 #include <algorithm>
 #include <vector>
 
@@ -90,7 +90,8 @@ template <class T, int R> void score(const T* q, int dim, const T* keys, T* scor
     }
 }
 
-// Turns one lane's scores into weights; keys outside [begin, end) of the chunk get 0. Returns the factor on earlier sums.
+// Turns one lane's scores into weights; keys outside [begin, end) of the chunk get 0. Returns the factor on earlier
+// sums.
 template <class T> T soften(T* scores, int begin, int end, T& peak, T& total) {
     constexpr int W = kWidth<T>;
     constexpr T low = -std::numeric_limits<T>::infinity();

@@ -1,5 +1,5 @@
-// RMS norm, rotary embedding with cache write, SiLU * up. Every element goes through the same vector code (short ends are
-// copied into a whole vector), so a row's bits never depend on the rows beside it or on the threads.
+// RMS norm, rotary embedding with cache write, SiLU * up. Every element goes through the same vector code (short ends
+// are copied into a whole vector), so a row's bits never depend on the rows beside it or on the threads.
 #include "parallel.h"
 #include "vec.h"
 

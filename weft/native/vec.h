@@ -1,5 +1,6 @@
-// Vectors of the widest registers the target has, written with the compiler's vector types so that one source serves every
-// instruction set. Each function treats all elements alike: a value's result never depends on its place in a vector.
+// Vectors of the widest registers the target has, written with the compiler's vector types so that one source serves
+// every instruction set. Each function treats all elements alike: a value's result never depends on its place in a
+// vector.
 #pragma once
 
 #include <cstddef>

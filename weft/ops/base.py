@@ -1,6 +1,7 @@
 """The seam of operations that layers call: flat buffers in, flat buffers out. Knows no module, rank or scheduler.
 
-Shapes: N rows, H hidden, A query heads on this rank, K KV heads on this rank, D head dim, B blocks, S block size, R runs.
+Shapes: N rows, H hidden, A query heads on this rank, K KV heads on this rank, D head dim, B blocks, S block size, R
+runs.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Ops(ABC):
 
     @abstractmethod
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
-        """Run once at start: tries `linear` on one of `weights` [out, in] of each shape, and from then on uses a form of it
-        whose rows keep their bits for every number of rows; the report says if none does."""
+        """Run once at start: tries `linear` on one of `weights` [out, in] of each shape, and from then on uses a form
+        of it whose rows keep their bits for every number of rows; the report says if none does."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -1,8 +1,8 @@
 """Operations of the exact model: what is not an exact number is rounded to one, so that no order of sums matters.
 
-Weights are multiples of 2^-6. Results of norm, rope, v, attention and silu * up are computed in fp64, rounded to multiples
-of 2^-6 and clamped to +-4, and handed on in fp32: every product is then a multiple of 2^-12, and every fp32 sum of K of
-them is exact while K * max|w| * max|x| * 2^12 < 2^24. `linear` checks that. Never used to serve.
+Weights are multiples of 2^-6. Results of norm, rope, v, attention and silu * up are computed in fp64, rounded to
+multiples of 2^-6 and clamped to +-4, and handed on in fp32: every product is then a multiple of 2^-12, and every fp32
+sum of K of them is exact while K * max|w| * max|x| * 2^12 < 2^24. `linear` checks that. Never used to serve.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class ExactOps(TorchOps):
         if not x.numel() or not weight.numel():
             return
         largest = float(x.abs().max())
-        bound = (x.shape[1] * self._largest_of(weight) * largest) * _UNITS
-        bound += self._largest_of(bias) * _UNITS if bias is not None else 0.0
+        of_weight, of_bias = self._largest_of(weight), self._largest_of(bias) if bias is not None else 0.0
+        bound = (x.shape[1] * of_weight * largest + of_bias) * _UNITS
         if not bound < _EXACT_BELOW:
             raise WeftError(
-                f"exact linear: K {x.shape[1]} * max|w| {self._largest_of(weight)} * max|x| {largest} * 2^12 = {bound:.0f}, "
-                "which is not below 2^24: sums would be rounded"
+                f"exact linear: (K {x.shape[1]} * max|w| {of_weight} * max|x| {largest} + max|b| {of_bias}) * 2^12 is "
+                f"{bound:.0f}, not below 2^24: sums would be rounded"
             )
         if self.check_inputs and not on_grid(x):
             raise WeftError("exact linear: rows are not multiples of 2^-6")
@@ -96,6 +96,8 @@ class ExactOps(TorchOps):
         """max|w| of a weight or bias, looked at once per tensor."""
         if weight not in self._largest:
             if not on_grid(weight):
-                raise WeftError(f"exact linear: a weight of shape {tuple(weight.shape)} is not made of multiples of 2^-6")
+                raise WeftError(
+                    f"exact linear: a weight of shape {tuple(weight.shape)} is not made of multiples of 2^-6"
+                )
             self._largest[weight] = float(weight.abs().max())
         return float(self._largest[weight])

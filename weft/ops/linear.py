@@ -1,8 +1,8 @@
 """Products x @ weight.T whose rows do not depend on how many rows there are, nor on where a row stands.
 
-A library may choose another order of summation for another number of rows. `forms` lists ways to call it from the fastest
-to the safest; `check_batch_invariance` finds at start, on the model's own weights, the first whose bits hold. Knows no
-module. The number of torch operations of a call is the same for 1 to `TILE` rows in every form.
+A library may choose another order of summation for another number of rows. `forms` lists ways to call it from the
+fastest to the safest; `check_batch_invariance` finds at start, on the model's own weights, the first whose bits hold.
+Knows no module. The number of torch operations of a call is the same for 1 to `TILE` rows in every form.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Padded(Form):
         self.name = f"padded to {multiple} rows"
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(pad_rows(x, self.multiple), weight, bias)[: x.shape[0]]
+        return F.linear(pad_rows(x, self.multiple), weight, bias).narrow(0, 0, x.shape[0])
 
 
 class Tiled(Form):
@@ -59,20 +59,22 @@ class Tiled(Form):
         self.name = f"tiles of {rows} rows"
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        tiles = pad_rows(x, self.rows).split(self.rows)
-        return torch.cat([F.linear(tile, weight, bias) for tile in tiles])[: x.shape[0]]
+        tiles: tuple[Tensor, ...] = torch.split(pad_rows(x, self.rows), self.rows)
+        return torch.cat([F.linear(tile, weight, bias) for tile in tiles]).narrow(0, 0, x.shape[0])
 
 
 def pad_rows(x: Tensor, multiple: int) -> Tensor:
-    """A copy of x [N, K] with zero rows up to the next multiple. Always a copy: the same operations for every N."""
+    """A copy of x [N, K] with zero rows up to the next multiple. Always a copy, and `narrow` where a slice of
+    everything would be left out: the same operations for every N."""
     rows, columns = x.shape
     padded = x.new_zeros(-(-rows // multiple) * multiple, columns)
-    padded[:rows] = x
+    padded.narrow(0, 0, rows).copy_(x)
     return padded
 
 
 def forms(dtype: torch.dtype, device: torch.device) -> tuple[Form, ...]:
-    """Measured on x86 with oneDNN and MKL: bf16 rows never differ; fp32 and fp64 rows differ only beyond a multiple of 4."""
+    """Measured on x86 with oneDNN and MKL: bf16 rows never differ; fp32 and fp64 rows differ only beyond a multiple
+    of 4."""
     if device.type == "cpu" and dtype in (torch.float32, torch.float64):
         return Padded(4), Padded(16), Tiled()
     return Direct(), Padded(16), Tiled()
@@ -80,8 +82,8 @@ def forms(dtype: torch.dtype, device: torch.device) -> tuple[Form, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Invariance:
-    """`form` is the one in use from now on; `holds`: no shape that was looked at broke it. `broken`: (form, shape [out, in])
-    of each that did; `unchecked`: shapes that the time did not suffice for."""
+    """`form` is the one in use from now on; `holds`: no shape that was looked at broke it. `broken`: (form, shape
+    [out, in]) of each that did; `unchecked`: shapes that the time did not suffice for."""
 
     form: str
     holds: bool
@@ -93,7 +95,9 @@ class Invariance:
     def __str__(self) -> str:
         said = f"linear {self.form}: {self.checked} shapes in {self.seconds:.2f} s"
         if self.broken:
-            said += "; rows depended on their number with " + ", ".join(f"{form} at {n}x{k}" for form, (n, k) in self.broken)
+            said += "; rows depended on their number with " + ", ".join(
+                f"{form} at {n}x{k}" for form, (n, k) in self.broken
+            )
         if not self.holds:
             said += "; NO form held: results may depend on the batch"
         if self.unchecked:

@@ -1,4 +1,5 @@
-"""Operations of a CPU with the C++ kernels: attention, norm, rope with cache write and SiLU * up; the rest is torch's."""
+"""Operations of a CPU with the C++ kernels: attention, norm, rope with cache write and SiLU * up; the rest is
+torch's."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def _tiles(meta: AttentionMeta) -> _Tiles:
     )
 
 
-def _chunk(cache: KVCache, tiles: _Tiles, key_pos: Tensor, kv_of_head: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _chunk(
+    cache: KVCache, tiles: _Tiles, key_pos: Tensor, kv_of_head: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
     """Keys and values [G, A, C, D] at absolute positions key_pos[C]; values that no row may see are zero."""
     size = cache.k.shape[2]
     column = (key_pos // size).clamp(max=tiles.tables.shape[1] - 1)

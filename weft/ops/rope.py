@@ -21,7 +21,8 @@ from weft.errors import ConfigError
 class _Shape:
     theta: float
     dim: int
-    max_position: int
+    trained: int
+    served: int
 
 
 Frequencies = tuple[Tensor, float]
@@ -29,11 +30,14 @@ Frequencies = tuple[Tensor, float]
 
 
 def _number(scaling: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    value = scaling.get(key, default)
+    value = scaling.get(key)
+    value = default if value is None else value
     if value is None:
         raise ConfigError(f"rope_scaling.{key} is missing", field=f"rope_scaling.{key}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise ConfigError(f"rope_scaling.{key} {value!r}: legal: a number above 0", field=f"rope_scaling.{key}", value=value)
+        raise ConfigError(
+            f"rope_scaling.{key} {value!r}: legal: a number above 0", field=f"rope_scaling.{key}", value=value
+        )
     return float(value)
 
 
@@ -50,13 +54,11 @@ def _linear(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
 
 
 def _dynamic(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
-    """NTK-aware base for the longest position served, for every row: a row's angle must not depend on its request's
-    length, or cached keys would be wrong. Served lengths up to the trained one are not scaled."""
-    trained = _number(scaling, "original_max_position_embeddings", shape.max_position)
-    factor = _number(scaling, "factor")
-    length = max(trained, shape.max_position)
-    theta = shape.theta * (factor * length / trained - (factor - 1)) ** (shape.dim / (shape.dim - 2))
-    return _inverse(theta, shape.dim), 1.0
+    """NTK-aware base for the longest length that is served, for every row: were it for each request's own length, cached
+    keys would turn wrong as a request grows. Lengths up to the trained one are not scaled."""
+    factor, longest = _number(scaling, "factor"), max(shape.trained, shape.served)
+    stretch = factor * longest / shape.trained - (factor - 1)
+    return _inverse(shape.theta * stretch ** (shape.dim / (shape.dim - 2)), shape.dim), 1.0
 
 
 def _llama3(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
@@ -72,8 +74,8 @@ def _llama3(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
 
 
 def _yarn(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
-    trained = _number(scaling, "original_max_position_embeddings", shape.max_position)
-    factor = _number(scaling, "factor", shape.max_position / trained)
+    trained = _number(scaling, "original_max_position_embeddings", shape.trained)
+    factor = _number(scaling, "factor", shape.trained / trained)
     fast, slow = _number(scaling, "beta_fast", 32), _number(scaling, "beta_slow", 1)
 
     def turning_dim(rotations: float) -> float:
@@ -110,16 +112,19 @@ _TYPES: dict[str, Callable[[_Shape, Mapping[str, Any]], Frequencies]] = {
 }
 
 
-def frequencies(rope: RopeConfig, head_dim: int, max_position: int) -> Frequencies:
-    """`max_position`: the config's max_position_embeddings. ConfigError names an unknown type or a bad number."""
+def frequencies(rope: RopeConfig, head_dim: int, trained: int, served: int) -> Frequencies:
+    """`trained`: the config's max_position_embeddings; `served`: the most positions that are served. ConfigError names
+    an unknown type or a bad number."""
     scaling = rope.scaling or {}
     name = scaling.get("rope_type", scaling.get("type", "default"))
     if name not in _TYPES:
         legal = ", ".join(_TYPES)
-        raise ConfigError(f"rope type {name!r}: legal: {legal}", field="rope_scaling.rope_type", value=name, legal=tuple(_TYPES))
+        raise ConfigError(
+            f"rope type {name!r}: legal: {legal}", field="rope_scaling.rope_type", value=name, legal=tuple(_TYPES)
+        )
     if head_dim % 2:
         raise ConfigError(f"head_dim {head_dim}: rotary embeddings need an even one", field="head_dim", value=head_dim)
-    return _TYPES[name](_Shape(rope.theta, head_dim, max_position), scaling)
+    return _TYPES[name](_Shape(rope.theta, head_dim, trained, served), scaling)
 
 
 def build_cos_sin(
@@ -133,9 +138,9 @@ def build_cos_sin(
 ) -> Tensor:
     """[max_positions, head_dim]: cosines then sines, for positions 0 .. max_positions - 1 (the most that is served).
 
-    `trained_positions` is the config's max_position_embeddings (default: max_positions). `dtype`: fp32, or fp64 for fp64 and
-    exact models.
+    `trained_positions` is the config's max_position_embeddings (default: max_positions). `dtype`: fp32, or fp64 for
+    fp64 and exact models.
     """
-    inverse, factor = frequencies(rope, head_dim, trained_positions or max_positions)
+    inverse, factor = frequencies(rope, head_dim, trained_positions or max_positions, max_positions)
     angles = torch.arange(max_positions, dtype=torch.float64)[:, None] * inverse
     return (torch.cat((angles.cos(), angles.sin()), -1) * factor).to(dtype=dtype, device=device)

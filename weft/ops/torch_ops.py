@@ -33,7 +33,8 @@ def write_cache(k: Tensor, v: Tensor, slots: Tensor, cache: KVCache) -> None:
 
 
 class TorchOps(Ops):
-    """Plain torch; the answer key of every other implementation. `why_plain`: why nothing faster serves, for a person."""
+    """Plain torch; the answer key of every other implementation. `why_plain`: why nothing faster serves, for a
+    person."""
 
     name = "torch"
 
@@ -69,8 +70,8 @@ class TorchOps(Ops):
         return paged_attention(q, cache, kv_of_head, scale, meta, window)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
-        # Not F.silu: its vector code and the code for its last elements round differently, and where "last" is depends on
-        # the number of rows and threads.
+        # Not F.silu: its vector code and the code for its last elements round differently, and where "last" is
+        # depends on the number of rows and threads.
         gate, up = gate_up.to(wide(gate_up.dtype)).chunk(2, -1)
         return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
 

@@ -17,9 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from weft.engine.choice import Choice
 from weft.errors import RequestError
 from weft.log import get_logger
-from weft.server.choices import Choice
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_response, not_ready
 from weft.server.formats import ChatFormat, CompletionFormat, Format
@@ -32,7 +32,6 @@ from weft.server.requests import (
     chat_request,
     completion_request,
     logprobs_of_chat,
-    logprobs_of_completion,
     max_tokens_of_chat,
     max_tokens_of_completion,
     sampling_params,
@@ -70,7 +69,7 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
         self._loop.check_room(1)
-        asked = chat_request(await _body(request))
+        asked = chat_request(await _body(request), self._model.defaults)
         self._model.check_name(asked.model)
         messages = plain_messages(asked.messages)
         logprobs, max_tokens = logprobs_of_chat(asked), max_tokens_of_chat(asked)
@@ -83,10 +82,10 @@ class Service:
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
         self._loop.check_room(1)
-        asked = completion_request(await _body(request))
+        asked = completion_request(await _body(request), self._model.defaults)
         self._model.check_name(asked.model)
         count = number_of_prompts(asked.prompt)
-        logprobs, max_tokens = logprobs_of_completion(asked), max_tokens_of_completion(asked)
+        logprobs, max_tokens = asked.logprobs, max_tokens_of_completion(asked)
         params = self._params(asked, max_tokens, logprobs, count)
         limits = self._loop.check_room(params.n * count)
         prompts = await self._in_thread(partial(self._model.prompt_ids, asked.prompt))

@@ -45,7 +45,7 @@ def sleep_until(wake_fd: int) -> None:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """Outputs of one HTTP request, which may hold several prompts; read by one task. Belongs to the event loop's thread.
+    """Outputs of one HTTP request, which may hold several prompts. Belongs to the event loop's thread; one reader.
 
     Engine request `request_ids[p]` has choices p * n .. p * n + n - 1.
     """

@@ -1,7 +1,7 @@
 """Which request fields are understood, which are harmless to leave aside, which are refused by name.
 
-Nothing is ignored silently: a field is in one of these tables or it is unknown, and an unknown field is refused with the
-nearest known name. Knows no engine.
+Nothing is ignored silently: a field is in one of these tables or it is unknown, and an unknown field is refused with
+the nearest known name. Knows no engine.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _SAME_AS_ABSENT: dict[str, tuple[object, ...]] = {
 
 
 def known_fields(body: Mapping[str, Any], supported: frozenset[str]) -> dict[str, Any]:
-    """The supported fields of a request's body that are not null. RequestError names the first that cannot be served."""
+    """The supported fields of a request's body that are not null. RequestError: one cannot be served."""
     kept: dict[str, Any] = {}
     for name, value in body.items():
         if name in supported:

@@ -1,12 +1,12 @@
-"""What the two endpoints make of a choice's pieces: chunks while it grows, choices when it is whole. Knows no socket."""
+"""What the two endpoints make of a choice's pieces: chunks while it grows, one choice when it is whole."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from weft.engine.choice import Piece
 from weft.engine.outputs import TokenLogprob
-from weft.server.choices import Piece
 from weft.server.records import (
     ChatChoice,
     ChatChunkChoice,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from weft.errors import RequestError
+from weft.server.requests import Prompt
 from weft.text import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """`created`: seconds since 1970, as OpenAI's model list has it."""
+    """`created`: seconds since 1970. `defaults`: sampling values of requests that name none."""
 
     name: str
     tokenizer: Tokenizer
     vocab_size: int
     created: int
+    defaults: Mapping[str, float | int] = field(default_factory=dict)
 
     def check_name(self, name: str | None) -> None:
         """RequestError 404 for another model; None is this one."""
@@ -30,10 +33,9 @@ class ServedModel:
 
     def chat_ids(self, messages: list[dict[str, Any]]) -> list[int]:
         """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it."""
-        text = self.tokenizer.apply_chat_template(messages)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.encode_chat(messages)
 
-    def prompt_ids(self, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+    def prompt_ids(self, prompt: Prompt) -> list[list[int]]:
         """Ids of each prompt; ids outside the vocabulary are refused."""
         prompts: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
         return [self.tokenizer.encode(one) if isinstance(one, str) else self._checked(one) for one in prompts]
@@ -49,7 +51,7 @@ class ServedModel:
         return ids
 
 
-def number_of_prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> int:
+def number_of_prompts(prompt: Prompt) -> int:
     """Without a look at their length in tokens."""
     return 1 if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else len(prompt)
 

@@ -16,13 +16,14 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
-from weft.server.choices import Choice, Piece, usage_of
 from weft.server.engine_loop import EngineLoop, Stream
 from weft.server.errors import client_gone, error_frame, error_response
 from weft.server.formats import Format
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
+from weft.server.usage import usage_of
 
 _encoder = msgspec.json.Encoder()
 

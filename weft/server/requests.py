@@ -5,22 +5,18 @@ Every number has a ceiling that is checked before anything is allocated for it.
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from weft.errors import RequestError
 from weft.server.fields import known_fields
-from weft.step.sampling_params import SamplingParams
+from weft.step.sampling_params import MAX_LOGPROBS, MAX_N, SamplingParams, check
 
-MAX_OUTPUTS = 128
-"""Outputs of one request: prompts times n."""
-MAX_STOP = 16
-MAX_LOGPROBS = 20
-MAX_LIST = 4096
-"""Entries of logit_bias and stop_token_ids."""
+MAX_BIASED = 4096
+"""Entries of logit_bias."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,10 +50,15 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     include_stop_str_in_output: bool = False
 
 
+Prompt = str | list[str] | list[int] | list[list[int]]
+"""Text or token ids, one or several."""
+
+
 class CompletionRequest(Common, frozen=True, kw_only=True):
     """/v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Any
+    """A `Prompt`; checked by hand, since msgspec does not tell lists of different things apart."""
     logprobs: int | None = None
 
 
@@ -78,22 +79,17 @@ CHAT_FIELDS = frozenset(ChatRequest.__struct_fields__)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
-def completion_request(body: bytes) -> CompletionRequest:
-    """RequestError names the field that is wrong."""
-    if "prompt" not in (fields := known_fields(_object(body), COMPLETION_FIELDS)):
+def completion_request(body: bytes, defaults: Mapping[str, Any]) -> CompletionRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+    if "prompt" not in (fields := {**defaults, **known_fields(_object(body), COMPLETION_FIELDS)}):
         raise RequestError("'prompt' is missing", param="prompt", code="missing_required_parameter")
-    prompt = fields["prompt"]
-    if isinstance(prompt, list):
-        _check_prompt_list(prompt)
-        # A union of lists is more than msgspec decides; the shape was checked above.
-        request = _convert({**fields, "prompt": ""}, CompletionRequest)
-        return msgspec.structs.replace(request, prompt=prompt)
+    _check_prompt(fields["prompt"])
     return _convert(fields, CompletionRequest)
 
 
-def chat_request(body: bytes) -> ChatRequest:
-    """RequestError names the field that is wrong."""
-    fields = known_fields(_object(body), CHAT_FIELDS)
+def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+    fields = {**defaults, **known_fields(_object(body), CHAT_FIELDS)}
     if "messages" not in fields:
         raise RequestError("'messages' is missing", param="messages", code="missing_required_parameter")
     return _convert(fields, ChatRequest)
@@ -120,18 +116,21 @@ def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
         raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error
 
 
-def _check_prompt_list(prompt: list[Any]) -> None:
+def _check_prompt(prompt: object) -> None:
+    if isinstance(prompt, str):
+        return
+    if not isinstance(prompt, list):
+        raise _bad_prompt()
     if not prompt:
         raise RequestError("'prompt' is an empty list", param="prompt", code="invalid_value")
-    if all(isinstance(item, str) for item in prompt) or _is_ids(prompt):
-        return
-    if all(isinstance(item, list) and _is_ids(item) for item in prompt):
-        return
-    raise RequestError(
-        "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of token ids",
-        param="prompt",
-        code="invalid_type",
-    )
+    texts = all(isinstance(item, str) for item in prompt)
+    if not texts and not _is_ids(prompt) and not all(isinstance(item, list) and _is_ids(item) for item in prompt):
+        raise _bad_prompt()
+
+
+def _bad_prompt() -> RequestError:
+    message = "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of token ids"
+    return RequestError(message, param="prompt", code="invalid_type")
 
 
 def _is_ids(value: list[Any]) -> bool:
@@ -142,18 +141,19 @@ def sampling_params(
     request: Common, *, max_tokens: int | None, logprobs: int | None, num_prompts: int, vocab: int
 ) -> SamplingParams:
     """The engine's words for the request; RequestError names a field out of its range."""
-    _check_ranges(request, num_prompts)
-    if max_tokens is not None and request.min_tokens > max_tokens:
-        raise _bad("min_tokens", request.min_tokens, f"at most max_tokens, {max_tokens}")
-    return SamplingParams(
+    if request.stream_options is not None and not request.stream:
+        raise RequestError("'stream_options' needs 'stream': true", param="stream_options", code="invalid_value")
+    if max(1, request.n) * num_prompts > MAX_N:
+        raise _bad("prompt", f"{num_prompts} prompts with n {request.n}", f"{MAX_N} outputs in all")
+    params = SamplingParams(
         n=request.n,
         temperature=request.temperature,
         top_p=request.top_p,
-        top_k=max(0, request.top_k),
+        top_k=request.top_k,
         min_p=request.min_p,
         seed=request.seed,
-        stop=_stop_strings(request.stop),
-        stop_token_ids=_token_ids("stop_token_ids", request.stop_token_ids, vocab),
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop),
+        stop_token_ids=tuple(request.stop_token_ids),
         max_tokens=max_tokens,
         min_tokens=request.min_tokens,
         ignore_eos=request.ignore_eos,
@@ -164,102 +164,47 @@ def sampling_params(
         logprobs=logprobs,
         include_stop_str_in_output=request.include_stop_str_in_output,
     )
-
-
-def _check_ranges(request: Common, num_prompts: int) -> None:
-    _within("n", request.n, 1, MAX_OUTPUTS)
-    if request.n * num_prompts > MAX_OUTPUTS:
-        most = MAX_OUTPUTS // request.n
-        raise _bad("prompt", f"{num_prompts} prompts with n {request.n}", f"at most {most} prompts")
-    _within("temperature", request.temperature, 0, 2)
-    _within("top_p", request.top_p, 0, 1, above=True)
-    _within("top_k", request.top_k, -1, 2**31 - 1)
-    _within("min_p", request.min_p, 0, 1)
-    _within("presence_penalty", request.presence_penalty, -2, 2)
-    _within("frequency_penalty", request.frequency_penalty, -2, 2)
-    _within("repetition_penalty", request.repetition_penalty, 0, 2, above=True)
-    _within("min_tokens", request.min_tokens, 0, 2**31 - 1)
-    if request.seed is not None:
-        _within("seed", request.seed, -(2**63), 2**63 - 1)
-    if request.stream_options is not None and not request.stream:
-        raise RequestError("'stream_options' needs 'stream': true", param="stream_options", code="invalid_value")
-
-
-def _within(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    if not math.isfinite(value) or value < low or value > high or (above and value == low):
-        word = "above" if above else "from"
-        raise _bad(name, value, f"{word} {low:g} to {high:g}")
+    check(params, vocab)
+    return params
 
 
 def _bad(name: str, value: object, legal: str) -> RequestError:
     return RequestError(f"'{name}' is {value}; legal: {legal}", param=name, code="invalid_value")
 
 
-def _stop_strings(stop: str | list[str]) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(strings) > MAX_STOP:
-        raise _bad("stop", f"{len(strings)} strings", f"at most {MAX_STOP}")
-    if any(not string or len(string) > 1024 for string in strings):
-        raise _bad("stop", "an empty or very long string", "strings of 1 to 1024 characters")
-    return strings
-
-
-def _token_ids(name: str, ids: list[int], vocab: int) -> tuple[int, ...]:
-    if len(ids) > MAX_LIST:
-        raise _bad(name, f"{len(ids)} entries", f"at most {MAX_LIST}")
-    for token in ids:
-        if not 0 <= token < vocab:
-            raise _bad(name, token, f"token ids from 0 to {vocab - 1}")
-    return tuple(ids)
-
-
 def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], ...]:
-    if len(bias) > MAX_LIST:
-        raise _bad("logit_bias", f"{len(bias)} entries", f"at most {MAX_LIST}")
-    pairs = []
-    for word, value in bias.items():
-        if not word.isascii() or not word.isdigit() or int(word[:12]) >= vocab:
-            raise _bad("logit_bias", word[:20], f"token ids from 0 to {vocab - 1}")
-        _within("logit_bias", value, -100, 100)
-        pairs.append((int(word), value))
-    return tuple(pairs)
+    if len(bias) > MAX_BIASED:
+        raise _bad("logit_bias", f"{len(bias)} entries", f"at most {MAX_BIASED}")
+    for word in bias:
+        if not (word.isascii() and word.isdigit() and len(word) < 12):
+            raise _bad("logit_bias", f"for {word[:20]!r}", f"token ids from 0 to {vocab - 1}")
+    return tuple((int(word), value) for word, value in bias.items())
 
 
 def logprobs_of_chat(request: ChatRequest) -> int | None:
     """Alternatives to report for each token; None: nothing."""
-    if request.top_logprobs is None:
-        return 0 if request.logprobs else None
-    if not request.logprobs:
+    if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("'top_logprobs' needs 'logprobs': true", param="top_logprobs", code="invalid_value")
-    _within("top_logprobs", request.top_logprobs, 0, MAX_LOGPROBS)
-    return request.top_logprobs
-
-
-def logprobs_of_completion(request: CompletionRequest) -> int | None:
-    """Alternatives to report for each token; None: nothing."""
-    if request.logprobs is not None:
-        _within("logprobs", request.logprobs, 0, MAX_LOGPROBS)
-    return request.logprobs
+    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_LOGPROBS:
+        raise _bad("top_logprobs", request.top_logprobs, f"from 0 to {MAX_LOGPROBS}")
+    return (request.top_logprobs or 0) if request.logprobs else None
 
 
 def max_tokens_of_chat(request: ChatRequest) -> int | None:
     """None: the rest of the context."""
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
+    if request.max_completion_tokens is None:
+        return request.max_tokens
+    if request.max_tokens is not None:
         raise RequestError(
             "'max_tokens' and 'max_completion_tokens' say the same; give one of them",
             param="max_completion_tokens",
             code="invalid_value",
         )
-    name = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
-    return _positive(name, getattr(request, name))
+    if request.max_completion_tokens < 1:
+        raise _bad("max_completion_tokens", request.max_completion_tokens, "1 or more")
+    return request.max_completion_tokens
 
 
 def max_tokens_of_completion(request: CompletionRequest) -> int:
     """16 where nothing is said, as in OpenAI's API."""
-    return _positive("max_tokens", request.max_tokens) or 16
-
-
-def _positive(name: str, value: int | None) -> int | None:
-    if value is not None:
-        _within(name, value, 1, 2**31 - 1)
-    return value
+    return 16 if request.max_tokens is None else request.max_tokens

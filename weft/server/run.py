@@ -16,7 +16,7 @@ import uvicorn
 
 from weft.log import get_logger
 from weft.server.app import Service, make_app
-from weft.server.engine_loop import EngineLoop, Start
+from weft.server.engine_loop import EngineLoop
 from weft.server.models import ServedModel
 
 _log = get_logger(__name__)
@@ -42,37 +42,32 @@ class _Server(uvicorn.Server):
         await self.ending.wait()
 
 
-def run_server(
-    sock: socket.socket,
-    model: ServedModel,
-    start: Start,
-    *,
-    max_queued: int,
-    on_ready: Callable[[], None] = lambda: None,
-) -> None:
-    """Serves until SIGINT or SIGTERM (returns) or until the engine fails (raises what ended it)."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(sock, model, start, max_queued, on_ready))
+def run_server(sock: socket.socket, model: ServedModel, engine: Callable[[], EngineLoop]) -> None:
+    """Serves until SIGINT or SIGTERM (returns) or until the engine fails (raises what ended it).
+
+    `engine` is called inside the event loop.
+    """
+    with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
+        runner.run(_with_signals(sock, model, engine))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    return uvicorn.Config(app="", loop="auto").get_loop_factory()
+async def _with_signals(sock: socket.socket, model: ServedModel, make: Callable[[], EngineLoop]) -> None:
+    engine = make()
+    _install_signals(engine)
+    await serve(sock, model, engine)
 
 
-async def _serve(
-    sock: socket.socket, model: ServedModel, start: Start, max_queued: int, on_ready: Callable[[], None]
-) -> None:
-    engine = EngineLoop(start, max_queued=max_queued, on_ready=on_ready)
+async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop) -> None:
+    """Launches `engine` and serves it on `sock` until it ends; raises what it failed with."""
     service = Service(engine, model)
     server = _Server(_config(service))
-    _install_signals(engine)
     engine.launch()
     http = asyncio.create_task(server.serve([sock]))
     try:
         await engine.ended.wait()
     finally:
-        server.ending.set()
         server.should_exit = True
+        server.ending.set()
         await http
         service.close()
         engine.join()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import NoReturn
+
 import msgspec
+
+from weft.errors import RequestError
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,3 +30,94 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None  # number of alternatives beside the sampled token
     include_stop_str_in_output: bool = False
+
+
+MAX_N = 128
+MAX_LOGPROBS = 20
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+MAX_BIAS = 100.0
+
+
+def check(params: SamplingParams, vocab_size: int) -> None:
+    """RequestError naming the field, its value and the legal ones, for anything outside OpenAI's and vLLM's ranges."""
+    _integer(params, "n", 1, MAX_N)
+    _number(params, "temperature", 0.0)
+    _number(params, "top_p", 0.0, 1.0, above=True)
+    _integer(params, "top_k", -1)
+    _number(params, "min_p", 0.0, 1.0)
+    _number(params, "presence_penalty", -2.0, 2.0)
+    _number(params, "frequency_penalty", -2.0, 2.0)
+    _number(params, "repetition_penalty", 0.0, above=True)
+    _integer(params, "min_tokens", 0)
+    _optional_integer(params, "seed", -(2**63), 2**63 - 1)
+    _optional_integer(params, "max_tokens", 1)
+    _optional_integer(params, "logprobs", 0, MAX_LOGPROBS)
+    if params.max_tokens is not None and params.min_tokens > params.max_tokens:
+        _refuse("min_tokens", params.min_tokens, f"at most max_tokens, {params.max_tokens}")
+    _check_stops(params, vocab_size)
+    _check_bias(params, vocab_size)
+
+
+def _check_stops(params: SamplingParams, vocab_size: int) -> None:
+    for field, stops in (("stop", params.stop), ("stop_token_ids", params.stop_token_ids)):
+        if len(stops) > MAX_STOPS:
+            _refuse(field, f"with {len(stops)} entries", f"at most {MAX_STOPS}")
+    for text in params.stop:
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_LENGTH:
+            shown = f"{text[:20]!r}..." if isinstance(text, str) and len(text) > 20 else repr(text)
+            _refuse("stop", shown, f"strings of 1 to {MAX_STOP_LENGTH} characters")
+    for token in params.stop_token_ids:
+        _check_token("stop_token_ids", token, vocab_size)
+
+
+def _check_bias(params: SamplingParams, vocab_size: int) -> None:
+    tokens = [token for token, _ in params.logit_bias]
+    for token, value in params.logit_bias:
+        _check_token("logit_bias", token, vocab_size)
+        if not _is_number(value) or not -MAX_BIAS <= value <= MAX_BIAS:
+            _refuse("logit_bias", f"of token {token}: {value!r}", f"a number from {-MAX_BIAS:g} to {MAX_BIAS:g}")
+    if len(set(tokens)) < len(tokens):
+        repeated = next(token for token in tokens if tokens.count(token) > 1)
+        _refuse("logit_bias", f"with token {repeated} twice", "each token once")
+
+
+def _check_token(field: str, token: object, vocab_size: int) -> None:
+    if not _is_integer(token) or not 0 <= token < vocab_size:  # type: ignore[operator]
+        _refuse(field, f"token {token!r}", f"ids from 0 to {vocab_size - 1}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(params: SamplingParams, field: str, low: float, high: float = math.inf, above: bool = False) -> None:
+    """A finite number in [low, high], or in (low, high] if `above`."""
+    value = getattr(params, field)
+    if _is_number(value) and low <= value <= high and not (above and value == low):
+        return
+    bounds = f"above {low:g}" if above else f"{low:g} or more" if high == math.inf else f"from {low:g}"
+    _refuse(field, value, f"a number {bounds}" + ("" if high == math.inf else f"{' and' if above else ''} to {high:g}"))
+
+
+def _integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
+    value = getattr(params, field)
+    if _is_integer(value) and low <= value and (high is None or value <= high):
+        return
+    _refuse(field, value, f"a whole number, {low} or more" if high is None else f"a whole number from {low} to {high}")
+
+
+def _optional_integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
+    if getattr(params, field) is not None:
+        _integer(params, field, low, high)
+
+
+def _refuse(field: str, value: object, legal: str) -> NoReturn:
+    shown = (
+        value if isinstance(value, str) and field != "stop" else repr(value) if not isinstance(value, str) else value
+    )
+    raise RequestError(f"{field} {shown}: legal: {legal}", param=field)

@@ -56,14 +56,21 @@ class Runner:
     """A rank with its parameters, cache and slots; `step` runs one plan."""
 
     def __init__(
-        self, shards: Shards, params: Params, comm: Comm, ops: Ops, limits: Limits, device: torch.device
+        self,
+        shards: Shards,
+        params: Params,
+        comm: Comm,
+        ops: Ops,
+        limits: Limits,
+        device: torch.device,
+        eos_token_ids: tuple[int, ...],
     ) -> None:
         self.shards, self.limits, self.device = shards, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
         cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
-        self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device)
+        self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device, eos_token_ids)
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
 
     @property

@@ -1,4 +1,7 @@
-"""Choice: one output as the client sees it: text, logprobs and an end, from the engine's records. Knows no HTTP."""
+"""Choice: one output as a person reads it: text, logprobs and an end, from the engine's records. Knows no HTTP.
+
+The one file of this package that knows text; server and Python API share it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
-from weft.server.records import PromptDetails, Usage
 from weft.step.sampling_params import SamplingParams
 from weft.text import IncrementalDetokenizer, Tokenizer
 
@@ -18,6 +20,8 @@ class Piece:
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    """The stop string or the token id that ended it."""
 
 
 class Choice:
@@ -25,15 +29,20 @@ class Choice:
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         self._params = params
-        include = params.include_stop_str_in_output
-        self._text = IncrementalDetokenizer(tokenizer, prompt_ids=prompt_ids, stop=params.stop, include_stop=include)
+        self._text = IncrementalDetokenizer(
+            tokenizer,
+            prompt_ids=prompt_ids,
+            stop=params.stop,
+            include_stop=params.include_stop_str_in_output,
+            min_tokens=params.min_tokens,
+        )
         self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.finish_reason: str | None = None
 
     @property
     def stopped_by(self) -> str | None:
         """The stop string that was found."""
-        return self._text.stopped
+        return self._text.stopped_by
 
     def add(self, records: Sequence[RequestOutput]) -> Piece | None:
         """What the records add; None once the choice has ended."""
@@ -51,23 +60,16 @@ class Choice:
         self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens
         self.completion_tokens += len(record.new_token_ids)
         piece.logprobs += record.logprobs
-        piece.text += self._text.push(self._shown(record), watch=self.completion_tokens >= self._params.min_tokens)
+        piece.text += self._text.push(self._shown(record))
         if record.finish_reason is not None:
             piece.text += self._text.finish()
             piece.finish_reason = "length" if record.finish_reason is FinishReason.LENGTH else "stop"
-        if self._text.stopped is not None:
-            piece.finish_reason = "stop"
+            piece.stop_reason = record.stop_reason
+        if self._text.stopped_by is not None:
+            piece.finish_reason, piece.stop_reason = "stop", self._text.stopped_by
 
     def _shown(self, record: RequestOutput) -> list[int]:
         """The ids that become text: not the one that ended the output."""
         ended = record.finish_reason is FinishReason.STOP and record.new_token_ids
         wanted = self._params.include_stop_str_in_output and isinstance(record.stop_reason, int)
         return record.new_token_ids[:-1] if ended and not wanted else record.new_token_ids
-
-
-def usage_of(choices: Sequence[Choice], n: int) -> Usage:
-    """A prompt counts once, however many outputs it has."""
-    prompt = sum(choice.prompt_tokens for choice in choices[::n])
-    completion = sum(choice.completion_tokens for choice in choices)
-    cached = sum(choice.cached_tokens for choice in choices[::n])
-    return Usage(prompt, completion, prompt + completion, PromptDetails(cached))

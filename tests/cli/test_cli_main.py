@@ -1,0 +1,159 @@
+"""`weft COMMAND`: dispatch, exit codes, one message per error, no traceback unless asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from weft.cli.main import COMMANDS, main
+from weft.errors import CheckpointError, LayoutError, PeerError, WeftError
+
+MODEL = Path(__file__).parents[1] / "explain" / "data"
+
+
+def command(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
+    """Puts a command module in the place of `serve`."""
+    module = types.ModuleType("weft.cli.serve")
+    module.__dict__["add_arguments"] = lambda parser: parser.add_argument("--size", type=int)
+    module.__dict__["run"] = run
+    monkeypatch.setitem(sys.modules, "weft.cli.serve", module)
+
+
+def raising(error: BaseException) -> object:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (LayoutError("lm_head tp 3"), 78, "weft serve: lm_head tp 3\n"),
+        (CheckpointError("bad", ["a", "b"]), 65, "weft serve: bad\n  a\n  b\n"),
+        (PeerError("rank 1 died"), 69, "weft serve: rank 1 died\n"),
+        (WeftError("own"), 70, "weft serve: own\n"),
+        (KeyError("x"), 70, "weft serve: internal error: KeyError: 'x' (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_become_one_message_and_a_code(
+    error: BaseException,
+    code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command(monkeypatch, raising(error))
+    assert main(["serve"]) == code
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_debug_shows_the_traceback(
+    way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, raising(LayoutError("wrong")))
+    if way == "variable":
+        monkeypatch.setenv("WEFT_DEBUG", "1")
+    assert main(["serve", "--debug"] if way == "flag" else ["serve"]) == 78
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, lambda args: 1 if args.size == 3 else 0)
+    assert main(["serve", "--size", "3"]) == 1
+    assert main(["serve"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["explian"], "weft: unknown command explian; did you mean explain?"),
+        (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
+        (["explain", "--batch", "0"], "weft explain: --batch 0: at least 1"),
+        (["explain", "--max-num-seqs", "2"], "weft explain: unknown option --max-num-seqs"),
+    ],
+)
+def test_usage_errors_exit_with_two(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first.startswith(text) and "--help" in hint
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert all(each.name in overview and each.summary in overview for each in COMMANDS)
+    assert main(["explain", "--help"]) == 0
+    assert "--o-proj-local-tp" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("weft ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ("--lm-head-tp-size 3 --world-size 8", 78, "lm_head tp 3: the stage has 8 ranks; legal: 1, 2, 4, 8"),
+        ("--attn-tp-size 16", 78, "attention tp 16: num_attention_heads is 9"),
+        ("--dtype float32 --layout /none.yaml", 78, "layout file /none.yaml: No such file or directory"),
+    ],
+)
+def test_explain_refuses(words: str, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(MODEL), *words.split()]) == code
+    err = capsys.readouterr().err
+    assert text in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, "No such file or directory"), ("{", "not JSON"), ("[]", "a JSON object is needed")],
+)
+def test_explain_names_what_is_wrong_with_a_config(
+    content: str | None, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert main(["explain", str(tmp_path)]) == 65
+    assert text in capsys.readouterr().err
+
+
+def test_explain_prints_text_json_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(MODEL), "--tp", "2"]) == 0
+    assert "all_reduce" in capsys.readouterr().out
+    assert main(["explain", str(MODEL), "--tp", "2", "--dtype", "float32", "--json", "--batch", "2"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["dtype"], data["layout"]["world"], data["received_per_step"][1]["rows_per_dp_group"]) == (
+        "float32",
+        2,
+        2,
+    )
+    assert main(["explain", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "weft.explain/1"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = "import sys; from weft.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-c", code, "explain", str(MODEL), "--tp", "2"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_overview_imports_neither_torch_nor_commands() -> None:
+    code = (
+        "import sys; from weft.cli.main import main; main(['--help']); "
+        "print({'torch', 'numpy', 'rich', 'weft.cli.explain'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -1,0 +1,141 @@
+"""What ranks are told when another rank dies, stops, leaves, fails or calls something else. Real processes."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+NEVER = 120.0  # a time limit of the collectives that no test waits for
+
+
+def errors(outcome: dict[str, Any]) -> list[str]:
+    return [rank.get("error", "") for rank in outcome["ranks"]]
+
+
+def is_told(error: str) -> bool:
+    """Of the disagreement itself, or of a rank that met it: it gave up, or its process has ended by now."""
+    return error.startswith("PeerError: ") and any(word in error for word in ("disagree", "gave up", "died"))
+
+
+@pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "barrier"])
+def test_a_killed_rank_is_named(rank_host: Any, backend: str, kind: str) -> None:
+    outcome = rank_host.run(
+        backend, 3, "die", timeout=NEVER, victim=1, signal=int(signal.SIGKILL), kind=kind, count=20_000
+    )
+    assert outcome["ranks"][1]["signal"] == signal.SIGKILL
+    for rank in (0, 2):
+        assert outcome["ranks"][rank]["error"].startswith("PeerError: rank 1 died"), outcome
+        assert f"rank {rank} was in {kind} over (0, 1, 2)" in outcome["ranks"][rank]["error"]
+        # far from the time limit: the death itself ended the wait
+        assert outcome["ranks"][rank]["after"] < NEVER / 10
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_of_two(rank_host: Any, backend: str, victim: int) -> None:
+    """Rank 0 holds gloo's store: its death must be named as well as any."""
+    outcome = rank_host.run(
+        backend, 2, "die", timeout=NEVER, victim=victim, signal=int(signal.SIGKILL), kind="all_reduce", count=10
+    )
+    assert f"rank {victim} died" in errors(outcome)[1 - victim]
+
+
+def test_a_stopped_rank_is_named(rank_host: Any, backend: str) -> None:
+    outcome = rank_host.run(
+        backend,
+        3,
+        "die",
+        timeout=1.0,
+        stopped=1,
+        victim=2,
+        signal=int(signal.SIGSTOP),
+        kind="all_reduce",
+        count=10,
+    )
+    for rank in (0, 1):
+        assert outcome["ranks"][rank]["error"].startswith("PeerError: rank")
+    named = [error for error in errors(outcome) if "rank 2 did not come" in error]
+    assert named, outcome
+    assert all("rank 2 did not come" in error or "gave up" in error for error in errors(outcome)[:2])
+
+
+def test_records_tell_where_a_stopped_rank_was(rank_host: Any, native_comm: None) -> None:
+    outcome = rank_host.run(
+        "shared_memory",
+        2,
+        "die",
+        timeout=0.5,
+        stopped=1,
+        victim=1,
+        signal=int(signal.SIGSTOP),
+        kind="all_gather",
+        count=10,
+    )
+    assert "all_gather over (0, 1), call " in outcome["records"][1]
+    assert "rank 0 has been for" in outcome["records"][0]
+
+
+def test_a_rank_that_does_not_come_is_named(rank_host: Any, backend: str) -> None:
+    outcome = rank_host.run(backend, 3, "absent_rank", timeout=0.7, sleep=4.0)
+    assert outcome["ranks"][2]["value"] == "slept"
+    assert any("rank 2 did not come" in error for error in errors(outcome)[:2])
+    assert all("rank 2 did not come" in error or "gave up" in error for error in errors(outcome)[:2]), outcome
+
+
+def test_a_rank_with_an_error_of_its_own(rank_host: Any, backend: str) -> None:
+    outcome = rank_host.run(backend, 3, "fail_alone", timeout=NEVER)
+    assert errors(outcome)[0] == "ArithmeticError: rank 0's own error"
+    for error in errors(outcome)[1:]:
+        assert error.startswith("PeerError: ") and "rank" in error and "died" in error and "0" in error
+
+
+def test_a_rank_that_closed_is_named(rank_host: Any, native_comm: None) -> None:
+    outcome = rank_host.run("shared_memory", 2, "leave", timeout=NEVER, sleep=1.0)
+    assert errors(outcome)[1].startswith("PeerError: rank 0 has closed its end; rank 1 was in barrier over (0, 1)")
+
+
+def test_a_rank_may_close_while_others_go_on(rank_host: Any, backend: str) -> None:
+    outcome = rank_host.run(backend, 3, "bystander_leaves", timeout=NEVER)
+    assert [rank.get("value") for rank in outcome["ranks"]] == ["2.0", "2.0", "closed"]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("how", ["kinds", "dtypes", "sizes", "splits", "gather sizes", "pairs"])
+def test_ranks_that_disagree(rank_host: Any, native_comm: None, how: str, world: int) -> None:
+    outcome = rank_host.run("shared_memory", world, "disagree", timeout=NEVER, how=how)
+    told = [error for error in errors(outcome) if "disagree" in error]
+    assert told and all(error.startswith("PeerError: ranks") and "rank 1: call " in error for error in told), outcome
+    assert all(is_told(error) for error in errors(outcome)), outcome
+
+
+@pytest.mark.parametrize("how", ["kinds", "dtypes", "sizes", "splits", "gather sizes", "pairs", "shapes"])
+def test_ranks_that_disagree_in_a_debug_run(rank_host: Any, backend: str, how: str) -> None:
+    outcome = rank_host.run(backend, 3, "disagree", debug=True, timeout=NEVER, how=how)
+    told = [error for error in errors(outcome) if "disagree" in error]
+    assert told and all(error.startswith("PeerError: ") for error in told), outcome
+    assert all(is_told(error) for error in errors(outcome)), outcome
+    if how == "shapes":
+        assert "[2, 6]" in told[0] and "[3, 4]" in told[0]
+    if how == "kinds":
+        assert "all_gather" in told[0] and "all_reduce" in told[0]
+
+
+def test_shapes_of_equal_size_pass_where_nothing_compares_them(rank_host: Any, native_comm: None) -> None:
+    """What a debug run adds: without it only sizes are compared."""
+    outcome = rank_host.run("shared_memory", 2, "disagree", timeout=NEVER, how="shapes")
+    assert [rank.get("value") for rank in outcome["ranks"]] == ["returned", "returned"]
+
+
+def test_a_failure_elsewhere_ends_the_wait(rank_host: Any, native_comm: None) -> None:
+    outcome = rank_host.run("shared_memory", 3, "disagree_elsewhere", timeout=NEVER)
+    told = errors(outcome)
+    assert "disagree" in told[0] and "disagree" in told[1]
+    # whichever of the two the bystander sees first
+    assert any(text in told[2] for text in ("rank 0 gave up", "rank 1 gave up", "rank 0 died", "rank 1 died"))
+
+
+def test_a_failed_comm_stays_failed(rank_host: Any, backend: str) -> None:
+    outcome = rank_host.run(backend, 2, "use_after_failure", debug=True, timeout=NEVER)
+    for rank in outcome["ranks"]:
+        assert rank["value"].startswith("PeerError: barrier over (0, 1)"), outcome

@@ -1,0 +1,99 @@
+"""The embedded model in fp32 under layouts in which modules differ: the tokens of one rank, and of transformers.
+
+Tokens may part only where the reference's own top-2 gap lies below the tolerance of the dtype.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from weft.arch import Shards, parse_config
+from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.engine.engine import Engine
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
+from weft.text import Tokenizer
+from weft.verify.compare import RELATIVE_TOLERANCE, compare
+from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.worker.runner import Limits
+
+TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")
+TOKENS = 8
+TOLERANCE = RELATIVE_TOLERANCE[torch.float32]
+LAYOUTS = {
+    "tp2": {"attention.tp": 2},
+    "tp3": {"attention.tp": 3},
+    "tp4-uneven": {"attention.tp": 4},
+    "dp2": {"attention.dp": 2},
+    "dp2-all-shared": {"attention.dp": 2, "o_proj.tp": 2, "dense.tp": 2, "embedding.tp": 2, "lm_head.tp": 2},
+    "dp3-some-shared": {"attention.dp": 3, "o_proj.tp": 3, "lm_head.tp": 3},
+    "tp2-dense1-head2": {"attention.tp": 2, "dense.tp": 1, "lm_head.tp": 2, "embedding.tp": 1},
+    "tp2-dp2-o4": {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 2, "lm_head.tp": 4},
+    "tp2-dp2-dense4": {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 1, "dense.tp": 4, "embedding.tp": 4},
+    "tp3-dp2-non-multiples": {
+        "attention.tp": 3, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 6, "embedding.tp": 2, "lm_head.tp": 6,
+    },
+    "tp2-balanced": {"attention.tp": 2, "attention.split": "balanced"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def path() -> Path:
+    return embedded_model(print)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(path: Path) -> Checkpoint:
+    return open_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def prompts(checkpoint: Checkpoint) -> list[Prompt]:
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    return [tuple(tokenizer.encode(text)) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def one_rank(checkpoint: Checkpoint, prompts: list[Prompt]) -> list[Outcome]:
+    return run(checkpoint, resolve({}), prompts)
+
+
+def run(checkpoint: Checkpoint, layout: Layout, prompts: list[Prompt]) -> list[Outcome]:
+    shards = Shards(parse_config(checkpoint.config), layout)
+    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=4, max_model_len=64)
+    executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
+    recorder = LogitsRecorder(executor)
+    config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=12)
+    return outcomes(Engine(recorder, config, ()), recorder, prompts, TOKENS)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_gives_the_tokens_of_one_rank(
+    name: str, checkpoint: Checkpoint, prompts: list[Prompt], one_rank: list[Outcome]
+) -> None:
+    given = LAYOUTS[name]
+    world = given.get("attention.tp", 1) * given.get("attention.dp", 1)  # type: ignore[operator]
+    agreement = compare(one_rank, run(checkpoint, resolve(given, world), prompts), TOLERANCE)
+    assert agreement.agrees, agreement
+    assert agreement.tokens == len(TEXTS) * TOKENS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_rank_gives_the_tokens_of_transformers(
+    path: Path, prompts: list[Prompt], one_rank: list[Outcome]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    reference = []
+    for prompt, outcome in zip(prompts, one_rank, strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *outcome.tokens[:-1]]])).logits[0, len(prompt) - 1 :]
+        reference.append(Outcome(logits.argmax(-1).tolist(), list(logits)))
+    agreement = compare(reference, one_rank, TOLERANCE)
+    assert agreement.agrees, agreement

@@ -1,0 +1,176 @@
+"""Building and finding the C++ libraries: never stale, never half written, never silent about why there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from weft.native import build, libraries
+
+SOURCE = 'extern "C" int answer() { return ANSWER; }\n'
+
+needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sources of its own, with a cache of its own."""
+    sources = tmp_path / "native"
+    sources.mkdir()
+    (sources / "answer.h").write_text("#define ANSWER 42\n")
+    (sources / "small.cpp").write_text('#include "answer.h"\n' + SOURCE)
+    for module in (libraries, build):
+        monkeypatch.setattr(module, "SOURCES", sources)
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WEFT_NATIVE", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    return sources
+
+
+def answer() -> int:
+    library = libraries.load("small")
+    assert isinstance(library, ctypes.CDLL)
+    return int(library.answer())
+
+
+@needs_compiler
+def test_builds_once_and_loads(folder: Path) -> None:
+    (status,) = build.ensure_built()
+    assert (status.name, status.state) == ("small", "built")
+    assert answer() == 42
+    assert libraries.missing_reason("small") == ""
+    (again,) = build.ensure_built()
+    assert (again.state, again.path) == ("current", status.path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("changed", ["small.cpp", "answer.h"])
+def test_a_changed_source_is_never_served_by_the_old_file(folder: Path, changed: str) -> None:
+    (first,) = build.ensure_built()
+    (folder / changed).write_text((folder / changed).read_text() + "// changed\n")
+    assert libraries.load("small") is None
+    assert libraries.missing_reason("small") == "not built; run: python -m weft.native.build"
+    (second,) = build.ensure_built()
+    assert second.state == "built" and second.path != first.path
+    assert answer() == 42
+    assert [path.name for path in (folder / "_build").iterdir()] == [second.path.name if second.path else ""]
+
+
+@needs_compiler
+def test_another_cpu_s_file_is_neither_loaded_nor_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here,) = build.ensure_built()
+    monkeypatch.setattr(libraries, "_cpu_hash", lambda: "0ther0ne")
+    assert libraries.load("small") is None
+    (there,) = build.ensure_built()
+    assert here.path and there.path and here.path.exists() and there.path.exists()
+
+
+@needs_compiler
+def test_another_compiler_builds_anew(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (first,) = build.ensure_built()
+    compiler = build.find_compiler()
+    assert compiler
+    wrapper = tmp_path / "other c++"
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which(compiler[0])} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", f"'{wrapper}'")
+    (second,) = build.ensure_built()
+    assert second.state == "built" and second.path != first.path
+    assert answer() == 42
+
+
+@needs_compiler
+def test_the_compiler_s_first_error_is_the_reason(folder: Path) -> None:
+    (folder / "small.cpp").write_text("int broken( { }\nint more_broken( { }\n")
+    (status,) = build.ensure_built()
+    assert status.state == "failed"
+    assert "failed:" in status.reason and "small.cpp:1" in status.reason and "\n" not in status.reason
+    assert libraries.load("small") is None
+    # a process that only loads says the same
+    assert libraries.missing_reason("small") == status.reason
+    (folder / "small.cpp").write_text('#include "answer.h"\n' + SOURCE)
+    assert build.ensure_built()[0].state == "built"
+    assert libraries.missing_reason("small") == ""
+
+
+def test_no_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    (status,) = build.ensure_built()
+    assert status.state == "failed"
+    assert status.reason == "no C++ compiler: none of g++, c++, clang++ is installed"
+    assert libraries.missing_reason("small") == status.reason
+    monkeypatch.setenv("CXX", "no-such-compiler -m64")
+    assert build.ensure_built()[0].reason == "no C++ compiler: CXX=no-such-compiler -m64 is not there"
+
+
+@needs_compiler
+def test_a_built_library_serves_where_the_compiler_is_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.ensure_built()
+    monkeypatch.setenv("PATH", str(folder))
+    assert build.ensure_built()[0].state == "current"
+    assert answer() == 42
+
+
+@needs_compiler
+def test_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.ensure_built()
+    monkeypatch.setenv("WEFT_NATIVE", "0")
+    assert libraries.load("small") is None
+    assert libraries.missing_reason("small") == "native code is switched off by WEFT_NATIVE=0"
+    assert build.ensure_built()[0].state == "disabled"
+
+
+def test_an_unknown_name_lists_the_known(folder: Path) -> None:
+    assert libraries.load("large") is None
+    assert libraries.missing_reason("large") == "there is no native library 'large'; there are: small"
+    assert build.ensure_built(["large"])[0].reason == "there is no source large.cpp"
+
+
+@needs_compiler
+def test_a_damaged_file_is_a_reason_not_a_crash(folder: Path) -> None:
+    (status,) = build.ensure_built()
+    assert status.path
+    status.path.write_bytes(b"not a library")
+    assert libraries.load("small") is None
+    assert "cannot be loaded" in libraries.missing_reason("small")
+
+
+@needs_compiler
+def test_an_installation_that_cannot_be_written_builds_in_the_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (folder / "_build").write_text("in the way of a directory, for every user")
+    (status,) = build.ensure_built()
+    assert status.path and status.path.parent == tmp_path / "cache" / "native"
+    assert answer() == 42
+
+
+@needs_compiler
+def test_builds_side_by_side(folder: Path) -> None:
+    states: list[str] = []
+    threads = [threading.Thread(target=lambda: states.append(build.ensure_built()[0].state)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(states) <= {"built", "current"} and answer() == 42
+    assert len(list((folder / "_build").iterdir())) == 1
+
+
+@needs_compiler
+def test_the_product_s_own_sources_build() -> None:
+    """As a person runs it; whatever is up to date is left alone."""
+    command = [sys.executable, "-m", "weft.native.build"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("WEFT_NATIVE", "CXX")}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == len(libraries.names())
+    assert all(libraries.load(name) is not None for name in libraries.names())

@@ -1,0 +1,99 @@
+"""Forms of the product: all give the product; the check finds forms whose rows depend on their number, and says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from weft.ops import Numerics
+from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form, forms
+from weft.ops.torch_ops import TorchOps
+
+CPU = torch.device("cpu")
+
+
+class OddBeyondFours(Form):
+    """Like a library that treats the rows after the last whole block of four apart."""
+
+    name = "odd beyond fours"
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = F.linear(x, weight, bias)
+        out[x.shape[0] // 4 * 4 :] *= 1 + 2**-20
+        return out
+
+
+class OddAt(Form):
+    """Depends on where a row stands, and only for one shape."""
+
+    name = "odd at place 3"
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = Padded(4)(x, weight, bias)
+        if weight.shape[0] == 48:
+            out[3:4] *= 1 + 2**-20
+        return out
+
+
+WEIGHTS = [torch.randn(n, 32) for n in (16, 48, 96, 48)]
+
+
+@pytest.mark.parametrize("form", [Direct(), Padded(4), Padded(16), Tiled(64), Tiled(8)], ids=lambda form: form.name)
+@pytest.mark.parametrize("rows", [0, 1, 3, 8, 65, 200])
+def test_every_form_gives_the_product(form: Form, rows: int, dtype: torch.dtype) -> None:
+    x, weight, bias = torch.randn(rows, 31).to(dtype), torch.randn(17, 31).to(dtype), torch.randn(17).to(dtype)
+    out = form(x, weight, bias)
+    assert out.shape == (rows, 17) and out.dtype == dtype
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    assert torch.allclose(out.double(), wanted, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=5e-2)
+
+
+def test_a_form_that_holds_is_kept() -> None:
+    form, report = choose_form((Padded(4), Tiled()), WEIGHTS, 60)
+    assert isinstance(form, Padded) and report.holds and report.checked == 3 and not report.broken
+    assert "padded to 4 rows: 3 shapes" in str(report)
+
+
+@pytest.mark.parametrize("odd", [OddBeyondFours(), OddAt()], ids=lambda form: form.name)
+def test_a_form_that_breaks_makes_room_and_is_named(odd: Form) -> None:
+    form, report = choose_form((odd, Padded(4)), WEIGHTS, 60)
+    assert isinstance(form, Padded) and report.holds and report.checked == 3
+    assert [name for name, _ in report.broken] == [odd.name]
+    assert odd.name in str(report)
+
+
+def test_where_no_form_holds_the_report_says_so() -> None:
+    form, report = choose_form((OddAt(), OddBeyondFours()), WEIGHTS, 60)
+    assert isinstance(form, OddBeyondFours) and not report.holds
+    assert "may depend on the batch" in str(report) and "48x32" in str(report)
+
+
+def test_shapes_that_the_time_does_not_suffice_for_are_named() -> None:
+    ticks = iter(range(100))
+    _, report = choose_form((Padded(4),), WEIGHTS, 2.5, clock=lambda: float(next(ticks)))
+    assert 1 <= report.checked < 3 and (96, 32) in report.unchecked and "96x32" in str(report)
+
+
+def test_there_may_be_nothing_to_check() -> None:
+    _, report = choose_form((Padded(4),), [torch.empty(0, 4), torch.ones(3)], 1)
+    assert report.holds and report.checked == 0
+
+
+def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.ops.torch_ops.forms", lambda dtype, device: (OddBeyondFours(), Tiled(8)))
+    ops = TorchOps(Numerics(torch.float32), CPU)
+    report = ops.check_batch_invariance(WEIGHTS)
+    assert report.form == "tiles of 8 rows" and "tiles of 8 rows" in ops.describe()
+
+
+@pytest.mark.parametrize("shape", [(576, 576), (576, 192), (192, 576), (864, 576), (101, 64), (33, 64)])
+def test_this_machine_holds_the_rule(dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:
+    """Every number of rows to 70 and some larger, each at another place of its batch."""
+    weight, x = (torch.randn(shape) / shape[1] ** 0.5).to(dtype), torch.randn(520, shape[1]).to(dtype)
+    form = forms(dtype, CPU)[0]
+    whole = form(x, weight, None)
+    for count in (*range(1, 71), 96, 127, 129, 200, 255, 257, 384, 511, 513):
+        rows = slice(13 * count % (520 - count), 13 * count % (520 - count) + count)
+        assert torch.equal(form(x[rows], weight, None), whole[rows]), count

@@ -1,0 +1,111 @@
+"""A server in a thread: the real application, engine and tokenizer over a scripted executor."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.support.fake_executor import ScriptedExecutor
+from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
+from weft.checkpoint import open_checkpoint
+from weft.engine.engine import Engine
+from weft.server.engine_loop import EngineLoop, Executor
+from weft.server.listen import bind
+from weft.server.models import ServedModel
+from weft.server.run import serve
+from weft.settings import EngineConfig
+from weft.text import Tokenizer
+
+LONGEST = 200
+
+
+class ReadyAtOnce:
+    """A start without ranks."""
+
+    def __init__(self, executor: ScriptedExecutor, config: EngineConfig) -> None:
+        self.executor, self.config = executor, config
+
+    def __call__(self) -> tuple[Engine, Executor]:
+        return Engine(self.executor, self.config, [END], vocab_size=CONFIG["vocab_size"]), self.executor
+
+    def cancel(self) -> None:
+        self.executor.gate.set()
+
+
+@dataclass
+class Running:
+    """A server that listens on `url`."""
+
+    url: str
+    executor: ScriptedExecutor
+    engine: EngineLoop
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+
+    def __post_init__(self) -> None:
+        self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+
+    def client(self) -> openai.OpenAI:
+        return self._client
+
+    def stop(self) -> None:
+        self._client.close()
+        self.executor.gate.set()
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.engine.stop)
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer.from_checkpoint(open_checkpoint(write_tiny_chat(tmp_path_factory.mktemp("tiny-server"))))
+
+
+@pytest.fixture(scope="session")
+def start_server(tokenizer: Tokenizer) -> Start:
+    """start(text, ...) serves a model that always says `text`, then ends."""
+
+    def start(text: str, *, step_s: float = 0.0, max_queued: int = 8, max_num_seqs: int = 8, dp: int = 1) -> Running:
+        executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp)
+        config = EngineConfig(max_model_len=LONGEST, max_num_seqs=max_num_seqs, block_size=16)
+        sock = bind("127.0.0.1", 0)
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
+        started: list[tuple[EngineLoop, asyncio.AbstractEventLoop]] = []
+        ready = threading.Event()
+
+        async def main() -> None:
+            engine = EngineLoop(ReadyAtOnce(executor, config), max_queued=max_queued, on_ready=ready.set)
+            started.append((engine, asyncio.get_running_loop()))
+            await serve(sock, model, engine)
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()))
+        thread.start()
+        assert ready.wait(20)
+        engine, loop = started[0]
+        return Running(url, executor, engine, loop, thread)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def alphabet(start_server: Start) -> Iterator[Running]:
+    """Says the alphabet, then ends."""
+    running = start_server("abcdefghijklmnopqrstuvwxyz")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("tiny-model"))

@@ -1,0 +1,90 @@
+"""Ranges of sampling parameters: what is legal passes, anything else is a RequestError naming field and legal values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from weft.errors import RequestError
+from weft.step.sampling_params import SamplingParams, check
+
+VOCAB = 100
+
+LEGAL: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 0},
+    {"temperature": 0.0, "top_p": 1, "top_k": -1, "min_p": 1.0},
+    {"temperature": 50.0, "top_k": 10**9, "seed": -(2**63)},
+    {"seed": 2**63 - 1, "max_tokens": None, "min_tokens": 10**6},
+    {"presence_penalty": -2, "frequency_penalty": 2.0, "repetition_penalty": 0.01},
+    {"max_tokens": 5, "min_tokens": 5, "logprobs": 0, "n": 128},
+    {"logprobs": 20, "stop": ("a", "b" * 1024), "stop_token_ids": (0, 99)},
+    {"logit_bias": ((0, -100), (99, 100.0))},
+)
+
+
+@pytest.mark.parametrize("fields", LEGAL)
+def test_legal_values_pass(fields: dict[str, Any]) -> None:
+    check(SamplingParams(**fields), VOCAB)
+
+
+WRONG: tuple[tuple[str, object, str], ...] = (
+    ("n", 0, "from 1 to 128"),
+    ("n", 129, "from 1 to 128"),
+    ("n", 1.5, "whole number"),
+    ("n", True, "whole number"),
+    ("temperature", -0.1, "0 or more"),
+    ("temperature", math.nan, "0 or more"),
+    ("temperature", math.inf, "0 or more"),
+    ("temperature", "1", "a number"),
+    ("temperature", None, "a number"),
+    ("top_p", 0.0, "above 0 and to 1"),
+    ("top_p", 1.01, "above 0 and to 1"),
+    ("top_p", math.nan, "above 0"),
+    ("top_k", -2, "-1 or more"),
+    ("top_k", 2.0, "whole number"),
+    ("min_p", -0.01, "from 0 to 1"),
+    ("min_p", 1.01, "from 0 to 1"),
+    ("presence_penalty", 2.1, "from -2 to 2"),
+    ("frequency_penalty", -2.1, "from -2 to 2"),
+    ("frequency_penalty", math.nan, "from -2 to 2"),
+    ("repetition_penalty", 0.0, "above 0"),
+    ("repetition_penalty", math.inf, "above 0"),
+    ("min_tokens", -1, "0 or more"),
+    ("min_tokens", 17, "at most max_tokens, 16"),
+    ("max_tokens", 0, "1 or more"),
+    ("seed", 2**63, "whole number from"),
+    ("seed", 1.0, "whole number"),
+    ("logprobs", 21, "from 0 to 20"),
+    ("logprobs", -1, "from 0 to 20"),
+    ("stop", ("",), "1 to 1024 characters"),
+    ("stop", ("x" * 1025,), "1 to 1024 characters"),
+    ("stop", (5,), "1 to 1024 characters"),
+    ("stop", ("x",) * 65, "at most 64"),
+    ("stop_token_ids", (100,), "from 0 to 99"),
+    ("stop_token_ids", (-1,), "from 0 to 99"),
+    ("stop_token_ids", ("3",), "from 0 to 99"),
+    ("stop_token_ids", (1,) * 65, "at most 64"),
+    ("logit_bias", ((100, 1.0),), "from 0 to 99"),
+    ("logit_bias", ((1, 101.0),), "from -100 to 100"),
+    ("logit_bias", ((1, math.nan),), "from -100 to 100"),
+    ("logit_bias", ((1, "2"),), "from -100 to 100"),
+    ("logit_bias", ((1, 1.0), (1, 2.0)), "each token once"),
+)
+
+
+@pytest.mark.parametrize(("field", "value", "legal"), WRONG)
+def test_anything_else_is_refused_by_name(field: str, value: object, legal: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        check(SamplingParams(**{field: value}), VOCAB)  # type: ignore[arg-type]
+    assert raised.value.param == field and raised.value.status == 400
+    message = str(raised.value)
+    assert message.startswith(field) and legal in message and len(message) < 200
+
+
+def test_every_field_is_checked_or_free() -> None:
+    """A field added to the record must be given a range here."""
+    free = {"ignore_eos", "include_stop_str_in_output"}
+    assert {field for field, _, _ in WRONG} | free == set(SamplingParams.__struct_fields__)

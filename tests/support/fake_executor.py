@@ -1,0 +1,59 @@
+"""An executor without ranks: answers a script of bytes, so that texts of tests are known. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+from weft.errors import PeerError
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.step.plan import Sampled, StepPlan, StepResult
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+class ScriptedExecutor:
+    """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
+
+    `gate`: steps wait while it is cleared. `fail_at`: index of the step that dies.
+    """
+
+    def __init__(self, script: list[int], *, dp: int = 1, num_blocks: int = 64, step_s: float = 0.0) -> None:
+        self.script, self.num_blocks, self.step_s = script, num_blocks, step_s
+        self.layout: Layout = resolve({"attention.dp": dp})
+        self.gate = threading.Event()
+        self.gate.set()
+        self.steps = 0
+        self.fail_at: int | None = None
+        self.closed = False
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """A step as the script says."""
+        self.gate.wait(20)
+        time.sleep(self.step_s)
+        self.steps += 1
+        if self.fail_at is not None and self.steps >= self.fail_at:
+            raise PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
+        return StepResult(plan.index, [[self._sample(run.slot, run.output_pos) for run in g.runs if run.sample] for g in plan.groups])
+
+    def _sample(self, slot: int, position: int) -> Sampled:
+        token = self.script[position % len(self.script)]
+        return Sampled(slot, token, -0.5, 0, [(token, -0.5), (token + 1, -1.5)])
+
+    def wait(self, wake_fd: int) -> None:
+        """Sleeps until woken; fails where the script says so."""
+        select.select([wake_fd], [], [])
+        if self.fail_at == -1:
+            raise PeerError("rank 0 pid 4242 was killed by SIGKILL in phase serving")
+
+    def close(self) -> None:
+        """Noted."""
+        self.closed = True
+
+
+def wake(fd: int) -> None:
+    """Rings an eventfd."""
+    os.eventfd_write(fd, 1)

@@ -1,0 +1,203 @@
+"""`weft generate`: answers prompts on the terminal, without a server, by the same engine. Imports no torch.
+
+The answer goes to stdout as it comes; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from weft.arch.families import parse_config
+from weft.checkpoint import embedded_model
+from weft.checkpoint.open import open_checkpoint
+from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
+from weft.cli.serve import add_comm_argument, model_name, say_native
+from weft.errors import UsageError
+from weft.layout.serialize import to_dict
+from weft.llm import LLM, Result
+from weft.log import configure
+from weft.step.sampling_params import SamplingParams
+
+SCHEMA = "weft.generate/1"
+MAX_TOKENS = 512
+
+_HELP = {
+    "n": "outputs of each prompt",
+    "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
+    "top_p": "smallest set of tokens with this share of probability",
+    "top_k": "the K likeliest tokens; 0: all",
+    "min_p": "tokens at least this share as likely as the likeliest",
+    "seed": "of the random numbers",
+    "stop": "text that ends an answer (repeatable)",
+    "stop_token_ids": "token id that ends an answer (repeatable)",
+    "max_tokens": f"longest answer, in tokens (default {MAX_TOKENS})",
+    "min_tokens": "shortest answer, in tokens",
+    "ignore_eos": "go on after the model's own end",
+    "presence_penalty": "against tokens that occurred",
+    "frequency_penalty": "against tokens, for each time they occurred",
+    "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
+    "logit_bias": "TOKEN_ID:BIAS, added to the token's logit (repeatable)",
+    "logprobs": "with --json: log-probabilities, with N alternatives",
+    "include_stop_str_in_output": "keep the text that ended the answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Words, layout and engine options, and one option for each field of SamplingParams."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[MODEL] PROMPT",
+        help="MODEL, if the first word is an existing directory or file, else the embedded model answers; then prompts"
+        " (none: stdin is the prompt)",
+    )
+    add_layout_arguments(parser)
+    add_engine_arguments(parser)
+    add_comm_argument(parser)
+    group = parser.add_argument_group("sampling")
+    hints = get_type_hints(SamplingParams)
+    for name in SamplingParams.__struct_fields__:
+        if name != "seed":  # the engine's --seed serves: an answer without a seed of its own follows from it
+            _add_sampling_flag(group, name, hints[name])
+    group = parser.add_argument_group("prompt and output")
+    group.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    group.add_argument("--system", metavar="TEXT", help="system message before each prompt")
+    group.add_argument("--json", action="store_true", help=f"print JSON, schema {SCHEMA}, when all is done")
+
+
+def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) -> None:
+    flag, text = "--" + name.replace("_", "-"), _HELP[name]
+    kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if _is_union(hint) else [hint]
+    kind = kinds[0]
+    settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+    if kind is bool:
+        group.add_argument(flag, action="store_true", **settings)
+    elif get_origin(kind) is tuple:
+        item = _biased if name == "logit_bias" else get_args(kind)[0]
+        group.add_argument(flag, action="append", type=item, metavar="X", **settings)
+    else:
+        group.add_argument(flag, type=kind, metavar="N" if kind is int else "X", **settings)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _biased(word: str) -> tuple[int, float]:
+    token, colon, bias = word.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{word!r} is not TOKEN_ID:BIAS")
+    return int(token), float(bias)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    configure()
+    model, prompts = _words(args.words)
+    say_native(_say)
+    path = model if model is not None else embedded_model(_say)
+    checkpoint = open_checkpoint(path)
+    layout = layout_from(args, parse_config(checkpoint.config))
+    _say(f"starting {layout.world} rank{'s' if layout.world > 1 else ''} of {model_name(checkpoint)}")
+    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine_config_from(args)) as llm:
+        params = _params(args, llm)
+        chat = llm.tokenizer.has_chat_template and not args.raw
+        if args.system is not None and not chat:
+            raise UsageError("--system: needs a model with a chat template, and no --raw")
+        given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
+        if args.json:
+            print(json.dumps(_document(llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2))
+        elif len(given) == 1 and params.n == 1:
+            _stream(llm, given[0], params, chat=chat)
+        else:
+            _print(prompts, _results(llm, given, params, chat=chat))
+    return 0
+
+
+def _words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """MODEL, if the first word is a path that exists, and the prompts."""
+    first = Path(words[0]) if words else None
+    model = first if first is not None and (first.is_dir() or first.suffix == ".gguf") else None
+    prompts = list(words[1:] if model is not None else words)
+    if not prompts:
+        if sys.stdin.isatty():
+            raise UsageError("no prompt: give one, or pipe one in")
+        prompts = [sys.stdin.read()]
+    if not all(prompts):
+        raise UsageError("a prompt is empty")
+    return model, prompts
+
+
+def _params(args: argparse.Namespace, llm: LLM) -> SamplingParams:
+    """What was asked for, over what the model recommends, over greedy answers of moderate length."""
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(args).items()
+        if name in SamplingParams.__struct_fields__
+    }
+    recommended = llm.default_params()
+    temperature = recommended.temperature if "temperature" in llm.recommended else 0.0
+    return llm.default_params(**{"temperature": temperature, "max_tokens": MAX_TOKENS, **given})
+
+
+def _conversation(prompt: str, system: str | None) -> list[dict[str, str]]:
+    user = {"role": "user", "content": prompt}
+    return [user] if system is None else [{"role": "system", "content": system}, user]
+
+
+def _results(llm: LLM, given: Sequence[Any], params: SamplingParams, *, chat: bool) -> list[Result]:
+    return llm.chat(given, params) if chat else llm.generate(given, params)
+
+
+def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> None:
+    for _, piece in llm.stream(prompt, params, chat=chat):
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
+    for prompt, result in zip(prompts, results, strict=True):
+        for output in result.outputs:
+            number = f" ({output.index + 1})" if len(result.outputs) > 1 else ""
+            print(f">>> {prompt}{number}\n{output.text}\n")
+
+
+def _document(llm: LLM, results: Sequence[Result]) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "model": model_name(llm.plan.checkpoint),
+        "layout": to_dict(llm.plan.layout),
+        "results": [
+            {
+                "prompt": result.prompt,
+                "prompt_tokens": len(result.prompt_token_ids),
+                "cached_tokens": result.cached_tokens,
+                "outputs": [
+                    {
+                        "index": output.index,
+                        "text": output.text,
+                        "token_ids": output.token_ids,
+                        "finish_reason": output.finish_reason,
+                        "stop_reason": output.stop_reason,
+                        "logprobs": [
+                            {"token_id": entry.token_id, "logprob": entry.logprob, "top": entry.top}
+                            for entry in output.logprobs
+                        ],
+                    }
+                    for output in result.outputs
+                ],
+            }
+            for result in results
+        ],
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,136 @@
+"""`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
+
+The order is what a person wants to hear first: a port in use, a model that cannot be read, a layout that does not fit,
+memory that does not suffice; only then are processes started. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from weft.arch.families import parse_config
+from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
+from weft.cli.phase_view import phase_view
+from weft.launch.backend import BACKENDS
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.start import Starting
+from weft.layout.serialize import to_yaml
+from weft.log import configure
+from weft.native.build import ensure_built
+from weft.server.engine_loop import EngineLoop
+from weft.server.listen import bind
+from weft.server.models import ServedModel
+from weft.server.run import run_server
+from weft.server.start import EngineStart
+from weft.step.defaults import recommended
+from weft.text import Tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, layout and engine options, and where to listen."""
+    add_model_arguments(parser)
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="address of this machine's loopback (default 127.0.0.1)")
+    group.add_argument("--port", type=int, default=8000, help="port; 0 takes any free one (default 8000)")
+    group.add_argument(
+        "--max-queued",
+        type=int,
+        default=256,
+        metavar="N",
+        help="requests that may wait beside the running ones; more get 429 (default 256)",
+    )
+    add_comm_argument(group)
+
+
+def add_comm_argument(group: argparse._ActionsContainer) -> None:
+    """--comm."""
+    group.add_argument(
+        "--comm",
+        default="auto",
+        choices=BACKENDS,
+        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default auto)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after Ctrl-C or SIGTERM; errors are raised."""
+    configure()
+    with contextlib.closing(bind(args.host, args.port)) as sock:
+        say_native(_say)
+        checkpoint = open_checkpoint(Path(args.model) if args.model is not None else embedded_model(_say))
+        tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        config = parse_config(checkpoint.config)
+        engine = engine_config_from(args)
+        plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
+        name = engine.served_model_name or model_name(checkpoint)
+        show_plan(name, plan)
+        _serve(args, plan, tokenizer, name, sock)
+    return 0
+
+
+def _serve(args: argparse.Namespace, plan: LaunchPlan, tokenizer: Tokenizer, name: str, sock: socket.socket) -> None:
+    defaults = recommended(plan.checkpoint.generation_config)
+    model = ServedModel(name, tokenizer, plan.config.vocab_size, int(time.time()), defaults)
+    with phase_view(plan.where) as view:
+        starting = Starting(plan, view.show)
+        try:
+
+            def ready() -> None:
+                view.close()
+                _say_ready(name, sock, chat=tokenizer.has_chat_template)
+
+            run_server(
+                sock, model, lambda: EngineLoop(EngineStart(starting), max_queued=args.max_queued, on_ready=ready)
+            )
+        finally:
+            starting.close()
+    _say("stopped")
+
+
+def show_plan(name: str, plan: LaunchPlan) -> None:
+    """The resolved layout and settings."""
+    _say(f"model {name}: {plan.checkpoint.path}")
+    _say("layout:")
+    _say("\n".join("  " + line for line in to_yaml(plan.layout).rstrip().splitlines()))
+    for line in plan.settings():
+        _say(line)
+
+
+def say_native(say: Callable[[str], None]) -> None:
+    """Builds what is missing of the C++ parts; says so where that takes time or fails."""
+    for status in ensure_built():
+        if status.state == "built":
+            say(f"compiled {status.name} in {status.seconds:.1f} s")
+        elif status.state != "current":
+            say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
+
+
+def model_name(checkpoint: Checkpoint) -> str:
+    """The directory's name, or the file's without its suffix."""
+    path = Path(checkpoint.path)
+    return path.stem if path.suffix == ".gguf" else path.name
+
+
+def _say_ready(name: str, sock: socket.socket, *, chat: bool) -> None:
+    host, port = sock.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if chat:
+        body: dict[str, object] = {"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+        path = "/v1/chat/completions"
+    else:
+        body, path = {"model": name, "prompt": "The sky is", "max_tokens": 64}, "/v1/completions"
+    request = json.dumps(body | {"temperature": 0, "stream": True})
+    _say(f"ready on {url}; try:")
+    _say(f"  curl -N {url}{path} -H 'content-type: application/json' -d {shlex.quote(request)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,114 @@
+"""`weft verify`: the user's model under a layout against one rank. Exit code 0: they agree; 1: they do not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
+from weft.arch.families import parse_config
+from weft.errors import UsageError
+from weft.launch.backend import BACKENDS
+from weft.launch.numbers import torch_dtype
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.start import start_workers
+from weft.layout.resolve import resolve
+from weft.native import ensure_built
+from weft.ops.base import Numerics
+from weft.text import Tokenizer
+from weft.verify.memory import check_memory
+from weft.verify.record import Prompt
+from weft.verify.report import document, lines
+from weft.verify.verify import Report, Verifier
+
+TEXTS = (
+    "The capital of France is",
+    "Once upon a time, in a village at the foot of a mountain, there lived a weaver who",
+    "def fibonacci(n):\n    ",
+    "1, 2, 3, 5, 8, 13,",
+    "Water boils at one hundred degrees. When the pressure falls, it boils at a lower temperature; on a high summit, "
+    "where the air is thin, it takes longer to cook rice, because",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, layout and engine options as for serve; prompts and how many tokens to compare."""
+    add_model_arguments(parser)
+    group = parser.add_argument_group("comparison", "dtype auto means float32 here: the sharpest test of a layout.")
+    group.add_argument("--prompt", action="append", metavar="TEXT", help="compare on this text (repeatable)")
+    group.add_argument("--tokens", type=int, default=16, metavar="N", help="greedy tokens per prompt (default 16)")
+    group.add_argument(
+        "--comm", choices=(*BACKENDS, "lockstep"), default="auto",
+        help="backend of the real processes; lockstep: no processes, only ranks in turns",
+    )  # fmt: skip
+    group.add_argument("--json", action="store_true", help="print JSON, schema weft.verify/1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: the layout gives what one rank gives; 1: it does not."""
+    if args.tokens < 1:
+        raise UsageError(f"--tokens {args.tokens}: at least 1")
+    ensure_built()
+    progress = _say_nothing if args.json else _say
+    checkpoint = open_checkpoint(Path(args.model) if args.model is not None else embedded_model(_say))
+    config = parse_config(checkpoint.config)
+    layout = layout_from(args, config)
+    engine = engine_config_from(args)
+    if engine.dtype == "auto":
+        engine = replace(engine, dtype="float32")
+    plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
+    alone = plan_launch(checkpoint, resolve({}), engine)
+    check_memory(alone, plan, served=args.comm != "lockstep")
+    prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
+    report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
+    print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
+    return 0 if report.agrees else 1
+
+
+def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:
+    assert callable(progress)
+    verifier = Verifier(
+        checkpoint=plan.checkpoint,
+        config=plan.config,
+        layout=plan.layout,
+        engine=plan.engine,
+        numerics=Numerics(torch_dtype(plan.engine.dtype)),
+        device=torch.device(plan.engine.device),
+        progress=progress,
+    )
+    if not served:
+        return verifier.run(prompts, tokens)
+    progress(f"starting {plan.layout.world} processes, collectives {plan.backend}")
+    executor = start_workers(plan)
+    try:
+        return verifier.run(prompts, tokens, executor)
+    finally:
+        executor.close()
+
+
+def _prompts(checkpoint: Checkpoint, vocab: int, texts: Sequence[str] | None) -> list[Prompt]:
+    """Token ids of the texts; a model without a tokenizer gets fixed ids in their place."""
+    if checkpoint.tokenizer is None:
+        if texts:
+            raise UsageError("--prompt: this model has no tokenizer; leave the option out")
+        return [tuple((7 * i * i + 3 * i + start) % vocab for i in range(4 + 5 * start)) for start in range(5)]
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    prompts = list(dict.fromkeys(tuple(tokenizer.encode(text)) for text in texts or TEXTS))
+    if any(len(prompt) < 2 for prompt in prompts):
+        raise UsageError("--prompt: at least two tokens are needed")
+    return prompts
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Progress is not shown beside JSON."""

@@ -1,0 +1,261 @@
+"""weft.LLM: the engine from Python, offline. The same ranks, scheduler and sampling as the server; knows no HTTP.
+
+with weft.LLM("path/to/model", layout={"attention.dp": 2, "dense.tp": 2}) as llm:
+    print(llm.generate("The sky is")[0].outputs[0].text)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.engine.choice import Choice, Piece
+from weft.engine.engine import Engine
+from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from weft.errors import ConfigError, PeerError, RequestError, UsageError
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.start import Listener, start_workers
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.layout.serialize import flatten, load_given
+from weft.native.build import ensure_built
+from weft.settings import EngineConfig, engine_settings
+from weft.step.defaults import recommended
+from weft.step.sampling_params import SamplingParams, check
+from weft.text import Tokenizer
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation, as in OpenAI's API."""
+LayoutLike = Layout | Mapping[str, object] | str | os.PathLike[str]
+"""A layout, its fields (dotted or nested), or the path of a layout document."""
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One output of a prompt. `token_ids` include the token that ended it, `text` does not."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """A prompt and its outputs. `prompt`: the text, None where ids were given."""
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    cached_tokens: int = 0
+
+
+class LLM:
+    """A model under a layout, ready to answer. Usable from one thread at a time; `close` (or `with`) ends the ranks."""
+
+    def __init__(
+        self,
+        model: Checkpoint | str | os.PathLike[str] | None = None,
+        *,
+        layout: LayoutLike | None = None,
+        tp: int | None = None,
+        world_size: int | None = None,
+        comm: str = "auto",
+        config: EngineConfig | None = None,
+        listener: Listener | None = None,
+        **engine: Any,
+    ) -> None:
+        """`model`: a directory or a .gguf file; None: the embedded model. `engine`: fields of EngineConfig, or `config`
+        for all of them. `listener` hears of every rank's start-up phases.
+
+        ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
+        """
+        ensure_built()
+        if isinstance(layout, Layout) and (tp is not None or world_size is not None):
+            raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
+        checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model or embedded_model())
+        self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        resolved = layout if isinstance(layout, Layout) else resolve(_given(layout), world_size, tp)
+        settings = _engine_config(config, engine)
+        plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
+        self.recommended = recommended(checkpoint.generation_config)
+        """The model's own sampling values."""
+        self._executor = start_workers(plan, listener)
+        self._finalizer = weakref.finalize(self, self._executor.close)
+        self._engine = Engine(self._executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size)
+        self._plan = plan
+        self._requests = 0
+        self._busy = threading.Lock()
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """What was started: layout, resolved settings, memory, collectives."""
+        return self._plan
+
+    def default_params(self, **changes: Any) -> SamplingParams:
+        """SamplingParams with the model's recommended values, `changes` on top; UsageError for an unknown name."""
+        unknown = set(changes) - set(SamplingParams.__struct_fields__)
+        if unknown:
+            raise UsageError(f"SamplingParams has no {', '.join(sorted(unknown))}")
+        return SamplingParams(**{**self.recommended, **changes})
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Result]:
+        """A result for each prompt, in order; `params` for all, or one for each.
+
+        RequestError: a prompt or a parameter that cannot be served (nothing is run then). PeerError: a rank died.
+        """
+        pairs = [(one if isinstance(one, str) else None, self._ids(one)) for one in _prompts(prompts)]
+        return self._results(pairs, self._params_of(params, len(pairs), self.default_params()))
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> list[Result]:
+        """A result for each conversation, through the chat template; without `params` up to the context's end."""
+        pairs = [self._templated(one, add_generation_prompt) for one in _conversations(messages)]
+        return self._results(pairs, self._params_of(params, len(pairs), self.default_params(max_tokens=None)))
+
+    def stream(
+        self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, chat: bool = False
+    ) -> Iterator[tuple[int, Piece]]:
+        """(output index, what is new in it) as it comes; `chat`: the prompt is a conversation."""
+        pair = self._templated(prompt, True) if chat else (None, self._ids(prompt))  # type: ignore[arg-type]
+        chosen = self._params_of(params, 1, self.default_params(max_tokens=None))
+        for _, index, piece, _ in self._run([pair[1]], chosen):
+            yield index, piece
+
+    def close(self) -> None:
+        """Ends the ranks; safe to call twice."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
+    def _templated(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
+        return text, self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _params_of(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int, default: SamplingParams
+    ) -> list[SamplingParams]:
+        chosen = [params or default] * count if params is None or isinstance(params, SamplingParams) else list(params)
+        if len(chosen) != count:
+            raise RequestError(f"{len(chosen)} SamplingParams for {count} prompts", param="params")
+        for one in chosen:
+            check(one, self._plan.config.vocab_size)
+        return chosen
+
+    def _results(self, pairs: Sequence[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[Result]:
+        results = [
+            Result(text, ids, [CompletionOutput(i) for i in range(one.n)])
+            for (text, ids), one in zip(pairs, params, strict=True)
+        ]
+        for number, index, piece, record in self._run([ids for _, ids in pairs], params):
+            output = results[number].outputs[index]
+            output.text += piece.text
+            output.token_ids += record.new_token_ids
+            output.logprobs += piece.logprobs
+            output.finish_reason = piece.finish_reason
+            output.stop_reason = piece.stop_reason
+            results[number].cached_tokens = record.cached_tokens
+        return results
+
+    def _run(
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
+        """(prompt, output, what is new in it, the engine's record) until all have ended."""
+        if not self._busy.acquire(blocking=False):
+            raise ConfigError("this LLM is generating already; use one LLM from one thread at a time")
+        numbers: dict[str, int] = {}
+        try:
+            choices = [
+                [Choice(self.tokenizer, ids, one) for _ in range(one.n)]
+                for ids, one in zip(prompts, params, strict=True)
+            ]
+            for number, (ids, one) in enumerate(zip(prompts, params, strict=True)):
+                request_id = str(self._requests)
+                self._requests += 1
+                self._engine.add_request(request_id, ids, one)
+                numbers[request_id] = number
+            yield from self._follow(numbers, choices)
+        finally:
+            for request_id in numbers:
+                self._engine.abort(request_id)
+            self._busy.release()
+
+    def _follow(
+        self, numbers: Mapping[str, int], choices: Sequence[Sequence[Choice]]
+    ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
+        while self._engine.has_work:
+            outputs = self._engine.step()
+            if self._engine.failure is not None:
+                self.close()
+                raise PeerError(self._engine.failure)
+            for record in outputs:
+                # Records of requests that an earlier, abandoned call aborted may still come.
+                number = numbers.get(record.request_id)
+                if number is None or record.finish_reason is FinishReason.ABORT:
+                    continue
+                choice = choices[number][record.index]
+                piece = choice.add([record])
+                if piece is None:
+                    continue
+                if choice.stopped_by is not None and record.finish_reason is None:
+                    self._engine.stop_request(record.request_id, choice.stopped_by, index=record.index)
+                yield number, record.index, piece, record
+
+
+def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt as a list of one; token ids are one prompt."""
+    one = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], int))
+    return cast("list[Prompt]", [prompts] if one else list(prompts))
+
+
+def _conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
+    one = not messages or isinstance(messages[0], Mapping)
+    return cast("list[Messages]", [messages] if one else list(messages))
+
+
+def _given(layout: LayoutLike | None) -> Mapping[str, object]:
+    if layout is None:
+        return {}
+    if isinstance(layout, Mapping):
+        return flatten(layout)
+    return load_given(Path(layout))  # type: ignore[arg-type]
+
+
+def _engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> EngineConfig:
+    if config is not None:
+        if values:
+            raise ConfigError(f"config and {next(iter(values))} both set engine options; give one of them")
+        return config
+    legal = [setting.name for setting in engine_settings()]
+    unknown = sorted(set(values) - set(legal))
+    if unknown:
+        raise ConfigError(
+            f"LLM has no option {unknown[0]}; engine options: {', '.join(legal)}", field=unknown[0], legal=legal
+        )
+    return EngineConfig(**values)

@@ -1,0 +1,28 @@
+"""Whether `verify` fits into memory: one rank and all ranks together in this process, and the ranks again as processes."""
+
+from __future__ import annotations
+
+from weft.errors import ConfigError
+from weft.launch.memory import size
+from weft.launch.plan import ITEM_BYTES, LaunchPlan
+
+
+def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
+    """ConfigError names what is needed and what there is, and what to change."""
+    if plan.memory is None:
+        return
+    ranks = _weights(plan)
+    needed = _weights(alone) + ranks + (ranks + sum(memory.process for memory in plan.memory.ranks) if served else 0)
+    if needed > plan.memory.available:
+        change = "take --comm lockstep, which starts no processes, or a narrower --dtype" if served else "a narrower --dtype"
+        raise ConfigError(
+            f"verify holds one rank and the layout's {plan.layout.world} ranks at once: {size(needed)} of weights are "
+            f"needed, {size(plan.memory.available)} are free; {change}",
+            field="dtype",
+            value=plan.engine.dtype,
+        )
+
+
+def _weights(plan: LaunchPlan) -> int:
+    itemsize = ITEM_BYTES[plan.engine.dtype]
+    return sum(sum(plan.shards.bytes(rank, itemsize).values()) for rank in range(plan.layout.world))

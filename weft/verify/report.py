@@ -1,0 +1,88 @@
+"""A verify report as lines for people and as a JSON document. Knows no way to get one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.launch.plan import LaunchPlan
+from weft.layout.serialize import to_dict
+from weft.verify.compare import Agreement, Divergence
+from weft.verify.verify import Report
+
+
+def lines(plan: LaunchPlan, report: Report) -> list[str]:
+    """The verdict first, then what was compared."""
+    verdict = "agrees with" if report.agrees else "DIFFERS from"
+    found = [
+        f"{plan.layout.world} ranks, {plan.engine.dtype}: the layout {verdict} one rank",
+        *_agreement("in lockstep", report.lockstep, with_logits=True),
+    ]
+    if report.served is not None:
+        found += _agreement(f"as processes, collectives {plan.backend}", report.served, with_logits=False)
+    if report.module is not None:
+        m = report.module
+        where = f" in dp group {m.group}" if plan.layout.attention.dp > 1 else ""
+        found.append(
+            f"first module that differs: {m.module}, in {m.step}{where}: "
+            f"{m.difference:.2g} of its largest value (tolerance {report.lockstep.tolerance:g})"
+        )
+    elif not report.lockstep.agrees:
+        found.append("no single module differs by more than the tolerance on the longest prompt")
+    elif not report.agrees:
+        found.append("in lockstep the layout agrees: suspect the processes' collectives or kernels, not the layout")
+    return found
+
+
+def _agreement(title: str, agreement: Agreement, *, with_logits: bool) -> list[str]:
+    logits = (
+        f", logits within {agreement.largest_difference:.1e} of their range (tolerance {agreement.tolerance:g})"
+        if with_logits
+        else ""
+    )
+    return [f"  {title}: {agreement.tokens} tokens{logits}", *(f"    {_divergence(d)}" for d in agreement.divergences)]
+
+
+def _divergence(d: Divergence) -> str:
+    verdict = "undecided there, no failure" if d.excused else "a failure"
+    return (
+        f"prompt {d.request} parts at token {d.step}: one rank {d.reference}, layout {d.other}; "
+        f"one rank's own gap {d.gap:.2g}, tolerance {d.tolerance:.2g}: {verdict}"
+    )
+
+
+def document(plan: LaunchPlan, report: Report) -> dict[str, Any]:
+    """The stable JSON form."""
+    module = report.module
+    return {
+        "schema": "weft.verify/1",
+        "agrees": report.agrees,
+        "world": plan.layout.world,
+        "layout": to_dict(plan.layout),
+        "dtype": plan.engine.dtype,
+        "lockstep": _json(report.lockstep),
+        "served": None if report.served is None else {"comm": plan.backend.name, **_json(report.served)},
+        "first_difference": None
+        if module is None
+        else {"module": module.module, "step": module.step, "group": module.group, "difference": module.difference},
+    }
+
+
+def _json(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "agrees": agreement.agrees,
+        "tokens": agreement.tokens,
+        "largest_difference": agreement.largest_difference,
+        "tolerance": agreement.tolerance,
+        "divergences": [
+            {
+                "prompt": d.request,
+                "token": d.step,
+                "reference": d.reference,
+                "layout": d.other,
+                "gap": d.gap,
+                "tolerance": d.tolerance,
+                "excused": d.excused,
+            }
+            for d in agreement.divergences
+        ],
+    }
