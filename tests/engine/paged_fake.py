@@ -115,8 +115,9 @@ class PagedFake:
 
     def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
         slot = memory.slots[run.slot]
-        ids = run.ids or [slot.last_id]
-        assert len(ids) == run.count > 0 and None not in ids, "one id per row"
+        assert run.ids or slot.last_id is not None, "no id to go on with"
+        ids = run.ids or [slot.last_id or 0]
+        assert len(ids) == run.count > 0, "one id per row"
         assert run.start == (run.start if slot.end is None else slot.end), "rows left out or computed twice"
         slot.end = run.start + run.count
         for position, token in enumerate(ids, run.start):

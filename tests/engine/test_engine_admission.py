@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from paged_fake import PagedFake
@@ -103,7 +105,7 @@ def test_an_id_can_be_used_again_once_its_end_was_reported() -> None:
     ],
 )
 def test_impossible_limits_are_refused(changes: dict[str, int], num_blocks: int, text: str) -> None:
-    fields = {"max_model_len": 64, "max_num_seqs": 4, "max_num_batched_tokens": 32, "block_size": 4} | changes
+    fields: Any = {"max_model_len": 64, "max_num_seqs": 4, "max_num_batched_tokens": 32, "block_size": 4} | changes
     with pytest.raises(ConfigError, match=text):
         limits_of(EngineConfig(**fields), num_blocks)
 

@@ -116,16 +116,21 @@ def test_libraries_do_not_print() -> None:
     assert not found
 
 
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    """Catches everything and lets nothing through: a handler that ends in `raise` only tidies up."""
+    last = handler.body[-1]
+    passes_on = isinstance(last, ast.Raise) and last.exc is None
+    return handler.type is not None and dotted(handler.type) in {"Exception", "BaseException"} and not passes_on
+
+
 def test_a_broad_except_gives_its_reason() -> None:
     found = []
     for name, tree in PRODUCT.items():
         lines = FILES[name].read_text().splitlines()
         for node in ast.walk(tree):
-            if isinstance(node, ast.ExceptHandler) and node.type is not None:
-                if dotted(node.type) in {"Exception", "BaseException"}:
-                    around = lines[node.lineno - 2 : node.lineno + 1]
-                    if not any("#" in line for line in around):
-                        found.append(f"{name}:{node.lineno}")
+            if isinstance(node, ast.ExceptHandler) and is_broad(node):
+                if not any("#" in line for line in lines[node.lineno - 2 : node.lineno + 1]):
+                    found.append(f"{name}:{node.lineno}")
     assert not found
 
 
@@ -138,6 +143,9 @@ FORBIDDEN = {
     "unfinished work": r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]) + r")\b",
 }
 
+TESTS_MAY = {"shared memory folder"}
+"""A test looks there to see that nothing was left."""
+
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_file_holds(what: str) -> None:
@@ -146,7 +154,7 @@ def test_no_file_holds(what: str) -> None:
         f"{name}:{number}: {line.strip()[:100]}"
         for name, path in FILES.items()
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if pattern.search(line)
+        if pattern.search(line) and not (name.startswith("tests/") and what in TESTS_MAY)
     ]
     assert not found
 

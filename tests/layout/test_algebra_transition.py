@@ -8,7 +8,7 @@ from math import lcm
 
 import pytest
 from algebra_ownership import check_pair, columns_held, divisors, head_columns, ordered_pairs, placements
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from weft.errors import LayoutError
@@ -59,6 +59,8 @@ def any_pair(draw: st.DrawFn) -> tuple[Placement, Placement, int, int]:
     return first, second, world, width
 
 
+# a failing pair is small as it is; making it smaller can take minutes
+@settings(phases=[Phase.reuse, Phase.generate])
 @given(any_pair())
 def test_any_cuts_arrive(pair: tuple[Placement, Placement, int, int]) -> None:
     src, dst, world, width = pair
@@ -91,6 +93,12 @@ def test_cuts_that_do_not_tile_are_refused(cuts: tuple[tuple[int, int], ...]) ->
     for src, dst in ((shard(cuts), full(1)), (full(1), shard(cuts))):
         with pytest.raises(LayoutError, match="do not tile 10 columns"):
             transition(src, dst, 10)
+
+
+@pytest.mark.parametrize("cuts", [((0, 10), (10, 10)), even_cuts(10, 11)], ids=len)
+def test_a_rank_without_a_column_is_refused(cuts: tuple[tuple[int, int], ...]) -> None:
+    with pytest.raises(LayoutError, match="a rank would hold none of 10 columns"):
+        transition(full(1), shard(cuts), 10)
 
 
 def test_the_collectives_of_a_dense_decoder() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from weft.native import missing_reason
 from weft.native.build import ensure_built
 from weft.ops import Numerics, Ops
 from weft.ops.native_kernels import AttentionKernel, PointwiseKernels
@@ -47,7 +48,7 @@ def ops(implementation: str, dtype: torch.dtype) -> Ops:
         return TorchOps(Numerics(dtype), CPU)
     attend, pointwise = AttentionKernel.find(dtype), PointwiseKernels.find(dtype)
     if attend is None or pointwise is None:
-        pytest.skip("no C++ compiler")
+        pytest.skip(missing_reason("attention") or missing_reason("pointwise"))
     return NativeOps(Numerics(dtype), CPU, attend, pointwise)
 
 

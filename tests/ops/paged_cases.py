@@ -26,7 +26,7 @@ class Sizes:
 
     @property
     def scale(self) -> float:
-        return self.dim**-0.5
+        return float(self.dim**-0.5)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def paged(sizes: Sizes, runs: Sequence[Run], dtype: torch.dtype, seed: int = 0) 
     empty = torch.full((len(order) + 1, sizes.kv_heads, size, sizes.dim), torch.nan, dtype=dtype)
     cache = KVCache(empty.clone(), empty.clone())
     tables = torch.zeros(len(runs), max(counts, default=1), dtype=torch.int32)
-    q_parts, positions, run_of_row = [torch.empty(0, len(sizes.kv_of_head), sizes.dim, dtype=dtype)], [], []
+    q_parts = [torch.empty(0, len(sizes.kv_of_head), sizes.dim, dtype=dtype)]
+    positions: list[int] = []
+    run_of_row: list[int] = []
     for index, (start, rows, request) in enumerate(runs):
         q, k, v = request_tensors(sizes, request, dtype)
         blocks = [order.pop() for _ in range(counts[index])]

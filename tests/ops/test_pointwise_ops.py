@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from operation_count import count_operations
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.arch.config import RopeConfig
 from weft.ops.base import AttentionMeta, KVCache, Ops
 from weft.ops.rope import build_cos_sin
 
 # Relative to the size of the result: one rounding to the dtype, and a few of fp32 or fp64 before it.
-TOLERANCE = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
 COUNTS = (1, 2, 3, 5, 8, 13, 31, 64, 150)
 
 
@@ -33,7 +33,7 @@ def test_rms_norm(ops: Ops, dtype: torch.dtype, size: int) -> None:
 
 def test_rms_norm_of_heads_inside_a_packed_buffer(ops: Ops, dtype: torch.dtype) -> None:
     packed, weight = torch.randn(6, 5 * 16).to(dtype), torch.randn(16).to(dtype)
-    heads = packed.unflatten(1, (5, 16))[:, 1:3]
+    heads = packed.view(-1, 5, 16)[:, 1:3]
     assert torch.equal(ops.rms_norm(heads, weight, 1e-6), ops.rms_norm(heads.contiguous(), weight, 1e-6))
 
 
@@ -56,7 +56,7 @@ def test_silu_of_large_numbers(ops: Ops, dtype: torch.dtype) -> None:
 def test_rope_and_cache(ops: Ops, dtype: torch.dtype, dim: int) -> None:
     rows, heads, kv_heads, size = 9, 5, 2, 4
     packed = torch.randn(rows, heads + 2 * kv_heads, dim).to(dtype)
-    q, k, v = packed.split((heads, kv_heads, kv_heads), 1)
+    q, k, v = torch.split(packed, (heads, kv_heads, kv_heads), 1)
     positions, slots = torch.randint(0, 50, (rows,)), torch.randperm(40)[:rows] + size
     wide = torch.promote_types(dtype, torch.float32)
     cache = KVCache(*(torch.zeros(12, kv_heads, size, dim, dtype=dtype) for _ in range(2)))
@@ -121,24 +121,10 @@ def test_no_rows(ops: Ops, dtype: torch.dtype) -> None:
     }
 
 
-class Counter(TorchDispatchMode):
-    """Counts the operations that reach torch's dispatcher."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_as_many_torch_operations_for_64_rows_as_for_1(ops: Ops, dtype: torch.dtype) -> None:
     for name, call in calls(ops, 8, dtype).items():
         counts = set()
         for rows in (1, 2, 3, 4, 8, 32, 33, 64):
             x = torch.randn(rows, 16).to(dtype)
-            with Counter() as counter:
-                call(x)
-            counts.add(counter.count)
+            counts.add(count_operations(lambda: call(x)))  # noqa: B023
         assert len(counts) == 1, name

@@ -37,15 +37,9 @@ TRAINED = 2048
 
 
 def theirs(scaling: dict[str, Any], theta: float, dim: int, seq_len: int | None = None) -> tuple[torch.Tensor, float]:
-    config = LlamaConfig(
-        hidden_size=dim * 4,
-        num_attention_heads=4,
-        head_dim=dim,
-        max_position_embeddings=TRAINED,
-        rope_theta=theta,
-        rope_scaling=dict(scaling),
-    )
-    kind = scaling.get("rope_type", scaling.get("type"))
+    sizes = {"hidden_size": dim * 4, "num_attention_heads": 4, "head_dim": dim, "max_position_embeddings": TRAINED}
+    config = LlamaConfig.from_dict({**sizes, "rope_theta": theta, "rope_scaling": dict(scaling)})
+    kind = scaling["rope_type"] if "rope_type" in scaling else scaling["type"]
     inverse, factor = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=seq_len)
     return inverse.double(), float(factor)
 

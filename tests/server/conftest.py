@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
+from weft.errors import PeerError
 from weft.server.engine_loop import EngineLoop, Executor
 from weft.server.listen import bind
 from weft.server.models import ServedModel
@@ -50,12 +52,14 @@ class Running:
 
     def __post_init__(self) -> None:
         self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+        self.http = httpx.Client(base_url=self.url, timeout=20)
 
     def client(self) -> openai.OpenAI:
         return self._client
 
     def stop(self) -> None:
         self._client.close()
+        self.http.close()
         self.executor.gate.set()
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.engine.stop)
@@ -87,7 +91,10 @@ def start_server(tokenizer: Tokenizer) -> Start:
         async def main() -> None:
             engine = EngineLoop(ReadyAtOnce(executor, config), max_queued=max_queued, on_ready=ready.set)
             started.append((engine, asyncio.get_running_loop()))
-            await serve(sock, model, engine)
+            try:
+                await serve(sock, model, engine)
+            except PeerError:
+                assert engine.failure is not None
 
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()

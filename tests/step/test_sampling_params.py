@@ -1,4 +1,4 @@
-"""Ranges of sampling parameters: what is legal passes, anything else is a RequestError naming field and legal values."""
+"""Ranges of sampling parameters: what is legal passes, all else is a RequestError naming field and legal values."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from weft.launch.numbers import torch_dtype
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.start import start_workers
 from weft.layout.resolve import resolve
-from weft.native import ensure_built
+from weft.native.build import ensure_built
 from weft.ops.base import Numerics
 from weft.text import Tokenizer
 from weft.verify.memory import check_memory

@@ -25,6 +25,7 @@ class Failure(ctypes.Structure):
     _fields_ = [
         ("code", ctypes.c_int32),
         ("rank", ctypes.c_int32),
+        ("blamed", ctypes.c_int32),
         ("missing_count", ctypes.c_int32),
         ("my_kind_dtype", ctypes.c_uint32),
         ("their_kind_dtype", ctypes.c_uint32),
@@ -72,7 +73,8 @@ def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeou
     if failure.code == _DEAD:
         return f"rank {failure.rank} died; {where}"
     if failure.code == _GAVE_UP:
-        return f"rank {failure.rank} gave up after an error of its own; {where}"
+        whom = "after an error of its own" if failure.blamed in (-1, rank) else f"on rank {failure.blamed}"
+        return f"rank {failure.rank} gave up {whom}; {where}"
     if failure.code == _CLOSED:
         return f"rank {failure.rank} has closed its end; {where}"
     if failure.code == _TIMED_OUT:

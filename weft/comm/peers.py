@@ -13,6 +13,7 @@ from typing import Protocol
 
 from weft.layout.ranks import Group
 
+_MOMENT = 0.2  # seconds
 _GRACE = 1.0  # seconds for the others to notice the same failure and report it
 
 
@@ -57,22 +58,36 @@ class Peers:
         return sorted(peer for peer, fd in self._pidfds.items() if fd in ready)
 
     def culprit(self, group: Group) -> str:
-        """Whom to name after a failed collective; empty when nobody can be. Takes up to a second.
+        """Whom to name after a failed collective; empty when nobody can be. Takes up to 1.2 seconds.
 
         A process that ended is the cause. Else it is who did not fail: members that were in the collective find the
-        connection closed or their time over, and say so in the store; one that never came does not.
+        connection closed or their time over, and say so in the store; one that never came does not. Nobody returns,
+        and perhaps ends its own process, before the others have looked: so only the first to end is named.
         """
-        self._report()
+        ended = self._wait_for_ended()
+        silent = self._wait_for_reports([rank for rank in group if rank != self._rank and rank not in ended])
+        if ended:
+            return _ranks(ended) + " died"
+        return _ranks(silent) + " did not come" if silent else ""
+
+    def _wait_for_ended(self) -> list[int]:
+        """A connection breaks a moment before its process counts as ended."""
+        until = time.monotonic() + _MOMENT
+        while not (ended := self.ended()) and time.monotonic() < until:
+            time.sleep(0.01)
+        return ended
+
+    def _wait_for_reports(self, others: list[int]) -> list[int]:
+        """Reports this rank's failure, waits for the others to report theirs; those that did not."""
         until = time.monotonic() + _GRACE
-        silent = [rank for rank in group if rank != self._rank]
-        while True:
-            ended = self.ended()
-            if ended:
-                return _ranks(ended) + " died"
-            silent = [rank for rank in silent if not self._has_failed(rank)]
-            if time.monotonic() >= until:
-                return _ranks(silent) + " did not come" if silent else ""
-            time.sleep(0.02)
+        try:
+            self._store.set(f"failed {self._rank}", "1")
+            while others and time.monotonic() < until:
+                others = [rank for rank in others if not self._store.check([f"failed {rank}"])]
+                time.sleep(0.01)
+        except RuntimeError:
+            time.sleep(_MOMENT)  # the store went with rank 0; the others look just now, too
+        return others
 
     def close(self) -> None:
         """Closes the descriptors."""
@@ -80,18 +95,6 @@ class Peers:
             if fd >= 0:
                 os.close(fd)
         self._pidfds.clear()
-
-    def _report(self) -> None:
-        try:
-            self._store.set(f"failed {self._rank}", "1")
-        except RuntimeError:
-            return  # the store has gone with rank 0, whose end its pidfd tells
-
-    def _has_failed(self, rank: int) -> bool:
-        try:
-            return bool(self._store.check([f"failed {rank}"]))
-        except RuntimeError:
-            return False
 
 
 def _machine() -> str:

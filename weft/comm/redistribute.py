@@ -90,8 +90,7 @@ def _check_shape(x: Tensor, step: Step, table: RowTable, rank: int) -> None:
 
 
 def _slice(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
-    (own,) = plan.sends
-    return x if own is None else own.of(x, table).contiguous()
+    return _sent(x, plan.sends, table)[0]
 
 
 def _all_reduce(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:

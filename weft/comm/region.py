@@ -47,7 +47,7 @@ class Kind(IntEnum):
 
 
 class State(IntEnum):
-    """How a rank stands. `GAVE_UP`: an error ended its last collective. `CLOSED`: it left in order."""
+    """How a rank stands. `GAVE_UP`: its last collective failed, because of another rank. `CLOSED`: it left in order."""
 
     ALIVE = 0
     DEAD = 1
@@ -128,9 +128,14 @@ class Region:
         return Region(fd, plan.size)
 
     def mark_dead(self, rank: int) -> None:
-        """Ends, with this rank's name, every wait of the other ranks, now and later."""
+        """Ends, with this rank's name, every wait of the other ranks, now and later.
+
+        A rank that had given up keeps that state: it blames the rank that was the cause, and ends waits as well.
+        """
         with self._mapped() as memory:
-            _STATE.pack_into(memory, _header(memory).states + _STATE.size * rank, State.DEAD)
+            at = _header(memory).states + _STATE.size * rank
+            if _read_state(memory, at) is not State.GAVE_UP:
+                _STATE.pack_into(memory, at, State.DEAD)
 
     def info(self) -> RegionInfo:
         """What the region was created for."""
@@ -195,13 +200,16 @@ def _read_groups(memory: mmap.mmap, header: _Header) -> tuple[Group, ...]:
     return tuple(struct.unpack_from(f"<{count}I", memory, at) for count, at, *_ in entries)
 
 
+def _read_state(memory: mmap.mmap, at: int) -> State:
+    return State(_STATE.unpack_from(memory, at)[0] & 255)
+
+
 def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], rank: int, now: int) -> RankRecord:
     at = header.records + rank * _RECORD.size
     kind, group, inside, pid, calls, size, since = _RECORD.unpack_from(memory, at)
-    (state,) = _STATE.unpack_from(memory, header.states + rank * _STATE.size)
     return RankRecord(
         rank=rank,
-        state=State(state),
+        state=_read_state(memory, header.states + rank * _STATE.size),
         pid=pid,
         kind=Kind(kind),
         group=groups[group] if kind else (),

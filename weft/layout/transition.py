@@ -161,8 +161,8 @@ def cost(steps: tuple[Step, ...]) -> Cost:
 def transition(src: Placement, dst: Placement, width: int) -> tuple[Step, ...]:
     """The cheapest steps from src to dst for rows of `width` columns; none where they are equal.
 
-    A PARTIAL is reduced first, by one call over its whole block. LayoutError for anything to PARTIAL, and for cuts
-    that do not tile the width.
+    A PARTIAL is reduced first, by one call over its whole block. LayoutError for anything to PARTIAL, for cuts that do
+    not tile the width and for a rank without a column.
     """
     _check_cuts(src, width)
     _check_cuts(dst, width)
@@ -178,14 +178,19 @@ def transition(src: Placement, dst: Placement, width: int) -> tuple[Step, ...]:
 def _check_cuts(placement: Placement, width: int) -> None:
     if placement.kind is not Kind.SHARD:
         return
-    cuts = sorted(cut for cut in placement.cuts if cut[0] != cut[1])
-    edges = [0, *(edge for cut in cuts for edge in cut), width]
-    if len(placement.cuts) != placement.size or edges[::2] != edges[1::2]:
-        raise LayoutError(f"{placement}: cuts {placement.cuts} do not tile {width} columns", value=placement.cuts)
+    cuts = placement.cuts
+    if width < placement.size or any(lo >= hi for lo, hi in cuts):
+        raise LayoutError(f"{placement}: a rank would hold none of {width} columns; cuts {cuts}", value=cuts)
+    edges = [0, *(edge for cut in sorted(cuts) for edge in cut), width]
+    if len(cuts) != placement.size or edges[::2] != edges[1::2]:
+        raise LayoutError(f"{placement}: cuts {cuts} do not tile {width} columns", value=cuts)
 
 
 def _reductions(src: Placement, dst: Placement, width: int) -> Iterator[tuple[Step, ...]]:
-    """Every way worth a look: the sum lands scattered, in the destination's form, or whole; then it is moved."""
+    """Every way worth a look: the sum lands in a placement of the source's block, and is moved from there.
+
+    Scattered or whole; on the way to a SHARD also in columns that have to do with the destination's, or in even ones.
+    """
     n = src.size
     for via in _landings(n, dst, width):
         kind: StepKind = "all_reduce" if via == full(n) else "reduce_scatter"

@@ -79,7 +79,8 @@ struct Call {
       memcpy(f.my_text, text_of(g.me), TEXT);
       memcpy(f.their_text, text_of(member), TEXT);
     }
-    return fail(c, MISMATCH, static_cast<int32_t>(g.ranks[member]));
+    int32_t rank = static_cast<int32_t>(g.ranks[member]);
+    return fail(c, MISMATCH, rank, rank);
   }
 };
 

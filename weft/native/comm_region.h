@@ -17,7 +17,7 @@ namespace {
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
-enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };
+enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
 enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER };
 
@@ -53,7 +53,7 @@ struct Group {
   char *slots;       // [member][parity][piece]
 };
 struct Failure {
-  int32_t code, rank, missing_count;
+  int32_t code, rank, blamed, missing_count;
   uint32_t my_kind_dtype, their_kind_dtype, my_call, their_call;
   uint64_t my_bytes, their_bytes;
   int32_t missing[MAX_MEMBERS];
@@ -96,11 +96,15 @@ void futex(std::atomic<uint64_t> *word, int op, uint32_t value, const timespec *
   syscall(SYS_futex, reinterpret_cast<uint32_t *>(word), op, value, timeout, nullptr, 0);
 }
 
-int fail(Comm &c, int code, int32_t rank) {
+uint32_t state_of(const Comm &c, uint32_t rank) { return c.states[rank].load(std::memory_order_acquire); }
+
+// `blamed`: whom the others are told of, when they find this rank gone.
+int fail(Comm &c, int code, int32_t rank, int32_t blamed) {
   c.failure.code = code;
   c.failure.rank = rank;
+  c.failure.blamed = blamed;
   uint32_t alive = ALIVE;
-  c.states[c.rank].compare_exchange_strong(alive, GAVE_UP);  // ends the others' waits too
+  c.states[c.rank].compare_exchange_strong(alive, GAVE_UP | static_cast<uint32_t>(blamed + 1) << 8);
   return code;
 }
 
@@ -111,20 +115,25 @@ bool absent(const Group &g, uint32_t member) {
 
 struct Gone {
   int code;
-  int32_t rank;
+  int32_t rank, blamed;
 };
 
 // A dead rank of the world ends every wait, member or not: what it was needed for will not come. One that closed does so
 // only where this very round misses it. Dead comes first in the search: the others gave up because of it.
 Gone find_gone(const Comm &c, const Group &g) {
-  for (uint32_t state : {DEAD, GAVE_UP})
-    for (uint32_t r = 0; r < c.world; r++)
-      if (r != c.rank && c.states[r].load(std::memory_order_acquire) == state)
-        return {state == DEAD ? PEER_DEAD : PEER_GAVE_UP, static_cast<int32_t>(r)};
-  for (uint32_t i = 0; i < g.n; i++)
-    if (i != g.me && absent(g, i) && c.states[g.ranks[i]].load(std::memory_order_acquire) == CLOSED)
-      return {PEER_CLOSED, static_cast<int32_t>(g.ranks[i])};
-  return {OK, -1};
+  for (uint32_t wanted : {DEAD, GAVE_UP})
+    for (uint32_t r = 0; r < c.world; r++) {
+      uint32_t state = state_of(c, r);
+      if (r == c.rank || (state & 255) != wanted) continue;
+      int32_t rank = static_cast<int32_t>(r);
+      if (wanted == DEAD) return {PEER_DEAD, rank, rank};
+      return {PEER_GAVE_UP, rank, static_cast<int32_t>(state >> 8) - 1};
+    }
+  for (uint32_t i = 0; i < g.n; i++) {
+    int32_t rank = static_cast<int32_t>(g.ranks[i]);
+    if (i != g.me && absent(g, i) && state_of(c, g.ranks[i]) == CLOSED) return {PEER_CLOSED, rank, rank};
+  }
+  return {OK, -1, -1};
 }
 
 int timed_out(Comm &c, const Group &g) {
@@ -132,7 +141,8 @@ int timed_out(Comm &c, const Group &g) {
   f.missing_count = 0;
   for (uint32_t i = 0; i < g.n; i++)
     if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = static_cast<int32_t>(g.ranks[i]);
-  return fail(c, TIMED_OUT, f.missing_count ? f.missing[0] : -1);
+  int32_t first = f.missing_count ? f.missing[0] : -1;
+  return fail(c, TIMED_OUT, first, first);
 }
 
 int wait_slowly(Comm &c, Group &g, uint64_t target) {
@@ -141,7 +151,7 @@ int wait_slowly(Comm &c, Group &g, uint64_t target) {
   for (;;) {
     Gone gone = find_gone(c, g);
     if (k.arrived.load(std::memory_order_acquire) >= target) return OK;  // it may have arrived here before it ended
-    if (gone.code) return fail(c, gone.code, gone.rank);
+    if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
     int64_t left = deadline - now_ns();
     if (left <= 0) return timed_out(c, g);
     timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};

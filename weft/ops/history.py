@@ -95,15 +95,14 @@ def adjust(logits: Tensor, slots: Sequence[Slot], output_pos: Sequence[int]) -> 
     changed = logits.clone()
     if bias:
         index, values = _pack(bias, logits)
-        changed[index] += values[:, 0]
+        changed.index_put_(index, values[:, 0], accumulate=True)
     if penalties:
         index, values = _pack(penalties, logits)
-        changed[index] = _penalize(changed[index], values)
+        changed.index_put_(index, _penalize(changed[index], values))
     if early:
-        index, _ = _pack(
-            [(row, slots[row].ends, np.empty((len(slots[row].ends), 0), np.float32)) for row in early], logits
-        )
-        changed[index] = -torch.inf
+        banned = [(row, slots[row].ends, np.full((len(slots[row].ends), 1), -np.inf, np.float32)) for row in early]
+        index, values = _pack(banned, logits)
+        changed.index_put_(index, values[:, 0])
     return changed
 
 

@@ -54,8 +54,8 @@ def _linear(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
 
 
 def _dynamic(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
-    """NTK-aware base for the longest length that is served, for every row: were it for each request's own length, cached
-    keys would turn wrong as a request grows. Lengths up to the trained one are not scaled."""
+    """NTK-aware base for the longest length that is served, for every row: were it for each request's own length,
+    cached keys would turn wrong as a request grows. Lengths up to the trained one are not scaled."""
     factor, longest = _number(scaling, "factor"), max(shape.trained, shape.served)
     stretch = factor * longest / shape.trained - (factor - 1)
     return _inverse(shape.theta * stretch ** (shape.dim / (shape.dim - 2)), shape.dim), 1.0

@@ -66,7 +66,7 @@ class Sampler:
         asked = [row for row, slot in enumerate(slots) if slot.params.logprobs is not None]
         if asked:
             rows = torch.tensor(asked, device=logits.device)
-            values[rows, _LOGPROB:] = _logprobs(raw[rows], ids[rows], (width - _TOP) // 2)
+            values[:, _LOGPROB:].index_copy_(0, rows, _logprobs(raw[rows], ids[rows], (width - _TOP) // 2))
         return values
 
     def remember(self, values: Tensor, runs: Sequence[Run]) -> list[Sampled]:
@@ -89,8 +89,7 @@ class Sampler:
         if len(drawn) == len(slots):
             return draw(logits, draws).clamp_(max=logits.shape[-1] - 1)
         ids, rows = logits.argmax(-1), torch.tensor(drawn, device=logits.device)
-        ids[rows] = draw(logits[rows], draws).clamp_(max=logits.shape[-1] - 1)
-        return ids
+        return ids.index_copy_(0, rows, draw(logits[rows], draws).clamp_(max=logits.shape[-1] - 1))
 
     def _record(self, row: Sequence[float], slot: int) -> Sampled:
         token = int(row[_ID])

@@ -23,12 +23,12 @@ def gguf_tokenizer(metadata: Metadata) -> Tokenizer:
     CheckpointError: another model or `pre`, by name, or metadata that fits no vocabulary.
     """
     model = metadata.get("tokenizer.ggml.model")
-    tokens = metadata.get("tokenizer.ggml.tokens")
     if model not in ("gpt2", "llama"):
         raise CheckpointError(f"tokenizer.ggml.model {model!r} is not supported; supported: gpt2, llama")
-    if not isinstance(tokens, list) or not tokens:
+    tokens = _items(metadata, "tokens", str)
+    if not tokens:
         raise CheckpointError("tokenizer.ggml.tokens: missing")
-    types = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    types = _items(metadata, "token_type", int) or [NORMAL] * len(tokens)
     if len(types) != len(tokens):
         raise CheckpointError(f"tokenizer.ggml.token_type: {len(types)} types for {len(tokens)} tokens")
     backend = _byte_level(metadata, tokens) if model == "gpt2" else _sentencepiece(metadata, tokens, types)
@@ -51,6 +51,14 @@ def adds_bos(metadata: Metadata) -> bool:
     return metadata.get("tokenizer.ggml.model") == "llama" or pre_of(metadata).add_bos
 
 
+def _items(metadata: Metadata, name: str, kind: type) -> list[Any]:
+    """The list under tokenizer.ggml.`name`; empty where there is none."""
+    items = metadata.get(f"tokenizer.ggml.{name}", [])
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise CheckpointError(f"tokenizer.ggml.{name}: a list of {kind.__name__} is needed")
+    return items
+
+
 def _add(backend: Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
     """Tokens that are matched whole in the text: control tokens (special) and user-defined ones."""
     control = [AddedToken(token, normalized=False, special=True) for token in _of_type(tokens, types, CONTROL)]
@@ -67,7 +75,7 @@ def _of_type(tokens: Sequence[str], types: Sequence[int], wanted: int) -> list[s
 
 def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> Tokenizer:
     pre = pre_of(metadata)
-    merges = [_pair(merge) for merge in metadata.get("tokenizer.ggml.merges", ())]
+    merges = [_pair(merge) for merge in _items(metadata, "merges", str)]
     backend = _bpe(tokens, merges, ignore_merges=pre.ignore_merges)
     if pre.nfc:
         backend.normalizer = normalizers.NFC()
@@ -85,9 +93,11 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def _sentencepiece(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Tokenizer:
-    merges = metadata.get("tokenizer.ggml.merges")
+    merges = _items(metadata, "merges", str)
     pairs = [_pair(merge) for merge in merges] if merges else _scored_pairs(metadata, tokens, types)
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < len(tokens)):
+        raise CheckpointError(f"tokenizer.ggml.unknown_token_id: {unknown!r}; the vocabulary has {len(tokens)} tokens")
     unk = tokens[unknown] if unknown is not None else None
     backend = _bpe(tokens, pairs, byte_fallback=True, fuse_unk=True, unk_token=unk)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
@@ -101,7 +111,7 @@ def _sentencepiece(metadata: Metadata, tokens: Sequence[str], types: Sequence[in
 
 def _scored_pairs(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> list[tuple[str, str]]:
     """Every way two tokens make a third, best-scored third first: what SentencePiece's greedy merging comes to."""
-    scores = metadata.get("tokenizer.ggml.scores") or ()
+    scores = _items(metadata, "scores", float)
     if len(scores) != len(tokens):
         raise CheckpointError(f"tokenizer.ggml.scores: {len(scores)} scores for {len(tokens)} tokens")
     mergeable = {

@@ -50,25 +50,31 @@ class Tokenizer:
         source = checkpoint.tokenizer
         if source is None:
             raise CheckpointError(f"checkpoint {checkpoint.path}: no tokenizer.json")
-        if source.gguf is not None:
-            return cls._from_gguf(source.gguf, source, checkpoint)
+        build = cls._from_json if source.gguf is None else cls._from_gguf
+        try:
+            return build(source, checkpoint.eos_token_ids())
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint {checkpoint.path}: {error}", error.problems) from error
+
+    @classmethod
+    def _from_json(cls, source: TokenizerSource, eos_token_ids: Sequence[int]) -> Tokenizer:
         try:
             backend = Backend.from_file(str(source.json_path))
         except Exception as error:  # the library raises plain Exception for a file that it cannot read
             raise CheckpointError(f"{source.json_path}: {error}") from error
         named = {name: text for name in NAMED if (text := _token_text(source.config.get(name)))}
-        flags = (source.config.get("add_bos_token"), source.config.get("add_eos_token"))
         return cls(
             backend,
             named=named,
             templates=source.chat_templates,
-            eos_token_ids=checkpoint.eos_token_ids(),
-            add_bos=flags[0],
-            add_eos=flags[1],
+            eos_token_ids=eos_token_ids,
+            add_bos=source.config.get("add_bos_token"),
+            add_eos=source.config.get("add_eos_token"),
         )
 
     @classmethod
-    def _from_gguf(cls, metadata: dict[str, Any], source: TokenizerSource, checkpoint: Checkpoint) -> Tokenizer:
+    def _from_gguf(cls, source: TokenizerSource, eos_token_ids: Sequence[int]) -> Tokenizer:
+        metadata = source.gguf or {}
         backend = gguf_tokenizer(metadata)
         ids = {name: metadata.get(f"tokenizer.ggml.{word}_token_id") for name, word in GGUF_NAMED.items()}
         named = {name: backend.id_to_token(id) for name, id in ids.items() if id is not None}
@@ -76,7 +82,7 @@ class Tokenizer:
             backend,
             named={name: token for name, token in named.items() if token is not None},
             templates=source.chat_templates,
-            eos_token_ids=checkpoint.eos_token_ids(),
+            eos_token_ids=eos_token_ids,
             add_bos=adds_bos(metadata),
             add_eos=bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
         )

@@ -1,0 +1,194 @@
+"""Latency of the comm backends between processes: shared_memory against gloo, taking turns in the same processes.
+
+    python benchmarks/comm_latency.py [--worlds 2 3 4] [--bytes 64 4096 ...] [--rounds 5] [--save]
+
+Each rank is a process, pinned to a core of its own where there are enough. A call is timed on rank 0 from entry to
+return, one after the other without a pause. `bytes` is what one rank brings: the tensor of all_reduce and all_gather,
+all parts together of all_to_all. `--save` writes results/comm_latency.json and .md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.comm.base import Comm, Group
+from weft.comm.gloo import GlooComm, listen
+from weft.comm.shared_memory import SharedMemoryComm
+from weft.native.build import ensure_built, find_compiler
+
+RESULTS = Path(__file__).parent / "results"
+KINDS = ("all_reduce", "all_gather", "all_to_all")
+BACKENDS = ("shared_memory", "gloo")
+SECONDS_A_TURN = 0.15
+
+
+def call_of(kind: str, comm: Comm, group: Group, size: int) -> Callable[[], object]:
+    """One collective over prepared buffers."""
+    count = size // 4
+    x = torch.ones(count)
+    if kind == "all_reduce":
+        return lambda: comm.all_reduce(x, group)
+    if kind == "all_gather":
+        outs = list(torch.empty(count * len(group)).split(count))
+        return lambda: comm.all_gather(x, outs, group)
+    parts = [count // len(group) + (i < count % len(group)) for i in range(len(group))]
+    mine = parts[group.index(comm.rank)]
+    xs, outs = list(x.split(parts)), list(torch.empty(mine * len(group)).split(mine))
+    return lambda: comm.all_to_all(xs, outs, group)
+
+
+def turn(call: Callable[[], object], count: int) -> list[float]:
+    """Microseconds of each of `count` calls."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1e6)
+    return times
+
+
+def agreed_count(call: Callable[[], object], comm: Comm, group: Group) -> int:
+    """Calls that fill a turn; the same number on every rank: rank 0's."""
+    warm = sorted(turn(call, 10))[5] / 1e6
+    count = torch.tensor([min(3000, max(10, int(SECONDS_A_TURN / warm))) if comm.rank == 0 else 0])
+    return int(comm.all_reduce(count, group).item())
+
+
+def measure(comms: dict[str, Comm], group: Group, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Backends take turns within each case, so that what else the machine does meets both."""
+    cases = []
+    for kind in KINDS:
+        for size in sizes:
+            calls = {name: call_of(kind, comm, group, size) for name, comm in comms.items()}
+            counts = {name: agreed_count(calls[name], comm, group) for name, comm in comms.items()}
+            times: dict[str, list[float]] = {name: [] for name in comms}
+            for _ in range(rounds):
+                for name in comms:
+                    comms[name].barrier(group)
+                    times[name] += turn(calls[name], counts[name])
+            cases.append({"kind": kind, "ranks": len(group), "bytes": size} | {n: summary(times[n]) for n in comms})
+    return cases
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Median and 99th percentile in microseconds."""
+    ordered = sorted(times)
+    p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    return {"p50_us": round(p50, 1), "p99_us": round(p99, 1), "calls": len(times)}
+
+
+def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Forks the ranks; rank 0's cases come back over a pipe."""
+    group = tuple(range(world))
+    region, rendezvous = SharedMemoryComm.create(world, [group]), listen()
+    read, write = os.pipe()
+    children = []
+    for rank in range(world):
+        pid = os.fork()
+        if pid == 0:
+            torch.set_num_threads(1)
+            if world <= len(cores := sorted(os.sched_getaffinity(0))):
+                os.sched_setaffinity(0, {cores[rank]})
+            fd = rendezvous.fileno() if rank == 0 else None
+            port = rendezvous.getsockname()[1]
+            comms = {
+                "shared_memory": SharedMemoryComm(region, rank),
+                "gloo": GlooComm(rank, world, [group], port=port, listen_fd=fd),
+            }
+            cases = measure(comms, group, sizes, rounds)
+            if rank == 0:
+                with os.fdopen(write, "w") as out:
+                    json.dump(cases, out)
+            comms["gloo"].barrier(group)
+            os._exit(0)
+        children.append(pid)
+    os.close(write)
+    with os.fdopen(read) as result:
+        text = result.read()
+    for pid in children:
+        os.waitpid(pid, 0)
+    region.close()
+    rendezvous.close()
+    return list(json.loads(text))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    with open("/proc/cpuinfo") as cpuinfo:
+        model = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+    compiler = find_compiler()
+    version = subprocess.run([*(compiler or ["true"]), "--version"], capture_output=True, text=True, check=False).stdout
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "compiler": version.splitlines()[0] if compiler else "none",
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as markdown."""
+    info = report["machine"]
+    lines = [
+        "# Latency of collectives: shared_memory against gloo",
+        "",
+        f"`{report['command']}`, {report['date']}",
+        "",
+        f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, Python {info['python']}, torch {info['torch']}, "
+        f"{info['compiler']}; load average {info['load_average_before']} before, {report['load_average_after']} after.",
+        "",
+        "Microseconds per call through the Python API, p50 / p99. The backends take turns in the same processes; what "
+        "else the machine does (see the load average) shows in p99 first. Ranks are pinned, one to a core, where there "
+        "are as many cores as ranks; with more ranks than cores nobody spins and every wait is a context switch.",
+        "",
+        "| ranks | collective | bytes | shared_memory | gloo | times faster (p50) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in report["cases"]:
+        cells = [f"{case[name]['p50_us']:g} / {case[name]['p99_us']:g}" for name in BACKENDS]
+        faster = case["gloo"]["p50_us"] / case["shared_memory"]["p50_us"]
+        lines.append(f"| {case['ranks']} | {case['kind']} | {case['bytes']} | {cells[0]} | {cells[1]} | {faster:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Latency of shared_memory against gloo.")
+    parser.add_argument("--worlds", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--bytes", type=int, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 4 << 20])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each backend in each case")
+    parser.add_argument("--save", action="store_true", help=f"write the files under {RESULTS.name}/")
+    options = parser.parse_args()
+    if (status := ensure_built(["comm"])[0]).path is None:
+        sys.exit(f"no shared_memory here: {status.reason}")
+    report: dict[str, Any] = {
+        "schema": "weft.benchmark.comm_latency/1",
+        "command": shlex.join(["python", "benchmarks/comm_latency.py", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": machine(),
+    }
+    report["cases"] = [case for world in options.worlds for case in run_world(world, options.bytes, options.rounds)]
+    report["load_average_after"] = [round(load, 2) for load in os.getloadavg()]
+    print(table(report))
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "comm_latency.json").write_text(json.dumps(report, indent=1) + "\n")
+        (RESULTS / "comm_latency.md").write_text(table(report))
+
+
+if __name__ == "__main__":
+    main()

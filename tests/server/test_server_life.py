@@ -1,0 +1,163 @@
+"""What happens around requests: clients that leave, ranks that die, a server that is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.server.conftest import Running, Start
+from weft.errors import ConfigError, PeerError
+from weft.server.listen import bind
+
+LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def blocks_used(server: Running) -> int:
+    engine = server.engine.engine
+    assert engine is not None
+    return engine.stats().total.blocks_used
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_blocks(start_server: Start, stream: bool) -> None:
+    server = start_server("abc", step_s=0.002)
+    try:
+        with httpx.Client(base_url=server.url) as client:
+            if stream:
+                with client.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+                    next(response.iter_lines())
+                    until(lambda: blocks_used(server) > 0)
+            else:
+                with pytest.raises(httpx.ReadTimeout):
+                    client.post("/v1/completions", json=LONG, timeout=0.1)
+        until(lambda: blocks_used(server) == 0)
+        assert server.engine.open_outputs == 0
+        assert server.executor.steps < 190
+    finally:
+        server.stop()
+
+
+def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> None:
+    server = start_server("abc", max_num_seqs=1)
+    try:
+        server.executor.gate.clear()
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}):
+            with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/completions", json=LONG | {"n": 2}, timeout=0.2)
+            until(lambda: server.engine.open_outputs == 1)
+        server.executor.gate.set()
+        until(lambda: server.engine.open_outputs == 0 and blocks_used(server) == 0)
+    finally:
+        server.stop()
+
+
+def test_a_dead_rank_ends_streams_with_an_error_frame(start_server: Start) -> None:
+    server = start_server("abc", step_s=0.01)
+    try:
+        server.executor.fail_at = 6
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+            lines = []
+            with pytest.raises(httpx.RemoteProtocolError):
+                for line in response.iter_lines():
+                    lines.append(line)
+        assert '"code":"engine_failed"' in lines[-2] and not any("DONE" in line for line in lines)
+        assert "4242" not in "".join(lines), "what happened inside is for the log"
+        server.thread.join(20)
+        assert isinstance(server.engine.failure, PeerError)
+        assert "rank 1 (dp 1) pid 4242 was killed by SIGKILL" in str(server.engine.failure)
+        assert server.executor.closed
+    finally:
+        server.stop()
+
+
+def test_a_dead_rank_is_an_error_to_the_openai_client(start_server: Start) -> None:
+    server = start_server("abc", step_s=0.01)
+    try:
+        server.executor.fail_at = 4
+        with pytest.raises(openai.APIError):
+            list(server.client().completions.create(**LONG_OPENAI, stream=True))
+    finally:
+        server.stop()
+
+
+LONG_OPENAI: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "extra_body": {"ignore_eos": True}}
+
+
+def test_a_dead_rank_is_a_500_without_a_stream(start_server: Start) -> None:
+    server = start_server("abc")
+    try:
+        server.executor.fail_at = 3
+        answer = server.http.post("/v1/completions", json=LONG)
+        assert answer.status_code == 500 and answer.json()["error"]["code"] == "engine_failed"
+        server.thread.join(20)
+    finally:
+        server.stop()
+
+
+def test_a_rank_that_dies_while_idle_ends_the_server(start_server: Start) -> None:
+    server = start_server("abc")
+    try:
+        server.executor.fail_at = -1
+        server.loop.call_soon_threadsafe(server.engine._ring)
+        server.thread.join(20)
+        assert isinstance(server.engine.failure, PeerError)
+    finally:
+        server.stop()
+
+
+def test_stopping_ends_streams_with_an_error_frame(start_server: Start) -> None:
+    server = start_server("abc", step_s=0.01)
+    with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+        lines = response.iter_lines()
+        next(lines)
+        server.loop.call_soon_threadsafe(server.engine.stop)
+        with pytest.raises(httpx.RemoteProtocolError):
+            rest = []
+            for line in lines:
+                rest.append(line)
+    assert '"code":"server_shutting_down"' in rest[-2]
+    server.stop()
+    assert server.engine.failure is None and server.executor.closed
+
+
+def test_health_and_readiness(alphabet: Running) -> None:
+    assert alphabet.http.get("/health").status_code == 200
+    assert alphabet.http.get("/ready").status_code == 200
+
+
+def test_an_idle_engine_sleeps(alphabet: Running) -> None:
+    alphabet.client().completions.create(model="tiny", prompt="x")
+    steps = alphabet.executor.steps
+    time.sleep(0.2)
+    assert alphabet.executor.steps == steps
+
+
+def test_a_port_in_use_is_named() -> None:
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
+            bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", ""])
+def test_other_hosts_are_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="legal: 127.0.0.1, localhost, ::1"):
+        bind(host, 0)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_ports_that_do_not_exist(port: int) -> None:
+    with pytest.raises(ConfigError, match="legal: 0 "):
+        bind("127.0.0.1", port)

@@ -1,0 +1,70 @@
+"""The number of torch operations of a decode step is the same at batch 1 and at batch 32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.support.exact_model import write_random
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.resolve import resolve
+from weft.native import missing_reason
+from weft.native.build import ensure_built
+from weft.ops.base import Numerics
+from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.sampling_params import SamplingParams
+from weft.worker.runner import Limits
+
+GREEDY = SamplingParams(temperature=0.0)
+DRAWN = SamplingParams(temperature=0.8, top_k=20, top_p=0.9, min_p=0.01, presence_penalty=0.5, repetition_penalty=1.1)
+
+
+class Counted(TorchDispatchMode):
+    """Counts every operation that reaches torch's dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def decode_calls(executor: LockstepExecutor, batch: int, params: SamplingParams) -> Counter[str]:
+    """Operations of one decode step over `batch` rows in every dp group, all ranks together."""
+    groups = range(executor.layout.attention.dp)
+    admits = [Admit(slot, [1, 2, 3], [], params, slot) for slot in range(batch)]
+    first = [Run(slot, 0, 3, [1, 2, 3], [slot + 1], True) for slot in range(batch)]
+    then = [Run(slot, 3, 1, [], [slot + 1], True, 1) for slot in range(batch)]
+    executor.step(StepPlan(0, [GroupPlan(admits, first) for _ in groups]))
+    with Counted() as counted:
+        executor.step(StepPlan(1, [GroupPlan([], then) for _ in groups]))
+    return counted.calls
+
+
+@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_decode_step_dispatches_the_same_operations(
+    tmp_path: Path, world: int, dtype: torch.dtype, params: SamplingParams
+) -> None:
+    ensure_built()
+    if missing_reason("attention"):
+        pytest.skip(f"the plain attention twin loops over requests: {missing_reason('attention')}")
+    checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
+    layout = resolve({"attention.tp": world, "dense.tp": 1}, world)
+    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
+    shards = Shards(parse_config(checkpoint.config), layout)
+    executor = LockstepExecutor(checkpoint, shards, Numerics(dtype), limits, torch.device("cpu"))
+    # a rank without a row samples nothing: the smallest batch gives every rank one
+    alone, batched = decode_calls(executor, world, params), decode_calls(executor, 32, params)
+    assert sum(alone.values()) > 50
+    assert alone == batched
