@@ -149,8 +149,9 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"`{report['command']}`, {report['date']}",
         "",
-        f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, Python {info['python']}, torch {info['torch']}, "
-        f"{info['compiler']}; load average {info['load_average_before']} before, {report['load_average_after']} after.",
+        f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, Python {info['python']}, "
+        f"torch {info['torch']}, {info['compiler']}; "
+        f"load average {info['load_average_before']} before, {report['load_average_after']} after.",
         "",
         "Microseconds per call through the Python API, p50 / p99. The backends take turns in the same processes; what "
         "else the machine does (see the load average) shows in p99 first. Ranks are pinned, one to a core, where there "

@@ -71,9 +71,15 @@ def test_config_files_and_tokenizer_source(tmp_path: Path) -> None:
     assert source is not None and source.chat_templates["default"] == "from the file"
 
 
+def test_end_ids_must_be_ids(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make_checkpoint(tmp_path, small_config(eos_token_id=["</s>"])))
+    with pytest.raises(CheckpointError, match="an id or a list of ids is needed"):
+        checkpoint.eos_token_ids()
+
+
 def test_list_of_templates(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, small_config())
-    named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}, {"name": "x"}, 3]
     make_tokenizer(tmp_path, chat_template=named)
     source = open_checkpoint(tmp_path).tokenizer
     assert source is not None and source.chat_templates == {"default": "a", "tool_use": "b"}

@@ -154,6 +154,18 @@ def test_region_says_what_it_was_made_for() -> None:
     region.close()
 
 
+def test_a_piece_holds_a_line_for_each_member() -> None:
+    for members, wanted in ((2, 4096), (64, 4096), (65, 8192)):
+        region = Region.create(members, [tuple(range(members))], piece_bytes=1)
+        assert region.info().piece_bytes == wanted
+        region.close()
+
+
+def test_too_many_members() -> None:
+    with pytest.raises(ConfigError, match="a group of 257 ranks; at most 256"):
+        Region.create(257, [tuple(range(257))], piece_bytes=1)
+
+
 def test_more_ranks_than_cores_do_not_spin() -> None:
     cores = len(os.sched_getaffinity(0))
     crowded, roomy = Region.create(cores + 1, [PAIR]), Region.create(cores, [PAIR] if cores > 1 else [])

@@ -1,4 +1,4 @@
-"""Runs a small model under any layout through the real engine (loader, scheduler, paged cache, transitions), in lockstep."""
+"""Runs a small model under any layout through the real engine: loader, scheduler, paged cache, transitions; lockstep."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXACT = Numerics(torch.float32, exact=True)
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts that arrive at given steps, `budget` tokens a step and group: prefill, decode, mixed and chunked steps."""
+    """Prompts that arrive at given steps; `budget` tokens a step and group. Steps are mixed, prefills chunked."""
 
     prompts: tuple[tuple[int, ...], ...]
     arrivals: tuple[int, ...]

@@ -28,7 +28,6 @@ from weft.layers import Attention, Embedding, OProj
 from weft.layout.cuts import cuts_for, even_cuts
 from weft.layout.placement import Interval
 from weft.ops.base import AttentionMeta, Numerics
-from weft.ops.exact_ops import ExactOps
 from weft.ops.torch_ops import TorchOps
 
 Patch = pytest.MonkeyPatch

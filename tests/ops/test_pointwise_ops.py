@@ -56,7 +56,7 @@ def test_silu_of_large_numbers(ops: Ops, dtype: torch.dtype) -> None:
 def test_rope_and_cache(ops: Ops, dtype: torch.dtype, dim: int) -> None:
     rows, heads, kv_heads, size = 9, 5, 2, 4
     packed = torch.randn(rows, heads + 2 * kv_heads, dim).to(dtype)
-    q, k, v = torch.split(packed, (heads, kv_heads, kv_heads), 1)
+    q, k, v = torch.split(packed, [heads, kv_heads, kv_heads], 1)
     positions, slots = torch.randint(0, 50, (rows,)), torch.randperm(40)[:rows] + size
     wide = torch.promote_types(dtype, torch.float32)
     cache = KVCache(*(torch.zeros(12, kv_heads, size, dim, dtype=dtype) for _ in range(2)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from weft.arch import parse_config, param_specs
+from weft.arch import param_specs, parse_config
 
 BASE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -56,8 +57,8 @@ def write_exact(directory: Path, variant: str, *, seed: int = 0) -> Path:
     return _write(directory, exact_config(variant), tensor)
 
 
-def write_random(directory: Path, variant: str, *, seed: int = 0) -> Path:
-    """Writes a checkpoint of random fp64 weights, scaled so that activations stay near 1."""
+def write_random(directory: Path, variant: str, *, seed: int = 0, sizes: Mapping[str, Any] | None = None) -> Path:
+    """Writes random fp64 weights, scaled so that activations stay near 1; `sizes` changes the config."""
     draw = torch.Generator().manual_seed(seed)
 
     def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -66,7 +67,8 @@ def write_random(directory: Path, variant: str, *, seed: int = 0) -> Path:
             return 1 + 0.2 * x
         return x * (8 if "embed" in name else 1) / shape[-1] ** 0.5
 
-    return _write(directory, {**exact_config(variant), "torch_dtype": "float64"}, tensor)
+    config = {**exact_config(variant), **(sizes or {}), "torch_dtype": "float64"}
+    return _write(directory, config, tensor)
 
 
 def _write(directory: Path, config: dict[str, Any], tensor: Any) -> Path:

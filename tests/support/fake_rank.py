@@ -10,8 +10,18 @@ import time
 from weft.errors import CheckpointError
 from weft.launch.channel import Channel
 from weft.launch.lifeline import tie_to_parent
-from weft.launch.messages import Allocate, Entered, Loaded, RunStep, Setup, Shutdown, StepDone
-from weft.launch.messages import failure_of, pack, unpack_for_rank
+from weft.launch.messages import (
+    Allocate,
+    Entered,
+    Loaded,
+    RunStep,
+    Setup,
+    Shutdown,
+    StepDone,
+    failure_of,
+    pack,
+    unpack_for_rank,
+)
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage
 from weft.layout.ranks import coords

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import regex
 from hypothesis import given, settings
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
+from tests.support.checkpoints import make_gguf, small_config, trained_tokenizer
+from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError
+from weft.text import Tokenizer
 from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.text.splits import PRE
 
@@ -54,7 +59,7 @@ def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
         "unknown_token_id": 0,
         **changes,
     }
-    return {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
+    return {f"tokenizer.ggml.{key}": value for key, value in metadata.items() if value is not None}
 
 
 def greedy(text: str, metadata: dict[str, Any]) -> list[int]:
@@ -200,3 +205,40 @@ def test_vocabularies_that_cannot_be(metadata: dict[str, Any], words: str) -> No
     with pytest.raises(CheckpointError) as caught:
         gguf_tokenizer(metadata)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["bos", "eos", "padding", "unknown"])
+@pytest.mark.parametrize("id", [300, 2**32 - 1])
+def test_named_ids_outside_the_vocabulary_name_nothing(tmp_path: Path, word: str, id: int) -> None:
+    metadata = {f"tokenizer.ggml.{word}_token_id": id}
+    path = make_gguf(tmp_path / "m.gguf", small_config(), metadata={**byte_level_metadata(), **metadata})
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(path))
+    assert tokenizer.encode("ab") == [258 - 2]
+    assert tokenizer.bos_token_id is None
+
+
+def test_a_refusal_names_the_file(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", small_config(), tokenizer=trained_tokenizer(), pre="chameleon")
+    with pytest.raises(CheckpointError, match=r"m\.gguf: tokenizer\.ggml\.pre 'chameleon'"):
+        Tokenizer.from_checkpoint(open_checkpoint(path))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_metadata_is_never_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damaged-vocabulary"
+    plain, path = folder / "plain.gguf", folder / "damaged.gguf"
+    if not plain.exists():
+        make_gguf(plain, small_config(num_hidden_layers=1), tokenizer=trained_tokenizer(270), metadata=TEMPLATE)
+    whole = plain.read_bytes()
+    at = data.draw(st.integers(whole.index(b"tokenizer."), min(t.data_offset for t in gguf.GGUFReader(plain).tensors)))
+    change = data.draw(st.binary(min_size=1, max_size=9))
+    path.write_bytes(whole[:at] + change + whole[at + len(change) :])
+    try:
+        tokenizer = Tokenizer.from_checkpoint(open_checkpoint(path))
+    except CheckpointError:
+        return
+    tokenizer.decode(tokenizer.encode("some text, 123"))
+
+
+TEMPLATE = {"tokenizer.chat_template": "{{ messages }}"}

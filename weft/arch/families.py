@@ -117,7 +117,7 @@ def _refuse_what_is_not_run(raw: Raw) -> None:
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unnamed")
         raise ConfigError(
-            f"quantization_config {method}: quantized safetensors are not supported; take the unquantized model or a GGUF",
+            f"quantization_config {method}: quantized safetensors are not supported; take the plain model or a GGUF",
             field="quantization_config",
             value=method,
         )

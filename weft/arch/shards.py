@@ -1,4 +1,4 @@
-"""Shards: which interval of which weight a rank holds, from a layout and a model's config. Knows no file and no tensor."""
+"""Shards: which interval of which weight a rank holds, from a layout and a model's config. Knows no file, no tensor."""
 
 from __future__ import annotations
 

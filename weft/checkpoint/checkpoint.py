@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from weft.checkpoint.tensors import TensorInfo
+from weft.errors import CheckpointError
 
 Json = dict[str, Any]
 
@@ -60,9 +61,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Ids that end a sequence, from generation_config and config, sorted."""
+        """Ids that end a sequence, from generation_config and config, sorted. CheckpointError for what is no id."""
         ids: set[int] = set()
         for source in (self.generation_config, self.config):
             value = source.get("eos_token_id")
-            ids.update(value if isinstance(value, list | tuple) else () if value is None else (value,))
+            given = value if isinstance(value, list | tuple) else () if value is None else (value,)
+            if not all(type(id) is int for id in given):
+                raise CheckpointError(
+                    f"checkpoint {self.path}: eos_token_id {value!r}: an id or a list of ids is needed"
+                )
+            ids.update(given)
         return tuple(sorted(ids))

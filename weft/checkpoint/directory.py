@@ -67,7 +67,8 @@ def named_templates(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):
-        return {str(item["name"]): str(item["template"]) for item in value if {"name", "template"} <= set(item)}
+        entries = [item for item in value if isinstance(item, dict) and {"name", "template"} <= set(item)]
+        return {str(item["name"]): str(item["template"]) for item in entries}
     return {}
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
-from weft.arch.families import parse_config
 from weft.errors import UsageError
 from weft.launch.backend import BACKENDS
 from weft.launch.numbers import torch_dtype

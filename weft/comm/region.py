@@ -114,7 +114,11 @@ class Region:
         """
         if spin_us is None:
             spin_us = SPIN_US if world <= len(os.sched_getaffinity(0)) else 0
-        piece = -(-piece_bytes // _PAGE) * _PAGE
+        most = max((len(group) for group in groups), default=0)
+        if most > MAX_MEMBERS:
+            message = f"comm shared_memory: a group of {most} ranks; at most {MAX_MEMBERS} share memory"
+            raise ConfigError(message, field="comm", value="shared_memory", legal=("gloo",))
+        piece = -(-max(piece_bytes, most * _LINE) // _PAGE) * _PAGE  # a line for each member at least
         plan = _Plan(world, groups, piece)
         _check_memory(plan.size, world)
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)

@@ -64,11 +64,11 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         ops = make_ops(numerics, device)
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
         _enter(Phase.WARM_UP, channel, status, ops.describe())
-        runner.warm_up()
+        invariance = runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
         gc.collect()
         gc.freeze()
-        _enter(Phase.READY, channel, status, "")
+        _enter(Phase.READY, channel, status, str(invariance))
         _steps(runner, channel, status)
     finally:
         comm.close()

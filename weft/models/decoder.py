@@ -26,8 +26,8 @@ Tap = Callable[[str, Tensor, Placement], None]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's view of one step. ids [N, 1] of the attention block's rows; `rows` and `sampled` count the rows and the
-    sampled rows of every rank of the stage; `sampled_rows` are this rank's own sampled rows, inside its own run."""
+    """One rank's view of one step. ids [N, 1] of the attention block's rows; `rows` and `sampled` count the rows and
+    the sampled rows of every rank of the stage; `sampled_rows` are this rank's own ones, inside its own run."""
 
     ids: Tensor
     meta: AttentionMeta

@@ -121,7 +121,9 @@ template <class S, class T, int R, int P>
 void weigh_panel(const T* scores, const T* keep, const S* const* values, int keys, int column, int padded, T* out) {
     constexpr int W = kWidth<T>;
     Vec<T> sums[R][P];
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
         for (int j = 0; j < P; ++j) sums[r][j] = load(out + r * padded + column + j * W) * keep[r];
     for (int c = 0; c < keys; ++c) {
         Vec<T> v[P];
@@ -131,7 +133,9 @@ void weigh_panel(const T* scores, const T* keep, const S* const* values, int key
             for (int j = 0; j < P; ++j) sums[r][j] += one * v[j];
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
         for (int j = 0; j < P; ++j) store(out + r * padded + column + j * W, sums[r][j]);
 }
 
@@ -149,7 +153,7 @@ public:
     TileWork(const Problem<S>& p, const Tile& tile, const std::vector<int>& heads, Scratch<T>& s)
         : p_(p), tile_(tile), heads_(heads), s_(s), lanes_(tile.rows * int(heads.size())),
           padded_((p.dim + kWidth<T> - 1) / kWidth<T> * kWidth<T>),
-          direct_(padded_ == p.dim), table_(p.tables + int64_t(p.run_of_row[tile.first]) * p.table_width),
+          direct_(padded_ == p.dim && (sizeof(S) == sizeof(T) || lanes_ <= 2 * kRows)), table_(p.tables + int64_t(p.run_of_row[tile.first]) * p.table_width),
           zeros_(padded_, S{}) {}
 
     void run() {
@@ -192,7 +196,9 @@ private:
         const T* padded_rows[kChunk];
         for (int c = 0; c < keys; ++c) {
             T* to = s_.values + c * padded_;
-            for (int d = 0; d < padded_; ++d) to[d] = d < p_.dim ? T(widen(v_rows[c][d])) : T(0);
+            int d = 0;
+            for (; d + kWidth<T> <= p_.dim; d += kWidth<T>) store(to + d, load(v_rows[c] + d));
+            for (; d < padded_; ++d) to[d] = d < p_.dim ? T(widen(v_rows[c][d])) : T(0);
             padded_rows[c] = to;
         }
         blocks(start, keys, padded_rows);
@@ -232,7 +238,7 @@ private:
     const std::vector<int>& heads_;
     Scratch<T>& s_;
     int lanes_, padded_;
-    bool direct_;  // V rows are whole vectors and can be read in place
+    bool direct_;  // V rows are whole vectors, and too few lanes share them for widening them once to pay
     const int32_t* table_;
     std::vector<S> zeros_;
 };

@@ -1,7 +1,7 @@
-"""The step plan: what every rank runs in one step, and what comes back. Plain records; knows no tensor and no scheduler.
+"""The step plan: what every rank runs in one step, and what comes back. Plain records; no tensor, no scheduler.
 
-One `StepPlan` goes to every rank. Ranks obey it and decide nothing. A request that is running in an attention-dp group
-has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling state) under that number.
+One `StepPlan` goes to every rank. Ranks obey it and decide nothing. A request that is running in an attention-dp
+group has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling state) under it.
 """
 
 from __future__ import annotations

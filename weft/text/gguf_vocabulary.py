@@ -98,7 +98,7 @@ def _sentencepiece(metadata: Metadata, tokens: Sequence[str], types: Sequence[in
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
     if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < len(tokens)):
         raise CheckpointError(f"tokenizer.ggml.unknown_token_id: {unknown!r}; the vocabulary has {len(tokens)} tokens")
-    unk = tokens[unknown] if unknown is not None else None
+    unk = None if unknown is None else tokens[unknown]
     backend = _bpe(tokens, pairs, byte_fallback=True, fuse_unk=True, unk_token=unk)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = normalizers.Replace(" ", SPACE)

@@ -76,11 +76,11 @@ class Tokenizer:
     def _from_gguf(cls, source: TokenizerSource, eos_token_ids: Sequence[int]) -> Tokenizer:
         metadata = source.gguf or {}
         backend = gguf_tokenizer(metadata)
+        tokens = metadata["tokenizer.ggml.tokens"]
         ids = {name: metadata.get(f"tokenizer.ggml.{word}_token_id") for name, word in GGUF_NAMED.items()}
-        named = {name: backend.id_to_token(id) for name, id in ids.items() if id is not None}
         return cls(
             backend,
-            named={name: token for name, token in named.items() if token is not None},
+            named={name: tokens[id] for name, id in ids.items() if isinstance(id, int) and 0 <= id < len(tokens)},
             templates=source.chat_templates,
             eos_token_ids=eos_token_ids,
             add_bos=adds_bos(metadata),

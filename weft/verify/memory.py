@@ -1,10 +1,11 @@
-"""Whether `verify` fits into memory: one rank and all ranks together in this process, and the ranks again as processes."""
+"""Whether `verify` fits into memory: one rank and all ranks in this process, and the ranks again as processes."""
 
 from __future__ import annotations
 
 from weft.errors import ConfigError
 from weft.launch.memory import size
-from weft.launch.plan import ITEM_BYTES, LaunchPlan
+from weft.launch.plan import LaunchPlan
+from weft.settings import DTYPE_BYTES
 
 
 def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
@@ -14,7 +15,7 @@ def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
     ranks = _weights(plan)
     needed = _weights(alone) + ranks + (ranks + sum(memory.process for memory in plan.memory.ranks) if served else 0)
     if needed > plan.memory.available:
-        change = "take --comm lockstep, which starts no processes, or a narrower --dtype" if served else "a narrower --dtype"
+        change = "take --comm lockstep, which starts no processes, or a narrower --dtype" if served else "narrow --dtype"
         raise ConfigError(
             f"verify holds one rank and the layout's {plan.layout.world} ranks at once: {size(needed)} of weights are "
             f"needed, {size(plan.memory.available)} are free; {change}",
@@ -24,5 +25,5 @@ def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
 
 
 def _weights(plan: LaunchPlan) -> int:
-    itemsize = ITEM_BYTES[plan.engine.dtype]
+    itemsize = DTYPE_BYTES[plan.engine.dtype]
     return sum(sum(plan.shards.bytes(rank, itemsize).values()) for rank in range(plan.layout.world))

@@ -20,7 +20,7 @@ from weft.verify.record import Parts
 
 @dataclass(frozen=True, slots=True)
 class ModuleDifference:
-    """Where a layout leaves the reference: the module, the step (prefill or decode), the attention-dp group, how far."""
+    """Where a layout leaves the reference: module, step (prefill or decode), attention-dp group, how far."""
 
     module: str
     step: str

@@ -1,4 +1,4 @@
-"""Verify: does this layout give what one rank gives, for this model? Tokens and logits through the engine, then modules.
+"""Verify: does this layout give what one rank gives, for this model? Tokens, logits through the engine, then modules.
 
 Ranks run in lockstep in this process; the caller may hand in an executor of real processes for the same layout, whose
 tokens are compared too. Knows no command line.

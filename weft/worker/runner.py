@@ -12,8 +12,9 @@ from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.layers import Params
 from weft.models.build import build_decoder
-from weft.ops.rope import build_cos_sin
+from weft.ops import Invariance
 from weft.ops.base import KVCache, Ops
+from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
 from weft.worker.inputs import Geometry, StepInputs, build_inputs
@@ -21,7 +22,7 @@ from weft.worker.inputs import Geometry, StepInputs, build_inputs
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes that a rank allocates for: blocks of the cache (the null block not counted), tokens a block, slots, tokens."""
+    """Sizes that a rank allocates for: blocks of the cache (without the null block), tokens a block, slots, tokens."""
 
     num_blocks: int
     block_size: int
@@ -30,7 +31,7 @@ class Limits:
 
 
 def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device: torch.device) -> list[KVCache]:
-    """Every layer's K and V for the heads of `rank`: [blocks + 1, heads, block size, head dim]; block 0 is the null block."""
+    """Every layer's K and V for the heads of `rank`, [blocks + 1, heads, block size, head dim]; block 0: null block."""
     lo, hi = shards.head_share(rank).kv
     shape = (limits.num_blocks + 1, hi - lo, limits.block_size, shards.config.head_dim)
 
@@ -65,7 +66,7 @@ class Runner:
         device: torch.device,
         eos_token_ids: tuple[int, ...],
     ) -> None:
-        self.shards, self.limits, self.device = shards, limits, device
+        self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
         cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
@@ -97,10 +98,13 @@ class Runner:
         self.last_ids.index_copy_(0, slots, values[:, 0].to(torch.int64))
         return self.sampler.remember(values, runs)
 
-    def warm_up(self) -> None:
-        """A step of every group with a few rows that write to the null block, and one without rows."""
+    def warm_up(self) -> Invariance:
+        """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a
+        few rows that write to the null block, and one without rows."""
+        invariance = self.ops.check_batch_invariance(self.params.values())
         run = Run(slot=0, start=0, count=2, ids=[0, 0], blocks=[0], sample=True)
         groups = self.shards.layout.attention.dp
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
+        return invariance
 

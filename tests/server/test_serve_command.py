@@ -1,0 +1,249 @@
+"""`weft serve` as a person types it, with real ranks: answers, faults, ends. Every server ends by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.support.tiny_chat import write_tiny_chat
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYOUT = ("--attn-tp-size", "1", "--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("served") / "tiny")
+
+
+def weft(*words: str, **settings: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "weft.cli.main", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        **settings,  # type: ignore[call-overload]
+    )
+
+
+@dataclass
+class Served:
+    """A server that is ready, and what it has printed."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if match := re.match(r"ready on (http://\S+);", line):
+                self.url = match[1]
+            if line.startswith("  curl "):
+                self._ready.set()
+        self._ready.set()
+
+    def wait_ready(self) -> None:
+        assert self._ready.wait(120) and self.url, self.text
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def ranks(self) -> list[int]:
+        pid = self.process.pid
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def end(self) -> int:
+        code = self.process.wait(60)
+        self._reader.join(60)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def serving(*words: str, ready: bool = True) -> Iterator[Served]:
+    served = Served(weft("serve", *words, "--port", "0"))
+    try:
+        if ready:
+            served.wait_ready()
+        yield served
+    finally:
+        served.close()
+
+
+def gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        if not any(alive(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
+    with serving(str(model), *LAYOUT, "--served-model-name", "small") as served:
+        shown = served.text
+        assert "attention: {tp: 1, dp: 2" in shown and "dense: {tp: 2}" in shown
+        assert "max_model_len 256" in shown and "blocks)" in shown
+        assert "rank 1 (dp 1) load" in shown and "rank 0 (dp 0) ready" in shown
+        assert re.search(r"curl -N \S+/v1/chat/completions ", shown)
+
+        pids = served.ranks()
+        assert len(pids) == 2
+        assert "libtorch" not in Path(f"/proc/{served.process.pid}/maps").read_text()
+
+        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+            whole = client.chat.completions.create(model="small", messages=HELLO, temperature=0, max_tokens=20)  # type: ignore[arg-type]
+            with client.chat.completions.create(
+                model="small",
+                messages=HELLO,  # type: ignore[arg-type]
+                temperature=0,
+                max_tokens=20,
+                stream=True,
+            ) as stream:
+                text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            assert text == whole.choices[0].message.content
+            assert whole.usage is not None and whole.usage.completion_tokens > 0
+
+            before = [ticks(pid) for pid in (served.process.pid, *pids)]
+            time.sleep(1.0)
+            after = [ticks(pid) for pid in (served.process.pid, *pids)]
+            assert max(b - a for a, b in zip(before, after, strict=True)) <= 1, "an idle server used the processor"
+
+            with pytest.raises(openai.APIError), client.completions.create(
+                model="small", prompt="x", max_tokens=250, stream=True, extra_body={"ignore_eos": True}
+            ) as cut:
+                for _ in cut:
+                    if alive(pids[1]):
+                        os.kill(pids[1], signal.SIGKILL)
+        assert served.end() == 69
+        assert re.search(rf"weft serve: rank 1 \(dp 1\) pid {pids[1]} was killed by SIGKILL in phase serving", served.text)
+        assert "Traceback" not in served.text
+        assert gone(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything(model: Path, number: signal.Signals) -> None:
+    with serving(str(model), "--tp", "2", "--comm", "gloo") as served:
+        assert "collectives: gloo" in served.text
+        pids = served.ranks()
+        with httpx.Client(base_url=served.url, timeout=60) as client:
+            assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200
+        served.process.send_signal(number)
+        assert served.end() == 0
+        assert served.lines[-1] == "stopped" and "Traceback" not in served.text
+        assert gone(pids)
+
+
+def test_a_killed_server_leaves_no_rank(model: Path) -> None:
+    with serving(str(model)) as served:
+        pids = served.ranks()
+        assert "collectives: none, a single rank" in served.text
+        served.process.kill()
+        served.end()
+        assert gone(pids)
+
+
+def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    served = Served(weft("serve", str(model), *LAYOUT, "--port", str(port)))
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            while True:
+                try:
+                    ready = client.get("/ready")
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.05)
+            assert ready.status_code == 503 and ready.json()["error"]["code"] == "not_ready"
+            answer = client.post("/v1/completions", json={"prompt": "x"})
+            assert answer.status_code == 503 and "retry-after" in answer.headers
+            assert client.get("/health").status_code == 200
+        pids = served.ranks()
+        served.process.send_signal(signal.SIGINT)
+        assert served.end() == 0
+        assert gone(pids) and "Traceback" not in served.text
+    finally:
+        served.close()
+
+
+def refused(*words: str) -> tuple[int, str]:
+    process = weft(*words)
+    text, _ = process.communicate(timeout=60)
+    return process.returncode, text
+
+
+def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, text = refused("serve", "/no/such/model", "--port", str(port))
+    assert code == 78 and f"port {port} on 127.0.0.1 is in use" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--max-model-len", "300"), 78, "max_model_len 300: the model's context is 256 tokens"),
+        (("--tp", "7"), 78, "legal"),
+        (("--kv-cache-memory", "1MB", "--max-model-len", "256"), 78, "KV cache"),
+        (("--kv-cache-memory", "999TB"), 78, "available"),
+        (("--host", "0.0.0.0"), 78, "legal: 127.0.0.1"),
+        (("--device", "cuda", "--tp", "2"), 78, "device cuda"),
+        (("--comm", "carrier-pigeon"), 2, "comm"),
+        (("--prot", "1"), 2, "--port"),
+    ],
+)
+def test_what_cannot_be_served_is_said_without_a_start(model: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    got, text = refused("serve", str(model), "--port", "0", *words)
+    assert got == code, text
+    assert said in text and "Traceback" not in text and "spawn" not in text
+
+
+def test_a_bad_checkpoint_is_said_without_a_start(model: Path, tmp_path: Path) -> None:
+    bad = write_tiny_chat(tmp_path / "bad")
+    weights = bad / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    got, text = refused("serve", str(bad), "--port", "0")
+    assert got == 65 and "model.safetensors" in text and "spawn" not in text

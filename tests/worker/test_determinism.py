@@ -1,0 +1,120 @@
+"""Within one layout a request's tokens and logits are the same bits alone, in any batch, at any row, with any chunk
+size, after a prefix hit or a miss, preempted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.support.exact_model import write_random
+from weft.arch import Shards, parse_config
+from weft.checkpoint import Checkpoint, open_checkpoint
+from weft.engine.engine import Engine
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+from weft.verify.record import LogitsRecorder, Outcome, Prompt
+from weft.worker.runner import Limits
+
+WIDE = {"hidden_size": 288, "intermediate_size": 408, "head_dim": 32, "vocab_size": 501, "max_position_embeddings": 256}
+TARGET: Prompt = tuple(7 + 13 * i % 480 for i in range(45))
+SAME_PREFIX: Prompt = (*TARGET[:40], 3, 1, 4)
+OTHERS: tuple[Prompt, ...] = tuple(tuple((31 * s + 17 * i * i) % 499 for i in range(3 + 11 * s)) for s in range(7))
+NEW = 8
+DRAWN = SamplingParams(temperature=0.9, top_p=0.95, seed=11, max_tokens=NEW, ignore_eos=True)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=NEW, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_random(tmp_path_factory.mktemp("wide"), "biased", sizes=WIDE))
+
+
+@dataclass
+class Bench:
+    """One layout of the model; `run` gives what the target request got among others."""
+
+    executor: LockstepExecutor
+    params: SamplingParams
+
+    def run(
+        self,
+        others: Sequence[Prompt] = (),
+        *,
+        before: bool = False,
+        budget: int = 256,
+        blocks: int = 64,
+        cache: bool = False,
+        first: Sequence[Prompt] = (),
+    ) -> Outcome:
+        """`others` run beside the target (admitted before it if `before`), `first` to their end before it."""
+        recorder = LogitsRecorder(self.executor)
+        config = EngineConfig(
+            max_model_len=128, max_num_seqs=8, max_num_batched_tokens=budget, block_size=8, enable_prefix_caching=cache
+        )
+        engine = Engine(_Pool(recorder, blocks), config, ())
+        for index, prompt in enumerate(first):
+            engine.add_request(f"first {index}", prompt, GREEDY)
+            while engine.has_work:
+                engine.step()
+        prompts = {f"other {index}": prompt for index, prompt in enumerate(others)}
+        order = {**prompts, "target": TARGET} if before else {"target": TARGET, **prompts}
+        for name, prompt in order.items():
+            engine.add_request(name, prompt, self.params)
+        found, self.preempted, self.cached = Outcome(), 0, 0
+        while engine.has_work:
+            for output in engine.step():
+                if output.request_id == "target":
+                    found.tokens.extend(output.new_token_ids)
+                    self.preempted, self.cached = output.preemptions, output.cached_tokens
+        found.logits = recorder.logits[TARGET][-NEW:]
+        return found
+
+
+class _Pool:
+    """The executor, with a KV pool of another size."""
+
+    def __init__(self, recorder: LogitsRecorder, num_blocks: int) -> None:
+        self.recorder, self.num_blocks = recorder, num_blocks
+        self.layout, self.step, self.close = recorder.layout, recorder.step, recorder.close
+
+
+@pytest.fixture(params=[1, 2, 3], ids=lambda tp: f"tp{tp}")
+def tp(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def make(request: pytest.FixtureRequest, tp: int, checkpoint: Checkpoint) -> Callable[[SamplingParams], Bench]:
+    # modules of other sizes than attention's, so that rows are scattered between them
+    sizes = {"attention.tp": tp, "o_proj.tp": 1 if tp == 2 else tp, "lm_head.tp": 1 if tp == 3 else tp}
+    shards = Shards(parse_config(checkpoint.config), resolve(sizes, tp))
+    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=8, max_model_len=128)
+    executor = LockstepExecutor(checkpoint, shards, Numerics(request.param), limits, torch.device("cpu"))
+    return lambda params: Bench(executor, params)
+
+
+@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_a_request_does_not_see_its_neighbours(make: Callable[[SamplingParams], Bench], params: SamplingParams) -> None:
+    bench = make(params)
+    alone = bench.run()
+    assert len(alone.tokens) == len(alone.logits) == NEW
+    cases: dict[str, Outcome] = {
+        "in a batch": bench.run(OTHERS),
+        "in the last rows of a batch": bench.run(OTHERS, before=True),
+        "in chunks of 8 rows": bench.run(budget=8),
+        "in chunks, in a batch": bench.run(OTHERS[:4], before=True, budget=13),
+    }
+    cases["preempted"] = bench.run(OTHERS, before=True, blocks=16)
+    assert bench.preempted > 0
+    cases["on a cached prefix"] = bench.run(OTHERS[:2], cache=True, first=[SAME_PREFIX])
+    assert bench.cached == 40
+    cases["in a batch that shares its prefix"] = bench.run([SAME_PREFIX, *OTHERS[:3]], before=True, cache=True)
+    for name, found in cases.items():
+        assert found.tokens == alone.tokens, name
+        assert torch.equal(torch.stack(found.logits), torch.stack(alone.logits)), name
