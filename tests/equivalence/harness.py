@@ -1,4 +1,4 @@
-"""Runs a small model under any layout through the real engine: loader, scheduler, paged cache, transitions; lockstep."""
+"""Runs a small model under any layout through the real engine: loader, scheduler, paged cache, transitions."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from weft.worker.runner import Limits
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]
+LIMITS = Limits(num_blocks=40, block_size=4, max_num_seqs=4, max_model_len=32)
 EXACT = Numerics(torch.float32, exact=True)
 
 
@@ -64,11 +65,10 @@ def checkpoint_at(path: Path) -> Checkpoint:
     return open_checkpoint(path)
 
 
-def make_executor(path: Path, layout: Layout, numerics: Numerics, *, num_blocks: int = 40) -> LockstepExecutor:
+def make_executor(path: Path, layout: Layout, numerics: Numerics) -> LockstepExecutor:
     checkpoint = checkpoint_at(path)
     shards = Shards(parse_config(checkpoint.config), layout)
-    limits = Limits(num_blocks=num_blocks, block_size=4, max_num_seqs=4, max_model_len=32)
-    return LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
+    return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device("cpu"))
 
 
 def run_workload(executor: LockstepExecutor, work: Workload) -> list[Outcome]:

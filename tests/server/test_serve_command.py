@@ -210,8 +210,11 @@ def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path) ->
 
 
 def refused(*words: str) -> tuple[int, str]:
-    process = weft(*words)
-    text, _ = process.communicate(timeout=60)
+    with weft(*words) as process:
+        try:
+            text, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return process.returncode, text
 
 
@@ -227,7 +230,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
     [
         (("--max-model-len", "300"), 78, "max_model_len 300: the model's context is 256 tokens"),
         (("--tp", "7"), 78, "legal"),
-        (("--kv-cache-memory", "1MB", "--max-model-len", "256"), 78, "KV cache"),
+        (("--kv-cache-memory", "20KB", "--max-model-len", "256"), 78, "KV cache"),
         (("--kv-cache-memory", "999TB"), 78, "available"),
         (("--host", "0.0.0.0"), 78, "legal: 127.0.0.1"),
         (("--device", "cuda", "--tp", "2"), 78, "device cuda"),

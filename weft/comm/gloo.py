@@ -135,9 +135,14 @@ class GlooComm(Comm):
 
     def close(self) -> None:
         """Gives the connections back."""
-        self._groups = {}
+        self._hang_up()
         self._broken = self._broken or f"rank {self.rank} has closed its end"
         self._peers.close()
+
+    def _hang_up(self) -> None:
+        """Closes every connection: whoever waits for this rank learns that it will not come."""
+        for members in self._groups.values():
+            members.close()
 
     def _exchange(self, members: _Members, xs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
         """outs[i] = member i's xs for this rank, by one all_to_all of bytes."""
@@ -201,7 +206,7 @@ class GlooComm(Comm):
         try:
             start().wait()
         except RuntimeError as error:
-            culprit = self._peers.culprit(members.group) or f"one of {members.group} is gone"
+            culprit = self._peers.culprit(members.group, self._hang_up) or f"one of {members.group} is gone"
             where = f"rank {self.rank} was in {members.kind} over {members.group}, call {members.calls}"
             self._broken = f"{culprit}; {where} ({_first_line(error)})"
             raise PeerError(self._broken) from error
@@ -216,6 +221,10 @@ class _Members:
         self.calls = 0
         self.kind = ""
         self._process_group = process_group
+
+    def close(self) -> None:
+        """The process group ends with its last reference."""
+        self._process_group = None
 
     def gather(self, outs: Tensor, x: Tensor) -> Work:
         """outs = every member's x, all of one size, one after the other."""

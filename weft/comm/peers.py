@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from weft.layout.ranks import Group
@@ -57,14 +58,17 @@ class Peers:
         ready = {fd for fd, _ in poll.poll(0)}
         return sorted(peer for peer, fd in self._pidfds.items() if fd in ready)
 
-    def culprit(self, group: Group) -> str:
+    def culprit(self, group: Group, hang_up: Callable[[], None]) -> str:
         """Whom to name after a failed collective; empty when nobody can be. Takes up to 1.2 seconds.
 
         A process that ended is the cause. Else it is who did not fail: members that were in the collective find the
-        connection closed or their time over, and say so in the store; one that never came does not. Nobody returns,
-        and perhaps ends its own process, before the others have looked: so only the first to end is named.
+        connection closed (`hang_up` closes this rank's) or their time over, and say so in the store; one that never
+        came does not. Nobody returns, and perhaps ends its own process, before the others have looked: so only the
+        first to end is named.
         """
         ended = self._wait_for_ended()
+        self._report()
+        hang_up()
         silent = self._wait_for_reports([rank for rank in group if rank != self._rank and rank not in ended])
         if ended:
             return _ranks(ended) + " died"
@@ -77,16 +81,19 @@ class Peers:
             time.sleep(0.01)
         return ended
 
+    def _report(self) -> None:
+        with suppress(RuntimeError):  # the store goes with rank 0
+            self._store.set(f"failed {self._rank}", "1")
+
     def _wait_for_reports(self, others: list[int]) -> list[int]:
-        """Reports this rank's failure, waits for the others to report theirs; those that did not."""
+        """Waits for the others to report their failure; those that did not."""
         until = time.monotonic() + _GRACE
         try:
-            self._store.set(f"failed {self._rank}", "1")
             while others and time.monotonic() < until:
                 others = [rank for rank in others if not self._store.check([f"failed {rank}"])]
                 time.sleep(0.01)
         except RuntimeError:
-            time.sleep(_MOMENT)  # the store went with rank 0; the others look just now, too
+            time.sleep(_MOMENT)  # no store to ask; the others look just now, too
         return others
 
     def close(self) -> None:

@@ -15,10 +15,10 @@ def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
     ranks = _weights(plan)
     needed = _weights(alone) + ranks + (ranks + sum(memory.process for memory in plan.memory.ranks) if served else 0)
     if needed > plan.memory.available:
-        change = "take --comm lockstep, which starts no processes, or a narrower --dtype" if served else "narrow --dtype"
+        fewer = "take --comm lockstep, which starts no processes, or " if served else ""
         raise ConfigError(
             f"verify holds one rank and the layout's {plan.layout.world} ranks at once: {size(needed)} of weights are "
-            f"needed, {size(plan.memory.available)} are free; {change}",
+            f"needed, {size(plan.memory.available)} are free; {fewer}choose a narrower --dtype",
             field="dtype",
             value=plan.engine.dtype,
         )

@@ -1,0 +1,129 @@
+"""Forks the ranks of a world once and sends them one layout after the other: each replays recorded plans, over a real comm.
+
+In: one JSON line {backend, world, checkpoint, cases: [{sizes, plans}]} (plans: base64 msgpack). Out: one JSON line, for
+every rank and case the digests of its logits, step by step. An import of torch serves all ranks; no thread at the fork.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from tests.equivalence.harness import EXACT, LIMITS, checkpoint_at, layout_of
+from weft.arch import Shards, parse_config
+from weft.comm.base import Comm, Group
+from weft.comm.gloo import GlooComm, listen
+from weft.comm.groups import distinct_groups
+from weft.comm.region import Region
+from weft.comm.shared_memory import SharedMemoryComm
+from weft.layout.placement import Placement
+from weft.models.build import boundaries_of
+from weft.ops import make_ops
+from weft.step.plan import StepPlan
+from weft.weights.loader import load_params
+from weft.worker.runner import Runner
+
+DEVICE = torch.device("cpu")
+
+
+class Digests:
+    """Takes the place of a decoder's tap: a digest of this rank's logits in every step."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __call__(self, name: str, x: Tensor, placement: Placement) -> None:
+        if name == "lm_head":
+            shape = str(tuple(x.shape)).encode()
+            self.found.append(hashlib.sha256(shape + x.contiguous().numpy().tobytes()).hexdigest()[:16])
+
+
+def shards_of(job: dict[str, Any], case: dict[str, Any]) -> Shards:
+    config = parse_config(checkpoint_at(Path(job["checkpoint"])).config)
+    return Shards(config, layout_of(job["world"], tuple(case["sizes"])))
+
+
+def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
+    """Every group of any of the layouts, in one global order."""
+    found: set[Group] = set()
+    for case in job["cases"]:
+        found.update(distinct_groups(boundaries_of(shards_of(job, case)).values(), job["world"]))
+    return tuple(sorted(found))
+
+
+def replay(job: dict[str, Any], case: dict[str, Any], comm: Comm) -> list[str]:
+    checkpoint, shards = checkpoint_at(Path(job["checkpoint"])), shards_of(job, case)
+    params = load_params(checkpoint, shards.specs, shards, comm.rank, EXACT.dtype, DEVICE).params
+    runner = Runner(shards, params, comm, make_ops(EXACT, DEVICE), LIMITS, DEVICE, ())
+    digests = Digests()
+    runner.decoder.tap = digests
+    for plan in msgspec.msgpack.decode(base64.b64decode(case["plans"]), type=list[StepPlan]):
+        runner.step(plan)
+    return digests.found
+
+
+def run_rank(job: dict[str, Any], rank: int, make_comm: Any, out: int) -> None:
+    """In the child, to the end of the process."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        comm = make_comm(rank)
+        answer = json.dumps([replay(job, case, comm) for case in job["cases"]])
+        comm.close()
+        code = 0
+    except BaseException as error:
+        answer = json.dumps(f"{type(error).__name__}: {error}")
+    with os.fdopen(out, "w") as pipe:
+        pipe.write(answer)
+    os._exit(code)
+
+
+def comm_maker(job: dict[str, Any]) -> Any:
+    world, groups = job["world"], groups_of(job)
+    if job["backend"] == "shared_memory":
+        region = Region.create(world, groups)
+        return lambda rank: SharedMemoryComm(region, rank, timeout=60.0)
+    socket = listen()
+    port = socket.getsockname()[1]
+
+    def gloo(rank: int) -> GlooComm:
+        fd = socket.fileno() if rank == 0 else None
+        return GlooComm(rank, world, groups, port=port, listen_fd=fd, timeout=60.0)
+
+    return gloo
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    make_comm, pipes, pids = comm_maker(job), [], []
+    for rank in range(job["world"]):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            run_rank(job, rank, make_comm, write)
+        os.close(write)
+        pipes.append(read)
+        pids.append(pid)
+    answers = []
+    for read, pid in zip(pipes, pids, strict=True):
+        with os.fdopen(read) as pipe:
+            answers.append(json.loads(pipe.read() or '"ended without a word"'))
+        os.waitpid(pid, 0)
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

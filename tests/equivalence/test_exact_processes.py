@@ -1,0 +1,98 @@
+"""Sampled layouts again over real processes, kept alive and sent a new layout: gloo and shared memory give the same bits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import weft
+from tests.equivalence.conftest import Model
+from tests.equivalence.harness import EXACT, MIXED, Sizes, all_sizes, layout_of, make_executor, run_workload, same_bits
+from tests.equivalence.rank_replay import Digests
+from weft.native import missing_reason
+from weft.native.build import ensure_built
+from weft.ops.base import Numerics
+from weft.step.plan import StepPlan, StepResult
+
+SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
+
+
+class Recording:
+    """An executor that keeps its plans, and every rank's digests."""
+
+    def __init__(self, executor: Any) -> None:
+        self.executor, self.plans = executor, list[StepPlan]()
+        self.digests = [Digests() for _ in executor.runners]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.executor, name)
+
+    def step(self, plan: StepPlan) -> StepResult:
+        self.plans.append(plan)
+        kept = [runner.decoder.tap for runner in self.executor.runners]
+        for runner, digests, tap in zip(self.executor.runners, self.digests, kept, strict=True):
+            runner.decoder.tap = _both(digests, tap)
+        return self.executor.step(plan)
+
+
+def _both(one: Callable[..., None], two: Callable[..., None] | None) -> Callable[..., None]:
+    def tap(*args: Any) -> None:
+        one(*args)
+        if two is not None:
+            two(*args)
+
+    return tap
+
+
+def record(model: Model, world: int, sizes: Sizes) -> tuple[dict[str, Any], list[list[str]]]:
+    """A case for the processes, and what lockstep's ranks gave for it (which equals one rank)."""
+    recording = Recording(make_executor(model.path, layout_of(world, sizes), EXACT))
+    assert same_bits(run_workload(recording, MIXED), model.reference)  # type: ignore[arg-type]
+    plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
+    return {"sizes": sizes, "plans": plans}, [digests.found for digests in recording.digests]
+
+
+def replayed(job: dict[str, Any]) -> list[Any]:
+    root = str(Path(weft.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.equivalence.rank_replay"],
+        input=json.dumps(job) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.mark.parametrize("backend", ["shared_memory", "gloo"])
+@pytest.mark.parametrize("world", SAMPLES)
+def test_processes_equal_lockstep(
+    backend: str, world: int, model: Callable[[str, Numerics], Model], record_property: Callable[[str, object], None]
+) -> None:
+    ensure_built()
+    if backend == "shared_memory" and missing_reason("comm"):
+        pytest.skip(f"shared memory needs its library: {missing_reason('comm')}")
+    sample = random.Random(world).sample(list(all_sizes(world)), SAMPLES[world])
+    exact = model("biased", EXACT)
+    recorded = [record(exact, world, sizes) for sizes in sample]
+    job = {"backend": backend, "world": world, "checkpoint": str(exact.path), "cases": [case for case, _ in recorded]}
+    answers = replayed(job)
+    for rank, answer in enumerate(answers):
+        assert isinstance(answer, list), f"rank {rank}: {answer}"
+        for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
+            assert found == digests[rank], f"rank {rank} under {sizes}"
+    record_property("process_layouts_equal", len(sample))
