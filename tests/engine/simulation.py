@@ -199,11 +199,12 @@ class Simulation:
         return (shared + self._ids(self.random.randrange(6)))[: self._longest] or self._ids(1)
 
     def _params(self) -> SamplingParams:
+        max_tokens = self.random.choice((None, 1, 5, 12, 30))
         return SamplingParams(
             n=self.random.choice((1, 1, 1, 1, 2, 3)),
             seed=self.random.choice((None, 1, 1, 2)),
-            max_tokens=self.random.choice((None, 1, 5, 12, 30)),
-            min_tokens=self.random.choice((0, 0, 4)) if self.random.random() < 0.3 else 0,
+            max_tokens=max_tokens,
+            min_tokens=4 if max_tokens != 1 and self.random.random() < 0.1 else 0,
             ignore_eos=self.random.random() < 0.5,
             stop_token_ids=self.random.choice(((), (), (1,))),
         )

@@ -201,6 +201,26 @@ def test_results_of_another_plan_end_the_engine() -> None:
     assert str(output.finish_reason) == "error" and "results of step 0 are not those" in (engine.failure or "")
 
 
+class OneWrongGroup(PagedFake):
+    """The second group's results are another plan's."""
+
+    def step(self, plan: StepPlan) -> StepResult:
+        result = super().step(plan)
+        return StepResult(result.index, [result.groups[0], [Sampled(7, 1)]])
+
+
+def test_an_output_that_ended_in_a_step_that_failed_half_way_is_an_error_once() -> None:
+    engine = Engine(OneWrongGroup(CONFIG, 10, 2), CONFIG, ())
+    for name in "ab":
+        engine.add_request(name, [1], SamplingParams(max_tokens=1))
+    assert [(output.request_id, str(output.finish_reason)) for output in engine.step()] == [
+        ("a", "error"),
+        ("b", "error"),
+    ]
+    stats = engine.stats().total
+    assert (stats.finished, stats.waiting, stats.running) == (2, 0, 0) and not engine.has_work
+
+
 # -- groups
 
 

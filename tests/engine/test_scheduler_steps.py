@@ -19,6 +19,7 @@ from weft.engine.engine import Engine
 from weft.engine.limits import limits_of
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
+from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
 from weft.settings import EngineConfig
 from weft.step.plan import GroupPlan, Sampled, StepPlan
@@ -277,6 +278,37 @@ def test_one_who_cannot_fit_now_is_not_overtaken() -> None:
     bench.add(prompt_of(2, 2), max_tokens=1)
     assert all(len(bench.rows()) == 1 for _ in range(5))
     assert bench.rows() == [(0, 20), (0, 2)]
+
+
+def test_a_newcomer_leaves_each_running_request_a_block_to_grow() -> None:
+    bench = Bench(num_blocks=5, max_num_batched_tokens=64)
+    bench.add(prompt_of(6), max_tokens=3)
+    bench.plan()
+    bench.add(prompt_of(10, 1), max_tokens=1)
+    assert bench.rows() == [(6, 1)]  # 3 blocks are free, and 3 are needed
+    assert bench.rows() == [(7, 1)]
+    assert bench.rows() == [(0, 10)]
+    assert bench.engine.stats().total.preemptions == 0
+
+
+def test_cached_tokens_of_an_output_are_those_of_its_first_admission() -> None:
+    bench = Bench(num_blocks=7, max_num_batched_tokens=64)
+    outputs = []
+    for salt in range(2):
+        bench.add(prompt_of(10, salt), max_tokens=12)
+    while bench.busy:
+        outputs += bench.engine.step()
+    assert {output.request_id for output in outputs if output.preemptions} == {"r1"}
+    assert all(output.cached_tokens == 0 for output in outputs)
+    assert bench.engine.stats().total.cached_tokens > 0
+
+
+def test_only_a_claimed_run_that_begins_at_the_next_block_is_waited_for() -> None:
+    queue, owner = WaitingQueue(), object()
+    queue.claim(owner, [b"b", b"c", b"e"])  # type: ignore[arg-type]
+    digests = [b"a", b"b", b"c", b"d", b"e"]
+    assert [queue.last_claimed(digests, start, 5) for start in range(5)] == [None, b"c", b"c", None, b"e"]
+    assert queue.last_claimed(digests, 1, 2) == b"b" and queue.last_claimed(digests, 2, 2) is None
 
 
 # -- steps in flight

@@ -163,10 +163,13 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
         assert gone(pids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_everything(model: Path, number: signal.Signals) -> None:
-    with serving(str(model), "--tp", "2", "--comm", "gloo") as served:
-        assert "collectives: gloo" in served.text
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [(signal.SIGINT, ("--tp", "2", "--comm", "gloo"), "gloo over"), (signal.SIGTERM, (), "none, a single rank")],
+)
+def test_a_signal_ends_everything(model: Path, number: signal.Signals, words: tuple[str, ...], said: str) -> None:
+    with serving(str(model), *words) as served:
+        assert f"collectives: {said}" in served.text
         pids = served.ranks()
         with httpx.Client(base_url=served.url, timeout=60) as client:
             assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200

@@ -10,12 +10,15 @@ from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
 from weft.engine.seeds import output_seed
 from weft.errors import RequestError
-from weft.step.sampling_params import SamplingParams
+from weft.step.sampling_params import SamplingParams, check
+
+NO_VOCABULARY = 2**31
+"""One above the largest id that a block's hash and the ranks' tables can hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Checks requests and builds their outputs. `vocab_size` None: ids are not checked against a vocabulary."""
+    """Checks requests and builds their outputs. `vocab_size` None: any id that fits 31 bits is taken."""
 
     limits: Limits
     eos_token_ids: frozenset[int]
@@ -27,10 +30,13 @@ class Admission:
     ) -> list[Request]:
         """The `n` outputs of a request, the `admission`-th taken in, with places `arrival`, `arrival` + 1 ...
 
-        RequestError: an empty prompt, ids outside the vocabulary, or more tokens than the context or the cache holds.
+        RequestError: params out of range, an empty prompt, ids outside the vocabulary, or more tokens than the context
+        or the cache holds.
         """
         prompt = list(prompt_ids)
-        self._check_ids(prompt, params)
+        vocab_size = NO_VOCABULARY if self.vocab_size is None else self.vocab_size
+        check(params, vocab_size)
+        self._check_prompt(prompt, vocab_size)
         max_len = self._max_len(len(prompt), params)
         digests: list[bytes] = []
         if self.limits.enable_prefix_caching:
@@ -52,18 +58,12 @@ class Admission:
             for index in range(params.n)
         ]
 
-    def _check_ids(self, prompt: list[int], params: SamplingParams) -> None:
+    def _check_prompt(self, prompt: list[int], vocab_size: int) -> None:
         if not prompt:
             raise RequestError("the prompt has no tokens; at least 1 is needed", param="prompt")
-        self._check_vocabulary("prompt", prompt)
-        self._check_vocabulary("stop_token_ids", params.stop_token_ids)
-        self._check_vocabulary("logit_bias", [token for token, _ in params.logit_bias])
-
-    def _check_vocabulary(self, param: str, ids: Sequence[int]) -> None:
-        vocab_size = 2**31 if self.vocab_size is None else self.vocab_size
-        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
-            wrong = next(token for token in ids if not 0 <= token < vocab_size)
-            raise RequestError(f"{param} holds token id {wrong}; legal: 0 to {vocab_size - 1}", param=param)
+        if not 0 <= min(prompt) <= max(prompt) < vocab_size:
+            wrong = next(token for token in prompt if not 0 <= token < vocab_size)
+            raise RequestError(f"the prompt holds token id {wrong}; legal: 0 to {vocab_size - 1}", param="prompt")
 
     def _max_len(self, num_prompt: int, params: SamplingParams) -> int:
         """Tokens at which an output ends. The last sampled one is never computed and needs no place in the cache."""

@@ -75,18 +75,17 @@ class Scheduler:
 
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
-        preemptions = self.counters.preemptions
         self._grow_decodes()
         entries = [self._decode_entry(request) for request in self._decoding.values()]
         budget = self.limits.max_num_batched_tokens - len(entries)
-        for arrival in sorted(self._prefilling):
-            if budget:
-                entries.append(self._prefill_entry(self._prefilling[arrival], budget))
-                budget -= entries[-1][2].count
-        admits: list[Admit] = []
-        while budget and self.counters.preemptions == preemptions and (request := self._admit()):
-            admits.append(_admit_record(request))
+        # At most one: a prefill that was not finished had all that was left of its step.
+        for request in self._prefilling.values():
             entries.append(self._prefill_entry(request, budget))
+            budget -= entries[-1][2].count
+        admits: list[Admit] = []
+        while budget and (newcomer := self._admit()):
+            admits.append(_admit_record(newcomer))
+            entries.append(self._prefill_entry(newcomer, budget))
             budget -= entries[-1][2].count
         for request, _, _ in entries:
             request.last_step = index
@@ -141,7 +140,7 @@ class Scheduler:
         """
         size = self.limits.block_size
         needy = [request for request in self._decoding.values() if request.num_computed == len(request.table) * size]
-        for request in sorted(needy, key=lambda each: each.arrival):
+        for request in needy:
             while request.slot >= 0 and not self.blocks.num_available and self.num_running > 1:
                 self._preempt_youngest()
             if request.slot >= 0:

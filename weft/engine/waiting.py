@@ -69,9 +69,5 @@ class WaitingQueue:
             claims.remove(request)
             if not claims:
                 del self._claims[digest]
-                self._unpark(self._parked.pop(digest, []))
-
-    def _unpark(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            if not request.done:
-                heappush(self._heap, (request.arrival, request))
+                for parked in self._parked.pop(digest, ()):
+                    heappush(self._heap, (parked.arrival, parked))

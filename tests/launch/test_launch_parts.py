@@ -1,0 +1,229 @@
+"""The small parts of launching: cores, frames, messages, phases, status, and what may be loaded where."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.tiny_chat import CONFIG, write_tiny_chat
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.launch import backend
+from weft.launch.backend import choose_backend
+from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.executor import reporting_ranks
+from weft.launch.messages import Allocate, Entered, RunStep, Setup, Shutdown, StepDone
+from weft.launch.messages import error_of, failure_of, pack, unpack_for_rank, unpack_from_rank
+from weft.launch.phases import Phase, PhaseBoard
+from weft.launch.plan import plan_launch
+from weft.launch.status import StatusPage
+from weft.layout.resolve import resolve
+from weft.settings import EngineConfig
+from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan
+from weft.step.sampling_params import SamplingParams
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@given(cores=st.integers(1, 64), ranks=st.integers(1, 64), quota=st.one_of(st.none(), st.floats(0.1, 64)))
+def test_cores_are_dealt_without_overlap(cores: int, ranks: int, quota: float | None) -> None:
+    shares = deal_cores([(2 * i, 2 * i + 1) for i in range(cores)], ranks, quota)
+    assert len(shares) == ranks
+    if ranks > cores:
+        assert set(shares) == {CoreShare((), 1)}
+        return
+    cpus = [cpu for share in shares for cpu in share.cpus]
+    assert sorted(cpus) == list(range(2 * cores)), "every hardware thread once, siblings together"
+    assert all(share.cpus and 1 <= share.threads <= len(share.cpus) // 2 for share in shares)
+    if quota is not None:
+        assert sum(share.threads for share in shares) <= max(ranks, quota + 0.5)
+
+
+def test_this_machine_has_cores() -> None:
+    assert available_cores()
+    assert str(CoreShare((0, 1, 2, 5), 2)) == "2 threads on cpus 0-2, 5"
+    assert str(CoreShare((), 1)) == "1 thread not pinned"
+
+
+@pytest.mark.parametrize(("text", "quota"), [("max 100000", None), ("150000 100000", 1.5)])
+def test_the_quota_of_a_control_group(tmp_path: Path, text: str, quota: float | None) -> None:
+    assert cpu_quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert cpu_quota(tmp_path) == quota
+
+
+def test_frames_arrive_whole() -> None:
+    ours, theirs = channel_pair()
+    other = Channel(theirs)
+    for frame in (b"", b"x", bytes(100_000)):
+        ours.send(frame)
+        assert other.receive(5) == frame
+    with pytest.raises(TimeoutError):
+        other.receive(0.01)
+    ours.close()
+    with pytest.raises(ChannelClosed):
+        other.receive(5)
+    other.close()
+
+
+def test_frames_have_a_ceiling() -> None:
+    ours, theirs = channel_pair()
+    with pytest.raises(PeerError, match="longer than the largest"):
+        ours.send(bytes(MAX_FRAME + 1))
+    theirs.sendall(struct.pack("<I", MAX_FRAME + 1))
+    with pytest.raises(PeerError, match="longer than the largest"):
+        ours.receive(5)
+    ours.close()
+    theirs.close()
+
+
+def test_a_peer_that_does_not_read_is_a_timeout() -> None:
+    ours, theirs = channel_pair()
+    with pytest.raises(TimeoutError):
+        ours.send(bytes(10_000_000), 0.05)
+    ours.close()
+    theirs.close()
+
+
+def test_messages_survive_the_wire() -> None:
+    run = Run(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
+    admit = Admit(slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9)
+    setup = Setup(
+        rank=1,
+        layout=resolve({"attention.dp": 2, "dense.tp": 2}),
+        config=parse_config({**CONFIG, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        engine=EngineConfig(dtype="float32"),
+        checkpoint=b"table",
+        eos_token_ids=(1, 2),
+        comm="none",
+        comm_fd=-1,
+        comm_bytes=0,
+        comm_port=0,
+        comm_limit_s=1.0,
+        cpus=[0],
+        threads=1,
+    )
+    for message in (setup, Allocate(5, 6), RunStep(StepPlan(7, [GroupPlan([admit], [run]), GroupPlan()])), Shutdown()):
+        assert unpack_for_rank(pack(message)) == message
+    done = StepDone(3, [Sampled(1, 2, -0.5, 0, [(2, -0.5)])])
+    for answer in (Entered(Phase.LOAD, "x"), done):
+        assert unpack_from_rank(pack(answer)) == answer
+
+
+@given(st.binary(max_size=200))
+def test_frames_that_are_no_message_are_a_peers_fault(frame: bytes) -> None:
+    for unpack in (unpack_for_rank, unpack_from_rank):
+        try:
+            message = unpack(frame)
+        except PeerError:
+            continue
+        assert isinstance(message, msgspec.Struct)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckpointError("bad", ["one", "two"]),
+        ConfigError("x", field="dtype"),
+        LayoutError("y"),
+        PeerError("z"),
+        DeadlockError("d"),
+        WeftError("w"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_keep_their_family(error: WeftError) -> None:
+    back = error_of(failure_of(error), "rank 3")
+    assert type(back) is type(error) and back.exit_code == error.exit_code
+    assert str(back) == f"rank 3: {error}"
+
+
+def test_errors_of_others_become_internal_ones() -> None:
+    back = error_of(failure_of(KeyError("k")), "rank 3")
+    assert type(back) is WeftError and str(back) == "rank 3: KeyError: 'k'"
+
+
+def test_the_status_page_is_read_by_rank() -> None:
+    page = StatusPage.create(3)
+    writer = page.writer(1)
+    writer.phase(Phase.LOAD)
+    assert str(page.read(1)) == "phase load" and page.read(0).phase is Phase.SPAWN
+    writer.phase(Phase.READY)
+    writer.step(2**40, busy=True)
+    assert str(page.read(1)) == f"phase serving, in step {2**40}"
+    writer.step(2**40, busy=False)
+    assert str(page.read(1)) == f"phase serving, after step {2**40}"
+    assert page.read(2).step == 0
+    page.close()
+    page.close()
+
+
+def test_the_board_names_who_is_late() -> None:
+    board = PhaseBoard(("rank 0", "rank 1", "rank 2"))
+    for rank, phase in ((0, Phase.READY), (1, Phase.CACHE), (2, Phase.LOAD)):
+        board.enter(rank, phase, "", 0.0)
+    assert board.late() == (Phase.LOAD, (2,)) and not board.ready
+    for rank in (1, 2):
+        board.enter(rank, Phase.READY, "", 0.0)
+    assert board.ready
+
+
+def test_first_ranks_of_attention_blocks_report() -> None:
+    assert reporting_ranks(resolve({"attention.tp": 2, "attention.dp": 3})) == {0: 0, 2: 1, 4: 2}
+
+
+def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Shards(parse_config(CONFIG), resolve({"attention.tp": 2}))
+    assert choose_backend("auto", Shards(parse_config(CONFIG), resolve({}))).name == "none"
+    assert choose_backend("gloo", two).name == "gloo"
+    with pytest.raises(ConfigError, match="comm pigeon: legal: auto, shared_memory, gloo"):
+        choose_backend("pigeon", two)
+    monkeypatch.setattr(backend, "missing_reason", lambda name: "")
+    assert choose_backend("auto", two).name == "shared_memory"
+    monkeypatch.setattr(backend, "missing_reason", lambda name: "no C++ compiler")
+    chosen = choose_backend("auto", two)
+    assert chosen.name == "gloo" and "no C++ compiler" in str(chosen)
+    with pytest.raises(ConfigError, match="legal here: gloo"):
+        choose_backend("shared_memory", two)
+
+
+def test_the_plan_resolves_every_limit(tmp_path: Path) -> None:
+    plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig(), eos_token_ids=(5,))
+    assert plan.engine.dtype == "float32" and plan.engine.max_model_len == 256
+    assert plan.eos_token_ids == (5, 258)
+    assert plan.memory is not None and plan.memory.num_blocks == 64 * 16
+    text = "\n".join(plan.settings())
+    assert "max_model_len 256" in text and "rank 0: weights" in text and "threads" in text or "thread" in text
+
+
+NO_TORCH = """
+import sys
+import weft, weft.llm, weft.cli.main, weft.cli.serve, weft.cli.generate, weft.launch.worker
+assert weft.LLM is weft.llm.LLM
+loaded = [name for name in sys.modules if name.split(".")[0] == "torch" or name == "weft.comm.base"]
+assert not loaded, loaded
+"""
+
+
+def test_the_supervisor_never_loads_torch() -> None:
+    subprocess.run([sys.executable, "-c", NO_TORCH], check=True, cwd=ROOT, timeout=60)
+
+
+def test_no_listener_beyond_loopback() -> None:
+    meeting = backend.Rendezvous(backend.Backend("gloo", ()), 2)
+    assert meeting.port > 0 and len(meeting.fds(0)) == 1 and meeting.fds(1) == ()
+    with socket.socket(fileno=None) as probe:
+        probe.connect(("127.0.0.1", meeting.port))
+        assert probe.getpeername()[0] == "127.0.0.1"
+    meeting.met()
+    meeting.close()

@@ -1,0 +1,61 @@
+"""`weft generate` as a person types it: the answer on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_chat import write_tiny_chat
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_chat(tmp_path_factory.mktemp("generate") / "tiny"))
+
+
+def generate(*words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "weft.cli.main", "generate", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, input=text or "")
+
+
+def test_prompts_as_json(model: str) -> None:
+    done = generate(model, "Hello", "Bye", "--json", "--n", "2", "--max-tokens", "5", "--ignore-eos", "--tp", "2")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == "weft.generate/1" and document["model"] == "tiny"
+    assert document["layout"]["world"] == 2 if "world" in document["layout"] else document["layout"]["attention"]["tp"] == 2
+    assert [len(result["outputs"]) for result in document["results"]] == [2, 2]
+    assert document["results"][0]["prompt"].startswith("<|im_start|>user\nHello<|im_end|>")
+    assert all(len(output["token_ids"]) == 5 for result in document["results"] for output in result["outputs"])
+
+
+def test_one_prompt_streams_its_answer_and_nothing_else(model: str) -> None:
+    raw = generate(model, "--raw", "--max-tokens", "6", "--ignore-eos", text="Once upon")
+    assert raw.returncode == 0, raw.stderr
+    assert "starting 1 rank of tiny" in raw.stderr
+    again = generate(model, "Once upon", "--raw", "--max-tokens", "6", "--ignore-eos", "--json")
+    assert json.loads(again.stdout)["results"][0]["outputs"][0]["text"] + "\n" == raw.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 2, "a prompt is empty"),
+        (("",), 2, "a prompt is empty"),
+        (("x", "--temperature", "hot"), 2, "--temperature"),
+        (("x", "--logit-bias", "5"), 2, "TOKEN_ID:BIAS"),
+        (("x", "--temprature", "1"), 2, "--temperature"),
+        (("x", "--raw", "--system", "Be brief."), 2, "--system"),
+        (("x", "--temperature", "-1"), 2, "temperature -1"),
+    ],
+)
+def test_mistakes(model: str, words: tuple[str, ...], code: int, said: str) -> None:
+    done = generate(model, *words)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr and not done.stdout

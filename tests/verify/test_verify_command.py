@@ -1,0 +1,93 @@
+"""`weft verify` on small checkpoints: agreement, the name of the first module that differs, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import weft.arch.shards as shards
+from tests.equivalence.test_injected_faults import bias_added_twice, oldest_key_dropped, partial_dropped_on_one_row
+from tests.support.exact_model import write_random
+from weft.cli.main import main
+from weft.layers import LMHead
+from weft.layout.cuts import even_cuts
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_random(tmp_path_factory.mktemp("verify"), "biased"))
+
+
+def verify(model: str, *words: str) -> int:
+    return main(["verify", model, "--tokens", "3", "--comm", "lockstep", *words])
+
+
+def test_a_sound_layout_agrees(model: str, capsys: Capture) -> None:
+    assert verify(model, "--attn-dp-size", "2", "--o-proj-tp-size", "2", "--lm-head-tp-size", "2") == 0
+    assert "2 ranks, float32: the layout agrees with one rank" in capsys.readouterr().out
+
+
+def test_json_says_what_was_compared(model: str, capsys: Capture) -> None:
+    assert verify(model, "--tp", "3", "--dtype", "float64", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "weft.verify/1" and found["agrees"] and found["world"] == 3
+    assert found["dtype"] == "float64" and found["lockstep"]["largest_difference"] < 1e-10
+    assert found["lockstep"]["tokens"] == 15 and found["first_difference"] is None and found["served"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "module"),
+    [
+        (bias_added_twice, ("--tp", "2"), None),  # on one rank too: both runs are wrong alike
+        (partial_dropped_on_one_row, ("--tp", "2", "--embedding-tp-size", "1"), "layers.0.o_proj"),
+    ],
+)
+def test_the_first_module_that_differs_is_named(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture, fault: object, words: tuple[str, ...], module: str
+) -> None:
+    assert callable(fault)
+    fault(monkeypatch)
+    assert verify(model, *words, "--json") == (1 if module else 0)
+    found = json.loads(capsys.readouterr().out)["first_difference"]
+    assert (found and found["module"]) == module
+
+
+def test_a_fault_of_the_head_alone_is_named(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def faulty(self: LMHead, x: torch.Tensor) -> torch.Tensor:
+        logits = self.ops.linear(x, self.weight, None)
+        return logits if logits.shape[1] == 101 else logits.roll(1, 1)
+
+    monkeypatch.setattr(LMHead, "forward", faulty)
+    assert verify(model, "--tp", "2") == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS" in out and "first module that differs: lm_head, in prefill" in out
+
+
+def test_a_wrong_slice_is_named(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(shards, "even_cuts", lambda n, k: (even_cuts(n, k)[1::-1] + even_cuts(n, k)[2:]))
+    assert verify(model, "--attn-dp-size", "3", "--lm-head-tp-size", "3") == 1
+    assert "first module that differs: lm_head" in capsys.readouterr().out
+
+
+def test_a_fault_of_every_layout_is_not_a_fault_of_this_one(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest_key_dropped(monkeypatch)
+    assert verify(model, "--tp", "2") == 0
+
+
+def test_words_that_make_no_sense(model: str, capsys: Capture, tmp_path: Path) -> None:
+    assert main(["verify", model, "--tokens", "0"]) == 2
+    assert main(["verify", model, "--prompt", "hello", "--comm", "lockstep"]) == 2
+    assert "no tokenizer" in capsys.readouterr().err
+    assert main(["verify", model, "--lm-head-tp-size", "3"]) == 78
+    assert main(["verify", str(tmp_path / "nothing")]) == 65
+
+
+def test_real_processes_are_compared_too(model: str, capsys: Capture) -> None:
+    assert main(["verify", model, "--tokens", "2", "--tp", "2", "--json"]) == 0
+    served = json.loads(capsys.readouterr().out)["served"]
+    assert served["agrees"] and served["tokens"] == 10
