@@ -1,4 +1,4 @@
-"""Cost of the engine's own part of a step, in microseconds, at several numbers of running requests and contexts.
+"""CPU time of the engine's own part of a step, in microseconds, at several numbers of running requests and contexts.
 
     python benchmarks/scheduler_cost.py [--save FILE]
 
@@ -34,9 +34,9 @@ class Instant:
         self.seconds = 0.0
 
     def step(self, plan: StepPlan) -> StepResult:
-        start = time.perf_counter()
+        start = time.thread_time()
         groups = [[Sampled(run.slot, 7) for run in group.runs if run.sample] for group in plan.groups]
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.thread_time() - start
         return StepResult(plan.index, groups)
 
     def close(self) -> None:
@@ -55,10 +55,10 @@ def measure(running: int, context: int) -> dict[str, float | int]:
     executor = Instant(blocks)
     engine = Engine(executor, config, ())
     params = SamplingParams(max_tokens=4 * STEPS, temperature=0.0)
-    start = time.perf_counter()
+    start = time.thread_time()
     for number in range(running):
         engine.add_request(f"r{number}", [number, *range(context - 1)], params)
-    added = time.perf_counter() - start
+    added = time.thread_time() - start
     prefills = [timed_step(engine, executor)]
     while (stats := engine.stats().total).generated_tokens < running or stats.running < running:
         prefills.append(timed_step(engine, executor))
@@ -75,10 +75,10 @@ def measure(running: int, context: int) -> dict[str, float | int]:
 
 
 def timed_step(engine: Engine, executor: Instant) -> float:
-    """Seconds that one step spends outside the executor."""
-    executor.seconds, start = 0.0, time.perf_counter()
+    """CPU seconds that one step spends outside the executor."""
+    executor.seconds, start = 0.0, time.thread_time()
     engine.step()
-    return time.perf_counter() - start - executor.seconds
+    return time.thread_time() - start - executor.seconds
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from weft.arch.families import FAMILIES
+from weft.checkpoint.formats import LOADABLE
 from weft.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,7 +219,7 @@ SMALL_MODEL = {
 
 
 def test_the_readme_shows_what_explain_prints(tmp_path: Path) -> None:
-    model = tmp_path / "SmolLM2-135M-Instruct"
+    model = tmp_path / "SmolLM2-135M-Instruct.Q4_1"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(SMALL_MODEL))
     words = ["explain", str(model), "--layout", "layouts/four-ranks.yaml", "--dtype", "bfloat16"]
@@ -227,3 +229,21 @@ def test_the_readme_shows_what_explain_prints(tmp_path: Path) -> None:
     rest = iter(line.rstrip() for line in printed)
     for line in shown.splitlines():
         assert line in rest, f"the README shows, but explain does not print: {line!r}"
+
+
+def test_the_readme_counts_right() -> None:
+    """Numbers in the README that stand in tests."""
+    faults = (ROOT / "tests/equivalence/test_injected_faults.py").read_text().split("FAULTS:")[1].split("\n}")[0]
+    layouts = (ROOT / "tests/models/test_smollm2.py").read_text().split("LAYOUTS = {")[1].split("\n}")[0]
+    words = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
+    num_faults, num_layouts = len(re.findall(r"^    \w+: ", faults, re.M)), len(re.findall(r'^    "', layouts, re.M))
+    assert f"each of {words[num_faults]} injected faults" in README
+    assert f"under {words[num_layouts]} layouts" in README
+    exact = (ROOT / "tests/equivalence/test_exact_layouts.py").read_text()
+    assert "== 1332" in exact and "1,332" in README
+
+
+def test_the_readme_names_formats_and_families() -> None:
+    limits = README.split("## Limits")[1].split("\n## ")[0]
+    assert all(name in limits for name in LOADABLE)
+    assert all(name.lower() in limits.lower() for name in FAMILIES)

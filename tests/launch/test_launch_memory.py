@@ -15,7 +15,9 @@ from weft.launch.memory import MIB, PROCESS_BYTES, available_bytes, finish_plan,
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
-BIG = parse_config({**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768})
+BIG = parse_config(
+    {**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768}
+)
 UNEVEN = resolve({"attention.tp": 2, "attention.dp": 2, "dense.tp": 4})
 
 
@@ -69,13 +71,17 @@ def test_too_little_memory_says_needed_available_and_what_to_change() -> None:
     with pytest.raises(ConfigError) as caught:
         plan_memory(shards(), EngineConfig(max_model_len=32768), 4, 2048 * MIB)
     said = str(caught.value)
-    assert said.startswith("rank 0 needs ") and "weights" in said and "KV cache 1.5 GiB (2048 blocks of 16 tokens)" in said
+    assert (
+        said.startswith("rank 0 needs ") and "weights" in said and "KV cache 1.5 GiB (2048 blocks of 16 tokens)" in said
+    )
     assert "available: 1.6 GiB per rank" in said and "raise --mem-fraction-static, lower --max-model-len" in said
     assert caught.value.field == "max_model_len" and caught.value.value == 32768
 
 
 def test_a_cache_too_large_for_the_machine_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"kv_cache_memory 2.0 GiB: rank 0 \(tp 0\) needs .*; available: 1.5 GiB per rank"):
+    with pytest.raises(
+        ConfigError, match=r"kv_cache_memory 2.0 GiB: rank 0 \(tp 0\) needs .*; available: 1.5 GiB per rank"
+    ):
         plan_memory(shards(attention__tp=2), EngineConfig(kv_cache_memory=2048 * MIB), 2, 3072 * MIB)
 
 

@@ -22,8 +22,19 @@ from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
 from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
 from weft.launch.executor import reporting_ranks
-from weft.launch.messages import Allocate, Entered, RunStep, Setup, Shutdown, StepDone
-from weft.launch.messages import error_of, failure_of, pack, unpack_for_rank, unpack_from_rank
+from weft.launch.messages import (
+    Allocate,
+    Entered,
+    RunStep,
+    Setup,
+    Shutdown,
+    StepDone,
+    error_of,
+    failure_of,
+    pack,
+    unpack_for_rank,
+    unpack_from_rank,
+)
 from weft.launch.phases import Phase, PhaseBoard
 from weft.launch.plan import plan_launch
 from weft.launch.status import StatusPage
@@ -97,7 +108,9 @@ def test_a_peer_that_does_not_read_is_a_timeout() -> None:
 
 def test_messages_survive_the_wire() -> None:
     run = Run(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
-    admit = Admit(slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9)
+    admit = Admit(
+        slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9
+    )
     setup = Setup(
         rank=1,
         layout=resolve({"attention.dp": 2, "dense.tp": 2}),

@@ -29,7 +29,11 @@ def test_prompts_as_json(model: str) -> None:
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["schema"] == "weft.generate/1" and document["model"] == "tiny"
-    assert document["layout"]["world"] == 2 if "world" in document["layout"] else document["layout"]["attention"]["tp"] == 2
+    assert (
+        document["layout"]["world"] == 2
+        if "world" in document["layout"]
+        else document["layout"]["attention"]["tp"] == 2
+    )
     assert [len(result["outputs"]) for result in document["results"]] == [2, 2]
     assert document["results"][0]["prompt"].startswith("<|im_start|>user\nHello<|im_end|>")
     assert all(len(output["token_ids"]) == 5 for result in document["results"] for output in result["outputs"])

@@ -72,7 +72,9 @@ def test_conversations_go_through_the_template(llm: LLM) -> None:
     assert result.prompt == text
     assert result.outputs == llm.generate([llm.tokenizer.encode(text)], GREEDY)[0].outputs
     assert [one.outputs for one in llm.chat([messages, messages], GREEDY)] == [result.outputs] * 2
-    assert llm.chat(messages, GREEDY, add_generation_prompt=False)[0].prompt == text.removesuffix("<|im_start|>assistant\n")
+    assert llm.chat(messages, GREEDY, add_generation_prompt=False)[0].prompt == text.removesuffix(
+        "<|im_start|>assistant\n"
+    )
 
 
 def test_params_for_each_prompt(llm: LLM) -> None:

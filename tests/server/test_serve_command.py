@@ -151,14 +151,19 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             after = [ticks(pid) for pid in (served.process.pid, *pids)]
             assert max(b - a for a, b in zip(before, after, strict=True)) <= 1, "an idle server used the processor"
 
-            with pytest.raises(openai.APIError), client.completions.create(
-                model="small", prompt="x", max_tokens=250, stream=True, extra_body={"ignore_eos": True}
-            ) as cut:
+            with (
+                pytest.raises(openai.APIError),
+                client.completions.create(
+                    model="small", prompt="x", max_tokens=250, stream=True, extra_body={"ignore_eos": True}
+                ) as cut,
+            ):
                 for _ in cut:
                     if alive(pids[1]):
                         os.kill(pids[1], signal.SIGKILL)
         assert served.end() == 69
-        assert re.search(rf"weft serve: rank 1 \(dp 1\) pid {pids[1]} was killed by SIGKILL in phase serving", served.text)
+        assert re.search(
+            rf"weft serve: rank 1 \(dp 1\) pid {pids[1]} was killed by SIGKILL in phase serving", served.text
+        )
         assert "Traceback" not in served.text
         assert gone(pids)
 
@@ -241,7 +246,9 @@ def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
         (("--prot", "1"), 2, "--port"),
     ],
 )
-def test_what_cannot_be_served_is_said_without_a_start(model: Path, words: tuple[str, ...], code: int, said: str) -> None:
+def test_what_cannot_be_served_is_said_without_a_start(
+    model: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
     got, text = refused("serve", str(model), "--port", "0", *words)
     assert got == code, text
     assert said in text and "Traceback" not in text and "spawn" not in text

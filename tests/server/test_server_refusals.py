@@ -13,6 +13,7 @@ from tests.support.tiny_chat import CONFIG
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hello"}
+IMAGE = {"role": "user", "content": [{"type": "image_url"}]}
 VOCAB = CONFIG["vocab_size"]
 
 BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
@@ -71,7 +72,10 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    ({"messages": [*CHAT["messages"], {"role": "user", "content": [{"type": "image_url"}]}]}, "messages[1].content[0].type"),
+    (
+        {"messages": [*CHAT["messages"], {"role": "user", "content": [{"type": "image_url"}]}]},
+        "messages[1].content[0].type",
+    ),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
     ({"messages": [{"role": "user", "content": "x" * 400}]}, "messages"),
@@ -111,7 +115,9 @@ def refused(server: Running, path: str, body: object, status: int = 400) -> dict
 
 
 @pytest.mark.parametrize(("change", "param"), BAD_EITHER, ids=lambda value: str(value)[:40])
-@pytest.mark.parametrize(("path", "good"), [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)], ids=["chat", "text"])
+@pytest.mark.parametrize(
+    ("path", "good"), [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)], ids=["chat", "text"]
+)
 def test_either_endpoint_names_the_field(
     alphabet: Running, path: str, good: dict[str, Any], change: dict[str, Any], param: str | None
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 import time
@@ -37,7 +36,9 @@ class ScriptedExecutor:
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:
             raise PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
-        return StepResult(plan.index, [[self._sample(run.slot, run.output_pos) for run in g.runs if run.sample] for g in plan.groups])
+        return StepResult(
+            plan.index, [[self._sample(run.slot, run.output_pos) for run in g.runs if run.sample] for g in plan.groups]
+        )
 
     def _sample(self, slot: int, position: int) -> Sampled:
         token = self.script[position % len(self.script)]
@@ -52,8 +53,3 @@ class ScriptedExecutor:
     def close(self) -> None:
         """Noted."""
         self.closed = True
-
-
-def wake(fd: int) -> None:
-    """Rings an eventfd."""
-    os.eventfd_write(fd, 1)

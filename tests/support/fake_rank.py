@@ -1,4 +1,4 @@
-"""A rank without torch: speaks the supervisor's messages and samples letters. Its last argument but five says how it fails."""
+"""A rank without torch: speaks the supervisor's messages and samples letters. Its first argument says how it fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def main(behaviour: str, words: list[str]) -> None:
 
     enter(Phase.LOAD)
     if last and behaviour == "bad-weights":
-        channel.send(pack(failure_of(CheckpointError("checkpoint x: 1 problem", ["a.safetensors: t: wanted 1, got 2"]))))
+        channel.send(
+            pack(failure_of(CheckpointError("checkpoint x: 1 problem", ["a.safetensors: t: wanted 1, got 2"])))
+        )
         sys.exit(65)
     if last and behaviour == "stuck-loading":
         time.sleep(60)

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,7 +22,9 @@ from weft.errors import UsageError
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
 from weft.log import configure
-from weft.step.sampling_params import SamplingParams
+from weft.step.defaults import recommended
+from weft.step.sampling_params import SamplingParams, check
+from weft.text import Tokenizer
 
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
@@ -101,16 +103,17 @@ def run(args: argparse.Namespace) -> int:
     configure()
     model, prompts = _words(args.words)
     say_native(_say)
-    path = model if model is not None else embedded_model(_say)
-    checkpoint = open_checkpoint(path)
-    layout = layout_from(args, parse_config(checkpoint.config))
+    checkpoint = open_checkpoint(model if model is not None else embedded_model(_say))
+    config = parse_config(checkpoint.config)
+    layout = layout_from(args, config)
+    params = _params(args, recommended(checkpoint.generation_config))
+    check(params, config.vocab_size)
+    chat = Tokenizer.from_checkpoint(checkpoint).has_chat_template and not args.raw
+    if args.system is not None and not chat:
+        raise UsageError("--system: needs a model with a chat template, and no --raw")
+    given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     _say(f"starting {layout.world} rank{'s' if layout.world > 1 else ''} of {model_name(checkpoint)}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine_config_from(args)) as llm:
-        params = _params(args, llm)
-        chat = llm.tokenizer.has_chat_template and not args.raw
-        if args.system is not None and not chat:
-            raise UsageError("--system: needs a model with a chat template, and no --raw")
-        given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
         if args.json:
             print(json.dumps(_document(llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2))
         elif len(given) == 1 and params.n == 1:
@@ -134,16 +137,15 @@ def _words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return model, prompts
 
 
-def _params(args: argparse.Namespace, llm: LLM) -> SamplingParams:
+def _params(args: argparse.Namespace, advised: Mapping[str, float | int]) -> SamplingParams:
     """What was asked for, over what the model recommends, over greedy answers of moderate length."""
     given = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(args).items()
         if name in SamplingParams.__struct_fields__
     }
-    recommended = llm.default_params()
-    temperature = recommended.temperature if "temperature" in llm.recommended else 0.0
-    return llm.default_params(**{"temperature": temperature, "max_tokens": MAX_TOKENS, **given})
+    values: dict[str, Any] = {"temperature": 0.0, "max_tokens": MAX_TOKENS, **advised, **given}
+    return SamplingParams(**values)
 
 
 def _conversation(prompt: str, system: str | None) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Natural logarithms. `rank` is the token's place among all (0: most likely); `top` is most likely first."""
 
     token_id: int
@@ -26,7 +26,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top: list[tuple[int, float]]
 
 
-class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
+class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one step brought to output `index` of a request.
 
     Every admitted output ends with exactly one record whose `finish_reason` is set. `stop_reason` is the token id of

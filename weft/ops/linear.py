@@ -113,14 +113,17 @@ def choose_form(
     distinct = {tuple(w.shape): w for w in weights if w.dim() == 2 and w.numel()}
     waiting = sorted(distinct.values(), key=Tensor.numel)
     broken: list[tuple[str, tuple[int, int]]] = []
-    index, done = 0, 0
-    while done < len(waiting) and index < len(candidates) and (clock() - started < seconds or not done):
-        weight = waiting[done]
+    index, done, elements = 0, 0, 0
+    while done < len(waiting) and index < len(candidates):
+        weight, spent = waiting[done], clock() - started
+        if elements and spent + spent / elements * weight.numel() > seconds:
+            break
+        elements += weight.numel()
         if _holds(candidates[index], weight):
             done += 1
-            continue
-        broken.append((candidates[index].name, (weight.shape[0], weight.shape[1])))
-        index, done = index + 1, 0
+        else:
+            broken.append((candidates[index].name, (weight.shape[0], weight.shape[1])))
+            index, done = index + 1, 0
     form = candidates[min(index, len(candidates) - 1)]
     unchecked = tuple((w.shape[0], w.shape[1]) for w in waiting[done:]) if index < len(candidates) else ()
     report = Invariance(form.name, index < len(candidates), done, tuple(broken), unchecked, clock() - started)

@@ -102,7 +102,7 @@ class PointwiseKernels:
         # Rows one fixed distance apart (x itself, or heads inside a packed buffer) are read in place.
         flat = x if x.dim() == 2 else x.reshape(-1, size)
         flat = flat if flat.stride(1) == 1 else flat.contiguous()
-        out = torch.empty(x.shape, dtype=x.dtype)
+        out, weight = torch.empty(x.shape, dtype=x.dtype), weight.to(x.dtype)
         rows, threads = flat.shape[0], torch.get_num_threads()
         self._norm(
             flat.data_ptr(), flat.stride(0), weight.data_ptr(), out.data_ptr(), rows, size, eps, threads, self._team

@@ -1,8 +1,9 @@
 """The plain torch twin of paged attention: flat, on any device, bit-equal for a row in any batch and any chunking.
 
 Rows are laid into tiles of `TILE` consecutive absolute positions of one run, keys are taken in chunks of `CHUNK`
-absolute positions, so a row always stands at the same place of a product of the same shape. Number of torch operations:
-a function of the width of the block table alone. Knows no rank and no module.
+absolute positions, so a row always stands at the same place of a product of the same shape (MKL's fp64 products
+differ in their last bits even so). Number of torch operations: a function of the width of the block table alone.
+Knows no rank and no module.
 """
 
 from __future__ import annotations

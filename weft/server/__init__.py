@@ -1,1 +1,1 @@
-
+"""HTTP: OpenAI's endpoints over the engine. No torch."""

@@ -7,6 +7,7 @@ connection is closed without the end that HTTP has for a whole body.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Answer:
         return usage_of(self.choices, self.stream.n)
 
 
-class _Reply(Response):
+class _Reply(Response, ABC):
     """A response that aborts its request when the client leaves, and always closes its stream."""
 
     def __init__(self, loop: EngineLoop, answer: Answer) -> None:
@@ -89,8 +90,9 @@ class _Reply(Response):
             pass
         self._answer.stream.fail(client_gone())
 
+    @abstractmethod
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+        """The whole response."""
 
 
 class WholeReply(_Reply):

@@ -25,7 +25,7 @@ class Admit(msgspec.Struct, frozen=True, array_like=True):
     seed: int
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request's rows in one step: positions start .. start + count - 1.
 
     `ids` are the tokens to compute (prompt, or recomputed after a preemption); empty for a decode row, whose one id is
@@ -57,7 +57,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     groups: list[GroupPlan]
 
 
-class Sampled(msgspec.Struct, frozen=True, array_like=True):
+class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One sampled token. `logprob` and `top` (id, logprob; most likely first) only where the request asked for them.
 
     `error` ends the request (its logits were not finite); `token_id` means nothing then.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ def load_params(
     own = [spec for spec in specs if not shards.is_view(spec)]
     params = _allocate(own, shards, rank, dtype, torch.device(device))
     problems: list[str] = []
-    with SliceReader() as reader:
+    with SliceReader() as reader, _one_thread():
         for spec, place in zip(own, _places(own, shards, rank, params), strict=True):
             load = _Load(checkpoint.tensors[spec.name], place, check_finite)
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
@@ -57,6 +58,18 @@ def load_params(
         if shards.is_view(spec):
             params[spec.target] = _tied_view(spec, own, shards, rank, params)
     return LoadedParams(params, reader.bytes_read, unused)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread inside each operation. Pieces are small: several threads would wait for each other longer than they
+    decode, many times longer where ranks that load side by side share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _allocate(

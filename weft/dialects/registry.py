@@ -1,0 +1,108 @@
+"""All dialects by name, which one a text is written in, and the way from a pasted text to readings. Knows no flags."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+
+from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
+from weft.dialects.commands import documents
+from weft.dialects.nodes import compare_nodes
+from weft.errors import UsageError
+from weft.layout import Layout
+from weft.options import nearest
+
+NAMES = ("sglang", "trtllm", "vllm", "mindie", "tokenspeed")
+ALIASES = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "vllm-ascend": "vllm", "vllm_ascend": "vllm"}
+SURE = 0.2
+"""Least score at which a text without a known program is taken for a dialect's."""
+
+
+@lru_cache(maxsize=len(NAMES))
+def dialect(name: str) -> Dialect:
+    """The dialect of that name; UsageError names the known ones."""
+    canonical = ALIASES.get(name.lower(), name.lower())
+    if canonical not in NAMES:
+        raise UsageError(f"unknown dialect {name}{nearest(name, NAMES)} (dialects: {', '.join(NAMES)})")
+    found: Dialect = import_module(f"weft.dialects.{canonical}").DIALECT
+    return found
+
+
+def recognize(text: str) -> tuple[str, float]:
+    """The dialect that a text without a known program looks most like, and how sure that is (0 to 1)."""
+    scores = {name: dialect(name).recognizes(text) for name in NAMES}
+    best = max(NAMES, key=lambda name: scores[name])
+    return best, scores[best]
+
+
+def read(text: str, name: str | None = None, context: Context | None = None) -> list[Reading]:
+    """Every engine that a text describes, in its order; several nodes' commands become one reading.
+
+    `name` is the dialect, or None to recognize it. Raises UsageError when no dialect is recognized; what is wrong
+    inside a recognized text is in the readings.
+    """
+    context = context or Context()
+    named = dialect(name).name if name is not None else None
+    found = documents(text, {each: dialect(each).programs for each in NAMES}, context.settings)
+    commands = [document for document in found if document.dialect]
+    if not commands:
+        commands = _without_program(text, found, named)
+    readings = [reading for document in commands for reading in _read_one(document, named, context)]
+    return compare_nodes(readings)
+
+
+def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
+    """As `read`, for words that a shell has already parsed."""
+    return read(shlex.join(words), name, context)
+
+
+def write(layout: Layout, name: str, options: Mapping[str, object]) -> Written:
+    """The command or file of an engine for a layout."""
+    return dialect(name).write(layout, options)
+
+
+def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:
+    """Fragments: a file's text, or arguments without their command."""
+    if named is None:
+        named, score = recognize(text)
+        if score < SURE:
+            raise UsageError(
+                "this looks like no engine's command or file; "
+                f"--from says whose it is ({', '.join(NAMES)})"
+            )
+    arguments = [document for document in found if document.fragment and _is_arguments(document)]
+    if arguments and not _is_mapping(text):
+        return arguments
+    return [Document(kind="file", text=text, dialect=named)]
+
+
+def _is_arguments(document: Document) -> bool:
+    return any(word.text.startswith("-") and not word.quoted for word in document.words)
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether a text is YAML or JSON rather than arguments."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    return bool(lines) and not lines[0].startswith("--")
+
+
+def _read_one(document: Document, named: str | None, context: Context) -> list[Reading]:
+    name = named or document.dialect or recognize(document.text)[0]
+    if document.dialect and document.dialect != name:
+        draft = Draft(name, document, context)
+        place = document.program[0].where if document.program else None
+        draft.refuse(
+            f"this is a command of {dialect(document.dialect).title}, not of {dialect(name).title}; "
+            f"--from {document.dialect} reads it",
+            (document.dialect,),
+            place,
+        )
+        return [draft.finish(None)]
+    return dialect(name).read(document, context)
+
+
+def unread(readings: Sequence[Reading]) -> tuple[Note, ...]:
+    """Notes about words that were not understood; --strict makes errors of them."""
+    return tuple(note for reading in readings for note in reading.notes if note.code in ("unknown-flag", "unknown-key"))

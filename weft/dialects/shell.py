@@ -1,0 +1,333 @@
+"""Text as a shell reads it: words with their places, quotes, continuations, comments, redirections, heredocs.
+
+What a page broke (a backslash with a blank or a comment behind it, a missing backslash) is read as its author meant
+it, with a note. Knows no engine; variables are filled in by `expand`.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Literal
+
+from weft.dialects.base import Note, Where
+
+PLACEHOLDER = re.compile(r"<[A-Za-z](?:[^<>\n|;&]*[^<>\s|;&])?>")
+PROMPT = re.compile(r"[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:\[?[\w.-]+@[\w.-]+[^\n$#%]{0,80})?[$%][ \t]+(?=\S)")
+_SECOND_PROMPT = re.compile(r"[ \t]*>[ \t]+")
+_FENCE = re.compile(r"[ \t]*(?:```|~~~)[^\n`]*(?=\n|$)")
+_BROKEN = re.compile(r"\\(?:[ \t]+|[ \t]*#[^\n]*)(?=\n|$)")
+_HEREDOC = re.compile(r"<<(-?)[ \t]*(['\"]?)([\w.-]+)\2")
+_REDIRECT = re.compile(r"\d*(?:>>|>&|>\||>|<<<|<|&>>|&>)")
+_VARIABLE = re.compile(r"\$(?:(\w+|[@*#?!-])|\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\})")
+_SUBSTITUTES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u201c": '"', "\u201d": '"', "\u200b": None, "\ufeff": None})
+_SMART = re.compile("\u2018([^\u2018\u2019\n]*)\u2019")
+
+PieceKind = Literal["text", "variable", "command", "arithmetic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a word: literal text, or something that the shell fills in (`text` is what stands inside)."""
+
+    kind: PieceKind
+    text: str
+    quoted: bool = False
+
+
+@dataclass(slots=True)
+class RawWord:
+    """A word before variables are filled in."""
+
+    where: Where
+    pieces: list[Piece] = field(default_factory=list)
+    quoted: bool = False
+
+    @property
+    def literal(self) -> str:
+        """The literal text that it starts with."""
+        return self.pieces[0].text if self.pieces and self.pieces[0].kind == "text" else ""
+
+
+@dataclass(slots=True)
+class RawCommand:
+    """A simple command: words, where its output goes, its heredoc, and the comment above it."""
+
+    words: list[RawWord] = field(default_factory=list)
+    redirects: list[tuple[str, RawWord | None]] = field(default_factory=list)
+    heredoc: tuple[str, int, bool] | None = None
+    """Text, line of its first line, and whether variables stand for themselves."""
+    comment: str = ""
+    notes: list[Note] = field(default_factory=list)
+    blank_before: bool = False
+    end: str = "\n"
+
+
+def normalized(text: str) -> tuple[str, list[Note]]:
+    """Text with typographic quotes and blanks as a terminal has them."""
+    plain = _SMART.sub(r"'\1'", text.replace("\r\n", "\n").replace("\r", "\n")).translate(_SUBSTITUTES)
+    if '"' in plain and "\u201c" in text or "\u2018" in text and plain != text:
+        return plain, [Note("info", "typography", "typographic quotes were read as plain ones")]
+    return plain, []
+
+
+def lex(text: str) -> list[RawCommand]:
+    """All commands of a text, in order; words keep the places they have in it."""
+    plain, notes = normalized(text)
+    lexer = _Lexer(plain)
+    lexer.run()
+    if lexer.commands:
+        lexer.commands[0].notes[:0] = notes
+    return lexer.commands
+
+
+class _Lexer:
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.commands: list[RawCommand] = []
+        self.command = RawCommand()
+        self.word: RawWord | None = None
+        self.pending: list[tuple[RawCommand, str, bool, bool]] = []
+        self.target = ""
+        self.array: RawWord | None = None
+        self.blank = False
+        self.prompted = False
+
+    def where(self, at: int, text: str = "") -> Where:
+        line = bisect_right(self.starts, at)
+        return Where(line, at - self.starts[line - 1] + 1, text)
+
+    def run(self) -> None:
+        self._line_start()
+        while self.at < len(self.text):
+            self._step(self.text[self.at])
+        self._end_word()
+        self._end_command("")
+
+    def _step(self, char: str) -> None:
+        if char == "\n":
+            self._newline()
+        elif char in " \t":
+            self._end_word()
+            self.at += 1
+        elif char == "\\":
+            self._backslash()
+        elif char == "#" and self.word is None:
+            self._comment()
+        elif char in "'\"":
+            self._quote(char)
+        elif char in "$`":
+            self._expansion(quoted=False)
+        elif char in "<>&" and self._redirect():
+            pass
+        elif char in ";&|()":
+            self._operator(char)
+        else:
+            self._literal(char)
+
+    def _add(self, kind: PieceKind, text: str, quoted: bool, at: int) -> None:
+        if self.word is None:
+            self.word = RawWord(self.where(at), quoted=quoted)
+        pieces = self.word.pieces
+        if kind == "text" and pieces and pieces[-1].kind == "text" and pieces[-1].quoted == quoted:
+            pieces[-1] = Piece("text", pieces[-1].text + text, quoted)
+        else:
+            pieces.append(Piece(kind, text, quoted))
+
+    def _literal(self, char: str) -> None:
+        start = self.at
+        match = re.compile(r"[^\s\\'\"$`<>&;|()]+").match(self.text, self.at)
+        text = match[0] if match else char
+        self.at += len(text)
+        redirected = self.at < len(self.text) and self.text[self.at] in "<>"
+        if text.isdigit() and redirected and self.word is None and not PLACEHOLDER.match(self.text, self.at):
+            return  # a file descriptor: 2>&1
+        self._add("text", text, False, start)
+
+    def _end_word(self) -> None:
+        if self.word is None:
+            return
+        word, self.word = self.word, None
+        shown = "".join(piece.text for piece in word.pieces)
+        word.where = Where(word.where.line, word.where.column, shown)
+        if self.target:
+            self.command.redirects.append((self.target, word))
+            self.target = ""
+        else:
+            self.command.words.append(word)
+
+    def _end_command(self, end: str) -> None:
+        command = self.command
+        if command.words or command.redirects:
+            command.end = end
+            self.commands.append(command)
+            self.command, self.target = RawCommand(), ""
+
+    def _newline(self) -> None:
+        self._end_word()
+        if self.array is not None:
+            self.at += 1
+            return
+        self._end_command("\n")
+        self.at += 1
+        self._heredocs()
+        self._line_start()
+
+    def _line_start(self) -> None:
+        """Blank lines, prompts and code fences at the start of a line."""
+        fence = _FENCE.match(self.text, self.at)
+        if fence:
+            self.at = fence.end()
+            return
+        if re.compile(r"[ \t]*(?:\n|$)").match(self.text, self.at):
+            self.command.blank_before, self.command.comment = True, ""
+        prompt = PROMPT.match(self.text, self.at)
+        if prompt:
+            self.at, self.prompted = prompt.end(), True
+
+    def _backslash(self) -> None:
+        if self.text.startswith("\\\n", self.at):
+            self._continue(self.at + 2)
+            return
+        broken = _BROKEN.match(self.text, self.at)
+        if broken:
+            why = "comment" if "#" in broken[0] else "blank"
+            message = f"a {why} stands behind the backslash, so a shell would end the command here; read as a continuation"
+            self.command.notes.append(Note("warning", f"continuation-{why}", message, self.where(self.at, "\\")))
+            self._end_word()
+            self._continue(min(len(self.text), broken.end() + 1))
+            return
+        following = self.text[self.at + 1 : self.at + 2]
+        self._add("text", following, True, self.at)
+        self.at += 2
+
+    def _continue(self, at: int) -> None:
+        self.at = at
+        second = _SECOND_PROMPT.match(self.text, self.at)
+        if second and self.prompted:
+            self.at = second.end()
+
+    def _comment(self) -> None:
+        end = self.text.find("\n", self.at)
+        end = len(self.text) if end < 0 else end
+        if not self.command.words:
+            self.command.comment = self.text[self.at + 1 : end].strip()
+        self.at = end
+
+    def _quote(self, char: str) -> None:
+        start = self.at
+        inside = self.word is not None and all(piece.kind == "text" and piece.text.isalpha() for piece in self.word.pieces)
+        after = self.text[self.at + 1 : self.at + 2]
+        if char == "'" and inside and self.word is not None and not self.word.quoted and after.isalpha():
+            self._add("text", char, False, start)  # an apostrophe inside a word of prose
+            self.at += 1
+            return
+        end = self._closing(char)
+        if end is None:
+            message = f"the quote {char} is never closed; read as a plain character"
+            self.command.notes.append(Note("warning", "open-quote", message, self.where(start, char)))
+            self._add("text", char, False, start)
+            self.at += 1
+        elif char == "'":
+            self._add("text", self.text[start + 1 : end], True, start)
+            self.at = end + 1
+        else:
+            self._double(start, end)
+
+    def _closing(self, char: str) -> int | None:
+        pattern = re.compile(r"[^']*'" if char == "'" else r'(?:[^"\\]|\\.)*"', re.DOTALL)
+        match = pattern.match(self.text, self.at + 1)
+        return match.end() - 1 if match else None
+
+    def _double(self, start: int, end: int) -> None:
+        self._add("text", "", True, start)
+        self.at = start + 1
+        while self.at < end:
+            char, following = self.text[self.at], self.text[self.at + 1 : self.at + 2]
+            if char == "\\" and following and following in '"\\$`\n':
+                self._add("text", "" if following == "\n" else following, True, self.at)
+                self.at += 2
+            elif char in "$`":
+                self._expansion(quoted=True)
+            else:
+                self._add("text", char, True, self.at)
+                self.at += 1
+        self.at = max(end + 1, self.at)
+
+    def _expansion(self, quoted: bool) -> None:
+        start = self.at
+        for opening, closing, kind in (("$((", "))", "arithmetic"), ("$(", ")", "command"), ("`", "`", "command")):
+            if self.text.startswith(opening, start):
+                end = self._balanced(start + len(opening), closing)
+                if end is not None:
+                    self._add("command" if kind == "command" else "arithmetic", self.text[start + len(opening) : end], quoted, start)
+                    self.at = end + len(closing)
+                    return
+        match = _VARIABLE.match(self.text, start)
+        if match:
+            self._add("variable", match[1] if match[1] is not None else match[2], quoted, start)
+            self.at = match.end()
+            return
+        self._add("text", self.text[start], quoted, start)
+        self.at += 1
+
+    def _balanced(self, start: int, closing: str) -> int | None:
+        if closing == "`":
+            end = self.text.find("`", start)
+            return None if end < 0 or "\n" in self.text[start:end] else end
+        depth = 0
+        for at in range(start, min(len(self.text), start + 2000)):
+            if depth == 0 and self.text.startswith(closing, at):
+                return at
+            depth += {"(": 1, ")": -1}.get(self.text[at], 0)
+        return None
+
+    def _redirect(self) -> bool:
+        placeholder = PLACEHOLDER.match(self.text, self.at)
+        if placeholder:
+            self._add("text", placeholder[0], False, self.at)
+            self.at = placeholder.end()
+            return True
+        heredoc = _HEREDOC.match(self.text, self.at)
+        if heredoc:
+            self._end_word()
+            self.pending.append((self.command, heredoc[3], bool(heredoc[1]), bool(heredoc[2])))
+            self.at = heredoc.end()
+            return True
+        match = _REDIRECT.match(self.text, self.at)
+        if match is None:
+            return False
+        self._end_word()
+        self.target = match[0].lstrip("0123456789")
+        self.at = match.end()
+        if self.target == ">&" or self.text[self.at : self.at + 1] == "&":
+            duplicate = re.compile(r"&?[\d-]+").match(self.text, self.at)
+            self.at, self.target = (duplicate.end(), "") if duplicate else (self.at, ">")
+        return True
+
+    def _operator(self, char: str) -> None:
+        name = self.word.literal if self.word is not None else ""
+        if char == "(" and self.array is None and re.fullmatch(r"[A-Za-z_]\w*\+?=", name):
+            self.array = self.word
+            self._end_word()
+        elif char == ")" and self.array is not None:
+            self._end_word()
+            self.array = None
+            self._end_command(")")
+        elif self.array is None:
+            self._end_word()
+            self._end_command(char)
+        self.at += 1
+
+    def _heredocs(self) -> None:
+        """Bodies of the heredocs that the line above announced."""
+        for command, delimiter, tabs, literal in self.pending:
+            line = bisect_right(self.starts, self.at)
+            pattern = re.compile(rf"^[ \t]*{re.escape(delimiter)}[ \t]*$", re.MULTILINE)
+            end = pattern.search(self.text, self.at)
+            body = self.text[self.at : end.start() if end else len(self.text)]
+            command.heredoc = (re.sub(r"(?m)^\t+", "", body) if tabs else body, line, literal)
+            self.at = min(len(self.text), end.end() + 1) if end else len(self.text)
+        self.pending = []
