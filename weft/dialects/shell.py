@@ -61,6 +61,8 @@ class RawCommand:
     comment: str = ""
     notes: list[Note] = field(default_factory=list)
     blank_before: bool = False
+    commented: bool = False
+    """A comment stands behind its last word."""
     end: str = "\n"
 
 
@@ -212,7 +214,9 @@ class _Lexer:
     def _comment(self) -> None:
         end = self.text.find("\n", self.at)
         end = len(self.text) if end < 0 else end
-        if not self.command.words:
+        if self.command.words:
+            self.command.commented = True
+        else:
             self.command.comment = self.text[self.at + 1 : end].strip()
         self.at = end
 

@@ -1,0 +1,253 @@
+"""From a pasted text to documents: engine commands out of scripts, wrappers, prompts and heredocs. Knows no flags.
+
+A program is recognized by the words it starts with, wherever they stand in a command: everything before them is a
+wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is read in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from weft.dialects.base import Document, File, Note, Where, Word
+from weft.dialects.expand import ASSIGNMENT, Scope
+from weft.dialects.manifests import manifest_commands
+from weft.dialects.shell import RawCommand, lex
+
+Programs = Mapping[str, Sequence[Sequence[str]]]
+
+_FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
+_ROOT_PROMPT = re.compile(r"(?m)^([ \t]*)#(?=[ \t]+[\w./])")
+_SCRIPT_DEPTH = 3
+_SCRIPT = re.compile(r"\s")
+_DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
+_SHOWS = re.compile(r"cat|tee|echo|printf")
+
+
+def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> list[Document]:
+    """Commands of a text in order. Those of no known program are kept where they have flags, as fragments."""
+    found = _Reader(programs, settings).manifest(text) or _Reader(programs, settings).script(text)
+    if any(document.dialect for document in found):
+        return found
+    plain = _ROOT_PROMPT.sub(r"\1 ", text)
+    again = _Reader(programs, settings).script(plain) if plain != text else []
+    return again if any(document.dialect for document in again) else found
+
+
+class _Reader:
+    def __init__(self, programs: Programs, settings: Mapping[str, str]) -> None:
+        self.programs = [
+            (rank, name, [re.compile(pattern) for pattern in words])
+            for name, each in programs.items()
+            for rank, words in enumerate(each)
+        ]
+        self.scope = Scope(settings)
+        self.files: dict[str, File] = {}
+        self.found: list[Document] = []
+
+    def manifest(self, text: str) -> list[Document]:
+        """Containers of a Kubernetes or compose file."""
+        for container in manifest_commands(text):
+            self.scope.notes = []
+            for name, word in container.environment.items():
+                self.scope.assign(name, (word,))
+            words = [part for raw in container.words for part in self.scope.expand(raw)]
+            notes = (*container.notes, *self.scope.notes)
+            self._command(words, dict(container.environment), container.name, notes, text, 0)
+        return self._shared()
+
+    def script(self, text: str) -> list[Document]:
+        """Commands of a shell script."""
+        self._lines(text, 0, 0)
+        return self._shared()
+
+    def _shared(self) -> list[Document]:
+        """A file may be written after the command that names it, on a page."""
+        return [replace(document, files=dict(self.files)) for document in self.found]
+
+    def _lines(self, text: str, depth: int, line: int) -> None:
+        for raw in glued(lex(text)):
+            self.scope.notes = []
+            words = self._moved([part for word in raw.words for part in self.scope.expand(word)], line)
+            environment = self._assignments(words)
+            words = words[len(environment) :] if len(environment) < len(words) else []
+            if raw.end == ")" and environment:
+                self._array(words, environment)
+                continue
+            if not words or words[0].text in _DECLARES:
+                self._export(environment, words)
+                continue
+            self._file(raw, words, depth, line)
+            known = {**self.scope.exported, **environment}
+            notes = tuple(_moved_note(note, line) for note in (*raw.notes, *self.scope.notes))
+            self._command(words, known, raw.comment, notes, text, depth)
+
+    def _assignments(self, words: Sequence[Word]) -> dict[str, Word]:
+        """Leading NAME=value words."""
+        found: dict[str, Word] = {}
+        for word in words:
+            match = None if word.quoted else ASSIGNMENT.match(word.text)
+            if match is None:
+                break
+            found[match[0]] = replace(word, text=word.text[match.end() :])
+        return {name.rstrip("=").rstrip("+"): word for name, word in found.items()} if len(found) else {}
+
+    def _array(self, words: Sequence[Word], environment: Mapping[str, Word]) -> None:
+        name = next(iter(environment))
+        self.scope.assign(name, tuple(words), append=name in self.scope.values and environment[name].text == "+")
+
+    def _export(self, environment: Mapping[str, Word], words: Sequence[Word]) -> None:
+        for name, word in environment.items():
+            self.scope.assign(name, (word,))
+        for word in words[1:]:
+            match = ASSIGNMENT.match(word.text)
+            if match:
+                value = replace(word, text=word.text[match.end() :])
+                self.scope.assign(match[1], (value,))
+                self.scope.exported[match[1]] = value
+
+    def _moved(self, words: list[Word], line: int) -> list[Word]:
+        if not line:
+            return words
+        return [replace(word, where=_moved_where(word.where, line)) for word in words]
+
+    def _file(self, raw: RawCommand, words: Sequence[Word], depth: int, line: int) -> None:
+        """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
+        target = next((word for mark, word in raw.redirects if mark in (">", ">>", ">|") and word), None)
+        name = "".join(part.text for part in self.scope.expand(target)) if target else ""
+        if not name and words[0].text == "tee":
+            name = next((word.text for word in words[1:] if not word.text.startswith("-")), "")
+        if not _SHOWS.fullmatch(words[0].text):
+            if raw.heredoc and depth < _SCRIPT_DEPTH:
+                self._lines(raw.heredoc[0], depth + 1, line + raw.heredoc[1] - 1)
+            return
+        if raw.heredoc:
+            body = raw.heredoc[0] if raw.heredoc[2] else self._filled(raw.heredoc[0])
+            self._write(name or words[-1].text, body, line + raw.heredoc[1], depth)
+        elif name and words[0].text in ("echo", "printf"):
+            shown = [word.text for word in words[1:] if word.text not in ("-e", "-n")]
+            body = " ".join(shown).replace("\\n", "\n")
+            before = self.files[name].text + "\n" if name in self.files and raw.redirects[0][0] == ">>" else ""
+            self._write(name, before + body, words[0].where.line, depth)
+
+    def _write(self, name: str, body: str, line: int, depth: int) -> None:
+        self.files[name] = File(body, line)
+        if name.endswith(".sh") and depth < _SCRIPT_DEPTH:
+            self._lines(body, depth + 1, line - 1)
+
+    def _filled(self, body: str) -> str:
+        """A heredoc's text with the known variables filled in."""
+
+        def value(match: re.Match[str]) -> str:
+            found = self.scope.look_up(match[1] or match[2], Where(1, 1))
+            return " ".join(word.text for word in found) if found else match[0]
+
+        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, body)
+
+    def _command(
+        self,
+        words: list[Word],
+        environment: dict[str, Word],
+        name: str,
+        notes: tuple[Note, ...],
+        text: str,
+        depth: int,
+    ) -> None:
+        at = self._program(words)
+        if at is not None:
+            dialect, start, end = at
+            environment |= self._wrapped_environment(words[:start])
+            self.found.append(
+                Document(
+                    kind="command",
+                    text=text,
+                    name=name,
+                    line=words[start].where.line,
+                    wrapper=tuple(words[:start]),
+                    program=tuple(words[start:end]),
+                    words=tuple(words[end:]),
+                    environment=environment,
+                    notes=notes,
+                    dialect=dialect,
+                )
+            )
+        elif depth < _SCRIPT_DEPTH and (scripts := list(_scripts(words))):
+            before = len(self.found)
+            self.scope.exported |= self._wrapped_environment(words)
+            for script in scripts:
+                self._lines(script.text, depth + 1, script.where.line - 1)
+            self.found[before:] = [
+                replace(each, name=each.name or name, notes=(*notes, *each.notes), wrapper=(*words, *each.wrapper))
+                for each in self.found[before:]
+                if each.dialect
+            ]
+        elif any(_FLAG.match(word.text) for word in words):
+            self.found.append(
+                Document(kind="command", text=text, name=name, words=tuple(words), environment=environment, notes=notes)
+            )
+
+    def _wrapped_environment(self, words: Iterable[Word]) -> dict[str, Word]:
+        """NAME=value words of a wrapper: env A=1, docker run -e A=1, --env=A=1."""
+        found = {}
+        for word in words:
+            match = ASSIGNMENT.match(re.sub(r"^(?:--env=|-e(?=[A-Z]))", "", word.text))
+            if match and match[1].isupper():
+                found[match[1]] = replace(word, text=match.string[match.end() :])
+        return found
+
+    def _program(self, words: Sequence[Word]) -> tuple[str, int, int] | None:
+        """(dialect, first word, first argument) of the program; the surest pattern wins, then the first place."""
+        best: tuple[int, int, str, int] | None = None
+        for start in range(len(words)):
+            for rank, name, patterns in self.programs:
+                end = start + len(patterns)
+                if best is not None and (rank, start) >= best[:2] or end > len(words):
+                    continue
+                if all(pattern.fullmatch(word.text) for pattern, word in zip(patterns, words[start:end], strict=True)):
+                    best = (rank, start, name, end)
+        return (best[2], best[1], best[3]) if best else None
+
+
+def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
+    """Lines that start with a flag belong to the command above: a backslash is missing or stands in a comment."""
+    found: list[RawCommand] = []
+    for command in commands:
+        before = found[-1] if found else None
+        if before is None or not _continues(before, command):
+            found.append(command)
+            continue
+        why = "a comment ends" if before.commented else "no backslash continues"
+        code = "continuation-comment" if before.commented else "continuation-missing"
+        place = command.words[0].where
+        message = f"{why} the command above, so a shell would not pass this line on; read as a continuation"
+        before.notes += [Note("warning", code, message, place), *command.notes]
+        before.words += command.words
+        before.redirects += command.redirects
+        before.end, before.commented = command.end, command.commented
+    return found
+
+
+def _continues(before: RawCommand, command: RawCommand) -> bool:
+    if before.end != "\n" or command.blank_before or not command.words or not before.words:
+        return False
+    if not _FLAG.match(command.words[0].literal) or before.heredoc:
+        return False
+    fragment = bool(_FLAG.match(before.words[0].literal))
+    return not (fragment and command.comment)
+
+
+def _scripts(words: Sequence[Word]) -> Iterable[Word]:
+    """Words that are scripts of their own: bash -c '...', ssh host '...'."""
+    for before, word in zip((None, *words), words, strict=False):
+        after_c = before is not None and re.fullmatch(r"-\w*c", before.text)
+        if before is not None and _SCRIPT.search(word.text.strip()) and (after_c or not word.text.startswith(("-", "{", "["))):
+            yield word
+
+
+def _moved_where(where: Where, line: int) -> Where:
+    return Where(where.line + line, where.column, where.text)
+
+
+def _moved_note(note: Note, line: int) -> Note:
+    return replace(note, where=_moved_where(note.where, line)) if note.where and line else note
