@@ -9,6 +9,7 @@ Knows nothing of layouts, checkpoints or requests beyond the fields that a messa
     |- CheckpointError            65  files of a model; carries every problem found
     |- PeerError                  69  another rank, named
     |  `- DeadlockError           69  no rank can go on; names rank and collective
+    |- UnavailableError          69  a server or a hub that cannot be reached
     `- RequestError               --  one request's fault: HTTP status and the field (`param`)
 """
 
@@ -70,6 +71,12 @@ class PeerError(WeftError):
 
 class DeadlockError(PeerError):
     """No rank can go on; the message names each waiting rank and its collective."""
+
+
+class UnavailableError(WeftError):
+    """A server or a model hub cannot be reached, or answers that it cannot serve; the message names it."""
+
+    exit_code = 69
 
 
 class RequestError(WeftError):

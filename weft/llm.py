@@ -20,7 +20,7 @@ from weft.engine.engine import Engine
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
 from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.start import Listener, start_workers
+from weft.launch.start import Listener, Starting
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.layout.serialize import flatten, load_given
@@ -90,8 +90,10 @@ class LLM:
         plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
         self.recommended = recommended(checkpoint.generation_config)
         """The model's own sampling values."""
-        self._executor = start_workers(plan, listener)
+        starting = Starting(plan, listener)
+        self._executor = starting.wait()
         self._finalizer = weakref.finalize(self, self._executor.close)
+        plan = starting.plan
         self._engine = Engine(self._executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size)
         self._plan = plan
         self._requests = 0

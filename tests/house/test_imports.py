@@ -7,6 +7,7 @@ import graphlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,19 @@ def test_imports_stand_at_the_top(module: str) -> None:
     allowed = DEFERRED_ALLOWED.get(module, set())
     found = [f"{MODULES[module]}:{line} in {name}" for name, line in deferred(TREES[module]) if name not in allowed]
     assert not found
+
+
+DISTRIBUTION = {"yaml": "PyYAML"}
+"""Distributions that are named otherwise than what they bring."""
+LOADED_BY_OTHERS = {"uvloop", "httptools"}
+"""uvicorn takes these where they are installed."""
+
+
+def test_dependencies_are_those_that_are_imported() -> None:
+    used = {name.split(".")[0] for module in MODULES for name in imports(module)} - sys.stdlib_module_names - {"weft"}
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[\[<>=~! ]", line)[0] for line in lines}
+    assert {DISTRIBUTION.get(name, name) for name in used} | LOADED_BY_OTHERS == declared
 
 
 def test_few_modules_import_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -164,3 +165,14 @@ def test_a_dead_rank_is_named_and_ends_the_llm(model: Path) -> None:
         assert all(worker.process.poll() is not None for worker in workers)
         with pytest.raises(PeerError):
             doomed.generate("ab", GREEDY)
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_gives_the_processors_tokens(model: Path, alone: LLM) -> None:
+    if not importlib.import_module("torch").cuda.is_available():
+        pytest.skip("no CUDA device here")
+    with weft.LLM(model, device="cuda") as device:
+        assert device.plan.memory is None or device.plan.memory.num_blocks > 0
+        prompts = ["The capital of France is", "x"]
+        ours = [result.outputs[0].token_ids for result in device.generate(prompts, GREEDY)]
+        assert ours == [result.outputs[0].token_ids for result in alone.generate(prompts, GREEDY)]

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from weft.native import missing_reason
 from weft.native.build import ensure_built
 from weft.ops import Numerics, Ops
-from weft.ops.native_kernels import AttentionKernel, PointwiseKernels
+from weft.ops.native_kernels import LIBRARIES, Kernels, why_missing
 from weft.ops.native_ops import NativeOps
 from weft.ops.torch_ops import TorchOps
 
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="session", autouse=True)
 def _built() -> None:
-    ensure_built(("attention", "pointwise"))
+    ensure_built(LIBRARIES)
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +45,10 @@ def ops(implementation: str, dtype: torch.dtype) -> Ops:
     """One implementation in one dtype."""
     if implementation == "torch":
         return TorchOps(Numerics(dtype), CPU)
-    attend, pointwise = AttentionKernel.find(dtype), PointwiseKernels.find(dtype)
-    if attend is None or pointwise is None:
-        pytest.skip(missing_reason("attention") or missing_reason("pointwise"))
-    return NativeOps(Numerics(dtype), CPU, attend, pointwise)
+    kernels = Kernels.find(dtype)
+    if kernels is None:
+        pytest.skip(why_missing(dtype))
+    return NativeOps(Numerics(dtype), CPU, kernels)
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops import Numerics
-from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form, forms
+from weft.ops import Numerics, Ops
+from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form
+from weft.ops.native_kernels import LinearKernel, why_missing
 from weft.ops.torch_ops import TorchOps
 
 CPU = torch.device("cpu")
+RELATIVE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 
 
 class OddBeyondFours(Form):
@@ -88,12 +90,26 @@ def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> N
     assert report.form == "tiles of 8 rows" and "tiles of 8 rows" in ops.describe()
 
 
-@pytest.mark.parametrize("shape", [(576, 576), (576, 192), (192, 576), (864, 576), (101, 64), (33, 64)])
-def test_this_machine_holds_the_rule(dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:
+@pytest.mark.parametrize("shape", [(576, 576), (576, 192), (192, 576), (864, 576), (101, 64), (33, 50), (1, 7)])
+def test_this_machine_holds_the_rule(ops: Ops, dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:
     """Every number of rows to 70 and some larger, each at another place of its batch."""
     weight, x = (torch.randn(shape) / shape[1] ** 0.5).to(dtype), torch.randn(520, shape[1]).to(dtype)
-    form = forms(dtype, CPU)[0]
-    whole = form(x, weight, None)
+    whole = ops.linear(x, weight, None)
     for count in (*range(1, 71), 96, 127, 129, 200, 255, 257, 384, 511, 513):
         rows = slice(13 * count % (520 - count), 13 * count % (520 - count) + count)
-        assert torch.equal(form(x[rows], weight, None), whole[rows]), count
+        assert torch.equal(ops.linear(x[rows], weight, None), whole[rows]), count
+
+
+@pytest.mark.parametrize("shape", [(576, 192), (17, 575), (16, 64), (3, 1)])
+def test_the_kernel_gives_the_product_on_any_number_of_threads(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    kernel = LinearKernel.find(dtype)
+    if kernel is None:
+        pytest.skip(why_missing(dtype))
+    weight, bias = (torch.randn(shape) / shape[1] ** 0.5).to(dtype), torch.randn(shape[0]).to(dtype)
+    x = torch.randn(131, 2 * shape[1]).to(dtype)[:, 1 : 1 + shape[1]]
+    out = kernel(x, weight, bias)
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    assert torch.allclose(out.double(), wanted, rtol=RELATIVE[dtype], atol=RELATIVE[dtype])
+    torch.set_num_threads(2)
+    assert torch.equal(kernel(x, weight, bias), out) and torch.equal(kernel(x.contiguous(), weight, bias), out)
+    assert torch.equal(kernel(x, weight.T.contiguous().T, bias), out)

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from tests.server.conftest import Running, Start
+from weft.engine.choice import Choice
 from weft.errors import ConfigError, PeerError
 from weft.server.listen import bind
 
@@ -161,3 +162,28 @@ def test_other_hosts_are_refused(host: str) -> None:
 def test_ports_that_do_not_exist(port: int) -> None:
     with pytest.raises(ConfigError, match="legal: 0 "):
         bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_fault_in_one_request_is_that_requests_alone(
+    start_server: Start, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    server = start_server("abc", step_s=0.005)
+    try:
+        add = Choice.add
+
+        def fails_once(choice: Choice, records: Any) -> Any:
+            monkeypatch.setattr(Choice, "add", add)
+            raise ZeroDivisionError("secret")
+
+        monkeypatch.setattr(Choice, "add", fails_once)
+        if stream:
+            with pytest.raises(openai.APIError, match="internal error"):
+                list(server.client().completions.create(**LONG_OPENAI, stream=True))
+        else:
+            answer = server.http.post("/v1/completions", json=LONG)
+            assert answer.status_code == 500 and answer.json()["error"]["message"] == "internal error"
+        until(lambda: blocks_used(server) == 0)
+        assert server.client().completions.create(model="tiny", prompt="x").choices[0].text == "abc"
+    finally:
+        server.stop()

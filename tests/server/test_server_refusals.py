@@ -72,10 +72,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    (
-        {"messages": [*CHAT["messages"], {"role": "user", "content": [{"type": "image_url"}]}]},
-        "messages[1].content[0].type",
-    ),
+    ({"messages": [*CHAT["messages"], IMAGE]}, "messages[1].content[0].type"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
     ({"messages": [{"role": "user", "content": "x" * 400}]}, "messages"),

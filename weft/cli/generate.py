@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -125,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """MODEL, if the first word is a path that exists, and the prompts."""
-    first = Path(words[0]) if words else None
-    model = first if first is not None and (first.is_dir() or first.suffix == ".gguf") else None
+    # os.path, not Path: a prompt may be longer than any file name.
+    model = Path(words[0]) if words and (os.path.isdir(words[0]) or words[0].endswith(".gguf")) else None
     prompts = list(words[1:] if model is not None else words)
     if not prompts:
         if sys.stdin.isatty():

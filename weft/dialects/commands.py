@@ -73,7 +73,7 @@ class _Reader:
             environment = self._assignments(words)
             words = words[len(environment) :] if len(environment) < len(words) else []
             if raw.end == ")" and environment:
-                self._array(words, environment)
+                self.scope.assign(next(iter(environment)), tuple(words), raw.words[0].literal.endswith("+="))
                 continue
             if not words or words[0].text in _DECLARES:
                 self._export(environment, words)
@@ -90,12 +90,8 @@ class _Reader:
             match = None if word.quoted else ASSIGNMENT.match(word.text)
             if match is None:
                 break
-            found[match[0]] = replace(word, text=word.text[match.end() :])
-        return {name.rstrip("=").rstrip("+"): word for name, word in found.items()} if len(found) else {}
-
-    def _array(self, words: Sequence[Word], environment: Mapping[str, Word]) -> None:
-        name = next(iter(environment))
-        self.scope.assign(name, tuple(words), append=name in self.scope.values and environment[name].text == "+")
+            found[match[1]] = replace(word, text=word.text[match.end() :])
+        return found
 
     def _export(self, environment: Mapping[str, Word], words: Sequence[Word]) -> None:
         for name, word in environment.items():
@@ -241,7 +237,11 @@ def _scripts(words: Sequence[Word]) -> Iterable[Word]:
     """Words that are scripts of their own: bash -c '...', ssh host '...'."""
     for before, word in zip((None, *words), words, strict=False):
         after_c = before is not None and re.fullmatch(r"-\w*c", before.text)
-        if before is not None and _SCRIPT.search(word.text.strip()) and (after_c or not word.text.startswith(("-", "{", "["))):
+        if (
+            before is not None
+            and _SCRIPT.search(word.text.strip())
+            and (after_c or not word.text.startswith(("-", "{", "[")))
+        ):
             yield word
 
 

@@ -51,7 +51,9 @@ def _containers(node: yaml.Node, name: str) -> Iterator[Container]:
         yield _container(keys, name)
     for key, value in keys.items():
         if key not in ("command", "args", "entrypoint", "env", "environment"):
-            yield from _containers(value, key if isinstance(value, yaml.MappingNode) and "image" in _keys(value) else name)
+            yield from _containers(
+                value, key if isinstance(value, yaml.MappingNode) and "image" in _keys(value) else name
+            )
 
 
 def _keys(node: yaml.MappingNode) -> set[str]:

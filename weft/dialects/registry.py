@@ -69,8 +69,7 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
         named, score = recognize(text)
         if score < SURE:
             raise UsageError(
-                "this looks like no engine's command or file; "
-                f"--from says whose it is ({', '.join(NAMES)})"
+                f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})"
             )
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
     if arguments and not _is_mapping(text):

@@ -21,7 +21,9 @@ _BROKEN = re.compile(r"\\(?:[ \t]+|[ \t]*#[^\n]*)(?=\n|$)")
 _HEREDOC = re.compile(r"<<(-?)[ \t]*(['\"]?)([\w.-]+)\2")
 _REDIRECT = re.compile(r"\d*(?:>>|>&|>\||>|<<<|<|&>>|&>)")
 _VARIABLE = re.compile(r"\$(?:(\w+|[@*#?!-])|\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\})")
-_SUBSTITUTES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u201c": '"', "\u201d": '"', "\u200b": None, "\ufeff": None})
+_SUBSTITUTES = str.maketrans(
+    {"\u00a0": " ", "\u202f": " ", "\u201c": '"', "\u201d": '"', "\u200b": None, "\ufeff": None}
+)
 _SMART = re.compile("\u2018([^\u2018\u2019\n]*)\u2019")
 
 PieceKind = Literal["text", "variable", "command", "arithmetic"]
@@ -196,7 +198,9 @@ class _Lexer:
         broken = _BROKEN.match(self.text, self.at)
         if broken:
             why = "comment" if "#" in broken[0] else "blank"
-            message = f"a {why} stands behind the backslash, so a shell would end the command here; read as a continuation"
+            message = (
+                f"a {why} stands behind the backslash, so a shell would end the command here; read as a continuation"
+            )
             self.command.notes.append(Note("warning", f"continuation-{why}", message, self.where(self.at, "\\")))
             self._end_word()
             self._continue(min(len(self.text), broken.end() + 1))
@@ -222,7 +226,9 @@ class _Lexer:
 
     def _quote(self, char: str) -> None:
         start = self.at
-        inside = self.word is not None and all(piece.kind == "text" and piece.text.isalpha() for piece in self.word.pieces)
+        inside = self.word is not None and all(
+            piece.kind == "text" and piece.text.isalpha() for piece in self.word.pieces
+        )
         after = self.text[self.at + 1 : self.at + 2]
         if char == "'" and inside and self.word is not None and not self.word.quoted and after.isalpha():
             self._add("text", char, False, start)  # an apostrophe inside a word of prose
@@ -266,7 +272,12 @@ class _Lexer:
             if self.text.startswith(opening, start):
                 end = self._balanced(start + len(opening), closing)
                 if end is not None:
-                    self._add("command" if kind == "command" else "arithmetic", self.text[start + len(opening) : end], quoted, start)
+                    self._add(
+                        "command" if kind == "command" else "arithmetic",
+                        self.text[start + len(opening) : end],
+                        quoted,
+                        start,
+                    )
                     self.at = end + len(closing)
                     return
         match = _VARIABLE.match(self.text, start)

@@ -5,7 +5,7 @@ Knows no engine and no text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from weft.layout import Given, Layout, resolve
 from weft.layout.layout import layout_settings
@@ -138,7 +138,7 @@ class Sizes:
             resolve(given, num_experts=self.expert_ep or 1)
             return None
         experts = (self.num_experts or self.slots or 0) if self.moe else 0
-        return resolve(given, num_experts=experts)
+        return replace(resolve(given, num_experts=experts), derived=self.derived)
 
 
 def of_layout(layout: Layout) -> Sizes:
@@ -163,7 +163,11 @@ def of_layout(layout: Layout) -> Sizes:
     )
     if experts is not None:
         sizes.moe, sizes.expert_tp, sizes.expert_ep, sizes.slots = True, experts.tp, experts.ep, experts.slots
-        sizes.dispatch, sizes.policy, sizes.interval = experts.dispatch, experts.balance.policy, experts.balance.interval
+        sizes.dispatch, sizes.policy, sizes.interval = (
+            experts.dispatch,
+            experts.balance.policy,
+            experts.balance.interval,
+        )
     if shared is not None:
         sizes.shared = shared.tp
     return sizes

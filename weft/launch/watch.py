@@ -13,6 +13,7 @@ from weft.errors import PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import ChannelClosed
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
+from weft.launch.phases import Phase
 from weft.launch.processes import WorkerProcess
 from weft.launch.status import StatusPage
 
@@ -89,9 +90,11 @@ class Watch:
     def epitaph(self, worker: WorkerProcess) -> str:
         """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
         fate = worker.fate() or "closed its channel"
-        last = self.rendezvous.last_collective(worker.rank)
-        head = f"{worker.where} pid {worker.pid} {fate} in {self.status.read(worker.rank)}"
-        return f"{head}; {last}" if last else head
+        status, last = self.status.read(worker.rank), self.rendezvous.last_collective(worker.rank)
+        parts = [f"{worker.where} pid {worker.pid} {fate} in {status}", last]
+        if "SIGKILL" in fate and status.phase in (Phase.LOAD, Phase.CACHE, Phase.WARM_UP):
+            parts.append("this may be the system's answer to too little memory")
+        return "; ".join(part for part in parts if part)
 
     def _killed(self) -> list[WorkerProcess]:
         return [w for w in self.workers if (fate := w.fate()) is not None and "killed" in fate]

@@ -6,14 +6,18 @@ Threads are those of torch's OpenMP runtime, as many as `torch.get_num_threads()
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from weft.native import load
+from weft.native import load, missing_reason
 from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.linear import Form
 
 _POINTER, _INT, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+LIBRARIES = ("attention", "linear", "pointwise")
+
 _SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float64: "f64"}
 _ATTENTION = [_POINTER, _LONG, _LONG, *[_POINTER] * 7, *[_INT] * 7, _DOUBLE, _INT, _POINTER]
 
@@ -68,6 +72,43 @@ class AttentionKernel:
             block_size,
             window,
             scale,
+            torch.get_num_threads(),
+            self._team,
+        )
+        return out
+
+
+class LinearKernel(Form):
+    """x @ weight.T + bias in fp32, bf16 or fp64 with one order of summation per result."""
+
+    name = "in C++"
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self._library = library
+        self._call = getattr(library, f"weft_linear_{_SUFFIXES[dtype]}")
+        self._call.argtypes = [_POINTER, _LONG, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _POINTER]
+        self._call.restype = None
+        self._team = openmp_team()
+
+    @classmethod
+    def find(cls, dtype: torch.dtype) -> LinearKernel | None:
+        library = load("linear")
+        return cls(library, dtype) if library and dtype in _SUFFIXES else None
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows, depth = x.shape
+        x = x if x.stride(1) == 1 else x.contiguous()
+        weight = weight.contiguous()
+        out = torch.empty(rows, weight.shape[0], dtype=x.dtype)
+        self._call(
+            x.data_ptr(),
+            x.stride(0),
+            weight.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            out.data_ptr(),
+            rows,
+            weight.shape[0],
+            depth,
             torch.get_num_threads(),
             self._team,
         )
@@ -143,3 +184,25 @@ class PointwiseKernels:
             self._team,
         )
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """All kernels of one dtype."""
+
+    attend: AttentionKernel
+    pointwise: PointwiseKernels
+    linear: LinearKernel
+
+    @classmethod
+    def find(cls, dtype: torch.dtype) -> Kernels | None:
+        """None where a library is missing, or there are no kernels for the dtype."""
+        attend, pointwise, linear = AttentionKernel.find(dtype), PointwiseKernels.find(dtype), LinearKernel.find(dtype)
+        return cls(attend, pointwise, linear) if attend and pointwise and linear else None
+
+
+def why_missing(dtype: torch.dtype) -> str:
+    """Why `Kernels.find(dtype)` gives None, for a person."""
+    if dtype not in _SUFFIXES:
+        return f"there are none for {str(dtype).removeprefix('torch.')}"
+    return next(filter(None, map(missing_reason, LIBRARIES)), "")

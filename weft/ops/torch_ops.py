@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
-from weft.ops.linear import Invariance, choose_form, forms
+from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 
 
@@ -42,7 +42,11 @@ class TorchOps(Ops):
         self.numerics = numerics
         self.device = device
         self.why_plain = why_plain
-        self.form = forms(numerics.dtype, device)[0]
+        self.form = self.forms()[0]
+
+    def forms(self) -> tuple[Form, ...]:
+        """Ways to compute `linear`, first choice first."""
+        return forms(self.numerics.dtype, self.device)
 
     def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
         local = ids - lo
@@ -80,5 +84,5 @@ class TorchOps(Ops):
         return f"{said}; {self.why_plain}" if self.why_plain else said
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
-        self.form, report = choose_form(forms(self.numerics.dtype, self.device), weights, seconds)
+        self.form, report = choose_form(self.forms(), weights, seconds)
         return report

@@ -19,9 +19,8 @@ from starlette.routing import Route
 
 from weft.engine.choice import Choice
 from weft.errors import RequestError
-from weft.log import get_logger
 from weft.server.engine_loop import EngineLoop
-from weft.server.errors import client_gone, error_response, not_ready
+from weft.server.errors import client_gone, error_response, not_ready, shown_error
 from weft.server.formats import ChatFormat, CompletionFormat, Format
 from weft.server.messages import plain_messages
 from weft.server.models import ServedModel, check_length, number_of_prompts
@@ -37,8 +36,6 @@ from weft.server.requests import (
     sampling_params,
 )
 from weft.step.sampling_params import SamplingParams
-
-_log = get_logger(__name__)
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of a request's body."""
@@ -156,13 +153,10 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
     async def guarded(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except RequestError as error:
-            return error_response(error)
         except ClientDisconnect:
             return error_response(client_gone())
-        except Exception:  # one request's code path must not end the server
-            _log.exception("unexpected error in %s", request.url.path)
-            return error_response(RequestError("internal error", status=500, code="internal_error"))
+        except Exception as error:  # one request's code path must not end the server
+            return error_response(shown_error(error))
 
     return guarded
 

@@ -6,6 +6,9 @@ import msgspec
 from starlette.responses import Response
 
 from weft.errors import RequestError
+from weft.log import get_logger
+
+_log = get_logger(__name__)
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -49,6 +52,14 @@ def error_response(error: RequestError) -> Response:
 def error_frame(error: RequestError) -> bytes:
     """The error inside a stream; nothing may follow it."""
     return b"data: " + error_bytes(error) + b"\n\n"
+
+
+def shown_error(error: Exception) -> RequestError:
+    """What the client is told: a request's own fault in its words; anything else goes to the log alone."""
+    if isinstance(error, RequestError):
+        return error
+    _log.error("unexpected error in a request", exc_info=error)
+    return RequestError("internal error", status=500, code="internal_error")
 
 
 def stopping() -> RequestError:

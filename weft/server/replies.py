@@ -19,9 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
-from weft.errors import RequestError
 from weft.server.engine_loop import EngineLoop, Stream
-from weft.server.errors import client_gone, error_frame, error_response
+from weft.server.errors import client_gone, error_frame, error_response, shown_error
 from weft.server.formats import Format
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.usage import usage_of
@@ -101,8 +100,8 @@ class WholeReply(_Reply):
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             response = Response(await self._body(), media_type="application/json")
-        except RequestError as error:
-            response = error_response(error)
+        except Exception as error:  # one request's code path must not end the server
+            response = error_response(shown_error(error))
         await response(scope, receive, send)
 
     async def _body(self) -> bytes:
@@ -138,9 +137,9 @@ class EventReply(_Reply):
             while not answer.done:
                 pieces = answer.take(self._loop, await answer.stream.next())
                 await _write(send, b"".join(self._frames(index, piece) for index, piece in pieces))
-        except RequestError as error:
+        except Exception as error:  # one request's code path must not end the server
             # The last chunk is left out on purpose: an answer that was cut must not look whole.
-            await _write(send, error_frame(error))
+            await _write(send, error_frame(shown_error(error)))
             return
         await send({"type": "http.response.body", "body": self._ending(), "more_body": False})
 

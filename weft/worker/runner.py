@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +38,11 @@ def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device:
     shape = (limits.num_blocks + 1, hi - lo, limits.block_size, shards.config.head_dim)
 
     def zeros() -> Tensor:
-        return torch.zeros(shape, dtype=ops.numerics.cache_dtype, device=device)
+        if device.type != "cpu":
+            return torch.zeros(shape, dtype=ops.numerics.cache_dtype, device=device)
+        # NumPy's zeros are pages that the system gives when they are first written; torch would write them all now
+        nbytes = prod(shape) * ops.numerics.cache_dtype.itemsize
+        return torch.from_numpy(np.zeros(nbytes, np.uint8)).view(ops.numerics.cache_dtype).view(shape)
 
     return [KVCache(zeros(), zeros()) for _ in range(shards.config.num_layers)]
 

@@ -1,0 +1,231 @@
+"""MODEL words: a path, or an id on a model hub (org/name, org/name:file.gguf), fetched into huggingface_hub's cache.
+
+Fetches config, tokenizer and safetensors files by name, or the one GGUF that was named; never a file that is a pickle.
+Knows where files come from, not what they hold; the endpoint, token and cache are huggingface_hub's own settings.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+
+from weft.checkpoint.directory import INDEX, SINGLE
+from weft.checkpoint.embedded import embedded_model
+from weft.errors import CheckpointError, UnavailableError, UsageError, WeftError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Say = Callable[[str], None]
+
+CONFIG = ("config.json", "generation_config.json")
+TEXT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?")
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model on the hub. `file`: the GGUF that was named; None: the safetensors. `revision`: None is the default."""
+
+    repo: str
+    file: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        text = self.repo if self.file is None else f"{self.repo}:{self.file}"
+        return text if self.revision is None else f"{text} at revision {self.revision}"
+
+
+def model_path(
+    word: str | os.PathLike[str] | None,
+    say: Say = lambda _: None,
+    *,
+    revision: str | None = None,
+    weights: bool = True,
+) -> Path:
+    """The directory or file behind MODEL: a path that exists, a hub id (fetched if need be), None: the embedded model.
+
+    `weights`: without them, only the configuration is fetched. CheckpointError: no such path or model, or it has
+    nothing that weft can load. UnavailableError: the hub cannot be reached and the cache lacks the model.
+    """
+    if word is not None and not os.path.exists(word) and (model := hub_model(str(word), revision)):
+        return fetch(model, say, weights=weights)
+    if revision is not None:
+        raise UsageError(f"--revision {revision}: only a model on a hub (org/name) has revisions")
+    if word is None:
+        return embedded_model(say)
+    if not os.path.exists(word):
+        raise CheckpointError(f"model {word}: no such file or directory, and not a hub id (org/name)")
+    return Path(word)
+
+
+def hub_model(word: str, revision: str | None = None) -> HubModel | None:
+    """The hub model that a word names; None where it can only be a path."""
+    match = _ID.fullmatch(word)
+    if match is None or match["repo"].endswith(".gguf"):
+        return None
+    return HubModel(match["repo"], match["file"], revision)
+
+
+def fetch(model: HubModel, say: Say = lambda _: None, *, weights: bool = True) -> Path:
+    """Path of the model in the cache, after fetching what the cache lacks."""
+    with _told(model):
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            return _cached(model, weights)
+        try:
+            sizes = _listed(model)
+        except _unreachable() as error:
+            path = _cached_or(model, weights, error)
+            say(f"the hub cannot be reached ({_first_line(error)}); {model} as it is in the cache is used")
+            return path
+        names = _wanted(model, sizes, weights)
+        say(f"model {model} from {_host()}: {len(names)} files, {sum(sizes[name] for name in names) / 1e6:,.1f} MB")
+        return _place(model, _snapshot(model, names))
+
+
+def _listed(model: HubModel) -> dict[str, int]:
+    """Every file of the model's repository and its size in bytes."""
+    api = huggingface_hub.HfApi()
+    info = api.model_info(model.repo, revision=model.revision, files_metadata=True)
+    return {item.rfilename: item.size or 0 for item in info.siblings or ()}
+
+
+def _wanted(model: HubModel, sizes: dict[str, int], weights: bool) -> list[str]:
+    """The files to fetch, by name; CheckpointError where there is nothing that weft can load."""
+    if model.file is not None:
+        if model.file not in sizes:
+            found = sorted(name for name in sizes if name.endswith(".gguf"))
+            raise CheckpointError(f"model {model}: the repository has no {model.file}; {_listing(found, '.gguf')}")
+        return [model.file]
+    if "config.json" not in sizes:
+        found = sorted(name for name in sizes if name.endswith(".gguf"))
+        hint = f"; name one: {model.repo}:{found[0]}" if found else ""
+        raise CheckpointError(f"model {model}: the repository has no config.json; {_listing(found, '.gguf')}{hint}")
+    names = [name for name in (*CONFIG, *TEXT) if name in sizes]
+    return names + _weight_files(model, sizes) if weights else names
+
+
+def _weight_files(model: HubModel, sizes: dict[str, int]) -> list[str]:
+    """The safetensors that a directory with these files would be read from (see `directory`)."""
+    if SINGLE in sizes:
+        return [SINGLE]
+    if INDEX in sizes:
+        return [INDEX, *_indexed(model, sizes)]
+    names = sorted(name for name in sizes if name.endswith(".safetensors") and "/" not in name)
+    if not names:
+        pickles = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth")))
+        also = f"; {pickles[0]} is a pickle, which weft never fetches" if pickles else ""
+        raise CheckpointError(f"model {model}: the repository has no safetensors{also}")
+    return names
+
+
+def _indexed(model: HubModel, sizes: dict[str, int]) -> list[str]:
+    text = Path(huggingface_hub.hf_hub_download(model.repo, INDEX, revision=model.revision)).read_text(encoding="utf-8")
+    try:
+        names = sorted(set(json.loads(text)["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"model {model}: {INDEX} has no weight_map of names") from None
+    missing = [str(name) for name in names if name not in sizes]
+    unsafe = [str(name) for name in names if not str(name).endswith(".safetensors")]
+    if missing or unsafe:
+        problems = [f"{name}: named by {INDEX}, not in the repository" for name in missing]
+        raise CheckpointError(
+            f"model {model}: incomplete on the hub", [*problems, *(f"{name}: not safetensors" for name in unsafe)]
+        )
+    return names
+
+
+def _snapshot(model: HubModel, names: Sequence[str], *, offline: bool = False) -> Path:
+    return Path(
+        huggingface_hub.snapshot_download(
+            model.repo,
+            revision=model.revision,
+            allow_patterns=[glob.escape(name) for name in names],
+            local_files_only=offline,
+        )
+    )
+
+
+def _cached(model: HubModel, weights: bool) -> Path:
+    """The model as the cache has it; files that are missing there are told when the checkpoint is opened."""
+    names = [model.file] if model.file is not None else [*CONFIG, *TEXT]
+    place = _place(model, _snapshot(model, names, offline=True))
+    if not (place if model.file is not None else place / "config.json").is_file():
+        raise huggingface_hub.errors.LocalEntryNotFoundError(f"{model}: not in the cache")
+    if weights and model.file is None and not list(place.glob("*.safetensors")):
+        raise huggingface_hub.errors.LocalEntryNotFoundError(f"{model}: weights not in the cache")
+    return place
+
+
+def _cached_or(model: HubModel, weights: bool, error: Exception) -> Path:
+    """The cached model, or `error`: why the hub cannot be reached says more than what the cache lacks."""
+    try:
+        return _cached(model, weights)
+    except huggingface_hub.errors.LocalEntryNotFoundError:
+        raise error from None
+
+
+def _place(model: HubModel, snapshot: Path) -> Path:
+    return snapshot if model.file is None else snapshot / model.file
+
+
+@contextmanager
+def _told(model: HubModel) -> Iterator[None]:
+    """Turns what huggingface_hub raises into an error that says what to do."""
+    try:
+        yield
+    except WeftError:
+        raise
+    except (OSError, ValueError, *_unreachable()) as error:
+        raise _explained(model, error) from error
+
+
+def _explained(model: HubModel, error: Exception) -> WeftError:
+    errors, host = huggingface_hub.errors, _host()
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"model {model}: gated; accept its terms on {host}/{model.repo} and give your token in HF_TOKEN"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointError(
+            f"model {model}: no such file or directory, and {host} has no such model for you"
+            " (for a private one, give your token in HF_TOKEN)"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointError(f"model {model}: {host} has the model, but not this revision")
+    if isinstance(error, errors.HFValidationError):
+        return CheckpointError(f"model {model}: not a path, and not a hub id: {_first_line(error)}")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return UnavailableError(f"model {model}: not whole in the cache, and HF_HUB_OFFLINE forbids to fetch it")
+    if isinstance(error, errors.HfHubHTTPError):
+        return UnavailableError(f"model {model}: {host} answers {error.response.status_code}: {_first_line(error)}")
+    if isinstance(error, _unreachable()):
+        return UnavailableError(f"model {model}: no such path, and {host} cannot be reached: {_first_line(error)}")
+    return UnavailableError(f"model {model}: fetching from {host} failed: {_first_line(error)}")
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What huggingface_hub lets through of its HTTP client where there is no connection."""
+    client: Any = huggingface_hub.utils._http.httpx2 if hasattr(huggingface_hub.utils, "_http") else None
+    return (client.TransportError,)
+
+
+def _host() -> str:
+    return str(huggingface_hub.constants.ENDPOINT)
+
+
+def _listing(names: Sequence[str], kind: str) -> str:
+    return f"its {kind} files: {', '.join(names[:8])}" if names else f"nor any {kind} file"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

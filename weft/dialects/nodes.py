@@ -1,0 +1,94 @@
+"""Commands of several nodes held against each other: one deployment is one reading. Knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from weft.dialects.base import Note, Reading, Refusal
+
+_OWN = frozenset(
+    {
+        "node_rank",
+        "host",
+        "port",
+        "base_gpu_id",
+        "data_parallel_rank",
+        "data_parallel_start_rank",
+        "data_parallel_size_local",
+        "data_parallel_rpc_port",
+        "headless",
+        "api_server_count",
+        "log_level",
+        "nccl_port",
+        "device_ids",
+        "served_model_name",
+    }
+)
+"""Options that may differ from node to node."""
+
+
+def compare_nodes(readings: Sequence[Reading]) -> list[Reading]:
+    """Readings in order, those of the nodes of one deployment joined into the first of them."""
+    result: list[Reading] = []
+    groups: list[list[Reading]] = []
+    for reading in readings:
+        group = _group_of(reading, groups)
+        if group is None:
+            groups.append([reading])
+        else:
+            group.append(reading)
+    for group in groups:
+        result.append(group[0] if len(group) == 1 else _joined(group))
+    return result
+
+
+def _group_of(reading: Reading, groups: list[list[Reading]]) -> list[Reading] | None:
+    """The last group, when this is a further node of the same deployment."""
+    if reading.node is None or not groups:
+        return None
+    last = groups[-1]
+    first = last[0]
+    same = first.dialect == reading.dialect and first.role == reading.role and first.node is not None
+    model = first.options.get("model") == reading.options.get("model")
+    further = reading.node not in {each.node for each in last}
+    return last if same and model and further else None
+
+
+def _joined(group: Sequence[Reading]) -> Reading:
+    first = group[0]
+    shown = ", ".join(str(each.node) for each in group)
+    notes = list(first.notes)
+    refused = next((each.refused for each in group if each.refused), None)
+    differences = [text for other in group[1:] for text in _differences(_sizes(first), _sizes(other), first, other)]
+    if differences and refused is None:
+        refused = Refusal("the nodes' commands are of different worlds: " + "; ".join(differences))
+        notes.append(Note("error", "refused", refused.message))
+    for other in group[1:]:
+        ours = {name: value for name, value in first.options.items() if name not in _OWN}
+        theirs = {name: value for name, value in other.options.items() if name not in _OWN}
+        for text in _differences(ours, theirs, first, other):
+            notes.append(Note("warning", "nodes-differ", f"every node must be started alike: {text}"))
+        notes += [note for note in other.notes if note.level != "info" and not _told(note, notes)]
+    if refused is None:
+        notes.append(Note("info", "nodes", f"the commands of nodes {shown} describe one deployment"))
+    variables = tuple(dict.fromkeys(name for each in group for name in each.variables))
+    layout = first.layout if refused is None else None
+    return replace(first, layout=layout, notes=tuple(notes), refused=refused, variables=variables)
+
+
+def _told(note: Note, notes: Sequence[Note]) -> bool:
+    return any(other.code == note.code and other.message == note.message for other in notes)
+
+
+def _sizes(reading: Reading) -> Mapping[str, object]:
+    return {"world": reading.sizes.world, **reading.sizes.given()} if reading.sizes else {}
+
+
+def _differences(ours: Mapping[str, object], theirs: Mapping[str, object], a: Reading, b: Reading) -> list[str]:
+    if not ours or not theirs:
+        return []
+    names = [
+        name for name in (*ours, *(name for name in theirs if name not in ours)) if ours.get(name) != theirs.get(name)
+    ]
+    return [f"{name} is {ours.get(name)} on node {a.node} but {theirs.get(name)} on node {b.node}" for name in names]

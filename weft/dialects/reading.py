@@ -1,0 +1,171 @@
+"""What the readers of command lines share: options, config files, defaults as notes, divisors. Knows no engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import yaml
+
+from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word
+from weft.dialects.commands import documents
+from weft.dialects.flags import Arguments, Table
+from weft.dialects.sizes import Size, Sizes
+from weft.layout.resolve import divisors
+
+_FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
+
+
+def divisor_values(size: Size) -> tuple[int, ...]:
+    """Legal values where a size must divide another; none while that is open."""
+    return divisors(size) if size is not None and size <= 4096 else ()
+
+
+def refuse_divisor(draft: Draft, arguments: Arguments, dest: str, value: Size, whole: Size, reason: str) -> None:
+    """`FLAG VALUE: REASON`, with the divisors as legal values."""
+    argument = arguments.given.get(dest)
+    name = argument.name if argument else "--" + dest.replace("_", "-")
+    legal = divisor_values(whole)
+    shown = f"; legal: {', '.join(map(str, legal))}" if legal else ""
+    draft.refuse(f"{name} {value}: {reason}{shown}", legal, arguments.where(dest))
+
+
+def take_options(arguments: Arguments, draft: Draft, sizes: Mapping[str, str]) -> None:
+    """Every flag that is no size becomes an option; a size flag that was not given becomes a note of its default."""
+    for dest, argument in arguments.given.items():
+        if not argument.flag.size:
+            draft.options[dest] = argument.value
+            if argument.variables:
+                names = ", ".join(argument.variables)
+                draft.note("info", "open-option", f"{argument.name} depends on {names}", argument.where)
+        _check_choice(argument.flag.choices, argument.name, argument.value, draft, argument.where)
+    for dest, default in sizes.items():
+        if dest not in arguments:
+            name = next(flag.names[0] for flag in arguments.table.flags if flag.dest == dest)
+            draft.note("info", "default", f"{name} is not given; the engine's default is {default}")
+    if "model" not in draft.options and draft.context.model:
+        draft.options["model"] = draft.context.model
+
+
+def take_model(arguments: Arguments, draft: Draft) -> None:
+    """The model as the first word that is no flag; further ones are unknown words."""
+    words = list(arguments.positional)
+    if words and "model" not in draft.options:
+        draft.options["model"] = words.pop(0).text
+    for word in words:
+        draft.note("warning", "unknown-word", f"{word.text!r} belongs to no flag: ignored", word.where)
+
+
+def _check_choice(choices: Sequence[str], name: str, value: object, draft: Draft, where: Where) -> None:
+    if choices and isinstance(value, str) and value not in choices and not value.startswith(("$", "<", "{")):
+        message = f"{name} {value}: not among the known values {', '.join(choices)}"
+        draft.note("warning", "unknown-value", message, where)
+
+
+def model_of(draft: Draft) -> str:
+    """The model's name, from the text or beside it."""
+    found = draft.options.get("model")
+    return found if isinstance(found, str) else ""
+
+
+def configured(document: Document, draft: Draft) -> list[Word]:
+    """The words of a command; a config file named by --config and written in the same text comes first."""
+    words = list(document.words)
+    for at, word in enumerate(words):
+        name, equals, inline = word.text.partition("=")
+        if name != "--config":
+            continue
+        path = inline if equals else words[at + 1].text if at + 1 < len(words) else ""
+        file = document.files.get(path) or document.files.get(path.rsplit("/", 1)[-1])
+        if file is None:
+            draft.note(
+                "warning", "config-file", f"the file {path} is not in the text; its values are unknown", word.where
+            )
+            return words
+        given = {other.text.partition("=")[0] for other in words}
+        return [*_config_words(file.text, file.line, given, draft), *words]
+    return words
+
+
+def _config_words(text: str, line: int, given: Iterable[str], draft: Draft) -> list[Word]:
+    """Keys of a YAML mapping as flags; a flag of the command line wins, with a note."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = Where(line + mark.line, mark.column + 1) if mark else Where(line, 1)
+        draft.refuse(f"the config file is no YAML: {getattr(error, 'problem', None) or error}", (), place)
+        return []
+    words: list[Word] = []
+    seen: dict[str, Where] = {}
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        where = Where(line + key.start_mark.line, key.start_mark.column + 1, str(key.value))
+        flag = "--" + str(key.value).replace("_", "-")
+        if flag in seen:
+            draft.refuse(f"{key.value} is given twice, in {seen[flag]} and {where}", (), where)
+        seen[flag] = where
+        if flag in given:
+            draft.note("warning", "conflict", f"{key.value} of the config file is overruled by {flag}", where)
+            continue
+        words += _config_value(flag, value, where)
+    return words
+
+
+def _config_value(flag: str, node: yaml.Node, where: Where) -> list[Word]:
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:bool":
+            on = node.value.lower() in ("true", "yes", "on")
+            return [Word(flag, where)] if on else []
+        return [Word(flag, where), Word(node.value, where, quoted=True)]
+    if isinstance(node, yaml.SequenceNode):
+        items = [Word(str(item.value), where, quoted=True) for item in node.value if isinstance(item, yaml.ScalarNode)]
+        return [Word(flag, where), *items]
+    found: list[Word] = []
+    for key, value in node.value:
+        found += _config_value(f"{flag}.{key.value}", value, where)
+    return found
+
+
+def layers_of(draft: Draft, variable: str) -> tuple[int, ...] | None:
+    """Layers of each stage from an environment variable, 16,15,15."""
+    word = draft.document.environment.get(variable)
+    if word is None:
+        return None
+    parts = word.text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        draft.refuse(f"{variable}={word.text}: not a list of layers", (), word.where)
+        return None
+    return tuple(int(part) for part in parts)
+
+
+def explain(draft: Draft, sizes: Sizes, reasons: Mapping[str, str]) -> None:
+    """A note for every size that follows from others."""
+    given = sizes.given()
+    for name, reason in reasons.items():
+        if name in given:
+            value = given[name]
+            draft.note("info", "derived", f"{name} {value if value is not None else 'open'}: {reason}")
+    sizes.derived = frozenset(name for name in reasons if name in given)
+
+
+def finish(draft: Draft, sizes: Sizes | None, role: str = "") -> Reading:
+    """The reading, under its role in a disaggregated deployment."""
+    known: Literal["", "prefill", "decode"] = "prefill" if role == "prefill" else "decode" if role == "decode" else ""
+    return draft.finish(sizes, role=known)
+
+
+def known_share(text: str, table: Table, own: Sequence[str]) -> float:
+    """How much arguments look like a table's: its share of their flags, and a bonus for flags only it has."""
+    found = {match[0] for match in _FLAG.finditer(text)}
+    if not found:
+        return 0.0
+    known = sum(name in table.names or name.replace("_", "-") in table.names for name in found)
+    bonus = 0.3 if found & set(own) else 0.0
+    return min(0.95, 0.6 * known / len(found) + bonus) if known else 0.0
+
+
+def read_command(text: str, dialect: Dialect, context: Context) -> list[Reading]:
+    """The readings of a command of one dialect."""
+    found = documents(text, {dialect.name: dialect.programs}, context.settings)
+    return [reading for document in found if document.dialect for reading in dialect.read(document, context)]
