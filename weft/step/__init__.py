@@ -1,1 +1,1 @@
-"""Plans and results of a step, sampling parameters: the records between engine and ranks. Pure."""
+"""The records of one step: what every rank runs, what comes back, and how a request wants to be sampled. No torch."""

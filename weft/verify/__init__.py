@@ -1,1 +1,1 @@
-"""Verify: a layout against one rank. Recording, comparison, and the name of the first module that differs."""
+"""Proof for a real model: a layout against one rank, by logits, tokens and modules. Knows no command line."""
