@@ -1,13 +1,14 @@
 """Paged attention: the C++ kernel against gathering keys for torch's SDPA, and against the torch twin.
 
-python benchmarks/attention_kernel.py [--threads N] [--out FILE.json]: SmolLM2-135M's heads (9 query, 3 KV, 64 wide), one
-layer, milliseconds a call, best and median of interleaved rounds.
+python benchmarks/attention_kernel.py [--threads N] [--out FILE.json]: SmolLM2-135M's heads (9 query, 3 KV, 64 wide),
+one layer, milliseconds a call, best and median of interleaved rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -40,8 +41,10 @@ def build(runs: Runs, dtype: torch.dtype) -> tuple[Tensor, KVCache, AttentionMet
     shape = (sum(blocks) + 1, KV_HEADS, BLOCK, DIM)
     cache = KVCache(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype))
     tables = torch.zeros(len(runs), max(blocks), dtype=torch.int32)
-    for index, part in enumerate(order.split(blocks)):
-        tables[index, : len(part)] = part
+    begin = 0
+    for index, count in enumerate(blocks):
+        tables[index, :count] = order[begin : begin + count]
+        begin += count
     rows = torch.tensor([rows for _, rows in runs])
     positions = torch.cat([torch.arange(start, start + rows) for start, rows in runs])
     owner = torch.repeat_interleave(torch.arange(len(runs)), rows)
@@ -90,12 +93,12 @@ def run_case(runs: Runs, dtype: torch.dtype, rounds: int) -> dict[str, dict[str,
         raise SystemExit("the C++ kernel is not built: python -m weft.native.build")
     heads = torch.arange(HEADS, dtype=torch.int32) // (HEADS // KV_HEADS)
     scale = DIM**-0.5
-    calls = {
+    calls: dict[str, Callable[[], Tensor]] = {
         "kernel": lambda: kernel(q, cache, heads, scale, meta, 0),
         "gather + SDPA": lambda: gather_and_sdpa(q, cache, runs, meta),
         "torch twin": lambda: paged_attention(q, cache, heads, scale, meta, 0),
     }
-    wanted = calls["gather + SDPA"]().float()
+    wanted = gather_and_sdpa(q, cache, runs, meta).float()
     for name, call in calls.items():
         if not torch.allclose(call().float(), wanted, rtol=0, atol=3e-2 if dtype == torch.bfloat16 else 1e-4):
             raise SystemExit(f"{name} gives other numbers")
@@ -125,6 +128,7 @@ def main() -> None:
         "rounds": args.rounds,
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "load_average": os.getloadavg()[0],
         "results": results,
     }
     if args.out:

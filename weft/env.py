@@ -3,6 +3,7 @@
 - WEFT_DEBUG: 1 makes a failing command show where the error was raised.
 - WEFT_LOG: level of the log: debug, info, warning or error (info when not set).
 - WEFT_CACHE: directory of downloaded files (~/.cache/weft when not set); read in `checkpoint`.
+- WEFT_FAULT: faults on purpose, for tests (`launch/faults.py`); read only where WEFT_TEST_FAULTS is 1.
 - WEFT_NATIVE: 0 switches compiled code off, the plain paths run; read in `native`.
 """
 
@@ -20,3 +21,8 @@ def debug(environ: Mapping[str, str] = os.environ) -> bool:
 def log_level(environ: Mapping[str, str] = os.environ) -> str:
     """Name of the wanted log level, in capitals, unchecked."""
     return environ.get("WEFT_LOG", "info").upper()
+
+
+def faults(environ: Mapping[str, str] = os.environ) -> str:
+    """The faults that a test asks for; empty without the flag that only tests set."""
+    return environ.get("WEFT_FAULT", "") if environ.get("WEFT_TEST_FAULTS", "") == "1" else ""

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
 
 
+@cache
 def flags_of_commands() -> dict[str, set[str]]:
     """All flags of every command of weft."""
     flags = {}
@@ -42,6 +44,7 @@ def flags_of_commands() -> dict[str, set[str]]:
     return flags
 
 
+@cache
 def names_in_code() -> set[str]:
     """Every identifier that a module of weft defines or uses."""
     names: set[str] = set()

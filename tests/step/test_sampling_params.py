@@ -72,6 +72,7 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("logit_bias", ((1, math.nan),), "from -100 to 100"),
     ("logit_bias", ((1, "2"),), "from -100 to 100"),
     ("logit_bias", ((1, 1.0), (1, 2.0)), "each token once"),
+    ("prompt_logprobs", 21, "from 0 to 20"),
 )
 
 
@@ -86,5 +87,5 @@ def test_anything_else_is_refused_by_name(field: str, value: object, legal: str)
 
 def test_every_field_is_checked_or_free() -> None:
     """A field added to the record must be given a range here."""
-    free = {"ignore_eos", "include_stop_str_in_output"}
+    free = {"ignore_eos", "include_stop_str_in_output", "skip_special_tokens"}
     assert {field for field, _, _ in WRONG} | free == set(SamplingParams.__struct_fields__)

@@ -10,26 +10,26 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
+from huggingface_hub import constants, errors
 
 from weft.checkpoint.directory import INDEX, SINGLE
 from weft.checkpoint.embedded import embedded_model
 from weft.errors import CheckpointError, UnavailableError, UsageError, WeftError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Say = Callable[[str], None]
 
 CONFIG = ("config.json", "generation_config.json")
 TEXT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?")
+
+_CLIENT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+"""What huggingface_hub's HTTP client raises; which client that is differs between its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,13 @@ def hub_model(word: str, revision: str | None = None) -> HubModel | None:
 def fetch(model: HubModel, say: Say = lambda _: None, *, weights: bool = True) -> Path:
     """Path of the model in the cache, after fetching what the cache lacks."""
     with _told(model):
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             return _cached(model, weights)
         try:
             sizes = _listed(model)
-        except _unreachable() as error:
+        except (_CLIENT_ERROR, OSError) as error:
+            if isinstance(error, errors.HfHubHTTPError):
+                raise
             path = _cached_or(model, weights, error)
             say(f"the hub cannot be reached ({_first_line(error)}); {model} as it is in the cache is used")
             return path
@@ -160,9 +162,9 @@ def _cached(model: HubModel, weights: bool) -> Path:
     names = [model.file] if model.file is not None else [*CONFIG, *TEXT]
     place = _place(model, _snapshot(model, names, offline=True))
     if not (place if model.file is not None else place / "config.json").is_file():
-        raise huggingface_hub.errors.LocalEntryNotFoundError(f"{model}: not in the cache")
+        raise errors.LocalEntryNotFoundError(f"{model}: not in the cache")
     if weights and model.file is None and not list(place.glob("*.safetensors")):
-        raise huggingface_hub.errors.LocalEntryNotFoundError(f"{model}: weights not in the cache")
+        raise errors.LocalEntryNotFoundError(f"{model}: weights not in the cache")
     return place
 
 
@@ -170,7 +172,7 @@ def _cached_or(model: HubModel, weights: bool, error: Exception) -> Path:
     """The cached model, or `error`: why the hub cannot be reached says more than what the cache lacks."""
     try:
         return _cached(model, weights)
-    except huggingface_hub.errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         raise error from None
 
 
@@ -183,14 +185,14 @@ def _told(model: HubModel) -> Iterator[None]:
     """Turns what huggingface_hub raises into an error that says what to do."""
     try:
         yield
-    except WeftError:
-        raise
-    except (OSError, ValueError, *_unreachable()) as error:
+    except (OSError, ValueError, _CLIENT_ERROR) as error:
+        if isinstance(error, WeftError):
+            raise
         raise _explained(model, error) from error
 
 
 def _explained(model: HubModel, error: Exception) -> WeftError:
-    errors, host = huggingface_hub.errors, _host()
+    host = _host()
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
             f"model {model}: gated; accept its terms on {host}/{model.repo} and give your token in HF_TOKEN"
@@ -208,19 +210,13 @@ def _explained(model: HubModel, error: Exception) -> WeftError:
         return UnavailableError(f"model {model}: not whole in the cache, and HF_HUB_OFFLINE forbids to fetch it")
     if isinstance(error, errors.HfHubHTTPError):
         return UnavailableError(f"model {model}: {host} answers {error.response.status_code}: {_first_line(error)}")
-    if isinstance(error, _unreachable()):
+    if isinstance(error, (_CLIENT_ERROR, ConnectionError, TimeoutError)):
         return UnavailableError(f"model {model}: no such path, and {host} cannot be reached: {_first_line(error)}")
     return UnavailableError(f"model {model}: fetching from {host} failed: {_first_line(error)}")
 
 
-def _unreachable() -> tuple[type[Exception], ...]:
-    """What huggingface_hub lets through of its HTTP client where there is no connection."""
-    client: Any = huggingface_hub.utils._http.httpx2 if hasattr(huggingface_hub.utils, "_http") else None
-    return (client.TransportError,)
-
-
 def _host() -> str:
-    return str(huggingface_hub.constants.ENDPOINT)
+    return str(constants.ENDPOINT)
 
 
 def _listing(names: Sequence[str], kind: str) -> str:

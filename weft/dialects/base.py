@@ -6,7 +6,7 @@ notes, options and refusals while a reader works.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -116,6 +116,8 @@ class Context:
     """Routed experts by the model's config; 0: dense; None: not known from a config."""
     model: str = ""
     """The model's name where the text gives none."""
+    read_file: Callable[[str], str | None] | None = None
+    """Text of a file that the text names but does not hold; None where there is no such file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +164,10 @@ class Dialect(Protocol):
     name: str
     title: str
     """The engine's own name."""
-    programs: Sequence[Sequence[str]]
-    """Regular expressions, one per word, that match the words an engine's command starts with."""
+
+    @property
+    def programs(self) -> Sequence[Sequence[str]]:
+        """Regular expressions, one per word, that match the words a command starts with; the surest first."""
 
     def recognizes(self, text: str) -> float:
         """How much a text without a known program looks like this engine's: 0 not at all, 1 certainly."""

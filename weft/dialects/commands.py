@@ -13,7 +13,8 @@ from dataclasses import replace
 from weft.dialects.base import Document, File, Note, Where, Word
 from weft.dialects.expand import ASSIGNMENT, Scope
 from weft.dialects.manifests import manifest_commands
-from weft.dialects.shell import RawCommand, lex
+from weft.dialects.shell import lex
+from weft.dialects.shell_words import RawCommand
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
 
@@ -245,8 +246,8 @@ def _scripts(words: Sequence[Word]) -> Iterable[Word]:
             yield word
 
 
-def _moved_where(where: Where, line: int) -> Where:
-    return Where(where.line + line, where.column, where.text)
+def _moved_where(where: Where, line: int, column: int = 0) -> Where:
+    return Where(where.line + line, where.column + (column if where.line == 1 else 0), where.text)
 
 
 def _moved_note(note: Note, line: int) -> Note:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from weft.dialects.base import Note, Where, Word
-from weft.dialects.shell import Piece, RawWord
+from weft.dialects.shell_words import Piece, RawWord
 
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
 _WITH_DEFAULT = re.compile(r"([A-Za-z_]\w*|\d+)(:?[-=+?])(.*)", re.DOTALL)

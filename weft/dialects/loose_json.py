@@ -98,6 +98,7 @@ class _Reader:
             self.space()
             char = self.peek()
             if char == closing and closing:
+                self.trailing(comma, node, end)
                 self.at += 1
                 return
             if not char:
@@ -116,6 +117,10 @@ class _Reader:
     def separated(self, comma: bool, end: int, node: Node) -> None:
         if not comma and not (node.elided and self.notes and self.notes[-1].code == "elided"):
             self.note("warning", "missing-comma", "a comma is missing here; read as meant", end)
+
+    def trailing(self, comma: bool, node: Node, end: int) -> None:
+        if comma and (node.entries or node.items) and not node.elided:
+            self.note("warning", "trailing-comma", "a comma too many, which strict JSON refuses; read as meant", end)
 
     def member(self) -> Entry:
         start = self.at
@@ -181,6 +186,7 @@ class _Reader:
             self.space()
             char = self.peek()
             if char == "]":
+                self.trailing(comma, node, end)
                 self.at += 1
                 return
             if not char:

@@ -1,4 +1,4 @@
-"""Commands in Kubernetes and compose YAML: command, args, entrypoint, image, env of every container. Knows no engine."""
+"""Commands in Kubernetes and compose YAML: command, args, image and env of every container. Knows no engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import yaml
 
 from weft.dialects.base import Note, Where, Word
-from weft.dialects.shell import Piece, RawWord, lex
+from weft.dialects.shell import lex
+from weft.dialects.shell_words import Piece, RawWord
 
 _LOOKS = re.compile(r"(?m)^[ \t]*(?:-[ \t]+)?(?:command|args|entrypoint)[ \t]*:")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")

@@ -15,7 +15,7 @@ _SIZES = """
 * --moe-dp-size --moe-data-parallel-size as moe_dp_size  int
 * --expert-parallel-size --ep-size --ep -ep as ep_size  int
 * --moe-dense-tp-size  int
-* --moe-a2a-backend  str  choices none|deepep|mooncake|nixl|mori|ascend_fuseep|flashinfer|megamoe|deepep_v2|pplx|customized
+* --moe-a2a-backend  str  choices none|deepep|mooncake|nixl|mori|ascend_fuseep|flashinfer|megamoe|deepep_v2|pplx
 * --ep-num-redundant-experts  int
 * --enable-eplb  switch
 * --eplb-algorithm  str

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from weft.step.plan import TokenLogprob as TokenLogprob
+
 
 class FinishReason(StrEnum):
     """Why an output ended."""
@@ -17,28 +19,21 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Natural logarithms. `rank` is the token's place among all (0: most likely); `top` is most likely first."""
-
-    token_id: int
-    logprob: float
-    rank: int
-    top: list[tuple[int, float]]
-
-
 class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one step brought to output `index` of a request.
 
     Every admitted output ends with exactly one record whose `finish_reason` is set. `stop_reason` is the token id of
     `stop_token_ids` that ended it, or what `Engine.stop_request` was given; None for an end-of-sequence token. The
-    token that ended it is the last of `new_token_ids`. `cached_tokens` counts prompt tokens taken from the prefix
-    cache at the first admission.
+    token that ended it is the last of `new_token_ids`. `prompt_logprobs`, where asked for, come with the first token:
+    one for each prompt token but the first. `cached_tokens` counts prompt tokens taken from the prefix cache at the
+    first admission.
     """
 
     request_id: str
     index: int
     new_token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob] = []
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from weft.step.plan import TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 
@@ -44,11 +45,18 @@ class Request:
     done: bool = False
     cached_tokens: int = 0
     preemptions: int = 0
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the prompt tokens scored so far; told with the first output token."""
 
     @property
     def num_outputs(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt
+
+    @property
+    def scores(self) -> bool:
+        """Whether the prompt's own log-probabilities are still to be computed; its cached blocks are of no use then."""
+        return self.params.prompt_logprobs is not None and self.num_outputs == 0
 
     @property
     def num_uncomputed(self) -> int:

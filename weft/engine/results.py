@@ -40,6 +40,7 @@ def output_of(
         index=request.index,
         new_token_ids=[] if result is None else [result.token_id],
         logprobs=logprobs,
+        prompt_logprobs=request.prompt_logprobs if result is not None and request.num_outputs == 1 else [],
         finish_reason=finish,
         stop_reason=stop_reason,
         error=error,

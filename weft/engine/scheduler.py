@@ -22,6 +22,10 @@ from weft.errors import WeftError
 from weft.step.plan import Admit, GroupPlan, Run, Sampled
 
 
+FEWEST_SCORED = 16
+"""Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
+
+
 class Scheduler:
     """Decode rows first, then prefills that run already, then new requests, all within one step's tokens.
 
@@ -78,15 +82,17 @@ class Scheduler:
         self._grow_decodes()
         entries = [self._decode_entry(request) for request in self._decoding.values()]
         budget = self.limits.max_num_batched_tokens - len(entries)
-        # At most one: a prefill that was not finished had all that was left of its step.
+        heads = max(FEWEST_SCORED, self.limits.max_num_seqs - len(entries))
+        # At most one that does not score: a prefill that was not finished had all that was left of its step.
         for request in self._prefilling.values():
-            entries.append(self._prefill_entry(request, budget))
-            budget -= entries[-1][2].count
+            if budget and heads:
+                entries.append(self._prefill_entry(request, min(budget, heads) if request.scores else budget))
+                budget, heads = budget - entries[-1][2].count, heads - _scored(entries[-1])
         admits: list[Admit] = []
-        while budget and (newcomer := self._admit()):
+        while budget and heads and (newcomer := self._admit()):
             admits.append(_admit_record(newcomer))
-            entries.append(self._prefill_entry(newcomer, budget))
-            budget -= entries[-1][2].count
+            entries.append(self._prefill_entry(newcomer, min(budget, heads) if newcomer.scores else budget))
+            budget, heads = budget - entries[-1][2].count, heads - _scored(entries[-1])
         for request, _, _ in entries:
             request.last_step = index
         self.counters.computed_tokens += self.limits.max_num_batched_tokens - budget
@@ -96,12 +102,12 @@ class Scheduler:
     def retire(self, index: int, sampled: Sequence[Sampled]) -> list[RequestOutput]:
         """Takes in the results of the oldest step in flight, which is `index`."""
         flight = self._in_flight.popleft()
-        expected = [run.slot for _, _, run in flight.entries if run.sample]
+        expected = [run.slot for _, _, run in flight.entries if run.sample or run.targets]
         if flight.index != index or [result.slot for result in sampled] != expected:
             raise WeftError(f"results of step {index} are not those of step {flight.index}, slots {expected}")
         results, outputs = iter(sampled), []
         for request, admission, run in flight.entries:
-            result = next(results) if run.sample else None
+            result = next(results) if run.sample or run.targets else None
             if request.admission == admission and (output := self._take(request, run, result)):
                 outputs.append(output)
         self._retired = index
@@ -130,7 +136,8 @@ class Scheduler:
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
         start, count = request.num_computed, min(request.num_uncomputed, budget)
         ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
-        run = Run(request.slot, start, count, ids, request.table, sample, request.num_outputs)
+        targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
+        run = Run(request.slot, start, count, ids, request.table, sample, request.num_outputs, targets)
         return request, request.admission, run
 
     def _grow_decodes(self) -> None:
@@ -166,7 +173,7 @@ class Scheduler:
 
     def _next_waiting(self) -> tuple[Request, list[int]] | None:
         while (request := self._waiting.head()) is not None:
-            limit = self._sharable(len(request.token_ids))
+            limit = 0 if request.scores else self._sharable(len(request.token_ids))
             cached = self.blocks.match(request.digests, limit)
             claimed = self._waiting.last_claimed(request.digests, len(cached), limit)
             if claimed is None:
@@ -192,6 +199,8 @@ class Scheduler:
         self._depart(request)
         self.queued_tokens += request.num_computed
         request.num_computed = 0
+        if request.scores:
+            request.prompt_logprobs = []
         request.preemptions += 1
         self.counters.preemptions += 1
         self._waiting.push(request)
@@ -229,6 +238,9 @@ class Scheduler:
         self._computed(request, run.count)
         if result is None:
             return None
+        request.prompt_logprobs += result.prompt
+        if not run.sample:
+            return None
         if self._prefilling.pop(request.arrival, None):
             self._decoding[request.arrival] = request
         request.token_ids.append(result.token_id)
@@ -261,3 +273,9 @@ class Scheduler:
 def _admit_record(request: Request) -> Admit:
     prompt, outputs = request.token_ids[: request.num_prompt], request.token_ids[request.num_prompt :]
     return Admit(request.slot, prompt, outputs, request.params, request.seed)
+
+
+def _scored(entry: Entry) -> int:
+    """Rows of logits beyond the one that every running request may have."""
+    run = entry[2]
+    return len(run.targets) + run.sample if run.targets else 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
-from weft.comm.region import Kind, Region, read_records
+from weft.comm.region import RankRecord, Region, read_records
 from weft.errors import ConfigError
 from weft.layout.boundaries import dense_boundaries
 from weft.layout.ranks import Group
@@ -26,11 +26,14 @@ class Backend:
     name: str
     groups: tuple[Group, ...]
     reason: str = ""
+    debug: bool = False
+    """Ranks compare every collective's shapes before it runs."""
 
     def __str__(self) -> str:
         if self.name == "none":
             return "none, a single rank"
         count = f"{self.name} over {len(self.groups)} group{'s' if len(self.groups) != 1 else ''}"
+        count += ", shapes compared" if self.debug else ""
         return f"{count} ({self.reason})" if self.reason else count
 
 
@@ -74,7 +77,9 @@ class Rendezvous:
     """What the ranks meet over: a shared region, or a loopback port bound before anybody knows it. The supervisor's."""
 
     def __init__(self, backend: Backend, world: int) -> None:
-        self._region = Region.create(world, backend.groups) if backend.name == "shared_memory" else None
+        self.groups = backend.groups
+        shared = backend.name == "shared_memory"
+        self._region = Region.create(world, backend.groups, debug=backend.debug) if shared else None
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128) if backend.name == "gloo" else None
 
     def fds(self, rank: int) -> tuple[int, ...]:
@@ -93,12 +98,14 @@ class Rendezvous:
         """To meet at; 0 where there is none."""
         return 0 if self._socket is None else int(self._socket.getsockname()[1])
 
-    def last_collective(self, rank: int) -> str:
-        """What `rank` was last in, for people; empty where the backend keeps no record."""
-        if self._region is None:
-            return ""
-        record = read_records(self._region.fd)[rank]
-        return "" if record.kind is Kind.NONE else str(record)
+    def records(self) -> tuple[RankRecord, ...]:
+        """What each rank was last in; none where the region does not say it."""
+        return () if self._region is None else read_records(self._region.fd)
+
+    def mark_dead(self, rank: int) -> None:
+        """Ends the others' waits for `rank`, with its name."""
+        if self._region is not None:
+            self._region.mark_dead(rank)
 
     def met(self) -> None:
         """Every rank is there: nobody else may come."""

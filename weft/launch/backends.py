@@ -26,6 +26,7 @@ def make_comm(setup: Setup, shards: Shards) -> Comm:
             port=setup.comm_port,
             listen_fd=listen_fd,
             timeout=limit_s,
+            debug=setup.comm_debug,
         )
     # A single rank calls no collective: any backend's end will do.
     return LockstepWorld(1, ()).comms[0]

@@ -35,6 +35,9 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     comm_limit_s: float
     cpus: list[int]
     threads: int
+    comm_debug: bool = False
+    start: int = 0
+    """How many sets of ranks this server has had before."""
 
 
 class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
@@ -55,6 +58,16 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
 
 
 ToRank = Setup | Allocate | RunStep | Shutdown
+
+
+class Joined(msgspec.Struct, frozen=True, tag="joined"):
+    """The rank's process runs, as `rank` of `world`; `settings`: what must be the same for all, in words."""
+
+    rank: int
+    world: int
+    pid: int
+    host: str
+    settings: dict[str, str]
 
 
 class Entered(msgspec.Struct, frozen=True, tag="entered"):
@@ -86,7 +99,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     problems: list[str] = []
 
 
-FromRank = Entered | Loaded | StepDone | Failed
+FromRank = Joined | Entered | Loaded | StepDone | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

@@ -11,6 +11,7 @@ class Phase(StrEnum):
     """In the order in which a rank passes through them."""
 
     SPAWN = "spawn"
+    SETTINGS = "settings"
     LOAD = "load"
     GROUPS = "groups"
     CACHE = "cache"

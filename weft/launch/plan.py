@@ -16,6 +16,7 @@ from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -39,6 +40,8 @@ class LaunchPlan:
     """Tensors of the checkpoint that the model rightly does not use."""
     eos_token_ids: tuple[int, ...]
     """What ends an answer."""
+    limits: ProcessLimits
+    """Of the processes' time."""
 
     @property
     def shards(self) -> Shards:
@@ -75,11 +78,13 @@ def plan_launch(
     engine: EngineConfig,
     comm: str = "auto",
     eos_token_ids: Sequence[int] = (),
+    limits: ProcessLimits | None = None,
 ) -> LaunchPlan:
     """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing.
 
     `eos_token_ids`: what ends an answer beside what the checkpoint's configs name, such as the tokenizer's own.
     """
+    limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
     check_fit(layout, config)
@@ -97,9 +102,10 @@ def plan_launch(
         engine=engine,
         memory=memory,
         cores=deal_cores(available_cores(), layout.world, cpu_quota()),
-        backend=choose_backend(comm, shards),
+        backend=replace(choose_backend(comm, shards), debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
+        limits=limits,
     )
 
 

@@ -18,9 +18,10 @@ from weft.launch.channel import Channel, channel_pair
 
 DEFAULT_PROGRAM = (sys.executable, "-m", "weft.launch.worker")
 
-_QUIET = {"GOMP_SPINCOUNT": "2000"}
+_QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """A few microseconds: a thread that spins longer at the end of a parallel loop takes the core of one that still works
-(with one core too few, 9 s of work took 30 s). The user's own setting wins."""
+(with one core too few, 9 s of work took 30 s). torch's warnings about a peer that is gone would bury the line that
+names it. The user's own settings win."""
 
 
 @dataclass(slots=True)
@@ -64,16 +65,19 @@ def spawn(
     inherit: Sequence[int] = (),
     threads: int = 1,
     program: Sequence[str] = DEFAULT_PROGRAM,
+    by_signal: bool | None = None,
 ) -> WorkerProcess:
     """Starts `program CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID BY_SIGNAL`.
 
-    In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
+    `by_signal`: the child is killed when the calling thread ends, so only for a thread that outlives the child; None:
+    where this is the main thread. In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
     """
     channel, theirs = channel_pair()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    main_thread = threading.current_thread() is threading.main_thread()
+    if by_signal is None:
+        by_signal = threading.current_thread() is threading.main_thread()
     fds = (theirs.fileno(), status_fd, read_end)
-    arguments = [*program, *map(str, fds), str(os.getpid()), "1" if main_thread else "0"]
+    arguments = [*program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
     environment = _QUIET | os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     try:
         process = subprocess.Popen(

@@ -8,11 +8,20 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from weft.comm.region import Kind, RankRecord, State
 from weft.launch.phases import Phase
+from weft.layout.ranks import Group
 
-_RECORD = struct.Struct("<BBxxxxxxQ")
+_RECORD = struct.Struct("<BBBBIQQQ")  # phase, busy, kind, inside, group, step, calls, since_ns
+_STEP_AT = 8
+_COLLECTIVE = struct.Struct("<BBI")
+_COLLECTIVE_AT = 2
+_CALLS = struct.Struct("<QQ")
+_CALLS_AT = 16
 RECORD_BYTES = 64
 
 
@@ -49,8 +58,16 @@ class StatusPage:
 
     def read(self, rank: int) -> RankStatus:
         """A torn record is possible and harmless: it is shown to people, never decided on."""
-        phase, busy, step = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
+        phase, busy, _, _, _, step, _, _ = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
         return RankStatus(_ORDER[min(phase, len(_ORDER) - 1)], bool(busy), step)
+
+    def collective(self, rank: int, groups: Sequence[Group]) -> RankRecord | None:
+        """What `rank` was last in, where it writes that here."""
+        _, _, kind, inside, group, _, calls, since = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
+        if not calls or group >= len(groups):
+            return None
+        seconds = (time.monotonic_ns() - since) / 1e9
+        return RankRecord(rank, State.ALIVE, 0, Kind(kind), groups[group], calls, 0, bool(inside), seconds)
 
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
@@ -78,4 +95,13 @@ class StatusWriter:
     def step(self, number: int, busy: bool) -> None:
         """Begun (`busy`) or ended the step with this number."""
         self._map[self._offset + 1] = busy
-        struct.pack_into("<Q", self._map, self._offset + 8, number)
+        struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
+
+    def collective(self, kind: Kind, group: int, calls: int) -> None:
+        """Entered this rank's `calls`-th collective over the `group`-th group."""
+        _CALLS.pack_into(self._map, self._offset + _CALLS_AT, calls, time.monotonic_ns())
+        _COLLECTIVE.pack_into(self._map, self._offset + _COLLECTIVE_AT, kind, True, group)
+
+    def left(self) -> None:
+        """Returned from it."""
+        self._map[self._offset + _COLLECTIVE_AT + 1] = False

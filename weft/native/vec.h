@@ -94,7 +94,7 @@ template <class T> inline T largest(Vec<T> x) {
     return m;
 }
 
-// e^x: fp32 within 1 unit in the last place, 0 below -87.3, infinity above 88.7; NaN stays NaN.
+// e^x: fp32 within 1 unit in the last place, 0 below -87.3, infinity above 88.3; NaN stays NaN.
 inline Vec<float> exp(Vec<float> x) {
     const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     Vec<float> t = x * 1.44269504088896341f + magic;

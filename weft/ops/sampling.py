@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from weft.ops.counter_hash import uniform
 from weft.ops.draw import Draws, draw
 from weft.ops.history import Slot, adjust
-from weft.step.plan import Admit, Run, Sampled
+from weft.step.plan import Admit, Run, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
@@ -48,35 +49,69 @@ class Sampler:
     def width(self, runs: Sequence[Run]) -> int:
         """Columns of the values that an attention block with these sampled runs shares; the same on each of its
         ranks."""
-        asked = [n for run in runs if (n := self._slots[run.slot].params.logprobs) is not None]
+        asked = [n for run in runs if (n := self._alternatives(run)) is not None]
         return _TOP + 2 * min(max(asked), self.vocab_size) if asked else _LOGPROB
 
     def sample(self, logits: Tensor, runs: Sequence[Run], width: int) -> Tensor:
-        """Values [m, width] for logits [m, V], one row for each of `runs`."""
+        """Values [m, width] for logits [m, V], one row for each of `runs`; a run without `sample` has its target as
+        id."""
         values = torch.full((len(runs), width), -1.0, dtype=torch.float64, device=logits.device)
         if not runs:
             return values
-        slots, output_pos = [self._slots[run.slot] for run in runs], [run.output_pos for run in runs]
         raw = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        adjusted = adjust(raw, slots, output_pos)
-        ids = self._choose(adjusted, slots, output_pos)
-        fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1)) & torch.isfinite(adjusted.amax(-1))
+        ids, fine = self._ids(raw, runs)
         ids = ids.masked_fill(~fine, 0)
         values[:, _ID], values[:, _OK] = ids, fine
-        asked = [row for row, slot in enumerate(slots) if slot.params.logprobs is not None]
+        asked = [row for row, run in enumerate(runs) if self._alternatives(run) is not None]
         if asked:
             rows = torch.tensor(asked, device=logits.device)
             values[:, _LOGPROB:].index_copy_(0, rows, _logprobs(raw[rows], ids[rows], (width - _TOP) // 2))
         return values
 
     def remember(self, values: Tensor, runs: Sequence[Run]) -> list[Sampled]:
-        """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`."""
-        records = [self._record(row, run.slot) for row, run in zip(values.tolist(), runs, strict=True)]
+        """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`; the rows that
+        score a request's prompt are part of its one record."""
+        records: list[Sampled] = []
+        scored: list[TokenLogprob | None] = []
+        for index, (row, run) in enumerate(zip(values.tolist(), runs, strict=True)):
+            if run.sample:
+                records.append(self._record(row, run, scored))
+            else:
+                scored.append(self._logprob(row, run) if row[_OK] else None)
+                if index + 1 < len(runs) and runs[index + 1].slot == run.slot:
+                    continue
+                records.append(_record_of(run.slot, -1, scored))
+            scored = []
         for record in records:
             history = self._slots[record.slot].history
-            if history is not None and record.error is None:
+            if history is not None and record.error is None and record.token_id >= 0:
                 history.add(record.token_id)
         return records
+
+    def _alternatives(self, run: Run) -> int | None:
+        """How many beside the token itself; None: no log-probabilities."""
+        params = self._slots[run.slot].params
+        return params.logprobs if run.sample else params.prompt_logprobs
+
+    def _ids(self, raw: Tensor, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+        """The id of each row, and whether its logits are finite."""
+        drawn = [row for row, run in enumerate(runs) if run.sample]
+        if len(drawn) == len(runs):
+            return self._drawn(raw, runs)
+        ids = torch.tensor([0 if run.sample else run.targets[0] for run in runs], device=raw.device)
+        fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1))
+        if drawn:
+            rows = torch.tensor(drawn, device=raw.device)
+            chosen, good = self._drawn(raw[rows], [runs[row] for row in drawn])
+            ids.index_copy_(0, rows, chosen)
+            fine.index_copy_(0, rows, good)
+        return ids, fine
+
+    def _drawn(self, raw: Tensor, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+        slots, output_pos = [self._slots[run.slot] for run in runs], [run.output_pos for run in runs]
+        adjusted = adjust(raw, slots, output_pos)
+        fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1)) & torch.isfinite(adjusted.amax(-1))
+        return self._choose(adjusted, slots, output_pos), fine
 
     def _choose(self, logits: Tensor, slots: Sequence[Slot], output_pos: Sequence[int]) -> Tensor:
         """Ids [m]; anything where logits are not finite."""
@@ -91,17 +126,29 @@ class Sampler:
         ids, rows = logits.argmax(-1), torch.tensor(drawn, device=logits.device)
         return ids.index_copy_(0, rows, draw(logits[rows], draws).clamp_(max=logits.shape[-1] - 1))
 
-    def _record(self, row: Sequence[float], slot: int) -> Sampled:
+    def _record(self, row: Sequence[float], run: Run, scored: Sequence[TokenLogprob | None]) -> Sampled:
         token = int(row[_ID])
         if not row[_OK]:
-            return Sampled(slot=slot, token_id=token, error=NOT_FINITE)
-        asked = self._slots[slot].params.logprobs
-        if asked is None:
-            return Sampled(slot=slot, token_id=token)
-        most = (len(row) - _TOP) // 2
+            return Sampled(slot=run.slot, token_id=token, error=NOT_FINITE)
+        if self._alternatives(run) is None:
+            return _record_of(run.slot, token, scored)
+        own = self._logprob(row, run)
+        record = _record_of(run.slot, token, scored)
+        return msgspec.structs.replace(record, logprob=own.logprob, rank_of_token=own.rank, top=own.top)
+
+    def _logprob(self, row: Sequence[float], run: Run) -> TokenLogprob:
+        asked, most = self._alternatives(run) or 0, (len(row) - _TOP) // 2
         ids, logprobs = row[_TOP : _TOP + most], row[_TOP + most :]
         top = [(int(i), value) for i, value in zip(ids[:asked], logprobs[:asked], strict=True)]
-        return Sampled(slot=slot, token_id=token, logprob=row[_LOGPROB], rank_of_token=int(row[_RANK]), top=top)
+        return TokenLogprob(int(row[_ID]), row[_LOGPROB], int(row[_RANK]), top)
+
+
+def _record_of(slot: int, token: int, scored: Sequence[TokenLogprob | None]) -> Sampled:
+    """One bad row spoils the request's record."""
+    prompt = [one for one in scored if one is not None]
+    if len(prompt) < len(scored):
+        return Sampled(slot=slot, token_id=token, error=NOT_FINITE)
+    return Sampled(slot=slot, token_id=token, prompt=prompt)
 
 
 def _logprobs(raw: Tensor, ids: Tensor, most: int) -> Tensor:

@@ -32,6 +32,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     the slot's last sampled id. `blocks` is the request's block table (block ids count from 1; 0 is the null block) and
     covers every position up to start + count - 1. `sample`: the last row is sampled; `output_pos` is the index of the
     output token that it gives (0 for the first).
+
+    `targets`: where the prompt's own log-probabilities are wanted, the ids that follow the first len(targets) rows.
     """
 
     slot: int
@@ -41,6 +43,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     blocks: list[int]
     sample: bool
     output_pos: int = 0
+    targets: list[int] = []
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
@@ -57,10 +60,20 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     groups: list[GroupPlan]
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Natural logarithms. `rank` is the token's place among all (1: most likely); `top` is most likely first."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]]
+
+
 class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One sampled token. `logprob` and `top` (id, logprob; most likely first) only where the request asked for them.
 
-    `error` ends the request (its logits were not finite); `token_id` means nothing then.
+    `prompt`: of the run's targets, in order; a run that only scores has no token, `token_id` is -1. `error` ends the
+    request (its logits were not finite); `token_id` means nothing then.
     """
 
     slot: int
@@ -69,10 +82,11 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rank_of_token: int = 0
     top: list[tuple[int, float]] = []
     error: str | None = None
+    prompt: list[TokenLogprob] = []
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] has one `Sampled` for each run of group g with `sample`, in the plan's order."""
+    """groups[g] has one `Sampled` for each run of group g with `sample` or `targets`, in the plan's order."""
 
     index: int
     groups: list[list[Sampled]]

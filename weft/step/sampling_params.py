@@ -29,6 +29,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None  # number of alternatives beside the sampled token
+    prompt_logprobs: int | None = None  # the same for the prompt's own tokens
+    skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
 
 
@@ -53,6 +55,7 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _optional_integer(params, "seed", -(2**63), 2**63 - 1)
     _optional_integer(params, "max_tokens", 1)
     _optional_integer(params, "logprobs", 0, MAX_LOGPROBS)
+    _optional_integer(params, "prompt_logprobs", 0, MAX_LOGPROBS)
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         _refuse("min_tokens", params.min_tokens, f"at most max_tokens, {params.max_tokens}")
     _check_stops(params, vocab_size)

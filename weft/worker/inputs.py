@@ -47,8 +47,8 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """`batch` for the decoder; `sampled_runs`: the group's runs that sample, in the plan's order; `own`: which of them
-    lie on this rank, [lo, hi)."""
+    """`batch` for the decoder; `sampled_runs`: one for each of the group's sampled rows, in the plan's order (a row that
+    scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi)."""
 
     batch: Batch
     sampled_runs: tuple[Run, ...]
@@ -68,17 +68,29 @@ def build_inputs(plan: StepPlan, geometry: Geometry, last_ids: Tensor) -> StepIn
         sampled=sampled,
         sampled_rows=_to(np.asarray(offsets[geometry.stage_rank], dtype=np.int64), geometry.device),
     )
-    return StepInputs(batch, tuple(run for run in group.runs if run.sample), _own(sampled, geometry))
+    return StepInputs(batch, _sampled_runs(group), _own(sampled, geometry))
 
 
 def _sampled_rows(group: GroupPlan) -> list[int]:
     """Row numbers, inside the group, of the rows that are sampled."""
-    rows, end = [], 0
+    rows: list[int] = []
+    end = 0
     for run in group.runs:
+        if run.targets:
+            rows += range(end, end + len(run.targets))
         end += run.count
         if run.sample:
             rows.append(end - 1)
     return rows
+
+
+def _sampled_runs(group: GroupPlan) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    for run in group.runs:
+        runs += [Run(run.slot, run.start + i, 1, [], run.blocks, False, 0, [t]) for i, t in enumerate(run.targets)]
+        if run.sample:
+            runs.append(run)
+    return tuple(runs)
 
 
 def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:

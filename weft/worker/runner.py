@@ -100,8 +100,9 @@ class Runner:
         width = self.sampler.width(runs)
         own = self.sampler.sample(logits, runs[lo:hi], width)
         values = self.decoder.share_sampled(own, inputs.batch)
-        slots = torch.tensor([run.slot for run in runs], dtype=torch.int64, device=self.device)
-        self.last_ids.index_copy_(0, slots, values[:, 0].to(torch.int64))
+        drawn = values if all(run.sample for run in runs) else values[[run.sample for run in runs]]
+        slots = torch.tensor([run.slot for run in runs if run.sample], dtype=torch.int64, device=self.device)
+        self.last_ids.index_copy_(0, slots, drawn[:, 0].to(torch.int64))
         return self.sampler.remember(values, runs)
 
     def warm_up(self) -> Invariance:
@@ -113,4 +114,3 @@ class Runner:
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
         return invariance
-

@@ -1,0 +1,22 @@
+"""A weft command in a child process that ends with its parent: `python -m weft.cli.hosted FD PID BY_SIGNAL WORDS...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from weft.cli.main import main
+from weft.launch.lifeline import tie_to_parent
+
+PROGRAM = (sys.executable, "-m", "weft.cli.hosted")
+
+
+def host(words: Sequence[str]) -> int:
+    """Ties this process to its parent, then runs the command."""
+    fd, parent, by_signal, *command = words
+    tie_to_parent(int(parent), int(fd), by_signal=by_signal == "1")
+    return main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(host(sys.argv[1:]))

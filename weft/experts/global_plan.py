@@ -1,0 +1,35 @@
+"""Plans a placement over all ranks at once: replication, packing, and a search of both together where one alone is not
+enough. Knows no nodes, groups or old placements.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from weft.experts.loads import FloatArray, IntArray
+from weft.experts.packing import Packing, pack
+from weft.experts.pairing import pair
+from weft.experts.repair import repair
+from weft.experts.replication import replicas, replicate
+
+GOOD = 0.99
+"""Layers below this balance are searched further, replica counts and places together, where there are replicas at all."""
+
+
+def plan(loads: FloatArray, slots: int, ranks: int) -> IntArray:
+    """The expert of each slot, [layers, ranks, slots per rank], ascending on each rank; loads [layers, experts], each
+    layer with some load. Deterministic; the scale of a layer's loads does not matter."""
+    if slots == 2 * ranks:
+        packing = pair(loads, ranks)
+    else:
+        packing = pack(*replicas(loads, replicate(loads, slots, cap=ranks)), ranks)
+        if slots > loads.shape[1] and slots > ranks:
+            _search_further(packing, loads)
+    return np.sort(packing.owners, axis=2)
+
+
+def _search_further(packing: Packing, loads: FloatArray) -> None:
+    """Hands replicas from expert to expert in the layers that packing alone left uneven."""
+    totals = packing.totals
+    for layer in np.flatnonzero(totals.mean(axis=1) < GOOD * totals.max(axis=1)):
+        packing.owners[layer] = repair(loads[layer], packing.owners[layer], budget=packing.owners[layer].size)

@@ -1,0 +1,147 @@
+"""Two slots a rank: replica counts and pairing searched together, one layer at a time.
+
+For given counts the best pairing is known: the largest share with the smallest, the second with the second smallest, and
+so on; so the search is over counts alone. The split-the-largest rule is far from best here, for a hot replica needs a
+cold partner, and cold partners are had by replicating cold experts. Knows no ranks beyond their number.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from weft.experts.loads import BoolArray, FloatArray, IntArray
+from weft.experts.packing import Packing
+from weft.experts.replication import replicas, replicate
+
+ROUNDS = 300
+CANDIDATES = 128
+TARGET = 0.995
+"""The annealing looks for plans that are this much better than the best known one, and is guided by what is missing."""
+HOT, COLD = 64, 8
+UPHILL = 0.1
+PATIENCE = 60
+BETTER = 1 - 1e-9
+
+
+def pair(loads: FloatArray, ranks: int) -> Packing:
+    """The packing of every layer into two slots a rank; loads [layers, experts]. Deterministic."""
+    counts = np.stack([search_counts(row, ranks) for row in loads])
+    packing = fold(*replicas(loads, counts))
+    for layer in range(len(loads)):
+        _part_twins(packing.owners[layer], packing.shares[layer])
+    return packing
+
+
+def fold(owners: IntArray, shares: FloatArray) -> Packing:
+    """Replica i, largest first, goes with replica 2 * ranks - 1 - i."""
+    ranks = owners.shape[1] // 2
+    parts = (np.stack((x[:, :ranks], x[:, : ranks - 1 : -1]), axis=2) for x in (owners, shares))
+    return Packing(*parts)
+
+
+def search_counts(loads: FloatArray, ranks: int) -> IntArray:
+    """Replicas of each expert, [experts], 2 * ranks in all and at most one a rank; loads [experts]."""
+    counts = replicate(loads[None], 2 * ranks, cap=ranks)[0]
+    if counts.sum() == len(loads):
+        return counts
+    return _anneal(loads, _descend(loads, counts, ranks), ranks)
+
+
+def heaviest(loads: FloatArray, counts: IntArray) -> FloatArray:
+    """Load of the heaviest rank under the best pairing, for many counts at once: counts [candidates, experts]."""
+    return cast(FloatArray, _pair_totals(loads, counts).max(axis=1))
+
+
+def _pair_totals(loads: FloatArray, counts: IntArray) -> FloatArray:
+    shares = np.repeat((loads / counts).ravel(), counts.ravel()).reshape(len(counts), -1)
+    shares.sort(axis=1)
+    half = shares.shape[1] // 2
+    return cast(FloatArray, shares[:, :half] + shares[:, : half - 1 : -1])
+
+
+def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
+    """Hands replicas from one expert to another while that makes the heaviest rank lighter; the best hand-over first."""
+    best = float(heaviest(loads, counts[None])[0])
+    while True:
+        takers = _pool(loads, counts, HOT // 4)
+        givers = np.flatnonzero(counts > 1)
+        moves = np.array([(giver, taker) for giver in givers for taker in takers if giver != taker])
+        candidates, legal = _hand_over(np.repeat(counts[None], len(moves), axis=0), moves[:, 0], moves[:, 1], ranks)
+        if not legal.any():
+            return counts
+        found = heaviest(loads, candidates[legal])
+        if found.min() >= best * BETTER:
+            return counts
+        best = float(found.min())
+        counts = candidates[legal][found.argmin()]
+
+
+def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
+    """Random single and double hand-overs towards a target below the best known; falls back to the best when stuck."""
+    random = np.random.default_rng(0)
+    best, top = counts, float(heaviest(loads, counts[None])[0])
+    since = 0
+    for _ in range(ROUNDS):
+        if top <= loads.sum() / ranks * (1 + 1e-4):
+            break
+        candidates = _random_hand_overs(loads, counts, ranks, random)
+        if not len(candidates):
+            continue
+        totals = _pair_totals(loads, np.concatenate((counts[None], candidates)))
+        excess = np.maximum(totals - top * TARGET, 0).sum(axis=1)
+        tops = totals[1:].max(axis=1)
+        since += 1
+        if tops.min() < top * BETTER:
+            best = counts = candidates[tops.argmin()]
+            top, since = float(tops.min()), 0
+        elif since > PATIENCE:
+            counts, since = best, 0
+        elif excess[1:].min() < excess[0] or random.random() < UPHILL:
+            counts = candidates[excess[1:].argmin()]
+    return best
+
+
+def _random_hand_overs(
+    loads: FloatArray, counts: IntArray, ranks: int, random: np.random.Generator
+) -> IntArray:
+    """Counts [at most CANDIDATES, experts], one or two replicas handed over; only legal ones."""
+    givers, takers = np.flatnonzero(counts > 1), _pool(loads, counts, HOT)
+    candidates = np.repeat(counts[None], CANDIDATES, axis=0)
+    legal = np.ones(CANDIDATES, dtype=np.bool_)
+    for first in (0, CANDIDATES // 2):
+        part = slice(first, CANDIDATES)
+        size = CANDIDATES - first
+        giver, taker = random.choice(givers, size), random.choice(takers, size)
+        candidates[part], good = _hand_over(candidates[part], giver, taker, ranks)
+        legal[part] &= good
+    return candidates[legal]
+
+
+def _hand_over(counts: IntArray, giver: IntArray, taker: IntArray, ranks: int) -> tuple[IntArray, BoolArray]:
+    """One replica from giver to taker in each row of counts [n, experts]; and which rows are legal."""
+    rows = np.arange(len(counts))
+    counts[rows, giver] -= 1
+    counts[rows, taker] += 1
+    legal = (giver != taker) & (counts[rows, giver] >= 1) & (counts[rows, taker] <= ranks)
+    return counts, legal
+
+
+def _pool(loads: FloatArray, counts: IntArray, hot: int) -> IntArray:
+    """Experts worth another replica: those with the largest shares, and the coldest, which make partners."""
+    order = np.argsort(-loads / counts, kind="stable")
+    return cast(IntArray, np.unique(np.concatenate((order[:hot], order[-COLD:]))))
+
+
+def _part_twins(owners: IntArray, shares: FloatArray) -> None:
+    """Where both slots of a rank hold one expert, swaps one of them with the rank where it costs least."""
+    for rank in np.flatnonzero(owners[:, 0] == owners[:, 1]):
+        free = np.flatnonzero((owners != owners[rank, 0]).all(axis=1))
+        totals = np.maximum(
+            shares[rank, :1] + shares[free], shares[rank, :1] + shares[free][:, ::-1]
+        )
+        best = int(totals.argmin())
+        other, slot = free[best // 2], best % 2
+        for x in (owners, shares):
+            x[rank, 1], x[other, slot] = x[other, slot], x[rank, 1]

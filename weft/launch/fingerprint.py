@@ -1,0 +1,81 @@
+"""What must be the same for every rank before the first collective: code, versions, settings, checkpoint. No torch.
+
+Each rank says what it has (`settings_here`), as words; `differences` tells them apart field by field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from weft.checkpoint import Checkpoint
+from weft.errors import ConfigError
+from weft.launch.messages import Setup
+from weft.layout.serialize import to_dict
+from weft.native import missing_reason
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def settings_here(setup: Setup) -> dict[str, str]:
+    """Of this process: what it was told, and what it finds on its own machine."""
+    checkpoint = Checkpoint.from_table(setup.checkpoint)
+    settings = {
+        "weft code": _code(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "machine": f"{platform.machine()} {sys.byteorder}",
+        "C++ parts": "missing" if missing_reason("comm") else "there",
+        "checkpoint": checkpoint.fingerprint()[:16],
+        "checkpoint files": _files(checkpoint),
+        "eos_token_ids": ", ".join(map(str, setup.eos_token_ids)),
+        "comm": setup.comm,
+    }
+    settings |= {f"engine.{name}": str(value) for name, value in asdict(setup.engine).items()}
+    return settings | {f"layout.{name}": str(value) for name, value in to_dict(setup.layout).items()}
+
+
+def differences(where: Sequence[str], settings: Sequence[Mapping[str, str]]) -> ConfigError | None:
+    """The refusal that shows every field in which a rank differs from rank 0; None where all agree."""
+    lines = []
+    for rank in range(1, len(settings)):
+        for name in sorted({*settings[0], *settings[rank]}):
+            first, other = settings[0].get(name, "not there"), settings[rank].get(name, "not there")
+            if first != other:
+                lines.append(f"{name}: {where[0]} has {first}, {where[rank]} has {other}")
+    if not lines:
+        return None
+    return ConfigError("\n  ".join(("ranks do not have the same settings", *lines)), field=lines[0].partition(":")[0])
+
+
+def _code() -> str:
+    """A digest of weft's own source."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _files(checkpoint: Checkpoint) -> str:
+    """Names and sizes of the files that this machine would read."""
+    digest = hashlib.sha256()
+    for file in sorted({tensor.file for tensor in checkpoint.tensors.values()}):
+        try:
+            size = os.stat(file).st_size
+        except OSError as error:
+            return f"{Path(file).name}: {error.strerror}"
+        digest.update(f"{Path(file).name} {size}\n".encode())
+    return digest.hexdigest()[:16]
