@@ -1,4 +1,7 @@
-"""Seeds for the whole suite: one number per run, printed at the top, given again by WEFT_TEST_SEED."""
+"""The whole suite's seed (printed at the top, given again by WEFT_TEST_SEED) and the counts at its end.
+
+The counts stand here and not beside their tests: the controller of a parallel run loads no other conftest.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,17 @@ def _seeds(request: pytest.FixtureRequest) -> None:
     np.random.seed(seed)
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(seed)
+
+
+COUNTS = {
+    "layouts_equal": "layouts equal one rank bit for bit (lockstep)",
+    "process_layouts_equal": "layouts equal one rank bit for bit (processes)",
+}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Adds up what tests recorded under these names."""
+    passed = [pair for report in terminalreporter.stats.get("passed", []) for pair in report.user_properties]
+    for name, line in COUNTS.items():
+        if count := sum(int(value) for key, value in passed if key == name):
+            terminalreporter.write_line(f"{count} {line}")

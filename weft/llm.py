@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
-from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.checkpoint import Checkpoint, open_checkpoint
+from weft.checkpoint.hub import model_path
 from weft.engine.choice import Choice, Piece
 from weft.engine.engine import Engine
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
@@ -75,15 +76,15 @@ class LLM:
         listener: Listener | None = None,
         **engine: Any,
     ) -> None:
-        """`model`: a directory or a .gguf file; None: the embedded model. `engine`: fields of EngineConfig, or `config`
-        for all of them. `listener` hears of every rank's start-up phases.
+        """`model`: a directory, a .gguf file or a hub id; None: the embedded model. `engine`: fields of EngineConfig,
+        or `config` for all of them. `listener` hears of every rank's start-up phases.
 
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
         ensure_built()
         if isinstance(layout, Layout) and (tp is not None or world_size is not None):
             raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
-        checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model or embedded_model())
+        checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
         self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
         resolved = layout if isinstance(layout, Layout) else resolve(_given(layout), world_size, tp)
         settings = _engine_config(config, engine)

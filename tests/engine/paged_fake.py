@@ -16,7 +16,7 @@ import msgspec
 
 from weft.errors import PeerError
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan, StepResult
+from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan, StepResult, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 EMPTY = -1
@@ -111,7 +111,7 @@ class PagedFake:
         written: set[int] = set()
         for run in plan.runs:
             self._write(memory, run, written)
-        return [self._sample(memory, run) for run in plan.runs if run.sample]
+        return [self._answer(memory, run) for run in plan.runs if run.sample or run.targets]
 
     def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
         slot = memory.slots[run.slot]
@@ -131,6 +131,13 @@ class PagedFake:
         block = blocks[position // self.config.block_size]
         assert 1 <= block <= self.num_blocks, f"block {block}"
         return block * self.config.block_size + position % self.config.block_size
+
+    def _answer(self, memory: GroupMemory, run: Run) -> Sampled:
+        prompt = memory.slots[run.slot].admit.prompt_ids
+        assert run.targets in ([], prompt[run.start + 1 : run.start + run.count + 1])
+        scored = [TokenLogprob(token, -1.0, 1, []) for token in run.targets]
+        sampled = self._sample(memory, run) if run.sample else Sampled(run.slot, -1)
+        return msgspec.structs.replace(sampled, prompt=scored)
 
     def _sample(self, memory: GroupMemory, run: Run) -> Sampled:
         slot, size = memory.slots[run.slot], self.config.block_size

@@ -54,6 +54,8 @@ class Expected:
     tokens: list[int]
     finish: str
     stop_reason: int | str | None
+    scored: list[int] | None = None
+    """Prompt tokens that the first answer brings the log-probabilities of."""
     got: list[int] = field(default_factory=list)
     ended: FinishReason | None = None
 
@@ -80,6 +82,8 @@ class Simulation:
 
     def drain(self) -> None:
         """Runs what is left; every output must have ended by then and every block be back."""
+        for request_id in self.engine._live:
+            self.engine.resume(request_id)
         for _ in range(self._patience * (len(self.expected) + 1)):
             if not self.engine.has_work:
                 break
@@ -107,7 +111,8 @@ class Simulation:
             tokens, finish, stop_reason = reference(prompt, seed, params, EOS, longest, world.vocab)
             if self.fake.poison.get(seed, len(tokens)) < len(tokens):
                 tokens, finish, stop_reason = tokens[: self.fake.poison[seed]], "error", None
-            self.expected[request_id, index] = Expected(tokens, finish, stop_reason)
+            scored = None if params.prompt_logprobs is None else list(prompt[1:])
+            self.expected[request_id, index] = Expected(tokens, finish, stop_reason, scored=scored)
         self.admitted += 1
         return True
 
@@ -136,6 +141,8 @@ class Simulation:
             self.events["abort"] += self._abort()
         elif draw < 0.36 and live:
             self.events["stop"] += self._stop()
+        elif draw < 0.40 and live:
+            self.events["pause"] += self._pause()
         else:
             self.events["step"] += self.engine.has_work
             self.step()
@@ -161,9 +168,18 @@ class Simulation:
         expected.finish, expected.stop_reason = "stop", "END"
         return self.engine.stop_request(request_id, "END", index=index)
 
+    def _pause(self) -> bool:
+        """Pauses a request, or lets a paused one go on."""
+        request_id = self.random.choice(list(self.engine._live))
+        paused = [request.paused for request, _ in self.engine._live[request_id].values()]
+        (self.engine.resume if any(paused) else self.engine.pause)(request_id)
+        return True
+
     def _compare(self, output: RequestOutput) -> None:
         expected = self.expected[output.request_id, output.index]
         assert expected.ended is None, "an output after the last one"
+        if output.prompt_logprobs or (output.new_token_ids and not expected.got and expected.scored is not None):
+            assert [one.token_id for one in output.prompt_logprobs] == expected.scored and not expected.got
         expected.got += output.new_token_ids
         assert expected.got == expected.tokens[: len(expected.got)], "another token than alone"
         assert output.output_tokens == len(expected.got)
@@ -180,7 +196,8 @@ class Simulation:
         """The oldest live output of a group must not stay the oldest for ever."""
         for group, scheduler in enumerate(self.engine._coordinator.schedulers):
             live = [pair for outputs in self.engine._live.values() for pair in outputs.values()]
-            oldest = min((request.arrival for request, owner in live if owner is scheduler), default=-1)
+            mine = (request for request, owner in live if owner is scheduler and not request.paused)
+            oldest = min((request.arrival for request in mine), default=-1)
             if oldest < 0 or self.oldest.get(group, (-1, 0))[0] != oldest:
                 self.oldest[group] = oldest, self.fake.steps
             assert self.fake.steps - self.oldest[group][1] <= self._patience, "starved"
@@ -207,4 +224,5 @@ class Simulation:
             min_tokens=4 if max_tokens != 1 and self.random.random() < 0.1 else 0,
             ignore_eos=self.random.random() < 0.5,
             stop_token_ids=self.random.choice(((), (), (1,))),
+            prompt_logprobs=self.random.choice((None, None, None, 0)),
         )

@@ -31,10 +31,11 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
         assert not request.done
         full = scheduler.limits.blocks_for(request.num_computed)
         assert len(request.table) >= full if request.slot >= 0 else request.table == [] and request.num_computed == 0
-    assert len(scheduler._prefilling) <= 1, "two unfinished prefills"
+    unfinished = [request for request in scheduler._prefilling.values() if not request.scores]
+    assert len(unfinished) <= 1, "two unfinished prefills"
     assert all(request.num_uncomputed == 1 for request in scheduler._decoding.values())
     assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
-    assert len(scheduler._waiting) == sum(request.slot < 0 for request in requests), "waiting"
+    assert len(scheduler._waiting) == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
     assert not scheduler._in_flight and not scheduler._held
 
 

@@ -54,6 +54,48 @@ def ending(params: SamplingParams, eos: tuple[int, ...] = (), prompt_len: int = 
     return str(last.finish_reason), last.stop_reason, last.output_tokens
 
 
+def test_a_paused_request_holds_nothing_and_goes_on_where_it_was() -> None:
+    config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=32, block_size=4)
+    alone, _ = [], (engine := Engine(PagedFake(config, 40), config, ()))
+    params = SamplingParams(max_tokens=9, ignore_eos=True, seed=3)
+    engine.add_request("a", [1, 2, 3, 4, 5], params)
+    while engine.has_work:
+        alone += [token for output in engine.step() for token in output.new_token_ids]
+    engine = Engine(PagedFake(config, 40), config, ())
+    engine.add_request("a", [1, 2, 3, 4, 5], params)
+    got = [token for _ in range(4) for output in engine.step() for token in output.new_token_ids]
+    engine.pause("a")
+    assert not engine.has_work and engine.step() == []
+    assert (engine.stats().total.blocks_used, engine.stats().total.running) == (0, 0)
+    engine.add_request("b", [7], SamplingParams(max_tokens=2, ignore_eos=True))
+    while engine.has_work:
+        assert all(output.request_id == "b" for output in engine.step())
+    engine.resume("a")
+    while engine.has_work:
+        got += [token for output in engine.step() for token in output.new_token_ids]
+    assert got == alone and engine.stats().total.preemptions == 0
+
+
+def test_a_paused_request_can_be_aborted() -> None:
+    config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=32, block_size=4)
+    engine = Engine(PagedFake(config, 40), config, ())
+    engine.add_request("a", [1, 2, 3], SamplingParams(max_tokens=9, ignore_eos=True))
+    engine.step()
+    engine.pause("a")
+    assert engine.abort("a")
+    assert [output.finish_reason for output in engine.step()] == ["abort"] and not engine.has_work
+
+
+def test_only_what_no_step_has_run_expires() -> None:
+    config = EngineConfig(max_model_len=64, max_num_seqs=1, max_num_batched_tokens=32, block_size=4)
+    engine = Engine(PagedFake(config, 40), config, ())
+    for name in ("runs", "waits"):
+        engine.add_request(name, [1, 2, 3], SamplingParams(max_tokens=9, ignore_eos=True))
+    engine.step()
+    assert not engine.expire("runs") and engine.expire("waits") and not engine.expire("nobody")
+    assert [output.finish_reason for output in engine.step() if output.request_id == "waits"] == ["abort"]
+
+
 def test_max_tokens_and_the_context_end_with_length() -> None:
     assert ending(SamplingParams(max_tokens=5, seed=1)) == ("length", None, 5)
     assert ending(SamplingParams(max_tokens=99, seed=1), prompt_len=35) == ("length", None, 5)

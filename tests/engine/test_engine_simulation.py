@@ -39,7 +39,7 @@ def test_random_events(number: int) -> None:
     simulation = Simulation(WORLDS[number], number)
     simulation.run(EVENTS)
     assert sum(simulation.events.values()) >= EVENTS
-    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "poison", "step")) > 10
+    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "poison", "pause", "step")) > 10
 
 
 def test_the_simulations_are_as_many_as_promised() -> None:

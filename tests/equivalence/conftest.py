@@ -40,17 +40,3 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics],
         return Model(path, numerics, run_workload(alone, ALONE))
 
     return make
-
-
-LINES = {
-    "layouts_equal": "layouts equal one rank bit for bit (lockstep)",
-    "process_layouts_equal": "layouts equal one rank bit for bit (processes)",
-}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints how many layouts were compared."""
-    passed = [pair for report in terminalreporter.stats.get("passed", []) for pair in report.user_properties]
-    for name, line in LINES.items():
-        if count := sum(int(value) for key, value in passed if key == name):
-            terminalreporter.write_line(f"{count} {line}")

@@ -7,8 +7,11 @@ import signal
 import sys
 import time
 
+from msgspec.structs import replace
+
 from weft.errors import CheckpointError
 from weft.launch.channel import Channel
+from weft.launch.fingerprint import joined
 from weft.launch.lifeline import tie_to_parent
 from weft.launch.messages import (
     Allocate,
@@ -44,6 +47,16 @@ def main(behaviour: str, words: list[str]) -> None:
         status.phase(phase)
         channel.send(pack(Entered(phase)))
 
+    enter(Phase.SETTINGS)
+    said = joined(setup)
+    if last and behaviour == "other-torch":
+        said = replace(said, settings=said.settings | {"torch": "1.0", "checkpoint": "feed"})
+    if last and behaviour == "other-world":
+        said = replace(said, world=3)
+    if last and behaviour == "other-rank":
+        said = replace(said, rank=0)
+    for _ in range(2 if last and behaviour == "joins-twice" else 1):
+        channel.send(pack(said))
     enter(Phase.LOAD)
     if last and behaviour == "bad-weights":
         channel.send(

@@ -125,7 +125,11 @@ def _row(row: Row, first: Row) -> dict[str, object]:
 def _measured(value: Measured | None, against: Change | None) -> dict[str, object] | None:
     if value is None:
         return None
-    found: dict[str, object] = {"median": round(value.median, 4), "min": round(value.low, 4), "max": round(value.high, 4)}
+    found: dict[str, object] = {
+        "median": round(value.median, 4),
+        "min": round(value.low, 4),
+        "max": round(value.high, 4),
+    }
     if against is not None:
         found |= {"change": round(against.by, 4), "change_percent": round(against.percent, 3), "clear": against.clear}
     return found

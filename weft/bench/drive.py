@@ -19,7 +19,7 @@ from weft.bench.workload import Request, Workload
 from weft.errors import UnavailableError
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-WARM_UP = 1_000_003
+WARM_UP = "warm-up"
 """Salt of requests that are not counted."""
 
 Told = Callable[[Outcome], None]
@@ -56,7 +56,7 @@ async def run_load(target: Target, workload: Workload, load: Load, repeat: int, 
     return Run(load, repeat, tuple(driver.outcomes), share)
 
 
-async def warm_up(client: httpx.AsyncClient, target: Target, workload: Workload, *salt: int) -> None:
+async def warm_up(client: httpx.AsyncClient, target: Target, workload: Workload, *salt: object) -> None:
     """Requests that are not counted; UnavailableError where not one is answered."""
     settings = workload.settings
     driver = _Driver(client, settings, lambda _: None)
@@ -111,6 +111,6 @@ def arrivals(rate: float, seed: int) -> Iterator[float]:
         now += draw.expovariate(rate) if rate != float("inf") else 0.0
 
 
-def _salt(load: Load) -> int:
-    """A number for each load, so that two loads do not share prompts; the same in every layout."""
-    return load.concurrency if load.rate is None else -1 - min(10**9, round(load.rate * 1000) if load.rate < 1e6 else 10**9)  # type: ignore[return-value]
+def _salt(load: Load) -> str:
+    """Another word for each load, so that two loads do not share prompts; the same in every layout."""
+    return str(load)

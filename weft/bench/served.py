@@ -1,4 +1,4 @@
-"""A server of our own for a benchmark: `weft serve` in a process that cannot outlive this one. Knows its output only."""
+"""A server of our own for a benchmark: `weft serve` in a process that cannot outlive this one. Reads its output."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class Served:
 
     def _last(self) -> str:
         """Its own error, which stands last but for hints."""
-        said = [line for line in self._lines if line.startswith("weft serve: ")] or [line for line in self._lines if line]
+        said = [line for line in self._lines if line.startswith("weft serve: ")] or [
+            line for line in self._lines if line
+        ]
         return said[-1].removeprefix("weft serve: ") if said else "nothing"
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Workload: the requests of a run, the same for the same seed. Knows vocabularies and files, no server.
 
-Lengths are in tokens. Where no vocabulary is known, a prompt is text of short common words, about a token each; how many
-tokens the server counted is reported beside every run.
+Lengths are in tokens. Where no vocabulary is known, a prompt is text of short common words, about a token each; how
+many tokens the server counted is reported beside every run.
 """
 
 from __future__ import annotations
@@ -51,16 +51,13 @@ class Workload:
         """Whether prompts are token ids."""
         return self._as_ids
 
-    def requests(self, count: int, *salt: int) -> list[Request]:
+    def requests(self, count: int, *salt: object) -> list[Request]:
         """`count` requests; another `salt` gives others, so that no run finds the last one's prompts in a cache."""
         draw = random.Random(" ".join(map(str, (self.settings.seed, *salt))))
         if self.lines is not None:
             return [self.lines[number % len(self.lines)] for number in range(count)]
         prefixes = self._prefixes(draw)
-        return [
-            self._request(draw, prefixes[draw.randrange(len(prefixes))] if prefixes else [], *salt)
-            for _ in range(count)
-        ]
+        return [self._request(draw, prefixes[draw.randrange(len(prefixes))] if prefixes else []) for _ in range(count)]
 
     def _prefixes(self, draw: random.Random) -> list[list[Any]]:
         settings = self.settings
@@ -68,7 +65,7 @@ class Workload:
             return []
         return [self._tokens(draw, settings.prefix_len) for _ in range(settings.num_prefixes)]
 
-    def _request(self, draw: random.Random, prefix: list[Any], *salt: int) -> Request:
+    def _request(self, draw: random.Random, prefix: list[Any]) -> Request:
         settings = self.settings
         tokens = prefix + self._tokens(draw, _varied(draw, settings.input_len, settings.range_ratio))
         output_len = _varied(draw, settings.output_len, settings.range_ratio)

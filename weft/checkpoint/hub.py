@@ -68,6 +68,14 @@ def model_path(
     return Path(word)
 
 
+def shown_name(word: str | None, path: str | os.PathLike[str]) -> str:
+    """What to call the model: a hub id as it was written, else the directory's name or the file's without suffix."""
+    if word is not None and not os.path.exists(word) and hub_model(word):
+        return word
+    place = Path(path).resolve()
+    return place.stem if place.suffix == ".gguf" else place.name
+
+
 def hub_model(word: str, revision: str | None = None) -> HubModel | None:
     """The hub model that a word names; None where it can only be a path."""
     match = _ID.fullmatch(word)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
-from weft.checkpoint.embedded import embedded_model
+from weft.checkpoint.hub import model_path, shown_name
 from weft.checkpoint.open import open_checkpoint
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, add_model, engine_config_from, layout_from
 from weft.errors import CheckpointError, UsageError
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
-    name, config = _model(args.model)
+    name, config = _model(args.model, args.revision)
     layout = layout_from(args, config, runnable=False)
     dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
     report = explain(name, config, layout, dtype=dtype, batch=args.batch)
@@ -50,14 +50,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model(word: str | None) -> tuple[str, ModelConfig]:
+def _model(word: str | None, revision: str | None) -> tuple[str, ModelConfig]:
     """Name and config of MODEL, without its weights: a directory needs no more than config.json."""
-    path = Path(word) if word is not None else embedded_model(lambda line: print(line, file=sys.stderr))
+    path = model_path(word, lambda line: print(line, file=sys.stderr), revision=revision, weights=False)
     file = path / "config.json" if path.is_dir() else path
     if file.suffix == ".json":
-        name = path.resolve().name if path.is_dir() else file.resolve().parent.name
-        return name, parse_config(_json(file))
-    return path.stem, parse_config(open_checkpoint(path).config)
+        return shown_name(word, path if path.is_dir() else file.resolve().parent), parse_config(_json(file))
+    return shown_name(word, path), parse_config(open_checkpoint(path).config)
 
 
 def _json(file: Path) -> dict[str, object]:

@@ -11,14 +11,19 @@ import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from weft.arch.families import parse_config
-from weft.checkpoint import embedded_model
+from weft.checkpoint.hub import hub_model, model_path, shown_name
 from weft.checkpoint.open import open_checkpoint
-from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
-from weft.cli.serve import add_comm_argument, model_name, say_native
+from weft.cli.model_args import (
+    add_engine_arguments,
+    add_layout_arguments,
+    add_revision,
+    engine_config_from,
+    layout_from,
+)
+from weft.cli.serve import add_comm_argument, say_native
 from weft.errors import UsageError
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
@@ -57,9 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="[MODEL] PROMPT",
-        help="MODEL, if the first word is an existing directory or file, else the embedded model answers; then prompts"
-        " (none: stdin is the prompt)",
+        help="MODEL, if the first word is an existing directory or file, or a hub id (org/name) before a prompt, else"
+        " the embedded model answers; then prompts (none: stdin is the prompt)",
     )
+    add_revision(parser)
     add_layout_arguments(parser)
     add_engine_arguments(parser)
     add_comm_argument(parser)
@@ -102,9 +108,10 @@ def _biased(word: str) -> tuple[int, float]:
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     configure()
-    model, prompts = _words(args.words)
+    model, prompts = _words(args.words, args.revision)
     say_native(_say)
-    checkpoint = open_checkpoint(model if model is not None else embedded_model(_say))
+    checkpoint = open_checkpoint(model_path(model, _say, revision=args.revision))
+    name = shown_name(model, checkpoint.path)
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config))
@@ -113,10 +120,12 @@ def run(args: argparse.Namespace) -> int:
     if args.system is not None and not chat:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
-    _say(f"starting {layout.world} rank{'s' if layout.world > 1 else ''} of {model_name(checkpoint)}")
+    _say(f"starting {layout.world} rank{'s' if layout.world > 1 else ''} of {name}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine_config_from(args)) as llm:
         if args.json:
-            print(json.dumps(_document(llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2))
+            print(
+                json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)
+            )
         elif len(given) == 1 and params.n == 1:
             _stream(llm, given[0], params, chat=chat)
         else:
@@ -124,10 +133,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """MODEL, if the first word is a path that exists, and the prompts."""
+def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list[str]]:
+    """MODEL, if the first word is a path that exists or, before a prompt, a hub id; and the prompts."""
     # os.path, not Path: a prompt may be longer than any file name.
-    model = Path(words[0]) if words and (os.path.isdir(words[0]) or words[0].endswith(".gguf")) else None
+    is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
+    is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
+    model = words[0] if is_path or is_id else None
     prompts = list(words[1:] if model is not None else words)
     if not prompts:
         if sys.stdin.isatty():
@@ -172,10 +183,10 @@ def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
             print(f">>> {prompt}{number}\n{output.text}\n")
 
 
-def _document(llm: LLM, results: Sequence[Result]) -> dict[str, object]:
+def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, object]:
     return {
         "schema": SCHEMA,
-        "model": model_name(llm.plan.checkpoint),
+        "model": name,
         "layout": to_dict(llm.plan.layout),
         "results": [
             {

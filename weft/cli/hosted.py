@@ -1,4 +1,4 @@
-"""A weft command in a child process that ends with its parent: `python -m weft.cli.hosted FD PID BY_SIGNAL WORDS...`."""
+"""A weft command in a child process that ends with its parent: `python -m weft.cli.hosted FD PID BY_SIGNAL ...`."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ COMMANDS = (
     Command("generate", "answer prompts on the terminal, without a server"),
     Command("explain", "show what each rank holds and every collective of a layout"),
     Command("verify", "prove that a layout gives the answers of one rank"),
+    Command("bench", "measure time to first token, time per token and throughput; compare layouts"),
 )
 INTERRUPTED = 130
 

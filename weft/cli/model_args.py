@@ -33,8 +33,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a model directory or a .gguf file; left out: the embedded SmolLM2-135M-Instruct",
+        help="a model directory, a .gguf file, or a hub id (org/name, org/name:file.gguf); left out: the embedded"
+        " SmolLM2-135M-Instruct",
     )
+    add_revision(parser)
+
+
+def add_revision(parser: argparse.ArgumentParser) -> None:
+    """args.revision: of a model on a hub."""
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: its main)")
 
 
 def add_layout_arguments(parser: argparse.ArgumentParser) -> None:

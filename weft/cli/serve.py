@@ -13,10 +13,10 @@ import shlex
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from weft.arch.families import parse_config
-from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.phase_view import phase_view
 from weft.launch.backend import BACKENDS
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
     configure()
     with contextlib.closing(bind(args.host, args.port)) as sock:
         say_native(_say)
-        checkpoint = open_checkpoint(Path(args.model) if args.model is not None else embedded_model(_say))
+        checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         config = parse_config(checkpoint.config)
         engine = engine_config_from(args)
         plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
-        name = engine.served_model_name or model_name(checkpoint)
+        name = engine.served_model_name or shown_name(args.model, checkpoint.path)
         show_plan(name, plan)
         _serve(args, plan, tokenizer, name, sock)
     return 0
@@ -111,12 +111,6 @@ def say_native(say: Callable[[str], None]) -> None:
             say(f"compiled {status.name} in {status.seconds:.1f} s")
         elif status.state != "current":
             say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
-
-
-def model_name(checkpoint: Checkpoint) -> str:
-    """The directory's name, or the file's without its suffix."""
-    path = Path(checkpoint.path)
-    return path.stem if path.suffix == ".gguf" else path.name
 
 
 def _say_ready(name: str, sock: socket.socket, *, chat: bool) -> None:

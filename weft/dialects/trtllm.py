@@ -150,6 +150,9 @@ class _File:
         if section.entries is None:
             draft.refuse(f"{key}: a mapping of names to values is wanted", (), section.where)
             return draft.finish(None, role=role)
+        if workers is not root:
+            others = ", ".join(key for key in root.entries or () if key not in ("worker_config", "hardware"))
+            draft.note("info", "job", f"{others}: of the job, not of an engine; only its model is read", root.where)
         shared = _shared(root, workers)
         merged = Node(section.where, entries={**(shared.entries or {}), **section.entries})
         engine = _Engine(draft, None, merged)
@@ -214,7 +217,7 @@ class _Engine:
                 message = f"{name}: the file's {value} wins over {before} of the command"
                 self.draft.note("warning", "conflict", message, leaf.where)
             self.draft.options[option] = value
-            if variables_in(value) and option != "model":
+            if isinstance(value, str) and re.search(r"[$<]\{?\w", value) and option != "model":
                 names = ", ".join(variables_in(value))
                 self.draft.note("info", "open-option", f"{name} depends on {names}", leaf.where)
 

@@ -48,7 +48,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` would run something or report something."""
-        return bool(self._live or self._ended)
+        return bool(self._ended) or self._coordinator.has_work
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
@@ -69,6 +69,21 @@ class Engine:
     def stop_request(self, request_id: str, stop_reason: str | None = None, *, index: int | None = None) -> bool:
         """Ends output `index` (None: all) with `stop`: the caller found a stop string, `stop_reason`, in its text."""
         return self._finish(request_id, index, FinishReason.STOP, stop_reason)
+
+    def expire(self, request_id: str) -> bool:
+        """Ends a request that no step has run yet, as `abort` does. False: it has run, or is no more."""
+        outputs = self._live.get(request_id, {}).values()
+        return not any(request.admission for request, _ in outputs) and self.abort(request_id)
+
+    def pause(self, request_id: str) -> None:
+        """Frees what the request's running outputs hold, until `resume`; their tokens stay."""
+        for request, scheduler in self._live.get(request_id, {}).values():
+            scheduler.pause(request)
+
+    def resume(self, request_id: str) -> None:
+        """Lets paused outputs run again, from where they were."""
+        for request, scheduler in self._live.get(request_id, {}).values():
+            scheduler.resume(request)
 
     def step(self) -> list[RequestOutput]:
         """One step of all groups. An executor's failure ends every request with its message, and the engine."""

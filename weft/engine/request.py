@@ -43,6 +43,8 @@ class Request:
     last_step: int = -1
     """Index of the last step that refers to this request's blocks."""
     done: bool = False
+    paused: bool = False
+    """Neither running nor in line: nobody takes what it has answered already."""
     cached_tokens: int = 0
     preemptions: int = 0
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -21,7 +21,6 @@ from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
 from weft.step.plan import Admit, GroupPlan, Run, Sampled
 
-
 FEWEST_SCORED = 16
 """Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
 
@@ -72,10 +71,22 @@ class Scheduler:
         request.done = True
         self.queued_tokens -= request.num_uncomputed
         self.counters.finished += 1
-        if request.slot < 0:
-            self._waiting.discard(request)
-        else:
+        if request.slot >= 0:
             self._depart(request)
+        elif not request.paused:
+            self._waiting.discard(request)
+
+    def pause(self, request: Request) -> None:
+        """Takes a request that has answered something out of its slot and blocks until `resume`; its tokens stay."""
+        if request.arrival in self._decoding:
+            self._set_back(request)
+            request.paused = True
+
+    def resume(self, request: Request) -> None:
+        """Puts a paused request in line, at its old place."""
+        if request.paused:
+            request.paused = False
+            self._waiting.push(request)
 
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
@@ -196,14 +207,17 @@ class Scheduler:
 
     def _preempt_youngest(self) -> None:
         request = max((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.arrival)
+        self._set_back(request)
+        request.preemptions += 1
+        self.counters.preemptions += 1
+        self._waiting.push(request)
+
+    def _set_back(self, request: Request) -> None:
         self._depart(request)
         self.queued_tokens += request.num_computed
         request.num_computed = 0
         if request.scores:
             request.prompt_logprobs = []
-        request.preemptions += 1
-        self.counters.preemptions += 1
-        self._waiting.push(request)
 
     def _depart(self, request: Request) -> None:
         """Takes a running request out of its slot and blocks."""

@@ -11,18 +11,22 @@ from typing import cast
 
 import numpy as np
 
+from weft.experts.conditions import Conditions
 from weft.experts.loads import BoolArray, FloatArray, IntArray
 from weft.experts.packing import Packing
 from weft.experts.replication import replicas, replicate
 
-ROUNDS = 300
-CANDIDATES = 128
+ROUNDS = 150
+CANDIDATES = 96
 TARGET = 0.995
 """The annealing looks for plans that are this much better than the best known one, and is guided by what is missing."""
 HOT, COLD = 64, 8
+NEAR = 6
 UPHILL = 0.1
 PATIENCE = 60
 BETTER = 1 - 1e-9
+HALVINGS, PRICE_ROUNDS, STARTS = 5, 40, 3
+MOST_REPLICAS, PRICED_CONDITIONS = 12, 48
 
 
 def pair(loads: FloatArray, ranks: int) -> Packing:
@@ -42,11 +46,55 @@ def fold(owners: IntArray, shares: FloatArray) -> Packing:
 
 
 def search_counts(loads: FloatArray, ranks: int) -> IntArray:
-    """Replicas of each expert, [experts], 2 * ranks in all and at most one a rank; loads [experts]."""
+    """Replicas of each expert, [experts], 2 * ranks in all and at most one a rank; loads [experts].
+
+    Starts from the split-the-largest rule and, for loads of the heaviest rank between the mean and what is reached, from
+    counts chosen by price; improves the best of them by handing replicas over, then by annealing.
+    """
     counts = replicate(loads[None], 2 * ranks, cap=ranks)[0]
     if counts.sum() == len(loads):
         return counts
-    return _anneal(loads, _descend(loads, counts, ranks), ranks)
+    best = _descend(loads, counts, ranks)
+    low, high = float(loads.sum()) / ranks, float(heaviest(loads, best[None])[0])
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        starts = _priced_counts(loads, ranks, middle)
+        for start in starts:
+            best = _better(loads, best, _descend(loads, start, ranks))
+        top = float(heaviest(loads, best[None])[0])
+        low, high = (low, min(top, middle)) if len(starts) and top <= middle else (middle, min(top, high))
+    return _anneal(loads, best, ranks)
+
+
+def _priced_counts(loads: FloatArray, ranks: int, top: float) -> IntArray:
+    """A few counts [n, experts] that come near to a heaviest rank of `top`; none where its conditions cannot hold."""
+    slots = 2 * ranks
+    most = min(MOST_REPLICAS, ranks, slots - len(loads) + 1)
+    conditions = Conditions(loads, slots, 2, top, most=most, values=PRICED_CONDITIONS)
+    if bool(conditions.dead.all(axis=1).any()):
+        return np.empty((0, len(loads)), dtype=np.int64)
+    found = [_fitted(loads, counts, slots, ranks) for _, counts in conditions.priced(PRICE_ROUNDS)]
+    if not found:
+        return np.empty((0, len(loads)), dtype=np.int64)
+    distinct = np.unique(np.stack(found), axis=0)
+    order = np.argsort(heaviest(loads, distinct), kind="stable")
+    return cast(IntArray, distinct[order[:STARTS]])
+
+
+def _fitted(loads: FloatArray, counts: IntArray, slots: int, ranks: int) -> IntArray:
+    """The counts made to add up to `slots`: taken where the shares stay smallest, given to the coldest experts."""
+    fitted = counts.copy()
+    while fitted.sum() > slots:
+        fitted[np.where(fitted > 1, loads / np.maximum(fitted - 1, 1), np.inf).argmin()] -= 1
+    while fitted.sum() < slots:
+        fitted[np.where(fitted < ranks, loads, np.inf).argmin()] += 1
+    return fitted
+
+
+def _better(loads: FloatArray, one: IntArray, other: IntArray) -> IntArray:
+    """The counts whose heaviest rank is lighter; the first if they are alike."""
+    tops = heaviest(loads, np.stack((one, other)))
+    return other if tops[1] < tops[0] * BETTER else one
 
 
 def heaviest(loads: FloatArray, counts: IntArray) -> FloatArray:
@@ -65,7 +113,7 @@ def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
     """Hands replicas from one expert to another while that makes the heaviest rank lighter; the best hand-over first."""
     best = float(heaviest(loads, counts[None])[0])
     while True:
-        takers = _pool(loads, counts, HOT // 4)
+        takers = np.union1d(_pool(loads, counts, HOT // 4), _bottleneck(loads, counts))
         givers = np.flatnonzero(counts > 1)
         moves = np.array([(giver, taker) for giver in givers for taker in takers if giver != taker])
         candidates, legal = _hand_over(np.repeat(counts[None], len(moves), axis=0), moves[:, 0], moves[:, 1], ranks)
@@ -76,6 +124,15 @@ def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
             return counts
         best = float(found.min())
         counts = candidates[legal][found.argmin()]
+
+
+def _bottleneck(loads: FloatArray, counts: IntArray) -> IntArray:
+    """The experts of the heaviest pair, and those a little hotter than the one and colder than the other."""
+    owners, shares = (x[0] for x in replicas(loads[None], counts[None]))
+    half = len(owners) // 2
+    worst = int((shares[:half] + shares[: half - 1 : -1]).argmax())
+    partner = len(owners) - 1 - worst
+    return np.concatenate((owners[max(0, worst - NEAR) : worst + 1], owners[partner : partner + NEAR]))
 
 
 def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:

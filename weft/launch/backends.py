@@ -9,11 +9,21 @@ from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.launch.backend import groups_of
+from weft.launch.comm_wrappers import FaultyComm, RecordedComm
+from weft.launch.faults import Faults
 from weft.launch.messages import Setup
+from weft.launch.status import StatusWriter
 
 
-def make_comm(setup: Setup, shards: Shards) -> Comm:
+def make_comm(setup: Setup, shards: Shards, status: StatusWriter, faults: Faults) -> Comm:
     """Returns when the others are there. PeerError: somebody did not come."""
+    comm = _plain_comm(setup, shards)
+    if setup.comm == "gloo":
+        comm = RecordedComm(comm, status, groups_of(shards))
+    return FaultyComm(comm, faults) if faults.at("collective") else comm
+
+
+def _plain_comm(setup: Setup, shards: Shards) -> Comm:
     limit_s = setup.comm_limit_s
     if setup.comm == "shared_memory":
         return SharedMemoryComm(Region(setup.comm_fd, setup.comm_bytes), setup.rank, timeout=limit_s)

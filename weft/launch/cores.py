@@ -61,6 +61,12 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     return limit_us / period_us if limit_us > 0 and period_us > 0 else None
 
 
+def numa_node(cpus: Sequence[int], root: Path = Path("/sys/devices/system/cpu")) -> int | None:
+    """The memory node of these CPU numbers; None for none, for several nodes, and where the system does not say."""
+    nodes = {entry.name for cpu in cpus for entry in (root / f"cpu{cpu}").glob("node[0-9]*")}
+    return int(nodes.pop().removeprefix("node")) if len(nodes) == 1 else None
+
+
 def _number(path: Path, default: int) -> int:
     try:
         return int(path.read_text())

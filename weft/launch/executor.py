@@ -8,15 +8,13 @@ from __future__ import annotations
 import time
 
 from weft.errors import PeerError
+from weft.launch.limits import StepClock
 from weft.launch.messages import RunStep, Shutdown, StepDone, pack
 from weft.launch.processes import end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
 from weft.step.plan import Sampled, StepPlan, StepResult
-
-STEP_LIMIT_S = 300.0
-"""The longest a step may take before the rank that holds it up is named and the group ended."""
 
 GRACE_S = 2.0
 """How long ranks have to end by themselves."""
@@ -30,34 +28,37 @@ class ProcessExecutor:
         layout: Layout,
         num_blocks: int,
         watch: Watch,
-        step_limit_s: float = STEP_LIMIT_S,
+        clock: StepClock,
     ) -> None:
-        self.layout, self.num_blocks, self.watch, self.step_limit_s = layout, num_blocks, watch, step_limit_s
+        """`clock`: the longest a step may take before the rank that holds it up is named."""
+        self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
         self._closed = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
-        deadline = time.monotonic() + self.step_limit_s
-        self._broadcast(pack(RunStep(plan)), plan)
+        rows = sum(run.count for group in plan.groups for run in group.runs)
+        began, limit_s = time.monotonic(), self.clock.limit(rows)
+        self._broadcast(pack(RunStep(plan)), plan, limit_s)
         groups: list[list[Sampled] | None] = [None] * len(plan.groups)
         left = set(self._group_of)
-        for worker, message in self.watch.messages(deadline):
+        for worker, message in self.watch.messages(lambda: began + limit_s):
             if not isinstance(message, StepDone) or worker.rank not in left or message.index != plan.index:
                 raise PeerError(f"{worker.where} sent {message!r}, not its part of step {plan.index}")
             groups[self._group_of[worker.rank]] = message.sampled
             left.remove(worker.rank)
             if not left:
+                self.clock.took(rows, time.monotonic() - began)
                 return StepResult(plan.index, [part or [] for part in groups])
-        raise self.watch.silent(sorted(left), self.step_limit_s, f"step {plan.index}")
+        raise self.watch.silent(sorted(left), limit_s, f"step {plan.index}")
 
-    def _broadcast(self, frame: bytes, plan: StepPlan) -> None:
+    def _broadcast(self, frame: bytes, plan: StepPlan, limit_s: float) -> None:
         for worker in self.workers:
             try:
-                worker.channel.send(frame, self.step_limit_s)
+                worker.channel.send(frame, limit_s)
             except TimeoutError as error:
-                raise self.watch.silent([worker.rank], self.step_limit_s, f"step {plan.index}") from error
+                raise self.watch.silent([worker.rank], limit_s, f"step {plan.index}") from error
             except PeerError as error:
                 raise self.watch.diagnose(worker, None) from error
 

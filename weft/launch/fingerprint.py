@@ -16,11 +16,16 @@ from pathlib import Path
 
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
-from weft.launch.messages import Setup
+from weft.launch.messages import Joined, Setup
 from weft.layout.serialize import to_dict
 from weft.native import missing_reason
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def joined(setup: Setup) -> Joined:
+    """What a rank's process says first."""
+    return Joined(setup.rank, setup.layout.world, os.getpid(), platform.node(), settings_here(setup))
 
 
 def settings_here(setup: Setup) -> dict[str, str]:

@@ -39,20 +39,29 @@ class PhaseChange:
 
 @dataclass(slots=True)
 class PhaseBoard:
-    """The phase of every rank; `listener` hears of each change."""
+    """The last change of every rank; `listener` hears of each. `slowest_since`: when all had left earlier phases."""
 
     where: tuple[str, ...]
     listener: Callable[[PhaseChange], None] | None = None
-    phases: list[Phase] = field(init=False)
+    changes: list[PhaseChange] = field(init=False)
+    slowest_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.phases = [Phase.SPAWN] * len(self.where)
+        self.changes = [PhaseChange(rank, where, Phase.SPAWN, "", 0.0) for rank, where in enumerate(self.where)]
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Of every rank."""
+        return [change.phase for change in self.changes]
 
     def enter(self, rank: int, phase: Phase, detail: str, at_s: float) -> None:
         """Records and announces."""
-        self.phases[rank] = phase
+        before, _ = self.late()
+        self.changes[rank] = PhaseChange(rank, self.where[rank], phase, detail, at_s)
+        if self.late()[0] is not before:
+            self.slowest_since = at_s
         if self.listener is not None:
-            self.listener(PhaseChange(rank, self.where[rank], phase, detail, at_s))
+            self.listener(self.changes[rank])
 
     @property
     def ready(self) -> bool:
@@ -61,5 +70,6 @@ class PhaseBoard:
 
     def late(self) -> tuple[Phase, tuple[int, ...]]:
         """The earliest phase that a rank is still in, and the ranks in it."""
-        earliest = min(self.phases, key=ORDER.index)
-        return earliest, tuple(rank for rank, phase in enumerate(self.phases) if phase is earliest)
+        phases = self.phases
+        earliest = min(phases, key=ORDER.index)
+        return earliest, tuple(rank for rank, phase in enumerate(phases) if phase is earliest)

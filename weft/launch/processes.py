@@ -70,7 +70,9 @@ def spawn(
     """Starts `program CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID BY_SIGNAL`.
 
     `by_signal`: the child is killed when the calling thread ends, so only for a thread that outlives the child; None:
-    where this is the main thread. In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
+    where this is the main thread.
+
+    In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
     """
     channel, theirs = channel_pair()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)

@@ -10,11 +10,14 @@ import time
 
 import torch
 
+from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.errors import PeerError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
+from weft.launch.faults import Faults, parse_faults
+from weft.launch.fingerprint import joined
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
@@ -38,16 +41,32 @@ from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
 
+class _Way:
+    """The rank's way through the phases: each is told to the supervisor and written to the status page."""
+
+    def __init__(self, setup: Setup, channel: Channel, status: StatusWriter) -> None:
+        self.channel, self.status = channel, status
+        self.faults = Faults(parse_faults(env.faults()), setup.rank, setup.start)
+
+    def enter(self, phase: Phase, detail: str = "") -> None:
+        """From here on the rank is in `phase`."""
+        self.status.phase(phase)
+        self.channel.send(pack(Entered(phase, detail)))
+        self.faults.reach(phase)
+
+
 def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
     configure(describe(setup.layout, setup.rank))
-    status = StatusPage(status_fd, setup.layout.world).writer(setup.rank)
+    way = _Way(setup, channel, StatusPage(status_fd, setup.layout.world).writer(setup.rank))
     device = torch.device(setup.engine.device, setup.rank) if setup.engine.device == "cuda" else torch.device("cpu")
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
     shards = Shards(setup.config, setup.layout)
+    way.enter(Phase.SETTINGS)
+    channel.send(pack(joined(setup)))
 
-    _enter(Phase.LOAD, channel, status, f"weights, {setup.engine.dtype}")
+    way.enter(Phase.LOAD, f"weights, {setup.engine.dtype}")
     numerics = Numerics(torch_dtype(setup.engine.dtype))
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
@@ -55,44 +74,41 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     took = time.monotonic() - start
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 
-    _enter(Phase.GROUPS, channel, status, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
-    comm = make_comm(setup, shards)
+    way.enter(Phase.GROUPS, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
+    comm = make_comm(setup, shards, way.status, way.faults)
     try:
         allocate = _allocation(channel)
-        _enter(Phase.CACHE, channel, status, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
+        way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
         limits = Limits(allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len)
         ops = make_ops(numerics, device)
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
-        _enter(Phase.WARM_UP, channel, status, ops.describe())
+        way.enter(Phase.WARM_UP, ops.describe())
         invariance = runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
         gc.collect()
         gc.freeze()
-        _enter(Phase.READY, channel, status, str(invariance))
-        _steps(runner, channel, status)
+        way.enter(Phase.READY, str(invariance))
+        _steps(runner, way)
     finally:
         comm.close()
 
 
-def _steps(runner: Runner, channel: Channel, status: StatusWriter) -> None:
+def _steps(runner: Runner, way: _Way) -> None:
     number = 0
     while True:
-        message = unpack_for_rank(channel.receive())
+        message = unpack_for_rank(way.channel.receive())
         if isinstance(message, Shutdown):
             return
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")
         number += 1
-        status.step(number, busy=True)
+        way.status.step(number, busy=True)
+        way.faults.reach("step")
         sampled = runner.step(message.plan)
-        status.step(number, busy=False)
+        way.faults.reach("sampled")
+        way.status.step(number, busy=False)
         if runner.reports:
-            channel.send(pack(StepDone(message.plan.index, sampled)))
-
-
-def _enter(phase: Phase, channel: Channel, status: StatusWriter, detail: str) -> None:
-    status.phase(phase)
-    channel.send(pack(Entered(phase, detail)))
+            way.channel.send(pack(StepDone(message.plan.index, sampled)))
 
 
 def _allocation(channel: Channel) -> Allocate:

@@ -6,24 +6,27 @@ while the wait can happen in another.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from weft.errors import PeerError
 from weft.launch.backend import Rendezvous
-from weft.launch.executor import STEP_LIMIT_S, ProcessExecutor
+from weft.launch.cores import numa_node
+from weft.launch.executor import ProcessExecutor
+from weft.launch.fingerprint import differences
+from weft.launch.limits import StepClock
 from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
-from weft.launch.messages import Allocate, Entered, Loaded, Setup, pack
-from weft.launch.phases import PhaseBoard, PhaseChange
+from weft.launch.messages import Allocate, Entered, Joined, Loaded, Setup, pack
+from weft.launch.phases import Phase, PhaseBoard, PhaseChange
 from weft.launch.plan import LaunchPlan
 from weft.launch.processes import DEFAULT_PROGRAM, WorkerProcess, end_all, spawn
+from weft.launch.report import RankReport
 from weft.launch.status import StatusPage
 from weft.launch.watch import Watch
+from weft.layout.ranks import coords
 from weft.settings import DTYPE_BYTES
-
-START_LIMIT_S = 1800.0
-"""The longest that loading and warming up may take."""
 
 Listener = Callable[[PhaseChange], None]
 
@@ -32,13 +35,22 @@ class Starting:
     """Ranks on their way. Either `wait` gives the executor, which then owns them, or `close` ends them."""
 
     def __init__(
-        self, plan: LaunchPlan, listener: Listener | None = None, program: Sequence[str] = DEFAULT_PROGRAM
+        self,
+        plan: LaunchPlan,
+        listener: Listener | None = None,
+        program: Sequence[str] = DEFAULT_PROGRAM,
+        *,
+        by_signal: bool | None = None,
+        start: int = 0,
     ) -> None:
+        """`by_signal`: see `spawn`. `start`: how many sets of ranks there were before."""
         self.plan = plan
+        self._by_signal, self._start = by_signal, start
         self.memory = plan.memory
         self._began = time.monotonic()
         self._board = PhaseBoard(plan.where, listener)
         self._loaded: dict[int, Loaded] = {}
+        self._joined: dict[int, Joined] = {}
         world = plan.layout.world
         rendezvous = Rendezvous(plan.backend, world)
         status = StatusPage.create(world)
@@ -64,8 +76,9 @@ class Starting:
             inherit=rendezvous.fds(rank),
             threads=share.threads,
             program=program,
+            by_signal=self._by_signal,
         )
-        self._board.enter(rank, self._board.phases[rank], f"pid {worker.pid}, {share}", self._seconds())
+        self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
         return worker
 
     def _setup(self, rank: int, rendezvous: Rendezvous) -> Setup:
@@ -81,26 +94,34 @@ class Starting:
             comm_fd=next(iter(rendezvous.fds(rank)), -1),
             comm_bytes=rendezvous.nbytes,
             comm_port=rendezvous.port,
-            comm_limit_s=STEP_LIMIT_S,
+            comm_limit_s=plan.limits.comm_s,
             cpus=list(share.cpus),
             threads=share.threads,
+            comm_debug=plan.backend.debug,
+            start=self._start,
         )
 
-    def wait(self, limit_s: float = START_LIMIT_S) -> ProcessExecutor:
-        """The executor once every rank is ready; any failure ends all ranks and is raised with the rank's name."""
+    def wait(self) -> ProcessExecutor:
+        """The executor once every rank is ready; any failure ends all ranks and is raised with the rank's name.
+
+        PeerError names a rank that is late in a phase, or died. ConfigError: ranks with different settings.
+        """
         try:
-            self._follow(time.monotonic() + limit_s, limit_s)
+            self._follow()
         except BaseException:
             self.close()
             raise
         self._watch.rendezvous.met()
         assert self.memory is not None
-        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch)
+        clock = StepClock(self.plan.limits.step_limit)
+        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock)
 
-    def _follow(self, deadline: float, limit_s: float) -> None:
-        for worker, message in self._watch.messages(deadline):
+    def _follow(self) -> None:
+        for worker, message in self._watch.messages(self._deadline):
             if isinstance(message, Entered):
                 self._board.enter(worker.rank, message.phase, message.detail, self._seconds())
+            elif isinstance(message, Joined):
+                self._join(worker, message)
             elif isinstance(message, Loaded):
                 self._loaded[worker.rank] = message
                 if len(self._loaded) == len(self.workers):
@@ -110,10 +131,31 @@ class Starting:
             if self._board.ready:
                 return
         phase, ranks = self._board.late()
-        raise self._watch.silent(ranks, limit_s, f"start-up, phase {phase}")
+        limit_s, option = self.plan.limits.of_phase(phase)
+        raise self._watch.silent(ranks, limit_s, f"start-up, phase {phase} ({option})")
+
+    def _deadline(self) -> float:
+        """Of the phase that the slowest rank is in."""
+        limit_s, _ = self.plan.limits.of_phase(self._board.late()[0])
+        return self._began + self._board.slowest_since + limit_s
+
+    def _join(self, worker: WorkerProcess, message: Joined) -> None:
+        """Refuses who is not what was started, and, once all are there, ranks that differ."""
+        world = len(self.workers)
+        if worker.rank in self._joined or (message.rank, message.world) != (worker.rank, world):
+            again = " again" if worker.rank in self._joined else ""
+            raise PeerError(
+                f"{worker.where} pid {worker.pid} reported{again} as rank {message.rank} of {message.world};"
+                f" it was started as rank {worker.rank} of {world}"
+            )
+        self._joined[worker.rank] = message
+        if len(self._joined) == world:
+            error = differences(self.plan.where, [self._joined[rank].settings for rank in range(world)])
+            if error is not None:
+                raise error
 
     def _allocate(self) -> None:
-        """Every rank is loaded: the same number of blocks for all, the least that any has room for."""
+        """Every rank has joined and loaded: the same number of blocks for all, the least that any has room for."""
         if self.memory is None:
             self.memory = self._ask_devices()
             engine = replace(self.plan.engine, max_model_len=self.memory.max_model_len)
@@ -127,6 +169,28 @@ class Starting:
         engine, shards = self.plan.engine, self.plan.shards
         memories = rank_memories(shards, engine, DTYPE_BYTES[engine.dtype], None)
         return finish_plan(memories, shards, engine, min(free), free)
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is, from any thread."""
+        return [self._report(worker) for worker in list(self.workers)]
+
+    def _report(self, worker: WorkerProcess) -> RankReport:
+        change, at = self._board.changes[worker.rank], coords(self.plan.layout, worker.rank)
+        joined = self._joined.get(worker.rank)
+        cpus = self.plan.cores[worker.rank].cpus
+        device = self.plan.engine.device
+        return RankReport(
+            rank=worker.rank,
+            coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
+            host=platform.node() if joined is None else joined.host,
+            pid=worker.pid,
+            device=device if device == "cpu" else f"{device}:{worker.rank}",
+            cpus=list(cpus),
+            numa_node=numa_node(cpus),
+            phase=change.phase,
+            detail=change.detail,
+            since_s=round(self._seconds() - change.at_s, 3),
+        )
 
     def cancel(self) -> None:
         """Kills every rank at once, from any thread; whoever waits for them is told that they were killed."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from weft.comm.region import Kind, RankRecord
 from weft.errors import PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import ChannelClosed
@@ -36,9 +37,10 @@ class Watch:
                 self._by_fd[fd] = worker
                 self._poll.register(fd, select.POLLIN)
 
-    def messages(self, deadline: float) -> Iterator[tuple[WorkerProcess, FromRank]]:
-        """Messages as they come, until the monotonic `deadline`. Raises the cause when a rank fails or dies."""
-        while (left := deadline - time.monotonic()) > 0:
+    def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
+        """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
+        fails or dies."""
+        while (left := deadline() - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(left * 1000):
                 yield from self._read(fd)
 
@@ -57,6 +59,8 @@ class Watch:
     def _read(self, fd: int) -> Iterator[tuple[WorkerProcess, FromRank]]:
         worker = self._by_fd[fd]
         if fd == worker.pidfd:
+            # Its peers may wait for it in a collective: they are told, and may have something to say.
+            self.rendezvous.mark_dead(worker.rank)
             raise self.diagnose(worker, None)
         try:
             message = unpack_from_rank(worker.channel.receive(FRAME_S))
@@ -72,10 +76,15 @@ class Watch:
         deadline = time.monotonic() + DIAGNOSIS_S
         while time.monotonic() < deadline:
             self._collect(failures)
-            if self._cause(failures) is not None or self._killed():
+            if self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
                 break
             time.sleep(0.02)
         return self._verdict(first, failures)
+
+    def _ended_alone(self, first: WorkerProcess, failures: dict[int, Failed]) -> bool:
+        """It ended without a word, and not because of a peer: nobody else can be the cause."""
+        code = first.process.poll()
+        return code is not None and code != PeerError.exit_code and first.rank not in failures
 
     def _verdict(self, first: WorkerProcess, failures: dict[int, Failed]) -> WeftError:
         killed = self._killed()
@@ -90,8 +99,8 @@ class Watch:
     def epitaph(self, worker: WorkerProcess) -> str:
         """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
         fate = worker.fate() or "closed its channel"
-        status, last = self.status.read(worker.rank), self.rendezvous.last_collective(worker.rank)
-        parts = [f"{worker.where} pid {worker.pid} {fate} in {status}", last]
+        status = self.status.read(worker.rank)
+        parts = [f"{worker.where} pid {worker.pid} {fate} in {status}", self._last(worker.rank)]
         if "SIGKILL" in fate and status.phase in (Phase.LOAD, Phase.CACHE, Phase.WARM_UP):
             parts.append("this may be the system's answer to too little memory")
         return "; ".join(part for part in parts if part)
@@ -122,11 +131,38 @@ class Watch:
         asked = ", ".join(str(rank) for rank in waited_for)
         lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
         lines += [f"{worker.where} pid {worker.pid} is suspended (SIGSTOP)" for worker in stopped]
+        lines += self._not_come()
         lines += [self._doing(worker) for worker in self.workers]
         return PeerError("; ".join(lines))
 
+    def _not_come(self) -> list[str]:
+        """Who is in no collective while others wait in one that it belongs to."""
+        records = [self._record(worker.rank) for worker in self.workers]
+        inside = [record for record in records if record is not None and record.inside]
+        waiting = {record.rank for record in inside}
+        lines = []
+        for worker in self.workers:
+            missed = next((r for r in inside if worker.rank in r.group and worker.rank not in waiting), None)
+            if missed is not None:
+                kind = missed.kind.name.lower()
+                lines.append(
+                    f"{worker.where} has not come to {kind} over {missed.group}, call {missed.call},"
+                    f" where rank {missed.rank} waits"
+                )
+        return lines
+
+    def _record(self, rank: int) -> RankRecord | None:
+        records = self.rendezvous.records()
+        record = records[rank] if records else self.status.collective(rank, self.rendezvous.groups)
+        return None if record is None or record.kind is Kind.NONE else record
+
+    def _last(self, rank: int) -> str:
+        """The collective that `rank` was last in, for people."""
+        record = self._record(rank)
+        return "" if record is None else str(record)
+
     def _doing(self, worker: WorkerProcess) -> str:
-        last = self.rendezvous.last_collective(worker.rank)
+        last = self._last(worker.rank)
         return f"{worker.where} is in {self.status.read(worker.rank)}" + (f" ({last})" if last else "")
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ Run as `python -m weft.launch.worker CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -35,7 +36,8 @@ def main(arguments: list[str]) -> int:
     except WeftError as error:
         return _report(error, channel, error.exit_code)
     except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a log that cannot be written must not hide the reason
+            traceback.print_exc()
         return _report(error, channel, WeftError.exit_code)
     return 0
 

@@ -69,7 +69,7 @@ class Sampler:
         return values
 
     def remember(self, values: Tensor, runs: Sequence[Run]) -> list[Sampled]:
-        """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`; the rows that
+        """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`; rows that
         score a request's prompt are part of its one record."""
         records: list[Sampled] = []
         scored: list[TokenLogprob | None] = []

@@ -47,8 +47,8 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """`batch` for the decoder; `sampled_runs`: one for each of the group's sampled rows, in the plan's order (a row that
-    scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi)."""
+    """`batch` for the decoder; `sampled_runs`: one for each of the group's sampled rows, in the plan's order (a row
+    that scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi)."""
 
     batch: Batch
     sampled_runs: tuple[Run, ...]

@@ -1,0 +1,20 @@
+"""RankReport: where a rank is and how far, for people and for /ready. A plain record."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RankReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long."""
+
+    rank: int
+    coordinates: dict[str, int]
+    host: str
+    pid: int
+    device: str
+    cpus: list[int]
+    numa_node: int | None
+    phase: str
+    detail: str
+    since_s: float
