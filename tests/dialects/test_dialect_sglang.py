@@ -285,7 +285,7 @@ REFUSED = [
     Case(
         name="two values, both places",
         text=f"{LLAMA} --tp 4 \\\n  --tp-size 8",
-        result="refused: --tp 4 (line 2, column 56) and --tp-size 8 (line 3, column 3) contradict each other",
+        result="refused: --tp 4 (line 2, column 55) and --tp-size 8 (line 3, column 3) contradict each other",
     ),
     Case(
         name="nodes of different worlds",

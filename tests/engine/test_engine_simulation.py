@@ -49,6 +49,6 @@ def test_the_simulations_are_as_many_as_promised() -> None:
 @pytest.mark.parametrize("number", (2, 12))
 def test_the_simulations_meet_preemption_and_shared_prefixes(number: int) -> None:
     simulation = Simulation(WORLDS[number], number, check_state=False)
-    simulation.run(1_000)
+    simulation.run(2_000)
     stats = simulation.engine.stats().total
     assert stats.preemptions > 10 and stats.cached_tokens > 500

@@ -55,7 +55,7 @@ def _shown(value: object) -> str:
 
 
 def _words(values: Mapping[str, object], plain: Mapping[str, object]) -> str:
-    return " ".join(f"{name} {_shown(value)}" for name, value in values.items() if value != plain.get(name))
+    return " ".join(f"{name} {_shown(value)}" for name, value in values.items() if name not in plain or value != plain[name])
 
 
 def _world(sizes: Sizes) -> str:
@@ -105,7 +105,7 @@ def check(case: Case, dialect: str) -> None:
         check_result(reading, result)
         check_shape(reading)
     codes = {note.code for reading in readings for note in reading.notes}
-    assert set(case.notes) <= codes
+    assert set(case.notes) <= codes, codes
     first = readings[0]
     assert {name: first.options.get(name) for name in case.options} == dict(case.options)
     assert set(case.variables) == {name for reading in readings for name in reading.variables}
@@ -119,9 +119,9 @@ def check_result(reading: Reading, result: str) -> None:
     """A refusal is matched by a part of its message, anything else as a whole."""
     found = summary(reading)
     if result.startswith("refused: "):
-        assert found.startswith("refused: ") and result.removeprefix("refused: ") in found
+        assert found.startswith("refused: ") and result.removeprefix("refused: ") in found, found
     else:
-        assert found == result
+        assert found == result, found
 
 
 def check_shape(reading: Reading) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Literal
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
+from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.documents import trees
 from weft.dialects.mindie_keys import BUFFERS, KEYS, LOCAL, MODELS, PODS, RENAMED, SERVERS, SIZES
-from weft.dialects.mindie_sizes import OFF, Derivation, Surroundings
+from weft.dialects.mindie_modules import OFF
+from weft.dialects.mindie_sizes import Derivation, Surroundings
+from weft.dialects.mindie_write import config_of
 from weft.dialects.stated import Values, report_repeated, report_unknown
 from weft.dialects.tree import Node, Tree
-from weft.dialects.writing import MODEL, checked, context_for, experts_for
+from weft.dialects.writing import checked, context_for
 from weft.layout import Layout
 
-_STRONG = re.compile(r"ModelDeployConfig|modelWeightPath|npuDeviceIds|_local_tp\b|mindie|parallel_options", re.IGNORECASE)
+_STRONG = re.compile(r"(?i)ModelDeployConfig|modelWeightPath|npuDeviceIds|_local_tp\b|mindie|parallel_options")
 _WEAK = re.compile(r"[\"'](?:worldSize|moe_ep|moe_tp|ep_level)[\"']\s*:")
 _REPEATED = (*SIZES, *LOCAL, "ep_level", "npuDeviceIds", "ModelConfig")
 _CHOSEN = ("deepseekv2", "deepseekv3", "llm")
@@ -49,8 +50,7 @@ class MindIE:
 
     def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
         """The parts of a config.json that say a layout."""
-        document, notes = _config(layout, options)
-        text = json.dumps(document, indent=2) + "\n"
+        text, notes = config_of(layout, options)
         back = self.read(Document(kind="file", text=text, dialect=self.name), context_for(layout, options))
         return checked(layout, text, back, notes)
 
@@ -204,91 +204,6 @@ class _Model:
 def _first(node: Node, path: tuple[str, ...]) -> Node | None:
     found = node.get(*path)
     return found if found is not None and found.entries is not None else None
-
-
-def _config(layout: Layout, options: Mapping[str, object]) -> tuple[dict[str, object], list[Note]]:
-    """The file as nested data, and notes about options that it has no key for."""
-    attention = layout.attention
-    per_instance = layout.world // layout.replicas
-    nodes = max(1, layout.nodes // layout.replicas) if layout.nodes > 1 else 1
-    per_node = per_instance // nodes
-    model: dict[str, object] = {
-        "modelInstanceType": "Standard",
-        "modelName": options.get("served_model_name", "model"),
-        "modelWeightPath": options.get("model", MODEL),
-        "worldSize": per_node,
-        "backendType": "torch" if attention.cp > 2 else "atb",
-        "tp": attention.tp,
-        "dp": attention.dp,
-    }
-    if attention.cp > 1:
-        model["cp"] = attention.cp
-    if attention.kv_split > 1:
-        model["sp"] = attention.kv_split
-    if layout.pipeline.stages > 1:
-        model["pp"] = layout.pipeline.stages
-    _experts(layout, options, model)
-    devices = [list(range(at * per_node, (at + 1) * per_node)) for at in range(layout.replicas)]
-    backend: dict[str, object] = {"modelInstanceNumber": layout.replicas, "npuDeviceIds": devices}
-    backend["multiNodesInferEnabled"] = nodes > 1
-    deploy: dict[str, object] = {"ModelConfig": [model]}
-    document: dict[str, object] = {"Version": "1.0.0", "BackendConfig": backend | {"ModelDeployConfig": deploy}}
-    return document, _options(options, document, deploy, model)
-
-
-def _experts(layout: Layout, options: Mapping[str, object], model: dict[str, object]) -> None:
-    experts = layout.experts
-    section: dict[str, object] = {}
-    local: dict[str, object] = {}
-    for key, part in (("lm_head_local_tp", layout.lm_head), ("o_proj_local_tp", layout.o_proj)):
-        local[key] = part.tp if part.tp != layout.attention.tp or part.within == "node" else -1
-    if layout.dense.tp != layout.attention.tp:
-        local["dense_mlp_local_tp"] = layout.dense.tp
-    if any(size != -1 for size in local.values()):
-        section["parallel_options"] = local
-    if experts is not None:
-        model["moe_tp"], model["moe_ep"] = experts.tp, experts.ep
-        if experts.dispatch != "auto":
-            section["ep_level"] = 1 if experts.dispatch == "all_gather" else 2
-        redundant = experts.slots - experts_for(layout, options)
-        if redundant > 0 or experts.balance.policy != "none":
-            level = 1 if experts.balance.policy == "none" else 2
-            section["eplb"] = {"level": level, "num_redundant_experts": max(0, redundant)}
-    if section:
-        model["models"] = {"deepseekv2": section}
-
-
-def _options(
-    options: Mapping[str, object], document: dict[str, object], deploy: dict[str, object], model: dict[str, object]
-) -> list[Note]:
-    """Puts options under their keys; notes about those without one."""
-    homes = {
-        "max_model_len": ("maxSeqLen", deploy),
-        "trust_remote_code": ("trustRemoteCode", model),
-        "max_num_seqs": ("maxBatchSize", {}),
-        "max_num_batched_tokens": ("maxPrefillTokens", {}),
-        "block_size": ("cacheBlockSize", {}),
-        "host": ("ipAddress", {}),
-        "port": ("port", {}),
-    }
-    notes: list[Note] = []
-    sections: dict[str, dict[str, object]] = {"ServerConfig": {}, "ScheduleConfig": {}}
-    for option, value in options.items():
-        if option in ("model", "served_model_name", "num_experts") or value is None:
-            continue
-        if option in ("host", "port"):
-            sections["ServerConfig"][homes[option][0]] = value
-        elif option in ("max_num_seqs", "max_num_batched_tokens", "block_size"):
-            sections["ScheduleConfig"][homes[option][0]] = value
-        elif option in homes:
-            homes[option][1][homes[option][0]] = value
-        elif value is not False and option.partition(".")[0] not in KEYS:
-            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no key in this engine's file"))
-    document |= {name: section for name, section in sections.items() if section and name == "ServerConfig"}
-    backend = document["BackendConfig"]
-    if sections["ScheduleConfig"] and isinstance(backend, dict):
-        backend["ScheduleConfig"] = sections["ScheduleConfig"]
-    return notes
 
 
 DIALECT: Dialect = MindIE()

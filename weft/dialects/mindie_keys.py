@@ -26,13 +26,13 @@ RENAMED = {
 
 KEYS = frozenset(
     """
-Version ServerConfig BackendConfig LogConfig EnableDynamicAdjustTimeoutConfig
-backendName modelInstanceNumber npuDeviceIds tokenizerProcessNumber multiNodesInferEnabled multiNodesInferPort
-interNodeTLSEnabled interNodeTlsCaPath interNodeTlsCaFiles interNodeTlsCert interNodeTlsPk interNodeTlsPkPwd
-interNodeTlsCrlPath interNodeTlsCrlFiles interNodeKmcKsfMaster interNodeKmcKsfStandby kvPoolConfig ModelDeployConfig
-ScheduleConfig maxSeqLen maxInputTokenLen truncation ModelConfig LoraModules modelInstanceType modelName modelWeightPath
-worldSize cpuMemSize npuMemSize backendType trustRemoteCode async_scheduler_wait_time kv_trans_timeout kv_link_timeout
-models tp dp cp sp pp moe_tp moe_ep plugin_params ignore_eos templateType templateName cacheBlockSize maxPrefillBatchSize
+Version ServerConfig BackendConfig LogConfig EnableDynamicAdjustTimeoutConfig backendName modelInstanceNumber
+npuDeviceIds tokenizerProcessNumber multiNodesInferEnabled multiNodesInferPort interNodeTLSEnabled
+interNodeTlsCaPath interNodeTlsCaFiles interNodeTlsCert interNodeTlsPk interNodeTlsPkPwd interNodeTlsCrlPath
+interNodeTlsCrlFiles interNodeKmcKsfMaster interNodeKmcKsfStandby kvPoolConfig ModelDeployConfig ScheduleConfig
+maxSeqLen maxInputTokenLen truncation ModelConfig LoraModules modelInstanceType modelName modelWeightPath worldSize
+cpuMemSize npuMemSize backendType trustRemoteCode async_scheduler_wait_time kv_trans_timeout kv_link_timeout models
+tp dp cp sp pp moe_tp moe_ep plugin_params ignore_eos templateType templateName cacheBlockSize maxPrefillBatchSize
 maxPrefillTokens prefillTimeMsPerReq prefillPolicyType decodeTimeMsPerReq decodePolicyType maxBatchSize maxIterTimes
 maxPreemptCount supportSelectBatch maxQueueDelayMicroseconds maxFirstTokenWaitTime enablePrefixCache enableSplit
 bufferResponseEnabled prefillExpectedTime decodeExpectedTime dynamicBatchSizeEnable enableChunkedPrefill splitType
@@ -40,6 +40,17 @@ splitStartType splitChunkTokens splitStartBatchSize modelCutPolicy loadTokenizer
 """.split()
 )
 """Keys of the server's file outside ServerConfig, LogConfig and models."""
+
+BACKEND = frozenset(
+    (
+        *("backendName", "modelInstanceNumber", "npuDeviceIds", "tokenizerProcessNumber", "kvPoolConfig"),
+        *(key for key in KEYS if key.startswith(("multiNodes", "interNode"))),
+    )
+)
+"""Those of them that stand in BackendConfig."""
+
+DEPLOY = frozenset(("maxSeqLen", "maxInputTokenLen", "truncation", "LoraModules"))
+"""Those of them that stand in ModelDeployConfig."""
 
 MODELS = frozenset(
     """
@@ -54,5 +65,8 @@ weights_options pmcc_obfuscation_options enable_reasoning tool_call_options chat
 SERVERS = {"mindie_server_prefill_config": "prefill", "mindie_server_decode_config": "decode"}
 """Sections of a deployment's file that hold a whole config.json, and their roles."""
 
-PODS = {"prefill": ("p_instances_num", "single_p_instance_pod_num"), "decode": ("d_instances_num", "single_d_instance_pod_num")}
+PODS = {
+    "prefill": ("p_instances_num", "single_p_instance_pod_num"),
+    "decode": ("d_instances_num", "single_d_instance_pod_num"),
+}
 """Keys of deploy_config: instances of a role, and nodes of one instance."""

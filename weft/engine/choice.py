@@ -28,6 +28,7 @@ class Choice:
     """Text never holds half a character nor anything from a stop string on. `stopped_by`: the stop string found."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        self._asked = (tokenizer, prompt_ids, params)
         self._params = params
         self._text = IncrementalDetokenizer(
             tokenizer,
@@ -38,6 +39,10 @@ class Choice:
         )
         self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.finish_reason: str | None = None
+
+    def anew(self) -> Choice:
+        """The same output, before anything has come."""
+        return Choice(*self._asked)
 
     @property
     def stopped_by(self) -> str | None:

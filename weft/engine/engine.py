@@ -96,6 +96,10 @@ class Engine:
         self._forget(outputs)
         return reported + outputs
 
+    def in_flight(self) -> frozenset[str]:
+        """Ids of the requests in the step in hand; after a failure, of those in the step that failed."""
+        return frozenset().union(*(scheduler.in_flight() for scheduler in self._coordinator.schedulers))
+
     def stats(self) -> EngineStats:
         """Counters and gauges at this moment."""
         groups = tuple(scheduler.stats() for scheduler in self._coordinator.schedulers)

@@ -56,6 +56,10 @@ class Scheduler:
         """Requests with a slot."""
         return len(self._decoding) + len(self._prefilling)
 
+    def in_flight(self) -> set[str]:
+        """Ids of the requests in steps that have not retired."""
+        return {request.request_id for flight in self._in_flight for request, _, _ in flight.entries}
+
     def cached_prefix(self, digests: Sequence[bytes], num_tokens: int) -> int:
         """How many of a new request's tokens the prefix cache holds."""
         return len(self.blocks.match(digests, self._sharable(num_tokens))) * self.limits.block_size

@@ -25,7 +25,7 @@ NEAR = 6
 UPHILL = 0.1
 PATIENCE = 60
 BETTER = 1 - 1e-9
-HALVINGS, PRICE_ROUNDS, STARTS = 5, 40, 3
+HALVINGS, PRICE_ROUNDS = 4, 30
 MOST_REPLICAS, PRICED_CONDITIONS = 12, 48
 
 
@@ -58,35 +58,35 @@ def search_counts(loads: FloatArray, ranks: int) -> IntArray:
     low, high = float(loads.sum()) / ranks, float(heaviest(loads, best[None])[0])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        starts = _priced_counts(loads, ranks, middle)
-        for start in starts:
+        start = _priced_counts(loads, ranks, middle)
+        if start is not None:
             best = _better(loads, best, _descend(loads, start, ranks))
         top = float(heaviest(loads, best[None])[0])
-        low, high = (low, min(top, middle)) if len(starts) and top <= middle else (middle, min(top, high))
+        low, high = (low, min(top, middle)) if top <= middle else (middle, min(top, high))
     return _anneal(loads, best, ranks)
 
 
-def _priced_counts(loads: FloatArray, ranks: int, top: float) -> IntArray:
-    """A few counts [n, experts] that come near to a heaviest rank of `top`; none where its conditions cannot hold."""
+def _priced_counts(loads: FloatArray, ranks: int, top: float) -> IntArray | None:
+    """Counts that come near to a heaviest rank of `top`; None where no counts can."""
     slots = 2 * ranks
     most = min(MOST_REPLICAS, ranks, slots - len(loads) + 1)
     conditions = Conditions(loads, slots, 2, top, most=most, values=PRICED_CONDITIONS)
-    if bool(conditions.dead.all(axis=1).any()):
-        return np.empty((0, len(loads)), dtype=np.int64)
+    if conditions.dead.all(axis=1).any():
+        return None
     found = [_fitted(loads, counts, slots, ranks) for _, counts in conditions.priced(PRICE_ROUNDS)]
     if not found:
-        return np.empty((0, len(loads)), dtype=np.int64)
+        return None
     distinct = np.unique(np.stack(found), axis=0)
-    order = np.argsort(heaviest(loads, distinct), kind="stable")
-    return cast(IntArray, distinct[order[:STARTS]])
+    return cast(IntArray, distinct[heaviest(loads, distinct).argmin()])
 
 
 def _fitted(loads: FloatArray, counts: IntArray, slots: int, ranks: int) -> IntArray:
     """The counts made to add up to `slots`: taken where the shares stay smallest, given to the coldest experts."""
     fitted = counts.copy()
-    while fitted.sum() > slots:
+    left = slots - int(fitted.sum())
+    for _ in range(-left):
         fitted[np.where(fitted > 1, loads / np.maximum(fitted - 1, 1), np.inf).argmin()] -= 1
-    while fitted.sum() < slots:
+    for _ in range(left):
         fitted[np.where(fitted < ranks, loads, np.inf).argmin()] += 1
     return fitted
 
@@ -115,8 +115,8 @@ def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
     while True:
         takers = np.union1d(_pool(loads, counts, HOT // 4), _bottleneck(loads, counts))
         givers = np.flatnonzero(counts > 1)
-        moves = np.array([(giver, taker) for giver in givers for taker in takers if giver != taker])
-        candidates, legal = _hand_over(np.repeat(counts[None], len(moves), axis=0), moves[:, 0], moves[:, 1], ranks)
+        giver, taker = np.repeat(givers, len(takers)), np.tile(takers, len(givers))
+        candidates, legal = _hand_over(np.repeat(counts[None], len(giver), axis=0), giver, taker, ranks)
         if not legal.any():
             return counts
         found = heaviest(loads, candidates[legal])

@@ -96,7 +96,7 @@ class Service:
 
     def _reply(self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format) -> Response:
         answer_id = form.prefix + secrets.token_hex(16)
-        stream = self._loop.submit(answer_id, prompts, params)
+        stream = self._loop.submit(answer_id, prompts, params, whole=not asked.stream)
         choices = [Choice(self._model.tokenizer, ids, params) for ids in prompts for _ in range(params.n)]
         answer = Answer(answer_id, int(time.time()), self._model.name, stream, choices, form)
         if not asked.stream:
@@ -131,10 +131,14 @@ class Service:
         return _json({"status": "ok"})
 
     async def is_ready(self, request: Request) -> Response:
-        """200 once every rank is ready."""
-        if not self._loop.ready:
-            raise not_ready()
-        return _json({"status": "ready"})
+        """200 while requests are taken, else 503; where each rank is, in both cases."""
+        try:
+            self._loop.check_ready()
+        except RequestError as error:
+            body = replace(self._loop.readiness(), error=error_info(error))
+            headers = dict(error_response(error).headers)
+            return Response(msgspec.json.encode(body), error.status, headers, "application/json")
+        return _json(self._loop.readiness())
 
     def close(self) -> None:
         """Lets the tokenizing threads go."""

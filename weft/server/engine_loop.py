@@ -1,31 +1,39 @@
 """EngineLoop: the engine in a thread of its own, and its outputs in the event loop. Knows no HTTP and no text.
 
 The thread sleeps while nothing runs. A step's outputs cross to the event loop in one call; a stream's reader gets all
-that has come since it last looked. When the engine ends, every open stream ends with the reason.
+that has come since it last looked. When the ranks die they are started again: streams that a client has seen something
+of end with the reason, the others run anew. When the engine ends for good, every open stream ends with the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
 from typing import Protocol
 
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
-from weft.engine.outputs import FinishReason, RequestOutput
+from weft.engine.outputs import FinishReason
 from weft.errors import PeerError, RequestError, WeftError
+from weft.launch.report import RankReport
 from weft.log import get_logger
-from weft.server.errors import engine_failed, not_ready, queue_full, stopping
+from weft.server.errors import engine_failed, not_ready, queue_full, restarting, stopping
+from weft.server.open_streams import OpenStreams
+from weft.server.readiness import Readiness, Status
+from weft.server.recovery import Recovery
+from weft.server.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
+
+STEP_GRACE_S = 1.0
+"""How long a step in hand may go on when the server ends."""
 
 
 class Executor(Protocol):
@@ -38,74 +46,47 @@ class Executor(Protocol):
         """Ends the ranks."""
 
 
-def sleep_until(wake_fd: int) -> None:
-    """The `wait` of executors that have nothing to watch."""
-    select.select([wake_fd], [], [])
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """Outputs of one HTTP request, which may hold several prompts. Belongs to the event loop's thread; one reader.
-
-    Engine request `request_ids[p]` has choices p * n .. p * n + n - 1.
-    """
-
-    request_ids: tuple[str, ...]
-    n: int
-    open_outputs: int
-    arrived: list[tuple[int, RequestOutput]] = field(default_factory=list)
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    error: RequestError | None = None
-
-    async def next(self) -> list[tuple[int, RequestOutput]]:
-        """All (choice, record) since the last call, at least one. RequestError: the request or the engine failed."""
-        while not self.arrived and self.error is None:
-            self.event.clear()
-            await self.event.wait()
-        if self.error is not None:
-            raise self.error
-        arrived, self.arrived = self.arrived, []
-        return arrived
-
-    def put(self, choice: int, output: RequestOutput) -> None:
-        """Called by the loop only."""
-        self.arrived.append((choice, output))
-        self.open_outputs -= output.finish_reason is not None
-        self.event.set()
-
-    def fail(self, error: RequestError) -> None:
-        """Ends the stream; the first reason stays."""
-        self.error = self.error or error
-        self.event.set()
-
-
 class Start(Protocol):
-    """Makes the engine; runs in the engine's thread."""
+    """Makes the engine, again after the ranks have died; runs in the engine's thread."""
 
     def __call__(self) -> tuple[Engine, Executor]:
         """Waits for the ranks."""
 
     def cancel(self) -> None:
-        """Ends the ranks at once, from any thread; a wait for them then raises."""
+        """Ends the ranks at once, from any thread; a wait for them, now or later, then raises."""
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is, from any thread."""
 
 
 class EngineLoop:
     """`start` makes the engine in the thread; `ended` is set, and `failure` says why, once the thread is through.
 
-    `max_queued` outputs may wait beside those that can run. `on_ready` is called in the event loop.
+    `max_queued` outputs may wait beside those that can run. `on_ready` is called in the event loop, after a restart
+    too. `recovery` None: the first death of the ranks is the end.
     """
 
-    def __init__(self, start: Start, *, max_queued: int, on_ready: Callable[[], None] = lambda: None) -> None:
-        self._start, self._max_queued, self._on_ready = start, max_queued, on_ready
-        self._commands: deque[Callable[[Engine], object]] = deque()
-        self._streams: dict[str, tuple[Stream, int]] = {}
-        self._open: set[Stream] = set()
+    def __init__(
+        self,
+        start: Start,
+        *,
+        max_queued: int,
+        on_ready: Callable[[], None] = lambda: None,
+        recovery: Recovery | None = None,
+    ) -> None:
+        self._start, self._max_queued, self._on_ready, self._recovery = start, max_queued, on_ready, recovery
+        self._commands: deque[tuple[int, Callable[[Engine], object]]] = deque()
+        self._open = OpenStreams()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._stop = False
+        self._stopping = threading.Event()
+        self._draining = False
+        self._restarting = False
         self._thread = threading.Thread(target=self._run, name="engine")
         self._loop: asyncio.AbstractEventLoop | None = None
         self.engine: Engine | None = None
         """Set once it is ready. Outside its thread only `limits` may be read."""
+        self.restarts = 0
+        """How many sets of ranks have died, as the event loop knows; commands are for the set that they name."""
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()
 
@@ -117,33 +98,57 @@ class EngineLoop:
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return self.engine is not None and not self._stop and not self.ended.is_set()
+        return self._status == "ready"
+
+    @property
+    def _status(self) -> Status:
+        if self.ended.is_set():
+            return "stopped"
+        if self._draining or self._stopping.is_set():
+            return "draining"
+        if self._restarting:
+            return "restarting"
+        return "starting" if self.engine is None else "ready"
+
+    def readiness(self) -> Readiness:
+        """Where the server and each of its ranks are."""
+        return Readiness(status=self._status, restarts=self.restarts, ranks=self._start.reports())
+
+    def check_ready(self) -> Limits:
+        """The engine's limits. RequestError (503): not ready yet, restarting, or ending."""
+        if self.engine is None or not self.ready:
+            raise {"restarting": restarting, "draining": stopping, "stopped": stopping}.get(self._status, not_ready)()
+        return self.engine.limits
 
     def check_room(self, outputs: int) -> Limits:
         """The engine's limits. RequestError: not ready (503), or no room in the queue for `outputs` more (429)."""
-        if self.engine is None or not self.ready:
-            raise not_ready()
-        limits = self.engine.limits
+        limits = self.check_ready()
+        assert self.engine is not None
         most = limits.max_num_seqs * self.engine.executor.layout.attention.dp + self._max_queued
         if self.open_outputs + outputs > most:
             raise queue_full(self.open_outputs, most)
         return limits
 
-    def submit(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams) -> Stream:
-        """A stream of `params.n` outputs of every prompt. RequestError as in `check_room`."""
+    def submit(
+        self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool = False
+    ) -> Stream:
+        """A stream of `params.n` outputs of every prompt; `whole`: see Stream.
+
+        RequestError as in `check_room`, or 422: the request has ended the ranks twice.
+        """
         self.check_room(params.n * len(prompts))
-        ids = tuple(f"{request_id}-{index}" for index in range(len(prompts)))
-        stream = Stream(ids, params.n, params.n * len(prompts))
-        self._open.add(stream)
-        for index, (part_id, prompt) in enumerate(zip(ids, prompts, strict=True)):
-            self._streams[part_id] = (stream, index * params.n)
-            self._command(partial(self._admit, part_id, prompt, params))
+        stream = self._open.add(request_id, prompts, params, whole=whole)
+        self._send(stream)
         return stream
+
+    def _send(self, stream: Stream) -> None:
+        for part_id, prompt in zip(stream.request_ids, stream.prompts, strict=True):
+            self._command(partial(self._admit, part_id, prompt, stream.params))
 
     @property
     def open_outputs(self) -> int:
         """Outputs that are queued or running."""
-        return sum(stream.open_outputs for stream in self._open)
+        return self._open.outputs
 
     def stop_output(self, stream: Stream, choice: int, reason: str) -> None:
         """Ends one output whose text holds a stop string; the engine answers with its last record."""
@@ -154,21 +159,34 @@ class EngineLoop:
     def close_stream(self, stream: Stream) -> None:
         """Nobody reads any more: what is unfinished is aborted."""
         self._open.discard(stream)
-        for request_id in stream.request_ids:
-            self._streams.pop(request_id, None)
-            if stream.open_outputs:
+        if stream.open_outputs:
+            for request_id in stream.request_ids:
                 self._command(methodcaller("abort", request_id))
+        if self._draining and not self._open:
+            self.stop()
+
+    def drain(self, limit_s: float) -> None:
+        """Takes no more requests and ends when the open ones have, after `limit_s` at the latest."""
+        self._draining = True
+        if self.engine is None or not self._open or limit_s <= 0:
+            self.stop()
+        else:
+            assert self._loop is not None
+            self._loop.call_later(limit_s, self.stop)
 
     def stop(self) -> None:
         """Ends the engine after the step in hand, or ends its start; open streams end with an error."""
-        self._stop = True
-        if self.engine is None:
-            self._start.cancel()
+        self._stopping.set()
         self._ring()
+        if self.engine is None or self._restarting:
+            self._start.cancel()
+        elif self._loop is not None:
+            self._loop.call_later(STEP_GRACE_S, self.kill)
 
     def kill(self) -> None:
         """Ends the ranks at once, whatever they do."""
-        self._stop = True
+        self._stopping.set()
+        self._ring()
         self._start.cancel()
 
     def join(self) -> None:
@@ -177,7 +195,7 @@ class EngineLoop:
             self._thread.join()
 
     def _command(self, command: Callable[[Engine], object]) -> None:
-        self._commands.append(command)
+        self._commands.append((self.restarts, command))
         self._ring()
 
     def _ring(self) -> None:
@@ -186,36 +204,60 @@ class EngineLoop:
     # The engine's thread.
 
     def _run(self) -> None:
-        executor: Executor | None = None
         failure: BaseException | None = None
         try:
-            engine, executor = self._start()
-            self.engine = engine
-            self._call(self._on_ready)
-            self._serve(engine, executor)
+            life = 0
+            while not self._stopping.is_set() and self._live(life):
+                life += 1
         except BaseException as error:  # the thread's last words: handed to the main thread, which ends the server
-            failure = None if self._stop else error
-            if failure is not None and not isinstance(error, WeftError):
+            failure = None if self._stopping.is_set() else error
+        finally:
+            self._call(lambda: self._end(failure))
+
+    def _live(self, life: int) -> bool:
+        """One set of ranks, from start to end. True: it died, and another is due now. Raises what ends the server."""
+        engine: Engine | None = None
+        executor: Executor | None = None
+        began = time.monotonic()
+        try:
+            engine, executor = self._start()
+            began = time.monotonic()
+            self._call(partial(self._begin, engine))
+            self._serve(life, engine, executor)
+            return False
+        except Exception as error:  # of whatever kind: the ranks are lost, and the reason is told
+            if self._stopping.is_set():
+                return False
+            if not isinstance(error, WeftError):
                 _log.exception("unexpected error in the engine")
+            if self._recovery is None or (life == 0 and engine is None):
+                raise
+            delay_s = self._recovery.delay(error, time.monotonic() - began if engine is not None else 0.0)
+            _log.error("%s; starting the ranks again in %g s", error, delay_s)
+            self._call(partial(self._lose, frozenset() if engine is None else engine.in_flight()))
         finally:
             if executor is not None:
                 executor.close()
-            self._call(lambda: self._end(failure))
+        return not self._stopping.wait(delay_s)
 
-    def _serve(self, engine: Engine, executor: Executor) -> None:
-        while not self._stop:
+    def _serve(self, life: int, engine: Engine, executor: Executor) -> None:
+        while not self._stopping.is_set():
             while self._commands:
-                self._commands.popleft()(engine)
+                meant_for, command = self._commands.popleft()
+                if meant_for == life:
+                    command(engine)
             if engine.has_work:
                 self._step(engine)
-            elif not self._commands and not self._stop:
+            elif not self._commands and not self._stopping.is_set():
                 executor.wait(self._wake)
                 self._silence()
 
     def _step(self, engine: Engine) -> None:
         outputs = engine.step()
+        if engine.failure is not None:
+            outputs = [output for output in outputs if output.finish_reason is not FinishReason.ERROR]
         if outputs:
-            self._call(lambda: self._deliver(outputs))
+            self._call(lambda: self._open.deliver(outputs))
         if engine.failure is not None:
             raise PeerError(engine.failure)
 
@@ -229,7 +271,7 @@ class EngineLoop:
         try:
             engine.add_request(request_id, prompt_ids, params)
         except RequestError as error:
-            self._call(partial(self._fail, request_id, error))
+            self._call(partial(self._open.fail, request_id, error))
 
     def _call(self, function: Callable[[], None]) -> None:
         assert self._loop is not None
@@ -240,26 +282,19 @@ class EngineLoop:
 
     # The event loop's thread.
 
-    def _deliver(self, outputs: list[RequestOutput]) -> None:
-        for output in outputs:
-            found = self._streams.get(output.request_id)
-            if found is None:
-                continue
-            stream, first = found
-            if output.finish_reason is FinishReason.ERROR:
-                stream.fail(engine_failed())
-            else:
-                stream.put(first + output.index, output)
+    def _begin(self, engine: Engine) -> None:
+        self.engine, self._restarting = engine, False
+        self._on_ready()
 
-    def _fail(self, request_id: str, error: RequestError) -> None:
-        found = self._streams.get(request_id)
-        if found is not None:
-            found[0].open_outputs -= found[0].n
-            found[0].fail(error)
+    def _lose(self, running: frozenset[str]) -> None:
+        """The ranks died while `running` were in a step: each open stream fails, or waits for the next set."""
+        self.restarts += 1
+        self._restarting = True
+        for stream in self._open.lose(running):
+            self._send(stream)
 
     def _end(self, failure: BaseException | None) -> None:
         self.failure = failure
         error = stopping() if failure is None else engine_failed()
-        for stream in self._open:
-            stream.fail(error)
+        self._open.end(error)
         self.ended.set()

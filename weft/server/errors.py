@@ -26,12 +26,15 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorInfo
 
 
+_STOPPING, _QUARANTINED = "server_shutting_down", "request_quarantined"
+
 _TYPES = {
     400: "invalid_request_error",
     404: "not_found_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    422: "invalid_request_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
 }
@@ -44,8 +47,14 @@ def error_bytes(error: RequestError) -> bytes:
 
 
 def error_response(error: RequestError) -> Response:
-    """The error with its status; asks to come back later where that helps."""
-    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    """The error with its status; says whether coming back later helps."""
+    headers: dict[str, str] = {}
+    if error.status in (429, 503):
+        headers |= {"retry-after": "1", "x-should-retry": "true"}
+    if error.code == _QUARANTINED:
+        headers["x-should-retry"] = "false"
+    if error.code == _STOPPING:
+        headers["connection"] = "close"
     return Response(error_bytes(error), error.status, headers, "application/json")
 
 
@@ -64,12 +73,29 @@ def shown_error(error: Exception) -> RequestError:
 
 def stopping() -> RequestError:
     """The server ends while the request is not done."""
-    return RequestError("the server is shutting down", status=503, code="server_shutting_down")
+    return RequestError("the server is shutting down", status=503, code=_STOPPING)
 
 
 def engine_failed() -> RequestError:
     """The engine ended while the request was not done; the cause is in the server's own output."""
     return RequestError("the engine stopped; see the server's log", status=500, code="engine_failed")
+
+
+def engine_restarted() -> RequestError:
+    """The ranks died when the client had seen a part of the answer, or for the second time."""
+    message = "the model's processes died and are started again; this answer is lost, send the request again"
+    return RequestError(message, status=503, code="engine_restarted")
+
+
+def quarantined() -> RequestError:
+    """The request was running at two successive deaths of the ranks."""
+    message = "the model's processes died twice while they ran this request; it is not run again"
+    return RequestError(message, status=422, code=_QUARANTINED)
+
+
+def restarting() -> RequestError:
+    """The ranks died and are started again."""
+    return RequestError("the model's processes are being started again", status=503, code="engine_restarting")
 
 
 def not_ready() -> RequestError:

@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
-from weft.server.engine_loop import EngineLoop, Stream
+from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_frame, error_response, shown_error
 from weft.server.formats import Format
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
+from weft.server.stream import BegunAgain, Stream
 from weft.server.usage import usage_of
 
 _encoder = msgspec.json.Encoder()
@@ -41,6 +42,11 @@ class Answer:
     pieces: list[list[Piece]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pieces = [[] for _ in self.choices]
+
+    def begin_again(self) -> None:
+        """Forgets what has come."""
+        self.choices = [choice.anew() for choice in self.choices]
         self.pieces = [[] for _ in self.choices]
 
     @property
@@ -107,7 +113,12 @@ class WholeReply(_Reply):
     async def _body(self) -> bytes:
         answer = self._answer
         while not answer.done:
-            for index, piece in answer.take(self._loop, await answer.stream.next()):
+            try:
+                arrived = await answer.stream.next()
+            except BegunAgain:
+                answer.begin_again()
+                continue
+            for index, piece in answer.take(self._loop, arrived):
                 answer.pieces[index].append(piece)
         choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
         body = Body(answer.id, answer.form.whole, answer.created, answer.model, choices, answer.usage())  # type: ignore[arg-type]

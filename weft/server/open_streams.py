@@ -1,0 +1,93 @@
+"""OpenStreams: every stream that somebody reads, and what becomes of each when the ranks die. The event loop's alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weft.engine.outputs import RequestOutput
+from weft.errors import RequestError
+from weft.server.errors import engine_restarted, quarantined
+from weft.server.recovery import Quarantine
+from weft.server.stream import Stream
+from weft.step.sampling_params import SamplingParams
+
+
+class OpenStreams:
+    """By the ids of their engine requests."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, tuple[Stream, int]] = {}
+        self._open: set[Stream] = set()
+        self._quarantine = Quarantine()
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that are queued or running."""
+        return sum(stream.open_outputs for stream in self._open)
+
+    def add(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool) -> Stream:
+        """A new stream, with an engine request for each prompt. RequestError (422): it has ended the ranks twice."""
+        ids = tuple(f"{request_id}-{index}" for index in range(len(prompts)))
+        stream = Stream(ids, tuple(prompts), params, whole)
+        if self._is_quarantined(stream):
+            raise quarantined()
+        self._open.add(stream)
+        for index, part_id in enumerate(ids):
+            self._streams[part_id] = (stream, index * params.n)
+        return stream
+
+    def discard(self, stream: Stream) -> None:
+        """Nobody reads it any more."""
+        self._open.discard(stream)
+        for request_id in stream.request_ids:
+            self._streams.pop(request_id, None)
+        if not stream.open_outputs and self._quarantine.watches:
+            self._quarantine.ended_well(stream.digest())
+
+    def deliver(self, outputs: Sequence[RequestOutput]) -> None:
+        """A step's outputs, each to its stream; those of streams that are gone are dropped."""
+        for output in outputs:
+            found = self._streams.get(output.request_id)
+            if found is not None:
+                stream, first = found
+                stream.put(first + output.index, output)
+
+    def fail(self, request_id: str, error: RequestError) -> None:
+        """The engine did not take the request."""
+        found = self._streams.get(request_id)
+        if found is not None:
+            found[0].open_outputs -= found[0].n
+            found[0].fail(error)
+
+    def end(self, error: RequestError) -> None:
+        """All of them, with this reason."""
+        for stream in self._open:
+            stream.fail(error)
+
+    def lose(self, running: frozenset[str]) -> list[Stream]:
+        """The ranks died while the engine requests `running` were in a step. Gives the streams to send again.
+
+        A stream that a client has seen something of fails; so does one that has been sent again once, and was hit
+        again; one that was hit by two successive deaths is taken for the cause, and not run any more.
+        """
+        hit = {stream for stream in self._open if running.intersection(stream.request_ids)}
+        self._quarantine.died(stream.digest() for stream in hit)
+        unfinished = [stream for stream in self._open if stream.open_outputs and stream.error is None]
+        return [stream for stream in unfinished if self._begins_again(stream, hit=stream in hit)]
+
+    def _begins_again(self, stream: Stream, *, hit: bool) -> bool:
+        if self._is_quarantined(stream):
+            stream.fail(quarantined())
+            return False
+        if not stream.can_begin_again or (hit and stream.requeued):
+            stream.fail(engine_restarted())
+            return False
+        stream.requeued = stream.requeued or hit
+        stream.begin_again()
+        return True
+
+    def _is_quarantined(self, stream: Stream) -> bool:
+        return self._quarantine.watches and stream.digest() in self._quarantine

@@ -1,0 +1,91 @@
+"""Stream: the outputs of one HTTP request on their way from the engine to its reader. Knows no HTTP and no text."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+
+import msgspec
+
+from weft.engine.outputs import RequestOutput
+from weft.errors import RequestError
+from weft.step.sampling_params import SamplingParams
+
+
+class BegunAgain(Exception):
+    """What the reader has taken so far is void: the request runs anew, from its first token."""
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """Outputs of one HTTP request, which may hold several prompts. Belongs to the event loop's thread; one reader.
+
+    Engine request `request_ids[p]` has choices p * n .. p * n + n - 1. `whole`: the client sees nothing before the
+    last output has ended, so the request can run anew although its reader has taken something.
+    """
+
+    request_ids: tuple[str, ...]
+    prompts: tuple[list[int], ...]
+    params: SamplingParams
+    whole: bool = False
+    open_outputs: int = 0
+    arrived: list[tuple[int, RequestOutput]] = field(default_factory=list)
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    error: RequestError | None = None
+    requeued: bool = False
+    """A set of ranks has died while it ran this."""
+    _taken: bool = False
+    _again: bool = False
+
+    def __post_init__(self) -> None:
+        self.open_outputs = self.n * len(self.request_ids)
+
+    @property
+    def n(self) -> int:
+        """Outputs of each prompt."""
+        return self.params.n
+
+    @property
+    def can_begin_again(self) -> bool:
+        """Whether the client has seen nothing that a second run could contradict."""
+        return self.whole or not self._taken
+
+    async def next(self) -> list[tuple[int, RequestOutput]]:
+        """All (choice, record) since the last call, at least one. RequestError: the request or the engine failed.
+
+        BegunAgain, of a `whole` stream only: forget what came before.
+        """
+        while not self.arrived and self.error is None and not self._again:
+            self.event.clear()
+            await self.event.wait()
+        if self.error is not None:
+            raise self.error
+        if self._again:
+            self._again = False
+            raise BegunAgain
+        arrived, self.arrived = self.arrived, []
+        self._taken = True
+        return arrived
+
+    def put(self, choice: int, output: RequestOutput) -> None:
+        """Called by the loop only."""
+        self.arrived.append((choice, output))
+        self.open_outputs -= output.finish_reason is not None
+        self.event.set()
+
+    def fail(self, error: RequestError) -> None:
+        """Ends the stream; the first reason stays."""
+        self.error = self.error or error
+        self.event.set()
+
+    def begin_again(self) -> None:
+        """The request runs anew."""
+        self.arrived.clear()
+        self.open_outputs = self.n * len(self.request_ids)
+        self._again, self._taken = self._taken, False
+        self.event.set()
+
+    def digest(self) -> bytes:
+        """Equal for two requests that ask for the same."""
+        return hashlib.sha256(msgspec.msgpack.encode((self.prompts, self.params))).digest()
