@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.equivalence.harness import ALONE, EXACT, Outcome, layout_of, make_executor, run_workload
+from tests.equivalence.harness import ALONE, EXACT, Outcome, checkpoint_at, make_executor, run_workload
 from tests.support.exact_model import write_exact, write_random
+from weft.arch import parse_config
+from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 
 WRITERS: dict[Numerics, Callable[[Path, str], Path]] = {
@@ -36,7 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics],
     @cache
     def make(variant: str, numerics: Numerics) -> Model:
         path = WRITERS[numerics](tmp_path_factory.mktemp(variant), variant)
-        alone = make_executor(path, layout_of(1, (1, 1, 1, 1, 1)), numerics)
+        experts = parse_config(checkpoint_at(path).config).num_experts
+        alone = make_executor(path, resolve({}, num_experts=experts), numerics)
         return Model(path, numerics, run_workload(alone, ALONE))
 
     return make

@@ -55,6 +55,45 @@ def all_sizes(world: int) -> Iterator[Sizes]:
     yield from itertools.product(divisors(world), repeat=5)  # type: ignore[misc]
 
 
+@dataclass(frozen=True)
+class ExpertSizes:
+    """Sizes of a layout of a model with experts; what is not named takes its default."""
+
+    attention: int
+    tp: int
+    ep: int
+    slots: int
+    shared: int
+    others: int
+
+    def layout(self, world: int, num_experts: int) -> Layout:
+        given: dict[str, object] = {
+            "attention.tp": self.attention,
+            "experts.tp": self.tp,
+            "experts.ep": self.ep,
+            "experts.slots": self.slots,
+            "shared_experts.tp": self.shared,
+            "o_proj.tp": self.others,
+            "dense.tp": self.others,
+            "lm_head.tp": self.others,
+        }
+        return resolve(given, world, num_experts=num_experts)
+
+
+def all_expert_sizes(world: int, num_experts: int) -> Iterator[ExpertSizes]:
+    """Every legal (attention tp, expert tp x ep, slots, shared size) of a world; replicas: none, or a few slots more.
+
+    The sizes of the other modules are attention's, or the world.
+    """
+    for attention, shared in itertools.product(divisors(world), repeat=2):
+        for tp, ep in itertools.product(divisors(world), repeat=2):
+            if world % (tp * ep):
+                continue
+            more = -(-num_experts // ep) * ep + ep
+            for slots, others in itertools.product((num_experts, more), {attention, world}):
+                yield ExpertSizes(attention, tp, ep, slots, shared, others)
+
+
 def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:
     given: dict[str, object] = {f"{name}.tp": size for name, size in zip(MODULES, sizes, strict=True)}
     return resolve({**given, "attention.split": split}, world)

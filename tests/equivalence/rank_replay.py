@@ -1,4 +1,4 @@
-"""Forks the ranks of a world once and sends them one layout after the other: each replays recorded plans, over a real comm.
+"""Forks the ranks of a world once and sends them one layout after the other: each replays plans over a real comm.
 
 In: one JSON line {backend, world, checkpoint, cases: [{sizes, plans}]} (plans: base64 msgpack). Out: one JSON line, for
 every rank and case the digests of its logits, step by step. An import of torch serves all ranks; no thread at the fork.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from weft.arch.config import ModelConfig
+from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families import parse_config
 from weft.arch.params import param_specs
 from weft.arch.shards import Shards
 from weft.errors import LayoutError
 from weft.explain import Report, explain
-from weft.layout import Layout, resolve
+from weft.layout import resolve
 
 SMOLLM2 = parse_config(json.loads((Path(__file__).parent / "data" / "config.json").read_text()))
 SMALL = ModelConfig(
@@ -185,9 +185,19 @@ def test_context_parallel_ranks_share_a_groups_rows() -> None:
 
 
 def test_experts_are_explained_as_sizes() -> None:
-    layout: Layout = resolve({}, 4, num_experts=8)
-    report = explain("m", SMALL, layout, dtype="float32")
-    assert {"not_served", "experts_not_counted"} <= set(codes(report))
+    moe = MoEConfig(num_experts=6, top_k=2, intermediate_size=20, shared_intermediate_size=8, first_layer=1)
+    config = replace(SMALL, moe=moe)
+    report = explain("m", config, resolve({"experts.slots": 8}, 4, num_experts=6), dtype="float32")
+    routed = SMALL.num_layers - 1
+    for rank in report.ranks:
+        assert rank.slots == (2 * rank.rank, 2 * rank.rank + 2)
+        assert rank.bytes["experts"] == 2 * 3 * 20 * SMALL.hidden_size * 4 * routed
+        assert rank.bytes["shared_experts"] == 3 * 8 * SMALL.hidden_size * 4 * routed
+        assert rank.bytes["router"] == 6 * SMALL.hidden_size * 4 * routed
+    times = {passed.boundary.name: passed.times for passed in report.boundaries}
+    assert times["experts.in"] == times["experts.out"] == times["shared_experts.in"] == routed
+    assert times["dense.in"] == 1 and times["o_proj.out"] == SMALL.num_layers
+    assert "not_served" not in codes(report)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,9 @@ def test_impossible_experts() -> None:
     assert refusal({"experts.slots": 65}, 8, experts=64) == (
         "experts slots 65: the model has 64 experts and ep is 8; legal: 64, 72, 80, 88, ..."
     )
-    assert refusal({}, 8, experts=60).endswith("legal: 64, 72, 80, 88, ...")
+    assert refusal({"experts.slots": 62}, 8, experts=60).endswith("legal: 64, 72, 80, 88, ...")
+    assert refusal({}, 8, experts=6).endswith("legal: 8, 16, 24, 32, ...")
+    assert experts_of({}, 8, count=60) == (1, 8, 60)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,8 @@ def test_impossible_experts() -> None:
         ({"attention.cp": 2}, None, 0, "attention.cp"),
         ({"attention.tp": 2, "attention.kv_split": 2}, None, 0, "attention.kv_split"),
         ({"nodes": 2}, 2, 0, "nodes"),
-        ({}, None, 8, "experts"),
+        ({"experts.dispatch": "all_to_all"}, 2, 8, "experts.dispatch"),
+        ({"experts.balance.policy": "global"}, 2, 8, "experts.balance.policy"),
     ],
 )
 def test_what_the_engine_cannot_run_is_legal_but_refused(

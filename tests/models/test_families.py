@@ -9,15 +9,23 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from weft.arch import Shards, parse_config
@@ -69,6 +77,42 @@ CASES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     ),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True)),
 }
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 6, "kv_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "v_head_dim": 16,
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "n_shared_experts": 2,
+    "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+MSCALE = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
+EXPERTS: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "mixtral": (MixtralForCausalLM, MixtralConfig(**SIZES, num_local_experts=5, num_experts_per_tok=2)),
+    "qwen3-moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(
+            **SIZES, head_dim=16, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True
+        ),
+    ),
+    "qwen3-moe-sparse": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(
+            **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, decoder_sparse_step=2
+        ),
+    ),
+    "deepseek-v2": (
+        DeepseekV2ForCausalLM,
+        DeepseekV2Config(**{**SIZES, **LATENT}, q_lora_rank=None, topk_method="greedy"),
+    ),
+    "deepseek-v2-grouped": (
+        DeepseekV2ForCausalLM,
+        DeepseekV2Config(
+            **{**SIZES, **LATENT}, q_lora_rank=16, topk_method="group_limited_greedy", n_group=4, topk_group=2
+        ),
+    ),
+    "deepseek-v3": (
+        DeepseekV3ForCausalLM,
+        DeepseekV3Config(**{**SIZES, **LATENT}, q_lora_rank=16, n_group=4, topk_group=2, rope_parameters=MSCALE),
+    ),
+}
+CASES |= EXPERTS
 TOKENS = 6
 
 
@@ -79,6 +123,9 @@ def randomize_biases(model: PreTrainedModel, seed: int) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or "norm" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(0.2 * torch.randn(buffer.shape, generator=draw))
 
 
 def prompts_for(seed: int) -> list[tuple[int, ...]]:
@@ -88,12 +135,14 @@ def prompts_for(seed: int) -> list[tuple[int, ...]]:
 
 def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[Outcome]:
     checkpoint = open_checkpoint(path)
-    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": world, "lm_head.tp": 1}, world))
+    config = parse_config(checkpoint.config)
+    layout = resolve({"attention.tp": world, "lm_head.tp": 1}, world, num_experts=config.num_experts)
+    shards = Shards(config, layout)
     limits = Limits(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     recorder = LogitsRecorder(executor)
-    config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=16, block_size=8)
-    return outcomes(Engine(recorder, config, ()), recorder, prompts, TOKENS)
+    limits_given = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=16, block_size=8)
+    return outcomes(Engine(recorder, limits_given, ()), recorder, prompts, TOKENS)
 
 
 def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> Outcome:

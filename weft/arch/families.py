@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from weft.arch.config import ModelConfig, RopeConfig
+from weft.arch.config import MLAConfig, ModelConfig, MoEConfig, RopeConfig
 from weft.errors import ConfigError
 
 Raw = Mapping[str, Any]
@@ -26,7 +26,10 @@ def parse_config(raw: Raw) -> ModelConfig:
         raise ConfigError(f"the model's config lacks {', '.join(missing)}", field=missing[0])
     heads, hidden = _size(raw, "num_attention_heads"), _size(raw, "hidden_size")
     kv_heads = _size(raw, "num_key_value_heads", heads)
-    head_dim = _size(raw, "head_dim", hidden // heads)
+    mla = _mla(raw) if family.startswith("deepseek") else None
+    if mla is not None:
+        kv_heads = heads  # every head reads the one latent in its own way
+    head_dim = mla.qk_dim if mla else _size(raw, "head_dim", hidden // heads)
     if heads % kv_heads:
         raise ConfigError(
             f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
@@ -52,6 +55,8 @@ def parse_config(raw: Raw) -> ModelConfig:
         eos_token_ids=token_ids(raw.get("eos_token_id")),
         bos_token_id=raw.get("bos_token_id"),
         windows=_windows(family, raw),
+        moe=_EXPERTS[family](raw) if family in _EXPERTS else None,
+        mla=mla,
         **FAMILIES[family](raw),
     )
 
@@ -81,12 +86,110 @@ def _qwen3(raw: Raw) -> dict[str, bool]:
     return {"qkv_bias": bias, "o_bias": bias, "qk_norm": True}
 
 
-FAMILIES = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3}
+def _deepseek(raw: Raw) -> dict[str, bool]:
+    if raw.get("attention_bias", False):
+        raise ConfigError("attention_bias true: not supported for DeepSeek", field="attention_bias", value=True)
+    return {}
+
+
+def _mla(raw: Raw) -> MLAConfig:
+    return MLAConfig(
+        q_lora_rank=_size(raw, "q_lora_rank") if raw.get("q_lora_rank") is not None else 0,
+        kv_lora_rank=_size(raw, "kv_lora_rank"),
+        nope_dim=_size(raw, "qk_nope_head_dim"),
+        rope_dim=_size(raw, "qk_rope_head_dim"),
+        v_dim=_size(raw, "v_head_dim"),
+        interleaved=bool(raw.get("rope_interleave", True)),
+    )
+
+
+def _mixtral_experts(raw: Raw) -> MoEConfig:
+    return _checked_experts(
+        MoEConfig(
+            num_experts=_size(raw, "num_local_experts"),
+            top_k=_size(raw, "num_experts_per_tok", 2),
+            intermediate_size=_size(raw, "intermediate_size"),
+        )
+    )
+
+
+def _qwen3_experts(raw: Raw) -> MoEConfig:
+    return _checked_experts(
+        MoEConfig(
+            num_experts=_size(raw, "num_experts", raw.get("num_local_experts")),
+            top_k=_size(raw, "num_experts_per_tok", 8),
+            intermediate_size=_size(raw, "moe_intermediate_size"),
+            step=_size(raw, "decoder_sparse_step", 1),
+            dense_layers=tuple(raw.get("mlp_only_layers") or ()),
+            normalize=bool(raw.get("norm_topk_prob", False)),
+        )
+    )
+
+
+def _deepseek_experts(raw: Raw) -> MoEConfig:
+    wide = _size(raw, "moe_intermediate_size")
+    third = raw.get("model_type") == "deepseek_v3" or "DeepseekV3ForCausalLM" in (raw.get("architectures") or ())
+    grouped = third or raw.get("topk_method") == "group_limited_greedy"
+    return _checked_experts(
+        MoEConfig(
+            num_experts=_size(raw, "n_routed_experts", raw.get("num_local_experts")),
+            top_k=_size(raw, "num_experts_per_tok"),
+            intermediate_size=wide,
+            shared_intermediate_size=wide * int(raw.get("n_shared_experts") or 0),
+            first_layer=int(raw.get("first_k_dense_replace", 0)),
+            step=int(raw.get("moe_layer_freq", 1)),
+            score="sigmoid" if third else "softmax",
+            normalize=third and bool(raw.get("norm_topk_prob", True)),
+            scale=float(raw.get("routed_scaling_factor", 1.0)),
+            groups=_size(raw, "n_group", 1) if grouped else 1,
+            top_groups=_size(raw, "topk_group", 1) if grouped else 1,
+            group_best=2 if third else 1,
+            correction_bias=third,
+        )
+    )
+
+
+def _checked_experts(moe: MoEConfig) -> MoEConfig:
+    if not 1 <= moe.top_k <= moe.num_experts:
+        raise ConfigError(
+            f"num_experts_per_tok {moe.top_k}: the model has {moe.num_experts} experts; legal: 1 to {moe.num_experts}",
+            field="num_experts_per_tok",
+            value=moe.top_k,
+        )
+    if moe.num_experts % moe.groups or not 1 <= moe.top_groups <= moe.groups:
+        raise ConfigError(
+            f"n_group {moe.groups}, topk_group {moe.top_groups}: {moe.num_experts} experts cannot be grouped so",
+            field="n_group",
+            value=moe.groups,
+        )
+    return moe
+
+
+_EXPERTS = {
+    "mixtral": _mixtral_experts,
+    "qwen3_moe": _qwen3_experts,
+    "deepseek_v2": _deepseek_experts,
+    "deepseek_v3": _deepseek_experts,
+}
+FAMILIES = {
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "mixtral": _mistral,
+    "qwen3_moe": _qwen3,
+    "deepseek_v2": _deepseek,
+    "deepseek_v3": _deepseek,
+}
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "DeepseekV2ForCausalLM": "deepseek_v2",
+    "DeepseekV3ForCausalLM": "deepseek_v3",
 }
 
 
@@ -154,7 +257,7 @@ def _windows(family: str, raw: Raw) -> tuple[int, ...]:
         return ()
     if kinds := raw.get("layer_types"):
         windows = tuple(int(window) if kind == "sliding_attention" else 0 for kind in kinds)
-    elif family == "mistral":
+    elif family in ("mistral", "mixtral"):
         windows = (int(window),) * layers
     elif not raw.get("use_sliding_window", False):
         return ()

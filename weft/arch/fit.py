@@ -48,8 +48,8 @@ def _needs(layout: Layout, config: ModelConfig) -> Iterator[_Need]:
 
     heads, wide, vocab = config.num_heads, config.intermediate_size, config.vocab_size
     yield _Need("attention", layout.attention.tp, "num_attention_heads", heads, up_to(heads))
-    columns = head_columns(layout, heads=heads, kv_heads=config.num_kv_heads, head_dim=config.head_dim)
-    attention_width = heads * config.head_dim
+    columns = head_columns(layout, heads=heads, kv_heads=config.num_kv_heads, head_dim=config.value_dim)
+    attention_width = heads * config.value_dim
     yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", attention_width, _dealt(columns))
     yield _Need("dense", layout.dense.tp, "intermediate_size", wide, up_to(wide))
     yield _Need("embedding", layout.embedding.tp, "vocab_size", vocab, up_to(vocab))

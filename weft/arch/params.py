@@ -1,42 +1,15 @@
-"""ParamSpec: each weight of a model, stated once. Loader, layers, explain and verify read it; it knows no layout.
-
-A spec says under which name a checkpoint holds the tensor, which runtime parameter it becomes (several tensors may be
-parts of one: q, k and v), which module owns it, and which dim is divided by which cut table (see `shards`).
-"""
+"""param_specs: every weight of a model, from its config. Knows no layout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 from weft.arch.config import ModelConfig
+from weft.arch.mla_params import mla_specs
+from weft.arch.moe_params import moe_specs
+from weft.arch.spec import Cut, ParamSpec
 
-
-class Cut(StrEnum):
-    """The table that says which interval of `dim` a rank holds; NONE: every rank holds all of it."""
-
-    NONE = "none"
-    Q = "q"
-    KV = "kv"
-    O_IN = "o"
-    INTERMEDIATE = "intermediate"
-    VOCAB_IN = "vocab_in"
-    VOCAB_OUT = "vocab_out"
-
-
-@dataclass(frozen=True, slots=True)
-class ParamSpec:
-    """One tensor of a checkpoint. `part`: its place along dim 0 of `target`. `module`: attention, o_proj, dense,
-    embedding, lm_head or norm."""
-
-    name: str
-    shape: tuple[int, ...]
-    module: str
-    target: str
-    part: int = 0
-    dim: int | None = None
-    cut: Cut = Cut.NONE
+__all__ = ["Cut", "ParamSpec", "param_specs"]
 
 
 def param_specs(config: ModelConfig) -> tuple[ParamSpec, ...]:
@@ -56,14 +29,18 @@ def param_specs(config: ModelConfig) -> tuple[ParamSpec, ...]:
 def _layer(c: ModelConfig, layer: int) -> Iterator[ParamSpec]:
     src, dst = f"model.layers.{layer}", f"layers.{layer}"
     yield ParamSpec(f"{src}.input_layernorm.weight", (c.hidden_size,), "norm", f"{dst}.attention_norm.weight")
-    yield from _attention(c, f"{src}.self_attn", f"{dst}.attention")
-    q_size = c.num_heads * c.head_dim
+    attention = mla_specs if c.mla else _attention
+    yield from attention(c, f"{src}.self_attn", f"{dst}.attention")
+    q_size = c.num_heads * c.value_dim
     o = f"{src}.self_attn.o_proj"
     yield ParamSpec(f"{o}.weight", (c.hidden_size, q_size), "o_proj", f"{dst}.o_proj.weight", dim=1, cut=Cut.O_IN)
     if c.o_bias:
         yield ParamSpec(f"{o}.bias", (c.hidden_size,), "o_proj", f"{dst}.o_proj.bias")
     yield ParamSpec(f"{src}.post_attention_layernorm.weight", (c.hidden_size,), "norm", f"{dst}.dense_norm.weight")
-    yield from _mlp(c, f"{src}.mlp", f"{dst}.dense")
+    if c.has_experts(layer):
+        yield from moe_specs(c, src, dst)
+    else:
+        yield from _mlp(c, f"{src}.mlp", f"{dst}.dense")
 
 
 def _attention(c: ModelConfig, src: str, dst: str) -> Iterator[ParamSpec]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
 from weft.arch.config import ModelConfig
-from weft.arch.params import Cut, ParamSpec, param_specs
+from weft.arch.params import param_specs
+from weft.arch.slots import ExpertSlots, SlotMap
+from weft.arch.spec import Cut, ParamSpec
 from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
@@ -20,6 +22,8 @@ class Shards:
 
     config: ModelConfig
     layout: Layout
+    slot_maps: tuple[tuple[int, SlotMap], ...] = ()
+    """Expert of every slot, for layers whose experts are not dealt round robin."""
 
     @cached_property
     def specs(self) -> tuple[ParamSpec, ...]:
@@ -35,16 +39,41 @@ class Shards:
     @cached_property
     def cuts(self) -> dict[Cut, tuple[Interval, ...]]:
         """The interval of each position in the module's block, for every cut table."""
-        dim, layout, config = self.config.head_dim, self.layout, self.config
-        q = tuple((share.q[0] * dim, share.q[1] * dim) for share in self.heads)
-        return {
-            Cut.Q: q,
-            Cut.KV: tuple((share.kv[0] * dim, share.kv[1] * dim) for share in self.heads),
-            Cut.O_IN: cuts_for(q, layout.o_proj.tp),
+        layout, config = self.layout, self.config
+        q_heads = tuple(share.q for share in self.heads)
+        cuts = {
+            Cut.Q: _times(q_heads, config.query_dim),
+            Cut.KV: _times(tuple(share.kv for share in self.heads), config.head_dim),
+            Cut.O_IN: cuts_for(_times(q_heads, config.value_dim), layout.o_proj.tp),
             Cut.INTERMEDIATE: even_cuts(config.intermediate_size, layout.dense.tp),
             Cut.VOCAB_IN: even_cuts(config.vocab_size, layout.embedding.tp),
             Cut.VOCAB_OUT: even_cuts(config.vocab_size, layout.lm_head.tp),
         }
+        if config.mla:
+            cuts[Cut.KV_B] = _times(q_heads, config.mla.nope_dim + config.mla.v_dim)
+        if config.moe and layout.experts:
+            cuts[Cut.EXPERT] = even_cuts(config.moe.intermediate_size, layout.experts.tp)
+        if config.moe and layout.shared_experts:
+            cuts[Cut.SHARED] = even_cuts(config.moe.shared_intermediate_size, layout.shared_experts.tp)
+        return cuts
+
+    @cached_property
+    def slots(self) -> ExpertSlots | None:
+        """The expert slots; None for a dense model."""
+        experts = self.layout.experts
+        return ExpertSlots(experts, self.config.num_experts, self.slot_maps) if experts else None
+
+    def specs_of(self, rank: int) -> tuple[ParamSpec, ...]:
+        """The specs that `rank` holds something of; an expert's once per slot there, told apart by `part`."""
+        if self.slots is None:
+            return self.specs
+        lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
+        local: dict[int, dict[int, list[int]]] = {}
+        for layer in filter(self.config.has_experts, range(self.config.num_layers)):
+            local[layer] = defaultdict(list)
+            for place, expert in enumerate(self.slots.map(layer)[lo:hi]):
+                local[layer][expert].append(place)
+        return tuple(held for spec in self.specs for held in _held(spec, local))
 
     def head_share(self, rank: int) -> HeadShare:
         """The heads of `rank`."""
@@ -79,7 +108,7 @@ class Shards:
     def elements(self, rank: int) -> dict[str, int]:
         """Elements that `rank` holds, by module; a tied view counts as none."""
         counts: Counter[str] = Counter()
-        for spec in self.specs:
+        for spec in self.specs_of(rank):
             counts[spec.module] += 0 if self.is_view(spec) else prod(self.local_shape(spec, rank))
         return dict(counts)
 
@@ -89,5 +118,24 @@ class Shards:
 
     def kv_bytes_per_token(self, rank: int, itemsize: int) -> int:
         """Bytes of K and V of all layers for one token on `rank`."""
+        heads, dims = self.cache_shape(rank)
+        return (1 if self.config.mla else 2) * heads * dims * self.config.num_layers * itemsize
+
+    def cache_shape(self, rank: int) -> tuple[int, int]:
+        """(heads, dims) that the cache of `rank` holds of a token and layer; with MLA one latent, the same on all."""
+        if self.config.mla:
+            return 1, self.config.mla.latent_dim
         lo, hi = self.head_share(rank).kv
-        return 2 * (hi - lo) * self.config.head_dim * self.config.num_layers * itemsize
+        return hi - lo, self.config.head_dim
+
+
+def _times(cuts: tuple[Interval, ...], width: int) -> tuple[Interval, ...]:
+    return tuple((lo * width, hi * width) for lo, hi in cuts)
+
+
+def _held(spec: ParamSpec, local: dict[int, dict[int, list[int]]]) -> list[ParamSpec]:
+    """`spec` as often as the rank has slots for its expert."""
+    if spec.expert is None:
+        return [spec]
+    places = local[int(spec.target.split(".")[1])].get(spec.expert, [])
+    return [replace(spec, part=spec.part + (2 * place if spec.dim == 0 else place)) for place in places]

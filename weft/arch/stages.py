@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.arch.config import ModelConfig
-from weft.arch.params import ParamSpec
+from weft.arch.spec import ParamSpec
 from weft.layout.cuts import even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval

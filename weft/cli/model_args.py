@@ -71,7 +71,7 @@ def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool
 
     With `runnable`, a layout that the engine cannot run yet is refused too. Raises LayoutError.
     """
-    layout = resolve(_given(args), args.world_size, args.tp)
+    layout = resolve(_given(args), args.world_size, args.tp, num_experts=config.num_experts)
     check_fit(layout, config)
     if runnable:
         refuse_unsupported(layout)

@@ -55,6 +55,7 @@ def _rank(rank: RankMemory) -> Json:
         "kv_heads": list(rank.kv_heads),
         "shares": {name: {"interval": list(share.interval), "of": share.whole} for name, share in rank.shares.items()},
         "bytes": rank.bytes,
+        "slots": list(rank.slots) if rank.slots else None,
         "param_bytes": rank.total,
         "kv_bytes_per_token": rank.kv_bytes_per_token,
     }
@@ -152,6 +153,7 @@ def _rank_schema(interval: Json) -> Json:
         layers=interval,
         q_heads=interval,
         kv_heads=interval,
+        slots={"anyOf": [interval, {"type": "null"}]},
         shares={"type": "object", "additionalProperties": _object(interval=interval, of=number)},
         bytes={"type": "object", "additionalProperties": number},
         param_bytes=number,

@@ -6,14 +6,27 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
-from weft.arch.params import Cut, ParamSpec
+from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
+from weft.arch.spec import Cut, ParamSpec
 from weft.arch.stages import held_specs, stage_layers
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
 from weft.layout.ranks import Coords, coords, node_of
 
-MODULES = ("embedding", "attention", "o_proj", "dense", "norm", "lm_head")
+MODULES = ("embedding", "attention", "o_proj", "dense", "router", "experts", "shared_experts", "norm", "lm_head")
+"""In the order of a forward pass; a model shows those that it has."""
+
+
+def modules_of(config: ModelConfig) -> tuple[str, ...]:
+    """The modules that hold weights of this model."""
+    layers = range(config.num_layers)
+    missing = set() if config.moe and config.moe.shared_intermediate_size else {"shared_experts"}
+    if not any(map(config.has_experts, layers)):
+        missing |= {"router", "experts"}
+    if all(map(config.has_experts, layers)):
+        missing.add("dense")
+    return tuple(module for module in MODULES if module not in missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,7 @@ class RankMemory:
     layers: Interval
     q_heads: Interval
     kv_heads: Interval
+    slots: Interval | None
     shares: dict[str, Share]
     bytes: dict[str, int]
     kv_bytes_per_token: int
@@ -66,6 +80,7 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
         layers=layers,
         q_heads=heads.q,
         kv_heads=heads.kv,
+        slots=shards.slots.of_rank(rank % layout.stage_size) if shards.slots else None,
         shares=_shares(shards, rank),
         bytes=counted[like],
         kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
@@ -73,8 +88,8 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
 
 
 def _bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
-    held: Counter[str] = Counter(dict.fromkeys(MODULES, 0))
-    for spec in held_specs(shards.specs, shards.config, shards.layout, rank):
+    held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
+    for spec in held_specs(shards.specs_of(rank), shards.config, shards.layout, rank):
         held[spec.module] += 0 if shards.is_view(spec) else prod(shards.local_shape(spec, rank)) * itemsize
     return dict(held)
 
@@ -95,9 +110,12 @@ def _representatives(specs: tuple[ParamSpec, ...]) -> dict[str, ParamSpec]:
         "attention": Cut.Q,
         "o_proj": Cut.O_IN,
         "dense": Cut.INTERMEDIATE,
+        "experts": Cut.EXPERT,
+        "shared_experts": Cut.SHARED,
         "lm_head": Cut.VOCAB_OUT,
     }
-    return {module: next(spec for spec in specs if spec.cut is cut) for module, cut in cut_of_module.items()}
+    found = {module: next((spec for spec in specs if spec.cut is cut), None) for module, cut in cut_of_module.items()}
+    return {module: spec for module, spec in found.items() if spec is not None}
 
 
 def bytes_of_second_copy(layout: Layout, ranks: tuple[RankMemory, ...]) -> int:

@@ -71,7 +71,7 @@ def _kv_copies(shards: Shards) -> Iterator[Note]:
 
 def _o_proj(shards: Shards) -> Iterator[Note]:
     layout = shards.layout
-    columns = shards.config.num_heads * shards.config.head_dim
+    columns = shards.config.num_heads * shards.config.value_dim
     spec = next(spec for spec in shards.specs if spec.module == "o_proj" and spec.dim is not None)
     intervals = [shards.interval(spec, rank) or (0, columns) for rank in range(layout.o_proj.tp)]
     widths = [_length(interval) for interval in intervals]
@@ -120,8 +120,6 @@ def _left_out(layout: Layout) -> Iterator[Note]:
             "and what attention exchanges inside itself is not counted"
         )
         yield Note("info", "positions_split", text)
-    if layout.experts is not None:
-        yield Note("info", "experts_not_counted", "weights and collectives of experts are not counted")
 
 
 def _idle(counts: list[int]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.text import Text
 
-from weft.explain.memory import MODULES, RankMemory
+from weft.explain.memory import RankMemory, modules_of
 from weft.explain.report import Report
 from weft.explain.units import binary
 from weft.layout.layout import Layout
@@ -21,6 +21,8 @@ UNITS = {
     "attention": "query heads / KV heads",
     "o_proj": "attention's columns",
     "dense": "intermediate columns",
+    "experts": "slots / intermediate columns",
+    "shared_experts": "intermediate columns",
     "lm_head": "vocabulary rows",
 }
 HEAVY, LIGHT, NONE = "┃", "│", " "
@@ -33,10 +35,10 @@ def picture(report: Report, width: int) -> Iterator[Text]:
     ranks = report.ranks[:shown]
     yield from _headings(report.layout, ranks, cell)
     yield Text(f"{'holds':<{LABEL}}", "bold")
-    for module in UNITS:
+    for module in _drawn(report):
         yield _held(report, module, ranks, cell)
     yield Text(f"{'bytes':<{LABEL}}", "bold")
-    for module in MODULES:
+    for module in modules_of(report.config):
         view = module == "lm_head" and report.tied_view
         yield _line(module, ["view" if view else binary(rank.bytes[module]) for rank in ranks], cell, lambda _: NONE)
     yield _line("weights", [binary(rank.total) for rank in ranks], cell, lambda _: NONE, "bold")
@@ -72,7 +74,14 @@ def _share(report: Report, module: str, rank: RankMemory) -> str:
         return "-"
     if module == "attention":
         return f"{_interval(rank.q_heads)} / {_interval(rank.kv_heads)}"
+    if module == "experts" and rank.slots is not None:
+        return f"{_interval(rank.slots)} / {_interval(rank.shares[module].interval)}"
     return _interval(rank.shares[module].interval)
+
+
+def _drawn(report: Report) -> list[str]:
+    """Modules that are dealt to ranks, and that the model has."""
+    return [module for module in modules_of(report.config) if module in UNITS]
 
 
 def _interval(interval: tuple[int, int]) -> str:
@@ -90,7 +99,7 @@ def _line(label: str, cells: Sequence[str], cell: int, bar: Callable[[int], str]
 
 def _cell_width(report: Report) -> int:
     """Wide enough for every cell of every rank."""
-    cells = [_share(report, module, rank) for module in UNITS for rank in report.ranks]
+    cells = [_share(report, module, rank) for module in _drawn(report) for rank in report.ranks]
     cells += [binary(size) for rank in report.ranks for size in rank.bytes.values()]
     cells += [describe(report.layout, rank.rank).partition(" (")[2].replace(",", "") for rank in report.ranks]
     return max(map(len, cells)) + 2

@@ -5,6 +5,7 @@ Reads `dense_boundaries` and `received_bytes`, which the engine runs by; decides
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
@@ -17,7 +18,8 @@ from weft.layout.transition import Step, received_bytes
 
 ID_BYTES = 8
 """Token ids travel as int64."""
-PER_LAYER = frozenset({"attention.in", "o_proj.in", "o_proj.out", "dense.in", "dense.out"})
+PER_LAYER = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
+"""Modules that a step passes in its layers, the others once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,10 @@ def traffic_of(
         hidden=config.hidden_size,
         heads=config.num_heads,
         kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        head_dim=config.value_dim,
         vocab=config.vocab_size,
     )
+    without = _layer_modules(config, range(config.num_layers)) ^ PER_LAYER
     tables = {batch: decode_tables(layout, batch) for batch in batches}
     return tuple(
         BoundaryTraffic(
@@ -83,15 +86,29 @@ def traffic_of(
             tuple(_call(layout, boundary, step, itemsize, tables) for step in boundary.steps),
         )
         for boundary in boundaries.values()
+        if boundary.name.partition(".")[0] not in without
     )
 
 
 def _times(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:
     """Per stage: its layers, or once where the model begins or ends."""
-    if name in PER_LAYER:
-        return tuple(hi - lo for lo, hi in stage_layers(layout, config.num_layers))
+    module = name.partition(".")[0]
+    if module in PER_LAYER:
+        stages = stage_layers(layout, config.num_layers)
+        return tuple(sum(module in _layer_modules(config, [layer]) for layer in range(*stage)) for stage in stages)
     where = 0 if name.startswith("embedding.") else layout.pipeline.stages - 1
     return tuple(int(stage == where) for stage in range(layout.pipeline.stages))
+
+
+def _layer_modules(config: ModelConfig, layers: Iterable[int]) -> set[str]:
+    """The modules of PER_LAYER that any of the layers has."""
+    found = {"attention", "o_proj"}
+    for layer in layers:
+        if not config.has_experts(layer):
+            found.add("dense")
+        elif config.moe is not None:
+            found |= {"experts", "shared_experts"} if config.moe.shared_intermediate_size else {"experts"}
+    return found
 
 
 def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:

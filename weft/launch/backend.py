@@ -67,7 +67,7 @@ def groups_of(shards: Shards) -> tuple[Group, ...]:
         hidden=config.hidden_size,
         heads=config.num_heads,
         kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        head_dim=config.value_dim,
         vocab=config.vocab_size,
     )
     return distinct_groups(boundaries.values(), shards.layout.stage_size)

@@ -89,7 +89,7 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request."""
     config = shards.config
     rows = engine.max_num_batched_tokens * shards.layout.attention.dp
-    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * engine.max_num_seqs * shards.layout.attention.dp * config.vocab_size * 4
     return rows * row * itemsize + logits

@@ -3,5 +3,7 @@
 from weft.layers.attention import Attention
 from weft.layers.base import Params
 from weft.layers.dense import DenseMLP, Embedding, LMHead, Norm, OProj
+from weft.layers.experts import Experts
+from weft.layers.latent_attention import LatentAttention
 
-__all__ = ["Attention", "DenseMLP", "Embedding", "LMHead", "Norm", "OProj", "Params"]
+__all__ = ["Attention", "DenseMLP", "Embedding", "Experts", "LMHead", "LatentAttention", "Norm", "OProj", "Params"]

@@ -40,7 +40,7 @@ class Attention:
     def _project(self, x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.ops.linear(x_NH, self.weight, self.bias)
         heads = qkv.view(qkv.shape[0], self.q_heads + 2 * self.kv_heads, self.head_dim)
-        q, k, v = torch.split(heads, (self.q_heads, self.kv_heads, self.kv_heads), dim=1)
+        q, k, v = torch.split(heads, [self.q_heads, self.kv_heads, self.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.ops.rms_norm(q, self.q_norm, self.eps), self.ops.rms_norm(k, self.k_norm, self.eps)
         return q, k, v

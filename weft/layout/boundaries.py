@@ -45,12 +45,16 @@ class ModulePlacement:
 
 
 def residual(layout: Layout) -> Placement:
-    """Where the residual stream lies: FULL(attention.tp) where o_proj and dense have attention's size, else scattered.
+    """Where the residual stream lies: FULL(attention.tp) where o_proj, dense and expert blocks have attention's size,
+    else scattered.
 
     Embedding and lm_head have no say: they touch it once per step, the others once per layer.
     """
     t = layout.attention.tp
-    return full(t) if layout.o_proj.tp == layout.dense.tp == t else full(1)
+    sizes = {layout.o_proj.tp, layout.dense.tp}
+    if layout.experts and layout.shared_experts:
+        sizes |= {layout.experts.tp * layout.experts.ep, layout.shared_experts.tp}
+    return full(t) if sizes == {t} else full(1)
 
 
 def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:
@@ -70,7 +74,7 @@ def module_placements(
     t, stream = layout.attention.tp, residual(layout)
     columns = head_columns(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     o_in = shard(cuts_for(columns, layout.o_proj.tp))
-    return {
+    placements = {
         "embedding": _summing(layout.embedding.tp, full(layout.embedding.tp), stream),
         "attention": ModulePlacement(full(t), shard(columns)),
         "o_proj": _summing(layout.o_proj.tp, o_in, stream),
@@ -78,6 +82,11 @@ def module_placements(
         "lm_head": ModulePlacement(full(layout.lm_head.tp), shard(even_cuts(vocab, layout.lm_head.tp))),
         "sampling": ModulePlacement(full(1), full(t)),
     }
+    if layout.experts and layout.shared_experts:
+        size, shared = layout.experts.tp * layout.experts.ep, layout.shared_experts.tp
+        placements["experts"] = _summing(size, full(size), stream)
+        placements["shared_experts"] = _summing(shared, full(shared), stream)
+    return placements
 
 
 def _summing(size: int, takes: Placement, stream: Placement) -> ModulePlacement:
@@ -108,4 +117,10 @@ def dense_boundaries(
         Boundary("lm_head.out", m["lm_head"].gives, full(1), vocab, "sampled", "logit"),
         Boundary("sampling.out", full(1), m["sampling"].gives, 1, "sampled", "id"),
     )
-    return {boundary.name: boundary for boundary in boundaries}
+    halves = [
+        Boundary(f"{name}.{way}", *ends, hidden, "rows", "activation")
+        for name in ("experts", "shared_experts")
+        if name in m
+        for way, ends in (("in", (stream, m[name].takes)), ("out", (m[name].gives, stream)))
+    ]
+    return {boundary.name: boundary for boundary in (*boundaries[:7], *halves, *boundaries[7:])}

@@ -200,6 +200,8 @@ def _experts(sizes: _Sizes, tp: int | None, num_experts: int) -> None:
 
 
 def _check_slots(slots: int, ep: int, num_experts: int) -> None:
+    if slots == num_experts and ep <= num_experts:
+        return  # one slot an expert: the first ranks may hold one more
     least = -(-num_experts // ep) * ep
     if slots < num_experts or slots % ep:
         legal = tuple(least + more * ep for more in range(4))

@@ -8,16 +8,18 @@ from weft.layout.layout import Layout
 
 def refuse_unsupported(layout: Layout) -> None:
     """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
-    found = {
+    found: dict[str, tuple[object, object, str]] = {
         "replicas": (layout.replicas, 1, "start one server per replica"),
         "pipeline.stages": (layout.pipeline.stages, 1, "use one stage"),
         "attention.cp": (layout.attention.cp, 1, "use attention dp or tp instead"),
         "attention.kv_split": (layout.attention.kv_split, 1, "use kv_split 1"),
-        "experts": (0 if layout.experts is None else 1, 0, "serve a dense model"),
         "nodes": (layout.nodes, 1, "use the ranks of one node"),
     }
+    if layout.experts and layout.experts.dispatch == "all_to_all":
+        found["experts.dispatch"] = ("all_to_all", "all_gather", "use all_gather or auto")
+    if layout.experts and layout.experts.balance.policy != "none":
+        found["experts.balance.policy"] = (layout.experts.balance.policy, "none", "leave balancing out")
     for field, (value, legal, change) in found.items():
         if value != legal:
-            shown = field if field == "experts" else f"{field} {value}"
-            message = f"{shown}: explained, but the engine cannot run it yet; {change}"
+            message = f"{field} {value}: explained, but the engine cannot run it yet; {change}"
             raise LayoutError(message, field=field, value=value, legal=(legal,))

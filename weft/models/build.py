@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
-from weft.arch.params import Cut
 from weft.arch.shards import Shards
+from weft.arch.spec import Cut
 from weft.comm.base import Comm
-from weft.layers import Attention, DenseMLP, Embedding, LMHead, Norm, OProj, Params
+from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
 from weft.layout.boundaries import Boundary, dense_boundaries
 from weft.models.decoder import Decoder, DecoderLayer
 from weft.ops.base import Ops
@@ -22,7 +22,7 @@ def boundaries_of(shards: Shards) -> dict[str, Boundary]:
         hidden=config.hidden_size,
         heads=config.num_heads,
         kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
+        head_dim=config.value_dim,
         vocab=config.vocab_size,
     )
 
@@ -47,10 +47,25 @@ def _layer(
     config: ModelConfig, index: int, params: Params, shards: Shards, rank: int, ops: Ops, cos_sin: Tensor
 ) -> DecoderLayer:
     name, eps = f"layers.{index}", config.rms_norm_eps
+    attention = LatentAttention if config.mla else Attention
+    routed = config.has_experts(index)
     return DecoderLayer(
         attention_norm=Norm(params, f"{name}.attention_norm", eps, ops),
-        attention=Attention(params, f"{name}.attention", config, index, shards.head_share(rank), ops, cos_sin),
+        attention=attention(params, f"{name}.attention", config, index, shards.head_share(rank), ops, cos_sin),
         o_proj=OProj(params, f"{name}.o_proj", ops),
         dense_norm=Norm(params, f"{name}.dense_norm", eps, ops),
-        dense=DenseMLP(params, f"{name}.dense", ops),
+        dense=None if routed else DenseMLP(params, f"{name}.dense", ops),
+        experts=_experts(name, index, params, shards, rank, ops) if routed else None,
+        shared_experts=_shared(name, params, config, ops) if routed else None,
     )
+
+
+def _experts(name: str, layer: int, params: Params, shards: Shards, rank: int, ops: Ops) -> Experts:
+    slots, moe = shards.slots, shards.config.moe
+    assert slots is not None and moe is not None
+    return Experts(params, name, moe, slots.map(layer), slots.of_rank(rank % shards.layout.stage_size), ops)
+
+
+def _shared(name: str, params: Params, config: ModelConfig, ops: Ops) -> DenseMLP | None:
+    assert config.moe is not None
+    return DenseMLP(params, f"{name}.shared_experts", ops) if config.moe.shared_intermediate_size else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weft.comm.base import Comm
 from weft.comm.redistribute import redistribute
-from weft.layers import Attention, DenseMLP, Embedding, LMHead, Norm, OProj
+from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj
 from weft.layout.boundaries import Boundary
 from weft.layout.placement import Placement
 from weft.layout.rows import RowTable
@@ -38,13 +38,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    """The modules of one layer."""
+    """The modules of one layer: a dense MLP, or routed experts with or without shared ones."""
 
     attention_norm: Norm
-    attention: Attention
+    attention: Attention | LatentAttention
     o_proj: OProj
     dense_norm: Norm
-    dense: DenseMLP
+    dense: DenseMLP | None
+    experts: Experts | None = None
+    shared_experts: DenseMLP | None = None
 
 
 class Decoder:
@@ -70,7 +72,7 @@ class Decoder:
         self._show("embedding", x, self.boundaries["embedding.out"].dst)
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
-            x = self._dense_half(f"layers.{index}", layer, x, batch)
+            x = x + self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch)
         return self._head(x, batch)
 
     def _attention_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
@@ -83,12 +85,23 @@ class Decoder:
         self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
         return x + h
 
-    def _dense_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch) -> Tensor:
-        h = self._move("dense.in", layer.dense_norm.forward(x), batch.rows)
-        h = self._move("dense.out", layer.dense.forward(h), batch.rows)
-        h = layer.dense.add_bias(h)
-        self._show(f"{name}.dense", h, self.boundaries["dense.out"].dst)
-        return x + h
+    def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, batch: Batch) -> Tensor:
+        if layer.dense is not None:
+            return self._dense(name, "dense", layer.dense, h, batch)
+        assert layer.experts is not None
+        rows = self._move("experts.in", h, batch.rows)
+        found = self._move("experts.out", layer.experts.forward(rows), batch.rows)
+        self._show(f"{name}.experts", found, self.boundaries["experts.out"].dst)
+        if layer.shared_experts is None:
+            return found
+        return found + self._dense(name, "shared_experts", layer.shared_experts, h, batch)
+
+    def _dense(self, name: str, module: str, mlp: DenseMLP, h: Tensor, batch: Batch) -> Tensor:
+        h = self._move(f"{module}.in", h, batch.rows)
+        h = self._move(f"{module}.out", mlp.forward(h), batch.rows)
+        h = mlp.add_bias(h)
+        self._show(f"{name}.{module}", h, self.boundaries[f"{module}.out"].dst)
+        return h
 
     def _head(self, x: Tensor, batch: Batch) -> Tensor:
         x = self._move("head.in", x, batch.rows)

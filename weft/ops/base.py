@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.arch.config import MoEConfig
 from weft.ops.linear import Invariance
 
 
@@ -85,6 +86,30 @@ class Ops(ABC):
     ) -> Tensor:
         """Causal attention of q [N, A, D] over cached keys; head a reads KV head kv_of_head[a] (int32 [A]); `window`
         0 or the number of latest keys seen. Returns [N, A * D]. Bit-equal for a row in any batch and any chunking."""
+
+    @abstractmethod
+    def rope_and_cache_latent(
+        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        """MLA: rotates q [N, A, R] and the last R of latent [N, L], writes the latent to the cache ([B + 1, 1, S, L],
+        k and v one tensor), returns the rotated q."""
+
+    @abstractmethod
+    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        """[N, A, K] x [A, M, K] -> [N, A, M]: each head's own product; bits of a row as in `linear`."""
+
+    @abstractmethod
+    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+        """Router logits [N, E] -> (experts [N, k] int64, weights [N, k] fp32), best first, ties: the lowest expert."""
+
+    @abstractmethod
+    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        """Sum over k of weights[N, k] * MLP of slot slots[N, k] (int64; -1: not here) on x [N, H]; gate_up [S, 2 I, H],
+        down [S, H, I]. Zero rows where no slot is here."""
+
+    @abstractmethod
+    def rounded(self, x: Tensor) -> Tensor:
+        """x, on the exact model's grid where there is one."""
 
     @abstractmethod
     def silu_mul(self, gate_up: Tensor) -> Tensor:

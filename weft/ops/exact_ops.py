@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from weft.arch.config import MoEConfig
 from weft.errors import WeftError
 from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.grouped import plain_experts, summed
 from weft.ops.linear import Invariance
 from weft.ops.native_kernels import AttentionKernel
 from weft.ops.paged_attention import paged_attention
-from weft.ops.torch_ops import TorchOps, rotate, write_cache
+from weft.ops.torch_ops import TorchOps, rotate, write_cache, write_latent
 
 GRID = 64.0
 LARGEST = 4.0
@@ -62,6 +64,30 @@ class ExactOps(TorchOps):
         cos, sin = cos_sin.double()[meta.positions.long()].unsqueeze(1).chunk(2, -1)
         write_cache(snap(rotate(k, cos, sin)), snap(v), meta.slots, cache)
         return snap(rotate(q, cos, sin))
+
+    def rope_and_cache_latent(
+        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        cos, sin = cos_sin.double()[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        kept = latent.shape[1] - q.shape[2]
+        rotated = snap(rotate(latent[:, None, kept:], cos, sin))
+        write_latent(torch.cat((latent[:, None, :kept], rotated), -1), meta.slots, cache)
+        return snap(rotate(q, cos, sin))
+
+    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+        experts, weights = super().route(logits.double(), correction, moe)
+        return experts, snap(weights)
+
+    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        # the weight goes into the rows of `down`, where its product can be rounded alike in every layout
+        answers = plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+        return summed(answers, torch.ones_like(weights))
+
+    def _act(self, gate_up: Tensor, weights: Tensor) -> Tensor:
+        return snap(TorchOps.silu_mul(self, gate_up.double()) * weights.double())
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return snap(x)
 
     def attention(
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int

@@ -8,9 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weft.arch.config import MoEConfig
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.grouped import grouped_experts, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
+from weft.ops.routing import route
+
+GROUPED = (torch.float32, torch.bfloat16, torch.float16)
+"""dtypes of torch's grouped product."""
+PER_HEAD_ROWS = 16
+"""Rows of a per-head product are filled up to a multiple, for the reason that `linear` gives."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -22,6 +30,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Neox rotation of x [N, heads, D] by cos and sin [N, 1, D / 2], in their dtype."""
     first, second = x.to(cos.dtype).chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+def write_latent(latent: Tensor, slots: Tensor, cache: KVCache) -> None:
+    """Writes latents [N, 1, L] at slots[N]; keys and values are one tensor."""
+    size = cache.k.shape[2]
+    cache.k[slots.long() // size, :, slots.long() % size] = latent.to(cache.k.dtype)
 
 
 def write_cache(k: Tensor, v: Tensor, slots: Tensor, cache: KVCache) -> None:
@@ -43,6 +57,7 @@ class TorchOps(Ops):
         self.device = device
         self.why_plain = why_plain
         self.form = self.forms()[0]
+        self.moe_backend = "grouped" if numerics.dtype in GROUPED else "plain"
 
     def forms(self) -> tuple[Form, ...]:
         """Ways to compute `linear`, first choice first."""
@@ -72,6 +87,40 @@ class TorchOps(Ops):
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
     ) -> Tensor:
         return paged_attention(q, cache, kv_of_head, scale, meta, window)
+
+    def rope_and_cache_latent(
+        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        cos, sin = cos_sin[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        kept = latent.shape[1] - q.shape[2]
+        rotated = rotate(latent[:, None, kept:], cos, sin).to(latent.dtype)
+        write_latent(torch.cat((latent[:, None, :kept], rotated), -1), meta.slots, cache)
+        return rotate(q, cos, sin).to(q.dtype)
+
+    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        rows = x.shape[0]
+        padded = x.new_zeros(-(-rows // PER_HEAD_ROWS) * PER_HEAD_ROWS, *x.shape[1:])
+        padded.narrow(0, 0, rows).copy_(x)
+        return torch.bmm(padded.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1).narrow(0, 0, rows)
+
+    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+        return route(logits.to(wide(logits.dtype)), correction, moe)
+
+    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        if self.moe_backend == "grouped":
+            return summed(grouped_experts(x, slots, gate_up, down, self._act, weights), weights)
+        linear = self._linear_of_slot
+        return summed(plain_experts(x, slots, gate_up, down, linear, self._act, weights), weights)
+
+    def _act(self, gate_up: Tensor, weights: Tensor) -> Tensor:
+        """SiLU * up; the exact model also weighs the row here."""
+        return self.silu_mul(gate_up)
+
+    def _linear_of_slot(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.linear(x, weight, None)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return x
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         # Not F.silu: its vector code and the code for its last elements round differently, and where "last" is

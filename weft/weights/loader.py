@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weft.arch.params import ParamSpec
 from weft.arch.shards import Shards
+from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.tensors import TensorInfo, raise_all
 from weft.weights.check import check_checkpoint
@@ -46,7 +46,7 @@ def load_params(
     files cut short, and, unless check_finite is False, NaN, infinity, or values beyond the range of `dtype`.
     """
     unused = check_checkpoint(checkpoint, specs)
-    own = [spec for spec in specs if not shards.is_view(spec)]
+    own = [spec for spec in shards.specs_of(rank) if not shards.is_view(spec)]
     params = _allocate(own, shards, rank, dtype, torch.device(device))
     problems: list[str] = []
     with SliceReader() as reader, _one_thread():

@@ -33,9 +33,12 @@ class Limits:
 
 
 def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device: torch.device) -> list[KVCache]:
-    """Every layer's K and V for the heads of `rank`, [blocks + 1, heads, block size, head dim]; block 0: null block."""
-    lo, hi = shards.head_share(rank).kv
-    shape = (limits.num_blocks + 1, hi - lo, limits.block_size, shards.config.head_dim)
+    """Every layer's K and V for the heads of `rank`, [blocks + 1, heads, block size, dims]; block 0: null block.
+
+    With MLA, K and V are one tensor of latents.
+    """
+    heads, dims = shards.cache_shape(rank)
+    shape = (limits.num_blocks + 1, heads, limits.block_size, dims)
 
     def zeros() -> Tensor:
         if device.type != "cpu":
@@ -44,14 +47,18 @@ def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device:
         nbytes = prod(shape) * ops.numerics.cache_dtype.itemsize
         return torch.from_numpy(np.zeros(nbytes, np.uint8)).view(ops.numerics.cache_dtype).view(shape)
 
-    return [KVCache(zeros(), zeros()) for _ in range(shards.config.num_layers)]
+    def cache() -> KVCache:
+        k = zeros()
+        return KVCache(k, k if shards.config.mla else zeros())
+
+    return [cache() for _ in range(shards.config.num_layers)]
 
 
 def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
     wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
     return build_cos_sin(
         config.rope,
-        config.head_dim,
+        config.rope_dim,
         limits.max_model_len,
         trained_positions=config.max_position,
         dtype=wide,
