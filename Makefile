@@ -24,15 +24,12 @@ help:
 	@echo "make size       lines of code per package against the budget"
 	@echo "make clean      remove $(VENV), compiled parts and caches"
 
-# A stamp is trusted only while its interpreter still runs, and is of the version that PYTHON= asks for.
 VERSION := -c "import sys; v = sys.version_info; v >= (3, 11) and print('%d.%d' % v[:2])" 2>/dev/null
-HAVE := $(shell $(PY) $(VERSION))
-ifeq ($(origin PYTHON),file)
-WANT := $(HAVE)
-else
-WANT := $(shell $(PYTHON) $(VERSION))
-endif
-ifeq ($(and $(HAVE),$(WANT)),)
+HAVE = $(shell sed -n 's/^version *= *\([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null)
+WANT = $(if $(filter file,$(origin PYTHON)),$(HAVE),$(shell $(PYTHON) $(VERSION)))
+
+# A stamp is trusted only while its interpreter is there, and is of the version that a given PYTHON= has.
+ifeq ($(wildcard $(PY)),)
 .PHONY: $(STAMP)
 else ifneq ($(HAVE),$(WANT))
 .PHONY: $(STAMP)
@@ -40,12 +37,16 @@ endif
 
 venv: $(STAMP)
 
+# What is there is finished, never deleted: where that cannot be, a person is told to run `make clean`.
 $(STAMP): pyproject.toml constraints.txt
 	@rm -f $@
-	@test -n "$$($(PYTHON) $(VERSION))" || { \
+	@test -x $(PY) || test -n "$$($(PYTHON) $(VERSION))" || { \
 	  echo "weft needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo not found)."; \
 	  echo "Name another one: make venv PYTHON=/path/to/python3.12"; exit 1; }
-	@{ test "$(HAVE)" = "$(WANT)" && $(PY) -m pip --version >/dev/null 2>&1; } || $(PYTHON) -m venv --clear $(VENV)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -f $(VENV)/pyvenv.cfg && test -n "$$($(PY) $(VERSION))" && test "$(HAVE)" = "$(WANT)" || { \
+	  echo "$(VENV) is not one of Python $(or $(WANT),3.11 or newer); make it anew: make clean, then make venv"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade
 	@echo "torch first, at its pinned version (README, 'PyTorch for the CPU', says how to keep it small)"
 	$(PY) -m pip install -c constraints.txt torch
 	$(PY) -m pip install -c constraints.txt setuptools

@@ -41,6 +41,7 @@ def _seeds(request: pytest.FixtureRequest) -> None:
 
 COUNTS = {
     "layouts_equal": "layouts equal one rank bit for bit (lockstep)",
+    "expert_layouts_equal": "layouts of models with experts equal one rank bit for bit (lockstep)",
     "process_layouts_equal": "layouts equal one rank bit for bit (processes)",
 }
 

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 from weft.env import log_level
 from weft.errors import ConfigError
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Lines that cannot be written, as on a full disk, are dropped and counted; the next that can says how many."""
+
+    dropped = 0
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        return f"{line} ({self.dropped} lines before this one could not be written)" if self.dropped else line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        before = self.dropped
+        super().emit(record)
+        if self.dropped == before:
+            self.dropped = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.dropped += 1
 
 
 def configure(name: str = "", level: str | None = None) -> None:
@@ -18,7 +38,7 @@ def configure(name: str = "", level: str | None = None) -> None:
         legal = ", ".join(known.lower() for known in _LEVELS)
         raise ConfigError(f"WEFT_LOG {level.lower()}: legal: {legal}", field="WEFT_LOG", value=level, legal=_LEVELS)
     head = f"{name}: " if name else ""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname).1s {head}%(message)s", "%H:%M:%S"))
     root = logging.getLogger("weft")
     root.handlers[:] = [handler]

@@ -27,7 +27,12 @@ PAGE = [
         options={"dist_init_addr": "<MASTER_NODE_IP>:29500"},
         quiet=True,
     ),
-    Case(name="peer check", text=f"{LLAMA} --tp 4 \\\n  --enable-p2p-check", result=TP4, options={"enable_p2p_check": True}),
+    Case(
+        name="peer check",
+        text=f"{LLAMA} --tp 4 \\\n  --enable-p2p-check",
+        result=TP4,
+        options={"enable_p2p_check": True},
+    ),
     Case(
         name="the router makes replicas",
         text="python -m sglang_router.launch_server \\\n  --model-path meta-llama/Meta-Llama-3.1-70B-Instruct \\\n"
@@ -57,7 +62,9 @@ PAGE = [
         notes=["model-unknown"],
     ),
     Case(name="intel", text=f"{LLAMA} \\\n  --tp 4 \\\n  --device xpu", result=TP4, options={"device": "xpu"}),
-    Case(name="ascend", text=f"export HCCL_BUFFSIZE=256  # Set HCCL buffer size (MB)\n{LLAMA} \\\n  --tp 8", result=TP8),
+    Case(
+        name="ascend", text=f"export HCCL_BUFFSIZE=256  # Set HCCL buffer size (MB)\n{LLAMA} \\\n  --tp 8", result=TP8
+    ),
     Case(
         name="memory with a comment behind it",
         text=f"{LLAMA} \\\n  --tp 4 \\\n  --mem-fraction-static 0.85  # Use 85% of GPU memory for KV cache",
@@ -86,7 +93,11 @@ PAGE = [
     ),
     Case(name="out of memory", text=f"{LLAMA} --tp 4 --mem-fraction-static 0.7  # Reduce KV cache size", result=TP4),
     Case(name="long prompts", text=f"{LLAMA} \\\n  --tp 4 \\\n  --chunked-prefill-size 4096", result=TP4),
-    Case(name="two stages", text=f"{LLAMA} --tp 4 --pp-size 2 --chunked-prefill-size 4096", result="world 8 stages 2 | tp 4"),
+    Case(
+        name="two stages",
+        text=f"{LLAMA} --tp 4 --pp-size 2 --chunked-prefill-size 4096",
+        result="world 8 stages 2 | tp 4",
+    ),
 ]
 
 DP4 = "world 16 | tp 4 dp 4 | dense 16 lm_head 16 | experts 16x1 slots 256 shared 16"
@@ -109,8 +120,15 @@ MEANINGS = [
         text=f"{V3} --tp 4 --dp 4 --ep 4 --moe-dense-tp-size 1 --enable-dp-attention --moe-a2a-backend deepep",
         result="world 4 | tp 1 dp 4 | lm_head 4 | experts 1x4 slots 256 dispatch all_to_all",
     ),
-    Case(name="dense size tp", text=f"{V3} --tp 4 --moe-dense-tp-size 4", result="world 4 | tp 4 | experts 4x1 slots 256"),
-    Case(name="dp without attention dp", text=f"{LLAMA} --tp 2 --dp 4", result="world 8 replicas 4 | tp 2", notes=["replicas"]),
+    Case(
+        name="dense size tp", text=f"{V3} --tp 4 --moe-dense-tp-size 4", result="world 4 | tp 4 | experts 4x1 slots 256"
+    ),
+    Case(
+        name="dp without attention dp",
+        text=f"{LLAMA} --tp 2 --dp 4",
+        result="world 8 replicas 4 | tp 2",
+        notes=["replicas"],
+    ),
     Case(
         name="replicas of stages",
         text=f"{LLAMA} --tp 2 --dp 2 --pp-size 2",
@@ -132,8 +150,16 @@ MEANINGS = [
         text=f"{V3} --tp 16 --dp 2 --enable-dp-attention --attn-cp-size 2",
         result="world 16 | tp 4 dp 2 cp 2 | dense 16 lm_head 16 | experts 16x1 slots 256 shared 16",
     ),
-    Case(name="decode context parallel", text=f"{V3} --tp 8 --dcp-size 4", result="world 8 | tp 8 kv 4 | experts 8x1 slots 256"),
-    Case(name="expert parallel inside tp", text=f"{V3} --tp 8 --ep-size 4", result="world 8 | tp 8 | experts 2x4 slots 256"),
+    Case(
+        name="decode context parallel",
+        text=f"{V3} --tp 8 --dcp-size 4",
+        result="world 8 | tp 8 kv 4 | experts 8x1 slots 256",
+    ),
+    Case(
+        name="expert parallel inside tp",
+        text=f"{V3} --tp 8 --ep-size 4",
+        result="world 8 | tp 8 | experts 2x4 slots 256",
+    ),
     Case(
         name="copies of the experts",
         text=f"{V3} --tp 8 --ep 4 --moe-dp-size 2",
@@ -234,11 +260,20 @@ MEANINGS = [
         },
         quiet=True,
     ),
-    Case(name="long names", text=f"{LLAMA} --tensor-parallel-size 4 --data-parallel-size 2", result="world 8 replicas 2 | tp 4"),
+    Case(
+        name="long names",
+        text=f"{LLAMA} --tensor-parallel-size 4 --data-parallel-size 2",
+        result="world 8 replicas 2 | tp 4",
+    ),
     Case(name="prefix", text=f"{LLAMA} --tensor-par 4", result=TP4, notes=["prefix"]),
     Case(name="underscores", text=f"{LLAMA} --tp_size 4", result=TP4, notes=["spelling"]),
     Case(name="twice the same", text=f"{LLAMA} --tp 4 --tp-size 4", result=TP4, notes=["twice"]),
-    Case(name="unknown flag", text=f"{LLAMA} --tp 4 --mem-fraction 0.8 --enable-dp-attentoin", result=TP4, notes=["unknown-flag"]),
+    Case(
+        name="unknown flag",
+        text=f"{LLAMA} --tp 4 --mem-fraction 0.8 --enable-dp-attentoin",
+        result=TP4,
+        notes=["unknown-flag"],
+    ),
     Case(name="removed flag", text=f"{LLAMA} --tp 4 --disable-flashinfer", result=TP4, notes=["removed"]),
     Case(
         name="open tp",
@@ -262,23 +297,57 @@ MEANINGS = [
 ]
 
 REFUSED = [
-    Case(name="dp does not divide tp", text=f"{V3} --tp 8 --dp 3 --enable-dp-attention", result="refused: --dp 3", legal=(1, 2, 4, 8)),
-    Case(name="nodes do not divide", text=f"{LLAMA} --tp 4 --nnodes 3 --dist-init-addr a:1", result="refused: --nnodes 3", legal=(1, 2, 4)),
+    Case(
+        name="dp does not divide tp",
+        text=f"{V3} --tp 8 --dp 3 --enable-dp-attention",
+        result="refused: --dp 3",
+        legal=(1, 2, 4, 8),
+    ),
+    Case(
+        name="nodes do not divide",
+        text=f"{LLAMA} --tp 4 --nnodes 3 --dist-init-addr a:1",
+        result="refused: --nnodes 3",
+        legal=(1, 2, 4),
+    ),
     Case(
         name="replicas over nodes",
         text=f"{LLAMA} --tp 4 --dp 2 --nnodes 2 --dist-init-addr a:1",
         result="refused: needs --enable-dp-attention",
     ),
-    Case(name="dp lm_head alone", text=f"{LLAMA} --tp 4 --enable-dp-lm-head", result="refused: --enable-dp-lm-head needs"),
+    Case(
+        name="dp lm_head alone", text=f"{LLAMA} --tp 4 --enable-dp-lm-head", result="refused: --enable-dp-lm-head needs"
+    ),
     Case(name="dense size", text=f"{V3} --tp 8 --moe-dense-tp-size 2", result="refused: only 1 or tp", legal=(1, 8)),
     Case(name="context parallel", text=f"{V3} --tp 8 --attn-cp-size 3", result="refused: must be a multiple"),
-    Case(name="decode context parallel", text=f"{V3} --tp 8 --dcp-size 3", result="refused: --dcp-size 3", legal=(1, 2, 4, 8)),
+    Case(
+        name="decode context parallel",
+        text=f"{V3} --tp 8 --dcp-size 3",
+        result="refused: --dcp-size 3",
+        legal=(1, 2, 4, 8),
+    ),
     Case(name="ep does not divide tp", text=f"{V3} --tp 8 --ep 3", result="refused: --ep 3", legal=(1, 2, 4, 8)),
-    Case(name="ep times moe dp", text=f"{V3} --tp 8 --ep 2 --moe-dp-size 2", result="refused: ep 2 x moe-dp 2 must be tp 8"),
-    Case(name="moe dp with stages", text=f"{V3} --tp 8 --pp 2 --ep 4 --moe-dp-size 2", result="refused: needs --pp-size 1"),
-    Case(name="flashinfer a2a", text=f"{V3} --tp 8 --moe-a2a-backend flashinfer", result="refused: needs --enable-dp-attention and dp"),
+    Case(
+        name="ep times moe dp",
+        text=f"{V3} --tp 8 --ep 2 --moe-dp-size 2",
+        result="refused: ep 2 x moe-dp 2 must be tp 8",
+    ),
+    Case(
+        name="moe dp with stages",
+        text=f"{V3} --tp 8 --pp 2 --ep 4 --moe-dp-size 2",
+        result="refused: needs --pp-size 1",
+    ),
+    Case(
+        name="flashinfer a2a",
+        text=f"{V3} --tp 8 --moe-a2a-backend flashinfer",
+        result="refused: needs --enable-dp-attention and dp",
+    ),
     Case(name="balance without ep", text=f"{V3} --tp 8 --enable-eplb", result="refused: --enable-eplb needs --ep-size"),
-    Case(name="node rank", text=f"{LLAMA} --tp 4 --nnodes 2 --node-rank 2 --dist-init-addr a:1", result="refused: there are 2 nodes", legal=(0, 1)),
+    Case(
+        name="node rank",
+        text=f"{LLAMA} --tp 4 --nnodes 2 --node-rank 2 --dist-init-addr a:1",
+        result="refused: there are 2 nodes",
+        legal=(0, 1),
+    ),
     Case(name="no number", text=f"{LLAMA} --tp four", result="refused: 'four': not a whole number"),
     Case(name="nothing behind the flag", text=f"{LLAMA} --tp", result="refused: --tp needs a value"),
     Case(name="zero", text=f"{LLAMA} --tp 0", result="refused: --tp 0: at least 1"),

@@ -94,7 +94,12 @@ MEANINGS = [
         text=f"{LLAMA} --world-size 8 --data-parallel-size 4 --dist-init-addr a:1",
         result="world 8 | tp 2 dp 4 | lm_head 1",
     ),
-    Case(name="dp on one node lacks an address", text=f"{LLAMA} --tp 2 --data-parallel-size 2", result="world 4 | tp 2 dp 2 | lm_head 1", notes=["incomplete"]),
+    Case(
+        name="dp on one node lacks an address",
+        text=f"{LLAMA} --tp 2 --data-parallel-size 2",
+        result="world 4 | tp 2 dp 2 | lm_head 1",
+        notes=["incomplete"],
+    ),
     Case(
         name="context parallel by environment",
         text="ENABLE_CP=1 tokenspeed serve meta-llama/Llama-3.1-8B --attn-tp-size 4",
@@ -114,7 +119,11 @@ MEANINGS = [
         result="world 8 nodes 2 | tp 8",
         notes=["default"],
     ),
-    Case(name="nodes of tp", text=f"{LLAMA} --tp 8 --nnodes 2 --node-rank 1 --dist-init-addr a:1", result="world 8 nodes 2 | tp 8"),
+    Case(
+        name="nodes of tp",
+        text=f"{LLAMA} --tp 8 --nnodes 2 --node-rank 1 --dist-init-addr a:1",
+        result="world 8 nodes 2 | tp 8",
+    ),
     Case(
         name="deepep",
         text=f"{QWEN} --world-size 4 --attn-tp-size 2 --enable-expert-parallel --all2all-backend deepep "
@@ -127,7 +136,9 @@ MEANINGS = [
         text=f"{QWEN} --tp 4 --enable-expert-parallel --world-size 4 --enable-eplb --ep-num-redundant-experts 16",
         result="world 4 | tp 4 | experts 1x4 slots 144 balance global interval 1000",
     ),
-    Case(name="stages", text=f"{LLAMA} --tp 4 --pipeline-parallel-size 2", result="world 8 stages 2 | tp 4", quiet=True),
+    Case(
+        name="stages", text=f"{LLAMA} --tp 4 --pipeline-parallel-size 2", result="world 8 stages 2 | tp 4", quiet=True
+    ),
     Case(
         name="stages of a world, with layers",
         text=f"{QWEN} --world-size 16 --pp-size 2 --pp-layer-partition 20,28 --enable-expert-parallel",
@@ -140,7 +151,12 @@ MEANINGS = [
         result="world 8 | tp 1 dp 8 | lm_head 8",
         quiet=True,
     ),
-    Case(name="head parallel has no size", text=f"{LLAMA} --data-parallel-size 4 --attn-head-tp-size 4 --dist-init-addr a:1", result="world 4 | tp 1 dp 4", notes=["approximation"]),
+    Case(
+        name="head parallel has no size",
+        text=f"{LLAMA} --data-parallel-size 4 --attn-head-tp-size 4 --dist-init-addr a:1",
+        result="world 4 | tp 1 dp 4",
+        notes=["approximation"],
+    ),
     Case(name="the module", text="python3 -m tokenspeed.cli serve Qwen/Qwen3-8B --tp 2", result="world 2 | tp 2"),
     Case(
         name="roles",
@@ -154,11 +170,36 @@ MEANINGS = [
         options={"max_model_len": 4096, "max_num_seqs": 160, "max_num_batched_tokens": 8192, "kv_cache_dtype": "fp8"},
         quiet=True,
     ),
-    Case(name="unknown flag", text=f"{LLAMA} --tp 2 --attention-tp-size 4", result="world 2 | tp 2", notes=["unknown-flag"]),
-    Case(name="unknown back end", text=f"{QWEN} --tp 2 --all2all-backend pplx", result="world 2 | tp 2 | experts 2x1 slots 128 dispatch all_to_all", notes=["unknown-value"]),
-    Case(name="open", text=f"{LLAMA} --world-size 8 --attn-tp-size $ATTN", result="world ? | tp ? dp ? | lm_head ?", variables=["ATTN"]),
-    Case(name="open, given", text=f"{LLAMA} --world-size 8 --attn-tp-size $ATTN", settings={"ATTN": "4"}, result="world 8 | tp 4 dp 2 | lm_head 1"),
-    Case(name="experts ignored by a dense model", text=f"{LLAMA} --tp 2 --enable-expert-parallel", result="world 2 | tp 2", notes=["ignored"]),
+    Case(
+        name="unknown flag",
+        text=f"{LLAMA} --tp 2 --attention-tp-size 4",
+        result="world 2 | tp 2",
+        notes=["unknown-flag"],
+    ),
+    Case(
+        name="unknown back end",
+        text=f"{QWEN} --tp 2 --all2all-backend pplx",
+        result="world 2 | tp 2 | experts 2x1 slots 128 dispatch all_to_all",
+        notes=["unknown-value"],
+    ),
+    Case(
+        name="open",
+        text=f"{LLAMA} --world-size 8 --attn-tp-size $ATTN",
+        result="world 8 | tp ? dp ?",
+        variables=["ATTN"],
+    ),
+    Case(
+        name="open, given",
+        text=f"{LLAMA} --world-size 8 --attn-tp-size $ATTN",
+        settings={"ATTN": "4"},
+        result="world 8 | tp 4 dp 2 | lm_head 1",
+    ),
+    Case(
+        name="experts ignored by a dense model",
+        text=f"{LLAMA} --tp 2 --enable-expert-parallel",
+        result="world 2 | tp 2",
+        notes=["ignored"],
+    ),
 ]
 
 REFUSED = [
@@ -168,29 +209,62 @@ REFUSED = [
         result="refused: --tensor-parallel-size 8 (line 1, column 51) is attention's tensor parallel size; "
         "it cannot be given with --attn-tp-size 4 (line 2, column 3)",
     ),
-    Case(name="attention does not divide", text=f"{LLAMA} --world-size 8 --attn-tp-size 3", result="refused: --attn-tp-size 3", legal=(1, 2, 4, 8)),
-    Case(name="dense does not divide", text=f"{LLAMA} --world-size 8 --dense-tp-size 3", result="refused: --dense-tp-size 3", legal=(1, 2, 4, 8)),
-    Case(name="ep does not divide", text=f"{QWEN} --world-size 8 --ep-size 3", result="refused: --ep-size 3", legal=(1, 2, 4, 8)),
+    Case(
+        name="attention does not divide",
+        text=f"{LLAMA} --world-size 8 --attn-tp-size 3",
+        result="refused: --attn-tp-size 3",
+        legal=(1, 2, 4, 8),
+    ),
+    Case(
+        name="dense does not divide",
+        text=f"{LLAMA} --world-size 8 --dense-tp-size 3",
+        result="refused: --dense-tp-size 3",
+        legal=(1, 2, 4, 8),
+    ),
+    Case(
+        name="ep does not divide",
+        text=f"{QWEN} --world-size 8 --ep-size 3",
+        result="refused: --ep-size 3",
+        legal=(1, 2, 4, 8),
+    ),
     Case(
         name="mixed by the default",
         text=f"{QWEN} --world-size 8 --attn-tp-size 8 --ep-size 4",
         result="refused: experts tp 2 (stage / ep; --moe-tp-size 1 asks for ep alone) with ep 4",
     ),
-    Case(name="mixed", text=f"{QWEN} --world-size 8 --moe-tp-size 2 --ep-size 4", result="refused: tensor and expert parallel cannot be mixed"),
+    Case(
+        name="mixed",
+        text=f"{QWEN} --world-size 8 --moe-tp-size 2 --ep-size 4",
+        result="refused: tensor and expert parallel cannot be mixed",
+    ),
     Case(
         name="the product is not the world",
         text=f"{LLAMA} --world-size 8 --attn-tp-size 2 --data-parallel-size 2",
         result="refused: attention tp 2 x dp 2 = 4, but a stage has 8 ranks",
     ),
-    Case(name="dp 0", text=f"{LLAMA} --world-size 8 --data-parallel-size 0", result="refused: --data-parallel-size 0: at least 1"),
+    Case(
+        name="dp 0",
+        text=f"{LLAMA} --world-size 8 --data-parallel-size 0",
+        result="refused: --data-parallel-size 0: at least 1",
+    ),
     Case(
         name="processes per node",
         text=f"{LLAMA} --world-size 16 --nnodes 2 --nprocs-per-node 4 --dist-init-addr a:1",
         result="refused: nprocs-per-node 4 x nnodes 2 is not the world of 16",
         legal=(8,),
     ),
-    Case(name="nodes do not divide", text=f"{LLAMA} --tp 4 --nnodes 3 --dist-init-addr a:1", result="refused: --nnodes 3", legal=(1, 2, 4)),
-    Case(name="node rank", text=f"{LLAMA} --tp 4 --nnodes 2 --node-rank 5 --dist-init-addr a:1", result="refused: there are 2 nodes", legal=(0, 1)),
+    Case(
+        name="nodes do not divide",
+        text=f"{LLAMA} --tp 4 --nnodes 3 --dist-init-addr a:1",
+        result="refused: --nnodes 3",
+        legal=(1, 2, 4),
+    ),
+    Case(
+        name="node rank",
+        text=f"{LLAMA} --tp 4 --nnodes 2 --node-rank 5 --dist-init-addr a:1",
+        result="refused: there are 2 nodes",
+        legal=(0, 1),
+    ),
     Case(
         name="experts do not divide",
         text="tokenspeed serve Qwen/Qwen1.5-MoE-A2.7B --world-size 8 --enable-expert-parallel",
@@ -198,7 +272,11 @@ REFUSED = [
         legal=(1, 2, 4),
     ),
     Case(name="stages do not divide", text=f"{LLAMA} --world-size 8 --pp-size 3", result="refused: --pp-size 3"),
-    Case(name="lm_head does not divide", text=f"{LLAMA} --world-size 8 --data-parallel-size 8 --lm-head-tp-size 3 --dist-init-addr a:1", result="refused: --lm-head-tp-size 3"),
+    Case(
+        name="lm_head does not divide",
+        text=f"{LLAMA} --world-size 8 --data-parallel-size 8 --lm-head-tp-size 3 --dist-init-addr a:1",
+        result="refused: --lm-head-tp-size 3",
+    ),
 ]
 
 

@@ -18,7 +18,7 @@ LLAMA = "vllm serve meta-llama/Llama-3.1-70B-Instruct"
 PAGE = [
     Case(
         name="the format alone",
-        text="--additional-config '{\n    \"finegrained_tp_config\": {\n        \"embedding_tensor_parallel_size\": 8,\n"
+        text='--additional-config \'{\n    "finegrained_tp_config": {\n        "embedding_tensor_parallel_size": 8,\n'
         '        "lmhead_tensor_parallel_size": 8,\n        "oproj_tensor_parallel_size": 8,\n'
         '        "mlp_tensor_parallel_size": 8\n    }\n}\'\n',
         result="world ? | tp 1 dp ? | o_proj 8 dense 8 embedding 8 lm_head 8",
@@ -27,7 +27,7 @@ PAGE = [
     Case(
         name="DeepSeek-R1",
         text="vllm serve deepseek-ai/DeepSeek-R1 \\\n    --data-parallel-size 16 \\\n    --tensor-parallel-size 1 \\\n"
-        "    --enable-expert-parallel \\\n    --additional-config '{\n        \"finegrained_tp_config\": {\n"
+        '    --enable-expert-parallel \\\n    --additional-config \'{\n        "finegrained_tp_config": {\n'
         '            "embedding_tensor_parallel_size": 8,\n            "lmhead_tensor_parallel_size": 8,\n'
         '            "mlp_tensor_parallel_size": 8\n        }\n    }\'\n',
         result="world 16 | tp 1 dp 16 | dense 8 embedding 8 lm_head 8 | experts 1x16 slots 256",
@@ -40,7 +40,9 @@ KV = """--kv-transfer-config '{"kv_connector": "X", "kv_role": "kv_consumer"}'""
 MEANINGS = [
     Case(name="tp", text=f"{LLAMA} -tp 4", result="world 4 | tp 4", quiet=True),
     Case(name="tp and stages", text=f"{LLAMA} -tp=8 -pp=2", result="world 16 stages 2 | tp 8", quiet=True),
-    Case(name="dense dp is replicas", text=f"{LLAMA} -tp 2 -dp 4", result="world 8 replicas 4 | tp 2", notes=["replicas"]),
+    Case(
+        name="dense dp is replicas", text=f"{LLAMA} -tp 2 -dp 4", result="world 8 replicas 4 | tp 2", notes=["replicas"]
+    ),
     Case(
         name="moe dp is lockstep",
         text=f"{R1} -tp 2 -dp 4",
@@ -48,9 +50,17 @@ MEANINGS = [
         notes=["lockstep"],
         quiet=True,
     ),
-    Case(name="expert parallel", text=f"{R1} -tp 2 -dp 4 --enable-expert-parallel", result="world 8 | tp 2 dp 4 | experts 1x8 slots 256"),
+    Case(
+        name="expert parallel",
+        text=f"{R1} -tp 2 -dp 4 --enable-expert-parallel",
+        result="world 8 | tp 2 dp 4 | experts 1x8 slots 256",
+    ),
     Case(name="short expert parallel", text=f"{R1} -tp 8 -ep", result="world 8 | tp 8 | experts 1x8 slots 256"),
-    Case(name="expert parallel off", text=f"{R1} -tp 8 --no-enable-expert-parallel", result="world 8 | tp 8 | experts 8x1 slots 256"),
+    Case(
+        name="expert parallel off",
+        text=f"{R1} -tp 8 --no-enable-expert-parallel",
+        result="world 8 | tp 8 | experts 8x1 slots 256",
+    ),
     Case(
         name="expert parallel of a stage",
         text=f"{R1} -tp 8 -pp 2 -dp 2 --enable-expert-parallel",
@@ -210,21 +220,51 @@ MEANINGS = [
         },
         quiet=True,
     ),
-    Case(name="underscores", text=f"{LLAMA} --tensor_parallel_size 4 --max_num_seqs=8", result="world 4 | tp 4", quiet=True),
-    Case(name="no prefix cache", text=f"{LLAMA} --no-enable-prefix-caching", result="world 1 | tp 1", options={"enable_prefix_caching": False}),
-    Case(name="removed flag", text=f"{LLAMA} --tensor-parallel-size 2 --worker-use-ray", result="world 2 | tp 2", notes=["removed"]),
-    Case(name="unknown model with dp", text="vllm serve ./finetuned -dp 2", result="world 2 replicas 2 | tp 1", notes=["model-unknown"]),
+    Case(
+        name="underscores",
+        text=f"{LLAMA} --tensor_parallel_size 4 --max_num_seqs=8",
+        result="world 4 | tp 4",
+        quiet=True,
+    ),
+    Case(
+        name="no prefix cache",
+        text=f"{LLAMA} --no-enable-prefix-caching",
+        result="world 1 | tp 1",
+        options={"enable_prefix_caching": False},
+    ),
+    Case(
+        name="removed flag",
+        text=f"{LLAMA} --tensor-parallel-size 2 --worker-use-ray",
+        result="world 2 | tp 2",
+        notes=["removed"],
+    ),
+    Case(
+        name="unknown model with dp",
+        text="vllm serve ./finetuned -dp 2",
+        result="world 2 replicas 2 | tp 1",
+        notes=["model-unknown"],
+    ),
     Case(
         name="unknown model with experts",
         text="vllm serve $MODEL -tp 2 -dp 2 --enable-expert-parallel",
         result="world 4 | tp 2 dp 2 | experts 1x4 slots ?",
         notes=["experts-unknown"],
     ),
-    Case(name="the config decides", text="vllm serve ./finetuned -dp 2 -ep", experts=16, result="world 2 | tp 1 dp 2 | experts 1x2 slots 16"),
-    Case(name="expert parallel of a dense model", text=f"{LLAMA} -tp 2 --enable-expert-parallel", result="world 2 | tp 2", notes=["ignored"]),
+    Case(
+        name="the config decides",
+        text="vllm serve ./finetuned -dp 2 -ep",
+        experts=16,
+        result="world 2 | tp 1 dp 2 | experts 1x2 slots 16",
+    ),
+    Case(
+        name="expert parallel of a dense model",
+        text=f"{LLAMA} -tp 2 --enable-expert-parallel",
+        result="world 2 | tp 2",
+        notes=["ignored"],
+    ),
     Case(
         name="roles",
-        text=f"{R1} -tp 8 --kv-transfer-config '{{\"kv_role\": \"kv_producer\"}}' &\n{R1} -dp 8 -ep {KV} &\n",
+        text=f'{R1} -tp 8 --kv-transfer-config \'{{"kv_role": "kv_producer"}}\' &\n{R1} -dp 8 -ep {KV} &\n',
         result=["world 8 | tp 8 | experts 8x1 slots 256", "world 8 | tp 1 dp 8 | experts 1x8 slots 256"],
     ),
     Case(
@@ -240,7 +280,12 @@ MEANINGS = [
         result="world 2 | tp 2",
         notes=["conflict"],
     ),
-    Case(name="a missing config file", text="vllm serve --config other.yaml", result="world 1 | tp 1", notes=["config-file"]),
+    Case(
+        name="a missing config file",
+        text="vllm serve --config other.yaml",
+        result="world 1 | tp 1",
+        notes=["config-file"],
+    ),
     Case(
         name="open sizes",
         text=f"{R1} -tp $TP_SIZE -dp $DP_SIZE -ep",
@@ -251,11 +296,25 @@ MEANINGS = [
 
 REFUSED = [
     Case(name="dcp does not divide", text=f"{R1} -tp 8 -dcp 3", result="refused: -dcp 3", legal=(1, 2, 4, 8)),
-    Case(name="pcp with dp", text=f"{R1} -tp 2 -dp 2 -pcp 2", result="refused: excludes --data-parallel-size 2", legal=(1,)),
+    Case(
+        name="pcp with dp",
+        text=f"{R1} -tp 2 -dp 2 -pcp 2",
+        result="refused: excludes --data-parallel-size 2",
+        legal=(1,),
+    ),
     Case(name="balance without experts", text=f"{R1} -tp 8 --enable-eplb", result="refused: --enable-eplb needs"),
-    Case(name="nodes do not divide", text=f"{LLAMA} -tp 8 --nnodes 3", result="refused: --nnodes 3", legal=(1, 2, 4, 8)),
-    Case(name="local dp", text=f"{R1} -dp 4 -dpl 8", result="refused: is more than --data-parallel-size 4", legal=(0, 1, 2, 3, 4)),
-    Case(name="dp rank", text=f"{R1} -dp 2 --data-parallel-rank 2", result="refused: there are 2 dp ranks", legal=(0, 1)),
+    Case(
+        name="nodes do not divide", text=f"{LLAMA} -tp 8 --nnodes 3", result="refused: --nnodes 3", legal=(1, 2, 4, 8)
+    ),
+    Case(
+        name="local dp",
+        text=f"{R1} -dp 4 -dpl 8",
+        result="refused: is more than --data-parallel-size 4",
+        legal=(0, 1, 2, 3, 4),
+    ),
+    Case(
+        name="dp rank", text=f"{R1} -dp 2 --data-parallel-rank 2", result="refused: there are 2 dp ranks", legal=(0, 1)
+    ),
     Case(
         name="two ways to balance",
         text=f"{R1} -dp 4 --data-parallel-hybrid-lb --data-parallel-external-lb",
@@ -284,13 +343,21 @@ REFUSED = [
         text=f"{R1} -dp 8 -ep --enforce-eager {KV} " + FINE % '"oproj_tensor_parallel_size": 8',
         result="refused: needs graph mode",
     ),
-    Case(name="broken JSON", text=f"{R1} -dp 8 --additional-config '{{\"a\": }}'", result="refused: in line 1, column 7 of the JSON"),
+    Case(
+        name="broken JSON",
+        text=f"{R1} -dp 8 --additional-config '{{\"a\": }}'",
+        result="refused: in line 1, column 7 of the JSON",
+    ),
     Case(
         name="a key twice",
         text=f"{R1} -dp 8 " + FINE % '"lmhead_tensor_parallel_size": 8, "lmhead_tensor_parallel_size": 4',
         result="refused: lmhead_tensor_parallel_size is given twice, as 8 and as 4",
     ),
-    Case(name="two values", text=f"{LLAMA} -tp 2 --tensor-parallel-size 4", result="refused: -tp 2 (line 1, column 46) and"),
+    Case(
+        name="two values",
+        text=f"{LLAMA} -tp 2 --tensor-parallel-size 4",
+        result="refused: -tp 2 (line 1, column 46) and",
+    ),
     Case(name="ambiguous", text=f"{LLAMA} --data-parallel 4", result="refused: --data-parallel is ambiguous"),
 ]
 

@@ -17,6 +17,7 @@ from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
+from weft.launch.report import RankReport
 from weft.server.engine_loop import EngineLoop, Executor
 from weft.server.listen import bind
 from weft.server.models import ServedModel
@@ -38,6 +39,9 @@ class ReadyAtOnce:
 
     def cancel(self) -> None:
         self.executor.gate.set()
+
+    def reports(self) -> list[RankReport]:
+        return []
 
 
 @dataclass

@@ -73,8 +73,8 @@ class Served:
         return "\n".join(self.lines)
 
     def ranks(self) -> list[int]:
-        pid = self.process.pid
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sorted(int(word) for task in tasks for word in (task / "children").read_text().split())
 
     def end(self) -> int:
         code = self.process.wait(60)
@@ -122,7 +122,7 @@ def ticks(pid: int) -> int:
 
 
 def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
-    with serving(str(model), *LAYOUT, "--served-model-name", "small") as served:
+    with serving(str(model), *LAYOUT, "--served-model-name", "small", "--no-restart") as served:
         shown = served.text
         assert "attention: {tp: 1, dp: 2" in shown and "dense: {tp: 2}" in shown
         assert "max_model_len 256" in shown and "blocks)" in shown

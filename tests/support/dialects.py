@@ -55,7 +55,9 @@ def _shown(value: object) -> str:
 
 
 def _words(values: Mapping[str, object], plain: Mapping[str, object]) -> str:
-    return " ".join(f"{name} {_shown(value)}" for name, value in values.items() if name not in plain or value != plain[name])
+    return " ".join(
+        f"{name} {_shown(value)}" for name, value in values.items() if name not in plain or value != plain[name]
+    )
 
 
 def _world(sizes: Sizes) -> str:
@@ -138,8 +140,41 @@ def check_shape(reading: Reading) -> None:
         assert note.message and (note.where is None or note.where.line >= 1 and note.where.column >= 1)
 
 
-VALUES = ("1", "2", "3", "4", "8", "16", "0", "-1", "abc", "8.0", "$TP", "${X:-4}", "$(nproc)", "$((2*N))", "<N>", "...")
-STRANGE = ('{"a": 1}', "'{\"a\":", '"', "'", "\\\n", "\\ \n", "# note\n", "--", "=", "`x`", "${", "&&", "|", "> f", "<<EOF")
+VALUES = (
+    "1",
+    "2",
+    "3",
+    "4",
+    "8",
+    "16",
+    "0",
+    "-1",
+    "abc",
+    "8.0",
+    "$TP",
+    "${X:-4}",
+    "$(nproc)",
+    "$((2*N))",
+    "<N>",
+    "...",
+)
+STRANGE = (
+    '{"a": 1}',
+    '\'{"a":',
+    '"',
+    "'",
+    "\\\n",
+    "\\ \n",
+    "# note\n",
+    "--",
+    "=",
+    "`x`",
+    "${",
+    "&&",
+    "|",
+    "> f",
+    "<<EOF",
+)
 MODELS = ("deepseek-ai/DeepSeek-V3", "meta-llama/Llama-3.1-8B", "$MODEL", "some/Unknown", "mistralai/Mixtral-8x7B")
 
 

@@ -20,7 +20,7 @@ from tests.support.checkpoints import (
     small_config,
     smollm2,
 )
-from weft.arch import ParamSpec, Shards, parse_config
+from weft.arch import Cut, ParamSpec, Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.layout.resolve import resolve
@@ -263,3 +263,14 @@ def test_onto_a_gpu(tmp_path: Path) -> None:
     assert all(tensor.is_cuda for tensor in loaded.params.values())
     on_cpu = {name: tensor.cpu() for name, tensor in loaded.params.items()}
     assert_holds(LoadedParams(on_cpu, 0, ()), shards, 0, random_weights(config), torch.float32)
+
+
+@pytest.mark.parametrize("tp", [2, 3, 4])
+def test_intermediate_cuts_keep_to_the_formats_blocks(tmp_path: Path, tp: int) -> None:
+    config = small_config("llama", intermediate_size=32 * 7)
+    path = make_gguf(tmp_path / "m.gguf", config, qtype="Q4_0")
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), resolve({"dense.tp": tp}, tp))
+    cuts = shards.cuts[Cut.INTERMEDIATE]
+    assert [lo % 32 for lo, _ in cuts] == [0] * tp and cuts[-1][1] == 32 * 7
+    assert max(hi - lo for lo, hi in cuts) - min(hi - lo for lo, hi in cuts) <= 32

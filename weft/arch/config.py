@@ -91,6 +91,8 @@ class ModelConfig:
     """Sliding window of each layer in tokens (0: none); empty: none anywhere."""
     moe: MoEConfig | None = None
     mla: MLAConfig | None = None
+    column_block: int = 1
+    """Columns that the checkpoint's number format keeps together; cuts of a weight's columns keep to its edges."""
     dtype: str = "bfloat16"
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None

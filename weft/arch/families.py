@@ -57,6 +57,7 @@ def parse_config(raw: Raw) -> ModelConfig:
         windows=_windows(family, raw),
         moe=_EXPERTS[family](raw) if family in _EXPERTS else None,
         mla=mla,
+        column_block=_size(raw, "weft_column_block", 1),
         **FAMILIES[family](raw),
     )
 

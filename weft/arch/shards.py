@@ -45,16 +45,17 @@ class Shards:
             Cut.Q: _times(q_heads, config.query_dim),
             Cut.KV: _times(tuple(share.kv for share in self.heads), config.head_dim),
             Cut.O_IN: cuts_for(_times(q_heads, config.value_dim), layout.o_proj.tp),
-            Cut.INTERMEDIATE: even_cuts(config.intermediate_size, layout.dense.tp),
+            Cut.INTERMEDIATE: _in_blocks(config.intermediate_size, layout.dense.tp, config.column_block),
             Cut.VOCAB_IN: even_cuts(config.vocab_size, layout.embedding.tp),
             Cut.VOCAB_OUT: even_cuts(config.vocab_size, layout.lm_head.tp),
         }
         if config.mla:
             cuts[Cut.KV_B] = _times(q_heads, config.mla.nope_dim + config.mla.v_dim)
         if config.moe and layout.experts:
-            cuts[Cut.EXPERT] = even_cuts(config.moe.intermediate_size, layout.experts.tp)
+            cuts[Cut.EXPERT] = _in_blocks(config.moe.intermediate_size, layout.experts.tp, config.column_block)
         if config.moe and layout.shared_experts:
-            cuts[Cut.SHARED] = even_cuts(config.moe.shared_intermediate_size, layout.shared_experts.tp)
+            wide = config.moe.shared_intermediate_size
+            cuts[Cut.SHARED] = _in_blocks(wide, layout.shared_experts.tp, config.column_block)
         return cuts
 
     @cached_property
@@ -127,6 +128,13 @@ class Shards:
             return 1, self.config.mla.latent_dim
         lo, hi = self.head_share(rank).kv
         return hi - lo, self.config.head_dim
+
+
+def _in_blocks(columns: int, ranks: int, block: int) -> tuple[Interval, ...]:
+    """Even cuts in whole blocks of columns; in single columns where there are fewer blocks than ranks."""
+    if columns % block or columns // block < ranks:
+        return even_cuts(columns, ranks)
+    return _times(even_cuts(columns // block, ranks), block)
 
 
 def _times(cuts: tuple[Interval, ...], width: int) -> tuple[Interval, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
+from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.gguf_header import GgufHeader, read_gguf_header
 from weft.checkpoint.gguf_rope import ROPE_FREQS, float32_decimal, rope_scaling
 from weft.checkpoint.tensors import TensorInfo, raise_all
@@ -76,6 +77,8 @@ LAYER = {
 }
 ENDS = ("eos", "eot", "eom")
 """Tokens that end what a model says: of the text, of its turn, of a message to a tool."""
+COLUMNS_CUT = ".ffn_down."
+"""Its columns are the intermediate ones; o_proj follows attention's heads, everything else is cut by rows."""
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
@@ -90,11 +93,16 @@ def open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(
         path=str(path),
         kind="gguf",
-        config=config,
+        config={**config, "weft_column_block": _column_block(header.tensors)},
         tensors={tensor.name: tensor for tensor in tensors},
         tokenizer=_tokenizer(header.metadata),
         ignored=tuple(tensor.source for tensor in header.tensors if tensor.source == ROPE_FREQS),
     )
+
+
+def _column_block(tensors: Iterable[TensorInfo]) -> int:
+    """Columns that every matrix whose columns a layout may divide keeps together: its format's block."""
+    return math.lcm(*(LOADABLE[t.dtype].block for t in tensors if COLUMNS_CUT in t.source and t.dtype in LOADABLE))
 
 
 def _renamed(tensor: TensorInfo, permuted: dict[str, int]) -> TensorInfo:

@@ -13,6 +13,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint.hub import model_path, shown_name
 from weft.checkpoint.open import open_checkpoint
+from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, add_model, engine_config_from, layout_from
 from weft.errors import CheckpointError, UsageError
 from weft.explain import document, explain, json_schema, print_report
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_layout_arguments(parser)
     add_engine_arguments(parser, only=("dtype",))
+    add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default 8)"
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
+    take_foreign(args, only=("dtype",))
     name, config = _model(args.model, args.revision)
     layout = layout_from(args, config, runnable=False)
     dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)

@@ -28,7 +28,9 @@ COMMANDS = (
     Command("serve", "serve a model over HTTP"),
     Command("generate", "answer prompts on the terminal, without a server"),
     Command("explain", "show what each rank holds and every collective of a layout"),
+    Command("translate", "read another engine's command or file, or write one"),
     Command("verify", "prove that a layout gives the answers of one rank"),
+    Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
     Command("bench", "measure time to first token, time per token and throughput; compare layouts"),
 )
 INTERRUPTED = 130

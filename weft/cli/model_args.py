@@ -86,14 +86,26 @@ def engine_config_from(args: argparse.Namespace) -> EngineConfig:
 
 
 def _given(args: argparse.Namespace) -> Given:
-    """File and flags together; a value that both give must be the same."""
+    """File, another engine's words and flags together; a value that two of them give must be the same."""
     flags: Mapping[str, Entry] = args.layout_given
     stated = load_given(args.layout) if args.layout is not None else {}
+    foreign: Mapping[str, object] = getattr(args, "dialect_given", {})
+    whose: str = getattr(args, "dialect_whose", "")
+    if foreign and args.tp is not None:
+        raise LayoutError(
+            f"--tp {args.tp} and {whose} both size every module; leave one out", field="--tp", value=args.tp
+        )
+    for name, value in stated.items():
+        if name in foreign and foreign[name] != value:
+            raise _contradiction(name, foreign[name], whose, str(args.layout), value)
     for name, entry in flags.items():
-        if name in stated and stated[name] != entry.value:
-            raise LayoutError(
-                f"{name} is {stated[name]} in {args.layout}, but {entry.flag} gives {entry.value}; leave one out",
-                field=name,
-                value=entry.value,
-            )
-    return {**stated, **{name: entry.value for name, entry in flags.items()}}
+        for source, place in ((stated, str(args.layout)), (foreign, whose)):
+            if name in source and source[name] != entry.value:
+                raise _contradiction(name, source[name], place, entry.flag, entry.value)
+    return {**foreign, **stated, **{name: entry.value for name, entry in flags.items()}}
+
+
+def _contradiction(name: str, first: object, place: str, other: str, second: object) -> LayoutError:
+    return LayoutError(
+        f"{name} is {first} in {place}, but {other} gives {second}; leave one out", field=name, value=second
+    )

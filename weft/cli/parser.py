@@ -15,16 +15,24 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+        self.takes_foreign = False
+        """Words behind `--` are another program's: args.foreign."""
 
     def parse_command(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command's words; UsageError for anything that is not understood."""
-        args, rest = self.parse_known_intermixed_args(list(words))
+        own, foreign = list(words), None
+        if self.takes_foreign and "--" in own:
+            cut = own.index("--")
+            own, foreign = own[:cut], own[cut + 1 :]
+        args, rest = self.parse_known_intermixed_args(own)
         for word in rest:
             if word.startswith("-") and word != "-":
                 name = word.partition("=")[0]
                 raise UsageError(f"unknown option {name}{nearest(name, self.flags())}")
         if rest:
             raise UsageError(f"unexpected argument {rest[0]!r}")
+        if self.takes_foreign:
+            args.foreign = foreign
         return args
 
     def flags(self) -> list[str]:

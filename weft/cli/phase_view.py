@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from weft.cli.say import say
 from weft.launch.phases import ORDER, Phase, PhaseChange
 
 
@@ -22,7 +23,7 @@ class PlainView:
 
     def show(self, change: PhaseChange) -> None:
         """A rank entered a phase."""
-        print(change, file=self._out, flush=True)
+        say(str(change), self._out)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -11,23 +11,30 @@ import contextlib
 import json
 import shlex
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path, shown_name
+from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
-from weft.cli.phase_view import phase_view
+from weft.cli.phase_view import PlainView, phase_view
+from weft.cli.say import say
 from weft.launch.backend import BACKENDS
+from weft.launch.limits import ProcessLimits, process_settings
+from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.start import Starting
 from weft.layout.serialize import to_yaml
 from weft.log import configure
 from weft.native.build import ensure_built
+from weft.options import Entry, add_flags
 from weft.server.engine_loop import EngineLoop
 from weft.server.listen import bind
 from weft.server.models import ServedModel
+from weft.server.recovery import Recovery
 from weft.server.run import run_server
 from weft.server.start import EngineStart
 from weft.step.defaults import recommended
@@ -37,6 +44,7 @@ from weft.text import Tokenizer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, layout and engine options, and where to listen."""
     add_model_arguments(parser)
+    add_dialect_arguments(parser)
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1", help="address of this machine's loopback (default 127.0.0.1)")
     group.add_argument("--port", type=int, default=8000, help="port; 0 takes any free one (default 8000)")
@@ -48,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="requests that may wait beside the running ones; more get 429 (default 256)",
     )
     add_comm_argument(group)
+    add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
+
+
+def limits_from(args: argparse.Namespace) -> ProcessLimits:
+    """ProcessLimits of the command line; raises ConfigError for impossible values."""
+    given: Mapping[str, Entry] = args.limits_given
+    return ProcessLimits(**{name: entry.value for name, entry in given.items()})  # type: ignore[arg-type]
 
 
 def add_comm_argument(group: argparse._ActionsContainer) -> None:
@@ -63,13 +78,16 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 after Ctrl-C or SIGTERM; errors are raised."""
     configure()
+    limits = limits_from(args)
+    take_foreign(args)
     with contextlib.closing(bind(args.host, args.port)) as sock:
         say_native(_say)
         checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         config = parse_config(checkpoint.config)
         engine = engine_config_from(args)
-        plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
+        layout = layout_from(args, config)
+        plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
         name = engine.served_model_name or shown_name(args.model, checkpoint.path)
         show_plan(name, plan)
         _serve(args, plan, tokenizer, name, sock)
@@ -80,19 +98,40 @@ def _serve(args: argparse.Namespace, plan: LaunchPlan, tokenizer: Tokenizer, nam
     defaults = recommended(plan.checkpoint.generation_config)
     model = ServedModel(name, tokenizer, plan.config.vocab_size, int(time.time()), defaults)
     with phase_view(plan.where) as view:
-        starting = Starting(plan, view.show)
-        try:
-
-            def ready() -> None:
-                view.close()
-                _say_ready(name, sock, chat=tokenizer.has_chat_template)
-
-            run_server(
-                sock, model, lambda: EngineLoop(EngineStart(starting), max_queued=args.max_queued, on_ready=ready)
-            )
-        finally:
-            starting.close()
+        shown = _Shown(view, lambda: _say_ready(name, sock, chat=tokenizer.has_chat_template))
+        engine = partial(
+            EngineLoop,
+            EngineStart(plan, shown.phase),
+            max_queued=args.max_queued,
+            on_ready=shown.ready,
+            recovery=Recovery() if plan.limits.restart else None,
+        )
+        run_server(sock, model, engine, plan.limits.drain_timeout)
     _say("stopped")
+
+
+class _Shown:
+    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines."""
+
+    def __init__(self, view: PlainView, say_ready: Callable[[], None]) -> None:
+        self._view, self._say_ready = view, say_ready
+        self._starts = 0
+
+    def phase(self, start: int, change: PhaseChange) -> None:
+        """A rank of the `start`-th set entered a phase."""
+        if start == 0:
+            self._view.show(change)
+        else:
+            _say(str(change))
+
+    def ready(self) -> None:
+        """All ranks are."""
+        if self._starts == 0:
+            self._view.close()
+            self._say_ready()
+        else:
+            _say("ready again")
+        self._starts += 1
 
 
 def show_plan(name: str, plan: LaunchPlan) -> None:
@@ -127,4 +166,4 @@ def _say_ready(name: str, sock: socket.socket, *, chat: bool) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    say(line, sys.stdout)

@@ -17,6 +17,8 @@ from weft.dialects.shell import lex
 from weft.dialects.shell_words import RawCommand
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
+Origin = tuple[int, int]
+"""Lines above a script, and columns left of its first line."""
 
 _FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
 _ROOT_PROMPT = re.compile(r"(?m)^([ \t]*)#(?=[ \t]+[\w./])")
@@ -60,17 +62,17 @@ class _Reader:
 
     def script(self, text: str) -> list[Document]:
         """Commands of a shell script."""
-        self._lines(text, 0, 0)
+        self._lines(text, 0, (0, 0))
         return self._shared()
 
     def _shared(self) -> list[Document]:
         """A file may be written after the command that names it, on a page."""
         return [replace(document, files=dict(self.files)) for document in self.found]
 
-    def _lines(self, text: str, depth: int, line: int) -> None:
+    def _lines(self, text: str, depth: int, origin: Origin) -> None:
         for raw in glued(lex(text)):
             self.scope.notes = []
-            words = self._moved([part for word in raw.words for part in self.scope.expand(word)], line)
+            words = self._moved([part for word in raw.words for part in self.scope.expand(word)], origin)
             environment = self._assignments(words)
             words = words[len(environment) :] if len(environment) < len(words) else []
             if raw.end == ")" and environment:
@@ -79,9 +81,9 @@ class _Reader:
             if not words or words[0].text in _DECLARES:
                 self._export(environment, words)
                 continue
-            self._file(raw, words, depth, line)
+            self._file(raw, words, depth, origin[0])
             known = {**self.scope.exported, **environment}
-            notes = tuple(_moved_note(note, line) for note in (*raw.notes, *self.scope.notes))
+            notes = tuple(_moved_note(note, origin) for note in (*raw.notes, *self.scope.notes))
             self._command(words, known, raw.comment, notes, text, depth)
 
     def _assignments(self, words: Sequence[Word]) -> dict[str, Word]:
@@ -104,10 +106,10 @@ class _Reader:
                 self.scope.assign(match[1], (value,))
                 self.scope.exported[match[1]] = value
 
-    def _moved(self, words: list[Word], line: int) -> list[Word]:
-        if not line:
+    def _moved(self, words: list[Word], origin: Origin) -> list[Word]:
+        if origin == (0, 0):
             return words
-        return [replace(word, where=_moved_where(word.where, line)) for word in words]
+        return [replace(word, where=_moved_where(word.where, origin)) for word in words]
 
     def _file(self, raw: RawCommand, words: Sequence[Word], depth: int, line: int) -> None:
         """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
@@ -117,7 +119,7 @@ class _Reader:
             name = next((word.text for word in words[1:] if not word.text.startswith("-")), "")
         if not _SHOWS.fullmatch(words[0].text):
             if raw.heredoc and depth < _SCRIPT_DEPTH:
-                self._lines(raw.heredoc[0], depth + 1, line + raw.heredoc[1] - 1)
+                self._lines(raw.heredoc[0], depth + 1, (line + raw.heredoc[1] - 1, 0))
             return
         if raw.heredoc:
             body = raw.heredoc[0] if raw.heredoc[2] else self._filled(raw.heredoc[0])
@@ -131,7 +133,7 @@ class _Reader:
     def _write(self, name: str, body: str, line: int, depth: int) -> None:
         self.files[name] = File(body, line)
         if name.endswith(".sh") and depth < _SCRIPT_DEPTH:
-            self._lines(body, depth + 1, line - 1)
+            self._lines(body, depth + 1, (line - 1, 0))
 
     def _filled(self, body: str) -> str:
         """A heredoc's text with the known variables filled in."""
@@ -152,6 +154,8 @@ class _Reader:
         depth: int,
     ) -> None:
         at = self._program(words)
+        if at is not None and _is_image(words, at) and self._scripts(words[at[2] :], name, notes, depth):
+            return
         if at is not None:
             dialect, start, end = at
             environment |= self._wrapped_environment(words[:start])
@@ -169,20 +173,25 @@ class _Reader:
                     dialect=dialect,
                 )
             )
-        elif depth < _SCRIPT_DEPTH and (scripts := list(_scripts(words))):
-            before = len(self.found)
-            self.scope.exported |= self._wrapped_environment(words)
-            for script in scripts:
-                self._lines(script.text, depth + 1, script.where.line - 1)
-            self.found[before:] = [
-                replace(each, name=each.name or name, notes=(*notes, *each.notes), wrapper=(*words, *each.wrapper))
-                for each in self.found[before:]
-                if each.dialect
-            ]
-        elif any(_FLAG.match(word.text) for word in words):
+        elif not self._scripts(words, name, notes, depth) and any(_FLAG.match(word.text) for word in words):
             self.found.append(
                 Document(kind="command", text=text, name=name, words=tuple(words), environment=environment, notes=notes)
             )
+
+    def _scripts(self, words: Sequence[Word], name: str, notes: tuple[Note, ...], depth: int) -> bool:
+        """Reads the words that are scripts of their own; whether one of them holds a command."""
+        before = len(self.found)
+        if depth < _SCRIPT_DEPTH:
+            for script in _script_words(words):
+                self.scope.exported |= self._wrapped_environment(words)
+                column = script.where.column - 1 + script.quoted
+                self._lines(script.text, depth + 1, (script.where.line - 1, column))
+        self.found[before:] = [
+            replace(each, name=each.name or name, notes=(*notes, *each.notes), wrapper=(*words, *each.wrapper))
+            for each in self.found[before:]
+            if each.dialect
+        ]
+        return len(self.found) > before
 
     def _wrapped_environment(self, words: Iterable[Word]) -> dict[str, Word]:
         """NAME=value words of a wrapper: env A=1, docker run -e A=1, --env=A=1."""
@@ -234,21 +243,28 @@ def _continues(before: RawCommand, command: RawCommand) -> bool:
     return not (fragment and command.comment)
 
 
-def _scripts(words: Sequence[Word]) -> Iterable[Word]:
-    """Words that are scripts of their own: bash -c '...', ssh host '...'."""
+def _is_image(words: Sequence[Word], at: tuple[str, int, int]) -> bool:
+    """Whether the program is a container's image: a shell may follow that starts something else."""
+    return at[2] - at[1] == 1 and ("/" in words[at[1]].text or ":" in words[at[1]].text)
+
+
+def _script_words(words: Sequence[Word]) -> Iterable[Word]:
+    """Words that are scripts of their own: bash -c '...', ssh host '...', --wrap='...'."""
     for before, word in zip((None, *words), words, strict=False):
-        after_c = before is not None and re.fullmatch(r"-\w*c", before.text)
-        if (
-            before is not None
-            and _SCRIPT.search(word.text.strip())
-            and (after_c or not word.text.startswith(("-", "{", "[")))
-        ):
+        if before is None or not _SCRIPT.search(word.text.strip()):
+            continue
+        assigned = re.match(r"--?[\w-]+=(?=[^{\[\s])", word.text)
+        if assigned:
+            column = word.where.column + assigned.end()
+            yield Word(word.text[assigned.end() :], Where(word.where.line, column), quoted=word.quoted)
+        elif re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
             yield word
 
 
-def _moved_where(where: Where, line: int, column: int = 0) -> Where:
-    return Where(where.line + line, where.column + (column if where.line == 1 else 0), where.text)
+def _moved_where(where: Where, origin: Origin) -> Where:
+    column = origin[1] if where.line == 1 else 0
+    return Where(where.line + origin[0], where.column + column, where.text)
 
 
-def _moved_note(note: Note, line: int) -> Note:
-    return replace(note, where=_moved_where(note.where, line)) if note.where and line else note
+def _moved_note(note: Note, origin: Origin) -> Note:
+    return replace(note, where=_moved_where(note.where, origin)) if note.where else note

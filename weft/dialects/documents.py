@@ -26,6 +26,7 @@ _UNSPACED = re.compile(r"^([ \t]*(?:-[ \t]+)?[A-Za-z_][\w.]*):(?=[^\s:/])")
 _TEMPLATE = re.compile(r"\{\{-?\s*\.?([\w.]+)\s*-?\}\}")
 _NESTED = re.compile(r"(?:[\[{]\s*|[-?:][ \t]+){100}")
 _TOP_KEY = re.compile(r"^([A-Za-z_][\w.-]*|\"[^\"]+\")[ \t]*:")
+_TOKEN = re.compile(r"(?:\"[^\"]*\"|[^\s\",#:{}\[\]]+)(?:[ \t]*:[ \t]*(?:\"[^\"]*\"|[^\s\",#{}\[\]]+))?|.")
 _DEPTH = 100
 _JSON_LINE = re.compile(r"^[ \t]*(?:\"[^\"]+\"[ \t]*:|\{[ \t]*(?:$|[\"'/#.]))")
 _JSON_END = re.compile(r"[}\]][ \t]*[,;]?[ \t]*(?://[^\n]*|#[^\n]*)?$")
@@ -46,8 +47,8 @@ class _Lines:
         if not self.rows:
             return Where(1, 1)
         number, cut, text = self.rows[min(line, len(self.rows)) - 1]
-        shown = text[column - 1 :].split("#")[0].strip()
-        return Where(number, column + cut, shown[:60])
+        token = _TOKEN.match(text, column - 1)
+        return Where(number, column + cut, token[0].strip()[:60] if token else "")
 
 
 def trees(text: str, line: int = 1) -> list[Tree]:

@@ -14,6 +14,8 @@ from weft.dialects.base import Note, Where, Word
 from weft.dialects.shell_words import Piece, RawWord
 
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
+_OUTER_NAME = re.compile(r"[A-Z][A-Z0-9_]*|[A-Za-z]\w*(?:\.\w+)+")
+"""What stands in $( ) for Kubernetes and templates, before a shell sees it."""
 _WITH_DEFAULT = re.compile(r"([A-Za-z_]\w*|\d+)(:?[-=+?])(.*)", re.DOTALL)
 _ARRAY = re.compile(r"([A-Za-z_]\w*)\[[@*]\]")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
@@ -49,7 +51,7 @@ class Scope:
     def expand(self, raw: RawWord) -> list[Word]:
         """The words that a word becomes: an unquoted variable may hold several, or none."""
         words = [Word("", raw.where, quoted=raw.quoted)]
-        whole = len(raw.pieces) == 1
+        whole = len([piece for piece in raw.pieces if piece.text or piece.kind != "text"]) == 1
         for piece in raw.pieces:
             filled = self._fill(piece, raw.where)
             if whole and piece.kind == "variable" and len(filled) > 1:
@@ -67,6 +69,8 @@ class Scope:
         if piece.kind == "text":
             return (Word(piece.text, where),)
         if piece.kind == "command":
+            if _OUTER_NAME.fullmatch(piece.text):
+                return self._variable(piece.text, where)
             return self._unknown(f"$({piece.text})", where)
         if piece.kind == "arithmetic":
             return self._arithmetic(piece.text, where)
@@ -87,7 +91,7 @@ class Scope:
         found = self.look_up(text, where)
         if found is not None:
             return found
-        name = text if _NAME.fullmatch(text) else f"${{{text}}}"
+        name = text if _NAME.fullmatch(text) or _OUTER_NAME.fullmatch(text) else f"${{{text}}}"
         return (Word(f"${text}" if name == text else name, where, (name,)),)
 
     def _defaulted(self, name: str, how: str, value: str, where: Where) -> tuple[Word, ...]:

@@ -68,7 +68,7 @@ class Modules:
         return size
 
     def _supported(self) -> bool:
-        """Only some DeepSeek models have the local sizes; a name that says nothing is given the benefit of the doubt."""
+        """Only some DeepSeek models have the local sizes; an unknown name gets the benefit of the doubt."""
         names = self._names()
         return family(names) is None or _DEEPSEEK.search(names) is not None
 

@@ -150,7 +150,9 @@ class Derivation:
         if product != self.world:
             factors = {"tp": tp, "dp": dp, "cp": cp, "pp": pp}
             shown = [f"{name} {size}" for name, size in factors.items() if size != 1 or name in ("tp", "dp")]
-            message = f"{' x '.join(shown)} = {product}, but worldSize is {self.world} ({self.values.where('worldSize')})"
+            stated = self.values.where("worldSize")
+            place = f" ({stated})" if stated else ""
+            message = f"{' x '.join(shown)} = {product}, but worldSize is {self.world}{place}"
             self.draft.refuse(message, divisor_values(self.world), where)
         elif alone and dp != 1:
             message = (

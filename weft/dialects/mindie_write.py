@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from weft.dialects.base import Note
@@ -10,12 +11,14 @@ from weft.dialects.mindie_keys import BACKEND, DEPLOY, KEYS, RENAMED
 from weft.dialects.writing import MODEL, experts_for
 from weft.layout import Layout
 
+_NUMBERS = re.compile(r"\[\s*((?:-?\d+,?\s*)+)\]")
 _KEY_OF = {option: key for key, option in RENAMED.items()}
 _SECTION_OF = {
     **dict.fromkeys(("ipAddress", "port"), "ServerConfig"),
     **dict.fromkeys(("maxBatchSize", "maxPrefillTokens", "cacheBlockSize"), "ScheduleConfig"),
 }
-_SKIPPED = ("model", "served_model_name", "num_experts", "npuDeviceIds", "modelInstanceNumber", "multiNodesInferEnabled")
+_DERIVED = ("npuDeviceIds", "modelInstanceNumber", "multiNodesInferEnabled", "backendType", "modelInstanceType")
+_SKIPPED = ("model", "served_model_name", "num_experts", *_DERIVED)
 Section = dict[str, object]
 
 
@@ -29,7 +32,8 @@ def config_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[
     deploy["ModelConfig"] = [model]
     backend["ModelDeployConfig"] = deploy
     document["BackendConfig"] = backend
-    return json.dumps(document, indent=2) + "\n", notes
+    text = json.dumps(document, indent=2)
+    return _NUMBERS.sub(lambda found: "[" + ", ".join(found[1].split()).replace(",,", ",") + "]", text) + "\n", notes
 
 
 def _per_node(layout: Layout) -> tuple[int, int]:
@@ -46,10 +50,11 @@ def _backend(layout: Layout) -> Section:
 
 def _model(layout: Layout, options: Mapping[str, object]) -> Section:
     attention, experts = layout.attention, layout.experts
+    name = str(options.get("model", MODEL))
     model: Section = {
         "modelInstanceType": "Standard",
-        "modelName": options.get("served_model_name", "model"),
-        "modelWeightPath": options.get("model", MODEL),
+        "modelName": options.get("served_model_name") or name.rstrip("/").rpartition("/")[2],
+        "modelWeightPath": name,
         "worldSize": _per_node(layout)[1],
         "backendType": "torch" if attention.cp > 2 else "atb",
         "tp": attention.tp,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import yaml
@@ -69,7 +69,7 @@ def model_of(draft: Draft) -> str:
     return found if isinstance(found, str) else ""
 
 
-def configured(document: Document, draft: Draft) -> list[Word]:
+def configured(document: Document, draft: Draft, table: Table) -> list[Word]:
     """The words of a command; a config file named by --config and written in the same text comes first."""
     words = list(document.words)
     for at, word in enumerate(words):
@@ -83,12 +83,13 @@ def configured(document: Document, draft: Draft) -> list[Word]:
                 "warning", "config-file", f"the file {path} is not in the text; its values are unknown", word.where
             )
             return words
-        given = {other.text.partition("=")[0] for other in words}
-        return [*_config_words(file.text, file.line, given, draft), *words]
+        names = (other.text.partition("=")[0] for other in words)
+        given = {table.names[name].dest for name in names if name in table.names}
+        return [*_config_words(file.text, file.line, given, table, draft), *words]
     return words
 
 
-def _config_words(text: str, line: int, given: Iterable[str], draft: Draft) -> list[Word]:
+def _config_words(text: str, line: int, given: Collection[str], table: Table, draft: Draft) -> list[Word]:
     """Keys of a YAML mapping as flags; a flag of the command line wins, with a note."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
@@ -105,7 +106,7 @@ def _config_words(text: str, line: int, given: Iterable[str], draft: Draft) -> l
         if flag in seen:
             draft.refuse(f"{key.value} is given twice, in {seen[flag]} and {where}", (), where)
         seen[flag] = where
-        if flag in given:
+        if flag in table.names and table.names[flag].dest in given:
             draft.note("warning", "conflict", f"{key.value} of the config file is overruled by {flag}", where)
             continue
         words += _config_value(flag, value, where)

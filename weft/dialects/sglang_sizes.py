@@ -49,6 +49,7 @@ class Derivation:
             embedding=attention if self.dp_attention else self.tp,
             lm_head=self._lm_head(attention),
         )
+        sizes.stated_world = times(self.tp, self.pp, sizes.replicas)
         self._experts(sizes)
         self._check_nodes(sizes)
         explain(self.draft, sizes, self._reasons(sizes))

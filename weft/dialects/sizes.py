@@ -63,6 +63,8 @@ class Sizes:
     embedding: Size = 1
     lm_head: Size = 1
     lm_head_within: str | None = None
+    stated_world: Size = None
+    """All ranks, where that is known although factors are open."""
     derived: frozenset[str] = field(default=frozenset())
     """Dotted names that the engine's defaults decided."""
 
@@ -74,7 +76,8 @@ class Sizes:
     @property
     def world(self) -> Size:
         """All ranks."""
-        return times(self.stage, self.stages, self.replicas)
+        product = times(self.stage, self.stages, self.replicas)
+        return self.stated_world if product is None else product
 
     def given(self) -> dict[str, object]:
         """Dotted names -> values; open sizes are None."""

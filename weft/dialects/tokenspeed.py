@@ -45,7 +45,7 @@ class TokenSpeed:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
-        arguments = parse(configured(document, draft), TABLE, draft)
+        arguments = parse(configured(document, draft, TABLE), TABLE, draft)
         take_options(arguments, draft, _SIZE_FLAGS)
         take_model(arguments, draft)
         if arguments.switch("disable_radix_cache"):

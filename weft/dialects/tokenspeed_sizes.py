@@ -52,6 +52,7 @@ class Derivation:
             embedding=heads,
             lm_head=self._lm_head(heads, dp),
         )
+        sizes.stated_world = self.world
         self._check_inside(heads)
         self._experts(sizes)
         explain(self.draft, sizes, self._reasons(sizes))

@@ -16,13 +16,22 @@ _COMMAND = ("host", "port", "served_model_name", "reasoning_parser", "tool_parse
 _SKIPPED = ("model", "model_path", "num_experts")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Mappings one key a line, lists in a row."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)
+
+
 def yaml_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[Note]]:
     """The file, and notes about options without a key."""
     document = _sizes(layout)
     _experts(layout, options, document)
     flags, notes = _options(options, document)
-    command = " ".join(["# trtllm-serve", str(options.get("model", MODEL)), "--config parallel_config.yaml", *flags])
-    text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100)
+    command = " ".join(["#: trtllm-serve", str(options.get("model", MODEL)), "--config parallel_config.yaml", *flags])
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=100)
     return f"{' '.join(command.split())}\n{text}", notes
 
 

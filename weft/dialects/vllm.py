@@ -54,7 +54,7 @@ class VLLM:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
-        arguments = parse(configured(document, draft), TABLE, draft)
+        arguments = parse(configured(document, draft, TABLE), TABLE, draft)
         take_options(arguments, draft, _SIZE_FLAGS)
         _served(draft)
         take_model(arguments, draft)

@@ -18,7 +18,10 @@ class Piece:
     """What some records add to a choice. `finish_reason` only in its last piece."""
 
     text: str = ""
+    token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of every prompt token but the first; in one piece, before or with the first text."""
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     """The stop string or the token id that ended it."""
@@ -27,22 +30,26 @@ class Piece:
 class Choice:
     """Text never holds half a character nor anything from a stop string on. `stopped_by`: the stop string found."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams, *, mute: bool = False
+    ) -> None:
+        """`mute`: only the prompt matters; what is generated is neither text nor counted."""
         self._asked = (tokenizer, prompt_ids, params)
-        self._params = params
+        self._params, self._mute = params, mute
         self._text = IncrementalDetokenizer(
             tokenizer,
             prompt_ids=prompt_ids,
             stop=params.stop,
             include_stop=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
+            skip_special_tokens=params.skip_special_tokens,
         )
         self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.finish_reason: str | None = None
 
     def anew(self) -> Choice:
         """The same output, before anything has come."""
-        return Choice(*self._asked)
+        return Choice(*self._asked, mute=self._mute)
 
     @property
     def stopped_by(self) -> str | None:
@@ -63,6 +70,11 @@ class Choice:
 
     def _add(self, record: RequestOutput, piece: Piece) -> None:
         self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens
+        piece.prompt_logprobs += record.prompt_logprobs
+        if self._mute:
+            piece.finish_reason = None if record.finish_reason is None else "length"
+            return
+        piece.token_ids += record.new_token_ids
         self.completion_tokens += len(record.new_token_ids)
         piece.logprobs += record.logprobs
         piece.text += self._text.push(self._shown(record))

@@ -37,10 +37,10 @@ class Plan:
 
     @property
     def moved_share(self) -> float | None:
-        """Moved slots / all slots, over all layers."""
+        """Moved slots / all slots, over the layers that have load; the others never move."""
         if self.moved is None:
             return None
-        return sum(self.moved) / (self.placement.layers * self.placement.slots)
+        return sum(self.moved) / (len(self.balance.known) * self.placement.slots)
 
 
 @dataclass(frozen=True, slots=True)

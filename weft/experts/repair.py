@@ -38,17 +38,20 @@ class Step:
 def repair(loads: FloatArray, start: IntArray, budget: int, allowed: BoolArray | None = None) -> IntArray:
     """The best placement found within `budget` changed slots of `start`; both [ranks, slots per rank], loads [experts].
 
-    allowed [experts, ranks]: where an expert may stand. Never worse than `start`.
+    allowed [experts, ranks]: where an expert may stand. Two replicas of one expert on a rank are parted first. Never
+    worse than `start`: fewer such twins, or as many and a lighter heaviest rank.
     """
     may = np.ones((len(loads), len(start)), dtype=np.bool_) if allowed is None else allowed
-    best, best_top = start, float(_Layer(loads, start, may).totals.max())
+    unchanged = _Layer(loads, start, may)
+    best, best_rank = start, (unchanged.twins, float(unchanged.totals.max()))
     for powers in POWERS:
         layer = _Layer(loads, start, may)
+        layer.part_twins(budget)
         for power in powers:
             layer.improve(power, budget)
-        top = float(layer.totals.max())
-        if top < best_top:
-            best, best_top = layer.owners, top
+        rank = (layer.twins, float(layer.totals.max()))
+        if rank < best_rank:
+            best, best_rank = layer.owners, rank
     return best
 
 
@@ -68,9 +71,24 @@ class _Layer:
         self.shares = self.loads / self.counts
         self.slot_loads = self.shares[self.owners]
         self.totals: FloatArray = self.slot_loads.sum(axis=1)
-        self.on: BoolArray = np.zeros(self.allowed.shape, dtype=np.bool_)
-        self.on[self.owners, np.arange(len(self.owners))[:, None]] = True
+        self.held: IntArray = np.zeros(self.allowed.shape, dtype=np.int64)
+        np.add.at(self.held, (self.owners, np.arange(len(self.owners))[:, None]), 1)
+        self.on: BoolArray = self.held > 0
         self.changed = self.owners != self.start
+
+    @property
+    def twins(self) -> int:
+        """Replicas that share a rank with another of their expert."""
+        return int(np.maximum(self.held - 1, 0).sum())
+
+    def part_twins(self, budget: int) -> None:
+        """Replaces replicas that share a rank with another of their expert, while slots may change."""
+        everybody = np.arange(len(self.owners))
+        while self.twins and self.changed.sum() < budget:
+            step = self.best_replacement(everybody, POWERS[0][0], 1, twins_only=True)
+            if step.expert < 0 or not np.isfinite(step.gain):
+                return
+            self.take(step)
 
     def improve(self, power: float, budget: int) -> None:
         """Takes the best step until none helps."""
@@ -96,9 +114,12 @@ class _Layer:
             self.owners[here], self.owners[step.other] = self.owners[step.other], self.owners[here]
         self.refresh()
 
-    def best_replacement(self, heaviest: IntArray, power: float, left: int) -> Step:
-        """Over all slots whose expert has another replica, and all experts of the heaviest ranks."""
-        ranks, slots = np.nonzero((self.counts[self.owners] > 1) & (self.changed | (left > 0)))
+    def best_replacement(self, heaviest: IntArray, power: float, left: int, twins_only: bool = False) -> Step:
+        """Over all slots whose expert has another replica (on this rank, if twins_only), and all experts of `heaviest`."""
+        may_leave = (self.counts[self.owners] > 1) & (self.changed | (left > 0))
+        if twins_only:
+            may_leave &= self.held[self.owners, np.arange(len(self.owners))[:, None]] > 1
+        ranks, slots = np.nonzero(may_leave)
         if not len(ranks):
             return Step(0.0, 0, 0)
         leaving, coming = self.owners[ranks, slots], np.unique(self.owners[heaviest])
@@ -114,10 +135,10 @@ class _Layer:
         """Loads of all ranks, [slots, coming, ranks], once `leaving` of each slot has made room for each of `coming`."""
         rows = np.arange(len(ranks))
         larger = self.loads[leaving] / (self.counts[leaving] - 1)
-        without = self.totals + (larger - self.shares[leaving])[:, None] * self.on[leaving]
+        without = self.totals + (larger - self.shares[leaving])[:, None] * self.held[leaving]
         without[rows, ranks] -= larger
         smaller = self.loads[coming] / (self.counts[coming] + 1)
-        totals = without[:, None, :] - ((self.shares[coming] - smaller)[:, None] * self.on[coming])[None]
+        totals = without[:, None, :] - ((self.shares[coming] - smaller)[:, None] * self.held[coming])[None]
         totals[rows[:, None], np.arange(len(coming)), ranks[:, None]] += smaller
         return cast(FloatArray, totals)
 

@@ -29,9 +29,9 @@ class SlotShape:
             raise _not_divisible("nodes", self.nodes, self.ranks, f"{self.ranks} ranks")
         self._check_slots()
         if self.experts % self.groups:
-            raise _not_divisible("groups", self.groups, self.experts, f"{self.experts} experts")
+            raise self._groups_error(f"does not divide {self.experts} experts")
         if self.groups > 1 and self.groups % self.nodes:
-            raise self._groups_error()
+            raise self._groups_error(f"not divisible by {self.nodes} nodes")
 
     @property
     def slots_per_rank(self) -> int:
@@ -58,11 +58,10 @@ class SlotShape:
             return
         raise _error("slots", self.slots, f"{reason}; legal with {self.ranks} ranks: {shown}", legal)
 
-    def _groups_error(self) -> ConfigError:
-        legal = tuple(g for g in range(1, self.experts + 1) if self.experts % g == 0 and g % self.nodes == 0)
-        shown = ", ".join(map(str, legal)) or f"none, as {self.nodes} nodes do not divide {self.experts} experts"
-        reason = f"not divisible by {self.nodes} nodes; legal: {shown}"
-        return _error("groups", self.groups, reason, legal)
+    def _groups_error(self, reason: str) -> ConfigError:
+        several = (g for g in range(2, self.experts + 1) if self.experts % g == 0 and g % self.nodes == 0)
+        legal = (1, *several)
+        return _error("groups", self.groups, f"{reason}; legal: {', '.join(map(str, legal))}", legal)
 
 
 def _not_divisible(field: str, value: int, whole: int, what: str) -> ConfigError:

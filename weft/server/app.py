@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +21,7 @@ from starlette.routing import Route
 from weft.engine.choice import Choice
 from weft.errors import RequestError
 from weft.server.engine_loop import EngineLoop
-from weft.server.errors import client_gone, error_response, not_ready, shown_error
+from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
 from weft.server.formats import ChatFormat, CompletionFormat, Format
 from weft.server.messages import plain_messages
 from weft.server.models import ServedModel, check_length, number_of_prompts
@@ -136,8 +137,7 @@ class Service:
             self._loop.check_ready()
         except RequestError as error:
             body = replace(self._loop.readiness(), error=error_info(error))
-            headers = dict(error_response(error).headers)
-            return Response(msgspec.json.encode(body), error.status, headers, "application/json")
+            return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")
         return _json(self._loop.readiness())
 
     def close(self) -> None:

@@ -30,24 +30,33 @@ _STOPPING, _QUARANTINED = "server_shutting_down", "request_quarantined"
 
 _TYPES = {
     400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "service_unavailable_error",
+    504: "timeout_error",
 }
+
+
+def error_info(error: RequestError) -> ErrorInfo:
+    """The inside of the error object."""
+    return ErrorInfo(str(error), _TYPES.get(error.status, "server_error"), error.param, error.code)
 
 
 def error_bytes(error: RequestError) -> bytes:
     """The JSON of the error object."""
-    kind = _TYPES.get(error.status, "server_error")
-    return msgspec.json.encode(ErrorBody(ErrorInfo(str(error), kind, error.param, error.code)))
+    return msgspec.json.encode(ErrorBody(error_info(error)))
 
 
-def error_response(error: RequestError) -> Response:
-    """The error with its status; says whether coming back later helps."""
+def error_headers(error: RequestError) -> dict[str, str]:
+    """Whether coming back later helps, and whether the connection can be used for that."""
     headers: dict[str, str] = {}
     if error.status in (429, 503):
         headers |= {"retry-after": "1", "x-should-retry": "true"}
@@ -55,7 +64,12 @@ def error_response(error: RequestError) -> Response:
         headers["x-should-retry"] = "false"
     if error.code == _STOPPING:
         headers["connection"] = "close"
-    return Response(error_bytes(error), error.status, headers, "application/json")
+    return headers
+
+
+def error_response(error: RequestError) -> Response:
+    """The error with its status."""
+    return Response(error_bytes(error), error.status, error_headers(error), "application/json")
 
 
 def error_frame(error: RequestError) -> bytes:
@@ -112,3 +126,9 @@ def queue_full(outputs: int, most: int) -> RequestError:
 def client_gone() -> RequestError:
     """Nobody is there to be told."""
     return RequestError("the client closed the connection", status=499, code="client_closed_request")
+
+
+def deadline_exceeded(seconds: float) -> RequestError:
+    """No step has run the request in the time that it may wait."""
+    message = f"the request waited longer than {seconds:g} s; it was not run"
+    return RequestError(message, status=504, code="deadline_exceeded")

@@ -13,7 +13,16 @@ from typing import Any
 from weft.errors import RequestError
 
 LEFT_ASIDE = frozenset(
-    {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"}
+    {
+        "user",
+        "metadata",
+        "store",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "service_tier",
+        "request_id",
+    }
 )
 """Labels and hints that cannot change an answer: accepted, without effect."""
 
@@ -30,22 +39,17 @@ _REASONS = {
     ),
     "audio and images": ("audio", "modalities", "mm_processor_kwargs"),
     "reasoning controls": ("reasoning_effort", "include_reasoning", "verbosity"),
-    "templates in a request": ("chat_template", "chat_template_kwargs", "documents"),
+    "templates in a request": ("chat_template", "documents"),
     "searching the web": ("web_search_options",),
     "speculation from the client": ("prediction",),
     "adapters": ("lora_path", "lora_request"),
     "beam search": ("use_beam_search", "best_of", "length_penalty", "early_stopping"),
-    "prompt text in the answer": ("echo", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids"),
+    "prompt text in the answer of a chat": ("echo",),
     "filling a gap": ("suffix",),
-    "changing the tokenizer's work": (
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "add_special_tokens",
-        "truncate_prompt_tokens",
-        "detokenize",
-    ),
-    "restricting the vocabulary": ("bad_words", "allowed_token_ids", "logits_processors"),
-    "scheduling from the client": ("priority", "request_id", "kv_transfer_params", "cache_salt"),
+    "changing the tokenizer's work": ("spaces_between_special_tokens", "detokenize"),
+    "restricting the vocabulary": ("bad_words", "allowed_token_ids", "logits_processors", "logprob_token_ids"),
+    "scheduling from the client": ("priority", "kv_transfer_params", "cache_salt"),
+    "engine-specific arguments": ("vllm_xargs", "thinking_token_budget"),
 }
 NOT_SUPPORTED = {name: reason for reason, names in _REASONS.items() for name in names}
 
@@ -56,7 +60,9 @@ _SAME_AS_ABSENT: dict[str, tuple[object, ...]] = {
     "use_beam_search": (False,),
     "best_of": (1,),
     "suffix": ("",),
-    "skip_special_tokens": (True,),
+    "bad_words": ([],),
+    "logits_processors": ([],),
+    "detokenize": (True,),
     "spaces_between_special_tokens": (True,),
     "include_reasoning": (True,),
     "tools": ([],),

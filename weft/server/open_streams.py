@@ -1,4 +1,4 @@
-"""OpenStreams: every stream that somebody reads, and what becomes of each when the ranks die. The event loop's alone."""
+"""OpenStreams: every stream that is read, and what becomes of each when the ranks die. The event loop's alone."""
 
 from __future__ import annotations
 

@@ -21,6 +21,18 @@ class Usage(msgspec.Struct, frozen=True):
     prompt_tokens_details: PromptDetails
 
 
+class PromptLogprob(msgspec.Struct, frozen=True):
+    """vLLM's record of a token at one position of the prompt."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""By token id; nothing is known of the first position."""
+
+
 class TopLogprob(msgspec.Struct, frozen=True):
     """An alternative, or the token itself. `bytes`: of its text in UTF-8."""
 
@@ -49,8 +61,8 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     """Of a choice or of a chunk; lists of one length."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -76,6 +88,8 @@ class ChatChoice(msgspec.Struct, frozen=True):
     message: Message
     logprobs: ChatLogprobs | None
     finish_reason: str
+    stop_reason: int | str | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):
@@ -85,6 +99,8 @@ class ChatChunkChoice(msgspec.Struct, frozen=True):
     delta: Delta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
@@ -94,6 +110,10 @@ class CompletionChoice(msgspec.Struct, frozen=True):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -105,6 +125,8 @@ class Body(msgspec.Struct, frozen=True):
     model: str
     choices: list[ChatChoice] | list[ChatChunkChoice] | list[CompletionChoice]
     usage: Usage | None | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -122,3 +144,24 @@ class ModelList(msgspec.Struct, frozen=True):
 
     data: list[Model]
     object: str = "list"
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """/tokenize."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class Text(msgspec.Struct, frozen=True):
+    """/detokenize."""
+
+    prompt: str
+
+
+class Version(msgspec.Struct, frozen=True):
+    """/version."""
+
+    version: str

@@ -121,14 +121,20 @@ class WholeReply(_Reply):
             for index, piece in answer.take(self._loop, arrived):
                 answer.pieces[index].append(piece)
         choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
-        body = Body(answer.id, answer.form.whole, answer.created, answer.model, choices, answer.usage())  # type: ignore[arg-type]
-        return _encoder.encode(body)
+        ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
+        head = (answer.id, answer.form.whole, answer.created, answer.model)
+        return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))  # type: ignore[arg-type]
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:
-    text = "".join(piece.text for piece in pieces)
-    logprobs = [entry for piece in pieces for entry in piece.logprobs]
-    return Piece(text, logprobs, pieces[-1].finish_reason)
+    return Piece(
+        text="".join(piece.text for piece in pieces),
+        token_ids=[token for piece in pieces for token in piece.token_ids],
+        logprobs=[entry for piece in pieces for entry in piece.logprobs],
+        prompt_logprobs=[entry for piece in pieces for entry in piece.prompt_logprobs],
+        finish_reason=pieces[-1].finish_reason,
+        stop_reason=pieces[-1].stop_reason,
+    )
 
 
 class EventReply(_Reply):
@@ -156,7 +162,7 @@ class EventReply(_Reply):
 
     def _frames(self, index: int, piece: Piece) -> bytes:
         """Nothing for a piece that tells the client nothing."""
-        if not piece.text and not piece.logprobs and piece.finish_reason is None:
+        if not piece.text and not piece.logprobs and not piece.prompt_logprobs and piece.finish_reason is None:
             return b""
         return self._frame(self._answer.form.chunk(index, piece))
 

@@ -1,6 +1,6 @@
 """Runs the HTTP server and the engine until one of them ends or a signal comes. Knows no model.
 
-The first signal ends everything in order: the engine after its step, streams with an error frame. The second kills.
+The first signal drains: no new request, running ones end or get an error frame when the time is over. The second kills.
 """
 
 from __future__ import annotations
@@ -42,18 +42,22 @@ class _Server(uvicorn.Server):
         await self.ending.wait()
 
 
-def run_server(sock: socket.socket, model: ServedModel, engine: Callable[[], EngineLoop]) -> None:
+def run_server(
+    sock: socket.socket, model: ServedModel, engine: Callable[[], EngineLoop], drain_timeout_s: float
+) -> None:
     """Serves until SIGINT or SIGTERM (returns) or until the engine fails (raises what ended it).
 
-    `engine` is called inside the event loop.
+    `engine` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
     """
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
-        runner.run(_with_signals(sock, model, engine))
+        runner.run(_with_signals(sock, model, engine, drain_timeout_s))
 
 
-async def _with_signals(sock: socket.socket, model: ServedModel, make: Callable[[], EngineLoop]) -> None:
+async def _with_signals(
+    sock: socket.socket, model: ServedModel, make: Callable[[], EngineLoop], drain_timeout_s: float
+) -> None:
     engine = make()
-    _install_signals(engine)
+    _install_signals(engine, drain_timeout_s)
     await serve(sock, model, engine)
 
 
@@ -96,17 +100,20 @@ def _not_about_cut_streams(record: logging.LogRecord) -> bool:
     return "without completing response" not in record.getMessage()
 
 
-def _install_signals(engine: EngineLoop) -> None:
+def _install_signals(engine: EngineLoop, drain_timeout_s: float) -> None:
     loop = asyncio.get_running_loop()
     seen = []
 
     def end(name: str) -> None:
         seen.append(name)
         if len(seen) > 1:
+            _log.info("%s: stopping at once", name)
             engine.kill()
         else:
-            _log.info("%s: stopping", name)
-            engine.stop()
+            open_outputs = engine.open_outputs
+            what = f"{open_outputs} running, {drain_timeout_s:g} s for them; again: at once" if open_outputs else "idle"
+            _log.info("%s: stopping; %s", name, what)
+            engine.drain(drain_timeout_s)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, number.name)

@@ -1,26 +1,65 @@
-"""From ranks on their way to an engine over them: what the engine's thread does first. Knows no HTTP."""
+"""From a plan to an engine over ready ranks, as often as the ranks die: what the engine's thread does first.
+
+Knows no HTTP.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
 
 from weft.engine.engine import Engine
+from weft.errors import PeerError
 from weft.launch.executor import ProcessExecutor
+from weft.launch.phases import PhaseChange
+from weft.launch.plan import LaunchPlan
+from weft.launch.processes import DEFAULT_PROGRAM
+from weft.launch.report import RankReport
 from weft.launch.start import Starting
 
+Listener = Callable[[int, PhaseChange], None]
+"""Hears (number of the set of ranks, phase change)."""
 
-@dataclass(frozen=True, slots=True)
+
 class EngineStart:
-    """A `Start` over ranks that the main thread has spawned."""
+    """A `Start` over `plan`. Its ranks end with the thread that calls it: one that lives as long as the server."""
 
-    starting: Starting
+    def __init__(self, plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
+        self._plan, self._listener, self._program = plan, listener, program
+        self._lock = threading.Lock()
+        self._starting: Starting | None = None
+        self._starts = 0
+        self._cancelled = False
 
     def __call__(self) -> tuple[Engine, ProcessExecutor]:
-        """Waits until every rank is ready."""
-        executor = self.starting.wait()
-        plan = self.starting.plan
+        """Spawns the ranks and waits until every one is ready."""
+        starting = self._spawn()
+        executor = starting.wait()
+        plan = starting.plan
         return Engine(executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size), executor
 
+    def _spawn(self) -> Starting:
+        number = self._starts
+        with self._lock:
+            if self._cancelled:
+                raise PeerError("the server ends, no rank is started")
+            self._starts += 1
+            self._starting = Starting(
+                self._plan,
+                lambda change: self._listener(number, change),
+                self._program,
+                by_signal=True,
+                start=number,
+            )
+            return self._starting
+
     def cancel(self) -> None:
-        """Ends the ranks at once."""
-        self.starting.cancel()
+        """Ends the ranks at once, and starts none any more."""
+        with self._lock:
+            self._cancelled = True
+            if self._starting is not None:
+                self._starting.cancel()
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is; empty before the first is spawned."""
+        return [] if self._starting is None else self._starting.reports()

@@ -1,0 +1,352 @@
+"""Commands as pasted: shell words and their places, wrappers, prompts, scripts, variables, YAML around them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.dialects import Case, check, summary
+from weft.dialects import registry
+from weft.dialects.base import Context, Document
+from weft.dialects.commands import documents
+from weft.dialects.shell import lex
+from weft.errors import UsageError
+
+RUN = "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B --tp"
+TP4 = "world 4 | tp 4"
+PROGRAMS = {"x": (("serve",),)}
+
+
+def arguments(text: str, **settings: str) -> list[str]:
+    """The words behind the program `serve` of a text that has it once."""
+    (document,) = serving(text, **settings)
+    return [word.text for word in document.words]
+
+
+def serving(text: str, **settings: str) -> list[Document]:
+    """The commands of the program `serve`."""
+    return [document for document in documents(text, PROGRAMS, settings) if document.dialect]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("serve a b", ["a", "b"]),
+        ("serve 'a b' \"c d\"", ["a b", "c d"]),
+        ("serve 'a'\"b\"c", ["abc"]),
+        ("serve a\\ b", ["a b"]),
+        ("serve ''", [""]),
+        ('serve "a\\"b" \'$HOME\'', ['a"b', "$HOME"]),
+        ("serve a \\\n  b \\\n  c", ["a", "b", "c"]),
+        ("serve a\\\nb", ["ab"]),
+        ("serve a # b", ["a"]),
+        ("serve a#b", ["a#b"]),
+        ("serve a > out.log 2>&1", ["a"]),
+        ("serve a &> out.log &", ["a"]),
+        ("serve a 2>&1 | tee log", ["a"]),
+        ("serve a; echo b", ["a"]),
+        ("cd x && serve a || exit 1", ["a"]),
+        ("serve <model> a", ["<model>", "a"]),
+        ("serve <MASTER_NODE_IP>:29500", ["<MASTER_NODE_IP>:29500"]),
+        ("serve a < input.txt", ["a"]),
+        ("serve 8.0 2 3", ["8.0", "2", "3"]),
+        ('serve \'{"a": "b c"}\'', ['{"a": "b c"}']),
+        ("serve '{\n  \"a\": 1\n}'", ['{\n  "a": 1\n}']),
+        ("(serve a)", ["a"]),
+        ("if true; then serve a; fi", ["a"]),
+        ("for i in 1 2; do serve a; done", ["a"]),
+        ("serve a\r\n", ["a"]),
+        ("serve a \\\r\n b\r\n", ["a", "b"]),
+        ("serve\u00a0a", ["a"]),
+        ("serve \u201ca b\u201d", ["a b"]),
+        ("```bash\nserve a\n```", ["a"]),
+        ("$ serve a", ["a"]),
+        ("$ serve a \\\n> b", ["a", "b"]),
+        ("user@host:~/dir$ serve a", ["a"]),
+        ("(venv) user@host:~$ serve a", ["a"]),
+        ("% serve a", ["a"]),
+        ("# serve a", ["a"]),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert arguments(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A=1\nserve $A", ["1"]),
+        ("A=1; serve ${A}x", ["1x"]),
+        ("export A=1\nserve $A", ["1"]),
+        ("export A=1 B=2\nserve $A$B", ["12"]),
+        ("serve $A", ["$A"]),
+        ("serve ${A:-5}", ["5"]),
+        ("serve ${A:=5}", ["5"]),
+        ("A=7\nserve ${A:-5}", ["7"]),
+        ("A='--x 1 --y 2'\nserve $A", ["--x", "1", "--y", "2"]),
+        ("A='--x 1'\nserve \"$A\"", ["--x 1"]),
+        ("A=(--x 1 '2 3')\nserve \"${A[@]}\"", ["--x", "1", "2 3"]),
+        ("A=(--x)\nA+=(1)\nserve ${A[@]}", ["--x", "1"]),
+        ("A=(\n  --x 1  # one\n  --y 2\n)\nserve ${A[@]}", ["--x", "1", "--y", "2"]),
+        ("N=2\nserve $((N*4)) $((8/N)) $(( $N + 1 ))", ["8", "4", "3"]),
+        ("serve $((N*4))", ["$((N*4))"]),
+        ("serve $(nproc) `nproc`", ["$(nproc)", "$(nproc)"]),
+        ("serve $1 $@", ["$1", "$@"]),
+        ("A=$B\nserve $A", ["$B"]),
+    ],
+)
+def test_variables(text: str, words: list[str]) -> None:
+    assert arguments(text) == words
+
+
+def test_the_user_s_values_win() -> None:
+    assert arguments("A=1\nserve $A $B $((A*2))", A="3", B="4") == ["3", "4", "6"]
+
+
+def test_open_words_name_their_variables() -> None:
+    (document,) = serving("serve $A ${B}x $(nproc) $((C*2)) ${D:?}")
+    assert [word.variables for word in document.words] == [("A",), ("B",), ("$(nproc)",), ("C",), ("D",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("serve a \\ \n  --b 1", "continuation-blank"),
+        ("serve a \\  # note\n  --b 1", "continuation-comment"),
+        ("serve a \\\n  # --c 2 \\\n  --b 1", "continuation-comment"),
+        ("serve a\n  --b 1", "continuation-missing"),
+        ("serve a \\\n\n  --b 1", "continuation-missing"),
+    ],
+)
+def test_broken_continuations_are_read_as_meant(text: str, code: str) -> None:
+    (document,) = serving(text)
+    assert [word.text for word in document.words] == ["a", "--b", "1"]
+    assert [note.code for note in document.notes] == [code]
+
+
+def test_an_open_quote_is_told() -> None:
+    (document,) = serving("serve 'a b")
+    assert [note.code for note in document.notes] == ["open-quote"]
+
+
+def test_places_are_those_of_the_text() -> None:
+    (document,) = serving('# a comment\nA=1 serve --x 1 \\\n   --y "two\nlines" --z')
+    places = [(word.where.line, word.where.column) for word in document.words]
+    assert places == [(2, 11), (2, 15), (3, 4), (3, 8), (4, 8)]
+
+
+def test_places_inside_a_script_of_a_wrapper() -> None:
+    (document,) = serving("srun bash -c 'cd x\n  serve --x 1'")
+    assert [(word.where.line, word.where.column) for word in document.words] == [(2, 9), (2, 13)]
+    (document,) = serving("srun bash -c 'serve --x'")
+    assert [(word.where.line, word.where.column) for word in document.words] == [(1, 21)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"nohup {RUN} 4 > log 2>&1 &",
+        f"CUDA_VISIBLE_DEVICES=0,1,2,3 NCCL_DEBUG=INFO {RUN} 4",
+        f"env A=1 B=2 {RUN} 4",
+        f"sudo -E {RUN} 4",
+        f"mpirun -n 1 --allow-run-as-root {RUN} 4",
+        f"srun --nodes=1 --ntasks=1 {RUN} 4",
+        f"srun -N 1 bash -c '{RUN} 4'",
+        f'srun bash -lc "cd /app && {RUN} 4"',
+        f"sbatch --wrap='{RUN} 4'",
+        f"ssh node0 '{RUN} 4'",
+        f"ssh node0 <<EOF\n{RUN} 4\nEOF",
+        f"timeout 600 numactl --interleave=all {RUN} 4",
+        f"docker run --gpus all --shm-size 32g -p 30000:30000 -v ~/.cache:/cache --ipc=host lmsysorg/sglang:latest {RUN} 4",
+        f"docker exec -it sglang bash -c '{RUN} 4'",
+        "docker run \\\n    --gpus all \\\n    lmsysorg/sglang:latest \\\n    python3 -m sglang.launch_server --model X --tp 4",
+        f"torchrun --nproc_per_node 1 --no-python {RUN} 4",
+        f"kubectl exec pod -- {RUN} 4",
+        f"conda run -n sglang {RUN} 4",
+        f"tmux new -d -s server '{RUN} 4'",
+        f"#!/bin/bash\n#SBATCH --nodes=1\nset -euo pipefail\nmodule load cuda\n\n{RUN} 4\n",
+        f"cat > run.sh <<'EOF'\n{RUN} 4\nEOF\nbash run.sh",
+        f"TP=4\n{RUN} $TP",
+        f"root@node:/sgl# ls\n$ {RUN} 4",
+        "python -m sglang.launch_server --tp 4 --model-path \\\n    meta-llama/Llama-3.1-8B",
+        f"First install it.\n\n    pip install sglang\n\nThen start the model's server:\n\n    {RUN} 4\n\nIt doesn't take long.",
+    ],
+)
+def test_wrappers(text: str) -> None:
+    (reading,) = registry.read(text)
+    assert summary(reading) == TP4
+
+
+KUBERNETES = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: sglang-prefill
+spec:
+  template:
+    spec:
+      containers:
+      - name: server
+        image: lmsysorg/sglang:latest
+        command: ["python3", "-m", "sglang.launch_server"]
+        args:
+        - --model-path
+        - meta-llama/Llama-3.1-8B
+        - --tp
+        - "$(TP)"
+        - --dp-size={{ .Values.dp }}
+        env:
+        - name: TP
+          value: "4"
+"""
+
+COMPOSE = """\
+services:
+  vllm:
+    image: vllm/vllm-openai:latest
+    environment:
+      - VLLM_PP_LAYER_PARTITION=10,22
+    command: >
+      --model meta-llama/Llama-3.1-8B
+      --tensor-parallel-size ${TP:-2}
+      --pipeline-parallel-size 2
+"""
+
+SHELL_IN_YAML = """\
+containers:
+- name: leader
+  image: lmsysorg/sglang:latest
+  command:
+  - sh
+  - -c
+  - "python3 -m sglang.launch_server --model-path X --tp 16 --nnodes $(LWS_GROUP_SIZE) --node-rank 0 --dist-init-addr a:1"
+"""
+
+ONE_ITEM = """\
+containers:
+- args: ["--model Qwen/Qwen3-8B", "--tensor-parallel-size 4"]
+  image: vllm/vllm-openai:v0.10.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "dialect"),
+    [
+        (
+            Case(name="kubernetes", text=KUBERNETES, result="world ? replicas ? | tp 4", variables=["Values.dp"]),
+            "sglang",
+        ),
+        (
+            Case(
+                name="kubernetes, given",
+                text=KUBERNETES,
+                settings={"Values.dp": "2", "TP": "8"},
+                result="world 16 replicas 2 | tp 8",
+            ),
+            "sglang",
+        ),
+        (
+            Case(
+                name="compose", text=COMPOSE, result="world 4 stages 2 layers 10,22 | tp 2", notes=["variable-default"]
+            ),
+            "vllm",
+        ),
+        (
+            Case(
+                name="a shell in YAML",
+                text=SHELL_IN_YAML,
+                result="world 16 nodes ? | tp 16",
+                variables=["LWS_GROUP_SIZE"],
+            ),
+            "sglang",
+        ),
+        (Case(name="flag and value in one item", text=ONE_ITEM, result=TP4, notes=["one-item"]), "vllm"),
+    ],
+    ids=str,
+)
+def test_yaml(case: Case, dialect: str) -> None:
+    check(case, dialect)
+
+
+def test_a_container_gives_its_name() -> None:
+    (reading,) = registry.read(KUBERNETES)
+    assert reading.name in ("server", "sglang-prefill")
+
+
+def test_variants_are_several_readings_with_their_comments() -> None:
+    readings = registry.read(f"# TP-4\n{RUN} 4\n\n# TP-8\n{RUN} 8\n")
+    assert [(reading.name, summary(reading)) for reading in readings] == [("TP-4", TP4), ("TP-8", "world 8 | tp 8")]
+
+
+def test_variants_of_arguments_alone() -> None:
+    readings = registry.read("# small\n--model-path X --tp 4\n\n# large\n--model-path X --tp 8 --pp-size 2\n", "sglang")
+    assert [(reading.name, summary(reading)) for reading in readings] == [
+        ("small", TP4),
+        ("large", "world 16 stages 2 | tp 8"),
+    ]
+
+
+def test_files_that_the_text_writes() -> None:
+    text = "TP=4\ncat <<EOF > a.yaml\ntp: $TP\nEOF\necho 'b: 1' > b.yaml\necho 'c: 2' >> b.yaml\nserve --config a.yaml"
+    (document,) = serving(text)
+    assert {name: (file.text, file.line) for name, file in document.files.items()} == {
+        "a.yaml": ("tp: 4\n", 3),
+        "b.yaml": ("b: 1\nc: 2", 6),
+    }
+
+
+def test_a_quoted_heredoc_keeps_its_variables() -> None:
+    (document,) = serving("cat > a <<'EOF'\n$TP\nEOF\nserve a")
+    assert document.files["a"].text == "$TP\n"
+
+
+def test_environment_reaches_the_command() -> None:
+    (document,) = serving("export A=1\nB=2\nC=3 docker run -e D=4 --env E=5 image serve x")
+    assert {name: word.text for name, word in document.environment.items()} == {"A": "1", "C": "3", "D": "4", "E": "5"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dialect"),
+    [
+        ("--model-path X --tp 8 --enable-dp-attention --dp 4", "sglang"),
+        ("--attn-tp-size 4 --dense-tp-size 2 --world-size 8", "tokenspeed"),
+        ("--tensor-parallel-size 4 --gpu-memory-utilization 0.9 --max-model-len 8192", "vllm"),
+    ],
+)
+def test_arguments_alone_are_recognized(arguments: str, dialect: str) -> None:
+    (reading,) = registry.read(arguments)
+    assert reading.dialect == dialect and reading.layout is not None
+
+
+def test_words_of_a_shell_are_read_as_they_are() -> None:
+    words = ["vllm", "serve", "X y", "--tensor-parallel-size", "2", "--served-model-name", "it's"]
+    (reading,) = registry.read_words(words)
+    assert reading.options["model"] == "X y" and reading.options["served_model_name"] == "it's"
+
+
+@pytest.mark.parametrize("text", ["", "hello", "ls -la", "tp: 4"])
+def test_what_is_no_engine_s_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no engine's command or file"):
+        registry.read(text)
+
+
+def test_an_unknown_dialect_names_the_known() -> None:
+    with pytest.raises(UsageError, match="unknown dialect sglan; did you mean sglang"):
+        registry.read(RUN + " 4", "sglan")
+
+
+def test_several_engines_in_one_text() -> None:
+    readings = registry.read(f"{RUN} 4\nvllm serve X -tp 2\ntokenspeed serve X --tp 8")
+    assert [reading.dialect for reading in readings] == ["sglang", "vllm", "tokenspeed"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.sampled_from("ab-= \t\n\\'\"$`#<>|&;(){}[]1é\u2014\u201c\x00"), max_size=60))
+def test_any_text_has_words_with_places_inside_it(text: str) -> None:
+    lines = text.replace("\r\n", "\n").split("\n")
+    for command in lex(text):
+        for word in command.words:
+            assert 1 <= word.where.line <= len(lines)
+            assert 1 <= word.where.column <= len(lines[word.where.line - 1]) + 1
+    documents(text, PROGRAMS, Context().settings)

@@ -1,0 +1,193 @@
+"""Other engines' words on weft's command line: --from, --set, the words behind `--`, and what serve takes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from weft.cli.parser import CommandParser
+from weft.dialects.base import Context, Reading
+from weft.dialects.registry import NAMES, read_words, unread
+from weft.dialects.report import named, on_nodes, strict
+from weft.errors import ConfigError, UsageError
+from weft.layout.layout import Given
+from weft.options import Entry
+from weft.settings import EngineConfig
+
+_SETTING = re.compile(r"([^=]+)=(.*)", re.DOTALL)
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+_DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_MODELS = ("model", "model_path")
+_MOST_FILE = 10 << 20
+_PLACE = ("host", "port")
+"""Where to listen is always weft's own: the address of another engine is not taken over."""
+
+
+def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:
+    """--from, --set and --nodes; the words behind `--` become args.foreign."""
+    group = parser.add_argument_group("other engines", "weft ... --from sglang -- python -m sglang.launch_server ...")
+    group.add_argument("--from", dest="dialect", metavar="DIALECT", help=f"whose words follow: {', '.join(NAMES)}")
+    group.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of a variable that the words depend on (experts=N: the model's experts)",
+    )
+    if isinstance(parser, CommandParser):
+        parser.takes_foreign = True
+    parser.set_defaults(foreign=None)
+
+
+def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
+    """What the user says beside the words."""
+    settings: dict[str, str] = {}
+    for word in args.settings:
+        match = _SETTING.fullmatch(word)
+        if match is None:
+            raise UsageError(f"--set {word}: NAME=VALUE is wanted")
+        settings[match[1].strip()] = match[2].strip()
+    return Context(settings=settings, experts=experts, read_file=file_text)
+
+
+def file_text(path: str) -> str | None:
+    """The text of a file that the words name; None where there is none that can be read."""
+    try:
+        file = Path(path)
+        if not file.is_file() or file.stat().st_size > _MOST_FILE:
+            return None
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def experts_in(path: str | Path) -> int | None:
+    """Routed experts that a model's config.json says, 0 for a dense model; None without such a file."""
+    file = Path(path)
+    try:
+        file = file / "config.json" if file.is_dir() else file
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict) or "model_type" not in config and "architectures" not in config:
+        return None
+    inner = config.get("text_config")
+    both = {**(inner if isinstance(inner, dict) else {}), **config}
+    found = [both[key] for key in _EXPERTS if isinstance(both.get(key), int)]
+    return found[0] if found else 0
+
+
+class Foreign:
+    """What serve and explain take from another engine's words."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.whose = f"the {reading.dialect} arguments"
+
+    def given(self) -> Given:
+        """The layout's values under dotted names."""
+        sizes = self.reading.sizes
+        values = sizes.given() if sizes is not None else {}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def engine(self, only: Collection[str] | None) -> dict[str, Entry]:
+        """Options that are also weft's, or those of them named in `only`."""
+        known = {field.name for field in fields(EngineConfig)} if only is None else only
+        found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
+        if "dtype" in found:
+            found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
+        return {name: Entry(value, f"{self.whose} ({name})") for name, value in found.items()}
+
+    @property
+    def model(self) -> str | None:
+        """The model that they name."""
+        model = self.reading.options.get("model")
+        return model if isinstance(model, str) else None
+
+    def say(self, engine: Mapping[str, Entry], model: str | None) -> None:
+        """Everything that is not taken over, and the reading's warnings, on stderr."""
+        for note in self.reading.notes:
+            if note.level != "info":
+                place = f" ({note.where})" if note.where else ""
+                _say(f"{note.level}: {note.message}{place}")
+        if model is not None and self.model is not None and model != self.model:
+            _say(f"note: {model} is the model, not {self.model} of {self.whose}")
+        options = [name for name in self.reading.options if name not in engine and name not in _MODELS]
+        unused = [name for name in options if name not in _PLACE]
+        if unused:
+            _say(f"note: left out, weft has no such setting: {', '.join(unused)}")
+        if len(unused) < len(options):
+            _say("note: weft listens where its own --host and --port say")
+
+
+def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) -> None:
+    """Reads the words behind `--` into args: the model where none is given, layout values, and engine options.
+
+    `only` names the engine options that the command has (None: all). Raises UsageError and ConfigError for what cannot
+    be served, and for what contradicts weft's own options.
+    """
+    if args.foreign is None:
+        if args.dialect is not None:
+            raise UsageError(f"--from {args.dialect} needs the engine's words behind --")
+        return
+    if not args.foreign:
+        raise UsageError("no words follow --")
+    foreign = Foreign(_one(args, None))
+    theirs = foreign.engine(only)
+    if only is None:
+        foreign.say(theirs, args.model)
+    for name, entry in theirs.items():
+        ours = args.engine_given.get(name)
+        if ours is not None and ours.value != entry.value:
+            raise ConfigError(
+                f"{name} is {entry.value} in {foreign.whose}, but {ours.flag} gives {ours.value}; leave one out",
+                field=name,
+                value=ours.value,
+            )
+    args.model = foreign.model if args.model is None else args.model
+    args.engine_given = {**theirs, **args.engine_given}
+    args.dialect_given, args.dialect_whose = foreign.given(), foreign.whose
+
+
+def _one(args: argparse.Namespace, experts: int | None) -> Reading:
+    """The one engine that the words describe, without anything open."""
+    context = context_of(args, experts)
+    readings = read_words(args.foreign, args.dialect, context)
+    if len(readings) > 1:
+        names = ", ".join(named(readings))
+        raise ConfigError(f"the words describe {len(readings)} engines ({names}); weft serves one", field="--from")
+    reading = readings[0]
+    if experts is None and isinstance(reading.options.get("model"), str):
+        found = experts_in(args.model or str(reading.options["model"]))
+        if found is not None:
+            return _one(args, found)
+    if reading.refused is not None:
+        legal = ", ".join(map(str, reading.refused.legal))
+        raise ConfigError(
+            f"{reading.dialect} would refuse this: {reading.refused.message}" + (f" (legal: {legal})" if legal else ""),
+            field="--from",
+            legal=reading.refused.legal,
+        )
+    if reading.variables:
+        wanted = " ".join(f"--set {name}=..." for name in reading.variables)
+        raise ConfigError(f"sizes depend on {', '.join(reading.variables)}; give {wanted}", field="--set")
+    return reading
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def readings_of(args: argparse.Namespace, readings: list[Reading]) -> dict[str, Reading]:
+    """Readings by name, after --nodes and --strict."""
+    if args.nodes is not None:
+        readings = [on_nodes(reading, args.nodes) for reading in readings]
+    if args.strict:
+        readings = strict(readings, unread(readings))
+    return named(readings)

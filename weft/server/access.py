@@ -1,0 +1,113 @@
+"""Who may call what: every route declares its access, keys are compared as digests. Knows no model and no engine."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from weft.errors import ConfigError, RequestError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Access(StrEnum):
+    """`open`: anybody who reaches the server. `user`: who has the API key, where one is set. `admin`: who has the admin
+    key, where one is set, else the API key."""
+
+    OPEN = "open"
+    USER = "user"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Digests of the keys; the keys themselves are not kept."""
+
+    user: bytes | None = None
+    admin: bytes | None = None
+
+    @classmethod
+    def of(cls, user: str | None, admin: str | None) -> Keys:
+        """ConfigError: one of them is empty, or both are the same."""
+        for name, key in (("api_key", user), ("admin_key", admin)):
+            if key is not None and not key.strip():
+                raise ConfigError(f"{name} is empty; leave it out or give a secret of one or more characters")
+        if user is not None and user == admin:
+            raise ConfigError("admin_key is the same as api_key; legal: two different keys", field="admin_key")
+        return cls(_digest(user), _digest(admin))
+
+    def allows(self, request: Request, access: Access) -> bool:
+        """Whether the request may have what is declared as `access`."""
+        try:
+            self.check(request, access)
+        except RequestError:
+            return False
+        return True
+
+    def check(self, request: Request, access: Access) -> None:
+        """RequestError 401: no key, or a wrong one; 403: a key, but not the one for this route."""
+        if access is Access.OPEN:
+            return
+        needed = self.admin if access is Access.ADMIN and self.admin is not None else self.user
+        if needed is None and self.admin is None:
+            return
+        given = _digest(_bearer(request)) or b""
+        # Every comparison is made, whatever the others say: the time taken tells nothing.
+        is_user, is_admin = (hmac.compare_digest(given, key or bytes(32)) for key in (self.user, self.admin))
+        if is_admin or (needed is self.user and (is_user or needed is None)):
+            return
+        if is_user:
+            raise RequestError("this key may not use this route", status=403, code="forbidden")
+        raise RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
+
+
+def _digest(key: str | None) -> bytes | None:
+    return None if key is None else hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _bearer(request: Request) -> str | None:
+    """The key of `authorization: Bearer KEY`; a key anywhere else, as in the URL, is none."""
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if kind.lower() == "bearer" else None
+
+
+class GuardedRoute(Route):
+    """A route that says who may call it."""
+
+    def __init__(self, path: str, endpoint: Endpoint, methods: list[str], access: Access) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        self.access = access
+
+
+def check_declared(routes: Sequence[BaseRoute]) -> None:
+    """ConfigError naming the first route that does not declare its access: such a server must not start."""
+    for route in routes:
+        if not isinstance(getattr(route, "access", None), Access):
+            raise ConfigError(f"route {getattr(route, 'path', route)} does not declare who may call it")
+
+
+def read_key(given: str | None, file: Path | None, environ: str | None, name: str) -> str | None:
+    """The key of an option, a file's first line, or the environment, in this order. ConfigError: the file cannot be
+    read or is empty, or option and file are both given."""
+    if given is not None and file is not None:
+        raise ConfigError(f"--{name} and --{name}-file both give the key; leave one out", field=name.replace("-", "_"))
+    if given is not None:
+        return given
+    if file is None:
+        return environ or None
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"--{name}-file {file}: {reason}", field=name.replace("-", "_")) from error
+    if not lines or not lines[0].strip():
+        raise ConfigError(f"--{name}-file {file}: the first line is empty", field=name.replace("-", "_"))
+    return lines[0].strip()

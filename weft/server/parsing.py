@@ -1,0 +1,112 @@
+"""From the bytes of a body to a checked request record. Knows no tokenizer and no engine.
+
+A body is looked over before it becomes objects: its values, not only its bytes, are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from weft.errors import RequestError
+from weft.server.fields import known_fields
+from weft.server.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeRequest,
+)
+
+MAX_SEPARATORS = 1 << 20
+MAX_BRACKETS = 1 << 18
+"""Commas, and opening brackets, of a body: above them it holds more values than any context has tokens."""
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+
+def completion_request(body: bytes, defaults: Mapping[str, Any]) -> CompletionRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+    fields = {**defaults, **_fields(body, CompletionRequest)}
+    _need(fields, "prompt")
+    _check_prompt(fields["prompt"])
+    return _convert(fields, CompletionRequest)
+
+
+def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+    fields = {**defaults, **_fields(body, ChatRequest)}
+    _need(fields, "messages")
+    return _convert(fields, ChatRequest)
+
+
+def tokenize_request(body: bytes) -> TokenizeRequest | TokenizeChatRequest:
+    """A text or a conversation."""
+    kind = TokenizeChatRequest if b'"messages"' in body else TokenizeRequest
+    fields = _fields(body, kind)
+    _need(fields, "messages" if kind is TokenizeChatRequest else "prompt")
+    return _convert(fields, kind)
+
+
+def detokenize_request(body: bytes) -> DetokenizeRequest:
+    """Ids."""
+    fields = _fields(body, DetokenizeRequest)
+    _need(fields, "tokens")
+    return _convert(fields, DetokenizeRequest)
+
+
+def _fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return known_fields(_object(body), frozenset(kind.__struct_fields__))
+
+
+def _need(fields: Mapping[str, Any], name: str) -> None:
+    if name not in fields:
+        raise RequestError(f"'{name}' is missing", param=name, code="missing_required_parameter")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") > MAX_SEPARATORS or body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise RequestError("the body holds too many values", code="too_many_values")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not JSON: {error}", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise RequestError("the body is not a JSON object", code="invalid_json")
+    return value
+
+
+def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        match = _PATH.search(text)
+        path = match["path"] if match else None
+        message = _PATH.sub("", text)
+        raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error
+
+
+def _check_prompt(prompt: object) -> None:
+    if isinstance(prompt, str):
+        return
+    if not isinstance(prompt, list):
+        raise _bad_prompt()
+    if not prompt:
+        raise RequestError("'prompt' is an empty list", param="prompt", code="invalid_value")
+    texts = all(isinstance(item, str) for item in prompt)
+    if not texts and not _is_ids(prompt) and not all(isinstance(item, list) and _is_ids(item) for item in prompt):
+        raise _bad_prompt()
+
+
+def _bad_prompt() -> RequestError:
+    message = "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of token ids"
+    return RequestError(message, param="prompt", code="invalid_type")
+
+
+def _is_ids(value: list[Any]) -> bool:
+    return all(type(item) is int for item in value)
