@@ -25,13 +25,13 @@ help:
 	@echo "make clean      remove $(VENV), compiled parts and caches"
 
 VERSION := -c "import sys; v = sys.version_info; v >= (3, 11) and print('%d.%d' % v[:2])" 2>/dev/null
-HAVE = $(shell sed -n 's/^version *= *\([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null)
-WANT = $(if $(filter file,$(origin PYTHON)),$(HAVE),$(shell $(PYTHON) $(VERSION)))
+HAVE := sed -n 's/^version *= *\([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null
+WANT := $(if $(filter file,$(origin PYTHON)),$(HAVE),$(PYTHON) $(VERSION))
 
 # A stamp is trusted only while its interpreter is there, and is of the version that a given PYTHON= has.
-ifeq ($(wildcard $(PY)),)
+ifneq ($(shell test -x $(PY) && echo yes),yes)
 .PHONY: $(STAMP)
-else ifneq ($(HAVE),$(WANT))
+else ifneq ($(shell $(HAVE)),$(shell $(WANT)))
 .PHONY: $(STAMP)
 endif
 
@@ -43,9 +43,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || test -n "$$($(PYTHON) $(VERSION))" || { \
 	  echo "weft needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo not found)."; \
 	  echo "Name another one: make venv PYTHON=/path/to/python3.12"; exit 1; }
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@test -f $(VENV)/pyvenv.cfg && test -n "$$($(PY) $(VERSION))" && test "$(HAVE)" = "$(WANT)" || { \
-	  echo "$(VENV) is not one of Python $(or $(WANT),3.11 or newer); make it anew: make clean, then make venv"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "To make $(VENV) anew: make clean"; exit 1; }
+	@test -n "$$($(HAVE))" && test -n "$$($(PY) $(VERSION))" && test "$$($(HAVE))" = "$$($(WANT))" || { \
+	  echo "$(VENV) is of Python '$$($(HAVE))'; wanted: '$$($(PYTHON) $(VERSION))'. To make it anew: make clean"; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade
 	@echo "torch first, at its pinned version (README, 'PyTorch for the CPU', says how to keep it small)"
 	$(PY) -m pip install -c constraints.txt torch
@@ -84,4 +84,4 @@ test-long: lint native
 clean:
 	rm -rf $(VENV) weft/native/_build build *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find weft tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,8 @@
 
 - WEFT_DEBUG: 1 makes a failing command show where the error was raised.
 - WEFT_LOG: level of the log: debug, info, warning or error (info when not set).
+- WEFT_LOG_FORMAT: text or json (text when not set).
+- WEFT_API_KEY, WEFT_ADMIN_KEY: keys of the server, where no option gives them.
 - WEFT_CACHE: directory of downloaded files (~/.cache/weft when not set); read in `checkpoint`.
 - WEFT_FAULT: faults on purpose, for tests (`launch/faults.py`); read only where WEFT_TEST_FAULTS is 1.
 - WEFT_NATIVE: 0 switches compiled code off, the plain paths run; read in `native`.
@@ -26,3 +28,18 @@ def log_level(environ: Mapping[str, str] = os.environ) -> str:
 def faults(environ: Mapping[str, str] = os.environ) -> str:
     """The faults that a test asks for; empty without the flag that only tests set."""
     return environ.get("WEFT_FAULT", "") if environ.get("WEFT_TEST_FAULTS", "") == "1" else ""
+
+
+def log_format(environ: Mapping[str, str] = os.environ) -> str:
+    """Name of the wanted form of log lines, unchecked."""
+    return environ.get("WEFT_LOG_FORMAT") or "text"
+
+
+def api_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key that clients of the server must send."""
+    return environ.get("WEFT_API_KEY") or None
+
+
+def admin_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key of the server's admin routes."""
+    return environ.get("WEFT_ADMIN_KEY") or None

@@ -19,7 +19,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        return f"{line} ({self.dropped} lines before this one could not be written)" if self.dropped else line
+        return f"{line} ({self.dropped} lines before this one were late or lost)" if self.dropped else line
 
     def emit(self, record: logging.LogRecord) -> None:
         before = self.dropped

@@ -158,9 +158,9 @@ def test_places_inside_a_script_of_a_wrapper() -> None:
         f"ssh node0 '{RUN} 4'",
         f"ssh node0 <<EOF\n{RUN} 4\nEOF",
         f"timeout 600 numactl --interleave=all {RUN} 4",
-        f"docker run --gpus all --shm-size 32g -p 30000:30000 -v ~/.cache:/cache --ipc=host lmsysorg/sglang:latest {RUN} 4",
+        f"docker run --gpus all -p 30000:30000 -v ~/.cache:/cache --ipc=host lmsysorg/sglang:latest {RUN} 4",
         f"docker exec -it sglang bash -c '{RUN} 4'",
-        "docker run \\\n    --gpus all \\\n    lmsysorg/sglang:latest \\\n    python3 -m sglang.launch_server --model X --tp 4",
+        "docker run \\\n    --gpus all \\\n    lmsysorg/sglang \\\n python3 -m sglang.launch_server --model X --tp 4",
         f"torchrun --nproc_per_node 1 --no-python {RUN} 4",
         f"kubectl exec pod -- {RUN} 4",
         f"conda run -n sglang {RUN} 4",
@@ -169,8 +169,12 @@ def test_places_inside_a_script_of_a_wrapper() -> None:
         f"cat > run.sh <<'EOF'\n{RUN} 4\nEOF\nbash run.sh",
         f"TP=4\n{RUN} $TP",
         f"root@node:/sgl# ls\n$ {RUN} 4",
+        'FROM lmsysorg/sglang\nCMD ["python3", "-m", "sglang.launch_server", "--model", "X", "--tp", "4"]',
+        "subprocess.Popen(['vllm', 'serve', 'X', '--tensor-parallel-size', '4'], env=env)",
+        f"[Service]\nExecStart=/usr/bin/{RUN} 4\nRestart=always",
+        "python -m sglang.launch_server --model X ^\n  --tp 4",
         "python -m sglang.launch_server --tp 4 --model-path \\\n    meta-llama/Llama-3.1-8B",
-        f"First install it.\n\n    pip install sglang\n\nThen start the model's server:\n\n    {RUN} 4\n\nIt doesn't take long.",
+        f"First install it.\n\n    pip install sglang\n\nStart the model's server:\n\n  {RUN} 4\n\nIt isn't slow.",
     ],
 )
 def test_wrappers(text: str) -> None:
@@ -220,7 +224,7 @@ containers:
   command:
   - sh
   - -c
-  - "python3 -m sglang.launch_server --model-path X --tp 16 --nnodes $(LWS_GROUP_SIZE) --node-rank 0 --dist-init-addr a:1"
+  - "python3 -m sglang.launch_server --model X --tp 16 --nnodes $(LWS_GROUP_SIZE) --node-rank 0 --dist-init-addr a:1"
 """
 
 ONE_ITEM = """\
@@ -267,6 +271,28 @@ containers:
 )
 def test_yaml(case: Case, dialect: str) -> None:
     check(case, dialect)
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "result"),
+    [
+        ("from vllm import LLM\n\nllm = LLM('meta-llama/Llama-3.1-8B', tensor_parallel_size=4)\n", "vllm", TP4),
+        (
+            "from vllm import LLM\nTP = 4\nllm = LLM(\n    model='deepseek-ai/DeepSeek-V3',\n    tensor_parallel_size=TP,\n"
+            "    enable_expert_parallel=True,  # experts\n    data_parallel_size=n,\n)\n",
+            "vllm",
+            "world ? | tp 4 dp ? | experts 1x? slots 256",
+        ),
+        (
+            "import sglang as sgl\nengine = sgl.Engine(model_path='Qwen/Qwen3-8B', tp_size=2, dp_size=2)",
+            "sglang",
+            "world 4 replicas 2 | tp 2",
+        ),
+    ],
+)
+def test_engines_started_from_python(text: str, dialect: str, result: str) -> None:
+    (reading,) = registry.read(text)
+    assert reading.dialect == dialect and summary(reading) == result
 
 
 def test_a_container_gives_its_name() -> None:
@@ -334,6 +360,35 @@ def test_what_is_no_engine_s_is_refused(text: str) -> None:
 def test_an_unknown_dialect_names_the_known() -> None:
     with pytest.raises(UsageError, match="unknown dialect sglan; did you mean sglang"):
         registry.read(RUN + " 4", "sglan")
+
+
+@pytest.mark.parametrize("text", ["", "ls -la --color", "a: [", "x: 1", "hello"])
+@pytest.mark.parametrize("dialect", ["sglang", "tokenspeed", "vllm"])
+def test_nothing_of_the_named_engine_is_a_refusal(text: str, dialect: str) -> None:
+    (reading,) = registry.read(text, dialect)
+    assert reading.refused is not None and reading.layout is None
+
+
+def test_a_config_file_alone() -> None:
+    (reading,) = registry.read("# vLLM\nmodel: Qwen/Qwen3-8B\ntensor-parallel-size: 4\n", "vllm")
+    assert summary(reading) == TP4 and reading.options["model"] == "Qwen/Qwen3-8B"
+
+
+def test_a_key_twice_in_a_config_file_shows_both_places() -> None:
+    (reading,) = registry.read("tensor-parallel-size: 4\ntensor_parallel_size: 8\n", "vllm")
+    assert reading.refused is not None
+    assert "line 1, column 1 and line 2, column 1" in reading.refused.message
+
+
+def test_broken_yaml_says_line_and_column() -> None:
+    (reading,) = registry.read("tensor-parallel-size: 4\nmodel: [a\n", "vllm")
+    assert reading.refused is not None and reading.refused.where is not None
+    assert reading.refused.where.line == 3
+
+
+def test_the_named_engine_s_commands_are_picked_out() -> None:
+    (reading,) = registry.read(f"{RUN} 4\nvllm serve X -tp 2", "vllm")
+    assert summary(reading) == "world 2 | tp 2"
 
 
 def test_several_engines_in_one_text() -> None:

@@ -79,7 +79,7 @@ MEANINGS = [
         name="dp and experts",
         text="tokenspeed serve deepseek-ai/DeepSeek-V4-Flash --data-parallel-size 4 --enable-expert-parallel "
         "--gpu-memory-utilization 0.9 --dist-init-addr a:1",
-        result="world 4 | tp 1 dp 4 | experts 1x4 slots 256",
+        result="world 4 | tp 1 dp 4 | experts 1x4 slots ?",
         options={"gpu_memory_utilization": 0.9},
         quiet=True,
     ),

@@ -197,7 +197,8 @@ MEANINGS = [
     ),
     Case(
         name="loose JSON",
-        text=f"{R1} -dp 8 -ep --additional-config \"{{'finegrained_tp_config': {{'lmhead_tensor_parallel_size': 8,}},}}\"",
+        text=f"{R1} -dp 8 -ep --additional-config "
+        "\"{'finegrained_tp_config': {'lmhead_tensor_parallel_size': 8,},}\"",
         result="world 8 | tp 1 dp 8 | lm_head 8 | experts 1x8 slots 256",
         notes=["json"],
     ),
@@ -219,6 +220,15 @@ MEANINGS = [
             "served_model_name": "qwen",
         },
         quiet=True,
+    ),
+    Case(
+        name="the served name tells the family",
+        text="vllm serve /data/models -dp 4 --served-model-name deepseek_v3",
+        result="world 4 | tp 1 dp 4 | experts 4x1 slots 256",
+        notes=["model-served"],
+    ),
+    Case(
+        name="glued short flag", text=f"{LLAMA} -tp 2 -O3 -O.cudagraph_mode=FULL", result="world 2 | tp 2", quiet=True
     ),
     Case(
         name="underscores",
@@ -269,7 +279,8 @@ MEANINGS = [
     ),
     Case(
         name="a config file",
-        text="cat > config.yaml <<EOF\nmodel: deepseek-ai/DeepSeek-R1\ntensor-parallel-size: 4\nenable_expert_parallel: true\n"
+        text="cat > config.yaml <<EOF\nmodel: deepseek-ai/DeepSeek-R1\n"
+        "tensor-parallel-size: 4\nenable_expert_parallel: true\n"
         "eplb-config:\n  num_redundant_experts: 32\nEOF\nvllm serve --config config.yaml --port 8000\n",
         result="world 4 | tp 4 | experts 1x4 slots 288",
         options={"port": 8000, "model": "deepseek-ai/DeepSeek-R1"},
@@ -370,6 +381,33 @@ def test_reads(case: Case) -> None:
 def test_the_format_alone_takes_its_dp_from_the_user() -> None:
     (reading,) = registry.read(PAGE[0].text, None, Context(settings={"data-parallel-size": "16"}))
     assert reading.layout is not None and reading.layout.world == 16 and reading.layout.o_proj.tp == 8
+
+
+def test_options_are_written_under_the_engine_s_names() -> None:
+    (reading,) = registry.read(
+        "sglang serve --model X --tp 2 --context-length 4096 --max-running-requests 8 --disable-radix-cache"
+    )
+    assert reading.layout is not None
+    written = registry.write(reading.layout, "vllm", reading.options)
+    assert written.notes == ()
+    (back,) = registry.read(written.text)
+    names = ("model", "max_model_len", "max_num_seqs", "enable_prefix_caching")
+    assert [back.options[name] for name in names] == ["X", 4096, 8, False]
+
+
+def test_an_option_without_a_name_is_a_note() -> None:
+    (reading,) = registry.read("sglang serve --model X --tp 2 --schedule-policy lpm")
+    assert reading.layout is not None
+    (note,) = registry.write(reading.layout, "vllm", reading.options).notes
+    assert note.code == "cannot-say" and "schedule_policy" in note.message
+
+
+def test_what_vllm_cannot_say_is_a_note() -> None:
+    text = "tokenspeed serve Qwen/Qwen3-30B-A3B --world-size 8 --attn-tp-size 2 --moe-tp-size 4 --dist-init-addr a:1"
+    (reading,) = registry.read(text)
+    assert reading.layout is not None
+    notes = registry.write(reading.layout, "vllm", {"model": "Qwen/Qwen3-30B-A3B"}).notes
+    assert any(note.code == "cannot-say" and note.message.startswith("experts.tp 4") for note in notes)
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))

@@ -63,9 +63,7 @@ def test_variants(model: Models, variant: str, world: int) -> None:
 
 
 def test_balanced_heads(model: Models) -> None:
-    check(
-        model("biased", EXACT), 4, ((2, 2, 2, 2, 2), (2, 4, 1, 2, 4), (4, 2, 4, 1, 2), (4, 4, 4, 4, 4)), "balanced"
-    )
+    check(model("biased", EXACT), 4, ((2, 2, 2, 2, 2), (2, 4, 1, 2, 4), (4, 2, 4, 1, 2), (4, 4, 4, 4, 4)), "balanced")
 
 
 def test_the_workload_is_mixed() -> None:

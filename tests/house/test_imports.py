@@ -21,6 +21,8 @@ DEFERRED_ALLOWED = {"weft": {"__getattr__"}}  # weft.LLM: `import weft` alone st
 
 BY_NAME_ALLOWED = {
     "weft.cli.main",  # the table of commands: `weft explain` loads no server
+    "weft.bench.plot",  # matplotlib is optional
+    "weft.experts.pictures",  # the same
     "weft.dialects.registry",  # the table of dialects
     "weft.launch.worker",  # tied to its parent before a second of importing torch
 }
@@ -115,7 +117,7 @@ def test_imports_stand_at_the_top(module: str) -> None:
     assert not found
 
 
-DISTRIBUTION = {"yaml": "PyYAML"}
+DISTRIBUTION = {"yaml": "PyYAML", "prometheus_client": "prometheus-client"}
 """Distributions that are named otherwise than what they bring."""
 LOADED_BY_OTHERS = {"uvloop", "httptools"}
 """uvicorn takes these where they are installed."""

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from algebra_ownership import check_pair, divisors
 
-from weft.layout.boundaries import Boundary, dense_boundaries, module_placements, residual
+from weft.layout.boundaries import SAMPLED_COLUMNS, Boundary, dense_boundaries, module_placements, residual
 from weft.layout.cuts import cuts_for, even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Kind, full, partial, shard
@@ -93,7 +93,7 @@ def test_o_proj_takes_columns_that_follow_from_the_heads() -> None:
 def test_widths_rows_and_items() -> None:
     found = boundaries_of(layout_of(4, 2, 4, 2, 4, 2))
     assert {name: b.width for name, b in found.items()} == dict(
-        zip(NAMES, [1, *[16] * 2, 36, *[16] * 5, 29, 1], strict=True)
+        zip(NAMES, [1, *[16] * 2, 36, *[16] * 5, 29, SAMPLED_COLUMNS], strict=True)
     )
     assert {name for name, b in found.items() if b.rows == "sampled"} == {"lm_head.in", "lm_head.out", "sampling.out"}
     assert {name for name, b in found.items() if b.item == "id"} == {"embedding.in", "sampling.out"}

@@ -86,9 +86,7 @@ def test_layout_gives_the_tokens_of_one_rank(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_one_rank_gives_the_tokens_of_transformers(
-    path: Path, prompts: list[Prompt], one_rank: list[Outcome]
-) -> None:
+def test_one_rank_gives_the_tokens_of_transformers(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> None:
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     reference = []
     for prompt, outcome in zip(prompts, one_rank, strict=True):

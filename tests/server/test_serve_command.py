@@ -204,6 +204,7 @@ def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path) ->
                     ready = client.get("/ready")
                     break
                 except httpx.ConnectError:
+                    assert served.process.poll() is None, served.text
                     time.sleep(0.05)
             assert ready.status_code == 503 and ready.json()["error"]["code"] == "not_ready"
             answer = client.post("/v1/completions", json={"prompt": "x"})

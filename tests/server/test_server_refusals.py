@@ -56,8 +56,13 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"audio": {"voice": "x"}}, "audio"),
     ({"lora_path": "x"}, "lora_path"),
     ({"best_of": 4}, "best_of"),
-    ({"echo": True}, "echo"),
     ({"suffix": "x"}, "suffix"),
+    ({"bad_words": ["x"]}, "bad_words"),
+    ({"prompt_logprobs": 21}, "prompt_logprobs"),
+    ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+    ({"timeout": 0}, "timeout"),
+    ({"timeout": 10**9}, "timeout"),
     ({"reasoning_effort": "low"}, "reasoning_effort"),
     ({"priority": 1}, "priority"),
     ({"temprature": 1}, "temprature"),
@@ -81,6 +86,12 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"max_tokens": 3, "max_completion_tokens": 3}, "max_completion_tokens"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"echo": True}, "echo"),
+    ({"chat_template_kwargs": {"messages": 1}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"bos_token": "x"}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"a": {}}}, "chat_template_kwargs.a"),
+    ({"chat_template_kwargs": {f"a{i}": 1 for i in range(40)}}, "chat_template_kwargs"),
+    ({"messages": [{"role": "user", "content": "x" * 10**6}]}, "messages"),
     ({"prompt": "x"}, "prompt"),
 ]
 BAD_TEXT: list[tuple[dict[str, Any], str]] = [
@@ -98,6 +109,9 @@ BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x" * 190, "max_tokens": 11}, "max_tokens"),
     ({"logprobs": 21}, "logprobs"),
     ({"logprobs": True}, "logprobs"),
+    ({"prompt": "x" * 10**6}, "prompt"),
+    ({"prompt": ["y", "x" * 10**6]}, "prompt"),
+    ({"echo": "yes"}, "echo"),
 ]
 
 
@@ -150,7 +164,21 @@ def test_another_model_is_not_found(alphabet: Running) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"null", b'{"prompt": NaN}', b"\xff\xfe", b'{"prompt": 1e999}', b"[" * 10**5],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"prompt": NaN}',
+        b"\xff\xfe",
+        b'{"prompt": 1e999}',
+        b"[" * 10**5,
+        b'{"prompt": ' + b"[" * 10**4 + b"]" * 10**4 + b"}",
+        b'{"prompt": [' + b"1," * (1 << 20) + b"1]}",
+        b'{"prompt": [' + b"[]," * (1 << 18) + b"1]}",
+        b'{"prompt": "\\ud800"}',
+    ],
     ids=lambda body: str(body[:20]),
 )
 def test_bodies_that_are_no_json_object(alphabet: Running, body: bytes) -> None:

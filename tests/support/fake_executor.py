@@ -9,7 +9,7 @@ import time
 from weft.errors import PeerError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import Run, Sampled, StepPlan, StepResult, TokenLogprob
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -37,12 +37,16 @@ class ScriptedExecutor:
         if self.fail_at is not None and self.steps >= self.fail_at:
             raise PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
         return StepResult(
-            plan.index, [[self._sample(run.slot, run.output_pos) for run in g.runs if run.sample] for g in plan.groups]
+            plan.index, [[self._answer(run) for run in g.runs if run.sample or run.targets] for g in plan.groups]
         )
 
-    def _sample(self, slot: int, position: int) -> Sampled:
-        token = self.script[position % len(self.script)]
-        return Sampled(slot, token, -0.5, 0, [(token, -0.5), (token + 1, -1.5)])
+    def _answer(self, run: Run) -> Sampled:
+        """Every scored token has probability e^-2, id 0 has e^-1."""
+        prompt = [TokenLogprob(token, -2.0, 4, [(0, -1.0)]) for token in run.targets]
+        if not run.sample:
+            return Sampled(run.slot, -1, prompt=prompt)
+        token = self.script[run.output_pos % len(self.script)]
+        return Sampled(run.slot, token, -0.5, 0, [(token, -0.5), (token + 1, -1.5)], prompt=prompt)
 
     def wait(self, wake_fd: int) -> None:
         """Sleeps until woken; fails where the script says so."""

@@ -30,6 +30,8 @@ from weft.launch.status import StatusPage
 from weft.layout.ranks import coords
 from weft.step.plan import Sampled
 
+POISON = 99
+"""A token id that the behaviour "poison" dies of."""
 LETTERS = 65
 """Token of slot s's p-th output: LETTERS + (s + p) % 26."""
 
@@ -65,6 +67,8 @@ def main(behaviour: str, words: list[str]) -> None:
         sys.exit(65)
     if last and behaviour == "stuck-loading":
         time.sleep(60)
+    if last and behaviour == "killed-loading":
+        os.kill(os.getpid(), signal.SIGKILL)
     channel.send(pack(Loaded(123)))
     enter(Phase.GROUPS)
     assert isinstance(unpack_for_rank(channel.receive()), Allocate)
@@ -74,8 +78,13 @@ def main(behaviour: str, words: list[str]) -> None:
     while isinstance(message := unpack_for_rank(channel.receive()), RunStep):
         number += 1
         status.step(number, busy=True)
-        if last:
-            misbehave(behaviour, number, channel)
+        # "once-...": only the first set of ranks misbehaves
+        if last and not (behaviour.startswith("once-") and setup.start):
+            misbehave(behaviour.removeprefix("once-"), number, channel)
+        if last and behaviour == "poison" and any(
+            POISON in run.ids for group in message.plan.groups for run in group.runs
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.005)
         runs = [run for run in message.plan.groups[at.dp].runs if run.sample]
         status.step(number, busy=False)
@@ -90,6 +99,8 @@ def misbehave(behaviour: str, step: int, channel: Channel) -> None:
         return
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif behaviour.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[behaviour])
     elif behaviour == "stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
     elif behaviour == "garbage":

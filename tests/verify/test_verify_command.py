@@ -69,7 +69,7 @@ def test_a_fault_of_the_head_alone_is_named(model: str, monkeypatch: pytest.Monk
 
 
 def test_a_wrong_slice_is_named(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(shards, "even_cuts", lambda n, k: (even_cuts(n, k)[1::-1] + even_cuts(n, k)[2:]))
+    monkeypatch.setattr(shards, "even_cuts", lambda n, k: even_cuts(n, k)[1::-1] + even_cuts(n, k)[2:])
     assert verify(model, "--attn-dp-size", "3", "--lm-head-tp-size", "3") == 1
     assert "first module that differs: lm_head" in capsys.readouterr().out
 

@@ -91,6 +91,8 @@ class ModelConfig:
     """Sliding window of each layer in tokens (0: none); empty: none anywhere."""
     moe: MoEConfig | None = None
     mla: MLAConfig | None = None
+    quantization: str = ""
+    """Method of quantized safetensors (fp8, awq ...), which can be explained but not loaded; empty: none."""
     column_block: int = 1
     """Columns that the checkpoint's number format keeps together; cuts of a weight's columns keep to its edges."""
     dtype: str = "bfloat16"

@@ -57,6 +57,7 @@ def parse_config(raw: Raw) -> ModelConfig:
         windows=_windows(family, raw),
         moe=_EXPERTS[family](raw) if family in _EXPERTS else None,
         mla=mla,
+        quantization=str((raw.get("quantization_config") or {}).get("quant_method", "")),
         column_block=_size(raw, "weft_column_block", 1),
         **FAMILIES[family](raw),
     )
@@ -215,16 +216,7 @@ def _family(raw: Raw) -> str:
 def _refuse_what_is_not_run(raw: Raw) -> None:
     act = raw.get("hidden_act") or raw.get("hidden_activation") or "silu"
     if act not in ("silu", "swish"):
-        raise ConfigError(
-            f"hidden_act {act}: only silu is supported", field="hidden_act", value=act, legal=("silu",)
-        )
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unnamed")
-        raise ConfigError(
-            f"quantization_config {method}: quantized safetensors are not supported; take the plain model or a GGUF",
-            field="quantization_config",
-            value=method,
-        )
+        raise ConfigError(f"hidden_act {act}: only silu is supported", field="hidden_act", value=act, legal=("silu",))
     if float(raw.get("partial_rotary_factor", 1.0)) != 1.0:
         raise ConfigError(
             f"partial_rotary_factor {raw['partial_rotary_factor']}: only 1.0 is supported",

@@ -12,7 +12,7 @@ _OTHERS = ("mlp", "gate_proj", "up_proj", "down_proj")
 """(block, gate, up, down) in the checkpoint's words."""
 
 
-def moe_specs(c: ModelConfig, src: str, dst: str) -> Iterator[ParamSpec]:
+def moe_specs(c: ModelConfig, src: str, dst: str, experts: int | None) -> Iterator[ParamSpec]:
     """One layer's experts; `src`, `dst`: prefixes of checkpoint and runtime names.
 
     A rank's slots lie one after the other in `experts.gate_up.weight` (gate then up of each) and `experts.down.weight`.
@@ -25,7 +25,7 @@ def moe_specs(c: ModelConfig, src: str, dst: str) -> Iterator[ParamSpec]:
     if moe.correction_bias:
         name = f"{gate}.e_score_correction_bias"
         yield ParamSpec(name, (moe.num_experts,), "router", f"{dst}.router.correction")
-    for expert in range(moe.num_experts):
+    for expert in range(moe.num_experts if experts is None else experts):
         yield from _expert(moe, hidden, f"{src}.{block}.experts.{expert}", f"{dst}.experts", tuple(names), expert)
     if moe.shared_intermediate_size:
         yield from _shared(moe, hidden, f"{src}.{block}.shared_experts", f"{dst}.shared_experts")

@@ -12,12 +12,15 @@ from weft.arch.spec import Cut, ParamSpec
 __all__ = ["Cut", "ParamSpec", "param_specs"]
 
 
-def param_specs(config: ModelConfig) -> tuple[ParamSpec, ...]:
-    """Every weight of the model, in the order of a forward pass. A tied lm_head names the embedding's tensor again."""
+def param_specs(config: ModelConfig, experts: int | None = None) -> tuple[ParamSpec, ...]:
+    """Every weight of the model, in the order of a forward pass. A tied lm_head names the embedding's tensor again.
+
+    `experts`: only so many of each layer's routed experts (all are alike; counting needs one).
+    """
     c = config
     vocab = (c.vocab_size, c.hidden_size)
     head = "model.embed_tokens.weight" if c.tie_embeddings else "lm_head.weight"
-    layers = [spec for layer in range(c.num_layers) for spec in _layer(c, layer)]
+    layers = [spec for layer in range(c.num_layers) for spec in _layer(c, layer, experts)]
     return (
         ParamSpec("model.embed_tokens.weight", vocab, "embedding", "embedding.weight", dim=0, cut=Cut.VOCAB_IN),
         *layers,
@@ -26,7 +29,7 @@ def param_specs(config: ModelConfig) -> tuple[ParamSpec, ...]:
     )
 
 
-def _layer(c: ModelConfig, layer: int) -> Iterator[ParamSpec]:
+def _layer(c: ModelConfig, layer: int, experts: int | None) -> Iterator[ParamSpec]:
     src, dst = f"model.layers.{layer}", f"layers.{layer}"
     yield ParamSpec(f"{src}.input_layernorm.weight", (c.hidden_size,), "norm", f"{dst}.attention_norm.weight")
     attention = mla_specs if c.mla else _attention
@@ -38,7 +41,7 @@ def _layer(c: ModelConfig, layer: int) -> Iterator[ParamSpec]:
         yield ParamSpec(f"{o}.bias", (c.hidden_size,), "o_proj", f"{dst}.o_proj.bias")
     yield ParamSpec(f"{src}.post_attention_layernorm.weight", (c.hidden_size,), "norm", f"{dst}.dense_norm.weight")
     if c.has_experts(layer):
-        yield from moe_specs(c, src, dst)
+        yield from moe_specs(c, src, dst, experts)
     else:
         yield from _mlp(c, f"{src}.mlp", f"{dst}.dense")
 

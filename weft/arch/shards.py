@@ -106,12 +106,38 @@ class Shards:
         """Whether `spec` needs no memory of its own."""
         return spec.module == "lm_head" and self.tied_view
 
+    def target_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every runtime parameter of `rank` that has memory of its own: its parts' slices along dim 0."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for spec in self.specs_of(rank):
+            if self.is_view(spec):
+                continue
+            shape = self.local_shape(spec, rank)
+            before = shapes[spec.target][0] if spec.target in shapes else 0
+            shapes[spec.target] = (before + shape[0], *shape[1:])
+        return shapes
+
     def elements(self, rank: int) -> dict[str, int]:
         """Elements that `rank` holds, by module; a tied view counts as none."""
         counts: Counter[str] = Counter()
-        for spec in self.specs_of(rank):
-            counts[spec.module] += 0 if self.is_view(spec) else prod(self.local_shape(spec, rank))
+        for spec in self.counted_specs:
+            counts[spec.module] += self.elements_of(spec, rank)
         return dict(counts)
+
+    @cached_property
+    def counted_specs(self) -> tuple[ParamSpec, ...]:
+        """All weights, but of each layer's routed experts, which are alike, the first alone."""
+        return param_specs(self.config, 1)
+
+    def elements_of(self, spec: ParamSpec, rank: int) -> int:
+        """Elements of one of `counted_specs` on `rank`: an expert's as often as the rank has slots."""
+        if self.is_view(spec):
+            return 0
+        size = prod(self.local_shape(spec, rank))
+        if spec.expert is None or self.slots is None:
+            return size
+        lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
+        return size * (hi - lo)
 
     def bytes(self, rank: int, itemsize: int) -> dict[str, int]:
         """Bytes that `rank` holds, by module, with `itemsize` bytes an element."""

@@ -32,7 +32,8 @@ class Memory:
 def memory_of(shards: Shards, dtype: str) -> Memory:
     """Of a layout, from what each rank holds."""
     ranks = memory_of_ranks(shards, DTYPE_BYTES[dtype])
-    modules = {module: max(rank.bytes[module] for rank in ranks) for module in MODULES}
+    held = [module for module in MODULES if any(module in rank.bytes for rank in ranks)]
+    modules = {module: max(rank.bytes.get(module, 0) for rank in ranks) for module in held}
     return Memory(modules, max(rank.total for rank in ranks), sum(rank.total for rank in ranks))
 
 

@@ -66,8 +66,7 @@ async def warm_up(client: httpx.AsyncClient, target: Target, workload: Workload,
     failed = [outcome for outcome in driver.outcomes if not outcome.ok]
     if len(failed) == len(driver.outcomes):
         first = failed[0]
-        hint = "; a server that does not know ignore_eos wants --no-ignore-eos" if settings.ignore_eos else ""
-        hint = hint if first.problem in ("HTTP 400", "HTTP 422") else ""
+        hint = "; --no-ignore-eos leaves it out" if settings.ignore_eos and "ignore_eos" in first.detail else ""
         raise UnavailableError(f"{target.url}{PATHS[settings.endpoint]}: {first.problem}: {first.detail}{hint}")
 
 

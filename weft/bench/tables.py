@@ -10,7 +10,6 @@ from rich.table import Table
 from weft.bench.compare import Change, Measured, Row, change, differences
 from weft.bench.document import Candidate
 from weft.bench.stats import Spread, Summary, by_load, middle
-from weft.explain.memory import MODULES
 from weft.explain.units import binary
 
 SHARES = ("p50", "p90", "p99")
@@ -71,13 +70,14 @@ def notes(summaries: Sequence[Summary]) -> list[str]:
 def print_memory(console: Console, candidates: Sequence[Candidate]) -> None:
     """Weights per rank by module: the first layout's bytes, then what each other saves."""
     first = candidates[0]
-    table = _table("weights per rank", "differs", *MODULES, "total", "all ranks")
     memory = first.memory
-    sizes = [binary(memory.modules[module]) for module in MODULES]
-    table.add_row(first.subject.name, "", *sizes, binary(memory.total), binary(memory.world))
+    table = _table("weights per rank", "differs", *memory.modules, "total", "all ranks")
+    table.add_row(
+        first.subject.name, "", *map(binary, memory.modules.values()), binary(memory.total), binary(memory.world)
+    )
     for other in candidates[1:]:
         saved = memory.saved(other.memory)
-        words = [_saved(saved[name]) for name in (*MODULES, "total")]
+        words = [_saved(saved[name]) for name in (*memory.modules, "total")]
         table.add_row(other.subject.name, _differs(first, other), *words, binary(other.memory.world))
     console.print(table)
 

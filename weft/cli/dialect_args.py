@@ -168,7 +168,7 @@ def _one(args: argparse.Namespace, experts: int | None) -> Reading:
         if found is not None:
             return _one(args, found)
     if reading.refused is not None:
-        legal = ", ".join(map(str, reading.refused.legal))
+        legal = ", ".join(map(str, reading.refused.legal)) if "legal" not in reading.refused.message else ""
         raise ConfigError(
             f"{reading.dialect} would refuse this: {reading.refused.message}" + (f" (legal: {legal})" if legal else ""),
             field="--from",

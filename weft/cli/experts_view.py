@@ -41,7 +41,7 @@ def print_heat_map(heat_map: HeatMap, console: Console) -> None:
     shared = f", the largest of {-(-columns // cells.shape[1])} a column" if columns > cells.shape[1] else ""
     console.print(f"{heat_map.title}: layers x {columns} {heat_map.column}s{shared}", highlight=False)
     console.print(Text("layer ").append(_legend()))
-    for layer, row, values in zip(heat_map.layers, cells, heat_map.values):
+    for layer, row, values in zip(heat_map.layers, cells, heat_map.values, strict=True):
         line = Text(f"{layer:>5} ")
         for value in row:
             line.append(_cell(float(value)))
@@ -55,6 +55,6 @@ def _cell(value: float) -> Text:
 
 def _legend() -> Text:
     legend = Text(f"'{SHADES[0]}' below {LIMITS[0]:g} x the layer's mean")
-    for shade, color, limit in zip(SHADES[1:], COLORS[1:], LIMITS):
+    for shade, color, limit in zip(SHADES[1:], COLORS[1:], LIMITS, strict=True):
         legend.append(", ").append(shade, style=color).append(f" from {limit:g}")
     return legend

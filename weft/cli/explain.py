@@ -5,24 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
-from weft.arch.config import ModelConfig
-from weft.arch.families import parse_config
-from weft.checkpoint.hub import model_path, shown_name
-from weft.checkpoint.open import open_checkpoint
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
-from weft.cli.model_args import add_engine_arguments, add_layout_arguments, add_model, engine_config_from, layout_from
-from weft.errors import CheckpointError, UsageError
+from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
+from weft.cli.model_config import add_config_model, model_config
+from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report
 from weft.settings import resolve_dtype
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL may also be a bare config.json."""
-    add_model(parser)
+    add_config_model(parser)
     add_layout_arguments(parser)
     add_engine_arguments(parser, only=("dtype",))
     add_dialect_arguments(parser)
@@ -42,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
     take_foreign(args, only=("dtype",))
-    name, config = _model(args.model, args.revision)
+    name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     layout = layout_from(args, config, runnable=False)
     dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
     report = explain(name, config, layout, dtype=dtype, batch=args.batch)
@@ -51,27 +47,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     return 0
-
-
-def _model(word: str | None, revision: str | None) -> tuple[str, ModelConfig]:
-    """Name and config of MODEL, without its weights: a directory needs no more than config.json."""
-    path = model_path(word, lambda line: print(line, file=sys.stderr), revision=revision, weights=False)
-    file = path / "config.json" if path.is_dir() else path
-    if file.suffix == ".json":
-        return shown_name(word, path if path.is_dir() else file.resolve().parent), parse_config(_json(file))
-    return shown_name(word, path), parse_config(open_checkpoint(path).config)
-
-
-def _json(file: Path) -> dict[str, object]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: a JSON object is needed")
-    return value
 
 
 class _Output(Console):

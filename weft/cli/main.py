@@ -18,7 +18,8 @@ from weft.options import nearest
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command lives in weft/cli/<name>.py, with `add_arguments(parser)` and `run(args) -> exit code`."""
+    """A command lives in weft/cli/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
+    `run(args) -> exit code`."""
 
     name: str
     summary: str
@@ -28,6 +29,7 @@ COMMANDS = (
     Command("serve", "serve a model over HTTP"),
     Command("generate", "answer prompts on the terminal, without a server"),
     Command("explain", "show what each rank holds and every collective of a layout"),
+    Command("dry-run", "run the real model code as one rank of any world, without weights, and count"),
     Command("translate", "read another engine's command or file, or write one"),
     Command("verify", "prove that a layout gives the answers of one rank"),
     Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
@@ -73,7 +75,7 @@ def _dispatch(words: list[str]) -> int:
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
-    module = import_module(f"weft.cli.{command.name}")
+    module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")

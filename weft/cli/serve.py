@@ -28,11 +28,13 @@ from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.serialize import to_yaml
-from weft.log import configure
+from weft.errors import ConfigError
+from weft.log import configure, to_children
 from weft.native.build import ensure_built
 from weft.options import Entry, add_flags
 from weft.server.engine_loop import EngineLoop
-from weft.server.listen import bind
+from weft.server.http_config import HttpConfig, http_settings
+from weft.server.listen import bind, bind_unix
 from weft.server.models import ServedModel
 from weft.server.recovery import Recovery
 from weft.server.run import run_server
@@ -46,15 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_dialect_arguments(parser)
     group = parser.add_argument_group("server")
-    group.add_argument("--host", default="127.0.0.1", help="address of this machine's loopback (default 127.0.0.1)")
-    group.add_argument("--port", type=int, default=8000, help="port; 0 takes any free one (default 8000)")
-    group.add_argument(
-        "--max-queued",
-        type=int,
-        default=256,
-        metavar="N",
-        help="requests that may wait beside the running ones; more get 429 (default 256)",
-    )
+    add_flags(group, http_settings(), "http_given")
     add_comm_argument(group)
     add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
 
@@ -63,6 +57,21 @@ def limits_from(args: argparse.Namespace) -> ProcessLimits:
     """ProcessLimits of the command line; raises ConfigError for impossible values."""
     given: Mapping[str, Entry] = args.limits_given
     return ProcessLimits(**{name: entry.value for name, entry in given.items()})  # type: ignore[arg-type]
+
+
+def http_from(args: argparse.Namespace) -> HttpConfig:
+    """HttpConfig of the command line; raises ConfigError for impossible values."""
+    given: Mapping[str, Entry] = args.http_given
+    if "uds" in given and (other := next((name for name in ("host", "port") if name in given), None)):
+        raise ConfigError(f"--uds and --{other} both say where to listen; leave one out", field="uds")
+    return HttpConfig(**{name: entry.value for name, entry in given.items()})  # type: ignore[arg-type]
+
+
+def listen(http: HttpConfig) -> socket.socket:
+    """The socket, bound before anything else is done. ConfigError: it cannot be had."""
+    http.check_certificate()
+    keyed = http.keys().user is not None
+    return bind(http.host, http.port, keyed=keyed) if http.uds is None else bind_unix(http.uds)
 
 
 def add_comm_argument(group: argparse._ActionsContainer) -> None:
@@ -77,10 +86,12 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 after Ctrl-C or SIGTERM; errors are raised."""
+    http = http_from(args)
+    to_children(http.log_level, http.log_format)
     configure()
     limits = limits_from(args)
     take_foreign(args)
-    with contextlib.closing(bind(args.host, args.port)) as sock:
+    with contextlib.closing(listen(http)) as sock:
         say_native(_say)
         checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
@@ -90,23 +101,23 @@ def run(args: argparse.Namespace) -> int:
         plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
         name = engine.served_model_name or shown_name(args.model, checkpoint.path)
         show_plan(name, plan)
-        _serve(args, plan, tokenizer, name, sock)
+        _serve(http, plan, tokenizer, name, sock)
     return 0
 
 
-def _serve(args: argparse.Namespace, plan: LaunchPlan, tokenizer: Tokenizer, name: str, sock: socket.socket) -> None:
+def _serve(http: HttpConfig, plan: LaunchPlan, tokenizer: Tokenizer, name: str, sock: socket.socket) -> None:
     defaults = recommended(plan.checkpoint.generation_config)
     model = ServedModel(name, tokenizer, plan.config.vocab_size, int(time.time()), defaults)
     with phase_view(plan.where) as view:
-        shown = _Shown(view, lambda: _say_ready(name, sock, chat=tokenizer.has_chat_template))
+        shown = _Shown(view, lambda: _say_ready(name, sock, http, chat=tokenizer.has_chat_template))
         engine = partial(
             EngineLoop,
             EngineStart(plan, shown.phase),
-            max_queued=args.max_queued,
+            max_queued=http.max_queued,
             on_ready=shown.ready,
             recovery=Recovery() if plan.limits.restart else None,
         )
-        run_server(sock, model, engine, plan.limits.drain_timeout)
+        run_server(sock, model, engine, plan.limits.drain_timeout, http)
     _say("stopped")
 
 

@@ -1,6 +1,6 @@
 """`weft translate`: another engine's command or file as a layout, or as a third engine's words. Needs no torch.
 
-The dialect is recognized where --from is left out. Exit code 1: the engine itself would refuse the input.
+The dialect is recognized where --from is left out. Exit code 1: the engine would refuse this, or the one of --to would.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 for what the engine would refuse; errors are raised."""
+    """0, or 1 for what an engine would refuse; errors are raised."""
     if args.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
     readings = readings_of(args, _read(args))
     written = {name: _write(reading, target) for name, reading in readings.items()} if target else None
     if args.json:
-        print(json.dumps(document(readings, _found(written)), indent=2))
+        print(json.dumps(document(readings, _found(written) if target else None), indent=2))
     else:
         _print(readings, written)
-    return REFUSED if any(reading.refused for reading in readings.values()) else 0
+    impossible = [note for each in _found(written).values() for note in each.notes if note.level == "error"]
+    return REFUSED if impossible or any(reading.refused for reading in readings.values()) else 0
 
 
 def _target(word: str | None) -> str | None:
@@ -124,8 +125,8 @@ def _write(reading: Reading, target: str) -> Written | None:
     return write(reading.layout, target, {**reading.options, **known})
 
 
-def _found(written: Mapping[str, Written | None] | None) -> dict[str, Written] | None:
-    return None if written is None else {name: each for name, each in written.items() if each is not None}
+def _found(written: Mapping[str, Written | None] | None) -> dict[str, Written]:
+    return {name: each for name, each in (written or {}).items() if each is not None}
 
 
 def _layout_yaml(reading: Reading) -> str:

@@ -6,7 +6,9 @@ wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is rea
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,6 +25,11 @@ Origin = tuple[int, int]
 _FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
 _ROOT_PROMPT = re.compile(r"(?m)^([ \t]*)#(?=[ \t]+[\w./])")
 _SCRIPT_DEPTH = 3
+_STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
+_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})+\s*,?\s*\]")
+_STARTS = re.compile(
+    r"[\"'](?:(?:[\w/.-]*/)?(?:vllm|tokenspeed|sglang|trtllm-serve)|[\w.]+\.(?:launch_server|api_server))[\"']"
+)
 _SCRIPT = re.compile(r"\s")
 _DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
 _SHOWS = re.compile(r"cat|tee|echo|printf")
@@ -30,12 +37,21 @@ _SHOWS = re.compile(r"cat|tee|echo|printf")
 
 def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> list[Document]:
     """Commands of a text in order. Those of no known program are kept where they have flags, as fragments."""
-    found = _Reader(programs, settings).manifest(text) or _Reader(programs, settings).script(text)
+    found = _Reader(programs, settings).manifest(text)
+    text = _LIST.sub(_joined, text)
+    found = found or _Reader(programs, settings).script(text)
     if any(document.dialect for document in found):
         return found
     plain = _ROOT_PROMPT.sub(r"\1 ", text)
     again = _Reader(programs, settings).script(plain) if plain != text else []
     return again if any(document.dialect for document in again) else found
+
+
+def _joined(match: re.Match[str]) -> str:
+    """A list of a program's words, as a Dockerfile or a Python script has it, as a line of shell."""
+    if not _STARTS.search(match[0]):
+        return match[0]
+    return shlex.join(ast.literal_eval(string) for string in re.findall(_STRING, match[0]))
 
 
 class _Reader:
@@ -223,6 +239,8 @@ def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
         if before is None or not _continues(before, command):
             found.append(command)
             continue
+        if len(before.words) > 1 and before.words[-1].literal in ("^", "`"):
+            before.words.pop()  # how other shells continue a line
         why = "a comment ends" if before.commented else "no backslash continues"
         code = "continuation-comment" if before.commented else "continuation-missing"
         place = command.words[0].where

@@ -134,7 +134,12 @@ def _read(lines: _Lines) -> list[Tree]:
         (text.strip() for _, _, text in lines.rows if text.strip() and not text.lstrip().startswith(("#", "//"))), ""
     )
     if first.startswith(("{", '"')) and not first.startswith("{{") or first.startswith("[") and "]" not in first:
-        return [read_json(lines.text, lines.place)]
+        tree = read_json(lines.text, lines.place)
+        mended = tree.problem is not None or any(note.code == "missing-comma" for note in tree.notes)
+        if not mended or '"' in lines.text:
+            return [tree]
+        flow = _read_yaml(lines)  # YAML between braces may have words without quotes
+        return [flow if flow.problem is None and flow.root is not None and flow.root.entries is not None else tree]
     return [_read_yaml(variant) for variant in _variants(lines)]
 
 
@@ -196,7 +201,7 @@ def _mended(numbered: tuple[int, tuple[int, int, str]], tree: Tree, lines: _Line
         tree.notes.append(Note("info", "elided", "'...' stands for something left out", lines.place(at, 1)))
         return ""
     if "\t" in text:
-        if text.lstrip(" ").startswith("\t"):
+        if text.lstrip(" ").startswith("\t") and not any(note.code == "tab" for note in tree.notes):
             message = "YAML takes no tabs in front of a line; read as two blanks each"
             tree.notes.append(Note("warning", "tab", message, lines.place(at, 1)))
         text = text.replace("\t", "  ")

@@ -28,7 +28,6 @@ _KNOWN: tuple[tuple[str, str, int | None], ...] = (
     (r"r1[-_]?distill|distill[-_]?(qwen|llama)", "a dense distillate of DeepSeek-R1", 0),
     (r"deepseek[-_]?(coder[-_]?)?v2(\.\d)?[-_]?(coder[-_]?)?lite", "DeepSeek-V2-Lite", 64),
     (r"deepseek[-_]?(coder[-_]?)?v2|deepseek[-_]?v2\.5", "DeepSeek-V2", 160),
-    (r"deepseek[-_]?v4[-_]?flash", "DeepSeek-V4-Flash", 256),
     (r"deepseek[-_]?v4", "DeepSeek-V4", None),
     (r"deepseek[-_]?(v3|r1|prover[-_]?v2[-_]?671b)|(^|[-_/])dsv3|(^|[-_/])ds[-_]?r1", "DeepSeek-V3/R1", 256),
     (r"deepseek[-_]?moe[-_]?16b", "DeepSeekMoE-16B", 64),
@@ -64,7 +63,7 @@ _KNOWN: tuple[tuple[str, str, int | None], ...] = (
     (r"ernie[-_]?4\.5[-_]?0\.3b", "ERNIE-4.5-0.3B", 0),
     (r"ernie[-_]?4\.5", "ERNIE-4.5", 64),
     (r"step[-_]?3(?!\.)", "Step-3", 48),
-    (r"mistral[-_]?large[-_]?3", "Mistral-Large-3", 128),
+    (r"mistral[-_]?large[-_]?3", "Mistral-Large-3", None),
     (r"arctic", "Snowflake Arctic", 128),
     (r"pangu.*pro[-_]?moe", "Pangu-Pro-MoE", 64),
     (r"\d+x\d+(\.\d+)?b", "a mixture of experts", None),
@@ -109,7 +108,7 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
     stated = draft.context.settings.get("experts", "")
     if stated.isdigit():
         return int(stated) > 0, int(stated) or None
-    found = family(model)
+    found = family(model) or _served(draft)
     if found is not None and (found.experts or not found.moe):
         return found.moe, found.experts or None
     if found is not None or signs:
@@ -123,3 +122,14 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
     message = f"{shown} is not known by its name; read as dense (--set experts=N for a mixture of experts)"
     draft.note("info", "model-unknown", message)
     return False, None
+
+
+def _served(draft: Draft) -> Family | None:
+    """The family by the name it is served under, where the path tells nothing."""
+    name = draft.options.get("served_model_name")
+    found = family(name) if isinstance(name, str) else None
+    if found is not None:
+        draft.note(
+            "info", "model-served", f"the model was taken for {found.name} by the name it is served under, {name}"
+        )
+    return found

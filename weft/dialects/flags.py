@@ -198,8 +198,9 @@ def _one(text: str, word: Word, rest: list[Word], arguments: Arguments) -> None:
         _unknown(name, equals, word, rest, arguments)
         return
     _status(flag, name, word, arguments.draft)
-    if equals:
-        value_words = [Word(inline, word.where, word.variables)]
+    glued = "" if text.startswith("--") or text.partition("=")[0].partition(".")[0] == name else text[len(name) :]
+    if equals or glued:
+        value_words = [Word(glued or inline, word.where, word.variables)]
     else:
         value_words = _take(flag, rest)
     value, variables = read_value(flag.kind, name, path, value_words, word, arguments.draft)
@@ -217,6 +218,8 @@ def _look_up(name: str, table: Table, draft: Draft, where: Where) -> tuple[Flag 
         return table.names[base], base, tuple(path)
     if plain in table.names:
         return table.names[plain], plain, ()
+    if plain[:2] in table.names and plain[1] != "-":
+        return table.names[plain[:2]], plain[:2], ()
     found = sorted(known for known in table.names if known.startswith(plain)) if plain.startswith("--") else []
     flags = {id(table.names[known]) for known in found}
     if table.prefixes and len(flags) == 1:

@@ -41,7 +41,7 @@ class MindIE:
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One reading per model; two for a deployment with prefill and decode servers."""
-        if document.kind == "command" and not document.text.count("{"):
+        if not re.search(r"[{:]", document.text):
             draft = Draft(self.name, document, context)
             draft.refuse("MindIE is configured by its config.json, not by arguments; give that file")
             return [draft.finish(None)]

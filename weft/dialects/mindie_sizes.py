@@ -205,7 +205,7 @@ class Derivation:
         if around.pods is not None and divides(around.pods, self.world):
             return around.pods
         if not around.spread or self.world is None:
-            return 1
+            return None if around.spread else 1
         stated = self.values.number("worldSize", 0) or 0
         local = [self.values.number(name, 0, off=OFF) or 0 for name in ("lm_head_local_tp", "o_proj_local_tp")]
         hints = [around.devices or 0, *local, stated if stated < self.world else 0]

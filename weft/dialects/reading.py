@@ -10,11 +10,12 @@ import yaml
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word
 from weft.dialects.commands import documents
-from weft.dialects.flags import Arguments, Table
+from weft.dialects.flags import Arguments, Table, parse
 from weft.dialects.sizes import Size, Sizes
 from weft.layout.resolve import divisors
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
+_KEY = re.compile(r"(?m)^([a-z][\w-]*)[ \t]*:(?:[ \t]|$)")
 
 
 def divisor_values(size: Size) -> tuple[int, ...]:
@@ -69,8 +70,18 @@ def model_of(draft: Draft) -> str:
     return found if isinstance(found, str) else ""
 
 
-def configured(document: Document, draft: Draft, table: Table) -> list[Word]:
+def arguments_of(document: Document, draft: Draft, table: Table, title: str) -> Arguments:
+    """The arguments of a command, of a fragment, or of a config file alone; refuses what has none of the engine's."""
+    arguments = parse(_configured(document, draft, table), table, draft)
+    if (document.kind == "file" or document.fragment) and not arguments.given and draft.refused is None:
+        draft.refuse(f"there is no command of {title} here, no flag of its commands and no key of its config file")
+    return arguments
+
+
+def _configured(document: Document, draft: Draft, table: Table) -> list[Word]:
     """The words of a command; a config file named by --config and written in the same text comes first."""
+    if document.kind == "file":
+        return _config_words(document.text, document.line, (), table, draft)
     words = list(document.words)
     for at, word in enumerate(words):
         name, equals, inline = word.text.partition("=")
@@ -93,7 +104,7 @@ def _config_words(text: str, line: int, given: Collection[str], table: Table, dr
     """Keys of a YAML mapping as flags; a flag of the command line wins, with a note."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = Where(line + mark.line, mark.column + 1) if mark else Where(line, 1)
         draft.refuse(f"the config file is no YAML: {getattr(error, 'problem', None) or error}", (), place)
@@ -157,10 +168,14 @@ def finish(draft: Draft, sizes: Sizes | None, role: str = "") -> Reading:
 
 
 def known_share(text: str, table: Table, own: Sequence[str]) -> float:
-    """How much arguments look like a table's: its share of their flags, and a bonus for flags only it has."""
+    """How much a text looks like a table's: the share of its flags, and a bonus for flags only it has.
+
+    The keys of a config file count little: other engines' files have the same.
+    """
     found = {match[0] for match in _FLAG.finditer(text)}
     if not found:
-        return 0.0
+        keys = {"--" + match[1].replace("_", "-") for match in _KEY.finditer(text)}
+        return 0.19 * sum(key in table.names for key in keys) / len(keys) if keys else 0.0
     known = sum(name in table.names or name.replace("_", "-") in table.names for name in found)
     bonus = 0.3 if found & set(own) else 0.0
     return min(0.95, 0.6 * known / len(found) + bonus) if known else 0.0

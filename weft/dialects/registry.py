@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
+from weft.dialects.calls import calls
 from weft.dialects.commands import documents
 from weft.dialects.nodes import compare_nodes
 from weft.errors import UsageError
@@ -16,8 +18,15 @@ from weft.options import nearest
 
 NAMES = ("sglang", "trtllm", "vllm", "mindie", "tokenspeed")
 ALIASES = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "vllm-ascend": "vllm", "vllm_ascend": "vllm"}
+_KEYED = re.compile(r"[ \t]*(?:-[ \t]+)?(?:[\"']?[\w.-]+[\"']?[ \t]*:(?:[ \t]|$)|[{}\[\]]|-[ \t]+[^-\s]|\.\.\.)")
+_NO_FILE = re.compile(r"(?m)<<|^[ \t]*--?[A-Za-z]|^[ \t]*(?:-[ \t]+)?[\"']?(?:command|args|entrypoint)[\"']?[ \t]*:")
+_MOSTLY = 0.8
+"""Share of lines that look like YAML or JSON from which a text is a file."""
+UNREAD = frozenset({"unknown-flag", "unknown-key", "unknown-word", "unknown-value"})
 SURE = 0.2
 """Least score at which a text without a known program is taken for a dialect's."""
+POSSIBLE = 0.15
+"""Least score at which it may be a dialect's where the user says so."""
 
 
 @lru_cache(maxsize=len(NAMES))
@@ -45,8 +54,10 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     """
     context = context or Context()
     named = dialect(name).name if name is not None else None
-    found = documents(text, {each: dialect(each).programs for each in NAMES}, context.settings)
-    commands = [document for document in found if document.dialect]
+    programs = {each: dialect(each).programs for each in NAMES}
+    found = [] if _is_file(text) else documents(text, programs, context.settings)
+    commands = [document for document in found if document.dialect] or calls(text)
+    commands = [document for document in commands if document.dialect == named] or commands
     if not commands:
         commands = _without_program(text, found, named)
     readings = [reading for document in commands for reading in _read_one(document, named, context)]
@@ -74,7 +85,21 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
     if arguments and not _is_mapping(text):
         return arguments
-    return [Document(kind="file", text=text, dialect=named)]
+    return [Document(kind="file", text=text, dialect=_owner(text, named))]
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is YAML or JSON through and through, so that no line of it is a command."""
+    if _NO_FILE.search(text):
+        return False
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//", "```"))]
+    return bool(lines) and sum(_KEYED.match(line) is not None for line in lines) >= _MOSTLY * len(lines)
+
+
+def _owner(text: str, named: str) -> str:
+    """Whose file it is: the named engine's, unless it is surely another's and nothing speaks for the named."""
+    other, score = recognize(text)
+    return other if score >= SURE and dialect(named).recognizes(text) < POSSIBLE else named
 
 
 def _is_arguments(document: Document) -> bool:
@@ -92,16 +117,13 @@ def _read_one(document: Document, named: str | None, context: Context) -> list[R
     if document.dialect and document.dialect != name:
         draft = Draft(name, document, context)
         place = document.program[0].where if document.program else None
-        draft.refuse(
-            f"this is a command of {dialect(document.dialect).title}, not of {dialect(name).title}; "
-            f"--from {document.dialect} reads it",
-            (document.dialect,),
-            place,
-        )
+        what, theirs, ours = document.kind, dialect(document.dialect).title, dialect(name).title
+        message = f"this is a {what} of {theirs}, not of {ours}; --from {document.dialect} reads it"
+        draft.refuse(message, (document.dialect,), place)
         return [draft.finish(None)]
     return dialect(name).read(document, context)
 
 
 def unread(readings: Sequence[Reading]) -> tuple[Note, ...]:
     """Notes about words that were not understood; --strict makes errors of them."""
-    return tuple(note for reading in readings for note in reading.notes if note.code in ("unknown-flag", "unknown-key"))
+    return tuple(note for reading in readings for note in reading.notes if note.code in UNREAD)

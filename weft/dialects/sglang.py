@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
-from weft.dialects.flags import parse
 from weft.dialects.reading import (
-    configured,
+    arguments_of,
     finish,
     known_share,
     read_command,
     take_model,
     take_options,
 )
-from weft.dialects.sglang_flags import NAMES, TABLE
+from weft.dialects.sglang_flags import NAMES, OFF, TABLE
 from weft.dialects.sglang_sizes import Derivation
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
@@ -53,17 +52,17 @@ class SGLang:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
-        arguments = parse(configured(document, draft, TABLE), TABLE, draft)
+        arguments = arguments_of(document, draft, TABLE, self.title)
         take_options(arguments, draft, _SIZE_FLAGS)
         take_model(arguments, draft)
-        if arguments.switch("disable_radix_cache"):
+        if draft.options.pop("disable_radix_cache", False):
             draft.options["enable_prefix_caching"] = False
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
     def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
         """`python -m sglang.launch_server ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES)
+        parts, notes = engine_parts(options, NAMES, OFF)
         sizes, environment = _parts(layout, options)
         head: list[tuple[str, object]] = [("--model-path", options.get("model", MODEL))]
         text = command("python -m sglang.launch_server", head + sizes + parts, environment)

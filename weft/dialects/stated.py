@@ -63,7 +63,7 @@ class Values:
     def number(self, name: str, default: Size = 1, minimum: int = 1, off: tuple[int, ...] = ()) -> Size:
         """A whole number; None while it is open, the default where it is not given or has a value of `off`."""
         stated = self.given.get(name)
-        if stated is None or stated.value is None:
+        if stated is None or stated.value is None and not stated.variables:
             return default
         value = self._set(name, stated)
         if value is None:

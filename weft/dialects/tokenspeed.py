@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
-from weft.dialects.flags import parse
 from weft.dialects.reading import (
-    configured,
+    arguments_of,
     finish,
     known_share,
     read_command,
     take_model,
     take_options,
 )
-from weft.dialects.tokenspeed_flags import NAMES, TABLE
+from weft.dialects.tokenspeed_flags import NAMES, OFF, TABLE
 from weft.dialects.tokenspeed_sizes import Derivation
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
@@ -45,17 +44,17 @@ class TokenSpeed:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
-        arguments = parse(configured(document, draft, TABLE), TABLE, draft)
+        arguments = arguments_of(document, draft, TABLE, self.title)
         take_options(arguments, draft, _SIZE_FLAGS)
         take_model(arguments, draft)
-        if arguments.switch("disable_radix_cache"):
+        if draft.options.pop("disable_radix_cache", False) or draft.options.pop("disable_prefix_caching", False):
             draft.options["enable_prefix_caching"] = False
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
     def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
         """`tokenspeed serve MODEL ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES)
+        parts, notes = engine_parts(options, NAMES, OFF)
         sizes, environment = _parts(layout, options)
         text = command(f"tokenspeed serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)

@@ -159,3 +159,6 @@ NAMES = {
     "reasoning_parser": "--reasoning-parser",
 }
 """Option -> flag, for writing."""
+
+OFF = {"enable_prefix_caching": "--disable-prefix-caching"}
+"""Option that is on by default -> the flag that turns it off."""

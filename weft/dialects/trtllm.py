@@ -31,6 +31,7 @@ _SUBCOMMANDS = {
 }
 _ALIASES = tuple(alias for aliases in SIZES.values() for alias in aliases)
 _REPEATED = (*SIZES, *_ALIASES, *EPLB_KEYS, "pp_partition", "moe_config")
+_OWN_FLAGS = tuple(name for flag in TABLE.flags for name in flag.names if name.startswith("--") and "_" in name)
 _ROLE = re.compile(r"(?i)(?<![a-z])(?:(ctx|context|prefill)|(gen|generation|decode))(?![a-z])")
 Role = Literal["", "prefill", "decode"]
 
@@ -50,14 +51,14 @@ class TensorRTLLM:
         """Files by keys that are TensorRT-LLM's own; arguments by its flags."""
         if re.search(r"trtllm|tensorrt[-_ ]?llm", text, re.IGNORECASE):
             return 1.0
-        keys = set(re.findall(r"(?m)^[ \t]*[\"']?([a-z]\w*)[\"']?[ \t]*:", text))
+        keys = set(re.findall(r"(?m)^[ \t]*(?:-[ \t]+)?[\"']?([a-z]\w*)[\"']?[ \t]*:", text))
         if keys & set(OWN_KEYS):
             return 0.9
         if keys & set(EPLB_KEYS):
             return 0.7
         if keys & set(SIZES):
             return 0.5
-        return known_share(text, TABLE, ("--tp_size", "--ep_size", "--pp_size", "--extra_llm_api_options"))
+        return known_share(text, TABLE, _OWN_FLAGS) if any(flag in text for flag in _OWN_FLAGS) else 0.0
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per variant of a file; two for a disaggregated deployment."""
@@ -91,7 +92,7 @@ class _Command:
             message = f"the file {path} is not in the text; its values are unknown"
             draft.note("warning", "config-file", message, arguments.where("config_file"))
             if subcommand.startswith("disaggregated"):
-                return [draft.finish(None)]
+                return [draft.finish(_open_sizes(None))]
         return [_Engine(draft, arguments, None).reading(_role(arguments))]
 
 

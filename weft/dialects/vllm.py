@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
-from weft.dialects.flags import parse
 from weft.dialects.reading import (
-    configured,
+    arguments_of,
     finish,
     known_share,
     read_command,
@@ -19,7 +18,7 @@ from weft.dialects.reading import (
     take_options,
 )
 from weft.dialects.sizes import quotient
-from weft.dialects.vllm_flags import NAMES, TABLE
+from weft.dialects.vllm_flags import NAMES, OFF, TABLE
 from weft.dialects.vllm_modules import module_parts
 from weft.dialects.vllm_sizes import Derivation
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
@@ -54,7 +53,7 @@ class VLLM:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
-        arguments = parse(configured(document, draft, TABLE), TABLE, draft)
+        arguments = arguments_of(document, draft, TABLE, self.title)
         take_options(arguments, draft, _SIZE_FLAGS)
         _served(draft)
         take_model(arguments, draft)
@@ -65,7 +64,7 @@ class VLLM:
 
     def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
         """`vllm serve MODEL ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES)
+        parts, notes = engine_parts(options, NAMES, OFF)
         sizes, environment = _parts(layout, options)
         text = command(f"vllm serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)

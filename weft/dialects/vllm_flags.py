@@ -236,6 +236,26 @@ _ENGINE = """
 --h11-max-header-count  int
 --config  str
 --grpc  switch
+--default-chat-template-kwargs  json
+--language-model-only  boolean
+--mm-encoder-only  boolean
+--enable-return-routed-experts  boolean
+--kv-cache-metrics-sample  float
+--weight-transfer-config  json
+--exclude-tools-when-tool-choice-none  boolean
+--enable-log-deltas  boolean
+--data-parallel-local-external-lb  boolean
+--disable-access-log-for-endpoints  str
+--enable-offline-docs  boolean
+--fail-on-environ-validation  boolean
+--mamba-backend  str
+--prefill-schedule-interval  int
+--reasoning-config  json
+--scheduler-reserve-full-isl  boolean
+--shutdown-timeout  int
+--tokens-only  boolean
+--offload-backend  str
+--offload-group-size  int
 """
 
 TABLE = Table(parse_table(_SIZES) + parse_table(_ENGINE), underscores=True, dotted=True)
@@ -254,12 +274,14 @@ NAMES = {
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "kv_cache_memory": "--kv-cache-memory-bytes",
     "seed": "--seed",
-    "enable_prefix_caching": "--enable-prefix-caching",
     "trust_remote_code": "--trust-remote-code",
     "tool_call_parser": "--tool-call-parser",
     "reasoning_parser": "--reasoning-parser",
 }
 """Option -> flag, for writing."""
+
+OFF = {"enable_prefix_caching": "--no-enable-prefix-caching"}
+"""Option that is on by default -> the flag that turns it off."""
 
 MODULE_SIZES = {
     "embedding_tensor_parallel_size": "embedding",

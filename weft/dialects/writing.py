@@ -11,7 +11,6 @@ from weft.layout import Layout
 from weft.layout.layout import layout_settings
 from weft.layout.serialize import to_dict
 
-_SAFE = frozenset("<>$")
 MODEL = "MODEL"
 
 
@@ -25,7 +24,7 @@ def command(program: str, parts: Sequence[tuple[str, object]], environment: Mapp
 
 
 def _quoted(value: object) -> str:
-    return shlex.quote(str(value))
+    return " ".join(shlex.quote(str(item)) for item in value) if isinstance(value, list) else shlex.quote(str(value))
 
 
 def experts_for(layout: Layout, options: Mapping[str, object]) -> int:
@@ -80,16 +79,23 @@ def flat(layout: Layout) -> dict[str, object]:
 
 
 def engine_parts(
-    options: Mapping[str, object], names: Mapping[str, str]
+    options: Mapping[str, object], names: Mapping[str, str], off: Mapping[str, str] | None = None
 ) -> tuple[list[tuple[str, object]], list[Note]]:
-    """Flags for the engine options that a dialect has a name for, and notes for those it has none for."""
+    """Flags for the engine options that a dialect has a name for, and notes for those it has none for.
+
+    `off` names the flags that turn something off which is on by default.
+    """
     parts: list[tuple[str, object]] = []
     notes: list[Note] = []
     for option, value in options.items():
-        if option in ("model", "num_experts") or value is None or value is False:
+        if option in ("model", "num_experts") or value is None:
             continue
-        if option not in names:
-            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no flag in this engine"))
-        else:
+        if off and option in off:
+            parts += [] if value else [(off[option], None)]
+        elif value is False:
+            continue
+        elif option in names:
             parts.append((names[option], None if value is True else value))
+        else:
+            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no flag in this engine"))
     return parts, notes

@@ -70,10 +70,10 @@ class Engine:
         """Ends output `index` (None: all) with `stop`: the caller found a stop string, `stop_reason`, in its text."""
         return self._finish(request_id, index, FinishReason.STOP, stop_reason)
 
-    def expire(self, request_id: str) -> bool:
-        """Ends a request that no step has run yet, as `abort` does. False: it has run, or is no more."""
-        outputs = self._live.get(request_id, {}).values()
-        return not any(request.admission for request, _ in outputs) and self.abort(request_id)
+    def has_run(self, request_id: str) -> bool:
+        """Whether a step has run some of the request, or it is no more."""
+        outputs = self._live.get(request_id)
+        return outputs is None or any(request.admission for request, _ in outputs.values())
 
     def pause(self, request_id: str) -> None:
         """Frees what the request's running outputs hold, until `resume`; their tokens stay."""

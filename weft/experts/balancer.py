@@ -47,8 +47,8 @@ class Plan:
 class LoadBalancer:
     """Plans for one shape under one policy.
 
-    auto is hierarchical where shape has nodes and groups, else global. max_moved (0 .. 1) is the share of a layer's slots
-    that may change when there is a current placement; 1 is no limit. Raises ConfigError where they do not fit.
+    auto is hierarchical where shape has nodes and groups, else global. max_moved (0 .. 1) is the share of a layer's
+    slots that may change when there is a current placement; 1 is no limit. Raises ConfigError where they do not fit.
     """
 
     shape: SlotShape
@@ -115,7 +115,7 @@ class LoadBalancer:
         """A fresh plan whose ranks are renamed, inside their nodes, to hold as much as can be of what they hold now."""
         fresh = self._fresh(loads).by_rank().copy()
         size = self.shape.ranks // (self.shape.nodes if self.resolved == "hierarchical" else 1)
-        for new, old in zip(fresh, current.by_rank()):
+        for new, old in zip(fresh, current.by_rank(), strict=True):
             for first in range(0, self.shape.ranks, size):
                 part = slice(first, first + size)
                 new[part] = new[part][_match(new[part], old[part], self.shape.experts)]
@@ -127,7 +127,7 @@ class LoadBalancer:
     def _check_current(self, current: ExpertPlacement, layers: int) -> None:
         wanted = (layers, self.shape.experts, self.shape.slots, self.shape.ranks)
         got = (current.layers, current.experts, current.slots, current.ranks)
-        for field, want, have in zip(("layers", "experts", "slots", "ranks"), wanted, got):
+        for field, want, have in zip(("layers", "experts", "slots", "ranks"), wanted, got, strict=True):
             if want != have:
                 message = f"has {have} {field}, but {want} are wanted: it is of another model or layout"
                 raise _error("from_placement", have, message, (want,))

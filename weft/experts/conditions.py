@@ -1,15 +1,17 @@
-"""What a layer's replica counts must satisfy so that no rank carries more than a given load; priced, to search and bound.
+"""What a layer's replica counts must satisfy so that no rank carries more than a given load; priced, to search and
+bound.
 
-Let `top` be the load that no rank may exceed and n the slots of a rank. A replica with share v > top / 2 is heavy: no two
-heavy replicas fit on one rank, and each of the n - 1 others on its rank has a share of at most top - v. So for every v:
+Let `top` be the load that no rank may exceed and n the slots of a rank. A replica with share v > top / 2 is heavy: no
+two heavy replicas fit on one rank, and each of the n - 1 others on its rank has a share of at most top - v. So for
+every v:
 
     (replicas with share <= top - v)  -  (n - 1) * (replicas with share >= v)  >=  0                               (v)
 
 A replica count c of an expert with load w adds c, -(n - 1) c or 0 to condition (v), by where w / c falls. If every
-condition gets a price >= 0 and every extra replica a price >= 0, each expert can choose its best count alone; the sum of
-these best values bounds what any counts can reach. Where it is below zero, no counts satisfy all conditions: a proof.
-Otherwise the choices are good counts to start a search from. For n = 2 the conditions are also sufficient, as the largest
-share can always go with the smallest. Knows no placements.
+condition gets a price >= 0 and every extra replica a price >= 0, each expert can choose its best count alone; the sum
+of these best values bounds what any counts can reach. Where it is below zero, no counts satisfy all conditions: a
+proof. Otherwise the choices are good counts to start a search from. For n = 2 the conditions are also sufficient, as
+the largest share can always go with the smallest. Knows no placements.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ class Conditions:
         slack = top * ROUNDING
         self.dead = shares > top + slack
         heavy = np.unique(shares[(shares > top / 2) & ~self.dead])
-        picked = np.unique(np.linspace(0, len(heavy) - 1, values).round().astype(np.int64)) if len(heavy) else []
-        self.heavy: FloatArray = heavy[picked] if len(heavy) else heavy
+        if len(heavy) > values:
+            heavy = heavy[np.linspace(0, len(heavy) - 1, values).round().astype(np.int64)]
+        self.heavy: FloatArray = heavy
         light = shares[..., None] <= top - self.heavy + slack
         weight = (self.extra + 1)[:, None]
         large = shares[..., None] >= self.heavy - slack
@@ -77,11 +80,11 @@ class Conditions:
         if not len(self.heavy):
             return
         experts = np.arange(len(self.terms))
-        flat = self.terms.reshape(-1, len(self.heavy))
         prices = np.full(len(self.heavy), 1 / len(self.heavy))
         extra_price = 1.0
         for turn in range(rounds):
-            values = (flat @ prices.astype(np.float32)).reshape(len(self.terms), -1)
+            # einsum stays in this thread; a matrix product wakes the library's own, which costs more than it gains
+            values = np.einsum("eck,k->ec", self.terms, prices.astype(np.float32))
             values -= np.float32(extra_price) * self.extra
             values[self.dead] = FORBIDDEN
             chosen = values.argmax(axis=1)

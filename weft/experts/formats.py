@@ -1,7 +1,7 @@
 """Placements as documents: this program's JSON, SGLang's JSON and TensorRT-LLM's YAML, both ways.
 
-In all three, a layer is a list of the expert in each slot, and consecutive runs of slots / ranks belong to one rank. Only
-the first says how many ranks and experts there are. Knows no files and no policies.
+In all three, a layer is a list of the expert in each slot, and consecutive runs of slots / ranks belong to one rank.
+Only the first says how many ranks and experts there are. Knows no files and no policies.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def from_sglang(document: dict[str, object], ranks: int) -> ExpertPlacement:
 
 
 def to_trtllm(placement: ExpertPlacement, layers: Iterable[int], layer_updates_per_iter: int = 0) -> str:
-    """TensorRT-LLM's load balancer file for the given layers (those with experts); layer_updates_per_iter 0 is a placement
-    that stays, more are layers re-placed in each iteration."""
+    """TensorRT-LLM's load balancer file for the given layers (those with experts); layer_updates_per_iter 0 is a
+    placement that stays, more are layers re-placed in each iteration."""
     rows = (f"  {layer}: {placement.phy2log[layer].tolist()}" for layer in layers)
     head = (f"num_slots: {placement.slots}", f"layer_updates_per_iter: {layer_updates_per_iter}")
     return "\n".join((*head, "initial_global_assignments:", *rows)) + "\n"

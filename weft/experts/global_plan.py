@@ -9,11 +9,13 @@ import numpy as np
 from weft.experts.loads import FloatArray, IntArray
 from weft.experts.packing import Packing, pack
 from weft.experts.pairing import pair
+from weft.experts.recount import MOST_SLOTS, recount
 from weft.experts.repair import repair
 from weft.experts.replication import replicas, replicate
 
-GOOD = 0.99
-"""Layers below this balance are searched further, replica counts and places together, where there are replicas at all."""
+GOOD = 0.997
+"""Layers below this balance are searched further, replica counts and places together, where there are replicas at
+all."""
 
 
 def plan(loads: FloatArray, slots: int, ranks: int) -> IntArray:
@@ -23,13 +25,18 @@ def plan(loads: FloatArray, slots: int, ranks: int) -> IntArray:
         packing = pair(loads, ranks)
     else:
         packing = pack(*replicas(loads, replicate(loads, slots, cap=ranks)), ranks)
-        if slots > loads.shape[1] and slots > ranks:
-            _search_further(packing, loads)
+    if slots > loads.shape[1] and slots > ranks:
+        _search_further(packing, loads)
     return np.sort(packing.owners, axis=2)
 
 
 def _search_further(packing: Packing, loads: FloatArray) -> None:
     """Hands replicas from expert to expert in the layers that packing alone left uneven."""
     totals = packing.totals
+    layers, ranks, width = packing.owners.shape
     for layer in np.flatnonzero(totals.mean(axis=1) < GOOD * totals.max(axis=1)):
-        packing.owners[layer] = repair(loads[layer], packing.owners[layer], budget=packing.owners[layer].size)
+        owners = packing.owners[layer]
+        if ranks * width <= MOST_SLOTS:
+            packing.owners[layer] = recount(loads[layer], owners)
+        elif width > 2:
+            packing.owners[layer] = repair(loads[layer], owners, budget=owners.size)

@@ -8,6 +8,7 @@ global form is the same with one node. It never looks back, and may put two repl
 from __future__ import annotations
 
 import heapq
+from typing import cast
 
 import numpy as np
 
@@ -26,7 +27,8 @@ def greedy(loads: FloatArray, shape: SlotShape) -> ExpertPlacement:
 
 
 def pack(weights: FloatArray, packs: int) -> list[list[int]]:
-    """Items of each pack, equally many in each: largest item first, to the lightest pack with room, ties to the lowest."""
+    """Items of each pack, equally many in each: largest item first, to the lightest pack with room, ties to the
+    lowest."""
     room = len(weights) // packs
     lightest = [(0.0, index) for index in range(packs)]
     content: list[list[int]] = [[] for _ in range(packs)]
@@ -55,4 +57,4 @@ def _plan_node(loads: FloatArray, slots: int, ranks: int) -> IntArray:
     extra = np.repeat(np.arange(len(loads)), counts - 1)
     owners = np.concatenate([np.arange(len(loads)), extra])
     content = pack((loads / counts)[owners], ranks)
-    return owners[np.concatenate([np.array(items, dtype=np.int64) for items in content])]
+    return cast(IntArray, owners[np.array(content, dtype=np.int64).ravel()])

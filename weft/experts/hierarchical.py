@@ -1,7 +1,7 @@
 """Plans with whole groups of experts inside nodes: groups to nodes first, then each node for itself.
 
-A router that picks groups first then sends a token to few nodes. The price is balance, for nodes cannot help each other;
-the global plan has no such limit. Knows no old placements.
+A router that picks groups first then sends a token to few nodes. The price is balance, for nodes cannot help each
+other; the global plan has no such limit. Knows no old placements.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def allowed_by_node(current: ExpertPlacement, shape: SlotShape) -> BoolArray:
 
 
 def _experts_of_nodes(loads: FloatArray, shape: SlotShape) -> IntArray:
-    """The experts of each node, [layers, nodes, experts of a node]: groups packed like replicas, equally many a node."""
+    """The experts of each node, [layers, nodes, experts of a node]: groups packed like replicas, equally many a
+    node."""
     size = shape.experts // shape.groups
     groups = loads.reshape(len(loads), shape.groups, size).sum(axis=2)
     order = np.argsort(-groups, axis=1, kind="stable")

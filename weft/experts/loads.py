@@ -28,7 +28,8 @@ def as_loads(values: object, where: str = "loads") -> FloatArray:
     try:
         loads = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise _error(f"{where}: rows of different length, or not numbers; wanted {' or '.join(DIMS.values())}") from None
+        wanted = " or ".join(DIMS.values())
+        raise _error(f"{where}: rows of different length, or not numbers; wanted {wanted}") from None
     if loads.ndim not in DIMS or 0 in loads.shape:
         shape = list(loads.shape)
         raise _error(f"{where}: shape {shape}; wanted {' or '.join(DIMS.values())}, none of them empty", shape)
@@ -40,7 +41,8 @@ def _check_values(loads: FloatArray, where: str) -> None:
     for wrong, what in ((~np.isfinite(loads), "not a finite number"), (loads < 0, "negative")):
         if wrong.any():
             index = [int(i) for i in np.argwhere(wrong)[0]]
-            place = ", ".join(f"{dim} {i}" for dim, i in zip(("interval", "layer", "expert")[-loads.ndim :], index))
+            dims = ("interval", "layer", "expert")[-loads.ndim :]
+            place = ", ".join(f"{dim} {i}" for dim, i in zip(dims, index, strict=True))
             value = float(loads[tuple(index)])
             raise _error(f"{where}: load {value} of {place} is {what}; legal: 0 and above", value)
     if not loads.any():
@@ -55,7 +57,8 @@ def check_shape(loads: FloatArray, layers: int, experts: int, where: str = "load
 
 
 def normalized(loads: FloatArray) -> FloatArray:
-    """Every layer's loads as shares of that layer (sum 1); layers without load get even shares, for they need slots too."""
+    """Every layer's loads as shares of that layer (sum 1); layers without load get even shares, for they need slots
+    too."""
     largest = loads.max(axis=1, keepdims=True)
     scaled = np.where(largest > 0, loads / np.where(largest > 0, largest, 1), 1.0)
     return cast(FloatArray, scaled / scaled.sum(axis=1, keepdims=True))

@@ -59,4 +59,4 @@ def balance_of_ranks(ranks: FloatArray) -> Balance:
     """Balance from the loads of ranks, [layers, ranks]."""
     largest = ranks.max(axis=1)
     means = ranks.mean(axis=1)
-    return Balance(tuple(float(mean / top) if top > 0 else None for mean, top in zip(means, largest)))
+    return Balance(tuple(float(mean / top) if top > 0 else None for mean, top in zip(means, largest, strict=True)))

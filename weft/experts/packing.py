@@ -52,8 +52,8 @@ def pack(owners: IntArray, shares: FloatArray, ranks: int) -> Packing:
 def deal(owners: IntArray, shares: FloatArray, ranks: int) -> Packing:
     """Replica i to rank i mod ranks: neighbours, and so the replicas of one expert, go to different ranks."""
     layers, slots = owners.shape
-    parts = (x.reshape(layers, slots // ranks, ranks).transpose(0, 2, 1).copy() for x in (owners, shares))
-    return Packing(*parts)
+    shape = (layers, slots // ranks, ranks)
+    return Packing(owners.reshape(shape).transpose(0, 2, 1).copy(), shares.reshape(shape).transpose(0, 2, 1).copy())
 
 
 def swap_between_pairs(packing: Packing, shift: int = 0) -> None:
@@ -136,8 +136,8 @@ def _exchange_two(packing: Packing, layer: int, doubles: IntArray) -> bool:
 
 
 def _duplicates(mine: IntArray, theirs: IntArray) -> BoolArray:
-    """[..., mine, theirs]: swapping the two would put an expert on a rank that keeps or has it; an expert that both ranks
-    have never moves between them."""
+    """[..., mine, theirs]: swapping the two would put an expert on a rank that keeps or has it; an expert that both
+    ranks have never moves between them."""
     equal = mine[..., :, None] == theirs[..., None, :]
     return cast(BoolArray, equal.any(axis=-1)[..., :, None] | equal.any(axis=-2)[..., None, :])
 

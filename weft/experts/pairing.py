@@ -1,8 +1,8 @@
 """Two slots a rank: replica counts and pairing searched together, one layer at a time.
 
-For given counts the best pairing is known: the largest share with the smallest, the second with the second smallest, and
-so on; so the search is over counts alone. The split-the-largest rule is far from best here, for a hot replica needs a
-cold partner, and cold partners are had by replicating cold experts. Knows no ranks beyond their number.
+For given counts the best pairing is known: the largest share with the smallest, the second with the second smallest,
+and so on; so the search is over counts alone. The split-the-largest rule is far from best here, for a hot replica
+needs a cold partner, and cold partners are had by replicating cold experts. Knows no ranks beyond their number.
 """
 
 from __future__ import annotations
@@ -41,17 +41,19 @@ def pair(loads: FloatArray, ranks: int) -> Packing:
 def fold(owners: IntArray, shares: FloatArray) -> Packing:
     """Replica i, largest first, goes with replica 2 * ranks - 1 - i."""
     ranks = owners.shape[1] // 2
-    parts = (np.stack((x[:, :ranks], x[:, : ranks - 1 : -1]), axis=2) for x in (owners, shares))
-    return Packing(*parts)
+    first, last = slice(None, ranks), slice(None, ranks - 1, -1)
+    return Packing(
+        np.stack((owners[:, first], owners[:, last]), axis=2), np.stack((shares[:, first], shares[:, last]), axis=2)
+    )
 
 
 def search_counts(loads: FloatArray, ranks: int) -> IntArray:
     """Replicas of each expert, [experts], 2 * ranks in all and at most one a rank; loads [experts].
 
-    Starts from the split-the-largest rule and, for loads of the heaviest rank between the mean and what is reached, from
-    counts chosen by price; improves the best of them by handing replicas over, then by annealing.
+    Starts from the split-the-largest rule and, for loads of the heaviest rank between the mean and what is reached,
+    from counts chosen by price; improves the best of them by handing replicas over, then by annealing.
     """
-    counts = replicate(loads[None], 2 * ranks, cap=ranks)[0]
+    counts: IntArray = replicate(loads[None], 2 * ranks, cap=ranks)[0]
     if counts.sum() == len(loads):
         return counts
     best = _descend(loads, counts, ranks)
@@ -77,7 +79,8 @@ def _priced_counts(loads: FloatArray, ranks: int, top: float) -> IntArray | None
     if not found:
         return None
     distinct = np.unique(np.stack(found), axis=0)
-    return cast(IntArray, distinct[heaviest(loads, distinct).argmin()])
+    best: IntArray = distinct[heaviest(loads, distinct).argmin()]
+    return best
 
 
 def _fitted(loads: FloatArray, counts: IntArray, slots: int, ranks: int) -> IntArray:
@@ -106,11 +109,13 @@ def _pair_totals(loads: FloatArray, counts: IntArray) -> FloatArray:
     shares = np.repeat((loads / counts).ravel(), counts.ravel()).reshape(len(counts), -1)
     shares.sort(axis=1)
     half = shares.shape[1] // 2
-    return cast(FloatArray, shares[:, :half] + shares[:, : half - 1 : -1])
+    totals: FloatArray = shares[:, :half] + shares[:, : half - 1 : -1]
+    return totals
 
 
 def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
-    """Hands replicas from one expert to another while that makes the heaviest rank lighter; the best hand-over first."""
+    """Hands replicas from one expert to another while that makes the heaviest rank lighter; the best hand-over
+    first."""
     best = float(heaviest(loads, counts[None])[0])
     while True:
         takers = np.union1d(_pool(loads, counts, HOT // 4), _bottleneck(loads, counts))
@@ -160,9 +165,7 @@ def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
     return best
 
 
-def _random_hand_overs(
-    loads: FloatArray, counts: IntArray, ranks: int, random: np.random.Generator
-) -> IntArray:
+def _random_hand_overs(loads: FloatArray, counts: IntArray, ranks: int, random: np.random.Generator) -> IntArray:
     """Counts [at most CANDIDATES, experts], one or two replicas handed over; only legal ones."""
     givers, takers = np.flatnonzero(counts > 1), _pool(loads, counts, HOT)
     candidates = np.repeat(counts[None], CANDIDATES, axis=0)
@@ -195,9 +198,7 @@ def _part_twins(owners: IntArray, shares: FloatArray) -> None:
     """Where both slots of a rank hold one expert, swaps one of them with the rank where it costs least."""
     for rank in np.flatnonzero(owners[:, 0] == owners[:, 1]):
         free = np.flatnonzero((owners != owners[rank, 0]).all(axis=1))
-        totals = np.maximum(
-            shares[rank, :1] + shares[free], shares[rank, :1] + shares[free][:, ::-1]
-        )
+        totals = np.maximum(shares[rank, :1] + shares[free], shares[rank, :1] + shares[free][:, ::-1])
         best = int(totals.argmin())
         other, slot = free[best // 2], best % 2
         for x in (owners, shares):

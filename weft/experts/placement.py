@@ -85,15 +85,18 @@ class ExpertPlacement:
         return cast(IntArray, (self.phy2log != old.phy2log).sum(axis=1))
 
     def aligned(self, old: ExpertPlacement) -> ExpertPlacement:
-        """The same placement with experts that stay on their rank kept in their old slots, so that nothing moves idly."""
+        """The same placement with experts that stay on their rank kept in their old slots, so that nothing moves
+        idly."""
         self.check_same_sizes(old)
-        rows = zip(self.by_rank().reshape(-1, self.slots_per_rank), old.by_rank().reshape(-1, self.slots_per_rank))
+        rows = zip(
+            self.by_rank().reshape(-1, self.slots_per_rank), old.by_rank().reshape(-1, self.slots_per_rank), strict=True
+        )
         table = np.stack([_keep_slots(new, before) for new, before in rows])
         return ExpertPlacement(table.reshape(self.phy2log.shape), self.experts, self.ranks)
 
     def transfers(self, old: ExpertPlacement) -> list[Transfer]:
-        """What has to be copied to get here from `old`, in order of layer and slot. Sources are slots of `old`: one on the
-        same rank where there is one, otherwise the expert's replicas in turn, so that no rank sends everything."""
+        """What has to be copied to get here from `old`, in order of layer and slot. Sources are slots of `old`: one on
+        the same rank where there is one, otherwise the expert's replicas in turn, so that no rank sends everything."""
         self.check_same_sizes(old)
         found: list[Transfer] = []
         for layer in np.flatnonzero((self.phy2log != old.phy2log).any(axis=1)):
@@ -104,9 +107,10 @@ class ExpertPlacement:
         """Raises ConfigError unless both have the same layers, experts, slots and ranks."""
         mine = (self.layers, self.experts, self.slots, self.ranks)
         theirs = (other.layers, other.experts, other.slots, other.ranks)
-        for field, wanted, got in zip(("layers", "experts", "slots", "ranks"), mine, theirs):
+        for field, wanted, got in zip(("layers", "experts", "slots", "ranks"), mine, theirs, strict=True):
             if wanted != got:
-                raise _error(f"{field} {got}; the other placement has {wanted}", field=field, value=got, legal=(wanted,))
+                message = f"{field} {got}; the other placement has {wanted}"
+                raise _error(message, field=field, value=got, legal=(wanted,))
 
     def _layer_transfers(self, old: ExpertPlacement, layer: int) -> list[Transfer]:
         routing = old.routing(layer)
@@ -158,7 +162,5 @@ def _keep_slots(new: IntArray, old: IntArray) -> IntArray:
     return np.array([expert if expert >= 0 else next(incoming) for expert in row], dtype=np.int64)
 
 
-def _error(
-    message: str, field: str = "placement", value: object = None, legal: Sequence[object] = ()
-) -> ConfigError:
+def _error(message: str, field: str = "placement", value: object = None, legal: Sequence[object] = ()) -> ConfigError:
     return ConfigError(f"placement: {message}", field=field, value=value, legal=legal)

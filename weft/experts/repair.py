@@ -115,7 +115,8 @@ class _Layer:
         self.refresh()
 
     def best_replacement(self, heaviest: IntArray, power: float, left: int, twins_only: bool = False) -> Step:
-        """Over all slots whose expert has another replica (on this rank, if twins_only), and all experts of `heaviest`."""
+        """Over all slots whose expert has another replica (on this rank, if twins_only), and all experts of
+        `heaviest`."""
         may_leave = (self.counts[self.owners] > 1) & (self.changed | (left > 0))
         if twins_only:
             may_leave &= self.held[self.owners, np.arange(len(self.owners))[:, None]] > 1
@@ -132,7 +133,8 @@ class _Layer:
         return Step(float(score[slot, expert]), int(ranks[slot]), int(slots[slot]), int(coming[expert]))
 
     def _after_replacing(self, ranks: IntArray, leaving: IntArray, coming: IntArray) -> FloatArray:
-        """Loads of all ranks, [slots, coming, ranks], once `leaving` of each slot has made room for each of `coming`."""
+        """Loads of all ranks, [slots, coming, ranks], once `leaving` of each slot has made room for each of
+        `coming`."""
         rows = np.arange(len(ranks))
         larger = self.loads[leaving] / (self.counts[leaving] - 1)
         without = self.totals + (larger - self.shares[leaving])[:, None] * self.held[leaving]

@@ -15,7 +15,8 @@ from weft.experts.loads import IntArray
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RoutingTable:
-    """log2phy int64 [experts, most replicas]: slots of each expert, ascending, -1 where it has no more; counts [experts]."""
+    """log2phy int64 [experts, most replicas]: slots of each expert, ascending, -1 where it has no more; counts
+    [experts]."""
 
     log2phy: IntArray
     counts: IntArray
@@ -37,8 +38,9 @@ class RoutingTable:
     def spread(self, experts: IntArray, offset: int = 0) -> IntArray:
         """A slot for each routed row; experts int64 of any shape, -1 (a padded row) stays -1.
 
-        The k-th row of an expert, in order, takes replica (k + offset) mod replicas: replicas of one expert differ by at
-        most one row in a step, whatever the rows are. Ranks that choose apart from each other give different offsets.
+        The k-th row of an expert, in order, takes replica (k + offset) mod replicas: replicas of one expert differ by
+        at most one row in a step, whatever the rows are. Ranks that choose apart from each other give different
+        offsets.
         """
         flat = experts.ravel()
         real = flat >= 0

@@ -13,7 +13,8 @@ from weft.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SlotShape:
-    """Sizes of one layer's placement. Raises ConfigError, naming field, value and legal values, where they do not fit."""
+    """Sizes of one layer's placement. Raises ConfigError, naming field, value and legal values, where they do not
+    fit."""
 
     experts: int
     slots: int

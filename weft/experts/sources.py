@@ -1,7 +1,7 @@
 """Opens statistics and placement files of any known kind, recognized by what is in them, plain or gzip.
 
-Statistics: {"logical_count": [...]} as SGLang records it, {"loads": [...]}, or the bare rows. Placements: this program's
-JSON, SGLang's JSON, TensorRT-LLM's YAML. Knows no policies.
+Statistics: {"logical_count": [...]} as SGLang records it, {"loads": [...]}, or the bare rows. Placements: this
+program's JSON, SGLang's JSON, TensorRT-LLM's YAML. Knows no policies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ LARGEST_FILE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a file holds: loads [layers, experts], or a placement. `missing`: layers that a placement file leaves out."""
+    """What a file holds: loads [layers, experts], or a placement. `missing`: layers that a placement file leaves
+    out."""
 
     path: Path
     loads: FloatArray | None = None
@@ -43,8 +44,8 @@ def read_loads(path: Path) -> FloatArray:
 
 
 def read_placement(path: Path, ranks: int | None = None) -> Source:
-    """A placement; `ranks` is needed for kinds that do not say it. Raises ConfigError where the file holds something else,
-    or is made for another number of ranks."""
+    """A placement; `ranks` is needed for kinds that do not say it. Raises ConfigError where the file holds something
+    else, or is made for another number of ranks."""
     value = _document(path)
     if not isinstance(value, dict) or not any(key in value for key in PLACEMENT_KEYS):
         raise _error(path, f"no placement; wanted an object with {', '.join(PLACEMENT_KEYS)}")

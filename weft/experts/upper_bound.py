@@ -3,19 +3,19 @@
 `top` is a load that no rank exceeds; whatever proves a `top` impossible bounds the balance by mean / top. Proofs used:
 
 1. The heaviest rank carries at least the mean, so balance <= 1.
-2. Every expert must be cut into replicas of at most `top`; if that takes more slots than there are, `top` is impossible.
-3. Replicas above top / 2 are alone among their like on their rank and need light companions (weft/experts/conditions.py).
-4. Without replicas (slots = experts), for the m heaviest experts: either two of them share a rank, which then carries at
-   least the two lightest of the m and the n - 2 lightest experts of all; or they are on m ranks, which carry all m and
-   at least the m (n - 1) lightest experts, so that one of these ranks carries the m-th part. `top` must be at least the
-   smaller of the two.
+2. Every expert must be cut into replicas of at most `top`; if that takes more slots than there are, `top` is
+   impossible.
+3. Replicas above top / 2 are alone among their like on their rank and need light companions
+   (weft/experts/conditions.py).
+4. Without replicas (slots = experts), for the m heaviest experts: either two of them share a rank, which then carries
+   at least the two lightest of the m and the n - 2 lightest experts of all; or they are on m ranks, which carry all m
+   and at least the m (n - 1) lightest experts, so that one of these ranks carries the m-th part. `top` must be at
+   least the smaller of the two.
 
 The bound is found by halving between the mean and a `top` that is certainly enough. It is safe, not always reachable.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def _impossible(loads: FloatArray, shape: SlotShape, top: float) -> bool:
         return True
     if shape.slots_per_rank == 1:
         return False
-    most = min(shape.slots - shape.experts + 1, shape.ranks)
+    most = shape.slots - shape.experts + 1
     conditions = Conditions(loads, shape.slots, shape.slots_per_rank, top, most=most, values=MOST_CONDITIONS)
     return conditions.impossible(PRICE_ROUNDS)
 
@@ -70,8 +70,3 @@ def _without_replicas(loads: FloatArray, shape: SlotShape) -> float:
         return float(ordered[0])
     together = ordered[:-1] + ordered[1:] + lightest[width - 2]
     return float(max(apart[0], np.minimum(apart[1:], together[: shape.ranks - 1]).max(initial=0.0)))
-
-
-def reached(balance: FloatArray, bound: FloatArray) -> float:
-    """Mean over layers of balance / bound."""
-    return float(np.mean(cast(FloatArray, balance / bound)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
@@ -89,15 +88,15 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
 
 def _bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
     held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
-    for spec in held_specs(shards.specs_of(rank), shards.config, shards.layout, rank):
-        held[spec.module] += 0 if shards.is_view(spec) else prod(shards.local_shape(spec, rank)) * itemsize
+    for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
+        held[spec.module] += shards.elements_of(spec, rank) * itemsize
     return dict(held)
 
 
 def _shares(shards: Shards, rank: int) -> dict[str, Share]:
     """One divided weight of every module stands for the module."""
     found: dict[str, Share] = {}
-    for module, spec in _representatives(shards.specs).items():
+    for module, spec in _representatives(shards.counted_specs).items():
         interval = shards.interval(spec, rank)
         whole = spec.shape[spec.dim] if spec.dim is not None else 0
         found[module] = Share(interval if interval is not None else (0, whole), whole)

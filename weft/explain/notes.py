@@ -37,6 +37,8 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
         *_o_proj(shards),
         *_residual(shards.layout),
         *_tied(shards, ranks),
+        *_latents(shards),
+        *_quantized(shards),
         *_left_out(shards.layout),
     ]
     return tuple(sorted(notes, key=lambda note: note.level != "warning"))
@@ -102,6 +104,19 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
     extra = binary(bytes_of_second_copy(shards.layout, ranks))
     text = f"embedding and lm_head are tied, but {reason}: a second copy, up to {extra} a rank"
     yield Note("info", "tied_two_copies", text)
+
+
+def _latents(shards: Shards) -> Iterator[Note]:
+    tp, mla = shards.layout.attention.tp, shards.config.mla
+    if mla is not None and tp > 1:
+        text = f"the latent KV cache, {mla.latent_dim} numbers a token and layer, is held {tp} times, once on each rank"
+        yield Note("warning", "latent_copies", f"{text} of an attention block; attention dp holds it once")
+
+
+def _quantized(shards: Shards) -> Iterator[Note]:
+    if method := shards.config.quantization:
+        text = f"the checkpoint is quantized ({method}), which weft cannot load; bytes are those of plain weights"
+        yield Note("warning", "quantized", text)
 
 
 def _left_out(layout: Layout) -> Iterator[Note]:

@@ -34,10 +34,17 @@ class ProcessExecutor:
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
-        self._closed = False
+        self._closed = self._failed = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
+        try:
+            return self._step(plan)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _step(self, plan: StepPlan) -> StepResult:
         rows = sum(run.count for group in plan.groups for run in group.runs)
         began, limit_s = time.monotonic(), self.clock.limit(rows)
         self._broadcast(pack(RunStep(plan)), plan, limit_s)
@@ -71,7 +78,7 @@ class ProcessExecutor:
         if self._closed:
             return
         self._closed = True
-        healthy = all(worker.fate() is None for worker in self.workers)
+        healthy = not self._failed and all(worker.fate() is None for worker in self.workers)
         for worker in self.workers if healthy else ():
             try:
                 worker.channel.send(pack(Shutdown()), 1.0)

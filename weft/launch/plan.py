@@ -87,6 +87,13 @@ def plan_launch(
     limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
+    if config.quantization:
+        raise ConfigError(
+            f"quantization_config {config.quantization}: quantized safetensors cannot be loaded; take the plain model "
+            "or a GGUF",
+            field="quantization_config",
+            value=config.quantization,
+        )
     check_fit(layout, config)
     engine = _resolved(engine, config, layout)
     shards = Shards(config, layout)

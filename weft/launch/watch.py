@@ -59,8 +59,6 @@ class Watch:
     def _read(self, fd: int) -> Iterator[tuple[WorkerProcess, FromRank]]:
         worker = self._by_fd[fd]
         if fd == worker.pidfd:
-            # Its peers may wait for it in a collective: they are told, and may have something to say.
-            self.rendezvous.mark_dead(worker.rank)
             raise self.diagnose(worker, None)
         try:
             message = unpack_from_rank(worker.channel.receive(FRAME_S))
@@ -75,11 +73,18 @@ class Watch:
         failures = {first.rank: failed} if failed is not None else {}
         deadline = time.monotonic() + DIAGNOSIS_S
         while time.monotonic() < deadline:
+            self._tell_peers()
             self._collect(failures)
             if self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
                 break
             time.sleep(0.02)
         return self._verdict(first, failures)
+
+    def _tell_peers(self) -> None:
+        """They may wait for a dead rank in a collective; they end with its name, and what else they have to say."""
+        for worker in self.workers:
+            if worker.fate() is not None:
+                self.rendezvous.mark_dead(worker.rank)
 
     def _ended_alone(self, first: WorkerProcess, failures: dict[int, Failed]) -> bool:
         """It ended without a word, and not because of a peer: nobody else can be the cause."""

@@ -14,6 +14,7 @@ from weft.arch.config import MoEConfig
 from weft.layers.base import Params
 from weft.layout.placement import Interval
 from weft.ops.base import Ops
+from weft.ops.grouped import counted
 
 
 class Experts:
@@ -26,8 +27,10 @@ class Experts:
         self.router, self.correction = params[f"{name}.router.weight"], params.get(f"{name}.router.correction")
         count = here[1] - here[0]
         gate_up, down = params[f"{name}.experts.gate_up.weight"], params[f"{name}.experts.down.weight"]
-        self.gate_up = gate_up.view(count, gate_up.shape[0] // count, gate_up.shape[1])
-        self.down = down.view(count, down.shape[0] // count, down.shape[1])
+        self.gate_up, self.down = ops.expert_weights(
+            gate_up.view(count, gate_up.shape[0] // count, gate_up.shape[1]),
+            down.view(count, down.shape[0] // count, down.shape[1]),
+        )
         self.replicas, self.slot_of = _replicas(slot_map, moe.num_experts, here, self.router.device)
 
     def forward(self, x_NH: Tensor) -> Tensor:
@@ -41,15 +44,13 @@ class Experts:
         j modulo their number: every rank of the block counts the same rows, and replicas share a step evenly."""
         flat = experts_Nk.flatten()
         order = torch.sort(flat, stable=True)
-        counts = torch.bincount(flat, minlength=self.moe.num_experts)
+        counts = counted(flat, self.moe.num_experts)
         nth = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[order.values]
         turn = torch.empty_like(nth).index_copy_(0, order.indices, nth)
         return self.slot_of[flat, turn % self.replicas[flat]].view(experts_Nk.shape)
 
 
-def _replicas(
-    slot_map: Sequence[int], num_experts: int, here: Interval, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _replicas(slot_map: Sequence[int], num_experts: int, here: Interval, device: torch.device) -> tuple[Tensor, Tensor]:
     """Per expert its number of slots, and per expert and replica the slot's number here, or -1."""
     slots: list[list[int]] = [[] for _ in range(num_experts)]
     for slot, expert in enumerate(slot_map):

@@ -17,6 +17,8 @@ from weft.layout.transition import Step, transition
 
 Rows = Literal["rows", "sampled"]
 Item = Literal["activation", "id", "logit"]
+SAMPLED_COLUMNS = 2
+"""Of a sampled row: its id, and whether it is one. More where a request asks for log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def dense_boundaries(
         Boundary("head.in", stream, full(1), hidden, "rows", "activation"),
         Boundary("lm_head.in", full(1), m["lm_head"].takes, hidden, "sampled", "activation"),
         Boundary("lm_head.out", m["lm_head"].gives, full(1), vocab, "sampled", "logit"),
-        Boundary("sampling.out", full(1), m["sampling"].gives, 1, "sampled", "id"),
+        Boundary("sampling.out", full(1), m["sampling"].gives, SAMPLED_COLUMNS, "sampled", "id"),
     )
     halves = [
         Boundary(f"{name}.{way}", *ends, hidden, "rows", "activation")

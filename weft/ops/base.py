@@ -103,6 +103,10 @@ class Ops(ABC):
         """Router logits [N, E] -> (experts [N, k] int64, weights [N, k] fp32), best first, ties: the lowest expert."""
 
     @abstractmethod
+    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of `experts` in the form that this implementation takes; called once, at start."""
+
+    @abstractmethod
     def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         """Sum over k of weights[N, k] * MLP of slot slots[N, k] (int64; -1: not here) on x [N, H]; gate_up [S, 2 I, H],
         down [S, H, I]. Zero rows where no slot is here."""

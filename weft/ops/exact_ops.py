@@ -78,6 +78,9 @@ class ExactOps(TorchOps):
         experts, weights = super().route(logits.double(), correction, moe)
         return experts, snap(weights)
 
+    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        return gate_up, down
+
     def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         # the weight goes into the rows of `down`, where its product can be rounded alike in every layout
         answers = plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MULTIPLE = 4
+ALIGNMENT = 16
+"""Bytes: torch's grouped product takes rows that are whole multiples of it."""
 SiluMul = Callable[[Tensor, Tensor], Tensor]
 """(gate_up [M, 2 I], row weights [M, 1]) -> [M, I]."""
 Linear = Callable[[Tensor, Tensor], Tensor]
@@ -29,14 +32,12 @@ def plain_experts(
     return found
 
 
-def grouped_experts(
-    x: Tensor, slots: Tensor, gate_up: Tensor, down: Tensor, act: SiluMul, weights: Tensor
-) -> Tensor:
+def grouped_experts(x: Tensor, slots: Tensor, gate_up: Tensor, down: Tensor, act: SiluMul, weights: Tensor) -> Tensor:
     """[N, k, H] as `plain_experts`, by torch's grouped product; the number of operations is always the same."""
     count, top_k = len(gate_up), slots.shape[1]
     flat = slots.flatten()
     order = torch.sort(torch.where(flat < 0, count, flat), stable=True)
-    sizes = torch.bincount(order.values, minlength=count + 1)[:count]
+    sizes = counted(order.values, count + 1)[:count]
     padded = (sizes + MULTIPLE - 1) // MULTIPLE * MULTIPLE
     ends, starts = padded.cumsum(0), padded.cumsum(0) - padded
     first = sizes.cumsum(0) - sizes
@@ -53,6 +54,27 @@ def grouped_experts(
     found = x.new_zeros(len(flat), x.shape[1])
     found[order.indices] = torch.where(here[:, None], answers[place], 0)
     return found.view(*slots.shape, x.shape[1])
+
+
+def is_aligned(x: Tensor) -> bool:
+    """Whether rows of x can go into a grouped product."""
+    return x.shape[-1] * x.element_size() % ALIGNMENT == 0
+
+
+def aligned(gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """gate_up [S, 2 I, H] and down [S, H, I] with I filled up to whole `ALIGNMENT`; columns of zeros add nothing."""
+    slots, hidden, wide = down.shape
+    unit = ALIGNMENT // down.element_size()
+    missing = -wide % unit
+    if not missing:
+        return gate_up, down
+    halves = gate_up.view(slots, 2, wide, hidden)
+    return F.pad(halves, (0, 0, 0, missing)).flatten(1, 2), F.pad(down, (0, missing))
+
+
+def counted(values: Tensor, count: int) -> Tensor:
+    """How often each of 0 .. count - 1 stands in values [n]; unlike bincount, its shape does not depend on them."""
+    return torch.zeros(count, dtype=torch.int64, device=values.device).index_add_(0, values, torch.ones_like(values))
 
 
 def summed(answers: Tensor, weights: Tensor) -> Tensor:

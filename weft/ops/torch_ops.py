@@ -10,7 +10,7 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
-from weft.ops.grouped import grouped_experts, plain_experts, summed
+from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 from weft.ops.routing import route
@@ -106,8 +106,11 @@ class TorchOps(Ops):
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         return route(logits.to(wide(logits.dtype)), correction, moe)
 
+    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        return aligned(gate_up, down) if self.moe_backend == "grouped" else (gate_up, down)
+
     def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        if self.moe_backend == "grouped":
+        if self.moe_backend == "grouped" and is_aligned(x):
             return summed(grouped_experts(x, slots, gate_up, down, self._act, weights), weights)
         linear = self._linear_of_slot
         return summed(plain_experts(x, slots, gate_up, down, linear, self._act, weights), weights)

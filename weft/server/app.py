@@ -1,105 +1,144 @@
-"""The HTTP application: routes, bodies, and the way from a request to a stream of the engine. Knows no process."""
+"""The HTTP application: routes, and the way from a request to a stream of the engine. Knows no process."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from weft.engine.choice import Choice
+from weft.engine.limits import Limits
 from weft.errors import RequestError
+from weft.server.access import Access, Endpoint, GuardedRoute, Keys, check_declared
+from weft.server.body import read_body
+from weft.server.edge import Edge
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
-from weft.server.formats import ChatFormat, CompletionFormat, Format
+from weft.server.formats import ChatFormat, CompletionFormat, Echo, Format
 from weft.server.messages import plain_messages
-from weft.server.models import ServedModel, check_length, number_of_prompts
-from weft.server.records import Model, ModelList
+from weft.server.metrics import CONTENT_TYPE, Metrics
+from weft.server.models import ServedModel, check_length, prompts_of, truncated
+from weft.server.openapi import document
+from weft.server.params import chat_params, completion_params, is_mute
+from weft.server.parsing import chat_request, completion_request, detokenize_request, tokenize_request
+from weft.server.records import Health, Model, ModelList, Text, Tokens, Version
 from weft.server.replies import Answer, EventReply, WholeReply
-from weft.server.requests import (
-    Common,
-    chat_request,
-    completion_request,
-    logprobs_of_chat,
-    max_tokens_of_chat,
-    max_tokens_of_completion,
-    sampling_params,
-)
+from weft.server.requests import Common, CompletionRequest, TokenizeChatRequest
 from weft.step.sampling_params import SamplingParams
 
-MAX_BODY = 16 * 1024 * 1024
-"""Bytes of a request's body."""
+QUEUE_TIMEOUT_S = 600.0
+"""Seconds that a request may wait before its first step, where nothing else is said."""
 
 T = TypeVar("T")
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Service:
     """The endpoints over one engine loop and one model."""
 
-    def __init__(self, loop: EngineLoop, model: ServedModel) -> None:
-        self._loop, self._model = loop, model
+    def __init__(
+        self,
+        loop: EngineLoop,
+        model: ServedModel,
+        keys: Keys | None = None,
+        *,
+        queue_timeout_s: float = QUEUE_TIMEOUT_S,
+    ) -> None:
+        self._loop, self._model, self._keys, self._queue_timeout_s = loop, model, keys or Keys(), queue_timeout_s
+        self._metrics = Metrics(loop, model.name)
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[GuardedRoute]:
         """Everything that answers; anything else is a 404."""
         return [
-            Route("/v1/chat/completions", _guarded(self.chat), methods=["POST"]),
-            Route("/v1/completions", _guarded(self.complete), methods=["POST"]),
-            Route("/v1/models", _guarded(self.models), methods=["GET"]),
-            Route("/v1/models/{name:path}", _guarded(self.one_model), methods=["GET"]),
-            Route("/health", _guarded(self.health), methods=["GET"]),
-            Route("/ready", _guarded(self.is_ready), methods=["GET"]),
+            self._route("/v1/chat/completions", self.chat, "POST", Access.USER),
+            self._route("/v1/completions", self.complete, "POST", Access.USER),
+            self._route("/v1/models", self.models, "GET", Access.USER),
+            self._route("/v1/models/{name:path}", self.one_model, "GET", Access.USER),
+            self._route("/tokenize", self.tokenize, "POST", Access.USER),
+            self._route("/detokenize", self.detokenize, "POST", Access.USER),
+            self._route("/health", self.health, "GET", Access.OPEN),
+            self._route("/ready", self.is_ready, "GET", Access.OPEN),
+            self._route("/version", self.version, "GET", Access.OPEN),
+            self._route("/openapi.json", self.openapi, "GET", Access.OPEN),
+            self._route("/metrics", self.metrics, "GET", Access.ADMIN),
         ]
+
+    def _route(self, path: str, endpoint: Endpoint, method: str, access: Access) -> GuardedRoute:
+        """Every fault of a request ends in an error object; nothing of an unexpected one reaches the client."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                self._keys.check(request, access)
+                return await endpoint(request)
+            except ClientDisconnect:
+                return error_response(client_gone())
+            except Exception as error:  # one request's code path must not end the server
+                return error_response(shown_error(error))
+
+        return GuardedRoute(path, guarded, [method], access)
 
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
         self._loop.check_room(1)
-        asked = chat_request(await _body(request), self._model.defaults)
+        asked = chat_request(await read_body(request), self._model.defaults)
         self._model.check_name(asked.model)
+        self._model.check_chat(asked)
         messages = plain_messages(asked.messages)
-        logprobs, max_tokens = logprobs_of_chat(asked), max_tokens_of_chat(asked)
-        params = self._params(asked, max_tokens, logprobs, 1)
+        params, shown = chat_params(asked, self._model.vocab_size)
         limits = self._loop.check_room(params.n)
-        ids = await self._in_thread(partial(self._model.chat_ids, messages))
-        check_length(ids, max_tokens, limits.max_model_len, "messages")
-        return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, logprobs))
+        self._model.check_bytes([message["content"] for message in messages], limits.max_model_len, "messages")
+        ids = await self._in_thread(partial(self._model.chat_ids, asked, messages))
+        ids = truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len)
+        check_length(ids, params.max_tokens, limits.max_model_len, "messages")
+        return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, shown, ids))
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
         self._loop.check_room(1)
-        asked = completion_request(await _body(request), self._model.defaults)
+        asked = completion_request(await read_body(request), self._model.defaults)
         self._model.check_name(asked.model)
-        count = number_of_prompts(asked.prompt)
-        logprobs, max_tokens = asked.logprobs, max_tokens_of_completion(asked)
-        params = self._params(asked, max_tokens, logprobs, count)
-        limits = self._loop.check_room(params.n * count)
-        prompts = await self._in_thread(partial(self._model.prompt_ids, asked.prompt))
+        given = prompts_of(asked.prompt)
+        params, shown = completion_params(asked, len(given), self._model.vocab_size)
+        limits = self._loop.check_room(params.n * len(given))
+        prompts = await self._prompts(asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
-        return self._reply(asked, prompts, params, CompletionFormat(self._model.tokenizer, logprobs))
+        echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(params.n)]
+        form = CompletionFormat(self._model.tokenizer, shown, echoes, echo=asked.echo)
+        return self._reply(asked, prompts, params, form, mute=is_mute(asked))
 
-    def _params(self, asked: Common, max_tokens: int | None, logprobs: int | None, prompts: int) -> SamplingParams:
-        vocab = self._model.vocab_size
-        return sampling_params(asked, max_tokens=max_tokens, logprobs=logprobs, num_prompts=prompts, vocab=vocab)
+    async def _prompts(self, asked: CompletionRequest, given: list[object], limits: Limits) -> list[list[int]]:
+        texts = [one for one in given if isinstance(one, str)]
+        self._model.check_bytes(texts, limits.max_model_len, "prompt")
+        prompts = await self._in_thread(partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens))
+        return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
 
-    def _reply(self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format) -> Response:
+    def _echo(self, given: object, ids: list[int]) -> Echo:
+        return Echo(given if isinstance(given, str) else self._model.tokenizer.decode(ids), ids)
+
+    def _reply(
+        self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format, *, mute: bool = False
+    ) -> Response:
         answer_id = form.prefix + secrets.token_hex(16)
         stream = self._loop.submit(answer_id, prompts, params, whole=not asked.stream)
-        choices = [Choice(self._model.tokenizer, ids, params) for ids in prompts for _ in range(params.n)]
-        answer = Answer(answer_id, int(time.time()), self._model.name, stream, choices, form)
+        choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
+        patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
+        answer = Answer(answer_id, int(time.time()), self._model.name, stream, choices, form, self._metrics, patience)
         if not asked.stream:
             return WholeReply(self._loop, answer)
         options = asked.stream_options
@@ -112,6 +151,27 @@ class Service:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
+
+    async def tokenize(self, request: Request) -> Response:
+        """/tokenize: of a text or of a conversation."""
+        asked = tokenize_request(await read_body(request))
+        self._model.check_name(asked.model)
+        limits = self._loop.check_ready()
+        if isinstance(asked, TokenizeChatRequest):
+            self._model.check_chat(asked)
+            messages = plain_messages(asked.messages)
+            ids = await self._in_thread(partial(self._model.chat_ids, asked, messages))
+        else:
+            ids = (await self._in_thread(partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens)))[0]
+        words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
+        return _json(Tokens(len(ids), limits.max_model_len, ids, words))
+
+    async def detokenize(self, request: Request) -> Response:
+        """/detokenize: special tokens are written out."""
+        asked = detokenize_request(await read_body(request))
+        self._model.check_name(asked.model)
+        ids = self._model.checked(asked.tokens, "tokens")
+        return _json(Text(self._model.tokenizer.decode(ids, skip_special_tokens=False)))
 
     async def models(self, request: Request) -> Response:
         """/v1/models."""
@@ -129,58 +189,56 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """200 while this process serves; the ranks may still be loading."""
-        return _json({"status": "ok"})
+        return _json(Health())
 
     async def is_ready(self, request: Request) -> Response:
-        """200 while requests are taken, else 503; where each rank is, in both cases."""
+        """200 while requests are taken, else 503; where each rank is, in both cases, to those who have a key."""
+        body = self._loop.readiness()
+        if not self._keys.allows(request, Access.USER):
+            body = replace(body, ranks=[])
         try:
             self._loop.check_ready()
         except RequestError as error:
-            body = replace(self._loop.readiness(), error=error_info(error))
+            body = replace(body, error=error_info(error))
             return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")
-        return _json(self._loop.readiness())
+        return _json(body)
+
+    async def version(self, request: Request) -> Response:
+        """/version."""
+        return _json(Version(_installed()))
+
+    async def openapi(self, request: Request) -> Response:
+        """/openapi.json."""
+        return Response(document(), media_type="application/json")
+
+    async def metrics(self, request: Request) -> Response:
+        """/metrics, in Prometheus's words."""
+        return Response(await self._metrics.exposition(), media_type=CONTENT_TYPE)
 
     def close(self) -> None:
         """Lets the tokenizing threads go."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
 
-def make_app(service: Service) -> Starlette:
-    """The ASGI application."""
+def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool = False) -> ASGIApp:
+    """The ASGI application. ConfigError: a route does not declare who may call it."""
     handlers = {HTTPException: _http_error, 404: _http_error, 405: _http_error}
-    return Starlette(routes=service.routes(), exception_handlers=handlers)  # type: ignore[arg-type]
-
-
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Every fault of a request ends in an error object; nothing of an unexpected one reaches the client."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except ClientDisconnect:
-            return error_response(client_gone())
-        except Exception as error:  # one request's code path must not end the server
-            return error_response(shown_error(error))
-
-    return guarded
-
-
-async def _body(request: Request) -> bytes:
-    """The body, as JSON, within its limit."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise RequestError(
-            f"content-type is '{kind[:80]}'; legal: application/json", status=415, code="bad_content_type"
+    routes = service.routes()
+    check_declared(routes)
+    app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    if origins:
+        shown = ["x-request-id", "retry-after", "x-should-retry"]
+        app = CORSMiddleware(
+            app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
         )
-    if "content-encoding" in request.headers:
-        raise RequestError("compressed bodies are not taken", status=415, code="bad_content_encoding")
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > MAX_BODY:
-            raise RequestError(f"the body is longer than {MAX_BODY} bytes", status=413, code="body_too_large")
-        parts.append(part)
-    return b"".join(parts)
+    return Edge(app, access_log=access_log)
+
+
+def _installed() -> str:
+    try:
+        return version("weft")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _json(value: object) -> Response:
@@ -188,5 +246,8 @@ def _json(value: object) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    words = {404: f"there is no {request.url.path[:200]}", 405: f"{request.method} is not allowed here"}
-    return error_response(RequestError(words.get(error.status_code, error.detail), status=error.status_code))
+    words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
+    shown = words.get(error.status_code, error.detail)
+    if error.status_code == 404 and request.scope["path"].isprintable():
+        shown = f"there is no {request.scope['path'][:200]}"
+    return error_response(RequestError(shown, status=error.status_code))

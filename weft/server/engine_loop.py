@@ -13,50 +13,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import methodcaller
-from typing import Protocol
 
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
-from weft.engine.outputs import FinishReason
+from weft.engine.outputs import EngineStats, FinishReason
 from weft.errors import PeerError, RequestError, WeftError
-from weft.launch.report import RankReport
 from weft.log import get_logger
 from weft.server.errors import engine_failed, not_ready, queue_full, restarting, stopping
 from weft.server.open_streams import OpenStreams
 from weft.server.readiness import Readiness, Status
 from weft.server.recovery import Recovery
+from weft.server.seams import Executor as Executor
+from weft.server.seams import Start as Start
 from weft.server.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
 
+STATS_S = 2.0
+"""How long a step may keep somebody who asks for counters waiting."""
+
 STEP_GRACE_S = 1.0
 """How long a step in hand may go on when the server ends."""
-
-
-class Executor(Protocol):
-    """What the loop needs besides the engine: a sleep that notices a rank's death, and an end."""
-
-    def wait(self, wake_fd: int) -> None:
-        """Sleeps until `wake_fd` is readable. PeerError: a rank died."""
-
-    def close(self) -> None:
-        """Ends the ranks."""
-
-
-class Start(Protocol):
-    """Makes the engine, again after the ranks have died; runs in the engine's thread."""
-
-    def __call__(self) -> tuple[Engine, Executor]:
-        """Waits for the ranks."""
-
-    def cancel(self) -> None:
-        """Ends the ranks at once, from any thread; a wait for them, now or later, then raises."""
-
-    def reports(self) -> list[RankReport]:
-        """Where every rank is, from any thread."""
 
 
 class EngineLoop:
@@ -155,6 +136,29 @@ class EngineLoop:
         prompt, index = divmod(choice, stream.n)
         request_id = stream.request_ids[prompt]
         self._command(lambda engine: engine.stop_request(request_id, reason, index=index))
+
+    def tell(self, command: Callable[[Engine], object]) -> None:
+        """Runs `command` in the engine's thread, between two steps."""
+        self._command(command)
+
+    def fail(self, request_id: str, error: RequestError) -> None:
+        """Fails the stream of an engine request; from the engine's thread."""
+        self._call(partial(self._open.fail, request_id, error))
+
+    async def stats(self) -> EngineStats | None:
+        """The engine's counters between two steps; None while there is no engine, or while it does not answer."""
+        found: asyncio.Future[EngineStats] = asyncio.get_running_loop().create_future()
+
+        def tell(engine: Engine) -> None:
+            stats = engine.stats()
+            self._call(lambda: None if found.done() else found.set_result(stats))
+
+        if not self.ready:
+            return None
+        self._command(tell)
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(found, STATS_S)
+        return None
 
     def close_stream(self, stream: Stream) -> None:
         """Nobody reads any more: what is unfinished is aborted."""
@@ -271,7 +275,7 @@ class EngineLoop:
         try:
             engine.add_request(request_id, prompt_ids, params)
         except RequestError as error:
-            self._call(partial(self._open.fail, request_id, error))
+            self.fail(request_id, error)
 
     def _call(self, function: Callable[[], None]) -> None:
         assert self._loop is not None

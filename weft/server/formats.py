@@ -112,9 +112,7 @@ class ChatFormat(_Words):
     def choice(self, index: int, piece: Piece) -> ChatChoice:
         """The message."""
         message, logprobs = Message(piece.text), self._of(piece.logprobs)
-        return ChatChoice(
-            index, message, logprobs, piece.finish_reason or "stop", piece.stop_reason, self._ids(piece)
-        )
+        return ChatChoice(index, message, logprobs, piece.finish_reason or "stop", piece.stop_reason, self._ids(piece))
 
     def prompt(self, pieces: Sequence[Piece]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
         """The conversation's."""
@@ -192,7 +190,7 @@ class CompletionFormat(_Words):
         self._offsets[index] = at
         unknown: list[None] = [None] * len(first)
         values, tops = [entry.logprob for entry in entries], [self._top(entry) for entry in entries]
-        return CompletionLogprobs([self._key(token) for token in ids], unknown + values, unknown + tops, offsets)  # type: ignore[operator]
+        return CompletionLogprobs([self._key(token) for token in ids], unknown + values, unknown + tops, offsets)
 
     def _top(self, entry: TokenLogprob) -> dict[str, float]:
         """The alternatives, and the token itself where it is none of them."""

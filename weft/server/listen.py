@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
+import stat
 
 from weft.errors import ConfigError
 
 BACKLOG = 2048
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that listens. ConfigError: the host is not this machine's loopback, or the port cannot be had."""
-    family, address = _loopback(host, port)
+def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
+    """A bound socket that listens. ConfigError: a host beyond this machine without a key (`keyed`), or the port cannot
+    be had."""
+    family, address = _address(host, port, keyed)
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -25,7 +28,36 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _loopback(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+def bind_unix(path: str) -> socket.socket:
+    """A Unix socket that listens at `path`, for this user alone; a dead one's place is taken. ConfigError: it cannot."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)  # a path that is too long has no errno
+        raise ConfigError(f"uds {path}: {reason}", field="uds", value=path) from error
+    return sock
+
+
+def _clear(path: str) -> None:
+    """Removes a socket that nobody listens on; OSError for one that somebody does, or for another file."""
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, "another process listens there")
+    os.unlink(path)
+
+
+def _address(host: str, port: int, keyed: bool) -> tuple[socket.AddressFamily, str]:
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}: legal: 0 (any free one) to 65535", field="port", value=port)
     address = "127.0.0.1" if host == "localhost" else host
@@ -33,14 +65,16 @@ def _loopback(host: str, port: int) -> tuple[socket.AddressFamily, str]:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         parsed = None
-    if parsed is None or not parsed.is_loopback:
+    if not keyed and (parsed is None or not parsed.is_loopback):
         raise ConfigError(
-            f"host {host}: this server has no access keys yet, so it listens on this machine only;"
-            " legal: 127.0.0.1, localhost, ::1",
+            f"host {host}: without an API key this server listens on this machine only: give --api-key or"
+            " --api-key-file; legal: 127.0.0.1, localhost, ::1",
             field="host",
             value=host,
             legal=("127.0.0.1", "localhost", "::1"),
         )
+    if parsed is None:
+        raise ConfigError(f"host {host}: legal: localhost, or an address of this machine", field="host", value=host)
     return (socket.AF_INET6 if parsed.version == 6 else socket.AF_INET), address
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.errors import RequestError
-from weft.server.requests import Prompt
+from weft.server.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, Prompt
 from weft.text import Tokenizer
+
+OWN_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
+"""What chat_template_kwargs may not set, beside the names of the model's special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +34,87 @@ class ServedModel:
                 code="model_not_found",
             )
 
-    def chat_ids(self, messages: list[dict[str, Any]]) -> list[int]:
+    def chat_ids(self, asked: ChatFields, messages: list[dict[str, str]]) -> list[int]:
         """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it."""
-        return self.tokenizer.encode_chat(messages)
+        text = self.tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=asked.add_generation_prompt and not asked.continue_final_message,
+            **asked.chat_template_kwargs,
+        )
+        if asked.continue_final_message:
+            text = _up_to_final(text, messages[-1]["content"])
+        return self.tokenizer.encode(text, add_special_tokens=asked.add_special_tokens)
 
-    def prompt_ids(self, prompt: Prompt) -> list[list[int]]:
+    def check_chat(self, asked: ChatFields) -> None:
+        """RequestError: arguments for the template that are its own, or too many."""
+        arguments = asked.chat_template_kwargs
+        own = {*OWN_ARGUMENTS, *self.tokenizer.chat_templates.variables}
+        name = next((name for name in arguments if name in own or not name.isidentifier()), None)
+        if name is not None or len(arguments) > MAX_TEMPLATE_ARGUMENTS:
+            shown = f"'{name[:40]}'" if name is not None else f"{len(arguments)} entries"
+            raise RequestError(
+                f"'chat_template_kwargs' has {shown}; legal: at most {MAX_TEMPLATE_ARGUMENTS} names that the template"
+                " does not get otherwise",
+                param="chat_template_kwargs",
+                code="invalid_value",
+            )
+
+    def check_bytes(self, texts: Sequence[str], max_model_len: int, param: str) -> None:
+        """RequestError for a text that cannot fit into the context whatever its tokens are; before tokenizing."""
+        longest = self.tokenizer.longest_token
+        for text in texts if longest is not None else ():
+            assert longest is not None
+            if len(text) > max_model_len * longest:
+                raise RequestError(
+                    f"'{param}' has {len(text)} characters, at least {len(text) // longest} tokens; the context is"
+                    f" {max_model_len} tokens",
+                    param=param,
+                    code="context_length_exceeded",
+                )
+
+    def prompt_ids(self, prompt: Prompt, add_special_tokens: bool = True) -> list[list[int]]:
         """Ids of each prompt; ids outside the vocabulary are refused."""
-        prompts: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
-        return [self.tokenizer.encode(one) if isinstance(one, str) else self._checked(one) for one in prompts]
+        return [
+            self.tokenizer.encode(one, add_special_tokens=add_special_tokens)
+            if isinstance(one, str)
+            else self.checked(one, "prompt")
+            for one in prompts_of(prompt)
+        ]
 
-    def _checked(self, ids: list[int]) -> list[int]:
+    def checked(self, ids: list[int], param: str) -> list[int]:
+        """The ids; RequestError for one outside the vocabulary."""
         wrong = next((token for token in ids if not 0 <= token < self.vocab_size), None)
         if wrong is not None:
             raise RequestError(
-                f"'prompt' holds token id {wrong}; legal: 0 to {self.vocab_size - 1}",
-                param="prompt",
+                f"'{param}' holds token id {wrong}; legal: 0 to {self.vocab_size - 1}",
+                param=param,
                 code="invalid_value",
             )
         return ids
 
 
-def number_of_prompts(prompt: Prompt) -> int:
-    """Without a look at their length in tokens."""
-    return 1 if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else len(prompt)
+def prompts_of(prompt: Prompt) -> list[Any]:
+    """One or several, as a list."""
+    return [prompt] if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else list(prompt)
+
+
+def _up_to_final(text: str, content: str) -> str:
+    """A rendered conversation without what the template closes its last message with."""
+    at = text.rfind(content.strip())
+    if at < 0 or not content.strip():
+        raise RequestError(
+            "'continue_final_message': the template does not show the last message as it is",
+            param="continue_final_message",
+            code="invalid_value",
+        )
+    return text[: at + len(content.strip())]
+
+
+def truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:
+    """The last `limit` ids; -1: as many as leave room for one token of an answer; None: all."""
+    if limit is None:
+        return ids
+    return ids[-(max_model_len - 1 if limit == -1 else limit) :]
 
 
 def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, param: str) -> None:

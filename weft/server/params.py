@@ -100,7 +100,9 @@ def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) 
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
     )
-    asked = [count for count in (request.prompt_logprobs, request.logprobs if request.echo else None) if count is not None]
+    asked = [
+        count for count in (request.prompt_logprobs, request.logprobs if request.echo else None) if count is not None
+    ]
     params = sampling_params(
         request,
         max_tokens=max(1, max_tokens_of_completion(request)) if is_mute(request) else max_tokens_of_completion(request),

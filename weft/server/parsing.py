@@ -46,10 +46,12 @@ def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
 
 def tokenize_request(body: bytes) -> TokenizeRequest | TokenizeChatRequest:
     """A text or a conversation."""
-    kind = TokenizeChatRequest if b'"messages"' in body else TokenizeRequest
-    fields = _fields(body, kind)
-    _need(fields, "messages" if kind is TokenizeChatRequest else "prompt")
-    return _convert(fields, kind)
+    given = _object(body)
+    if "messages" in given:
+        return _convert(_known(given, TokenizeChatRequest), TokenizeChatRequest)
+    fields = _known(given, TokenizeRequest)
+    _need(fields, "prompt")
+    return _convert(fields, TokenizeRequest)
 
 
 def detokenize_request(body: bytes) -> DetokenizeRequest:
@@ -60,7 +62,11 @@ def detokenize_request(body: bytes) -> DetokenizeRequest:
 
 
 def _fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return known_fields(_object(body), frozenset(kind.__struct_fields__))
+    return _known(_object(body), kind)
+
+
+def _known(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return known_fields(given, frozenset(kind.__struct_fields__))
 
 
 def _need(fields: Mapping[str, Any], name: str) -> None:

@@ -117,7 +117,7 @@ class CompletionChoice(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """Every answer's outside."""
+    """Every answer's outside, whole or a chunk."""
 
     id: str
     object: str
@@ -127,6 +127,24 @@ class Body(msgspec.Struct, frozen=True):
     usage: Usage | None | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+
+
+class ChatCompletion(Body, frozen=True):
+    """A whole chat answer."""
+
+    choices: list[ChatChoice]
+
+
+class Completion(Body, frozen=True):
+    """A whole text answer."""
+
+    choices: list[CompletionChoice]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """/health."""
+
+    status: str = "ok"
 
 
 class Model(msgspec.Struct, frozen=True):

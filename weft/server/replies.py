@@ -11,22 +11,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
+from weft.errors import RequestError
+from weft.server.connection import abort
 from weft.server.engine_loop import EngineLoop
-from weft.server.errors import client_gone, error_frame, error_response, shown_error
+from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
 from weft.server.formats import Format
+from weft.server.metrics import Metrics, Watch
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.stream import BegunAgain, Stream
 from weft.server.usage import usage_of
+from weft.server.waiting import expire, pause, resume
 
 _encoder = msgspec.json.Encoder()
+
+PAUSE_AFTER_S = 0.05
+"""A client that leaves the connection full for so long pauses its stream; what comes meanwhile is kept."""
+UNREAD_S = 30.0
+"""A client that reads nothing for so long is cut off."""
 
 
 @dataclass(slots=True)
@@ -39,14 +49,20 @@ class Answer:
     stream: Stream
     choices: list[Choice]
     form: Format
+    metrics: Metrics
+    patience_s: float
+    """How long it may wait for its first step."""
     pieces: list[list[Piece]] = field(init=False)
+    watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self.pieces = [[] for _ in self.choices]
+        self.watch = self.metrics.begin(self.stream.prompts, self.stream.params)
 
     def begin_again(self) -> None:
         """Forgets what has come."""
         self.choices = [choice.anew() for choice in self.choices]
+        self.watch.again()
         self.pieces = [[] for _ in self.choices]
 
     @property
@@ -64,6 +80,9 @@ class Answer:
             piece = choice.add(mine)
             if piece is None:
                 continue
+            self.watch.tokens(index, sum(len(record.new_token_ids) for record in mine))
+            if piece.finish_reason is not None:
+                self.watch.ended(index, piece.finish_reason)
             if choice.stopped_by is not None and mine[-1].finish_reason is None:
                 loop.stop_output(self.stream, index, choice.stopped_by)
             yield index, piece
@@ -76,19 +95,50 @@ class Answer:
 class _Reply(Response, ABC):
     """A response that aborts its request when the client leaves, and always closes its stream."""
 
+    unread_s = UNREAD_S
+
     def __init__(self, loop: EngineLoop, answer: Answer) -> None:
         super().__init__()
         self._loop, self._answer = loop, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
+        stream, patience_s = self._answer.stream, self._answer.patience_s
+        overdue = partial(expire, self._loop, stream, deadline_exceeded(patience_s))
+        clock = asyncio.get_running_loop().call_later(patience_s, overdue)
         try:
-            await self._send(scope, receive, send)
+            await self._send(scope, receive, self._patient(scope, send))
         finally:
+            clock.cancel()
             self._loop.close_stream(self._answer.stream)
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher
+
+    def _patient(self, scope: Scope, send: Send) -> Send:
+        """`send` for a client that may not read: its stream pauses, and the connection is cut in the end."""
+
+        async def patient(message: Message) -> None:
+            try:
+                # uvicorn waits for room before it takes a message, so one that was given up here was not sent at all.
+                async with asyncio.timeout(PAUSE_AFTER_S):
+                    return await send(message)
+            except TimeoutError:
+                pause(self._loop, self._answer.stream)
+            try:
+                async with asyncio.timeout(self.unread_s):
+                    await send(message)
+            except TimeoutError:
+                abort(scope)
+                raise client_gone() from None
+            resume(self._loop, self._answer.stream)
+
+        return patient
+
+    def _told(self, error: Exception) -> RequestError:
+        shown = shown_error(error)
+        self._answer.watch.failed(shown.status)
+        return shown
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -107,7 +157,7 @@ class WholeReply(_Reply):
         try:
             response = Response(await self._body(), media_type="application/json")
         except Exception as error:  # one request's code path must not end the server
-            response = error_response(shown_error(error))
+            response = error_response(self._told(error))
         await response(scope, receive, send)
 
     async def _body(self) -> bytes:
@@ -156,7 +206,7 @@ class EventReply(_Reply):
                 await _write(send, b"".join(self._frames(index, piece) for index, piece in pieces))
         except Exception as error:  # one request's code path must not end the server
             # The last chunk is left out on purpose: an answer that was cut must not look whole.
-            await _write(send, error_frame(shown_error(error)))
+            await _write(send, error_frame(self._told(error)))
             return
         await send({"type": "http.response.body", "body": self._ending(), "more_body": False})
 

@@ -97,19 +97,14 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     add_special_tokens: bool = True
 
 
-class ChatFields(msgspec.Struct, frozen=True, kw_only=True):
-    """How a conversation becomes a prompt."""
+class ChatRequest(Common, frozen=True, kw_only=True):
+    """/v1/chat/completions."""
 
     messages: list[dict[str, Any]]
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Scalar] = {}
-
-
-class ChatRequest(Common, ChatFields, frozen=True, kw_only=True):
-    """/v1/chat/completions."""
-
     max_completion_tokens: Annotated[int, bounded(minimum=1)] | None = None
     logprobs: bool = False
     top_logprobs: Logprobs | None = None
@@ -124,11 +119,20 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     return_token_strs: bool = False
 
 
-class TokenizeChatRequest(ChatFields, frozen=True, kw_only=True):
+class TokenizeChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """/tokenize of a conversation."""
 
+    messages: list[dict[str, Any]]
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    chat_template_kwargs: dict[str, Scalar] = {}
     model: str | None = None
     return_token_strs: bool = False
+
+
+ChatFields = ChatRequest | TokenizeChatRequest
+"""What says how a conversation becomes a prompt."""
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):

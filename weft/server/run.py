@@ -16,7 +16,9 @@ import uvicorn
 
 from weft.log import get_logger
 from weft.server.app import Service, make_app
+from weft.server.connection import Connection
 from weft.server.engine_loop import EngineLoop
+from weft.server.http_config import HttpConfig
 from weft.server.models import ServedModel
 
 _log = get_logger(__name__)
@@ -43,46 +45,60 @@ class _Server(uvicorn.Server):
 
 
 def run_server(
-    sock: socket.socket, model: ServedModel, engine: Callable[[], EngineLoop], drain_timeout_s: float
+    sock: socket.socket,
+    model: ServedModel,
+    engine: Callable[[], EngineLoop],
+    drain_timeout_s: float,
+    http: HttpConfig | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM (returns) or until the engine fails (raises what ended it).
 
     `engine` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
     """
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
-        runner.run(_with_signals(sock, model, engine, drain_timeout_s))
+        runner.run(_with_signals(sock, model, engine, drain_timeout_s, http))
 
 
 async def _with_signals(
-    sock: socket.socket, model: ServedModel, make: Callable[[], EngineLoop], drain_timeout_s: float
+    sock: socket.socket,
+    model: ServedModel,
+    make: Callable[[], EngineLoop],
+    drain_timeout_s: float,
+    http: HttpConfig | None,
 ) -> None:
     engine = make()
     _install_signals(engine, drain_timeout_s)
-    await serve(sock, model, engine)
+    await serve(sock, model, engine, http)
 
 
-async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop) -> None:
+async def serve(
+    sock: socket.socket, model: ServedModel, engine: EngineLoop, http: HttpConfig | None = None
+) -> None:
     """Launches `engine` and serves it on `sock` until it ends; raises what it failed with."""
-    service = Service(engine, model)
-    server = _Server(_config(service))
+    http = http or HttpConfig()
+    service = Service(engine, model, http.keys(), queue_timeout_s=http.queue_timeout)
+    server = _Server(_config(service, http))
     engine.launch()
-    http = asyncio.create_task(server.serve([sock]))
+    serving = asyncio.create_task(server.serve([sock]))
     try:
         await engine.ended.wait()
     finally:
         server.should_exit = True
         server.ending.set()
-        await http
+        await serving
         service.close()
         engine.join()
     if engine.failure is not None:
         raise engine.failure
 
 
-def _config(service: Service) -> uvicorn.Config:
+def _config(service: Service, http: HttpConfig) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").addFilter(_not_about_cut_streams)
     return uvicorn.Config(
-        make_app(service),
+        make_app(service, http.origins, access_log=http.access_log),
+        http=Connection,
+        ssl_certfile=http.ssl_certfile,
+        ssl_keyfile=http.ssl_keyfile,
         log_config=None,
         log_level="warning",
         access_log=False,

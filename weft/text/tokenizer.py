@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -98,6 +99,16 @@ class Tokenizer:
         if add_eos is not None:
             after = [eos] if add_eos and eos is not None else []
         return before, after
+
+    @cached_property
+    def longest_token(self) -> int | None:
+        """Characters of a text that one token may stand for, at most; None where there is no such bound."""
+        spelling = self.pieces.spelling
+        if not (spelling.byte_level or spelling.byte_fallback):
+            return None  # a whole run of unknown characters may become one token
+        longest = max(len(token.encode()) for token in self._backend.get_vocab(with_added_tokens=True))
+        # Normalizing may shorten a text: canonical composition makes one character of up to four.
+        return longest if self._backend.normalizer is None else 4 * longest
 
     @property
     def vocab_size(self) -> int:

@@ -47,9 +47,7 @@ def trace(
     return None
 
 
-def _differs(
-    name: str, step: str, want: Tensor, got: Tensor, groups: int, tolerance: float
-) -> ModuleDifference | None:
+def _differs(name: str, step: str, want: Tensor, got: Tensor, groups: int, tolerance: float) -> ModuleDifference | None:
     rows = got.shape[0] // groups
     for group, part in enumerate(torch.split(got, rows)):
         difference = relative_difference(want, part)

@@ -47,7 +47,8 @@ def load_params(
     """
     unused = check_checkpoint(checkpoint, specs)
     own = [spec for spec in shards.specs_of(rank) if not shards.is_view(spec)]
-    params = _allocate(own, shards, rank, dtype, torch.device(device))
+    shapes = shards.target_shapes(rank)
+    params = {target: torch.empty(shape, dtype=dtype, device=device) for target, shape in shapes.items()}
     problems: list[str] = []
     with SliceReader() as reader, _one_thread():
         for spec, place in zip(own, _places(own, shards, rank, params), strict=True):
@@ -70,18 +71,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _allocate(
-    specs: Sequence[ParamSpec], shards: Shards, rank: int, dtype: torch.dtype, device: torch.device
-) -> dict[str, Tensor]:
-    """An empty tensor for each target: its parts' slices, one after the other along dim 0."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for spec in specs:
-        shape = shards.local_shape(spec, rank)
-        before = shapes[spec.target][0] if spec.target in shapes else 0
-        shapes[spec.target] = (before + shape[0], *shape[1:])
-    return {target: torch.empty(shape, dtype=dtype, device=device) for target, shape in shapes.items()}
 
 
 def _places(specs: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]) -> list[Tensor]:

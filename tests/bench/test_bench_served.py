@@ -1,0 +1,166 @@
+"""`weft bench MODEL` with real servers and ranks: numbers, comparison, and that nothing is left, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_chat import CONFIG, write_tiny_chat
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ("--input-len", "4", "--output-len", "4", "--num-prompts", "4", "--concurrency", "2", "--warmup", "1")
+LONG = ("--input-len", "4", "--output-len", "200", "--num-prompts", "4000", "--concurrency", "2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("bench") / "tiny")
+
+
+def bench(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "weft.cli.main", "bench", *words],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(*words: str) -> tuple[int, str, str]:
+    with bench(*words) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+    """Of every thread of a process that lives."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(word) for word in path.read_text().split()]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(alive(pid) for pid in pids)
+
+
+def wait_family(process: subprocess.Popen[str]) -> list[int]:
+    """The server and its two ranks, once requests are under way."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        server = children(process.pid)
+        ranks = [rank for pid in server for rank in children(pid)]
+        if len(ranks) == 2 and all(busy(rank) for rank in ranks):
+            return server + ranks
+        time.sleep(0.05)
+    raise AssertionError("no server with two ranks that work")
+
+
+def busy(pid: int) -> bool:
+    """Whether a rank computes now: it has used the processor within 0.2 s, after more than a start takes."""
+    before = ticks(pid)
+    time.sleep(0.2)
+    return ticks(pid) > before + 4 and "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_model(model: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "b.json"
+    words = ("--tp", "2", "--max-num-seqs", "5", "--no-enable-prefix-caching", "--save", str(saved))
+    code, out, err = finish(str(model), *SHORT, *words)
+    assert code == 0, err
+    assert "2 in flight" in out
+    found = json.loads(saved.read_text())
+    assert (found["model"], found["layout"]["world"], found["layout"]["dense"]["tp"]) == ("tiny", 2, 2)
+    assert (found["engine"]["max_num_seqs"], found["engine"]["enable_prefix_caching"]) == (5, False)
+    (run,) = found["runs"]
+    assert (run["completed"], run["input_tokens"], run["output_tokens"], run["short_answers"]) == (4, 16, 16, 0)
+
+
+def test_two_layouts(model: Path, tmp_path: Path) -> None:
+    first, other = tmp_path / "first.yaml", tmp_path / "head.yaml"
+    first.write_text("attention: {dp: 2}\n")
+    other.write_text("attention: {dp: 2}\nlm_head: {tp: 2}\n")
+    code, out, err = finish(str(model), *SHORT, "--compare", str(first), str(other), "--repeat", "1", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["schema"], found["kind"]) == ("weft.bench/1", "compare")
+    assert [entry["name"] for entry in found["layouts"]] == ["first", "head"]
+    assert found["layouts"][1]["differs"] == {"lm_head.tp": [1, 2]}
+    saved = CONFIG["vocab_size"] * CONFIG["hidden_size"] * 4 // 2
+    assert found["layouts"][1]["saved_per_rank"]["lm_head"] == saved == found["layouts"][1]["saved_per_rank"]["total"]
+    rows = found["rows"]
+    assert [row["layout"] for row in rows] == ["first", "head"] and rows[0]["tpot_ms"]["change"] == 0
+    assert rows[1]["tpot_ms"]["change"] == pytest.approx(
+        rows[1]["tpot_ms"]["median"] - rows[0]["tpot_ms"]["median"], abs=1e-3
+    )
+    prompts = [[row[3] for row in found["runs"][name][0]["per_request"]["rows"]] for name in ("first", "head")]
+    assert prompts[0] == prompts[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_it_is_ended(model: Path, number: signal.Signals) -> None:
+    with bench(str(model), *LONG, "--tp", "2") as process:
+        try:
+            family = wait_family(process)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in err
+    assert wait_gone(family)
+
+
+def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
+    with bench(str(model), "--input-len", "4", "--output-len", "200", "--num-prompts", "400", "--tp", "2") as process:
+        try:
+            os.kill(wait_family(process)[-1], signal.SIGKILL)
+            out, err = process.communicate(timeout=90)
+        finally:
+            process.kill()
+    assert process.returncode in (1, 69), err
+    assert "failed" in out or "SIGKILL" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--tp", "7"), 78, "legal"),
+        (("--max-model-len", "300"), 78, "the model's context is 256 tokens"),
+        (("--tokenizer", "x"), 2, "--tokenizer: only with --url"),
+        (("--compare", "a.yaml"), 2, "at least two layouts are needed"),
+        (("--compare", "a.yaml", "b.yaml", "--tp", "2"), 2, "--compare: its files are the layouts; leave --tp out"),
+        (("--compare", "/no/a.yaml", "/no/b.yaml"), 78, "layout file /no/a.yaml"),
+    ],
+)
+def test_what_cannot_be_measured(model: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    got, _, err = finish(str(model), *words)
+    assert (got, said in err) == (code, True), err
+
+
+def test_a_model_that_is_not_there() -> None:
+    code, _, err = finish("/no/such/model")
+    assert code == 65 and "no such file or directory" in err

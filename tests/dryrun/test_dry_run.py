@@ -1,0 +1,200 @@
+"""The dry run counts what explain derived from the declarations, and what a real run of all ranks exchanges."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.equivalence.harness import all_expert_sizes, all_sizes, layout_of
+from tests.support.exact_model import exact_config, write_random
+from weft.arch import ModelConfig, Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.cli.main import main
+from weft.cli.model_config import KNOWN, known_models
+from weft.comm.base import Comm, Group
+from weft.dryrun.comm import RecordingComm
+from weft.dryrun.run import DryRun, dry_run
+from weft.explain import explain
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.sampling_params import SamplingParams
+from weft.worker.runner import Limits
+
+Found = Counter[tuple[str, Group, int, str]]
+BATCH = 3
+
+
+def config_of(variant: str) -> ModelConfig:
+    return parse_config(exact_config(variant))
+
+
+def counted(found: DryRun) -> Found:
+    return Counter({(c.kind, c.ranks, c.nbytes, c.where): c.calls for c in found.collectives})
+
+
+def explained(config: ModelConfig, layout: Layout, rank: int, batch: int, dtype: str) -> Found:
+    found: Found = Counter()
+    for passed in explain("m", config, layout, dtype=dtype, batch=batch).boundaries:
+        for call in passed.calls:
+            if call.kind != "slice" and passed.times:
+                (group,) = [group for group in call.groups if rank in group]
+                nbytes = call.received[-1].per_rank[rank]
+                found[call.kind, group, nbytes, passed.boundary.name] += passed.times
+    return found
+
+
+def agrees(config: ModelConfig, layout: Layout, ranks: Sequence[int], dtype: str = "float32") -> None:
+    shards, size = Shards(config, layout), torch.float32 if dtype == "float32" else torch.bfloat16
+    report = explain("m", config, layout, dtype=dtype, batch=BATCH)
+    for rank in ranks:
+        found = dry_run(shards, rank, size, BATCH)
+        assert counted(found) == explained(config, layout, rank, BATCH, dtype), (layout, rank)
+        assert found.params_by_module == report.ranks[rank].bytes
+        assert found.kv_bytes_per_token == report.ranks[rank].kv_bytes_per_token
+        assert found.activation_peak > 0
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_small_dense_layouts(world: int) -> None:
+    layouts = list(all_sizes(world))
+    for sizes in random.Random(world).sample(layouts, min(len(layouts), 24)):
+        agrees(config_of("biased"), layout_of(world, sizes), range(world))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_every_small_dense_layout(world: int) -> None:
+    for sizes in all_sizes(world):
+        agrees(config_of("tied"), layout_of(world, sizes), range(world))
+
+
+@pytest.mark.parametrize(("variant", "experts"), [("experts", 5), ("latent", 6)])
+def test_small_layouts_with_experts(variant: str, experts: int) -> None:
+    layouts = list(all_expert_sizes(4, experts))
+    for sizes in random.Random(experts).sample(layouts, 12):
+        agrees(config_of(variant), sizes.layout(4, experts), range(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "world"),
+    [
+        ("Llama-3.1-405B", {"attention.tp": 8, "attention.dp": 2, "o_proj.tp": 16, "lm_head.tp": 16}, 16),
+        ("DeepSeek-V3", {"attention.dp": 32, "o_proj.tp": 8, "lm_head.tp": 8, "dense.tp": 8, "embedding.tp": 8}, 32),
+        ("Qwen3-235B-A22B", {"attention.tp": 4, "attention.dp": 4, "experts.tp": 2, "experts.ep": 8}, 16),
+        ("Kimi-K2", {"attention.tp": 2, "attention.dp": 8, "experts.slots": 400, "shared_experts.tp": 4}, 16),
+    ],
+)
+def test_big_models_at_their_sizes(name: str, given: dict[str, object], world: int) -> None:
+    config = parse_config(json.loads((KNOWN / f"{name}.json").read_text()))
+    layout = resolve(given, world, num_experts=config.num_experts)
+    agrees(config, layout, (0, world - 3), dtype="bfloat16")
+
+
+class Recorded(Comm):
+    """A real comm, whose calls are written down as the dry run's are."""
+
+    def __init__(self, comm: Comm, notes: RecordingComm) -> None:
+        self.real, self.notes, self.rank, self.world = comm, notes, comm.rank, comm.world
+
+    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
+        self.notes.all_reduce(x, group)
+        return self.real.all_reduce(x, group)
+
+    def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
+        self.notes.all_gather(x, outs, group)
+        self.real.all_gather(x, outs, group)
+
+    def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
+        self.notes.reduce_scatter(xs, out, group)
+        self.real.reduce_scatter(xs, out, group)
+
+    def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        self.notes.all_to_all(xs, outs, group)
+        self.real.all_to_all(xs, outs, group)
+
+    def barrier(self, group: Group) -> None:
+        self.real.barrier(group)
+
+    def close(self) -> None:
+        self.real.close()
+
+
+def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group, int]]]:
+    """What each rank of a real decode step calls, BATCH rows in every group."""
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), layout)
+    limits = Limits(num_blocks=16, block_size=8, max_num_seqs=8, max_model_len=64)
+    executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
+    params = SamplingParams(temperature=0.0)
+    groups = range(layout.attention.dp)
+    admits = [Admit(slot, [1, 2], [], params, 0) for slot in range(BATCH)]
+    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    then = [Run(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
+    executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
+    for runner in executor.runners:
+        runner.decoder.comm = Recorded(runner.decoder.comm, RecordingComm(runner.decoder.comm.rank, layout.world))
+    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
+    for runner in executor.runners:
+        comm = runner.decoder.comm
+        assert isinstance(comm, Recorded)
+        yield Counter((call.kind, call.ranks, call.nbytes) for call in comm.notes.calls)
+
+
+@pytest.mark.parametrize("variant", ["biased", "experts", "latent"])
+def test_a_real_run_records_the_same(variant: str, tmp_path: Path) -> None:
+    path, config = write_random(tmp_path, variant), config_of(variant)
+    given = {"attention.tp": 2, "o_proj.tp": 4, "dense.tp": 1, "lm_head.tp": 4}
+    layout = resolve(given, 4, num_experts=config.num_experts)
+    for rank, calls in enumerate(real_calls(path, layout)):
+        dry: Counter[tuple[str, Group, int]] = Counter()
+        for c in dry_run(Shards(config, layout), rank, torch.float32, BATCH).collectives:
+            dry[c.kind, c.ranks, c.nbytes] += c.calls
+        assert calls == dry
+
+
+def test_command_and_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["dry-run", "--without-checkpoint", "Llama-3.1-8B", "--tp", "4"]
+    assert main([*words, "--rank", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "weft.dry-run/1" and found["rank"] == 3 and found["coords"]["tp"] == 3
+    assert found["param_bytes"] == sum(found["params_by_module"].values())
+    assert {c["where"] for c in found["collectives"]} >= {"o_proj.out", "dense.out", "lm_head.in"}
+    assert main([*words, "--rank", "4"]) == 2
+    assert "ranks 0 to 3" in capsys.readouterr().err
+    assert main(["dry-run", "--without-checkpoint", "Llama-3.1-8b-x"]) == 2
+    assert "Llama-3.1-8B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_known_models_are_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--without-checkpoint", name, "--attn-dp-size", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == "weft.explain/1"
+
+
+GIB = 2**30
+
+
+def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
+    """The published table for sizes of 8 against 1, GiB a rank: o_proj and MLP in int8, the vocabularies in bf16."""
+    config = parse_config(json.loads((KNOWN / "DeepSeek-R1.json").read_text()))
+
+    def held(size: int) -> dict[str, int]:
+        sizes = {f"{module}.tp": size for module in ("o_proj", "lm_head", "embedding", "dense")}
+        return Shards(config, resolve({"attention.dp": 32, **sizes}, 32, num_experts=256)).elements(0)
+
+    one, eight = held(1), held(8)
+    saved = {module: one[module] - eight[module] for module in ("o_proj", "lm_head", "embedding", "dense")}
+    assert round(saved["o_proj"] / GIB, 3) == 5.838
+    assert round(saved["lm_head"] * 2 / GIB, 3) == round(saved["embedding"] * 2 / GIB, 3) == 1.510
+    assert round(saved["dense"] / GIB, 3) == 0.969
+    assert round((saved["o_proj"] + saved["dense"] + 2 * (saved["lm_head"] + saved["embedding"])) / GIB, 2) == 9.83

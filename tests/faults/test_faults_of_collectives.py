@@ -1,0 +1,96 @@
+"""Faults inside collectives, in real ranks over both backends: who is named, with which collective."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_chat import write_tiny_chat
+from weft.checkpoint import open_checkpoint
+from weft.engine.engine import Engine
+from weft.launch.limits import ProcessLimits
+from weft.launch.plan import plan_launch
+from weft.launch.start import start_workers
+from weft.layout.resolve import resolve
+from weft.native import missing_reason
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP_LIMIT_S = 3.0
+IN_STEPS = 40
+"""Warm-up has fewer collectives than this, a request of 30 tokens more."""
+SHARED = pytest.param(
+    "shared_memory", marks=pytest.mark.skipif(bool(missing_reason("comm")), reason="the C++ library is missing")
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("tiny"))
+
+
+def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str, *, debug: bool = False) -> str:
+    """What ends a request of 30 tokens, which must happen within the step limit and two seconds."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
+    monkeypatch.setenv("WEFT_FAULT", fault)
+    limits = ProcessLimits(step_limit=STEP_LIMIT_S, comm_debug=debug)
+    layout = resolve({"attention.tp": 2})
+    plan = plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), comm, limits=limits)
+    executor = start_workers(plan)
+    try:
+        engine = Engine(executor, plan.engine, plan.eos_token_ids)
+        engine.add_request("r", [1, 2, 3], SamplingParams(max_tokens=30, ignore_eos=True))
+        while engine.has_work and engine.failure is None:
+            began = time.monotonic()
+            engine.step()
+        assert time.monotonic() - began <= STEP_LIMIT_S + 2
+        assert engine.failure is not None, "nothing went wrong"
+        return engine.failure
+    finally:
+        executor.close()
+        assert all(worker.process.poll() for worker in executor.workers), "every rank ends with an exit code not 0"
+
+
+@pytest.mark.parametrize("comm", [SHARED, "gloo"])
+def test_a_rank_killed_before_a_collective_is_named_with_its_last(
+    model: Path, monkeypatch: pytest.MonkeyPatch, comm: str
+) -> None:
+    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:kill", comm)
+    assert "rank 1 (tp 1) pid" in said and "was killed by SIGKILL in phase serving, in step" in said
+    assert "rank 1 has left" in said and "over (0, 1), call " in said
+
+
+@pytest.mark.parametrize("comm", [SHARED, "gloo"])
+def test_a_rank_stopped_before_a_collective_is_named_with_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch, comm: str
+) -> None:
+    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:stop", comm)
+    assert "rank 1 (tp 1) pid" in said and "is suspended (SIGSTOP)" in said
+    assert "rank 1 (tp 1) has not come to " in said and "where rank 0 waits" in said
+    assert "rank 0 has been for" in said, "what every rank is doing"
+
+
+@pytest.mark.parametrize(
+    ("comm", "action"),
+    [pytest.param("shared_memory", action, marks=SHARED.marks) for action in ("skip-collective", "wrong-shape")]
+    + [("gloo", "wrong-shape")],
+)
+def test_ranks_that_do_not_agree_are_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch, comm: str, action: str
+) -> None:
+    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:{action}", comm, debug=True)
+    assert "disagree" in said and "rank 0: call" in said and "rank 1: call" in said
+
+
+def test_a_delay_within_the_limit_is_no_fault(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="nothing went wrong"):
+        failure(model, monkeypatch, f"collective:1:{IN_STEPS}:delay=1", "auto")
+
+
+def test_an_error_in_a_rank_is_told_and_not_its_consequences(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:raise", "auto")
+    assert "rank 1 (tp 1) pid" in said and "RuntimeError: a fault on purpose at collective" in said

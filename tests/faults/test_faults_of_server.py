@@ -1,0 +1,353 @@
+"""A server whose ranks die, and one that is told to stop: streams, restarts, readiness, exits, each within its bound.
+
+The ranks have no torch; supervisor, engine and HTTP are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.fake_rank import POISON
+from tests.support.tiny_chat import write_tiny_chat
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG: dict[str, Any] = {"prompt": "x", "max_tokens": 200, "ignore_eos": True}
+SOON_S = 2.0
+READY_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("tiny"))
+
+
+@dataclass
+class Server:
+    """A process, what it printed, and a client."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{first.split()[-1]}", timeout=20)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def ready(self) -> dict[str, Any]:
+        body: dict[str, Any] = self.http.get("/ready").json()
+        return body
+
+    def wait_ready(self, restarts: int = 0) -> float:
+        """Seconds until it is, after this many restarts."""
+        began = time.monotonic()
+        until(lambda: (body := self.ready())["status"] == "ready" and body["restarts"] == restarts)
+        return time.monotonic() - began
+
+    def ranks(self) -> list[int]:
+        return [rank["pid"] for rank in self.ready()["ranks"]]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, float]:
+        """Exit code, and seconds until it came."""
+        began = time.monotonic()
+        code = self.process.wait(30)
+        took = time.monotonic() - began
+        self._reader.join(30)
+        return code, took
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        self.http.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def serving(model: Path, behaviour: str, *limits: str, ready: bool = True) -> Iterator[Server]:
+    command = [sys.executable, "-m", "tests.support.fake_server", str(model), behaviour, *limits]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    server = Server(process)
+    try:
+        if ready:
+            server.wait_ready()
+        yield server
+    finally:
+        server.close()
+
+
+def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def cut_stream(server: Server, after_first: Callable[[], object], body: dict[str, Any] = LONG) -> tuple[str, float]:
+    """A stream's last frame, and how long after `after_first` it came; the stream must not look whole."""
+    lines: list[str] = []
+    with server.http.stream("POST", "/v1/completions", json=body | {"stream": True}) as response:
+        with pytest.raises(httpx.RemoteProtocolError):
+            for line in response.iter_lines():
+                lines.append(line)
+                if len(lines) == 2:
+                    after_first()
+                    began = time.monotonic()
+        took = time.monotonic() - began
+    frames = [line for line in lines if line]
+    assert "[DONE]" not in frames[-1] and '"error"' in frames[-1]
+    return frames[-1], took
+
+
+def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
+    """Rows 1 and 2: detected, told, restarted, ready again; a request that nobody saw anything of runs anew."""
+    with serving(model, "good") as server, ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(server.http.post, "/v1/completions", json=LONG | {"prompt": "whole"})
+        victim = server.ranks()[1]
+        frame, took = cut_stream(server, lambda: os.kill(victim, signal.SIGKILL))
+        assert '"code":"engine_restarted"' in frame and took <= SOON_S
+        assert server.wait_ready(restarts=1) <= READY_S
+        answer = whole.result(30)
+        assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 200
+        assert server.http.post("/v1/completions", json=LONG).status_code == 200
+        assert victim not in server.ranks()
+        server.signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+        said = rf"rank 1 \(dp 1\) pid {victim} was killed by SIGKILL in phase serving, (in|after) step \d+"
+        assert re.search(said, server.text), server.text
+        assert server.text.count("starting the ranks again in") == 1 and "Traceback" not in server.text
+
+
+def test_an_idle_death_is_seen_within_a_second(model: Path) -> None:
+    with serving(model, "good") as server:
+        os.kill(server.ranks()[0], signal.SIGKILL)
+        began = time.monotonic()
+        until(lambda: server.ready()["status"] == "restarting")
+        assert time.monotonic() - began <= 1.0
+        answer = server.http.post("/v1/completions", json=LONG)
+        assert answer.status_code == 503 and answer.headers["x-should-retry"] == "true"
+        assert server.http.get("/health").status_code == 200
+        assert server.wait_ready(restarts=1) <= READY_S
+
+
+def test_a_stopped_rank_ends_the_set_after_the_step_limit(model: Path) -> None:
+    with serving(model, "once-stopped", "step_limit=0.5") as server:
+        frame, took = cut_stream(server, lambda: None)
+        assert "engine_restarted" in frame and took <= 0.5 + SOON_S
+        server.wait_ready(restarts=1)
+        assert "is suspended (SIGSTOP)" in server.text and "rank 1 (dp 1)" in server.text
+        assert server.http.post("/v1/completions", json=LONG).status_code == 200
+
+
+def test_a_request_that_kills_twice_is_refused(model: Path) -> None:
+    poison = {"prompt": [5, POISON, 7], "max_tokens": 4}
+    with serving(model, "poison") as server:
+        answer = server.http.post("/v1/completions", json=poison)
+        assert answer.status_code == 422 and answer.json()["error"]["code"] == "request_quarantined"
+        assert answer.headers["x-should-retry"] == "false"
+        server.wait_ready(restarts=2)
+        began = time.monotonic()
+        assert server.http.post("/v1/completions", json=poison).status_code == 422
+        assert time.monotonic() - began <= 1.0 and server.ready()["restarts"] == 2
+        assert server.http.post("/v1/completions", json=LONG).status_code == 200
+
+
+def test_a_crash_loop_ends_the_server(model: Path) -> None:
+    with serving(model, "killed") as server:
+        for number in range(5):
+            cut_stream(server, lambda: None, LONG | {"prompt": f"number {number}"})
+            if number < 4:
+                server.wait_ready(restarts=number + 1)
+        code, took = server.end()
+        assert code == 69 and took <= SOON_S
+        assert "the ranks died 5 times within 60 s, so they are not started again" in server.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_ends_at_once(model: Path, number: signal.Signals) -> None:
+    with serving(model, "good") as server:
+        pids = server.ranks()
+        server.signal(number)
+        code, took = server.end()
+        assert code == 0 and took <= SOON_S
+        assert not any(alive(pid) for pid in pids)
+
+
+def test_a_drain_lets_streams_end(model: Path) -> None:
+    with serving(model, "good") as server:
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.signal(signal.SIGTERM)
+            with httpx.Client(base_url=server.http.base_url, timeout=5) as other:
+                began = time.monotonic()
+                while other.get("/ready").status_code == 200:
+                    assert time.monotonic() - began < 0.5
+                assert other.get("/ready").json()["status"] == "draining"
+                refused = other.post("/v1/completions", json=LONG)
+            assert refused.status_code == 503 and refused.headers["connection"] == "close"
+            assert refused.json()["error"]["code"] == "server_shutting_down"
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]" and '"finish_reason":"length"' in rest[-2]
+        code, took = server.end()
+        assert code == 0 and took <= SOON_S
+
+
+def test_a_drain_has_an_end(model: Path) -> None:
+    with serving(model, "good", "drain_timeout=0.3") as server:
+        frame, took = cut_stream(server, lambda: server.signal(signal.SIGTERM))
+        assert "server_shutting_down" in frame and took <= 0.3 + SOON_S
+        assert server.end()[0] == 0
+
+
+def test_a_drain_does_not_wait_for_a_stopped_rank(model: Path) -> None:
+    with serving(model, "stopped", "drain_timeout=0.3") as server:
+        frame, took = cut_stream(server, lambda: server.signal(signal.SIGTERM))
+        assert "server_shutting_down" in frame and took <= 0.3 + SOON_S
+        assert server.end()[0] == 0
+
+
+def test_a_second_signal_ends_everything_at_once(model: Path) -> None:
+    def twice() -> None:
+        server.signal(signal.SIGTERM)
+        time.sleep(0.1)
+        server.signal(signal.SIGINT)
+
+    with serving(model, "good") as server:
+        pids = server.ranks()
+        frame, took = cut_stream(server, twice)
+        assert "server_shutting_down" in frame and took <= SOON_S
+        code, took = server.end()
+        assert code == 0 and took <= SOON_S and not any(alive(pid) for pid in pids)
+
+
+def test_a_signal_while_loading(model: Path) -> None:
+    with serving(model, "stuck-loading", ready=False) as server:
+        until(lambda: any(rank["phase"] == "load" for rank in server.ready()["ranks"]))
+        response = server.http.get("/ready")
+        assert response.status_code == 503 and response.json()["status"] == "starting"
+        assert {rank["coordinates"]["dp"] for rank in response.json()["ranks"]} == {0, 1}
+        pids = server.ranks()
+        server.signal(signal.SIGTERM)
+        code, took = server.end()
+        assert code == 0 and took <= SOON_S and not any(alive(pid) for pid in pids)
+
+
+def test_a_signal_between_two_sets_of_ranks(model: Path) -> None:
+    with serving(model, "good") as server:
+        os.kill(server.ranks()[0], signal.SIGKILL)
+        until(lambda: server.ready()["status"] == "restarting")
+        server.signal(signal.SIGTERM)
+        code, took = server.end()
+        assert code == 0 and took <= SOON_S
+
+
+def test_a_killed_server_leaves_no_rank(model: Path) -> None:
+    """Rows 4 and 5: supervisor and front end are one process; its ranks go with it, and its port is free."""
+    with serving(model, "good") as server:
+        pids, port = server.ranks(), server.http.base_url.port
+        server.process.kill()
+        began = time.monotonic()
+        until(lambda: not any(alive(pid) for pid in pids), 1.0)
+        assert time.monotonic() - began <= 1.0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_ranks_of_a_restart_end_with_a_killed_server_too(model: Path) -> None:
+    with serving(model, "good") as server:
+        os.kill(server.ranks()[0], signal.SIGKILL)
+        server.wait_ready(restarts=1)
+        pids = server.ranks()
+        server.process.kill()
+        until(lambda: not any(alive(pid) for pid in pids), 1.0)
+
+
+SERVERS = 6
+"""Twenty in the long version."""
+
+
+def test_many_servers_start_at_once(model: Path) -> None:
+    """Sockets are bound once and handed over, so that no two take the same port."""
+    with ThreadPoolExecutor(20) as pool:
+        assert sorted(pool.map(lambda _: starts_and_ends(model), range(SERVERS))) == [0] * SERVERS
+
+
+@pytest.mark.long
+def test_twenty_servers_start_at_once(model: Path) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        assert sorted(pool.map(lambda _: starts_and_ends(model), range(20))) == [0] * 20
+
+
+def starts_and_ends(model: Path) -> int:
+    with serving(model, "good", "ranks=1") as server:
+        assert server.http.post("/v1/completions", json=LONG).status_code == 200
+        server.signal(signal.SIGTERM)
+        return server.end()[0]
+
+
+def test_a_full_disk_fails_no_request(model: Path) -> None:
+    """Everything that the server prints and logs goes to a disk without room, also across a restart."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "weft.cli.main", "serve", str(model), "--port", str(port := free_port())]
+        process = subprocess.Popen(command, stdout=full, stderr=full, cwd=ROOT)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+            until(lambda: process.poll() is None and answers(http), 60)
+            assert http.post("/v1/completions", json=LONG).status_code == 200
+            os.kill(http.get("/ready").json()["ranks"][0]["pid"], signal.SIGKILL)
+            until(lambda: http.get("/ready").json()["restarts"] == 1 and answers(http), 60)
+            assert http.post("/v1/completions", json=LONG).status_code == 200
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,215 @@
+"""The small parts of recovery: delays, quarantine, streams that begin again, faults on purpose, lines on a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from weft import env
+from weft.cli.say import say
+from weft.engine.outputs import FinishReason, RequestOutput
+from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
+from weft.launch.cores import numa_node
+from weft.launch.faults import Action, Fault, Faults, parse_faults
+from weft.log import configure
+from weft.server.open_streams import OpenStreams
+from weft.server.recovery import MOST_QUARANTINED, Quarantine, Recovery
+from weft.server.stream import BegunAgain, Stream
+from weft.step.sampling_params import SamplingParams
+
+DEATH = PeerError("rank 1 was killed")
+
+
+class Clock:
+    """A time that stands still."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_delays_double_up_to_thirty_seconds() -> None:
+    clock = Clock()
+    recovery = Recovery(clock)
+    delays = []
+    for _ in range(8):
+        clock.now += 20
+        delays.append(recovery.delay(DEATH, 5.0))
+    assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
+    clock.now += 100
+    assert recovery.delay(DEATH, 80.0) == 1, "after a good minute from the beginning"
+
+
+def test_five_deaths_in_a_minute_are_the_end() -> None:
+    clock = Clock()
+    recovery = Recovery(clock)
+    for _ in range(4):
+        recovery.delay(DEATH, 1.0)
+        clock.now += 14.9
+    with pytest.raises(PeerError, match="5 times within 60 s, so they are not .*: rank 1 was killed") as caught:
+        recovery.delay(DEATH, 1.0)
+    assert caught.value.exit_code == 69
+
+
+@pytest.mark.parametrize("error", [ConfigError("x"), CheckpointError("y")])
+def test_what_cannot_get_better_is_not_tried_again(error: WeftError) -> None:
+    with pytest.raises(type(error)):
+        Recovery(Clock()).delay(error, 1.0)
+
+
+def test_two_successive_deaths_quarantine_what_both_ran() -> None:
+    quarantine = Quarantine()
+    assert not quarantine.watches
+    quarantine.died([b"a", b"b"])
+    assert b"a" not in quarantine
+    quarantine.died([])
+    quarantine.died([b"b", b"c"])
+    assert b"b" in quarantine and b"a" not in quarantine and b"c" not in quarantine
+    quarantine.ended_well(b"c")
+    quarantine.died([b"c"])
+    assert b"c" not in quarantine
+
+
+def test_the_quarantine_is_bounded() -> None:
+    quarantine = Quarantine()
+    for number in range(2 * MOST_QUARANTINED):
+        quarantine.died([b"%d" % number])
+        quarantine.died([b"%d" % number])
+    assert b"0" not in quarantine and b"%d" % (2 * MOST_QUARANTINED - 1) in quarantine
+    assert len(quarantine._closed) == MOST_QUARANTINED
+
+
+def record(stream: Stream, index: int = 0, finish: FinishReason | None = None) -> RequestOutput:
+    return RequestOutput(request_id=stream.request_ids[0], index=index, new_token_ids=[1], finish_reason=finish)
+
+
+def opened(*, whole: bool, n: int = 1) -> tuple[OpenStreams, Stream]:
+    streams = OpenStreams()
+    return streams, streams.add("r", [[1, 2]], SamplingParams(n=n), whole=whole)
+
+
+def test_a_stream_that_nothing_was_taken_from_begins_again() -> None:
+    streams, stream = opened(whole=False)
+    streams.deliver([record(stream)])
+    assert streams.lose(frozenset({"r-0"})) == [stream]
+    assert not stream.arrived and stream.error is None
+    streams.deliver([record(stream, finish=FinishReason.STOP)])
+    assert len(asyncio.run(stream.next())) == 1 and streams.outputs == 0
+
+
+def test_a_stream_that_something_was_taken_from_fails() -> None:
+    streams, stream = opened(whole=False)
+    streams.deliver([record(stream)])
+    asyncio.run(stream.next())
+    assert streams.lose(frozenset({"r-0"})) == []
+    assert stream.error is not None and stream.error.code == "engine_restarted"
+
+
+def test_a_whole_answer_begins_again_whatever_was_taken() -> None:
+    streams, stream = opened(whole=True, n=2)
+    streams.deliver([record(stream, 0, FinishReason.STOP), record(stream, 1)])
+    asyncio.run(stream.next())
+    assert streams.lose(frozenset({"r-0"})) == [stream] and stream.open_outputs == 2
+    streams.deliver([record(stream)])
+    with pytest.raises(BegunAgain):
+        asyncio.run(stream.next())
+    assert len(asyncio.run(stream.next())) == 1
+
+
+def test_a_request_is_sent_again_once() -> None:
+    streams, stream = opened(whole=True)
+    other = streams.add("s", [[9]], SamplingParams(), whole=True)
+    assert streams.lose(frozenset({"r-0"})) == [stream, other] or streams.lose(frozenset()) is not None
+    streams.lose(frozenset({"s-0"}))
+    assert stream.error is None and other.error is None, "each was hit once"
+    streams._quarantine.ended_well(other.digest())
+    streams.lose(frozenset({"s-0"}))
+    assert other.error is not None and other.error.code == "engine_restarted"
+
+
+def test_a_request_that_two_deaths_hit_is_refused_from_then_on() -> None:
+    streams, stream = opened(whole=True)
+    for _ in range(2):
+        streams.lose(frozenset({"r-0"}))
+    assert stream.error is not None and stream.error.status == 422
+    streams.discard(stream)
+    with pytest.raises(RequestError) as caught:
+        streams.add("r2", [[1, 2]], SamplingParams(), whole=False)
+    assert caught.value.code == "request_quarantined"
+    streams.add("r3", [[1, 3]], SamplingParams(), whole=False)
+
+
+def test_a_stream_whose_outputs_have_all_come_is_left_alone() -> None:
+    streams, stream = opened(whole=False)
+    streams.deliver([record(stream, finish=FinishReason.STOP)])
+    assert streams.lose(frozenset()) == [] and stream.error is None and len(stream.arrived) == 1
+
+
+def test_faults_are_inert_without_the_flag() -> None:
+    assert env.faults({"WEFT_FAULT": "step:0:1:kill"}) == ""
+    assert env.faults({"WEFT_FAULT": "step:0:1:kill", "WEFT_TEST_FAULTS": "0"}) == ""
+    assert env.faults({"WEFT_FAULT": "step:0:1:kill", "WEFT_TEST_FAULTS": "1"}) == "step:0:1:kill"
+    assert Faults().reach("step") is None
+
+
+def test_faults_as_text() -> None:
+    assert parse_faults("") == ()
+    assert parse_faults("step:1:3:delay=0.5, collective:0:7:nan:every") == (
+        Fault("step", 1, 3, Action.DELAY, 0.5),
+        Fault("collective", 0, 7, Action.NAN, every=True),
+    )
+    for wrong in ("step:1:3", "stop:1:3:kill", "step:1:3:explode", "step:a:3:kill", "step:1:3:nan", "step:1:3:kill:x"):
+        with pytest.raises(ConfigError, match="WEFT_FAULT"):
+            parse_faults(wrong)
+
+
+def test_a_fault_comes_at_its_time_and_in_the_first_set_only() -> None:
+    faults = parse_faults("step:1:2:raise, collective:1:1:skip-collective:every")
+    mine = Faults(faults, rank=1)
+    assert mine.reach("step") is None and mine.reach("collective") is Action.SKIP
+    with pytest.raises(RuntimeError, match="on purpose"):
+        mine.reach("step")
+    assert mine.reach("step") is None and mine.reach("collective") is None
+    again = Faults(faults, rank=1, start=1)
+    assert not again.at("step") and again.reach("collective") is Action.SKIP
+    assert not Faults(faults, rank=0).at("collective")
+
+
+def test_lines_on_a_full_disk_are_dropped() -> None:
+    with open("/dev/full", "w") as full:
+        say("one", full)
+        say("two", full)
+        assert os.fstat(full.fileno()).st_rdev == os.stat("/dev/full").st_rdev, "it is given back"
+
+
+def test_lost_log_lines_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = logging.getLogger("weft.test")
+    kept = logging.getLogger("weft").handlers[:]
+    with open("/dev/full", "w", buffering=1) as full, open(tmp_path / "log", "w+") as good:
+        monkeypatch.setattr("sys.stderr", full)
+        configure()
+        (handler,) = logging.getLogger("weft").handlers
+        assert isinstance(handler, logging.StreamHandler)
+        log.info("one")
+        log.info("two")
+        handler.stream = good
+        log.info("three")
+        log.info("four")
+        logging.getLogger("weft").handlers[:] = kept
+        good.seek(0)
+        lines = good.read().splitlines()
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), full.fileno())
+    assert "three (2 lines before this one were late or lost)" in lines[0] and lines[1].endswith("four")
+
+
+def test_the_memory_node_of_cpus(tmp_path: Path) -> None:
+    for cpu, node in ((0, 0), (1, 0), (2, 1)):
+        (tmp_path / f"cpu{cpu}" / f"node{node}").mkdir(parents=True)
+    assert numa_node([0, 1], tmp_path) == 0 and numa_node([2], tmp_path) == 1
+    assert numa_node([0, 2], tmp_path) is None and numa_node([], tmp_path) is None

@@ -1,0 +1,23 @@
+"""A plan for ranks without torch, and the command that starts them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from weft.checkpoint import open_checkpoint
+from weft.launch.limits import ProcessLimits
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.layout.resolve import resolve
+from weft.settings import EngineConfig
+
+
+def fake_plan(model: Path, limits: ProcessLimits, ranks: int = 2) -> LaunchPlan:
+    """Of `ranks` ranks that share collectives."""
+    layout = resolve({"attention.tp": 1, "attention.dp": ranks, "dense.tp": ranks})
+    return plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), limits=limits)
+
+
+def program(behaviour: str) -> tuple[str, ...]:
+    """A rank's command."""
+    return (sys.executable, "-m", "tests.support.fake_rank", behaviour)

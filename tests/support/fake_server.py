@@ -1,0 +1,63 @@
+"""A whole server over ranks without torch: engine, restarts, HTTP. Run as a program it is `weft serve` with those.
+
+python -m tests.support.fake_server MODEL BEHAVIOUR [LIMIT=VALUE ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.support.fake_group import fake_plan, program
+from weft.errors import WeftError
+from weft.launch.limits import ProcessLimits
+from weft.launch.phases import PhaseChange
+from weft.log import configure
+from weft.server.engine_loop import EngineLoop
+from weft.server.listen import bind
+from weft.server.models import ServedModel
+from weft.server.recovery import Recovery
+from weft.server.run import run_server
+from weft.server.start import EngineStart
+from weft.text import Tokenizer
+
+
+class Impatient(Recovery):
+    """Delays a tenth as long."""
+
+    def delay(self, error: BaseException, lived_s: float) -> float:
+        return super().delay(error, lived_s) / 10
+
+
+def main(words: list[str]) -> int:
+    configure()
+    values = {name: float(value) for name, _, value in (word.partition("=") for word in words[2:])}
+    ranks = int(values.pop("ranks", 2))
+    limits = ProcessLimits(**values)  # type: ignore[arg-type]
+    plan = fake_plan(Path(words[0]), limits, ranks)
+    tokenizer = Tokenizer.from_checkpoint(plan.checkpoint)
+    sock = bind("127.0.0.1", 0)
+    print(f"listening on {sock.getsockname()[1]}", flush=True)
+
+    def phase(start: int, change: PhaseChange) -> None:
+        print(f"start {start}: {change}", flush=True)
+
+    engine = partial(
+        EngineLoop,
+        EngineStart(plan, phase, program(words[1])),
+        max_queued=8,
+        on_ready=lambda: print("ready", flush=True),
+        recovery=Impatient(),
+    )
+    try:
+        model = ServedModel("tiny", tokenizer, plan.config.vocab_size, 0)
+        run_server(sock, model, engine, limits.drain_timeout)
+    except WeftError as error:
+        print(f"ended: {error}", flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

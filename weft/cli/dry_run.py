@@ -1,0 +1,41 @@
+"""`weft dry-run`: the real model code as one rank of any world, on tensors without content. Memory and collectives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from weft.arch.shards import Shards
+from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
+from weft.cli.model_config import add_config_model, model_config
+from weft.dryrun.report import document, lines
+from weft.dryrun.run import dry_run
+from weft.errors import UsageError
+from weft.launch.numbers import torch_dtype
+from weft.settings import resolve_dtype
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the layout, and which rank of it."""
+    add_config_model(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser, only=("dtype",))
+    group = parser.add_argument_group("dry run")
+    group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default 0)")
+    group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default 1)")
+    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
+    layout = layout_from(args, config, runnable=False)
+    if not 0 <= args.rank < layout.world:
+        raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
+    if args.batch < 1:
+        raise UsageError(f"--batch {args.batch}: at least 1")
+    dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
+    shards = Shards(config, layout)
+    found = dry_run(shards, args.rank, torch_dtype(dtype), args.batch)
+    print(json.dumps(document(found), indent=2) if args.json else "\n".join(lines(name, shards, dtype, found)))
+    return 0

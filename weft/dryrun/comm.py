@@ -1,0 +1,60 @@
+"""One rank's end of a world that is not there: calls return at once, and are written down. Knows no module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from weft.comm.base import Comm, Group
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One collective as it was called. `bytes`: what this rank receives from others, counted from the buffers that it
+    handed over (an all_reduce as reduce_scatter + all_gather over rows, see `run`)."""
+
+    kind: str
+    ranks: Group
+    nbytes: int
+
+
+@dataclass
+class RecordingComm(Comm):
+    """Nothing is exchanged: buffers keep what they hold. `rows` tells how many rows of an all_reduced tensor are this
+    rank's own, which the buffer alone does not say."""
+
+    rank: int
+    world: int
+    own_rows: int = 0
+    calls: list[Call] = field(default_factory=list)
+
+    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
+        """(members - 1) addends of the own rows, then everybody else's rows."""
+        row = x.shape[1] * x.element_size()
+        received = (len(group) - 1) * self.own_rows + x.shape[0] - self.own_rows
+        self.calls.append(Call("all_reduce", group, received * row))
+        return x
+
+    def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
+        """The others' buffers."""
+        self._record("all_gather", group, [out for rank, out in zip(group, outs, strict=True) if rank != self.rank])
+
+    def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
+        """One addend of `out` from each of the others."""
+        self._record("reduce_scatter", group, [out] * (len(group) - 1))
+
+    def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        """The others' buffers."""
+        self._record("all_to_all", group, [out for rank, out in zip(group, outs, strict=True) if rank != self.rank])
+
+    def barrier(self, group: Group) -> None:
+        """Moves nothing."""
+        self._record("barrier", group, [])
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+    def _record(self, kind: str, group: Group, received: Sequence[Tensor]) -> None:
+        self.calls.append(Call(kind, group, sum(out.numel() * out.element_size() for out in received)))

@@ -1,0 +1,36 @@
+"""Operations on tensors without content: the plain twin, but for attention and experts, where content decides.
+
+Knows no rank. Every other operation is the twin's own code, run by torch on shapes alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.torch_ops import TorchOps
+
+
+class ShapeOps(TorchOps):
+    """Attention reads no cache: which keys it would read is content."""
+
+    name = "shapes"
+
+    def __init__(self, numerics: Numerics) -> None:
+        super().__init__(numerics, torch.device("meta"))
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
+
+    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        """As many rows as choices: which of them are here is content."""
+        rows = x.new_empty(slots.numel(), x.shape[1])
+        hidden = self.silu_mul(rows.new_empty(rows.shape[0], gate_up.shape[1]))
+        answers = hidden.new_empty(hidden.shape[0], down.shape[1])
+        return answers.view(*slots.shape, down.shape[1]).sum(1)

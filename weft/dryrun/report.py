@@ -1,0 +1,51 @@
+"""A dry run as lines for people and as a JSON document. Knows no way to get one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from weft.arch.shards import Shards
+from weft.dryrun.run import Collective, DryRun
+from weft.explain.units import binary
+from weft.layout.ranks import describe
+
+SHOWN = 6
+
+
+def document(found: DryRun) -> dict[str, Any]:
+    """The stable JSON form. Bytes; a collective's are what this rank receives in one call."""
+    return {
+        "schema": "weft.dry-run/1",
+        "rank": found.rank,
+        "coords": asdict(found.coords),
+        "batch": found.batch,
+        "param_bytes": found.param_bytes,
+        "params_by_module": dict(found.params_by_module),
+        "kv_bytes_per_token": found.kv_bytes_per_token,
+        "activation_peak_bytes": found.activation_peak,
+        "collectives": [
+            {"kind": c.kind, "ranks": list(c.ranks), "bytes": c.nbytes, "calls": c.calls, "where": c.where}
+            for c in found.collectives
+        ],
+    }
+
+
+def lines(name: str, shards: Shards, dtype: str, found: DryRun) -> Iterator[str]:
+    """What the rank holds, then what it exchanges in one decode step."""
+    yield f"{name}, {dtype}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
+    yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
+    for module, nbytes in found.params_by_module.items():
+        yield f"    {module:<15}{binary(nbytes):>12}"
+    peak = binary(found.activation_peak)
+    yield f"  one decode step, {found.batch} rows in every dp group: activations peak at {peak}"
+    for collective in found.collectives:
+        yield f"    {_line(collective)}"
+    total = sum(c.nbytes * c.calls for c in found.collectives)
+    yield f"  received in a step: {binary(total)} in {sum(c.calls for c in found.collectives)} collectives"
+
+
+def _line(c: Collective) -> str:
+    ranks = " ".join(map(str, c.ranks[:SHOWN])) + (f" ... {c.ranks[-1]}" if len(c.ranks) > SHOWN else "")
+    return f"{c.where:<20}{c.kind:<16}{c.calls:>4} x {binary(c.nbytes):>10}  {len(c.ranks)} ranks: {ranks}"

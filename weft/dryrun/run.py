@@ -1,0 +1,156 @@
+"""Runs the decoder as one rank of any world on tensors without content, and counts. Knows no file of weights."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from weft.arch.shards import Shards
+from weft.comm.base import Group
+from weft.dryrun.comm import RecordingComm
+from weft.dryrun.ops import ShapeOps
+from weft.layout.boundaries import SAMPLED_COLUMNS
+from weft.layout.ranks import Coords, coords
+from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.models.build import build_decoder
+from weft.models.decoder import Batch, Decoder
+from weft.ops.base import AttentionMeta, KVCache, Numerics
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """A collective of one step, with what this rank receives in one call, and where (a boundary's name)."""
+
+    kind: str
+    ranks: Group
+    nbytes: int
+    calls: int
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What one rank holds and does in a step with `batch` decode rows in every attention-dp group. Bytes."""
+
+    rank: int
+    coords: Coords
+    batch: int
+    params_by_module: Mapping[str, int]
+    kv_bytes_per_token: int
+    activation_peak: int
+    collectives: tuple[Collective, ...]
+
+    @property
+    def param_bytes(self) -> int:
+        """Of all parameters."""
+        return sum(self.params_by_module.values())
+
+
+def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun:
+    """One decode step of `rank`. Only its own rank is there: every other rank is a number."""
+    numerics = Numerics(dtype)
+    comm = RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size)
+    with torch.device("meta"), torch.inference_mode():
+        decoder = _decoder(shards, rank, numerics, comm)
+        inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
+        calls: Counter[tuple[str, Group, int, str]] = Counter()
+        walk = _Walk(decoder, comm, calls)
+        with _Peak() as peak:
+            logits = walk.run(inputs, [cache] * shards.config.num_layers)
+            decoder.share_sampled(logits.new_empty(logits.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
+            walk.note("sampling.out")
+    return DryRun(
+        rank=rank,
+        coords=coords(shards.layout, rank),
+        batch=batch,
+        params_by_module=shards.bytes(rank, dtype.itemsize),
+        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
+        activation_peak=peak.most,
+        collectives=tuple(Collective(k, ranks, size, n, where) for (k, ranks, size, where), n in calls.items()),
+    )
+
+
+class _Walk:
+    """The decoder, told before each boundary whose rows move, and asked afterwards which calls that took."""
+
+    def __init__(self, decoder: Decoder, comm: RecordingComm, calls: Counter[tuple[str, Group, int, str]]) -> None:
+        self.decoder, self.comm, self.calls = decoder, comm, calls
+        self._move = decoder._move
+        decoder._move = self._noted  # type: ignore[method-assign]
+
+    def run(self, batch: Batch, caches: list[KVCache]) -> Tensor:
+        return self.decoder.forward(batch, caches)
+
+    def _noted(self, name: str, x: Tensor, table: RowTable) -> Tensor:
+        self.comm.own_rows = table.count(self.comm.rank, self.comm.rank + 1)
+        moved = self._move(name, x, table)
+        self.note(name)
+        return moved
+
+    def note(self, name: str) -> None:
+        """Files the calls made since the last note under a boundary's name."""
+        for call in self.comm.calls:
+            self.calls[call.kind, call.ranks, call.nbytes, name] += 1
+        self.comm.calls.clear()
+
+
+def _decoder(shards: Shards, rank: int, numerics: Numerics, comm: RecordingComm) -> Decoder:
+    params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shards.target_shapes(rank).items()}
+    for spec in filter(shards.is_view, shards.specs):
+        params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
+    cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
+    return build_decoder(shards, params, comm, ShapeOps(numerics), cos_sin)
+
+
+def _batch(shards: Shards, rank: int, batch: int) -> Batch:
+    layout = shards.layout
+    rows = row_table([batch] * layout.attention.dp, layout.attention.tp)
+    sampled, _ = sampled_table([range(batch)] * layout.attention.dp, rows, layout.attention.tp)
+    numbers = torch.zeros(batch, dtype=torch.int32)
+    meta = AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, batch + 1)))
+    own = torch.zeros(sampled.rows[rank % layout.stage_size], dtype=torch.int64)
+    return Batch(torch.zeros(batch, 1, dtype=torch.int64), meta, rows, sampled, own)
+
+
+def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:
+    """A cache of one block: what attention would read is not counted here."""
+    heads, dims = shards.cache_shape(rank)
+    k = torch.empty(2, heads, 16, dims, dtype=numerics.cache_dtype)
+    return KVCache(k, k if shards.config.mla else torch.empty_like(k))
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes of results that are alive at one time; a storage counts once, while any of its views lives."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._views: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor)
+        return result
+
+    def _enter(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, nbytes = storage._cdata, storage.nbytes()
+        if not self._views[key]:
+            self.now += nbytes
+            self.most = max(self.most, self.now)
+        self._views[key] += 1
+        weakref.finalize(tensor, self._leave, key, nbytes)
+
+    def _leave(self, key: int, nbytes: int) -> None:
+        self._views[key] -= 1
+        if not self._views[key]:
+            self.now -= nbytes

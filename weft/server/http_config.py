@@ -1,0 +1,93 @@
+"""HttpConfig: where the server listens, who may call it, what it writes. Options by declaration; knows no model."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.env import admin_key, api_key
+from weft.errors import ConfigError
+from weft.options import Setting, option, settings_of
+from weft.server.access import Keys, read_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """As given; impossible values raise ConfigError."""
+
+    host: str = option("127.0.0.1", "address to listen on; beyond this machine only with an API key", "--host")
+    port: int = option(8000, "port; 0 takes any free one", "--port", minimum=0, maximum=65535)
+    uds: str | None = option(None, "listen on this Unix socket instead", "--uds")
+    api_key: str | None = option(None, "key that clients must send (also WEFT_API_KEY)", "--api-key")
+    api_key_file: str | None = option(None, "file whose first line is the key", "--api-key-file")
+    admin_key: str | None = option(None, "key of /metrics, if another (also WEFT_ADMIN_KEY)", "--admin-key")
+    admin_key_file: str | None = option(None, "file whose first line is the admin key", "--admin-key-file")
+    allowed_origins: str | None = option(
+        None, "web pages that may call the server: origins with commas between, or *", "--allowed-origins"
+    )
+    ssl_certfile: str | None = option(None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile")
+    ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile")
+    max_queued: int = option(
+        256, "outputs that may wait beside the running ones; more get 429", "--max-queued", minimum=0
+    )
+    queue_timeout: float = option(
+        600.0, "seconds that a request may wait for its first step; then 504", "--queue-timeout", above=0.0
+    )
+    log_level: str | None = option(
+        None, "what is logged (also WEFT_LOG)", "--log-level", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str | None = option(
+        None, "one line of text or of JSON per record (also WEFT_LOG_FORMAT)", "--log-format", choices=("text", "json")
+    )
+    access_log: bool = option(False, "log a line for every request, without its contents", "--access-log")
+
+    def __post_init__(self) -> None:
+        for setting in http_settings():
+            value = getattr(self, setting.name)
+            if problem := setting.problem(value):
+                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("--ssl-certfile and --ssl-keyfile belong together; one is missing", field="ssl_keyfile")
+
+    def keys(self, environ: Mapping[str, str] = os.environ) -> Keys:
+        """The keys' digests. ConfigError: a file cannot be read, a key is empty."""
+        user = read_key(self.api_key, _path(self.api_key_file), api_key(environ), "api-key")
+        admin = read_key(self.admin_key, _path(self.admin_key_file), admin_key(environ), "admin-key")
+        return Keys.of(user, admin)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Allowed origins, one by one. ConfigError for what is no origin."""
+        parts = tuple(part.strip() for part in (self.allowed_origins or "").split(",") if part.strip())
+        for part in parts:
+            if part != "*" and not part.startswith(("http://", "https://")):
+                raise ConfigError(
+                    f"allowed_origins {part}: legal: *, or origins such as https://example.com",
+                    field="allowed_origins",
+                    value=part,
+                )
+        return parts
+
+    def check_certificate(self) -> None:
+        """ConfigError: certificate and key cannot be read or do not fit."""
+        if self.ssl_certfile is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        except (OSError, ssl.SSLError) as error:
+            reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+            raise ConfigError(
+                f"ssl_certfile {self.ssl_certfile} with ssl_keyfile {self.ssl_keyfile}: {reason}", field="ssl_certfile"
+            ) from error
+
+
+def http_settings() -> tuple[Setting, ...]:
+    """The fields as options, in order of declaration."""
+    return settings_of(HttpConfig)
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)

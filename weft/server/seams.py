@@ -1,0 +1,31 @@
+"""What the engine's loop needs of ranks: a start, and an executor that can sleep. Knows no process."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from weft.engine.engine import Engine
+from weft.launch.report import RankReport
+
+
+class Executor(Protocol):
+    """What the loop needs besides the engine: a sleep that notices a rank's death, and an end."""
+
+    def wait(self, wake_fd: int) -> None:
+        """Sleeps until `wake_fd` is readable. PeerError: a rank died."""
+
+    def close(self) -> None:
+        """Ends the ranks."""
+
+
+class Start(Protocol):
+    """Makes the engine, again after the ranks have died; runs in the engine's thread."""
+
+    def __call__(self) -> tuple[Engine, Executor]:
+        """Waits for the ranks."""
+
+    def cancel(self) -> None:
+        """Ends the ranks at once, from any thread; a wait for them, now or later, then raises."""
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is, from any thread."""
