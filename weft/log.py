@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import TextIO
 
-from weft.env import log_level
+from weft.env import log_format, log_level
 from weft.errors import ConfigError
 
+_FORMATS = ("text", "json")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -37,13 +42,47 @@ def configure(name: str = "", level: str | None = None) -> None:
     if level not in _LEVELS:
         legal = ", ".join(known.lower() for known in _LEVELS)
         raise ConfigError(f"WEFT_LOG {level.lower()}: legal: {legal}", field="WEFT_LOG", value=level, legal=_LEVELS)
+    form = log_format()
+    if form not in _FORMATS:
+        legal = ", ".join(_FORMATS)
+        raise ConfigError(
+            f"WEFT_LOG_FORMAT {form}: legal: {legal}", field="WEFT_LOG_FORMAT", value=form, legal=_FORMATS
+        )
     head = f"{name}: " if name else ""
+    text = logging.Formatter(f"%(asctime)s %(levelname).1s {head}%(message)s", "%H:%M:%S")
     handler = _Handler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname).1s {head}%(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Json(name) if form == "json" else text)
     root = logging.getLogger("weft")
     root.handlers[:] = [handler]
     root.setLevel(level)
     root.propagate = False
+
+
+def to_children(level: str | None, form: str | None, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Puts a command's own choice where this process and the ranks that it starts look."""
+    for name, value in (("WEFT_LOG", level), ("WEFT_LOG_FORMAT", form)):
+        if value is not None:
+            environ[name] = value
+
+
+class _Json(logging.Formatter):
+    """A record as one line of JSON: time in UTC, level, process, logger, message, and where an error was raised."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self._process or "server",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
 def get_logger(name: str) -> logging.Logger:

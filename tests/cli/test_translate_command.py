@@ -177,7 +177,7 @@ def test_what_is_written_is_alone_on_stdout(weft, target: str) -> None:  # type:
 
 
 def test_what_the_target_would_refuse_is_no_success(weft) -> None:  # type: ignore[no-untyped-def]
-    run = weft("translate", "--json", "--to", "mindie", "--", *OPEN.replace("$TP", "4 --dcp 2").split())
+    run = weft("translate", "--json", "--to", "mindie", "--", *SGLANG.replace(DP, " --dcp-size 2").split())
     assert run[0] == 1
     written = answer(run)["written"]
     assert isinstance(written, dict) and "sp 2: must be tp 4" in written["notes"][-1]["message"]

@@ -278,7 +278,8 @@ def test_yaml(case: Case, dialect: str) -> None:
     [
         ("from vllm import LLM\n\nllm = LLM('meta-llama/Llama-3.1-8B', tensor_parallel_size=4)\n", "vllm", TP4),
         (
-            "from vllm import LLM\nTP = 4\nllm = LLM(\n    model='deepseek-ai/DeepSeek-V3',\n    tensor_parallel_size=TP,\n"
+            "from vllm import LLM\nTP = 4\nllm = LLM(\n    model='deepseek-ai/DeepSeek-V3',\n"
+            "    tensor_parallel_size=TP,\n"
             "    enable_expert_parallel=True,  # experts\n    data_parallel_size=n,\n)\n",
             "vllm",
             "world ? | tp 4 dp ? | experts 1x? slots 256",

@@ -312,6 +312,12 @@ FILES = [
         notes=["unknown-key"],
     ),
     Case(
+        name="inside a key of somebody's own",
+        text="llm_args:\n  tensor_parallel_size: 8\n  enable_attention_dp: true\n",
+        experts=0,
+        result="world 8 | tp 1 dp 8",
+    ),
+    Case(
         name="two roles",
         text=DISAGGREGATED,
         result=["world 2 replicas 2 | tp 1", "world 4 stages 2 | tp 2"],
@@ -410,6 +416,19 @@ COMMANDS = [
         text=f"trtllm-serve {LLAMA} --tp_sise 4",
         result="world 1 | tp 1",
         notes=["unknown-flag"],
+    ),
+    Case(
+        name="a file written in two parts",
+        text="cat > c.yaml << EOF\nenable_attention_dp: $DP\nEOF\nif x; then\ncat << EOF >> c.yaml\n"
+        f"tensor_parallel_size: many\nEOF\nfi\ntrtllm-serve {LLAMA} --tp_size 4 --config c.yaml",
+        settings={"DP": "true"},
+        result="refused: tensor_parallel_size many",
+    ),
+    Case(
+        name="attention dp that depends on a variable",
+        text=f"cat > c.yaml << EOF\nenable_attention_dp: $DP\nEOF\ntrtllm-serve {LLAMA} --tp_size 4 --config c.yaml",
+        result="world ? | tp ? dp ?",
+        variables=["DP"],
     ),
     Case(
         name="disaggregated",
@@ -562,6 +581,13 @@ def test_places_are_those_of_the_input() -> None:
     )
     assert reading.refused is not None and reading.refused.where is not None
     assert (reading.refused.where.line, reading.refused.where.column) == (2, 23)
+
+
+def test_places_in_the_second_part_of_a_file() -> None:
+    text = "cat > c.yaml <<EOF\na: 1\nEOF\ncat >> c.yaml <<EOF\ntensor_parallel_size: x\nEOF\n"
+    (reading,) = registry.read(f"{text}trtllm-serve {LLAMA} --config c.yaml")
+    assert reading.refused is not None and reading.refused.where is not None
+    assert (reading.refused.where.line, reading.refused.where.column) == (5, 23)
 
 
 def test_a_file_beside_the_text_is_read() -> None:

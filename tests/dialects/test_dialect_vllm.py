@@ -25,6 +25,12 @@ PAGE = [
         variables=["data-parallel-size"],
     ),
     Case(
+        name="the JSON alone",
+        text='{\n  "finegrained_tp_config": {"lmhead_tensor_parallel_size": 8}\n}',
+        result="world ? | tp 1 dp ? | lm_head 8",
+        variables=["data-parallel-size"],
+    ),
+    Case(
         name="DeepSeek-R1",
         text="vllm serve deepseek-ai/DeepSeek-R1 \\\n    --data-parallel-size 16 \\\n    --tensor-parallel-size 1 \\\n"
         '    --enable-expert-parallel \\\n    --additional-config \'{\n        "finegrained_tp_config": {\n'

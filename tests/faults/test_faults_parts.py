@@ -1,10 +1,11 @@
-"""The small parts of recovery: delays, quarantine, streams that begin again, faults on purpose, lines on a full disk."""
+"""The small parts of recovery: delays, quarantine, streams that begin again, faults on purpose, a full disk."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, W
 from weft.launch.cores import numa_node
 from weft.launch.faults import Action, Fault, Faults, parse_faults
 from weft.log import configure
+from weft.server.listen import bind
 from weft.server.open_streams import OpenStreams
+from weft.server.port_owner import port_owner
 from weft.server.recovery import MOST_QUARANTINED, Quarantine, Recovery
 from weft.server.stream import BegunAgain, Stream
 from weft.step.sampling_params import SamplingParams
@@ -213,3 +216,14 @@ def test_the_memory_node_of_cpus(tmp_path: Path) -> None:
         (tmp_path / f"cpu{cpu}" / f"node{node}").mkdir(parents=True)
     assert numa_node([0, 1], tmp_path) == 0 and numa_node([2], tmp_path) == 1
     assert numa_node([0, 2], tmp_path) is None and numa_node([], tmp_path) is None
+
+
+def test_a_port_in_use_names_its_owner() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert port_owner(port).startswith(f"pid {os.getpid()} (")
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=rf"port {port} on 127.0.0.1 is in use by pid {os.getpid()} \(") as caught:
+            bind("127.0.0.1", port)
+        assert time.monotonic() - began <= 1.0 and caught.value.exit_code == 78
+    assert port_owner(port) == ""

@@ -19,6 +19,7 @@ from weft.engine.engine import Engine
 from weft.errors import PeerError
 from weft.launch.report import RankReport
 from weft.server.engine_loop import EngineLoop, Executor
+from weft.server.http_config import HttpConfig
 from weft.server.listen import bind
 from weft.server.models import ServedModel
 from weft.server.run import serve
@@ -83,9 +84,19 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def start_server(tokenizer: Tokenizer) -> Start:
     """start(text, ...) serves a model that always says `text`, then ends."""
 
-    def start(text: str, *, step_s: float = 0.0, max_queued: int = 8, max_num_seqs: int = 8, dp: int = 1) -> Running:
-        executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp)
-        config = EngineConfig(max_model_len=LONGEST, max_num_seqs=max_num_seqs, block_size=16)
+    def start(
+        text: str,
+        *,
+        step_s: float = 0.0,
+        max_queued: int = 8,
+        max_num_seqs: int = 8,
+        dp: int = 1,
+        longest: int = LONGEST,
+        http: HttpConfig | None = None,
+    ) -> Running:
+        blocks = max(64, 2 * longest // 16)
+        executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp, num_blocks=blocks)
+        config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
@@ -96,7 +107,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
             engine = EngineLoop(ReadyAtOnce(executor, config), max_queued=max_queued, on_ready=ready.set)
             started.append((engine, asyncio.get_running_loop()))
             try:
-                await serve(sock, model, engine)
+                await serve(sock, model, engine, http)
             except PeerError:
                 assert engine.failure is not None
 

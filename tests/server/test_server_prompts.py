@@ -47,7 +47,7 @@ def test_a_repeated_prompt_has_log_probabilities(alphabet: Running) -> None:
     assert logprobs["tokens"] == list("Helloabc")
     assert logprobs["token_logprobs"] == [None, *[-2.0] * 4, *[-0.5] * 3]
     assert logprobs["text_offset"] == list(range(8))
-    assert logprobs["top_logprobs"][0] is None and logprobs["top_logprobs"][1] == {"e": -2.0, "\x00": -1.0}
+    assert logprobs["top_logprobs"][0] is None and logprobs["top_logprobs"][1] == {"e": -2.0, "!": -1.0}
     assert answer["usage"]["prompt_tokens"] == 5 and answer["usage"]["completion_tokens"] == 3
 
 
@@ -99,8 +99,12 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
 
 
 def test_a_prompt_is_cut_at_its_beginning(alphabet: Running) -> None:
-    assert complete(alphabet, prompt="x" * 190 + "end", truncate_prompt_tokens=3, echo=True)["usage"]["prompt_tokens"] == 3
-    assert complete(alphabet, prompt="x" * 400, truncate_prompt_tokens=-1, max_tokens=1)["usage"]["prompt_tokens"] == 199
+    assert (
+        complete(alphabet, prompt="x" * 190 + "end", truncate_prompt_tokens=3, echo=True)["usage"]["prompt_tokens"] == 3
+    )
+    assert (
+        complete(alphabet, prompt="x" * 400, truncate_prompt_tokens=-1, max_tokens=1)["usage"]["prompt_tokens"] == 199
+    )
 
 
 def test_what_ended_an_answer_is_told(alphabet: Running) -> None:

@@ -81,8 +81,10 @@ def main(behaviour: str, words: list[str]) -> None:
         # "once-...": only the first set of ranks misbehaves
         if last and not (behaviour.startswith("once-") and setup.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
-        if last and behaviour == "poison" and any(
-            POISON in run.ids for group in message.plan.groups for run in group.runs
+        if (
+            last
+            and behaviour == "poison"
+            and any(POISON in run.ids for group in message.plan.groups for run in group.runs)
         ):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.005)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.errors import UsageError
-from weft.explain import document, explain, json_schema, print_report
+from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.settings import resolve_dtype
 
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default 8)"
     )
+    group.add_argument("--svg", metavar="FILE", type=Path, help="write the picture of the layout as SVG, too")
     group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
     group.add_argument("--schema", action="store_true", help="print the JSON schema of --json and end")
 
@@ -42,11 +44,20 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config, runnable=False)
     dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
     report = explain(name, config, layout, dtype=dtype, batch=args.batch)
+    if args.svg is not None:
+        _write(args.svg, to_svg(report))
     if args.json:
         print(json.dumps(document(report), indent=2))
     else:
         print_report(report, _console())
     return 0
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--svg {file}: {error.strerror}") from None
 
 
 class _Output(Console):

@@ -23,12 +23,12 @@ from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.phase_view import PlainView, phase_view
 from weft.cli.say import say
+from weft.errors import ConfigError
 from weft.launch.backend import BACKENDS
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.serialize import to_yaml
-from weft.errors import ConfigError
 from weft.log import configure, to_children
 from weft.native.build import ensure_built
 from weft.options import Entry, add_flags
@@ -163,17 +163,27 @@ def say_native(say: Callable[[str], None]) -> None:
             say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
 
 
-def _say_ready(name: str, sock: socket.socket, *, chat: bool) -> None:
-    host, port = sock.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _say_ready(name: str, sock: socket.socket, http: HttpConfig, *, chat: bool) -> None:
     if chat:
         body: dict[str, object] = {"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
         path = "/v1/chat/completions"
     else:
         body, path = {"model": name, "prompt": "The sky is", "max_tokens": 64}, "/v1/completions"
     request = json.dumps(body | {"temperature": 0, "stream": True})
-    _say(f"ready on {url}; try:")
-    _say(f"  curl -N {url}{path} -H 'content-type: application/json' -d {shlex.quote(request)}")
+    where, url, words = _where(sock, http)
+    key = " -H 'authorization: Bearer KEY'" if http.keys().user is not None else ""
+    _say(f"ready on {where}; try:")
+    _say(f"  curl -N {words}{url}{path}{key} -H 'content-type: application/json' -d {shlex.quote(request)}")
+
+
+def _where(sock: socket.socket, http: HttpConfig) -> tuple[str, str, str]:
+    """Where the server listens, the URL of a request, and what curl needs besides."""
+    scheme = "http" if http.ssl_certfile is None else "https"
+    if http.uds is not None:
+        return http.uds, f"{scheme}://localhost", f"--unix-socket {shlex.quote(http.uds)} "
+    host, port = sock.getsockname()[:2]
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return url, url, "--cacert CERTIFICATE " if scheme == "https" else ""
 
 
 def _say(line: str) -> None:

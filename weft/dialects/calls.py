@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from weft.dialects.base import Document, Where, Word
+from weft.dialects.literals import expression, literal, plain
 
 _CALL = re.compile(r"(?:\b(sgl|sglang|vllm|tensorrt_llm)\.)?\b(LLM|AsyncLLM|Engine|EngineArgs|AsyncEngineArgs)\(")
 _LONGEST = 20_000
@@ -30,8 +31,8 @@ def _assigned(text: str) -> dict[str, object]:
     found: dict[str, object] = {}
     for match in re.finditer(r"(?m)^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*([^\s=][^\n]*)$", text):
         try:
-            found[match[1]] = ast.literal_eval(match[2].partition("  #")[0].strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found[match[1]] = literal(match[2].partition("  #")[0])
+        except ValueError:
             found.pop(match[1], None)
     return found
 
@@ -45,8 +46,8 @@ def _document(text: str, match: re.Match[str], names: Mapping[str, object]) -> D
     column = match.start() - (text.rfind("\n", 0, match.start()) + 1)
     if dialect == "trtllm":
         values = {word.arg: _value(word.value, names) for word in call.keywords if word.arg}
-        plain = {name: _shown(value) for name, value in values.items()}
-        return Document(kind="file", text=yaml.safe_dump(plain), line=line, dialect=dialect)
+        shown = {name: _shown(value) for name, value in values.items()}
+        return Document(kind="file", text=yaml.safe_dump(shown), line=line, dialect=dialect)
     place = Where(line, column + 1, match[0].rstrip("("))
     words = tuple(word for part in _parts(call) for word in _words(*part, names, line, column))
     return Document(
@@ -62,10 +63,7 @@ def _parsed(text: str, start: int) -> ast.Call | None:
         if depth == 0:
             end = at + 1
             break
-    try:
-        node = ast.parse("f" + text[start:end].replace("...", "None"), mode="eval").body if end else None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    node = expression("f" + text[start:end].replace("...", "None")) if end else None
     return node if isinstance(node, ast.Call) else None
 
 
@@ -89,8 +87,8 @@ def _value(node: ast.expr, names: Mapping[str, object]) -> object:
     if isinstance(node, ast.Name) and node.id in names:
         return names[node.id]
     try:
-        return ast.literal_eval(node)
-    except (ValueError, RecursionError, MemoryError):
+        return plain(node)
+    except ValueError:
         return node
 
 

@@ -6,7 +6,6 @@ wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is rea
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +50,8 @@ def _joined(match: re.Match[str]) -> str:
     """A list of a program's words, as a Dockerfile or a Python script has it, as a line of shell."""
     if not _STARTS.search(match[0]):
         return match[0]
-    return shlex.join(ast.literal_eval(string) for string in re.findall(_STRING, match[0]))
+    strings = (re.sub(r"\\(.)", r"\1", string[1:-1]) for string in re.findall(_STRING, match[0]))
+    return shlex.join(strings) + " ;"
 
 
 class _Reader:
@@ -139,12 +139,17 @@ class _Reader:
             return
         if raw.heredoc:
             body = raw.heredoc[0] if raw.heredoc[2] else self._filled(raw.heredoc[0])
-            self._write(name or words[-1].text, body, line + raw.heredoc[1], depth)
+            first = line + raw.heredoc[1]
+            before = self.files.get(name) if raw.redirects and raw.redirects[0][0] == ">>" else None
+            if before is not None:  # the lines between the two keep their places
+                gap = max(not before.text.endswith("\n"), first - before.line - before.text.count("\n"))
+                first, body = before.line, before.text + "\n" * gap + body
+            self._write(name or words[-1].text, body, first, depth)
         elif name and words[0].text in ("echo", "printf"):
             shown = [word.text for word in words[1:] if word.text not in ("-e", "-n")]
             body = " ".join(shown).replace("\\n", "\n")
-            before = self.files[name].text + "\n" if name in self.files and raw.redirects[0][0] == ">>" else ""
-            self._write(name, before + body, words[0].where.line, depth)
+            kept = self.files[name].text + "\n" if name in self.files and raw.redirects[0][0] == ">>" else ""
+            self._write(name, kept + body, words[0].where.line, depth)
 
     def _write(self, name: str, body: str, line: int, depth: int) -> None:
         self.files[name] = File(body, line)
@@ -170,8 +175,10 @@ class _Reader:
         depth: int,
     ) -> None:
         at = self._program(words)
-        if at is not None and _is_image(words, at) and self._scripts(words[at[2] :], name, notes, depth):
-            return
+        if at is not None and _is_image(words, at):
+            if self._scripts(words[at[2] :], name, notes, depth):
+                return
+            at = at if any(_FLAG.match(word.text) for word in words[at[2] :]) else None  # docker pull, FROM
         if at is not None:
             dialect, start, end = at
             environment |= self._wrapped_environment(words[:start])

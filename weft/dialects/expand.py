@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from weft.dialects.base import Note, Where, Word
+from weft.dialects.literals import expression
 from weft.dialects.shell_words import Piece, RawWord
 
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
@@ -133,9 +134,10 @@ def _join(*words: Word) -> Word:
 
 def _calculate(text: str) -> int | None:
     """Whole-number arithmetic; None for anything else."""
+    node = expression(text)
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return _value(node) if node is not None else None
+    except (ValueError, ZeroDivisionError, RecursionError):
         return None
 
 

@@ -93,9 +93,13 @@ class Values:
         return int(given) if re.fullmatch(r"[-+]?\d{1,18}", given) else given
 
     def switch(self, name: str, default: bool = False) -> bool:
-        """Whether something is on."""
+        """Whether something is on; the default where that is open (see `open_switch`)."""
+        return self.open_switch(name, default) or False
+
+    def open_switch(self, name: str, default: bool = False) -> bool | None:
+        """Whether something is on; None, with a note, while that depends on a variable."""
         stated = self.given.get(name)
-        if stated is None or stated.value is None:
+        if stated is None or stated.value is None and not stated.variables:
             return default
         value = self._set(name, stated)
         if isinstance(value, bool):
@@ -103,9 +107,8 @@ class Values:
         if str(value).lower() in (*_TRUE, *_FALSE):
             return str(value).lower() in _TRUE
         if value is None:
-            names = ", ".join(stated.variables)
-            self.draft.note("warning", "open", f"{stated.name} depends on {names}; read as {default}", stated.where)
-            return default
+            self.draft.open(stated.name, stated.variables, stated.where)
+            return None
         self.draft.refuse(f"{stated.name} {shown(value)}: not true or false", (True, False), stated.where)
         return default
 

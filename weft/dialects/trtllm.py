@@ -127,7 +127,7 @@ class _File:
         if sections:
             ordered = sorted(sections, key=lambda key: SERVERS[key], reverse=True)
             return [self._server(root, workers, key) for key in ordered]
-        return [_Engine(draft, arguments, root).reading(_role(arguments), tree.name)]
+        return [_Engine(draft, arguments, _unwrapped(root)).reading(_role(arguments), tree.name)]
 
     def _balancer(self, root: Node) -> Reading:
         """A load balancer alone says nothing about sizes but the slots."""
@@ -240,6 +240,12 @@ class _Engine:
         balancer = balancer_of(self.draft, load_balancer)
         sizes = Derivation(self.values, self.draft, balancer, self.moe_config).sizes(replicas)
         return self.draft.finish(sizes, name=name, role=role)
+
+
+def _unwrapped(root: Node) -> Node:
+    """The engine's keys where all of them stand under one key of somebody's own (llm_args: ...)."""
+    inner = [entry.node for entry in (root.entries or {}).values() if entry.node.keys() & set(SIZES)]
+    return inner[0] if len(inner) == 1 and not root.keys() & set(KEYS) else root
 
 
 def _shared(root: Node, workers: Node) -> Node:

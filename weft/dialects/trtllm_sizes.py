@@ -26,19 +26,21 @@ class Derivation:
         self.tp = values.number("tensor_parallel_size")
         self.pp = values.number("pipeline_parallel_size")
         self.cp = values.number("context_parallel_size")
-        self.attention_dp = values.switch("enable_attention_dp")
+        known = values.open_switch("enable_attention_dp")
+        self.attention_dp, self.attention_open = bool(known), known is None
         self.cp_type = self._cp_type()
 
     def sizes(self, replicas: Size = 1) -> Sizes:
         """All sizes, with refusals and notes in the draft."""
-        attention = 1 if self.attention_dp else self.tp
+        attention = None if self.attention_open else 1 if self.attention_dp else self.tp
+        groups = None if self.attention_open else self.tp if self.attention_dp else 1
         wide = times(self.tp, self.cp) if self.cp_type == "HELIX" else attention
         sizes = Sizes(
             replicas=replicas,
             stages=self.pp,
             layers=self._layers(),
             tp=attention,
-            dp=self.tp if self.attention_dp else 1,
+            dp=groups,
             cp=self.cp,
             o_proj=wide,
             dense=wide,
@@ -48,7 +50,7 @@ class Derivation:
         self._defaults()
         self._lm_head(sizes)
         self._experts(sizes)
-        sizes.nodes = self._nodes(sizes.world)
+        sizes.nodes = self._nodes(times(self.tp, self.cp, self.pp, replicas))
         explain(self.draft, sizes, self._reasons(sizes))
         return sizes
 
@@ -62,7 +64,7 @@ class Derivation:
     def _reasons(self, sizes: Sizes) -> dict[str, str]:
         alone = "enable_attention_dp: every rank has requests of its own"
         how = alone if self.attention_dp else "as tensor_parallel_size"
-        reasons = {"attention.tp": how, "embedding.tp": "as attention"}
+        reasons = {"attention.tp": how, "embedding.tp": "as attention"} if not self.attention_open else {}
         wide = "tp x cp under Helix" if self.cp_type == "HELIX" else "as attention"
         reasons |= {"o_proj.tp": wide, "dense.tp": wide}
         if self.attention_dp:
@@ -113,6 +115,9 @@ class Derivation:
         if not values.switch("enable_lm_head_tp_in_adp"):
             return
         where = values.where("enable_lm_head_tp_in_adp")
+        if self.attention_open:
+            sizes.lm_head = None
+            return
         if not self.attention_dp:
             draft.refuse("enable_lm_head_tp_in_adp needs enable_attention_dp: true", (False,), where)
             return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Sequence
 from typing import Literal
 
 from weft.dialects.base import Draft, Word
+from weft.dialects.literals import literal
 
 Kind = Literal["int", "float", "str", "switch", "boolean", "json", "list", "maybe"]
 """switch: no value; boolean: --x and --no-x; list: one or more words; maybe: a value or none."""
@@ -115,10 +115,10 @@ def load_json(name: str, text: str, word: Word, draft: Draft) -> Value:
         draft.refuse(f"{name}: the JSON is nested too deeply", (), word.where)
         return None
     mended = re.sub(r",(\s*[}\]])", r"\1", re.sub(r"(?m)(^|[\s,{\[])(?://|#)[^\n]*$", r"\1", text))
-    for reader in (json.loads, ast.literal_eval):
+    for reader in (json.loads, literal):
         try:
             value = _checked(reader(mended))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, RecursionError):
             continue
         place = f"line {first.lineno}, column {first.colno} of the value"
         draft.note("warning", "json", f"{name} is not strict JSON ({first.msg}: {place}); read as meant", word.where)

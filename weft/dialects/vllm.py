@@ -7,8 +7,9 @@ dcp splits the KV cache inside tp. vLLM-Ascend's module sizes are in `vllm_modul
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word, Written
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -18,7 +19,7 @@ from weft.dialects.reading import (
     take_options,
 )
 from weft.dialects.sizes import quotient
-from weft.dialects.vllm_flags import NAMES, OFF, TABLE
+from weft.dialects.vllm_flags import MODULE_CONFIG, NAMES, OFF, TABLE
 from weft.dialects.vllm_modules import module_parts
 from weft.dialects.vllm_sizes import Derivation
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
@@ -52,6 +53,7 @@ class VLLM:
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
+        document = _additional(document)
         draft = Draft(self.name, document, context)
         arguments = arguments_of(document, draft, TABLE, self.title)
         take_options(arguments, draft, _SIZE_FLAGS)
@@ -68,6 +70,15 @@ class VLLM:
         sizes, environment = _parts(layout, options)
         text = command(f"vllm serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)
+
+
+def _additional(document: Document) -> Document:
+    """What stands behind --additional-config, shown without it, as that flag."""
+    if document.kind != "file" or not document.text.lstrip().startswith("{") or MODULE_CONFIG not in document.text:
+        return document
+    where = Where(document.line, 1, "--additional-config")
+    words = (Word("--additional-config", where), Word(document.text.strip(), where, quoted=True))
+    return replace(document, kind="command", words=words)
 
 
 def _served(draft: Draft) -> None:

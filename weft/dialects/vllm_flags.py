@@ -283,10 +283,11 @@ NAMES = {
 OFF = {"enable_prefix_caching": "--no-enable-prefix-caching"}
 """Option that is on by default -> the flag that turns it off."""
 
+MODULE_CONFIG = "finegrained_tp_config"
 MODULE_SIZES = {
     "embedding_tensor_parallel_size": "embedding",
     "lmhead_tensor_parallel_size": "lm_head",
     "oproj_tensor_parallel_size": "o_proj",
     "mlp_tensor_parallel_size": "dense",
 }
-"""vLLM-Ascend's sizes under --additional-config finegrained_tp_config -> module."""
+"""vLLM-Ascend's sizes under --additional-config MODULE_CONFIG -> module."""

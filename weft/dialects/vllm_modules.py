@@ -12,11 +12,10 @@ from weft.dialects.flags import Arguments
 from weft.dialects.reading import divisor_values
 from weft.dialects.sizes import Size, Sizes, divides
 from weft.dialects.values import open_name
-from weft.dialects.vllm_flags import MODULE_SIZES
+from weft.dialects.vllm_flags import MODULE_CONFIG, MODULE_SIZES
 from weft.layout import Layout
 from weft.options import nearest
 
-_CONFIG = "finegrained_tp_config"
 _FURTHER = ("olora_tensor_parallel_size",)
 
 
@@ -29,13 +28,13 @@ class Modules:
         config = arguments.mapping("additional_config")
         self.shared_whole = config.get("enable_shared_expert_dp") is True
         self.values: dict[str, Size] = {}
-        inner = config.get(_CONFIG, {})
+        inner = config.get(MODULE_CONFIG, {})
         if not isinstance(inner, dict):
-            draft.refuse(f"{_CONFIG} is a mapping of names to sizes, not {inner!r}", (), self.where)
+            draft.refuse(f"{MODULE_CONFIG} is a mapping of names to sizes, not {inner!r}", (), self.where)
             inner = {}
         outer = {key: config[key] for key in MODULE_SIZES if key in config}
         for key in outer:
-            message = f"{key} stands outside {_CONFIG}; older releases took it there, newer ones ignore it"
+            message = f"{key} stands outside {MODULE_CONFIG}; older releases took it there, newer ones ignore it"
             draft.note("warning", "deprecated", message, self.where)
         for key, value in {**outer, **inner}.items():
             self._take(key, value)
@@ -46,7 +45,7 @@ class Modules:
             known = (*MODULE_SIZES, *_FURTHER)
             why = "has no module of its own in a layout" if key in _FURTHER else "unknown, ignored by the engine"
             hint = "" if key in _FURTHER else nearest(key, known)
-            draft.note("warning", "unknown-key", f"{_CONFIG}.{key}: {why}{hint}", self.where)
+            draft.note("warning", "unknown-key", f"{MODULE_CONFIG}.{key}: {why}{hint}", self.where)
             return
         module = MODULE_SIZES[key]
         name = open_name(value) if isinstance(value, str) else None
@@ -117,7 +116,7 @@ def module_parts(layout: Layout) -> list[tuple[str, object]]:
     """--additional-config for the modules whose size differs from attention's."""
     sizes = layout.sizes
     found = {key: sizes[module] for key, module in MODULE_SIZES.items() if sizes[module] != layout.attention.tp}
-    config: dict[str, object] = {_CONFIG: found} if found else {}
+    config: dict[str, object] = {MODULE_CONFIG: found} if found else {}
     shared = layout.shared_experts
     if shared is not None and shared.tp == 1 and layout.attention.tp > 1:
         config["enable_shared_expert_dp"] = True

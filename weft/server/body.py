@@ -14,7 +14,7 @@ BODY_S = 30.0
 """Seconds that a body may take."""
 
 
-async def read_body(request: Request, seconds: float = BODY_S) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body, as JSON. RequestError: another kind (415), too long (413), too slow (408)."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -27,10 +27,10 @@ async def read_body(request: Request, seconds: float = BODY_S) -> bytes:
     if length.isdecimal() and (len(length) > 12 or int(length) > MAX_BODY):
         raise _too_large()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(BODY_S):
             return await _whole(request)
     except TimeoutError:
-        message = f"the body took longer than {seconds:g} s"
+        message = f"the body took longer than {BODY_S:g} s"
         raise RequestError(message, status=408, code="request_timeout") from None
 
 

@@ -47,6 +47,4 @@ class Edge:
     def _note(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
         client = scope.get("client") or ("-", 0)
         path = scope["path"] if scope["path"].isprintable() else "?"
-        _log.info(
-            "%s %s %s %d %.3f s %s", client[0], scope["method"], path[:200], status, seconds, request_id.decode()
-        )
+        _log.info("%s %s %s %d %.3f s %s", client[0], scope["method"], path[:200], status, seconds, request_id.decode())

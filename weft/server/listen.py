@@ -9,6 +9,7 @@ import socket
 import stat
 
 from weft.errors import ConfigError
+from weft.server.port_owner import port_owner
 
 BACKLOG = 2048
 
@@ -29,7 +30,7 @@ def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A Unix socket that listens at `path`, for this user alone; a dead one's place is taken. ConfigError: it cannot."""
+    """A Unix socket that listens at `path`, for this user alone; takes a dead one's place. ConfigError: it cannot."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear(path)
@@ -80,9 +81,10 @@ def _address(host: str, port: int, keyed: bool) -> tuple[socket.AddressFamily, s
 
 def _cannot(host: str, port: int, error: OSError) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
+        owner = port_owner(port)
         return ConfigError(
-            f"port {port} on {host} is in use; end the process that has it, or choose another with --port"
-            " (--port 0: any free one)",
+            f"port {port} on {host} is in use{f' by {owner}' if owner else ''}; end the process that has it, or choose"
+            " another with --port (--port 0: any free one)",
             field="port",
             value=port,
         )

@@ -71,9 +71,7 @@ async def _with_signals(
     await serve(sock, model, engine, http)
 
 
-async def serve(
-    sock: socket.socket, model: ServedModel, engine: EngineLoop, http: HttpConfig | None = None
-) -> None:
+async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop, http: HttpConfig | None = None) -> None:
     """Launches `engine` and serves it on `sock` until it ends; raises what it failed with."""
     http = http or HttpConfig()
     service = Service(engine, model, http.keys(), queue_timeout_s=http.queue_timeout)

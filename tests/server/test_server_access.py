@@ -1,0 +1,210 @@
+"""Who may call what: keys, routes, origins, certificates, sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.server.conftest import Running, Start
+from weft.errors import ConfigError
+from weft.server.access import Access, GuardedRoute, Keys, check_declared, read_key
+from weft.server.http_config import HttpConfig
+from weft.server.listen import bind, bind_unix
+
+USER, ADMIN = "user-secret", "admin-secret"
+OPEN = {"/health", "/ready", "/version", "/openapi.json"}
+GETS = {"/v1/models", "/v1/models/tiny", "/metrics"} | OPEN
+POSTS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
+
+
+@pytest.fixture(scope="module")
+def keyed(start_server: Start) -> Any:
+    server = start_server("abc", http=HttpConfig(api_key=USER, admin_key=ADMIN, allowed_origins="https://a.example"))
+    yield server
+    server.stop()
+
+
+def status(server: Running, path: str, key: str | None = None, **headers: str) -> int:
+    headers |= {} if key is None else {"authorization": f"Bearer {key}"}
+    method = "POST" if path in POSTS else "GET"
+    return server.http.request(method, path, headers=headers, json={} if path in POSTS else None).status_code
+
+
+@pytest.mark.parametrize("path", sorted(GETS | POSTS))
+@pytest.mark.parametrize("key", [None, USER, ADMIN, USER[:-1], USER + "x", "", "ü"])
+def test_every_route_holds_its_declaration(keyed: Running, path: str, key: str | None) -> None:
+    if key == "ü":
+        headers = [(b"authorization", "Bearer ü".encode())]
+        method = "POST" if path in POSTS else "GET"
+        got = keyed.http.request(method, path, headers=headers, json={} if path in POSTS else None).status_code
+    else:
+        got = status(keyed, path, key)
+    served = 400 if path in POSTS else 200
+    if path in OPEN or key == ADMIN or (key == USER and path != "/metrics"):
+        assert got == served
+    else:
+        assert got == (403 if key == USER else 401)
+
+
+def test_the_routes_of_this_file_are_all(keyed: Running) -> None:
+    told = set(keyed.http.get("/openapi.json").json()["paths"])
+    assert told == (GETS | POSTS) - {"/v1/models/tiny"} | {"/v1/models/{name}"}
+
+
+def test_a_key_elsewhere_is_none(keyed: Running) -> None:
+    assert status(keyed, f"/v1/models?api_key={USER}") == 401
+    assert status(keyed, "/v1/models", **{"x-api-key": USER}) == 401
+    assert status(keyed, "/v1/models", **{"authorization": f"Basic {USER}"}) == 401
+    assert status(keyed, "/v1/models", **{"authorization": f"bearer  {USER} "}) == 200
+    error = keyed.http.get("/v1/models").json()["error"]
+    assert error["code"] == "invalid_api_key" and USER not in str(error)
+
+
+@pytest.mark.parametrize("path", ["//metrics", "/metrics/", "/METRICS", "/%6detrics", "/v1/../metrics", "/metrics%00"])
+def test_no_spelling_of_a_path_goes_around_the_key(keyed: Running, path: str) -> None:
+    assert keyed.http.get(path, headers={"host": "x/health?"}).status_code in (307, 401, 404)
+
+
+def test_ranks_are_shown_to_those_who_have_the_key(keyed: Running) -> None:
+    assert keyed.http.get("/ready").json()["ranks"] == []
+
+
+def test_without_keys_everything_is_open(alphabet: Running) -> None:
+    assert all(status(alphabet, path) in (200, 400) for path in GETS | POSTS)
+
+
+def test_an_undeclared_route_is_no_server() -> None:
+    async def answer(request: Request) -> Response:
+        return Response()
+
+    check_declared([GuardedRoute("/a", answer, ["GET"], Access.USER)])
+    with pytest.raises(ConfigError, match="/b does not declare who may call it"):
+        check_declared(
+            [GuardedRoute("/a", answer, ["GET"], Access.USER), *Starlette(routes=[Route("/b", answer)]).routes]
+        )
+
+
+def test_keys_that_are_none() -> None:
+    with pytest.raises(ConfigError, match="api_key is empty"):
+        Keys.of(" ", None)
+    with pytest.raises(ConfigError, match="two different keys"):
+        Keys.of("x", "x")
+
+
+def test_where_a_key_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\nsecond line\n")
+    assert read_key("given", None, "environ", "api-key") == "given"
+    assert read_key(None, file, "environ", "api-key") == "from-file"
+    assert read_key(None, None, "environ", "api-key") == "environ" and read_key(None, None, "", "api-key") is None
+    with pytest.raises(ConfigError, match="both give the key"):
+        read_key("given", file, None, "api-key")
+    with pytest.raises(ConfigError, match="No such file"):
+        read_key(None, tmp_path / "none", None, "api-key")
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match="first line is empty"):
+        read_key(None, file, None, "api-key")
+    assert HttpConfig().keys({"WEFT_API_KEY": "a", "WEFT_ADMIN_KEY": "b"}) == Keys.of("a", "b")
+
+
+def test_beyond_this_machine_only_with_a_key() -> None:
+    with pytest.raises(ConfigError, match="--api-key"):
+        bind("127.1.2.3.4", 0)
+    with pytest.raises(ConfigError, match="without an API key"):
+        bind("0.0.0.0", 0)
+    with pytest.raises(ConfigError, match="an address of this machine"):
+        bind("example.com", 0, keyed=True)
+
+
+def test_other_origins(keyed: Running) -> None:
+    asked = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    wanted = asked | {"access-control-request-headers": "authorization"}
+    assert (
+        keyed.http.options("/v1/completions", headers=wanted).headers["access-control-allow-origin"] == asked["origin"]
+    )
+    assert (
+        "access-control-allow-origin" not in keyed.http.get("/health", headers={"origin": "https://b.example"}).headers
+    )
+    shown = keyed.http.get("/health", headers={"origin": "https://a.example"})
+    assert shown.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_origins_that_are_none() -> None:
+    assert HttpConfig(allowed_origins="https://a, http://b:1").origins == ("https://a", "http://b:1")
+    with pytest.raises(ConfigError, match="example.com: legal"):
+        _ = HttpConfig(allowed_origins="example.com").origins
+
+
+def test_every_answer_has_an_id(alphabet: Running) -> None:
+    assert alphabet.http.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    first, second = (alphabet.http.get(path).headers["x-request-id"] for path in ("/health", "/nothing"))
+    assert first != second and len(first) == 32
+    odd = alphabet.http.get("/health", headers={"x-request-id": "a b" * 90}).headers["x-request-id"]
+    assert len(odd) == 32
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_https(start_server: Start, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", key, "-out", cert, *words]
+    subprocess.run(make, check=True, capture_output=True)
+    config = HttpConfig(ssl_certfile=str(cert), ssl_keyfile=str(key))
+    config.check_certificate()
+    server = start_server("abc", http=config)
+    try:
+        trusted = ssl.create_default_context(cafile=cert)
+        with httpx.Client(base_url=server.url.replace("http:", "https:"), verify=trusted) as client:
+            body = {"prompt": "x", "stream": True, "max_tokens": 2}
+            assert client.post("/v1/completions", json=body).text.endswith("data: [DONE]\n\n")
+    finally:
+        server.stop()
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="belong together"):
+        HttpConfig(ssl_certfile="x")
+    with pytest.raises(ConfigError, match="No such file"):
+        HttpConfig(ssl_certfile="/none/c", ssl_keyfile="/none/k").check_certificate()
+    (tmp_path / "bad").write_text("x")
+    with pytest.raises(ConfigError, match="ssl_certfile"):
+        HttpConfig(ssl_certfile=str(tmp_path / "bad"), ssl_keyfile=str(tmp_path / "bad")).check_certificate()
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "weft.sock")
+    with bind_unix(path) as sock:
+        assert Path(path).stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ConfigError, match="another process listens there"):
+            bind_unix(path)
+        assert asyncio.run(_asks(sock, path)) == 200
+    with bind_unix(path):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="no socket"):
+        bind_unix(str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="uds"):
+        bind_unix(str(tmp_path / ("x" * 200)))
+
+
+async def _asks(sock: Any, path: str) -> int:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, sock=sock.dup())
+    async with server, httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path)) as client:
+        return (await client.get("http://localhost/")).status_code
