@@ -584,7 +584,7 @@ def test_places_are_those_of_the_input() -> None:
 
 
 def test_places_in_the_second_part_of_a_file() -> None:
-    text = "cat > c.yaml <<EOF\na: 1\nEOF\ncat >> c.yaml <<EOF\ntensor_parallel_size: x\nEOF\n"
+    text = "cat > c.yaml <<EOF\na: 1\nEOF\ncat >> c.yaml <<EOF\ntensor_parallel_size: many\nEOF\n"
     (reading,) = registry.read(f"{text}trtllm-serve {LLAMA} --config c.yaml")
     assert reading.refused is not None and reading.refused.where is not None
     assert (reading.refused.where.line, reading.refused.where.column) == (5, 23)

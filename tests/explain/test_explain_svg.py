@@ -44,7 +44,7 @@ def test_many_different_ranks_stay_readable() -> None:
 
 
 def test_everything_lies_inside_the_picture() -> None:
-    tree, _, _ = drawn("Mixtral-8x7B", {"attention.tp": 4}, 16)
+    tree, _, _ = drawn("Mixtral-8x7B", {"attention.tp": 4, "experts.ep": 8}, 16)
     width, height = float(tree.get("width", "0")), float(tree.get("height", "0"))
     for box in tree.iter(f"{SVG}rect"):
         assert 0 <= float(box.get("x", "0")) and float(box.get("x", "0")) + float(box.get("width", "0")) <= width

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.launch.limits import ProcessLimits
 from weft.launch.plan import plan_launch
-from weft.launch.start import start_workers
+from weft.launch.start import Starting
 from weft.layout.resolve import resolve
 from weft.native import missing_reason
 from weft.settings import EngineConfig
@@ -32,15 +34,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("tiny"))
 
 
+def stranger(port: int, number: int) -> socket.socket:
+    """Somebody of this machine who talks to the ranks' meeting point: says nothing, nonsense, or far too much."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=5)
+    with suppress(OSError):
+        sock.sendall((b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096)[number % 3])
+    return sock
+
+
 def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str, *, debug: bool = False) -> str:
-    """What ends a request of 30 tokens, which must happen within the step limit and two seconds."""
+    """What ends a request of 30 tokens, which must happen within the step limit and two seconds.
+
+    With gloo, which meets at a port, strangers come to it too: they must change nothing.
+    """
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
     monkeypatch.setenv("WEFT_FAULT", fault)
     limits = ProcessLimits(step_limit=STEP_LIMIT_S, comm_debug=debug)
     layout = resolve({"attention.tp": 2})
     plan = plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), comm, limits=limits)
-    executor = start_workers(plan)
+    starting = Starting(plan)
+    port = starting._watch.rendezvous.port
+    executor = starting.wait()
+    strangers = [stranger(port, number) for number in range(200)] if port else []
     try:
         engine = Engine(executor, plan.engine, plan.eos_token_ids)
         engine.add_request("r", [1, 2, 3], SamplingParams(max_tokens=30, ignore_eos=True))
@@ -52,6 +68,8 @@ def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str,
             return "nothing"
     finally:
         executor.close()
+        for one in strangers:
+            one.close()
     assert all(worker.process.poll() for worker in executor.workers), "every rank ends with an exit code not 0"
     return engine.failure
 

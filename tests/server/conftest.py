@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,12 +94,13 @@ def start_server(tokenizer: Tokenizer) -> Start:
         dp: int = 1,
         longest: int = LONGEST,
         http: HttpConfig | None = None,
+        sock: socket.socket | None = None,
     ) -> Running:
         blocks = max(64, 2 * longest // 16)
         executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp, num_blocks=blocks)
         config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
-        sock = bind("127.0.0.1", 0)
-        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        listening = sock or bind("127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
         started: list[tuple[EngineLoop, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()
@@ -107,7 +109,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
             engine = EngineLoop(ReadyAtOnce(executor, config), max_queued=max_queued, on_ready=ready.set)
             started.append((engine, asyncio.get_running_loop()))
             try:
-                await serve(sock, model, engine, http)
+                await serve(listening, model, engine, http)
             except PeerError:
                 assert engine.failure is not None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import ssl
 import subprocess
@@ -11,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -36,20 +34,16 @@ def keyed(start_server: Start) -> Any:
 
 
 def status(server: Running, path: str, key: str | None = None, **headers: str) -> int:
-    headers |= {} if key is None else {"authorization": f"Bearer {key}"}
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    raw += [] if key is None else [(b"authorization", f"Bearer {key}".encode("latin-1"))]
     method = "POST" if path in POSTS else "GET"
-    return server.http.request(method, path, headers=headers, json={} if path in POSTS else None).status_code
+    return server.http.request(method, path, headers=raw, json={} if path in POSTS else None).status_code
 
 
 @pytest.mark.parametrize("path", sorted(GETS | POSTS))
-@pytest.mark.parametrize("key", [None, USER, ADMIN, USER[:-1], USER + "x", "", "ü"])
+@pytest.mark.parametrize("key", [None, USER, ADMIN, USER[:-1], USER + "x", "\xe9"])
 def test_every_route_holds_its_declaration(keyed: Running, path: str, key: str | None) -> None:
-    if key == "ü":
-        headers = [(b"authorization", "Bearer ü".encode())]
-        method = "POST" if path in POSTS else "GET"
-        got = keyed.http.request(method, path, headers=headers, json={} if path in POSTS else None).status_code
-    else:
-        got = status(keyed, path, key)
+    got = status(keyed, path, key)
     served = 400 if path in POSTS else 200
     if path in OPEN or key == ADMIN or (key == USER and path != "/metrics"):
         assert got == served
@@ -65,8 +59,9 @@ def test_the_routes_of_this_file_are_all(keyed: Running) -> None:
 def test_a_key_elsewhere_is_none(keyed: Running) -> None:
     assert status(keyed, f"/v1/models?api_key={USER}") == 401
     assert status(keyed, "/v1/models", **{"x-api-key": USER}) == 401
+    assert status(keyed, "/v1/models", **{"authorization": "Bearer"}) == 401
     assert status(keyed, "/v1/models", **{"authorization": f"Basic {USER}"}) == 401
-    assert status(keyed, "/v1/models", **{"authorization": f"bearer  {USER} "}) == 200
+    assert status(keyed, "/v1/models", **{"authorization": f"bearer  {USER}"}) == 200
     error = keyed.http.get("/v1/models").json()["error"]
     assert error["code"] == "invalid_api_key" and USER not in str(error)
 
@@ -182,13 +177,17 @@ def test_certificates_that_are_none(tmp_path: Path) -> None:
         HttpConfig(ssl_certfile=str(tmp_path / "bad"), ssl_keyfile=str(tmp_path / "bad")).check_certificate()
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_a_unix_socket(start_server: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "weft.sock")
-    with bind_unix(path) as sock:
+    server = start_server("abc", sock=bind_unix(path))
+    try:
         assert Path(path).stat().st_mode & 0o777 == 0o600
         with pytest.raises(ConfigError, match="another process listens there"):
             bind_unix(path)
-        assert asyncio.run(_asks(sock, path)) == 200
+        with httpx.Client(base_url="http://localhost", transport=httpx.HTTPTransport(uds=path)) as client:
+            assert client.post("/v1/completions", json={"prompt": "x"}).json()["choices"][0]["text"] == "abc"
+    finally:
+        server.stop()
     with bind_unix(path):
         pass
     (tmp_path / "file").write_text("x")
@@ -196,15 +195,3 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         bind_unix(str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="uds"):
         bind_unix(str(tmp_path / ("x" * 200)))
-
-
-async def _asks(sock: Any, path: str) -> int:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_unix_server(answer, sock=sock.dup())
-    async with server, httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path)) as client:
-        return (await client.get("http://localhost/")).status_code

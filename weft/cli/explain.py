@@ -9,23 +9,30 @@ from pathlib import Path
 
 from rich.console import Console
 
+from weft.arch.config import ModelConfig
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
-from weft.settings import resolve_dtype
+from weft.explain.fits import Load, fit, lines
+from weft.layout.layout import Layout
+from weft.options import parse_bytes
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL may also be a bare config.json."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=("dtype",))
+    add_engine_arguments(parser, only=("dtype", "max_num_batched_tokens", "max_num_seqs"))
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default 8)"
+    )
+    group.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="memory of a rank, as 80GiB: does it fit, what KV remains"
     )
     group.add_argument("--svg", metavar="FILE", type=Path, help="write the picture of the layout as SVG, too")
     group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
@@ -39,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
-    take_foreign(args, only=("dtype",))
+    take_foreign(args, only=("dtype", "max_num_batched_tokens", "max_num_seqs"))
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     layout = layout_from(args, config, runnable=False)
-    dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
+    engine = engine_config_from(args)
+    dtype = resolve_dtype(engine.dtype, config.dtype)
     report = explain(name, config, layout, dtype=dtype, batch=args.batch)
     if args.svg is not None:
         _write(args.svg, to_svg(report))
@@ -50,7 +58,25 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(document(report), indent=2))
     else:
         print_report(report, _console())
-    return 0
+    return _fit(args, config, layout, engine, dtype)
+
+
+def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, engine: EngineConfig, dtype: str) -> int:
+    """With --memory: says whether it fits; 1 where it does not."""
+    if args.memory is None:
+        return 0
+    found = fit(
+        config, layout, Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype]), args.memory
+    )
+    print("\n".join(lines(found, args.memory)), file=sys.stderr if args.json else sys.stdout)
+    return 0 if found.fits else 1
+
+
+def _bytes(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: bytes, or a size such as 80GiB") from None
 
 
 def _write(file: Path, text: str) -> None:

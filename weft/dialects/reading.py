@@ -12,6 +12,7 @@ from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where
 from weft.dialects.commands import documents
 from weft.dialects.flags import Arguments, Table, parse
 from weft.dialects.sizes import Size, Sizes
+from weft.dialects.stated import named_file
 from weft.layout.resolve import divisors
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
@@ -88,7 +89,7 @@ def _configured(document: Document, draft: Draft, table: Table) -> list[Word]:
         if name != "--config":
             continue
         path = inline if equals else words[at + 1].text if at + 1 < len(words) else ""
-        file = document.files.get(path) or document.files.get(path.rsplit("/", 1)[-1])
+        file = named_file(document, draft.context, path)
         if file is None:
             draft.note(
                 "warning", "config-file", f"the file {path} is not in the text; its values are unknown", word.where

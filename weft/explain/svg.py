@@ -1,6 +1,6 @@
 """The picture of a layout as SVG: ranks as columns of stacked memory, modules as rows of blocks, boundaries as arrows.
 
-Ranks that hold the same bytes in a row are folded into one column. Knows no browser; plain SVG, no script, no font file.
+Neighbouring ranks that hold the same bytes are folded into one column. Plain SVG, no script, no font file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ COLOURS = {
     "lm_head": "#b07aa1",
 }
 STYLE = (
-    "text{font:12px sans-serif;fill:#222}.s{font-size:10px;fill:#555}.i{font-size:10px;fill:#000}.b{font-weight:bold}.t{font-size:16px;"
+    "text{font:12px sans-serif;fill:#222}.s{font-size:10px;fill:#555}.i{font-size:10px;fill:#000}"
+    ".b{font-weight:bold}.t{font-size:16px;"
     "font-weight:bold}.l{stroke:#999}.a{stroke:#444;fill:none;marker-end:url(#arrow)}"
 )
 ARROW = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _LISTENS = "0A"
@@ -32,10 +33,12 @@ def _inodes(port: int) -> Iterator[str]:
 
 
 def _links(folder: Path) -> set[str]:
-    try:
-        return {os.readlink(entry) for entry in folder.iterdir()}
-    except OSError:  # another user's, or gone meanwhile
-        return set()
+    links: set[str] = set()
+    with suppress(OSError):  # another user's, or gone meanwhile
+        for entry in os.listdir(folder):
+            with suppress(FileNotFoundError):
+                links.add(os.readlink(folder / entry))
+    return links
 
 
 def _name(entry: Path) -> str:

@@ -1,0 +1,217 @@
+"""Bounds in size and time: heads, bodies, queues, clients that do not read. Raw sockets where a client misbehaves."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Running, Start
+from weft.server import body, replies
+from weft.server.connection import Connection
+from weft.server.http_config import HttpConfig
+
+LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def connect(server: Running, receive_buffer: int | None = None) -> socket.socket:
+    sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    return sock
+
+
+def answer(server: Running, *parts: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and error of what comes before the server closes."""
+    with connect(server) as sock:
+        for part in parts:
+            sock.sendall(part)
+        data = b""
+        while chunk := sock.recv(65536):
+            data += chunk
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), dict(json.loads(rest)["error"])
+
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ((HEAD + b"x-a: " + b"y" * 70_000 + b"\r\n\r\n",), 431, "head_too_large"),
+        ((HEAD + b"x-a: " + b"y" * 70_000,), 431, "head_too_large"),
+        ((b"GET /" + b"y" * 70_000,), 431, "head_too_large"),
+        ((b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",), 431, "head_too_large"),
+        ((HEAD + b"".join(b"x-%d: y\r\n" % i for i in range(200)) + b"\r\n",), 431, "head_too_large"),
+        ((HEAD + b"".join(b"x-%d: y\r\n" % i for i in range(10_000)),), 431, "head_too_large"),
+        ((b"nonsense\r\n\r\n",), 400, "invalid_http"),
+        ((b"\x16\x03\x01\x02\x00\x01",), 400, "invalid_http"),
+        ((HEAD + b"content-length: minus\r\n\r\n",), 400, "invalid_http"),
+        ((HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n",), 400, "invalid_http"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_heads_that_are_none(alphabet: Running, parts: tuple[bytes, ...], status: int, code: str) -> None:
+    got, error = answer(alphabet, *parts)
+    assert (got, error["code"]) == (status, code)
+    assert alphabet.http.get("/health").status_code == 200
+
+
+def test_a_long_body_behind_a_short_head_is_no_long_head(alphabet: Running) -> None:
+    text = json.dumps({"prompt": "x", "max_tokens": 2, "user": "y" * 100_000}).encode()
+    with connect(alphabet) as sock:
+        for _ in range(3):
+            sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
+            assert b"200 OK" in sock.recv(65536)
+
+
+def test_a_head_that_takes_too_long(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "head_s", 0.2)
+    server = start_server("abc")
+    try:
+        assert answer(server)[0] == 408
+        assert answer(server, HEAD)[0] == 408
+        with connect(server) as sock:
+            sock.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"200 OK" in sock.recv(65536)
+            sock.sendall(b"GET /hea")
+            assert b"408" in sock.recv(65536) and sock.recv(1) == b""
+    finally:
+        server.stop()
+
+
+def test_a_body_that_takes_too_long(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "BODY_S", 0.2)
+    server = start_server("abc")
+    try:
+        head = HEAD + b"connection: close\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        status, error = answer(server, head, b'{"prompt": "x')
+        assert (status, error["code"]) == (408, "request_timeout")
+    finally:
+        server.stop()
+
+
+def test_a_connection_too_many(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "max_connections", 3)
+    server = start_server("abc")
+    try:
+        held = [connect(server) for _ in range(3)]
+        until(lambda: answer(server)[0] == 503)
+        for sock in held:
+            sock.close()
+        until(lambda: server.http.get("/health").status_code == 200)
+    finally:
+        server.stop()
+
+
+def test_a_body_that_says_it_is_too_long_is_not_awaited(alphabet: Running) -> None:
+    head = HEAD + b"connection: close\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n"
+    assert answer(alphabet, head)[0] == 413
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("own", [True, False])
+def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own: bool) -> None:
+    config = HttpConfig(queue_timeout=600.0 if own else 0.2)
+    server = start_server("abc", max_num_seqs=1, http=config)
+    try:
+        server.executor.gate.clear()
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as running:
+            late = LONG | {"prompt": ["y", "z"], "stream": stream} | ({"timeout": 0.2} if own else {})
+            until(lambda: server.engine.open_outputs == 1)
+            with server.http.stream("POST", "/v1/completions", json=late) as waiting:
+                time.sleep(0.3)
+                server.executor.gate.set()
+                text = "".join(waiting.iter_lines()) if not stream else _cut(waiting)
+            assert "deadline_exceeded" in text and (stream or waiting.status_code == 504)
+            assert running.read().endswith(b"data: [DONE]\n\n")
+        assert server.executor.steps < 195
+    finally:
+        server.stop()
+
+
+def _cut(response: Any) -> str:
+    lines = []
+    try:
+        for line in response.iter_lines():
+            lines.append(line)
+    except Exception as error:  # the stream ends without an end
+        assert "incomplete" in str(error)
+    assert not any("DONE" in line for line in lines)
+    return "".join(lines)
+
+
+def test_who_runs_is_not_too_late(start_server: Start) -> None:
+    server = start_server("abc", step_s=0.005)
+    try:
+        answer = server.http.post("/v1/completions", json=LONG | {"timeout": 0.05})
+        assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 190
+    finally:
+        server.stop()
+
+
+def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
+    server = start_server("abcdefghij" * 100, longest=30_000)
+    try:
+        engine = server.engine.engine
+        assert engine is not None
+        ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
+        with connect(server, receive_buffer=4096) as sock:
+            sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
+            until(lambda: engine.stats().total.generated_tokens > 0 and engine.stats().total.running == 0)
+            paused_at = engine.stats().total.generated_tokens
+            assert paused_at < 20_000 and engine.stats().total.blocks_used == 0 and server.engine.open_outputs == 1
+            other = server.http.post("/v1/completions", json=LONG)
+            assert other.json()["usage"]["completion_tokens"] == 190
+            data = b""
+            while b"data: [DONE]" not in data[-100:]:
+                data += sock.recv(65536)
+        text = "".join(json.loads(line[6:])["choices"][0]["text"] for line in _events(data))
+        period = "abcdefghij" * 100
+        assert text == (period * 21)[: len(text)] and 19_900 < len(text) <= 20_000
+    finally:
+        server.stop()
+
+
+def _events(data: bytes) -> list[str]:
+    """The events of a chunked body; a chunk may end anywhere."""
+    rest, whole = data.partition(b"\r\n\r\n")[2], b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        whole, rest = whole + rest[:length], rest[length + 2 :]
+    lines = [line for line in whole.decode().split("\n\n") if line.startswith("data: ")]
+    return [line for line in lines if line != "data: [DONE]"]
+
+
+def test_who_never_reads_is_cut_off(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies._Reply, "unread_s", 0.3)
+    server = start_server("abcdefghij", longest=30_000)
+    try:
+        ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
+        with connect(server, receive_buffer=4096) as sock:
+            sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
+            until(lambda: server.engine.open_outputs == 1)
+            until(lambda: server.engine.open_outputs == 0)
+        engine = server.engine.engine
+        assert engine is not None
+        until(lambda: engine.stats().total.blocks_used == 0)
+        assert server.executor.steps < 20_000
+    finally:
+        server.stop()

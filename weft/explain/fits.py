@@ -1,0 +1,169 @@
+"""Whether a layout fits into a rank's memory: weights, activations, exchange buffers, and the KV tokens that remain.
+
+Activations are an estimate from shapes: at each module the rows of its block times what goes in and comes out there;
+the widest module counts, with the residual stream beside it. Knows no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from weft.arch.config import ModelConfig
+from weft.arch.shards import Shards
+from weft.errors import LayoutError
+from weft.explain.memory import memory_of_ranks
+from weft.explain.traffic import traffic_of
+from weft.explain.units import binary
+from weft.layout.layout import Layout
+from weft.layout.ranks import describe
+from weft.layout.resolve import divisors
+
+GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
+"""Modules whose size may grow by itself, inside a stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element."""
+
+    rows: int
+    sampled: int
+    itemsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankFit:
+    """One rank's bytes; `kv_tokens` that remain for the cache of its group (negative: bytes are missing)."""
+
+    where: str
+    weights: int
+    activations: int
+    exchange: int
+    kv_bytes_per_token: int
+    memory: int
+
+    @property
+    def left(self) -> int:
+        """Bytes for the KV cache; negative where the rest does not fit."""
+        return self.memory - self.weights - self.activations - self.exchange
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV cache that fit."""
+        return max(0, self.left) // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The tightest rank decides. `changes`: what would make room, each with what it saves on that rank."""
+
+    tightest: RankFit
+    groups: int
+    changes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether at least one token of KV remains on every rank."""
+        return self.tightest.kv_tokens > 0
+
+
+def fit(config: ModelConfig, layout: Layout, load: Load, memory: int) -> Fit:
+    """The fit into `memory` bytes a rank."""
+    tightest = min(_ranks(config, layout, load, memory), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
+    changes = () if tightest.kv_tokens else tuple(_changes(config, layout, load, memory, tightest))
+    return Fit(tightest, layout.attention.dp * layout.replicas, changes)
+
+
+def lines(found: Fit, memory: int) -> Iterator[str]:
+    """For people."""
+    rank = found.tightest
+    parts = (
+        f"weights {binary(rank.weights)}, activations about {binary(rank.activations)}, "
+        f"exchange buffers {binary(rank.exchange)}"
+    )
+    if found.fits:
+        yield (
+            f"fits {binary(memory)} a rank: on {rank.where}, the tightest, {parts}; {binary(rank.left)} remain for "
+            f"{rank.kv_tokens:,} tokens of KV in its group, {rank.kv_tokens * found.groups:,} in all groups"
+        )
+        return
+    yield f"does NOT fit {binary(memory)} a rank: {rank.where} needs {parts}; {binary(-rank.left)} are missing"
+    yield from (f"  {change}" for change in found.changes)
+
+
+def _ranks(config: ModelConfig, layout: Layout, load: Load, memory: int) -> Iterator[RankFit]:
+    shards = Shards(config, layout)
+    exchange = _exchange(config, layout, load)
+    for rank in memory_of_ranks(shards, load.itemsize):
+        yield RankFit(
+            where=describe(layout, rank.rank),
+            weights=rank.total,
+            activations=_activations(shards, rank.rank, load),
+            exchange=exchange[rank.rank % layout.stage_size],
+            kv_bytes_per_token=rank.kv_bytes_per_token,
+            memory=memory,
+        )
+
+
+def _exchange(config: ModelConfig, layout: Layout, load: Load) -> list[int]:
+    """Per rank of a stage: room to receive the largest message of a step, and to send as much."""
+    most = [0] * layout.stage_size
+    for passed in traffic_of(layout, config, load.itemsize, (load.rows,)):
+        if passed.boundary.rows == "rows":
+            for call in passed.calls:
+                most = [max(pair) for pair in zip(most, call.received[0].per_rank, strict=True)]
+    return [2 * nbytes for nbytes in most]
+
+
+def _activations(shards: Shards, rank: int, load: Load) -> int:
+    config, layout = shards.config, shards.layout
+    t, hidden = layout.attention.tp, config.hidden_size
+    share = shards.head_share(rank)
+    heads, kv_heads = share.q[1] - share.q[0], share.kv[1] - share.kv[0]
+
+    def rows(size: int) -> int:
+        return -(-load.rows * size // t)
+
+    widest = [
+        rows(t) * (hidden + 2 * heads * config.query_dim + 2 * kv_heads * config.value_dim),
+        rows(layout.o_proj.tp) * (hidden + config.num_heads * config.value_dim // layout.o_proj.tp),
+        rows(layout.dense.tp) * (hidden + 3 * config.intermediate_size // layout.dense.tp),
+        -(-load.sampled * layout.lm_head.tp // t) * (hidden + 2 * config.vocab_size // layout.lm_head.tp),
+    ]
+    if config.moe and layout.experts:
+        block, moe = layout.experts.tp * layout.experts.ep, config.moe
+        choice = hidden * 2 + 3 * moe.intermediate_size // layout.experts.tp
+        widest.append(rows(block) * (hidden + moe.top_k * choice // layout.experts.ep))
+    return (max(widest) + 2 * rows(t) * hidden) * load.itemsize
+
+
+def _changes(config: ModelConfig, layout: Layout, load: Load, memory: int, tightest: RankFit) -> Iterator[str]:
+    """What makes room: each module's smallest larger size that suffices, else its largest; then fewer rows."""
+    for module in GROWABLE:
+        if (part := getattr(layout, module)) is not None:
+            yield from _growth(config, layout, load, memory, tightest, module, part.tp)
+    needed = tightest.weights + tightest.activations + tightest.exchange
+    half = Load(max(1, load.rows // 2), load.sampled, load.itemsize)
+    fewer = min(_ranks(config, layout, half, memory), key=lambda rank: rank.left)
+    saved = fewer.left - tightest.left
+    yield f"max_num_batched_tokens {half.rows} in place of {load.rows}: saves {binary(max(0, saved))}"
+    yield f"more ranks: this rank needs {needed / memory:.2f} times its memory"
+
+
+def _growth(
+    config: ModelConfig, layout: Layout, load: Load, memory: int, tightest: RankFit, module: str, size: int
+) -> Iterator[str]:
+    best: tuple[int, int] | None = None
+    for larger in (other for other in divisors(layout.stage_size) if other > size):
+        changed = replace(layout, **{module: replace(getattr(layout, module), tp=larger)})
+        try:
+            rank = min(_ranks(config, changed, load, memory), key=lambda rank: rank.left)
+        except LayoutError:
+            continue
+        best = (larger, rank.left - tightest.left)
+        if rank.left > 0:
+            break
+    if best is not None and best[1] > 0:
+        enough = ", enough" if tightest.left + best[1] > 0 else ""
+        yield f"{module} tp {best[0]} in place of {size}: saves {binary(best[1])}{enough}"
