@@ -35,6 +35,9 @@ from weft.text import Tokenizer
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
 
+ELSEWHERE = ("seed", "prompt_logprobs", "skip_special_tokens")
+"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities and
+the spelling of special tokens are the server's to show."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
@@ -72,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling")
     hints = get_type_hints(SamplingParams)
     for name in SamplingParams.__struct_fields__:
-        if name != "seed":  # the engine's --seed serves: an answer without a seed of its own follows from it
+        if name not in ELSEWHERE:
             _add_sampling_flag(group, name, hints[name])
     group = parser.add_argument_group("prompt and output")
     group.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")

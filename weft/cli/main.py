@@ -32,6 +32,7 @@ COMMANDS = (
     Command("dry-run", "run the real model code as one rank of any world, without weights, and count"),
     Command("translate", "read another engine's command or file, or write one"),
     Command("verify", "prove that a layout gives the answers of one rank"),
+    Command("upcycle", "make a mixture of experts of a dense model, with the same answers"),
     Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
     Command("bench", "measure time to first token, time per token and throughput; compare layouts"),
 )

@@ -124,7 +124,7 @@ class EngineLoop:
 
     def _send(self, stream: Stream) -> None:
         for part_id, prompt in zip(stream.request_ids, stream.prompts, strict=True):
-            self._command(partial(self._admit, part_id, prompt, stream.params))
+            self.tell(partial(self._admit, part_id, prompt, stream.params))
 
     @property
     def open_outputs(self) -> int:
@@ -135,11 +135,12 @@ class EngineLoop:
         """Ends one output whose text holds a stop string; the engine answers with its last record."""
         prompt, index = divmod(choice, stream.n)
         request_id = stream.request_ids[prompt]
-        self._command(lambda engine: engine.stop_request(request_id, reason, index=index))
+        self.tell(lambda engine: engine.stop_request(request_id, reason, index=index))
 
     def tell(self, command: Callable[[Engine], object]) -> None:
-        """Runs `command` in the engine's thread, between two steps."""
-        self._command(command)
+        """Runs `command` in the engine's thread, between two steps; dropped when the ranks die before."""
+        self._commands.append((self.restarts, command))
+        self._ring()
 
     def fail(self, request_id: str, error: RequestError) -> None:
         """Fails the stream of an engine request; from the engine's thread."""
@@ -155,7 +156,7 @@ class EngineLoop:
 
         if not self.ready:
             return None
-        self._command(tell)
+        self.tell(tell)
         with suppress(TimeoutError):
             return await asyncio.wait_for(found, STATS_S)
         return None
@@ -165,7 +166,7 @@ class EngineLoop:
         self._open.discard(stream)
         if stream.open_outputs:
             for request_id in stream.request_ids:
-                self._command(methodcaller("abort", request_id))
+                self.tell(methodcaller("abort", request_id))
         if self._draining and not self._open:
             self.stop()
 
@@ -197,10 +198,6 @@ class EngineLoop:
         """Waits until the thread has ended."""
         if self._thread.is_alive():
             self._thread.join()
-
-    def _command(self, command: Callable[[Engine], object]) -> None:
-        self._commands.append((self.restarts, command))
-        self._ring()
 
     def _ring(self) -> None:
         os.eventfd_write(self._wake, 1)
@@ -254,7 +251,8 @@ class EngineLoop:
                 self._step(engine)
             elif not self._commands and not self._stopping.is_set():
                 executor.wait(self._wake)
-                self._silence()
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
 
     def _step(self, engine: Engine) -> None:
         outputs = engine.step()
@@ -264,12 +262,6 @@ class EngineLoop:
             self._call(lambda: self._open.deliver(outputs))
         if engine.failure is not None:
             raise PeerError(engine.failure)
-
-    def _silence(self) -> None:
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
 
     def _admit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, engine: Engine) -> None:
         try:

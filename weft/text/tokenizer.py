@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -109,6 +110,18 @@ class Tokenizer:
         longest = max(len(token.encode()) for token in self._backend.get_vocab(with_added_tokens=True))
         # Normalizing may shorten a text: canonical composition makes one character of up to four.
         return longest if self._backend.normalizer is None else 4 * longest
+
+    def as_files(self) -> dict[str, str]:
+        """The same tokenizer as tokenizer.json and tokenizer_config.json: file name -> text."""
+        words = {
+            **self.chat_templates.variables,
+            "add_bos_token": bool(self._before),
+            "add_eos_token": bool(self._after),
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        }
+        if self.has_chat_template:
+            words["chat_template"] = self.chat_templates.sources["default"]
+        return {"tokenizer.json": self._backend.to_str(), "tokenizer_config.json": json.dumps(words, indent=1)}
 
     @property
     def vocab_size(self) -> int:

@@ -1,0 +1,50 @@
+"""What langchain-openai asks of a server: `python langchain_calls.py URL MODEL` prints a JSON line for each call."""
+
+from __future__ import annotations
+
+import sys
+
+from langchain_openai import ChatOpenAI, OpenAI
+from openai_calls import CALLS, call, report
+
+CALLS.clear()
+
+
+def model_of(url: str, model: str, **settings: object) -> ChatOpenAI:
+    """A chat model on the server."""
+    return ChatOpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=4, max_retries=0, **settings)
+
+
+@call
+def invoke(url: str, model: str) -> None:
+    answer = model_of(url, model).invoke("Hello")
+    assert answer.usage_metadata and answer.usage_metadata["output_tokens"] <= 4
+
+
+@call
+def stream(url: str, model: str) -> None:
+    assert list(model_of(url, model, stream_usage=True).stream("Hello"))[-1].usage_metadata
+
+
+@call
+def batch(url: str, model: str) -> None:
+    assert len(model_of(url, model).batch(["Hello", "World"])) == 2
+
+
+@call
+def logprobs(url: str, model: str) -> None:
+    assert model_of(url, model).bind(logprobs=True).invoke("Hello").response_metadata["logprobs"]["content"]
+
+
+@call
+def completion(url: str, model: str) -> None:
+    OpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=4, max_retries=0).invoke("Hello")
+
+
+@call
+def completion_stream(url: str, model: str) -> None:
+    list(OpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=4, max_retries=0).stream("Hello"))
+
+
+if __name__ == "__main__":
+    sys.exit(report(CALLS, sys.argv[1], sys.argv[2]))
