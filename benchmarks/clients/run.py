@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--save", type=Path, default=ROOT / "benchmarks" / "results" / "clients.json", metavar="FILE")
     args = parser.parse_args()
     clients = chosen(args.names)
-    pythons = {client.name: install(client, args.venvs / client.name) for client in clients}
+    pythons = {client.name: install(client, args.venvs.absolute() / client.name) for client in clients}
     with tempfile.TemporaryDirectory(prefix="weft-clients-") as folder:
         model = write_tiny_chat(Path(folder) / "tiny", max_position_embeddings=2048)
         with Served(PROGRAM, ["serve", str(model), "--port", "0", "--tp", "2"]) as served:

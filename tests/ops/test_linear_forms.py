@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops import Numerics, Ops
+from weft.ops import Numerics, Ops, make_ops
 from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form
 from weft.ops.native_kernels import LinearKernel, why_missing
 from weft.ops.torch_ops import TorchOps
@@ -113,3 +113,16 @@ def test_the_kernel_gives_the_product_on_any_number_of_threads(dtype: torch.dtyp
     torch.set_num_threads(2)
     assert torch.equal(kernel(x, weight, bias), out) and torch.equal(kernel(x.contiguous(), weight, bias), out)
     assert torch.equal(kernel(x, weight.T.contiguous().T, bias), out)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_logits_are_not_rounded_to_the_weights_dtype(dtype: torch.dtype) -> None:
+    """Rounded to bf16, the largest logits of a vocabulary become equal, and the lowest id would win."""
+    torch.manual_seed(1)
+    x, weight = torch.randn(5, 96).to(dtype), torch.randn(333, 96).to(dtype)
+    wanted = x.double() @ weight.double().T
+    for ops in (make_ops(Numerics(dtype), "cpu"), TorchOps(Numerics(dtype), torch.device("cpu"))):
+        found = ops.logits(x, weight)
+        assert found.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-5)
+        assert torch.equal(ops.logits(x[:1], weight), found[:1])

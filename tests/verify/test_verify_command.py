@@ -59,7 +59,7 @@ def test_the_first_module_that_differs_is_named(
 
 def test_a_fault_of_the_head_alone_is_named(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def faulty(self: LMHead, x: torch.Tensor) -> torch.Tensor:
-        logits = self.ops.linear(x, self.weight, None)
+        logits = self.ops.logits(x, self.weight)
         return logits if logits.shape[1] == 101 else logits.roll(1, 1)
 
     monkeypatch.setattr(LMHead, "forward", faulty)

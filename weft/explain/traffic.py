@@ -16,6 +16,8 @@ from weft.layout.ranks import Group
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.transition import Step, received_bytes
 
+LOGIT_BYTES = 4
+"""Logits travel in fp32 at least."""
 ID_BYTES = 8
 """Token ids travel as int64."""
 PER_LAYER = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
@@ -123,7 +125,7 @@ def _call(
     layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: dict[int, tuple[RowTable, RowTable]]
 ) -> Call:
     ranks = range(layout.stage_size)
-    size = ID_BYTES if boundary.item == "id" else itemsize
+    size = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "activation": itemsize}[boundary.item]
     received = []
     for batch, (rows, sampled) in tables.items():
         table = rows if boundary.rows == "rows" else sampled

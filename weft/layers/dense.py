@@ -76,5 +76,5 @@ class LMHead:
         self.ops, self.weight = ops, params["lm_head.weight"]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, H] -> [N, vocabulary held]."""
-        return self.ops.linear(x, self.weight, None)
+        """[N, H] -> [N, vocabulary held], in fp32 at least."""
+        return self.ops.logits(x, self.weight)

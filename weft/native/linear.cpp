@@ -73,9 +73,10 @@ template <class T, int Half = 1> inline void fold(Vec<T>* sums) {
     }
 }
 
-template <class S> struct Product {
+// O: what results are rounded to, S or the type they are added up in.
+template <class S, class O = S> struct Product {
     const S *x, *weight, *bias;
-    S* out;
+    O* out;
     int64_t x_row;
     int rows, columns, depth;
 
@@ -119,12 +120,12 @@ template <class S> struct Product {
                 if (i % C < count) addends[i] = widen(bias[column + i % C]);
             results += load(addends);
         }
-        S lanes[kResults];
+        O lanes[kResults];
         store(lanes, results);
         for (int r = 0; r < R; ++r) {
-            S* to = out + int64_t(row + r) * columns + column;
+            O* to = out + int64_t(row + r) * columns + column;
             if (count == C)
-                std::memcpy(to, lanes + r * C, C * sizeof(S));
+                std::memcpy(to, lanes + r * C, C * sizeof(O));
             else
                 std::copy(lanes + r * C, lanes + r * C + count, to);
         }
@@ -159,15 +160,16 @@ template <class S> struct Product {
 }  // namespace
 }  // namespace weft
 
-#define WEFT_LINEAR(NAME, STORED)                                                                                        \
+#define WEFT_LINEAR(NAME, STORED, GIVEN)                                                                                        \
     extern "C" void NAME(const void* x, int64_t x_row, const void* weight, const void* bias, void* out, int rows,        \
                          int columns, int depth, int threads, void* team) {                                              \
         using S = STORED;                                                                                                \
-        weft::Product<S>{static_cast<const S*>(x), static_cast<const S*>(weight), static_cast<const S*>(bias),           \
-                         static_cast<S*>(out), x_row, rows, columns, depth}                                              \
+        weft::Product<S, GIVEN>{static_cast<const S*>(x), static_cast<const S*>(weight), static_cast<const S*>(bias),           \
+                         static_cast<GIVEN*>(out), x_row, rows, columns, depth}                                              \
             .run(threads, reinterpret_cast<weft::TeamCall>(team));                                                       \
     }
 
-WEFT_LINEAR(weft_linear_f32, float)
-WEFT_LINEAR(weft_linear_bf16, weft::bf16)
-WEFT_LINEAR(weft_linear_f64, double)
+WEFT_LINEAR(weft_linear_f32, float, float)
+WEFT_LINEAR(weft_linear_bf16, weft::bf16, weft::bf16)
+WEFT_LINEAR(weft_linear_f64, double, double)
+WEFT_LINEAR(weft_logits_bf16, weft::bf16, float)

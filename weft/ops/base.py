@@ -74,6 +74,10 @@ class Ops(ABC):
         """x @ weight.T + bias; a row's result is the same for every number of rows."""
 
     @abstractmethod
+    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x @ weight.T in fp32 (fp64 for fp64), as it was added up: rounded to bf16, neighbours would become equal."""
+
+    @abstractmethod
     def rope_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
     ) -> Tensor:

@@ -83,9 +83,10 @@ class LinearKernel(Form):
 
     name = "in C++"
 
-    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype, function: str = "linear") -> None:
         self._library = library
-        self._call = getattr(library, f"weft_linear_{_SUFFIXES[dtype]}")
+        self._call = getattr(library, f"weft_{function}_{_SUFFIXES[dtype]}")
+        self._given = torch.float32 if function == "logits" else dtype
         self._call.argtypes = [_POINTER, _LONG, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT, _POINTER]
         self._call.restype = None
         self._team = openmp_team()
@@ -95,11 +96,17 @@ class LinearKernel(Form):
         library = load("linear")
         return cls(library, dtype) if library and dtype in _SUFFIXES else None
 
+    @classmethod
+    def find_logits(cls, dtype: torch.dtype) -> LinearKernel | None:
+        """The same product, its results in the type they are added up in."""
+        library = load("linear")
+        return cls(library, dtype, "logits") if library and dtype == torch.bfloat16 else cls.find(dtype)
+
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         rows, depth = x.shape
         x = x if x.stride(1) == 1 else x.contiguous()
         weight = weight.contiguous()
-        out = torch.empty(rows, weight.shape[0], dtype=x.dtype)
+        out = torch.empty(rows, weight.shape[0], dtype=self._given)
         self._call(
             x.data_ptr(),
             x.stride(0),
@@ -193,12 +200,14 @@ class Kernels:
     attend: AttentionKernel
     pointwise: PointwiseKernels
     linear: LinearKernel
+    logits: LinearKernel
 
     @classmethod
     def find(cls, dtype: torch.dtype) -> Kernels | None:
         """None where a library is missing, or there are no kernels for the dtype."""
-        attend, pointwise, linear = AttentionKernel.find(dtype), PointwiseKernels.find(dtype), LinearKernel.find(dtype)
-        return cls(attend, pointwise, linear) if attend and pointwise and linear else None
+        attend, pointwise = AttentionKernel.find(dtype), PointwiseKernels.find(dtype)
+        linear, logits = LinearKernel.find(dtype), LinearKernel.find_logits(dtype)
+        return cls(attend, pointwise, linear, logits) if attend and pointwise and linear and logits else None
 
 
 def why_missing(dtype: torch.dtype) -> str:

@@ -23,6 +23,9 @@ class NativeOps(TorchOps):
     def forms(self) -> tuple[Form, ...]:
         return self._kernels.linear, *super().forms()
 
+    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._kernels.logits(x, weight, None)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return self._kernels.pointwise.rms_norm(x, weight, eps)
 

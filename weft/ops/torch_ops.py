@@ -17,6 +17,8 @@ from weft.ops.routing import route
 
 GROUPED = (torch.float32, torch.bfloat16, torch.float16)
 """dtypes of torch's grouped product."""
+LOGITS_PART = 8192
+"""Vocabulary rows that are widened to fp32 at a time."""
 PER_HEAD_ROWS = 16
 """Rows of a per-head product are filled up to a multiple, for the reason that `linear` gives."""
 
@@ -75,6 +77,14 @@ class TorchOps(Ops):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.form(x, weight, bias)
+
+    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dtype == wide(x.dtype):
+            return self.linear(x, weight, None)
+        if x.device.type == "cuda":
+            return torch.mm(x, weight.t(), out_dtype=torch.float32)
+        form = forms(torch.float32, self.device)[0]
+        return torch.cat([form(x.float(), part.float(), None) for part in torch.split(weight, LOGITS_PART)], 1)
 
     def rope_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
