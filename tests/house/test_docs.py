@@ -39,7 +39,7 @@ def flags_of_commands() -> dict[str, set[str]]:
     flags = {}
     for command in COMMANDS:
         parser = argparse.ArgumentParser()
-        import_module(f"weft.cli.{command.name}").add_arguments(parser)
+        import_module(f"weft.cli.{command.name.replace('-', '_')}").add_arguments(parser)
         flags[command.name] = {flag for action in parser._actions for flag in action.option_strings}
     return flags
 

@@ -100,7 +100,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
         executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp, num_blocks=blocks)
         config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
         listening = sock or bind("127.0.0.1", 0)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        url = "http://localhost" if sock else f"http://127.0.0.1:{listening.getsockname()[1]}"
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
         started: list[tuple[EngineLoop, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()
