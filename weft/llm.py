@@ -11,9 +11,9 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.choice import Choice, Piece
@@ -24,19 +24,12 @@ from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.start import Listener, Starting
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.layout.serialize import flatten, load_given
+from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts
 from weft.native.build import ensure_built
-from weft.settings import EngineConfig, engine_settings
+from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.text import Tokenizer
-
-Prompt = str | Sequence[int]
-"""Text, or token ids."""
-Messages = Sequence[Mapping[str, Any]]
-"""A conversation, as in OpenAI's API."""
-LayoutLike = Layout | Mapping[str, object] | str | os.PathLike[str]
-"""A layout, its fields (dotted or nested), or the path of a layout document."""
 
 
 @dataclass(slots=True)
@@ -86,8 +79,11 @@ class LLM:
             raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
         checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
         self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        resolved = layout if isinstance(layout, Layout) else resolve(_given(layout), world_size, tp)
-        settings = _engine_config(config, engine)
+        experts = parse_config(checkpoint.config).num_experts
+        resolved = (
+            layout if isinstance(layout, Layout) else resolve(as_given(layout), world_size, tp, num_experts=experts)
+        )
+        settings = as_engine_config(config, engine)
         plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
         self.recommended = recommended(checkpoint.generation_config)
         """The model's own sampling values."""
@@ -121,7 +117,7 @@ class LLM:
 
         RequestError: a prompt or a parameter that cannot be served (nothing is run then). PeerError: a rank died.
         """
-        pairs = [(one if isinstance(one, str) else None, self._ids(one)) for one in _prompts(prompts)]
+        pairs = [(one if isinstance(one, str) else None, self._ids(one)) for one in as_prompts(prompts)]
         return self._results(pairs, self._params_of(params, len(pairs), self.default_params()))
 
     def chat(
@@ -132,7 +128,7 @@ class LLM:
         add_generation_prompt: bool = True,
     ) -> list[Result]:
         """A result for each conversation, through the chat template; without `params` up to the context's end."""
-        pairs = [self._templated(one, add_generation_prompt) for one in _conversations(messages)]
+        pairs = [self._templated(one, add_generation_prompt) for one in as_conversations(messages)]
         return self._results(pairs, self._params_of(params, len(pairs), self.default_params(max_tokens=None)))
 
     def stream(
@@ -164,7 +160,12 @@ class LLM:
     def _params_of(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int, default: SamplingParams
     ) -> list[SamplingParams]:
-        chosen = [params or default] * count if params is None or isinstance(params, SamplingParams) else list(params)
+        if params is None or isinstance(params, SamplingParams):
+            chosen = [params or default] * count
+        elif isinstance(params, Sequence) and all(isinstance(one, SamplingParams) for one in params):
+            chosen = list(params)
+        else:
+            raise RequestError(f"params {params!r}: SamplingParams, or a list of them, are needed", param="params")
         if len(chosen) != count:
             raise RequestError(f"{len(chosen)} SamplingParams for {count} prompts", param="params")
         for one in chosen:
@@ -229,36 +230,3 @@ class LLM:
                 if choice.stopped_by is not None and record.finish_reason is None:
                     self._engine.stop_request(record.request_id, choice.stopped_by, index=record.index)
                 yield number, record.index, piece, record
-
-
-def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt as a list of one; token ids are one prompt."""
-    one = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], int))
-    return cast("list[Prompt]", [prompts] if one else list(prompts))
-
-
-def _conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
-    one = not messages or isinstance(messages[0], Mapping)
-    return cast("list[Messages]", [messages] if one else list(messages))
-
-
-def _given(layout: LayoutLike | None) -> Mapping[str, object]:
-    if layout is None:
-        return {}
-    if isinstance(layout, Mapping):
-        return flatten(layout)
-    return load_given(Path(layout))  # type: ignore[arg-type]
-
-
-def _engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> EngineConfig:
-    if config is not None:
-        if values:
-            raise ConfigError(f"config and {next(iter(values))} both set engine options; give one of them")
-        return config
-    legal = [setting.name for setting in engine_settings()]
-    unknown = sorted(set(values) - set(legal))
-    if unknown:
-        raise ConfigError(
-            f"LLM has no option {unknown[0]}; engine options: {', '.join(legal)}", field=unknown[0], legal=legal
-        )
-    return EngineConfig(**values)

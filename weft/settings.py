@@ -22,7 +22,7 @@ class EngineConfig:
         choices=("auto", *DTYPE_BYTES),
     )
     max_model_len: int | None = option(
-        None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=1
+        None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
     )
     max_num_seqs: int = option(64, "requests running at once in one dp group", "--max-num-seqs", minimum=1)
     max_num_batched_tokens: int = option(2048, "rows of one dp group in a step", "--max-num-batched-tokens", minimum=1)
@@ -51,6 +51,14 @@ class EngineConfig:
             if problem:
                 legal = setting.option.choices
                 raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ConfigError(
+                f"max_num_batched_tokens {self.max_num_batched_tokens} is below max_num_seqs {self.max_num_seqs}: "
+                f"a step carries one row of every running request; legal: {self.max_num_seqs} or more, "
+                "or a smaller max_num_seqs",
+                field="max_num_batched_tokens",
+                value=self.max_num_batched_tokens,
+            )
         if self.kv_cache_memory is not None and self.mem_fraction_static is not None:
             raise ConfigError(
                 f"kv_cache_memory {self.kv_cache_memory} and mem_fraction_static {self.mem_fraction_static} "

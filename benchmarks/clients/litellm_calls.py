@@ -11,9 +11,9 @@ from openai_calls import CALLS, HELLO, call, report
 CALLS.clear()
 
 
-def ask(url: str, model: str, **fields: Any) -> Any:
+def ask(url: str, served: str, /, **fields: Any) -> Any:
     """A chat through litellm's provider for OpenAI-compatible servers; fields may replace what stands here."""
-    given = {"model": f"hosted_vllm/{model}", "messages": HELLO, "max_tokens": 4, **fields}
+    given = {"model": f"hosted_vllm/{served}", "messages": HELLO, "max_tokens": 4, **fields}
     return litellm.completion(api_base=f"{url}/v1", api_key="none", num_retries=0, **given)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -97,7 +98,8 @@ def _try(client: Client, python: str | None, folder: Path, url: str, model: Path
             cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace", timeout=LIMIT_S, env=_environment(place),
         )  # fmt: skip
-        ok, text = done.returncode == 0, done.stdout
+        text = done.stdout
+        ok = done.returncode == 0 and re.search(client.said, text) is not None
     except subprocess.TimeoutExpired:
         ok, text = False, f"not done after {LIMIT_S} s"
     calls = [json.loads(line) for line in text.splitlines() if line.startswith('{"call"')]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -142,9 +143,8 @@ def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own:
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as running:
             late = LONG | {"prompt": ["y", "z"], "stream": stream} | ({"timeout": 0.2} if own else {})
             until(lambda: server.engine.open_outputs == 1)
+            threading.Timer(0.4, server.executor.gate.set).start()
             with server.http.stream("POST", "/v1/completions", json=late) as waiting:
-                time.sleep(0.3)
-                server.executor.gate.set()
                 text = "".join(waiting.iter_lines()) if not stream else _cut(waiting)
             assert "deadline_exceeded" in text and (stream or waiting.status_code == 504)
             assert running.read().endswith(b"data: [DONE]\n\n")

@@ -14,6 +14,7 @@ from weft.errors import ConfigError
 
 Raw = Mapping[str, Any]
 
+ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -240,6 +241,10 @@ def _rope(raw: Raw) -> RopeConfig:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind == "default":
         return RopeConfig(float(theta))
+    if kind not in ROPE_TYPES:
+        raise ConfigError(
+            f"rope type {kind}: legal: {', '.join(ROPE_TYPES)}", field="rope_scaling", value=kind, legal=ROPE_TYPES
+        )
     scaling = {key: value for key, value in parameters.items() if key not in ("rope_theta", "type")}
     return RopeConfig(float(theta), {**scaling, "rope_type": kind})
 

@@ -36,8 +36,8 @@ SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
 
 ELSEWHERE = ("seed", "prompt_logprobs", "skip_special_tokens")
-"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities and
-the spelling of special tokens are the server's to show."""
+"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities
+and the spelling of special tokens are the server's to show."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
@@ -141,6 +141,8 @@ def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list
     # os.path, not Path: a prompt may be longer than any file name.
     is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
     is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
+    if len(words) > 1 and not is_path and words[0].startswith(("/", "./", "../", "~")):
+        raise UsageError(f"{words[0]}: no such directory or .gguf file (a prompt that begins so goes behind a MODEL)")
     model = words[0] if is_path or is_id else None
     prompts = list(words[1:] if model is not None else words)
     if not prompts:

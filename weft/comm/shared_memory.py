@@ -65,9 +65,7 @@ class SharedMemoryComm(Comm):
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
         check_contiguous("all_reduce", "x", x, group)
         lists = self._enter("all_reduce", group, x, (x,))
-        code = self._library.weft_comm_all_reduce(
-            self._handle, lists.index, x.data_ptr(), x.numel(), _DTYPES[x.dtype]
-        )
+        code = self._library.weft_comm_all_reduce(self._handle, lists.index, x.data_ptr(), x.numel(), _DTYPES[x.dtype])
         self._leave(code, "all_reduce", lists)
         return x
 

@@ -6,6 +6,7 @@ notes, options and refusals while a reader works.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -15,6 +16,8 @@ from weft.errors import LayoutError
 from weft.layout import Layout
 
 Level = Literal["info", "warning", "error"]
+OPEN_NODE = -1
+"""Rank of a node whose command takes it from a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class Reading:
     experts: int | None = None
     """Routed experts of the model; 0: dense; None: unknown."""
     node: int | None = None
-    """Rank of the node that the command is for, where it says so."""
+    """Rank of the node that the command is for, where it says so; OPEN_NODE: a variable says it."""
 
     def layout_document(self) -> dict[str, object] | None:
         """The layout's nested document, every size resolved or null, plus world; None when refused."""
@@ -205,7 +208,7 @@ class Draft:
     def open(self, field_name: str, variables: Sequence[str], where: Where | None = None) -> None:
         """A size depends on variables and stays open."""
         names = ", ".join(variables)
-        set_words = " ".join(f"--set {name}=N" for name in variables)
+        set_words = " ".join(f"--set {shlex.quote(name + '=N')}" for name in variables)
         self.note("warning", "open", f"{field_name} depends on {names} and stays open; {set_words} gives it", where)
         self.variables += [name for name in variables if name not in self.variables]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from weft.dialects.base import Draft, Where, Word
+from weft.dialects.base import OPEN_NODE, Draft, Where, Word
 from weft.dialects.values import Kind, Value, open_name, read_value
 from weft.options import nearest
 
@@ -138,6 +138,16 @@ class Arguments:
             self.draft.refuse(f"{argument.name} {argument.value}: at least {minimum}", (), argument.where)
             return default
         return argument.value
+
+    def node_rank(self) -> int:
+        """--node-rank; OPEN_NODE where it depends on a variable, which leaves no size open."""
+        argument = self.given.get("node_rank")
+        if argument is not None and argument.variables:
+            names = ", ".join(argument.variables)
+            message = f"{argument.name} depends on {names}: one command for every node"
+            self.draft.note("info", "open-option", message, argument.where)
+            return OPEN_NODE
+        return self.number("node_rank", 0, minimum=0) or 0
 
     def add(self, argument: Argument) -> None:
         """Keeps an argument; a second one for the same dest must agree with the first."""

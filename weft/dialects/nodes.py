@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Note, Reading, Refusal
+from weft.dialects.base import OPEN_NODE, Note, Reading, Refusal
 
 _OWN = frozenset(
     {
@@ -26,6 +26,7 @@ _OWN = frozenset(
     }
 )
 """Options that may differ from node to node."""
+_ADDRESSES = ("dist_init_addr", "master_addr", "data_parallel_address")
 
 
 def compare_nodes(readings: Sequence[Reading]) -> list[Reading]:
@@ -52,12 +53,18 @@ def _group_of(reading: Reading, groups: list[list[Reading]]) -> list[Reading] | 
     same = first.dialect == reading.dialect and first.role == reading.role and first.node is not None
     model = first.options.get("model") == reading.options.get("model")
     further = reading.node not in {each.node for each in last}
+    if OPEN_NODE in (reading.node, first.node):  # a leader and its workers, the rank of a node from a variable
+        further = _sizes(first) == _sizes(reading) or _address(reading) == _address(first) != ""
     return last if same and model and further else None
+
+
+def _address(reading: Reading) -> str:
+    return next((str(reading.options[name]) for name in _ADDRESSES if reading.options.get(name)), "")
 
 
 def _joined(group: Sequence[Reading]) -> Reading:
     first = group[0]
-    shown = ", ".join(str(each.node) for each in group)
+    shown = ", ".join(_shown(each) for each in group)
     notes = list(first.notes)
     refused = next((each.refused for each in group if each.refused), None)
     differences = [text for other in group[1:] for text in _differences(_sizes(first), _sizes(other), first, other)]
@@ -91,4 +98,9 @@ def _differences(ours: Mapping[str, object], theirs: Mapping[str, object], a: Re
     names = [
         name for name in (*ours, *(name for name in theirs if name not in ours)) if ours.get(name) != theirs.get(name)
     ]
-    return [f"{name} is {ours.get(name)} on node {a.node} but {theirs.get(name)} on node {b.node}" for name in names]
+    return [f"{name} is {ours.get(name)} on node {_shown(a)} but {theirs.get(name)} on node {_shown(b)}" for name in names]
+
+
+def _shown(reading: Reading) -> str:
+    """The rank of its node, or what the text calls it."""
+    return str(reading.node) if reading.node != OPEN_NODE else f"{reading.name or 'of a variable'}"

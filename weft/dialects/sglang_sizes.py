@@ -179,9 +179,10 @@ class Derivation:
 
     def _check_nodes(self, sizes: Sizes) -> None:
         args, draft = self.args, self.draft
-        rank = args.number("node_rank", 0, minimum=0)
-        if self.nodes is not None and self.nodes > 1:
+        rank = args.node_rank()
+        if self.nodes is None or self.nodes > 1:
             draft.node = rank
+        if self.nodes is not None and self.nodes > 1:
             if sizes.replicas not in (1, None):
                 message = f"--dp-size {self.dp} over {self.nodes} nodes needs --enable-dp-attention"
                 draft.refuse(message, (1,), args.where("dp_size"))
@@ -190,7 +191,7 @@ class Derivation:
         stage = times(self.tp, self.pp)
         if not divides(self.nodes, stage):
             refuse_divisor(draft, args, "nnodes", self.nodes, stage, f"tp x pp is {stage}")
-        if rank is not None and self.nodes is not None and rank >= self.nodes:
+        if self.nodes is not None and rank >= self.nodes:
             legal = tuple(range(self.nodes))[:16]
             draft.refuse(f"--node-rank {rank}: there are {self.nodes} nodes", legal, args.where("node_rank"))
         if self.pp not in (1, None) and sizes.layers is None:

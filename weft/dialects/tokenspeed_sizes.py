@@ -195,8 +195,8 @@ class Derivation:
     def _check_nodes(self, dp: Size) -> None:
         args, draft = self.args, self.draft
         nodes, per_node = args.number("nnodes"), args.number("nprocs_per_node", None)
-        rank = args.number("node_rank", 0, minimum=0)
-        if nodes is not None and nodes > 1:
+        rank = args.node_rank()
+        if nodes is None or nodes > 1:
             draft.node = rank
         if not divides(nodes, self.world):
             refuse_divisor(draft, args, "nnodes", nodes, self.world, f"the world has {self.world} ranks")
@@ -204,7 +204,7 @@ class Derivation:
             message = f"nprocs-per-node {per_node} x nnodes {nodes} is not the world of {self.world}"
             legal = (self.world // nodes,) if nodes else ()
             draft.refuse(message, legal, args.where("nprocs_per_node"))
-        if rank is not None and nodes is not None and rank >= nodes:
+        if nodes is not None and rank >= nodes:
             draft.refuse(
                 f"--node-rank {rank}: there are {nodes} nodes", tuple(range(nodes))[:16], args.where("node_rank")
             )

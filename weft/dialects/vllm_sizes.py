@@ -85,14 +85,14 @@ class Derivation:
         """--nnodes, else as many as the local dp ranks need."""
         args, draft = self.args, self.draft
         world = times(self.tp, self.pp, self.dp, self.pcp)
-        rank = args.number("node_rank", 0, minimum=0)
+        rank = args.node_rank()
         if "nnodes" in args:
             nodes = args.number("nnodes")
             if not divides(nodes, world):
                 refuse_divisor(draft, args, "nnodes", nodes, world, f"the world has {world} ranks")
-            if nodes is not None and nodes > 1:
+            if nodes is None or nodes > 1:
                 draft.node = rank
-            if nodes is not None and rank is not None and rank >= nodes:
+            if nodes is not None and rank >= nodes:
                 legal = tuple(range(nodes))[:16]
                 draft.refuse(f"--node-rank {rank}: there are {nodes} nodes", legal, args.where("node_rank"))
             return nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 from weft.engine.limits import Limits
 from weft.engine.prefix import extend_digests
@@ -33,7 +34,7 @@ class Admission:
         RequestError: params out of range, an empty prompt, ids outside the vocabulary, or more tokens than the context
         or the cache holds.
         """
-        prompt = list(prompt_ids)
+        prompt = [_token(token) for token in prompt_ids]
         vocab_size = NO_VOCABULARY if self.vocab_size is None else self.vocab_size
         check(params, vocab_size)
         self._check_prompt(prompt, vocab_size)
@@ -44,18 +45,18 @@ class Admission:
         return [
             Request(
                 request_id=request_id,
-                index=index,
-                arrival=arrival + index,
+                index=number,
+                arrival=arrival + number,
                 token_ids=list(prompt),
                 num_prompt=len(prompt),
                 max_len=max_len,
                 params=params,
-                seed=output_seed(params.seed, self.engine_seed, admission, index),
+                seed=output_seed(params.seed, self.engine_seed, admission, number),
                 eos_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
                 stop_ids=frozenset(params.stop_token_ids),
                 digests=list(digests),
             )
-            for index in range(params.n)
+            for number in range(params.n)
         ]
 
     def _check_prompt(self, prompt: list[int], vocab_size: int) -> None:
@@ -89,3 +90,13 @@ class Admission:
                 param="max_tokens",
             )
         return max_len
+
+
+def _token(token: object) -> int:
+    """A whole number of any integer type; RequestError for anything else."""
+    try:
+        if not isinstance(token, bool):
+            return index(token)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # torch raises these for tensors that are not one integer
+        pass
+    raise RequestError(f"the prompt holds {token!r}; legal: token ids, which are whole numbers", param="prompt")

@@ -93,6 +93,11 @@ class Engine:
             outputs = [] if plan is None else self._coordinator.retire(self.executor.step(plan))
         except WeftError as error:
             outputs = self._die(str(error))
+        except Exception as error:
+            # A defect, but the step in hand can never be joined to the next one: without this, later steps would be
+            # taken for it.
+            self._die(f"{type(error).__name__}: {error}")
+            raise
         self._forget(outputs)
         return reported + outputs
 

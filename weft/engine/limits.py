@@ -32,7 +32,7 @@ class Limits:
 def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
     """The limits of a group with `num_blocks` KV blocks on each of its ranks.
 
-    ConfigError: max_model_len undecided, a pool without blocks, or a step too small for one row per running request.
+    ConfigError: max_model_len undecided, or a pool without blocks.
     """
     if config.max_model_len is None:
         raise ConfigError("max_model_len must be decided before the engine starts", field="max_model_len", value=None)
@@ -42,13 +42,6 @@ def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
             "raise kv_cache_memory or mem_fraction_static",
             field="kv_cache_memory",
             value=num_blocks,
-        )
-    if config.max_num_batched_tokens < config.max_num_seqs:
-        raise ConfigError(
-            f"max_num_batched_tokens {config.max_num_batched_tokens} is below max_num_seqs {config.max_num_seqs}: "
-            f"a step carries one row of every running request; legal: {config.max_num_seqs} or more",
-            field="max_num_batched_tokens",
-            value=config.max_num_batched_tokens,
         )
     return Limits(
         max_model_len=config.max_model_len,

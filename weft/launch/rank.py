@@ -13,7 +13,7 @@ import torch
 from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
-from weft.errors import PeerError
+from weft.errors import ConfigError, PeerError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.faults import Faults, parse_faults
@@ -55,11 +55,25 @@ class _Way:
         self.faults.reach(phase)
 
 
+def _device(setup: Setup) -> torch.device:
+    if setup.engine.device != "cuda":
+        return torch.device("cpu")
+    if setup.rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device cuda: this process sees {torch.cuda.device_count()} CUDA devices (torch {torch.__version__}); "
+            "legal here: cpu",
+            field="device",
+            value="cuda",
+            legal=("cpu",),
+        )
+    return torch.device("cuda", setup.rank)
+
+
 def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
     configure(describe(setup.layout, setup.rank))
     way = _Way(setup, channel, StatusPage(status_fd, setup.layout.world).writer(setup.rank))
-    device = torch.device(setup.engine.device, setup.rank) if setup.engine.device == "cuda" else torch.device("cpu")
+    device = _device(setup)
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
     shards = Shards(setup.config, setup.layout)

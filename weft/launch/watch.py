@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from weft.comm.region import Kind, RankRecord
-from weft.errors import PeerError, WeftError
+from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import ChannelClosed
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
@@ -18,6 +18,8 @@ from weft.launch.phases import Phase
 from weft.launch.processes import WorkerProcess
 from weft.launch.status import StatusPage
 
+READING_S = 60.0
+"""How long the other ranks may go on reading once one has found a problem in the files."""
 DIAGNOSIS_S = 1.0
 """How long to look for the first cause after a rank failed or vanished."""
 
@@ -71,11 +73,17 @@ class Watch:
     def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
         """The error that tells the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
         failures = {first.rank: failed} if failed is not None else {}
-        deadline = time.monotonic() + DIAGNOSIS_S
+        # Ranks read different parts of the files: a person wants all that is wrong with them, not the first rank's.
+        everybody = failed is not None and failed.family == "CheckpointError"
+        deadline = time.monotonic() + (READING_S if everybody else DIAGNOSIS_S)
         while time.monotonic() < deadline:
-            self._tell_peers()
+            if not everybody:
+                self._tell_peers()
             self._collect(failures)
-            if self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
+            if everybody:
+                if not any(self._reads(worker, failures) for worker in self.workers):
+                    break
+            elif self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
                 break
             time.sleep(0.02)
         return self._verdict(first, failures)
@@ -96,10 +104,19 @@ class Watch:
         if killed:
             return PeerError(self.epitaph(killed[0]))
         worker = self._cause(failures) or (first if first.rank in failures else None)
+        if worker is not None and failures[worker.rank].family == "CheckpointError":
+            return self._unreadable(failures)
         if worker is not None:
             return error_of(failures[worker.rank], f"{worker.where} pid {worker.pid}")
         dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
         return PeerError(self.epitaph(dead))
+
+    def _unreadable(self, failures: dict[int, Failed]) -> WeftError:
+        """Every rank's problems with the files, each once."""
+        told = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
+        problems = tuple(dict.fromkeys(problem for failure in told for problem in failure.problems))
+        ranks = ", ".join(str(rank) for rank, failure in sorted(failures.items()) if failure in told)
+        return CheckpointError(f"rank {ranks}: {told[0].message}" if len(told) == 1 else f"ranks {ranks}:", problems)
 
     def epitaph(self, worker: WorkerProcess) -> str:
         """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
@@ -116,6 +133,11 @@ class Watch:
     def _cause(self, failures: dict[int, Failed]) -> WorkerProcess | None:
         """A rank that failed for a reason of its own."""
         return next((self.workers[r] for r, f in failures.items() if f.family != "PeerError"), None)
+
+    def _reads(self, worker: WorkerProcess, failures: dict[int, Failed]) -> bool:
+        """Whether it may still find something wrong with the files."""
+        before = self.status.read(worker.rank).phase in (Phase.SPAWN, Phase.SETTINGS, Phase.LOAD)
+        return before and worker.rank not in failures and worker.fate() is None
 
     def _collect(self, failures: dict[int, Failed]) -> None:
         """What other ranks had to say before they ended."""

@@ -33,6 +33,16 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
 
+    def __post_init__(self) -> None:
+        """Other forms that callers know: one stop string, lists, a dictionary of biases. `check` judges the content."""
+        if isinstance(self.stop, str):
+            msgspec.structs.force_setattr(self, "stop", (self.stop,))
+        if isinstance(self.logit_bias, dict):
+            msgspec.structs.force_setattr(self, "logit_bias", tuple(self.logit_bias.items()))
+        for field in ("stop", "stop_token_ids", "logit_bias"):
+            if isinstance(getattr(self, field), list):
+                msgspec.structs.force_setattr(self, field, tuple(getattr(self, field)))
+
 
 MAX_N = 128
 MAX_LOGPROBS = 20
@@ -58,6 +68,12 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _optional_integer(params, "prompt_logprobs", 0, MAX_LOGPROBS)
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         _refuse("min_tokens", params.min_tokens, f"at most max_tokens, {params.max_tokens}")
+    for field in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
+        if not isinstance(getattr(params, field), bool):
+            _refuse(field, getattr(params, field), "true or false")
+    for field in ("stop", "stop_token_ids", "logit_bias"):
+        if not isinstance(getattr(params, field), tuple):
+            _refuse(field, repr(getattr(params, field)), "a list")
     _check_stops(params, vocab_size)
     _check_bias(params, vocab_size)
 
@@ -75,6 +91,9 @@ def _check_stops(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _check_bias(params: SamplingParams, vocab_size: int) -> None:
+    wrong = next((pair for pair in params.logit_bias if not isinstance(pair, tuple | list) or len(pair) != 2), None)
+    if wrong is not None:
+        _refuse("logit_bias", repr(wrong), "pairs of a token id and a number")
     tokens = [token for token, _ in params.logit_bias]
     for token, value in params.logit_bias:
         _check_token("logit_bias", token, vocab_size)

@@ -1,0 +1,100 @@
+"""What callers of the Python API may hand in, and what it becomes: prompts, conversations, layouts, engine options.
+
+Knows no engine. RequestError and ConfigError name the argument and what is needed in its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from weft.errors import ConfigError, RequestError
+from weft.layout.layout import Layout
+from weft.layout.serialize import flatten, load_given
+from weft.options import parse_bytes
+from weft.settings import EngineConfig, engine_settings
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation, as in OpenAI's API."""
+LayoutLike = Layout | Mapping[str, object] | str | os.PathLike[str]
+"""A layout, its fields (dotted or nested), or the path of a layout document."""
+
+
+def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt as a list of one; token ids are one prompt. RequestError: neither text nor ids."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, bytes | Mapping) or not isinstance(prompts, Iterable):
+        raise RequestError(f"prompts {prompts!r}: text, token ids, or a list of these are needed", param="prompt")
+    parts: list[object] = list(prompts)
+    if parts and not isinstance(parts[0], str | Sequence):
+        return [cast("list[int]", parts)]  # ids; admission judges each
+    for part in parts:
+        if not isinstance(part, str | Sequence) or isinstance(part, bytes):
+            raise RequestError(f"prompt {part!r}: text or a list of token ids is needed", param="prompt")
+    return cast("list[Prompt]", parts)
+
+
+def as_conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
+    """One conversation as a list of one. RequestError: a message without a role or text."""
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise RequestError(f"messages {messages!r}: a list of messages is needed", param="messages")
+    one = not messages or isinstance(messages[0], Mapping)
+    found = cast("list[Messages]", [messages] if one else list(messages))
+    for conversation in found:
+        _check_conversation(conversation)
+    return found
+
+
+def _check_conversation(messages: Messages) -> None:
+    """RequestError: no messages, or one without a role or text."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence) or not messages:
+        raise RequestError(f"messages {messages!r}: a list of at least one message is needed", param="messages")
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise RequestError(f"messages[{place}] {message!r}: a mapping is needed", param="messages")
+        for field in ("role", "content"):
+            if not isinstance(message.get(field), str):
+                raise RequestError(
+                    f"messages[{place}].{field} {message.get(field)!r}: text is needed",
+                    param=f"messages[{place}].{field}",
+                )
+
+
+def as_given(layout: LayoutLike | None) -> Mapping[str, object]:
+    """The sizes that a layout argument states. ConfigError: neither a mapping nor a file."""
+    if layout is None:
+        return {}
+    if isinstance(layout, Mapping):
+        return flatten(layout)
+    if not isinstance(layout, str | os.PathLike):
+        raise ConfigError(f"layout {layout!r}: a mapping, a file or a Layout is needed", field="layout", value=layout)
+    return load_given(Path(layout))
+
+
+def as_engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> EngineConfig:
+    """EngineConfig of the keyword arguments, or the one given. ConfigError: an unknown name, or both."""
+    if config is not None:
+        if values:
+            raise ConfigError(f"config and {next(iter(values))} both set engine options; give one of them")
+        return config
+    legal = [setting.name for setting in engine_settings()]
+    unknown = sorted(set(values) - set(legal))
+    if unknown:
+        raise ConfigError(
+            f"LLM has no option {unknown[0]}; engine options: {', '.join(legal)}", field=unknown[0], legal=legal
+        )
+    if isinstance(cache := values.get("kv_cache_memory"), str):
+        try:
+            values = {**values, "kv_cache_memory": parse_bytes(cache)}
+        except ValueError:
+            raise ConfigError(
+                f"kv_cache_memory {cache!r}: bytes, or a size such as 2GiB or 512MiB",
+                field="kv_cache_memory",
+                value=cache,
+            ) from None
+    return EngineConfig(**values)
