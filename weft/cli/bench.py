@@ -29,7 +29,7 @@ from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.bench_view import bench_view
 from weft.cli.hosted import PROGRAM
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
-from weft.cli.serve import add_comm_argument
+from weft.cli.rank_args import add_comm_argument
 from weft.errors import ConfigError, UsageError
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.resolve import resolve

@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from weft.cli.parser import CommandParser
-from weft.dialects.base import Context, Reading
+from weft.dialects.base import Context, Note, Reading
 from weft.dialects.registry import NAMES, read_words, unread
 from weft.dialects.report import named, on_nodes, strict
 from weft.errors import ConfigError, UsageError
 from weft.layout.layout import Given
-from weft.options import Entry
+from weft.options import Entry, nearest
 from weft.settings import EngineConfig
 
-_SETTING = re.compile(r"([^=]+)=(.*)", re.DOTALL)
+_SETTING = re.compile(r"(\$\(.+\)|[^=]+)=(.*)", re.DOTALL)
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MODELS = ("model", "model_path")
@@ -53,7 +54,41 @@ def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
         if match is None:
             raise UsageError(f"--set {word}: NAME=VALUE is wanted")
         settings[match[1].strip()] = match[2].strip()
-    return Context(settings=settings, experts=experts, read_file=file_text)
+    if not settings.get("experts", "0").isdigit():
+        raise UsageError(f"--set experts={settings['experts']}: a whole number, 0 for a dense model")
+    return Context(settings=Settings(settings), experts=experts, read_file=file_text)
+
+
+class Settings(dict[str, str]):
+    """Values of --set; remembers which of them were asked for."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__(given)
+        self._used: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self._used.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        """The value, which counts as used."""
+        return self[name] if name in self else default
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names that nothing asked for."""
+        return tuple(name for name in self if name not in self._used)
+
+
+def with_unused(readings: list[Reading], context: Context) -> list[Reading]:
+    """The readings, the first with a warning for every --set that nothing depends on."""
+    unused = context.settings.unused if isinstance(context.settings, Settings) else ()
+    known = list(dict.fromkeys(variable for reading in readings for variable in reading.variables))
+    notes = [
+        Note("warning", "unused-setting", f"--set {name}: nothing depends on it{nearest(name, known)}")
+        for name in unused
+    ]
+    return [readings[0].noted(*notes), *readings[1:]] if notes else readings
 
 
 def file_text(path: str) -> str | None:
@@ -110,12 +145,15 @@ class Foreign:
         model = self.reading.options.get("model")
         return model if isinstance(model, str) else None
 
-    def say(self, engine: Mapping[str, Entry], model: str | None) -> None:
-        """Everything that is not taken over, and the reading's warnings, on stderr."""
+    def warn(self) -> None:
+        """The reading's warnings, on stderr."""
         for note in self.reading.notes:
             if note.level != "info":
                 place = f" ({note.where})" if note.where else ""
                 _say(f"{note.level}: {note.message}{place}")
+
+    def say(self, engine: Mapping[str, Entry], model: str | None) -> None:
+        """Everything that is not taken over, on stderr."""
         if model is not None and self.model is not None and model != self.model:
             _say(f"note: {model} is the model, not {self.model} of {self.whose}")
         options = [name for name in self.reading.options if name not in engine and name not in _MODELS]
@@ -140,6 +178,7 @@ def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) 
         raise UsageError("no words follow --")
     foreign = Foreign(_one(args, None))
     theirs = foreign.engine(only)
+    foreign.warn()
     if only is None:
         foreign.say(theirs, args.model)
     for name, entry in theirs.items():
@@ -153,12 +192,13 @@ def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) 
     args.model = foreign.model if args.model is None else args.model
     args.engine_given = {**theirs, **args.engine_given}
     args.dialect_given, args.dialect_whose = foreign.given(), foreign.whose
+    args.dialect_options = dict(foreign.reading.options)
 
 
 def _one(args: argparse.Namespace, experts: int | None) -> Reading:
     """The one engine that the words describe, without anything open."""
     context = context_of(args, experts)
-    readings = read_words(args.foreign, args.dialect, context)
+    readings = with_unused(read_words(args.foreign, args.dialect, context), context)
     if len(readings) > 1:
         names = ", ".join(named(readings))
         raise ConfigError(f"the words describe {len(readings)} engines ({names}); weft serves one", field="--from")
@@ -175,7 +215,7 @@ def _one(args: argparse.Namespace, experts: int | None) -> Reading:
             legal=reading.refused.legal,
         )
     if reading.variables:
-        wanted = " ".join(f"--set {name}=..." for name in reading.variables)
+        wanted = " ".join(f"--set {shlex.quote(f'{name}=...')}" for name in reading.variables)
         raise ConfigError(f"sizes depend on {', '.join(reading.variables)}; give {wanted}", field="--set")
     return reading
 

@@ -23,7 +23,7 @@ from weft.cli.model_args import (
     engine_config_from,
     layout_from,
 )
-from weft.cli.serve import add_comm_argument, say_native
+from weft.cli.rank_args import add_comm_argument, say_native
 from weft.errors import UsageError
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result

@@ -22,15 +22,14 @@ from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.phase_view import PlainView, phase_view
+from weft.cli.rank_args import add_comm_argument, say_native
 from weft.cli.say import say
 from weft.errors import ConfigError
-from weft.launch.backend import BACKENDS
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
-from weft.native.build import ensure_built
 from weft.options import Entry, add_flags
 from weft.server.engine_loop import EngineLoop
 from weft.server.http_config import HttpConfig, http_settings
@@ -72,16 +71,6 @@ def listen(http: HttpConfig) -> socket.socket:
     http.check_certificate()
     keyed = http.keys().user is not None
     return bind(http.host, http.port, keyed=keyed) if http.uds is None else bind_unix(http.uds)
-
-
-def add_comm_argument(group: argparse._ActionsContainer) -> None:
-    """--comm."""
-    group.add_argument(
-        "--comm",
-        default="auto",
-        choices=BACKENDS,
-        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default auto)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,15 +141,6 @@ def show_plan(name: str, plan: LaunchPlan) -> None:
     _say("\n".join("  " + line for line in to_yaml(plan.layout).rstrip().splitlines()))
     for line in plan.settings():
         _say(line)
-
-
-def say_native(say: Callable[[str], None]) -> None:
-    """Builds what is missing of the C++ parts; says so where that takes time or fails."""
-    for status in ensure_built():
-        if status.state == "built":
-            say(f"compiled {status.name} in {status.seconds:.1f} s")
-        elif status.state != "current":
-            say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
 
 
 def _say_ready(name: str, sock: socket.socket, http: HttpConfig, *, chat: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from weft.cli.dialect_args import add_dialect_arguments, context_of, experts_in, readings_of
+from weft.cli.dialect_args import add_dialect_arguments, context_of, experts_in, readings_of, with_unused
 from weft.dialects.base import Context, Note, Reading, Written
 from weft.dialects.registry import NAMES, dialect, read, read_words, write
 from weft.dialects.report import document, json_schema
@@ -87,10 +88,10 @@ def _read_with(args: argparse.Namespace, context: Context) -> list[Reading]:
             raise UsageError(f"both a file ({args.file}) and words behind --; give one of them")
         if not args.foreign:
             raise UsageError("no words follow --")
-        return read_words(args.foreign, args.dialect, context)
+        return with_unused(read_words(args.foreign, args.dialect, context), context)
     if not hasattr(args, "text"):
         args.text = _text(args.file)
-    return read(args.text, args.dialect, context)
+    return with_unused(read(args.text, args.dialect, context), context)
 
 
 def _text(name: str | None) -> str:
@@ -119,7 +120,7 @@ def _write(reading: Reading, target: str) -> Written | None:
         return Written(_layout_yaml(reading))
     if reading.layout is None:
         names = ", ".join(reading.sizes.open) if reading.sizes else "every size"
-        given = " ".join(f"--set {name}=..." for name in reading.variables) or "--set experts=N or --model-config FILE"
+        given = " ".join(f"--set {shlex.quote(f'{name}=...')}" for name in reading.variables) or "--set experts=N or --model-config FILE"
         raise ConfigError(f"{names}: open, so nothing can be written in other words; give {given}", field="--set")
     known = {"num_experts": reading.experts} if reading.experts else {}
     return write(reading.layout, target, {**reading.options, **known})

@@ -16,6 +16,8 @@ from weft.dialects.base import Document, Where, Word
 from weft.dialects.literals import expression, literal, plain
 
 _CALL = re.compile(r"(?:\b(sgl|sglang|vllm|tensorrt_llm)\.)?\b(LLM|AsyncLLM|Engine|EngineArgs|AsyncEngineArgs)\(")
+_CONFIG = re.compile(r"Config$")
+"""Classes whose keywords are the fields of a config file: KvCacheConfig(free_gpu_memory_fraction=0.8)."""
 _LONGEST = 20_000
 
 
@@ -86,6 +88,9 @@ def _value(node: ast.expr, names: Mapping[str, object]) -> object:
     """The plain value of an expression; the expression itself where it has none."""
     if isinstance(node, ast.Name) and node.id in names:
         return names[node.id]
+    if isinstance(node, ast.Call) and node.keywords and not node.args and _CONFIG.search(ast.unparse(node.func)):
+        values = {word.arg: _value(word.value, names) for word in node.keywords if word.arg}
+        return {name: _shown(value) for name, value in values.items()}
     try:
         return plain(node)
     except ValueError:

@@ -15,7 +15,7 @@ from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 
-LABEL = 14
+LABEL = 18
 UNITS = {
     "embedding": "vocabulary rows",
     "attention": "query heads / KV heads",

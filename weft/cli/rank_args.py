@@ -1,0 +1,31 @@
+"""What every command that starts ranks shares: their collectives, and the C++ parts that are built before.
+
+Knows no server.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from weft.launch.backend import BACKENDS
+from weft.native.build import ensure_built
+
+
+def add_comm_argument(group: argparse._ActionsContainer) -> None:
+    """--comm."""
+    group.add_argument(
+        "--comm",
+        default="auto",
+        choices=BACKENDS,
+        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default auto)",
+    )
+
+
+def say_native(say: Callable[[str], None]) -> None:
+    """Builds what is missing of the C++ parts; says so where that takes time or fails."""
+    for status in ensure_built():
+        if status.state == "built":
+            say(f"compiled {status.name} in {status.seconds:.1f} s")
+        elif status.state != "current":
+            say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
