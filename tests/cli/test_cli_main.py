@@ -79,7 +79,7 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["explian"], "weft: unknown command explian; did you mean explain?"),
         (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
         (["explain", "--batch", "0"], "weft explain: --batch 0: at least 1"),
-        (["explain", "--max-num-seqs", "2"], "weft explain: unknown option --max-num-seqs"),
+        (["explain", "--block-size", "2"], "weft explain: unknown option --block-size"),
     ],
 )
 def test_usage_errors_exit_with_two(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

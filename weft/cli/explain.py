@@ -15,7 +15,7 @@ from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engi
 from weft.cli.model_config import add_config_model, model_config
 from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
-from weft.explain.fits import Load, fit, lines
+from weft.explain.fits import Load, budget, fit, lines
 from weft.layout.layout import Layout
 from weft.options import parse_bytes
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
@@ -65,10 +65,9 @@ def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, engine: 
     """With --memory: says whether it fits; 1 where it does not."""
     if args.memory is None:
         return 0
-    found = fit(
-        config, layout, Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype]), args.memory
-    )
-    print("\n".join(lines(found, args.memory)), file=sys.stderr if args.json else sys.stdout)
+    load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype])
+    found = fit(config, layout, load, budget(args.memory, getattr(args, "dialect_options", {})))
+    print("\n".join(lines(found)), file=sys.stderr if args.json else sys.stdout)
     return 0 if found.fits else 1
 
 

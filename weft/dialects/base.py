@@ -143,6 +143,8 @@ class Reading:
     """Routed experts of the model; 0: dense; None: unknown."""
     node: int | None = None
     """Rank of the node that the command is for, where it says so; OPEN_NODE: a variable says it."""
+    place: Where | None = None
+    """Where its command starts."""
 
     def layout_document(self) -> dict[str, object] | None:
         """The layout's nested document, every size resolved or null, plus world; None when refused."""
@@ -232,4 +234,5 @@ class Draft:
             variables=tuple(self.variables),
             experts=(sizes.num_experts if sizes.moe else 0) if sizes else None,
             node=self.node,
+            place=self.document.program[0].where if self.document.program else None,
         )

@@ -69,8 +69,11 @@ def _joined(group: Sequence[Reading]) -> Reading:
     refused = next((each.refused for each in group if each.refused), None)
     differences = [text for other in group[1:] for text in _differences(_sizes(first), _sizes(other), first, other)]
     if differences and refused is None:
-        refused = Refusal("the nodes' commands are of different worlds: " + "; ".join(differences))
-        notes.append(Note("error", "refused", refused.message))
+        places = ", ".join(f"node {_shown(each)} in line {each.place.line}" for each in group if each.place)
+        shown_places = f" ({places})" if places else ""
+        message = f"the nodes' commands{shown_places} are of different worlds: {'; '.join(differences)}"
+        refused = Refusal(message)
+        notes.append(Note("error", "refused", message, group[-1].place))
     for other in group[1:]:
         ours = {name: value for name, value in first.options.items() if name not in _OWN}
         theirs = {name: value for name, value in other.options.items() if name not in _OWN}

@@ -6,7 +6,7 @@ the widest module counts, with the residual stream beside it. Knows no device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
@@ -33,6 +33,46 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """A rank's memory and what of it an engine's own fraction gives to what.
+
+    `counts`: "all" (the fraction holds everything), "static" (weights and KV; the rest is for activations and buffers)
+    or "free" (the KV cache's part of what everything else leaves).
+    """
+
+    memory: int
+    name: str = ""
+    fraction: float = 1.0
+    counts: str = "all"
+
+    def left(self, weights: int, working: int) -> int:
+        """Bytes for the KV cache beside weights and working memory; negative where those do not fit."""
+        whole = self.memory - weights - working
+        if self.counts == "free":
+            return min(whole, int(whole * self.fraction)) if whole > 0 else whole
+        share = int(self.memory * self.fraction)
+        return min(whole, share - weights) if self.counts == "static" else share - weights - working
+
+    def __str__(self) -> str:
+        meant = {"all": "of it for everything", "static": "of it for weights and KV", "free": "of what is left for KV"}
+        fraction = f" ({self.name} {self.fraction:g}: {meant[self.counts]})" if self.name else ""
+        return f"{binary(self.memory)} a rank{fraction}"
+
+
+COUNTS = {"mem_fraction_static": "static", "gpu_memory_utilization": "all", "free_gpu_memory_fraction": "free"}
+"""What an engine's fraction of the memory holds, by its name."""
+
+
+def budget(memory: int, options: Mapping[str, object]) -> Budget:
+    """The memory under the fraction that another engine's options give, if they do."""
+    for name, counts in COUNTS.items():
+        value = options.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+            return Budget(memory, name, float(value), counts)
+    return Budget(memory)
+
+
+@dataclass(frozen=True, slots=True)
 class RankFit:
     """One rank's bytes; `kv_tokens` that remain for the cache of its group (negative: bytes are missing)."""
 
@@ -41,12 +81,12 @@ class RankFit:
     activations: int
     exchange: int
     kv_bytes_per_token: int
-    memory: int
+    budget: Budget
 
     @property
     def left(self) -> int:
         """Bytes for the KV cache; negative where the rest does not fit."""
-        return self.memory - self.weights - self.activations - self.exchange
+        return self.budget.left(self.weights, self.activations + self.exchange)
 
     @property
     def kv_tokens(self) -> int:
@@ -68,14 +108,14 @@ class Fit:
         return self.tightest.kv_tokens > 0
 
 
-def fit(config: ModelConfig, layout: Layout, load: Load, memory: int) -> Fit:
-    """The fit into `memory` bytes a rank."""
-    tightest = min(_ranks(config, layout, load, memory), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
-    changes = () if tightest.kv_tokens else tuple(_changes(config, layout, load, memory, tightest))
+def fit(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Fit:
+    """The fit into a rank's memory."""
+    tightest = min(_ranks(config, layout, load, budget), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
+    changes = () if tightest.kv_tokens else tuple(_changes(config, layout, load, budget, tightest))
     return Fit(tightest, layout.attention.dp * layout.replicas, changes)
 
 
-def lines(found: Fit, memory: int) -> Iterator[str]:
+def lines(found: Fit) -> Iterator[str]:
     """For people."""
     rank = found.tightest
     parts = (
@@ -84,15 +124,15 @@ def lines(found: Fit, memory: int) -> Iterator[str]:
     )
     if found.fits:
         yield (
-            f"fits {binary(memory)} a rank: on {rank.where}, the tightest, {parts}; {binary(rank.left)} remain for "
+            f"fits {rank.budget}: on {rank.where}, the tightest, {parts}; {binary(rank.left)} remain for "
             f"{rank.kv_tokens:,} tokens of KV in its group, {rank.kv_tokens * found.groups:,} in all groups"
         )
         return
-    yield f"does NOT fit {binary(memory)} a rank: {rank.where} needs {parts}; {binary(-rank.left)} are missing"
+    yield f"does NOT fit {rank.budget}: {rank.where} needs {parts}; {binary(-rank.left)} are missing"
     yield from (f"  {change}" for change in found.changes)
 
 
-def _ranks(config: ModelConfig, layout: Layout, load: Load, memory: int) -> Iterator[RankFit]:
+def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Iterator[RankFit]:
     shards = Shards(config, layout)
     exchange = _exchange(config, layout, load)
     for rank in memory_of_ranks(shards, load.itemsize):
@@ -102,7 +142,7 @@ def _ranks(config: ModelConfig, layout: Layout, load: Load, memory: int) -> Iter
             activations=_activations(shards, rank.rank, load),
             exchange=exchange[rank.rank % layout.stage_size],
             kv_bytes_per_token=rank.kv_bytes_per_token,
-            memory=memory,
+            budget=budget,
         )
 
 
@@ -138,27 +178,27 @@ def _activations(shards: Shards, rank: int, load: Load) -> int:
     return (max(widest) + 2 * rows(t) * hidden) * load.itemsize
 
 
-def _changes(config: ModelConfig, layout: Layout, load: Load, memory: int, tightest: RankFit) -> Iterator[str]:
+def _changes(config: ModelConfig, layout: Layout, load: Load, budget: Budget, tightest: RankFit) -> Iterator[str]:
     """What makes room: each module's smallest larger size that suffices, else its largest; then fewer rows."""
     for module in GROWABLE:
         if (part := getattr(layout, module)) is not None:
-            yield from _growth(config, layout, load, memory, tightest, module, part.tp)
+            yield from _growth(config, layout, load, budget, tightest, module, part.tp)
     needed = tightest.weights + tightest.activations + tightest.exchange
     half = Load(max(1, load.rows // 2), load.sampled, load.itemsize)
-    fewer = min(_ranks(config, layout, half, memory), key=lambda rank: rank.left)
+    fewer = min(_ranks(config, layout, half, budget), key=lambda rank: rank.left)
     saved = fewer.left - tightest.left
     yield f"max_num_batched_tokens {half.rows} in place of {load.rows}: saves {binary(max(0, saved))}"
-    yield f"more ranks: this rank needs {needed / memory:.2f} times its memory"
+    yield f"more ranks: this rank needs {needed / budget.memory:.2f} times its memory"
 
 
 def _growth(
-    config: ModelConfig, layout: Layout, load: Load, memory: int, tightest: RankFit, module: str, size: int
+    config: ModelConfig, layout: Layout, load: Load, budget: Budget, tightest: RankFit, module: str, size: int
 ) -> Iterator[str]:
     best: tuple[int, int] | None = None
     for larger in (other for other in divisors(layout.stage_size) if other > size):
         changed = replace(layout, **{module: replace(getattr(layout, module), tp=larger)})
         try:
-            rank = min(_ranks(config, changed, load, memory), key=lambda rank: rank.left)
+            rank = min(_ranks(config, changed, load, budget), key=lambda rank: rank.left)
         except LayoutError:
             continue
         best = (larger, rank.left - tightest.left)

@@ -13,6 +13,7 @@ import torch
 from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
+from weft.comm.metered import MeteredComm
 from weft.errors import ConfigError, PeerError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
@@ -89,7 +90,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 
     way.enter(Phase.GROUPS, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
-    comm = make_comm(setup, shards, way.status, way.faults)
+    comm = MeteredComm(make_comm(setup, shards, way.status, way.faults))
     try:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
@@ -102,13 +103,14 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         gc.collect()
         gc.freeze()
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way)
+        _steps(runner, way, comm)
     finally:
         comm.close()
 
 
-def _steps(runner: Runner, way: _Way) -> None:
-    number = 0
+def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
+    number = busy_ns = 0
+    before_ns, before_bytes, before_rows = comm.seconds_ns, comm.received, runner.rows
     while True:
         message = unpack_for_rank(way.channel.receive())
         if isinstance(message, Shutdown):
@@ -118,8 +120,12 @@ def _steps(runner: Runner, way: _Way) -> None:
         number += 1
         way.status.step(number, busy=True)
         way.faults.reach("step")
+        began = time.perf_counter_ns()
         sampled = runner.step(message.plan)
+        busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
+        done = (runner.rows - before_rows, comm.seconds_ns - before_ns, comm.received - before_bytes)
+        way.status.work(busy_ns, *done)
         way.status.step(number, busy=False)
         if runner.reports:
             way.channel.send(pack(StepDone(message.plan.index, sampled)))

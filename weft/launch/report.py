@@ -6,7 +6,8 @@ import msgspec
 
 
 class RankReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long."""
+    """`busy_s`: in steps since it was ready, of which `collective_s` in collectives, waiting for peers included; `rows`:
+    its own; `collective_bytes`: received. `cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long."""
 
     rank: int
     coordinates: dict[str, int]
@@ -18,3 +19,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     detail: str
     since_s: float
+    busy_s: float = 0.0
+    rows: int = 0
+    collective_s: float = 0.0
+    collective_bytes: int = 0

@@ -22,6 +22,8 @@ _COLLECTIVE = struct.Struct("<BBI")
 _COLLECTIVE_AT = 2
 _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
+_WORK = struct.Struct("<QQQQ")  # busy ns, rows, collectives' ns, bytes received
+_WORK_AT = 32
 RECORD_BYTES = 64
 
 
@@ -42,6 +44,17 @@ class RankStatus:
 _ORDER = tuple(Phase)
 
 
+@dataclass(frozen=True, slots=True)
+class RankWork:
+    """What a rank has done since it was ready: seconds in steps, rows of its own, seconds in collectives (part of the
+    former), and bytes received in them."""
+
+    busy_s: float
+    rows: int
+    collective_s: float
+    collective_bytes: int
+
+
 class StatusPage:
     """`world` records of 64 bytes in a memfd that children inherit."""
 
@@ -60,6 +73,11 @@ class StatusPage:
         """A torn record is possible and harmless: it is shown to people, never decided on."""
         phase, busy, _, _, _, step, _, _ = _RECORD.unpack_from(self._map, rank * RECORD_BYTES)
         return RankStatus(_ORDER[min(phase, len(_ORDER) - 1)], bool(busy), step)
+
+    def work(self, rank: int) -> RankWork:
+        """What `rank` has done."""
+        busy, rows, collective, received = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
+        return RankWork(busy / 1e9, rows, collective / 1e9, received)
 
     def collective(self, rank: int, groups: Sequence[Group]) -> RankRecord | None:
         """What `rank` was last in, where it writes that here."""
@@ -96,6 +114,10 @@ class StatusWriter:
         """Begun (`busy`) or ended the step with this number."""
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
+
+    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int) -> None:
+        """All that it has done so far."""
+        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received)
 
     def collective(self, kind: Kind, group: int, calls: int) -> None:
         """Entered this rank's `calls`-th collective over the `group`-th group."""

@@ -90,6 +90,8 @@ class Runner:
         self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device, eos_token_ids)
+        self.rows = 0
+        """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
 
     @property
@@ -104,6 +106,7 @@ class Runner:
         for admit in group.admits:
             self.sampler.admit(admit)
         inputs = build_inputs(plan, self.geometry, self.last_ids)
+        self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         logits = self.decoder.forward(inputs.batch, self.caches)
         return self._sample(logits, inputs)
 
