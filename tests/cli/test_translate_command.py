@@ -334,3 +334,25 @@ def test_explain_with_another_engines_words(weft) -> None:  # type: ignore[no-un
     assert code == 0 and json.loads(out)["layout"]["attention"]["tp"] == 2
     code, _, err = weft("explain", str(MODEL), "--lm-head-tp-size", "1", "--", *words)
     assert code == 78 and "lm_head.tp is 2 in the sglang arguments, but --lm-head-tp-size gives 1" in err
+
+
+def test_a_setting_that_nothing_depends_on_is_named(weft) -> None:  # type: ignore[no-untyped-def]
+    notes = answer(weft("translate", "in", "--json", "--set", "TPP=4", text=OPEN))["notes"]
+    assert isinstance(notes, list)
+    (note,) = [note for note in notes if note["code"] == "unused-setting"]
+    assert note["message"] == "--set TPP: nothing depends on it; did you mean TP?"
+    used = answer(weft("translate", "in", "--json", "--set", "TP=4", text=OPEN))["notes"]
+    assert isinstance(used, list) and all(note["code"] != "unused-setting" for note in used)
+
+
+def test_experts_that_are_no_number_are_an_error(weft) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = weft("translate", "in", "--set", "experts=many", text=OPEN)
+    assert code == 2 and "--set experts=many: a whole number" in err
+
+
+def test_the_output_of_a_command_can_be_set_as_the_note_says(weft) -> None:  # type: ignore[no-untyped-def]
+    text = "vllm serve meta-llama/Llama-3.1-8B -tp $(nvidia-smi --a=b | wc -l)"
+    assert "--set '$(nvidia-smi --a=b | wc -l)=N'" in weft("translate", "in", text=text)[1].replace("\n", " ")
+    document = answer(weft("translate", "in", "--json", "--set", "$(nvidia-smi --a=b | wc -l)=8", text=text))
+    layout = document["layout"]
+    assert isinstance(layout, dict) and layout["world"] == 8

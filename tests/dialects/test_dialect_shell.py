@@ -406,3 +406,56 @@ def test_any_text_has_words_with_places_inside_it(text: str) -> None:
             assert 1 <= word.where.line <= len(lines)
             assert 1 <= word.where.column <= len(lines[word.where.line - 1]) + 1
     documents(text, PROGRAMS, Context().settings)
+
+
+LWS = """containers:
+- name: leader
+  image: lmsysorg/sglang:latest
+  command: [python3, -m, sglang.launch_server, --model-path, meta-llama/Llama-3.1-8B, --tp, "4",
+            --nnodes, $(LWS_GROUP_SIZE), --dist-init-addr, "$(LEADER):1", --node-rank, "0"]
+- name: worker
+  image: lmsysorg/sglang:latest
+  command: [python3, -m, sglang.launch_server, --model-path, meta-llama/Llama-3.1-8B, --tp, "4",
+            --nnodes, $(LWS_GROUP_SIZE), --dist-init-addr, "$(LEADER):1", --node-rank, $(LWS_WORKER_INDEX)]
+"""
+
+
+def test_a_leader_and_its_workers_are_one_deployment() -> None:
+    (reading,) = registry.read(LWS)
+    assert reading.variables == ("LWS_GROUP_SIZE",), "a node's rank leaves no size open"
+    (reading,) = registry.read(LWS, context=Context(settings={"LWS_GROUP_SIZE": "2"}))
+    assert reading.layout is not None and (reading.layout.world, reading.layout.nodes) == (4, 2)
+
+
+def test_a_worker_of_another_world_is_a_conflict_with_both_places() -> None:
+    (reading,) = registry.read(LWS.replace('--tp, "4"', '--tp, "2"', 1))
+    assert reading.refused is not None
+    assert "node 0 in line 4, node worker in line 8" in reading.refused.message
+
+
+def test_configs_inside_a_call_are_their_fields() -> None:
+    text = (
+        "from tensorrt_llm import LLM\nllm = LLM(model='deepseek-ai/DeepSeek-R1', tensor_parallel_size=8,\n"
+        "    kv_cache_config=KvCacheConfig(free_gpu_memory_fraction=0.8), moe_config=MoeConfig(backend=BACKEND))\n"
+    )
+    (reading,) = registry.read(text)
+    assert reading.options["free_gpu_memory_fraction"] == 0.8 and reading.options["moe_backend"] == "$BACKEND"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B --tp 4 --nnodes 2 --node-rank 0"
+        " --dist-init-addr 10.0.0.1:5000 --attention-backend fa3 --enable-mixed-chunk --cuda-graph-bs 1 2 4",
+        "vllm serve meta-llama/Llama-3.1-8B -tp 4 --no-enable-prefix-caching --no-async-scheduling"
+        " --gpu-memory-utilization 0.9 --compilation-config '{\"level\": 3}'",
+        "tokenspeed serve meta-llama/Llama-3.1-8B --world-size 4 --attn-tp-size 2 --dist-init-addr 10.0.0.1:5000"
+        " --attention-backend fa3",
+    ],
+)
+def test_an_engine_s_own_options_are_written_back(text: str) -> None:
+    (reading,) = registry.read(text)
+    assert reading.layout is not None
+    written = registry.write(reading.layout, reading.dialect, reading.options, reading.dialect)
+    (back,) = registry.read(written.text)
+    assert (back.options, written.notes) == (reading.options, ())

@@ -1,4 +1,4 @@
-"""Sampled layouts again over real processes, kept alive and sent a new layout: gloo and shared memory, the same bits."""
+"""Sampled layouts again over real processes, kept alive and sent a new layout: gloo and shared memory, same bits."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from weft.arch.families import parse_config
+from weft.cli.model_config import KNOWN
 from weft.explain import document, explain, json_schema, print_report
 from weft.explain.units import binary, count
 from weft.layout import resolve
@@ -55,6 +56,15 @@ def test_a_narrow_terminal_shows_fewer_ranks_and_every_boundary() -> None:
     assert "…" not in text
     for name in ("embedding.in", "o_proj.out", "sampling.out"):
         assert name in table
+
+
+def test_bars_stand_in_one_column_beside_long_names() -> None:
+    config = parse_config(json.loads((KNOWN / "DeepSeek-V3.json").read_text()))
+    layout = resolve({"attention.tp": 16}, 16, num_experts=256)
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    print_report(explain("V3", config, layout, dtype="bfloat16", batch=8), console)
+    assert isinstance(console.file, io.StringIO)
+    assert len({line.index("┃") for line in console.file.getvalue().splitlines() if "┃" in line}) == 1
 
 
 def test_heavy_bars_stand_where_blocks_begin() -> None:

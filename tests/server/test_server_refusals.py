@@ -177,6 +177,7 @@ def test_another_model_is_not_found(alphabet: Running) -> None:
         b'{"prompt": ' + b"[" * 10**4 + b"]" * 10**4 + b"}",
         b'{"prompt": [' + b"1," * (1 << 20) + b"1]}",
         b'{"prompt": [' + b"[]," * (1 << 18) + b"1]}",
+        b"{" + b",".join(b'"k%d":1' % i for i in range(70_000)) + b"}",
         b'{"prompt": "\\ud800"}',
     ],
     ids=lambda body: str(body[:20]),

@@ -120,10 +120,13 @@ def _write(reading: Reading, target: str) -> Written | None:
         return Written(_layout_yaml(reading))
     if reading.layout is None:
         names = ", ".join(reading.sizes.open) if reading.sizes else "every size"
-        given = " ".join(f"--set {shlex.quote(f'{name}=...')}" for name in reading.variables) or "--set experts=N or --model-config FILE"
+        given = (
+            " ".join(f"--set {shlex.quote(f'{name}=...')}" for name in reading.variables)
+            or "--set experts=N or --model-config FILE"
+        )
         raise ConfigError(f"{names}: open, so nothing can be written in other words; give {given}", field="--set")
     known = {"num_experts": reading.experts} if reading.experts else {}
-    return write(reading.layout, target, {**reading.options, **known})
+    return write(reading.layout, target, {**reading.options, **known}, reading.dialect)
 
 
 def _found(written: Mapping[str, Written | None] | None) -> dict[str, Written]:

@@ -180,8 +180,11 @@ class Dialect(Protocol):
     def read(self, document: Document, context: Context) -> list[Reading]:
         """The meaning of one document; never raises for what a user wrote."""
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
-        """The engine's command or file for a layout; notes say what it cannot say."""
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
+        """The engine's command or file for a layout; notes say what it cannot say.
+
+        `source`: whose options they are. An engine's own options are all written; of another's, those that mean the same.
+        """
 
 
 class Draft:

@@ -48,7 +48,7 @@ class MindIE:
         found = trees(document.text, document.line)
         return [reading for tree in found for reading in _Reader(self.name, document, context, tree).readings()]
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """The parts of a config.json that say a layout."""
         text, notes = config_of(layout, options)
         back = self.read(Document(kind="file", text=text, dialect=self.name), context_for(layout, options))

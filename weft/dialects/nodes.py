@@ -101,7 +101,9 @@ def _differences(ours: Mapping[str, object], theirs: Mapping[str, object], a: Re
     names = [
         name for name in (*ours, *(name for name in theirs if name not in ours)) if ours.get(name) != theirs.get(name)
     ]
-    return [f"{name} is {ours.get(name)} on node {_shown(a)} but {theirs.get(name)} on node {_shown(b)}" for name in names]
+    return [
+        f"{name} is {ours.get(name)} on node {_shown(a)} but {theirs.get(name)} on node {_shown(b)}" for name in names
+    ]
 
 
 def _shown(reading: Reading) -> str:

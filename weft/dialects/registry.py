@@ -69,9 +69,9 @@ def read_words(words: Sequence[str], name: str | None = None, context: Context |
     return read(shlex.join(words), name, context)
 
 
-def write(layout: Layout, name: str, options: Mapping[str, object]) -> Written:
-    """The command or file of an engine for a layout."""
-    return dialect(name).write(layout, options)
+def write(layout: Layout, name: str, options: Mapping[str, object], source: str = "") -> Written:
+    """The command or file of an engine for a layout; `source` is the dialect that the options come from."""
+    return dialect(name).write(layout, options, source)
 
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:

@@ -60,9 +60,9 @@ class SGLang:
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """`python -m sglang.launch_server ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES, OFF)
+        parts, notes = engine_parts(options, NAMES, OFF, TABLE if source == self.name else None)
         sizes, environment = _parts(layout, options)
         head: list[tuple[str, object]] = [("--model-path", options.get("model", MODEL))]
         text = command("python -m sglang.launch_server", head + sizes + parts, environment)
@@ -90,7 +90,8 @@ def _parts(layout: Layout, options: Mapping[str, object]) -> tuple[list[tuple[st
         parts.append(("--moe-dense-tp-size", 1))
     parts += _expert_parts(layout, options)
     if layout.nodes > 1:
-        parts += [("--nnodes", layout.nodes), ("--node-rank", 0), ("--dist-init-addr", "<node0-address>:5000")]
+        parts += [("--nnodes", layout.nodes), ("--node-rank", 0)]
+        parts += [] if options.get("dist_init_addr") else [("--dist-init-addr", "<node0-address>:5000")]
     layers = layout.pipeline.layers
     return parts, {"SGLANG_PP_LAYER_PARTITION": ",".join(map(str, layers))} if layers else {}
 

@@ -40,6 +40,7 @@ TABLE = Table(parse_table(_SIZES) + parse_table(ENGINE))
 
 NAMES = {
     "host": "--host",
+    "dist_init_addr": "--dist-init-addr",
     "port": "--port",
     "served_model_name": "--served-model-name",
     "dtype": "--dtype",

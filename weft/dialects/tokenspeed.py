@@ -52,9 +52,9 @@ class TokenSpeed:
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """`tokenspeed serve MODEL ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES, OFF)
+        parts, notes = engine_parts(options, NAMES, OFF, TABLE if source == self.name else None)
         sizes, environment = _parts(layout, options)
         text = command(f"tokenspeed serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)
@@ -83,7 +83,7 @@ def _parts(layout: Layout, options: Mapping[str, object]) -> tuple[list[tuple[st
         parts += _dispatch_parts(layout, options)
     if layout.nodes > 1:
         parts += [("--nnodes", layout.nodes), ("--node-rank", 0)]
-    if layout.nodes > 1 or attention.dp > 1:
+    if (layout.nodes > 1 or attention.dp > 1) and not options.get("dist_init_addr"):
         parts.append(("--dist-init-addr", "<node0-address>:25000"))
     return parts, {"ENABLE_CP": 1} if attention.cp > 1 else {}
 

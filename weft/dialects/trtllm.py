@@ -67,7 +67,7 @@ class TensorRTLLM:
         found = [_File(self.name, document, context, tree) for tree in trees(document.text, document.line)]
         return [reading for file in found for reading in file.readings()]
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """A YAML file for `trtllm-serve MODEL --config FILE`."""
         text, notes = yaml_of(layout, options)
         back = self.read(Document(kind="file", text=text, dialect=self.name), context_for(layout, options))

@@ -64,9 +64,9 @@ class VLLM:
         roles = {"kv_producer": "prefill", "kv_consumer": "decode"}
         return [finish(draft, sizes, roles.get(role, ""))]
 
-    def write(self, layout: Layout, options: Mapping[str, object]) -> Written:
+    def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """`vllm serve MODEL ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES, OFF)
+        parts, notes = engine_parts(options, NAMES, OFF, TABLE if source == self.name else None)
         sizes, environment = _parts(layout, options)
         text = command(f"vllm serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)

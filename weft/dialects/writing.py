@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 
 from weft.dialects.base import Context, Note, Reading, Written
 from weft.dialects.families import family
+from weft.dialects.flags import Table
 from weft.layout import Layout
 from weft.layout.layout import layout_settings
 from weft.layout.serialize import to_dict
@@ -79,12 +81,17 @@ def flat(layout: Layout) -> dict[str, object]:
 
 
 def engine_parts(
-    options: Mapping[str, object], names: Mapping[str, str], off: Mapping[str, str] | None = None
+    options: Mapping[str, object],
+    names: Mapping[str, str],
+    off: Mapping[str, str] | None = None,
+    table: Table | None = None,
 ) -> tuple[list[tuple[str, object]], list[Note]]:
     """Flags for the engine options that a dialect has a name for, and notes for those it has none for.
 
-    `off` names the flags that turn something off which is on by default.
+    `off` names the flags that turn something off which is on by default; `table` has all flags, where the options are
+    the engine's own.
     """
+    own = {flag.dest: flag for flag in reversed(table.flags) if not flag.status} if table else {}
     parts: list[tuple[str, object]] = []
     notes: list[Note] = []
     for option, value in options.items():
@@ -93,9 +100,12 @@ def engine_parts(
         if off and option in off:
             parts += [] if value else [(off[option], None)]
         elif value is False:
-            continue
-        elif option in names:
-            parts.append((names[option], None if value is True else value))
+            negated = "--no-" + own[option].names[0][2:] if option in own else ""
+            parts += [(negated, None)] if table and negated in table.names else []
+        elif option in names or option in own:
+            flag = names[option] if option in names else own[option].names[0]
+            shown = json.dumps(value) if isinstance(value, dict) else value
+            parts.append((flag, None if value is True else shown))
         else:
             notes.append(Note("warning", "cannot-say", f"option {option} {value} has no flag in this engine"))
     return parts, notes

@@ -188,7 +188,7 @@ def _changes(config: ModelConfig, layout: Layout, load: Load, budget: Budget, ti
     fewer = min(_ranks(config, layout, half, budget), key=lambda rank: rank.left)
     saved = fewer.left - tightest.left
     yield f"max_num_batched_tokens {half.rows} in place of {load.rows}: saves {binary(max(0, saved))}"
-    yield f"more ranks: this rank needs {needed / budget.memory:.2f} times its memory"
+    yield f"more ranks: this rank needs {needed / max(1, needed + tightest.left):.2f} times what it has"
 
 
 def _growth(

@@ -6,6 +6,7 @@ A cell says which part of the module the rank holds. Ranks that do not fit the w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from rich.text import Text
 
@@ -15,7 +16,8 @@ from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 
-LABEL = 18
+LABEL = 14
+"""Least width of the labels."""
 UNITS = {
     "embedding": "vocabulary rows",
     "attention": "query heads / KV heads",
@@ -28,16 +30,23 @@ UNITS = {
 HEAVY, LIGHT, NONE = "┃", "│", " "
 
 
+class _Widths(NamedTuple):
+    """Columns of the labels and of one rank's cell."""
+
+    label: int
+    cell: int
+
+
 def picture(report: Report, width: int) -> Iterator[Text]:
     """Lines of at most `width` columns where one rank fits at all."""
-    cell = _cell_width(report)
-    shown = max(1, min(len(report.ranks), (width - LABEL - 1) // (cell + 1)))
+    cell = _Widths(_label_width(report), _cell_width(report))
+    shown = max(1, min(len(report.ranks), (width - cell.label - 1) // (cell.cell + 1)))
     ranks = report.ranks[:shown]
     yield from _headings(report.layout, ranks, cell)
-    yield Text(f"{'holds':<{LABEL}}", "bold")
+    yield Text(f"{'holds':<{cell.label}}", "bold")
     for module in _drawn(report):
         yield _held(report, module, ranks, cell)
-    yield Text(f"{'bytes':<{LABEL}}", "bold")
+    yield Text(f"{'bytes':<{cell.label}}", "bold")
     for module in modules_of(report.config):
         view = module == "lm_head" and report.tied_view
         yield _line(module, ["view" if view else binary(rank.bytes[module]) for rank in ranks], cell, lambda _: NONE)
@@ -47,7 +56,7 @@ def picture(report: Report, width: int) -> Iterator[Text]:
         yield Text(f"... and {len(report.ranks) - shown} more ranks (--json lists all)", "dim")
 
 
-def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: int) -> Iterator[Text]:
+def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: _Widths) -> Iterator[Text]:
     yield _line("", [f"rank {rank.rank}" for rank in ranks], cell, lambda _: NONE, "bold")
     places = [describe(layout, rank.rank).partition(" (")[2].removesuffix(")").replace(",", "") for rank in ranks]
     if any(places):
@@ -59,14 +68,18 @@ def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: int) -> Iterato
         yield _line("", layers, cell, lambda _: NONE)
 
 
-def _held(report: Report, module: str, ranks: Sequence[RankMemory], cell: int) -> Text:
+def _held(report: Report, module: str, ranks: Sequence[RankMemory], cell: _Widths) -> Text:
     """One module's row: its size, what each rank holds, where its blocks begin."""
-    layout, size = report.layout, report.layout.sizes[module]
-    mark = "·" if f"{module}.tp" in layout.derived else ""
+    size = report.layout.sizes[module]
     cells = [_share(report, module, rank) for rank in ranks]
-    line = _line(f"{module} {size}{mark}", cells, cell, lambda rank: HEAVY if rank % size == 0 else LIGHT)
+    line = _line(_title(report, module), cells, cell, lambda rank: HEAVY if rank % size == 0 else LIGHT)
     line.append(f"  {UNITS[module]}", "dim")
     return line
+
+
+def _title(report: Report, module: str) -> str:
+    mark = "·" if f"{module}.tp" in report.layout.derived else ""
+    return f"{module} {report.layout.sizes[module]}{mark}"
 
 
 def _share(report: Report, module: str, rank: RankMemory) -> str:
@@ -88,13 +101,17 @@ def _interval(interval: tuple[int, int]) -> str:
     return f"{interval[0]}:{interval[1]}"
 
 
-def _line(label: str, cells: Sequence[str], cell: int, bar: Callable[[int], str], style: str = "") -> Text:
-    line = Text(f"{label:<{LABEL}}", style or "cyan")
+def _line(label: str, cells: Sequence[str], cell: _Widths, bar: Callable[[int], str], style: str = "") -> Text:
+    line = Text(f"{label:<{cell.label}}", style or "cyan")
     for rank, text in enumerate(cells):
         line.append(bar(rank), "bold" if bar(rank) == HEAVY else "dim")
-        line.append(f"{text:^{cell}}", style)
+        line.append(f"{text:^{cell.cell}}", style)
     end = bar(0)
     return line.append(end, "bold") if end == HEAVY else line
+
+
+def _label_width(report: Report) -> int:
+    return max(LABEL, *(len(_title(report, module)) + 1 for module in _drawn(report)))
 
 
 def _cell_width(report: Report) -> int:

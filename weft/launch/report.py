@@ -6,8 +6,11 @@ import msgspec
 
 
 class RankReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`busy_s`: in steps since it was ready, of which `collective_s` in collectives, waiting for peers included; `rows`:
-    its own; `collective_bytes`: received. `cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long."""
+    """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long.
+
+    Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
+    its own; `collective_bytes` received.
+    """
 
     rank: int
     coordinates: dict[str, int]

@@ -53,7 +53,7 @@ class Starting:
         self._joined: dict[int, Joined] = {}
         world = plan.layout.world
         rendezvous = Rendezvous(plan.backend, world)
-        status = StatusPage.create(world)
+        self._status = status = StatusPage.create(world)
         self.workers: list[WorkerProcess] = []
         try:
             for rank in range(world):
@@ -179,6 +179,7 @@ class Starting:
         joined = self._joined.get(worker.rank)
         cpus = self.plan.cores[worker.rank].cpus
         device = self.plan.engine.device
+        work = self._status.work(worker.rank)
         return RankReport(
             rank=worker.rank,
             coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
@@ -190,6 +191,10 @@ class Starting:
             phase=change.phase,
             detail=change.detail,
             since_s=round(self._seconds() - change.at_s, 3),
+            busy_s=work.busy_s,
+            rows=work.rows,
+            collective_s=work.collective_s,
+            collective_bytes=work.collective_bytes,
         )
 
     def cancel(self) -> None:

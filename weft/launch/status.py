@@ -75,7 +75,9 @@ class StatusPage:
         return RankStatus(_ORDER[min(phase, len(_ORDER) - 1)], bool(busy), step)
 
     def work(self, rank: int) -> RankWork:
-        """What `rank` has done."""
+        """What `rank` has done; nothing once the page is closed."""
+        if self.fd < 0:
+            return RankWork(0.0, 0, 0.0, 0)
         busy, rows, collective, received = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
         return RankWork(busy / 1e9, rows, collective / 1e9, received)
 
@@ -93,10 +95,10 @@ class StatusPage:
 
     def close(self) -> None:
         """Safe to call twice."""
-        if self.fd >= 0:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
             self._map.close()
-            os.close(self.fd)
-            self.fd = -1
+            os.close(fd)
 
 
 class StatusWriter:

@@ -18,7 +18,8 @@ def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
     """A bound socket that listens. ConfigError: a host beyond this machine without a key (`keyed`), or the port cannot
     be had."""
     family, address = _address(host, port, keyed)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named, because asyncio sends small writes at once only on a socket that says it is TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((address, port))

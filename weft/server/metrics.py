@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from weft.engine.outputs import EngineStats, GroupStats
+from weft.launch.report import RankReport
 from weft.server.engine_loop import EngineLoop
 from weft.step.sampling_params import SamplingParams
 
@@ -44,6 +45,13 @@ COUNTERS: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("prefix_cache_hits", "Tokens found in the prefix cache", lambda group: group.cached_tokens),
 )
 
+WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
+    ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
+    ("rows", "Rows of its own", lambda rank: rank.rows),
+    ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
+    ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
+)
+
 
 class _EngineView(Collector):
     """The engine's counters at the moment of the last look; one `engine` label per dp group."""
@@ -66,6 +74,7 @@ class _EngineView(Collector):
         yield steps
         if self.loop is not None:
             yield from self._server(self.loop)
+            yield from self._ranks(self.loop)
 
     def _filled(
         self,
@@ -76,6 +85,15 @@ class _EngineView(Collector):
         for index, group in enumerate(groups):
             family.add_metric((self._model, str(index)), value(group))
         return family
+
+    def _ranks(self, loop: EngineLoop) -> Iterator[Metric]:
+        reports = loop.readiness().ranks
+        for name, text, value in WORK:
+            family = CounterMetricFamily(f"weft:rank_{name}", text, labels=("rank", "dp", "tp"))
+            for report in reports:
+                at = report.coordinates
+                family.add_metric((str(report.rank), str(at["dp"]), str(at["tp"])), value(report))
+            yield family
 
     def _server(self, loop: EngineLoop) -> Iterator[Metric]:
         yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(loop.ready))

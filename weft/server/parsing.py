@@ -23,7 +23,8 @@ from weft.server.requests import (
 
 MAX_SEPARATORS = 1 << 20
 MAX_BRACKETS = 1 << 18
-"""Commas, and opening brackets, of a body: above them it holds more values than any context has tokens."""
+MAX_KEYS = 1 << 16
+"""Commas, opening brackets and keys of a body: above them it holds more values than any context has tokens."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
@@ -75,7 +76,8 @@ def _need(fields: Mapping[str, Any], name: str) -> None:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    if body.count(b",") > MAX_SEPARATORS or body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+    brackets, keys = body.count(b"[") + body.count(b"{"), body.count(b'":') - body.count(b'\\":')
+    if body.count(b",") > MAX_SEPARATORS or brackets > MAX_BRACKETS or keys > MAX_KEYS:
         raise RequestError("the body holds too many values", code="too_many_values")
     try:
         value = msgspec.json.decode(body)
