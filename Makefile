@@ -1,6 +1,6 @@
 # The commands of a working copy. Needs Python 3.11 or newer and make; a C++ compiler makes attention faster.
 #   make serve                   environment, C++ parts, the small embedded model, a server on 127.0.0.1:8000
-#   make serve ARGS="--port 9000"
+#   make serve PORT=9000 ARGS="--max-model-len 2048"
 #   make test                    what must pass: lint, types, the CPU suite
 # pip runs with your own settings (PIP_* variables, pip config); nothing here names a package index.
 
@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 WORKERS ?= 2
 LAYOUT ?= layouts/two-ranks.yaml
+PORT ?= 8000
 ARGS ?=
 
 .PHONY: help venv native serve test test-long lint format size clean
@@ -17,7 +18,7 @@ ARGS ?=
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
-	@echo "make serve      serve the embedded model on 127.0.0.1:8000 with $(LAYOUT); ARGS= adds flags"
+	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT) with $(LAYOUT); PORT=, LAYOUT=; ARGS= adds flags"
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
 	@echo "make lint       ruff and mypy only"
 	@echo "make format     rewrite the code in ruff's format"
@@ -61,7 +62,7 @@ native: $(STAMP)
 	@$(PY) -m weft.native.build || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
 serve: native
-	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port 8000 $(ARGS)
+	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port $(PORT) $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -292,7 +292,7 @@ MEANINGS = [
         name="nodes from a scheduler's variables",
         text=f"{LLAMA} --tp 16 --nnodes $SLURM_NNODES --node-rank $SLURM_NODEID --dist-init-addr $HEAD:5000",
         result="world 16 nodes ? | tp 16",
-        variables=["SLURM_NNODES", "SLURM_NODEID"],
+        variables=["SLURM_NNODES"],
     ),
 ]
 

@@ -459,3 +459,79 @@ def test_an_engine_s_own_options_are_written_back(text: str) -> None:
     written = registry.write(reading.layout, reading.dialect, reading.options, reading.dialect)
     (back,) = registry.read(written.text)
     assert (back.options, written.notes) == (reading.options, ())
+
+
+ARGUMENTS = '["--model", "meta-llama/Llama-3.1-8B", "--tensor-parallel-size", "4", "--gpu-memory-utilization", "0.9"]'
+POD = f"spec:\n  containers:\n  - name: a\n    image: IMAGE\n    args: {ARGUMENTS}\n"
+
+
+HEREDOC = f"cat <<EOF | kubectl apply -f -\n{POD}EOF\n"
+FILE = f"cat > p.yaml <<EOF\n{POD}EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        *((text, image) for text in (POD, HEREDOC, FILE) for image in ("vllm/vllm-openai", "vllm/vllm-openai:latest")),
+        (POD, "registry.example/inference:1"),
+    ],
+)
+def test_arguments_of_containers_under_any_image(text: str, image: str) -> None:
+    (reading,) = registry.read(text.replace("IMAGE", image))
+    assert summary(reading) == TP4 and reading.options["model"] == "meta-llama/Llama-3.1-8B"
+    assert not [note for note in reading.notes if note.level != "info"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ARGS="--model meta-llama/Llama-3.1-8B"\nARGS+=" -tp 4"\npython -m vllm.entrypoints.openai.api_server $ARGS',
+        'CMD="vllm serve meta-llama/Llama-3.1-8B"\nCMD+=" --tensor-parallel-size 4"\n$CMD',
+        "[Service]\nEnvironment=A=1\nExecStart=/opt/bin/vllm serve meta-llama/Llama-3.1-8B -tp 4\nRestart=always\n",
+        "uvx vllm@latest serve meta-llama/Llama-3.1-8B -tp 4",
+        "cat <<'EOF' | docker run -i some/image bash\nvllm serve meta-llama/Llama-3.1-8B -tp 4\nEOF\n",
+    ],
+)
+def test_appended_variables_units_and_piped_scripts(text: str) -> None:
+    (reading,) = registry.read(text)
+    assert summary(reading) == TP4 and reading.options["model"] == "meta-llama/Llama-3.1-8B"
+
+
+def test_an_assignment_under_a_condition_is_told() -> None:
+    text = 'CMD="vllm serve meta-llama/Llama-3.1-8B"\nif $BIG; then\n  CMD="$CMD -tp 4"\nfi\n$CMD --port 80\n'
+    (reading,) = registry.read(text)
+    (note,) = [note for note in reading.notes if note.code == "condition"]
+    assert summary(reading) == TP4 and "in line 3, column" in note.message
+    (reading,) = registry.read(text.replace("-tp 4", "-tp 8").replace("if $BIG", "echo 1").replace("fi\n", ""))
+    assert not [note for note in reading.notes if note.code == "condition"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if $BIG; then\n  TP=16\nelse\n  TP=4\nfi\n",
+        "TP=4\nif $BIG; then TP=16; fi\n",
+        "case $GPU in\n a) TP=4 ;;\n b) TP=8 ;;\n *) TP=16 ;;\nesac\n",
+    ],
+)
+def test_a_size_that_a_condition_decides_stays_open(text: str) -> None:
+    text += "vllm serve meta-llama/Llama-3.1-8B -tp $TP\n"
+    (reading,) = registry.read(text)
+    assert reading.variables == ("TP",) and reading.layout is None and reading.refused is None
+    (note,) = [note for note in reading.notes if note.code == "condition"]
+    assert note.message.count("line") == text.count("TP=")
+    (reading,) = registry.read(text, context=Context(settings={"TP": "4"}))
+    assert summary(reading) == TP4
+
+
+def test_an_array_grows_under_a_condition() -> None:
+    text = "A=(-tp 4)\nif $EAGER; then A+=(--enforce-eager); fi\nvllm serve meta-llama/Llama-3.1-8B ${A[@]}"
+    (reading,) = registry.read(text)
+    assert summary(reading) == TP4 and reading.options["enforce_eager"] is True
+    assert "condition" in {note.code for note in reading.notes}
+
+
+@pytest.mark.parametrize("nodes", ["-N2", "-N 2", "--nodes=2", "--nodes 2"])
+def test_the_launcher_s_nodes(nodes: str) -> None:
+    (reading,) = registry.read(f"srun {nodes} trtllm-serve meta-llama/Llama-3.1-8B --tp_size 4")
+    assert reading.layout is not None and reading.layout.nodes == 2

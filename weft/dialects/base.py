@@ -183,7 +183,7 @@ class Dialect(Protocol):
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """The engine's command or file for a layout; notes say what it cannot say.
 
-        `source`: whose options they are. An engine's own options are all written; of another's, those that mean the same.
+        `source`: whose options they are. An engine's own are all written; of another's, those that mean the same.
         """
 
 

@@ -12,16 +12,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from weft.dialects.base import Document, File, Note, Where, Word
+from weft.dialects.command_parts import (
+    FLAG,
+    Origin,
+    glued,
+    is_image,
+    is_script,
+    moved_note,
+    moved_where,
+    script_words,
+    without_keywords,
+)
 from weft.dialects.expand import ASSIGNMENT, Scope
 from weft.dialects.manifests import manifest_commands
 from weft.dialects.shell import lex
 from weft.dialects.shell_words import RawCommand
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
-Origin = tuple[int, int]
-"""Lines above a script, and columns left of its first line."""
 
-_FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
 _ROOT_PROMPT = re.compile(r"(?m)^([ \t]*)#(?=[ \t]+[\w./])")
 _SCRIPT_DEPTH = 3
 _STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
@@ -29,7 +37,6 @@ _LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})+\s*,?\s*\]")
 _STARTS = re.compile(
     r"[\"'](?:(?:[\w/.-]*/)?(?:vllm|tokenspeed|sglang|trtllm-serve)|[\w.]+\.(?:launch_server|api_server))[\"']"
 )
-_SCRIPT = re.compile(r"\s")
 _DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
 _SHOWS = re.compile(r"cat|tee|echo|printf")
 
@@ -67,14 +74,22 @@ class _Reader:
 
     def manifest(self, text: str) -> list[Document]:
         """Containers of a Kubernetes or compose file."""
-        for container in manifest_commands(text):
+        self._containers(text, (0, 0))
+        return self._shared()
+
+    def _containers(self, text: str, origin: Origin) -> bool:
+        """Whether the text holds containers. The image of an unknown program is none of its arguments."""
+        containers = manifest_commands(text)
+        for container in containers:
             self.scope.notes = []
             for name, word in container.environment.items():
                 self.scope.assign(name, (word,))
-            words = [part for raw in container.words for part in self.scope.expand(raw)]
-            notes = (*container.notes, *self.scope.notes)
+            words = self._moved([part for raw in container.words for part in self.scope.expand(raw)], origin)
+            notes = tuple(moved_note(note, origin) for note in (*container.notes, *self.scope.notes))
+            if self._program(words) is None and not any(map(is_script, words)):
+                words = words[container.image :]
             self._command(words, dict(container.environment), container.name, notes, text, 0)
-        return self._shared()
+        return bool(containers)
 
     def script(self, text: str) -> list[Document]:
         """Commands of a shell script."""
@@ -88,18 +103,22 @@ class _Reader:
     def _lines(self, text: str, depth: int, origin: Origin) -> None:
         for raw in glued(lex(text)):
             self.scope.notes = []
+            self.scope.enter(raw.words[0].literal if raw.words else "")
             words = self._moved([part for word in raw.words for part in self.scope.expand(word)], origin)
+            words = without_keywords(words)
             environment = self._assignments(words)
             words = words[len(environment) :] if len(environment) < len(words) else []
             if raw.end == ")" and environment:
-                self.scope.assign(next(iter(environment)), tuple(words), raw.words[0].literal.endswith("+="))
+                name = next(iter(environment))
+                appends = any(word.literal.startswith(f"{name}+=") for word in raw.words)
+                self.scope.assign(name, tuple(words), appends)
                 continue
             if not words or words[0].text in _DECLARES:
                 self._export(environment, words)
                 continue
             self._file(raw, words, depth, origin[0])
             known = {**self.scope.exported, **environment}
-            notes = tuple(_moved_note(note, origin) for note in (*raw.notes, *self.scope.notes))
+            notes = tuple(moved_note(note, origin) for note in (*raw.notes, *self.scope.notes))
             self._command(words, known, raw.comment, notes, text, depth)
 
     def _assignments(self, words: Sequence[Word]) -> dict[str, Word]:
@@ -107,9 +126,10 @@ class _Reader:
         found: dict[str, Word] = {}
         for word in words:
             match = None if word.quoted else ASSIGNMENT.match(word.text)
-            if match is None:
+            if match is None or match[1] == "ExecStart":  # of a systemd unit: the command follows
                 break
-            found[match[1]] = replace(word, text=word.text[match.end() :])
+            value = replace(word, text=word.text[match.end() :])
+            found[match[1]] = self.scope.appended(match[1], value) if match[2] else value
         return found
 
     def _export(self, environment: Mapping[str, Word], words: Sequence[Word]) -> None:
@@ -125,7 +145,7 @@ class _Reader:
     def _moved(self, words: list[Word], origin: Origin) -> list[Word]:
         if origin == (0, 0):
             return words
-        return [replace(word, where=_moved_where(word.where, origin)) for word in words]
+        return [replace(word, where=moved_where(word.where, origin)) for word in words]
 
     def _file(self, raw: RawCommand, words: Sequence[Word], depth: int, line: int) -> None:
         """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
@@ -134,8 +154,11 @@ class _Reader:
         if not name and words[0].text == "tee":
             name = next((word.text for word in words[1:] if not word.text.startswith("-")), "")
         if not _SHOWS.fullmatch(words[0].text):
-            if raw.heredoc and depth < _SCRIPT_DEPTH:
-                self._lines(raw.heredoc[0], depth + 1, (line + raw.heredoc[1] - 1, 0))
+            if raw.heredoc:
+                self._script(raw.heredoc[0], line + raw.heredoc[1] - 1, depth)
+            return
+        if raw.heredoc and not name and raw.end == "|":
+            self._script(raw.heredoc[0], line + raw.heredoc[1] - 1, depth)
             return
         if raw.heredoc:
             body = raw.heredoc[0] if raw.heredoc[2] else self._filled(raw.heredoc[0])
@@ -151,9 +174,16 @@ class _Reader:
             kept = self.files[name].text + "\n" if name in self.files and raw.redirects[0][0] == ">>" else ""
             self._write(name, kept + body, words[0].where.line, depth)
 
+    def _script(self, text: str, line: int, depth: int) -> None:
+        """What a program reads: containers for kubectl, commands for a shell. `line`: lines above it."""
+        if not self._containers(text, (line, 0)) and depth < _SCRIPT_DEPTH:
+            self._lines(text, depth + 1, (line, 0))
+
     def _write(self, name: str, body: str, line: int, depth: int) -> None:
         self.files[name] = File(body, line)
-        if name.endswith(".sh") and depth < _SCRIPT_DEPTH:
+        if name.endswith((".yaml", ".yml")):
+            self._containers(body, (line - 1, 0))
+        elif name.endswith(".sh") and depth < _SCRIPT_DEPTH:
             self._lines(body, depth + 1, (line - 1, 0))
 
     def _filled(self, body: str) -> str:
@@ -174,11 +204,13 @@ class _Reader:
         text: str,
         depth: int,
     ) -> None:
+        if words and words[0].text.startswith("ExecStart="):
+            words = [replace(words[0], text=words[0].text.partition("=")[2].lstrip("-@:+!")), *words[1:]]
         at = self._program(words)
-        if at is not None and _is_image(words, at):
+        if at is not None and is_image(words, at):
             if self._scripts(words[at[2] :], name, notes, depth):
                 return
-            at = at if any(_FLAG.match(word.text) for word in words[at[2] :]) else None  # docker pull, FROM
+            at = at if any(FLAG.match(word.text) for word in words[at[2] :]) else None  # docker pull, FROM
         if at is not None:
             dialect, start, end = at
             environment |= self._wrapped_environment(words[:start])
@@ -196,7 +228,7 @@ class _Reader:
                     dialect=dialect,
                 )
             )
-        elif not self._scripts(words, name, notes, depth) and any(_FLAG.match(word.text) for word in words):
+        elif not self._scripts(words, name, notes, depth) and any(FLAG.match(word.text) for word in words):
             self.found.append(
                 Document(kind="command", text=text, name=name, words=tuple(words), environment=environment, notes=notes)
             )
@@ -205,7 +237,7 @@ class _Reader:
         """Reads the words that are scripts of their own; whether one of them holds a command."""
         before = len(self.found)
         if depth < _SCRIPT_DEPTH:
-            for script in _script_words(words):
+            for script in script_words(words):
                 self.scope.exported |= self._wrapped_environment(words)
                 column = script.where.column - 1 + script.quoted
                 self._lines(script.text, depth + 1, (script.where.line - 1, column))
@@ -236,60 +268,3 @@ class _Reader:
                 if all(pattern.fullmatch(word.text) for pattern, word in zip(patterns, words[start:end], strict=True)):
                     best = (rank, start, name, end)
         return (best[2], best[1], best[3]) if best else None
-
-
-def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
-    """Lines that start with a flag belong to the command above: a backslash is missing or stands in a comment."""
-    found: list[RawCommand] = []
-    for command in commands:
-        before = found[-1] if found else None
-        if before is None or not _continues(before, command):
-            found.append(command)
-            continue
-        if len(before.words) > 1 and before.words[-1].literal in ("^", "`"):
-            before.words.pop()  # how other shells continue a line
-        why = "a comment ends" if before.commented else "no backslash continues"
-        code = "continuation-comment" if before.commented else "continuation-missing"
-        place = command.words[0].where
-        message = f"{why} the command above, so a shell would not pass this line on; read as a continuation"
-        before.notes += [Note("warning", code, message, place), *command.notes]
-        before.words += command.words
-        before.redirects += command.redirects
-        before.end, before.commented = command.end, command.commented
-    return found
-
-
-def _continues(before: RawCommand, command: RawCommand) -> bool:
-    if before.end != "\n" or command.blank_before or not command.words or not before.words:
-        return False
-    if not _FLAG.match(command.words[0].literal) or before.heredoc:
-        return False
-    fragment = bool(_FLAG.match(before.words[0].literal))
-    return not (fragment and command.comment)
-
-
-def _is_image(words: Sequence[Word], at: tuple[str, int, int]) -> bool:
-    """Whether the program is a container's image: a shell may follow that starts something else."""
-    return at[2] - at[1] == 1 and ("/" in words[at[1]].text or ":" in words[at[1]].text)
-
-
-def _script_words(words: Sequence[Word]) -> Iterable[Word]:
-    """Words that are scripts of their own: bash -c '...', ssh host '...', --wrap='...'."""
-    for before, word in zip((None, *words), words, strict=False):
-        if before is None or not _SCRIPT.search(word.text.strip()):
-            continue
-        assigned = re.match(r"--?[\w-]+=(?=[^{\[\s])", word.text)
-        if assigned:
-            column = word.where.column + assigned.end()
-            yield Word(word.text[assigned.end() :], Where(word.where.line, column), quoted=word.quoted)
-        elif re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
-            yield word
-
-
-def _moved_where(where: Where, origin: Origin) -> Where:
-    column = origin[1] if where.line == 1 else 0
-    return Where(where.line + origin[0], where.column + column, where.text)
-
-
-def _moved_note(note: Note, origin: Origin) -> Note:
-    return replace(note, where=_moved_where(note.where, origin)) if note.where else note

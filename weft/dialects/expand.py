@@ -9,6 +9,7 @@ import ast
 import operator
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from weft.dialects.base import Note, Where, Word
 from weft.dialects.literals import expression
@@ -38,15 +39,49 @@ class Scope:
         self.values: dict[str, tuple[Word, ...]] = {}
         self.exported: dict[str, Word] = {}
         self.notes: list[Note] = []
+        self._conditions = 0
+        self._doubtful: dict[str, Where] = {}
+        self._branches: dict[str, list[Where]] = {}
+
+    def enter(self, word: str) -> None:
+        """The first word of the next command: what stands between if and fi may never be run."""
+        self._conditions = max(0, self._conditions + (word in ("if", "case")) - (word in ("fi", "esac")))
+
+    def appended(self, name: str, word: Word) -> Word:
+        """NAME+=word: the text so far and the new one."""
+        before = self.values.get(name, ())
+        text = " ".join(each.text for each in before) + word.text
+        variables = (*(variable for each in before for variable in each.variables), *word.variables)
+        return replace(word, text=text, variables=tuple(dict.fromkeys(variables)))
 
     def assign(self, name: str, words: tuple[Word, ...], append: bool = False) -> None:
         """NAME=word, NAME=(words), NAME+=(words)."""
+        if not self._conditions or not words:
+            self._doubtful.pop(name, None)
+            self._branches.pop(name, None)
+        elif name in self._branches or self._otherwise(name, words):
+            places = self._branches.setdefault(name, [self.values[name][0].where])
+            places.append(words[0].where)
+            words = (Word(f"${name}", words[0].where, (name,)),)
+        else:
+            self._doubtful[name] = words[0].where
         self.values[name] = (*self.values.get(name, ()), *words) if append else words
+
+    def _otherwise(self, name: str, words: tuple[Word, ...]) -> bool:
+        """Whether a plain value replaces another one: a size that a condition decides."""
+        old, new = (" ".join(word.text for word in each) for each in (self.values.get(name, ()), words))
+        return bool(old) and old != new and " " not in new and not new.startswith((old, "-"))
 
     def look_up(self, name: str, where: Where) -> tuple[Word, ...] | None:
         """The words of a variable; None when it is not known."""
         if name in self.settings:
             return (Word(self.settings[name], where),)
+        if name in self._branches:
+            places = " and in ".join(map(str, self._branches[name]))
+            self.notes.append(Note("warning", "condition", f"{name} is assigned under a condition, in {places}", where))
+        elif name in self._doubtful:
+            message = f"{name} is assigned under a condition, in {self._doubtful[name]}; read as assigned"
+            self.notes.append(Note("warning", "condition", f"{message} (--set {name}=... gives another value)", where))
         return self.values.get(name)
 
     def expand(self, raw: RawWord) -> list[Word]:

@@ -26,6 +26,8 @@ class Container:
     environment: Mapping[str, Word]
     name: str = ""
     notes: tuple[Note, ...] = field(default=())
+    image: int = 0
+    """How many of the words are its image."""
 
 
 def manifest_commands(text: str) -> list[Container]:
@@ -73,11 +75,12 @@ def _name(keys: Mapping[str, yaml.Node]) -> str:
 def _container(keys: Mapping[str, yaml.Node], name: str) -> Container:
     notes: list[Note] = []
     words = list(_plain(keys["image"])) if "image" in keys else []
+    image = len(words)
     for key in ("entrypoint", "command", "args"):
         if key in keys:
             words += _words(keys[key], notes)
     environment = dict(_environment(keys.get("env") or keys.get("environment")))
-    return Container(tuple(words), environment, name, tuple(notes))
+    return Container(tuple(words), environment, name, tuple(notes), image)
 
 
 def _words(node: yaml.Node, notes: list[Note]) -> list[RawWord]:

@@ -11,6 +11,7 @@ from importlib import import_module
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
 from weft.dialects.calls import calls
 from weft.dialects.commands import documents
+from weft.dialects.manifests import manifest_commands
 from weft.dialects.nodes import compare_nodes
 from weft.errors import UsageError
 from weft.layout import Layout
@@ -83,7 +84,7 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
                 f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})"
             )
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
-    if arguments and not _is_mapping(text):
+    if arguments and (not _is_mapping(text) or manifest_commands(text)):
         return arguments
     return [Document(kind="file", text=text, dialect=_owner(text, named))]
 

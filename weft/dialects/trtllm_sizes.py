@@ -218,6 +218,7 @@ def _launched_nodes(draft: Draft, world: Size) -> Size:
     for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, inline = word.partition("=")
         number = inline if name == "--nodes" and inline else after if word in ("-N", "--nodes") else ""
+        number = word[2:] if word.startswith("-N") and word != "-N" else number
         if number.isdigit() and int(number) > 0 and divides(int(number), world):
             return int(number)
     return 1

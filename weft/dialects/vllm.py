@@ -39,9 +39,10 @@ class VLLM:
     name = "vllm"
     title = "vLLM"
     programs = (
-        (r"(?:.*/)?vllm", "serve"),
+        (r"(?:.*/)?vllm(?:@[\w.]+)?", "serve"),
         ("-m", r"vllm\.entrypoints(?:\.\w+)*|vllm"),
         (r"(?:.*/)?vllm", r"bench|chat|complete|run-batch"),
+        (r"(?:[\w.-]+/)+(?:vllm-openai|vllm-ascend)",),
         (r"(?:[\w.-]+/)*(?:vllm-openai|vllm-ascend|vllm)(?:-[\w-]+)?(?::.*|@sha256.*)",),
     )
 

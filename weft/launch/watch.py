@@ -115,8 +115,9 @@ class Watch:
         """Every rank's problems with the files, each once."""
         told = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
         problems = tuple(dict.fromkeys(problem for failure in told for problem in failure.problems))
-        ranks = ", ".join(str(rank) for rank, failure in sorted(failures.items()) if failure in told)
-        return CheckpointError(f"rank {ranks}: {told[0].message}" if len(told) == 1 else f"ranks {ranks}:", problems)
+        where = [w.where for w in self.workers if failures.get(w.rank) in told]
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        return CheckpointError(f"{', '.join(where)}: {count} with the model's files", problems)
 
     def epitaph(self, worker: WorkerProcess) -> str:
         """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""

@@ -1,0 +1,84 @@
+"""Parts of commands: lines that belong together, images, words that are scripts, places. Knows no flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from weft.dialects.base import Note, Where, Word
+from weft.dialects.shell_words import RawCommand
+
+Origin = tuple[int, int]
+"""Lines above a script, and columns left of its first line."""
+FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
+_SCRIPT = re.compile(r"\s")
+_KEYWORDS = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
+
+
+def without_keywords(words: list[Word]) -> list[Word]:
+    """A command without the shell's keywords in front of it."""
+    first = next((at for at, word in enumerate(words) if word.quoted or word.text not in _KEYWORDS), len(words))
+    return words[first:]
+
+
+def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
+    """Lines that start with a flag belong to the command above: a backslash is missing or stands in a comment."""
+    found: list[RawCommand] = []
+    for command in commands:
+        before = found[-1] if found else None
+        if before is None or not _continues(before, command):
+            found.append(command)
+            continue
+        if len(before.words) > 1 and before.words[-1].literal in ("^", "`"):
+            before.words.pop()  # how other shells continue a line
+        why = "a comment ends" if before.commented else "no backslash continues"
+        code = "continuation-comment" if before.commented else "continuation-missing"
+        place = command.words[0].where
+        message = f"{why} the command above, so a shell would not pass this line on; read as a continuation"
+        before.notes += [Note("warning", code, message, place), *command.notes]
+        before.words += command.words
+        before.redirects += command.redirects
+        before.end, before.commented = command.end, command.commented
+    return found
+
+
+def _continues(before: RawCommand, command: RawCommand) -> bool:
+    if before.end != "\n" or command.blank_before or not command.words or not before.words:
+        return False
+    if not FLAG.match(command.words[0].literal) or before.heredoc:
+        return False
+    fragment = bool(FLAG.match(before.words[0].literal))
+    return not (fragment and command.comment)
+
+
+def is_image(words: Sequence[Word], at: tuple[str, int, int]) -> bool:
+    """Whether the program is a container's image: a shell may follow that starts something else."""
+    return at[2] - at[1] == 1 and ("/" in words[at[1]].text or ":" in words[at[1]].text)
+
+
+def is_script(word: Word) -> bool:
+    """Whether a word is a line of shell."""
+    return _SCRIPT.search(word.text.strip()) is not None
+
+
+def script_words(words: Sequence[Word]) -> Iterable[Word]:
+    """Words that are scripts of their own: bash -c '...', ssh host '...', --wrap='...'."""
+    for before, word in zip((None, *words), words, strict=False):
+        if before is None or not _SCRIPT.search(word.text.strip()):
+            continue
+        assigned = re.match(r"--?[\w-]+=(?=[^{\[\s])", word.text)
+        if assigned:
+            column = word.where.column + assigned.end()
+            yield Word(word.text[assigned.end() :], Where(word.where.line, column), quoted=word.quoted)
+        elif re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
+            yield word
+
+
+def moved_where(where: Where, origin: Origin) -> Where:
+    column = origin[1] if where.line == 1 else 0
+    return Where(where.line + origin[0], where.column + column, where.text)
+
+
+def moved_note(note: Note, origin: Origin) -> Note:
+    return replace(note, where=moved_where(note.where, origin)) if note.where else note
