@@ -38,7 +38,7 @@ def test_every_rank_gets_the_blocks_of_the_one_with_least_room() -> None:
 @given(
     available=st.integers(0, 200_000 * MIB),
     fraction=st.floats(0.01, 1.0),
-    length=st.one_of(st.none(), st.integers(1, 32768)),
+    length=st.one_of(st.none(), st.integers(2, 32768)),
     tp=st.sampled_from([1, 2, 3]),
 )
 def test_what_is_planned_fits(available: int, fraction: float, length: int | None, tp: int) -> None:
