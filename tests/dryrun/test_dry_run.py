@@ -198,3 +198,26 @@ def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
     assert round(saved["lm_head"] * 2 / GIB, 3) == round(saved["embedding"] * 2 / GIB, 3) == 1.510
     assert round(saved["dense"] / GIB, 3) == 0.969
     assert round((saved["o_proj"] + saved["dense"] + 2 * (saved["lm_head"] + saved["embedding"])) / GIB, 2) == 9.83
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (("--pipeline-parallel-size", "2"), "pipeline.stages 2"),
+        (("--attn-cp-size", "2"), "attention.cp 2"),
+        (("--attn-tp-size", "2", "--kv-split-size", "2"), "attention.kv_split 2"),
+        (("--attn-dp-size", "2", "--moe-dispatch", "all_to_all"), "experts.dispatch all_to_all"),
+    ],
+)
+def test_what_the_model_code_does_not_run_is_not_counted(
+    flags: Sequence[str], field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dry-run", "--without-checkpoint", "Mixtral-8x7B", *flags]) == 78
+    assert f"{field}: the model code does not run it yet" in capsys.readouterr().err
+
+
+def test_explain_says_how_all_to_all_is_priced() -> None:
+    config = parse_config(json.loads((KNOWN / "Mixtral-8x7B.json").read_text()))
+    layout = resolve({"attention.dp": 2, "experts.dispatch": "all_to_all"}, 2, num_experts=8)
+    notes = explain("m", config, layout, dtype="bfloat16", batch=1).notes
+    assert {"not_served", "dispatch_not_priced"} <= {note.code for note in notes}

@@ -16,7 +16,9 @@ from weft.arch.shards import Shards
 from weft.comm.base import Group
 from weft.dryrun.comm import RecordingComm
 from weft.dryrun.ops import ShapeOps
+from weft.errors import LayoutError
 from weft.layout.boundaries import SAMPLED_COLUMNS
+from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.models.build import build_decoder
@@ -53,8 +55,26 @@ class DryRun:
         return sum(self.params_by_module.values())
 
 
+def _refuse(layout: Layout) -> None:
+    dispatch = layout.experts.dispatch if layout.experts else "auto"
+    found: dict[str, tuple[object, object]] = {
+        "pipeline.stages": (layout.pipeline.stages, 1),
+        "attention.cp": (layout.attention.cp, 1),
+        "attention.kv_split": (layout.attention.kv_split, 1),
+        "experts.dispatch": (dispatch, "all_gather" if dispatch == "all_to_all" else dispatch),
+    }
+    for field, (value, legal) in found.items():
+        if value != legal:
+            message = f"{field} {value}: the model code does not run it yet, so there is nothing to count; use {legal}"
+            raise LayoutError(message, field=field, value=value, legal=(legal,))
+
+
 def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun:
-    """One decode step of `rank`. Only its own rank is there: every other rank is a number."""
+    """One decode step of `rank`. Only its own rank is there: every other rank is a number.
+
+    Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
+    """
+    _refuse(shards.layout)
     numerics = Numerics(dtype)
     comm = RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size)
     with torch.device("meta"), torch.inference_mode():

@@ -126,6 +126,9 @@ def _left_out(layout: Layout) -> Iterator[Note]:
             "boundaries list the first stage's ranks, the other stages' are alike; sends between stages are not counted"
         )
         yield Note("info", "pipeline_not_counted", text)
+    if layout.experts and layout.experts.dispatch == "all_to_all":
+        text = "experts.dispatch all_to_all is priced as all_gather: every rank receives every row of its block"
+        yield Note("warning", "dispatch_not_priced", text)
     if layout.replicas > 1:
         yield Note("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
     if layout.attention.cp > 1 or layout.attention.kv_split > 1:
