@@ -31,9 +31,10 @@ def special_values(comm: Any, args: Args) -> list[str]:
         rolled = [torch.tensor(values, dtype=torch.float64).roll(i).to(dtype) for i in range(comm.world)]
         got = comm.all_reduce(rolled[comm.rank].clone(), group)
         wanted = comm_cases.plain_sum(rolled)
-        if not torch.equal(got.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0)) or (
-            (got.signbit() != wanted.signbit()) & ~got.isnan()
-        ).any():
+        if (
+            not torch.equal(got.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
+            or ((got.signbit() != wanted.signbit()) & ~got.isnan()).any()
+        ):
             wrong.append(f"{dtype}: {got.tolist()} instead of {wanted.tolist()}")
     return wrong
 
