@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from about import about
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache
@@ -126,9 +125,7 @@ def main() -> None:
         "heads": [HEADS, KV_HEADS, DIM],
         "threads": args.threads,
         "rounds": args.rounds,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "load_average": os.getloadavg()[0],
+        "about": about(),
         "results": results,
     }
     if args.out:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from about import about
 from torch import Tensor
 
 from weft.ops.linear import forms
@@ -75,9 +74,7 @@ def main() -> None:
         "unit": "us per call",
         "threads": args.threads,
         "rounds": args.rounds,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "load_average": os.getloadavg()[0],
+        "about": about(),
         "results": {str(dtype).removeprefix("torch."): run_dtype(dtype, args.rounds) for dtype in dtypes},
     }
     if args.out:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from about import about
 
 from weft.engine.engine import Engine
 from weft.settings import EngineConfig
@@ -91,9 +92,7 @@ def main() -> None:
         print("  ".join(f"{name} {value}" for name, value in cases[-1].items()))
     if arguments.save:
         record = {
-            "command": "python benchmarks/scheduler_cost.py",
-            "python": platform.python_version(),
-            "machine": platform.machine(),
+            "about": about(),
             "block_size": BLOCK_SIZE,
             "steps": STEPS,
             "cases": cases,
