@@ -487,7 +487,7 @@ def test_arguments_of_containers_under_any_image(text: str, image: str) -> None:
     [
         'ARGS="--model meta-llama/Llama-3.1-8B"\nARGS+=" -tp 4"\npython -m vllm.entrypoints.openai.api_server $ARGS',
         'CMD="vllm serve meta-llama/Llama-3.1-8B"\nCMD+=" --tensor-parallel-size 4"\n$CMD',
-        "[Service]\nEnvironment=A=1\nExecStart=/usr/local/bin/vllm serve meta-llama/Llama-3.1-8B -tp 4\nRestart=always\n",
+        "[Service]\nEnvironment=A=1\nExecStart=/usr/bin/vllm serve meta-llama/Llama-3.1-8B -tp 4\nRestart=always\n",
         "uvx vllm@latest serve meta-llama/Llama-3.1-8B -tp 4",
         "cat <<'EOF' | docker run -i some/image bash\nvllm serve meta-llama/Llama-3.1-8B -tp 4\nEOF\n",
     ],
