@@ -66,8 +66,10 @@ class Setting:
         text = words.get(self.kind, "a list of whole numbers")
         if self.option.choices:
             return "one of " + ", ".join(self.option.choices)
+        if self.option.unit == "bytes":
+            return "a number of bytes above 0, or a size such as 512MiB or 2GiB"
         bounds = [
-            f"{word} {bound:g}" if self.option.unit != "bytes" else f"{word} {bound:.0f} bytes"
+            f"{word} {int(bound) if float(bound).is_integer() else bound}"
             for word, bound in (
                 ("at least", self.option.minimum),
                 ("above", self.option.above),

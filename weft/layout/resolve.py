@@ -60,7 +60,7 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
     if tp is not None and "attention.tp" in values:
         raise LayoutError(
             "--tp / --tensor-parallel-size sizes every module, attention included; "
-            "it cannot be given together with --attn-tp-size (attention.tp)",
+            "it cannot be given together with attention.tp (--attn-tp-size, or the layout file)",
             field="attention.tp",
             value=values["attention.tp"],
         )
