@@ -100,7 +100,10 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
     ("words", "text"),
     [
         ("--max-num-seqs many", "argument --max-num-seqs: 'many' is not a whole number at least 1"),
-        ("--kv-cache-memory lots", "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB"),
+        (
+            "--kv-cache-memory lots",
+            "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB",
+        ),
         ("--dtype half", "argument --dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
         ("--max-num-seqs", "argument --max-num-seqs: expected one argument"),
         ("--seed 1 --seed 2", "--seed 1 and --seed 2 contradict each other"),
