@@ -102,7 +102,7 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
         ("--max-num-seqs many", "argument --max-num-seqs: 'many' is not a whole number at least 1"),
         (
             "--kv-cache-memory lots",
-            "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB",
+            "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB",
         ),
         ("--dtype half", "argument --dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
         ("--max-num-seqs", "argument --max-num-seqs: expected one argument"),
