@@ -32,10 +32,12 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 def test_json_tells_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     saved = tmp_path / "b.json"
     with StandIn(gap_s=0.005) as server:
-        code = bench(server.url, "--concurrency", "2", "--num-prompts", "6", "--json", "--save", str(saved))
+        words = ("--json", "--save", str(saved), "--plot", str(saved.with_suffix(".png")))
+        code = bench(server.url, "--concurrency", "2", "--num-prompts", "6", *words)
     assert code == 0
     found = document(capsys)
     assert json.loads(saved.read_text()) == found
+    assert saved.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert (found["schema"], found["kind"], found["model"], found["layout"]) == ("weft.bench/1", "bench", "small", None)
     assert found["server"] == {"model": "small", "max_model_len": 512, "version": "7.1"}
     assert {"command", "versions", "machine", "git", "workload", "created"} <= set(found)

@@ -149,7 +149,6 @@ def test_a_hot_expert_is_never_averaged_away() -> None:
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     png, svg = tmp_path / "map.png", tmp_path / "map.svg"
     assert run(capsys, "show", STATS, "--png", str(png), "--svg", str(svg)) == ""
     assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
