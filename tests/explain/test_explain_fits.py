@@ -39,7 +39,7 @@ def test_more_memory_never_holds_fewer_tokens() -> None:
 
 def test_the_change_that_is_called_enough_is_enough() -> None:
     config, layout = config_of("DeepSeek-V3"), resolve({"attention.dp": 32}, num_experts=256)
-    memory = Budget(66 * GIB)
+    memory = Budget(34 * GIB)
     found = fit(config, layout, LOAD, memory)
     assert not found.fits
     (change,) = [text for text in found.changes if text.startswith("o_proj") and text.endswith("enough")]
@@ -90,3 +90,16 @@ def test_another_engine_s_fraction_counts(capsys: pytest.CaptureFixture[str]) ->
     assert main([*words, *launch, "--mem-fraction-static", "0.5", "--no-such-flag"]) == 1
     captured = capsys.readouterr()
     assert "mem_fraction_static 0.5: of it for weights and KV" in captured.out and "--no-such-flag" in captured.err
+
+
+def test_quantized_matrices_are_priced_in_their_width() -> None:
+    plain = replace(config_of("DeepSeek-R1"), quantization="")
+    layout = resolve({"attention.dp": 32}, num_experts=256)
+    bf16, fp8 = (Shards(config, layout).bytes(0, 2) for config in (plain, replace(plain, quantization="fp8")))
+    four = Shards(replace(plain, quantization="awq"), layout).bytes(0, 2)
+    unknown = Shards(replace(plain, quantization="something"), layout).bytes(0, 2)
+    for module in ("o_proj", "dense", "experts", "shared_experts"):
+        assert bf16[module] == 2 * fp8[module] == 4 * four[module] == unknown[module]
+    for module in ("embedding", "lm_head", "norm", "router"):
+        assert bf16[module] == fp8[module] == four[module]
+    assert fp8["attention"] < bf16["attention"] < 2 * fp8["attention"] + 2**20

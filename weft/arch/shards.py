@@ -9,6 +9,7 @@ from math import prod
 
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
+from weft.arch.quantization import QUANTIZED, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
@@ -140,8 +141,16 @@ class Shards:
         return size * (hi - lo)
 
     def bytes(self, rank: int, itemsize: int) -> dict[str, int]:
-        """Bytes that `rank` holds, by module, with `itemsize` bytes an element."""
-        return {module: count * itemsize for module, count in self.elements(rank).items()}
+        """Bytes that `rank` holds, by module, with `itemsize` bytes an element that is not quantized."""
+        counts: Counter[str] = Counter()
+        for spec in self.counted_specs:
+            counts[spec.module] += self.bytes_of(spec, rank, itemsize)
+        return dict(counts)
+
+    def bytes_of(self, spec: ParamSpec, rank: int, itemsize: int) -> int:
+        """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices in their own width."""
+        bits = weight_bits(self.config.quantization) if spec.module in QUANTIZED and len(spec.shape) == 2 else None
+        return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
 
     def kv_bytes_per_token(self, rank: int, itemsize: int) -> int:
         """Bytes of K and V of all layers for one token on `rank`."""

@@ -89,7 +89,7 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
 def _bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
     held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
     for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
-        held[spec.module] += shards.elements_of(spec, rank) * itemsize
+        held[spec.module] += shards.bytes_of(spec, rank, itemsize)
     return dict(held)
 
 

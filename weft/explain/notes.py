@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from weft.arch.quantization import weight_bits
 from weft.arch.shards import Shards
 from weft.errors import LayoutError
 from weft.explain.memory import RankMemory, bytes_of_second_copy
@@ -114,9 +115,14 @@ def _latents(shards: Shards) -> Iterator[Note]:
 
 
 def _quantized(shards: Shards) -> Iterator[Note]:
-    if method := shards.config.quantization:
-        text = f"the checkpoint is quantized ({method}), which weft cannot load; bytes are those of plain weights"
-        yield Note("warning", "quantized", text)
+    method = shards.config.quantization
+    if not method:
+        return
+    bits = weight_bits(method)
+    priced = "bytes are those of plain weights, for the width of this method is not known"
+    if bits is not None:
+        priced = f"matrices of attention, o_proj, MLP and experts are priced at {bits} bits, without their scales"
+    yield Note("warning", "quantized", f"the checkpoint is quantized ({method}), which weft cannot load; {priced}")
 
 
 def _left_out(layout: Layout) -> Iterator[Note]:
