@@ -10,8 +10,10 @@ from operation_count import count_operations
 from torch import Tensor
 
 from weft.arch.config import RopeConfig
-from weft.ops.base import AttentionMeta, KVCache, Ops
+from weft.ops import make_ops
+from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 from weft.ops.rope import build_cos_sin
+from weft.ops.torch_ops import TorchOps
 
 # Relative to the size of the result: one rounding to the dtype, and a few of fp32 or fp64 before it.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
@@ -128,3 +130,14 @@ def test_as_many_torch_operations_for_64_rows_as_for_1(ops: Ops, dtype: torch.dt
             x = torch.randn(rows, 16).to(dtype)
             counts.add(count_operations(lambda: call(x)))  # noqa: B023
         assert len(counts) == 1, name
+
+
+def test_a_wide_residual_is_normed_into_the_weights_dtype() -> None:
+    torch.manual_seed(3)
+    x, weight = torch.randn(5, 70), torch.randn(70).bfloat16()
+    wanted = (x.double() * torch.rsqrt(x.double().square().mean(-1, keepdim=True) + 1e-5) * weight.double()).bfloat16()
+    for ops in (make_ops(Numerics(torch.bfloat16), "cpu"), TorchOps(Numerics(torch.bfloat16), torch.device("cpu"))):
+        found = ops.rms_norm(x, weight, 1e-5)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), wanted.float(), atol=0.02, rtol=0.01)
+        assert torch.equal(ops.rms_norm(x[2:3], weight, 1e-5), found[2:3])

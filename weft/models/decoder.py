@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from weft.comm.base import Comm
@@ -69,6 +70,8 @@ class Decoder:
         """Logits [own sampled rows, vocabulary] of this rank."""
         x = self._move("embedding.in", batch.ids, batch.rows)
         x = self._move("embedding.out", self.embedding.forward(x), batch.rows)
+        # The residual stream is added to twice a layer: in bf16 each addition would round what all layers before gave.
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         self._show("embedding", x, self.boundaries["embedding.out"].dst)
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             x = self._attention_half(f"layers.{index}", layer, x, batch, cache)

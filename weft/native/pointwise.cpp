@@ -51,11 +51,12 @@ template <class Row> void each_row(int rows, long elements, int threads, void* t
     });
 }
 
-template <class S>
-void rms_norm(const S* x, int64_t x_row, const S* weight, S* out, int rows, int size, double eps, int threads, void* team) {
+// X: what x is stored in, S or the wider type that S is computed in.
+template <class S, class X = S>
+void rms_norm(const X* x, int64_t x_row, const S* weight, S* out, int rows, int size, double eps, int threads, void* team) {
     using T = Compute<S>;
     each_row(rows, long(rows) * size, threads, team, [&](int i) {
-        const S* from = x + i * x_row;
+        const X* from = x + i * x_row;
         S* to = out + int64_t(i) * size;
         Vec<T> squares{};
         each<S>(size, [&](int d, int count) {
@@ -147,3 +148,10 @@ void rope_and_cache(const void* q, int64_t q_row, int64_t q_head, const void* k,
 WEFT_POINTWISE(f32, float)
 WEFT_POINTWISE(bf16, weft::bf16)
 WEFT_POINTWISE(f64, double)
+
+extern "C" void weft_rms_norm_wide_bf16(const void* x, int64_t x_row, const void* weight, void* out, int rows, int size,
+                                        double eps, int threads, void* team) {
+    using S = weft::bf16;
+    weft::rms_norm<S, float>(static_cast<const float*>(x), x_row, static_cast<const S*>(weight), static_cast<S*>(out), rows,
+                             size, eps, threads, team);
+}

@@ -67,7 +67,8 @@ class Ops(ABC):
 
     @abstractmethod
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """x * rsqrt(mean(x^2) + eps) * weight over the last dim, in fp32."""
+        """x * rsqrt(mean(x^2) + eps) * weight over the last dim, in fp32; x in the weight's dtype or fp32, what comes
+        out in the weight's."""
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -132,6 +132,8 @@ class PointwiseKernels:
         self._angles = torch.promote_types(dtype, torch.float32)
         self._norm = getattr(library, f"weft_rms_norm_{suffix}")
         self._norm.argtypes = [_POINTER, _LONG, _POINTER, _POINTER, _INT, _INT, _DOUBLE, _INT, _POINTER]
+        self._wide_norm = library.weft_rms_norm_wide_bf16 if dtype == torch.bfloat16 else self._norm
+        self._wide_norm.argtypes, self._wide_norm.restype = self._norm.argtypes, None
         self._silu = getattr(library, f"weft_silu_mul_{suffix}")
         self._silu.argtypes = [_POINTER, _LONG, _POINTER, _INT, _INT, _INT, _POINTER]
         self._rope = getattr(library, f"weft_rope_and_cache_{suffix}")
@@ -150,11 +152,10 @@ class PointwiseKernels:
         # Rows one fixed distance apart (x itself, or heads inside a packed buffer) are read in place.
         flat = x if x.dim() == 2 else x.reshape(-1, size)
         flat = flat if flat.stride(1) == 1 else flat.contiguous()
-        out, weight = torch.empty(x.shape, dtype=x.dtype), weight.to(x.dtype)
+        out = torch.empty(x.shape, dtype=weight.dtype)
         rows, threads = flat.shape[0], torch.get_num_threads()
-        self._norm(
-            flat.data_ptr(), flat.stride(0), weight.data_ptr(), out.data_ptr(), rows, size, eps, threads, self._team
-        )
+        norm = self._norm if x.dtype == weight.dtype else self._wide_norm
+        norm(flat.data_ptr(), flat.stride(0), weight.data_ptr(), out.data_ptr(), rows, size, eps, threads, self._team)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class TorchOps(Ops):
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         h = x.to(wide(x.dtype))
         h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
-        return (h * weight).to(x.dtype)
+        return (h * weight).to(weight.dtype)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.form(x, weight, bias)
