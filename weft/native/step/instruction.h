@@ -1,0 +1,97 @@
+// What the parts of a step program agree on: an instruction and where its operands lie, the numbers of one step, and
+// packed weights. Mirrored by weft/program/layout.py. Knows no kernel.
+//
+// A program is a list of instructions over flat buffers that were allocated once. Nothing in it depends on how many
+// rows a step has: an instruction names a row register, and `Step::rows` says how many rows that is in this step.
+#pragma once
+
+#include <stdint.h>
+
+namespace weft {
+
+enum Op : int32_t {
+  EMBED = 1,       // out[r] = table row ids[r] - n[LO], zero where it is held elsewhere
+  NORM,            // out[r] = rms norm of in0[r]
+  LINEAR,          // out[r] (op)= in0[r] @ weight^T + bias, by `epilogue`
+  QKV,             // q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated q
+  ATTENTION,       // out[r] = attention of q in in0[r] over the cache
+  SILU_MUL,        // out[r] = silu(in0[r][:n]) * in0[r][n:]
+  ADD,             // out[r] += in0[r]
+  ADD_BIAS,        // out[r] += p[BIAS]
+  SELECT,          // out[r] = in0[step.sampled_rows[r]]
+  COPY,            // a rectangle of rows and columns
+  ALL_REDUCE,
+  ALL_GATHER,
+  REDUCE_SCATTER,
+  ALL_TO_ALL,
+};
+
+enum Dtype : int32_t { F32 = 0, BF16 = 1, F64 = 2, I64 = 3 };
+
+// What a linear does with the fp32 sums (fp64 for F64) of a row.
+enum Epilogue : int32_t {
+  STORE = 0,      // out = sum (+ bias), in out's dtype
+  SILU_MUL_OF = 1,  // weight packed with gate and up interleaved: out = silu(gate) * up, half as many columns
+  ADD_TO = 2,     // out += sum (+ bias)
+};
+
+struct Operand {
+  void *base;      // first row; a step's own pointer (ids, ...) is taken from Step instead where `base` is null
+  int64_t stride;  // elements from row to row
+  int32_t dtype;
+  int32_t columns;
+};
+
+// Indices into Instruction::n, ::p, ::f. One meaning for every op that uses them.
+enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
+                   ROPE_DIM = 5, PACKED_CACHE = 6, GROUP = 0, FIRST_AREA = 1, AREAS = 2 };
+enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, Q_NORM = 4, K_NORM = 5,
+                   NORM_WEIGHT = 0 };
+enum F : int32_t { EPS = 0, SCALE = 1 };
+
+struct Instruction {
+  int32_t op;
+  int32_t rows;        // row register: number of rows of out (of in0 where there is no out)
+  int32_t exact;       // 1: results on the exact model's grid (see weft/ops/exact_ops.py), computed in fp64
+  int32_t name;        // for profiles: which module's
+  Operand in[2], out;
+  int32_t n[8];
+  double f[2];
+  const void *p[6];
+  int64_t cache_stride[2];  // elements from block to block, from head to head, of K_CACHE and of V_CACHE alike
+};
+
+constexpr int MAX_ROW_REGISTERS = 64;
+
+// The numbers of one step. All pointers are host memory that lives until the step is done.
+struct Step {
+  int64_t rows[MAX_ROW_REGISTERS];
+  const int64_t *ids;            // EMBED's where its operand has no base
+  const int32_t *positions, *slots, *run_of_row;  // of the attention block's rows
+  const int32_t *row_ends;       // cumulative rows of the runs
+  const int32_t *block_tables;   // [runs, table_width]
+  int32_t runs, table_width;
+  const int64_t *sampled_rows;
+  const int64_t *starts[2];      // first row of every rank of the stage (and the end): all rows, sampled rows
+};
+
+enum WeightKind : int32_t {
+  W_F32 = 0,
+  W_BF16 = 1,
+  W_F64 = 2,
+  W_INT8 = 3,   // per output column: value = q * scale[column]
+  W_INT4 = 4,   // groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column])
+  W_INT8G = 5,  // groups of 32 along depth: value = q * scale[group][column]
+};
+
+// A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; see linear.h for the order of elements.
+struct Weight {
+  int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
+  const void *data, *scale, *offset, *sums;
+  const void *table;            // W_INT4: 16 bf16 values
+};
+
+// The part of an instruction that one of `threads` threads does. Called by all of them, a barrier after each.
+using Kernel = void (*)(const Instruction &, const Step &, int thread, int threads);
+
+}  // namespace weft
