@@ -142,10 +142,11 @@ def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group,
     then = [Run(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     for runner in executor.runners:
-        runner.decoder.comm = Recorded(runner.decoder.comm, RecordingComm(runner.decoder.comm.rank, layout.world))
+        real = runner.decoder.transitions.comm
+        runner.decoder.transitions.comm = Recorded(real, RecordingComm(real.rank, layout.world))
     executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
     for runner in executor.runners:
-        comm = runner.decoder.comm
+        comm = runner.decoder.transitions.comm
         assert isinstance(comm, Recorded)
         yield Counter((call.kind, call.ranks, call.nbytes) for call in comm.notes.calls)
 

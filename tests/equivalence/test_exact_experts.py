@@ -66,14 +66,14 @@ def test_sample_of_larger_worlds(variant: str, world: int, model: Models) -> Non
 
 def drop_a_choice(patch: pytest.MonkeyPatch) -> None:
     """The second choice of the first row is lost on the ranks that hold it."""
-    original = Experts._slots
+    original = Experts.slots
 
     def faulty(self: Experts, experts: Tensor) -> Tensor:
         slots = original(self, experts).clone()
         slots[:1, 1:] = -1
         return slots
 
-    patch.setattr(Experts, "_slots", faulty)
+    patch.setattr(Experts, "slots", faulty)
 
 
 def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
@@ -90,10 +90,14 @@ def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
 def every_replica_answers(patch: pytest.MonkeyPatch) -> None:
     """A rank takes every row of an expert that it holds, whoever's turn it is."""
 
-    def faulty(self: Experts, experts: Tensor) -> Tensor:
-        return self.slot_of.max(1).values[experts]
+    def faulty(self: Experts, slots: Tensor) -> Tensor:
+        held = [self.slot_of[(self.slot_of == slot).any(1)][0] for slot in range(*self.here)]
+        found = torch.full_like(slots, -1)
+        for place, replicas in enumerate(held):
+            found[torch.isin(slots, replicas)] = place
+        return found
 
-    patch.setattr(Experts, "_slots", faulty)
+    patch.setattr(Experts, "local", faulty)
 
 
 def weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
@@ -133,6 +137,6 @@ def test_replicas_share_the_rows_of_a_step(model: Models) -> None:
     layer = executor.runners[0].decoder.layers[0].experts
     assert layer is not None
     experts = torch.tensor([[0, 1], [0, 2], [0, 1], [0, 3]])
-    seen.append(layer._slots(experts))
+    seen.append(layer.slots(experts))
     assert seen[0][:, 0].tolist() == [0, 5, 0, 5]
     assert seen[0][:, 1].tolist() == [1, 2, 6, 3]

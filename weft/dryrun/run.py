@@ -21,8 +21,10 @@ from weft.layout.boundaries import SAMPLED_COLUMNS
 from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
-from weft.models.build import build_decoder
+from weft.layout.transition import Step
+from weft.models.build import boundaries_of, build_decoder
 from weft.models.decoder import Batch, Decoder
+from weft.models.transitions import Transitions
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 
 
@@ -76,16 +78,13 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun
     """
     _refuse(shards.layout)
     numerics = Numerics(dtype)
-    comm = RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size)
+    noted = _Noted(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
     with torch.device("meta"), torch.inference_mode():
-        decoder = _decoder(shards, rank, numerics, comm)
+        decoder = _decoder(shards, rank, numerics, noted)
         inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
-        calls: Counter[tuple[str, Group, int, str]] = Counter()
-        walk = _Walk(decoder, comm, calls)
         with _Peak() as peak:
-            logits = walk.run(inputs, [cache] * shards.config.num_layers)
+            logits = decoder.forward(inputs, [cache] * shards.config.num_layers)
             decoder.share_sampled(logits.new_empty(logits.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
-            walk.note("sampling.out")
     return DryRun(
         rank=rank,
         coords=coords(shards.layout, rank),
@@ -93,40 +92,36 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun
         params_by_module=shards.bytes(rank, dtype.itemsize),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
         activation_peak=peak.most,
-        collectives=tuple(Collective(k, ranks, size, n, where) for (k, ranks, size, where), n in calls.items()),
+        collectives=tuple(Collective(k, ranks, size, n, where) for (k, ranks, size, where), n in noted.calls.items()),
     )
 
 
-class _Walk:
-    """The decoder, told before each boundary whose rows move, and asked afterwards which calls that took."""
+class _Noted(Transitions):
+    """Tells the comm whose rows move before each boundary, and files the calls that it took under its name."""
 
-    def __init__(self, decoder: Decoder, comm: RecordingComm, calls: Counter[tuple[str, Group, int, str]]) -> None:
-        self.decoder, self.comm, self.calls = decoder, comm, calls
-        self._move = decoder._move
-        decoder._move = self._noted  # type: ignore[method-assign]
+    def __init__(self, shards: Shards, comm: RecordingComm) -> None:
+        super().__init__(boundaries_of(shards), comm)
+        self._recording = comm
+        self.calls: Counter[tuple[str, Group, int, str]] = Counter()
 
-    def run(self, batch: Batch, caches: list[KVCache]) -> Tensor:
-        return self.decoder.forward(batch, caches)
-
-    def _noted(self, name: str, x: Tensor, table: RowTable) -> Tensor:
-        self.comm.own_rows = table.count(self.comm.rank, self.comm.rank + 1)
-        moved = self._move(name, x, table)
-        self.note(name)
+    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
+        self._recording.own_rows = table.count(self.comm.rank, self.comm.rank + 1)
+        moved = super().run(name, steps, x, table)
+        self._file(name)
         return moved
 
-    def note(self, name: str) -> None:
-        """Files the calls made since the last note under a boundary's name."""
-        for call in self.comm.calls:
+    def _file(self, name: str) -> None:
+        for call in self._recording.calls:
             self.calls[call.kind, call.ranks, call.nbytes, name] += 1
-        self.comm.calls.clear()
+        self._recording.calls.clear()
 
 
-def _decoder(shards: Shards, rank: int, numerics: Numerics, comm: RecordingComm) -> Decoder:
+def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted) -> Decoder:
     params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shards.target_shapes(rank).items()}
     for spec in filter(shards.is_view, shards.specs):
         params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
     cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
-    return build_decoder(shards, params, comm, ShapeOps(numerics), cos_sin)
+    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted)
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:

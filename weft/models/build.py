@@ -11,6 +11,8 @@ from weft.comm.base import Comm
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
 from weft.layout.boundaries import Boundary, dense_boundaries
 from weft.models.decoder import Decoder, DecoderLayer
+from weft.models.dispatch import AllGather
+from weft.models.transitions import Transitions
 from weft.ops.base import Ops
 
 
@@ -27,10 +29,21 @@ def boundaries_of(shards: Shards) -> dict[str, Boundary]:
     )
 
 
-def build_decoder(shards: Shards, params: Params, comm: Comm, ops: Ops, cos_sin: Tensor) -> Decoder:
-    """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers."""
+def build_decoder(
+    shards: Shards,
+    params: Params,
+    comm: Comm,
+    ops: Ops,
+    cos_sin: Tensor,
+    transitions: Transitions | None = None,
+) -> Decoder:
+    """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
+
+    `transitions`: what runs the boundaries, where that is not simply `comm`.
+    """
     config, eps = shards.config, shards.config.rms_norm_eps
     vocab = shards.cuts[Cut.VOCAB_IN]
+    transitions = transitions or Transitions(boundaries_of(shards), comm)
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
     layers = [_layer(config, index, params, shards, comm.rank, ops, cos_sin) for index in range(config.num_layers)]
     return Decoder(
@@ -38,8 +51,8 @@ def build_decoder(shards: Shards, params: Params, comm: Comm, ops: Ops, cos_sin:
         layers,
         Norm(params, "norm", eps, ops),
         LMHead(params, ops),
-        boundaries_of(shards),
-        comm,
+        transitions,
+        AllGather(transitions),
     )
 
 

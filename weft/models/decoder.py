@@ -1,4 +1,4 @@
-"""Decoder: a stack of layers with a transition at every boundary. The only file that runs transitions.
+"""Decoder: a stack of layers with a transition at every boundary; routed experts through their dispatcher.
 
 Which collective runs where follows from the boundaries' placements; nothing here decides one. Knows no scheduler, no
 sampling and no checkpoint. Rows: N of this rank's attention block, or fewer where the residual stream is scattered.
@@ -6,19 +6,17 @@ sampling and no checkpoint. Rows: N of this rank's attention block, or fewer whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from weft.comm.base import Comm
-from weft.comm.redistribute import redistribute
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj
-from weft.layout.boundaries import Boundary
 from weft.layout.placement import Placement
 from weft.layout.rows import RowTable
-from weft.layout.transition import transition
+from weft.models.dispatch import TokenDispatcher
+from weft.models.transitions import Transitions
 from weft.ops.base import AttentionMeta, KVCache
 
 Tap = Callable[[str, Tensor, Placement], None]
@@ -51,7 +49,7 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Embedding, layers, head; `boundaries` says what stands between them."""
+    """Embedding, layers, head; `transitions` runs what stands between them, `dispatcher` what routed experts need."""
 
     def __init__(
         self,
@@ -59,11 +57,12 @@ class Decoder:
         layers: Sequence[DecoderLayer],
         norm: Norm,
         lm_head: LMHead,
-        boundaries: Mapping[str, Boundary],
-        comm: Comm,
+        transitions: Transitions,
+        dispatcher: TokenDispatcher,
     ) -> None:
         self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
-        self.boundaries, self.comm = boundaries, comm
+        self.transitions, self.dispatcher = transitions, dispatcher
+        self.boundaries = transitions.boundaries
         self.tap: Tap | None = None
 
     def forward(self, batch: Batch, caches: Sequence[KVCache]) -> Tensor:
@@ -92,8 +91,7 @@ class Decoder:
         if layer.dense is not None:
             return self._dense(name, "dense", layer.dense, h, batch)
         assert layer.experts is not None
-        rows = self._move("experts.in", h, batch.rows)
-        found = self._move("experts.out", layer.experts.forward(rows), batch.rows)
+        found = self.dispatcher.run(layer.experts, h, batch.rows)
         self._show(f"{name}.experts", found, self.boundaries["experts.out"].dst)
         if layer.shared_experts is None:
             return found
@@ -116,12 +114,10 @@ class Decoder:
 
     def share_sampled(self, values: Tensor, batch: Batch) -> Tensor:
         """Values [own sampled rows, width] -> those of the whole attention block, on each of its ranks."""
-        boundary = self.boundaries["sampling.out"]
-        steps = transition(boundary.src, boundary.dst, values.shape[1])
-        return redistribute(values, steps, batch.sampled, self.comm.rank, self.comm)
+        return self.transitions.move_columns("sampling.out", values, batch.sampled)
 
     def _move(self, name: str, x: Tensor, table: RowTable) -> Tensor:
-        return redistribute(x, self.boundaries[name].steps, table, self.comm.rank, self.comm)
+        return self.transitions.move(name, x, table)
 
     def _show(self, name: str, x: Tensor, placement: Placement) -> None:
         if self.tap is not None:

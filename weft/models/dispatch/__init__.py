@@ -1,0 +1,6 @@
+"""How rows reach the experts that they chose, and how the answers come back: one seam, `base.TokenDispatcher`."""
+
+from weft.models.dispatch.all_gather import AllGather
+from weft.models.dispatch.base import TokenDispatcher
+
+__all__ = ["AllGather", "TokenDispatcher"]

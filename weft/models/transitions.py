@@ -1,0 +1,36 @@
+"""Transitions: runs a boundary's collectives on real rows. The only place in the model code that holds a `Comm`.
+
+Knows boundaries by name; decides none of them, and knows no layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from weft.comm.base import Comm
+from weft.comm.redistribute import redistribute
+from weft.layout.boundaries import Boundary
+from weft.layout.rows import RowTable
+from weft.layout.transition import Step, transition
+
+
+class Transitions:
+    """One rank's boundaries, and its end of the collectives."""
+
+    def __init__(self, boundaries: Mapping[str, Boundary], comm: Comm) -> None:
+        self.boundaries, self.comm = boundaries, comm
+
+    def move(self, name: str, x: Tensor, table: RowTable) -> Tensor:
+        """x across the boundary `name`; `table`: the rows that move, of every rank of the stage."""
+        return self.run(name, self.boundaries[name].steps, x, table)
+
+    def move_columns(self, name: str, x: Tensor, table: RowTable) -> Tensor:
+        """As `move`, for x that may have another width than the boundary says (sampled ids with log-probabilities)."""
+        boundary = self.boundaries[name]
+        return self.run(name, transition(boundary.src, boundary.dst, x.shape[1]), x, table)
+
+    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
+        """The steps of the boundary `name`."""
+        return redistribute(x, steps, table, self.comm.rank, self.comm)
