@@ -72,7 +72,7 @@ def _once(around: Callable[..., Any]) -> Callable[..., Any]:
 def wrong_kv_head(patch: Patch) -> None:
     def around(original: Callable[..., None], self: Attention, *args: Any) -> None:
         original(self, *args)
-        self.kv_of_head = (self.kv_of_head + 1) % self.kv_heads
+        self.kv_of_head = (self.kv_of_head + 1) % self.heads.kv
 
     wrap(patch, Attention, "__init__", around)
 

@@ -26,11 +26,12 @@ class Norm:
 class _Summed:
     """A layer whose output is an addend; `bias` belongs to the sum."""
 
+    ops: Ops
     bias: Tensor | None
 
     def add_bias(self, x: Tensor) -> Tensor:
         """x plus the bias, where there is one."""
-        return x if self.bias is None else x + self.bias
+        return x if self.bias is None else self.ops.add_bias(x, self.bias)
 
 
 class OProj(_Summed):
@@ -54,8 +55,7 @@ class DenseMLP(_Summed):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H] -> addend [N, H]."""
-        hidden = self.ops.silu_mul(self.ops.linear(x, self.gate_up, self.gate_up_bias))
-        return self.ops.linear(hidden, self.down, None)
+        return self.ops.linear(self.ops.gated(x, self.gate_up, self.gate_up_bias), self.down, None)
 
 
 class Embedding:

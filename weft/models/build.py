@@ -53,6 +53,7 @@ def build_decoder(
         LMHead(params, ops),
         transitions,
         AllGather(transitions),
+        ops,
     )
 
 

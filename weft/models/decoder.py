@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj
@@ -17,7 +16,7 @@ from weft.layout.placement import Placement
 from weft.layout.rows import RowTable
 from weft.models.dispatch import TokenDispatcher
 from weft.models.transitions import Transitions
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.base import AttentionMeta, KVCache, Ops
 
 Tap = Callable[[str, Tensor, Placement], None]
 """Sees a module's result: its name, this rank's part, and how the parts make the whole."""
@@ -59,9 +58,10 @@ class Decoder:
         lm_head: LMHead,
         transitions: Transitions,
         dispatcher: TokenDispatcher,
+        ops: Ops,
     ) -> None:
         self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
-        self.transitions, self.dispatcher = transitions, dispatcher
+        self.transitions, self.dispatcher, self.ops = transitions, dispatcher, ops
         self.boundaries = transitions.boundaries
         self.tap: Tap | None = None
 
@@ -70,11 +70,11 @@ class Decoder:
         x = self._move("embedding.in", batch.ids, batch.rows)
         x = self._move("embedding.out", self.embedding.forward(x), batch.rows)
         # The residual stream is added to twice a layer: in bf16 each addition would round what all layers before gave.
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = self.ops.widen(x)
         self._show("embedding", x, self.boundaries["embedding.out"].dst)
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
-            x = x + self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch)
+            x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch))
         return self._head(x, batch)
 
     def _attention_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
@@ -85,7 +85,7 @@ class Decoder:
         h = self._move("o_proj.out", layer.o_proj.forward(h), batch.rows)
         h = layer.o_proj.add_bias(h)
         self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
-        return x + h
+        return self.ops.add(x, h)
 
     def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, batch: Batch) -> Tensor:
         if layer.dense is not None:
@@ -95,7 +95,7 @@ class Decoder:
         self._show(f"{name}.experts", found, self.boundaries["experts.out"].dst)
         if layer.shared_experts is None:
             return found
-        return found + self._dense(name, "shared_experts", layer.shared_experts, h, batch)
+        return self.ops.add(found, self._dense(name, "shared_experts", layer.shared_experts, h, batch))
 
     def _dense(self, name: str, module: str, mlp: DenseMLP, h: Tensor, batch: Batch) -> Tensor:
         h = self._move(f"{module}.in", h, batch.rows)
@@ -106,7 +106,7 @@ class Decoder:
 
     def _head(self, x: Tensor, batch: Batch) -> Tensor:
         x = self._move("head.in", x, batch.rows)
-        x = self.norm.forward(x.index_select(0, batch.sampled_rows))
+        x = self.norm.forward(self.ops.select(x, batch.sampled_rows))
         x = self._move("lm_head.in", x, batch.sampled)
         logits = self._move("lm_head.out", self.lm_head.forward(x), batch.sampled)
         self._show("lm_head", logits, self.boundaries["lm_head.out"].dst)

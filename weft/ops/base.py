@@ -55,6 +55,24 @@ class KVCache:
     v: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class HeadCounts:
+    """Query heads, KV heads and dims of each, on this rank."""
+
+    q: int
+    kv: int
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadNorms:
+    """Weights [D] of the norms of q and k."""
+
+    q: Tensor
+    k: Tensor
+    eps: float
+
+
 class Ops(ABC):
     """The operations of a dense decoder. `name` is shown at start-up."""
 
@@ -77,6 +95,39 @@ class Ops(ABC):
     @abstractmethod
     def logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """x @ weight.T in fp32 (fp64 for fp64), as it was added up: rounded to bf16, neighbours would become equal."""
+
+    @abstractmethod
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None) -> Tensor:
+        """silu(gate) * up of x [N, H] for gate_up [2 * I, H], gate first: [N, I]."""
+
+    @abstractmethod
+    def widen(self, x: Tensor) -> Tensor:
+        """x in the dtype of the residual stream: fp32, or fp64 for fp64."""
+
+    @abstractmethod
+    def add(self, x: Tensor, h: Tensor) -> Tensor:
+        """x + h in x's dtype, the residual stream's. May write into x, which nobody reads afterwards."""
+
+    @abstractmethod
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x + bias in x's dtype. May write into x."""
+
+    @abstractmethod
+    def select(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The rows of x with the numbers `rows` (int64)."""
+
+    @abstractmethod
+    def qkv(
+        self,
+        qkv: Tensor,
+        heads: HeadCounts,
+        norms: HeadNorms | None,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        """Splits packed rows [N, (A + 2 K) * D] (q, k, v), norms q and k where there are norms, then `rope_and_cache`:
+        returns the rotated q [N, A, D]."""
 
     @abstractmethod
     def rope_and_cache(

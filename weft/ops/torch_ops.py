@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
@@ -85,6 +85,36 @@ class TorchOps(Ops):
             return torch.mm(x, weight.t(), out_dtype=torch.float32)
         form = forms(torch.float32, self.device)[0]
         return torch.cat([form(x.float(), part.float(), None) for part in torch.split(weight, LOGITS_PART)], 1)
+
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None) -> Tensor:
+        return self.silu_mul(self.linear(x, gate_up, bias))
+
+    def widen(self, x: Tensor) -> Tensor:
+        return x.to(wide(x.dtype))
+
+    def add(self, x: Tensor, h: Tensor) -> Tensor:
+        return x + h
+
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        return x + bias
+
+    def select(self, x: Tensor, rows: Tensor) -> Tensor:
+        return x.index_select(0, rows)
+
+    def qkv(
+        self,
+        qkv: Tensor,
+        heads: HeadCounts,
+        norms: HeadNorms | None,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        packed = qkv.view(qkv.shape[0], heads.q + 2 * heads.kv, heads.dim)
+        q, k, v = torch.split(packed, [heads.q, heads.kv, heads.kv], dim=1)
+        if norms is not None:
+            q, k = self.rms_norm(q, norms.q, norms.eps), self.rms_norm(k, norms.k, norms.eps)
+        return self.rope_and_cache(q, k, v, cos_sin, meta, cache)
 
     def rope_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
