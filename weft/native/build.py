@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from weft.native.libraries import FLAGS, SOURCES, directories, disabled, failure_file, find, names, stem
+from weft.native.libraries import directories, disabled, failure_file, find, flags, names, source_of, stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class BuildStatus:
 
 
 def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]:
-    """Builds what is missing or stale (every library, or the `wanted`); prints nothing, raises nothing."""
+    """Builds what is missing or stale (every library, or the `wanted`), as many at a time as there are cores; prints
+    nothing, raises nothing."""
     chosen = names() if wanted is None else tuple(wanted)
     if disabled():
         return tuple(BuildStatus(name, "disabled", None, reason="WEFT_NATIVE=0") for name in chosen)
@@ -41,7 +43,8 @@ def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]
     if compiler is None:
         return tuple(_without_compiler(name) for name in chosen)
     version = _version_hash(compiler)
-    return tuple(_ensure(name, compiler, version) for name in chosen)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
+        return tuple(workers.map(lambda name: _ensure(name, compiler, version), chosen))
 
 
 def find_compiler() -> tuple[str, ...] | None:
@@ -73,7 +76,7 @@ def _version_hash(compiler: Sequence[str]) -> str:
 
 def _ensure(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
     if name not in names():
-        return BuildStatus(name, "failed", None, reason=f"there is no source {name}.cpp")
+        return BuildStatus(name, "failed", None, reason=f"there is no source {source_of(name).name}")
     for directory in directories():
         path = directory / f"{stem(name)}-{version}.so"
         if path.exists():
@@ -91,7 +94,7 @@ def _compile(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
     target = directory / f"{stem(name)}-{version}.so"
     with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as scratch:
         made = Path(scratch) / target.name
-        command = [*compiler, *FLAGS, str(SOURCES / f"{name}.cpp"), "-o", str(made)]
+        command = [*compiler, *flags(name), str(source_of(name)), "-o", str(made)]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -117,7 +120,7 @@ def _first_error(compiler: str, output: str) -> str:
 
 def _remove_older(directory: Path, name: str) -> None:
     """Other CPUs' files stay: the directory may be shared between machines."""
-    same_cpu = stem(name).rsplit("-", 1)[0]
+    same_cpu = stem(name).rsplit("-", 1)[0]  # without the hash of the sources
     for path in directory.glob(f"{same_cpu}-*"):
         path.unlink(missing_ok=True)
 

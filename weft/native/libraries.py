@@ -3,6 +3,9 @@
 A library's file is <name>-<cpu>-<source>-<compiler>.so: hashes of the CPU's feature flags, of the sources with the
 compile flags, and of the compiler. The first two must fit for a file to be loaded, so neither a stale binary nor one
 made on another machine ever is; the third lets a build after a change of compiler replace what an older one made.
+
+The libraries of `VARIED` are built once for each instruction set of `isa.py`: <name>-<isa>-<machine>-..., and `load`
+takes the best that this CPU runs.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import os
 import platform
 from pathlib import Path
 
+from weft.native import isa
+
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-march=native", "-pthread", "-Wall", "-Wextra")
+VARIED = ("step",)
 
 
 def disabled() -> bool:
@@ -23,8 +29,33 @@ def disabled() -> bool:
 
 
 def names() -> tuple[str, ...]:
-    """Every library there is a source for."""
-    return tuple(sorted(path.stem for path in SOURCES.glob("*.cpp")))
+    """Every library there is a source for; <name>-<isa> for those with variants."""
+    sources = sorted(path.stem for path in SOURCES.glob("*.cpp"))
+    return tuple(name for source in sources for name in _built_as(source))
+
+
+def source_of(name: str) -> Path:
+    """The file that library `name` is compiled from."""
+    return SOURCES / f"{name.partition('-')[0]}.cpp"
+
+
+def flags(name: str) -> tuple[str, ...]:
+    """The compiler's flags for library `name`."""
+    source, _, variant = name.partition("-")
+    if source not in VARIED:
+        return FLAGS
+    # Without contraction, a formula's bits do not depend on what the compiler made of the code around it.
+    common = (flag for flag in FLAGS if flag != "-march=native")
+    return (*common, *isa.FLAGS[variant], "-ffp-contract=off")
+
+
+def chosen(name: str) -> str:
+    """`name`, or the variant of it that this process runs; WeftError where WEFT_NATIVE_ISA asks for what cannot be."""
+    return f"{name}-{isa.chosen()}" if name in VARIED else name
+
+
+def _built_as(source: str) -> tuple[str, ...]:
+    return tuple(f"{source}-{variant}" for variant in isa.buildable()) if source in VARIED else (source,)
 
 
 def directories() -> tuple[Path, ...]:
@@ -35,7 +66,8 @@ def directories() -> tuple[Path, ...]:
 
 def stem(name: str) -> str:
     """<name>-<cpu>-<source>: what a loadable file's name starts with."""
-    return f"{name}-{_cpu_hash()}-{_source_hash(name)}"
+    cpu = platform.machine() if name.partition("-")[0] in VARIED else _cpu_hash()
+    return f"{name}-{cpu}-{_source_hash(name)}"
 
 
 def find(name: str) -> Path | None:
@@ -49,6 +81,7 @@ def find(name: str) -> Path | None:
 
 def load(name: str) -> ctypes.CDLL | None:
     """The library, or None where there is none that fits; `missing_reason` then says why. Never compiles."""
+    name = chosen(name)
     path = None if disabled() or name not in names() else find(name)
     if path is None:
         return None
@@ -60,6 +93,7 @@ def load(name: str) -> ctypes.CDLL | None:
 
 def missing_reason(name: str) -> str:
     """Why `load(name)` gives None, for a person; empty where it gives a library."""
+    name = chosen(name)
     if name not in names():
         return f"there is no native library {name!r}; there are: {', '.join(names())}"
     if disabled():
@@ -89,8 +123,9 @@ def _recorded_failure(name: str) -> str:
 
 
 def _source_hash(name: str) -> str:
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
-    for path in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h"))):
+    digest = hashlib.sha256(" ".join(flags(name)).encode())
+    source = source_of(name)
+    for path in (source, *sorted(SOURCES.glob("*.h")), *sorted((SOURCES / source.stem).glob("*.h"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

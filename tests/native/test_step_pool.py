@@ -1,0 +1,160 @@
+"""The thread pool: every thread takes part, barriers hold, nothing is busy while idle, and it ends with its owner."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from weft.native import build, libraries
+
+pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
+
+SPIN = 20_000
+MANY = 12  # more threads than cores, and than threads that watch each other directly
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    made = tmp_path_factory.mktemp("pool") / "probe.so"
+    source = Path(__file__).with_name("pool_probe.cpp")
+    command = [*(build.find_compiler() or ()), *libraries.FLAGS, f"-I{libraries.SOURCES / 'step'}", str(source)]
+    subprocess.run([*command, "-o", str(made)], check=True, timeout=300)
+    probe = ctypes.CDLL(str(made))
+    pointer = ctypes.c_void_p
+    probe.weft_pool_new.restype = pointer
+    probe.weft_pool_new.argtypes = [ctypes.c_int, pointer, ctypes.c_int64, pointer]
+    probe.weft_pool_free.argtypes = [pointer]
+    probe.weft_pool_spin.argtypes = [pointer, ctypes.c_int64]
+    probe.probe_turns.restype = ctypes.c_int64
+    probe.probe_turns.argtypes = [pointer, pointer, ctypes.c_int]
+    probe.probe_cores.argtypes = [pointer, pointer]
+    return probe
+
+
+@pytest.fixture(params=[(1, SPIN), (2, SPIN), (3, 0), (8, SPIN), (MANY, 0), (MANY, SPIN)], ids=str)
+def pool(library: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """(handle, threads)."""
+    threads, spin = request.param
+    handle = new(library, threads, spin)
+    yield handle, threads
+    library.weft_pool_free(handle)
+
+
+def new(library: ctypes.CDLL, threads: int, spin: int, cores: list[int] | None = None) -> int:
+    error = ctypes.c_int32(-1)
+    given = (ctypes.c_int32 * threads)(*cores) if cores else None
+    handle = library.weft_pool_new(threads, given, spin, ctypes.byref(error))
+    if error.value:
+        assert not handle
+        raise OSError(error.value, "pool")
+    return int(handle)
+
+
+def turns(library: ctypes.CDLL, handle: int, threads: int, rounds: int) -> tuple[int, list[int]]:
+    cells = (ctypes.c_int64 * threads)()
+    return int(library.probe_turns(handle, cells, rounds)), list(cells)
+
+
+def test_every_thread_takes_part_and_barriers_hold(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
+    handle, threads = pool
+    for rounds in (1, 0, 2, 300):
+        assert turns(library, handle, threads, rounds) == (0, [rounds] * threads)
+
+
+def test_the_spin_can_change(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
+    handle, threads = pool
+    for spin in (0, 1000, 200_000, 0):
+        library.weft_pool_spin(handle, spin)
+        assert turns(library, handle, threads, 20) == (0, [20] * threads)
+
+
+def test_two_pools_at_once(library: ctypes.CDLL) -> None:
+    handles = [new(library, 3, SPIN), new(library, 4, 0)]
+    found: list[tuple[int, list[int]]] = [(-1, [])] * 2
+
+    def use(index: int, threads: int) -> None:
+        found[index] = turns(library, handles[index], threads, 500)
+
+    users = [threading.Thread(target=use, args=(index, threads)) for index, threads in enumerate((3, 4))]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert found == [(0, [500] * 3), (0, [500] * 4)]
+    for handle in handles:
+        library.weft_pool_free(handle)
+
+
+def test_idle_threads_sleep(library: ctypes.CDLL) -> None:
+    others = set(os.listdir("/proc/self/task"))
+    handle = new(library, 4, SPIN)
+    turns(library, handle, 4, 10)
+    workers = [Path(f"/proc/self/task/{task}/stat") for task in os.listdir("/proc/self/task") if task not in others]
+    assert len(workers) == 3
+    for worker in workers:  # the suite's own limit ends a wait for a worker that spins for ever
+        while worker.read_text().rpartition(")")[2].split()[0] != "S":
+            os.sched_yield()
+    library.weft_pool_free(handle)
+
+
+def test_threads_end_with_the_pool(library: ctypes.CDLL) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    handle = new(library, 5, SPIN)
+    assert len(os.listdir("/proc/self/task")) == before + 4
+    library.weft_pool_free(handle)
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_threads_stay_on_their_cores(library: ctypes.CDLL) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    wanted = [allowed[-1], allowed[0], allowed[-1]]
+    found = (ctypes.c_int64 * 3)()
+
+    def use() -> None:  # a thread of its own: the caller is pinned too
+        handle = new(library, 3, SPIN, wanted)
+        library.probe_cores(handle, found)
+        library.weft_pool_free(handle)
+
+    user = threading.Thread(target=use)
+    user.start()
+    user.join()
+    assert list(found) == wanted
+    assert sorted(os.sched_getaffinity(0)) == allowed
+
+
+@pytest.mark.parametrize("cores", [[0, 100_000], [0, -1]])
+def test_a_core_that_is_not_there_is_an_error_and_leaves_no_thread(library: ctypes.CDLL, cores: list[int]) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    codes: list[int | None] = []
+
+    def use() -> None:
+        try:
+            new(library, 2, SPIN, [sorted(os.sched_getaffinity(0))[0], cores[1]])
+        except OSError as error:
+            codes.append(error.errno)
+
+    user = threading.Thread(target=use)
+    user.start()
+    user.join()
+    assert codes == [errno.EINVAL]
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_a_forked_child_runs_alone(library: ctypes.CDLL) -> None:
+    """The workers are not copied: the child must neither wait for them nor join them."""
+    handle = new(library, 3, SPIN)
+    child = os.fork()
+    if child == 0:
+        right = turns(library, handle, 3, 5) == (0, [5, 0, 0])
+        library.weft_pool_free(handle)
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert turns(library, handle, 3, 5) == (0, [5, 5, 5])
+    library.weft_pool_free(handle)

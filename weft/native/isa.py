@@ -1,0 +1,67 @@
+"""The instruction sets that kernels are built for, and which of them this process runs. Knows no library.
+
+Flags are explicit, not -march=native: every variant can be built, and all that a CPU runs can be tested on it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+from weft.errors import ConfigError
+
+_AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+FLAGS = {
+    "avx512bf16": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
+    "avx512": _AVX512,
+    "avx2": _AVX2,
+    "generic": (),
+}
+"""What the compiler is told for each, best first."""
+
+_NEEDED_AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
+_NEEDED_AVX512 = _NEEDED_AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+_NEEDED = {
+    "avx512bf16": _NEEDED_AVX512 | {"avx512_vnni", "avx512_bf16"},
+    "avx512": _NEEDED_AVX512,
+    "avx2": _NEEDED_AVX2,
+    "generic": frozenset(),
+}
+
+
+def buildable() -> tuple[str, ...]:
+    """The variants for this kind of machine, best first; its compiler makes them all, whatever the CPU runs."""
+    return tuple(FLAGS) if platform.machine() in ("x86_64", "AMD64") else ("generic",)
+
+
+def runnable() -> tuple[str, ...]:
+    """Those of `buildable` that this CPU has the instructions for, best first."""
+    return tuple(name for name in buildable() if _NEEDED[name] <= cpu_flags())
+
+
+def chosen() -> str:
+    """The variant that this process runs: WEFT_NATIVE_ISA's, else the best. ConfigError for one that cannot run."""
+    legal = runnable()
+    forced = os.environ.get("WEFT_NATIVE_ISA", "")
+    if forced and forced not in legal:
+        raise ConfigError(
+            f"WEFT_NATIVE_ISA {forced}: legal on this CPU: {', '.join(legal)}",
+            field="WEFT_NATIVE_ISA",
+            value=forced,
+            legal=legal,
+        )
+    return forced or legal[0]
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The features that the first processor names; none where the system does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())

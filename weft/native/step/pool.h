@@ -1,0 +1,203 @@
+// Threads that run one function together, and meet at barriers inside it. Knows no kernel.
+//
+// Who waits spins for `spin_ns` (the answer mostly comes within a microsecond), then sleeps on a futex, so that nothing
+// is busy while nothing runs and more threads than cores still make progress. Each thread announces itself in a cache
+// line of its own. The workers end with the pool. They belong to the process that made the pool: after a fork, the
+// child runs everything on its one thread.
+#pragma once
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace weft {
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+inline int64_t monotonic_ns() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+// A counter that one thread raises and others wait for.
+class alignas(64) Signal {
+ public:
+  void raise() {
+    // The store must be visible before the sleepers are counted: a waiter counts itself, then looks again.
+    count_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst)) syscall(SYS_futex, &count_, FUTEX_WAKE_PRIVATE, INT_MAX, 0, 0, 0);
+  }
+
+  // Returns once the counter has reached `wanted` (modulo 2^32).
+  void wait(uint32_t wanted, int64_t spin_ns) {
+    if (reached(wanted)) return;
+    const int64_t until = monotonic_ns() + spin_ns;
+    do {
+      for (int i = 0; i < 32; ++i) {
+        if (reached(wanted)) return;
+        relax();
+      }
+    } while (monotonic_ns() < until);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    for (uint32_t seen; int32_t((seen = count_.load(std::memory_order_seq_cst)) - wanted) < 0;)
+      syscall(SYS_futex, &count_, FUTEX_WAIT_PRIVATE, seen, 0, 0, 0);
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+ private:
+  bool reached(uint32_t wanted) const { return int32_t(count_.load(std::memory_order_acquire) - wanted) >= 0; }
+
+  std::atomic<uint32_t> count_{0};
+  std::atomic<uint32_t> sleepers_{0};
+};
+
+class Pool {
+ public:
+  using Function = void (*)(void *context, int thread, int threads);
+
+  // `threads` with the caller's, which is thread 0; `cores`: one for each thread to be pinned to, or null. Throws
+  // std::system_error where a thread cannot be made or pinned.
+  Pool(int threads, const int32_t *cores, int64_t spin_ns)
+      : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]) {
+    if (cores) pin(cores[0]);
+    workers_.reserve(threads - 1);
+    try {
+      for (int i = 1; i < threads; ++i) {
+        workers_.emplace_back(&Pool::work, this, i);
+        if (cores) check(pthread_setaffinity_np(workers_.back().native_handle(), sizeof(cpu_set_t), only(cores[i]).get()));
+      }
+    } catch (...) {
+      end();
+      throw;
+    }
+  }
+
+  ~Pool() { end(); }
+  Pool(const Pool &) = delete;
+  Pool &operator=(const Pool &) = delete;
+
+  int threads() const { return threads_; }
+  void set_spin(int64_t spin_ns) { spin_ns_.store(spin_ns, std::memory_order_relaxed); }
+
+  // Calls function(context, thread, threads) on every thread and returns when all are done. One caller at a time.
+  void run(Function function, void *context) {
+    if (threads_ == 1 || getpid() != owner_) return alone(function, context);
+    function_ = function;
+    context_ = context;
+    places_[0].go.raise();
+    function(context, 0, threads_);
+    barrier(0);
+  }
+
+  // Returns once every thread has called it. Only inside a function that `run` runs, on all its threads.
+  void barrier(int thread) {
+    if (alone_ || threads_ == 1) return;
+    Place *const all = places_.get();
+    const uint32_t turn = ++all[thread].turn;
+    if (threads_ <= kDirect) {
+      all[thread].arrived.raise();
+      for (int i = 0; i < threads_; ++i)
+        if (i != thread) wait(all[i].arrived, turn);
+    } else if (thread) {
+      all[thread].arrived.raise();
+      wait(all[0].arrived, turn);
+    } else {
+      for (int i = 1; i < threads_; ++i) wait(all[i].arrived, turn);
+      all[0].arrived.raise();
+    }
+  }
+
+ private:
+  static constexpr int kDirect = 8;  // up to here everybody watches everybody: one hop instead of two
+
+  struct alignas(128) Place {  // 128: the neighbouring line is often fetched with a line
+    Signal arrived;
+    Signal go;  // of place 0 only
+    uint32_t turn = 0;
+  };
+
+  void wait(Signal &signal, uint32_t wanted) { signal.wait(wanted, spin_ns_.load(std::memory_order_relaxed)); }
+
+  void alone(Function function, void *context) {
+    alone_ = true;
+    function(context, 0, 1);
+    alone_ = false;
+  }
+
+  void work(int thread) {
+    for (uint32_t job = 1;; ++job) {
+      wait(places_[0].go, job);
+      if (ending_.load(std::memory_order_acquire)) return;
+      function_(context_, thread, threads_);
+      barrier(thread);
+    }
+  }
+
+  void end() {
+    if (getpid() != owner_) {  // the workers were not copied by the fork
+      for (auto &worker : workers_) worker.detach();
+      return;
+    }
+    ending_.store(true, std::memory_order_release);
+    places_[0].go.raise();
+    for (auto &worker : workers_) worker.join();
+  }
+
+  static void check(int error) {
+    if (error) throw std::system_error(error, std::generic_category());
+  }
+  static std::unique_ptr<cpu_set_t> only(int core) {
+    if (core < 0 || core >= CPU_SETSIZE) check(EINVAL);
+    auto set = std::make_unique<cpu_set_t>();
+    CPU_ZERO(set.get());
+    CPU_SET(core, set.get());
+    return set;
+  }
+  static void pin(int core) { check(pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), only(core).get())); }
+
+  const int threads_;
+  std::atomic<int64_t> spin_ns_;
+  const pid_t owner_;
+  std::unique_ptr<Place[]> places_;
+  Function function_ = nullptr;
+  void *context_ = nullptr;
+  bool alone_ = false;
+  std::atomic<bool> ending_{false};
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace weft
+
+// For ctypes. `weft_pool_new` gives null, and why in errno's terms at `error`, where threads cannot be made or pinned.
+extern "C" inline __attribute__((used)) weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin_ns, int32_t *error) {
+  try {
+    *error = 0;
+    return new weft::Pool(threads, cores, spin_ns);
+  } catch (const std::system_error &failure) {
+    *error = failure.code().value();
+  } catch (const std::bad_alloc &) {
+    *error = ENOMEM;
+  }
+  return nullptr;
+}
+extern "C" inline __attribute__((used)) void weft_pool_free(weft::Pool *pool) { delete pool; }
+extern "C" inline __attribute__((used)) void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }
