@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Weight, plain
 
 
 class ShapeOps(TorchOps):
@@ -20,10 +21,10 @@ class ShapeOps(TorchOps):
     def __init__(self, numerics: Numerics) -> None:
         super().__init__(numerics, torch.device("meta"))
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.nn.functional.linear(x, weight, bias)
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(x, plain(weight), bias)
 
-    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
         return x.new_empty(x.shape[0], weight.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
 
     def attention(

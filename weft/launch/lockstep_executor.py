@@ -13,6 +13,7 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepComm, LockstepWorld
+from weft.layers import prepare
 from weft.layout.layout import Layout
 from weft.models.build import boundaries_of
 from weft.ops import make_ops
@@ -38,8 +39,10 @@ class LockstepExecutor:
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):
-            params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device).params
-            self.runners.append(Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids()))
+            loaded = load_params(
+                checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=partial(prepare, ops)
+            )
+            self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, checkpoint.eos_token_ids()))
 
     @property
     def layout(self) -> Layout:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
+from functools import partial
 
 import torch
 
@@ -34,6 +35,7 @@ from weft.launch.messages import (
 from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
+from weft.layers import prepare
 from weft.layout.ranks import describe
 from weft.log import configure
 from weft.ops import make_ops
@@ -85,7 +87,10 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     numerics = Numerics(torch_dtype(setup.engine.dtype))
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
-    loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device)
+    ops = make_ops(numerics, device)
+    loaded = load_params(
+        checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=partial(prepare, ops)
+    )
     took = time.monotonic() - start
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 
@@ -95,7 +100,6 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
         limits = Limits(allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len)
-        ops = make_ops(numerics, device)
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
         way.enter(Phase.WARM_UP, ops.describe())
         invariance = runner.warm_up()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
-from weft.layers.base import Params
+from weft.layers.base import Params, tensor_or_none
 from weft.layout.cuts import HeadShare
 from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Ops
 
@@ -24,14 +24,14 @@ class Attention:
         self.ops, self.cos_sin = ops, cos_sin
         self.window = config.window(layer)
         self.heads = HeadCounts(share.q[1] - share.q[0], share.kv[1] - share.kv[0], config.head_dim)
-        self.weight, self.bias = params[f"{name}.qkv.weight"], params.get(f"{name}.qkv.bias")
-        q_norm, k_norm = params.get(f"{name}.q_norm.weight"), params.get(f"{name}.k_norm.weight")
+        self.weight, self.bias = params[f"{name}.qkv.weight"], tensor_or_none(params, f"{name}.qkv.bias")
+        q_norm, k_norm = (tensor_or_none(params, f"{name}.{each}_norm.weight") for each in "qk")
         self.norms: HeadNorms | None = None
         if q_norm is not None and k_norm is not None:
             self.norms = HeadNorms(q_norm, k_norm, config.rms_norm_eps)
         group = config.num_heads // config.num_kv_heads
         owners = [head // group - share.kv[0] for head in range(*share.q)]
-        self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=self.weight.device)
+        self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
         self.scale = float(config.head_dim) ** -0.5
 
     def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from weft.layers.base import Params
+from weft.layers.base import Params, tensor, tensor_or_none
 from weft.ops.base import Ops
 
 
@@ -16,7 +16,7 @@ class Norm:
     """RMSNorm."""
 
     def __init__(self, params: Params, name: str, eps: float, ops: Ops) -> None:
-        self.ops, self.eps, self.weight = ops, eps, params[f"{name}.weight"]
+        self.ops, self.eps, self.weight = ops, eps, tensor(params, f"{name}.weight")
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H] -> [N, H]."""
@@ -38,7 +38,7 @@ class OProj(_Summed):
     """Attention's output projection over the columns held here."""
 
     def __init__(self, params: Params, name: str, ops: Ops) -> None:
-        self.ops, self.weight, self.bias = ops, params[f"{name}.weight"], params.get(f"{name}.bias")
+        self.ops, self.weight, self.bias = ops, params[f"{name}.weight"], tensor_or_none(params, f"{name}.bias")
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, columns held] -> addend [N, H]."""
@@ -50,8 +50,11 @@ class DenseMLP(_Summed):
 
     def __init__(self, params: Params, name: str, ops: Ops) -> None:
         self.ops = ops
-        self.gate_up, self.gate_up_bias = params[f"{name}.gate_up.weight"], params.get(f"{name}.gate_up.bias")
-        self.down, self.bias = params[f"{name}.down.weight"], params.get(f"{name}.down.bias")
+        self.gate_up, self.gate_up_bias = (
+            params[f"{name}.gate_up.weight"],
+            tensor_or_none(params, f"{name}.gate_up.bias"),
+        )
+        self.down, self.bias = params[f"{name}.down.weight"], tensor_or_none(params, f"{name}.down.bias")
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H] -> addend [N, H]."""

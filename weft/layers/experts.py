@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.layers.base import Params
+from weft.layers.base import Params, tensor, tensor_or_none
 from weft.layout.placement import Interval
 from weft.ops.base import Ops
 from weft.ops.grouped import counted
@@ -24,9 +24,12 @@ class Experts:
         self, params: Params, name: str, moe: MoEConfig, slot_map: Sequence[int], here: Interval, ops: Ops
     ) -> None:
         self.ops, self.moe, self.here = ops, moe, here
-        self.router, self.correction = params[f"{name}.router.weight"], params.get(f"{name}.router.correction")
+        self.router, self.correction = (
+            tensor(params, f"{name}.router.weight"),
+            tensor_or_none(params, f"{name}.router.correction"),
+        )
         count = here[1] - here[0]
-        gate_up, down = params[f"{name}.experts.gate_up.weight"], params[f"{name}.experts.down.weight"]
+        gate_up, down = tensor(params, f"{name}.experts.gate_up.weight"), tensor(params, f"{name}.experts.down.weight")
         self.gate_up, self.down = ops.expert_weights(
             gate_up.view(count, gate_up.shape[0] // count, gate_up.shape[1]),
             down.view(count, down.shape[0] // count, down.shape[1]),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
-from weft.layers.base import Params
+from weft.layers.base import Params, tensor, tensor_or_none
 from weft.layout.cuts import HeadShare
 from weft.ops.base import AttentionMeta, KVCache, Ops
 
@@ -28,12 +28,15 @@ class LatentAttention:
         assert mla is not None
         self.ops, self.cos_sin, self.mla, self.eps = ops, cos_sin, mla, config.rms_norm_eps
         self.heads, self.window = share.q[1] - share.q[0], config.window(layer)
-        self.q_a, self.q_a_norm = params.get(f"{name}.q_a.weight"), params.get(f"{name}.q_a_norm.weight")
-        self.kv_a_norm = params[f"{name}.kv_a_norm.weight"]
+        self.q_a, self.q_a_norm = (
+            tensor_or_none(params, f"{name}.q_a.weight"),
+            tensor_or_none(params, f"{name}.q_a_norm.weight"),
+        )
+        self.kv_a_norm = tensor(params, f"{name}.kv_a_norm.weight")
         order = _halves(mla.rope_dim) if mla.interleaved else torch.arange(mla.rope_dim)
-        self.q_b = _rotated_rows(params[f"{name}.q_b.weight"], self.heads, mla.nope_dim, order)
-        self.kv_a = _rotated_rows(params[f"{name}.kv_a.weight"], 1, mla.kv_lora_rank, order)
-        unfold = params[f"{name}.kv_b.weight"].view(self.heads, mla.nope_dim + mla.v_dim, mla.kv_lora_rank)
+        self.q_b = _rotated_rows(tensor(params, f"{name}.q_b.weight"), self.heads, mla.nope_dim, order)
+        self.kv_a = _rotated_rows(tensor(params, f"{name}.kv_a.weight"), 1, mla.kv_lora_rank, order)
+        unfold = tensor(params, f"{name}.kv_b.weight").view(self.heads, mla.nope_dim + mla.v_dim, mla.kv_lora_rank)
         self.to_latent = unfold[:, : mla.nope_dim].transpose(1, 2).contiguous()
         self.to_value = unfold[:, mla.nope_dim :].contiguous()
         self.kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=self.q_b.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.ops.linear import Invariance
+from weft.ops.weights import Use, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,13 @@ class Ops(ABC):
     name: str
     numerics: Numerics
 
+    def prepare(self, weight: Tensor, use: Use) -> Weight:
+        """`weight` in the form that the products take fastest; called once for each as it is loaded, and the tensor is
+        given up afterwards."""
+        return weight
+
     @abstractmethod
-    def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
+    def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         """Rows weight[id - lo]; zero where id is outside [lo, lo + len(weight))."""
 
     @abstractmethod
@@ -89,15 +95,15 @@ class Ops(ABC):
         out in the weight's."""
 
     @abstractmethod
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         """x @ weight.T + bias; a row's result is the same for every number of rows."""
 
     @abstractmethod
-    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
         """x @ weight.T in fp32 (fp64 for fp64), as it was added up: rounded to bf16, neighbours would become equal."""
 
     @abstractmethod
-    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None) -> Tensor:
+    def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
         """silu(gate) * up of x [N, H] for gate_up [2 * I, H], gate first: [N, I]."""
 
     @abstractmethod

@@ -22,6 +22,7 @@ from weft.ops.linear import Invariance
 from weft.ops.native_kernels import AttentionKernel
 from weft.ops.paged_attention import paged_attention
 from weft.ops.torch_ops import TorchOps, rotate, write_cache, write_latent
+from weft.ops.weights import Weight, plain
 
 GRID = 64.0
 LARGEST = 4.0
@@ -54,7 +55,8 @@ class ExactOps(TorchOps):
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return snap(super().rms_norm(x.double(), weight.double(), eps))
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        weight = plain(weight)
         self._check(x, weight, bias)
         return F.linear(x, weight, bias)
 

@@ -9,6 +9,7 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.linear import Form
 from weft.ops.native_kernels import Kernels
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Weight, plain
 
 
 class NativeOps(TorchOps):
@@ -23,8 +24,8 @@ class NativeOps(TorchOps):
     def forms(self) -> tuple[Form, ...]:
         return self._kernels.linear, *super().forms()
 
-    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self._kernels.logits(x, weight, None)
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
+        return self._kernels.logits(x, plain(weight), None)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return self._kernels.pointwise.rms_norm(x, weight, eps)

@@ -14,6 +14,7 @@ from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 from weft.ops.routing import route
+from weft.ops.weights import Weight, plain
 
 GROUPED = (torch.float32, torch.bfloat16, torch.float16)
 """dtypes of torch's grouped product."""
@@ -65,7 +66,8 @@ class TorchOps(Ops):
         """Ways to compute `linear`, first choice first."""
         return forms(self.numerics.dtype, self.device)
 
-    def embedding(self, ids: Tensor, weight: Tensor, lo: int) -> Tensor:
+    def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
+        weight = plain(weight)
         local = ids - lo
         outside = (local < 0) | (local >= weight.shape[0])
         return F.embedding(local.masked_fill(outside, 0), weight).masked_fill(outside[:, None], 0)
@@ -75,10 +77,11 @@ class TorchOps(Ops):
         h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
         return (h * weight).to(weight.dtype)
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.form(x, weight, bias)
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        return self.form(x, plain(weight), bias)
 
-    def logits(self, x: Tensor, weight: Tensor) -> Tensor:
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
+        weight = plain(weight)
         if x.dtype == wide(x.dtype):
             return self.linear(x, weight, None)
         if x.device.type == "cuda":
@@ -86,7 +89,7 @@ class TorchOps(Ops):
         form = forms(torch.float32, self.device)[0]
         return torch.cat([form(x.float(), part.float(), None) for part in torch.split(weight, LOGITS_PART)], 1)
 
-    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None) -> Tensor:
+    def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
         return self.silu_mul(self.linear(x, gate_up, bias))
 
     def widen(self, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,8 +14,12 @@ from weft.arch.shards import Shards
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.tensors import TensorInfo, raise_all
+from weft.ops.weights import Weight, plain
 from weft.weights.check import check_checkpoint
 from weft.weights.reader import ReadError, SliceReader
+
+Prepare = Callable[[str, Tensor], Weight]
+"""Takes a parameter's name and its slice, once it is whole, and gives what the layers are handed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class LoadedParams:
     files that carry nothing the model needs.
     """
 
-    params: dict[str, Tensor]
+    params: dict[str, Weight]
     bytes_read: int
     unused: tuple[str, ...]
 
@@ -39,8 +44,9 @@ def load_params(
     device: torch.device | str = "cpu",
     *,
     check_finite: bool = True,
+    prepare: Prepare | None = None,
 ) -> LoadedParams:
-    """The slices of `specs` that `rank` holds, as `dtype` on `device`.
+    """The slices of `specs` that `rank` holds, as `dtype` on `device`, each through `prepare` once it is whole.
 
     CheckpointError lists every problem: what `check_checkpoint` finds (nothing is read then), and what reading finds:
     files cut short, and, unless check_finite is False, NaN, infinity, or values beyond the range of `dtype`.
@@ -48,16 +54,20 @@ def load_params(
     unused = check_checkpoint(checkpoint, specs)
     own = [spec for spec in shards.specs_of(rank) if not shards.is_view(spec)]
     shapes = shards.target_shapes(rank)
-    params = {target: torch.empty(shape, dtype=dtype, device=device) for target, shape in shapes.items()}
+    filling = _Filling(own, shards, rank, shapes, dtype, device)
+    params: dict[str, Weight] = {}
     problems: list[str] = []
     with SliceReader() as reader, _one_thread():
-        for spec, place in zip(own, _places(own, shards, rank, params), strict=True):
-            load = _Load(checkpoint.tensors[spec.name], place, check_finite)
+        for spec in own:
+            load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite)
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
+            whole = filling.finished(spec)
+            if whole is not None:
+                params[spec.target] = prepare(spec.target, whole) if prepare and not problems else whole
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
     for spec in specs:
         if shards.is_view(spec):
-            params[spec.target] = _tied_view(spec, own, shards, rank, params)
+            _tie(spec, own, shards, rank, params, prepare)
     return LoadedParams(params, reader.bytes_read, unused)
 
 
@@ -73,26 +83,60 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _places(specs: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]) -> list[Tensor]:
-    """The rows of its target that each spec fills: one part's after the other's."""
-    filled = dict.fromkeys(params, 0)
-    places: dict[ParamSpec, Tensor] = {}
-    for spec in sorted(specs, key=lambda spec: spec.part):
-        rows = shards.local_shape(spec, rank)[0]
-        places[spec] = params[spec.target].narrow(0, filled[spec.target], rows)
-        filled[spec.target] += rows
-    return [places[spec] for spec in specs]
+class _Filling:
+    """Targets in the making: each is there from its first part to its last, so that one that is prepared at once never
+    stands beside all others."""
+
+    def __init__(
+        self,
+        specs: Sequence[ParamSpec],
+        shards: Shards,
+        rank: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        self._shapes, self._dtype, self._device = shapes, dtype, device
+        self._open: dict[str, Tensor] = {}
+        self._rows: dict[ParamSpec, tuple[int, int]] = {}
+        self._missing: Counter[str] = Counter()
+        filled: Counter[str] = Counter()
+        for spec in sorted(specs, key=lambda spec: spec.part):
+            rows = shards.local_shape(spec, rank)[0]
+            self._rows[spec] = filled[spec.target], rows
+            filled[spec.target] += rows
+            self._missing[spec.target] += 1
+
+    def place(self, spec: ParamSpec) -> Tensor:
+        """The rows of its target that `spec` fills: one part's after the other's."""
+        if spec.target not in self._open:
+            self._open[spec.target] = torch.empty(self._shapes[spec.target], dtype=self._dtype, device=self._device)
+        return self._open[spec.target].narrow(0, *self._rows[spec])
+
+    def finished(self, spec: ParamSpec) -> Tensor | None:
+        """The target, once all its parts are there."""
+        self._missing[spec.target] -= 1
+        return None if self._missing[spec.target] else self._open.pop(spec.target)
 
 
-def _tied_view(
-    spec: ParamSpec, own: Sequence[ParamSpec], shards: Shards, rank: int, params: dict[str, Tensor]
-) -> Tensor:
-    """The rows of the embedding that are `spec`'s slice on `rank`."""
+def _tie(
+    spec: ParamSpec,
+    own: Sequence[ParamSpec],
+    shards: Shards,
+    rank: int,
+    params: dict[str, Weight],
+    prepare: Prepare | None,
+) -> None:
+    """Gives `spec` its rows of the embedding. Where they are all of it, both are one prepared matrix."""
     owner = next(other for other in own if other.name == spec.name)
     whole = (0, spec.shape[0])
-    first = (shards.interval(owner, rank) or whole)[0]
+    first, last = shards.interval(owner, rank) or whole
     lo, hi = shards.interval(spec, rank) or whole
-    return params[owner.target][lo - first : hi - first]
+    embedding = plain(params[owner.target])
+    view = embedding[lo - first : hi - first]
+    params[spec.target] = prepare(spec.target, view) if prepare else view
+    if (lo, hi) == (first, last):
+        params[owner.target] = params[spec.target]
 
 
 @dataclass(slots=True)

@@ -123,9 +123,11 @@ class Runner:
     def _linear_weights(self) -> Iterator[Tensor]:
         """What the layers multiply by; of the vocabulary a part, for its product is alike in every part."""
         for name, param in self.params.items():
-            if name.startswith("layers."):
+            if name.startswith("layers.") and isinstance(param, Tensor):
                 yield param
-        yield self.params["lm_head.weight"][:VOCABULARY_PART]
+        head = self.params["lm_head.weight"]
+        if isinstance(head, Tensor):
+            yield head[:VOCABULARY_PART]
 
     def warm_up(self) -> Invariance:
         """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a

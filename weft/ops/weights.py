@@ -1,0 +1,45 @@
+"""What a layer multiplies by: a tensor, or the same numbers in a form of the implementation's own.
+
+Knows no implementation and no layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+
+from torch import Tensor
+
+
+class Use(StrEnum):
+    """What a matrix [out, in] is for, which decides how it may be packed."""
+
+    LINEAR = "linear"
+    GATED = "gated"
+    """Gate rows, then as many up rows."""
+    HEAD = "head"
+    """Vocabulary rows, multiplied by; its rows may be asked for as embeddings too."""
+
+
+class Packed(ABC):
+    """A matrix in a form that only the implementation that made it can read fast."""
+
+    shape: tuple[int, int]
+    """(out, in)."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Of memory."""
+
+    @abstractmethod
+    def unpacked(self) -> Tensor:
+        """The matrix as a tensor in the dtype it was packed from; a copy."""
+
+
+Weight = Tensor | Packed
+
+
+def plain(weight: Weight) -> Tensor:
+    """The matrix as a tensor, made anew where it is packed."""
+    return weight.unpacked() if isinstance(weight, Packed) else weight
