@@ -102,6 +102,8 @@ class Document:
     notes: tuple[Note, ...] = ()
     dialect: str = ""
     """The engine that the program belongs to; empty for a fragment."""
+    nodes: int | None = None
+    """Nodes that what surrounds the command gives to its engine."""
 
     @property
     def fragment(self) -> bool:

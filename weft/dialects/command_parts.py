@@ -65,13 +65,13 @@ def is_script(word: Word) -> bool:
 def script_words(words: Sequence[Word]) -> Iterable[Word]:
     """Words that are scripts of their own: bash -c '...', ssh host '...', --wrap='...'."""
     for before, word in zip((None, *words), words, strict=False):
-        if before is None or not _SCRIPT.search(word.text.strip()):
+        if not _SCRIPT.search(word.text.strip()) or before is None and not word.quoted:
             continue
         assigned = re.match(r"--?[\w-]+=(?=[^{\[\s])", word.text)
         if assigned:
             column = word.where.column + assigned.end()
             yield Word(word.text[assigned.end() :], Where(word.where.line, column), quoted=word.quoted)
-        elif re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
+        elif before is not None and re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
             yield word
 
 

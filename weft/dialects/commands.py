@@ -7,7 +7,6 @@ wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is rea
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -24,27 +23,28 @@ from weft.dialects.command_parts import (
     without_keywords,
 )
 from weft.dialects.expand import ASSIGNMENT, Scope
-from weft.dialects.manifests import manifest_commands
+from weft.dialects.manifests import manifest_commands, manifest_files
+from weft.dialects.python_lists import lists_as_shell
 from weft.dialects.shell import lex
 from weft.dialects.shell_words import RawCommand
+from weft.dialects.surroundings import job_variables
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
 
 _ROOT_PROMPT = re.compile(r"(?m)^([ \t]*)#(?=[ \t]+[\w./])")
 _SCRIPT_DEPTH = 3
-_STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
-_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})+\s*,?\s*\]")
-_STARTS = re.compile(
-    r"[\"'](?:(?:[\w/.-]*/)?(?:vllm|tokenspeed|sglang|trtllm-serve)|[\w.]+\.(?:launch_server|api_server))[\"']"
-)
+_QUOTED = re.compile(r"(?s)(?<![\w\"'])[rfRF]{0,2}(\"\"\"|\'\'\')(.*?)\1")
+"""A string of Python over several lines."""
 _DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
+_FLAGGED = re.compile(r"\s--?[A-Za-z]")
+_SHELL = re.compile(r"(?:.*/)?(?:ba|da|z)?sh")
 _SHOWS = re.compile(r"cat|tee|echo|printf")
 
 
 def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> list[Document]:
     """Commands of a text in order. Those of no known program are kept where they have flags, as fragments."""
     found = _Reader(programs, settings).manifest(text)
-    text = _LIST.sub(_joined, text)
+    text = _QUOTED.sub(_opened, lists_as_shell(text))
     found = found or _Reader(programs, settings).script(text)
     if any(document.dialect for document in found):
         return found
@@ -53,12 +53,9 @@ def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> lis
     return again if any(document.dialect for document in again) else found
 
 
-def _joined(match: re.Match[str]) -> str:
-    """A list of a program's words, as a Dockerfile or a Python script has it, as a line of shell."""
-    if not _STARTS.search(match[0]):
-        return match[0]
-    strings = (re.sub(r"\\(.)", r"\1", string[1:-1]) for string in re.findall(_STRING, match[0]))
-    return shlex.join(strings) + " ;"
+def _opened(match: re.Match[str]) -> str:
+    """A string of Python that holds a command, as lines of shell of the same length."""
+    return f"  ;{match[2]};  " if _FLAGGED.search(match[2]) else match[0]
 
 
 class _Reader:
@@ -80,8 +77,13 @@ class _Reader:
     def _containers(self, text: str, origin: Origin) -> bool:
         """Whether the text holds containers. The image of an unknown program is none of its arguments."""
         containers = manifest_commands(text)
+        if containers:
+            shown = {name: replace(file, line=file.line + origin[0]) for name, file in manifest_files(text).items()}
+            self.files |= shown
         for container in containers:
+            before, exported = len(self.found), dict(self.scope.exported)
             self.scope.notes = []
+            self.scope.exported |= container.environment
             for name, word in container.environment.items():
                 self.scope.assign(name, (word,))
             words = self._moved([part for raw in container.words for part in self.scope.expand(raw)], origin)
@@ -89,10 +91,14 @@ class _Reader:
             if self._program(words) is None and not any(map(is_script, words)):
                 words = words[container.image :]
             self._command(words, dict(container.environment), container.name, notes, text, 0)
+            self.found[before:] = [replace(each, nodes=container.nodes) for each in self.found[before:]]
+            self.scope.exported = exported
         return bool(containers)
 
     def script(self, text: str) -> list[Document]:
         """Commands of a shell script."""
+        for name, word in job_variables(text).items():
+            self.scope.assign(name, (word,))
         self._lines(text, 0, (0, 0))
         return self._shared()
 
@@ -113,13 +119,27 @@ class _Reader:
                 appends = any(word.literal.startswith(f"{name}+=") for word in raw.words)
                 self.scope.assign(name, tuple(words), appends)
                 continue
+            if [word.text for word in words[:3:2]] == ["for", "in"] and len(words) == 4:
+                self.scope.assign(words[1].text, (words[3],))
             if not words or words[0].text in _DECLARES:
                 self._export(environment, words)
                 continue
             self._file(raw, words, depth, origin[0])
             known = {**self.scope.exported, **environment}
             notes = tuple(moved_note(note, origin) for note in (*raw.notes, *self.scope.notes))
+            before = len(self.found)
             self._command(words, known, raw.comment, notes, text, depth)
+            if not any(each.dialect for each in self.found[before:]):
+                self._substituted(raw, depth, origin)
+
+    def _substituted(self, raw: RawCommand, depth: int, origin: Origin) -> None:
+        """Commands between backticks or in $( ): a page's code inside a sentence, or what a shell runs first."""
+        for word in raw.words:
+            for piece in word.pieces:
+                if piece.kind == "command" and _FLAGGED.search(piece.text) and depth < _SCRIPT_DEPTH:
+                    before = len(self.found)
+                    self._lines(piece.text, depth + 1, (word.where.line - 1 + origin[0], word.where.column))
+                    self.found[before:] = [each for each in self.found[before:] if each.dialect]
 
     def _assignments(self, words: Sequence[Word]) -> dict[str, Word]:
         """Leading NAME=value words."""
@@ -151,6 +171,8 @@ class _Reader:
         """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
         target = next((word for mark, word in raw.redirects if mark in (">", ">>", ">|") and word), None)
         name = "".join(part.text for part in self.scope.expand(target)) if target else ""
+        name = name if name != "/dev/null" else ""
+        words = words[1:] if words[0].text == "sudo" and len(words) > 1 else words
         if not name and words[0].text == "tee":
             name = next((word.text for word in words[1:] if not word.text.startswith("-")), "")
         if not _SHOWS.fullmatch(words[0].text):
@@ -210,7 +232,9 @@ class _Reader:
         if at is not None and is_image(words, at):
             if self._scripts(words[at[2] :], name, notes, depth):
                 return
-            at = at if any(FLAG.match(word.text) for word in words[at[2] :]) else None  # docker pull, FROM
+            shell = at[2] < len(words) and _SHELL.fullmatch(words[at[2]].text)
+            flags = any(FLAG.match(word.text) for word in words[at[2] :])
+            at = at if flags and not shell else None  # docker pull, FROM, a shell that starts something else
         if at is not None:
             dialect, start, end = at
             environment |= self._wrapped_environment(words[:start])

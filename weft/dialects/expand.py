@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
 _OUTER_NAME = re.compile(r"[A-Z][A-Z0-9_]*|[A-Za-z]\w*(?:\.\w+)+")
 """What stands in $( ) for Kubernetes and templates, before a shell sees it."""
 _WITH_DEFAULT = re.compile(r"([A-Za-z_]\w*|\d+)(:?[-=+?])(.*)", re.DOTALL)
+_DEFAULTED = re.compile(r"\$\{([A-Za-z_]\w*):?-(\d+)\}")
 _ARRAY = re.compile(r"([A-Za-z_]\w*)\[[@*]\]")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 _OPERATORS = {
@@ -93,8 +94,9 @@ class Scope:
             if whole and piece.kind == "variable" and len(filled) > 1:
                 return [Word(word.text, raw.where, word.variables) for word in filled]
             if piece.kind == "variable" and not piece.quoted and filled:
-                parts = " ".join(word.text for word in filled).split() or [""]
                 opened = tuple(name for word in filled for name in word.variables)
+                whole_text = " ".join(word.text for word in filled)
+                parts = [whole_text] if opened else whole_text.split() or [""]
                 joined = [Word(part, raw.where, opened) for part in parts]
                 words[-1:] = [_join(words[-1], joined[0]), *joined[1:]]
                 continue
@@ -155,7 +157,8 @@ class Scope:
                 return "0"
             return found[0].text
 
-        filled = re.sub(r"\$?\{?\b([A-Za-z_]\w*)\}?", value, text)
+        plain = _DEFAULTED.sub(lambda match: self._defaulted(match[1], ":-", match[2], where)[0].text, text)
+        filled = re.sub(r"\$?\{?\b([A-Za-z_]\w*)\}?", value, plain)
         if opened:
             return (Word(f"$(({text}))", where, tuple(dict.fromkeys(opened))),)
         number = _calculate(filled)

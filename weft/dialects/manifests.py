@@ -1,18 +1,23 @@
-"""Commands in Kubernetes and compose YAML: command, args, image and env of every container. Knows no engine."""
+"""Commands in Kubernetes and compose YAML: command, args, image and env of every container, and files that it holds.
+
+What a manifest says around a container (size of its group, nodes, variables) comes with it. Knows no engine.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
-from weft.dialects.base import Note, Where, Word
+from weft.dialects.base import File, Note, Where, Word
 from weft.dialects.shell import lex
 from weft.dialects.shell_words import Piece, RawWord
 
-_LOOKS = re.compile(r"(?m)^[ \t]*(?:-[ \t]+)?(?:command|args|entrypoint)[ \t]*:")
+_LOOKS = re.compile(r"(?m)^[ \t]*(?:-[ \t]+)?(?:command|args|entrypoint|run)[ \t]*:")
+_STARTS = ("command", "args", "entrypoint")
+_BESIDE = ("env", "envs", "environment")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")
 _TEMPLATE = re.compile(r"\{\{-?\s*\.?([\w.]+)[^{}\n]*\}\}")
 _EXPANDS = re.compile(r"\$\(([\w.]+)\)|\$\{([^{}]+)\}|\$([A-Za-z_]\w*)")
@@ -28,59 +33,121 @@ class Container:
     notes: tuple[Note, ...] = field(default=())
     image: int = 0
     """How many of the words are its image."""
+    nodes: int | None = None
+    """Nodes that the manifest gives to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What the mappings around a container say."""
+
+    name: str = ""
+    nodes: int | None = None
+    variables: Mapping[str, Word] = field(default_factory=dict)
 
 
 def manifest_commands(text: str) -> list[Container]:
     """Every container with arguments; empty when the text is no such YAML."""
     if not _LOOKS.search(text):
         return []
+    return [found for root in _roots(text) for found in _containers(root, _Around())]
+
+
+def manifest_files(text: str) -> dict[str, File]:
+    """Files that the manifest's ConfigMaps hold, by name."""
+    found: dict[str, File] = {}
+    if "ConfigMap" not in text:
+        return found
+    for root in _roots(text):
+        keys = _mapping(root)
+        if _scalar(keys.get("kind")) != "ConfigMap":
+            continue
+        for name, value in _mapping(keys.get("data")).items():
+            if isinstance(value, yaml.ScalarNode):
+                below = value.style in ("|", ">")
+                found[name] = File(value.value, value.start_mark.line + 1 + below)
+    return found
+
+
+def _roots(text: str) -> list[yaml.Node]:
     plain = _TEMPLATE.sub(r"$(\1)", _TEMPLATE_LINE.sub("", text))
     try:
-        roots = list(yaml.compose_all(plain, yaml.SafeLoader))
+        return [root for root in yaml.compose_all(plain, yaml.SafeLoader) if isinstance(root, yaml.Node)]
     except (yaml.YAMLError, RecursionError):
         return []
-    return [found for root in roots if root is not None for found in _containers(root, "")]
 
 
-def _containers(node: yaml.Node, name: str) -> Iterator[Container]:
+def _mapping(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    """A mapping's nodes by key; empty for anything else."""
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+
+
+def _scalar(node: yaml.Node | None) -> str:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+
+
+def _containers(node: yaml.Node, around: _Around) -> Iterator[Container]:
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _containers(item, name)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    keys = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
-    name = _name(keys) or name
-    if keys.keys() & {"command", "args", "entrypoint"}:
-        yield _container(keys, name)
+            yield from _containers(item, around)
+    keys = _mapping(node)
+    around = _around(keys, around)
+    if keys.keys() & set(_STARTS):
+        yield _container(keys, around)
+    elif re.search(r"\s", _scalar(keys.get("run")).strip()):  # a task of a pipeline or of a cloud
+        yield _task(keys, around)
     for key, value in keys.items():
-        if key not in ("command", "args", "entrypoint", "env", "environment"):
-            yield from _containers(
-                value, key if isinstance(value, yaml.MappingNode) and "image" in _keys(value) else name
-            )
+        if key not in (*_STARTS, *_BESIDE):
+            yield from _containers(value, replace(around, name=key) if "image" in _mapping(value) else around)
 
 
-def _keys(node: yaml.MappingNode) -> set[str]:
-    return {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+def _around(keys: Mapping[str, yaml.Node], around: _Around) -> _Around:
+    """What these keys add to what is known around a container."""
+    found = replace(around, name=_name(keys) or _service(keys, around.name))
+    size = _mapping(keys.get("leaderWorkerTemplate")).get("size")
+    if isinstance(size, yaml.ScalarNode) and size.value.isdigit():
+        word = Word(size.value, Where(size.start_mark.line + 1, size.start_mark.column + 1, size.value))
+        found = replace(found, nodes=int(size.value), variables={**found.variables, "LWS_GROUP_SIZE": word})
+    count = _scalar(_mapping(keys.get("multinode")).get("nodeCount"))
+    return replace(found, nodes=int(count)) if count.isdigit() else found
+
+
+def _service(keys: Mapping[str, yaml.Node], name: str) -> str:
+    """The role that a service of a disaggregated deployment states, else the name around it."""
+    role = _scalar(keys.get("subComponentType"))
+    return role if role in ("prefill", "decode") else name
 
 
 def _name(keys: Mapping[str, yaml.Node]) -> str:
     """metadata.name, or a container's own name."""
     node = keys.get("name")
-    metadata = keys.get("metadata")
-    if isinstance(metadata, yaml.MappingNode):
-        node = {key.value: value for key, value in metadata.value if isinstance(key, yaml.ScalarNode)}.get("name")
-    return node.value if isinstance(node, yaml.ScalarNode) else ""
+    if "metadata" in keys:
+        node = _mapping(keys["metadata"]).get("name")
+    return _scalar(node)
 
 
-def _container(keys: Mapping[str, yaml.Node], name: str) -> Container:
+def _container(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
     notes: list[Note] = []
     words = list(_plain(keys["image"])) if "image" in keys else []
     image = len(words)
     for key in ("entrypoint", "command", "args"):
         if key in keys:
             words += _words(keys[key], notes)
-    environment = dict(_environment(keys.get("env") or keys.get("environment")))
-    return Container(tuple(words), environment, name, tuple(notes), image)
+    beside = next((keys[key] for key in _BESIDE if key in keys), None)
+    environment = {**around.variables, **dict(_environment(beside))}
+    return Container(tuple(words), environment, around.name, tuple(notes), image, around.nodes)
+
+
+def _task(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
+    """A script of a task with the variables beside it."""
+    node = keys["run"]
+    below = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    where = Where(node.start_mark.line + 1 + below, 1 if below else node.start_mark.column + 1)
+    words = [RawWord(where, [Piece("text", word)], quoted=True) for word in ("bash", "-c", _scalar(node))]
+    beside = next((keys[key] for key in _BESIDE if key in keys), None)
+    return Container(tuple(words), {**around.variables, **dict(_environment(beside))}, around.name)
 
 
 def _words(node: yaml.Node, notes: list[Note]) -> list[RawWord]:

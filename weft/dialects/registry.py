@@ -10,9 +10,11 @@ from importlib import import_module
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
 from weft.dialects.calls import calls
+from weft.dialects.charts import charts
 from weft.dialects.commands import documents
 from weft.dialects.manifests import manifest_commands
 from weft.dialects.nodes import compare_nodes
+from weft.dialects.surroundings import job_nodes, spread
 from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest
@@ -20,7 +22,10 @@ from weft.options import nearest
 NAMES = ("sglang", "trtllm", "vllm", "mindie", "tokenspeed")
 ALIASES = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "vllm-ascend": "vllm", "vllm_ascend": "vllm"}
 _KEYED = re.compile(r"[ \t]*(?:-[ \t]+)?(?:[\"']?[\w.-]+[\"']?[ \t]*:(?:[ \t]|$)|[{}\[\]]|-[ \t]+[^-\s]|\.\.\.)")
-_NO_FILE = re.compile(r"(?m)<<|^[ \t]*--?[A-Za-z]|^[ \t]*(?:-[ \t]+)?[\"']?(?:command|args|entrypoint)[\"']?[ \t]*:")
+_NO_FILE = re.compile(
+    r"(?m)<<|^[ \t]*--?[A-Za-z]|^[ \t]*(?:-[ \t]+)?[\"']?(?:command|args|entrypoint|run)[\"']?[ \t]*:"
+)
+_MAIL = re.compile(r"(?m)^[ \t]*>+(?=[ \t]|$)")
 _MOSTLY = 0.8
 """Share of lines that look like YAML or JSON from which a text is a file."""
 UNREAD = frozenset({"unknown-flag", "unknown-key", "unknown-word", "unknown-value"})
@@ -54,15 +59,16 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     inside a recognized text is in the readings.
     """
     context = context or Context()
+    text = _unquoted(text)
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in NAMES}
-    found = [] if _is_file(text) else documents(text, programs, context.settings)
+    found = charts(text) or ([] if _is_file(text) else documents(text, programs, context.settings))
     commands = [document for document in found if document.dialect] or calls(text)
     commands = [document for document in commands if document.dialect == named] or commands
     if not commands:
         commands = _without_program(text, found, named)
-    readings = [reading for document in commands for reading in _read_one(document, named, context)]
-    return compare_nodes(readings)
+    readings = compare_nodes([reading for each in commands for reading in _read_one(each, named, context)])
+    return [spread(reading, job_nodes(text)) for reading in readings] if len(readings) == 1 else readings
 
 
 def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
@@ -87,6 +93,14 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     if arguments and (not _is_mapping(text) or manifest_commands(text)):
         return arguments
     return [Document(kind="file", text=text, dialect=_owner(text, named))]
+
+
+def _unquoted(text: str) -> str:
+    """A text that a mail or a page quotes with > in front of every line, in its old columns."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines or not all(_MAIL.match(line) for line in lines):
+        return text
+    return re.sub(_MAIL, lambda match: " " * len(match[0]), text)
 
 
 def _is_file(text: str) -> bool:
@@ -122,7 +136,7 @@ def _read_one(document: Document, named: str | None, context: Context) -> list[R
         message = f"this is a {what} of {theirs}, not of {ours}; --from {document.dialect} reads it"
         draft.refuse(message, (document.dialect,), place)
         return [draft.finish(None)]
-    return dialect(name).read(document, context)
+    return [spread(reading, document.nodes) for reading in dialect(name).read(document, context)]
 
 
 def unread(readings: Sequence[Reading]) -> tuple[Note, ...]:

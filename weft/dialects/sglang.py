@@ -38,7 +38,8 @@ class SGLang:
     name = "sglang"
     title = "SGLang"
     programs = (
-        ("-m", r"sglang\.launch_server|sglang_router\.launch_server|sglang\.srt\.server|sglang_router"),
+        ("-m", r"sglang\.launch_server|sglang_router\.launch_server|sglang\.srt\.server|sglang_router|dynamo\.sglang"),
+        ("-m", r"sglang\.(?:bench_one_batch(?:_server)?|bench_offline_throughput|bench_latency|compile_deep_gemm)"),
         (r"(?:.*/)?sglang", "serve"),
         (r"(?:.*/)?(?:sglang/)?launch_server\.py|sglang\.launch_server|sglang_router\.launch_server",),
         (r"(?:[\w.-]+/)*lmsysorg/sglang(?::.*)?",),

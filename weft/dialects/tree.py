@@ -51,6 +51,11 @@ class Node:
             node = entry.node if entry else None
         return node
 
+    def plain_value(self, *path: str) -> object:
+        """The Python data under keys; None where one is missing."""
+        node = self.get(*path)
+        return node.plain() if node is not None else None
+
     def keys(self) -> set[str]:
         """Keys of a mapping; empty for anything else."""
         return set(self.entries or ())

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Word, Written
 from weft.dialects.documents import trees
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments, parse
@@ -19,7 +20,8 @@ from weft.dialects.stated import Stated, Values, named_file, report_repeated, re
 from weft.dialects.tree import Node, Tree, variables_in
 from weft.dialects.trtllm_eplb import KEYS as EPLB_KEYS
 from weft.dialects.trtllm_eplb import Balancer, balancer_of
-from weft.dialects.trtllm_flags import KEYS, OWN_KEYS, RENAMED, SERVERS, SIZES, TABLE
+from weft.dialects.trtllm_flags import KEYS, OWN_KEYS, RENAMED, ROLE_KEYS, SIZES, TABLE
+from weft.dialects.trtllm_roles import Section, sections
 from weft.dialects.trtllm_sizes import Derivation
 from weft.dialects.trtllm_write import yaml_of
 from weft.dialects.writing import checked, context_for
@@ -44,7 +46,7 @@ class TensorRTLLM:
     programs = (
         ("-m", r"tensorrt_llm\.commands\.(?:serve|bench)|dynamo\.trtllm"),
         (r"(?:.*/)?trtllm-(?:serve|bench)",),
-        (r"(?:.*/)?quickstart_advanced\.py",),
+        (r"(?:.*/)?(?:quickstart_advanced|convert_checkpoint)\.py",),
     )
 
     def recognizes(self, text: str) -> float:
@@ -56,7 +58,7 @@ class TensorRTLLM:
             return 0.9
         if keys & set(EPLB_KEYS):
             return 0.7
-        if keys & set(SIZES):
+        if keys & set(SIZES) or len(keys & set(ROLE_KEYS)) > 1:
             return 0.5
         return known_share(text, TABLE, _OWN_FLAGS) if any(flag in text for flag in _OWN_FLAGS) else 0.0
 
@@ -122,11 +124,9 @@ class _File:
             return [draft.finish(None)]
         if root.entries and root.keys() <= set(EPLB_KEYS):
             return [self._balancer(root)]
-        workers = root.get("worker_config") or root
-        sections = [key for key in workers.keys() & set(SERVERS) if workers is not root or key.endswith("_servers")]
-        if sections:
-            ordered = sorted(sections, key=lambda key: SERVERS[key], reverse=True)
-            return [self._server(root, workers, key) for key in ordered]
+        found = sections(root)
+        if found:
+            return [self._server(section) for section in found]
         return [_Engine(draft, arguments, _unwrapped(root)).reading(_role(arguments), tree.name)]
 
     def _balancer(self, root: Node) -> Reading:
@@ -142,26 +142,22 @@ class _File:
         draft.note("info", "open", "this is the load balancer alone; the engine's own file says its sizes", root.where)
         return draft.finish(sizes)
 
-    def _server(self, root: Node, workers: Node, key: str) -> Reading:
-        """An engine of a disaggregated deployment; what stands at the top of the file holds for both."""
-        role: Role = "prefill" if SERVERS[key] == "prefill" else "decode"
+    def _server(self, section: Section) -> Reading:
+        """An engine of a disaggregated deployment; what stands around its section holds for both roles."""
         draft, _ = self.start()
-        section = workers.get(key)
-        assert section is not None
-        if section.entries is None:
-            draft.refuse(f"{key}: a mapping of names to values is wanted", (), section.where)
+        node, role = section.node, section.role
+        if node.entries is None:
+            draft.refuse(f"{section.key}: a mapping of names to values is wanted", (), section.where)
             return draft.finish(None, role=role)
-        if workers is not root:
-            others = ", ".join(key for key in root.entries or () if key not in ("worker_config", "hardware"))
-            draft.note("info", "job", f"{others}: of the job, not of an engine; only its model is read", root.where)
-        shared = _shared(root, workers)
-        merged = Node(section.where, entries={**(shared.entries or {}), **section.entries})
-        engine = _Engine(draft, None, merged)
-        count = engine.instances(root, role)
+        if section.outside:
+            others = ", ".join(section.outside)
+            draft.note("info", "job", f"{others}: of the job, not of an engine; only its model is read", section.where)
+        engine = _Engine(draft, None, Node(node.where, entries={**(section.shared.entries or {}), **node.entries}))
+        count = engine.instances(section)
         stated = [name for name in SIZES if name in engine.values]
-        if not stated and section.get("urls") is not None:
+        if not stated and node.get("urls") is not None:
             message = "the servers are started by commands of their own, which say their sizes"
-            draft.note("info", "open", message, section.where)
+            draft.note("info", "open", message, node.where)
             return draft.finish(_open_sizes(count), role=role)
         return engine.reading(role, replicas=count)
 
@@ -222,11 +218,12 @@ class _Engine:
                 names = ", ".join(variables_in(value))
                 self.draft.note("info", "open-option", f"{name} depends on {names}", leaf.where)
 
-    def instances(self, root: Node, role: Role) -> Size:
+    def instances(self, section: Section) -> Size:
         """Servers of a role; they are copies of the engine."""
-        short = "ctx" if role == "prefill" else "gen"
-        if root.get("hardware", f"num_{short}_servers") is not None:
-            self.values.take(root, "num_instances", "hardware", f"num_{short}_servers")
+        stated = section.instances
+        if stated is not None:
+            name = f"num_{'ctx' if section.role == 'prefill' else 'gen'}_servers"
+            self.values.add("num_instances", Stated(name, stated.scalar, stated.where, variables_in(stated.scalar)))
         elif self.root is not None:
             self.values.take(self.root, "num_instances", "num_instances")
         for option in ("num_instances", "urls"):
@@ -248,23 +245,6 @@ def _unwrapped(root: Node) -> Node:
     return inner[0] if len(inner) == 1 and not root.keys() & set(KEYS) else root
 
 
-def _shared(root: Node, workers: Node) -> Node:
-    """What holds for the engines of both roles."""
-    entries = dict(root.entries or {}) if workers is root else {}
-    for key in (*SERVERS, "hostname", "port", "host"):
-        entries.pop(key, None)
-    model = root.get("environment", "model_path")
-    hardware = root.get("hardware")
-    if hardware is not None and hardware.entries and "gpus_per_node" in hardware.entries:
-        entries["gpus_per_node"] = hardware.entries["gpus_per_node"]
-    environment = root.get("environment")
-    if model is not None and environment is not None and environment.entries:
-        entries["model"] = environment.entries["model_path"]
-    for key in ("conditional_disagg_config", "max_retries", "perf_metrics_max_requests", "schedule_style", "node_id"):
-        entries.pop(key, None)
-    return Node(root.where, entries=entries)
-
-
 def _open_sizes(replicas: Size) -> Sizes:
     """Sizes that the text does not say."""
     sizes = Sizes(nodes=None, replicas=replicas, stages=None, tp=None, dp=None, cp=None, kv_split=None)
@@ -274,7 +254,7 @@ def _open_sizes(replicas: Size) -> Sizes:
 
 def _arguments(document: Document, draft: Draft) -> tuple[Arguments, str]:
     """The flags of a command, its model among the draft's options, and its subcommand."""
-    arguments = parse(document.words, TABLE, draft)
+    arguments = parse(_spelled(document), TABLE, draft)
     words = list(arguments.positional)
     subcommand = words.pop(0).text if words and words[0].text in _SUBCOMMANDS else ""
     if words and "model" not in arguments and not subcommand.startswith("disaggregated"):
@@ -283,6 +263,13 @@ def _arguments(document: Document, draft: Draft) -> tuple[Arguments, str]:
         if word.text not in _SUBCOMMANDS:
             draft.note("warning", "unknown-word", f"{word.text!r} belongs to no flag: ignored", word.where)
     return arguments, subcommand
+
+
+def _spelled(document: Document) -> list[Word]:
+    """The words with -m as the model where the command is the benchmark's, in which it is that."""
+    if not document.program or not re.search(r"trtllm-bench$|commands\.bench$", document.program[-1].text):
+        return list(document.words)
+    return [replace(word, text="--model") if word.text == "-m" else word for word in document.words]
 
 
 def _role(arguments: Arguments | None) -> Role:

@@ -173,6 +173,12 @@ SERVERS = {
 }
 """Sections that describe an engine of a disaggregated deployment, and its role."""
 
+ROLE_KEYS = (
+    *("context", "generation", "ctx", "gen", "ctx_tp_size", "gen_tp_size", "num_ctx_servers", "num_gen_servers"),
+    *("ctx_tensor_parallel_size", "gen_tensor_parallel_size"),
+)
+"""Two of these keys make a text look like a disaggregated deployment of this engine."""
+
 CP_TYPES = ("ULYSSES", "STAR", "RING", "HELIX")
 OWN_KEYS = (
     *("enable_attention_dp", "moe_config", "moe_expert_parallel_size", "moe_tensor_parallel_size", "kv_cache_config"),

@@ -40,7 +40,8 @@ class VLLM:
     title = "vLLM"
     programs = (
         (r"(?:.*/)?vllm(?:@[\w.]+)?", "serve"),
-        ("-m", r"vllm\.entrypoints(?:\.\w+)*|vllm"),
+        ("-m", r"vllm\.entrypoints(?:\.\w+)*|vllm|dynamo\.vllm"),
+        (r"(?:.*/)?benchmark_(?:throughput|latency|prefix_caching)\.py",),
         (r"(?:.*/)?vllm", r"bench|chat|complete|run-batch"),
         (r"(?:[\w.-]+/)+(?:vllm-openai|vllm-ascend)",),
         (r"(?:[\w.-]+/)*(?:vllm-openai|vllm-ascend|vllm)(?:-[\w-]+)?(?::.*|@sha256.*)",),

@@ -176,4 +176,7 @@ class Derivation:
 
 
 def _number(value: object, default: Size) -> Size:
+    """A whole number of a mapping, which the engine also takes between quotes."""
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default

@@ -1,0 +1,60 @@
+"""Lists of a program's words, as Dockerfiles and Python have them, as lines of shell. Knows no engine.
+
+`cmd = ["vllm", "serve", NAME]` and the `cmd += [...]` after it become one command; names become variables.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+_STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
+_NAME = r"[A-Za-z_][\w.]*(?:\[[\w\"']+\])?"
+_ITEM = rf"(?:f?{_STRING}|str\(\s*{_NAME}\s*\)|{_NAME})"
+_LIST = re.compile(
+    rf"(?:(?P<name>{_NAME})\s*(?P<how>\+=|=|\.extend\()\s*)?"
+    rf"\[\s*(?P<items>{_ITEM}(?:\s*,\s*{_ITEM})*)\s*,?\s*\]"
+)
+_STARTS = re.compile(
+    r"[\"'](?:(?:[\w/.-]*/)?(?:vllm|tokenspeed|sglang|trtllm-serve)|[\w.]+\.(?:launch_server|api_server|serve))[\"']"
+)
+_FILLED = re.compile(r"\{(\w+)\}")
+_FLAG = re.compile(r"--?[A-Za-z]")
+
+
+def lists_as_shell(text: str) -> str:
+    """The text with lists of a program's words as commands; every line keeps its number."""
+    found: dict[int, str] = {}
+    opened: dict[str, int] = {}
+    for match in _LIST.finditer(text):
+        words = list(_words(match["items"]))
+        name, grows = match["name"] or "", match["how"] in ("+=", ".extend(")
+        if grows and name in opened and words and (_FLAG.match(words[0]) or words[0].startswith("$")):
+            found[opened[name]] += " " + " ".join(words)
+            found[match.start()] = ""
+        elif _STARTS.search(match[0]) and not grows:
+            found[match.start()] = " ".join(words)
+            opened[name] = match.start()
+        elif not grows:
+            opened.pop(name, None)
+    return _LIST.sub(lambda match: _replaced(match, found.get(match.start())), text) if found else text
+
+
+def _replaced(match: re.Match[str], words: str | None) -> str:
+    lines = "\n" * match[0].count("\n")
+    if words is None:
+        return match[0]
+    return f"{words} ;{lines}" if words else lines
+
+
+def _words(items: str) -> Iterator[str]:
+    """The items as words of a shell: strings quoted, names as variables."""
+    for item in re.findall(_ITEM, items):
+        bare = re.fullmatch(rf"(?:str\(\s*)?({_NAME})\s*\)?", item)
+        if bare and item[-1] not in "\"'":
+            yield f"${{{bare[1]}}}" if re.fullmatch(r"\w+", bare[1]) else f"'<{bare[1]}>'"
+            continue
+        text = re.sub(r"\\(.)", r"\1", item.removeprefix("f")[1:-1])
+        filled = _FILLED.sub(r"${\1}", text) if item.startswith("f") else text
+        yield f'"{filled}"' if filled != text else shlex.quote(text)
