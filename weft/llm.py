@@ -19,17 +19,22 @@ from weft.checkpoint.hub import model_path
 from weft.engine.choice import Choice, Piece
 from weft.engine.engine import Engine
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
-from weft.errors import ConfigError, PeerError, RequestError, UsageError
+from weft.errors import ConfigError, PeerError, RequestError, UsageError, WeftError
+from weft.launch.engines import balancing_of, make_engine
+from weft.launch.executor import ProcessExecutor
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.start import Listener, Starting
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts
+from weft.log import get_logger
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.text import Tokenizer
+
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -87,11 +92,12 @@ class LLM:
         plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
         self.recommended = recommended(checkpoint.generation_config)
         """The model's own sampling values."""
+        balancing = balancing_of(plan)
         starting = Starting(plan, listener)
         self._executor = starting.wait()
-        self._finalizer = weakref.finalize(self, self._executor.close)
         plan = starting.plan
-        self._engine = Engine(self._executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size)
+        self._engine = make_engine(self._executor, plan, balancing)
+        self._finalizer = weakref.finalize(self, _end, self._engine, self._executor)
         self._plan = plan
         self._requests = 0
         self._busy = threading.Lock()
@@ -230,3 +236,13 @@ class LLM:
                 if choice.stopped_by is not None and record.finish_reason is None:
                     self._engine.stop_request(record.request_id, choice.stopped_by, index=record.index)
                 yield number, record.index, piece, record
+
+
+def _end(engine: Engine, executor: ProcessExecutor) -> None:
+    """What has been counted is written, then the ranks end."""
+    try:
+        engine.finish()
+    except WeftError as error:
+        _log.error("%s", error)
+    finally:
+        executor.close()

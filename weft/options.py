@@ -39,6 +39,8 @@ class Option:
     unit: Literal["", "bytes"] = ""
     shorthand: tuple[tuple[str, Mapping[str, object]], ...] = ()
     """Further flags, each with the sibling fields that it sets besides this one."""
+    switches: tuple[tuple[str, object], ...] = ()
+    """Further flags without a value, each with the value that it stands for."""
 
 
 def option(default: Any, help: str, *flags: str, **bounds: Any) -> Any:
@@ -200,6 +202,8 @@ def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], d
             stem = setting.name.rpartition(".")[0]
             sets = {f"{stem}.{name}" if stem else name: value for name, value in siblings.items()}
             _add_value(parser, setting, dest, (flag,), sets)
+        for flag, value in setting.option.switches:
+            _add_constant(parser, setting, dest, flag, value, f"the same as {setting.option.flags[0]} {value}")
 
 
 def _add_value(
@@ -226,17 +230,23 @@ def _add_value(
 def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
     for flag in setting.option.flags:
         for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
-            parser.add_argument(
-                name,
-                action=_Collect,
-                setting=setting,
-                sets={},
-                dest=dest,
-                default=argparse.SUPPRESS,
-                nargs=0,
-                const=value,
-                help=setting.option.help if value else "the opposite",
-            )
+            _add_constant(parser, setting, dest, name, value, setting.option.help if value else "the opposite")
+
+
+def _add_constant(
+    parser: argparse._ActionsContainer, setting: Setting, dest: str, flag: str, value: object, help: str
+) -> None:
+    parser.add_argument(
+        flag,
+        action=_Collect,
+        setting=setting,
+        sets={},
+        dest=dest,
+        default=argparse.SUPPRESS,
+        nargs=0,
+        const=value,
+        help=help,
+    )
 
 
 def _metavar(setting: Setting) -> str:

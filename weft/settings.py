@@ -39,6 +39,38 @@ class EngineConfig:
         None, "name under which the model is served (default: its directory's)", "--served-model-name"
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
+    expert_placement: str | None = option(
+        None, "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)", "--expert-placement"
+    )
+    expert_stats: str | None = option(
+        None, "file that the experts' loads are written to, at each window's end and at the end", "--expert-stats"
+    )
+    eplb_window: int | None = option(
+        None,
+        "steps before a rebalancing whose expert loads count (default: all since the last)",
+        "--eplb-window",
+        minimum=1,
+    )
+    eplb_max_moved: int | None = option(
+        None,
+        "slots of a layer that one rebalancing may change (default: a quarter, at least 2)",
+        "--eplb-max-moved",
+        minimum=1,
+    )
+    eplb_bytes_per_step: int = option(
+        4 << 20,
+        "expert weights that a rank receives before one step",
+        "--eplb-bytes-per-step",
+        minimum=4096,
+        unit="bytes",
+    )
+    eplb_threshold: float = option(
+        0.98,
+        "layers with at least this balance (mean / maximum of the ranks' loads) stay as they are",
+        "--eplb-threshold",
+        above=0.0,
+        maximum=1.0,
+    )
 
     def __post_init__(self) -> None:
         self.check()

@@ -14,6 +14,7 @@ import torch
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
+from weft.engine.expert_balancing import ExpertBalancing
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import divisors, resolve
@@ -110,13 +111,13 @@ def make_executor(path: Path, layout: Layout, numerics: Numerics) -> LockstepExe
     return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device("cpu"))
 
 
-def run_workload(executor: LockstepExecutor, work: Workload) -> list[Outcome]:
+def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBalancing | None = None) -> list[Outcome]:
     """Each request's tokens and logits; requests arrive at their step, or as soon as nothing else is left to do."""
     recorder = LogitsRecorder(executor)
     config = EngineConfig(
         max_model_len=32, max_num_seqs=4, max_num_batched_tokens=work.budget, block_size=executor.limits.block_size
     )
-    engine = Engine(recorder, config, (), vocab_size=101)
+    engine = Engine(recorder, config, (), vocab_size=101, balancing=balancing)
     outcomes = [Outcome() for _ in work.prompts]
     params = SamplingParams(temperature=0.0, max_tokens=work.max_tokens, ignore_eos=True)
     waiting, step = list(range(len(work.prompts))), 0

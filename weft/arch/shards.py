@@ -152,6 +152,16 @@ class Shards:
         bits = weight_bits(self.config.quantization) if spec.module in QUANTIZED and len(spec.shape) == 2 else None
         return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
 
+    def slot_bytes(self, rank: int, itemsize: int) -> int:
+        """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""
+        if self.slots is None:
+            return 0
+        lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
+        layer = next(index for index in range(self.config.num_layers) if self.config.has_experts(index))
+        prefix = f"layers.{layer}."
+        own = [spec for spec in self.counted_specs if spec.expert is not None and spec.target.startswith(prefix)]
+        return sum(self.bytes_of(spec, rank, itemsize) for spec in own) // max(1, hi - lo)
+
     def kv_bytes_per_token(self, rank: int, itemsize: int) -> int:
         """Bytes of K and V of all layers for one token on `rank`."""
         heads, dims = self.cache_shape(rank)

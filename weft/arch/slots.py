@@ -18,6 +18,12 @@ SlotMap = tuple[int, ...]
 """Expert of every slot."""
 
 
+def dealt(slots: int, num_experts: int) -> SlotMap:
+    """Slot s holds expert s modulo their number: no rank holds one twice while it has at most as many slots. What
+    every server and every plan begins with where nothing else is said."""
+    return tuple(slot % num_experts for slot in range(slots))
+
+
 @dataclass(frozen=True)
 class ExpertSlots:
     """Slots of every layer. `maps`: per layer with experts, by layer number; a layer not named is dealt round robin."""
@@ -38,14 +44,9 @@ class ExpertSlots:
                 )
         return dict(self.maps)
 
-    @cached_property
-    def dealt(self) -> SlotMap:
-        """Slot s holds expert s modulo their number: no rank holds one twice while it has at most as many slots."""
-        return tuple(slot % self.num_experts for slot in range(self.experts.slots))
-
     def map(self, layer: int) -> SlotMap:
         """Expert of every slot of a layer."""
-        return self._by_layer.get(layer, self.dealt)
+        return self._by_layer.get(layer) or dealt(self.experts.slots, self.num_experts)
 
     @cached_property
     def runs(self) -> tuple[Interval, ...]:

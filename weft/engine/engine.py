@@ -9,9 +9,12 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 
+from msgspec.structs import replace
+
 from weft.engine.admission import Admission
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Executor
+from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
 from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
 from weft.engine.request import Request
@@ -19,12 +22,14 @@ from weft.engine.results import output_of
 from weft.engine.scheduler import Scheduler
 from weft.errors import PeerError, RequestError, WeftError
 from weft.settings import EngineConfig
+from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 
 
 class Engine:
     """`config.max_model_len` must be decided. Each output of an admitted request ends with exactly one RequestOutput
-    that has a finish_reason, whatever happens to it; the executor stays the caller's to close."""
+    that has a finish_reason, whatever happens to it; the executor stays the caller's to close. `balancing`: of expert
+    slots, whose placement the executor's ranks have loaded."""
 
     def __init__(
         self,
@@ -33,8 +38,9 @@ class Engine:
         eos_token_ids: Iterable[int],
         *,
         vocab_size: int | None = None,
+        balancing: ExpertBalancing | None = None,
     ) -> None:
-        self.executor = executor
+        self.executor, self.balancing = executor, balancing
         self.limits = limits_of(config, executor.num_blocks)
         self.failure: str | None = None
         """Why the engine is dead; None while it lives."""
@@ -90,7 +96,7 @@ class Engine:
         reported, self._ended = self._ended, []
         try:
             plan = self._coordinator.schedule()
-            outputs = [] if plan is None else self._coordinator.retire(self.executor.step(plan))
+            outputs = [] if plan is None else self._coordinator.retire(self._run(plan))
         except WeftError as error:
             outputs = self._die(str(error))
         except Exception as error:
@@ -101,6 +107,18 @@ class Engine:
         self._forget(outputs)
         return reported + outputs
 
+    def _run(self, plan: StepPlan) -> StepResult:
+        if self.balancing is None:
+            return self.executor.step(plan)
+        result = self.executor.step(replace(plan, experts=self.balancing.work()))
+        self.balancing.stepped(self.executor)
+        return result
+
+    def finish(self) -> None:
+        """No step follows: what has been counted and not yet written is."""
+        if self.balancing is not None and self.failure is None:
+            self.balancing.finish(self.executor)
+
     def in_flight(self) -> frozenset[str]:
         """Ids of the requests in the step in hand; after a failure, of those in the step that failed."""
         return frozenset().union(*(scheduler.in_flight() for scheduler in self._coordinator.schedulers))
@@ -108,7 +126,8 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counters and gauges at this moment."""
         groups = tuple(scheduler.stats() for scheduler in self._coordinator.schedulers)
-        return EngineStats(steps=self._coordinator.steps, total=reduce(add, groups), groups=groups)
+        experts = None if self.balancing is None else self.balancing.stats()
+        return EngineStats(steps=self._coordinator.steps, total=reduce(add, groups), groups=groups, experts=experts)
 
     def _finish(self, request_id: str, index: int | None, finish: FinishReason, stop_reason: str | None) -> bool:
         outputs = self._live.get(request_id, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from weft.experts.loads import IntArray
 from weft.layout.layout import Layout
 from weft.step.plan import StepPlan, StepResult
 
@@ -21,6 +22,10 @@ class Executor(Protocol):
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on every rank. PeerError: a rank is gone, and no further step can run."""
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call, [layers with experts, experts], added up over the ranks;
+        asked for only where ranks count."""
 
     def close(self) -> None:
         """Ends the ranks; safe to call twice."""

@@ -80,9 +80,28 @@ class GroupStats(msgspec.Struct, frozen=True, kw_only=True):
         return GroupStats(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
 
+class ExpertStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Balancing of expert slots. `before`, `now`: per layer of `layers`, the balance (mean / maximum of the ranks'
+    loads) that the last full window had, and what the placement in force makes of its loads; None without load, empty
+    before the first window. Counters only grow; bytes are those that each rank's slots received, over one block."""
+
+    layers: tuple[int, ...]
+    window: int
+    window_steps: int
+    before: tuple[float | None, ...]
+    now: tuple[float | None, ...]
+    layers_moving: int
+    decisions: int
+    failures: int
+    slots_moved: int
+    bytes_moved: int
+    layers_switched: int
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine at one moment: number of steps run, sums over groups, and each group."""
 
     steps: int
     total: GroupStats
     groups: tuple[GroupStats, ...]
+    experts: ExpertStats | None = None

@@ -32,6 +32,8 @@ class Source:
     loads: FloatArray | None = None
     placement: ExpertPlacement | None = None
     missing: frozenset[int] = frozenset()
+    by_layer: bool = False
+    """Whether the file names each layer, so that its last may be left out too."""
 
 
 def read_loads(path: Path) -> FloatArray:
@@ -57,7 +59,7 @@ def read_placement(path: Path, ranks: int | None = None) -> Source:
         if "physical_to_logical_map" in value:
             return Source(path, placement=formats.from_sglang(value, ranks))
         placement, missing = formats.from_trtllm(value, ranks)
-        return Source(path, placement=placement, missing=missing)
+        return Source(path, placement=placement, missing=missing, by_layer=True)
     except ConfigError as error:
         if str(error).startswith(str(path)):
             raise

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from weft.errors import PeerError
+from weft.experts.loads import IntArray
 from weft.launch.limits import StepClock
-from weft.launch.messages import RunStep, Shutdown, StepDone, pack
+from weft.launch.messages import CountExperts, ExpertsCounted, RunStep, Shutdown, StepDone, pack
 from weft.launch.processes import end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
@@ -18,6 +21,8 @@ from weft.step.plan import Sampled, StepPlan, StepResult
 
 GRACE_S = 2.0
 """How long ranks have to end by themselves."""
+COUNT_S = 30.0
+"""How long a rank may take to say what it has counted, between two steps."""
 
 
 class ProcessExecutor:
@@ -29,8 +34,11 @@ class ProcessExecutor:
         num_blocks: int,
         watch: Watch,
         clock: StepClock,
+        num_experts: int = 0,
     ) -> None:
-        """`clock`: the longest a step may take before the rank that holds it up is named."""
+        """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
+        of a layer."""
+        self._num_experts = num_experts
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
@@ -47,7 +55,7 @@ class ProcessExecutor:
     def _step(self, plan: StepPlan) -> StepResult:
         rows = sum(run.count for group in plan.groups for run in group.runs)
         began, limit_s = time.monotonic(), self.clock.limit(rows)
-        self._broadcast(pack(RunStep(plan)), plan, limit_s)
+        self._broadcast(pack(RunStep(plan)), f"step {plan.index}", limit_s)
         groups: list[list[Sampled] | None] = [None] * len(plan.groups)
         left = set(self._group_of)
         for worker, message in self.watch.messages(lambda: began + limit_s):
@@ -60,14 +68,36 @@ class ProcessExecutor:
                 return StepResult(plan.index, [part or [] for part in groups])
         raise self.watch.silent(sorted(left), limit_s, f"step {plan.index}")
 
-    def _broadcast(self, frame: bytes, plan: StepPlan, limit_s: float) -> None:
+    def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
         for worker in self.workers:
             try:
                 worker.channel.send(frame, limit_s)
             except TimeoutError as error:
-                raise self.watch.silent([worker.rank], limit_s, f"step {plan.index}") from error
+                raise self.watch.silent([worker.rank], limit_s, doing) from error
             except PeerError as error:
                 raise self.watch.diagnose(worker, None) from error
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call, [layers with experts, experts]. PeerError: a rank died."""
+        try:
+            return self._counts()
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _counts(self) -> IntArray:
+        deadline = time.monotonic() + COUNT_S
+        self._broadcast(pack(CountExperts()), "a count of experts", COUNT_S)
+        total, left = np.zeros(0, np.int64), {worker.rank for worker in self.workers}
+        for worker, message in self.watch.messages(lambda: deadline):
+            if not isinstance(message, ExpertsCounted) or worker.rank not in left:
+                raise PeerError(f"{worker.where} sent {message!r}, not its count of experts")
+            counts = np.frombuffer(message.counts, np.dtype("<i8")).astype(np.int64)
+            total = total + counts if len(total) else counts
+            left.remove(worker.rank)
+            if not left:
+                return total.reshape(-1, self._num_experts)
+        raise self.watch.silent(sorted(left), COUNT_S, "a count of experts")
 
     def wait(self, wake_fd: int) -> None:
         """Sleeps until `wake_fd` is readable; PeerError as soon as a rank dies meanwhile."""

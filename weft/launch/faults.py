@@ -1,7 +1,8 @@
 """Faults on purpose, for tests: `point:rank:nth:action`, at the nth time that a rank passes a point. No torch.
 
-Without WEFT_TEST_FAULTS=1 nothing is read and nothing happens. Points: the start-up phases, `step`, `sampled`,
-`collective`. A fault happens in the first set of ranks only; with `:every` behind it, also after each restart.
+Without WEFT_TEST_FAULTS=1 nothing is read and nothing happens. Points: the start-up phases, `step`, `move` and `switch`
+(steps before which expert slots do so), `sampled`, `collective`. A fault happens in the first set of ranks only; with
+`:every` behind it, also after each restart.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from enum import StrEnum
 from weft.errors import ConfigError
 from weft.launch.phases import Phase
 
-POINTS = (*(str(phase) for phase in Phase), "step", "sampled", "collective")
+POINTS = (*(str(phase) for phase in Phase), "step", "move", "switch", "sampled", "collective")
 
 
 class Action(StrEnum):

@@ -5,7 +5,8 @@ Knows plans and results; the ranks are Runners over the lockstep comm. Not for s
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import torch
 
@@ -13,6 +14,7 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepComm, LockstepWorld
+from weft.experts.loads import IntArray
 from weft.layers import prepare
 from weft.layout.layout import Layout
 from weft.models.build import boundaries_of
@@ -59,6 +61,10 @@ class LockstepExecutor:
         parts = self.world.run([partial(_step, runner, plan) for runner in self.runners])
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
         return StepResult(plan.index, answers)
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call."""
+        return reduce(add, (runner.experts.counts() for runner in self.runners))
 
     def close(self) -> None:
         """Lets the ranks go."""

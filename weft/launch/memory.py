@@ -67,8 +67,11 @@ class MemoryPlan:
         ]
 
 
-def rank_memories(shards: Shards, engine: EngineConfig, itemsize: int, available: int | None) -> tuple[RankMemory, ...]:
-    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices of their own."""
+def rank_memories(
+    shards: Shards, engine: EngineConfig, itemsize: int, available: int | None, staged_slots: int = 0
+) -> tuple[RankMemory, ...]:
+    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices of their own.
+    `staged_slots`: expert slots that a rank keeps room for beside those that it computes with."""
     world = shards.layout.world
     fraction = engine.mem_fraction_static or DEFAULT_FRACTION
     share = None if available is None else int(available * fraction) // world
@@ -76,7 +79,7 @@ def rank_memories(shards: Shards, engine: EngineConfig, itemsize: int, available
         RankMemory(
             where=describe(shards.layout, rank),
             weights=sum(shards.bytes(rank, itemsize).values()),
-            workspace=workspace_bytes(shards, engine, itemsize),
+            workspace=workspace_bytes(shards, engine, itemsize) + staged_slots * shards.slot_bytes(rank, itemsize),
             process=PROCESS_BYTES if available is not None else 0,
             block=shards.kv_bytes_per_token(rank, itemsize) * engine.block_size,
             share=share,
@@ -95,9 +98,11 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     return rows * row * itemsize + logits
 
 
-def plan_memory(shards: Shards, engine: EngineConfig, itemsize: int, available: int) -> MemoryPlan:
+def plan_memory(
+    shards: Shards, engine: EngineConfig, itemsize: int, available: int, staged_slots: int = 0
+) -> MemoryPlan:
     """The plan on a host with `available` free bytes. ConfigError: needed and available per rank, what to change."""
-    ranks = rank_memories(shards, engine, itemsize, available)
+    ranks = rank_memories(shards, engine, itemsize, available, staged_slots)
     if engine.kv_cache_memory is not None:
         _check_given_cache(ranks, engine.kv_cache_memory, available)
     return finish_plan(ranks, shards, engine, available)

@@ -38,6 +38,11 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     comm_debug: bool = False
     start: int = 0
     """How many sets of ranks this server has had before."""
+    slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Layer, and the expert of every slot in it, where experts are not dealt in order."""
+    staged_slots: int = 0
+    """Expert slots of a layer that a rank can receive before the layer switches."""
+    count_experts: bool = False
 
 
 class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
@@ -53,11 +58,15 @@ class RunStep(msgspec.Struct, frozen=True, tag="step"):
     plan: StepPlan
 
 
+class CountExperts(msgspec.Struct, frozen=True, tag="count"):
+    """Answer with `ExpertsCounted`, and begin to count anew."""
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End after the step in hand."""
 
 
-ToRank = Setup | Allocate | RunStep | Shutdown
+ToRank = Setup | Allocate | RunStep | CountExperts | Shutdown
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
@@ -91,6 +100,13 @@ class StepDone(msgspec.Struct, frozen=True, tag="done"):
     sampled: list[Sampled]
 
 
+class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):
+    """Rows that chose each expert, as far as this rank counts them: int64, little endian, [layers with experts,
+    experts]."""
+
+    counts: bytes
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The rank cannot go on; `family` is a class of `weft.errors`."""
 
@@ -99,7 +115,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     problems: list[str] = []
 
 
-FromRank = Joined | Entered | Loaded | StepDone | Failed
+FromRank = Joined | Entered | Loaded | StepDone | ExpertsCounted | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

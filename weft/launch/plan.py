@@ -12,10 +12,12 @@ from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.fit import check_fit
 from weft.arch.shards import Shards
+from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
@@ -42,11 +44,18 @@ class LaunchPlan:
     """What ends an answer."""
     limits: ProcessLimits
     """Of the processes' time."""
+    experts: ExpertPlan | None = None
+    """Where experts begin, and how they are balanced, where anything was asked for."""
 
     @property
     def shards(self) -> Shards:
         """What each rank holds."""
-        return Shards(self.config, self.layout)
+        return Shards(self.config, self.layout, self.slot_maps)
+
+    @property
+    def slot_maps(self) -> tuple[tuple[int, SlotMap], ...]:
+        """The expert of every slot, by layer, where experts are not dealt in order."""
+        return () if self.experts is None else self.experts.slot_maps
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -63,6 +72,8 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}",
         ]
+        if self.experts is not None:
+            lines += self.experts.lines()
         if self.memory is not None:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
@@ -96,11 +107,13 @@ def plan_launch(
         )
     check_fit(layout, config)
     engine = _resolved(engine, config, layout)
-    shards = Shards(config, layout)
+    itemsize = DTYPE_BYTES[engine.dtype]
+    experts = plan_experts(config, layout, engine, itemsize)
+    shards = Shards(config, layout, experts.slot_maps if experts else ())
     unused = check_checkpoint(checkpoint, shards.specs)
     memory = None
     if engine.device == "cpu":
-        memory = plan_memory(shards, engine, DTYPE_BYTES[engine.dtype], available_bytes())
+        memory = plan_memory(shards, engine, itemsize, available_bytes(), experts.staged if experts else 0)
         engine = replace(engine, max_model_len=memory.max_model_len)
     return LaunchPlan(
         checkpoint=checkpoint,
@@ -113,6 +126,7 @@ def plan_launch(
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
         limits=limits,
+        experts=experts,
     )
 
 

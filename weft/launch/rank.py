@@ -23,7 +23,9 @@ from weft.launch.fingerprint import joined
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
+    CountExperts,
     Entered,
+    ExpertsCounted,
     Loaded,
     RunStep,
     Setup,
@@ -79,7 +81,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     device = _device(setup)
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
-    shards = Shards(setup.config, setup.layout)
+    shards = Shards(setup.config, setup.layout, setup.slot_maps)
     way.enter(Phase.SETTINGS)
     channel.send(pack(joined(setup)))
 
@@ -99,7 +101,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     try:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
-        limits = Limits(allocate.num_blocks, setup.engine.block_size, setup.engine.max_num_seqs, allocate.max_model_len)
+        limits = _limits(setup, allocate)
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
         way.enter(Phase.WARM_UP, ops.describe())
         invariance = runner.warm_up()
@@ -112,6 +114,17 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         comm.close()
 
 
+def _limits(setup: Setup, allocate: Allocate) -> Limits:
+    return Limits(
+        allocate.num_blocks,
+        setup.engine.block_size,
+        setup.engine.max_num_seqs,
+        allocate.max_model_len,
+        staged_slots=setup.staged_slots,
+        count_experts=setup.count_experts,
+    )
+
+
 def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
     number = busy_ns = 0
     before_ns, before_bytes, before_rows = comm.seconds_ns, comm.received, runner.rows
@@ -119,11 +132,16 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
         message = unpack_for_rank(way.channel.receive())
         if isinstance(message, Shutdown):
             return
+        if isinstance(message, CountExperts):
+            way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
+            continue
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")
         number += 1
         way.status.step(number, busy=True)
         way.faults.reach("step")
+        if message.plan.experts is not None:
+            way.faults.reach("switch" if message.plan.experts.switches else "move")
         began = time.perf_counter_ns()
         sampled = runner.step(message.plan)
         busy_ns += time.perf_counter_ns() - began

@@ -99,6 +99,9 @@ class Starting:
             threads=share.threads,
             comm_debug=plan.backend.debug,
             start=self._start,
+            slot_maps=plan.slot_maps,
+            staged_slots=plan.experts.staged if plan.experts else 0,
+            count_experts=plan.experts is not None,
         )
 
     def wait(self) -> ProcessExecutor:
@@ -114,7 +117,8 @@ class Starting:
         self._watch.rendezvous.met()
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
-        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock)
+        experts = self.plan.config.num_experts
+        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):
@@ -167,7 +171,8 @@ class Starting:
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
         engine, shards = self.plan.engine, self.plan.shards
-        memories = rank_memories(shards, engine, DTYPE_BYTES[engine.dtype], None)
+        staged = self.plan.experts.staged if self.plan.experts else 0
+        memories = rank_memories(shards, engine, DTYPE_BYTES[engine.dtype], None, staged)
         return finish_plan(memories, shards, engine, min(free), free)
 
     def reports(self) -> list[RankReport]:

@@ -34,7 +34,23 @@ class Experts:
             gate_up.view(count, gate_up.shape[0] // count, gate_up.shape[1]),
             down.view(count, down.shape[0] // count, down.shape[1]),
         )
-        self.replicas, self.slot_of = _replicas(slot_map, moe.num_experts, self.router.device)
+        most = len(slot_map) - moe.num_experts + 1
+        self.replicas = torch.empty(moe.num_experts, dtype=torch.int64, device=self.router.device)
+        self.slot_of = torch.empty(moe.num_experts, most, dtype=torch.int64, device=self.router.device)
+        self.place(slot_map)
+        self.tally: Tensor | None = None
+        """Rows that chose each expert are added up here, [E], where somebody wants to know."""
+
+    def place(self, slot_map: Sequence[int]) -> None:
+        """From now on slot s holds expert slot_map[s]. The tables keep their memory: a recorded step reads it."""
+        replicas, slot_of = _replicas(slot_map, self.moe.num_experts)
+        self.replicas.copy_(replicas)
+        self.slot_of.fill_(-1)[:, : slot_of.shape[1]].copy_(slot_of)
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The weights of the slots here, in the form that they are computed with; dim 0 of each counts the slots."""
+        return self.gate_up, self.down
 
     def forward(self, x_NH: Tensor) -> Tensor:
         """[N, H] -> addend [N, H]: the choices whose slot is here. Every rank of the block has the same rows."""
@@ -54,6 +70,8 @@ class Experts:
         flat = experts_Nk.flatten()
         order = torch.sort(flat, stable=True)
         counts = counted(flat, self.moe.num_experts)
+        if self.tally is not None:
+            self.tally += counts
         nth = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[order.values]
         turn = torch.empty_like(nth).index_copy_(0, order.indices, nth)
         return self.slot_of[flat, turn % self.replicas[flat]].view(experts_Nk.shape)
@@ -64,11 +82,11 @@ class Experts:
         return torch.where((slots >= lo) & (slots < hi), slots - lo, -1)
 
 
-def _replicas(slot_map: Sequence[int], num_experts: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _replicas(slot_map: Sequence[int], num_experts: int) -> tuple[Tensor, Tensor]:
     """Per expert its number of slots, and per expert and replica the slot, filled up with -1."""
     slots: list[list[int]] = [[] for _ in range(num_experts)]
     for slot, expert in enumerate(slot_map):
         slots[expert].append(slot)
     most = max(map(len, slots))
     table = [found + [-1] * (most - len(found)) for found in slots]
-    return torch.tensor([len(found) for found in slots], device=device), torch.tensor(table, device=device)
+    return torch.tensor([len(found) for found in slots]), torch.tensor(table)

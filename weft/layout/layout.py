@@ -18,7 +18,7 @@ Given = Mapping[str, object]
 Split = Literal["groups", "balanced"]
 Within = Literal["node"]
 Dispatch = Literal["auto", "all_gather", "all_to_all"]
-Policy = Literal["none", "global", "hierarchical"]
+Policy = Literal["none", "auto", "global", "hierarchical"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +72,13 @@ class Balance:
     """How expert slots are filled while serving."""
 
     policy: Policy = option(
-        ..., "rebalancing of expert slots", "--expert-balance", choices=("none", "global", "hierarchical")
+        ...,
+        "rebalancing of expert slots while serving; auto: hierarchical where there are nodes and groups, else global",
+        "--expert-balance",
+        choices=("none", "auto", "global", "hierarchical"),
+        switches=(("--eplb", "auto"),),
     )
-    interval: int = option(..., "steps between rebalances", "--expert-balance-interval", minimum=1)
+    interval: int = option(..., "steps from one rebalancing to the next", "--expert-balance-interval", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,6 @@ def refuse_unsupported(layout: Layout) -> None:
     }
     if layout.experts and layout.experts.dispatch == "all_to_all":
         found["experts.dispatch"] = ("all_to_all", "all_gather", "use all_gather or auto")
-    if layout.experts and layout.experts.balance.policy != "none":
-        found["experts.balance.policy"] = (layout.experts.balance.policy, "none", "leave balancing out")
     for field, (value, legal, change) in found.items():
         if value != legal:
             message = f"{field} {value}: explained, but the engine cannot run it yet; {change}"

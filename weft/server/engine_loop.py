@@ -225,6 +225,7 @@ class EngineLoop:
             began = time.monotonic()
             self._call(partial(self._begin, engine))
             self._serve(life, engine, executor)
+            engine.finish()
             return False
         except Exception as error:  # of whatever kind: the ranks are lost, and the reason is told
             if self._stopping.is_set():

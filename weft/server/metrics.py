@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from weft.engine.outputs import EngineStats, GroupStats
 from weft.launch.report import RankReport
 from weft.server.engine_loop import EngineLoop
+from weft.server.expert_metrics import expert_families
 from weft.step.sampling_params import SamplingParams
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -72,6 +73,8 @@ class _EngineView(Collector):
         steps = CounterMetricFamily("weft:steps", "Steps run", labels=("model_name",))
         steps.add_metric((self._model,), 0 if self.stats is None else self.stats.steps)
         yield steps
+        if self.stats is not None and self.stats.experts is not None:
+            yield from expert_families(self._model, self.stats.experts)
         if self.loop is not None:
             yield from self._server(self.loop)
             yield from self._ranks(self.loop)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from weft.engine.engine import Engine
 from weft.errors import PeerError
+from weft.launch.engines import balancing_of, make_engine, with_placement
 from weft.launch.executor import ProcessExecutor
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan
@@ -22,10 +23,14 @@ Listener = Callable[[int, PhaseChange], None]
 
 
 class EngineStart:
-    """A `Start` over `plan`. Its ranks end with the thread that calls it: one that lives as long as the server."""
+    """A `Start` over `plan`. Its ranks end with the thread that calls it: one that lives as long as the server.
+
+    Each set of ranks begins with the placement of experts that the last one had switched to. ConfigError: statistics
+    of experts cannot be written."""
 
     def __init__(self, plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
         self._plan, self._listener, self._program = plan, listener, program
+        self._balancing = balancing_of(plan)
         self._lock = threading.Lock()
         self._starting: Starting | None = None
         self._starts = 0
@@ -33,10 +38,13 @@ class EngineStart:
 
     def __call__(self) -> tuple[Engine, ProcessExecutor]:
         """Spawns the ranks and waits until every one is ready."""
+        balancing = self._balancing
+        if balancing is not None:
+            balancing.begin()
+            self._plan = with_placement(self._plan, balancing.placement)
         starting = self._spawn()
         executor = starting.wait()
-        plan = starting.plan
-        return Engine(executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size), executor
+        return make_engine(executor, starting.plan, balancing), executor
 
     def _spawn(self) -> Starting:
         number = self._starts

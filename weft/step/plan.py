@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from weft.step.experts import ExpertWork
 from weft.step.sampling_params import SamplingParams
 
 
@@ -54,10 +55,12 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows."""
+    """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows. `experts`: what moves
+    between expert slots before the step."""
 
     index: int
     groups: list[GroupPlan]
+    experts: ExpertWork | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

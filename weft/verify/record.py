@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.engine.engine import Engine
+from weft.experts.loads import IntArray
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.placement import Kind, Placement
@@ -46,6 +47,10 @@ class LogitsRecorder:
     def num_blocks(self) -> int:
         """KV blocks on every rank."""
         return self.executor.num_blocks
+
+    def expert_counts(self) -> IntArray:
+        """Of the executor behind."""
+        return self.executor.expert_counts()
 
     def close(self) -> None:
         """Closes the executor behind."""

@@ -20,6 +20,7 @@ from weft.ops.base import KVCache, Ops
 from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
+from weft.worker.expert_moves import ExpertMover
 from weft.worker.inputs import Geometry, StepInputs, build_inputs
 
 
@@ -31,6 +32,10 @@ class Limits:
     block_size: int
     max_num_seqs: int
     max_model_len: int
+    staged_slots: int = 0
+    """Expert slots of a layer that a rank can receive before the layer switches; 0: slots never move."""
+    count_experts: bool = False
+    """Whether rows are counted per expert."""
 
 
 WARM_UP_ROWS = 2
@@ -88,11 +93,17 @@ class Runner:
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
         cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
+        self.experts = self._mover(comm)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device, eos_token_ids)
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
+
+    def _mover(self, comm: Comm) -> ExpertMover:
+        layers = {i: layer.experts for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
+        limits = self.limits
+        return ExpertMover(layers, self.shards.layout, comm, limits.staged_slots, count=limits.count_experts)
 
     @property
     def reports(self) -> bool:
@@ -102,6 +113,8 @@ class Runner:
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> list[Sampled]:
         """Runs the plan; the sampled tokens of this rank's group, in the plan's order."""
+        if plan.experts is not None:
+            self.experts.run(plan.experts)
         group = plan.groups[self.geometry.group]
         for admit in group.admits:
             self.sampler.admit(admit)
@@ -138,4 +151,5 @@ class Runner:
         groups = self.shards.layout.attention.dp
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
+        self.experts.counts()  # nobody's rows
         return invariance

@@ -1,0 +1,172 @@
+"""While expert weights move between slots under running requests, every layout gives what one rank gives, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.equivalence.conftest import Model
+from tests.equivalence.harness import (
+    EXACT,
+    LIMITS,
+    MIXED,
+    ExpertSizes,
+    Workload,
+    all_expert_sizes,
+    checkpoint_at,
+    run_workload,
+    same_bits,
+)
+from tests.support.expert_moves import EveryPlan, random_balancing
+from weft.arch import Shards, parse_config
+from weft.comm.lockstep import LockstepComm
+from weft.errors import WeftError
+from weft.experts.shape import SlotShape
+from weft.experts.transport import Pace
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.ops.base import Numerics
+from weft.worker.expert_moves import ExpertMover
+from weft.worker.slot_bytes import SlotBytes
+
+Models = Callable[[str, Numerics], Model]
+EXPERTS = {"experts": 5, "latent": 6}
+LONG = Workload(MIXED.prompts, MIXED.arrivals, max_tokens=16, budget=MIXED.budget)
+
+
+def moving(model: Model, world: int, sizes: ExpertSizes, seed: int = 0) -> tuple[LockstepExecutor, EveryPlan]:
+    """Ranks of a layout, and a balancing that gives them new random placements as fast as they can move."""
+    checkpoint = checkpoint_at(model.path)
+    config = parse_config(checkpoint.config)
+    layout = sizes.layout(world, config.num_experts)
+    shape = SlotShape(config.num_experts, sizes.slots, sizes.ep)
+    limits = replace(LIMITS, staged_slots=shape.slots_per_rank, count_experts=True)
+    shards = Shards(config, layout)
+    executor = LockstepExecutor(checkpoint, shards, EXACT, limits, torch.device("cpu"))
+    layers = tuple(layer for layer in range(config.num_layers) if config.has_experts(layer))
+    pace = Pace(*random.Random(seed).choice(((1, 2), (1, 20), (3, 8), (2, 5))))
+    return executor, random_balancing(shape, layers, seed=seed, pace=pace)
+
+
+def usable(world: int, experts: int) -> list[ExpertSizes]:
+    sizes = all_expert_sizes(world, experts)
+    return [each for each in sizes if each.slots % each.ep == 0 and each.slots <= experts * each.ep]
+
+
+@pytest.fixture(scope="module")
+def reference(model: Models) -> Callable[[str], list[object]]:
+    found: dict[str, list[object]] = {}
+
+    def of(variant: str) -> list[object]:
+        if variant not in found:
+            one = ExpertSizes(1, 1, 1, EXPERTS[variant], 1, 1)
+            found[variant] = run_workload(moving(model(variant, EXACT), 1, one)[0], LONG)
+        return found[variant]
+
+    return of
+
+
+@pytest.mark.parametrize("variant", EXPERTS)
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
+def test_moving_experts_change_nothing(variant: str, world: int, model: Models, reference: Callable) -> None:  # type: ignore[type-arg]
+    layouts = usable(world, EXPERTS[variant])
+    chosen = random.Random(world).sample(layouts, min(8, len(layouts)))
+    switched = 0
+    for seed, sizes in enumerate(chosen):
+        executor, balancing = moving(model(variant, EXACT), world, sizes, seed)
+        found = run_workload(executor, LONG, balancing)
+        assert same_bits(found, reference(variant)), f"world {world}, {sizes} differs from one rank"
+        switched += balancing.stats().layers_switched
+    assert switched >= len(chosen)
+
+
+def test_counts_are_the_routers_choices(model: Models) -> None:
+    """Every row that ran chose top-k experts, and is counted once, whatever the layout."""
+    seen = []
+    for world, sizes in (
+        (1, ExpertSizes(1, 1, 1, 5, 1, 1)),
+        (4, ExpertSizes(2, 1, 2, 6, 1, 4)),
+        (2, ExpertSizes(1, 2, 1, 5, 1, 1)),
+    ):
+        executor, balancing = moving(model("experts", EXACT), world, sizes)
+        balancing.settings = replace(balancing.settings, interval=1000, window=1000)
+        run_workload(executor, LONG, balancing)
+        seen.append(executor.expert_counts())
+    rows = sum(len(prompt) + LONG.max_tokens - 1 for prompt in LONG.prompts)
+    top_k = executor.shards.config.moe.top_k  # type: ignore[union-attr]
+    assert seen[0].sum(axis=1).tolist() == [rows * top_k] * len(seen[0])
+    assert all((counts == seen[0]).all() for counts in seen)
+
+
+def flip_a_bit_on_the_way(patch: pytest.MonkeyPatch) -> str:
+    original = LockstepComm.all_to_all
+
+    def faulty(self: LockstepComm, xs, outs, group) -> None:  # type: ignore[no-untyped-def]
+        original(self, xs, outs, group)
+        for out in outs:
+            if out.dtype == torch.int64 and len(out) > 2:
+                out[0] ^= 1 << 40
+
+    patch.setattr(LockstepComm, "all_to_all", faulty)
+    return r"layer \d+, expert slot \d+: part \d of \d of the weights differs from slot \d+ of rank \d"
+
+
+def write_half(patch: pytest.MonkeyPatch) -> str:
+    original = SlotBytes.write
+
+    def faulty(self: SlotBytes, slot: int, words: torch.Tensor) -> None:
+        original(self, slot, words)
+        self._rows[-1][slot, -1] += 1
+
+    patch.setattr(SlotBytes, "write", faulty)
+    return r"layer \d+, expert slot \d+: the weights differ from those received"
+
+
+@pytest.mark.parametrize("fault", [flip_a_bit_on_the_way, write_half])
+def test_other_weights_are_a_fault_that_names_the_slot(
+    fault: Callable[[pytest.MonkeyPatch], str], model: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = fault(monkeypatch)
+    executor, balancing = moving(model("experts", EXACT), 2, ExpertSizes(1, 1, 2, 6, 1, 1))
+    before = balancing.placement.phy2log.tolist()
+    with pytest.raises((WeftError, AssertionError), match=message):
+        run_workload(executor, LONG, balancing)
+    if fault is flip_a_bit_on_the_way:
+        assert balancing.placement.phy2log.tolist() == before and not balancing.stats().layers_switched
+
+
+def stay_silent(patch: pytest.MonkeyPatch) -> None:
+    """New slots are announced, their weights are not written."""
+    patch.setattr(SlotBytes, "write", lambda self, slot, words: None)
+    patch.setattr(SlotBytes, "holds", lambda self, slot, words: True)
+
+
+def one_rank_lags(patch: pytest.MonkeyPatch) -> None:
+    """Rank 0 keeps its old routing table."""
+    original = ExpertMover._switch
+
+    def faulty(self: ExpertMover, switch) -> None:  # type: ignore[no-untyped-def]
+        layer = self._layers[switch.layer]
+        place = layer.place
+        if self._comm.rank == 0:
+            layer.place = lambda slot_map: None  # type: ignore[method-assign]
+        original(self, switch)
+        layer.place = place  # type: ignore[method-assign]
+
+    patch.setattr(ExpertMover, "_switch", faulty)
+
+
+@pytest.mark.parametrize("fault", [stay_silent, one_rank_lags])
+def test_the_comparison_sees_wrong_weights(
+    fault: Callable[[pytest.MonkeyPatch], None],
+    model: Models,
+    reference: Callable,  # type: ignore[type-arg]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = reference("experts")
+    fault(monkeypatch)
+    executor, balancing = moving(model("experts", EXACT), 2, ExpertSizes(1, 1, 2, 6, 1, 1))
+    assert not same_bits(run_workload(executor, LONG, balancing), wanted)

@@ -1,0 +1,245 @@
+"""Balancing of expert slots while serving: window, decision, moves, switch. Pure Python; knows no tensor, no process.
+
+count rows per expert  ->  window full: read them, decide  ->  parts of slots move  ->  a layer switches
+
+One object serves all engines of a server, one after the other: a set of ranks that died takes its moves along, and the
+next begins with the placement in force, which is what the ranks had switched to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from weft.engine.decider import Decider
+from weft.engine.outputs import ExpertStats
+from weft.errors import WeftError
+from weft.experts.balancer import LoadBalancer
+from weft.experts.loads import FloatArray, IntArray
+from weft.experts.metric import balance
+from weft.experts.placement import ExpertPlacement
+from weft.experts.recorder import LoadRecorder
+from weft.experts.transport import Pace, works
+from weft.log import get_logger
+from weft.step.experts import ExpertWork
+
+_log = get_logger(__name__)
+
+
+class CountsExperts(Protocol):
+    """What is needed of the ranks."""
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call, [layers with experts, experts], added up over the ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSettings:
+    """`interval`: steps from one decision to the next, the last `window` of them count. `layers`: numbers of the
+    layers with experts. `balancer` None: loads are recorded, nothing moves. `slot_bytes`: of one slot on one rank."""
+
+    layers: tuple[int, ...]
+    interval: int
+    window: int
+    threshold: float = 1.0
+    balancer: LoadBalancer | None = None
+    most_moved: int = 0
+    """Slots of a layer that one decision may change."""
+    pace: Pace = Pace()
+    slot_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What the metrics count."""
+
+    decisions: int = 0
+    failures: int = 0
+    slots: int = 0
+    bytes: int = 0
+    layers: int = 0
+
+
+@dataclass(slots=True)
+class _Moving:
+    """A placement on its way: what is left to do before which step, and what the step in hand does."""
+
+    target: ExpertPlacement
+    works: Iterator[ExpertWork]
+    layers: int
+    sent: ExpertWork | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The loads of the last full window, and their balance under the placement that it ended with."""
+
+    loads: FloatArray
+    before: tuple[float | None, ...] = field(default=())
+
+
+class ExpertBalancing:
+    """`placement` is in force: what all ranks have switched to. `work` and `stepped` frame every step."""
+
+    def __init__(
+        self,
+        settings: BalanceSettings,
+        placement: ExpertPlacement,
+        decider: Decider | None = None,
+        recorder: LoadRecorder | None = None,
+    ) -> None:
+        self.settings, self.placement = settings, placement
+        self._decider, self._recorder = decider, recorder
+        self._deciding = False
+        self._moving: _Moving | None = None
+        self._steps = 0
+        self._seen: _Seen | None = None
+        self._totals = _Totals()
+
+    def begin(self) -> None:
+        """New ranks have loaded `placement`: moves and window of the old ones are void, a decision in the making
+        too."""
+        self._moving, self._steps, self._deciding = None, 0, False
+        if self._decider is not None:
+            self._decider.close()
+
+    def work(self) -> ExpertWork | None:
+        """What the ranks do before the next step."""
+        if self._deciding:
+            self._take_decision()
+        if self._moving is None:
+            return None
+        self._moving.sent = next(self._moving.works)
+        return self._moving.sent
+
+    def stepped(self, ranks: CountsExperts) -> None:
+        """The step that `work` was given to has retired on all ranks."""
+        self._commit()
+        self._steps += 1
+        if self._steps == self.settings.interval - self.settings.window:
+            self._record(ranks.expert_counts(), self._steps)
+        elif self._steps >= self.settings.interval:
+            counts = ranks.expert_counts()
+            self._record(counts, self.settings.window)
+            self._steps = 0
+            self._window_full(counts.astype(np.float64))
+
+    def finish(self, ranks: CountsExperts) -> None:
+        """The engine ends with healthy ranks: what the window has so far is recorded."""
+        if self._recorder is not None and self._steps:
+            since = self.settings.interval - self.settings.window
+            self._record(ranks.expert_counts(), self._steps - since if self._steps > since else self._steps)
+        self.close()
+
+    def close(self) -> None:
+        """Ends a decision in the making; safe to call twice."""
+        if self._decider is not None:
+            self._decider.close()
+
+    def stats(self) -> ExpertStats:
+        """Counters and gauges at this moment."""
+        seen, totals = self._seen, self._totals
+        now = balance(self.placement, seen.loads).per_layer if seen is not None else ()
+        return ExpertStats(
+            layers=self.settings.layers,
+            window=self.settings.window,
+            window_steps=max(0, self._steps - (self.settings.interval - self.settings.window)),
+            before=seen.before if seen is not None else (),
+            now=now,
+            layers_moving=0 if self._moving is None else self._moving.layers,
+            decisions=totals.decisions,
+            failures=totals.failures,
+            slots_moved=totals.slots,
+            bytes_moved=totals.bytes,
+            layers_switched=totals.layers,
+        )
+
+    def _record(self, counts: IntArray, steps: int) -> None:
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.add(counts, steps)
+        except OSError as error:
+            _log.error("expert statistics are not written to %s: %s", self._recorder.path, error.strerror or error)
+
+    def _window_full(self, loads: FloatArray) -> None:
+        if not loads.any():
+            return
+        before = balance(self.placement, loads).per_layer
+        self._seen = _Seen(loads, before)
+        if self._decider is None or self._deciding or self._moving is not None:
+            return
+        calm = [value is None or value >= self.settings.threshold for value in before]
+        if all(calm):
+            return
+        wanted = np.where(np.array(calm)[:, None], 0.0, loads)
+        self._totals.decisions += 1
+        try:
+            self._decider.start(wanted, self.placement)
+        except (OSError, WeftError) as error:
+            self._failed(error)
+        else:
+            self._deciding = True
+
+    def _take_decision(self) -> None:
+        assert self._decider is not None and self._seen is not None
+        try:
+            plan = self._decider.poll()
+            if plan is None:
+                return
+            self._deciding = False
+            target = self._worthwhile(plan, self._seen.loads)
+        except WeftError as error:
+            self._deciding = False
+            self._failed(error)
+            return
+        moved = int((target.moved(self.placement) > 0).sum())
+        if moved:
+            found = works(self.placement, target, self.settings.layers, self.settings.pace)
+            self._moving = _Moving(target, found, moved)
+
+    def _worthwhile(self, plan: ExpertPlacement, loads: FloatArray) -> ExpertPlacement:
+        """The plan in the layers that it makes better. WeftError: it is not of this server, or moves too much."""
+        moved = plan.moved(self.placement)
+        if (moved > self.settings.most_moved).any():
+            row = int(moved.argmax())
+            raise WeftError(
+                f"the plan changes {int(moved[row])} slots of layer {self.settings.layers[row]};"
+                f" at most {self.settings.most_moved} may change"
+            )
+        old, new = balance(self.placement, loads).per_layer, balance(plan, loads).per_layer
+        both = zip(old, new, strict=True)
+        better = [before is not None and after is not None and after > before for before, after in both]
+        table = np.where(np.array(better)[:, None], plan.phy2log, self.placement.phy2log)
+        return ExpertPlacement(table, plan.experts, plan.ranks)
+
+    def _failed(self, error: Exception) -> None:
+        self._totals.failures += 1
+        _log.error("rebalancing of experts failed, the placement stays: %s", error)
+
+    def _commit(self) -> None:
+        """What the last step's work has brought is in force."""
+        moving = self._moving
+        if moving is None or moving.sent is None:
+            return
+        done, moving.sent = moving.sent, None
+        settings = self.settings
+        self._totals.bytes += sum(settings.slot_bytes // move.parts for move in done.moves)
+        for switch in done.switches:
+            row = settings.layers.index(switch.layer)
+            self._totals.slots += self._switch(row, switch.experts)
+            self._totals.layers += 1
+            moving.layers -= 1
+        if not moving.layers:
+            self._moving = None
+
+    def _switch(self, row: int, experts: Sequence[int]) -> int:
+        """The number of slots that changed."""
+        table = self.placement.phy2log.copy()
+        changed = int((table[row] != experts).sum())
+        table[row] = experts
+        self.placement = ExpertPlacement(table, self.placement.experts, self.placement.ranks)
+        return changed

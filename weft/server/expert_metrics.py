@@ -1,0 +1,50 @@
+"""What /metrics says about the balance of expert slots. Knows no engine beyond its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from weft.engine.outputs import ExpertStats
+
+COUNTERS: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (
+    ("expert_rebalances", "Plans of new placements begun", lambda stats: stats.decisions),
+    ("expert_rebalances_failed", "Plans that came to nothing", lambda stats: stats.failures),
+    ("expert_layers_switched", "Layers that took a new placement up", lambda stats: stats.layers_switched),
+    ("expert_slots_moved", "Slots that took another expert's weights", lambda stats: stats.slots_moved),
+    ("expert_bytes_moved", "Weights received by slots, over one copy of the experts", lambda stats: stats.bytes_moved),
+)
+GAUGES: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (
+    ("expert_window_size", "Steps whose loads count", lambda stats: stats.window),
+    ("expert_window_steps", "Steps of the window that have run", lambda stats: stats.window_steps),
+    ("expert_layers_moving", "Layers whose new placement is on its way", lambda stats: stats.layers_moving),
+)
+PLACEMENTS: tuple[tuple[str, Callable[[ExpertStats], Sequence[float | None]]], ...] = (
+    ("before", lambda stats: stats.before),
+    ("now", lambda stats: stats.now),
+)
+BALANCE = "Mean / maximum of the ranks' loads in the last full window: as it was placed, and as it would be now"
+
+
+def expert_families(model: str, stats: ExpertStats) -> Iterator[Metric]:
+    """Metric families."""
+    for name, text, value in COUNTERS:
+        counter = CounterMetricFamily(f"weft:{name}", text, labels=("model_name",))
+        counter.add_metric((model,), value(stats))
+        yield counter
+    for name, text, value in GAUGES:
+        gauge = GaugeMetricFamily(f"weft:{name}", text, labels=("model_name",))
+        gauge.add_metric((model,), value(stats))
+        yield gauge
+    mean = GaugeMetricFamily("weft:expert_balance", f"{BALANCE}; mean", labels=("model_name", "placement"))
+    layers = GaugeMetricFamily("weft:expert_layer_balance", BALANCE, labels=("model_name", "placement", "layer"))
+    for placement, of in PLACEMENTS:
+        known = [(layer, found) for layer, found in zip(stats.layers, of(stats), strict=False) if found is not None]
+        if known:
+            mean.add_metric((model, placement), sum(found for _, found in known) / len(known))
+        for layer, found in known:
+            layers.add_metric((model, placement, str(layer)), found)
+    yield mean
+    yield layers
