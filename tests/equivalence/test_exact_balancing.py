@@ -1,4 +1,4 @@
-"""While expert weights move between slots under running requests, every layout gives what one rank gives, bit for bit."""
+"""While expert weights move between slots under running requests, a layout gives what one rank gives, bit for bit."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class EveryPlan(ExpertBalancing):
 
 
 def random_balancing(
-    shape: SlotShape, layers: tuple[int, ...], *, seed: int = 0, interval: int = 2, pace: Pace = Pace(3, 4)
+    shape: SlotShape, layers: tuple[int, ...], *, seed: int = 0, interval: int = 2, pace: Pace
 ) -> EveryPlan:
     """New random placements as fast as they can be moved."""
     balancer = LoadBalancer(shape)
