@@ -1,0 +1,137 @@
+// What the machine gives at this moment: answers each line of its input with one line of JSON, about 40 ms later.
+//
+//   gb_per_s       read bandwidth of all threads together, over 257 MiB (more than any cache here)
+//   flag_us        one way of a flag between the first two cores: tells whether they share a die
+//   gflop_per_s    bf16 dot products in registers, all threads (0 where the processor has none)
+//
+// Threads are pinned to the cores that the process may use. Sleeps between questions.
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <thread>
+#include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr size_t kBytes = 257ul << 20;
+constexpr int kReads = 2, kFlags = 20000, kProducts = 2000000;
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<int> cores() {
+    cpu_set_t set;
+    sched_getaffinity(0, sizeof set, &set);
+    std::vector<int> found;
+    for (int core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &set)) found.push_back(core);
+    return found;
+}
+
+void pin(int core) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+// Seconds from the moment that every thread is there until the last has finished `work(thread)`.
+double together(const std::vector<int>& on, const std::function<void(int)>& work) {
+    std::atomic<size_t> there{0};
+    std::vector<double> began(on.size()), ended(on.size());
+    std::vector<std::thread> threads;
+    for (size_t t = 0; t < on.size(); t++)
+        threads.emplace_back([&, t] {
+            pin(on[t]);
+            there++;
+            while (there < on.size()) {
+            }
+            began[t] = now();
+            work(static_cast<int>(t));
+            ended[t] = now();
+        });
+    double first = 1e300, last = 0;
+    for (size_t t = 0; t < on.size(); t++) {
+        threads[t].join();
+        first = began[t] < first ? began[t] : first;
+        last = ended[t] > last ? ended[t] : last;
+    }
+    return last - first;
+}
+
+volatile unsigned long sink;
+
+double bandwidth(const std::vector<int>& on, const unsigned long* data) {
+    const size_t share = kBytes / sizeof(unsigned long) / on.size() / 64 * 64;
+    const double seconds = together(on, [&](int thread) {
+        const unsigned long* part = data + thread * share;
+        unsigned long sums[64] = {};
+        for (int read = 0; read < kReads; read++)
+            for (size_t i = 0; i < share; i += 64)
+                for (int lane = 0; lane < 64; lane++) sums[lane] ^= part[i + lane];
+        for (unsigned long sum : sums) sink = sink + sum;
+    });
+    return kReads * share * sizeof(unsigned long) * on.size() / seconds / 1e9;
+}
+
+double flag(const std::vector<int>& on) {
+    if (on.size() < 2) return 0;
+    struct alignas(256) Flag {
+        std::atomic<int> value{0};
+    } flags[2];
+    const double seconds = together({on[0], on[1]}, [&](int thread) {
+        for (int i = 1; i <= kFlags; i++) {
+            if (thread == 0) flags[0].value.store(i, std::memory_order_release);
+            while (flags[1 - thread].value.load(std::memory_order_acquire) < i) {
+            }
+            if (thread == 1) flags[1].value.store(i, std::memory_order_release);
+        }
+    });
+    return seconds / kFlags / 2 * 1e6;
+}
+
+double products(const std::vector<int>& on) {
+#ifdef __AVX512BF16__
+    const double seconds = together(on, [&](int) {
+        __m512bh one = (__m512bh)_mm512_setzero_si512();
+        __m512 sums[16];
+        for (auto& sum : sums) sum = _mm512_setzero_ps();
+        for (int i = 0; i < kProducts; i++) {
+#pragma GCC unroll 16
+            for (int lane = 0; lane < 16; lane++) sums[lane] = _mm512_dpbf16_ps(sums[lane], one, one);
+            asm volatile("" : "+v"(one));
+        }
+        for (const auto& sum : sums) sink = sink + static_cast<unsigned long>(_mm512_cvtss_f32(sum));
+    });
+    return 64.0 * 16 * kProducts * on.size() / seconds / 1e9;
+#else
+    (void)on;
+    return 0;
+#endif
+}
+
+}  // namespace
+
+int main() {
+    const std::vector<int> on = cores();
+    void* data = nullptr;
+    if (posix_memalign(&data, 2 << 20, kBytes)) return 1;
+    madvise(data, kBytes, MADV_HUGEPAGE);
+    for (size_t i = 0; i < kBytes / sizeof(unsigned long); i++) static_cast<unsigned long*>(data)[i] = i;
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        const double read = bandwidth(on, static_cast<unsigned long*>(data));
+        printf("{\"gb_per_s\": %.2f, \"flag_us\": %.4f, \"gflop_per_s\": %.1f}\n", read, flag(on), products(on));
+        fflush(stdout);
+    }
+}

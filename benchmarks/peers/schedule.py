@@ -1,0 +1,93 @@
+"""Which visits are still to be made, in which order, and the file that they are kept in after each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.cases import Case
+from benchmarks.peers.engines import Engine
+from weft.bench.compare import interleaved
+
+SCHEMA = "weft.peers/1"
+KINDS = ("offline", "served")
+USUAL_S = 40.0
+"""A visit, where none has been timed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """To be made: an engine, offline or served, in a round, with cases that it does not have in that round yet."""
+
+    engine: Engine
+    kind: str
+    round: int
+    cases: tuple[Case, ...]
+
+
+class Record:
+    """The results file: a head and a visit per line. Written after every visit, so that a run can be resumed."""
+
+    def __init__(self, path: Path, head: dict[str, Any], resume: bool) -> None:
+        self.path, self.head = path, head
+        self.visits: list[dict[str, Any]] = read(path)["visits"] if resume and path.exists() else []
+
+    def add(self, visit: dict[str, Any]) -> None:
+        """Keeps it; a failed one of the same engine, kind and round is replaced."""
+        place = [visit[key] for key in ("engine", "kind", "round")]
+        self.visits = [
+            one for one in self.visits if not (failed(one) and [one["engine"], one["kind"], one["round"]] == place)
+        ]
+        self.visits.append(visit)
+        self.write()
+
+    def write(self) -> None:
+        """The whole file, in place of the old one only when complete."""
+        head = ",\n".join(f' "{name}": {json.dumps(value)}' for name, value in {"schema": SCHEMA, **self.head}.items())
+        lines = ",\n".join(f"  {json.dumps(visit)}" for visit in self.visits)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        part.write_text(f'{{\n{head},\n "visits": [\n{lines}\n ]\n}}\n')
+        part.replace(self.path)
+
+    def measured(self, engine: Engine, kind: str, number: int) -> set[str]:
+        """Names of the cases that this round has already."""
+        return {
+            case
+            for visit in self.visits
+            if (visit["engine"], visit["kind"], visit["round"]) == (engine.name, kind, number)
+            for case, found in visit["cases"].items()
+            if "error" not in found
+        }
+
+    def usual_s(self, visit: Visit) -> float:
+        """How long such a visit has taken."""
+        times = [
+            one["seconds"] for one in self.visits if (one["engine"], one["kind"]) == (visit.engine.name, visit.kind)
+        ]
+        return sum(times) / len(times) if times else USUAL_S
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A results file."""
+    return dict(json.loads(path.read_text()))
+
+
+def failed(visit: dict[str, Any]) -> bool:
+    """Whether it is worth trying again."""
+    return "error" in visit or "refused" in visit
+
+
+def to_do(engines: Sequence[Engine], cases: Sequence[Case], rounds: int, record: Record) -> Iterator[Visit]:
+    """Every round visits each engine once offline and once served; there and back, so that a drift hits all alike."""
+    for kind in KINDS:
+        mine = [case for case in cases if case.served == (kind == "served")]
+        able = [engine for engine in engines if kind == "offline" or engine.words is not None]
+        for number, place in interleaved(len(able), rounds):
+            there = record.measured(able[place], kind, number)
+            missing = tuple(case for case in mine if case.name not in there)
+            if missing:
+                yield Visit(able[place], kind, number, missing)
