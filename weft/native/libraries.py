@@ -46,7 +46,7 @@ def flags(name: str) -> tuple[str, ...]:
         return FLAGS
     # Without contraction, a formula's bits do not depend on what the compiler made of the code around it.
     common = (flag for flag in FLAGS if flag != "-march=native")
-    return (*common, *isa.FLAGS[variant], "-ffp-contract=off")
+    return (*common, *isa.FLAGS[variant], "-ffp-contract=off", "-Wno-maybe-uninitialized")
 
 
 def chosen(name: str) -> str:

@@ -44,9 +44,9 @@ struct Operand {
 
 // Indices into Instruction::n, ::p, ::f. One meaning for every op that uses them.
 enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
-                   ROPE_DIM = 5, PACKED_CACHE = 6, GROUP = 0, FIRST_AREA = 1, AREAS = 2 };
-enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, Q_NORM = 4, K_NORM = 5,
-                   NORM_WEIGHT = 0 };
+                   ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2 };
+enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
+                   K_NORM = 5, NORM_WEIGHT = 0 };
 enum F : int32_t { EPS = 0, SCALE = 1 };
 
 struct Instruction {

@@ -1,0 +1,38 @@
+// ATTENTION: each thread's units, one after the other.
+#pragma once
+
+#include "attention_packed.h"
+#include "attention_plain.h"
+
+namespace weft {
+
+template <class Kind> inline void attend(const Instruction &i, const Step &step, int thread, int threads) {
+  char *workspace = static_cast<char *>(const_cast<void *>(i.p[WORKSPACE]));
+  const int chunks = workspace ? i.n[WORK_CHUNKS] : 0;
+  const int64_t place = Meeting::bytes(chunks, kAttentionRows, i.n[HEAD_DIM]);
+  const auto &units = Units(i, step, Kind::kRows, workspace && Kind::kMeets ? threads : 0, chunks).of(thread, threads);
+  if (units.empty()) return;
+  Kind kind(i, step);
+  for (size_t u = 0; u < units.size(); ++u)
+    kind.run(units[u], u + 1 < units.size() ? &units[u + 1] : nullptr,
+             units[u].whole() ? nullptr : reinterpret_cast<Meeting *>(workspace + units[u].slot * place));
+}
+
+inline void attention(const Instruction &i, const Step &step, int thread, int threads) {
+  if (i.n[PACKED_CACHE]) return attend<PackedAttention>(i, step, thread, threads);
+  if (i.exact) return attend<PlainAttention<float, double, double>>(i, step, thread, threads);
+  switch (i.in[0].dtype) {
+    case BF16: return attend<PlainAttention<bf16, bf16, float>>(i, step, thread, threads);
+    case F64: return attend<PlainAttention<double, double, double>>(i, step, thread, threads);
+    default: return attend<PlainAttention<float, float, float>>(i, step, thread, threads);
+  }
+}
+
+}  // namespace weft
+
+// Bytes of the workspace of ATTENTION for `threads` threads and `positions` positions (to be zeroed once), and in
+// `chunks` what n[WORK_CHUNKS] must say. One serves all instructions of a program.
+extern "C" inline __attribute__((used)) int64_t weft_attention_workspace(int threads, int64_t positions, int dim, int32_t *chunks) {
+  *chunks = int32_t((positions + weft::kChunk - 1) / weft::kChunk);
+  return threads * weft::Meeting::bytes(*chunks, weft::kAttentionRows, dim);
+}

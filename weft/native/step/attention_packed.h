@@ -1,0 +1,323 @@
+// Attention over packed bf16 pages. Knows no dealing of work.
+//
+// Both products are one inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of
+// dims (values: pairs of tokens). A chunk of keys gives, by itself, a peak, a sum of weights and sums of values; chunks are
+// added in order. So a row has the same bits alone, in any tile, batch or chunked prefill, and on any number of threads.
+#pragma once
+
+#include <utility>
+
+#include "attention_units.h"
+#include "cache.h"
+#include "scratch.h"
+
+#define WEFT_ALWAYS inline __attribute__((always_inline))
+
+namespace weft {
+
+constexpr int kLanes = kWidth<float>;
+constexpr float kHidden = -1e30f;  // a score that cannot be seen; finite, so that differences are numbers
+
+#if defined(__AVX512BF16__)
+constexpr int kAttentionRows = 12;
+constexpr int panels_beside(int rows) { return rows <= 6 ? 4 : 2; }
+using BfPair = __m512bh;
+static WEFT_ALWAYS BfPair pair_of(uint32_t x) { return (__m512bh)_mm512_set1_epi32(int(x)); }
+static WEFT_ALWAYS BfPair pair_at(const uint32_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+static WEFT_ALWAYS void add_product(Vec<float> &sum, BfPair a, BfPair b) { sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b); }
+#else
+#if defined(__AVX512F__)
+constexpr int kAttentionRows = 12;
+constexpr int panels_beside(int rows) { return rows <= 4 ? 4 : 2; }
+#else
+constexpr int kAttentionRows = 4;
+constexpr int panels_beside(int rows) { return rows == 1 ? 4 : 2; }
+#endif
+struct BfPair {
+  Vec<float> even, odd;
+};
+static WEFT_ALWAYS BfPair widened(VecInt<float> both) {
+  return {(Vec<float>)(both << 16), (Vec<float>)(both & int32_t(0xffff0000))};
+}
+static WEFT_ALWAYS BfPair pair_of(uint32_t x) { return widened(VecInt<float>{} + int32_t(x)); }
+static WEFT_ALWAYS BfPair pair_at(const uint32_t *p) {
+  return widened((VecInt<float>)load(reinterpret_cast<const float *>(p)));
+}
+static WEFT_ALWAYS void add_product(Vec<float> &sum, BfPair a, BfPair b) {
+  sum = fused(a.odd, b.odd, fused(a.even, b.even, sum));
+}
+#endif
+
+// The first `count` 32-bit pairs at p, zeros behind: nothing beyond them is read.
+static WEFT_ALWAYS BfPair pair_part(const uint32_t *p, int count) {
+  if (count >= kLanes) return pair_at(p);
+#if defined(__AVX512BF16__)
+  return (__m512bh)_mm512_maskz_loadu_epi32(__mmask16((1u << count) - 1), p);
+#else
+  uint32_t whole[kLanes] = {};
+  for (int i = 0; i < count; ++i) whole[i] = p[i];
+  return pair_at(whole);
+#endif
+}
+
+// sums[r][j] += a[r] . b[j] over `count` pairs: pair k of row r at a[r * AR + k * AK], of panel j at b[j] + k * stride;
+// `ahead`: what will be read later in the same way. Last: the last panel has `lanes` columns.
+template <int MR, int NV, int AR, int AK, bool Last>
+static WEFT_ALWAYS void multiply(const uint32_t *a, const uint32_t *const *b, const uint32_t *const *ahead, int64_t stride,
+                                 int count, int lanes, Vec<float> (&sums)[MR][NV]) {
+  const uint32_t *at[NV];
+  int64_t further[NV];
+#pragma GCC unroll 8
+  for (int j = 0; j < NV; ++j) at[j] = b[j], further[j] = ahead[j] - b[j];
+  for (int k = 0; k < count; ++k) {
+    BfPair panel[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) {
+      panel[j] = Last && j == NV - 1 ? pair_part(at[j], lanes) : pair_at(at[j]);
+      __builtin_prefetch(at[j] + further[j], 0, 2);
+      at[j] += stride;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+      const BfPair one = pair_of(a[r * AR + k * AK]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) add_product(sums[r][j], one, panel[j]);
+    }
+  }
+}
+
+class PackedAttention {
+ public:
+  static constexpr int kRows = kAttentionRows;
+  static constexpr bool kMeets = true;  // units may be cut
+
+  PackedAttention(const Instruction &i, const Step &step)
+      : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
+        window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
+    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kChunk / 2 + dim_ / 2));
+    out_ = at, at += kRows * padded_;
+    piece_ = at, at += kRows * Meeting::row_floats(dim_);
+    scores_ = at, at += kRows * kChunk;
+    weights_ = reinterpret_cast<uint32_t *>(at), at += kRows * kChunk / 2;
+    queries_ = reinterpret_cast<uint32_t *>(at);
+  }
+
+  // `next`: what this thread attends to afterwards, or null.
+  void run(const Unit &unit, const Unit *next, Meeting *meeting) {
+    run_one_of(std::make_integer_sequence<int, kRows>(), unit, next ? *next : unit, meeting);
+  }
+
+ private:
+  template <int... I>
+  void run_one_of(std::integer_sequence<int, I...>, const Unit &unit, const Unit &next, Meeting *meeting) {
+    using Tile = void (PackedAttention::*)(const Unit &, const Unit &, Meeting *);
+    static constexpr Tile tiles[] = {&PackedAttention::tile<I + 1>...};
+    (this->*tiles[unit.rows() - 1])(unit, next, meeting);
+  }
+
+  // Of one chunk: [begin, end) its keys, all of them that some row of the tile sees.
+  struct Span {
+    int first, begin, seen, end;  // absolute: first of the chunk; first scored; first weighed; last + 1
+  };
+  Span span(const Unit &unit, int chunk) const {
+    const int first = chunk * kChunk, low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
+    // scored from a whole group of panels on, so that what is added together does not depend on the tile
+    return {first, std::max(first, low / (4 * kLanes) * (4 * kLanes)), std::max(first, low / 2 * 2),
+            std::min(first + kChunk, unit.position + unit.tokens)};
+  }
+
+  template <int MR> void tile(const Unit &unit, const Unit &next, Meeting *meeting) {
+    take_queries<MR>(unit);
+    std::fill(out_, out_ + MR * padded_, 0.0f);
+    float peak[MR], total[MR];
+    for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
+    const int32_t *table = step_.block_tables + int64_t(unit.run) * step_.table_width;
+    for (int chunk = unit.from; chunk < unit.to; ++chunk) {
+      const Span keys = span(unit, chunk);
+      const Unit &later = chunk + 1 < unit.to ? unit : next;
+      const Span ahead = span(later, chunk + 1 < unit.to ? chunk + 1 : next.from);
+      const int32_t *table_ahead = step_.block_tables + int64_t(later.run) * step_.table_width;
+      const Walk walk{table, table_ahead, unit.heads.kv, later.heads.kv, ahead.begin - keys.begin, ahead.end};
+      float *piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
+      score<MR>(keys, walk);
+      for (int r = 0; r < MR; ++r) soften(unit, keys, r, piece + r * Meeting::row_floats(dim_));
+      weigh<MR>(keys, walk, piece);
+      if (unit.whole()) add_chunk(MR, piece, peak, total);
+    }
+    if (!unit.whole()) {
+      if (!last_to_arrive(unit, meeting)) return;
+      for (int chunk = 0; chunk < unit.end - unit.begin; ++chunk)
+        add_chunk(MR, meeting->piece(chunk, MR, dim_), peak, total);
+    }
+    give_results<MR>(unit, total);
+  }
+
+  static bool last_to_arrive(const Unit &unit, Meeting *meeting) {
+    const int mine = unit.to - unit.from, all = unit.end - unit.begin;
+    if (meeting->arrived.fetch_add(mine, std::memory_order_acq_rel) + mine < all) return false;
+    meeting->arrived.store(0, std::memory_order_relaxed);
+    return true;
+  }
+
+  // Adds what a chunk gave to the rows: both times 2^(own peak - common peak).
+  void add_chunk(int rows, const float *piece, float *peak, float *total) {
+    for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
+      if (piece[1] == 0) continue;  // it saw no key of this chunk
+      const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
+      Vec<float> lower{};
+      lower[0] = peak[r] - higher, lower[1] = piece[0] - higher;
+      lower = exp2_below_zero(lower);
+      const Vec<float> keep = splat(lower[0]), gain = splat(lower[1]);
+      total[r] = total[r] * lower[0] + piece[1] * lower[1];
+      peak[r] = higher;
+      float *out = out_ + r * padded_;
+      for (int d = 0; d < padded_; d += kLanes) store(out + d, fused(load(out + d), keep, load(piece + 16 + d) * gain));
+    }
+  }
+
+  // Pairs of all rows side by side.
+  template <int MR> void take_queries(const Unit &unit) {
+    for (int r = 0; r < MR; ++r) {
+      const bf16 *q = row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
+      for (int k = 0; k < dim_ / 2; ++k) memcpy(queries_ + k * MR + r, q + 2 * k, 4);
+    }
+  }
+
+  template <int MR> void give_results(const Unit &unit, const float *total) const {
+    for (int r = 0; r < MR; ++r) {
+      bf16 *out = row_of<bf16>(i_.out, unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
+      const Vec<float> inverse = splat(1.0f / total[r]);
+      for (int d = 0; d < dim_; d += kLanes) give(out + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
+    }
+  }
+
+  // Finds pages, and those that lie `distance` keys further on in what comes next.
+  struct Walk {
+    const int32_t *table, *table_ahead;
+    int kv, kv_ahead, distance, end_ahead;
+  };
+  const uint32_t *keys_at(const int32_t *table, int kv, int key) const {
+    return pages_.keys<uint32_t>(table[key / pages_.tokens], kv) + key % pages_.tokens;
+  }
+  const uint32_t *values_at(const int32_t *table, int kv, int key) const {
+    return pages_.values<uint32_t>(table[key / pages_.tokens], kv) + int64_t(key % pages_.tokens / 2) * dim_;
+  }
+
+  template <int MR> void score(const Span &keys, const Walk &walk) {
+    constexpr int NV = panels_beside(MR);
+    for (int key = keys.begin; key < keys.end; key += NV * kLanes) {
+      const int left = (keys.end - key + kLanes - 1) / kLanes;
+      if (left >= NV) {
+        score_panels<MR, NV>(keys, walk, key);
+      } else {
+        for (int j = 0; j < left; ++j) score_panels<MR, 1>(keys, walk, key + j * kLanes);
+      }
+    }
+  }
+
+  template <int MR, int NV> void score_panels(const Span &keys, const Walk &walk, int key) {
+    const uint32_t *b[NV], *ahead[NV];
+    for (int j = 0; j < NV; ++j) {
+      const int at = key + j * kLanes, later = at + walk.distance;
+      b[j] = keys_at(walk.table, walk.kv, at);
+      ahead[j] = later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : b[j];
+    }
+    Vec<float> sums[MR][NV] = {};
+    multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
+    for (int r = 0; r < MR; ++r)
+      for (int j = 0; j < NV; ++j) store(scores_ + r * kChunk + (key - keys.first) + j * kLanes, sums[r][j]);
+  }
+
+  // Scores of row r become bf16 weights; of them, the peak (a power of two) and the sum go to the row's piece.
+  void soften(const Unit &unit, const Span &keys, int r, float *piece) {
+    float *s = scores_ + r * kChunk;
+    bf16 *w = reinterpret_cast<bf16 *>(weights_) + r * kChunk;
+    const int position = unit.position + r / unit.heads.count;
+    const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kLanes - 1) / kLanes * kLanes;
+    const int end = std::min(read, position + 1 - keys.first);
+    const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
+    for (int i = from; i < std::min(begin, to); ++i) s[i] = kHidden;
+    for (int i = std::max(end, from); i < to; ++i) s[i] = kHidden;
+    if (begin >= end) {
+      memset(w + from, 0, (to - from) * sizeof(bf16));
+      piece[0] = kHidden, piece[1] = 0;
+      return;
+    }
+    Vec<float> highest[2] = {splat(kHidden), splat(kHidden)};
+    int i = from;
+    for (; i + 2 * kLanes <= to; i += 2 * kLanes)
+      for (int j = 0; j < 2; ++j) {
+        const Vec<float> x = load(s + i + j * kLanes);
+        highest[j] = x > highest[j] ? x : highest[j];
+      }
+    if (i < to) {
+      const Vec<float> x = load(s + i);
+      highest[0] = x > highest[0] ? x : highest[0];
+    }
+    const float peak = piece[0] = highest_of(highest[0] > highest[1] ? highest[0] : highest[1]) * scale_;
+    const Vec<float> level = splat(-peak), scale = splat(scale_);
+    Vec<float> sums[2] = {};
+    for (i = from; i + 2 * kLanes <= to; i += 2 * kLanes) {
+      const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
+      const Vec<float> y = exp2_below_zero(fused(load(s + i + kLanes), scale, level));
+      sums[0] += x, sums[1] += y;
+      store_narrow(w + i, x), store_narrow(w + i + kLanes, y);
+    }
+    if (i < to) {
+      const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
+      sums[0] += x;
+      store_narrow(w + i, x);
+    }
+    piece[1] = sum_of(sums[0] + sums[1]);
+  }
+
+  static WEFT_ALWAYS float highest_of(Vec<float> x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    return largest<float>(x);
+#endif
+  }
+  static WEFT_ALWAYS float sum_of(Vec<float> x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    return sum<float>(x);
+#endif
+  }
+
+  // Weights times values.
+  template <int MR> void weigh(const Span &keys, const Walk &walk, float *piece) {
+    constexpr int NV = panels_beside(MR);
+    int d = 0;
+    for (; d + NV * kLanes <= dim_; d += NV * kLanes) weigh_panels<MR, NV, false>(keys, walk, d, piece);
+    for (; d + kLanes <= dim_; d += kLanes) weigh_panels<MR, 1, false>(keys, walk, d, piece);
+    if (d < dim_) weigh_panels<MR, 1, true>(keys, walk, d, piece);
+  }
+
+  template <int MR, int NV, bool Last>
+  WEFT_ALWAYS void weigh_panels(const Span &keys, const Walk &walk, int d, float *piece) {
+    Vec<float> sums[MR][NV] = {};
+    for (int key = keys.seen; key < keys.end;) {
+      const int end = std::min(keys.end, (key / pages_.tokens + 1) * pages_.tokens), later = key + walk.distance;
+      const uint32_t *page = values_at(walk.table, walk.kv, key) + d;
+      const uint32_t *page_ahead = later < walk.end_ahead ? values_at(walk.table_ahead, walk.kv_ahead, later) + d : page;
+      const uint32_t *b[NV], *ahead[NV];
+      for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
+      multiply<MR, NV, kChunk / 2, 1, Last>(weights_ + (key - keys.first) / 2, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
+      key = end;
+    }
+    for (int r = 0; r < MR; ++r)
+      for (int j = 0; j < NV; ++j) store(piece + r * Meeting::row_floats(dim_) + 16 + d + j * kLanes, sums[r][j]);
+  }
+
+  const Instruction &i_;
+  const Step &step_;
+  const Pages pages_;
+  const int dim_, padded_, window_;
+  const float scale_;
+  float *out_, *piece_, *scores_;
+  uint32_t *weights_, *queries_;
+};
+
+}  // namespace weft

@@ -1,0 +1,78 @@
+// Where a token's key and value lie in the pages of the KV cache. Knows no attention.
+//
+// A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as
+// [dim / 2][token][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens, or
+// of dims, for each pair of the other. A packed value whose pair's second token is not written yet is followed by zero:
+// its weight is zero too, but zero times what a page held before might be NaN.
+#pragma once
+
+#include "scratch.h"
+#include "simd.h"
+
+namespace weft {
+
+struct Pages {
+  char *k, *v;
+  int64_t block, head;  // bytes from block to block, from head to head
+  int tokens, dim;
+  bool packed;
+
+  Pages(const Instruction &i, int element)
+      : k(static_cast<char *>(const_cast<void *>(i.p[K_CACHE]))), v(static_cast<char *>(const_cast<void *>(i.p[V_CACHE]))),
+        block(i.cache_stride[0] * element), head(i.cache_stride[1] * element), tokens(i.n[BLOCK_SIZE]),
+        dim(i.n[HEAD_DIM]), packed(i.n[PACKED_CACHE]) {}
+
+  template <class S> S *keys(int64_t of_block, int of_head) const {
+    return reinterpret_cast<S *>(k + of_block * block + of_head * head);
+  }
+  template <class S> S *values(int64_t of_block, int of_head) const {
+    return reinterpret_cast<S *>(v + of_block * block + of_head * head);
+  }
+};
+
+// rows[count][dim]: tokens offset .. offset + count - 1 of a packed page of keys.
+inline void write_packed_keys(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
+  constexpr int W = kWidth<float>;
+  const int pairs = pages.dim / 2;
+  for (int t = 0; t < count;) {
+    const uint32_t *row = reinterpret_cast<const uint32_t *>(rows + int64_t(t) * pages.dim);
+    if (count - t < W || pairs < W) {
+      for (int d = 0; d < pairs; ++d) page[int64_t(d) * pages.tokens + offset + t] = row[d];
+      ++t;
+      continue;
+    }
+    int d = 0;
+    for (; d + W <= pairs; d += W) {  // moves bits only
+      Vec<float> square[W];
+      for (int j = 0; j < W; ++j) square[j] = load(reinterpret_cast<const float *>(row + int64_t(j) * pairs) + d);
+      transpose<float>(square);
+      for (int j = 0; j < W; ++j)
+        store(reinterpret_cast<float *>(page + int64_t(d + j) * pages.tokens + offset + t), square[j]);
+    }
+    for (; d < pairs; ++d)
+      for (int j = 0; j < W; ++j) page[int64_t(d) * pages.tokens + offset + t + j] = row[int64_t(j) * pairs + d];
+    t += W;
+  }
+}
+
+// The same for values.
+inline void write_packed_values(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
+  const int dim = pages.dim;
+  for (int t = 0; t < count;) {
+    const bf16 *row = rows + int64_t(t) * dim;
+    uint32_t *to = page + int64_t((offset + t) / 2) * dim;
+    if ((offset + t) % 2) {
+      uint16_t *second = reinterpret_cast<uint16_t *>(to) + 1;
+      for (int d = 0; d < dim; ++d) memcpy(second + 2 * d, row + d, 2);
+      ++t;
+    } else if (t + 1 == count) {
+      for (int d = 0; d < dim; ++d) to[d] = row[d].bits;
+      ++t;
+    } else {
+      for (int d = 0; d < dim; ++d) to[d] = row[d].bits | uint32_t(row[dim + d].bits) << 16;
+      t += 2;
+    }
+  }
+}
+
+}  // namespace weft

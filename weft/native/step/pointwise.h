@@ -1,0 +1,124 @@
+// What is done to rows one by one: norm, embedding, SiLU * up, sums, biases, selection. Rows are dealt in contiguous
+// shares; a row's bits depend on nothing but the row. Parameters (norm weights, biases) are fp32, or fp64 where sums are.
+#pragma once
+
+#include <string.h>
+
+#include "scratch.h"
+#include "simd.h"
+#if __has_include("weight.h")
+#include "weight.h"
+#else
+namespace weft { template <class T> inline void gather_row(const Weight &, int64_t, T *) {} }
+#endif
+
+namespace weft {
+
+template <class T, class F> inline void each_vector(int size, F &&f) {
+  for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
+}
+
+inline int64_t bytes_of(int dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
+
+inline void norm(const Instruction &i, const Step &step, int thread, int threads) {
+  const RowShare share(step.rows[i.rows], thread, threads);
+  const int size = i.out.columns;
+  with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
+    using T = typename decltype(computed)::type;
+    const T *weight = static_cast<const T *>(i.p[NORM_WEIGHT]);
+    for (int64_t r = share.begin; r < share.end; ++r) {
+      const auto *x = row_of<typename decltype(from)::type>(i.in[0], r);
+      auto *y = row_of<typename decltype(to)::type>(i.out, r);
+      const Vec<T> factor = splat(T(T(1) / sqrt(squares<T>(x, size) / T(size) + T(i.f[EPS]))));
+      each_vector<T>(size, [&](int d, int left) {
+        give(y + d, snapped<T>(take<T>(x + d, left) * factor * take<T>(weight + d, left), i.exact), left);
+      });
+    }
+  });
+}
+
+// Table rows from in[1] (row-major) or, where it has no base, from the packed p[WEIGHT].
+inline void embed(const Instruction &i, const Step &step, int thread, int threads) {
+  const RowShare share(step.rows[i.rows], thread, threads);
+  const int size = i.out.columns;
+  const Operand &table = i.in[1];
+  for (int64_t r = share.begin; r < share.end; ++r) {
+    const int64_t id = (i.in[0].base ? *row_of<int64_t>(i.in[0], r) : step.ids[r]) - i.n[LO];
+    char *y = row_of<char>(i.out, 0) + r * i.out.stride * bytes_of(i.out.dtype);
+    if (id < 0 || id >= i.n[HELD]) {
+      memset(y, 0, size * bytes_of(i.out.dtype));
+    } else if (!table.base) {
+      const Weight &weight = *static_cast<const Weight *>(i.p[WEIGHT]);
+      if (i.out.dtype == F64) {
+        gather_row(weight, id, reinterpret_cast<double *>(y));
+      } else if (i.out.dtype == F32) {
+        gather_row(weight, id, reinterpret_cast<float *>(y));
+      } else {
+        float *wide = scratch<EMBED>().template take<float>(size);
+        gather_row(weight, id, wide);
+        each_vector<float>(size, [&](int d, int left) {
+          give(reinterpret_cast<bf16 *>(y) + d, take<float>(wide + d, left), left);
+        });
+      }
+    } else {
+      with_types(i.out.dtype == F64 || table.dtype == F64, table.dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
+        using T = typename decltype(computed)::type;
+        const auto *x = row_of<typename decltype(from)::type>(table, id);
+        auto *out = reinterpret_cast<typename decltype(to)::type *>(y);
+        each_vector<T>(size, [&](int d, int left) { give(out + d, take<T>(x + d, left), left); });
+      });
+    }
+  }
+}
+
+inline void silu_mul(const Instruction &i, const Step &step, int thread, int threads) {
+  const RowShare share(step.rows[i.rows], thread, threads);
+  const int size = i.out.columns;
+  with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
+    using T = typename decltype(computed)::type;
+    for (int64_t r = share.begin; r < share.end; ++r) {
+      const auto *gate = row_of<typename decltype(from)::type>(i.in[0], r), *up = gate + size;
+      auto *y = row_of<typename decltype(to)::type>(i.out, r);
+      each_vector<T>(size, [&](int d, int left) {
+        const Vec<T> g = take<T>(gate + d, left);
+        give(y + d, snapped<T>(g / (splat(T(1)) + exp(-g)) * take<T>(up + d, left), i.exact), left);
+      });
+    }
+  });
+}
+
+// f(row of out, row of what is added, from where its type is T's or narrower).
+template <class Added> inline void add_rows(const Instruction &i, const RowShare &share, int dtype, Added &&added) {
+  const int size = i.out.columns;
+  // out is where the sum is kept: fp64 only if it is
+  with_types(i.out.dtype == F64, dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
+    using T = typename decltype(computed)::type;
+    for (int64_t r = share.begin; r < share.end; ++r) {
+      const auto *x = static_cast<const typename decltype(from)::type *>(added(r));
+      auto *y = row_of<typename decltype(to)::type>(i.out, r);
+      each_vector<T>(size, [&](int d, int left) { give(y + d, take<T>(y + d, left) + take<T>(x + d, left), left); });
+    }
+  });
+}
+
+inline void add(const Instruction &i, const Step &step, int thread, int threads) {
+  add_rows(i, RowShare(step.rows[i.rows], thread, threads), i.in[0].dtype, [&](int64_t r) -> const void * {
+    return row_of<char>(i.in[0], 0) + r * i.in[0].stride * bytes_of(i.in[0].dtype);
+  });
+}
+
+inline void add_bias(const Instruction &i, const Step &step, int thread, int threads) {
+  add_rows(i, RowShare(step.rows[i.rows], thread, threads), i.out.dtype == F64 ? F64 : F32,
+           [&](int64_t) { return i.p[BIAS]; });
+}
+
+// in[0] and out of one type.
+inline void select_rows(const Instruction &i, const Step &step, int thread, int threads) {
+  const RowShare share(step.rows[i.rows], thread, threads);
+  const int64_t bytes = bytes_of(i.out.dtype);
+  for (int64_t r = share.begin; r < share.end; ++r)
+    memcpy(row_of<char>(i.out, 0) + r * i.out.stride * bytes,
+           row_of<char>(i.in[0], 0) + step.sampled_rows[r] * i.in[0].stride * bytes, i.out.columns * bytes);
+}
+
+}  // namespace weft

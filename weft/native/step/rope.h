@@ -1,0 +1,100 @@
+// QKV: rows [q heads | k heads | v heads] get their q/k norm, are rotated, and keys and values go to the cache. Knows no
+// attention. One unit of work: the consecutive rows of one block of one run, for one KV head and its query heads; so no
+// two threads ever write one page.
+#pragma once
+
+#include "cache.h"
+
+namespace weft {
+
+// X: of the rows; T: computed in; Q: of the rotated q; C: of the cache.
+template <class X, class T, class Q, class C> class RopeAndCache {
+ public:
+  RopeAndCache(const Instruction &i, const Step &step)
+      : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
+
+  void run(int thread, int threads) {
+    const int64_t rows = step_.rows[i_.rows], work = rows * kv_heads_;
+    const RowShare share(work, thread, threads);
+    for (int64_t begin = 0; begin < rows;) {
+      int64_t end = begin + 1;
+      while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
+      for (int g = 0; g < kv_heads_; ++g) {
+        const int64_t place = begin * kv_heads_ + g * (end - begin);
+        if (place >= share.begin && place < share.end) unit(begin, end, g);
+      }
+      begin = end;
+    }
+  }
+
+ private:
+  static constexpr int W = kWidth<T>;
+
+  void unit(int64_t begin, int64_t end, int g) {
+    const int32_t *kv_of_head = static_cast<const int32_t *>(i_.p[KV_OF_HEAD]);
+    int first = 0;
+    while (first < heads_ && kv_of_head[first] < g) ++first;
+    for (int64_t r = begin; r < end; ++r) {
+      const X *x = row_of<X>(i_.in[0], r);
+      Q *q = row_of<Q>(i_.out, r);
+      for (int h = first; h < heads_ && kv_of_head[h] == g; ++h)
+        rotate(x + h * dim_, static_cast<const T *>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
+    }
+    const int64_t block = step_.slots[begin] / pages_.tokens;
+    const int offset = step_.slots[begin] % pages_.tokens, count = int(end - begin);
+    C *keys = pages_.template keys<C>(block, g), *values = pages_.template values<C>(block, g);
+    if constexpr (sizeof(C) == 2) {
+      if (pages_.packed) return packed(begin, count, g, offset, keys, values);
+    }
+    for (int t = 0; t < count; ++t) key_and_value(begin + t, g, keys + (offset + t) * dim_, values + (offset + t) * dim_);
+  }
+
+  void packed(int64_t begin, int count, int g, int offset, C *keys, C *values) {
+    if constexpr (sizeof(C) == 2) {
+      C *rows = scratch<QKV>().template take<C>(size_t(2) * pages_.tokens * dim_ + 2 * W);
+      C *value_rows = rows + pages_.tokens * dim_;
+      for (int t = 0; t < count; ++t) key_and_value(begin + t, g, rows + t * dim_, value_rows + t * dim_);
+      write_packed_keys(reinterpret_cast<uint32_t *>(keys), pages_, rows, offset, count);
+      write_packed_values(reinterpret_cast<uint32_t *>(values), pages_, value_rows, offset, count);
+    }
+  }
+
+  void key_and_value(int64_t r, int g, C *key, C *value) {
+    const X *k = row_of<X>(i_.in[0], r) + (heads_ + g) * dim_, *v = k + kv_heads_ * dim_;
+    rotate(k, static_cast<const T *>(i_.p[K_NORM]), step_.positions[r], key);
+    for (int d = 0; d < dim_; d += W) give(value + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
+  }
+
+  // Neox style: the first half of the rotated dims pairs with the second; dims behind are kept.
+  template <class O> void rotate(const X *x, const T *norm, int64_t position, O *out) const {
+    const int rotated = i_.n[ROPE_DIM], half = rotated / 2;
+    const T *cos = static_cast<const T *>(i_.p[COS_SIN]) + position * rotated, *sin = cos + half;
+    const T factor = norm ? T(T(1) / sqrt(squares<T>(x, dim_) / T(dim_) + T(i_.f[EPS]))) : T(1);
+    auto at = [&](int d, int left) {
+      const Vec<T> v = take<T>(x + d, left);
+      return norm ? snapped<T>(v * splat(factor) * take<T>(norm + d, left), i_.exact) : v;
+    };
+    for (int d = 0; d < half; d += W) {
+      const int left = half - d;
+      const Vec<T> a = at(d, left), b = at(half + d, left), c = take<T>(cos + d, left), s = take<T>(sin + d, left);
+      give(out + d, snapped<T>(a * c - b * s, i_.exact), left);
+      give(out + half + d, snapped<T>(b * c + a * s, i_.exact), left);
+    }
+    for (int d = rotated; d < dim_; d += W) give(out + d, snapped<T>(at(d, dim_ - d), i_.exact), dim_ - d);
+  }
+
+  const Instruction &i_;
+  const Step &step_;
+  const Pages pages_;
+  const int dim_, heads_, kv_heads_;
+};
+
+inline void qkv(const Instruction &i, const Step &step, int thread, int threads) {
+  if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(thread, threads);
+  if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(thread, threads);
+  if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(thread, threads);
+  if (i.in[0].dtype == BF16) return RopeAndCache<bf16, float, bf16, bf16>(i, step).run(thread, threads);
+  RopeAndCache<float, float, bf16, bf16>(i, step).run(thread, threads);
+}
+
+}  // namespace weft
