@@ -204,7 +204,6 @@ def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
 @pytest.mark.parametrize(
     ("flags", "field"),
     [
-        (("--pipeline-parallel-size", "2"), "pipeline.stages 2"),
         (("--attn-cp-size", "2"), "attention.cp 2"),
         (("--attn-tp-size", "2", "--kv-split-size", "2"), "attention.kv_split 2"),
         (("--attn-dp-size", "2", "--moe-dispatch", "all_to_all"), "experts.dispatch all_to_all"),

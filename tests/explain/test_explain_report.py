@@ -138,8 +138,21 @@ def test_a_step_of_two_stages_moves_what_one_stage_moves() -> None:
     assert times["embedding.out"] == (1, 0) and times["dense.out"] == (3, 1) and times["lm_head.in"] == (0, 1)
     for batch in staged.batches:
         first, second = staged.received_per_step(batch)[:2], staged.received_per_step(batch)[2:]
-        together = tuple(a + b for a, b in zip(first, second, strict=True))
+        hops = [hop.received[staged.batches.index(batch)].per_rank for hop in staged.hops]
+        together = tuple(a + b - sum(between) for a, b, *between in zip(first, second, *hops, strict=True))
         assert together == plain.received_per_step(batch)
+
+
+def test_hops_between_stages() -> None:
+    """The residual stream in fp32 from stage to stage, whole or scattered as it lies; ids back to the first."""
+    for dense, rows in ((2, 8), (1, 4)):
+        layout = {"pipeline.layers": (1, 2, 1), "attention.tp": 2, "dense.tp": dense}
+        hops = report_of(SMALL, layout, batch=8).hops
+        shown = [(each.hop.name, each.hop.sender, each.hop.receiver) for each in hops]
+        assert shown == [("stage.in", 0, 1), ("stage.in", 1, 2), ("ids.in", 2, 0)]
+        stream, ids = hops[0].received[-1].per_rank, hops[2].received[-1].per_rank
+        assert stream == (rows * SMALL.hidden_size * 4,) * 2 and ids == (8 * 2 * 8,) * 2
+    assert report_of(SMALL, {"attention.tp": 2}).hops == ()
 
 
 def codes(report: Report) -> dict[str, str]:
@@ -166,7 +179,7 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
 @pytest.mark.parametrize(
     ("values", "codes_wanted"),
     [
-        ({"pipeline.stages": 2}, {"not_served", "pipeline_not_counted"}),
+        ({"pipeline.stages": 2}, {"not_served", "stages_alike"}),
         ({"replicas": 2}, {"not_served", "replicas_alike"}),
         ({"attention.cp": 2}, {"not_served", "positions_split"}),
         ({"attention.tp": 2, "attention.kv_split": 2}, {"not_served", "positions_split"}),

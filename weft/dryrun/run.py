@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.arch.shards import Shards
+from weft.arch.stages import held_specs, stage_layers
 from weft.comm.base import Group
 from weft.dryrun.comm import RecordingComm
 from weft.dryrun.ops import ShapeOps
-from weft.errors import LayoutError
+from weft.errors import LayoutError, WeftError
+from weft.explain.memory import held_bytes
 from weft.layout.boundaries import SAMPLED_COLUMNS
+from weft.layout.hops import hop_rows, hops_of, twin
 from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
@@ -25,7 +28,7 @@ from weft.layout.transition import Step
 from weft.models.build import boundaries_of, build_decoder
 from weft.models.decoder import Batch, Decoder
 from weft.models.transitions import Transitions
-from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,16 @@ class DryRun:
 def _refuse(layout: Layout) -> None:
     dispatch = layout.experts.dispatch if layout.experts else "auto"
     found: dict[str, tuple[object, object]] = {
-        "pipeline.stages": (layout.pipeline.stages, 1),
         "attention.cp": (layout.attention.cp, 1),
         "attention.kv_split": (layout.attention.kv_split, 1),
         "experts.dispatch": (dispatch, "all_gather" if dispatch == "all_to_all" else dispatch),
     }
     for field, (value, legal) in found.items():
         if value != legal:
-            message = f"{field} {value}: the model code does not run it yet, so there is nothing to count; use {legal}"
+            message = (
+                f"{field} {value}: the model code does not run it yet, so there is nothing to count; use {legal} "
+                "(weft explain says what it can without running it)"
+            )
             raise LayoutError(message, field=field, value=value, legal=(legal,))
 
 
@@ -77,23 +82,59 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun
     Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
     """
     _refuse(shards.layout)
-    numerics = Numerics(dtype)
+    numerics, layout = Numerics(dtype), shards.layout
+    at, layers = coords(layout, rank), stage_layers(layout, shards.config.num_layers)
+    count = layers[at.stage][1] - layers[at.stage][0]
     noted = _Noted(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
     with torch.device("meta"), torch.inference_mode():
-        decoder = _decoder(shards, rank, numerics, noted)
+        decoder = _decoder(shards, rank, numerics, noted, at.stage)
         inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
         with _Peak() as peak:
-            logits = decoder.forward(inputs, [cache] * shards.config.num_layers)
-            decoder.share_sampled(logits.new_empty(logits.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
+            arrived = _arrived(shards, rank, at.stage, inputs, decoder.ops)
+            found = decoder.forward(inputs, [cache] * count, arrived)
+            if at.stage == len(layers) - 1:
+                decoder.share_sampled(found.new_empty(found.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
     return DryRun(
         rank=rank,
-        coords=coords(shards.layout, rank),
+        coords=at,
         batch=batch,
-        params_by_module=shards.bytes(rank, dtype.itemsize),
-        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
+        params_by_module=held_bytes(shards, rank, dtype.itemsize),
+        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
         activation_peak=peak.most,
-        collectives=tuple(Collective(k, ranks, size, n, where) for (k, ranks, size, where), n in noted.calls.items()),
+        collectives=(*_collectives(noted, rank), *_hops(shards, rank, inputs, found)),
     )
+
+
+def _collectives(noted: _Noted, rank: int) -> Iterator[Collective]:
+    """What was called, by the ranks of the world."""
+    first = rank - noted.comm.rank
+    for (kind, ranks, size, where), calls in noted.calls.items():
+        yield Collective(kind, tuple(first + member for member in ranks), size, calls, where)
+
+
+def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
+    """The residual stream of the stage before, as wide and long as it is sent."""
+    for hop in hops_of(shards.layout, shards.config.hidden_size):
+        if hop.item == "stream" and hop.receiver == stage:
+            rows = hop_rows(shards.layout, hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
+            return ops.widen(torch.empty(rows, hop.width, dtype=ops.numerics.dtype))
+    return None
+
+
+def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Collective]:
+    """What the rank receives from other stages and sends to them. `left`: its last result, which it sends on."""
+    layout, at = shards.layout, coords(shards.layout, rank)
+    for hop in hops_of(layout, shards.config.hidden_size):
+        rows = hop_rows(layout, hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
+        size = torch.int64.itemsize if hop.item == "id" else left.element_size()
+        if hop.receiver == at.stage:
+            pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
+            yield Collective("recv", pair, rows * hop.width * size, 1, hop.name)
+        if hop.sender == at.stage:
+            if hop.item == "stream" and tuple(left.shape) != (rows, hop.width):
+                raise WeftError(f"stage {at.stage} gives {tuple(left.shape)}, but the next takes {(rows, hop.width)}")
+            pair = tuple(sorted((rank, twin(layout, rank, hop.receiver))))
+            yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"))
 
 
 class _Noted(Transitions):
@@ -116,12 +157,14 @@ class _Noted(Transitions):
         self._recording.calls.clear()
 
 
-def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted) -> Decoder:
-    params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shards.target_shapes(rank).items()}
+def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted, stage: int) -> Decoder:
+    held = {spec.target for spec in held_specs(shards.specs, shards.config, shards.layout, rank)}
+    shapes = {name: shape for name, shape in shards.target_shapes(rank).items() if name in held}
+    params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shapes.items()}
     for spec in filter(shards.is_view, shards.specs):
         params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
     cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
-    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted)
+    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted, stage)
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from weft.explain.hops import HopTraffic
 from weft.explain.memory import RankMemory
 from weft.explain.report import Report
 from weft.explain.traffic import BoundaryTraffic, Call
@@ -40,6 +41,7 @@ def document(report: Report) -> Json:
         "lm_head_is_view": report.tied_view,
         "ranks": [_rank(rank) for rank in report.ranks],
         "boundaries": [_boundary(passed) for passed in report.boundaries],
+        "hops": [_hop(passed) for passed in report.hops],
         "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
         "notes": [asdict(note) for note in report.notes],
     }
@@ -72,6 +74,19 @@ def _boundary(passed: BoundaryTraffic) -> Json:
         "item": boundary.item,
         "times_of_stage": list(passed.times_of_stage),
         "collectives": [_call(call) for call in passed.calls],
+    }
+
+
+def _hop(passed: HopTraffic) -> Json:
+    hop = passed.hop
+    return {
+        "name": hop.name,
+        "from_stage": hop.sender,
+        "to_stage": hop.receiver,
+        "width": hop.width,
+        "rows": hop.rows,
+        "item": hop.item,
+        "received": [_received(received.batch, received.per_rank) for received in passed.received],
     }
 
 
@@ -131,6 +146,7 @@ def json_schema() -> Json:
         lm_head_is_view={"type": "boolean"},
         ranks=_list(_rank_schema(interval)),
         boundaries=_list(_object(**boundary)),
+        hops=_list(_hop_schema(received)),
         received_per_step=_list(received),
         notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
     )
@@ -142,6 +158,19 @@ def _model_schema() -> Json:
     names = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size")
     text: Json = {"type": "string"}
     return _object(name=text, family=text, **dict.fromkeys(names, number), tied_embeddings={"type": "boolean"})
+
+
+def _hop_schema(received: Json) -> Json:
+    number: Json = {"type": "integer", "minimum": 0}
+    return _object(
+        name={"enum": ["stage.in", "ids.in"]},
+        from_stage=number,
+        to_stage=number,
+        width=number,
+        rows={"enum": ["rows", "sampled"]},
+        item={"enum": ["stream", "id"]},
+        received=_list(received),
+    )
 
 
 def _rank_schema(interval: Json) -> Json:

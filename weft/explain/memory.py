@@ -68,7 +68,7 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
     at = coords(layout, rank)
     like = (at.stage, *(rank % size for size in layout.sizes.values()))
     if like not in counted:
-        counted[like] = _bytes(shards, rank, itemsize)
+        counted[like] = held_bytes(shards, rank, itemsize)
     layers = stage_layers(layout, config.num_layers)[at.stage]
     heads = shards.head_share(rank)
     kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
@@ -86,7 +86,8 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
     )
 
 
-def _bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
+def held_bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
+    """Bytes of the weights of a rank's stage, by module."""
     held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
     for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
         held[spec.module] += shards.bytes_of(spec, rank, itemsize)

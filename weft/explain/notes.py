@@ -128,10 +128,8 @@ def _quantized(shards: Shards) -> Iterator[Note]:
 def _left_out(layout: Layout) -> Iterator[Note]:
     """Where the tables below say less than the whole."""
     if layout.pipeline.stages > 1:
-        text = (
-            "boundaries list the first stage's ranks, the other stages' are alike; sends between stages are not counted"
-        )
-        yield Note("info", "pipeline_not_counted", text)
+        text = "boundaries list the first stage's ranks, the other stages' are alike; hops between stages stand below"
+        yield Note("info", "stages_alike", text)
     if layout.experts and layout.experts.dispatch == "all_to_all":
         text = "experts.dispatch all_to_all is priced as all_gather: every rank receives every row of its block"
         yield Note("warning", "dispatch_not_priced", text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.arch.shards import Shards
+from weft.explain.hops import HopTraffic, hop_traffic
 from weft.explain.memory import RankMemory, memory_of_ranks
 from weft.explain.notes import Note, notes_of
 from weft.explain.traffic import BoundaryTraffic, traffic_of
@@ -30,6 +31,8 @@ class Report:
     tied_view: bool
     ranks: tuple[RankMemory, ...]
     boundaries: tuple[BoundaryTraffic, ...]
+    hops: tuple[HopTraffic, ...]
+    """Between pipeline stages."""
     notes: tuple[Note, ...]
 
     def received_per_step(self, batch: int) -> tuple[int, ...]:
@@ -41,6 +44,10 @@ class Report:
                 for rank in self.ranks:
                     count = call.received[place].per_rank[rank.rank % self.layout.stage_size]
                     totals[rank.rank] += passed.times_of_stage[rank.coords.stage] * count
+        for passing in self.hops:
+            for rank in self.ranks:
+                if rank.coords.stage == passing.hop.receiver:
+                    totals[rank.rank] += passing.received[place].per_rank[rank.rank % self.layout.stage_size]
         return tuple(totals)
 
 
@@ -63,5 +70,6 @@ def explain(model: str, config: ModelConfig, layout: Layout, *, dtype: str, batc
         tied_view=shards.tied_view,
         ranks=ranks,
         boundaries=traffic_of(layout, config, itemsize, batches),
+        hops=hop_traffic(layout, config, itemsize, batches),
         notes=notes_of(shards, ranks),
     )

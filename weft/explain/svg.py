@@ -91,8 +91,8 @@ def _body(report: Report, columns: Sequence[Column]) -> tuple[list[str], int]:
     top = 60 + 34 + BAR + 66
     lines += _blocks(report, columns, top)
     top += ROW * len(report.layout.sizes) + 40
-    lines += _flow(report, top)
-    return lines, top + 20 + STEP * len(report.boundaries) + 30
+    lines += [*_flow(report, top), *_hops(report, top)]
+    return lines, top + 20 + STEP * (len(report.boundaries) + len(report.hops)) + 30
 
 
 def _memory(report: Report, columns: Sequence[Column], top: int) -> Iterator[str]:
@@ -157,6 +157,19 @@ def _flow(report: Report, top: int) -> Iterator[str]:
         yield _text(LEFT + 535, y + 18, str(passed.boundary.dst))
         for line, text in enumerate(_call_texts(passed)):
             yield _text(LEFT + 108, y + 9 + 16 * line, text, "s")
+
+
+def _hops(report: Report, top: int) -> Iterator[str]:
+    """The hops between stages, as the boundaries are drawn."""
+    for place, passed in enumerate(report.hops, len(report.boundaries)):
+        y, hop = top + 22 + STEP * place, passed.hop
+        yield f'<rect x="16" y="{y}" width="6" height="{STEP - 12}" fill="#999"/>'
+        yield _text(30, y + 13, hop.name, "b")
+        yield _text(30, y + 27, "once a step", "s")
+        yield _text(LEFT + 10, y + 18, f"stage {hop.sender}")
+        yield f'<path class="a" d="M{LEFT + 100} {y + 14}H{LEFT + 520}"/>'
+        yield _text(LEFT + 535, y + 18, f"stage {hop.receiver}")
+        yield _text(LEFT + 108, y + 9, f"each rank to its like: {binary(passed.received[-1].most)}", "s")
 
 
 def _call_texts(passed: BoundaryTraffic) -> list[str]:

@@ -69,6 +69,11 @@ def _boundaries(report: Report) -> Iterator[Text]:
         added = list(_rows(passed, len(report.batches)))
         rows += added
         quiet += [not passed.calls] * len(added)
+    for hop in report.hops:
+        most = (count(received.most) for received in hop.received)
+        places = f"stage {hop.hop.sender} -> {hop.hop.receiver}"
+        rows.append((hop.hop.name, "1", places, "send, receive", "each to its like", *most))
+        quiet.append(False)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = (

@@ -7,6 +7,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.spec import Cut
+from weft.arch.stages import stage_layers
 from weft.comm.base import Comm
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
 from weft.layout.boundaries import Boundary, dense_boundaries
@@ -36,24 +37,28 @@ def build_decoder(
     ops: Ops,
     cos_sin: Tensor,
     transitions: Transitions | None = None,
+    stage: int = 0,
 ) -> Decoder:
     """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
 
-    `transitions`: what runs the boundaries, where that is not simply `comm`.
+    `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     vocab = shards.cuts[Cut.VOCAB_IN]
     transitions = transitions or Transitions(boundaries_of(shards), comm)
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
-    layers = [_layer(config, index, params, shards, comm.rank, ops, cos_sin) for index in range(config.num_layers)]
+    stages = stage_layers(shards.layout, config.num_layers)
+    last = stage == len(stages) - 1
+    layers = [_layer(config, index, params, shards, comm.rank, ops, cos_sin) for index in range(*stages[stage])]
     return Decoder(
-        Embedding(params, lo, ops),
+        Embedding(params, lo, ops) if stage == 0 else None,
         layers,
-        Norm(params, "norm", eps, ops),
-        LMHead(params, ops),
+        Norm(params, "norm", eps, ops) if last else None,
+        LMHead(params, ops) if last else None,
         transitions,
         AllGather(transitions),
         ops,
+        stages[stage][0],
     )
 
 

@@ -48,34 +48,47 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Embedding, layers, head; `transitions` runs what stands between them, `dispatcher` what routed experts need."""
+    """Embedding, layers, head; `transitions` runs what stands between them, `dispatcher` what routed experts need.
+
+    A pipeline stage has layers from `first_layer` on; only the first has the embedding, only the last norm and lm_head.
+    """
 
     def __init__(
         self,
-        embedding: Embedding,
+        embedding: Embedding | None,
         layers: Sequence[DecoderLayer],
-        norm: Norm,
-        lm_head: LMHead,
+        norm: Norm | None,
+        lm_head: LMHead | None,
         transitions: Transitions,
         dispatcher: TokenDispatcher,
         ops: Ops,
+        first_layer: int = 0,
     ) -> None:
+        self.first_layer = first_layer
         self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
         self.transitions, self.dispatcher, self.ops = transitions, dispatcher, ops
         self.boundaries = transitions.boundaries
         self.tap: Tap | None = None
 
-    def forward(self, batch: Batch, caches: Sequence[KVCache]) -> Tensor:
-        """Logits [own sampled rows, vocabulary] of this rank."""
+    def forward(self, batch: Batch, caches: Sequence[KVCache], arrived: Tensor | None = None) -> Tensor:
+        """Logits [own sampled rows, vocabulary] of this rank; before the last stage, the residual stream.
+
+        `arrived`: the residual stream of the stage before, where there is one.
+        """
+        x = self._enter(batch) if arrived is None else arrived
+        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True), self.first_layer):
+            x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
+            x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch))
+        return x if self.lm_head is None else self._head(x, batch)
+
+    def _enter(self, batch: Batch) -> Tensor:
+        assert self.embedding is not None
         x = self._move("embedding.in", batch.ids, batch.rows)
         x = self._move("embedding.out", self.embedding.forward(x), batch.rows)
         # The residual stream is added to twice a layer: in bf16 each addition would round what all layers before gave.
         x = self.ops.widen(x)
         self._show("embedding", x, self.boundaries["embedding.out"].dst)
-        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-            x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
-            x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch))
-        return self._head(x, batch)
+        return x
 
     def _attention_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
         h = self._move("attention.in", layer.attention_norm.forward(x), batch.rows)
@@ -105,6 +118,7 @@ class Decoder:
         return h
 
     def _head(self, x: Tensor, batch: Batch) -> Tensor:
+        assert self.norm is not None and self.lm_head is not None
         x = self._move("head.in", x, batch.rows)
         x = self.norm.forward(self.ops.select(x, batch.sampled_rows))
         x = self._move("lm_head.in", x, batch.sampled)

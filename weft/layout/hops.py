@@ -1,0 +1,58 @@
+"""What moves between pipeline stages in a step: the residual stream forward, sampled ids back to the first stage.
+
+Every rank deals with the ranks at its own place of the neighbouring stages. Pure numbers; knows no tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from weft.layout.boundaries import SAMPLED_COLUMNS, Rows, residual
+from weft.layout.layout import Layout
+from weft.layout.placement import full
+from weft.layout.ranks import coords, rank_at
+from weft.layout.rows import RowTable
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A send from every rank of one stage to its like in another: `width` columns of its rows."""
+
+    name: Literal["stage.in", "ids.in"]
+    sender: int
+    """Stage."""
+    receiver: int
+    width: int
+    rows: Rows
+    item: Literal["stream", "id"]
+    """stream: the residual stream, in fp32 at least."""
+
+
+def hops_of(layout: Layout, hidden: int) -> tuple[Hop, ...]:
+    """All hops of a step in order; none with one stage."""
+    stages = layout.pipeline.stages
+    if stages == 1:
+        return ()
+    forward = (Hop("stage.in", stage - 1, stage, hidden, "rows", "stream") for stage in range(1, stages))
+    return (*forward, Hop("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id"))
+
+
+def hop_rows(layout: Layout, hop: Hop, rank: int, rows: RowTable, sampled: RowTable) -> int:
+    """Rows of a hop that a rank receives or sends; `rank` counts inside its stage.
+
+    Of the residual stream what lies on the rank, of the sampled ids those of its attention block.
+    """
+    tp = layout.attention.tp
+    if hop.item == "id":
+        first = rank // tp * tp
+        return sampled.count(first, first + tp)
+    if tp > 1 and residual(layout) == full(tp):
+        first = rank // tp * tp
+        return rows.count(first, first + tp)
+    return rows.count(rank, rank + 1)
+
+
+def twin(layout: Layout, rank: int, stage: int) -> int:
+    """The rank of the world at the same place of another stage of the same replica."""
+    return rank_at(layout, replace(coords(layout, rank), stage=stage))
