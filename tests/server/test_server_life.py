@@ -33,7 +33,7 @@ def blocks_used(server: Running) -> int:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_blocks(start_server: Start, stream: bool) -> None:
-    server = start_server("abc", step_s=0.002)
+    server = start_server("abc", step_s=0.02)
     try:
         with httpx.Client(base_url=server.url) as client:
             if stream:

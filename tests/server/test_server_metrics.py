@@ -25,7 +25,21 @@ DASHBOARD = {
     "vllm:request_params_n_count",
     "vllm:request_params_max_tokens_count",
     "vllm:cache_config_info",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:request_inference_time_seconds_bucket",
+    "vllm:request_max_num_generation_tokens_sum",
+    "vllm:request_prefill_kv_computed_tokens_bucket",
+    "vllm:iteration_tokens_total_bucket",
+    "vllm:prompt_tokens_cached_total",
+    "vllm:prompt_tokens_by_source_total",
+    "vllm:num_requests_waiting_by_reason",
+    "vllm:time_per_output_token_seconds_bucket",
+    "vllm:gpu_cache_usage_perc",
+    "http_requests_total",
 }
+"""Every series that vLLM's own dashboards draw for text models without speculation, and two older names."""
 
 
 def samples(server: Running) -> dict[str, float]:
@@ -59,11 +73,26 @@ def test_numbers_add_up(start_server: Start) -> None:
         assert after["vllm:time_to_first_token_seconds_count"] == 5
         assert after["vllm:e2e_request_latency_seconds_count"] == 5
         assert after["vllm:request_params_n_sum"] == 3 and after["vllm:request_prompt_tokens_sum"] == 9
+        assert after["vllm:request_max_num_generation_tokens_sum"] == 4 + 11
+        assert after["vllm:request_prefill_kv_computed_tokens_sum"] == 9
+        assert after["vllm:inter_token_latency_seconds_count"] == 27 - 5
+        steps = server.engine.engine
+        assert steps is not None
+        total = steps.stats()
+        assert after["vllm:iteration_tokens_total_sum"] == total.total.computed_tokens == total.rows
+        assert after["vllm:iteration_tokens_total_count"] == total.steps
+        for part in ("queue", "prefill", "decode", "inference"):
+            assert after[f"vllm:request_{part}_time_seconds_count"] == 5
+        parts = sum(after[f"vllm:request_{part}_time_seconds_sum"] for part in ("prefill", "decode"))
+        assert abs(parts - after["vllm:request_inference_time_seconds_sum"]) < 1e-6
         assert after["vllm:num_requests_running"] == after["vllm:num_requests_waiting"] == 0
         assert after["vllm:kv_cache_usage_perc"] == 0 and after["weft:ready"] == 1
         page = server.http.get("/metrics").text
         assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"} 4.0' in page
         assert 'vllm:generation_tokens_total{engine="1",model_name="tiny"}' in page
+        assert 'http_requests_total{handler="/v1/completions",method="POST",status="2xx"} 2.0' in page
+        assert server.http.get("/nowhere").status_code == 404
+        assert 'handler="none",method="GET",status="4xx"} 1.0' in server.http.get("/metrics").text
     finally:
         server.stop()
 

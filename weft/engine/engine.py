@@ -12,11 +12,12 @@ from operator import add
 from msgspec.structs import replace
 
 from weft.engine.admission import Admission
+from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
-from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
+from weft.engine.outputs import STEP_TOKENS, EngineStats, FinishReason, RequestOutput
 from weft.engine.request import Request
 from weft.engine.results import output_of
 from weft.engine.scheduler import Scheduler
@@ -48,6 +49,7 @@ class Engine:
         self._coordinator = Coordinator([Scheduler(self.limits) for _ in range(executor.layout.attention.dp)])
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []
+        self._step_tokens = Buckets(STEP_TOKENS)
         self._admitted = 0
         self._arrived = 0
 
@@ -96,6 +98,8 @@ class Engine:
         reported, self._ended = self._ended, []
         try:
             plan = self._coordinator.schedule()
+            if plan is not None:
+                self._step_tokens.observe(sum(run.count for group in plan.groups for run in group.runs))
             outputs = [] if plan is None else self._coordinator.retire(self._run(plan))
         except WeftError as error:
             outputs = self._die(str(error))
@@ -127,7 +131,14 @@ class Engine:
         """Counters and gauges at this moment."""
         groups = tuple(scheduler.stats() for scheduler in self._coordinator.schedulers)
         experts = None if self.balancing is None else self.balancing.stats()
-        return EngineStats(steps=self._coordinator.steps, total=reduce(add, groups), groups=groups, experts=experts)
+        return EngineStats(
+            steps=self._coordinator.steps,
+            total=reduce(add, groups),
+            groups=groups,
+            step_tokens=self._step_tokens.cumulative(),
+            rows=self._step_tokens.sum,
+            experts=experts,
+        )
 
     def _finish(self, request_id: str, index: int | None, finish: FinishReason, stop_reason: str | None) -> bool:
         outputs = self._live.get(request_id, {})

@@ -9,6 +9,8 @@ import msgspec
 
 from weft.step.plan import TokenLogprob as TokenLogprob
 
+STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
 
 class FinishReason(StrEnum):
     """Why an output ended."""
@@ -41,6 +43,8 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_tokens: int = 0
     cached_tokens: int = 0
     preemptions: int = 0
+    queued_s: float = 0.0
+    """Seconds from its arrival until a step first ran some of it."""
 
 
 @dataclass(slots=True)
@@ -103,5 +107,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: int
     total: GroupStats
+    step_tokens: tuple[int, ...] = ()
+    """Steps by their number of rows: not above each of STEP_TOKENS, and all."""
+    rows: float = 0
+    """Of all steps."""
     groups: tuple[GroupStats, ...]
     experts: ExpertStats | None = None

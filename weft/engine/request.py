@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from weft.step.plan import TokenLogprob
@@ -47,6 +48,9 @@ class Request:
     """Neither running nor in line: nobody takes what it has answered already."""
     cached_tokens: int = 0
     preemptions: int = 0
+    arrived_s: float = field(default_factory=time.monotonic)
+    queued_s: float = 0.0
+    """From arrival to the first admission."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
 

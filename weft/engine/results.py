@@ -48,4 +48,5 @@ def output_of(
         output_tokens=request.num_outputs,
         cached_tokens=request.cached_tokens,
         preemptions=request.preemptions,
+        queued_s=request.queued_s,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,11 @@ from weft.step.sampling_params import SamplingParams
 QUEUE_TIMEOUT_S = 600.0
 """Seconds that a request may wait before its first step, where nothing else is said."""
 
+SHORT = 4096
+"""Characters, or token ids, that are turned into a prompt in the event loop: about 2 ms."""
+COST_OF_MESSAGE = 64
+"""Characters of text that a message weighs in a chat template."""
+
 T = TypeVar("T")
 
 
@@ -59,6 +65,7 @@ class Service:
     ) -> None:
         self._loop, self._model, self._keys, self._queue_timeout_s = loop, model, keys or Keys(), queue_timeout_s
         self._metrics = Metrics(loop, model.name)
+        self._draw = random.Random(secrets.randbits(128))
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
@@ -101,8 +108,10 @@ class Service:
         messages = plain_messages(asked.messages)
         params, shown = chat_params(asked, self._model.vocab_size)
         limits = self._loop.check_room(params.n)
-        self._model.check_bytes([message["content"] for message in messages], limits.max_model_len, "messages")
-        ids = await self._in_thread(partial(self._model.chat_ids, asked, messages))
+        texts = [message["content"] for message in messages]
+        self._model.check_bytes(texts, limits.max_model_len, "messages")
+        size = sum(map(len, texts)) + COST_OF_MESSAGE * len(texts)
+        ids = await self._tokenized(size, partial(self._model.chat_ids, asked, messages))
         ids = truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
         return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, shown, ids))
@@ -125,7 +134,8 @@ class Service:
     async def _prompts(self, asked: CompletionRequest, given: list[object], limits: Limits) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
         self._model.check_bytes(texts, limits.max_model_len, "prompt")
-        prompts = await self._in_thread(partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens))
+        ids = partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens)
+        prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
 
     def _echo(self, given: object, ids: list[int]) -> Echo:
@@ -134,7 +144,7 @@ class Service:
     def _reply(
         self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format, *, mute: bool = False
     ) -> Response:
-        answer_id = form.prefix + secrets.token_hex(16)
+        answer_id = f"{form.prefix}{self._draw.getrandbits(128):032x}"
         stream = self._loop.submit(answer_id, prompts, params, whole=not asked.stream)
         choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
@@ -148,6 +158,10 @@ class Service:
             include_usage=options is not None and options.include_usage,
             continuous_usage=options is not None and options.continuous_usage_stats,
         )
+
+    async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
+        """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""
+        return function() if size <= SHORT else await self._in_thread(function)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
@@ -215,6 +229,10 @@ class Service:
         """/metrics, in Prometheus's words."""
         return Response(await self._metrics.exposition(), media_type=CONTENT_TYPE)
 
+    def answered(self, handler: str, method: str, status: int) -> None:
+        """Any HTTP answer, for /metrics."""
+        self._metrics.answered(handler, method, status)
+
     def close(self) -> None:
         """Lets the tokenizing threads go."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
@@ -231,7 +249,7 @@ def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool 
         app = CORSMiddleware(
             app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
         )
-    return Edge(app, access_log=access_log)
+    return Edge(app, service.answered, access_log=access_log)
 
 
 def _installed() -> str:

@@ -6,6 +6,7 @@ Bounds on a request's head are kept here because nothing above sees a head that 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from weft.errors import RequestError
 from weft.server.errors import error_bytes
+from weft.server.gathered import GatheredTransport
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's line and headers."""
@@ -23,6 +25,10 @@ MAX_CONNECTIONS = 4096
 
 ABORT = "weft.abort"
 """Key of the scope's state: a function that ends the connection without sending what is buffered."""
+
+
+WRITE = "weft.write"
+"""Key of the scope's state: `Connection.write_chunk`."""
 
 
 class Connection(HttpToolsProtocol):
@@ -36,7 +42,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses a connection too many; the clock of the first head starts."""
-        super().connection_made(transport)
+        super().connection_made(GatheredTransport(transport, self.loop))  # type: ignore[arg-type]
         self._expect_head()
         if len(self.connections) > self.max_connections:
             self._refuse(RequestError("too many connections", status=503, code="too_many_connections"))
@@ -71,6 +77,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._size = 0
         self.scope["state"][ABORT] = self.transport.abort
+        self.scope["state"][WRITE] = self.write_chunk
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header more."""
@@ -89,6 +96,14 @@ class Connection(HttpToolsProtocol):
         """The next byte belongs to another head."""
         super().on_message_complete()
         self._expect_head()
+
+    def write_chunk(self, data: bytes) -> bool:
+        """A part of the body of a chunked answer that has begun, at once. False: the client has left, or reads too
+        slowly to take it now."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
     def _expect_head(self) -> None:
         self._in_head, self._head_left = True, self.max_head
@@ -135,3 +150,9 @@ def abort(scope: Any) -> None:
     cut = scope.get("state", {}).get(ABORT)
     if cut is not None:
         cut()
+
+
+def chunk_writer(scope: Any) -> Callable[[bytes], bool]:
+    """`Connection.write_chunk` of an ASGI scope; where there is none, a function that takes nothing."""
+    write: Callable[[bytes], bool] = scope.get("state", {}).get(WRITE, lambda data: False)
+    return write

@@ -5,30 +5,37 @@ What a request holds is never logged. Knows no route.
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.log import get_logger
 
 _log = get_logger(__name__)
+Answered = Callable[[str, str, int], None]
+NOTHING_SENT = 499
+"""Status of a request whose client left before there was an answer."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Edge:
     """An ASGI application around another. A client's own X-Request-Id is a label: it comes back, and means nothing."""
 
-    def __init__(self, app: ASGIApp, *, access_log: bool = False) -> None:
-        self._app, self._access_log = app, access_log
+    def __init__(self, app: ASGIApp, answered: Answered, *, access_log: bool = False) -> None:
+        """`answered` is told of every answer: the route's pattern ("none": no route's), method and status."""
+        self._app, self._answered, self._access_log = app, answered, access_log
+        self._draw = random.Random(secrets.randbits(128))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(16).encode()
+        request_id = given if _ID.fullmatch(given) else b"%032x" % self._draw.getrandbits(128)
         began, status = time.monotonic(), 0
 
         async def labelled(message: Message) -> None:
@@ -41,6 +48,7 @@ class Edge:
         try:
             await self._app(scope, receive, labelled)
         finally:
+            self._answered(_handler(scope), scope["method"], status or NOTHING_SENT)
             if self._access_log:
                 self._note(scope, request_id, status, time.monotonic() - began)
 
@@ -48,3 +56,8 @@ class Edge:
         client = scope.get("client") or ("-", 0)
         path = scope["path"] if scope["path"].isprintable() else "?"
         _log.info("%s %s %s %d %.3f s %s", client[0], scope["method"], path[:200], status, seconds, request_id.decode())
+
+
+def _handler(scope: Scope) -> str:
+    """The pattern of the route that answered: paths themselves are without number."""
+    return str(getattr(scope.get("route"), "path", "none"))

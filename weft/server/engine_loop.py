@@ -36,6 +36,9 @@ _log = get_logger(__name__)
 STATS_S = 2.0
 """How long a step may keep somebody who asks for counters waiting."""
 
+AT_ONCE = 128
+"""Outputs of a step that the event loop passes on before it looks at its sockets again."""
+
 STEP_GRACE_S = 1.0
 """How long a step in hand may go on when the server ends."""
 
@@ -259,8 +262,8 @@ class EngineLoop:
         outputs = engine.step()
         if engine.failure is not None:
             outputs = [output for output in outputs if output.finish_reason is not FinishReason.ERROR]
-        if outputs:
-            self._call(lambda: self._open.deliver(outputs))
+        for first in range(0, len(outputs), AT_ONCE):
+            self._call(partial(self._open.deliver, outputs[first : first + AT_ONCE]))
         if engine.failure is not None:
             raise PeerError(engine.failure)
 

@@ -1,23 +1,21 @@
 """/metrics in Prometheus's words and under vLLM's names, so that dashboards made for it show this server too.
 
 Counters and gauges come from the engine when somebody asks; latencies are observed where outputs reach their request.
-Knows no HTTP; belongs to the event loop.
+Knows no HTTP but its statuses; belongs to the event loop.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from weft.engine.outputs import EngineStats, GroupStats
-from weft.launch.report import RankReport
+from weft.engine.buckets import Buckets
 from weft.server.engine_loop import EngineLoop
-from weft.server.expert_metrics import expert_families
+from weft.server.engine_view import EngineView, buckets
 from weft.step.sampling_params import SamplingParams
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -28,90 +26,40 @@ WHOLE_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 24
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 OUTPUTS = (1, 2, 5, 10, 20)
 
-GAUGES: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
-    ("num_requests_running", "Requests in a slot", lambda group: group.running),
-    ("num_requests_waiting", "Requests in line", lambda group: group.waiting),
-    (
-        "kv_cache_usage_perc",
-        "Share of the KV blocks that are in use; 1 is all",
-        lambda group: group.blocks_used / max(1, group.blocks_used + group.blocks_free),
-    ),
-)
-COUNTERS: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
-    ("prompt_tokens", "Prompt tokens taken in", lambda group: group.prompt_tokens),
-    ("prompt_tokens_cached", "Prompt tokens found in the prefix cache", lambda group: group.cached_tokens),
-    ("generation_tokens", "Tokens generated", lambda group: group.generated_tokens),
-    ("num_preemptions", "Preemptions", lambda group: group.preemptions),
-    ("prefix_cache_queries", "Tokens looked up in the prefix cache", lambda group: group.queried_tokens),
-    ("prefix_cache_hits", "Tokens found in the prefix cache", lambda group: group.cached_tokens),
-)
+CLIENT_GONE = 499
 
-WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
-    ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
-    ("rows", "Rows of its own", lambda rank: rank.rows),
-    ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
-    ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
-)
+HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "time_to_first_token_seconds": ("From the request to its first token", FIRST_S),
+    "inter_token_latency_seconds": ("From token to token", BETWEEN_S),
+    "e2e_request_latency_seconds": ("From the request to its end", WHOLE_S),
+    "request_queue_time_seconds": ("From the request to its first step", WHOLE_S),
+    "request_prefill_time_seconds": ("From the first step to the first token", WHOLE_S),
+    "request_decode_time_seconds": ("From the first token to the last", WHOLE_S),
+    "request_inference_time_seconds": ("From the first step to the last token", WHOLE_S),
+    "request_time_per_output_token_seconds": ("Mean time between a request's tokens", BETWEEN_S),
+    "request_prompt_tokens": ("Tokens of a prompt", TOKENS),
+    "request_prefill_kv_computed_tokens": ("Tokens of a prompt that the prefix cache did not have", TOKENS),
+    "request_generation_tokens": ("Tokens of an answer", TOKENS),
+    "request_max_num_generation_tokens": ("Tokens of a request's longest answer", TOKENS),
+    "request_params_n": ("Answers asked for", OUTPUTS),
+    "request_params_max_tokens": ("max_tokens asked for", TOKENS),
+}
+OLDER_NAMES = {"time_per_output_token_seconds": "inter_token_latency_seconds"}
 
 
-class _EngineView(Collector):
-    """The engine's counters at the moment of the last look; one `engine` label per dp group."""
+class _Histograms(Collector):
+    """All of HISTOGRAMS, under one model's labels."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self.stats: EngineStats | None = None
-        self.loop: EngineLoop | None = None
+    def __init__(self, labels: dict[str, str]) -> None:
+        self._labels = labels
+        self.of = {name: Buckets(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
 
     def collect(self) -> Iterator[Metric]:
         """Metric families."""
-        groups = () if self.stats is None else self.stats.groups
-        for name, text, value in GAUGES:
-            yield self._filled(GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name", "engine")), value, groups)
-        for name, text, value in COUNTERS:
-            counter = CounterMetricFamily(f"vllm:{name}", text, labels=("model_name", "engine"))
-            yield self._filled(counter, value, groups)
-        steps = CounterMetricFamily("weft:steps", "Steps run", labels=("model_name",))
-        steps.add_metric((self._model,), 0 if self.stats is None else self.stats.steps)
-        yield steps
-        if self.stats is not None and self.stats.experts is not None:
-            yield from expert_families(self._model, self.stats.experts)
-        if self.loop is not None:
-            yield from self._server(self.loop)
-            yield from self._ranks(self.loop)
-
-    def _filled(
-        self,
-        family: GaugeMetricFamily | CounterMetricFamily,
-        value: Callable[[GroupStats], float],
-        groups: Sequence[GroupStats],
-    ) -> Metric:
-        for index, group in enumerate(groups):
-            family.add_metric((self._model, str(index)), value(group))
-        return family
-
-    def _ranks(self, loop: EngineLoop) -> Iterator[Metric]:
-        reports = loop.readiness().ranks
-        for name, text, value in WORK:
-            family = CounterMetricFamily(f"weft:rank_{name}", text, labels=("rank", "dp", "tp"))
-            for report in reports:
-                at = report.coordinates
-                family.add_metric((str(report.rank), str(at["dp"]), str(at["tp"])), value(report))
-            yield family
-
-    def _server(self, loop: EngineLoop) -> Iterator[Metric]:
-        yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(loop.ready))
-        yield CounterMetricFamily("weft:restarts", "Sets of ranks that have died", value=loop.restarts)
-        engine = loop.engine
-        if engine is not None:
-            limits = engine.limits
-            config = GaugeMetricFamily(
-                "vllm:cache_config_info",
-                "Sizes of the KV cache",
-                labels=("model_name", "engine", "block_size", "num_gpu_blocks", "enable_prefix_caching"),
-            )
-            words = (str(limits.block_size), str(limits.num_blocks), str(limits.enable_prefix_caching))
-            config.add_metric((self._model, "0", *words), 1)
-            yield config
+        for name, (text, _) in HISTOGRAMS.items():
+            yield buckets(f"vllm:{name}", text, self.of[name], self._labels)
+        for name, newer in OLDER_NAMES.items():
+            yield buckets(f"vllm:{name}", f"vllm:{newer}, by its older name", self.of[newer], self._labels)
 
 
 class Metrics:
@@ -120,46 +68,38 @@ class Metrics:
     def __init__(self, loop: EngineLoop, model: str) -> None:
         self._loop = loop
         self._registry = CollectorRegistry(auto_describe=False)
-        self._view = _EngineView(model)
+        self._view = EngineView(model)
         self._view.loop = loop
         self._registry.register(self._view)
         self._labels = (model, "0")
-        self.first = self._histogram("time_to_first_token_seconds", "From the request to its first token", FIRST_S)
-        self.between = self._histogram("inter_token_latency_seconds", "From token to token", BETWEEN_S)
-        self.whole = self._histogram("e2e_request_latency_seconds", "From the request to its end", WHOLE_S)
-        self.decode = self._histogram("request_decode_time_seconds", "From the first token to the last", WHOLE_S)
-        per_token = "request_time_per_output_token_seconds"
-        self.per_token = self._histogram(per_token, "Mean time between a request's tokens", BETWEEN_S)
-        self.prompt = self._histogram("request_prompt_tokens", "Tokens of a prompt", TOKENS)
-        self.generated = self._histogram("request_generation_tokens", "Tokens of an answer", TOKENS)
-        self.n = self._histogram("request_params_n", "Answers asked for", OUTPUTS)
-        self.max_tokens = self._histogram("request_params_max_tokens", "max_tokens asked for", TOKENS)
+        histograms = _Histograms({"model_name": model, "engine": "0"})
+        self._registry.register(histograms)
+        self.of = histograms.of
         names = ("model_name", "engine", "finished_reason")
         self._success = Counter("vllm:request_success", "Answers that ended", names, registry=self._registry)
         self._refused = Counter("weft:requests_failed", "Requests that failed", ("status",), registry=self._registry)
-
-    def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
-        family = Histogram(
-            f"vllm:{name}", text, ("model_name", "engine"), buckets=tuple(buckets), registry=self._registry
-        )
-        return family.labels(*self._labels)
+        self._http = Counter("http_requests", "HTTP answers", ("handler", "method", "status"), registry=self._registry)
 
     def begin(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Watch:
         """A request has been taken in."""
         for prompt in prompts:
-            self.prompt.observe(len(prompt))
-        self.n.observe(params.n)
+            self.of["request_prompt_tokens"].observe(len(prompt))
+        self.of["request_params_n"].observe(params.n)
         if params.max_tokens is not None:
-            self.max_tokens.observe(params.max_tokens)
+            self.of["request_params_max_tokens"].observe(params.max_tokens)
         return Watch(self)
 
     def ended(self, reason: str) -> None:
-        """An answer is whole."""
+        """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
         self._success.labels(*self._labels, reason).inc()
 
     def failed(self, status: int) -> None:
         """A request that had been taken in came to nothing."""
         self._refused.labels(str(status)).inc()
+
+    def answered(self, handler: str, method: str, status: int) -> None:
+        """Any HTTP answer; `handler` is a route's pattern, or "none"."""
+        self._http.labels(handler, method, f"{status // 100}xx").inc()
 
     async def exposition(self) -> bytes:
         """The whole page."""
@@ -171,40 +111,57 @@ class Watch:
     """Times of one request's outputs."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+        self._metrics, self._of = metrics, metrics.of
+        self._between = metrics.of["inter_token_latency_seconds"]
         self._began = time.monotonic()
         self._firsts: dict[int, float] = {}
         self._lasts: dict[int, float] = {}
         self._counts: dict[int, int] = {}
+        self._queued_s: dict[int, float] = {}
 
-    def tokens(self, output: int, count: int) -> None:
-        """`count` tokens of an output have come."""
+    def tokens(self, output: int, count: int, queued_s: float) -> None:
+        """`count` tokens of an output have come; it had waited `queued_s` for its first step."""
         if not count:
             return
         now = time.monotonic()
-        if output in self._lasts:
-            self._metrics.between.observe((now - self._lasts[output]) / count)
+        last = self._lasts.get(output)
+        if last is not None:
+            self._between.observe((now - last) / count, count)
         else:
-            self._firsts[output] = now
-            self._metrics.first.observe(now - self._began)
+            self._firsts[output], self._queued_s[output] = now, queued_s
+            self._of["time_to_first_token_seconds"].observe(now - self._began)
         self._lasts[output] = now
         self._counts[output] = self._counts.get(output, 0) + count
 
+    def computed(self, tokens: int) -> None:
+        """Of a prompt, so many were not in the prefix cache."""
+        self._of["request_prefill_kv_computed_tokens"].observe(tokens)
+
     def ended(self, output: int, reason: str) -> None:
         """An output is whole."""
-        now, metrics = time.monotonic(), self._metrics
-        metrics.whole.observe(now - self._began)
-        metrics.ended(reason)
-        count = self._counts.get(output, 0)
-        metrics.generated.observe(count)
-        if count:
-            metrics.decode.observe(self._lasts[output] - self._firsts[output])
+        of, count = self._of, self._counts.get(output, 0)
+        of["e2e_request_latency_seconds"].observe(time.monotonic() - self._began)
+        self._metrics.ended(reason)
+        of["request_generation_tokens"].observe(count)
+        if not count:
+            return
+        first, last, queued = self._firsts[output], self._lasts[output], self._queued_s[output]
+        started = min(first, self._began + queued)
+        of["request_queue_time_seconds"].observe(queued)
+        of["request_prefill_time_seconds"].observe(first - started)
+        of["request_decode_time_seconds"].observe(last - first)
+        of["request_inference_time_seconds"].observe(last - started)
         if count > 1:
-            metrics.per_token.observe((self._lasts[output] - self._firsts[output]) / (count - 1))
+            of["request_time_per_output_token_seconds"].observe((last - first) / (count - 1))
+
+    def whole(self) -> None:
+        """Every output is."""
+        self._of["request_max_num_generation_tokens"].observe(max(self._counts.values(), default=0))
 
     def failed(self, status: int) -> None:
         """The request came to nothing."""
         self._metrics.failed(status)
+        self._metrics.ended("abort" if status == CLIENT_GONE else "error")
 
     def again(self) -> None:
         """What came is void."""

@@ -19,14 +19,11 @@ class OpenStreams:
         self._streams: dict[str, tuple[Stream, int]] = {}
         self._open: set[Stream] = set()
         self._quarantine = Quarantine()
+        self.outputs = 0
+        """Outputs that are queued or running."""
 
     def __bool__(self) -> bool:
         return bool(self._open)
-
-    @property
-    def outputs(self) -> int:
-        """Outputs that are queued or running."""
-        return sum(stream.open_outputs for stream in self._open)
 
     def add(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool) -> Stream:
         """A new stream, with an engine request for each prompt. RequestError (422): it has ended the ranks twice."""
@@ -35,13 +32,16 @@ class OpenStreams:
         if self._is_quarantined(stream):
             raise quarantined()
         self._open.add(stream)
+        self.outputs += stream.open_outputs
         for index, part_id in enumerate(ids):
             self._streams[part_id] = (stream, index * params.n)
         return stream
 
     def discard(self, stream: Stream) -> None:
         """Nobody reads it any more."""
-        self._open.discard(stream)
+        if stream in self._open:
+            self._open.remove(stream)
+            self.outputs -= stream.open_outputs
         for request_id in stream.request_ids:
             self._streams.pop(request_id, None)
         if not stream.open_outputs and self._quarantine.watches:
@@ -49,17 +49,23 @@ class OpenStreams:
 
     def deliver(self, outputs: Sequence[RequestOutput]) -> None:
         """A step's outputs, each to its stream; those of streams that are gone are dropped."""
+        reached: dict[Stream, None] = {}
         for output in outputs:
             found = self._streams.get(output.request_id)
             if found is not None:
                 stream, first = found
                 stream.put(first + output.index, output)
+                self.outputs -= output.finish_reason is not None
+                reached[stream] = None
+        for stream in reached:
+            stream.flush()
 
     def fail(self, request_id: str, error: RequestError) -> None:
         """The engine did not take the request."""
         found = self._streams.get(request_id)
         if found is not None:
             found[0].open_outputs -= found[0].n
+            self.outputs -= found[0].n
             found[0].fail(error)
 
     def end(self, error: RequestError) -> None:
@@ -86,7 +92,9 @@ class OpenStreams:
             stream.fail(engine_restarted())
             return False
         stream.requeued = stream.requeued or hit
+        self.outputs -= stream.open_outputs
         stream.begin_again()
+        self.outputs += stream.open_outputs
         return True
 
     def _is_quarantined(self, stream: Stream) -> bool:

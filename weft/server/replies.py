@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
-from weft.server.connection import abort
+from weft.server.connection import abort, chunk_writer
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
 from weft.server.formats import Format
@@ -32,7 +32,10 @@ from weft.server.usage import usage_of
 from weft.server.waiting import expire, pause, resume
 
 _encoder = msgspec.json.Encoder()
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
+HEAD_AFTER_S = 0.25
+"""A stream of events waits so long for its first token: what fails until then has a status of its own."""
 PAUSE_AFTER_S = 0.05
 """A client that leaves the connection full for so long pauses its stream; what comes meanwhile is kept."""
 UNREAD_S = 30.0
@@ -80,12 +83,19 @@ class Answer:
             piece = choice.add(mine)
             if piece is None:
                 continue
-            self.watch.tokens(index, sum(len(record.new_token_ids) for record in mine))
+            self.watch.tokens(index, sum([len(record.new_token_ids) for record in mine]), mine[0].queued_s)
             if piece.finish_reason is not None:
-                self.watch.ended(index, piece.finish_reason)
+                self._ended(index, choice, piece.finish_reason)
             if choice.stopped_by is not None and mine[-1].finish_reason is None:
                 loop.stop_output(self.stream, index, choice.stopped_by)
             yield index, piece
+
+    def _ended(self, index: int, choice: Choice, reason: str) -> None:
+        self.watch.ended(index, reason)
+        if index % self.stream.n == 0:
+            self.watch.computed(choice.prompt_tokens - choice.cached_tokens)
+        if self.done:
+            self.watch.whole()
 
     def usage(self) -> Usage:
         """Of all choices so far."""
@@ -193,22 +203,58 @@ class EventReply(_Reply):
     def __init__(self, loop: EngineLoop, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
         super().__init__(loop, answer)
         self._include_usage, self._continuous = include_usage, continuous_usage
+        self._write_chunk: Callable[[bytes], bool] = lambda data: False
+        self._left = b""
+        """Frames that the connection had no room for."""
+        self._defect: Exception | None = None
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        answer = self._answer
+        answer, begun = self._answer, False
         try:
-            opening = [answer.form.first(index) for index in range(len(answer.choices))]
-            await _write(send, b"".join(self._frame(choice) for choice in opening if choice is not None))
+            await answer.stream.wait(HEAD_AFTER_S)
+            frames = self._opening() + (self._taken(await answer.stream.next()) if answer.stream.stirred else b"")
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            begun = True
+            self._write_chunk, answer.stream.direct = chunk_writer(scope), self._pass_on
             while not answer.done:
-                pieces = answer.take(self._loop, await answer.stream.next())
-                await _write(send, b"".join(self._frames(index, piece) for index, piece in pieces))
+                await _write(send, frames)
+                arrived = await answer.stream.next()
+                if self._defect is not None:
+                    raise self._defect
+                left, self._left = self._left, b""
+                frames = left + self._taken(arrived)
         except Exception as error:  # one request's code path must not end the server
-            # The last chunk is left out on purpose: an answer that was cut must not look whole.
-            await _write(send, error_frame(self._told(error)))
+            await self._fail(error, begun, scope, receive, send)
             return
-        await send({"type": "http.response.body", "body": self._ending(), "more_body": False})
+        await send({"type": "http.response.body", "body": frames + self._ending(), "more_body": False})
+
+    async def _fail(self, error: Exception, begun: bool, scope: Scope, receive: Receive, send: Send) -> None:
+        """A status while nothing has been sent; else a frame without the last chunk, as an answer that was cut must not
+        look whole."""
+        told = self._told(error)
+        if begun:
+            await _write(send, error_frame(told))
+        else:
+            await error_response(told)(scope, receive, send)
+
+    def _opening(self) -> bytes:
+        opening = [self._answer.form.first(index) for index in range(len(self._answer.choices))]
+        return b"".join(self._frame(choice) for choice in opening if choice is not None)
+
+    def _pass_on(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bool:
+        """Writes a step's frames without waking this reply's task, which costs more than the frames."""
+        try:
+            frames = self._taken(arrived)
+        except Exception as error:  # one request's code path must not end the server
+            self._defect = error
+            return False
+        if not self._answer.done and (not frames or self._write_chunk(frames)):
+            return True
+        self._left = frames
+        return False
+
+    def _taken(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
+        return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._loop, arrived)])
 
     def _frames(self, index: int, piece: Piece) -> bytes:
         """Nothing for a piece that tells the client nothing."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,12 @@ from weft.server.http_config import HttpConfig
 from weft.server.models import ServedModel
 
 _log = get_logger(__name__)
+
+SWITCH_S = 0.0005
+"""Seconds that one thread may keep the interpreter while another waits for it."""
+
+ACCEPTS = 16
+"""Connections accepted in one turn of the event loop: libuv takes one of each listening descriptor."""
 
 CLOSE_S = 3
 """Seconds that open connections have to take their last frame."""
@@ -55,6 +62,8 @@ def run_server(
 
     `engine` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
     """
+    # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
+    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
         runner.run(_with_signals(sock, model, engine, drain_timeout_s, http))
 
@@ -77,7 +86,7 @@ async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop, htt
     service = Service(engine, model, http.keys(), queue_timeout_s=http.queue_timeout)
     server = _Server(_config(service, http))
     engine.launch()
-    serving = asyncio.create_task(server.serve([sock]))
+    serving = asyncio.create_task(server.serve([sock, *(sock.dup() for _ in range(ACCEPTS - 1))]))
     try:
         await engine.ended.wait()
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -33,8 +35,11 @@ class Stream:
     arrived: list[tuple[int, RequestOutput]] = field(default_factory=list)
     event: asyncio.Event = field(default_factory=asyncio.Event)
     error: RequestError | None = None
+    direct: Callable[[list[tuple[int, RequestOutput]]], bool] | None = None
+    """Passes records on at once while the reader waits, without waking it. False: now the reader must look."""
     requeued: bool = False
     """A set of ranks has died while it ran this."""
+    _waiting: bool = False
     _taken: bool = False
     _again: bool = False
 
@@ -52,13 +57,17 @@ class Stream:
         return self.whole or not self._taken
 
     async def next(self) -> list[tuple[int, RequestOutput]]:
-        """All (choice, record) since the last call, at least one. RequestError: the request or the engine failed.
+        """All (choice, record) since the last call, without those that `direct` had. RequestError: it failed.
 
         BegunAgain, of a `whole` stream only: forget what came before.
         """
-        while not self.arrived and self.error is None and not self._again:
+        if not self.stirred:
             self.event.clear()
-            await self.event.wait()
+            self._waiting = True
+            try:
+                await self.event.wait()
+            finally:
+                self._waiting = False
         if self.error is not None:
             raise self.error
         if self._again:
@@ -68,11 +77,34 @@ class Stream:
         self._taken = True
         return arrived
 
+    @property
+    def stirred(self) -> bool:
+        """Whether `next` would come back at once."""
+        return bool(self.arrived) or self.error is not None or self._again
+
+    async def wait(self, seconds: float) -> None:
+        """Until `next` would come back at once, at most so long."""
+        if not self.stirred:
+            self.event.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.event.wait()
+
     def put(self, choice: int, output: RequestOutput) -> None:
-        """Called by the loop only."""
+        """Called by the loop only; `flush` follows when a step's records are in."""
         self.arrived.append((choice, output))
         self.open_outputs -= output.finish_reason is not None
-        self.event.set()
+
+    def flush(self) -> None:
+        """Hands over what has arrived."""
+        if self.direct is None or not self._waiting or self.error is not None or self._again:
+            self.event.set()
+            return
+        arrived, self.arrived = self.arrived, []
+        self._taken = True
+        if not self.direct(arrived):
+            self._waiting = False
+            self.event.set()
 
     def fail(self, error: RequestError) -> None:
         """Ends the stream; the first reason stays."""

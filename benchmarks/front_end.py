@@ -1,0 +1,236 @@
+"""The front end alone: HTTP, tokenizer, scheduler and detokenizer over ranks that answer at once after a fixed time.
+
+    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--save FILE]
+
+Server and load generator are two processes on the same cores. Every stream is a chat of the embedded model's tokenizer;
+each client sends its next request when the one before has ended. The answer's text is known, so that a stream that is
+short, doubled or cut counts as broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import select
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from about import about
+
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.embedded import embedded_model
+from weft.engine.engine import Engine
+from weft.launch.report import RankReport
+from weft.layout.resolve import resolve
+from weft.server.engine_loop import EngineLoop
+from weft.server.listen import bind
+from weft.server.models import ServedModel
+from weft.server.run import run_server
+from weft.settings import EngineConfig
+from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.text import Tokenizer
+
+QUESTION = "Explain in a few sentences how a ship stays afloat although it is made of steel, and what makes it sink. "
+WORD = " the"
+
+
+class Paced:
+    """Ranks that always say `token`; a step takes `step_s`, as if they computed."""
+
+    def __init__(self, token: int, step_s: float, num_blocks: int) -> None:
+        self.layout, self.num_blocks = resolve({}), num_blocks
+        self._token, self._step_s = token, step_s
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Sleeps, then answers."""
+        time.sleep(self._step_s)
+        groups = [[Sampled(run.slot, self._token) for run in group.runs if run.sample] for group in plan.groups]
+        return StepResult(plan.index, groups)
+
+    def wait(self, wake_fd: int) -> None:
+        """Until there is work."""
+        select.select([wake_fd], [], [])
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class AtOnce:
+    """A start without processes."""
+
+    def __init__(self, executor: Paced, config: EngineConfig) -> None:
+        self._executor, self._config = executor, config
+
+    def __call__(self) -> tuple[Engine, Paced]:
+        return Engine(self._executor, self._config, ()), self._executor
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+    def reports(self) -> list[RankReport]:
+        """No ranks."""
+        return []
+
+
+def serve(fd: int, streams: int, step_s: float) -> None:
+    """The server's process: until SIGTERM; then its memory and processor time as a line of JSON."""
+    checkpoint = open_checkpoint(embedded_model())
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    config = EngineConfig(max_model_len=1024, max_num_seqs=streams, max_num_batched_tokens=16384, block_size=16)
+    executor = Paced(tokenizer.encode(WORD)[0], step_s, streams * 64)
+    model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
+    make = partial(EngineLoop, AtOnce(executor, config), max_queued=streams, on_ready=lambda: print("up", flush=True))
+    run_server(socket.socket(fileno=fd), model, make, 1.0)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"rss_mib": used.ru_maxrss / 1024, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as the client saw it; times in seconds."""
+
+    wanted: int
+    sent: float
+    first: float = 0.0
+    last: float = 0.0
+    writes: list[float] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the answer is not the one that is due."""
+        return self.body.count(b'"content":"' + WORD.encode()) == 0 or self.text() != WORD * self.wanted
+
+    def text(self) -> str:
+        """The answer; nothing of one that did not end as it should."""
+        if b"data: [DONE]\n\n" not in self.body or b'"finish_reason":"length"' not in self.body:
+            return ""
+        frames = [line for line in bytes(self.body).split(b"\n") if line.startswith(b"data: {")]
+        choices = [choice for frame in frames for choice in json.loads(frame[6:])["choices"]]
+        return "".join(choice["delta"].get("content", "") for choice in choices)
+
+
+class Client(asyncio.Protocol):
+    """One connection that sends requests one after another until `todo` is empty."""
+
+    def __init__(self, todo: list[int], done: list[Call], over: asyncio.Future[None]) -> None:
+        self._todo, self._done, self._over = todo, done, over
+        self._call: Call | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._next()
+
+    def _next(self) -> None:
+        if not self._todo:
+            self._call = None
+            self._transport.close()
+            return
+        wanted = self._todo.pop()
+        asked = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": wanted, "stream": True}
+        body = json.dumps(asked).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        self._call = Call(wanted, time.monotonic())
+        self._transport.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    def data_received(self, data: bytes) -> None:
+        call, now = self._call, time.monotonic()
+        if call is None:
+            return
+        if not call.first and b'"content":"' + WORD.encode() in data:
+            call.first = now
+        elif call.first:
+            call.writes.append(now - call.last)
+        call.last = now
+        call.body += data
+        if data.endswith(b"0\r\n\r\n"):
+            self._done.append(call)
+            self._next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._call is not None:
+            self._done.append(self._call)
+        if not self._over.done():
+            self._over.set_result(None)
+
+
+async def load(port: int, streams: int, requests: int, tokens: int) -> list[Call]:
+    """Every request, ended or broken."""
+    draw = random.Random(0)
+    todo = [draw.randint(tokens // 2, tokens * 3 // 2) for _ in range(requests)]
+    done: list[Call] = []
+    loop = asyncio.get_running_loop()
+    overs: list[asyncio.Future[None]] = [loop.create_future() for _ in range(streams)]
+    for over in overs:
+        await loop.create_connection(lambda over=over: Client(todo, done, over), "127.0.0.1", port)
+    await asyncio.wait_for(asyncio.gather(*overs), 300)
+    return done
+
+
+def percentile(values: list[float], share: float) -> float:
+    """In milliseconds."""
+    return 1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def figures(calls: list[Call]) -> dict[str, Any]:
+    """What is printed and saved."""
+    seconds = max(call.last for call in calls) - min(call.sent for call in calls)
+    firsts = [call.first - call.sent for call in calls if call.first]
+    gaps = [gap for call in calls for gap in call.writes]
+    return {
+        "requests": len(calls),
+        "broken": sum(call.broken for call in calls),
+        "tokens": sum(call.wanted for call in calls if not call.broken),
+        "seconds": round(seconds, 2),
+        "tokens_per_s": round(sum(call.wanted for call in calls if not call.broken) / seconds),
+        "ttft_ms": {f"p{int(100 * share)}": round(percentile(firsts, share), 1) for share in (0.5, 0.9, 0.99)},
+        "gap_ms": {f"p{int(100 * share)}": round(percentile(gaps, share), 1) for share in (0.5, 0.9, 0.99)},
+    }
+
+
+def main() -> None:
+    """Measures, prints, saves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=512)
+    parser.add_argument("--requests", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
+    parser.add_argument("--step-ms", type=float, default=20.0)
+    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve_fd is not None:
+        serve(args.serve_fd, args.streams, args.step_ms / 1e3)
+        return
+    sock = bind("127.0.0.1", 0)
+    words = ["--streams", str(args.streams), "--step-ms", str(args.step_ms), "--serve-fd", str(sock.fileno())]
+    server = subprocess.Popen(
+        [sys.executable, __file__, *words], pass_fds=[sock.fileno()], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    try:
+        if server.stdout.readline() != "up\n":
+            sys.exit("the server did not start")
+        port = sock.getsockname()[1]
+        calls = uvloop.run(load(port, args.streams, args.requests, args.tokens))
+    finally:
+        server.terminate()
+        left = server.communicate()[0]
+    result = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, **figures(calls)}
+    result["server"] = json.loads(left.splitlines()[-1])
+    print(json.dumps(result, indent=1))
+    if args.save:
+        args.save.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

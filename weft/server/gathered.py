@@ -1,0 +1,39 @@
+"""GatheredTransport: writes of one turn of the event loop go out as one. A system call costs more than a frame."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class GatheredTransport:
+    """Around an asyncio transport; everything but writing and ending is its own."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """With the next turn of the loop."""
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """What has been gathered, now."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        """After what has been gathered."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """At once; what has been gathered is dropped."""
+        self._parts.clear()
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
