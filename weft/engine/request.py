@@ -54,6 +54,11 @@ class Request:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
 
+    def begin(self, cached_tokens: int) -> None:
+        """Its first step comes, with so many tokens from the prefix cache."""
+        self.cached_tokens = cached_tokens
+        self.queued_s = self.queued_s or time.monotonic() - self.arrived_s
+
     @property
     def num_outputs(self) -> int:
         """Tokens generated so far."""

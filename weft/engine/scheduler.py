@@ -7,7 +7,6 @@ are held back until that step retires.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -208,8 +207,7 @@ class Scheduler:
         self.counters.queried_tokens += len(request.token_ids)
         self.counters.cached_tokens += tokens
         if request.preemptions == 0:
-            request.cached_tokens = tokens
-            request.queued_s = request.queued_s or time.monotonic() - request.arrived_s
+            request.begin(tokens)
 
     def _preempt_youngest(self) -> None:
         request = max((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.arrival)
