@@ -1,6 +1,8 @@
 // The step library: the kernels of step/*.h as one translation unit, built once for each instruction set.
 #include "step/attention.h"
 #include "step/instruction.h"
+#include "step/linear.h"
+#include "step/pack_api.h"
 #include "step/pointwise.h"
 #include "step/pool.h"
 #include "step/rope.h"
@@ -11,6 +13,7 @@ inline Kernel kernel_of(int32_t op) {
   switch (op) {
     case EMBED: return embed;
     case NORM: return norm;
+    case LINEAR: return linear;
     case QKV: return qkv;
     case ATTENTION: return attention;
     case SILU_MUL: return silu_mul;

@@ -6,11 +6,7 @@
 
 #include "scratch.h"
 #include "simd.h"
-#if __has_include("weight.h")
 #include "weight.h"
-#else
-namespace weft { template <class T> inline void gather_row(const Weight &, int64_t, T *) {} }
-#endif
 
 namespace weft {
 

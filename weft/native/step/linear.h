@@ -1,0 +1,209 @@
+// out (op)= in @ weight^T + bias, rows times a packed weight. A result is one chain of multiply-adds over the depth, so its
+// bits are the same for every number of rows, threads and places.
+//
+// in[0] is bf16, fp32 or fp64; p[BIAS] is fp32 (fp64 with W_F64) in the order of the matrix's rows. With bf16 rows and a
+// weight that is not fp32, products are those of bf16 pairs where the CPU has them; everything else is done in fp32
+// (fp64 for W_F64).
+#pragma once
+
+#include "epilogue.h"
+#include "linear_int.h"
+#include "linear_tile.h"
+#include "scratch.h"
+
+namespace weft {
+
+enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
+
+constexpr int64_t kNearRows = 448 << 10;    // bytes of rows that stay in the second-level cache while panels pass by
+constexpr int64_t kNearPanels = 256 << 10;  // bytes of unpacked panels, likewise
+
+struct Share {
+    int first_pair, last_pair;
+    int64_t first_row, last_row;
+};
+
+// Contiguous pairs; rows where pairs do not go round and there are many rows.
+inline Share share_of(int pairs, bool halves, int64_t rows, int thread, int threads) {
+    int unit = halves ? 2 : 1, units = rounded_up(pairs, unit);  // 16 bf16 results are half a cache line
+    bool uneven = int64_t(rounded_up(units, threads)) * threads * 8 > int64_t(units) * 9;
+    if (uneven && rows >= int64_t(4) * kTileRows * threads)
+        return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
+    auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
+    return {edge(thread), edge(thread + 1), 0, rows};
+}
+
+// Rows of an operand as C takes them: in place, or converted into scratch, a chunk at a time.
+template <class C> class Activations {
+    using A = typename C::A;
+
+public:
+    Activations(const Operand& from, int depth) : from_(from), depth_(depth), in_place_(dtype() == from.dtype) {}
+
+    Rows<A> chunk(int64_t first, int64_t count) {
+        if (in_place_) return {static_cast<const A*>(from_.base) + first * from_.stride, from_.stride};
+        int64_t stride = rounded_up(depth_, 2) * 2;
+        A* to = scratch<ROWS_SCRATCH>().take<A>(count * stride);
+        if (first != first_ || count != count_)
+            for (int64_t r = 0; r < count; ++r) convert(first + r, to + r * stride);
+        first_ = first, count_ = count;
+        return {to, stride};
+    }
+
+private:
+    static constexpr int dtype() { return sizeof(A) == 8 ? F64 : sizeof(A) == 4 ? F32 : BF16; }
+
+    void convert(int64_t row, A* to) const {
+        int64_t at = row * from_.stride;
+        if (from_.dtype == BF16) copy(static_cast<const bf16*>(from_.base) + at, to);
+        else if (from_.dtype == F64) copy(static_cast<const double*>(from_.base) + at, to);
+        else copy(static_cast<const float*>(from_.base) + at, to);
+    }
+    template <class S> void copy(const S* from, A* to) const {
+        for (int k = 0; k < depth_; ++k)
+            if constexpr (sizeof(A) == 2) narrow(float(widen(from[k])), to[k]);
+            else to[k] = A(widen(from[k]));
+    }
+
+    Operand from_;
+    int depth_;
+    bool in_place_;
+    int64_t first_ = -1, count_ = 0;
+};
+
+template <class C> struct Product {
+    using A = typename C::A;
+    using B = typename C::B;
+    using T = typename C::Sum;
+
+    const Instruction& instruction;
+    const Weight& weight;
+    Activations<C> activations;
+    Finish<T> epilogue;
+
+    Product(const Instruction& i, const Weight& w)
+        : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w} {}
+
+    void run(const Share& share) {
+        if (stored_as<C>(weight.kind)) return stored(share);
+        if (share.last_row - share.first_row <= few_rows<C>(weight.kind)) return few(share);
+        unpacked(share);
+    }
+
+private:
+    int64_t near_rows() const {
+        int64_t fit = kNearRows / (int64_t(weight.depth) * int64_t(sizeof(A))) / kTileRows * kTileRows;
+        return std::min<int64_t>(std::max<int64_t>(fit, 2 * kTileRows), 16 * 12);
+    }
+
+    // Calls tile(row, rows, block, blocks) for near-equal blocks of at most kTileRows rows.
+    template <class F> static void blocks(int64_t count, F tile) {
+        int64_t number = (count + kTileRows - 1) / kTileRows, row = 0;
+        for (int64_t i = 0; i < number; ++i) {
+            int rows = int((count - row + number - i - 1) / (number - i));
+            tile(row, rows, i, number);
+            row += rows;
+        }
+    }
+
+    static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
+
+    void finish(int64_t row, int rows, int pair, T* tile) const {
+        for (int r = 0; r < rows; ++r) epilogue.row(row + r, pair, tile + r * kPair);
+    }
+
+    // Panels are read as they lie; the first blocks of rows fetch the next pair while they compute.
+    void stored(const Share& share) {
+        alignas(64) T tile[kTileRows * kPair];
+        const int64_t bytes = pair_bytes(weight.kind, weight.depth), near = near_rows();
+        const int64_t half = int64_t(weight.depth / C::kDepth) * 64;
+        const bool one = share.last_row - share.first_row == 1;  // a single stream: the hardware fetches ahead itself
+        for (int64_t from = share.first_row; from < share.last_row; from += near) {
+            int64_t count = std::min(near, share.last_row - from);
+            Rows<A> rows = activations.chunk(from, count);
+            for (int pair = share.first_pair; pair < share.last_pair; ++pair) {
+                const char* data = pair_data(weight, pair);
+                blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
+                    int lines = one ? 0 : of == 1 ? 2 : i < 2 ? 1 : 0;
+                    Ahead ahead{data + bytes + i * half, 64};
+                    tile_of_pair<C>(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead,
+                                    tile, false);
+                    finish(from + row, n, pair, tile);
+                });
+            }
+        }
+    }
+
+    void few(const Share& share) {
+        alignas(64) T tiles[kFewPairs * kFewRows * kPair];
+        int rows = int(share.last_row - share.first_row);
+        Rows<A> a = activations.chunk(share.first_row, rows);
+        for (int pair = share.first_pair; pair < share.last_pair;) {
+            int pairs = std::min(kFewPairs, share.last_pair - pair);
+            pairs = tiles_of_codes<C>(weight, pair, pairs, a, rows, tiles);
+            for (int i = 0; i < pairs; ++i) finish(share.first_row, rows, pair + i, tiles + i * kFewRows * kPair);
+            pair += pairs;
+        }
+    }
+
+    // Codes are unpacked once into panels that stay in the cache while all rows pass by.
+    void unpacked(const Share& share) {
+        const int most = int(kNearPanels / (kPair * int64_t(sizeof(B)))) / kGroup * kGroup;
+        if (weight.depth > most) return in_slabs(share, most);
+        alignas(64) T tile[kTileRows * kPair];
+        const int64_t panel = int64_t(rounded_up(weight.depth, C::kDepth)) * C::kDepth * kPair, near = near_rows();
+        const int64_t all = share.last_row - share.first_row;
+        const int together = all <= near ? 1 : std::max(1, int(kNearPanels / (panel * int64_t(sizeof(B)))));
+        B* panels = scratch<PANEL_SCRATCH>().template take<B>(panel * together);
+        for (int pair = share.first_pair; pair < share.last_pair; pair += together) {
+            int pairs = std::min(together, share.last_pair - pair);
+            for (int i = 0; i < pairs; ++i) unpack<C>(weight, pair + i, 0, weight.depth, panels + i * panel);
+            for (int64_t from = share.first_row; from < share.last_row; from += near) {
+                int64_t count = std::min(near, share.last_row - from);
+                Rows<A> rows = activations.chunk(from, count);
+                for (int i = 0; i < pairs; ++i)
+                    blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
+                        tile_of_pair<C>(behind(rows, row), n, panels + i * panel, weight.depth, 0, {}, tile, false);
+                        finish(from + row, n, pair + i, tile);
+                    });
+            }
+        }
+    }
+
+    // The same for depths whose panel would not stay: sums are put down between slabs of the depth.
+    void in_slabs(const Share& share, int slab) {
+        const int64_t all = share.last_row - share.first_row, near = near_rows();
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(int64_t(slab) * kPair);
+        T* sums = scratch<SUMS_SCRATCH>().template take<T>(all * kPair);
+        for (int pair = share.first_pair; pair < share.last_pair; ++pair) {
+            for (int k = 0; k < weight.depth; k += slab) {
+                int depth = std::min(slab, weight.depth - k);
+                unpack<C>(weight, pair, k, depth, panel);
+                for (int64_t from = 0; from < all; from += near) {
+                    int64_t count = std::min(near, all - from);
+                    Rows<A> rows = activations.chunk(share.first_row + from, count);
+                    rows.first += k;
+                    blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
+                        tile_of_pair<C>(behind(rows, row), n, panel, depth, 0, {}, sums + (from + row) * kPair, k > 0);
+                    });
+                }
+            }
+            for (int64_t row = 0; row < all; ++row) epilogue.row(share.first_row + row, pair, sums + row * kPair);
+        }
+    }
+};
+
+inline void linear(const Instruction& instruction, const Step& step, int thread, int threads) {
+    const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
+    bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF;
+    Share share = share_of(pairs_of(weight), halves, step.rows[instruction.rows], thread, threads);
+    if (share.first_pair >= share.last_pair || share.first_row >= share.last_row) return;
+    if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);
+#if defined(__AVX512BF16__)
+    if (instruction.in[0].dtype == BF16 && weight.kind != W_F32)
+        return Product<InBf16>(instruction, weight).run(share);
+#endif
+    Product<InF32>(instruction, weight).run(share);
+}
+
+}  // namespace weft

@@ -1,0 +1,188 @@
+// Register tiles: a few rows times the columns of a pair, each result one chain of multiply-adds over the depth. The bits of a
+// result depend neither on how many rows a tile has nor on where the chain was put down and taken up again.
+#pragma once
+
+#include <utility>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "weight.h"
+
+#define WEFT_INLINE inline __attribute__((always_inline))
+
+namespace weft {
+
+inline Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if defined(__AVX512F__)
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+inline Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if defined(__AVX512F__)
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return a * b + c;
+#endif
+}
+
+constexpr int kTileVectors = 2;                             // vectors of accumulators per row
+constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
+
+// What a tile is computed in. A: activations; B: panels; Sum: results. kDepth neighbours of a column lie together.
+template <class T> struct Plain {
+    using A = T;
+    using B = T;
+    using Sum = T;
+    static constexpr int kDepth = 1;
+    static constexpr int kColumns = kTileVectors * kWidth<T>;
+    static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
+    static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
+    static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
+    static WEFT_INLINE void add(Vec<T>& sum, Vec<T> a, Vec<T> b) { sum = multiply_add(a, b, sum); }
+};
+using InF32 = Plain<float>;
+using InF64 = Plain<double>;
+
+#if defined(__AVX512BF16__)
+struct InBf16 {
+    using A = bf16;
+    using B = bf16;
+    using Sum = float;
+    static constexpr int kDepth = 2;
+    static constexpr int kColumns = kPair;
+    static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
+    static WEFT_INLINE __m512bh load_a(const A* p) {
+        int both;
+        std::memcpy(&both, p, 4);
+        return (__m512bh)_mm512_set1_epi32(both);
+    }
+    // What lies behind the last of an odd depth is not a number of ours.
+    static WEFT_INLINE __m512bh load_last(const A* p) { return (__m512bh)_mm512_set1_epi32(p->bits); }
+    static WEFT_INLINE void add(Vec<float>& sum, __m512bh a, __m512bh b) {
+        sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b);
+    }
+};
+#endif
+
+// Rows of activations as seen from a tile.
+template <class A> struct Rows {
+    const A* first;
+    int64_t stride;  // elements
+};
+
+// Memory to fetch towards the second-level cache while a tile is computed: one step's lines after the other.
+struct Ahead {
+    const char* from;
+    int64_t step;  // bytes from line to line
+};
+
+template <class C, int MR> using Sums = Vec<typename C::Sum>[MR][kTileVectors];
+
+// sums = tile (columns of 32) or zero.
+template <class C, int MR> WEFT_INLINE void take_up(Sums<C, MR>& sums, const typename C::Sum* tile, bool resume) {
+    constexpr int width = kWidth<typename C::Sum>;
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVectors; ++v)
+            sums[r][v] = resume ? load(tile + r * kPair + v * width) : Vec<typename C::Sum>{};
+}
+
+template <class C, int MR> WEFT_INLINE void put_down(const Sums<C, MR>& sums, typename C::Sum* tile) {
+    constexpr int width = kWidth<typename C::Sum>;
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVectors; ++v) store(tile + r * kPair + v * width, sums[r][v]);
+}
+
+// Three rows share a pointer: with the stride and its double that is all the addressing of twelve rows.
+template <class A, int MR> struct Pointers {
+    static constexpr int kBases = (MR + 2) / 3;
+    const A* base[kBases];
+    int64_t stride, twice;
+
+    WEFT_INLINE explicit Pointers(Rows<A> rows) : stride(rows.stride), twice(2 * rows.stride) {
+        for (int i = 0; i < kBases; ++i) base[i] = rows.first + 3 * i * rows.stride;
+    }
+    WEFT_INLINE const A* row(int r) const {
+        return base[r / 3] + (r % 3 == 2 ? twice : r % 3 == 1 ? stride : 0);
+    }
+    WEFT_INLINE void advance(int elements) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kBases; ++i) base[i] += elements;
+    }
+};
+
+template <class C, int MR, bool Last, class At>
+WEFT_INLINE void one_step(Sums<C, MR>& sums, const Pointers<typename C::A, MR>& at, int offset, At b) {
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+        auto a = Last ? C::load_last(at.row(r) + offset) : C::load_a(at.row(r) + offset);
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVectors; ++v) C::add(sums[r][v], a, b[v]);
+    }
+}
+
+// tile[r][c] (+)= sum over `depth` of a[r][k] * b[k][c], c < C::kColumns, Lines lines fetched ahead per step.
+template <class C, int MR, int Lines>
+void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile,
+                   bool resume) {
+    constexpr int kUnroll = 8, kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
+    using V = decltype(C::load_b(b));
+    Sums<C, MR> sums;
+    take_up<C, MR>(sums, tile, resume);
+    Pointers<typename C::A, MR> at(a);
+    int steps = depth / C::kDepth;
+    for (; steps >= kUnroll; steps -= kUnroll) {
+#pragma GCC unroll 8
+        for (int u = 0; u < kUnroll; ++u) {
+            V now[kTileVectors] = {C::load_b(b + u * kB), C::load_b(b + u * kB + kVector)};
+            one_step<C, MR, false>(sums, at, u * C::kDepth, now);
+#pragma GCC unroll 2
+            for (int i = 0; i < Lines; ++i) __builtin_prefetch(ahead.from, 0, 2), ahead.from += ahead.step;
+        }
+        b += kUnroll * kB;
+        at.advance(kUnroll * C::kDepth);
+    }
+    for (; steps > 0; --steps, b += kB, at.advance(C::kDepth)) {
+        V now[kTileVectors] = {C::load_b(b), C::load_b(b + kVector)};
+        one_step<C, MR, false>(sums, at, 0, now);
+    }
+    if (depth % C::kDepth) {
+        V now[kTileVectors] = {C::load_b(b), C::load_b(b + kVector)};
+        one_step<C, MR, true>(sums, at, 0, now);
+    }
+    put_down<C, MR>(sums, tile);
+}
+
+template <class C>
+using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
+
+template <class C, int Lines, size_t... R>
+inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
+    static constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
+    return tiles[rows - 1];
+}
+
+// tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step.
+template <class C>
+inline void tile_of_pair(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
+                         typename C::Sum* tile, bool resume) {
+    constexpr auto all = std::make_index_sequence<kTileRows>();
+    auto run = lines == 2 ? tile_for<C, 2>(count, all) : lines == 1 ? tile_for<C, 1>(count, all) : tile_for<C, 0>(count, all);
+    for (int c = 0; c < kPair; c += C::kColumns) {
+        run(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
+        run = tile_for<C, 0>(count, all);
+    }
+}
+
+}  // namespace weft

@@ -1,0 +1,89 @@
+// Packing: rows of a matrix [columns, depth] as they were loaded, into the panels that weight.h describes.
+#pragma once
+
+#include <vector>
+
+#include "../parallel.h"
+#include "pack_int.h"
+#include "weight.h"
+
+namespace weft {
+
+// Source rows of the sixteen columns of a panel; null where there is no column.
+struct PanelRows {
+    const char* row[16];
+};
+
+inline PanelRows rows_of_panel(const Weight& w, const char* from, int64_t stride_bytes, int pair, int panel) {
+    PanelRows rows;
+    for (int i = 0; i < 16; ++i) {
+        int half = w.columns / 2, at = w.interleaved ? pair * 16 + i : pair * kPair + panel * 16 + i;
+        bool there = at < (w.interleaved ? half : w.columns);
+        rows.row[i] = there ? from + (w.interleaved ? panel * half + at : at) * stride_bytes : nullptr;
+    }
+    return rows;
+}
+
+// Sixteen rows of 32-bit words, transposed: out[word * kPair + row].
+inline void transpose_words(const uint32_t* const rows[16], int words, uint32_t* out) {
+    constexpr int W = kWidth<float>;
+    int whole = words / W * W;
+    for (int lane = 0; lane < 16; lane += W)
+        for (int j = 0; j < whole; j += W) {
+            Vec<float> square[W];
+            for (int r = 0; r < W; ++r) square[r] = load(reinterpret_cast<const float*>(rows[lane + r] + j));
+            transpose<float>(square);
+            for (int r = 0; r < W; ++r) store(reinterpret_cast<float*>(out + int64_t(j + r) * kPair + lane), square[r]);
+        }
+    for (int j = whole; j < words; ++j)
+        for (int r = 0; r < 16; ++r) std::memcpy(out + int64_t(j) * kPair + r, rows[r] + j, 4);
+}
+
+inline void narrow(double x, bf16& y) { narrow(float(x), y); }
+
+// A panel of W_BF16 or W_F32 out of rows of S; `buffer` holds 17 rows of the packed type.
+template <class S, class D> void pack_words(const PanelRows& rows, int depth, D* buffer, uint32_t* out) {
+    int each = rounded_up(depth, 4 / int(sizeof(D))) * (4 / int(sizeof(D)));
+    const uint32_t* words[16];
+    std::memset(buffer + 16 * int64_t(each), 0, each * sizeof(D));
+    bool as_it_is = sizeof(S) == sizeof(D) && each == depth;
+    for (int r = 0; r < 16; ++r) {
+        D* own = buffer + r * int64_t(each);
+        const S* row = reinterpret_cast<const S*>(rows.row[r]);
+        words[r] = reinterpret_cast<const uint32_t*>(!row ? buffer + 16 * int64_t(each) : as_it_is ? (const D*)row : own);
+        if (!row || as_it_is) continue;
+        for (int k = 0; k < depth; ++k) narrow(widen(row[k]), own[k]);
+        for (int k = depth; k < each; ++k) own[k] = D{};
+    }
+    transpose_words(words, each * int(sizeof(D)) / 4, out);
+}
+
+template <class S> void pack_doubles(const PanelRows& rows, int depth, double* out) {
+    for (int r = 0; r < 16; ++r) {
+        const S* row = reinterpret_cast<const S*>(rows.row[r]);
+        for (int k = 0; k < depth; ++k) out[int64_t(k) * kPair + r] = row ? double(widen(row[k])) : 0.0;
+    }
+}
+
+template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int pair, int panel) {
+    char* to = const_cast<char*>(pair_data(w, pair));
+    if (w.kind == W_F64) return pack_doubles<S>(rows, w.depth, reinterpret_cast<double*>(to) + panel * 16);
+    uint32_t* words = reinterpret_cast<uint32_t*>(to) + panel * 16;
+    std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
+    if (w.kind == W_BF16) return pack_words<S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words);
+    if constexpr (sizeof(S) <= 4) return pack_words<S>(rows, w.depth, buffer.data(), words);
+}
+
+// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it.
+inline void pack(const Weight& w, const char* from, int format, int64_t stride_bytes, int threads, TeamCall team) {
+    bool codes = w.kind == W_INT8 || grouped(w.kind);
+    deal(2 * pairs_of(w), threads, team, [&](int i) {
+        PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2);
+        if (codes) pack_codes(w, rows.row, format, i / 2, i % 2);
+        else if (format == FROM_BF16) pack_panel<bf16>(w, rows, i / 2, i % 2);
+        else if (format == FROM_F64) pack_panel<double>(w, rows, i / 2, i % 2);
+        else pack_panel<float>(w, rows, i / 2, i % 2);
+    });
+}
+
+}  // namespace weft

@@ -1,0 +1,138 @@
+// Codes of W_INT8, W_INT8G and W_INT4: rounded from numbers, or taken out of the blocks of a GGUF file as they are.
+//
+// Rounding, to nearest, ties to even: W_INT8 scale = largest |x| of the column / 127; W_INT8G the same per group, in fp16
+// (ggml's quantize_row_q8_0); W_INT4 scale = the number of largest |x| of the group / -8 in fp16, so that its sign takes
+// the one code more that negative numbers have (ggml's quantize_row_q4_0).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "weight.h"
+
+namespace weft {
+
+enum SourceFormat : int { FROM_F32 = F32, FROM_BF16 = BF16, FROM_F64 = F64, FROM_Q8_0 = 16, FROM_Q4_0 = 17, FROM_Q4_1 = 18 };
+
+// To nearest, ties to even; infinity beyond the largest.
+inline uint16_t to_half(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest >= 0x7f800000) return uint16_t(sign | (rest > 0x7f800000 ? 0x7e00 : 0x7c00));
+    if (rest >= 0x477ff000) return uint16_t(sign | 0x7c00);
+    if (rest < 0x38800000) {  // below the normal range: units of 2^-24
+        float magnitude;
+        std::memcpy(&magnitude, &rest, 4);
+        return uint16_t(sign | uint32_t(std::nearbyint(double(magnitude) * 16777216.0)));
+    }
+    uint32_t rounded = rest - 0x38000000 + 0xfff + (rest >> 13 & 1);
+    return uint16_t(sign | rounded >> 13);
+}
+
+// One column: a code per depth, and the numbers of its groups (of the column for W_INT8).
+struct Codes {
+    std::vector<int8_t> code;
+    std::vector<uint16_t> scale, offset;
+    float column_scale = 0;
+
+    explicit Codes(int depth)
+        : code(rounded_up(depth, kGroup) * kGroup), scale(rounded_up(depth, kGroup)), offset(scale.size()) {}
+};
+
+inline void round_codes(const float* x, int count, float scale, int low, int high, int zero, int8_t* code) {
+    float inverse = scale != 0 ? 1 / scale : 0;
+    for (int k = 0; k < count; ++k) {
+        float nearest = std::nearbyint(x[k] * inverse);
+        code[k] = int8_t(int(std::min(std::max(nearest, float(low)), float(high))) + zero);
+    }
+}
+
+inline float largest_of(const float* x, int count) {  // the number with the largest magnitude, the first of equals
+    float largest = 0;
+    for (int k = 0; k < count; ++k)
+        if (std::fabs(x[k]) > std::fabs(largest)) largest = x[k];
+    return largest;
+}
+
+inline void quantize_column(int kind, const float* x, int depth, Codes& to) {
+    if (kind == W_INT8) {
+        to.column_scale = std::fabs(largest_of(x, depth)) / 127;
+        return round_codes(x, depth, to.column_scale, -127, 127, 0, to.code.data());
+    }
+    for (int k = 0; k < depth; k += kGroup) {
+        int count = std::min(kGroup, depth - k);
+        float largest = largest_of(x + k, count);
+        uint16_t scale = to_half(kind == W_INT4 ? largest / -8 : std::fabs(largest) / 127);
+        to.scale[k / kGroup] = scale;
+        if (kind == W_INT4) round_codes(x + k, count, from_half(scale), -8, 7, 8, to.code.data() + k);
+        else round_codes(x + k, count, from_half(scale), -127, 127, 0, to.code.data() + k);
+    }
+}
+
+inline int block_bytes(int format) { return format == FROM_Q8_0 ? 34 : format == FROM_Q4_0 ? 18 : 20; }
+
+// Blocks of 32: [scale | 32 bytes], [scale | 16 bytes], [scale | offset | 16 bytes]; of the latter two, low nibbles come first.
+inline void take_blocks(int format, const char* row, int depth, Codes& to) {
+    for (int g = 0; g * kGroup < depth; ++g, row += block_bytes(format)) {
+        std::memcpy(&to.scale[g], row, 2);
+        int8_t* code = to.code.data() + g * kGroup;
+        if (format == FROM_Q8_0) {
+            std::memcpy(code, row + 2, kGroup);
+            continue;
+        }
+        if (format == FROM_Q4_1) std::memcpy(&to.offset[g], row + 2, 2);
+        const char* packed = row + (format == FROM_Q4_1 ? 4 : 2);
+        for (int i = 0; i < 16; ++i) code[i] = packed[i] & 15, code[16 + i] = packed[i] >> 4 & 15;
+    }
+}
+
+// Writes a column's codes and numbers to where they belong; null: zeros.
+inline void lay_codes(const Weight& w, const Codes& codes, int pair, int column) {
+    char* to = const_cast<char*>(pair_data(w, pair));
+    const int8_t* code = codes.code.data();
+    if (w.kind == W_INT4) {
+        uint32_t* words = reinterpret_cast<uint32_t*>(to) + column * 2;
+        for (int k = 0; k < w.depth; k += 16)
+            for (int p = 0; p < 2; ++p) {
+                uint32_t word = 0;
+                for (int j = 0; j < 8; ++j) word |= uint32_t(code[k + 2 * j + p] & 15) << (4 * j);
+                words[int64_t(k / 16) * 64 + p] = word;
+            }
+    } else {
+        for (int k = 0; k < w.depth; k += 2) std::memcpy(to + int64_t(k / 2) * 64 + column * 2, code + k, 2);
+    }
+    if (w.kind == W_INT8) {
+        static_cast<float*>(const_cast<void*>(w.scale))[pair * kPair + column] = codes.column_scale;
+        return;
+    }
+    int64_t groups = rounded_up(w.depth, kGroup);
+    for (int64_t g = 0; g < groups; ++g) {
+        int64_t at = (pair * groups + g) * kPair + column;
+        static_cast<uint16_t*>(const_cast<void*>(w.scale))[at] = codes.scale[g];
+        if (w.offset) static_cast<uint16_t*>(const_cast<void*>(w.offset))[at] = codes.offset[g];
+    }
+}
+
+template <class S> void as_floats(const char* row, int depth, float* to) {
+    for (int k = 0; k < depth; ++k) to[k] = float(widen(reinterpret_cast<const S*>(row)[k]));
+}
+
+inline void pack_codes(const Weight& w, const char* const rows[16], int format, int pair, int panel) {
+    std::vector<float> numbers(w.depth);
+    for (int r = 0; r < 16; ++r) {
+        Codes codes(w.depth);
+        if (rows[r] && format >= FROM_Q8_0) {
+            take_blocks(format, rows[r], w.depth, codes);
+        } else if (rows[r]) {
+            if (format == FROM_BF16) as_floats<bf16>(rows[r], w.depth, numbers.data());
+            else if (format == FROM_F64) as_floats<double>(rows[r], w.depth, numbers.data());
+            else as_floats<float>(rows[r], w.depth, numbers.data());
+            quantize_column(w.kind, numbers.data(), w.depth, codes);
+        }
+        lay_codes(w, codes, pair, panel * 16 + r);
+    }
+}
+
+}  // namespace weft

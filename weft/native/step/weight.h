@@ -1,0 +1,132 @@
+// Where the elements of a packed weight lie. Knows no product and no packing.
+//
+// Columns go in pairs of 16-column panels; a pair is one stream that a product reads from its first byte to its last.
+//   W_BF16           [depth / 2][32 columns][2]
+//   W_F32, W_F64     [depth][32 columns]
+//   W_INT8, W_INT8G  [depth / 2][32 columns][2] bytes
+//   W_INT4           [depth / 16][32 columns][2] 32-bit words, each eight codes of one column: code j of word p of chunk
+//                    c belongs to depth 16 c + 2 j + p
+// Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns].
+// Depths are rounded up, columns beyond the last hold zeros. An interleaved weight [2 I, depth] (gate above up) puts
+// gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "../vec.h"
+#include "instruction.h"
+
+namespace weft {
+
+constexpr int kPair = 32;   // columns of a pair
+constexpr int kGroup = 32;  // depth of a group with one scale
+
+inline int rounded_up(int n, int unit) { return (n + unit - 1) / unit; }
+
+inline int pairs_of(int columns, bool interleaved) {
+    return interleaved ? rounded_up(columns / 2, kPair / 2) : rounded_up(columns, kPair);
+}
+inline int pairs_of(const Weight& w) { return pairs_of(w.columns, w.interleaved); }
+
+inline bool grouped(int kind) { return kind == W_INT4 || kind == W_INT8G; }
+
+// Bytes of one pair.
+inline int64_t pair_bytes(int kind, int depth) {
+    int64_t halves = rounded_up(depth, 2);
+    switch (kind) {
+        case W_F32: return int64_t(depth) * kPair * 4;
+        case W_F64: return int64_t(depth) * kPair * 8;
+        case W_BF16: return halves * kPair * 4;
+        case W_INT4: return int64_t(rounded_up(depth, 16)) * kPair * 8;
+        default: return halves * kPair * 2;
+    }
+}
+
+inline int64_t scale_bytes(int kind, int pairs, int depth) {
+    if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
+    return grouped(kind) ? int64_t(pairs) * rounded_up(depth, kGroup) * kPair * 2 : 0;
+}
+
+// Packed column of row `row` of the matrix.
+inline int packed_column(int row, int columns, bool interleaved) {
+    if (!interleaved) return row;
+    int half = columns / 2, i = row % half;
+    return i / 16 * kPair + row / half * 16 + i % 16;
+}
+
+inline const char* pair_data(const Weight& w, int pair) {
+    return static_cast<const char*>(w.data) + pair * pair_bytes(w.kind, w.depth);
+}
+
+inline float from_half(uint16_t bits) {
+    uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023, wide;
+    float y;
+    if (exponent == 0) {  // zero or below the normal range: fraction * 2^-24
+        y = float(fraction) * 5.9604644775390625e-8f;
+        std::memcpy(&wide, &y, 4);
+        wide |= sign;
+    } else {
+        wide = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    }
+    std::memcpy(&y, &wide, 4);
+    return y;
+}
+
+// Code of element (column, k) of a pair's stream.
+inline int code_of(int kind, const char* pair, int column, int k) {
+    if (kind != W_INT4) return reinterpret_cast<const int8_t*>(pair)[int64_t(k / 2) * 64 + column * 2 + k % 2];
+    uint32_t word = reinterpret_cast<const uint32_t*>(pair)[int64_t(k / 16) * 64 + column * 2 + k % 2];
+    return word >> (k % 16 / 2 * 4) & 15;
+}
+
+// Scale or offset of a group's column; 0 where there are none.
+inline float group_number(const void* numbers, const Weight& w, int pair, int column, int k) {
+    if (!numbers) return 0.0f;
+    int64_t group = int64_t(pair) * rounded_up(w.depth, kGroup) + k / kGroup;
+    return from_half(static_cast<const uint16_t*>(numbers)[group * kPair + column]);
+}
+
+inline float rounded_to_bf16(float x) {
+    bf16 y;
+    narrow(x, y);
+    return widen(y);
+}
+
+// Numbers of a group count as bf16, whatever they are multiplied with: the weight is a shorter spelling of a bf16
+// matrix, and products with it give the bits of that matrix.
+inline float group_value(const Weight& w, int pair, int column, int k) {
+    int code = code_of(w.kind, pair_data(w, pair), column, k);
+    float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
+    return rounded_to_bf16(of_code * group_number(w.scale, w, pair, column, k) +
+                           group_number(w.offset, w, pair, column, k));
+}
+
+// Element (column of `pair`, k) as fp32, of any kind but W_F64.
+inline float element(const Weight& w, int pair, int column, int k) {
+    const char* data = pair_data(w, pair);
+    if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
+    if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[int64_t(k / 2) * 64 + column * 2 + k % 2]);
+    if (w.kind == W_INT8)
+        return float(code_of(W_INT8, data, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
+    return group_value(w, pair, column, k);
+}
+
+// out[0 .. depth) = row `row` of the matrix.
+template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) {
+    int column = packed_column(int(row), w.columns, w.interleaved), pair = column / kPair, lane = column % kPair;
+    if (w.kind == W_F64) {
+        const double* data = reinterpret_cast<const double*>(pair_data(w, pair)) + lane;
+        for (int k = 0; k < w.depth; ++k) out[k] = T(data[int64_t(k) * kPair]);
+        return;
+    }
+    if (w.kind == W_BF16) {
+        const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair)) + lane * 2;
+        for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[int64_t(k / 2) * 64 + k % 2]));
+        return;
+    }
+    for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));
+}
+
+}  // namespace weft

@@ -1,0 +1,253 @@
+"""Weights packed for the step library: memory, packing, unpacking, and the product on its own.
+
+Knows no module and no layout. How elements lie is told in `weft/native/step/weight.h`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weft.native import load
+from weft.native.records import (
+    BIAS,
+    EPILOGUE,
+    WEIGHT,
+    Dtype,
+    Epilogue,
+    InstructionRecord,
+    OperandRecord,
+    StepRecord,
+    WeightKind,
+    WeightRecord,
+)
+from weft.ops.native_kernels import openmp_team
+from weft.ops.weights import Packed
+
+DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
+"""Dtypes of tensors that kernels read."""
+KINDS = {torch.float32: WeightKind.F32, torch.bfloat16: WeightKind.BF16, torch.float64: WeightKind.F64}
+"""The kind that keeps a dtype's numbers."""
+INT4_CODES = torch.arange(-8.0, 8.0)
+"""What the codes 0 to 15 of a 4-bit weight stand for, before its scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Blocks of 32 of a GGUF file that are taken as they are: `format` numbers them as `pack_int.h` does."""
+
+    format: int
+    kind: WeightKind
+    nbytes: int
+    """Of a block."""
+    codes: Tensor | None = None
+    has_offset: bool = False
+
+
+BLOCKS = {
+    "Q8_0": Blocks(16, WeightKind.INT8G, 34),
+    "Q4_0": Blocks(17, WeightKind.INT4, 18, INT4_CODES),
+    "Q4_1": Blocks(18, WeightKind.INT4, 20, torch.arange(0.0, 16.0), has_offset=True),
+}
+BLOCK = 32
+_HUGE = 2 << 20
+_LINE = 64
+
+
+class Arena:
+    """Memory for many packed weights: large pieces on 2 MiB pages, handed out in cache lines, so that small weights get
+    large pages too. A piece lives as long as any weight in it."""
+
+    def __init__(self, piece: int = 32 << 20) -> None:
+        self._piece = piece
+        self._free = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes], on a cache line, zeros."""
+        size = -(-nbytes // _LINE) * _LINE
+        if size > len(self._free):
+            if 2 * size > self._piece:
+                return _large_pages(size)[:nbytes]
+            self._free = _large_pages(self._piece)
+        taken, self._free = self._free[:nbytes], self._free[size:]
+        return taken
+
+
+def _large_pages(nbytes: int) -> Tensor:
+    """Zeros in a mapping of its own that starts on a large page; its whole large pages are asked for as such."""
+    mapping = mmap.mmap(-1, nbytes + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = torch.frombuffer(mapping, dtype=torch.uint8)
+    begin = -memory.data_ptr() % _HUGE
+    whole = nbytes // _HUGE * _HUGE
+    if whole and hasattr(mmap, "MADV_HUGEPAGE"):
+        mapping.madvise(mmap.MADV_HUGEPAGE, begin, whole)
+    return memory[begin : begin + nbytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedWeight(Packed):
+    """A matrix [out, in] in pairs of 16-column panels; `interleaved`: gate rows over up rows, for `SILU_MUL_OF`."""
+
+    shape: tuple[int, int]
+    kind: WeightKind
+    interleaved: bool
+    dtype: torch.dtype
+    """Of what was packed."""
+    data: Tensor
+    scale: Tensor
+    offset: Tensor
+    table: Tensor
+    packing: Packing
+    record: WeightRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (part.data_ptr() or None for part in (self.data, self.scale, self.offset, self.table))
+        data, scale, offset, table = parts
+        record = WeightRecord(self.kind, *self.shape, self.interleaved, data, scale, offset, None, table)
+        object.__setattr__(self, "record", record)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in (self.data, self.scale, self.offset, self.table))
+
+    @property
+    def address(self) -> int:
+        """Of the record that instructions point to; valid while this object lives."""
+        return ctypes.addressof(self.record)
+
+    def rows(self, lo: int, hi: int) -> Tensor:
+        """Rows [lo, hi) of the matrix: fp32 (fp64 of a fp64 weight) [hi - lo, in]."""
+        if not 0 <= lo <= hi <= self.shape[0]:
+            raise IndexError(f"rows {lo} to {hi} of {self.shape[0]}")
+        return self.packing.unpack(self, lo, hi)
+
+    def unpacked(self) -> Tensor:
+        return self.rows(0, self.shape[0]).to(self.dtype)
+
+
+class Packing:
+    """The step library's packing and its product."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        pointer, number = ctypes.c_void_p, ctypes.c_int
+        library.weft_packed_sizes.argtypes = [number] * 4 + [pointer]
+        library.weft_pack.argtypes = [pointer, pointer, number, ctypes.c_int64, number, pointer]
+        library.weft_unpack.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, pointer, number, pointer]
+        library.weft_linear.argtypes = [pointer, pointer, number, pointer]
+        for function in (library.weft_packed_sizes, library.weft_pack, library.weft_unpack, library.weft_linear):
+            function.restype = None
+        self._team = openmp_team()
+
+    @classmethod
+    def find(cls) -> Packing | None:
+        """None where the library is missing; `weft.native.missing_reason("step")` says why."""
+        library = load("step")
+        return cls(library) if library else None
+
+    def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int]:
+        """Bytes of data, and of scales (of offsets as many, where there are any)."""
+        found = (ctypes.c_int64 * 2)()
+        self._library.weft_packed_sizes(kind, *shape, interleaved, found)
+        return found[0], found[1]
+
+    def pack(
+        self, weight: Tensor, kind: WeightKind | None = None, *, interleaved: bool = False, arena: Arena | None = None
+    ) -> PackedWeight:
+        """`weight` [out, in] in fp32, bf16 or fp64 as `kind` (None: the one that keeps its numbers). Codes are rounded
+        as `weft.ops.quantized` tells."""
+        if weight.dtype not in DTYPES:
+            raise TypeError(f"cannot pack {weight.dtype}; legal: {', '.join(map(str, DTYPES))}")
+        weight = weight if weight.stride(1) == 1 else weight.contiguous()
+        columns, depth = weight.shape
+        chosen = KINDS[weight.dtype] if kind is None else kind
+        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, False)
+        stride = weight.stride(0) * weight.element_size()
+        self._fill(made, weight, DTYPES[weight.dtype], stride)
+        return made
+
+    def pack_blocks(
+        self, raw: Tensor, name: str, depth: int, *, interleaved: bool = False, arena: Arena | None = None
+    ) -> PackedWeight:
+        """Rows of GGUF blocks, uint8 [out, bytes of a row] in format `name` of `BLOCKS`, as they are."""
+        blocks = BLOCKS[name]
+        if raw.dtype != torch.uint8 or raw.shape[1] != -(-depth // BLOCK) * blocks.nbytes:
+            raise ValueError(f"{name} rows of {depth} take {-(-depth // BLOCK) * blocks.nbytes} bytes, not {raw.shape}")
+        raw = raw if raw.stride(1) == 1 else raw.contiguous()
+        codes = INT4_CODES if blocks.codes is None else blocks.codes
+        shape = (raw.shape[0], depth)
+        made = self._allocate(
+            shape, blocks.kind, interleaved, torch.bfloat16, arena or Arena(), codes, blocks.has_offset
+        )
+        self._fill(made, raw, blocks.format, raw.stride(0))
+        return made
+
+    def _allocate(
+        self,
+        shape: tuple[int, int],
+        kind: WeightKind,
+        interleaved: bool,
+        dtype: torch.dtype,
+        arena: Arena,
+        codes: Tensor,
+        has_offset: bool,
+    ) -> PackedWeight:
+        if interleaved and shape[0] % 2:
+            raise ValueError(f"{shape[0]} rows are not as many gate as up rows")
+        data, scale = self.sizes(kind, shape, interleaved)
+        return PackedWeight(
+            shape=shape,
+            kind=kind,
+            interleaved=interleaved,
+            dtype=dtype,
+            data=arena.take(data),
+            scale=arena.take(scale),
+            offset=arena.take(scale if has_offset else 0),
+            table=codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16),
+            packing=self,
+        )
+
+    def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> None:
+        self._library.weft_pack(
+            to.address, source.data_ptr(), source_format, stride, torch.get_num_threads(), self._team
+        )
+
+    def unpack(self, weight: PackedWeight, lo: int, hi: int) -> Tensor:
+        """See `PackedWeight.rows`."""
+        dtype = torch.float64 if weight.kind == WeightKind.F64 else torch.float32
+        out = torch.empty(hi - lo, weight.shape[1], dtype=dtype)
+        self._library.weft_unpack(
+            weight.address, lo, hi - lo, out.data_ptr(), torch.get_num_threads(), self._team
+        )
+        return out
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: PackedWeight,
+        out: Tensor,
+        bias: Tensor | None = None,
+        epilogue: Epilogue = Epilogue.STORE,
+        exact: bool = False,
+    ) -> Tensor:
+        """out [N, columns] (op)= x [N, in] @ weight.T + bias, by `epilogue`; bias in fp32 (fp64 of a fp64 weight).
+        Returns `out`."""
+        x = x if x.stride(1) == 1 else x.contiguous()
+        instruction = InstructionRecord(exact=exact)
+        instruction.inputs[0], instruction.out = _operand(x), _operand(out)
+        instruction.n[EPILOGUE], instruction.p[WEIGHT] = epilogue, weight.address
+        instruction.p[BIAS] = None if bias is None else bias.data_ptr()
+        step = StepRecord()
+        step.rows[0] = x.shape[0]
+        self._library.weft_linear(
+            ctypes.byref(instruction), ctypes.byref(step), torch.get_num_threads(), self._team
+        )
+        return out
+
+
+def _operand(x: Tensor) -> OperandRecord:
+    return OperandRecord(x.data_ptr(), x.stride(0), DTYPES[x.dtype], x.shape[1])
