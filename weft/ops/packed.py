@@ -220,9 +220,7 @@ class Packing:
         """See `PackedWeight.rows`."""
         dtype = torch.float64 if weight.kind == WeightKind.F64 else torch.float32
         out = torch.empty(hi - lo, weight.shape[1], dtype=dtype)
-        self._library.weft_unpack(
-            weight.address, lo, hi - lo, out.data_ptr(), torch.get_num_threads(), self._team
-        )
+        self._library.weft_unpack(weight.address, lo, hi - lo, out.data_ptr(), torch.get_num_threads(), self._team)
         return out
 
     def linear(
@@ -243,9 +241,7 @@ class Packing:
         instruction.p[BIAS] = None if bias is None else bias.data_ptr()
         step = StepRecord()
         step.rows[0] = x.shape[0]
-        self._library.weft_linear(
-            ctypes.byref(instruction), ctypes.byref(step), torch.get_num_threads(), self._team
-        )
+        self._library.weft_linear(ctypes.byref(instruction), ctypes.byref(step), torch.get_num_threads(), self._team)
         return out
 
 

@@ -92,13 +92,13 @@ template <class C> struct Product {
 
 private:
     int64_t near_rows() const {
-        int64_t fit = kNearRows / (int64_t(weight.depth) * int64_t(sizeof(A))) / kTileRows * kTileRows;
-        return std::min<int64_t>(std::max<int64_t>(fit, 2 * kTileRows), 16 * 12);
+        int64_t fit = kNearRows / (int64_t(weight.depth) * int64_t(sizeof(A))) / C::kRows * C::kRows;
+        return std::min<int64_t>(std::max<int64_t>(fit, 2 * C::kRows), 16 * 12);
     }
 
-    // Calls tile(row, rows, block, blocks) for near-equal blocks of at most kTileRows rows.
+    // Calls tile(row, rows, block, blocks) for near-equal blocks of at most C::kRows rows.
     template <class F> static void blocks(int64_t count, F tile) {
-        int64_t number = (count + kTileRows - 1) / kTileRows, row = 0;
+        int64_t number = (count + C::kRows - 1) / C::kRows, row = 0;
         for (int64_t i = 0; i < number; ++i) {
             int rows = int((count - row + number - i - 1) / (number - i));
             tile(row, rows, i, number);
@@ -114,7 +114,7 @@ private:
 
     // Panels are read as they lie; the first blocks of rows fetch the next pair while they compute.
     void stored(const Share& share) {
-        alignas(64) T tile[kTileRows * kPair];
+        alignas(64) T tile[C::kRows * kPair];
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), near = near_rows();
         const int64_t half = int64_t(weight.depth / C::kDepth) * 64;
         const bool one = share.last_row - share.first_row == 1;  // a single stream: the hardware fetches ahead itself
@@ -150,7 +150,7 @@ private:
     void unpacked(const Share& share) {
         const int most = int(kNearPanels / (kPair * int64_t(sizeof(B)))) / kGroup * kGroup;
         if (weight.depth > most) return in_slabs(share, most);
-        alignas(64) T tile[kTileRows * kPair];
+        alignas(64) T tile[C::kRows * kPair];
         const int64_t panel = int64_t(rounded_up(weight.depth, C::kDepth)) * C::kDepth * kPair, near = near_rows();
         const int64_t all = share.last_row - share.first_row;
         const int together = all <= near ? 1 : std::max(1, int(kNearPanels / (panel * int64_t(sizeof(B)))));

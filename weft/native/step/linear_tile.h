@@ -43,6 +43,7 @@ template <class T> struct Plain {
     using Sum = T;
     static constexpr int kDepth = 1;
     static constexpr int kColumns = kTileVectors * kWidth<T>;
+    static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
@@ -57,7 +58,7 @@ struct InBf16 {
     using B = bf16;
     using Sum = float;
     static constexpr int kDepth = 2;
-    static constexpr int kColumns = kPair;
+    static constexpr int kColumns = kPair, kRows = kTileRows;
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
         int both;
@@ -136,7 +137,7 @@ WEFT_INLINE void one_step(Sums<C, MR>& sums, const Pointers<typename C::A, MR>& 
 template <class C, int MR, int Lines>
 void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile,
                    bool resume) {
-    constexpr int kUnroll = 8, kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
+    constexpr int kUnroll = MR <= 3 ? 8 : MR <= 6 ? 4 : 2, kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
     using V = decltype(C::load_b(b));
     Sums<C, MR> sums;
     take_up<C, MR>(sums, tile, resume);
@@ -167,9 +168,10 @@ void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahe
 template <class C>
 using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
 
+// Not a static table: the loader would make those of all variants in a process one.
 template <class C, int Lines, size_t... R>
 inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
-    static constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
+    constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
     return tiles[rows - 1];
 }
 
@@ -177,12 +179,13 @@ inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
 template <class C>
 inline void tile_of_pair(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
                          typename C::Sum* tile, bool resume) {
-    constexpr auto all = std::make_index_sequence<kTileRows>();
-    auto run = lines == 2 ? tile_for<C, 2>(count, all) : lines == 1 ? tile_for<C, 1>(count, all) : tile_for<C, 0>(count, all);
-    for (int c = 0; c < kPair; c += C::kColumns) {
-        run(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
-        run = tile_for<C, 0>(count, all);
+    constexpr auto all = std::make_index_sequence<C::kRows>();
+    auto first = tile_for<C, 0>(count, all), rest = first;
+    if constexpr (sizeof(typename C::Sum) == 4) {
+        if (lines) first = lines == 2 ? tile_for<C, 2>(count, all) : tile_for<C, 1>(count, all);
     }
+    for (int c = 0; c < kPair; c += C::kColumns)
+        (c ? rest : first)(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
 }
 
 }  // namespace weft
