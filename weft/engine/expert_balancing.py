@@ -95,14 +95,15 @@ class ExpertBalancing:
         self._decider, self._recorder = decider, recorder
         self._deciding = False
         self._moving: _Moving | None = None
-        self._steps = 0
+        self._steps = self._unread = 0
         self._seen: _Seen | None = None
         self._totals = _Totals()
 
     def begin(self) -> None:
         """New ranks have loaded `placement`: moves and window of the old ones are void, a decision in the making
         too."""
-        self._moving, self._steps, self._deciding = None, 0, False
+        self._moving, self._deciding = None, False
+        self._steps = self._unread = 0
         if self._decider is not None:
             self._decider.close()
 
@@ -119,19 +120,17 @@ class ExpertBalancing:
         """The step that `work` was given to has retired on all ranks."""
         self._commit()
         self._steps += 1
+        self._unread += 1
         if self._steps == self.settings.interval - self.settings.window:
-            self._record(ranks.expert_counts(), self._steps)
+            self._read(ranks)
         elif self._steps >= self.settings.interval:
-            counts = ranks.expert_counts()
-            self._record(counts, self.settings.window)
             self._steps = 0
-            self._window_full(counts.astype(np.float64))
+            self._window_full(self._read(ranks).astype(np.float64))
 
     def finish(self, ranks: CountsExperts) -> None:
         """The engine ends with healthy ranks: what the window has so far is recorded."""
-        if self._recorder is not None and self._steps:
-            since = self.settings.interval - self.settings.window
-            self._record(ranks.expert_counts(), self._steps - since if self._steps > since else self._steps)
+        if self._recorder is not None and self._unread:
+            self._read(ranks)
         self.close()
 
     def close(self) -> None:
@@ -157,13 +156,15 @@ class ExpertBalancing:
             layers_switched=totals.layers,
         )
 
-    def _record(self, counts: IntArray, steps: int) -> None:
-        if self._recorder is None:
-            return
-        try:
-            self._recorder.add(counts, steps)
-        except OSError as error:
-            _log.error("expert statistics are not written to %s: %s", self._recorder.path, error.strerror or error)
+    def _read(self, ranks: CountsExperts) -> IntArray:
+        """What was counted since the last time, recorded where it is to be."""
+        counts, steps, self._unread = ranks.expert_counts(), self._unread, 0
+        if self._recorder is not None:
+            try:
+                self._recorder.add(counts, steps)
+            except OSError as error:
+                _log.error("expert statistics are not written to %s: %s", self._recorder.path, error.strerror or error)
+        return counts
 
     def _window_full(self, loads: FloatArray) -> None:
         if not loads.any():
