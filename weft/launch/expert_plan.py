@@ -86,6 +86,8 @@ def plan_experts(config: ModelConfig, layout: Layout, engine: EngineConfig, item
         _refuse(engine, _BALANCING, "experts are not balanced; give --eplb too")
         if engine.expert_placement is None and engine.expert_stats is None:
             return None
+    if balanced and experts.ep == 1:
+        raise _nothing_to_balance(config, layout, experts)
     shape = _shape(config, layout, experts)
     layers = tuple(layer for layer in range(config.num_layers) if config.has_experts(layer))
     placement = even_placement(len(layers), shape)
@@ -114,15 +116,6 @@ def _settings(
 ) -> BalanceSettings:
     experts = layout.experts
     assert experts is not None
-    if experts.ep == 1:
-        legal = tuple(ep for ep in divisors(layout.stage_size) if 1 < ep <= config.num_experts)
-        raise ConfigError(
-            f"experts.balance.policy {experts.balance.policy}: ep is 1, every rank has all experts and there is nothing"
-            f" to balance; legal ep: {', '.join(map(str, legal)) or 'none in a stage of 1 rank'}, or leave --eplb out",
-            field="experts.balance.policy",
-            value=experts.balance.policy,
-            legal=legal,
-        )
     interval, window = experts.balance.interval, engine.eplb_window or experts.balance.interval
     if window > interval:
         raise ConfigError(
@@ -146,6 +139,20 @@ def _settings(
         most_moved=most,
         pace=Pace.of_bytes(slot_bytes, engine.eplb_bytes_per_step),
         slot_bytes=slot_bytes,
+    )
+
+
+def _nothing_to_balance(config: ModelConfig, layout: Layout, experts: Experts) -> ConfigError:
+    policy, legal = (
+        experts.balance.policy,
+        tuple(ep for ep in divisors(layout.stage_size) if 1 < ep <= config.num_experts),
+    )
+    return ConfigError(
+        f"experts.balance.policy {policy}: ep is 1, every rank has all experts and there is nothing to balance; legal"
+        f" ep: {', '.join(map(str, legal)) or 'none in a stage of 1 rank'}, or leave --eplb out",
+        field="experts.balance.policy",
+        value=policy,
+        legal=legal,
     )
 
 
