@@ -50,6 +50,51 @@ def test_the_change_that_is_called_enough_is_enough() -> None:
     assert "does NOT fit" in next(lines(found))
 
 
+def test_larger_attention_and_experts_are_proposed() -> None:
+    """The smallest that is enough: half of it would not be."""
+    found = fit(config_of("Llama-3.1-70B"), resolve({"attention.dp": 8}), LOAD, Budget(40 * GIB))
+    (attention,) = [text for text in found.changes if text.startswith("attention tp 4 (dp 2) in place of 1 (dp 8)")]
+    assert attention.endswith("enough")
+    for tp, fits in ((2, False), (4, True)):
+        layout = resolve({"attention.tp": tp, "attention.dp": 8 // tp})
+        assert fit(config_of("Llama-3.1-70B"), layout, LOAD, Budget(40 * GIB)).fits == fits
+    config = config_of("DeepSeek-V3")
+    found = fit(config, resolve({"attention.tp": 16, "experts.ep": 4}, num_experts=256), LOAD, Budget(80 * GIB))
+    for change, ep, tp in (("experts ep 8 in place of 4", 8, 1), ("experts tp 2 in place of 1", 4, 2)):
+        (text,) = [text for text in found.changes if text.startswith(change)]
+        given = {"attention.tp": 16, "experts.ep": ep, "experts.tp": tp}
+        assert text.endswith("enough")
+        assert fit(config, resolve(given, num_experts=256), LOAD, Budget(80 * GIB)).fits
+
+
+def test_changes_that_are_enough_only_together() -> None:
+    config, memory = config_of("Llama-3.1-70B"), Budget(24 * GIB)
+    given: dict[str, object] = {"attention.tp": 8, "o_proj.tp": 1, "dense.tp": 2, "embedding.tp": 1, "lm_head.tp": 1}
+    found = fit(config, resolve(given), LOAD, memory)
+    singles = [text for text in found.changes if " tp " in text and not text.startswith("together")]
+    assert singles and not any(text.endswith("enough") for text in singles)
+    (text,) = [text for text in found.changes if text.startswith("together, ")]
+    given |= {f"{module}.tp": int(size) for module, size in re.findall(r"(\w+) tp (\d+)", text)}
+    assert text.endswith("enough") and fit(config, resolve(given), LOAD, memory).fits
+
+
+def test_smaller_limits_are_proposed_where_they_help() -> None:
+    config, layout = config_of("Llama-3.1-8B"), resolve({}, tp=1)
+    wide = Load(rows=65536, sampled=4096, itemsize=2)
+    found = fit(config, layout, wide, Budget(20 * GIB))
+    (rows,) = [text for text in found.changes if text.startswith("max_num_batched_tokens")]
+    match = re.match(r"max_num_batched_tokens (\d+) in place of 65536", rows)
+    assert match and int(match[1]) >= 4096 and rows.endswith("enough")
+    assert fit(config, layout, replace(wide, rows=int(match[1])), Budget(20 * GIB)).fits
+    assert not fit(config, layout, replace(wide, rows=2 * int(match[1])), Budget(20 * GIB)).fits
+    many = Load(rows=8192, sampled=8192, itemsize=2)
+    found = fit(config, layout, many, Budget(17 * GIB))
+    (seqs,) = [text for text in found.changes if text.startswith("max_num_seqs")]
+    match = re.match(r"max_num_seqs (\d+) in place of 8192", seqs)
+    assert match and seqs.endswith("enough")
+    assert fit(config, layout, replace(many, sampled=int(match[1])), Budget(17 * GIB)).fits
+
+
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["explain", "--without-checkpoint", "Llama-3.1-8B", "--memory"]
     assert main([*words, "80GiB"]) == 0

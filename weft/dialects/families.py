@@ -114,7 +114,8 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
     if found is not None or signs:
         reason = f"{model} is a mixture of experts" if found else f"{signs} asks for a mixture of experts"
         message = (
-            f"{reason}; its number of experts is not known from the name, so the slots stay open (--set experts=N)"
+            f"{reason}; its number of experts is not known from the name (--set experts=N gives it), "
+            "slots that follow from it stay open"
         )
         draft.note("info", "experts-unknown", message)
         return True, None

@@ -72,7 +72,8 @@ def _parallel(layout: Layout) -> Section:
     tp = layout.attention.tp
     local: Section = {}
     for key, part in (("lm_head_local_tp", layout.lm_head), ("o_proj_local_tp", layout.o_proj)):
-        local[key] = part.tp if part.tp != tp or part.within == "node" else -1
+        own = part.tp != tp or part.within == "node"
+        local[key] = part.tp if own and part.tp <= _per_node(layout)[1] else -1
     if layout.dense.tp != tp:
         local["dense_mlp_local_tp"] = layout.dense.tp
     return {"parallel_options": local} if any(size != -1 for size in local.values()) else {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 
+from weft.dialects.addresses import addresses_for
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
 from weft.dialects.calls import calls
 from weft.dialects.charts import charts
@@ -78,7 +80,12 @@ def read_words(words: Sequence[str], name: str | None = None, context: Context |
 
 def write(layout: Layout, name: str, options: Mapping[str, object], source: str = "") -> Written:
     """The command or file of an engine for a layout; `source` is the dialect that the options come from."""
-    return dialect(name).write(layout, options, source)
+    target = dialect(name)
+    if target.name == source:
+        return target.write(layout, options, source)
+    given, notes = addresses_for(options, target.name, layout.nodes, layout.attention.dp)
+    written = target.write(layout, given, source)
+    return replace(written, notes=(*notes, *written.notes))
 
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:

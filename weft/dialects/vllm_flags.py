@@ -263,6 +263,9 @@ TABLE = Table(parse_table(_SIZES) + parse_table(_ENGINE), underscores=True, dott
 NAMES = {
     "host": "--host",
     "port": "--port",
+    "master_addr": "--master-addr",
+    "master_port": "--master-port",
+    "data_parallel_address": "--data-parallel-address",
     "served_model_name": "--served-model-name",
     "dtype": "--dtype",
     "quantization": "--quantization",

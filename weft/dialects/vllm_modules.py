@@ -113,9 +113,16 @@ class Modules:
 
 
 def module_parts(layout: Layout) -> list[tuple[str, object]]:
-    """--additional-config for the modules whose size differs from attention's."""
+    """--additional-config for the modules whose size differs from attention's and that the engine takes."""
     sizes = layout.sizes
-    found = {key: sizes[module] for key, module in MODULE_SIZES.items() if sizes[module] != layout.attention.tp}
+    attention = layout.attention
+    found = {
+        key: sizes[module]
+        for key, module in MODULE_SIZES.items()
+        if sizes[module] != attention.tp
+        and divides(sizes[module], attention.dp)
+        and (module != "o_proj" or attention.tp == 1)
+    }
     config: dict[str, object] = {MODULE_CONFIG: found} if found else {}
     shared = layout.shared_experts
     if shared is not None and shared.tp == 1 and layout.attention.tp > 1:

@@ -7,29 +7,18 @@ the widest module counts, with the residual stream beside it. Knows no device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
-from weft.errors import LayoutError
 from weft.explain.memory import memory_of_ranks
+from weft.explain.proposals import Load, proposals
 from weft.explain.traffic import traffic_of
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
-from weft.layout.resolve import divisors
 
-GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
-"""Modules whose size may grow by itself, inside a stage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element."""
-
-    rows: int
-    sampled: int
-    itemsize: int
+__all__ = ["Budget", "Fit", "Load", "budget", "fit", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,31 +168,11 @@ def _activations(shards: Shards, rank: int, load: Load) -> int:
 
 
 def _changes(config: ModelConfig, layout: Layout, load: Load, budget: Budget, tightest: RankFit) -> Iterator[str]:
-    """What makes room: each module's smallest larger size that suffices, else its largest; then fewer rows."""
-    for module in GROWABLE:
-        if (part := getattr(layout, module)) is not None:
-            yield from _growth(config, layout, load, budget, tightest, module, part.tp)
+    """What makes room, each computed anew; then how many times as much memory would do."""
+
+    def judge(other: Layout, lighter: Load) -> int:
+        return min(rank.left for rank in _ranks(config, other, lighter, budget))
+
+    yield from proposals(config, layout, load, tightest.left, judge)
     needed = tightest.weights + tightest.activations + tightest.exchange
-    half = Load(max(1, load.rows // 2), load.sampled, load.itemsize)
-    fewer = min(_ranks(config, layout, half, budget), key=lambda rank: rank.left)
-    saved = fewer.left - tightest.left
-    yield f"max_num_batched_tokens {half.rows} in place of {load.rows}: saves {binary(max(0, saved))}"
     yield f"more ranks: this rank needs {needed / max(1, needed + tightest.left):.2f} times what it has"
-
-
-def _growth(
-    config: ModelConfig, layout: Layout, load: Load, budget: Budget, tightest: RankFit, module: str, size: int
-) -> Iterator[str]:
-    best: tuple[int, int] | None = None
-    for larger in (other for other in divisors(layout.stage_size) if other > size):
-        changed = replace(layout, **{module: replace(getattr(layout, module), tp=larger)})
-        try:
-            rank = min(_ranks(config, changed, load, budget), key=lambda rank: rank.left)
-        except LayoutError:
-            continue
-        best = (larger, rank.left - tightest.left)
-        if rank.left > 0:
-            break
-    if best is not None and best[1] > 0:
-        enough = ", enough" if tightest.left + best[1] > 0 else ""
-        yield f"{module} tp {best[0]} in place of {size}: saves {binary(best[1])}{enough}"
