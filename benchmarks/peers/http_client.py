@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 import httptools
+import httpx
 import uvloop
 
 from weft.bench.client import take
@@ -95,6 +96,16 @@ async def _burst(port: int, requests: Sequence[bytes], new: int, limit_s: float)
         for transport, _ in streams:
             transport.close()
     return [stream.outcome for _, stream in streams]
+
+
+def llama_server_ids(port: int, prompt: Sequence[int], new: int, limit_s: float) -> list[int]:
+    """What llama-server generates greedily, by its own endpoint: the only one of its that tells ids."""
+    body = {"prompt": list(prompt), "n_predict": new, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{port}/completion", json=body, timeout=limit_s, trust_env=False)
+        return [int(one) for one in answer.raise_for_status().json()["tokens"]]
+    except httpx.HTTPError as error:
+        raise BurstFailed(f"no ids: {error}") from None
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.peers.cases import Case, figures
 from benchmarks.peers.engines import Engine
-from benchmarks.peers.http_client import BurstFailed, burst, free_port
+from benchmarks.peers.http_client import BurstFailed, burst, free_port, llama_server_ids
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe
 from benchmarks.peers.processes import Child, DriverProcess, Failed, Refused, ServerProcess
@@ -82,6 +82,9 @@ class Visitor:
                 for case in cases:
                     record["cases"][case.name] = self._bursts(port, case)
                 record |= _memory(server, 0)
+                if engine.peer == "llamacpp":  # its offline tools make up their own
+                    prompt = self.prompts(1, COLD_PROMPT)[0]
+                    record["ids"] = {"decode": [llama_server_ids(port, prompt, cases[0].new, CALL_LIMIT_S)]}
         except (Failed, BurstFailed) as error:
             record["error"] = str(error)
         except Refused as error:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks.peers import cases, engines
-from benchmarks.peers.http_client import BurstFailed, burst, request
+from benchmarks.peers.http_client import BurstFailed, burst, llama_server_ids, request
 from benchmarks.peers.places import HERE, ROOT, Places
 from benchmarks.peers.process_tree import memory, tree
 from benchmarks.peers.processes import DriverProcess, Failed, Refused, ServerProcess
@@ -327,6 +327,18 @@ def test_a_burst_reads_every_stream_whole() -> None:
 def test_a_stream_that_is_not_whole_fails_the_burst(reply: Reply, text: str) -> None:
     with serving(reply) as port, pytest.raises(BurstFailed, match=text):
         burst(port, [[1]], 6, 30)
+
+
+def test_ids_of_a_llama_server() -> None:
+    def reply(body: dict[str, Any]) -> tuple[str, list[bytes]]:
+        if len(body["prompt"]) > 1:
+            return "400 Bad Request", []
+        return "200 OK", [json.dumps({"tokens": [*body["prompt"], body["n_predict"]]}).encode()]
+
+    with serving(reply) as port:
+        assert llama_server_ids(port, [7], 5, 30) == [7, 5]
+        with pytest.raises(BurstFailed, match="no ids: .*400"):
+            llama_server_ids(port, [7, 8], 5, 30)
 
 
 def test_nobody_there_fails_the_burst() -> None:
