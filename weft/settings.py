@@ -38,6 +38,9 @@ class EngineConfig:
     served_model_name: str | None = option(
         None, "name under which the model is served (default: its directory's)", "--served-model-name"
     )
+    enforce_eager: bool = option(
+        False, "run the operations of a step one by one instead of as a recorded program", "--enforce-eager"
+    )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     expert_placement: str | None = option(
         None, "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)", "--expert-placement"

@@ -1,5 +1,7 @@
 """Forks the ranks of a world once and sends them one layout after the other: each replays plans over a real comm.
 
+Backend `program` is shared memory too, the step program instead of the operations one by one.
+
 In: one JSON line {backend, world, checkpoint, cases: [{sizes, plans}]} (plans: base64 msgpack). Out: one JSON line, for
 every rank and case the digests of its logits, step by step. An import of torch serves all ranks; no thread at the fork.
 """
@@ -25,11 +27,19 @@ from weft.arch import Shards, parse_config
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
 from weft.comm.groups import distinct_groups
+from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
-from weft.layout.placement import Placement
+from weft.layers.base import use_of
+from weft.layout.placement import Placement, full
 from weft.models.build import boundaries_of
+from weft.models.decoder import Batch
+from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
+from weft.ops.packed import Packing
+from weft.ops.weights import Use, Weight
+from weft.program.assemble import End
+from weft.program.program import StepProgram, record
 from weft.step.plan import StepPlan
 from weft.weights.loader import load_params
 from weft.worker.runner import Runner
@@ -62,11 +72,40 @@ def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
     return tuple(sorted(found))
 
 
+class ExactProgram:
+    """Takes the place of a runner's program: the exact model's, with a digest of what it gives."""
+
+    def __init__(self, runner: Runner, comm: Comm, threads: int, digests: Digests) -> None:
+        library, packing = open_library(), Packing.find()
+        assert library is not None and packing is not None
+        params: dict[str, Weight] = {}
+        for name, weight in runner.params.items():
+            use = use_of(name)
+            packed = isinstance(weight, Tensor) and use is not None
+            params[name] = packing.pack(weight, interleaved=use is Use.GATED) if packed else weight
+        recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches)
+        end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
+        pool = Pool(library, threads)
+        rows, positions = LIMITS.max_num_batched_tokens, LIMITS.max_model_len
+        self.digests = digests
+        self.program = StepProgram(recording, runner.shards, pool, runner.caches, rows, positions, end, exact=True)
+
+    def run(self, batch: Batch) -> Tensor:
+        logits = self.program.run(batch)
+        self.digests("lm_head", logits, FULL)
+        return logits
+
+
+FULL = full(1)
+
+
 def replay(job: dict[str, Any], case: dict[str, Any], comm: Comm) -> list[str]:
     checkpoint, shards = checkpoint_at(Path(job["checkpoint"])), shards_of(job, case)
     params = load_params(checkpoint, shards.specs, shards, comm.rank, EXACT.dtype, DEVICE).params
     runner = Runner(shards, params, comm, make_ops(EXACT, DEVICE), LIMITS, DEVICE, ())
     digests = Digests()
+    if job["backend"] == "program":
+        runner.program = ExactProgram(runner, comm, job.get("threads", 1), digests)  # type: ignore[assignment]
     runner.decoder.tap = digests
     for plan in msgspec.msgpack.decode(base64.b64decode(case["plans"]), type=list[StepPlan]):
         runner.step(plan)
@@ -92,7 +131,9 @@ def run_rank(job: dict[str, Any], rank: int, make_comm: Any, out: int) -> None:
 
 def comm_maker(job: dict[str, Any]) -> Any:
     world, groups = job["world"], groups_of(job)
-    if job["backend"] == "shared_memory":
+    if job["world"] == 1:
+        return lambda rank: LockstepWorld(1, ()).comms[0]
+    if job["backend"] in ("shared_memory", "program"):
         region = Region.create(world, groups)
         return lambda rank: SharedMemoryComm(region, rank, timeout=60.0)
     socket = listen()

@@ -25,6 +25,7 @@ from weft.ops.base import Numerics
 from weft.step.plan import StepPlan, StepResult
 
 SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
+PROGRAMS = {1: 1, 2: 32, 3: 16, 4: 24, 6: 4}
 
 
 class Recording:
@@ -96,3 +97,26 @@ def test_processes_equal_lockstep(
         for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
             assert found == digests[rank], f"rank {rank} under {sizes}"
     record_property("process_layouts_equal", len(sample))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("world", PROGRAMS)
+def test_programs_equal_operations_one_by_one(
+    threads: int, world: int, model: Callable[[str, Numerics], Model], record_property: Callable[[str, object], None]
+) -> None:
+    """Of C++ and over shared memory, transitions included; the answer key is torch, one operation after the other."""
+    ensure_built()
+    for library in ("comm", "step"):
+        if missing_reason(library):
+            pytest.skip(f"programs need the library {library}: {missing_reason(library)}")
+    count = PROGRAMS[world] if threads == 1 else min(4, PROGRAMS[world])
+    sample = random.Random(world).sample(list(all_sizes(world)), count)
+    exact = model("biased", EXACT)
+    recorded = [record(exact, world, sizes) for sizes in sample]
+    cases = [case for case, _ in recorded]
+    job = {"backend": "program", "world": world, "checkpoint": str(exact.path), "cases": cases, "threads": threads}
+    for rank, answer in enumerate(replayed(job)):
+        assert isinstance(answer, list), f"rank {rank}: {answer}"
+        for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
+            assert found == digests[rank], f"rank {rank} under {sizes}"
+    record_property("program_layouts_equal", len(sample))

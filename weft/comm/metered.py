@@ -51,6 +51,16 @@ class MeteredComm(Comm):
         self._comm.barrier(group)
         self._count(began, 0)
 
+    @property
+    def inner(self) -> Comm:
+        """The backend."""
+        return self._comm
+
+    def count(self, nanoseconds: int, received: int) -> None:
+        """Adds what went past this object."""
+        self.seconds_ns += nanoseconds
+        self.received += received
+
     def close(self) -> None:
         """As `Comm`."""
         self._comm.close()

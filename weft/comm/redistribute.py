@@ -22,7 +22,7 @@ from weft.layout.transition import Rectangle, Step, StepKind, held
 
 
 @dataclass(frozen=True, slots=True)
-class _Area:
+class Area:
     """Runs [lo, hi) x columns [left, right) of a buffer that begins with run `base`; `whole`: all its columns."""
 
     base: int
@@ -43,11 +43,11 @@ class _Area:
         return view if self.whole else view.narrow(1, self.left, self.right - self.left)
 
 
-_Areas = tuple[_Area | None, ...]
+Areas = tuple[Area | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """One step on one rank: by position in the group, what it sends of its tensor and where in the result it takes.
 
     An all_to_all's own piece is in `keeps` (from, to) instead: it is copied straight to its place, the backend sees an
@@ -58,9 +58,9 @@ class _Plan:
     group: Group
     runs: Interval
     columns: int
-    sends: _Areas
-    takes: _Areas
-    keeps: tuple[_Area, _Area] | None
+    sends: Areas
+    takes: Areas
+    keeps: tuple[Area, Area] | None
 
     def result(self, x: Tensor, table: RowTable) -> Tensor:
         """The empty tensor that the step fills."""
@@ -77,7 +77,7 @@ def redistribute(x: Tensor, steps: tuple[Step, ...], table: RowTable, rank: int,
         return x
     _check_shape(x, steps[0], table, rank)
     x = x.contiguous()
-    for plan in _plans(steps, rank):
+    for plan in plans(steps, rank):
         x = _RUN[plan.kind](x, plan, table, comm)
     return x
 
@@ -89,21 +89,21 @@ def _check_shape(x: Tensor, step: Step, table: RowTable, rank: int) -> None:
         raise WeftError(f"rank {rank} holds rows x columns {tuple(x.shape)}, {step.src} means {wanted}")
 
 
-def _slice(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+def _slice(x: Tensor, plan: Plan, table: RowTable, comm: Comm) -> Tensor:
     return _sent(x, plan.sends, table)[0]
 
 
-def _all_reduce(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+def _all_reduce(x: Tensor, plan: Plan, table: RowTable, comm: Comm) -> Tensor:
     return comm.all_reduce(x, plan.group)
 
 
-def _reduce_scatter(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+def _reduce_scatter(x: Tensor, plan: Plan, table: RowTable, comm: Comm) -> Tensor:
     out = plan.result(x, table)
     comm.reduce_scatter(_sent(x, plan.sends, table), out, plan.group)
     return out
 
 
-def _all_gather(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+def _all_gather(x: Tensor, plan: Plan, table: RowTable, comm: Comm) -> Tensor:
     out = plan.result(x, table)
     parts = _targets(out, plan.takes, table)
     comm.all_gather(x, parts, plan.group)
@@ -111,7 +111,7 @@ def _all_gather(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
     return out
 
 
-def _all_to_all(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
+def _all_to_all(x: Tensor, plan: Plan, table: RowTable, comm: Comm) -> Tensor:
     out = plan.result(x, table)
     if plan.keeps is not None:
         mine, place = plan.keeps
@@ -122,7 +122,7 @@ def _all_to_all(x: Tensor, plan: _Plan, table: RowTable, comm: Comm) -> Tensor:
     return out
 
 
-_RUN: Mapping[StepKind, Callable[[Tensor, _Plan, RowTable, Comm], Tensor]] = {
+_RUN: Mapping[StepKind, Callable[[Tensor, Plan, RowTable, Comm], Tensor]] = {
     "slice": _slice,
     "all_reduce": _all_reduce,
     "reduce_scatter": _reduce_scatter,
@@ -131,24 +131,24 @@ _RUN: Mapping[StepKind, Callable[[Tensor, _Plan, RowTable, Comm], Tensor]] = {
 }
 
 
-def _sent(x: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
+def _sent(x: Tensor, areas: Areas, table: RowTable) -> list[Tensor]:
     """Contiguous tensors of what goes to each member; row runs with all columns are views."""
     nothing = x.new_empty(0)
     return [nothing if area is None else area.of(x, table).contiguous() for area in areas]
 
 
-def _targets(out: Tensor, areas: _Areas, table: RowTable) -> list[Tensor]:
+def _targets(out: Tensor, areas: Areas, table: RowTable) -> list[Tensor]:
     """Where each member's piece arrives: a view of out for row runs with all columns, else memory of its own."""
     return [_target(out, area, table) for area in areas]
 
 
-def _target(out: Tensor, area: _Area | None, table: RowTable) -> Tensor:
+def _target(out: Tensor, area: Area | None, table: RowTable) -> Tensor:
     if area is None:
         return out.new_empty(0)
     return area.of(out, table) if area.whole else out.new_empty((area.rows(table), area.right - area.left))
 
 
-def _place(out: Tensor, parts: list[Tensor], areas: _Areas, table: RowTable) -> None:
+def _place(out: Tensor, parts: list[Tensor], areas: Areas, table: RowTable) -> None:
     """Copies the pieces that arrived in scratch to their columns."""
     for area, part in zip(areas, parts, strict=True):
         if area is not None and not area.whole:
@@ -161,17 +161,17 @@ def _held(step: Step, rank: int) -> Rectangle:
 
 
 @cache
-def _plans(steps: tuple[Step, ...], rank: int) -> tuple[_Plan, ...]:
+def plans(steps: tuple[Step, ...], rank: int) -> tuple[Plan, ...]:
     return tuple(_plan(step, rank) for step in steps)
 
 
-def _plan(step: Step, rank: int) -> _Plan:
+def _plan(step: Step, rank: int) -> Plan:
     group = step.group(rank)
     src, dst = held(step.src, rank, step.width), held(step.dst, rank, step.width)
     sends = {piece.peer: _area(src, piece.rows, piece.cols) for piece in step.sent(rank)}
     takes = {piece.peer: _area(dst, piece.rows, piece.cols) for piece in step.received(rank)}
     keeps = (sends.pop(rank), takes.pop(rank)) if step.kind == "all_to_all" and rank in takes else None
-    return _Plan(
+    return Plan(
         kind=step.kind,
         group=group,
         runs=dst[0],
@@ -182,6 +182,6 @@ def _plan(step: Step, rank: int) -> _Plan:
     )
 
 
-def _area(buffer: Rectangle, rows: Interval, cols: Interval) -> _Area:
+def _area(buffer: Rectangle, rows: Interval, cols: Interval) -> Area:
     (base, _), (left, right) = buffer
-    return _Area(base, *rows, cols[0] - left, cols[1] - left, cols == (left, right))
+    return Area(base, *rows, cols[0] - left, cols[1] - left, cols == (left, right))

@@ -9,7 +9,7 @@ and says why: `unavailable_reason`; the launcher then takes gloo.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from weft.comm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open
 from weft.comm.region import Region
 from weft.errors import PeerError
 from weft.native import missing_reason
+from weft.native.records import CommRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 
@@ -106,6 +107,23 @@ class SharedMemoryComm(Comm):
     def barrier(self, group: Group) -> None:
         lists = self._enter("barrier", group, None, ())
         self._leave(self._library.weft_comm_barrier(self._handle, lists.index), "barrier", lists)
+
+    @property
+    def end(self) -> tuple[CommRecord, Mapping[Group, tuple[int, int]]]:
+        """What a step program calls instead of these methods, and each group's number and this rank's place in it."""
+        names = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+        calls = (ctypes.cast(getattr(self._library, f"weft_comm_{name}"), ctypes.c_void_p).value for name in names)
+        groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
+        return CommRecord(self._handle, *calls), groups
+
+    @property
+    def watched(self) -> bool:
+        """Whether every call says its shapes first, which a step program does not."""
+        return self._debug
+
+    def fail(self, code: int, kind: str, group: Group) -> None:
+        """Raises PeerError for the code that a call of `end` gave."""
+        self._leave(code, kind, self._groups[group])
 
     def close(self) -> None:
         """Unmaps the region; a rank still waiting for this one in a collective is told."""

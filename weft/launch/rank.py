@@ -40,6 +40,7 @@ from weft.launch.status import StatusPage, StatusWriter
 from weft.layers import prepare
 from weft.layout.ranks import describe
 from weft.log import configure
+from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.weights.loader import load_params
@@ -89,7 +90,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     numerics = Numerics(torch_dtype(setup.engine.dtype))
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
-    ops = make_ops(numerics, device)
+    ops = make_ops(numerics, device, spin_ns=SPIN_SHARED_NS if setup.layout.world > 1 else SPIN_ALONE_NS)
     loaded = load_params(
         checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=partial(prepare, ops)
     )
@@ -102,8 +103,9 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
         limits = _limits(setup, allocate)
-        runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids)
-        way.enter(Phase.WARM_UP, ops.describe())
+        eager = setup.engine.enforce_eager
+        runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
+        way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
         gc.collect()
@@ -120,6 +122,7 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
         setup.engine.block_size,
         setup.engine.max_num_seqs,
         allocate.max_model_len,
+        setup.engine.max_num_batched_tokens,
         staged_slots=setup.staged_slots,
         count_experts=setup.count_experts,
     )

@@ -39,10 +39,46 @@ class Epilogue(IntEnum):
     ADD_TO = 2
 
 
+class Op(IntEnum):
+    """What an instruction does; instruction.h says it in a line each."""
+
+    EMBED = 1
+    NORM = 2
+    LINEAR = 3
+    QKV = 4
+    ATTENTION = 5
+    SILU_MUL = 6
+    ADD = 7
+    ADD_BIAS = 8
+    SELECT = 9
+    COPY = 10
+    ALL_REDUCE = 11
+    ALL_GATHER = 12
+    REDUCE_SCATTER = 13
+    ALL_TO_ALL = 14
+
+
+EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL)
+"""Those in which other ranks take part."""
+
+LO, HELD = 0, 1
+"""Indices into `InstructionRecord.n` of EMBED."""
 EPILOGUE = 2
-"""Index into `InstructionRecord.n`."""
+"""Index into `InstructionRecord.n` of LINEAR."""
+Q_HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, ROPE_DIM, PACKED_CACHE = range(7)
+"""Indices into `InstructionRecord.n` of QKV and ATTENTION."""
 WEIGHT, BIAS = 0, 1
-"""Indices into `InstructionRecord.p` of a linear."""
+"""Indices into `InstructionRecord.p` of LINEAR, EMBED and ADD_BIAS."""
+NORM_WEIGHT = 0
+"""Index into `InstructionRecord.p` of NORM."""
+K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = range(6)
+"""Indices into `InstructionRecord.p` of QKV and ATTENTION."""
+WORKSPACE, WORK_CHUNKS = 3, 7
+"""Indices into `InstructionRecord.p` and `.n` of ATTENTION: room for parts of long contexts, and how many chunks."""
+EXCHANGE = 0
+"""Index into `InstructionRecord.p` of COPY and of what other ranks take part in."""
+EPS, SCALE = 0, 1
+"""Indices into `InstructionRecord.f`."""
 MAX_ROW_REGISTERS = 64
 
 
@@ -105,4 +141,39 @@ class StepRecord(ctypes.Structure):
         ("table_width", ctypes.c_int32),
         ("sampled_rows", _POINTER),
         ("starts", _POINTER * 2),
+    )
+
+
+class AreaRecord(ctypes.Structure):
+    """`weft::Area`."""
+
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("present", "lo", "hi", "left", "right", "whole"))
+
+
+class ExchangeRecord(ctypes.Structure):
+    """`weft::Exchange`."""
+
+    _fields_ = (
+        ("group", ctypes.c_int32),
+        ("members", ctypes.c_int32),
+        ("position", ctypes.c_int32),
+        ("table", ctypes.c_int32),
+        ("in_base", ctypes.c_int32),
+        ("out_base", ctypes.c_int32),
+        ("keeps", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("keep_from", AreaRecord),
+        ("keep_to", AreaRecord),
+        ("sends", ctypes.POINTER(AreaRecord)),
+        ("takes", ctypes.POINTER(AreaRecord)),
+        ("sent", _POINTER),
+        ("taken", _POINTER),
+    )
+
+
+class CommRecord(ctypes.Structure):
+    """`weft::CommCalls`."""
+
+    _fields_ = tuple(
+        (name, _POINTER) for name in ("handle", "all_reduce", "all_gather", "reduce_scatter", "all_to_all")
     )

@@ -50,10 +50,15 @@ class AttentionMeta:
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """One layer's cache on this rank: k and v are [B + 1, K, S, D]; block 0 is the null block."""
+    """One layer's cache on this rank: k and v are [B + 1, K, S, D]; block 0 is the null block.
+
+    `packed`: the S * D elements of a block and head lie as the step library's products read them, K as
+    [D / 2, S, 2] and V as [S / 2, D, 2].
+    """
 
     k: Tensor
     v: Tensor
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

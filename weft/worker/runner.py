@@ -19,6 +19,9 @@ from weft.ops import Invariance
 from weft.ops.base import KVCache, Ops
 from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
+from weft.ops.step_ops import StepOps, packs_cache
+from weft.program.build import RankProgram, build_program
+from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.inputs import Geometry, StepInputs, build_inputs
@@ -32,6 +35,8 @@ class Limits:
     block_size: int
     max_num_seqs: int
     max_model_len: int
+    max_num_batched_tokens: int = 2048
+    """Rows of one dp group in a step."""
     staged_slots: int = 0
     """Expert slots of a layer that a rank can receive before the layer switches; 0: slots never move."""
     count_experts: bool = False
@@ -48,18 +53,24 @@ def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device:
     With MLA, K and V are one tensor of latents.
     """
     heads, dims = shards.cache_shape(rank)
-    shape = (limits.num_blocks + 1, heads, limits.block_size, dims)
+    blocks, size = limits.num_blocks + 1, limits.block_size
+    latent = shards.config.mla is not None
+    packed = isinstance(ops, StepOps) and not latent and packs_cache(ops.numerics.dtype, size, dims)
 
-    def zeros() -> Tensor:
+    dtype = ops.numerics.cache_dtype
+
+    def zeros(*shape: int) -> Tensor:
         if device.type != "cpu":
-            return torch.zeros(shape, dtype=ops.numerics.cache_dtype, device=device)
+            return torch.zeros(shape, dtype=dtype, device=device)
         # NumPy's zeros are pages that the system gives when they are first written; torch would write them all now
-        nbytes = prod(shape) * ops.numerics.cache_dtype.itemsize
-        return torch.from_numpy(np.zeros(nbytes, np.uint8)).view(ops.numerics.cache_dtype).view(shape)
+        return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
     def cache() -> KVCache:
-        k = zeros()
-        return KVCache(k, k if shards.config.mla else zeros())
+        if packed:  # a block's keys and values of a head are neighbours: they are read one after the other
+            both = zeros(blocks, heads, 2, size, dims)
+            return KVCache(both[:, :, 0], both[:, :, 1], packed)
+        k = zeros(blocks, heads, size, dims)
+        return KVCache(k, k if shards.config.mla else zeros(blocks, heads, size, dims))
 
     return [cache() for _ in range(shards.config.num_layers)]
 
@@ -88,14 +99,16 @@ class Runner:
         limits: Limits,
         device: torch.device,
         eos_token_ids: tuple[int, ...],
+        enforce_eager: bool = True,
     ) -> None:
         self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device)
-        cos_sin = _angles(shards.config, ops, limits, device)
-        self.decoder = build_decoder(shards, params, comm, ops, cos_sin)
+        self.cos_sin = _angles(shards.config, ops, limits, device)
+        self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device, eos_token_ids)
+        self.program, self.why_eager = self._program(comm, enforce_eager)
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
@@ -104,6 +117,25 @@ class Runner:
         layers = {i: layer.experts for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
         limits = self.limits
         return ExpertMover(layers, self.shards.layout, comm, limits.staged_slots, count=limits.count_experts)
+
+    def _program(self, comm: Comm, enforce_eager: bool) -> tuple[RankProgram | None, str]:
+        """The step program, or why there is none."""
+        if enforce_eager:
+            return None, "as asked"
+        limits = self.limits
+        rows, positions = limits.max_num_batched_tokens, limits.max_model_len
+        try:
+            found = build_program(self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, rows, positions)
+        except NotRecordableError as reason:
+            return None, str(reason)
+        return found, ""
+
+    def describe(self) -> str:
+        """How steps are run, in words."""
+        if self.program is None:
+            return f"operations one by one ({self.why_eager})"
+        program = self.program.program
+        return f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
 
     @property
     def reports(self) -> bool:
@@ -120,7 +152,10 @@ class Runner:
             self.sampler.admit(admit)
         inputs = build_inputs(plan, self.geometry, self.last_ids)
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
-        logits = self.decoder.forward(inputs.batch, self.caches)
+        if self.program is None:
+            logits = self.decoder.forward(inputs.batch, self.caches)
+        else:
+            logits = self.program.run(inputs.batch)
         return self._sample(logits, inputs)
 
     def _sample(self, logits: Tensor, inputs: StepInputs) -> list[Sampled]:

@@ -1,5 +1,5 @@
 // What the parts of a step program agree on: an instruction and where its operands lie, the numbers of one step, and
-// packed weights. Mirrored by weft/program/layout.py. Knows no kernel.
+// packed weights. Mirrored by weft/native/records.py. Knows no kernel.
 //
 // A program is a list of instructions over flat buffers that were allocated once. Nothing in it depends on how many
 // rows a step has: an instruction names a row register, and `Step::rows` says how many rows that is in this step.
@@ -89,6 +89,32 @@ struct Weight {
   int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
   const void *data, *scale, *offset, *sums;
   const void *table;            // W_INT4: 16 bf16 values
+};
+
+// Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.
+struct Area {
+  int32_t present, lo, hi, left, right, whole;
+};
+
+// What an instruction between ranks moves, and a COPY of a part (`members` 1, sends[0]): one area for each member of the
+// group. `table`: 0 all rows, 1 sampled rows (index into Step::starts); in and out begin with the runs in_base, out_base.
+// `sent`, `taken`: room for areas that are not whole, one after the other.
+struct Exchange {
+  int32_t group, members, position, table, in_base, out_base, keeps, unused;
+  Area keep_from, keep_to;  // of an all_to_all's own piece
+  const Area *sends, *takes;
+  void *sent, *taken;
+};
+enum ExchangeOf : int32_t { EXCHANGE = 0 };  // index into Instruction::p
+
+// One rank's end of the shared region, and the collectives of library `comm` on it.
+struct CommCalls {
+  void *handle;
+  int (*all_reduce)(void *, uint32_t group, char *x, uint64_t count, int dtype);
+  int (*all_gather)(void *, uint32_t group, const char *x, char *const *outs, const uint64_t *bytes, int dtype);
+  int (*reduce_scatter)(void *, uint32_t group, const char *const *xs, const uint64_t *bytes, char *out, int dtype);
+  int (*all_to_all)(void *, uint32_t group, const char *const *xs, const uint64_t *sent, char *const *outs,
+                    const uint64_t *received, int dtype);
 };
 
 // The part of an instruction that one of `threads` threads does. Called by all of them, a barrier after each.

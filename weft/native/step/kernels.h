@@ -1,0 +1,30 @@
+// Which kernel does an instruction.
+#pragma once
+
+#include "attention.h"
+#include "exchange.h"
+#include "instruction.h"
+#include "linear.h"
+#include "pointwise.h"
+#include "rope.h"
+
+namespace weft {
+
+// Null for an op that has none.
+inline Kernel kernel_of(int op) {
+  switch (op) {
+    case EMBED: return embed;
+    case NORM: return norm;
+    case LINEAR: return linear;
+    case QKV: return qkv;
+    case ATTENTION: return attention;
+    case SILU_MUL: return silu_mul;
+    case ADD: return add;
+    case ADD_BIAS: return add_bias;
+    case SELECT: return select_rows;
+    case COPY: return copy;
+    default: return nullptr;
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,123 @@
+// A program: instructions replayed one after the other by all threads of a pool, a barrier after each. What other ranks
+// take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "exchange.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace weft {
+
+inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
+
+class Program {
+ public:
+  Program(Pool *pool, const Instruction *code, int count, const CommCalls *comm)
+      : pool_(pool), code_(code, code + count), spent_ns_(count) {
+    if (comm) comm_ = *comm;
+    for (const Instruction &i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+  }
+
+  // 0, or what `comm` gave for the exchange that failed; the step is then lost.
+  int run(const Step &step) {
+    step_ = &step;
+    failed_.store(0, std::memory_order_relaxed);
+    pool_->run([](void *self, int thread, int threads) { static_cast<Program *>(self)->work(thread, threads); }, this);
+    return failed_.load(std::memory_order_relaxed);
+  }
+
+  bool complete() const {
+    for (size_t i = 0; i < code_.size(); ++i)
+      if (!kernels_[i] && !is_exchange(code_[i].op)) return false;
+    return true;
+  }
+  void profile(bool on) {
+    profiling_ = on;
+    spent_ns_.assign(code_.size(), 0);
+  }
+  const int64_t *spent_ns() const { return spent_ns_.data(); }
+  int failed_at() const { return failed_at_; }
+  int64_t exchange_ns() const { return exchange_ns_; }
+  uint64_t received() const { return received_; }
+
+ private:
+  void work(int thread, int threads) {
+    int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
+    for (size_t i = 0; i < code_.size(); ++i) {
+      if (kernels_[i]) kernels_[i](code_[i], *step_, thread, threads);
+      else if (!thread) exchange(i);
+      pool_->barrier(thread);
+      if (failed_.load(std::memory_order_relaxed)) return;
+      if (profiling_ && !thread) {
+        const int64_t now = monotonic_ns();
+        spent_ns_[i] += now - began;
+        began = now;
+      }
+    }
+  }
+
+  void exchange(size_t i) {
+    const int64_t began = monotonic_ns();
+    const Exchanged done = run_exchange(code_[i], *step_, comm_);
+    exchange_ns_ += monotonic_ns() - began;
+    received_ += done.received;
+    if (!done.code) return;
+    failed_at_ = int(i);
+    failed_.store(done.code, std::memory_order_relaxed);
+  }
+
+  Pool *const pool_;
+  const std::vector<Instruction> code_;
+  std::vector<Kernel> kernels_;
+  CommCalls comm_{};
+  const Step *step_ = nullptr;
+  std::atomic<int> failed_{0};
+  int failed_at_ = 0;
+  bool profiling_ = false;
+  std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
+  int64_t exchange_ns_ = 0;
+  uint64_t received_ = 0;
+};
+
+}  // namespace weft
+
+#define WEFT_C extern "C" inline __attribute__((used))
+// For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
+// instructions point to must outlive the program.
+WEFT_C weft::Program *weft_program_new(weft::Pool *pool, const weft::Instruction *code, int count,
+                                       const weft::CommCalls *comm) {
+  auto *program = new weft::Program(pool, code, count, comm);
+  if (program->complete()) return program;
+  delete program;
+  return nullptr;
+}
+WEFT_C void weft_program_free(weft::Program *program) { delete program; }
+WEFT_C int weft_program_run(weft::Program *program, const weft::Step *step) { return program->run(*step); }
+WEFT_C void weft_program_profile(weft::Program *program, int on) { program->profile(on != 0); }
+WEFT_C const int64_t *weft_program_spent_ns(const weft::Program *program) { return program->spent_ns(); }
+WEFT_C int weft_program_failed_at(const weft::Program *program) { return program->failed_at(); }
+WEFT_C int64_t weft_program_exchange_ns(const weft::Program *program) { return program->exchange_ns(); }
+WEFT_C uint64_t weft_program_received(const weft::Program *program) { return program->received(); }
+// One instruction by itself; -1 where it has no kernel.
+WEFT_C int weft_run_one(weft::Pool *pool, const weft::Instruction *instruction, const weft::Step *step) {
+  struct Job {
+    weft::Kernel kernel;
+    const weft::Instruction *instruction;
+    const weft::Step *step;
+  } job{weft::kernel_of(instruction->op), instruction, step};
+  if (!job.kernel) return -1;
+  pool->run([](void *given, int thread, int threads) {
+    const Job &it = *static_cast<Job *>(given);
+    it.kernel(*it.instruction, *it.step, thread, threads);
+  }, &job);
+  return 0;
+}
+WEFT_C int weft_step_record_bytes(int which) {
+  const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step), sizeof(weft::Weight), sizeof(weft::Exchange),
+                          sizeof(weft::Area), sizeof(weft::CommCalls)};
+  return int(sizes[which]);
+}
+#undef WEFT_C

@@ -1,0 +1,149 @@
+"""The library `step` as ctypes sees it: a pool of threads, and programs of instructions that the pool runs.
+
+Knows the records of `records.py`; no tensor, no layer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Sequence
+
+from weft.errors import ConfigError, WeftError
+from weft.native.libraries import load, missing_reason
+from weft.native.records import (
+    AreaRecord,
+    CommRecord,
+    ExchangeRecord,
+    InstructionRecord,
+    StepRecord,
+    WeightRecord,
+)
+
+SPIN_ALONE_NS = 500_000
+"""How long a thread spins before it sleeps where the cores are its own: a step's gaps are shorter."""
+SPIN_SHARED_NS = 20_000
+"""The same where other ranks want the cores."""
+
+_POINTER = ctypes.c_void_p
+_SIGNATURES = {
+    "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
+    "weft_pool_free": (None, (_POINTER,)),
+    "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
+    "weft_program_free": (None, (_POINTER,)),
+    "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
+    "weft_program_profile": (None, (_POINTER, ctypes.c_int)),
+    "weft_program_spent_ns": (ctypes.POINTER(ctypes.c_int64), (_POINTER,)),
+    "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
+    "weft_program_exchange_ns": (ctypes.c_int64, (_POINTER,)),
+    "weft_program_received": (ctypes.c_uint64, (_POINTER,)),
+    "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
+    "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
+}
+_RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRecord, CommRecord)
+
+
+def open_library() -> ctypes.CDLL | None:
+    """The library with its signatures; None where there is none (`missing_reason('step')` says why)."""
+    library = load("step")
+    if library is None:
+        return None
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, list(arguments)
+    for number, record in enumerate(_RECORDS):
+        if library.weft_step_record_bytes(number) != ctypes.sizeof(record):
+            raise WeftError(f"native library step: its {record.__name__} has another size than ours; run `make native`")
+    return library
+
+
+class Pool:
+    """Threads that run programs; the caller's is one of them. Ends with `close`."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int, cores: Sequence[int] = (), spin_ns: int = SPIN_ALONE_NS):
+        """`cores`: one for each thread to be pinned to, or none. ConfigError where a thread cannot be made."""
+        self.library, self.threads, self.cores = library, threads, tuple(cores)
+        places = (ctypes.c_int32 * threads)(*cores) if cores else None
+        error = ctypes.c_int32()
+        self.handle: int | None = library.weft_pool_new(threads, places, spin_ns, ctypes.byref(error))
+        if not self.handle:
+            where = f" on cores {list(cores)}" if cores else ""
+            raise ConfigError(
+                f"threads {threads}{where}: {os.strerror(error.value)}; give fewer threads or other cores",
+                field="threads",
+                value=threads,
+            )
+        self._end = weakref.finalize(self, library.weft_pool_free, self.handle)
+
+    def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
+        """WeftError where the library has no kernel for it."""
+        if self.library.weft_run_one(self.handle, ctypes.byref(instruction), ctypes.byref(step)):
+            raise WeftError(f"the native library has no kernel for instruction {instruction.op}")
+
+    def attention_workspace(self, positions: int, dim: int) -> tuple[int, int]:
+        """Bytes that ATTENTION wants (zeroed once) for contexts of `positions` tokens, and its number of chunks."""
+        chunks = ctypes.c_int32()
+        nbytes = self.library.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
+        return int(nbytes), chunks.value
+
+    def close(self) -> None:
+        """Ends the threads; safe to call twice."""
+        self.handle = None
+        self._end()
+
+
+class Program:
+    """Instructions, and what they point to, kept while the program lives."""
+
+    def __init__(
+        self, pool: Pool, code: Sequence[InstructionRecord], comm: CommRecord | None, keeps: Sequence[object]
+    ) -> None:
+        """WeftError where the library has no kernel for an instruction."""
+        self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
+        records = (InstructionRecord * len(code))(*code)
+        given = None if comm is None else ctypes.byref(comm)
+        self._run = pool.library.weft_program_run
+        self._handle: int | None = pool.library.weft_program_new(pool.handle, records, len(code), given)
+        if not self._handle:
+            raise WeftError("a step program has an instruction that the native library does not know")
+
+    def run(self, step: StepRecord) -> int:
+        """0, or the code of the collective that failed."""
+        return int(self._run(self._handle, ctypes.byref(step)))
+
+    @property
+    def failed_at(self) -> int:
+        """Which instruction's collective failed last."""
+        return int(self._pool.library.weft_program_failed_at(self._handle))
+
+    @property
+    def exchange_ns(self) -> int:
+        """Nanoseconds inside collectives so far, waiting for peers included."""
+        return int(self._pool.library.weft_program_exchange_ns(self._handle))
+
+    @property
+    def received(self) -> int:
+        """Bytes from other ranks so far."""
+        return int(self._pool.library.weft_program_received(self._handle))
+
+    def profile(self, on: bool) -> None:
+        """Starts counting anew, or stops."""
+        self._pool.library.weft_program_profile(self._handle, int(on))
+
+    def spent_us(self) -> list[float]:
+        """Microseconds of each instruction since `profile(True)`, its barrier included."""
+        spent = self._pool.library.weft_program_spent_ns(self._handle)
+        return [spent[index] / 1000 for index in range(self.count)]
+
+    def close(self) -> None:
+        """Frees the program; safe to call twice."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._pool.library.weft_program_free(handle)
+
+
+def why_missing() -> str:
+    """Why `open_library` gives None, for a person."""
+    return missing_reason("step")

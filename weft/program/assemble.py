@@ -1,0 +1,208 @@
+"""From a recording with placed buffers to the records that C++ reads. Knows addresses; no kernel and no layout."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.comm.base import Group
+from weft.comm.redistribute import Area, Areas, Plan
+from weft.layout.rows import RowTable
+from weft.native.records import (
+    BIAS,
+    BLOCK_SIZE,
+    COS_SIN,
+    EXCHANGE,
+    HEAD_DIM,
+    K_CACHE,
+    K_NORM,
+    MAX_ROW_REGISTERS,
+    NORM_WEIGHT,
+    PACKED_CACHE,
+    Q_NORM,
+    V_CACHE,
+    WEIGHT,
+    WORK_CHUNKS,
+    WORKSPACE,
+    AreaRecord,
+    CommRecord,
+    Dtype,
+    ExchangeRecord,
+    InstructionRecord,
+    Op,
+    OperandRecord,
+)
+from weft.native.step_library import Pool
+from weft.ops.base import KVCache
+from weft.ops.packed import PackedWeight
+from weft.program.passes import Places
+from weft.program.values import Instruction, NotRecordableError, Recording, Rows, View
+
+_DTYPES = {
+    torch.float32: Dtype.F32,
+    torch.bfloat16: Dtype.BF16,
+    torch.float64: Dtype.F64,
+    torch.int64: Dtype.I64,
+}
+_TABLES = {"rows": 0, "sampled": 1}
+_VECTORS = {
+    Op.NORM: (NORM_WEIGHT,),
+    Op.LINEAR: (BIAS,),
+    Op.ADD_BIAS: (BIAS,),
+    Op.QKV: (COS_SIN, Q_NORM, K_NORM),
+}
+"""Operands that kernels read in the type that they compute in."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One rank's end of the shared region: what C++ calls, and for each group its number and the rank's place."""
+
+    record: CommRecord
+    groups: Mapping[Group, tuple[int, int]]
+
+
+class Assembler:
+    """Makes the records of one program; `keeps` is what they point to."""
+
+    def __init__(
+        self, recording: Recording, caches: Sequence[KVCache], pool: Pool, positions: int, end: End | None, exact: bool
+    ) -> None:
+        """`positions`: of the longest context."""
+        self._code, self._caches, self._end, self._exact = recording.instructions, caches, end, exact
+        dims = {each.numbers[HEAD_DIM] for each in self._code if each.op is Op.ATTENTION}
+        nbytes, self._chunks = pool.attention_workspace(positions, max(dims, default=1))
+        self._workspace = torch.zeros(nbytes, dtype=torch.uint8)
+        self.keeps: list[object] = list(caches)
+        self.registers: list[Rows] = []
+        """What the row registers count, in their order."""
+
+    def scratch_bytes(self, room: RowTable) -> list[int]:
+        """For each instruction, bytes for pieces that are not whole rows, in a step with the most rows."""
+        return [sum(self._room(each, room)) for each in self._code]
+
+    def _room(self, instruction: Instruction, room: RowTable) -> tuple[int, int]:
+        """Bytes for what is sent and for what is taken."""
+        plan = instruction.plan
+        if plan is None or instruction.op is Op.COPY:
+            return 0, 0
+        size = instruction.out.buffer.dtype.itemsize
+        return _piece_bytes(plan.sends, room, size), _piece_bytes(plan.takes, room, size)
+
+    def assemble(self, places: Places, scratch: Sequence[int], base: int, room: RowTable) -> list[InstructionRecord]:
+        """`base`: address of the arena; `scratch`: where in it each instruction's pieces lie."""
+        self._places, self._base = places, base
+        return [self._record(each, base + at, room) for each, at in zip(self._code, scratch, strict=True)]
+
+    def _record(self, instruction: Instruction, scratch: int, room: RowTable) -> InstructionRecord:
+        record = InstructionRecord(op=instruction.op, rows=self._register(instruction), exact=int(self._exact))
+        record.out = self._operand(instruction.out)
+        for index, view in enumerate(instruction.inputs):
+            record.inputs[index] = self._operand(view)
+        if instruction.op is Op.ALL_REDUCE:
+            record.inputs[0] = record.out
+        if instruction.op is Op.EMBED:
+            record.inputs[1] = self._table(instruction.tensors[WEIGHT])
+        for index, number in instruction.numbers.items():
+            record.n[index] = number
+        for index, value in instruction.floats.items():
+            record.f[index] = value
+        for index, tensor in instruction.tensors.items():
+            record.p[index] = self._address(self._widened(instruction, index, tensor))
+        if instruction.cache is not None:
+            self._point_at_cache(record, self._caches[instruction.cache])
+        if instruction.op is Op.ATTENTION:
+            record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
+        if instruction.plan is not None:
+            record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, room)
+        return record
+
+    def _widened(self, instruction: Instruction, index: int, tensor: object) -> object:
+        """Vectors that results are multiplied or added to with, in the type in which results are computed."""
+        vectors = _VECTORS.get(instruction.op, ())
+        if index not in vectors or not isinstance(tensor, Tensor):
+            return tensor
+        exact = self._exact and instruction.op in (Op.NORM, Op.QKV)
+        dtype = torch.float64 if exact else torch.promote_types(tensor.dtype, torch.float32)
+        return tensor.to(dtype).contiguous()
+
+    def _register(self, instruction: Instruction) -> int:
+        rows = instruction.out.buffer.rows
+        if rows not in self.registers:
+            self.registers.append(rows)
+        number = self.registers.index(rows)
+        if number >= MAX_ROW_REGISTERS:
+            raise NotRecordableError(f"more than {MAX_ROW_REGISTERS} different counts of rows")
+        return number
+
+    def _operand(self, view: View) -> OperandRecord:
+        buffer = view.buffer
+        at = None
+        if not buffer.given:
+            at = self._base + self._places.of[buffer] + view.left * buffer.dtype.itemsize
+        return OperandRecord(at, buffer.columns, _DTYPES[buffer.dtype], view.columns)
+
+    def _address(self, tensor: object) -> int | None:
+        self.keeps.append(tensor)
+        if tensor is None:
+            return None
+        if isinstance(tensor, PackedWeight):
+            return tensor.address
+        if not isinstance(tensor, Tensor) or not tensor.is_contiguous():
+            raise NotRecordableError(f"an operand that is no contiguous tensor: {type(tensor).__name__}")
+        return tensor.data_ptr()
+
+    def _table(self, weight: object) -> OperandRecord:
+        """An embedding that is not packed."""
+        if not isinstance(weight, Tensor):
+            return OperandRecord()
+        return OperandRecord(weight.data_ptr(), weight.shape[1], _DTYPES[weight.dtype], weight.shape[1])
+
+    def _point_at_cache(self, record: InstructionRecord, cache: KVCache) -> None:
+        record.p[K_CACHE], record.p[V_CACHE] = cache.k.data_ptr(), cache.v.data_ptr()
+        record.cache_stride[0], record.cache_stride[1] = cache.k.stride(0), cache.k.stride(1)
+        record.n[BLOCK_SIZE], record.n[PACKED_CACHE] = cache.k.shape[2], int(cache.packed)
+
+    def _exchange(self, instruction: Instruction, plan: Plan, scratch: int, room: RowTable) -> int:
+        view, table = instruction.inputs[0] if instruction.inputs else instruction.out, instruction.out.buffer.rows
+        number, position = (0, 0) if self._end is None else self._end.groups.get(plan.group, (0, 0))
+        sends, takes = _areas(plan.sends), _areas(plan.takes)
+        record = ExchangeRecord(
+            group=number,
+            members=len(plan.group),
+            position=position,
+            table=_TABLES[table.table],
+            in_base=view.buffer.rows.lo,
+            out_base=table.lo,
+            keeps=int(plan.keeps is not None),
+            sends=sends,
+            takes=takes,
+            sent=scratch,
+            taken=scratch + self._room(instruction, room)[0],
+        )
+        if plan.keeps is not None:
+            record.keep_from, record.keep_to = (_area(each) for each in plan.keeps)
+        self.keeps += [sends, takes, record]
+        return ctypes.addressof(record)
+
+
+def _area(area: Area | None) -> AreaRecord:
+    if area is None:
+        return AreaRecord(0)
+    return AreaRecord(1, area.lo, area.hi, area.left, area.right, int(area.whole))
+
+
+def _areas(areas: Areas) -> ctypes.Array[AreaRecord]:
+    return (AreaRecord * max(1, len(areas)))(*map(_area, areas))
+
+
+def _piece_bytes(areas: Areas, room: RowTable, size: int) -> int:
+    return sum(
+        (area.hi - area.lo) * (1 + max(room.rows, default=0)) * (area.right - area.left) * size
+        for area in areas
+        if area is not None and not area.whole
+    )

@@ -1,0 +1,149 @@
+"""Rewrites of a recording that save passes over memory, and where every buffer lies. Knows no kernel and no address.
+
+Each rewrite needs that what it removes is read by nobody else; without it the program would be longer, never another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from weft.native.records import BIAS, EPILOGUE, Epilogue, Op
+from weft.program.values import Buffer, Instruction, Recording, Rows
+
+ALIGNMENT = 4096
+"""Bytes between the first rows of buffers: no page and no cache line of one belongs to another."""
+
+
+def optimize(recording: Recording) -> Recording:
+    """The same program in fewer instructions."""
+    code = list(recording.instructions)
+    for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear):
+        code = rewrite(code)
+    return Recording(tuple(code), recording.logits)
+
+
+def _widen_embedding(code: list[Instruction]) -> list[Instruction]:
+    """EMBED, COPY to fp32: the embedding writes fp32 itself."""
+
+    def merge(first: Instruction, second: Instruction) -> Instruction | None:
+        if first.op is not Op.EMBED or second.op is not Op.COPY or second.plan is not None:
+            return None
+        first.out = second.out
+        return first
+
+    return _merge_pairs(code, merge)
+
+
+def _keep_sums_of_heads(code: list[Instruction]) -> list[Instruction]:
+    """What only the qkv step reads stays in the width in which it was added up."""
+    for first, second in zip(code, code[1:], strict=False):
+        if first.op is Op.LINEAR and second.op is Op.QKV and _reads_only(first, second, code):
+            first.out.buffer.dtype = torch.promote_types(first.out.buffer.dtype, torch.float32)
+    return code
+
+
+def _bias_in_linear(code: list[Instruction]) -> list[Instruction]:
+    """LINEAR, ADD_BIAS."""
+
+    def merge(first: Instruction, second: Instruction) -> Instruction | None:
+        if first.op is not Op.LINEAR or second.op is not Op.ADD_BIAS or second.out.buffer is not first.out.buffer:
+            return None
+        first.tensors[BIAS] = second.tensors[BIAS]
+        return first
+
+    return _merge_pairs(code, merge, overwritten=True)
+
+
+def _add_in_linear(code: list[Instruction]) -> list[Instruction]:
+    """LINEAR, ADD to the residual stream: the sums are added as they leave the registers."""
+
+    def merge(first: Instruction, second: Instruction) -> Instruction | None:
+        if first.op is not Op.LINEAR or second.op is not Op.ADD or first.epilogue is not Epilogue.STORE:
+            return None
+        first.numbers[EPILOGUE] = Epilogue.ADD_TO
+        first.out = second.out
+        return first
+
+    return _merge_pairs(code, merge)
+
+
+def _merge_pairs(
+    code: list[Instruction],
+    merge: Callable[[Instruction, Instruction], Instruction | None],
+    overwritten: bool = False,
+) -> list[Instruction]:
+    """Neighbours of which the second alone reads the first's result. `overwritten`: it changes it in place."""
+    done: list[Instruction] = []
+    for instruction in code:
+        before = done[-1] if done else None
+        if before is not None and (overwritten or _reads_only(before, instruction, code)):
+            merged = merge(before, instruction)
+            if merged is not None:
+                done[-1] = merged
+                continue
+        done.append(instruction)
+    return done
+
+
+def _reads_only(first: Instruction, second: Instruction, code: Sequence[Instruction]) -> bool:
+    """Whether `second` reads what `first` gave, as it is, and nobody else does."""
+    readers = [each for each in code if any(view.buffer is first.out.buffer for view in each.inputs)]
+    writers = [each for each in code if each.out.buffer is first.out.buffer]
+    return readers == [second] and writers == [first] and second.inputs[0] == first.out
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where buffers begin, in bytes from the arena's start, and the arena's size."""
+
+    of: dict[Buffer, int]
+    nbytes: int
+
+
+def place(recording: Recording, most: Callable[[Rows], int], scratch: Sequence[int]) -> tuple[Places, tuple[int, ...]]:
+    """Places every buffer beside those that live at the same time; `most`: the rows to make room for.
+
+    `scratch`: bytes that each instruction wants beside its operands while it runs; the second result says where.
+    """
+    spans = dict(_lives(recording))
+    wanted = [(first, last, most(buffer.rows) * _row_bytes(buffer), buffer) for buffer, (first, last) in spans.items()]
+    extra = [(index, index, size, index) for index, size in enumerate(scratch) if size]
+    taken: list[tuple[int, int, int, int]] = []
+    offsets: dict[Buffer | int, int] = {}
+    every: list[tuple[int, int, int, Buffer | int]] = [*wanted, *extra]
+    for first, last, size, key in sorted(every, key=lambda one: -one[2]):
+        offsets[key] = _gap(size, [(lo, hi) for a, b, lo, hi in taken if a <= last and first <= b])
+        taken.append((first, last, offsets[key], offsets[key] + size))
+    of = {key: offset for key, offset in offsets.items() if isinstance(key, Buffer)}
+    total = max((hi for *_, hi in taken), default=0)
+    return Places(of, -(-total // ALIGNMENT) * ALIGNMENT), tuple(offsets.get(i, 0) for i in range(len(scratch)))
+
+
+def _gap(size: int, taken: list[tuple[int, int]]) -> int:
+    at = 0
+    for lo, hi in sorted(taken):
+        if at + size <= lo:
+            break
+        at = max(at, -(-hi // ALIGNMENT) * ALIGNMENT)
+    return at
+
+
+def _row_bytes(buffer: Buffer) -> int:
+    return buffer.columns * buffer.dtype.itemsize
+
+
+def _lives(recording: Recording) -> Iterator[tuple[Buffer, tuple[int, int]]]:
+    """Buffers with the first and the last instruction that names them; the logits live on."""
+    spans: dict[Buffer, tuple[int, int]] = {}
+    for index, instruction in enumerate(recording.instructions):
+        for view in (instruction.out, *instruction.inputs):
+            if not view.buffer.given:
+                spans[view.buffer] = spans.get(view.buffer, (index, index))[0], index
+    end = len(recording.instructions)
+    logits = recording.logits.buffer
+    if logits in spans:
+        spans[logits] = spans[logits][0], end
+    yield from spans.items()

@@ -1,0 +1,154 @@
+"""StepProgram: a rank's decoder as a program over flat buffers, and a step of it. See docs/architecture.md.
+
+Recorded once at start; every step after that fills in numbers of rows and a few addresses, and calls C++ once.
+Knows no scheduler and no sampling.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.arch.shards import Shards
+from weft.comm.base import Comm, Group
+from weft.errors import PeerError
+from weft.layers import Params
+from weft.layout.layout import Layout
+from weft.layout.rows import row_table
+from weft.models.build import boundaries_of, build_decoder
+from weft.models.decoder import Batch
+from weft.native.records import StepRecord
+from weft.native.step_library import Pool, Program
+from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.program.assemble import Assembler, End
+from weft.program.passes import optimize, place
+from weft.program.recorder import Notes, RecordingOps, RecordingTransitions
+from weft.program.values import Buffer, NotRecordableError, Recording, Rows, Table
+
+
+def record(
+    shards: Shards, params: Params, comm: Comm, numerics: Numerics, cos_sin: Tensor, caches: Sequence[KVCache]
+) -> Recording:
+    """The decoder of rank `comm.rank` as instructions. NotRecordableError says what has none."""
+    if shards.config.mla is not None:
+        raise NotRecordableError("no instruction for latent attention yet")
+    if shards.config.moe is not None:
+        raise NotRecordableError("no instruction for routed experts yet")
+    notes = Notes()
+    rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
+    tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
+    transitions = RecordingTransitions(boundaries_of(shards), comm, notes, tables)
+    ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
+    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions)
+    first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
+    block = Rows("rows", first, first + shards.layout.attention.tp)
+    ids = notes.tensor(Buffer(block, 1, torch.int64, given=True))
+    nothing = torch.empty(0, dtype=torch.int32, device="meta")
+    batch = Batch(ids, AttentionMeta(nothing, nothing, nothing, nothing, ()), rows, sampled, nothing)
+    logits = decoder.forward(batch, caches)
+    return optimize(Recording(tuple(notes.instructions), notes.view(logits)))
+
+
+class StepProgram:
+    """Runs steps of a recording on a pool. `modules[i]`: whose the i-th instruction is."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        shards: Shards,
+        pool: Pool,
+        caches: Sequence[KVCache],
+        max_rows: int,
+        max_positions: int,
+        end: End | None = None,
+        exact: bool = False,
+    ) -> None:
+        """`max_rows`: of one dp group in a step; `max_positions`: of the longest context."""
+        room = row_table([max_rows] * shards.layout.attention.dp, shards.layout.attention.tp)
+        assembler = Assembler(recording, caches, pool, max_positions, end, exact)
+        places, scratch = place(recording, partial(_most, shards.layout, max_rows), assembler.scratch_bytes(room))
+        self._arena, address = _pages(places.nbytes)
+        code = assembler.assemble(places, scratch, address, room)
+        self.modules = tuple(f"{each.module}:{each.op.name.lower()}" for each in recording.instructions)
+        self._kinds = {
+            index: (each.op.name.lower(), each.plan.group)
+            for index, each in enumerate(recording.instructions)
+            if each.plan is not None
+        }
+        self.arena_bytes = places.nbytes
+        self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)
+        self._registers = assembler.registers
+        self._logits, logits = recording.logits, recording.logits.buffer
+        self._logits_at = places.of[logits]
+        self._step = StepRecord()
+
+    def run(self, batch: Batch) -> Tensor:
+        """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
+        failed."""
+        step, keep = self._step, [np.asarray(t.starts, np.int64) for t in (batch.rows, batch.sampled)]
+        starts: Mapping[Table, Sequence[int]] = {"rows": batch.rows.starts, "sampled": batch.sampled.starts}
+        for number, rows in enumerate(self._registers):
+            step.rows[number] = starts[rows.table][rows.hi] - starts[rows.table][rows.lo]
+        meta = batch.meta
+        ends = np.asarray(meta.row_ends, np.int32)
+        step.ids, step.sampled_rows = batch.ids.data_ptr(), batch.sampled_rows.data_ptr()
+        step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
+        step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
+        step.row_ends, step.runs, step.table_width = ends.ctypes.data, len(ends), meta.block_tables.shape[1]
+        step.starts[0], step.starts[1] = (each.ctypes.data for each in keep)
+        code = self._native.run(step)
+        if code:
+            raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
+        return self._result(starts)
+
+    def _result(self, starts: Mapping[Table, Sequence[int]]) -> Tensor:
+        buffer = self._logits.buffer
+        rows = starts[buffer.rows.table][buffer.rows.hi] - starts[buffer.rows.table][buffer.rows.lo]
+        size = rows * buffer.columns * buffer.dtype.itemsize
+        return self._arena[self._logits_at : self._logits_at + size].view(buffer.dtype).view(rows, buffer.columns)
+
+    @property
+    def exchanged(self) -> tuple[int, int]:
+        """Nanoseconds inside collectives and bytes received so far."""
+        return self._native.exchange_ns, self._native.received
+
+    def profile(self, on: bool) -> None:
+        """Starts counting time anew, or stops."""
+        self._native.profile(on)
+
+    def spent_us(self) -> list[tuple[str, float]]:
+        """(module:operation, microseconds) of each instruction since `profile(True)`."""
+        return list(zip(self.modules, self._native.spent_us(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def close(self) -> None:
+        """Frees the program; its logits with it."""
+        self._native.close()
+
+
+class ExchangeFailedError(PeerError):
+    """A collective inside a program failed; `code` is the library's, `kind` and `group` the collective's."""
+
+    def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
+        self.code, (self.kind, self.group) = code, exchange
+        super().__init__(f"{self.kind} over {self.group} failed with code {code}")
+
+
+def _most(layout: Layout, max_rows: int, rows: Rows) -> int:
+    """Room for the runs [lo, hi): each rank of an attention block has at most its share, rounded up; and as any row
+    may be sampled (a scored prompt), sampled rows are as many."""
+    return (rows.hi - rows.lo) * -(-max_rows // layout.attention.tp)
+
+
+def _pages(nbytes: int) -> tuple[Tensor, int]:
+    """Memory that the system gives page by page when it is first written."""
+    pages = mmap.mmap(-1, max(nbytes, mmap.PAGESIZE), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    arena = torch.frombuffer(pages, dtype=torch.uint8)
+    return arena, arena.data_ptr()

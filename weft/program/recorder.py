@@ -1,0 +1,293 @@
+"""Records a decoder's forward pass: operations and transitions that note themselves instead of computing.
+
+The decoder is the one that also runs eagerly. It is handed tensors without content, each standing for a view of a
+buffer; what is noted is which operation reads and writes which. Knows no address and no kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from weft.arch.config import MoEConfig
+from weft.comm.base import Comm
+from weft.comm.redistribute import Plan, plans
+from weft.layout.boundaries import Boundary
+from weft.layout.rows import RowTable
+from weft.layout.transition import Step
+from weft.models.transitions import Transitions
+from weft.native.records import (
+    BIAS,
+    BLOCK_SIZE,
+    COS_SIN,
+    EPILOGUE,
+    EPS,
+    HEAD_DIM,
+    HELD,
+    K_NORM,
+    KV_HEADS,
+    KV_OF_HEAD,
+    LO,
+    NORM_WEIGHT,
+    Q_HEADS,
+    Q_NORM,
+    ROPE_DIM,
+    SCALE,
+    WEIGHT,
+    WINDOW,
+    Epilogue,
+    Op,
+)
+from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics, Ops
+from weft.ops.linear import Invariance
+from weft.ops.weights import Weight
+from weft.program.values import Buffer, Instruction, NotRecordableError, Rows, Table, View
+
+ROWS = 2
+"""Rows of the tensors that stand for buffers; any number would do."""
+_OP_OF_STEP = {
+    "all_reduce": Op.ALL_REDUCE,
+    "all_gather": Op.ALL_GATHER,
+    "reduce_scatter": Op.REDUCE_SCATTER,
+    "all_to_all": Op.ALL_TO_ALL,
+}
+
+
+class Notes:
+    """What was recorded so far, and which tensor stands for which view."""
+
+    def __init__(self) -> None:
+        self.instructions: list[Instruction] = []
+        self.module = ""
+        self._stands: dict[int, Buffer] = {}
+        self._kept: list[Tensor] = []
+        self._latest: dict[int, int] = {}
+
+    def tensor(self, buffer: Buffer) -> Tensor:
+        """A tensor without content that stands for the buffer as it is from here on."""
+        found = torch.empty(ROWS, buffer.columns, dtype=buffer.dtype, device="meta")
+        key = found.untyped_storage()._cdata
+        self._kept.append(found)
+        self._stands[key] = buffer
+        self._latest[id(buffer)] = key
+        return found
+
+    def new(self, rows: Rows, columns: int, dtype: torch.dtype) -> Tensor:
+        """One for a new buffer."""
+        return self.tensor(Buffer(rows, columns, dtype))
+
+    def view(self, x: Tensor) -> View:
+        """What `x` stands for. NotRecordableError where that is no view of a buffer's columns, or was overwritten."""
+        key = x.untyped_storage()._cdata
+        buffer = self._stands.get(key)
+        if buffer is None:
+            raise NotRecordableError(f"{self.module}: a tensor that no recorded operation gave")
+        if self._latest[id(buffer)] != key:
+            raise NotRecordableError(f"{self.module}: reads what was overwritten before")
+        if x.shape[0] != ROWS or x.stride(0) != buffer.columns or not x[0].is_contiguous():
+            raise NotRecordableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
+        return View(buffer, int(x.storage_offset()), prod(x.shape[1:]))
+
+    def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
+        """Notes an operation; tensors that it overwrites were read as views before their successor was made."""
+        views = tuple(each if isinstance(each, View) else self.view(each) for each in inputs)
+        found = Instruction(op, self.module, self.view(out), views)
+        self.instructions.append(found)
+        return found
+
+    def over(self, x: Tensor) -> Tensor:
+        """A tensor for what will stand in x's buffer once the next operation has written to it."""
+        view = self.view(x)
+        if view.columns != view.buffer.columns:
+            raise NotRecordableError(f"{self.module}: overwrites some columns of a buffer")
+        return self.tensor(view.buffer)
+
+
+class RecordingTransitions(Transitions):
+    """Notes each boundary's collectives; `tables` says which of the two row tables a record stands for."""
+
+    def __init__(
+        self, boundaries: Mapping[str, Boundary], comm: Comm, notes: Notes, tables: Mapping[int, Table]
+    ) -> None:
+        super().__init__(boundaries, comm)
+        self._notes, self._tables = notes, tables
+
+    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
+        self._notes.module = name
+        which = self._tables[id(table)]
+        for step, plan in zip(steps, plans(steps, self.comm.rank), strict=True):
+            x = self._step(step, plan, x, which)
+        return x
+
+    def _step(self, step: Step, plan: Plan, x: Tensor, table: Table) -> Tensor:
+        view = self._notes.view(x)
+        if step.kind == "slice":
+            return self._slice(plan, x, view, table)
+        if view.columns != view.buffer.columns:
+            raise NotRecordableError(f"{self._notes.module}: a collective over some columns of a buffer")
+        if step.kind == "all_reduce":
+            out = self._notes.over(x)
+        else:
+            out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._notes.add(_OP_OF_STEP[step.kind], out, view).plan = plan
+        return out
+
+    def _slice(self, plan: Plan, x: Tensor, view: View, table: Table) -> Tensor:
+        area = plan.sends[0]
+        if area is None:
+            raise NotRecordableError(f"{self._notes.module}: a slice of nothing")
+        if (area.lo, area.hi) == (view.buffer.rows.lo, view.buffer.rows.hi) and view.columns == view.buffer.columns:
+            return x[:, area.left : area.right]
+        out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._notes.add(Op.COPY, out, view).plan = plan
+        return out
+
+
+class RecordingOps(Ops):
+    """Notes each operation. `notes.module` is what the transition before was for."""
+
+    name = "recording"
+
+    def __init__(self, numerics: Numerics, notes: Notes, layer_of: Mapping[int, int]) -> None:
+        """`layer_of`: the layer of a cache, by the address of its record."""
+        self.numerics, self._notes, self._layer_of = numerics, notes, layer_of
+
+    def _new(self, like: Tensor, columns: int, dtype: torch.dtype | None = None) -> Tensor:
+        return self._notes.new(self._notes.view(like).buffer.rows, columns, dtype or self.numerics.dtype)
+
+    def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
+        out = self._new(ids, weight.shape[1])
+        found = self._notes.add(Op.EMBED, out, ids)
+        found.numbers |= {LO: lo, HELD: weight.shape[0]}
+        found.tensors[WEIGHT] = weight
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out = self._new(x, x.shape[-1], weight.dtype)
+        found = self._notes.add(Op.NORM, out, x)
+        found.floats[EPS] = eps
+        found.tensors[NORM_WEIGHT] = weight
+        return out
+
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        return self._linear(x, weight, bias, Epilogue.STORE, self.numerics.dtype)
+
+    def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
+        return self._linear(x, gate_up, bias, Epilogue.SILU_MUL_OF, self.numerics.dtype)
+
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
+        self._notes.module = "lm_head"
+        return self._linear(x, weight, None, Epilogue.STORE, self._wide)
+
+    def _linear(self, x: Tensor, weight: Weight, bias: Tensor | None, epilogue: Epilogue, dtype: torch.dtype) -> Tensor:
+        columns = weight.shape[0] // (2 if epilogue is Epilogue.SILU_MUL_OF else 1)
+        out = self._new(x, columns, dtype)
+        found = self._notes.add(Op.LINEAR, out, x)
+        found.numbers[EPILOGUE] = epilogue
+        found.tensors |= {WEIGHT: weight, BIAS: bias}
+        return out
+
+    def widen(self, x: Tensor) -> Tensor:
+        if x.dtype == self._wide:
+            return x
+        out = self._new(x, x.shape[1], self._wide)
+        self._notes.add(Op.COPY, out, x)
+        return out
+
+    def add(self, x: Tensor, h: Tensor) -> Tensor:
+        before = self._notes.view(h)
+        out = self._notes.over(x)
+        self._notes.add(Op.ADD, out, before)
+        return out
+
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        out = self._notes.over(x)
+        self._notes.add(Op.ADD_BIAS, out).tensors[BIAS] = bias
+        return out
+
+    def select(self, x: Tensor, rows: Tensor) -> Tensor:
+        view = self._notes.view(x)
+        held = view.buffer.rows
+        out = self._notes.new(Rows("sampled", held.lo, held.hi), view.columns, x.dtype)
+        self._notes.add(Op.SELECT, out, view)
+        return out
+
+    def qkv(
+        self,
+        qkv: Tensor,
+        heads: HeadCounts,
+        norms: HeadNorms | None,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        out = self._new(qkv, heads.q * heads.dim)
+        found = self._notes.add(Op.QKV, out, qkv)
+        found.cache = self._layer_of[id(cache)]
+        found.numbers |= {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: cos_sin.shape[1]}
+        found.tensors[COS_SIN] = cos_sin
+        if norms is not None:
+            found.tensors |= {Q_NORM: norms.q, K_NORM: norms.k}
+            found.floats[EPS] = norms.eps
+        return out.view(ROWS, heads.q, heads.dim)
+
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        heads, dim = q.shape[1:]
+        out = self._new(q, heads * dim)
+        found = self._notes.add(Op.ATTENTION, out, q)
+        found.cache = self._layer_of[id(cache)]
+        found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: window}
+        found.numbers[BLOCK_SIZE] = cache.k.shape[2]
+        found.floats[SCALE] = scale
+        found.tensors[KV_OF_HEAD] = kv_of_head
+        # the qkv step deals its work by KV heads too
+        before = next(each for each in reversed(self._notes.instructions) if each.op is Op.QKV)
+        before.tensors[KV_OF_HEAD] = kv_of_head
+        return out
+
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.promote_types(self.numerics.dtype, torch.float32)
+
+    def rope_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        raise _unknown("rope of parts")
+
+    def rope_and_cache_latent(
+        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    ) -> Tensor:
+        raise _unknown("latent attention")
+
+    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        raise _unknown("latent attention")
+
+    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+        raise _unknown("routed experts")
+
+    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        raise _unknown("routed experts")
+
+    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        raise _unknown("routed experts")
+
+    def rounded(self, x: Tensor) -> Tensor:
+        raise _unknown("latent attention")
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        raise _unknown("an activation by itself")
+
+    def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
+        return Invariance("recorded", True, 0, (), (), 0.0)
+
+    def describe(self) -> str:
+        return self.name
+
+
+def _unknown(what: str) -> NotRecordableError:
+    return NotRecordableError(f"no instruction for {what} yet")

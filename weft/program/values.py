@@ -1,0 +1,87 @@
+"""What a recording is made of: buffers whose rows are counted per step, views of their columns, and instructions.
+
+Knows no tensor's content, no kernel and no address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from weft.comm.redistribute import Plan
+from weft.native.records import Epilogue, Op
+
+Table = Literal["rows", "sampled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How many rows a buffer has: those of the runs [lo, hi) of a step's table."""
+
+    table: Table
+    lo: int
+    hi: int
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids."""
+
+    rows: Rows
+    columns: int
+    dtype: torch.dtype
+    given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Columns [left, left + columns) of a buffer."""
+
+    buffer: Buffer
+    left: int
+    columns: int
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One operation. `numbers` and `floats` by their index in the record; `tensors` likewise: weights and tables.
+
+    `module`: whose, for a profile. `plan`: what an exchange or a copy of a part moves, over `table`.
+    """
+
+    op: Op
+    module: str
+    out: View
+    inputs: tuple[View, ...]
+    numbers: dict[int, int] = field(default_factory=dict)
+    floats: dict[int, float] = field(default_factory=dict)
+    tensors: dict[int, object] = field(default_factory=dict)
+    plan: Plan | None = None
+    cache: int | None = None
+    """The layer whose cache it reads or writes."""
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """Of a linear."""
+        return Epilogue(self.numbers.get(2, 0))
+
+    @property
+    def writes_in_place(self) -> bool:
+        """Whether the result is added to what `out` holds."""
+        adds = self.op is Op.LINEAR and self.epilogue is Epilogue.ADD_TO
+        return adds or self.op in (Op.ADD, Op.ADD_BIAS, Op.ALL_REDUCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoder's step as instructions; `logits` is what it gives."""
+
+    instructions: Sequence[Instruction]
+    logits: View
+
+
+class NotRecordableError(Exception):
+    """A decoder does what no instruction says; `str()` is the reason, for a person."""
