@@ -16,7 +16,7 @@ namespace weft {
 enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
 
 constexpr int64_t kNearRows = 448 << 10;    // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kNearPanels = 256 << 10;  // bytes of unpacked panels, likewise
+constexpr int64_t kFarRows = 512 << 10;   // the same where panels must be unpacked anew for each chunk of rows
 
 struct Share {
     int first_pair, last_pair;
@@ -86,14 +86,14 @@ template <class C> struct Product {
 
     void run(const Share& share) {
         if (stored_as<C>(weight.kind)) return stored(share);
-        if (share.last_row - share.first_row <= few_rows<C>(weight.kind)) return few(share);
+        if (share.last_row - share.first_row <= few_rows<C>()) return few(share);
         unpacked(share);
     }
 
 private:
-    int64_t near_rows() const {
-        int64_t fit = kNearRows / (int64_t(weight.depth) * int64_t(sizeof(A))) / C::kRows * C::kRows;
-        return std::min<int64_t>(std::max<int64_t>(fit, 2 * C::kRows), 16 * 12);
+    int64_t near_rows(int64_t bytes) const {
+        int64_t fit = bytes / (int64_t(weight.depth) * int64_t(sizeof(A))) / C::kRows * C::kRows;
+        return std::max<int64_t>(fit, 2 * C::kRows);
     }
 
     // Calls tile(row, rows, block, blocks) for near-equal blocks of at most C::kRows rows.
@@ -115,7 +115,7 @@ private:
     // Panels are read as they lie; the first blocks of rows fetch the next pair while they compute.
     void stored(const Share& share) {
         alignas(64) T tile[C::kRows * kPair];
-        const int64_t bytes = pair_bytes(weight.kind, weight.depth), near = near_rows();
+        const int64_t bytes = pair_bytes(weight.kind, weight.depth), near = std::min<int64_t>(near_rows(kNearRows), 192);
         const int64_t half = int64_t(weight.depth / C::kDepth) * 64;
         const bool one = share.last_row - share.first_row == 1;  // a single stream: the hardware fetches ahead itself
         for (int64_t from = share.first_row; from < share.last_row; from += near) {
@@ -140,56 +140,35 @@ private:
         Rows<A> a = activations.chunk(share.first_row, rows);
         for (int pair = share.first_pair; pair < share.last_pair;) {
             int pairs = std::min(kFewPairs, share.last_pair - pair);
-            pairs = tiles_of_codes<C>(weight, pair, pairs, a, rows, tiles);
+            tiles_of_codes(weight, pair, pairs, a, rows, tiles);
             for (int i = 0; i < pairs; ++i) finish(share.first_row, rows, pair + i, tiles + i * kFewRows * kPair);
             pair += pairs;
         }
     }
 
-    // Codes are unpacked once into panels that stay in the cache while all rows pass by.
+    // Slabs of the depth are unpacked into a panel that stays in the first-level cache while the rows of a chunk pass
+    // by; sums are put down between slabs.
     void unpacked(const Share& share) {
-        const int most = int(kNearPanels / (kPair * int64_t(sizeof(B)))) / kGroup * kGroup;
-        if (weight.depth > most) return in_slabs(share, most);
-        alignas(64) T tile[C::kRows * kPair];
-        const int64_t panel = int64_t(rounded_up(weight.depth, C::kDepth)) * C::kDepth * kPair, near = near_rows();
-        const int64_t all = share.last_row - share.first_row;
-        const int together = all <= near ? 1 : std::max(1, int(kNearPanels / (panel * int64_t(sizeof(B)))));
-        B* panels = scratch<PANEL_SCRATCH>().template take<B>(panel * together);
-        for (int pair = share.first_pair; pair < share.last_pair; pair += together) {
-            int pairs = std::min(together, share.last_pair - pair);
-            for (int i = 0; i < pairs; ++i) unpack<C>(weight, pair + i, 0, weight.depth, panels + i * panel);
-            for (int64_t from = share.first_row; from < share.last_row; from += near) {
-                int64_t count = std::min(near, share.last_row - from);
-                Rows<A> rows = activations.chunk(from, count);
-                for (int i = 0; i < pairs; ++i)
-                    blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
-                        tile_of_pair<C>(behind(rows, row), n, panels + i * panel, weight.depth, 0, {}, tile, false);
-                        finish(from + row, n, pair + i, tile);
-                    });
-            }
+        const int64_t chunk = std::max<int64_t>(192, near_rows(kFarRows));
+        for (int64_t from = share.first_row; from < share.last_row; from += chunk) {
+            int64_t count = std::min(chunk, share.last_row - from);
+            Rows<A> rows = activations.chunk(from, count);
+            for (int pair = share.first_pair; pair < share.last_pair; ++pair) unpacked(from, rows, count, pair);
         }
     }
 
-    // The same for depths whose panel would not stay: sums are put down between slabs of the depth.
-    void in_slabs(const Share& share, int slab) {
-        const int64_t all = share.last_row - share.first_row, near = near_rows();
-        B* panel = scratch<PANEL_SCRATCH>().template take<B>(int64_t(slab) * kPair);
-        T* sums = scratch<SUMS_SCRATCH>().template take<T>(all * kPair);
-        for (int pair = share.first_pair; pair < share.last_pair; ++pair) {
-            for (int k = 0; k < weight.depth; k += slab) {
-                int depth = std::min(slab, weight.depth - k);
-                unpack<C>(weight, pair, k, depth, panel);
-                for (int64_t from = 0; from < all; from += near) {
-                    int64_t count = std::min(near, all - from);
-                    Rows<A> rows = activations.chunk(share.first_row + from, count);
-                    rows.first += k;
-                    blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
-                        tile_of_pair<C>(behind(rows, row), n, panel, depth, 0, {}, sums + (from + row) * kPair, k > 0);
-                    });
-                }
-            }
-            for (int64_t row = 0; row < all; ++row) epilogue.row(share.first_row + row, pair, sums + row * kPair);
+    void unpacked(int64_t from, Rows<A> rows, int64_t count, int pair) {
+        const int slab = count <= 48 ? 64 : 256;
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(slab * kPair);
+        T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
+        for (int k = 0; k < weight.depth; k += slab, rows.first += slab) {
+            int depth = std::min(slab, weight.depth - k);
+            unpack<C>(weight, pair, k, depth, panel);
+            blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
+                tile_of_pair<C>(behind(rows, row), n, panel, depth, 0, {}, sums + row * kPair, k > 0);
+            });
         }
+        for (int64_t row = 0; row < count; ++row) epilogue.row(from + row, pair, sums + row * kPair);
     }
 };
 

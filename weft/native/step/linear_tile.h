@@ -2,6 +2,7 @@
 // result depend neither on how many rows a tile has nor on where the chain was put down and taken up again.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX2__)
@@ -11,6 +12,7 @@
 #include "weight.h"
 
 #define WEFT_INLINE inline __attribute__((always_inline))
+#define WEFT_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace weft {
 
