@@ -541,6 +541,23 @@ REPORTS = [
         ),
     ),
     (
+        "sglang",
+        Case(
+            name="a script of their own with the engine's flags",
+            text="python examples/run.py --model-path a/OLMoE-1B-7B --dp-size=2 --tp-size=2 --enable-dp-attention\n",
+            result="world 2 | tp 1 dp 2 | dense 2 lm_head 2 | experts 2x1 slots 64 shared 2",
+        ),
+    ),
+    (
+        "trtllm",
+        Case(
+            name="a file that a command writes",
+            text="trtllm-serve Qwen/Qwen3-235B-A22B --tp_size 8 --config <(echo 'stream_interval: 10')\n",
+            result="world 8 | tp 8 | experts 8x1 slots 128",
+            notes=["config-file"],
+        ),
+    ),
+    (
         "vllm",
         Case(
             name="windows' shell",

@@ -27,6 +27,8 @@ _KEYED = re.compile(r"[ \t]*(?:-[ \t]+)?(?:[\"']?[\w.-]+[\"']?[ \t]*:(?:[ \t]|$)
 _NO_FILE = re.compile(
     r"(?m)<<|^[ \t]*--?[A-Za-z]|^[ \t]*(?:-[ \t]+)?[\"']?(?:command|args|entrypoint|run)[\"']?[ \t]*:"
 )
+_UNKNOWN = re.compile(r"(?:\S+=\S* )*\S+(?<!:)(?: [^\s:]+)* --?[A-Za-z][\w-]*(?:[= ]|$)")
+"""A line that starts a program with flags."""
 _MAIL = re.compile(r"(?m)^[ \t]*>+(?=[ \t]|$)")
 _MOSTLY = 0.8
 """Share of lines that look like YAML or JSON from which a text is a file."""
@@ -129,9 +131,9 @@ def _is_arguments(document: Document) -> bool:
 
 
 def _is_mapping(text: str) -> bool:
-    """Whether a text is YAML or JSON rather than arguments."""
+    """Whether a text is YAML or JSON rather than arguments, alone or behind a program that nobody knows."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
-    return bool(lines) and not lines[0].startswith("--")
+    return bool(lines) and not lines[0].startswith("--") and not _UNKNOWN.match(lines[0])
 
 
 def _read_one(document: Document, named: str | None, context: Context) -> list[Reading]:

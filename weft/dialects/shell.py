@@ -251,6 +251,12 @@ class _Lexer:
             self._add("text", placeholder[0], False, self.at)
             self.at = placeholder.end()
             return True
+        if self.text.startswith("<(", self.at):
+            end = self._balanced(self.at + 2, ")")
+            if end is not None:  # a file that a command writes while it is read
+                self._add("command", self.text[self.at + 2 : end], True, self.at)
+                self.at = end + 1
+                return True
         heredoc = _HEREDOC.match(self.text, self.at)
         if heredoc:
             self._end_word()
