@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from weft.explain import explain
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
+from weft.models.dispatch.all_to_all import AllToAll, Choices
 from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -44,12 +46,12 @@ def counted(found: DryRun) -> Found:
 
 def explained(config: ModelConfig, layout: Layout, rank: int, batch: int, dtype: str) -> Found:
     found: Found = Counter()
-    for passed in explain("m", config, layout, dtype=dtype, batch=batch).boundaries:
+    for passed in explain("m", config, layout, dtype=dtype, batch=batch).traffic:
         for call in passed.calls:
             if call.kind != "slice" and passed.times:
                 (group,) = [group for group in call.groups if rank in group]
                 nbytes = call.received[-1].per_rank[rank]
-                found[call.kind, group, nbytes, passed.boundary.name] += passed.times
+                found[call.kind, group, nbytes, passed.name] += passed.times
     return found
 
 
@@ -78,11 +80,12 @@ def test_every_small_dense_layout(world: int) -> None:
         agrees(config_of("tied"), layout_of(world, sizes), range(world))
 
 
+@pytest.mark.parametrize("dispatch", ["all_gather", "all_to_all"])
 @pytest.mark.parametrize(("variant", "experts"), [("experts", 5), ("latent", 6)])
-def test_small_layouts_with_experts(variant: str, experts: int) -> None:
+def test_small_layouts_with_experts(variant: str, experts: int, dispatch: str) -> None:
     layouts = list(all_expert_sizes(4, experts))
     for sizes in random.Random(experts).sample(layouts, 12):
-        agrees(config_of(variant), sizes.layout(4, experts), range(4))
+        agrees(config_of(variant), replace(sizes, dispatch=dispatch).layout(4, experts), range(4))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,9 @@ def test_small_layouts_with_experts(variant: str, experts: int) -> None:
         ("DeepSeek-V3", {"attention.dp": 32, "o_proj.tp": 8, "lm_head.tp": 8, "dense.tp": 8, "embedding.tp": 8}, 32),
         ("Qwen3-235B-A22B", {"attention.tp": 4, "attention.dp": 4, "experts.tp": 2, "experts.ep": 8}, 16),
         ("Kimi-K2", {"attention.tp": 2, "attention.dp": 8, "experts.slots": 400, "shared_experts.tp": 4}, 16),
+        ("DeepSeek-V3", {"attention.dp": 144, "experts.slots": 288, "experts.dispatch": "all_to_all"}, 144),
+        ("DeepSeek-V3", {"attention.dp": 32, "experts.dispatch": "all_gather"}, 32),
+        ("Mixtral-8x7B", {"attention.tp": 2, "experts.tp": 2, "experts.ep": 4, "experts.dispatch": "all_to_all"}, 8),
     ],
 )
 def test_big_models_at_their_sizes(name: str, given: dict[str, object], world: int) -> None:
@@ -163,6 +169,57 @@ def test_a_real_run_records_the_same(variant: str, tmp_path: Path) -> None:
         assert calls == dry
 
 
+def brute_force(seen: Sequence[Choices], rank: int, hidden: int) -> Counter[tuple[str, Group, int]]:
+    """What the rank receives in the exchanges of one layer after the other, counted row by row."""
+    found: Counter[tuple[str, Group, int]] = Counter()
+    for choices in seen:
+        block, place = choices.block, rank % choices.block.size
+        group = tuple(range(rank - place, rank - place + block.size))
+        rows = answers = 0
+        for source in range(block.size):
+            for row in range(*choices.starts[source : source + 2]):
+                positions = choices.positions[row].tolist()
+                if source != place:
+                    rows += block.position(place) in positions
+                if source == place:
+                    ranks = [p * block.tp + i for p in positions for i in range(block.tp)]
+                    answers += sum(other != place for other in ranks)
+        found["all_to_all", group, rows * hidden * 4] += 1
+        found["all_to_all", group, answers * hidden * 4] += 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "given", [{"experts.slots": 8}, {"experts.tp": 2, "experts.ep": 2}, {"experts.ep": 2}], ids=str
+)
+def test_a_real_run_moves_the_rows_that_were_chosen(
+    given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routed messages are as long as the choices say, never longer than explain's maximum; all others as dry."""
+    path, config = write_random(tmp_path, "experts"), config_of("experts")
+    layout = resolve({"attention.tp": 2, "experts.dispatch": "all_to_all", **given}, 4, num_experts=5)
+    seen: dict[int, list[Choices]] = {rank: [] for rank in range(4)}
+    original = AllToAll._told
+
+    def kept(self: AllToAll, *args: object) -> Choices:
+        seen[self._transitions.comm.rank].append(original(self, *args))  # type: ignore[arg-type]
+        return seen[self._transitions.comm.rank][-1]
+
+    monkeypatch.setattr(AllToAll, "_told", kept)
+    report = explain("m", config, layout, dtype="float32", batch=BATCH)
+    most = {passed.most[-1].per_rank for passed in report.routed}
+    real = list(real_calls(path, layout))
+    monkeypatch.undo()
+    for rank, calls in enumerate(real):
+        dry: Counter[tuple[str, Group, int]] = Counter()
+        for c in dry_run(Shards(config, layout), rank, torch.float32, BATCH).collectives:
+            if c.where not in ("experts.dispatch", "experts.combine"):
+                dry[c.kind, c.ranks, c.nbytes] += c.calls
+        routed = brute_force(seen[rank][-config.num_layers :], rank, config.hidden_size)
+        assert calls == dry + routed
+        assert all(nbytes <= max(ranks[rank] for ranks in most) for _, _, nbytes in routed)
+
+
 def test_command_and_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["dry-run", "--without-checkpoint", "Llama-3.1-8B", "--tp", "4"]
     assert main([*words, "--rank", "3", "--json"]) == 0
@@ -206,7 +263,6 @@ def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
     [
         (("--attn-cp-size", "2"), "attention.cp 2"),
         (("--attn-tp-size", "2", "--kv-split-size", "2"), "attention.kv_split 2"),
-        (("--attn-dp-size", "2", "--moe-dispatch", "all_to_all"), "experts.dispatch all_to_all"),
     ],
 )
 def test_what_the_model_code_does_not_run_is_not_counted(
@@ -216,8 +272,12 @@ def test_what_the_model_code_does_not_run_is_not_counted(
     assert f"{field}: the model code does not run it yet" in capsys.readouterr().err
 
 
-def test_explain_says_how_all_to_all_is_priced() -> None:
-    config = parse_config(json.loads((KNOWN / "Mixtral-8x7B.json").read_text()))
-    layout = resolve({"attention.dp": 2, "experts.dispatch": "all_to_all"}, 2, num_experts=8)
-    notes = explain("m", config, layout, dtype="bfloat16", batch=1).notes
-    assert {"not_served", "dispatch_not_priced"} <= {note.code for note in notes}
+def test_explain_says_which_dispatch_and_why() -> None:
+    config = parse_config(json.loads((KNOWN / "DeepSeek-V3.json").read_text()))
+    for world, form in ((1, "all_gather"), (2, "all_gather"), (32, "all_to_all")):
+        layout = resolve({"attention.dp": world}, world, num_experts=256)
+        report = explain("m", config, layout, dtype="bfloat16", batch=1)
+        assert report.dispatch is not None and report.dispatch.form == form
+        (note,) = [note for note in report.notes if note.code == "dispatch"]
+        assert note.message == f"rows reach their experts by {form}, {report.dispatch.reason}"
+        assert bool(report.routed) == (form == "all_to_all")

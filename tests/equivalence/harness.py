@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class ExpertSizes:
     slots: int
     shared: int
     others: int
+    dispatch: str = "all_gather"
 
     def layout(self, world: int, num_experts: int) -> Layout:
         given: dict[str, object] = {
@@ -73,6 +74,7 @@ class ExpertSizes:
             "experts.tp": self.tp,
             "experts.ep": self.ep,
             "experts.slots": self.slots,
+            "experts.dispatch": self.dispatch,
             "shared_experts.tp": self.shared,
             "o_proj.tp": self.others,
             "dense.tp": self.others,
@@ -93,6 +95,14 @@ def all_expert_sizes(world: int, num_experts: int) -> Iterator[ExpertSizes]:
             more = -(-num_experts // ep) * ep + ep
             for slots, others in itertools.product((num_experts, more), {attention, world}):
                 yield ExpertSizes(attention, tp, ep, slots, shared, others)
+
+
+def all_dispatched(world: int, num_experts: int) -> Iterator[ExpertSizes]:
+    """`all_expert_sizes` under every dispatcher that exchanges anything."""
+    for sizes in all_expert_sizes(world, num_experts):
+        yield sizes
+        if sizes.tp * sizes.ep > 1:
+            yield replace(sizes, dispatch="all_to_all")
 
 
 def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:

@@ -26,13 +26,12 @@ from tests.equivalence.harness import EXACT, LIMITS, checkpoint_at, layout_of
 from weft.arch import Shards, parse_config
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
-from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
+from weft.launch.backend import groups_of as layout_groups
 from weft.layers.base import use_of
 from weft.layout.placement import Placement, full
-from weft.models.build import boundaries_of
 from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
@@ -68,7 +67,7 @@ def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
     """Every group of any of the layouts, in one global order."""
     found: set[Group] = set()
     for case in job["cases"]:
-        found.update(distinct_groups(boundaries_of(shards_of(job, case)).values(), job["world"]))
+        found.update(layout_groups(shards_of(job, case)))
     return tuple(sorted(found))
 
 

@@ -1,9 +1,12 @@
-"""Every legal size of experts, slots and shared experts in worlds 1 to 4 gives what one rank gives, bit for bit."""
+"""Every legal size of experts, slots and shared experts, under every dispatcher, in worlds 1 to 4, gives what one rank
+gives, bit for bit; and an all_to_all gives it on weights that are not exact, too."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,17 +14,23 @@ from torch import Tensor
 
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
+    ALONE,
     EXACT,
     MIXED,
     ExpertSizes,
-    all_expert_sizes,
+    all_dispatched,
     checkpoint_at,
     make_executor,
     run_workload,
     same_bits,
 )
+from tests.support.exact_model import write_random
 from weft.arch import parse_config
 from weft.layers import Experts
+from weft.layout.resolve import resolve
+from weft.layout.routed import Splits
+from weft.models.dispatch import all_to_all
+from weft.models.dispatch.all_to_all import AllToAll, Choices
 from weft.ops.base import Numerics
 from weft.ops.exact_ops import ExactOps
 
@@ -32,7 +41,7 @@ CASES = [
     pytest.param(variant, world, first, id=f"{variant}-world{world}-{first}")
     for variant, experts in EXPERTS.items()
     for world in (1, 2, 3, 4)
-    for first in range(0, len(list(all_expert_sizes(world, experts))), CHUNK)
+    for first in range(0, len(list(all_dispatched(world, experts))), CHUNK)
 ]
 
 
@@ -51,7 +60,7 @@ def check(model: Model, world: int, layouts: Iterable[ExpertSizes]) -> None:
 def test_experts_equal_one_rank(
     variant: str, world: int, first: int, model: Models, record_property: Callable[[str, object], None]
 ) -> None:
-    layouts = list(all_expert_sizes(world, EXPERTS[variant]))[first : first + CHUNK]
+    layouts = list(all_dispatched(world, EXPERTS[variant]))[first : first + CHUNK]
     check(model(variant, EXACT), world, layouts)
     record_property("expert_layouts_equal", len(layouts))
 
@@ -59,7 +68,7 @@ def test_experts_equal_one_rank(
 @pytest.mark.parametrize("variant", EXPERTS)
 @pytest.mark.parametrize("world", [6, 8])
 def test_sample_of_larger_worlds(variant: str, world: int, model: Models) -> None:
-    layouts = [sizes for sizes in all_expert_sizes(world, EXPERTS[variant]) if sizes.attention <= 9]
+    layouts = [sizes for sizes in all_dispatched(world, EXPERTS[variant]) if sizes.attention <= 9]
     usable = [sizes for sizes in layouts if sizes.ep <= EXPERTS[variant] or sizes.slots > EXPERTS[variant]]
     check(model(variant, EXACT), world, random.Random(world).sample(usable, 10))
 
@@ -111,11 +120,79 @@ def weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExactOps, "route", faulty)
 
 
+def swapped_splits(patch: pytest.MonkeyPatch) -> None:
+    """The first two ranks' parts of each exchange go to one another's place."""
+    original = AllToAll._of_members
+
+    def faulty(self: AllToAll, parts: Sequence[Tensor]) -> list[Tensor]:
+        first, second, *others = original(self, parts)
+        size = min(len(first), len(second))
+        return [torch.cat((second[:size], first[size:])), torch.cat((first[:size], second[size:])), *others]
+
+    patch.setattr(AllToAll, "_of_members", faulty)
+
+
+def lost_row(patch: pytest.MonkeyPatch) -> None:
+    """The last row that arrives is another one."""
+    original = AllToAll._send_rows
+
+    def faulty(self: AllToAll, *args: object) -> Tensor:
+        received = original(self, *args)  # type: ignore[arg-type]
+        received[-1:] = received[:1]
+        return received
+
+    patch.setattr(AllToAll, "_send_rows", faulty)
+
+
+def wrong_replica(patch: pytest.MonkeyPatch) -> None:
+    """The asked slot's neighbour answers."""
+    original = Experts.answers
+
+    def faulty(self: Experts, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        lo, hi = self.here
+        return original(self, x, lo + (slots + 1 - lo) % (hi - lo), weights)
+
+    patch.setattr(Experts, "answers", faulty)
+
+
+def answers_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    """Answers come back in the order of positions, and are taken for the order of choices."""
+    patch.setattr(all_to_all, "_arrival", lambda positions: torch.arange(positions.numel()))
+
+
+def addend_counted_once(patch: pytest.MonkeyPatch) -> None:
+    """Of the addends of a position's ranks only the first is taken."""
+    original = AllToAll._send_answers
+
+    def faulty(self: AllToAll, answers: Tensor, choices: Choices, splits: Splits) -> Tensor:
+        return original(self, answers if self._place % self._block.tp == 0 else answers * 0, choices, splits)
+
+    patch.setattr(AllToAll, "_send_answers", faulty)
+
+
+def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
+    """The block is told each row's weights with the row after it."""
+    original = AllToAll._told
+
+    def faulty(self: AllToAll, *args: object) -> Choices:
+        told = original(self, *args)  # type: ignore[arg-type]
+        return replace(told, weights=told.weights.roll(1, 0))
+
+    patch.setattr(AllToAll, "_told", faulty)
+
+
+EXCHANGED = ExpertSizes(1, 1, 2, 5, 1, 1, "all_to_all")
 FAULTS = {
     drop_a_choice: ExpertSizes(1, 1, 2, 5, 1, 1),
     neighbour_expert: ExpertSizes(2, 2, 1, 5, 1, 2),
     every_replica_answers: ExpertSizes(1, 1, 2, 8, 1, 1),
     weights_of_the_next_row: ExpertSizes(2, 1, 2, 5, 2, 2),
+    swapped_splits: EXCHANGED,
+    lost_row: EXCHANGED,
+    wrong_replica: replace(EXCHANGED, slots=8),
+    answers_out_of_order: EXCHANGED,
+    addend_counted_once: ExpertSizes(1, 2, 1, 5, 1, 1, "all_to_all"),
+    told_weights_of_the_next_row: EXCHANGED,
 }
 
 
@@ -140,3 +217,16 @@ def test_replicas_share_the_rows_of_a_step(model: Models) -> None:
     seen.append(layer.slots(experts))
     assert seen[0][:, 0].tolist() == [0, 5, 0, 5]
     assert seen[0][:, 1].tolist() == [1, 2, 6, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize(("world", "slots"), [(2, 5), (2, 8), (3, 9), (4, 12)])
+def test_all_to_all_adds_as_one_rank_does_on_any_weights(
+    dtype: torch.dtype, world: int, slots: int, tmp_path: Path
+) -> None:
+    """Answers are added in the order of a row's choices, wherever their slots lie: no bit depends on the layout."""
+    path = write_random(tmp_path, "experts", sizes={"num_experts_per_tok": 4})
+    alone = run_workload(make_executor(path, resolve({}, num_experts=5), Numerics(dtype)), ALONE)
+    for dispatch, same in (("all_to_all", True), ("all_gather", False)):
+        layout = ExpertSizes(1, 1, world, slots, 1, 1, dispatch).layout(world, 5)
+        assert same_bits(run_workload(make_executor(path, layout, Numerics(dtype)), MIXED), alone) == same

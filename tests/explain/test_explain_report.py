@@ -166,7 +166,7 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
         "split: balanced would give 5 4"
     )
     assert "384 192 columns" in found["uneven_o_proj"]
-    assert found["residual"].endswith("o_proj 2 and dense 4 are not both attention's size 2")
+    assert found["residual"].endswith("not of attention's size 2: dense 4")
     assert "one copy" in found["tied_one_copy"]
     found = codes(report_of(SMOLLM2, {"attention.tp": 4, "lm_head.tp": 2}))
     assert "holds 4 KV heads for the model's 3" in found["kv_copies"]

@@ -151,6 +151,19 @@ def test_impossible_experts() -> None:
     assert experts_of({}, 8, count=60) == (1, 8, 60)
 
 
+@pytest.mark.parametrize("mode", ["deepep", "deepep_normal", "deepep_low_latency"])
+@pytest.mark.parametrize("installed", [False, True])
+def test_deepep_is_refused_with_what_is_missing(mode: str, installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = resolve({"experts.dispatch": mode}, 2, num_experts=8)
+    monkeypatch.setattr("weft.layout.support.find_spec", lambda name: object() if installed else None)
+    with pytest.raises(LayoutError) as caught:
+        refuse_unsupported(layout)
+    missing = "weft has no adapter for it" if installed else "deep_ep is not importable"
+    assert f"experts.dispatch {mode}: " in str(caught.value) and missing in str(caught.value)
+    assert caught.value.field == "experts.dispatch" and caught.value.value == mode
+    assert caught.value.legal == ("auto", "all_gather", "all_to_all")
+
+
 @pytest.mark.parametrize(
     ("values", "world", "experts", "field"),
     [
@@ -159,7 +172,6 @@ def test_impossible_experts() -> None:
         ({"attention.cp": 2}, None, 0, "attention.cp"),
         ({"attention.tp": 2, "attention.kv_split": 2}, None, 0, "attention.kv_split"),
         ({"nodes": 2}, 2, 0, "nodes"),
-        ({"experts.dispatch": "all_to_all"}, 2, 8, "experts.dispatch"),
         ({"experts.balance.policy": "global"}, 2, 8, "experts.balance.policy"),
     ],
 )

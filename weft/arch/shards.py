@@ -9,6 +9,7 @@ from math import prod
 
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
+from weft.arch.passage import Passage, passage
 from weft.arch.quantization import QUANTIZED, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
@@ -30,6 +31,11 @@ class Shards:
     def specs(self) -> tuple[ParamSpec, ...]:
         """All weights of the model."""
         return param_specs(self.config)
+
+    @cached_property
+    def passage(self) -> Passage:
+        """Every boundary of the model's forward pass."""
+        return passage(self.config, self.layout)
 
     @cached_property
     def heads(self) -> tuple[HeadShare, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,9 @@ from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.transition import Step
-from weft.models.build import boundaries_of, build_decoder
+from weft.models.build import build_decoder
 from weft.models.decoder import Batch, Decoder
+from weft.models.dispatch import uniform_splits
 from weft.models.transitions import Transitions
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 
@@ -61,11 +62,9 @@ class DryRun:
 
 
 def _refuse(layout: Layout) -> None:
-    dispatch = layout.experts.dispatch if layout.experts else "auto"
     found: dict[str, tuple[object, object]] = {
         "attention.cp": (layout.attention.cp, 1),
         "attention.kv_split": (layout.attention.kv_split, 1),
-        "experts.dispatch": (dispatch, "all_gather" if dispatch == "all_to_all" else dispatch),
     }
     for field, (value, legal) in found.items():
         if value != legal:
@@ -141,7 +140,7 @@ class _Noted(Transitions):
     """Tells the comm whose rows move before each boundary, and files the calls that it took under its name."""
 
     def __init__(self, shards: Shards, comm: RecordingComm) -> None:
-        super().__init__(boundaries_of(shards), comm)
+        super().__init__(shards.passage.boundaries, comm)
         self._recording = comm
         self.calls: Counter[tuple[str, Group, int, str]] = Counter()
 
@@ -150,6 +149,10 @@ class _Noted(Transitions):
         moved = super().run(name, steps, x, table)
         self._file(name)
         return moved
+
+    def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        super().exchange(name, xs, outs, group)
+        self._file(name)
 
     def _file(self, name: str) -> None:
         for call in self._recording.calls:
@@ -164,7 +167,7 @@ def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted, stage
     for spec in filter(shards.is_view, shards.specs):
         params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
     cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
-    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted, stage)
+    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted, stage, uniform_splits)
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:

@@ -8,7 +8,7 @@ from typing import Any
 from weft.explain.hops import HopTraffic
 from weft.explain.memory import RankMemory
 from weft.explain.report import Report
-from weft.explain.traffic import BoundaryTraffic, Call
+from weft.explain.traffic import BoundaryTraffic, Call, RoutedTraffic
 from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
@@ -42,6 +42,8 @@ def document(report: Report) -> Json:
         "ranks": [_rank(rank) for rank in report.ranks],
         "boundaries": [_boundary(passed) for passed in report.boundaries],
         "hops": [_hop(passed) for passed in report.hops],
+        "dispatch": asdict(report.dispatch) if report.dispatch else None,
+        "routed": [_routed(passed) for passed in report.routed],
         "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
         "notes": [asdict(note) for note in report.notes],
     }
@@ -90,6 +92,18 @@ def _hop(passed: HopTraffic) -> Json:
     }
 
 
+def _routed(passed: RoutedTraffic) -> Json:
+    exchange = passed.exchange
+    return {
+        "name": exchange.name,
+        "way": exchange.way,
+        "width": exchange.width,
+        "times_of_stage": list(passed.times_of_stage),
+        "collectives": [_call(call) for call in passed.calls],
+        "most": [_received(received.batch, received.per_rank) for received in passed.most],
+    }
+
+
 def _call(call: Call) -> Json:
     return {
         "kind": call.kind,
@@ -132,10 +146,13 @@ def json_schema() -> Json:
         "to": placement,
         "width": number,
         "rows": {"enum": ["rows", "sampled"]},
-        "item": {"enum": ["activation", "id", "logit"]},
+        "item": {"enum": ["activation", "id", "logit", "choice"]},
         "times_of_stage": _list(number),
         "collectives": _list(call),
     }
+    routed: Json = {"name": text, "way": {"enum": ["dispatch", "combine"]}, "width": number}
+    routed |= {"times_of_stage": _list(number), "collectives": _list(call), "most": _list(received)}
+    dispatch = _object(form={"enum": ["all_gather", "all_to_all"]}, reason=text)
     root = _object(
         schema={"const": SCHEMA},
         model=_model_schema(),
@@ -147,6 +164,8 @@ def json_schema() -> Json:
         ranks=_list(_rank_schema(interval)),
         boundaries=_list(_object(**boundary)),
         hops=_list(_hop_schema(received)),
+        dispatch={"anyOf": [dispatch, {"type": "null"}]},
+        routed=_list(_object(**routed)),
         received_per_step=_list(received),
         notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
     )

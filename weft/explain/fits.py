@@ -13,7 +13,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.explain.memory import memory_of_ranks
 from weft.explain.proposals import Load, proposals
-from weft.explain.traffic import traffic_of
+from weft.explain.traffic import RoutedTraffic, traffic_of
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -139,9 +139,12 @@ def _exchange(config: ModelConfig, layout: Layout, load: Load) -> list[int]:
     """Per rank of a stage: room to receive the largest message of a step, and to send as much."""
     most = [0] * layout.stage_size
     for passed in traffic_of(layout, config, load.itemsize, (load.rows,)):
-        if passed.boundary.rows == "rows":
-            for call in passed.calls:
-                most = [max(pair) for pair in zip(most, call.received[0].per_rank, strict=True)]
+        if isinstance(passed, RoutedTraffic):
+            found = [passed.most[0]]
+        else:
+            found = [call.received[0] for call in passed.calls] if passed.boundary.rows == "rows" else []
+        for received in found:
+            most = [max(pair) for pair in zip(most, received.per_rank, strict=True)]
     return [2 * nbytes for nbytes in most]
 
 

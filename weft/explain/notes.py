@@ -11,10 +11,9 @@ from weft.arch.shards import Shards
 from weft.errors import LayoutError
 from weft.explain.memory import RankMemory, bytes_of_second_copy
 from weft.explain.units import binary
-from weft.layout.boundaries import residual
 from weft.layout.cuts import deal_heads
 from weft.layout.layout import Layout, Split
-from weft.layout.placement import Interval, full
+from weft.layout.placement import Interval
 from weft.layout.support import refuse_unsupported
 
 Level = Literal["info", "warning"]
@@ -36,7 +35,8 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
         *_heads(shards),
         *_kv_copies(shards),
         *_o_proj(shards),
-        *_residual(shards.layout),
+        *_residual(shards),
+        *_dispatch(shards),
         *_tied(shards, ranks),
         *_latents(shards),
         *_quantized(shards),
@@ -82,16 +82,33 @@ def _o_proj(shards: Shards) -> Iterator[Note]:
         yield Note("info", "uneven_o_proj", f"o_proj's ranks hold {_join(widths)} columns: {_idle(widths)}")
 
 
-def _residual(layout: Layout) -> Iterator[Note]:
-    tp = layout.attention.tp
-    if tp > 1 and residual(layout) == full(tp):
-        text = f"whole on every rank of an attention block: o_proj and dense have attention's size {tp}"
+def _residual(shards: Shards) -> Iterator[Note]:
+    layout, tp = shards.layout, shards.layout.attention.tp
+    routed = shards.passage.dispatch
+    sizes = {"o_proj": layout.o_proj.tp, "dense": layout.dense.tp}
+    if routed is not None:
+        experts = {name: layout.sizes[name] for name in ("experts", "shared_experts")}
+        sizes |= experts if routed.form == "all_gather" else {"shared_experts": experts["shared_experts"]}
+    exchanged = routed is not None and routed.form == "all_to_all"
+    others = [f"{name} {size}" for name, size in sizes.items() if size != tp]
+    others += ["experts behind an all_to_all"] if exchanged else []
+    if tp > 1 and not others:
+        text = f"whole on every rank of an attention block: {_words(list(sizes))} have attention's size {tp}"
     elif tp > 1:
-        sizes = f"o_proj {layout.o_proj.tp} and dense {layout.dense.tp} are not both attention's size {tp}"
-        text = f"scattered, each row on the rank that owns it: {sizes}"
+        text = f"scattered, each row on the rank that owns it: not of attention's size {tp}: {', '.join(others)}"
     else:
         text = "on the rank that owns the row: attention has size 1"
     yield Note("info", "residual", f"the residual stream lies {text}")
+
+
+def _dispatch(shards: Shards) -> Iterator[Note]:
+    dispatch = shards.passage.dispatch
+    if dispatch is not None:
+        yield Note("info", "dispatch", f"rows reach their experts by {dispatch.form}, {dispatch.reason}")
+
+
+def _words(names: list[str]) -> str:
+    return " and ".join((", ".join(names[:-1]), names[-1]))
 
 
 def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
@@ -130,9 +147,6 @@ def _left_out(layout: Layout) -> Iterator[Note]:
     if layout.pipeline.stages > 1:
         text = "boundaries list the first stage's ranks, the other stages' are alike; hops between stages stand below"
         yield Note("info", "stages_alike", text)
-    if layout.experts and layout.experts.dispatch == "all_to_all":
-        text = "experts.dispatch all_to_all is priced as all_gather: every rank receives every row of its block"
-        yield Note("warning", "dispatch_not_priced", text)
     if layout.replicas > 1:
         yield Note("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
     if layout.attention.cp > 1 or layout.attention.kv_split > 1:

@@ -10,16 +10,16 @@ from weft.arch.shards import Shards
 from weft.explain.hops import HopTraffic, hop_traffic
 from weft.explain.memory import RankMemory, memory_of_ranks
 from weft.explain.notes import Note, notes_of
-from weft.explain.traffic import BoundaryTraffic, traffic_of
-from weft.layout.boundaries import residual
+from weft.explain.traffic import BoundaryTraffic, RoutedTraffic, Traffic, traffic_of
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
+from weft.layout.routed import Dispatch
 from weft.settings import DTYPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """ranks: of the world, in order. boundaries: of one stage, in the order of a forward pass."""
+    """ranks: of the world, in order. traffic: of one stage, in the order of a forward pass."""
 
     model: str
     config: ModelConfig
@@ -30,16 +30,29 @@ class Report:
     residual: Placement
     tied_view: bool
     ranks: tuple[RankMemory, ...]
-    boundaries: tuple[BoundaryTraffic, ...]
+    dispatch: Dispatch | None
+    """How rows reach experts; None for a dense model."""
+    traffic: tuple[Traffic, ...]
     hops: tuple[HopTraffic, ...]
     """Between pipeline stages."""
     notes: tuple[Note, ...]
 
+    @property
+    def boundaries(self) -> tuple[BoundaryTraffic, ...]:
+        """Transitions between placements."""
+        return tuple(passed for passed in self.traffic if isinstance(passed, BoundaryTraffic))
+
+    @property
+    def routed(self) -> tuple[RoutedTraffic, ...]:
+        """Exchanges of rows with the experts that they chose."""
+        return tuple(passed for passed in self.traffic if isinstance(passed, RoutedTraffic))
+
     def received_per_step(self, batch: int) -> tuple[int, ...]:
-        """Bytes that each rank of the world receives in one decode step, all boundaries together."""
+        """Bytes that each rank of the world receives in one decode step, all boundaries together, with even
+        choices of experts."""
         place = self.batches.index(batch)
         totals = [0] * self.layout.world
-        for passed in self.boundaries:
+        for passed in self.traffic:
             for call in passed.calls:
                 for rank in self.ranks:
                     count = call.received[place].per_rank[rank.rank % self.layout.stage_size]
@@ -66,10 +79,11 @@ def explain(model: str, config: ModelConfig, layout: Layout, *, dtype: str, batc
         layout=layout,
         dtype=dtype,
         batches=batches,
-        residual=residual(layout),
+        residual=shards.passage.residual,
         tied_view=shards.tied_view,
         ranks=ranks,
-        boundaries=traffic_of(layout, config, itemsize, batches),
+        dispatch=shards.passage.dispatch,
+        traffic=traffic_of(layout, config, itemsize, batches),
         hops=hop_traffic(layout, config, itemsize, batches),
         notes=notes_of(shards, ranks),
     )

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from weft.explain.memory import RankMemory, modules_of
 from weft.explain.report import Report
-from weft.explain.traffic import BoundaryTraffic, Call
+from weft.explain.traffic import Call, RoutedTraffic, Traffic
 from weft.explain.units import binary
 from weft.layout.ranks import describe
 
@@ -92,7 +92,7 @@ def _body(report: Report, columns: Sequence[Column]) -> tuple[list[str], int]:
     lines += _blocks(report, columns, top)
     top += ROW * len(report.layout.sizes) + 40
     lines += [*_flow(report, top), *_hops(report, top)]
-    return lines, top + 20 + STEP * (len(report.boundaries) + len(report.hops)) + 30
+    return lines, top + 20 + STEP * (len(report.traffic) + len(report.hops)) + 30
 
 
 def _memory(report: Report, columns: Sequence[Column], top: int) -> Iterator[str]:
@@ -146,22 +146,22 @@ def _flow(report: Report, top: int) -> Iterator[str]:
     """The boundaries of a step as arrows from placement to placement, with collective, group and bytes."""
     batch = report.batches[-1]
     yield _text(16, top, f"between modules, one decode step of {batch} rows in every dp group", "b")
-    for place, passed in enumerate(report.boundaries):
+    for place, passed in enumerate(report.traffic):
         y = top + 22 + STEP * place
-        module = passed.boundary.name.partition(".")[0]
+        module = passed.name.partition(".")[0]
         yield f'<rect x="16" y="{y}" width="6" height="{STEP - 12}" fill="{COLOURS.get(module, "#999")}"/>'
-        yield _text(30, y + 13, passed.boundary.name, "b")
+        yield _text(30, y + 13, passed.name, "b")
         yield _text(30, y + 27, "once a step" if passed.times == 1 else f"{passed.times} times a step", "s")
-        yield _text(LEFT + 10, y + 18, str(passed.boundary.src))
+        yield _text(LEFT + 10, y + 18, passed.ends[0])
         yield f'<path class="a" d="M{LEFT + 100} {y + 14}H{LEFT + 520}"/>'
-        yield _text(LEFT + 535, y + 18, str(passed.boundary.dst))
+        yield _text(LEFT + 535, y + 18, passed.ends[1])
         for line, text in enumerate(_call_texts(passed)):
             yield _text(LEFT + 108, y + 9 + 16 * line, text, "s")
 
 
 def _hops(report: Report, top: int) -> Iterator[str]:
     """The hops between stages, as the boundaries are drawn."""
-    for place, passed in enumerate(report.hops, len(report.boundaries)):
+    for place, passed in enumerate(report.hops, len(report.traffic)):
         y, hop = top + 22 + STEP * place, passed.hop
         yield f'<rect x="16" y="{y}" width="6" height="{STEP - 12}" fill="#999"/>'
         yield _text(30, y + 13, hop.name, "b")
@@ -172,10 +172,12 @@ def _hops(report: Report, top: int) -> Iterator[str]:
         yield _text(LEFT + 108, y + 9, f"each rank to its like: {binary(passed.received[-1].most)}", "s")
 
 
-def _call_texts(passed: BoundaryTraffic) -> list[str]:
+def _call_texts(passed: Traffic) -> list[str]:
     """At most two lines: above and below the arrow."""
     if not passed.calls:
         return ["nothing moves"]
+    if isinstance(passed, RoutedTraffic):
+        return [f"{_call_text(passed.calls[0])} with even choices", f"at most {binary(passed.most[-1].most)}"]
     return [_call_text(call) for call in passed.calls[:2]]
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from weft.explain.picture import picture
 from weft.explain.report import Report
-from weft.explain.traffic import BoundaryTraffic, Call
+from weft.explain.traffic import Call, RoutedTraffic, Traffic
 from weft.explain.units import binary, count
 from weft.layout.layout import Layout
 
@@ -65,7 +65,7 @@ def _boundaries(report: Report) -> Iterator[Text]:
     titles = ("boundary", "times", "from -> to", "collective", "ranks")
     rows = [(*titles, *(f"bytes at {batch}" for batch in report.batches))]
     quiet = [False]
-    for passed in report.boundaries:
+    for passed in report.traffic:
         added = list(_rows(passed, len(report.batches)))
         rows += added
         quiet += [not passed.calls] * len(added)
@@ -83,15 +83,16 @@ def _boundaries(report: Report) -> Iterator[Text]:
         yield Text("  ".join(cells), "bold" if number == 0 else "dim" if quiet[number] else "")
 
 
-def _rows(passed: BoundaryTraffic, batches: int) -> Iterator[tuple[str, ...]]:
-    boundary = passed.boundary
-    head = (boundary.name, str(passed.times), f"{boundary.src} -> {boundary.dst}")
+def _rows(passed: Traffic, batches: int) -> Iterator[tuple[str, ...]]:
+    head = (passed.name, str(passed.times), " -> ".join(passed.ends))
     if not passed.calls:
         yield (*head, "nothing moves", "", *["0"] * batches)
     for call in passed.calls:
         name = "slice (local)" if call.kind == "slice" else call.kind
         yield (*head, name, _groups(call), *(count(received.most) for received in call.received))
         head = ("", "", "")
+    if isinstance(passed, RoutedTraffic):
+        yield (*head, "  at most", "", *(count(received.most) for received in passed.most))
 
 
 def _groups(call: Call) -> str:
@@ -109,6 +110,10 @@ def _group(group: tuple[int, ...]) -> str:
 
 def _totals(report: Report) -> Iterator[Text]:
     yield Text("bytes at N: received in one call by the rank that receives most, N rows in every dp group", "dim")
+    if report.routed:
+        yield Text(
+            "experts.dispatch and experts.combine: where rows choose all slots alike, and the most there can be", "dim"
+        )
     for batch in report.batches:
         received = report.received_per_step(batch)
         rows = f"{batch} row{'s' if batch > 1 else ''} per dp group"

@@ -1,6 +1,6 @@
 """What moves between modules in a decode step: every boundary's collectives, their ranks, and exact bytes received.
 
-Reads `dense_boundaries` and `received_bytes`, which the engine runs by; decides no collective itself.
+Reads the model's `passage` and `received_bytes`, which the engine runs by; decides no collective itself.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
+from weft.arch.passage import passage
 from weft.arch.stages import stage_layers
-from weft.layout.boundaries import Boundary, dense_boundaries
+from weft.layout.boundaries import Boundary, RoutedExchange
 from weft.layout.layout import Layout
 from weft.layout.ranks import Group
+from weft.layout.ranks import block as block_of
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.transition import Step, received_bytes
 
+Tables = dict[int, tuple[RowTable, RowTable]]
+"""Rows and sampled rows, by rows in every attention-dp group."""
 LOGIT_BYTES = 4
 """Logits travel in fp32 at least."""
 ID_BYTES = 8
-"""Token ids travel as int64."""
+"""Token ids travel as int64; a choice as an int32 and a weight in fp32 at least."""
 PER_LAYER = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
 """Modules that a step passes in its layers, the others once."""
 
@@ -62,34 +66,84 @@ class BoundaryTraffic:
     calls: tuple[Call, ...]
 
     @property
+    def name(self) -> str:
+        """The boundary's."""
+        return self.boundary.name
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Its placements, for a person."""
+        return str(self.boundary.src), str(self.boundary.dst)
+
+    @property
     def times(self) -> int:
         """How often a step of the whole model passes it."""
         return sum(self.times_of_stage)
 
 
-def traffic_of(
-    layout: Layout, config: ModelConfig, itemsize: int, batches: tuple[int, ...]
-) -> tuple[BoundaryTraffic, ...]:
+@dataclass(frozen=True, slots=True)
+class RoutedTraffic:
+    """An exchange of routed rows: `calls` hold what ranks receive where choices are even, `most` what they can."""
+
+    exchange: RoutedExchange
+    times_of_stage: tuple[int, ...]
+    calls: tuple[Call, ...]
+    most: tuple[Received, ...]
+
+    @property
+    def name(self) -> str:
+        """The exchange's."""
+        return self.exchange.name
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What travels, and as what it arrives, for a person."""
+        return ("FULL(1)", "chosen rows") if self.exchange.way == "dispatch" else ("answers", "FULL(1)")
+
+    @property
+    def times(self) -> int:
+        """How often a step of the whole model passes it."""
+        return sum(self.times_of_stage)
+
+
+Traffic = BoundaryTraffic | RoutedTraffic
+
+
+def traffic_of(layout: Layout, config: ModelConfig, itemsize: int, batches: tuple[int, ...]) -> tuple[Traffic, ...]:
     """All boundaries in the order of a forward pass, priced at each of `batches` rows per attention-dp group."""
-    boundaries = dense_boundaries(
-        layout,
-        hidden=config.hidden_size,
-        heads=config.num_heads,
-        kv_heads=config.num_kv_heads,
-        head_dim=config.value_dim,
-        vocab=config.vocab_size,
-    )
+    route = passage(config, layout)
     without = _layer_modules(config, range(config.num_layers)) ^ PER_LAYER
     tables = {batch: decode_tables(layout, batch) for batch in batches}
-    return tuple(
-        BoundaryTraffic(
-            boundary,
-            _times(layout, config, boundary.name),
-            tuple(_call(layout, boundary, step, itemsize, tables) for step in boundary.steps),
-        )
-        for boundary in boundaries.values()
-        if boundary.name.partition(".")[0] not in without
-    )
+    found: list[Traffic] = []
+    for boundary in route.boundaries.values():
+        if boundary.name.partition(".")[0] in without:
+            continue
+        times = _times(layout, config, boundary.name)
+        if boundary.name == "experts.out":
+            found += [_routed(layout, exchange, times, itemsize, tables) for exchange in route.exchanges]
+        calls = tuple(_call(layout, boundary, step, itemsize, tables) for step in boundary.steps)
+        found.append(BoundaryTraffic(boundary, times, calls))
+    return tuple(found)
+
+
+def _routed(
+    layout: Layout, exchange: RoutedExchange, times: tuple[int, ...], itemsize: int, tables: Tables
+) -> RoutedTraffic:
+    block, which = exchange.block, 0 if exchange.way == "dispatch" else 1
+    even, most = [], []
+    for batch, (table, _) in tables.items():
+        counts: tuple[list[int], list[int]] = ([], [])
+        for rank in range(layout.stage_size):
+            place = rank % block.size
+            rows = table.rows[rank - place : rank - place + block.size]
+            counts[0].append(block.received(block.uniform_splits(rows, place), place)[which])
+            counts[1].append(block.most_received(rows, place)[which])
+        row = exchange.width * itemsize
+        even.append(Received(batch, tuple(count * row for count in counts[0])))
+        most.append(Received(batch, tuple(count * row for count in counts[1])))
+    groups = tuple(dict.fromkeys(block_of(rank, block.size) for rank in range(layout.stage_size)))
+    call = Call("all_to_all", block.size, 1, groups, tuple(even))
+    return RoutedTraffic(exchange, times, (call,), tuple(most))
 
 
 def _times(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:
@@ -121,11 +175,10 @@ def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:
     return rows, sampled
 
 
-def _call(
-    layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: dict[int, tuple[RowTable, RowTable]]
-) -> Call:
+def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> Call:
     ranks = range(layout.stage_size)
-    size = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "activation": itemsize}[boundary.item]
+    sizes = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "choice": 4 + max(4, itemsize)}
+    size = sizes.get(boundary.item, itemsize)
     received = []
     for batch, (rows, sampled) in tables.items():
         table = rows if boundary.rows == "rows" else sampled

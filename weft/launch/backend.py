@@ -12,7 +12,6 @@ from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
 from weft.comm.region import RankRecord, Region, read_records
 from weft.errors import ConfigError
-from weft.layout.boundaries import dense_boundaries
 from weft.layout.ranks import Group
 from weft.native import missing_reason
 
@@ -61,16 +60,7 @@ def choose_backend(wanted: str, shards: Shards) -> Backend:
 
 def groups_of(shards: Shards) -> tuple[Group, ...]:
     """Every group of ranks that the model's boundaries call on, in the one global order."""
-    config = shards.config
-    boundaries = dense_boundaries(
-        shards.layout,
-        hidden=config.hidden_size,
-        heads=config.num_heads,
-        kv_heads=config.num_kv_heads,
-        head_dim=config.value_dim,
-        vocab=config.vocab_size,
-    )
-    return distinct_groups(boundaries.values(), shards.layout.stage_size)
+    return distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
 
 
 class Rendezvous:

@@ -17,7 +17,6 @@ from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.experts.loads import IntArray
 from weft.layers import prepare
 from weft.layout.layout import Layout
-from weft.models.build import boundaries_of
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.step.plan import Sampled, StepPlan, StepResult
@@ -36,7 +35,7 @@ class LockstepExecutor:
         self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, device: torch.device
     ) -> None:
         self.shards, self.limits = shards, limits
-        groups = distinct_groups(boundaries_of(shards).values(), shards.layout.stage_size)
+        groups = distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
         self.world = LockstepWorld(shards.layout.world, groups)
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []

@@ -57,6 +57,15 @@ class Experts:
         experts, weights = self.route(x_NH)
         return self.ops.experts(x_NH, self.local(self.slots(experts)), weights, self.gate_up, self.down)
 
+    def answers(self, x_NH: Tensor, slots_N: Tensor, weights_N: Tensor) -> Tensor:
+        """One choice a row: [N, H] by the block's slot [N], which is here -> its answer [N, H], for `weigh`."""
+        slots, weights = self.local(slots_N)[:, None], weights_N[:, None]
+        return self.ops.expert_answers(x_NH, slots, weights, self.gate_up, self.down)[:, 0]
+
+    def weigh(self, answers_NkH: Tensor, weights_Nk: Tensor) -> Tensor:
+        """Sum of a row's answers, in the order of its choices: [N, H]."""
+        return self.ops.weighted(answers_NkH, weights_Nk)
+
     def route(self, x_NH: Tensor) -> tuple[Tensor, Tensor]:
         """[N, H] -> (experts [N, k] int64, weights [N, k])."""
         return self.ops.route(self.ops.linear(x_NH, self.router, None), self.correction, self.moe)

@@ -6,17 +6,20 @@ Knows no weight and no tensor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from weft.layout.cuts import cuts_for, deal_heads, even_cuts
-from weft.layout.layout import Layout
+from weft.layout.layout import Experts, Layout
 from weft.layout.placement import Interval, Placement, full, partial, shard
+from weft.layout.routed import Form, RoutedBlock, Routing, routed_block
 from weft.layout.transition import Step, transition
 
 Rows = Literal["rows", "sampled"]
-Item = Literal["activation", "id", "logit"]
+Item = Literal["activation", "id", "logit", "choice"]
+"""A choice is an expert and its weight."""
 SAMPLED_COLUMNS = 2
 """Of a sampled row: its id, and whether it is one. More where a request asks for log-probabilities."""
 
@@ -46,16 +49,28 @@ class ModulePlacement:
     gives: Placement
 
 
-def residual(layout: Layout) -> Placement:
+@dataclass(frozen=True, slots=True)
+class RoutedExchange:
+    """An all_to_all between the ranks of an expert block, of `width` columns of rows ("dispatch") or answers
+    ("combine"); how many go where is known when rows have chosen."""
+
+    name: str
+    way: Literal["dispatch", "combine"]
+    block: RoutedBlock
+    width: int
+
+
+def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
     """Where the residual stream lies: FULL(attention.tp) where o_proj, dense and expert blocks have attention's size,
-    else scattered.
+    else scattered. Experts behind an all_to_all take scattered rows, as a module of size 1.
 
     Embedding and lm_head have no say: they touch it once per step, the others once per layer.
     """
     t = layout.attention.tp
     sizes = {layout.o_proj.tp, layout.dense.tp}
     if layout.experts and layout.shared_experts:
-        sizes |= {layout.experts.tp * layout.experts.ep, layout.shared_experts.tp}
+        routed = layout.experts.tp * layout.experts.ep if dispatch == "all_gather" else 1
+        sizes |= {routed, layout.shared_experts.tp}
     return full(t) if sizes == {t} else full(1)
 
 
@@ -66,14 +81,15 @@ def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) ->
 
 
 def module_placements(
-    layout: Layout, *, heads: int, kv_heads: int, head_dim: int, vocab: int
+    layout: Layout, *, heads: int, kv_heads: int, head_dim: int, vocab: int, dispatch: Form = "all_gather"
 ) -> dict[str, ModulePlacement]:
     """What each module takes and gives, in the order of a forward pass.
 
     A module of size 1 takes the residual's placement and gives it back: rows that lie scattered stay so. An lm_head
-    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block.
+    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block. Experts behind an
+    all_to_all take scattered rows and give them back so; what moves in between are the block's `routed_exchanges`.
     """
-    t, stream = layout.attention.tp, residual(layout)
+    t, stream = layout.attention.tp, residual(layout, dispatch)
     columns = head_columns(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     o_in = shard(cuts_for(columns, layout.o_proj.tp))
     placements = {
@@ -86,7 +102,8 @@ def module_placements(
     }
     if layout.experts and layout.shared_experts:
         size, shared = layout.experts.tp * layout.experts.ep, layout.shared_experts.tp
-        placements["experts"] = _summing(size, full(size), stream)
+        routed = _summing(size, full(size), stream)
+        placements["experts"] = routed if dispatch == "all_gather" else ModulePlacement(full(1), full(1))
         placements["shared_experts"] = _summing(shared, full(shared), stream)
     return placements
 
@@ -97,15 +114,24 @@ def _summing(size: int, takes: Placement, stream: Placement) -> ModulePlacement:
 
 
 def dense_boundaries(
-    layout: Layout, *, hidden: int, heads: int, kv_heads: int, head_dim: int, vocab: int
+    layout: Layout,
+    *,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    vocab: int,
+    top_k: int = 0,
+    dispatch: Form = "all_gather",
 ) -> dict[str, Boundary]:
-    """Every boundary of a dense decoder, in the order of a forward pass.
+    """Every boundary of a decoder, in the order of a forward pass; `top_k`, `dispatch`: of a layout with experts.
 
     embedding.in and sampling.out move ids ([rows, 1]), which every rank of the attention block knows beforehand and
-    must know afterwards. head.in scatters the residual, so that lm_head sees sampled rows only.
+    must know afterwards. head.in scatters the residual, so that lm_head sees sampled rows only. experts.choices tells
+    every rank of an expert block what all rows of the block chose, ahead of an all_to_all.
     """
-    stream, t = residual(layout), layout.attention.tp
-    m = module_placements(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab)
+    stream, t = residual(layout, dispatch), layout.attention.tp
+    m = module_placements(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab, dispatch=dispatch)
     boundaries = (
         Boundary("embedding.in", full(t), m["embedding"].takes, 1, "rows", "id"),
         Boundary("embedding.out", m["embedding"].gives, stream, hidden, "rows", "activation"),
@@ -114,15 +140,34 @@ def dense_boundaries(
         Boundary("o_proj.out", m["o_proj"].gives, stream, hidden, "rows", "activation"),
         Boundary("dense.in", stream, m["dense"].takes, hidden, "rows", "activation"),
         Boundary("dense.out", m["dense"].gives, stream, hidden, "rows", "activation"),
+        *_expert_boundaries(layout, m, stream, hidden, top_k if dispatch == "all_to_all" else 0),
         Boundary("head.in", stream, full(1), hidden, "rows", "activation"),
         Boundary("lm_head.in", full(1), m["lm_head"].takes, hidden, "sampled", "activation"),
         Boundary("lm_head.out", m["lm_head"].gives, full(1), vocab, "sampled", "logit"),
         Boundary("sampling.out", full(1), m["sampling"].gives, SAMPLED_COLUMNS, "sampled", "id"),
     )
-    halves = [
-        Boundary(f"{name}.{way}", *ends, hidden, "rows", "activation")
-        for name in ("experts", "shared_experts")
-        if name in m
-        for way, ends in (("in", (stream, m[name].takes)), ("out", (m[name].gives, stream)))
-    ]
-    return {boundary.name: boundary for boundary in (*boundaries[:7], *halves, *boundaries[7:])}
+    return {boundary.name: boundary for boundary in boundaries}
+
+
+def _expert_boundaries(
+    layout: Layout, m: dict[str, ModulePlacement], stream: Placement, hidden: int, told: int
+) -> Iterator[Boundary]:
+    """Of routed and shared experts; `told`: choices of a row that its block is told."""
+    for name in ("experts", "shared_experts"):
+        if name in m:
+            yield Boundary(f"{name}.in", stream, m[name].takes, hidden, "rows", "activation")
+            if name == "experts" and layout.experts and told:
+                block = full(layout.experts.tp * layout.experts.ep)
+                yield Boundary("experts.choices", full(1), block, told, "rows", "choice")
+            yield Boundary(f"{name}.out", m[name].gives, stream, hidden, "rows", "activation")
+
+
+def routed_exchanges(experts: Experts, routing: Routing, dispatch: Form) -> tuple[RoutedExchange, ...]:
+    """What an expert block exchanges between experts.choices and experts.out, in order; none but for an all_to_all."""
+    if dispatch != "all_to_all":
+        return ()
+    block = routed_block(experts, routing.top_k)
+    return (
+        RoutedExchange("experts.dispatch", "dispatch", block, routing.hidden),
+        RoutedExchange("experts.combine", "combine", block, routing.hidden),
+    )

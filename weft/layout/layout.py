@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from weft.options import Setting, option, settings_of
 
@@ -17,7 +17,7 @@ Given = Mapping[str, object]
 
 Split = Literal["groups", "balanced"]
 Within = Literal["node"]
-Dispatch = Literal["auto", "all_gather", "all_to_all"]
+Dispatch = Literal["auto", "all_gather", "all_to_all", "deepep", "deepep_normal", "deepep_low_latency"]
 Policy = Literal["none", "auto", "global", "hierarchical"]
 
 
@@ -90,9 +90,7 @@ class Experts:
         ..., "ranks (blocks of tp) that share the experts", "--moe-ep-size", "--expert-parallel-size", minimum=1
     )
     slots: int = option(..., "physical expert slots, copies of hot experts included", "--expert-slots", minimum=1)
-    dispatch: Dispatch = option(
-        ..., "how rows reach their experts", "--moe-dispatch", choices=("auto", "all_gather", "all_to_all")
-    )
+    dispatch: Dispatch = option(..., "how rows reach their experts", "--moe-dispatch", choices=get_args(Dispatch))
     balance: Balance
 
 

@@ -10,24 +10,10 @@ from weft.arch.spec import Cut
 from weft.arch.stages import stage_layers
 from weft.comm.base import Comm
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
-from weft.layout.boundaries import Boundary, dense_boundaries
 from weft.models.decoder import Decoder, DecoderLayer
-from weft.models.dispatch import AllGather
+from weft.models.dispatch import AllGather, AllToAll, SplitsOf, TokenDispatcher, counted_splits
 from weft.models.transitions import Transitions
 from weft.ops.base import Ops
-
-
-def boundaries_of(shards: Shards) -> dict[str, Boundary]:
-    """The boundaries of the model's forward pass under the layout."""
-    config = shards.config
-    return dense_boundaries(
-        shards.layout,
-        hidden=config.hidden_size,
-        heads=config.num_heads,
-        kv_heads=config.num_kv_heads,
-        head_dim=config.value_dim,
-        vocab=config.vocab_size,
-    )
 
 
 def build_decoder(
@@ -38,14 +24,16 @@ def build_decoder(
     cos_sin: Tensor,
     transitions: Transitions | None = None,
     stage: int = 0,
+    splits: SplitsOf = counted_splits,
 ) -> Decoder:
     """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
 
-    `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built.
+    `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
+    sizes of routed messages, where rows have no content to count.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     vocab = shards.cuts[Cut.VOCAB_IN]
-    transitions = transitions or Transitions(boundaries_of(shards), comm)
+    transitions = transitions or Transitions(shards.passage.boundaries, comm)
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
     stages = stage_layers(shards.layout, config.num_layers)
     last = stage == len(stages) - 1
@@ -56,10 +44,16 @@ def build_decoder(
         Norm(params, "norm", eps, ops) if last else None,
         LMHead(params, ops) if last else None,
         transitions,
-        AllGather(transitions),
+        make_dispatcher(shards, transitions, splits),
         ops,
         stages[stage][0],
     )
+
+
+def make_dispatcher(shards: Shards, transitions: Transitions, splits: SplitsOf) -> TokenDispatcher:
+    """The form that the layout runs; a dense model asks none."""
+    exchanges = shards.passage.exchanges
+    return AllToAll(transitions, exchanges[0].block, splits) if exchanges else AllGather(transitions)
 
 
 def _layer(

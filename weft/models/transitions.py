@@ -5,11 +5,11 @@ Knows boundaries by name; decides none of them, and knows no layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from weft.comm.base import Comm
+from weft.comm.base import Comm, Group
 from weft.comm.redistribute import redistribute
 from weft.layout.boundaries import Boundary
 from weft.layout.rows import RowTable
@@ -34,3 +34,10 @@ class Transitions:
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
         """The steps of the boundary `name`."""
         return redistribute(x, steps, table, self.comm.rank, self.comm)
+
+    def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        """The exchange `name` of routed rows: xs[i] goes to the group's member i, outs[i] comes from it."""
+        if len(group) == 1:
+            outs[0].copy_(xs[0])
+        else:
+            self.comm.all_to_all(xs, outs, group)

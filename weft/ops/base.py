@@ -174,9 +174,17 @@ class Ops(ABC):
         """The weights of `experts` in the form that this implementation takes; called once, at start."""
 
     @abstractmethod
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        """[N, k, H]: MLP of slot slots[N, k] (int64; -1: not here, zeros) on x [N, H]; gate_up [S, 2 I, H], down
+        [S, H, I]. To be added up by `weighted`, which knows whether weights [N, k] are in the answers already."""
+
+    @abstractmethod
+    def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
+        """Sum over k of weights [N, k] * answers [N, k, H], in fp32 at least and in the order of the choices."""
+
     def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        """Sum over k of weights[N, k] * MLP of slot slots[N, k] (int64; -1: not here) on x [N, H]; gate_up [S, 2 I, H],
-        down [S, H, I]. Zero rows where no slot is here."""
+        """[N, H]: the weighted sum of `expert_answers`. Zero rows where no slot is here."""
+        return self.weighted(self.expert_answers(x, slots, weights, gate_up, down), weights)
 
     @abstractmethod
     def rounded(self, x: Tensor) -> Tensor:

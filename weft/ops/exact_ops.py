@@ -83,9 +83,11 @@ class ExactOps(TorchOps):
     def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         return gate_up, down
 
-    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         # the weight goes into the rows of `down`, where its product can be rounded alike in every layout
-        answers = plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+        return plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+
+    def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
         return summed(answers, torch.ones_like(weights))
 
     def _act(self, gate_up: Tensor, weights: Tensor) -> Tensor:

@@ -152,11 +152,13 @@ class TorchOps(Ops):
     def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         return aligned(gate_up, down) if self.moe_backend == "grouped" else (gate_up, down)
 
-    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         if self.moe_backend == "grouped" and is_aligned(x):
-            return summed(grouped_experts(x, slots, gate_up, down, self._act, weights), weights)
-        linear = self._linear_of_slot
-        return summed(plain_experts(x, slots, gate_up, down, linear, self._act, weights), weights)
+            return grouped_experts(x, slots, gate_up, down, self._act, weights)
+        return plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+
+    def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
+        return summed(answers, weights)
 
     def _act(self, gate_up: Tensor, weights: Tensor) -> Tensor:
         """SiLU * up; the exact model also weighs the row here."""

@@ -20,7 +20,7 @@ from weft.errors import PeerError
 from weft.layers import Params
 from weft.layout.layout import Layout
 from weft.layout.rows import row_table
-from weft.models.build import boundaries_of, build_decoder
+from weft.models.build import build_decoder
 from weft.models.decoder import Batch
 from weft.native.records import StepRecord
 from weft.native.step_library import Pool, Program
@@ -42,7 +42,7 @@ def record(
     notes = Notes()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
-    transitions = RecordingTransitions(boundaries_of(shards), comm, notes, tables)
+    transitions = RecordingTransitions(shards.passage.boundaries, comm, notes, tables)
     ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
     decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions)
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp

@@ -273,7 +273,10 @@ class RecordingOps(Ops):
     def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         raise _unknown("routed experts")
 
-    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        raise _unknown("routed experts")
+
+    def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
         raise _unknown("routed experts")
 
     def rounded(self, x: Tensor) -> Tensor:
