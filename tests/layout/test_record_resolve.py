@@ -172,7 +172,6 @@ def test_deepep_is_refused_with_what_is_missing(mode: str, installed: bool, monk
         ({"attention.cp": 2}, None, 0, "attention.cp"),
         ({"attention.tp": 2, "attention.kv_split": 2}, None, 0, "attention.kv_split"),
         ({"nodes": 2}, 2, 0, "nodes"),
-        ({"experts.balance.policy": "global"}, 2, 8, "experts.balance.policy"),
     ],
 )
 def test_what_the_engine_cannot_run_is_legal_but_refused(
