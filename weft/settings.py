@@ -9,6 +9,9 @@ from weft.options import Setting, option, settings_of
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of an element, by the names that --dtype takes."""
+MOE_BACKENDS = ("grouped", "plain")
+GROUPED_ROW_BYTES = 16
+"""torch's grouped product takes rows of whole multiples of it, in any dtype but float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,13 @@ class EngineConfig:
         maximum=1.0,
     )
 
+    moe_backend: str = option(
+        "auto",
+        "how routed experts are multiplied: all slots in one grouped product, or slot by slot (the plain twin)",
+        "--moe-backend",
+        choices=("auto", *MOE_BACKENDS),
+    )
+
     def __post_init__(self) -> None:
         self.check()
 
@@ -118,3 +128,24 @@ def resolve_dtype(asked: str, checkpoint: str) -> str:
             f"{whose} {name} is not supported; --dtype: {legal}", field="dtype", value=name, legal=tuple(DTYPE_BYTES)
         )
     return name
+
+
+def resolve_moe_backend(asked: str, dtype: str, experts: int, hidden: int) -> str:
+    """How a model with `experts` multiplies rows of `hidden` columns: what was asked for, or for 'auto' the grouped
+    product where torch has it; 'auto' for a dense model. ConfigError for what cannot be."""
+    if not experts:
+        if asked == "auto":
+            return asked
+        message = f"moe_backend {asked}: the model has no experts; leave it out"
+        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto",))
+    unfit = ""
+    if dtype == "float64":
+        unfit = "torch has no grouped product in float64"
+    elif hidden * DTYPE_BYTES[dtype] % GROUPED_ROW_BYTES:
+        unfit = f"rows of {hidden} x {dtype} are no whole multiple of {GROUPED_ROW_BYTES} bytes"
+    if asked == "auto":
+        return "plain" if unfit else "grouped"
+    if asked == "grouped" and unfit:
+        message = f"moe_backend grouped: {unfit}; legal: auto, plain"
+        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto", "plain"))
+    return asked

@@ -35,8 +35,7 @@ def test_experts_equal_one_product_per_row(
     dtype: torch.dtype, backend: str, rows: int, slots: int, hidden: int, wide: int
 ) -> None:
     torch.manual_seed(rows)
-    ops = TorchOps(Numerics(dtype), CPU)
-    ops.moe_backend = backend
+    ops = TorchOps(Numerics(dtype, moe_backend=backend), CPU)
     x, weights = torch.randn(rows, hidden).to(dtype), torch.rand(rows, 2)
     gate_up, down = torch.randn(slots, 2 * wide, hidden).to(dtype) / 4, torch.randn(slots, hidden, wide).to(dtype) / 4
     chosen = torch.randint(-1, slots, (rows, 2))

@@ -41,8 +41,9 @@ class Counted(TorchDispatchMode):
 def decode_calls(executor: LockstepExecutor, batch: int, params: SamplingParams) -> Counter[str]:
     """Operations of one decode step over `batch` rows in every dp group, all ranks together."""
     groups = range(executor.layout.attention.dp)
-    admits = [Admit(slot, [1, 2, 3], [], params, slot) for slot in range(batch)]
-    first = [Run(slot, 0, 3, [1, 2, 3], [slot + 1], True) for slot in range(batch)]
+    prompts = [[slot + 1, 2, 3 * slot] for slot in range(batch)]
+    admits = [Admit(slot, ids, [], params, slot) for slot, ids in enumerate(prompts)]
+    first = [Run(slot, 0, 3, ids, [slot + 1], True) for slot, ids in enumerate(prompts)]
     then = [Run(slot, 3, 1, [], [slot + 1], True, 1) for slot in range(batch)]
     executor.step(StepPlan(0, [GroupPlan(admits, first) for _ in groups]))
     with Counted() as counted:
@@ -68,3 +69,40 @@ def test_decode_step_dispatches_the_same_operations(
     alone, batched = decode_calls(executor, world, params), decode_calls(executor, 32, params)
     assert sum(alone.values()) > 50
     assert alone == batched
+
+
+def routed_calls(
+    path: Path, experts: int, layout: dict[str, object], world: int, batch: int, backend: str
+) -> Counter[str]:
+    """Operations of a decode step of a model whose every layer has `experts`."""
+    checkpoint = open_checkpoint(write_random(path / f"{experts}", "experts", sizes={"num_experts": experts}))
+    resolved = resolve({"attention.dp": world, **layout}, world, num_experts=experts)
+    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
+    shards, numerics = Shards(parse_config(checkpoint.config), resolved), Numerics(torch.float32, moe_backend=backend)
+    executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
+    return decode_calls(executor, batch, GREEDY)
+
+
+@pytest.mark.parametrize(
+    ("world", "layout"),
+    [
+        (1, {}),
+        (2, {"experts.dispatch": "all_gather"}),
+        (2, {"experts.dispatch": "all_to_all"}),
+        (2, {"experts.dispatch": "all_to_all", "experts.tp": 2, "experts.ep": 1}),
+    ],
+    ids=str,
+)
+def test_routed_layers_dispatch_the_same_operations(tmp_path: Path, world: int, layout: dict[str, object]) -> None:
+    """However many rows a step has, and however many experts have none of them."""
+    ensure_built()
+    if missing_reason("attention"):
+        pytest.skip(f"the plain attention twin loops over requests: {missing_reason('attention')}")
+    alone = routed_calls(tmp_path, 4, layout, world, 1, "grouped")
+    assert alone["aten._grouped_mm.default"] == 2 * 3 * world
+    assert alone == routed_calls(tmp_path, 4, layout, world, 32, "grouped")
+    assert alone == routed_calls(tmp_path, 64, layout, world, 1, "grouped")
+    assert alone == routed_calls(tmp_path, 64, layout, world, 32, "grouped")
+    # the plain twin multiplies slot by slot: what is counted here can grow
+    few, many = (routed_calls(tmp_path, 64, layout, world, rows, "plain") for rows in (1, 32))
+    assert few.total() < many.total()

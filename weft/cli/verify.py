@@ -79,7 +79,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
         config=plan.config,
         layout=plan.layout,
         engine=plan.engine,
-        numerics=Numerics(torch_dtype(plan.engine.dtype)),
+        numerics=Numerics(torch_dtype(plan.engine.dtype), moe_backend=plan.engine.moe_backend),
         device=torch.device(plan.engine.device),
         progress=progress,
     )

@@ -23,7 +23,7 @@ from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
 
 
@@ -72,6 +72,10 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}",
         ]
+        if (dispatch := self.shards.passage.dispatch) is not None:
+            lines.append(
+                f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
+            )
         if self.experts is not None:
             lines += self.experts.lines()
         if self.memory is not None:
@@ -131,7 +135,7 @@ def plan_launch(
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
-    """dtype named; a context beyond the model's, or a device that cannot hold the world, refused."""
+    """dtype and experts' products named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
     if engine.max_model_len is not None and engine.max_model_len > config.max_position:
         raise ConfigError(
@@ -148,4 +152,5 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             value="cuda",
             legal=("cpu",),
         )
-    return replace(engine, dtype=dtype)
+    moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size)
+    return replace(engine, dtype=dtype, moe_backend=moe_backend)

@@ -87,7 +87,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     channel.send(pack(joined(setup)))
 
     way.enter(Phase.LOAD, f"weights, {setup.engine.dtype}")
-    numerics = Numerics(torch_dtype(setup.engine.dtype))
+    numerics = Numerics(torch_dtype(setup.engine.dtype), moe_backend=setup.engine.moe_backend)
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
     ops = make_ops(numerics, device, spin_ns=SPIN_SHARED_NS if setup.layout.world > 1 else SPIN_ALONE_NS)

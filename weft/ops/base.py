@@ -22,10 +22,12 @@ from weft.ops.weights import Use, Weight
 class Numerics:
     """`dtype` of weights and activations; `exact`: results that are not exact numbers (norm, rope, v, attention output,
     silu * up) are computed in fp64, rounded to multiples of 2^-6 and clamped to +-4, so that fp32 sums in between are
-    exact whatever their order (the exact suite; never used to serve)."""
+    exact whatever their order (the exact suite; never used to serve). `moe_backend`: how routed experts are multiplied,
+    "grouped" or "plain"; "auto" takes the first where torch has it for the dtype."""
 
     dtype: torch.dtype
     exact: bool = False
+    moe_backend: str = "auto"
 
     @property
     def cache_dtype(self) -> torch.dtype:

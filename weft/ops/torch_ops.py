@@ -60,7 +60,8 @@ class TorchOps(Ops):
         self.device = device
         self.why_plain = why_plain
         self.form = self.forms()[0]
-        self.moe_backend = "grouped" if numerics.dtype in GROUPED else "plain"
+        auto = "grouped" if numerics.dtype in GROUPED else "plain"
+        self.moe_backend = auto if numerics.moe_backend == "auto" else numerics.moe_backend
 
     def forms(self) -> tuple[Form, ...]:
         """Ways to compute `linear`, first choice first."""

@@ -59,7 +59,7 @@ class Verifier:
         """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more."""
         tolerance = RELATIVE_TOLERANCE[self.numerics.dtype]
         self.progress("loading one rank")
-        alone = self._executor(resolve({}), prompts, max_tokens)
+        alone = self._executor(resolve({}, num_experts=self.config.num_experts), prompts, max_tokens)
         self.progress(f"running {len(prompts)} prompts, {max_tokens} tokens each, on one rank")
         reference = self._outcomes(alone, prompts, max_tokens)
         self.progress(f"loading {self.layout.world} ranks in lockstep")
