@@ -113,9 +113,9 @@ def _collectives(noted: _Noted, rank: int) -> Iterator[Collective]:
 
 def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
     """The residual stream of the stage before, as wide and long as it is sent."""
-    for hop in hops_of(shards.layout, shards.config.hidden_size):
+    for hop in hops_of(shards.layout, shards.config.hidden_size, shards.passage.residual):
         if hop.item == "stream" and hop.receiver == stage:
-            rows = hop_rows(shards.layout, hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
+            rows = hop_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
             return ops.widen(torch.empty(rows, hop.width, dtype=ops.numerics.dtype))
     return None
 
@@ -123,8 +123,8 @@ def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> 
 def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Collective]:
     """What the rank receives from other stages and sends to them. `left`: its last result, which it sends on."""
     layout, at = shards.layout, coords(shards.layout, rank)
-    for hop in hops_of(layout, shards.config.hidden_size):
-        rows = hop_rows(layout, hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
+    for hop in hops_of(layout, shards.config.hidden_size, shards.passage.residual):
+        rows = hop_rows(hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
         size = torch.int64.itemsize if hop.item == "id" else left.element_size()
         if hop.receiver == at.stage:
             pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))

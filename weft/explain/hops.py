@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
+from weft.arch.passage import passage
 from weft.explain.traffic import ID_BYTES, LOGIT_BYTES, Received, decode_tables
 from weft.layout.hops import Hop, hop_rows, hops_of
 from weft.layout.layout import Layout
@@ -22,12 +23,12 @@ def hop_traffic(layout: Layout, config: ModelConfig, itemsize: int, batches: tup
     """All hops of a decode step, priced at each of `batches` rows per attention-dp group."""
     return tuple(
         HopTraffic(hop, tuple(_received(layout, hop, itemsize, batch) for batch in batches))
-        for hop in hops_of(layout, config.hidden_size)
+        for hop in hops_of(layout, config.hidden_size, passage(config, layout).residual)
     )
 
 
 def _received(layout: Layout, hop: Hop, itemsize: int, batch: int) -> Received:
     size = ID_BYTES if hop.item == "id" else max(LOGIT_BYTES, itemsize)
     tables = decode_tables(layout, batch)
-    counts = (hop_rows(layout, hop, rank, *tables) for rank in range(layout.stage_size))
+    counts = (hop_rows(hop, rank, *tables) for rank in range(layout.stage_size))
     return Received(batch, tuple(count * hop.width * size for count in counts))

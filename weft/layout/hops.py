@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from weft.layout.boundaries import SAMPLED_COLUMNS, Rows, residual
+from weft.layout.boundaries import SAMPLED_COLUMNS, Rows
 from weft.layout.layout import Layout
-from weft.layout.placement import full
+from weft.layout.placement import Placement, full
 from weft.layout.ranks import coords, rank_at
 from weft.layout.rows import RowTable
 
@@ -27,30 +27,23 @@ class Hop:
     rows: Rows
     item: Literal["stream", "id"]
     """stream: the residual stream, in fp32 at least."""
+    held: Placement
+    """Where the rows lie, on both sides."""
 
 
-def hops_of(layout: Layout, hidden: int) -> tuple[Hop, ...]:
-    """All hops of a step in order; none with one stage."""
+def hops_of(layout: Layout, hidden: int, stream: Placement) -> tuple[Hop, ...]:
+    """All hops of a step in order; none with one stage. `stream`: where the model's residual stream lies."""
     stages = layout.pipeline.stages
     if stages == 1:
         return ()
-    forward = (Hop("stage.in", stage - 1, stage, hidden, "rows", "stream") for stage in range(1, stages))
-    return (*forward, Hop("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id"))
+    forward = (Hop("stage.in", stage - 1, stage, hidden, "rows", "stream", stream) for stage in range(1, stages))
+    return (*forward, Hop("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", full(layout.attention.tp)))
 
 
-def hop_rows(layout: Layout, hop: Hop, rank: int, rows: RowTable, sampled: RowTable) -> int:
-    """Rows of a hop that a rank receives or sends; `rank` counts inside its stage.
-
-    Of the residual stream what lies on the rank, of the sampled ids those of its attention block.
-    """
-    tp = layout.attention.tp
-    if hop.item == "id":
-        first = rank // tp * tp
-        return sampled.count(first, first + tp)
-    if tp > 1 and residual(layout) == full(tp):
-        first = rank // tp * tp
-        return rows.count(first, first + tp)
-    return rows.count(rank, rank + 1)
+def hop_rows(hop: Hop, rank: int, rows: RowTable, sampled: RowTable) -> int:
+    """Rows of a hop that a rank receives or sends; `rank` counts inside its stage."""
+    first = rank - rank % hop.held.size
+    return (rows if hop.rows == "rows" else sampled).count(first, first + hop.held.size)
 
 
 def twin(layout: Layout, rank: int, stage: int) -> int:
