@@ -6,7 +6,7 @@ library has no kernel for (latent attention, routed experts) falls to the operat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ from weft.native.records import (
 )
 from weft.native.step_library import Pool
 from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics
+from weft.ops.linear import Invariance
 from weft.ops.native_kernels import Kernels
 from weft.ops.native_ops import NativeOps
 from weft.ops.packed import DTYPES, Arena, PackedWeight, Packing
@@ -136,6 +137,13 @@ class StepOps(NativeOps):
         record.n[WINDOW], record.f[SCALE] = window, scale
         workspace, record.n[WORK_CHUNKS] = self._workspace(dim, meta)
         return self._run(record, out, meta, {KV_OF_HEAD: kv_of_head, WORKSPACE: workspace})
+
+    def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
+        """Of what is not packed; packed products have one order of summation by construction."""
+        plain = list(weights)
+        if not plain:
+            return Invariance("packed, one order of summation", True, 0, (), (), 0.0)
+        return super().check_batch_invariance(plain, seconds)
 
     def describe(self) -> str:
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
