@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from weft.native.libraries import directories, disabled, failure_file, find, flags, names, source_of, stem
+from weft.native.libraries import directories, disabled, failure_file, find, flags, names, needed, source_of, stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class BuildStatus:
 
 
 def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]:
-    """Builds what is missing or stale (every library, or the `wanted`), as many at a time as there are cores; prints
+    """Builds what is missing or stale (what this machine loads, or the `wanted`), as many at a time as there are cores; prints
     nothing, raises nothing."""
-    chosen = names() if wanted is None else tuple(wanted)
+    chosen = needed() if wanted is None else tuple(wanted)
     if disabled():
         return tuple(BuildStatus(name, "disabled", None, reason="WEFT_NATIVE=0") for name in chosen)
     compiler = find_compiler()
@@ -137,8 +137,9 @@ def _writable_directory() -> Path | None:
 
 
 def main() -> int:
-    """Builds all, says what became of each; 1 where one failed (the plain paths then serve)."""
-    status = ensure_built()
+    """Builds what this machine loads (`--all`: for every instruction set), says what became of each; 1 where one failed
+    (the plain paths then serve)."""
+    status = ensure_built(names() if "--all" in sys.argv[1:] else None)
     for one in status:
         detail = one.reason or f"{one.path.name if one.path else ''} ({one.seconds:.1f} s)"
         sys.stdout.write(f"native {one.name}: {one.state}: {detail}\n")

@@ -34,6 +34,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for source in sources for name in _built_as(source))
 
 
+def needed() -> tuple[str, ...]:
+    """Those that a process here loads: of each source one."""
+    return tuple(chosen(path.stem) for path in sorted(SOURCES.glob("*.cpp")))
+
+
 def source_of(name: str) -> Path:
     """The file that library `name` is compiled from."""
     return SOURCES / f"{name.partition('-')[0]}.cpp"
