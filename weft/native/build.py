@@ -34,8 +34,8 @@ class BuildStatus:
 
 
 def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]:
-    """Builds what is missing or stale (what this machine loads, or the `wanted`), as many at a time as there are cores; prints
-    nothing, raises nothing."""
+    """Builds what is missing or stale of what this machine loads, or of the `wanted`, as many at a time as there are
+    cores; prints nothing, raises nothing."""
     chosen = needed() if wanted is None else tuple(wanted)
     if disabled():
         return tuple(BuildStatus(name, "disabled", None, reason="WEFT_NATIVE=0") for name in chosen)
