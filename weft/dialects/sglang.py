@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.expert_options import carry_placement
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -58,6 +59,7 @@ class SGLang:
         take_model(arguments, draft)
         if draft.options.pop("disable_radix_cache", False):
             draft.options["enable_prefix_caching"] = False
+        carry_placement(draft, arguments)
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 

@@ -57,6 +57,8 @@ NAMES = {
     "api_key": "--api-key",
     "tool_call_parser": "--tool-call-parser",
     "reasoning_parser": "--reasoning-parser",
+    "expert_placement": "--init-expert-location",
+    "eplb_threshold": "--eplb-min-rebalancing-utilization-threshold",
 }
 """Option -> flag, for writing."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from weft.dialects.base import Draft
+from weft.dialects.expert_options import carry_threshold
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import (
@@ -176,6 +177,7 @@ class Derivation:
         hierarchical = "hierarchical" in args.text("eplb_algorithm")
         sizes.policy = "hierarchical" if hierarchical else "global"
         sizes.interval = args.number("eplb_rebalance_num_iterations", 1000) or 1000
+        carry_threshold(self.draft, args)
 
     def _check_nodes(self, sizes: Sizes) -> None:
         args, draft = self.args, self.draft

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.expert_options import carry_placement
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -49,6 +50,7 @@ class TokenSpeed:
         take_model(arguments, draft)
         if draft.options.pop("disable_radix_cache", False) or draft.options.pop("disable_prefix_caching", False):
             draft.options["enable_prefix_caching"] = False
+        carry_placement(draft, arguments)
         sizes = Derivation(arguments, draft).sizes()
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 

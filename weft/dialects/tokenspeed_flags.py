@@ -153,6 +153,7 @@ NAMES = {
     "max_num_seqs": "--max-num-seqs",
     "max_num_batched_tokens": "--chunked-prefill-size",
     "block_size": "--block-size",
+    "expert_placement": "--init-expert-location",
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "seed": "--seed",
     "trust_remote_code": "--trust-remote-code",

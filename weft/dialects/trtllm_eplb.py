@@ -55,7 +55,9 @@ class Balancer:
         sizes.slots = self.slots
         if self.updates:
             sizes.policy = "global"
-            message = f"layer_updates_per_iter {self.updates}: layers take turns in the engine, weft moves all at once"
+            message = (
+                f"layer_updates_per_iter {self.updates}: layers by number in the engine, by --eplb-bytes-per-step here"
+            )
             self.draft.note("info", "approximation", message, self.values.where("layer_updates_per_iter"))
 
     def _check_slots(self, sizes: Sizes, where: Where) -> None:
@@ -116,6 +118,8 @@ def balancer_of(draft: Draft, node: Node | None) -> Balancer | None:
     if tree.root is None:
         return None
     report_repeated(draft, tree.root, KEYS)
+    if tree.root.get("initial_global_assignments") is not None:
+        draft.options["expert_placement"] = path
     return Balancer(draft, tree.root)
 
 

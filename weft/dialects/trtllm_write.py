@@ -13,7 +13,7 @@ from weft.layout import Layout
 
 _KEY_OF = {option: key for key, option in RENAMED.items()}
 _COMMAND = ("host", "port", "served_model_name", "reasoning_parser", "tool_parser", "server_role")
-_SKIPPED = ("model", "model_path", "num_experts")
+_SKIPPED = ("model", "model_path", "num_experts", "expert_placement")
 
 
 class _Dumper(yaml.SafeDumper):

@@ -280,6 +280,7 @@ NAMES = {
     "trust_remote_code": "--trust-remote-code",
     "tool_call_parser": "--tool-call-parser",
     "reasoning_parser": "--reasoning-parser",
+    "eplb_window": "--eplb-config.window_size",
 }
 """Option -> flag, for writing."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from weft.dialects.base import Draft
+from weft.dialects.expert_options import carry_window
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import (
@@ -150,6 +151,8 @@ class Derivation:
         if args.switch("enable_eplb"):
             sizes.policy = "global"
             sizes.interval = _number(config.get("step_interval"), args.number("eplb_step_interval", 3000)) or 3000
+            window = _number(config.get("window_size"), args.number("eplb_window_size", 1000))
+            carry_window(self.draft, args, window, sizes.interval)
 
     def _dispatch(self, sizes: Sizes) -> None:
         word = self.draft.document.environment.get("VLLM_ALL2ALL_BACKEND")

@@ -1,0 +1,52 @@
+"""Other engines' options of expert balancing that mean the same in weft, under weft's names; the others become notes.
+
+Knows no sizes: slots, policy and interval belong to the layout.
+"""
+
+from __future__ import annotations
+
+from weft.dialects.base import Draft
+from weft.dialects.flags import Arguments
+
+_LOCATION, _UTILIZATION = "init_expert_location", "eplb_min_rebalancing_utilization_threshold"
+_RECORDER = "expert_distribution_recorder_mode"
+
+
+def carry_placement(draft: Draft, arguments: Arguments) -> None:
+    """SGLang's and TokenSpeed's start of the experts, if it is a JSON file, and what they record."""
+    location = draft.options.get(_LOCATION)
+    if isinstance(location, str) and location.endswith(".json"):
+        draft.options["expert_placement"] = draft.options.pop(_LOCATION)
+        message = f"{arguments.given[_LOCATION].name} {location}: read if it holds a placement; of statistics, `weft"
+        message += " experts balance` makes one"
+        draft.note("info", "placement-file", message, arguments.where(_LOCATION))
+    elif location is not None and location != "trivial":
+        message = f"{arguments.given[_LOCATION].name} {location}: weft begins with a JSON or YAML file of slots"
+        draft.note("warning", "placement-file", message, arguments.where(_LOCATION))
+    if _RECORDER in draft.options:
+        message = f"{arguments.given[_RECORDER].name}: weft records loads with --expert-stats FILE"
+        draft.note("info", "statistics", message, arguments.where(_RECORDER))
+
+
+def carry_threshold(draft: Draft, arguments: Arguments) -> None:
+    """SGLang's utilization above which it leaves the experts alone: mean / maximum of the ranks' loads, as here."""
+    value = draft.options.get(_UTILIZATION)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        draft.options["eplb_threshold"] = float(value)
+        del draft.options[_UTILIZATION]
+        message = f"{arguments.given[_UTILIZATION].name} {value:g}: of all layers together in the engine, of each here"
+        draft.note("info", "approximation", message, arguments.where(_UTILIZATION))
+
+
+def carry_window(draft: Draft, arguments: Arguments, window: int | None, interval: int) -> None:
+    """vLLM's sliding window, in steps; here it ends with the interval and is no longer than it."""
+    draft.options.pop("eplb_window_size", None)
+    if window is None or window < 1:
+        return
+    draft.options["eplb_window"] = min(window, interval)
+    if window > interval:
+        dest = "eplb_config" if "eplb_config" in arguments else "eplb_window_size"
+        message = (
+            f"window_size {window}: the engine's window reaches back beyond a step_interval of {interval}; here it"
+        )
+        draft.note("info", "approximation", f"{message} is {interval} steps", arguments.where(dest))
