@@ -24,6 +24,18 @@ def dealt(slots: int, num_experts: int) -> SlotMap:
     return tuple(slot % num_experts for slot in range(slots))
 
 
+def most_moved(slots: int) -> int:
+    """Slots of a layer that one rebalancing may change, where nothing else is said: a quarter, and enough to swap."""
+    return min(slots, max(2, slots // 4))
+
+
+def staged_slots(experts: Experts, moved: int | None = None) -> int:
+    """Slots of a layer that a rank has room for beside its own, to receive what moves; `moved` may change in all."""
+    if experts.balance.policy == "none":
+        return 0
+    return min(most_moved(experts.slots) if moved is None else moved, experts.slots // experts.ep)
+
+
 @dataclass(frozen=True)
 class ExpertSlots:
     """Slots of every layer. `maps`: per layer with experts, by layer number; a layer not named is dealt round robin."""

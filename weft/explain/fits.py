@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
+from weft.arch.slots import staged_slots
 from weft.explain.memory import memory_of_ranks
 from weft.explain.proposals import Load, proposals
 from weft.explain.traffic import RoutedTraffic, traffic_of
@@ -63,7 +64,8 @@ def budget(memory: int, options: Mapping[str, object]) -> Budget:
 
 @dataclass(frozen=True, slots=True)
 class RankFit:
-    """One rank's bytes; `kv_tokens` that remain for the cache of its group (negative: bytes are missing)."""
+    """One rank's bytes, `exchange` with room for expert slots that arrive; `kv_tokens` that remain for the cache of its
+    group (negative: bytes are missing)."""
 
     where: str
     weights: int
@@ -124,12 +126,13 @@ def lines(found: Fit) -> Iterator[str]:
 def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Iterator[RankFit]:
     shards = Shards(config, layout)
     exchange = _exchange(config, layout, load)
+    staged = staged_slots(layout.experts) if layout.experts else 0
     for rank in memory_of_ranks(shards, load.itemsize):
         yield RankFit(
             where=describe(layout, rank.rank),
             weights=rank.total,
             activations=_activations(shards, rank.rank, load),
-            exchange=exchange[rank.rank % layout.stage_size],
+            exchange=exchange[rank.rank % layout.stage_size] + staged * shards.slot_bytes(rank.rank, load.itemsize),
             kv_bytes_per_token=rank.kv_bytes_per_token,
             budget=budget,
         )

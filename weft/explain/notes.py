@@ -8,6 +8,7 @@ from typing import Literal
 
 from weft.arch.quantization import weight_bits
 from weft.arch.shards import Shards
+from weft.arch.slots import staged_slots
 from weft.errors import LayoutError
 from weft.explain.memory import RankMemory, bytes_of_second_copy
 from weft.explain.units import binary
@@ -39,6 +40,7 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
         *_dispatch(shards),
         *_tied(shards, ranks),
         *_latents(shards),
+        *_slots(shards),
         *_quantized(shards),
         *_left_out(shards.layout),
     ]
@@ -129,6 +131,25 @@ def _latents(shards: Shards) -> Iterator[Note]:
     if mla is not None and tp > 1:
         text = f"the latent KV cache, {mla.latent_dim} numbers a token and layer, is held {tp} times, once on each rank"
         yield Note("warning", "latent_copies", f"{text} of an attention block; attention dp holds it once")
+
+
+def _slots(shards: Shards) -> Iterator[Note]:
+    """What replicas of experts, and room for experts that move, cost a rank in the dtype that is asked about."""
+    experts = shards.layout.experts
+    if experts is None:
+        return
+    more = experts.slots - shards.config.num_experts
+    slot = shards.slot_bytes(0, 2)
+    layers = sum(map(shards.config.has_experts, range(shards.config.num_layers)))
+    if more > 0:
+        held = binary(more * slot * layers // experts.ep)
+        text = f"{experts.slots} slots for {shards.config.num_experts} experts: {more} replicas a layer, about {held} a"
+        yield Note("info", "replicas", f"{text} rank with weights of 2 bytes, counted in the weights")
+    if staged := staged_slots(experts):
+        text = (
+            f"balancing: each rank keeps room for {staged} slots of one layer that arrive, {binary(staged * slot)} with"
+        )
+        yield Note("info", "balancing", f"{text} weights of 2 bytes (--eplb-max-moved), beside the weights")
 
 
 def _quantized(shards: Shards) -> Iterator[Note]:

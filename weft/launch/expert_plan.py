@@ -10,7 +10,7 @@ from pathlib import Path
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
-from weft.arch.slots import SlotMap
+from weft.arch.slots import SlotMap, most_moved, staged_slots
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancer import LoadBalancer
@@ -102,7 +102,7 @@ def plan_experts(config: ModelConfig, layout: Layout, engine: EngineConfig, item
         num_layers=config.num_layers,
         source=engine.expert_placement,
         stats=engine.expert_stats,
-        staged=min(settings.most_moved, shape.slots_per_rank),
+        staged=staged_slots(experts, settings.most_moved),
     )
 
 
@@ -157,7 +157,7 @@ def _nothing_to_balance(config: ModelConfig, layout: Layout, experts: Experts) -
 
 
 def _most_moved(engine: EngineConfig, shape: SlotShape) -> int:
-    most = max(2, shape.slots // 4) if engine.eplb_max_moved is None else engine.eplb_max_moved
+    most = most_moved(shape.slots) if engine.eplb_max_moved is None else engine.eplb_max_moved
     if most > shape.slots:
         raise ConfigError(
             f"eplb_max_moved {most}: a layer has {shape.slots} slots; legal: 1 to {shape.slots}",

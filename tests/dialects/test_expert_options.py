@@ -1,0 +1,81 @@
+"""Options of expert balancing that mean the same in weft are carried, the others are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from weft.dialects import registry
+from weft.dialects.base import Context
+
+V3 = "python -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 16 --moe-a2a-backend deepep"
+R1 = "vllm serve deepseek-ai/DeepSeek-R1 -dp 8 --enable-expert-parallel"
+
+
+def options_of(text: str, dialect: str, files: dict[str, str] | None = None) -> tuple[dict[str, object], set[str]]:
+    (reading,) = registry.read(text, dialect, Context(read_file=(files or {}).get))
+    assert reading.refused is None
+    return dict(reading.options), {note.code for note in reading.notes}
+
+
+@pytest.mark.parametrize("program", ["sglang", "tokenspeed"])
+def test_a_json_file_of_slots_is_a_placement(program: str) -> None:
+    command = V3 if program == "sglang" else "tokenspeed serve deepseek-ai/DeepSeek-V3 --tp 4"
+    found, codes = options_of(f"{command} --init-expert-location /data/slots.json", program)
+    assert found["expert_placement"] == "/data/slots.json" and "init_expert_location" not in found
+    assert "placement-file" in codes
+    found, codes = options_of(f"{command} --init-expert-location /data/stats.pt", program)
+    assert "expert_placement" not in found and "placement-file" in codes
+    found, codes = options_of(f"{command} --init-expert-location trivial", program)
+    assert "expert_placement" not in found and "placement-file" not in codes
+
+
+def test_the_threshold_of_sglang() -> None:
+    flag = "--eplb-min-rebalancing-utilization-threshold 0.8"
+    found, codes = options_of(f"{V3} --enable-eplb {flag}", "sglang")
+    assert found["eplb_threshold"] == 0.8 and "approximation" in codes
+    assert "eplb_threshold" not in options_of(f"{V3} {flag}", "sglang")[0]  # nothing is balanced there
+
+
+@pytest.mark.parametrize(
+    ("words", "window"),
+    [
+        ("--enable-eplb", 1000),
+        ("--enable-eplb --eplb-config.window_size 200", 200),
+        ("--enable-eplb --eplb-window-size 300", 300),
+        ("--enable-eplb --eplb-config.window_size 200 --eplb-config.step_interval 50", 50),
+        ("--eplb-config.window_size 200", None),
+    ],
+)
+def test_the_window_of_vllm(words: str, window: int | None) -> None:
+    found, codes = options_of(f"{R1} {words}", "vllm")
+    assert found.get("eplb_window") == window
+    assert ("approximation" in codes) == (window == 50)
+
+
+def test_the_file_of_tensorrt_llm() -> None:
+    """A load balancer in a file of its own is a placement file; one that stands in the options is not."""
+    engine = "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\nenable_attention_dp: true\nmodel: m\n"
+    balancer = "num_slots: 8\nlayer_updates_per_iter: 2\ninitial_global_assignments:\n  0: [0, 1, 2, 3, 4, 5, 0, 1]\n"
+    text = f"{engine}moe_config:\n  load_balancer: slots.yaml\n"
+    context = Context(experts=6, read_file={"slots.yaml": balancer}.get)
+    (reading,) = registry.read(text, "trtllm", context)
+    assert reading.options["expert_placement"] == "slots.yaml"
+    plain = Context(experts=6, read_file={"slots.yaml": balancer.partition("initial")[0]}.get)
+    (reading,) = registry.read(text, "trtllm", plain)
+    assert "expert_placement" not in reading.options
+
+
+def test_written_options_are_read_back(tmp_path: Path) -> None:
+    """vLLM's window and SGLang's placement survive a round trip."""
+    for dialect, text in (
+        ("vllm", f"{R1} --enable-eplb --eplb-config.window_size 200"),
+        ("sglang", f"{V3} --enable-eplb --init-expert-location a.json"),
+    ):
+        (reading,) = registry.read(text, dialect, Context())
+        assert reading.layout is not None
+        written = registry.dialect(dialect).write(reading.layout, reading.options, dialect)
+        (again,) = registry.read(written.text, dialect, Context())
+        for name in ("eplb_window", "expert_placement"):
+            assert again.options.get(name) == reading.options.get(name)
