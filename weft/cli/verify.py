@@ -19,9 +19,11 @@ from weft.launch.backend import BACKENDS
 from weft.launch.numbers import torch_dtype
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.start import start_workers
+from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.ops.base import Numerics
+from weft.settings import EngineConfig
 from weft.text import Tokenizer
 from weft.verify.memory import check_memory
 from weft.verify.record import Prompt
@@ -61,15 +63,24 @@ def run(args: argparse.Namespace) -> int:
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)
     engine = engine_config_from(args)
+    _refuse_moves(layout, engine)
     if engine.dtype == "auto":
         engine = replace(engine, dtype="float32")
     plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
-    alone = plan_launch(checkpoint, resolve({}), engine)
+    alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), replace(engine, expert_placement=None))
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
     return 0 if report.agrees else 1
+
+
+def _refuse_moves(layout: Layout, engine: EngineConfig) -> None:
+    """UsageError: what only happens while serving."""
+    if layout.experts is not None and layout.experts.balance.policy != "none":
+        raise UsageError("--eplb: verify compares the experts where they begin, nothing moves; leave balancing out")
+    if engine.expert_stats is not None:
+        raise UsageError("--expert-stats: verify records no loads; leave it out")
 
 
 def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:
@@ -79,6 +90,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
         config=plan.config,
         layout=plan.layout,
         engine=plan.engine,
+        slot_maps=plan.slot_maps,
         numerics=Numerics(torch_dtype(plan.engine.dtype), moe_backend=plan.engine.moe_backend),
         device=torch.device(plan.engine.device),
         progress=progress,

@@ -13,6 +13,7 @@ import torch
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
+from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
@@ -54,6 +55,8 @@ class Verifier:
     numerics: Numerics
     device: torch.device
     progress: Callable[[str], None]
+    slot_maps: tuple[tuple[int, SlotMap], ...] = ()
+    """Expert of every slot, for layers whose experts are not dealt in order."""
 
     def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Executor | None = None) -> Report:
         """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more."""
@@ -73,7 +76,7 @@ class Verifier:
         size = self.engine.block_size
         blocks = sum(-(-(len(prompt) + max_tokens) // size) + 1 for prompt in prompts)
         limits = Limits(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
-        shards = Shards(self.config, layout)
+        shards = Shards(self.config, layout, self.slot_maps if layout is self.layout else ())
         return LockstepExecutor(self.checkpoint, shards, self.numerics, limits, self.device)
 
     def _engine(self, executor: Executor, prompts: Sequence[Prompt], max_tokens: int) -> Engine:
