@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,8 @@ class LlamaCpp(Driver):
 
     def _tool(self, name: str, words: list[str]) -> tuple[str, int]:
         """Its output, and its peak memory in bytes."""
-        command = [str(self.programs / name), *self.common, *words]
+        tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+        command = [*tie, str(self.programs / name), *self.common, *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as process:
             assert process.stdout is not None
             text = process.stdout.read()
