@@ -263,6 +263,7 @@ def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
     [
         (("--attn-cp-size", "2"), "attention.cp 2"),
         (("--attn-tp-size", "2", "--kv-split-size", "2"), "attention.kv_split 2"),
+        (("--attn-dp-size", "2", "--moe-dispatch", "deepep_normal"), "experts.dispatch deepep_normal"),
     ],
 )
 def test_what_the_model_code_does_not_run_is_not_counted(

@@ -16,7 +16,7 @@ from tests.equivalence.harness import (
     MIXED,
     ExpertSizes,
     Workload,
-    all_expert_sizes,
+    all_dispatched,
     checkpoint_at,
     run_workload,
     same_bits,
@@ -52,7 +52,7 @@ def moving(model: Model, world: int, sizes: ExpertSizes, seed: int = 0) -> tuple
 
 
 def usable(world: int, experts: int) -> list[ExpertSizes]:
-    sizes = all_expert_sizes(world, experts)
+    sizes = all_dispatched(world, experts)
     return [each for each in sizes if each.slots % each.ep == 0 and each.slots <= experts * each.ep]
 
 

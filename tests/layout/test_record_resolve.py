@@ -147,7 +147,10 @@ def test_impossible_experts() -> None:
         "experts slots 65: the model has 64 experts and ep is 8; legal: 64, 72, 80, 88, ..."
     )
     assert refusal({"experts.slots": 62}, 8, experts=60).endswith("legal: 64, 72, 80, 88, ...")
-    assert refusal({}, 8, experts=6).endswith("legal: 8, 16, 24, 32, ...")
+    assert refusal({}, 8, experts=6) == (
+        "experts ep 8: the model has 6 experts with a slot each; legal: at most 6, or experts slots 8, 16, ..."
+    )
+    assert refusal({"experts.ep": 8, "experts.slots": 7}, 8, experts=6).endswith("legal: 8, 16, 24, 32, ...")
     assert experts_of({}, 8, count=60) == (1, 8, 60)
 
 

@@ -23,6 +23,7 @@ from weft.layout.boundaries import SAMPLED_COLUMNS
 from weft.layout.hops import hop_rows, hops_of, twin
 from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
+from weft.layout.routed import DEEPEP
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.transition import Step
 from weft.models.build import build_decoder
@@ -66,6 +67,8 @@ def _refuse(layout: Layout) -> None:
         "attention.cp": (layout.attention.cp, 1),
         "attention.kv_split": (layout.attention.kv_split, 1),
     }
+    if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
+        found["experts.dispatch"] = (layout.experts.dispatch, "all_to_all")
     for field, (value, legal) in found.items():
         if value != legal:
             message = (

@@ -203,6 +203,10 @@ def _check_slots(slots: int, ep: int, num_experts: int) -> None:
     if slots == num_experts and ep <= num_experts:
         return  # one slot an expert: the first ranks may hold one more
     least = -(-num_experts // ep) * ep
+    if slots == num_experts:
+        have = f"the model has {num_experts} experts with a slot each"
+        more = f"legal: at most {num_experts}, or experts slots {least}, {least + ep}, ..."
+        raise LayoutError(f"experts ep {ep}: {have}; {more}", field="experts.ep", value=ep, legal=range(1, slots + 1))
     if slots < num_experts or slots % ep:
         legal = tuple(least + more * ep for more in range(4))
         raise LayoutError(

@@ -22,6 +22,8 @@ from weft.layout.cuts import even_cuts
 from weft.layout.layout import Experts, Layout
 
 Form = Literal["all_gather", "all_to_all"]
+DEEPEP = "deepep"
+"""Begins the names of DeepEP's modes (https://github.com/deepseek-ai/DeepEP): auto, normal, low latency."""
 NOMINAL_ROWS = 64
 """Rows of a dp group at which `auto` compares: a full decode step of an engine with default limits."""
 COLUMNS_OF_A_CALL = 8192
@@ -146,6 +148,8 @@ def dispatch_of(layout: Layout, experts: Experts, routing: Routing) -> Dispatch:
     block = routed_block(experts, routing.top_k)
     if block.size == 1:
         return Dispatch("all_gather", "an expert block is one rank: no row leaves it")
+    if experts.dispatch.startswith(DEEPEP):
+        return Dispatch("all_to_all", f"the nearest to {experts.dispatch}")
     if experts.dispatch != "auto":
         return Dispatch("all_to_all" if experts.dispatch == "all_to_all" else "all_gather", "as given")
     rows = max(1, NOMINAL_ROWS // layout.attention.tp)

@@ -6,9 +6,7 @@ from importlib.util import find_spec
 
 from weft.errors import LayoutError
 from weft.layout.layout import Layout
-
-DEEPEP = "deepep"
-"""Begins the names of DeepEP's modes (https://github.com/deepseek-ai/DeepEP): auto, normal, low latency."""
+from weft.layout.routed import DEEPEP
 
 
 def refuse_unsupported(layout: Layout) -> None:

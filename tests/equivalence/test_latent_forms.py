@@ -1,0 +1,96 @@
+"""Latent attention in its naive form, keys and values unfolded per head from the cached latents, is the answer key of
+the absorbed form that the product runs; through the real engine, on one rank, with heads over ranks, and with dp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import weft.models.build as build
+from tests.equivalence.harness import MIXED, largest_difference, make_executor, run_workload
+from tests.support.exact_model import write_random
+from weft.layers import LatentAttention
+from weft.layers.base import Params, tensor
+from weft.layout.resolve import resolve
+from weft.ops.base import AttentionMeta, KVCache, Numerics
+
+
+class NaiveLatentAttention(LatentAttention):
+    """As DeepSeek-V2's report writes it (2.1.2): k_nope and v of every cached token and head, a plain softmax."""
+
+    def __init__(self, params: Params, name: str, *args: object) -> None:
+        super().__init__(params, name, *args)  # type: ignore[arg-type]
+        rows = self.mla.nope_dim + self.mla.v_dim
+        self.unfold = tensor(params, f"{name}.kv_b.weight").view(self.heads, rows, self.mla.kv_lora_rank)
+
+    def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        q_nope, q_rope = torch.split(self._queries(x_NH), [self.mla.nope_dim, self.mla.rope_dim], dim=-1)
+        q_rope = self.ops.rope_and_cache_latent(q_rope, self._latent(x_NH), self.cos_sin, meta, cache)
+        found = x_NH.new_zeros(len(x_NH), self.heads, self.mla.v_dim)
+        for row, position in enumerate(meta.positions.tolist()):
+            blocks = meta.block_tables[int(meta.run_of_row[row])].long()
+            latents = cache.k[blocks].flatten(0, 2)[: position + 1].to(x_NH.dtype)
+            k_nope, v = self.keys_and_values(latents[:, : self.mla.kv_lora_rank])
+            k_rope = latents[:, None, self.mla.kv_lora_rank :].expand(-1, self.heads, -1)
+            scores = torch.einsum(
+                "hd,thd->ht", torch.cat((q_nope[row], q_rope[row]), -1), torch.cat((k_nope, k_rope), -1)
+            )
+            found[row] = torch.einsum("ht,thv->hv", torch.softmax(scores * self.scale, -1), v)
+        return found.flatten(1)
+
+    def keys_and_values(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, L] -> k_nope [T, A, nope] and v [T, A, value dim]."""
+        both = torch.einsum("tl,hdl->thd", latents, self.unfold)
+        return both[..., : self.mla.nope_dim], both[..., self.mla.nope_dim :]
+
+
+class SwappedKeys(NaiveLatentAttention):
+    """A head's keys are its neighbour's."""
+
+    def keys_and_values(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = super().keys_and_values(latents)
+        return k.roll(1, 1), v
+
+
+SIZES = (
+    {"attention.tp": 1},
+    {"attention.tp": 2},
+    {"attention.tp": 3},
+    {"attention.dp": 2},
+    {"attention.tp": 2, "attention.dp": 2},
+)
+
+
+def difference(path: Path, given: dict[str, object], dtype: torch.dtype, key: type[LatentAttention]) -> float:
+    """Between the naive form on one rank and the absorbed one under a layout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "LatentAttention", key)
+        naive = run_workload(make_executor(path, resolve({}, num_experts=6), Numerics(dtype)), MIXED)
+    layout = resolve(given, num_experts=6)
+    absorbed = run_workload(make_executor(path, layout, Numerics(dtype)), MIXED)
+    assert [one.tokens for one in naive] == [one.tokens for one in absorbed] or key is SwappedKeys
+    return largest_difference(naive, absorbed)
+
+
+@pytest.mark.parametrize("given", SIZES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["fp64", "fp32"])
+def test_absorbed_equals_naive(given: dict[str, object], dtype: torch.dtype, tolerance: float, tmp_path: Path) -> None:
+    path = write_random(tmp_path, "latent")
+    assert 0 < difference(path, given, dtype, NaiveLatentAttention) < tolerance
+
+
+@pytest.mark.parametrize("given", SIZES[:2], ids=str)
+def test_naive_under_a_layout_equals_absorbed_on_one_rank(given: dict[str, object], tmp_path: Path) -> None:
+    path = write_random(tmp_path, "latent")
+    absorbed = run_workload(make_executor(path, resolve({}, num_experts=6), Numerics(torch.float64)), MIXED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "LatentAttention", NaiveLatentAttention)
+        naive = run_workload(make_executor(path, resolve(given, num_experts=6), Numerics(torch.float64)), MIXED)
+    assert largest_difference(naive, absorbed) < 1e-10
+
+
+def test_another_heads_keys_are_seen(tmp_path: Path) -> None:
+    assert difference(write_random(tmp_path, "latent"), {}, torch.float64, SwappedKeys) > 1e-3
