@@ -110,6 +110,13 @@ def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:
     return resolve({**given, "attention.split": split}, world)
 
 
+def any_layout(path: Path, world: int, sizes: Sizes | ExpertSizes) -> Layout:
+    """The layout that sizes of either kind mean for a checkpoint."""
+    if isinstance(sizes, ExpertSizes):
+        return sizes.layout(world, parse_config(checkpoint_at(path).config).num_experts)
+    return layout_of(world, sizes)
+
+
 @cache
 def checkpoint_at(path: Path) -> Checkpoint:
     return open_checkpoint(path)

@@ -22,7 +22,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from tests.equivalence.harness import EXACT, LIMITS, checkpoint_at, layout_of
+from tests.equivalence.harness import EXACT, LIMITS, ExpertSizes, any_layout, checkpoint_at
 from weft.arch import Shards, parse_config
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
@@ -60,7 +60,8 @@ class Digests:
 
 def shards_of(job: dict[str, Any], case: dict[str, Any]) -> Shards:
     config = parse_config(checkpoint_at(Path(job["checkpoint"])).config)
-    return Shards(config, layout_of(job["world"], tuple(case["sizes"])))
+    sizes = ExpertSizes(**case["sizes"]) if isinstance(case["sizes"], dict) else tuple(case["sizes"])
+    return Shards(config, any_layout(Path(job["checkpoint"]), job["world"], sizes))
 
 
 def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ import pytest
 
 import weft
 from tests.equivalence.conftest import Model
-from tests.equivalence.harness import EXACT, MIXED, Sizes, all_sizes, layout_of, make_executor, run_workload, same_bits
+from tests.equivalence.harness import (
+    EXACT,
+    MIXED,
+    ExpertSizes,
+    Sizes,
+    all_sizes,
+    any_layout,
+    make_executor,
+    run_workload,
+    same_bits,
+)
 from tests.equivalence.rank_replay import Digests
 from weft.native import missing_reason
 from weft.native.build import ensure_built
@@ -55,12 +66,13 @@ def _both(one: Callable[..., None], two: Callable[..., None] | None) -> Callable
     return tap
 
 
-def record(model: Model, world: int, sizes: Sizes) -> tuple[dict[str, Any], list[list[str]]]:
+def record(model: Model, world: int, sizes: Sizes | ExpertSizes) -> tuple[dict[str, Any], list[list[str]]]:
     """A case for the processes, and what lockstep's ranks gave for it (which equals one rank)."""
-    recording = Recording(make_executor(model.path, layout_of(world, sizes), EXACT))
+    recording = Recording(make_executor(model.path, any_layout(model.path, world, sizes), EXACT))
     assert same_bits(run_workload(recording, MIXED), model.reference)  # type: ignore[arg-type]
     plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
-    return {"sizes": sizes, "plans": plans}, [digests.found for digests in recording.digests]
+    told = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
+    return {"sizes": told, "plans": plans}, [digests.found for digests in recording.digests]
 
 
 def replayed(job: dict[str, Any]) -> list[Any]:
@@ -120,3 +132,25 @@ def test_programs_equal_operations_one_by_one(
         for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
             assert found == digests[rank], f"rank {rank} under {sizes}"
     record_property("program_layouts_equal", len(sample))
+
+
+ROUTED = {
+    2: [ExpertSizes(1, 1, 2, 8, 1, 1, "all_to_all"), ExpertSizes(2, 2, 1, 5, 2, 1, "all_to_all")],
+    3: [ExpertSizes(1, 1, 3, 9, 3, 3, "all_to_all"), ExpertSizes(3, 1, 3, 5, 1, 1, "all_gather")],
+    4: [ExpertSizes(2, 2, 2, 6, 1, 4, "all_to_all"), ExpertSizes(1, 1, 2, 5, 2, 1, "all_to_all")],
+}
+
+
+@pytest.mark.parametrize("backend", ["shared_memory", "gloo"])
+@pytest.mark.parametrize("world", ROUTED)
+def test_routed_rows_between_processes_equal_lockstep(
+    backend: str, world: int, model: Callable[[str, Numerics], Model]
+) -> None:
+    ensure_built()
+    if backend == "shared_memory" and missing_reason("comm"):
+        pytest.skip(f"shared memory needs its library: {missing_reason('comm')}")
+    exact = model("experts", EXACT)
+    recorded = [record(exact, world, sizes) for sizes in ROUTED[world]]
+    job = {"backend": backend, "world": world, "checkpoint": str(exact.path), "cases": [case for case, _ in recorded]}
+    for rank, answer in enumerate(replayed(job)):
+        assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"
