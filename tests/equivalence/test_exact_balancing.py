@@ -73,7 +73,7 @@ def reference(model: Models) -> Callable[[str], list[object]]:
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
 def test_moving_experts_change_nothing(variant: str, world: int, model: Models, reference: Callable) -> None:  # type: ignore[type-arg]
     layouts = usable(world, EXPERTS[variant])
-    chosen = random.Random(world).sample(layouts, min(8, len(layouts)))
+    chosen = random.Random(world).sample(layouts, min(10, len(layouts)))
     switched = 0
     for seed, sizes in enumerate(chosen):
         executor, balancing = moving(model(variant, EXACT), world, sizes, seed)
@@ -89,6 +89,7 @@ def test_counts_are_the_routers_choices(model: Models) -> None:
     for world, sizes in (
         (1, ExpertSizes(1, 1, 1, 5, 1, 1)),
         (4, ExpertSizes(2, 1, 2, 6, 1, 4)),
+        (2, ExpertSizes(1, 1, 2, 6, 1, 1, dispatch="all_to_all")),
         (2, ExpertSizes(1, 2, 1, 5, 1, 1)),
     ):
         executor, balancing = moving(model("experts", EXACT), world, sizes)
