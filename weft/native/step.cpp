@@ -2,3 +2,4 @@
 #include "step/kernels.h"
 #include "step/pack_api.h"
 #include "step/program.h"
+#include "step/sampling.h"

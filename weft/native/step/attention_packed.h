@@ -94,7 +94,7 @@ class PackedAttention {
   PackedAttention(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
         window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
-    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kChunk / 2 + dim_ / 2));
+    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kChunk / 2 + dim_ / 2) + kLanes);
     out_ = at, at += kRows * padded_;
     piece_ = at, at += kRows * Meeting::row_floats(dim_);
     scores_ = at, at += kRows * kChunk;
@@ -164,11 +164,8 @@ class PackedAttention {
     for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
       if (piece[1] == 0) continue;  // it saw no key of this chunk
       const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
-      Vec<float> lower{};
-      lower[0] = peak[r] - higher, lower[1] = piece[0] - higher;
-      lower = exp2_below_zero(lower);
-      const Vec<float> keep = splat(lower[0]), gain = splat(lower[1]);
-      total[r] = total[r] * lower[0] + piece[1] * lower[1];
+      const Vec<float> keep = exp2_below_zero(splat(peak[r] - higher)), gain = exp2_below_zero(splat(piece[0] - higher));
+      total[r] = total[r] * keep[0] + piece[1] * gain[0];
       peak[r] = higher;
       float *out = out_ + r * padded_;
       for (int d = 0; d < padded_; d += kLanes) store(out + d, fused(load(out + d), keep, load(piece + 16 + d) * gain));
@@ -177,10 +174,20 @@ class PackedAttention {
 
   // Pairs of all rows side by side.
   template <int MR> void take_queries(const Unit &unit) {
-    for (int r = 0; r < MR; ++r) {
-      const bf16 *q = row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
-      for (int k = 0; k < dim_ / 2; ++k) memcpy(queries_ + k * MR + r, q + 2 * k, 4);
-    }
+    const uint32_t *rows[MR];
+    for (int r = 0; r < MR; ++r)
+      rows[r] = reinterpret_cast<const uint32_t *>(row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) +
+                                                   (unit.heads.first + r % unit.heads.count) * dim_);
+    int k = 0;
+    if constexpr (MR > 4 && MR <= kLanes)
+      for (; k + kLanes <= dim_ / 2; k += kLanes) {  // moves bits only; what is written behind MR is written over
+        Vec<float> square[kLanes] = {};
+        for (int r = 0; r < MR; ++r) square[r] = load(reinterpret_cast<const float *>(rows[r]) + k);
+        transpose<float>(square);
+        for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float *>(queries_) + (k + j) * MR, square[j]);
+      }
+    for (; k < dim_ / 2; ++k)
+      for (int r = 0; r < MR; ++r) memcpy(queries_ + k * MR + r, rows[r] + k, 4);
   }
 
   template <int MR> void give_results(const Unit &unit, const float *total) const {
@@ -197,10 +204,10 @@ class PackedAttention {
     int kv, kv_ahead, distance, end_ahead;
   };
   const uint32_t *keys_at(const int32_t *table, int kv, int key) const {
-    return pages_.keys<uint32_t>(table[key / pages_.tokens], kv) + key % pages_.tokens;
+    return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.offset_of(key);
   }
   const uint32_t *values_at(const int32_t *table, int kv, int key) const {
-    return pages_.values<uint32_t>(table[key / pages_.tokens], kv) + int64_t(key % pages_.tokens / 2) * dim_;
+    return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
   }
 
   template <int MR> void score(const Span &keys, const Walk &walk) {
@@ -216,6 +223,7 @@ class PackedAttention {
   }
 
   template <int MR, int NV> void score_panels(const Span &keys, const Walk &walk, int key) {
+    float *const scores = scores_ + (key - keys.first);
     const uint32_t *b[NV], *ahead[NV];
     for (int j = 0; j < NV; ++j) {
       const int at = key + j * kLanes, later = at + walk.distance;
@@ -224,8 +232,10 @@ class PackedAttention {
     }
     Vec<float> sums[MR][NV] = {};
     multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
-      for (int j = 0; j < NV; ++j) store(scores_ + r * kChunk + (key - keys.first) + j * kLanes, sums[r][j]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) store(scores + r * kChunk + j * kLanes, sums[r][j]);
   }
 
   // Scores of row r become bf16 weights; of them, the peak (a power of two) and the sum go to the row's piece.
@@ -236,25 +246,25 @@ class PackedAttention {
     const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kLanes - 1) / kLanes * kLanes;
     const int end = std::min(read, position + 1 - keys.first);
     const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
-    for (int i = from; i < std::min(begin, to); ++i) s[i] = kHidden;
-    for (int i = std::max(end, from); i < to; ++i) s[i] = kHidden;
     if (begin >= end) {
       memset(w + from, 0, (to - from) * sizeof(bf16));
       piece[0] = kHidden, piece[1] = 0;
       return;
     }
+    for (int j = from; j < begin; j += kLanes) hide(s + j, begin - j, kLanes);
+    for (int j = end / kLanes * kLanes; j < to; j += kLanes) hide(s + j, 0, end - j);
     Vec<float> highest[2] = {splat(kHidden), splat(kHidden)};
     int i = from;
     for (; i + 2 * kLanes <= to; i += 2 * kLanes)
       for (int j = 0; j < 2; ++j) {
         const Vec<float> x = load(s + i + j * kLanes);
-        highest[j] = x > highest[j] ? x : highest[j];
+        highest[j] = larger(x, highest[j]);
       }
     if (i < to) {
       const Vec<float> x = load(s + i);
-      highest[0] = x > highest[0] ? x : highest[0];
+      highest[0] = larger(x, highest[0]);
     }
-    const float peak = piece[0] = highest_of(highest[0] > highest[1] ? highest[0] : highest[1]) * scale_;
+    const float peak = piece[0] = highest_of(larger(highest[0], highest[1])) * scale_;
     const Vec<float> level = splat(-peak), scale = splat(scale_);
     Vec<float> sums[2] = {};
     for (i = from; i + 2 * kLanes <= to; i += 2 * kLanes) {
@@ -269,6 +279,22 @@ class PackedAttention {
       store_narrow(w + i, x);
     }
     piece[1] = sum_of(sums[0] + sums[1]);
+  }
+
+  // Keeps the lanes [begin, end) of the scores at s.
+  static WEFT_ALWAYS void hide(float *s, int begin, int end) {
+    VecInt<float> lane;
+    for (int j = 0; j < kLanes; ++j) lane[j] = j;
+    store(s, (lane >= begin) & (lane < end) ? load(s) : splat(kHidden));
+  }
+
+  // Of x and y; y where x is not a number.
+  static WEFT_ALWAYS Vec<float> larger(Vec<float> x, Vec<float> y) {
+#if defined(__AVX512F__)
+    return (Vec<float>)_mm512_max_ps((__m512)x, (__m512)y);
+#else
+    return x > y ? x : y;
+#endif
   }
 
   static WEFT_ALWAYS float highest_of(Vec<float> x) {
@@ -297,9 +323,10 @@ class PackedAttention {
 
   template <int MR, int NV, bool Last>
   WEFT_ALWAYS void weigh_panels(const Span &keys, const Walk &walk, int d, float *piece) {
+    const int64_t floats = Meeting::row_floats(dim_);
     Vec<float> sums[MR][NV] = {};
     for (int key = keys.seen; key < keys.end;) {
-      const int end = std::min(keys.end, (key / pages_.tokens + 1) * pages_.tokens), later = key + walk.distance;
+      const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
       const uint32_t *page = values_at(walk.table, walk.kv, key) + d;
       const uint32_t *page_ahead = later < walk.end_ahead ? values_at(walk.table_ahead, walk.kv_ahead, later) + d : page;
       const uint32_t *b[NV], *ahead[NV];
@@ -307,8 +334,10 @@ class PackedAttention {
       multiply<MR, NV, kChunk / 2, 1, Last>(weights_ + (key - keys.first) / 2, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
       key = end;
     }
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
-      for (int j = 0; j < NV; ++j) store(piece + r * Meeting::row_floats(dim_) + 16 + d + j * kLanes, sums[r][j]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) store(piece + r * floats + 16 + d + j * kLanes, sums[r][j]);
   }
 
   const Instruction &i_;

@@ -14,13 +14,17 @@ namespace weft {
 struct Pages {
   char *k, *v;
   int64_t block, head;  // bytes from block to block, from head to head
-  int tokens, dim;
+  int tokens, dim, shift;  // shift: tokens = 2^shift, or -1
   bool packed;
 
   Pages(const Instruction &i, int element)
       : k(static_cast<char *>(const_cast<void *>(i.p[K_CACHE]))), v(static_cast<char *>(const_cast<void *>(i.p[V_CACHE]))),
         block(i.cache_stride[0] * element), head(i.cache_stride[1] * element), tokens(i.n[BLOCK_SIZE]),
-        dim(i.n[HEAD_DIM]), packed(i.n[PACKED_CACHE]) {}
+        dim(i.n[HEAD_DIM]), shift(tokens & (tokens - 1) ? -1 : __builtin_ctz(tokens)), packed(i.n[PACKED_CACHE]) {}
+
+  // Of a position (mostly without a division, which would be felt).
+  int block_of(int position) const { return shift < 0 ? position / tokens : position >> shift; }
+  int offset_of(int position) const { return shift < 0 ? position % tokens : position & (tokens - 1); }
 
   template <class S> S *keys(int64_t of_block, int of_head) const {
     return reinterpret_cast<S *>(k + of_block * block + of_head * head);

@@ -43,7 +43,7 @@ inline void store_narrow(bf16 *p, Vec<float> x) {
 }
 template <class T> inline void store_narrow(T *p, Vec<T> x) { store(p, x); }
 
-// 2^x for x <= 0, within 5e-5; exactly 0 below -126 and 1 at 0; NaN stays NaN.
+// 2^x for x <= 0, within 5e-5; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
 inline Vec<float> exp2_below_zero(Vec<float> x) {
 #if defined(__AVX512F__)
   const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -57,8 +57,7 @@ inline Vec<float> exp2_below_zero(Vec<float> x) {
   p = fused(p, rest, splat(6.9314718e-1f));
   p = fused(p, rest, splat(1.0f));
 #if defined(__AVX512F__)
-  const __mmask16 tiny = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_LT_OQ);
-  return (Vec<float>)_mm512_mask_mov_ps(_mm512_scalef_ps((__m512)p, (__m512)whole), tiny, _mm512_setzero_ps());
+  return (Vec<float>)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
   const VecInt<float> bits = ((VecInt<float>)(x + magic) << 23) + (127 << 23);
   return x < -126.0f ? Vec<float>{} : p * (Vec<float>)bits;

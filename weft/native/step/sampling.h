@@ -1,0 +1,254 @@
+// One token per row of fp32 logits: largest, or drawn after temperature, min_p, top_k and top_p. Twin: weft/ops/draw.py.
+//
+// No row is sorted. Who may be among the kept is collected by a bound on the logit (lowered until enough are found), and of
+// these the last kept is found by halving. Tokens are ordered by logit, equal ones by id; sums of masses are fp64. An id
+// differs from the twin's only where the random number falls on the last bits of a sum of masses.
+#pragma once
+
+#include <float.h>
+#include <math.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "pool.h"
+#include "scratch.h"
+#include "simd.h"
+
+namespace weft {
+
+// How slots want to be sampled, one array each. temperature 0: the largest logit; top_k: the vocabulary's size or below.
+struct SamplingTable {
+  const double *temperature, *top_p, *min_p;
+  const int64_t *top_k;
+  const uint64_t *seed;
+};
+
+// Two rounds of splitmix64, see weft/ops/counter_hash.py.
+inline double counter_uniform(uint64_t seed, uint64_t position) {
+  constexpr uint64_t kStep = 0x9E3779B97F4A7C15ull;
+  auto mix = [](uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+  };
+  return double(mix(mix(seed + kStep) + (position + 1) * kStep) >> 11) * 0x1p-53;
+}
+
+class RowSampler {
+ public:
+  RowSampler(const float *logits, int size) : logits_(logits), size_(size) {}
+
+  // Whether all logits are finite; to be called first.
+  bool look() {
+    Vec<float> high = splat(-FLT_MAX), low = splat(FLT_MAX), bad{};
+    int i = 0;
+    for (; i + kWidth<float> <= size_; i += kWidth<float>) {
+      const Vec<float> x = load(logits_ + i);
+      high = x > high ? x : high;
+      low = x < low ? x : low;
+      bad += x - x;  // not a number where x is not finite
+    }
+    float top = largest<float>(high), rest = sum<float>(bad);
+    for (; i < size_; ++i) {
+      top = logits_[i] > top ? logits_[i] : top;
+      rest += logits_[i] - logits_[i];
+    }
+    top_ = top;
+    return rest == 0;
+  }
+
+  int largest_id() const {
+    int i = 0;
+    while (logits_[i] != top_) ++i;
+    return i;
+  }
+
+  int draw(float temperature, int64_t top_k, double top_p, double min_p, double uniform) {
+    temperature_ = temperature;
+    floor_ = min_p > 0 ? float(log(min_p)) : -INFINITY;
+    const bool filters = top_k < size_ || top_p < 1;
+    if (!filters) {
+      blocks_.resize((size_ + kBlock - 1) / kBlock);
+      double total = 0;
+      for (size_t b = 0; b < blocks_.size(); ++b) total += blocks_[b] = block(int(b)).total;
+      return whole(target_of(total, uniform));
+    }
+    for (float bound = 8;; bound = bound < 100 ? bound * 2 : INFINITY) {
+      const double total = collect(-bound);
+      if (bound < INFINITY && (top_k < size_ ? int64_t(found_.size()) < top_k : mass_of(found_) < top_p * total)) continue;
+      const Candidate last = last_kept(top_k, top_p, total);
+      return among_kept(last, uniform);
+    }
+  }
+
+ private:
+  static constexpr int kBlock = 256;
+
+  struct Candidate {
+    float x, mass;
+    int id;
+  };
+  static bool before(const Candidate &a, const Candidate &b) { return a.x > b.x || (a.x == b.x && a.id < b.id); }
+
+  struct Block {
+    double total;
+    int count;
+  };
+
+  // Scaled logits and masses of a block, into x_ and mass_.
+  Block block(int index) {
+    constexpr int W = kWidth<float>;
+    const int first = index * kBlock, count = std::min(kBlock, size_ - first);
+    const Vec<float> top = splat(top_), temperature = splat(temperature_), floor = splat(floor_);
+    for (int i = 0; i < count; i += W) {
+      Vec<float> x = (take<float>(logits_ + first + i, count - i) - top) / temperature;
+      x = x < floor ? splat(-INFINITY) : x;
+      store(x_ + i, x);
+      store(mass_ + i, exp(x));
+    }
+    double sums[8] = {};
+    int i = 0;
+    for (; i + 8 <= count; i += 8)
+      for (int j = 0; j < 8; ++j) sums[j] += double(mass_[i + j]);
+    for (; i < count; ++i) sums[i % 8] += double(mass_[i]);
+    return {((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])), count};
+  }
+
+  // Rounding must not carry the target to the end.
+  static double target_of(double total, double uniform) { return std::min(uniform * total, nextafter(total, 0.0)); }
+
+  // The first id with more mass up to it than the target.
+  int whole(double target) {
+    double sum = 0;
+    size_t b = 0;
+    while (b + 1 < blocks_.size() && sum + blocks_[b] <= target) sum += blocks_[b++];
+    for (; b < blocks_.size(); ++b) {
+      const Block here = block(int(b));
+      for (int i = 0; i < here.count; ++i)
+        if ((sum += double(mass_[i])) > target) return int(b) * kBlock + i;
+    }
+    return last_with_mass();
+  }
+
+  // Where sums in another order stayed below the target at the very end.
+  int last_with_mass() {
+    for (int b = (size_ - 1) / kBlock; b >= 0; --b)
+      for (int i = block(b).count - 1; i >= 0; --i)
+        if (mass_[i] > 0) return b * kBlock + i;
+    return size_ - 1;
+  }
+
+  // Tokens whose scaled logit is at least `bound`, in the order of ids; returns the mass of all tokens.
+  double collect(float bound) {
+    found_.clear();
+    double total = 0;
+    for (int b = 0; b * kBlock < size_; ++b) {
+      const Block here = block(b);
+      total += here.total;
+      const size_t before = found_.size();
+      found_.resize(before + here.count);
+      Candidate *to = found_.data() + before;
+      for (int i = 0; i < here.count; ++i) {
+        *to = {x_[i], mass_[i], b * kBlock + i};
+        to += x_[i] >= bound && x_[i] > -INFINITY;
+      }
+      found_.resize(to - found_.data());
+    }
+    return total;
+  }
+
+  static double mass_of(const std::vector<Candidate> &all) {
+    double sum = 0;
+    for (const Candidate &one : all) sum += one.mass;
+    return sum;
+  }
+
+  Candidate last_kept(int64_t top_k, double top_p, double total) {
+    work_ = found_;
+    if (top_k < int64_t(work_.size())) {
+      std::nth_element(work_.begin(), work_.begin() + (top_k - 1), work_.end(), before);
+      work_.resize(top_k);
+    }
+    if (top_p >= 1) return *std::max_element(work_.begin(), work_.end(), before);
+    const double limit = top_p * (top_k < size_ ? mass_of(work_) : total);
+    auto low = work_.begin(), high = work_.end();
+    double sum = 0;  // of the tokens before `low`; the last kept is in [low, high)
+    while (high - low > 16) {
+      const auto middle = low + (high - low) / 2;
+      std::nth_element(low, middle, high, before);
+      double upper = 0;
+      for (auto one = low; one != middle; ++one) upper += one->mass;
+      if (sum + upper >= limit) {
+        high = middle;
+      } else {
+        sum += upper;
+        low = middle;
+      }
+    }
+    std::sort(low, high, before);
+    while (low + 1 != high && (sum += low->mass) < limit) ++low;
+    return *low;
+  }
+
+  int among_kept(const Candidate &last, double uniform) const {
+    double total = 0;
+    for (const Candidate &one : found_)
+      if (!before(last, one)) total += one.mass;
+    const double target = target_of(total, uniform);
+    double sum = 0;
+    int id = last.id;
+    for (const Candidate &one : found_) {
+      if (before(last, one)) continue;
+      id = one.id;
+      if ((sum += one.mass) > target) break;
+    }
+    return id;
+  }
+
+  const float *const logits_;
+  const int size_;
+  float top_ = 0, temperature_ = 1, floor_ = 0;
+  alignas(64) float x_[kBlock + kWidth<float>], mass_[kBlock + kWidth<float>];
+  inline static thread_local std::vector<double> blocks_;
+  inline static thread_local std::vector<Candidate> found_, work_;
+};
+
+struct Sampling {
+  const float *logits;
+  int64_t stride;
+  int64_t rows, size;
+  SamplingTable table;
+  const int64_t *slots, *positions;
+  double *values;
+  int64_t values_stride;
+};
+
+inline void sample_rows(const Sampling &job, int thread, int threads) {
+  const RowShare share(job.rows, thread, threads);
+  for (int64_t r = share.begin; r < share.end; ++r) {
+    const int64_t slot = job.slots[r];
+    RowSampler row(job.logits + r * job.stride, int(job.size));
+    double *out = job.values + r * job.values_stride;
+    const SamplingTable &t = job.table;
+    out[1] = row.look();
+    out[0] = !out[1]              ? 0
+             : t.temperature[slot] == 0 ? row.largest_id()
+                                  : row.draw(float(t.temperature[slot]), t.top_k[slot], t.top_p[slot], t.min_p[slot],
+                                             counter_uniform(t.seed[slot], uint64_t(job.positions[r])));
+  }
+}
+
+}  // namespace weft
+
+// Ids of rows of logits [rows, size] and whether the row is finite, to the first two of `values`'s columns. The rows'
+// slots index the table; positions: how many tokens the request had generated. On the caller alone where pool is null.
+extern "C" inline __attribute__((used)) void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, int64_t rows, int64_t size,
+                                                         const weft::SamplingTable *table, const int64_t *slots,
+                                                         const int64_t *positions, double *values, int64_t values_stride) {
+  weft::Sampling job{logits, stride, rows, size, *table, slots, positions, values, values_stride};
+  if (!pool || rows == 1) return weft::sample_rows(job, 0, 1);
+  pool->run([](void *context, int thread, int threads) {
+    weft::sample_rows(*static_cast<const weft::Sampling *>(context), thread, threads);
+  }, &job);
+}
