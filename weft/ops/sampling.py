@@ -2,8 +2,9 @@
 
 Order, as in vLLM: bias, penalties, ends masked until min_tokens, then for rows with a temperature: temperature,
 min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals. Log-probabilities
-are the raw model's. Every rank of an attention block keeps the same slots and sees every sampled id, so any of them
-can sample any row; random numbers are a hash of (seed, output position). A row's result depends on no other row.
+are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel; torch is its twin and
+serves the others. Every rank of an attention block keeps the same slots and sees every sampled id, so any of them can
+sample any row; random numbers are a hash of (seed, output position). A row's result depends on no other row.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.ops.counter_hash import uniform
 from weft.ops.draw import Draws, draw
 from weft.ops.history import Slot, adjust
+from weft.ops.native_sampling import SamplingKernel, SlotTable
 from weft.step.plan import Admit, Run, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
+NEVER = np.iinfo(np.int64).max
 NOT_FINITE = "the model gave a logit that is not a finite number"
 
 _ID, _OK, _LOGPROB, _RANK, _TOP = 0, 1, 2, 3, 4
@@ -35,16 +39,32 @@ class Sampler:
     log-probabilities of the alternatives, -1 beyond a row's own number.
     """
 
-    def __init__(self, slots: int, vocab_size: int, device: torch.device, eos_token_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        slots: int,
+        vocab_size: int,
+        device: torch.device,
+        eos_token_ids: Sequence[int] = (),
+        kernel: SamplingKernel | None = None,
+    ) -> None:
         self.vocab_size = vocab_size
         self.device = device
+        self.kernel = kernel
+        self._table = SlotTable(slots, vocab_size)
+        self._plain_from: NDArray[np.int64] = np.zeros(slots, np.int64)
+        """From which output position on nothing changes a slot's logits."""
         self.eos_token_ids = tuple(eos_token_ids)
         idle = Admit(slot=0, prompt_ids=[], output_ids=[], params=SamplingParams(temperature=0.0), seed=0)
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
 
     def admit(self, admit: Admit) -> None:
         """A request takes its slot."""
-        self._slots[admit.slot] = Slot.of(admit, self.eos_token_ids)
+        self._slots[admit.slot] = slot = Slot.of(admit, self.eos_token_ids)
+        params = admit.params
+        temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0
+        self._table.set(admit.slot, temperature, params.top_k, params.top_p, params.min_p, admit.seed)
+        always = slot.history is not None or len(slot.bias_ids)
+        self._plain_from[admit.slot] = NEVER if always else params.min_tokens if len(slot.ends) else 0
 
     def width(self, runs: Sequence[Run]) -> int:
         """Columns of the values that an attention block with these sampled runs shares; the same on each of its
@@ -59,14 +79,41 @@ class Sampler:
         if not runs:
             return values
         raw = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        ids, fine = self._ids(raw, runs)
-        ids = ids.masked_fill(~fine, 0)
-        values[:, _ID], values[:, _OK] = ids, fine
+        rest = self._sample_plain(raw, runs, values)
+        if len(rest) == len(runs):
+            self._sample_any(raw, runs, values)
+        elif rest:
+            rows = torch.tensor(rest, device=raw.device)
+            part = values[rows]
+            self._sample_any(raw[rows], [runs[row] for row in rest], part)
+            values.index_copy_(0, rows, part)
         asked = [row for row, run in enumerate(runs) if self._alternatives(run) is not None]
         if asked:
             rows = torch.tensor(asked, device=logits.device)
-            values[:, _LOGPROB:].index_copy_(0, rows, _logprobs(raw[rows], ids[rows], (width - _TOP) // 2))
+            chosen = values[rows, _ID].long()
+            values[:, _LOGPROB:].index_copy_(0, rows, _logprobs(raw[rows], chosen, (width - _TOP) // 2))
         return values
+
+    def _sample_plain(self, raw: Tensor, runs: Sequence[Run], values: Tensor) -> list[int]:
+        """Samples the rows that the kernel can; the others."""
+        if self.kernel is None or raw.dtype != torch.float32:
+            return list(range(len(runs)))
+        slots = np.fromiter((run.slot for run in runs), np.int64, len(runs))
+        positions = np.fromiter((run.output_pos if run.sample else -1 for run in runs), np.int64, len(runs))
+        plain = positions >= self._plain_from[slots]
+        if plain.all():
+            self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self._table, slots, positions, values)
+            return []
+        if plain.any():
+            rows = torch.from_numpy(plain.nonzero()[0])
+            part = torch.empty(len(rows), 2, dtype=torch.float64)
+            self.kernel(raw[rows], self._table, slots[plain], positions[plain], part)
+            values[rows, :_LOGPROB] = part
+        return [int(row) for row in (~plain).nonzero()[0]]
+
+    def _sample_any(self, raw: Tensor, runs: Sequence[Run], values: Tensor) -> None:
+        ids, fine = self._ids(raw, runs)
+        values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
 
     def remember(self, values: Tensor, runs: Sequence[Run]) -> list[Sampled]:
         """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`; rows that

@@ -17,6 +17,7 @@ from weft.layers import Params
 from weft.models.build import build_decoder
 from weft.ops import Invariance
 from weft.ops.base import KVCache, Ops
+from weft.ops.native_sampling import SamplingKernel
 from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.ops.step_ops import StepOps, packs_cache
@@ -87,6 +88,10 @@ def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device)
     )
 
 
+def _sampling_kernel(ops: Ops, device: torch.device) -> SamplingKernel | None:
+    return SamplingKernel.find(ops.pool.handle if isinstance(ops, StepOps) else None) if device.type == "cpu" else None
+
+
 class Runner:
     """A rank with its parameters, cache and slots; `step` runs one plan."""
 
@@ -107,7 +112,8 @@ class Runner:
         self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
-        self.sampler = Sampler(limits.max_num_seqs, shards.config.vocab_size, device, eos_token_ids)
+        vocab = shards.config.vocab_size
+        self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, _sampling_kernel(ops, device))
         self.program, self.why_eager = self._program(comm, enforce_eager)
         self.rows = 0
         """Rows that this rank has run as its own."""

@@ -1,0 +1,108 @@
+"""Sampling one token per row: the C++ kernel against its torch twin.
+
+python benchmarks/sampling.py [--threads N] [--vocab V] [--out FILE.json]: milliseconds a step for 1, 32 and 256 rows,
+best and median of interleaved rounds; logits like a language model's (a few likely tokens over a wide rest).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from about import about
+
+from weft.native import load, missing_reason
+from weft.native.isa import chosen
+from weft.ops.native_sampling import SamplingKernel
+from weft.ops.sampling import Sampler
+from weft.step.plan import Admit, Run
+from weft.step.sampling_params import SamplingParams
+
+ROWS = (1, 32, 256)
+CASES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 0.8},
+    "top_k 50": {"temperature": 0.8, "top_k": 50},
+    "top_p 0.95": {"temperature": 0.8, "top_p": 0.95},
+    "top_k 50, top_p 0.9, min_p 0.01": {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.01},
+}
+
+
+def make_kernel(threads: int) -> SamplingKernel:
+    library = load("step")
+    if library is None:
+        raise SystemExit(f"the C++ kernel is missing: {missing_reason('step')}")
+    library.weft_pool_new.restype = ctypes.c_void_p
+    library.weft_pool_new.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+    error = ctypes.c_int32()
+    return SamplingKernel(library, library.weft_pool_new(threads, None, 500_000, ctypes.byref(error)))
+
+
+def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each call, in interleaved rounds after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if index:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: {"best": round(min(t), 4), "median": round(statistics.median(t), 4)} for name, t in times.items()}
+
+
+def run_case(params: dict[str, Any], rows: int, vocab: int, kernel: SamplingKernel, rounds: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(rows)
+    logits = 2.5 * torch.randn(rows, vocab, generator=generator)
+    runs = [Run(slot, 0, 1, [], [1], True, 3) for slot in range(rows)]
+    calls: dict[str, Callable[[], object]] = {}
+    found = {}
+    for name, chosen_kernel in (("kernel", kernel), ("torch twin", None)):
+        sampler = Sampler(rows, vocab, torch.device("cpu"), (), chosen_kernel)
+        for slot in range(rows):
+            sampler.admit(Admit(slot, [], [], SamplingParams(**params), slot))
+        calls[name] = lambda sampler=sampler: sampler.sample(logits, runs, 2)  # type: ignore[misc]
+        found[name] = sampler.sample(logits, runs, 2)[:, 0].tolist()
+    result: dict[str, Any] = measure(calls, rounds)
+    result["equal ids"] = sum(a == b for a, b in zip(*found.values(), strict=True))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--vocab", type=int, default=49_152)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    kernel = make_kernel(args.threads)
+    results: dict[str, dict[str, Any]] = {}
+    for name, params in CASES.items():
+        for rows in ROWS:
+            found = run_case(params, rows, args.vocab, kernel, args.rounds)
+            results.setdefault(name, {})[str(rows)] = found
+            shown = ", ".join(f"{what} {found[what]['best']:.3f}" for what in ("kernel", "torch twin"))
+            print(f"{name}, {rows} rows: best ms {shown}; {found['equal ids']} of {rows} ids equal", flush=True)
+    record = {
+        "benchmark": "sampling",
+        "unit": "ms per step",
+        "vocabulary": args.vocab,
+        "threads": args.threads,
+        "instruction_set": chosen(),
+        "rounds": args.rounds,
+        "about": about(),
+        "results": results,
+    }
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Sampling in C++: the table of slots that it reads, and the call. Twin: `draw`, `counter_hash`. Knows no request."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from weft.native import load
+
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
+
+
+class SlotTable:
+    """How each of `slots` wants to be sampled, as flat arrays; a slot that nobody has set is greedy."""
+
+    def __init__(self, slots: int, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.temperature: NDArray[np.float64] = np.zeros(slots)
+        self.top_p: NDArray[np.float64] = np.ones(slots)
+        self.min_p: NDArray[np.float64] = np.zeros(slots)
+        self.top_k: NDArray[np.int64] = np.full(slots, vocab_size, np.int64)
+        self.seed: NDArray[np.uint64] = np.zeros(slots, np.uint64)
+
+    def set(self, slot: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> None:
+        """`temperature` 0: the largest logit. `top_k` below 1: all. Of `seed` the low 64 bits count."""
+        self.temperature[slot], self.top_p[slot], self.min_p[slot] = temperature, top_p, min_p
+        self.top_k[slot] = min(top_k, self.vocab_size) if top_k > 0 else self.vocab_size
+        self.seed[slot] = seed & (2**64 - 1)
+
+
+class _Table(ctypes.Structure):
+    """Mirrors `SamplingTable` of weft/native/step/sampling.h."""
+
+    _fields_ = [(name, _POINTER) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
+
+
+class SamplingKernel:
+    """`pool`: handle of a pool of threads (weft/native/step/pool.h) that share the rows, or None: the caller alone."""
+
+    def __init__(self, library: ctypes.CDLL, pool: int | None = None) -> None:
+        self._call = library.weft_sample
+        self._call.argtypes = [_POINTER, _POINTER, _LONG, _LONG, _LONG, *[_POINTER] * 4, _LONG]
+        self._call.restype = None
+        self.pool = pool
+
+    @classmethod
+    def find(cls, pool: int | None = None) -> SamplingKernel | None:
+        """None where there is no library."""
+        library = load("step")
+        return cls(library, pool) if library else None
+
+    def __call__(
+        self, logits: Tensor, table: SlotTable, slots: NDArray[np.int64], positions: NDArray[np.int64], values: Tensor
+    ) -> None:
+        """Writes id and whether the logits are finite into columns 0 and 1 of values [m, width], fp64, for logits
+        [m, V], fp32; row i is of slots[i], whose request had generated positions[i] tokens."""
+        if logits.dtype != torch.float32 or logits.stride(1) != 1:
+            raise TypeError(f"logits of {logits.dtype} with strides {logits.stride()}; fp32 rows are taken")
+        arrays = (table.temperature, table.top_p, table.min_p, table.top_k, table.seed)
+        record = _Table(*(array.ctypes.data for array in arrays))
+        self._call(
+            self.pool,
+            logits.data_ptr(),
+            logits.stride(0),
+            *logits.shape,
+            ctypes.byref(record),
+            slots.ctypes.data,
+            positions.ctypes.data,
+            values.data_ptr(),
+            values.stride(0),
+        )
