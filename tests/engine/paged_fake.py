@@ -59,6 +59,13 @@ class SlotState:
     last_id: int | None = None
     sampled: int = 0
     end: int | None = None
+    table: list[int] = field(default_factory=list)
+
+    def with_table(self, run: Run) -> Run:
+        """The run with the whole table of its slot."""
+        assert run.known <= len(self.table), "a table with a hole"
+        self.table = self.table[: run.known] + run.blocks
+        return msgspec.structs.replace(run, blocks=self.table, known=0)
 
 
 @dataclass
@@ -109,9 +116,10 @@ class PagedFake:
             memory.slots[admit.slot] = SlotState(admit)
         self.computed_rows[group] += rows
         written: set[int] = set()
-        for run in plan.runs:
+        runs = [memory.slots[run.slot].with_table(run) for run in plan.runs]
+        for run in runs:
             self._write(memory, run, written)
-        return [self._answer(memory, run) for run in plan.runs if run.sample or run.targets]
+        return [self._answer(memory, run) for run in runs if run.sample or run.targets]
 
     def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
         slot = memory.slots[run.slot]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from simulation import Simulation, World
 
@@ -67,7 +68,7 @@ def table_off_by_one(patch: Patch) -> None:
     def replaced(self: Scheduler, request: Request, budget: int) -> tuple[Request, int, Run]:
         request, admitted, run = entry(self, request, budget)
         start = max(0, run.start - 1)
-        return request, admitted, Run(run.slot, start, run.count, run.ids, run.blocks, run.sample, run.output_pos)
+        return request, admitted, msgspec.structs.replace(run, start=start)
 
     patch.setattr(Scheduler, "_prefill_entry", replaced)
 

@@ -38,7 +38,9 @@ class Request:
     """Counts admissions and departures, so that results of a plan made before a departure are recognised."""
     num_computed: int = 0
     table: list[int] = field(default_factory=list)
-    """Block ids. Grows in place and is shared with plans; a departure replaces the list instead of clearing it."""
+    """Block ids. A departure replaces the list instead of clearing it."""
+    told: int = 0
+    """Entries of `table` that the ranks hold under the slot."""
     claimed: int = 0
     """Full blocks [0, claimed) were cached or claimed for computing at the last admission."""
     last_step: int = -1
@@ -53,6 +55,11 @@ class Request:
     """From arrival to the first admission."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
+
+    def news(self) -> tuple[list[int], int]:
+        """What the ranks do not hold of `table`, and how much they do; from now on they hold it all."""
+        known, self.told = self.told, len(self.table)
+        return self.table[known:], known
 
     def begin(self, cached_tokens: int) -> None:
         """Its first step comes, with so many tokens from the prefix cache."""

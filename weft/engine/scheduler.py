@@ -145,14 +145,16 @@ class Scheduler:
     # -- rows of a step
 
     def _decode_entry(self, request: Request) -> Entry:
-        run = Run(request.slot, request.num_computed, 1, [], request.table, True, request.num_outputs)
+        blocks, known = request.news()
+        run = Run(request.slot, request.num_computed, 1, [], blocks, True, request.num_outputs, [], known)
         return request, request.admission, run
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
         start, count = request.num_computed, min(request.num_uncomputed, budget)
         ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
         targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
-        run = Run(request.slot, start, count, ids, request.table, sample, request.num_outputs, targets)
+        blocks, known = request.news()
+        run = Run(request.slot, start, count, ids, blocks, sample, request.num_outputs, targets, known)
         return request, request.admission, run
 
     def _grow_decodes(self) -> None:
@@ -198,7 +200,7 @@ class Scheduler:
 
     def _start(self, request: Request, cached: int) -> None:
         tokens = cached * self.limits.block_size
-        request.slot, request.num_computed = self._slots.pop(), tokens
+        request.slot, request.num_computed, request.told = self._slots.pop(), tokens, 0
         request.admission += 1
         request.claimed = len(request.digests)
         self._waiting.claim(request, request.digests[cached:])
@@ -280,6 +282,7 @@ class Scheduler:
         for index in range(first, full):
             displaced = self.blocks.publish(request.table, index, request.digests[index])
             if displaced is not None:
+                request.told = min(request.told, index)
                 self._hold(Held(request.last_step, [displaced]))
         self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
 

@@ -30,9 +30,9 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request's rows in one step: positions start .. start + count - 1.
 
     `ids` are the tokens to compute (prompt, or recomputed after a preemption); empty for a decode row, whose one id is
-    the slot's last sampled id. `blocks` is the request's block table (block ids count from 1; 0 is the null block) and
-    covers every position up to start + count - 1. `sample`: the last row is sampled; `output_pos` is the index of the
-    output token that it gives (0 for the first).
+    the slot's last sampled id. Of the slot's block table (block ids count from 1; 0 is the null block) the first
+    `known` entries stay, `blocks` follow; it then covers every position up to start + count - 1. `sample`: the last
+    row is sampled; `output_pos` is the index of the output token that it gives (0 for the first).
 
     `targets`: where the prompt's own log-probabilities are wanted, the ids that follow the first len(targets) rows.
     """
@@ -45,6 +45,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sample: bool
     output_pos: int = 0
     targets: list[int] = []
+    known: int = 0
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):

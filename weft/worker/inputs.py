@@ -1,6 +1,7 @@
 """From a step plan to one rank's tensors. Knows the layout's rows and the plan's records; no scheduler and no module.
 
-Host arrays are built per step with NumPy and moved in three copies, however many requests the step carries.
+Host arrays are built per step with NumPy and moved in three copies, however many requests the step carries. Tables of
+blocks are kept from step to step.
 """
 
 from __future__ import annotations
@@ -55,12 +56,30 @@ class StepInputs:
     own: tuple[int, int]
 
 
-def build_inputs(plan: StepPlan, geometry: Geometry, last_ids: Tensor) -> StepInputs:
-    """`last_ids` [slots] holds the last sampled id of every slot, on the device."""
+class BlockTables:
+    """The block table of every slot, kept from step to step: a plan tells only what is new."""
+
+    def __init__(self, slots: int, width: int) -> None:
+        self._rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
+
+    def take(self, run: Run) -> None:
+        """What `run` tells of its slot's table."""
+        end = run.known + len(run.blocks)
+        if end > self._rows.shape[1]:
+            self._rows = np.pad(self._rows, ((0, 0), (0, max(end, 2 * self._rows.shape[1]) - self._rows.shape[1])))
+        self._rows[run.slot, run.known : end] = run.blocks
+
+    def of(self, slots: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+        """[len(slots), width], a copy."""
+        return self._rows[slots, :width]
+
+
+def build_inputs(plan: StepPlan, geometry: Geometry, last_ids: Tensor, tables: BlockTables) -> StepInputs:
+    """`last_ids` [slots] holds the last sampled id of every slot, on the device; `tables` takes in what is new."""
     layout, group = geometry.layout, plan.groups[geometry.group]
     rows = row_table([sum(run.count for run in each.runs) for each in plan.groups], layout.attention.tp)
     sampled, offsets = sampled_table([_sampled_rows(each) for each in plan.groups], rows, layout.attention.tp)
-    meta, from_slot, tokens = _rows_of(group.runs, geometry)
+    meta, from_slot, tokens = _rows_of(group.runs, geometry, tables)
     batch = Batch(
         ids=_ids(tokens, from_slot, last_ids),
         meta=meta,
@@ -99,40 +118,38 @@ def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
     return before, before + sampled.rows[geometry.stage_rank]
 
 
-def _rows_of(runs: Sequence[Run], geometry: Geometry) -> tuple[AttentionMeta, NDArray[np.int64], NDArray[np.int64]]:
+def _rows_of(
+    runs: Sequence[Run], geometry: Geometry, tables: BlockTables
+) -> tuple[AttentionMeta, NDArray[np.int64], NDArray[np.int64]]:
+    slot_of_run = np.fromiter((run.slot for run in runs), np.int64, len(runs))
+    starts = np.fromiter((run.start for run in runs), np.int64, len(runs))
     counts = np.fromiter((run.count for run in runs), np.int64, len(runs))
+    for run in runs:
+        if run.blocks:
+            tables.take(run)
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(runs) else 0
     run_of_row = np.repeat(np.arange(len(runs)), counts)
-    starts = np.fromiter((run.start for run in runs), np.int64, len(runs))
     positions = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-    tables = np.zeros((len(runs), max((len(run.blocks) for run in runs), default=1)), np.int32)
-    for index, run in enumerate(runs):
-        tables[index, : len(run.blocks)] = run.blocks
-    blocks = tables[run_of_row, positions // geometry.block_size]
+    width = int((starts + counts).max() - 1) // geometry.block_size + 1 if len(runs) else 1
+    table = tables.of(slot_of_run, width)
+    blocks = table[run_of_row, positions // geometry.block_size]
     slots = blocks.astype(np.int64) * geometry.block_size + positions % geometry.block_size
     packed = _to(np.stack((positions, slots, run_of_row)).astype(np.int32), geometry.device)
     meta = AttentionMeta(
         positions=packed[0],
         slots=packed[1],
         run_of_row=packed[2],
-        block_tables=_to(tables, geometry.device),
+        block_tables=_to(table, geometry.device),
         row_ends=tuple(ends.tolist()),
     )
-    return meta, *_tokens(runs, total)
-
-
-def _tokens(runs: Sequence[Run], total: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Per row: the slot whose last sampled id it takes, or -1; and the planned id (0 where it takes a slot's)."""
-    from_slot, tokens = np.full(total, -1, np.int64), np.zeros(total, np.int64)
-    row = 0
-    for run in runs:
+    # per row: the slot whose last sampled id it takes, or -1; and the planned id (0 where it takes a slot's)
+    from_slot, tokens = np.repeat(slot_of_run, counts), np.zeros(total, np.int64)
+    for index, run in enumerate(runs):
         if run.ids:
-            tokens[row : row + run.count] = run.ids
-        else:
-            from_slot[row] = run.slot
-        row += run.count
-    return from_slot, tokens
+            rows = slice(int(ends[index]) - run.count, int(ends[index]))
+            from_slot[rows], tokens[rows] = -1, run.ids
+    return meta, from_slot, tokens
 
 
 def _ids(tokens: NDArray[np.int64], from_slot: NDArray[np.int64], last_ids: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from weft.program.build import RankProgram, build_program
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
 from weft.worker.expert_moves import ExpertMover
-from weft.worker.inputs import Geometry, StepInputs, build_inputs
+from weft.worker.inputs import BlockTables, Geometry, StepInputs, build_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class Runner:
         self.cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)
+        self.tables = BlockTables(limits.max_num_seqs, -(-limits.max_model_len // limits.block_size))
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         vocab = shards.config.vocab_size
         self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, _sampling_kernel(ops, device))
@@ -156,7 +157,7 @@ class Runner:
         group = plan.groups[self.geometry.group]
         for admit in group.admits:
             self.sampler.admit(admit)
-        inputs = build_inputs(plan, self.geometry, self.last_ids)
+        inputs = build_inputs(plan, self.geometry, self.last_ids, self.tables)
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         if self.program is None:
             logits = self.decoder.forward(inputs.batch, self.caches)
