@@ -1,8 +1,10 @@
-"""CPU time of the engine's own part of a step, in microseconds, at several numbers of running requests and contexts.
+"""CPU time of all that Python does for a step, in microseconds, at several numbers of running requests and contexts.
 
     python benchmarks/scheduler_cost.py [--save FILE]
 
-The executor answers at once and its time is taken off. Prints one line per case; `--save` writes them as JSON.
+The engine's part (schedule, retire): its executor answers at once and its time is taken off. A rank's part: messages
+both ways, inputs of the step, and the sampler beside its kernel (a vocabulary of 16). Prints one line per case; `--save`
+writes them as JSON.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from about import about
 
 from weft.engine.engine import Engine
+from weft.launch.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
+from weft.layout import resolve
+from weft.ops.native_sampling import SamplingKernel
+from weft.ops.sampling import Sampler
 from weft.settings import EngineConfig
 from weft.step.plan import Sampled, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
+from weft.worker.inputs import BlockTables, Geometry, build_inputs
 
 BLOCK_SIZE = 16
 STEPS = 64
+VOCAB = 16
 
 
 class Instant:
@@ -33,15 +42,52 @@ class Instant:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=1))
         self.num_blocks = num_blocks
         self.seconds = 0.0
+        self.rank: Rank | None = None
 
     def step(self, plan: StepPlan) -> StepResult:
         start = time.thread_time()
         groups = [[Sampled(run.slot, 7) for run in group.runs if run.sample] for group in plan.groups]
+        if self.rank is not None:
+            self.rank.step(plan, groups[0])
         self.seconds += time.thread_time() - start
         return StepResult(plan.index, groups)
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+class Rank:
+    """What a rank does in Python for a step; CPU seconds of each part, step by step."""
+
+    def __init__(self, running: int, context: int) -> None:
+        cpu = torch.device("cpu")
+        self.geometry = Geometry(resolve({}), 0, BLOCK_SIZE, cpu)
+        self.tables = BlockTables(running, (context + 4 * STEPS) // BLOCK_SIZE + 1)
+        self.last_ids = torch.zeros(running, dtype=torch.int64)
+        self.sampler = Sampler(running, VOCAB, cpu, (), SamplingKernel.find())
+        self.logits = torch.randn(running, VOCAB)
+        self.times: dict[str, list[float]] = {name: [] for name in ("messages", "inputs", "sampler")}
+
+    def step(self, plan: StepPlan, sampled: list[Sampled]) -> None:
+        """Times the parts of one step."""
+        for admit in plan.groups[0].admits:
+            self.sampler.admit(admit)
+        began = time.thread_time()
+        unpack_for_rank(pack(RunStep(plan)))
+        unpack_from_rank(pack(StepDone(plan.index, sampled)))
+        told = time.thread_time()
+        inputs = build_inputs(plan, self.geometry, self.last_ids, self.tables)
+        built = time.thread_time()
+        runs = inputs.sampled_runs
+        values = self.sampler.sample(self.logits[: len(runs)], runs, self.sampler.width(runs))
+        self.sampler.remember(values, runs)
+        ended = time.thread_time()
+        for name, seconds in zip(self.times, (told - began, built - told, ended - built), strict=True):
+            self.times[name].append(seconds)
+
+    def medians_us(self) -> dict[str, float]:
+        """Of the last steps: the decode steps."""
+        return {f"{name}_us": round(statistics.median(times[-STEPS:]) * 1e6, 1) for name, times in self.times.items()}
 
 
 def measure(running: int, context: int) -> dict[str, float | int]:
@@ -54,6 +100,7 @@ def measure(running: int, context: int) -> dict[str, float | int]:
         block_size=BLOCK_SIZE,
     )
     executor = Instant(blocks)
+    executor.rank = Rank(running, context)
     engine = Engine(executor, config, ())
     params = SamplingParams(max_tokens=4 * STEPS, temperature=0.0)
     start = time.thread_time()
@@ -64,9 +111,12 @@ def measure(running: int, context: int) -> dict[str, float | int]:
     while (stats := engine.stats().total).generated_tokens < running or stats.running < running:
         prefills.append(timed_step(engine, executor))
     steps = [timed_step(engine, executor) for _ in range(STEPS)]
+    parts = executor.rank.medians_us()
     return {
         "running": running,
         "context": context,
+        "whole_step_us": round(statistics.median(steps) * 1e6 + sum(parts.values()), 1),
+        **parts,
         "decode_step_us_median": round(statistics.median(steps) * 1e6, 1),
         "decode_step_us_p90": round(sorted(steps)[int(0.9 * STEPS)] * 1e6, 1),
         "decode_row_us": round(statistics.median(steps) / running * 1e6, 2),

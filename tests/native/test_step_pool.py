@@ -105,7 +105,7 @@ def test_idle_threads_sleep(library: ctypes.CDLL) -> None:
 
 
 def wait_for_threads(count: int) -> None:
-    """The system shows a thread that has ended a moment longer; the suite's own limit ends a wait for one that stays."""
+    """The system shows a thread that has ended a moment longer; the suite limits a wait for one that stays."""
     while len(os.listdir("/proc/self/task")) != count:
         os.sched_yield()
 
