@@ -3,8 +3,8 @@
     python benchmarks/scheduler_cost.py [--save FILE]
 
 The engine's part (schedule, retire): its executor answers at once and its time is taken off. A rank's part: messages
-both ways, inputs of the step, and the sampler beside its kernel (a vocabulary of 16). Prints one line per case; `--save`
-writes them as JSON.
+both ways, inputs of the step, and the sampler beside its kernel (a vocabulary of 16). Prints one line per case;
+`--save` writes them as JSON.
 """
 
 from __future__ import annotations
