@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from weft.step.plan import TokenLogprob
+from weft.step.plan import Run, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 
@@ -56,10 +57,11 @@ class Request:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
 
-    def news(self) -> tuple[list[int], int]:
-        """What the ranks do not hold of `table`, and how much they do; from now on they hold it all."""
+    def run(self, ids: list[int], count: int, sample: bool, targets: Sequence[int] = ()) -> Run:
+        """Its next `count` rows; tells what the ranks do not hold of `table`, and from now on they hold it all."""
         known, self.told = self.told, len(self.table)
-        return self.table[known:], known
+        blocks, start = self.table[known:], self.num_computed
+        return Run(self.slot, start, count, ids, blocks, sample, self.num_outputs, list(targets), known)
 
     def begin(self, cached_tokens: int) -> None:
         """Its first step comes, with so many tokens from the prefix cache."""

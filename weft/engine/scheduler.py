@@ -145,17 +145,13 @@ class Scheduler:
     # -- rows of a step
 
     def _decode_entry(self, request: Request) -> Entry:
-        blocks, known = request.news()
-        run = Run(request.slot, request.num_computed, 1, [], blocks, True, request.num_outputs, [], known)
-        return request, request.admission, run
+        return request, request.admission, request.run([], 1, True)
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
         start, count = request.num_computed, min(request.num_uncomputed, budget)
         ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
         targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
-        blocks, known = request.news()
-        run = Run(request.slot, start, count, ids, blocks, sample, request.num_outputs, targets, known)
-        return request, request.admission, run
+        return request, request.admission, request.run(ids, count, sample, targets)
 
     def _grow_decodes(self) -> None:
         """Gives every decoding request the block of its next position, or preempts until the rest have theirs.
