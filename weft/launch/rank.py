@@ -6,6 +6,7 @@ An error ends the rank; `worker` tells the supervisor why, which ends the other 
 from __future__ import annotations
 
 import gc
+import os
 import time
 from functools import partial
 
@@ -43,6 +44,7 @@ from weft.log import configure
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.base import Numerics
+from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
@@ -105,6 +107,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
+        _settle(runner)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
@@ -114,6 +117,17 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         _steps(runner, way, comm)
     finally:
         comm.close()
+
+
+def _settle(runner: Runner) -> None:
+    """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
+    torch does what is left (sampling with penalties) on the caller's."""
+    if runner.program is None or not isinstance(runner.ops, StepOps):
+        return
+    torch.set_num_threads(1)
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= runner.ops.pool.threads:
+        runner.ops.pool.pin(cores)
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:

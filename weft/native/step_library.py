@@ -29,6 +29,7 @@ SPIN_SHARED_NS = 20_000
 _POINTER = ctypes.c_void_p
 _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
+    "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
@@ -76,6 +77,20 @@ class Pool:
                 value=threads,
             )
         self._end = weakref.finalize(self, library.weft_pool_free, self.handle)
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """Keeps the caller's thread on the first core and each other one on the next. ConfigError: fewer cores than
+        threads, or one that this process may not use."""
+        if len(cores) < self.threads:
+            raise ConfigError(
+                f"{self.threads} threads on {len(cores)} cores {list(cores)}: give fewer threads or more cores",
+                field="threads",
+                value=self.threads,
+            )
+        error = self.library.weft_pool_pin(self.handle, (ctypes.c_int32 * self.threads)(*cores[: self.threads]))
+        if error:
+            raise ConfigError(f"cores {list(cores)}: {os.strerror(error)}", field="threads", value=self.threads)
+        self.cores = tuple(cores[: self.threads])
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""

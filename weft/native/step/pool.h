@@ -98,6 +98,18 @@ class Pool {
   int threads() const { return threads_; }
   void set_spin(int64_t spin_ns) { spin_ns_.store(spin_ns, std::memory_order_relaxed); }
 
+  // The caller's thread to cores[0], the others to the cores that follow. Returns errno's number, 0 where it went well.
+  int pin_all(const int32_t *cores) {
+    try {
+      pin(cores[0]);
+      for (int i = 1; i < threads_; ++i)
+        check(pthread_setaffinity_np(workers_[i - 1].native_handle(), sizeof(cpu_set_t), only(cores[i]).get()));
+    } catch (const std::system_error &failure) {
+      return failure.code().value();
+    }
+    return 0;
+  }
+
   // Calls function(context, thread, threads) on every thread and returns when all are done. One caller at a time.
   void run(Function function, void *context) {
     if (threads_ == 1 || getpid() != owner_) return alone(function, context);
@@ -199,5 +211,6 @@ extern "C" inline __attribute__((used)) weft::Pool *weft_pool_new(int threads, c
   }
   return nullptr;
 }
+extern "C" inline __attribute__((used)) int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
 extern "C" inline __attribute__((used)) void weft_pool_free(weft::Pool *pool) { delete pool; }
 extern "C" inline __attribute__((used)) void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }
