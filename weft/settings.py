@@ -24,6 +24,13 @@ class EngineConfig:
         "--dtype",
         choices=("auto", *DTYPE_BYTES),
     )
+    quantization: str = option(
+        "none",
+        "matrices of attention, dense MLPs and lm_head kept in 8 bits (a scale per row), in 4 (a scale per 32), or"
+        " gguf: the file's own Q8_0, Q4_0, Q4_1",
+        "--quantization",
+        choices=("none", "int8", "int4", "gguf"),
+    )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
     )

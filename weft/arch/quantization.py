@@ -1,9 +1,13 @@
-"""How wide the weights of a quantized checkpoint are. Numbers for explain; nothing here loads them.
+"""How wide quantized weights are: those of a checkpoint that cannot be loaded, and those that weft keeps in codes.
 
-Sources: the `quantization_config.quant_method` words of transformers; scales and zero points are not counted.
+Sources of the first: the `quantization_config.quant_method` words of transformers; their scales and zero points are not
+counted. Numbers only; nothing here loads or rounds.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 QUANTIZED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
 """Modules whose matrices such checkpoints quantize; embedding, lm_head, router and norms stay as they are."""
@@ -23,3 +27,29 @@ _BITS = {
 def weight_bits(method: str) -> int | None:
     """Bits of a quantized weight; None for no quantization, or a method whose width is not known."""
     return _BITS.get(method.lower())
+
+
+CODED = frozenset({"attention", "o_proj", "dense", "shared_experts"})
+"""Modules whose matrices are kept in codes, beside the lm_head; experts, router and MLA's projections are not."""
+GROUP = 32
+"""Depth that shares a scale of two bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How matrices that layers multiply by are kept: `quantization` as the engine's setting, and, for gguf, the
+    (numbers, bytes) of a block of every tensor that may be kept in its blocks, by name."""
+
+    quantization: str = "none"
+    blocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
+        """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the
+        lm_head's too, of which 8 bits are kept; `between_blocks`: no block of the file is cut."""
+        rows, depth = shape
+        if self.quantization == "int8" or (self.quantization == "int4" and head):
+            return rows * (depth + 4)
+        if self.quantization == "int4":
+            return rows * (-(-depth // 2) + 2 * -(-depth // GROUP))
+        numbers, size = self.blocks.get(name, (0, 0))
+        return rows * -(-depth // numbers) * size if numbers and between_blocks else None

@@ -10,7 +10,7 @@ from math import prod
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.passage import Passage, passage
-from weft.arch.quantization import QUANTIZED, weight_bits
+from weft.arch.quantization import CODED, QUANTIZED, Kept, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
@@ -26,6 +26,8 @@ class Shards:
     layout: Layout
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
     """Expert of every slot, for layers whose experts are not dealt round robin."""
+    kept: Kept = Kept()
+    """Which matrices are kept in codes; what else is priced at the dtype's width."""
 
     @cached_property
     def specs(self) -> tuple[ParamSpec, ...]:
@@ -154,9 +156,24 @@ class Shards:
         return dict(counts)
 
     def bytes_of(self, spec: ParamSpec, rank: int, itemsize: int) -> int:
-        """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices in their own width."""
+        """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices in their own width, and what is
+        kept in codes in theirs."""
+        coded = self._coded_bytes(spec, rank)
+        if coded is not None:
+            return coded
         bits = weight_bits(self.config.quantization) if spec.module in QUANTIZED and len(spec.shape) == 2 else None
         return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
+
+    def _coded_bytes(self, spec: ParamSpec, rank: int) -> int | None:
+        embedding, head = self.layout.embedding.tp, self.layout.lm_head.tp
+        as_head = spec.module == "lm_head" or (spec.module == "embedding" and self.tied_view and embedding == head)
+        coded = spec.module in CODED and not (spec.module == "attention" and self.config.mla)
+        if len(spec.shape) != 2 or not (as_head or coded) or self.is_view(spec):
+            return None
+        interval = self.interval(spec, rank) if spec.dim == 1 else None
+        block = self.kept.blocks.get(spec.name, (1, 0))[0]
+        whole = interval is None or interval[0] % block == 0 and interval[1] % block == 0
+        return self.kept.matrix_bytes(spec.name, self.local_shape(spec, rank), as_head, whole)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

@@ -5,27 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from weft.arch.config import ModelConfig
+from weft.arch.params import param_specs
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
-from weft.cli.model_config import add_config_model, model_config
+from weft.cli.model_config import add_config_model, model_checkpoint, model_config
 from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.fits import Load, budget, fit, lines
 from weft.layout.layout import Layout
 from weft.options import parse_bytes
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.settings import DTYPE_BYTES, resolve_dtype
+from weft.weights.kept import kept_weights
+
+SETTINGS = ("dtype", "quantization", "max_num_batched_tokens", "max_num_seqs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL may also be a bare config.json."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=("dtype", "max_num_batched_tokens", "max_num_seqs"))
+    add_engine_arguments(parser, only=SETTINGS)
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -46,26 +51,29 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
-    take_foreign(args, only=("dtype", "max_num_batched_tokens", "max_num_seqs"))
+    take_foreign(args, only=SETTINGS)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     layout = layout_from(args, config, runnable=False)
     engine = engine_config_from(args)
     dtype = resolve_dtype(engine.dtype, config.dtype)
-    report = explain(name, config, layout, dtype=dtype, batch=args.batch)
+    file = model_checkpoint(args.model, args.revision) if engine.quantization == "gguf" else None
+    kept = kept_weights(replace(engine, dtype=dtype), file, param_specs(config))
+    report = explain(name, config, layout, dtype=dtype, batch=args.batch, kept=kept)
     if args.svg is not None:
         _write(args.svg, to_svg(report))
     if args.json:
         print(json.dumps(document(report), indent=2))
     else:
         print_report(report, _console())
-    return _fit(args, config, layout, engine, dtype)
+    return _fit(
+        args, config, layout, Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype], kept)
+    )
 
 
-def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, engine: EngineConfig, dtype: str) -> int:
+def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: Load) -> int:
     """With --memory: says whether it fits; 1 where it does not."""
     if args.memory is None:
         return 0
-    load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype])
     found = fit(config, layout, load, budget(args.memory, getattr(args, "dialect_options", {})))
     print("\n".join(lines(found)), file=sys.stderr if args.json else sys.stdout)
     return 0 if found.fits else 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import weft.arch
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
+from weft.checkpoint import Checkpoint
 from weft.checkpoint.hub import model_path, shown_name
 from weft.checkpoint.open import open_checkpoint
 from weft.cli.model_args import add_model
@@ -44,6 +45,12 @@ def model_config(word: str | None, revision: str | None, *, without_checkpoint: 
     if file.suffix == ".json":
         return shown_name(word, path if path.is_dir() else file.resolve().parent), parse_config(_json(file))
     return shown_name(word, path), parse_config(open_checkpoint(path).config)
+
+
+def model_checkpoint(word: str | None, revision: str | None) -> Checkpoint | None:
+    """The tensor table of MODEL where it is one file; None for a directory."""
+    path = model_path(word, lambda line: print(line, file=sys.stderr), revision=revision, weights=False)
+    return open_checkpoint(path) if path.is_file() and path.suffix != ".json" else None
 
 
 def _config_alone(word: str | None) -> tuple[str, ModelConfig]:

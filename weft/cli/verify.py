@@ -91,7 +91,11 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
         layout=plan.layout,
         engine=plan.engine,
         slot_maps=plan.slot_maps,
-        numerics=Numerics(torch_dtype(plan.engine.dtype), moe_backend=plan.engine.moe_backend),
+        numerics=Numerics(
+            torch_dtype(plan.engine.dtype),
+            moe_backend=plan.engine.moe_backend,
+            quantization=plan.engine.quantization,
+        ),
         device=torch.device(plan.engine.device),
         progress=progress,
     )

@@ -124,7 +124,7 @@ def lines(found: Fit) -> Iterator[str]:
 
 
 def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Iterator[RankFit]:
-    shards = Shards(config, layout)
+    shards = Shards(config, layout, kept=load.kept)
     exchange = _exchange(config, layout, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
     for rank in memory_of_ranks(shards, load.itemsize):

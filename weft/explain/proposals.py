@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
+from weft.arch.quantization import Kept
 from weft.errors import LayoutError
 from weft.explain.units import binary
 from weft.layout.layout import Layout, layout_settings
@@ -21,11 +22,13 @@ GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element."""
+    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, and what is kept in
+    codes instead."""
 
     rows: int
     sampled: int
     itemsize: int
+    kept: Kept = Kept()
 
 
 Judge = Callable[[Layout, Load], int]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
+from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.explain.hops import HopTraffic, hop_traffic
 from weft.explain.memory import RankMemory, memory_of_ranks
@@ -64,13 +65,16 @@ class Report:
         return tuple(totals)
 
 
-def explain(model: str, config: ModelConfig, layout: Layout, *, dtype: str, batch: int = 1) -> Report:
-    """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group.
+def explain(
+    model: str, config: ModelConfig, layout: Layout, *, dtype: str, batch: int = 1, kept: Kept | None = None
+) -> Report:
+    """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
+    `kept`: what is kept in codes.
 
     LayoutError where the model does not fit the layout.
     """
     check_fit(layout, config)
-    shards, itemsize = Shards(config, layout), DTYPE_BYTES[dtype]
+    shards, itemsize = Shards(config, layout, kept=kept or Kept()), DTYPE_BYTES[dtype]
     ranks = memory_of_ranks(shards, itemsize)
     batches = (1,) if batch == 1 else (1, batch)
     return Report(

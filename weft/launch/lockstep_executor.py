@@ -15,7 +15,7 @@ from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.experts.loads import IntArray
-from weft.layers import prepare
+from weft.layers import Prepare
 from weft.layout.layout import Layout
 from weft.ops import make_ops
 from weft.ops.base import Numerics
@@ -40,9 +40,7 @@ class LockstepExecutor:
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):
-            loaded = load_params(
-                checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=partial(prepare, ops)
-            )
+            loaded = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=Prepare(ops))
             self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, checkpoint.eos_token_ids()))
 
     @property

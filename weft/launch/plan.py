@@ -6,11 +6,12 @@ No torch and no process; every refusal that can be made from headers and numbers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.fit import check_fit
+from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
+from weft.weights.kept import kept_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,13 @@ class LaunchPlan:
     """Of the processes' time."""
     experts: ExpertPlan | None = None
     """Where experts begin, and how they are balanced, where anything was asked for."""
+    kept: Kept = field(default_factory=Kept)
+    """Which weights are kept in codes."""
 
     @property
     def shards(self) -> Shards:
         """What each rank holds."""
-        return Shards(self.config, self.layout, self.slot_maps)
+        return Shards(self.config, self.layout, self.slot_maps, self.kept)
 
     @property
     def slot_maps(self) -> tuple[tuple[int, SlotMap], ...]:
@@ -66,7 +70,7 @@ class LaunchPlan:
         """The resolved settings, for people."""
         engine = self.engine
         lines = [
-            f"dtype {engine.dtype}, device {engine.device}, seed {engine.seed},"
+            f"dtype {engine.dtype}, quantization {engine.quantization}, device {engine.device}, seed {engine.seed},"
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
@@ -115,6 +119,8 @@ def plan_launch(
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
     unused = check_checkpoint(checkpoint, shards.specs)
+    kept = kept_weights(engine, checkpoint, shards.specs)
+    shards = replace(shards, kept=kept)
     memory = None
     if engine.device == "cpu":
         memory = plan_memory(shards, engine, itemsize, available_bytes(), experts.staged if experts else 0)
@@ -131,6 +137,7 @@ def plan_launch(
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
         limits=limits,
         experts=experts,
+        kept=kept,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import time
-from functools import partial
 
 import torch
 
@@ -38,7 +37,7 @@ from weft.launch.messages import (
 from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
-from weft.layers import prepare
+from weft.layers import Prepare
 from weft.layout.ranks import describe
 from weft.log import configure
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
@@ -89,13 +88,15 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     channel.send(pack(joined(setup)))
 
     way.enter(Phase.LOAD, f"weights, {setup.engine.dtype}")
-    numerics = Numerics(torch_dtype(setup.engine.dtype), moe_backend=setup.engine.moe_backend)
+    numerics = Numerics(
+        torch_dtype(setup.engine.dtype),
+        moe_backend=setup.engine.moe_backend,
+        quantization=setup.engine.quantization,
+    )
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
     ops = make_ops(numerics, device, spin_ns=SPIN_SHARED_NS if setup.layout.world > 1 else SPIN_ALONE_NS)
-    loaded = load_params(
-        checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=partial(prepare, ops)
-    )
+    loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=Prepare(ops))
     took = time.monotonic() - start
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 

@@ -1,7 +1,7 @@
 """Layers: the only holders of weights. They read as if there were one device."""
 
 from weft.layers.attention import Attention
-from weft.layers.base import Params, prepare
+from weft.layers.base import Params, Prepare
 from weft.layers.dense import DenseMLP, Embedding, LMHead, Norm, OProj
 from weft.layers.experts import Experts
 from weft.layers.latent_attention import LatentAttention
@@ -16,5 +16,5 @@ __all__ = [
     "Norm",
     "OProj",
     "Params",
-    "prepare",
+    "Prepare",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from weft.ops.base import Ops
-from weft.ops.weights import Packed, Use, Weight
+from weft.ops.weights import FileBlocks, Packed, Use, Weight
 
 Params = Mapping[str, Weight]
 """Runtime parameters of one rank: "layers.0.attention.qkv.weight" -> its slice."""
@@ -30,10 +30,27 @@ def use_of(name: str) -> Use | None:
     return _USES.get(module)
 
 
-def prepare(ops: Ops, name: str, weight: Tensor) -> Weight:
-    """`weight` in the form in which `ops` multiplies by it, where a layer only multiplies by it."""
-    use = use_of(name)
-    return weight if use is None else ops.prepare(weight, use)
+class Prepare:
+    """Gives loaded matrices the form in which `ops` multiplies by them, where a layer only multiplies by them."""
+
+    def __init__(self, ops: Ops) -> None:
+        self._ops = ops
+
+    def __call__(self, name: str, weight: Tensor) -> Weight:
+        """The parameter `name`, once it is whole."""
+        use = use_of(name)
+        return weight if use is None else self._ops.prepare(weight, use)
+
+    def takes_blocks(self, name: str, format: str) -> bool:
+        """Whether `name` may be handed over in a file's blocks."""
+        use = use_of(name)
+        return use is not None and self._ops.takes_blocks(format, use)
+
+    def blocks(self, name: str, weight: FileBlocks) -> Weight:
+        """The parameter `name` in blocks, where `takes_blocks` said yes."""
+        use = use_of(name)
+        assert use is not None
+        return self._ops.prepare_blocks(weight, use)
 
 
 def tensor(params: Params, name: str) -> Tensor:

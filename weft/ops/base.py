@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.ops.linear import Invariance
-from weft.ops.weights import Use, Weight
+from weft.ops.weights import FileBlocks, Use, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,9 @@ class Numerics:
     dtype: torch.dtype
     exact: bool = False
     moe_backend: str = "auto"
+    quantization: str = "none"
+    """How matrices that layers multiply by are kept: none (in `dtype`), int8, int4, or gguf (a file's blocks as they
+    are, where the implementation takes them)."""
 
     @property
     def cache_dtype(self) -> torch.dtype:
@@ -91,6 +94,14 @@ class Ops(ABC):
         """`weight` in the form that the products take fastest; called once for each as it is loaded, and the tensor is
         given up afterwards."""
         return weight
+
+    def takes_blocks(self, format: str, use: Use) -> bool:
+        """Whether `prepare_blocks` takes a matrix in a file's `format`; else it is decoded and goes to `prepare`."""
+        return False
+
+    def prepare_blocks(self, blocks: FileBlocks, use: Use) -> Weight:
+        """Like `prepare`, for blocks that `takes_blocks` said yes to."""
+        raise TypeError(f"{self.name} takes no blocks of {blocks.format}")
 
     @abstractmethod
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:

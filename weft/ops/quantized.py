@@ -14,9 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.native.records import WeightKind
+from weft.ops.weights import Use
 
 GROUP = 32
 """Depth that shares a scale."""
+
+
+def kind_for(quantization: str, use: Use) -> WeightKind | None:
+    """How a matrix for `use` is rounded; None: not at all. Logits decide what is said: of a head 8 bits are kept."""
+    if quantization == "int4" and use is not Use.HEAD:
+        return WeightKind.INT4
+    return WeightKind.INT8 if quantization in ("int8", "int4") else None
 
 
 def quantized(weight: Tensor, kind: WeightKind) -> Tensor:

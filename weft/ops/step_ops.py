@@ -46,9 +46,10 @@ from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numeric
 from weft.ops.linear import Invariance
 from weft.ops.native_kernels import Kernels
 from weft.ops.native_ops import NativeOps
-from weft.ops.packed import DTYPES, Arena, PackedWeight, Packing
+from weft.ops.packed import BLOCKS, DTYPES, Arena, PackedWeight, Packing
+from weft.ops.quantized import kind_for
 from weft.ops.torch_ops import wide
-from weft.ops.weights import Use, Weight
+from weft.ops.weights import FileBlocks, Use, Weight
 
 TOKENS = 16
 """Blocks of a packed cache hold a multiple of so many tokens."""
@@ -73,7 +74,16 @@ class StepOps(NativeOps):
         self._workspaces: dict[int, tuple[Tensor, int]] = {}
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
-        return self._packing.pack(weight, interleaved=use is Use.GATED, arena=self._arena)
+        kind = kind_for(self.numerics.quantization, use)
+        return self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+
+    def takes_blocks(self, format: str, use: Use) -> bool:
+        return self.numerics.quantization == "gguf" and format in BLOCKS
+
+    def prepare_blocks(self, blocks: FileBlocks, use: Use) -> Weight:
+        return self._packing.pack_blocks(
+            blocks.raw, blocks.format, blocks.depth, interleaved=use is Use.GATED, arena=self._arena
+        )
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         if not isinstance(weight, PackedWeight):
@@ -147,7 +157,8 @@ class StepOps(NativeOps):
 
     def describe(self) -> str:
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
-        return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights packed, others {self.form.name}"
+        kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
+        return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
 
     def _product(
         self, x: Tensor, weight: PackedWeight, bias: Tensor | None, epilogue: Epilogue, columns: int, dtype: torch.dtype

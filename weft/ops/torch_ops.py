@@ -13,8 +13,9 @@ from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numeric
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
+from weft.ops.quantized import kind_for, quantized
 from weft.ops.routing import route
-from weft.ops.weights import Weight, plain
+from weft.ops.weights import Use, Weight, plain
 
 GROUPED = (torch.float32, torch.bfloat16, torch.float16)
 """dtypes of torch's grouped product."""
@@ -66,6 +67,11 @@ class TorchOps(Ops):
     def forms(self) -> tuple[Form, ...]:
         """Ways to compute `linear`, first choice first."""
         return forms(self.numerics.dtype, self.device)
+
+    def prepare(self, weight: Tensor, use: Use) -> Weight:
+        """Rounded to what codes would stand for, but kept in its own dtype."""
+        kind = kind_for(self.numerics.quantization, use)
+        return weight if kind is None else quantized(weight, kind).to(weight.dtype)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         weight = plain(weight)

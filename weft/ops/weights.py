@@ -6,6 +6,7 @@ Knows no implementation and no layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import Tensor
@@ -35,6 +36,16 @@ class Packed(ABC):
     @abstractmethod
     def unpacked(self) -> Tensor:
         """The matrix as a tensor in the dtype it was packed from; a copy."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileBlocks:
+    """A matrix in the blocks of a file, not decoded: `raw` uint8 [out, bytes of a row] in `format`, `depth` numbers a
+    row."""
+
+    raw: Tensor
+    format: str
+    depth: int
 
 
 Weight = Tensor | Packed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,13 +13,14 @@ from torch import Tensor
 from weft.arch.shards import Shards
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.tensors import TensorInfo, raise_all
-from weft.ops.weights import Weight, plain
+from weft.layers import Prepare
+from weft.ops.weights import FileBlocks, Weight, plain
 from weft.weights.check import check_checkpoint
 from weft.weights.reader import ReadError, SliceReader
 
-Prepare = Callable[[str, Tensor], Weight]
-"""Takes a parameter's name and its slice, once it is whole, and gives what the layers are handed."""
+EMBEDDING = "embedding.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,27 @@ def load_params(
     unused = check_checkpoint(checkpoint, specs)
     own = [spec for spec in shards.specs_of(rank) if not shards.is_view(spec)]
     shapes = shards.target_shapes(rank)
-    filling = _Filling(own, shards, rank, shapes, dtype, device)
+    kept = _kept_blocks(checkpoint, own, shards, rank, prepare) if prepare else {}
+    filling = _Filling(own, shards, rank, shapes, dtype, device, kept)
     params: dict[str, Weight] = {}
+    waiting: dict[str, FileBlocks] = {}
     problems: list[str] = []
     with SliceReader() as reader, _one_thread():
         for spec in own:
             load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite)
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
             whole = filling.finished(spec)
-            if whole is not None:
+            if isinstance(whole, FileBlocks):
+                waiting[spec.target] = whole
+            elif whole is not None:
                 params[spec.target] = prepare(spec.target, whole) if prepare and not problems else whole
+            if prepare and spec.target in waiting and spec.target != EMBEDDING and not problems:
+                params[spec.target] = prepare.blocks(spec.target, waiting.pop(spec.target))
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
     for spec in specs:
-        if shards.is_view(spec):
+        if shards.is_view(spec) and prepare and EMBEDDING in waiting:
+            params[EMBEDDING] = params[spec.target] = prepare.blocks(spec.target, waiting.pop(EMBEDDING))
+        elif shards.is_view(spec):
             _tie(spec, own, shards, rank, params, prepare)
     return LoadedParams(params, reader.bytes_read, unused)
 
@@ -83,6 +92,27 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _kept_blocks(
+    checkpoint: Checkpoint, specs: Sequence[ParamSpec], shards: Shards, rank: int, prepare: Prepare
+) -> dict[str, str]:
+    """Format of the targets whose blocks are handed over as they are: those with one format that is taken, cut between
+    blocks. An embedding is, where all of it is the head too."""
+    formats: dict[str, set[str]] = defaultdict(set)
+    for spec in specs:
+        name = checkpoint.tensors[spec.name].dtype
+        formats[spec.target].add(name if _between_blocks(spec, shards.interval(spec, rank), name) else "")
+    kept = {target: found.pop() for target, found in formats.items() if len(found) == 1}
+    head = next((spec for spec in shards.specs if shards.is_view(spec)), None)
+    as_head = {EMBEDDING: head.target} if head and shards.layout.embedding.tp == shards.layout.lm_head.tp else {}
+    return {target: name for target, name in kept.items() if prepare.takes_blocks(as_head.get(target, target), name)}
+
+
+def _between_blocks(spec: ParamSpec, interval: tuple[int, int] | None, name: str) -> bool:
+    if spec.dim != 1 or interval is None:
+        return True
+    return LOADABLE[name].widen(*interval) == interval
+
+
 class _Filling:
     """Targets in the making: each is there from its first part to its last, so that one that is prepared at once never
     stands beside all others."""
@@ -95,8 +125,10 @@ class _Filling:
         shapes: Mapping[str, tuple[int, ...]],
         dtype: torch.dtype,
         device: torch.device | str,
+        kept: Mapping[str, str],
     ) -> None:
-        self._shapes, self._dtype, self._device = shapes, dtype, device
+        """`kept`: format of the targets that are filled with a file's blocks."""
+        self._shapes, self._dtype, self._device, self._kept = shapes, dtype, device, kept
         self._open: dict[str, Tensor] = {}
         self._rows: dict[ParamSpec, tuple[int, int]] = {}
         self._missing: Counter[str] = Counter()
@@ -110,13 +142,24 @@ class _Filling:
     def place(self, spec: ParamSpec) -> Tensor:
         """The rows of its target that `spec` fills: one part's after the other's."""
         if spec.target not in self._open:
-            self._open[spec.target] = torch.empty(self._shapes[spec.target], dtype=self._dtype, device=self._device)
+            self._open[spec.target] = self._made(spec.target)
         return self._open[spec.target].narrow(0, *self._rows[spec])
 
-    def finished(self, spec: ParamSpec) -> Tensor | None:
+    def _made(self, target: str) -> Tensor:
+        shape = self._shapes[target]
+        if target in self._kept:
+            width = LOADABLE[self._kept[target]].row_bytes(shape[1])
+            return torch.empty((shape[0], width), dtype=torch.uint8, device=self._device)
+        return torch.empty(shape, dtype=self._dtype, device=self._device)
+
+    def finished(self, spec: ParamSpec) -> Tensor | FileBlocks | None:
         """The target, once all its parts are there."""
         self._missing[spec.target] -= 1
-        return None if self._missing[spec.target] else self._open.pop(spec.target)
+        if self._missing[spec.target]:
+            return None
+        whole = self._open.pop(spec.target)
+        name = self._kept.get(spec.target)
+        return FileBlocks(whole, name, self._shapes[spec.target][1]) if name else whole
 
 
 def _tie(
@@ -152,12 +195,29 @@ class _Load:
 
     def run(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
         """Reads the slice; returns the problems found."""
+        if self.place.dtype == torch.uint8:
+            return self._run_blocks(reader, dim, interval)
         try:
             for row, values in reader.pieces(self.info, dim, interval):
                 converted = values.to(self.place.dtype)
                 if self.check_finite and not _surely_finite(converted):
                     self._count(values, converted)
                 self.place[row : row + len(values)].copy_(converted)
+        except ReadError as error:
+            return [str(error)]
+        return self._problems()
+
+    def _run_blocks(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
+        """The same for blocks as they are: codes are finite, so what their scales and offsets say is all."""
+        numbers = 4 if self.info.dtype == "Q4_1" else 2
+        try:
+            for row, raw in reader.pieces(self.info, dim, interval, decoded=False):
+                if self.check_finite:
+                    blocks = raw.reshape(-1, LOADABLE[self.info.dtype].nbytes)[:, :numbers]
+                    halves = blocks.contiguous().view(torch.float16)
+                    self.nan += int(halves.isnan().sum())
+                    self.infinite += int(halves.isinf().sum())
+                self.place[row : row + len(raw)].copy_(raw)
         except ReadError as error:
             return [str(error)]
         return self._problems()

@@ -47,11 +47,13 @@ class SliceReader:
             os.close(fd)
         self._files.clear()
 
-    def pieces(self, info: TensorInfo, dim: int | None, interval: Interval | None) -> Iterator[tuple[int, Tensor]]:
+    def pieces(
+        self, info: TensorInfo, dim: int | None, interval: Interval | None, *, decoded: bool = True
+    ) -> Iterator[tuple[int, Tensor]]:
         """The slice `interval` of `dim` (None: all), in pieces of rows: (first row within the slice, values).
 
         values: [rows, columns] ([rows] for a vector) in the format's own dtype, fp32 where it is quantized, valid until
-        the next piece.
+        the next piece. Not `decoded`: uint8 [rows, bytes of whole blocks] instead.
         """
         rows, columns = _extent(info)
         row_run, column_run = (0, rows), (0, columns)
@@ -63,14 +65,16 @@ class SliceReader:
             return
         step = max(1, PIECE // (unit * columns)) * unit
         for lo in range(*row_run, step):
-            values = self._values(info, (lo, min(lo + step, row_run[1])), column_run)
+            values = self._values(info, (lo, min(lo + step, row_run[1])), column_run, decoded)
             values = _unpermuted(values, unit) if info.heads else values
             yield lo - row_run[0], values if len(info.shape) > 1 else values.view(-1)
 
-    def _values(self, info: TensorInfo, rows: Interval, columns: Interval) -> Tensor:
+    def _values(self, info: TensorInfo, rows: Interval, columns: Interval, decoded: bool) -> Tensor:
         fmt = LOADABLE[info.dtype]
         lo, hi = fmt.widen(*columns)
         raw = self._raw(info, fmt, rows, (lo, hi))
+        if not decoded:
+            return raw
         return decode(raw, fmt.name, hi - lo)[:, columns[0] - lo : columns[1] - lo]
 
     def _raw(self, info: TensorInfo, fmt: Format, rows: Interval, columns: Interval) -> Tensor:

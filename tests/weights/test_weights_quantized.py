@@ -1,0 +1,185 @@
+"""Weights kept in codes: the numbers of every layout's slices, what they are priced at, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.checkpoints import make_checkpoint, make_gguf, small_config
+from weft.arch import Shards, parse_config
+from weft.checkpoint import Checkpoint, open_checkpoint
+from weft.errors import CheckpointError, ConfigError
+from weft.layers import Prepare
+from weft.layers.base import use_of
+from weft.layout.resolve import resolve
+from weft.native.build import ensure_built, find_compiler
+from weft.native.records import WeightKind
+from weft.ops import Numerics, make_ops
+from weft.ops.packed import BLOCKS, PackedWeight
+from weft.ops.quantized import kind_for, quantized
+from weft.ops.step_ops import StepOps
+from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Use, Weight
+from weft.settings import EngineConfig
+from weft.weights.kept import kept_weights
+from weft.weights.loader import load_params
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler on this machine")
+
+CPU = torch.device("cpu")
+LAYOUTS: list[dict[str, Any]] = [
+    {"attention.tp": 1},
+    {"attention.tp": 2},
+    {"attention.tp": 3},
+    {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 1, "embedding.tp": 4, "lm_head.tp": 2},
+]
+SIZES = {"hidden_size": 96, "intermediate_size": 192, "head_dim": 32, "num_attention_heads": 3, "vocab_size": 67}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _built() -> None:
+    ensure_built()
+
+
+def ops_for(quantization: str) -> StepOps:
+    ops = make_ops(Numerics(torch.bfloat16, quantization=quantization), CPU)
+    assert isinstance(ops, StepOps)
+    return ops
+
+
+def loaded(checkpoint: Checkpoint, shards: Shards, rank: int, quantization: str | None) -> dict[str, Weight]:
+    """Without `quantization`: plain tensors."""
+    prepare = None if quantization is None else Prepare(ops_for(quantization))
+    return load_params(checkpoint, shards.specs, shards, rank, torch.bfloat16, prepare=prepare).params
+
+
+def numbers(weight: Weight) -> Tensor:
+    return weight if isinstance(weight, Tensor) else weight.unpacked()
+
+
+def kept_shards(checkpoint: Checkpoint, given: dict[str, Any], quantization: str) -> Shards:
+    config = parse_config(checkpoint.config)
+    plain = Shards(config, resolve(given))
+    engine = EngineConfig(dtype="bfloat16", quantization=quantization)
+    return Shards(config, plain.layout, kept=kept_weights(engine, checkpoint, plain.specs))
+
+
+@pytest.mark.parametrize("qtype", list(BLOCKS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("given", LAYOUTS, ids=str)
+def test_blocks_of_a_file_are_the_numbers_it_says(
+    tmp_path: Path, given: dict[str, Any], tied: bool, qtype: str
+) -> None:
+    config = small_config(tie_word_embeddings=tied, **SIZES)
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", config, qtype=qtype))
+    shards = kept_shards(checkpoint, given, "gguf")
+    for rank in range(shards.layout.world):
+        plain, coded = loaded(checkpoint, shards, rank, None), loaded(checkpoint, shards, rank, "gguf")
+        assert plain.keys() == coded.keys()
+        for name, weight in coded.items():
+            assert torch.equal(numbers(weight), numbers(plain[name])), name
+            if isinstance(weight, PackedWeight):
+                assert (weight.kind == BLOCKS[qtype].kind) == priced_in_codes(shards, rank, name), name
+        assert "layers.0.attention.qkv.weight" in coded
+
+
+def priced_in_codes(shards: Shards, rank: int, target: str) -> bool:
+    """Whether explain counts the parameter at less than two bytes a number."""
+    name = "embedding.weight" if target == "lm_head.weight" and shards.tied_view else target
+    specs = [spec for spec in shards.counted_specs if spec.target == name]
+    return all(shards.bytes_of(spec, rank, 2) < 2 * shards.elements_of(spec, rank) for spec in specs)
+
+
+def test_a_cut_inside_a_block_is_unpacked_and_says_the_same(tmp_path: Path) -> None:
+    config = small_config(**(SIZES | {"head_dim": 16, "num_attention_heads": 6, "num_key_value_heads": 3}))
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", config, qtype="Q4_0"))
+    shards = kept_shards(checkpoint, {"attention.tp": 2, "o_proj.tp": 4, "attention.dp": 2}, "gguf")
+    found = {}
+    for rank in range(4):
+        coded, plain = loaded(checkpoint, shards, rank, "gguf"), loaded(checkpoint, shards, rank, None)
+        weight = coded["layers.0.o_proj.weight"]
+        assert isinstance(weight, PackedWeight)
+        assert torch.equal(weight.unpacked(), numbers(plain["layers.0.o_proj.weight"]))
+        assert (weight.kind == WeightKind.INT4) == priced_in_codes(shards, rank, "layers.0.o_proj.weight")
+        found[rank] = weight.kind
+    assert set(found.values()) == {WeightKind.INT4, WeightKind.BF16}
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("given", LAYOUTS, ids=str)
+def test_rounding_on_load_is_that_of_the_twin(tmp_path: Path, given: dict[str, Any], quantization: str) -> None:
+    checkpoint = open_checkpoint(make_checkpoint(tmp_path / "m", small_config(**SIZES)))
+    shards = kept_shards(checkpoint, given, quantization)
+    twin = TorchOps(Numerics(torch.bfloat16, quantization=quantization), CPU)
+    for rank in range(shards.layout.world):
+        plain, coded = loaded(checkpoint, shards, rank, None), loaded(checkpoint, shards, rank, quantization)
+        for name, weight in coded.items():
+            use, whole = use_of(name), numbers(plain[name])
+            kind = None if use is None else kind_for(quantization, use)
+            if use is None or kind is None:
+                continue
+            assert isinstance(weight, PackedWeight) and weight.kind == kind
+            values = quantized(whole, kind)
+            assert torch.equal(weight.rows(0, whole.shape[0]), values), name
+            assert torch.equal(numbers(twin.prepare(whole, use)), values.bfloat16())
+            assert priced_in_codes(shards, rank, name) or name == "lm_head.weight"
+
+
+def test_of_a_head_eight_bits_are_kept() -> None:
+    assert kind_for("int4", Use.HEAD) == kind_for("int8", Use.HEAD) == WeightKind.INT8
+    assert kind_for("int4", Use.GATED) == WeightKind.INT4 and kind_for("none", Use.LINEAR) is None
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4", "gguf"])
+def test_bytes_are_those_that_are_held(tmp_path: Path, quantization: str) -> None:
+    """Sizes in whole panels: padding is not priced."""
+    config = small_config(**(SIZES | {"vocab_size": 96, "num_key_value_heads": 1, "num_attention_heads": 2}))
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", config, qtype="Q8_0"))
+    shards = kept_shards(checkpoint, {"attention.tp": 1}, quantization)
+    held = {
+        part.data_ptr(): part.nbytes
+        for weight in loaded(checkpoint, shards, 0, quantization).values()
+        for part in ((weight,) if isinstance(weight, Tensor) else parts(weight))
+        if part.numel()
+    }
+    assert sum(held.values()) == sum(shards.bytes(0, 2).values())
+
+
+def parts(weight: Weight) -> tuple[Tensor, ...]:
+    assert isinstance(weight, PackedWeight)
+    return weight.data, weight.scale, weight.offset
+
+
+def test_scales_that_are_not_finite_are_found(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", small_config(**SIZES), qtype="Q4_1")
+    checkpoint = open_checkpoint(path)
+    info = checkpoint.tensors["model.layers.0.mlp.up_proj.weight"]
+    raw = bytearray(path.read_bytes())
+    raw[info.offset + 2 : info.offset + 4] = b"\x00\x7e"  # NaN as the first block's offset
+    path.write_bytes(raw)
+    shards = kept_shards(checkpoint, {"attention.tp": 1}, "gguf")
+    with pytest.raises(CheckpointError) as error:
+        loaded(checkpoint, shards, 0, "gguf")
+    assert error.value.problems == (f"{path}: {info.source}: wanted finite values, got 1 NaN",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dtype": "float64", "quantization": "int8"}, "quantization int8: computed in bfloat16 or float32"),
+        ({"dtype": "float16", "quantization": "int4"}, "quantization int4: computed in bfloat16 or float32"),
+        ({"dtype": "float32", "quantization": "gguf"}, "quantization gguf: computed in bfloat16, not in float32"),
+        ({"dtype": "bfloat16", "quantization": "gguf"}, "the model has no tensor in Q8_0, Q4_0, Q4_1"),
+        ({"dtype": "bfloat16", "quantization": "int8", "device": "cuda"}, "multiplied on the CPU only"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_kept_in_codes_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    checkpoint = open_checkpoint(make_checkpoint(tmp_path / "m", small_config()))
+    with pytest.raises(ConfigError, match=words) as error:
+        kept_weights(EngineConfig(**settings), checkpoint, Shards(parse_config(checkpoint.config), resolve({})).specs)
+    assert error.value.field == "quantization"

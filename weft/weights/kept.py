@@ -1,0 +1,59 @@
+"""What an engine's `quantization` means for a checkpoint: refused where it cannot be done, else what is kept in codes.
+
+Knows tensor tables, no tensor and no torch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from weft.arch.quantization import Kept
+from weft.arch.spec import ParamSpec
+from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.formats import LOADABLE
+from weft.errors import ConfigError
+from weft.settings import EngineConfig
+
+BLOCKS = ("Q8_0", "Q4_0", "Q4_1")
+"""Formats whose blocks are kept as they are."""
+DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "gguf": ("bfloat16",)}
+"""What each is computed in. Blocks stand for bf16 numbers; in fp32 they would not be the file's."""
+
+
+def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
+    """`engine` with its dtype named. ConfigError for a dtype or device that has no kernel for codes, and for gguf
+    without a file that has such blocks."""
+    asked = engine.quantization
+    if asked == "none":
+        return Kept()
+    if engine.device != "cpu":
+        raise _refused(engine, f"codes are multiplied on the CPU only, not on {engine.device}; legal: none")
+    if engine.dtype not in DTYPES[asked]:
+        legal = " or ".join(DTYPES[asked])
+        raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
+    if asked != "gguf":
+        return Kept(asked)
+    blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
+    if not blocks:
+        raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
+    return Kept(asked, blocks)
+
+
+def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:
+    """Block sizes of the tensors whose runtime parameter has one such format in all its parts."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for spec in specs:
+        if spec.name in checkpoint.tensors:
+            parts[spec.target].append(spec.name)
+    found: dict[str, tuple[int, int]] = {}
+    for names in parts.values():
+        formats = {checkpoint.tensors[name].dtype for name in names}
+        if len(formats) == 1 and formats <= set(BLOCKS):
+            block = LOADABLE[formats.pop()]
+            found |= dict.fromkeys(names, (block.block, block.nbytes))
+    return found
+
+
+def _refused(engine: EngineConfig, why: str) -> ConfigError:
+    return ConfigError(f"quantization {engine.quantization}: {why}", field="quantization", value=engine.quantization)
