@@ -15,6 +15,7 @@ from sampling_reference import TooCloseToCall, adjusted, chosen
 from torch import Tensor
 
 from weft.ops.counter_hash import uniform
+from weft.ops.history import History
 from weft.ops.sampling import NOT_FINITE, Sampler
 from weft.step.plan import Admit, Run, Sampled
 from weft.step.sampling_params import SamplingParams
@@ -312,3 +313,10 @@ def test_equals_the_plain_reference(
     sampler = Sampler(1, 12, CPU, (EOS,))
     sampler.admit(Admit(0, prompt, output, record, seed))
     assert ids(sampler, torch.tensor([logits]), [run_of(0, len(output))]) == [wanted]
+
+
+def test_a_history_counts_any_number_of_tokens() -> None:
+    history = History(range(0, 300, 3), [])
+    for token in [*range(700), *range(700)]:
+        history.add(token)
+    assert dict(zip(history.ids.tolist(), history.counts.tolist(), strict=True)) == dict.fromkeys(range(700), 2.0)

@@ -36,7 +36,8 @@ class History:
 
     def add(self, token: int) -> None:
         """One more generated `token`."""
-        self._counts[self._entry(token)] += 1
+        entry = self._entry(token)  # first: it may replace the arrays
+        self._counts[entry] += 1
 
     @property
     def ids(self) -> Ids:

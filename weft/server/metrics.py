@@ -78,10 +78,13 @@ class Metrics:
         names = ("model_name", "engine", "finished_reason")
         self._success = Counter("vllm:request_success", "Answers that ended", names, registry=self._registry)
         self._refused = Counter("weft:requests_failed", "Requests that failed", ("status",), registry=self._registry)
+        self._accepted = Counter("weft:requests_accepted", "Requests taken in", registry=self._registry)
+        self._completed = Counter("weft:requests_completed", "Requests answered whole", registry=self._registry)
         self._http = Counter("http_requests", "HTTP answers", ("handler", "method", "status"), registry=self._registry)
 
     def begin(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Watch:
-        """A request has been taken in."""
+        """A request has been taken in; at its end it has completed or failed, never both."""
+        self._accepted.inc()
         for prompt in prompts:
             self.of["request_prompt_tokens"].observe(len(prompt))
         self.of["request_params_n"].observe(params.n)
@@ -92,6 +95,10 @@ class Metrics:
     def ended(self, reason: str) -> None:
         """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
         self._success.labels(*self._labels, reason).inc()
+
+    def completed(self) -> None:
+        """A request's answers are whole."""
+        self._completed.inc()
 
     def failed(self, status: int) -> None:
         """A request that had been taken in came to nothing."""
@@ -118,6 +125,7 @@ class Watch:
         self._lasts: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._queued_s: dict[int, float] = {}
+        self._over = False
 
     def tokens(self, output: int, count: int, queued_s: float) -> None:
         """`count` tokens of an output have come; it had waited `queued_s` for its first step."""
@@ -156,10 +164,15 @@ class Watch:
 
     def whole(self) -> None:
         """Every output is."""
+        self._over = True
+        self._metrics.completed()
         self._of["request_max_num_generation_tokens"].observe(max(self._counts.values(), default=0))
 
     def failed(self, status: int) -> None:
-        """The request came to nothing."""
+        """The request came to nothing; said again, or after it was whole, it is not counted."""
+        if self._over:
+            return
+        self._over = True
         self._metrics.failed(status)
         self._metrics.ended("abort" if status == CLIENT_GONE else "error")
 

@@ -25,7 +25,7 @@ from weft.server.connection import abort, chunk_writer
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
 from weft.server.formats import Format
-from weft.server.metrics import Metrics, Watch
+from weft.server.metrics import CLIENT_GONE, Metrics, Watch
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.stream import BegunAgain, Stream
 from weft.server.usage import usage_of
@@ -120,6 +120,7 @@ class _Reply(Response, ABC):
             await self._send(scope, receive, self._patient(scope, send))
         finally:
             clock.cancel()
+            self._answer.watch.failed(CLIENT_GONE)  # counts only where nothing has said how it ended
             self._loop.close_stream(self._answer.stream)
             watcher.cancel()
             with suppress(asyncio.CancelledError):
