@@ -33,6 +33,7 @@ from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.text import Tokenizer
+from weft.text.bad_words import with_bad_runs
 
 _log = get_logger(__name__)
 
@@ -176,7 +177,7 @@ class LLM:
             raise RequestError(f"{len(chosen)} SamplingParams for {count} prompts", param="params")
         for one in chosen:
             check(one, self._plan.config.vocab_size)
-        return chosen
+        return [with_bad_runs(self.tokenizer, one, self._plan.config.vocab_size) for one in chosen]
 
     def _results(self, pairs: Sequence[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[Result]:
         results = [

@@ -414,3 +414,26 @@ def test_a_second_run_makes_the_same_plans() -> None:
 
     first = plans()
     assert len(first) > 300 and first == plans()
+
+
+def test_a_lower_priority_number_goes_first_and_is_preempted_last() -> None:
+    config = EngineConfig(max_model_len=64, max_num_seqs=2, max_num_batched_tokens=16, block_size=4)
+    limits = limits_of(config, 6)
+    admission = Admission(limits, frozenset(), None, 0)
+    scheduler = Scheduler(limits)
+
+    def add(name: str, arrival: int, priority: int) -> Request:
+        params = SamplingParams(max_tokens=12, priority=priority)
+        request = admission.build(name, [10 * arrival + place for place in range(5)], params, arrival, arrival)[0]
+        scheduler.add(request)
+        return request
+
+    late, soon, first = add("late", 0, 5), add("soon", 1, 0), add("first", 2, -1)
+    steps = 0
+    while scheduler.has_work and steps < 100:
+        plan = scheduler.schedule(steps)
+        if steps == 0:
+            assert soon.slot >= 0 and first.slot >= 0 and late.slot < 0
+        scheduler.retire(steps, [Sampled(run.slot, 7) for run in plan.runs if run.sample])
+        steps += 1
+    assert all(request.done for request in (late, soon, first)) and first.preemptions == 0 and soon.preemptions > 0

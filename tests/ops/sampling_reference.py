@@ -28,6 +28,11 @@ def adjusted(
     if len(output) < params.min_tokens:
         for token in {*ends, *params.stop_token_ids}:
             x[token] = -math.inf
+    for token in range(len(x)):
+        allowed = params.allowed_token_ids is None or token in params.allowed_token_ids
+        tail = [*output, token]
+        if not allowed or any(tail[-len(run) :] == list(run) for run in params.bad_token_ids):
+            x[token] = -math.inf
     return x
 
 

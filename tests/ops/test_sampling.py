@@ -289,6 +289,8 @@ params_strategy = st.fixed_dictionaries(
         ),
         "min_tokens": st.integers(0, 4),
         "stop_token_ids": st.lists(tokens, max_size=2).map(tuple),
+        "allowed_token_ids": st.none() | st.lists(tokens, min_size=4).map(tuple),
+        "bad_token_ids": st.lists(st.lists(tokens, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
     }
 )
 
@@ -306,6 +308,7 @@ def test_equals_the_plain_reference(
 ) -> None:
     record = SamplingParams(**params)
     x = adjusted(logits, record, prompt, output, (EOS,))
+    assume(max(x) > -math.inf)
     try:
         wanted = chosen(x, record, uniform(seed, len(output)))
     except TooCloseToCall:
@@ -320,3 +323,22 @@ def test_a_history_counts_any_number_of_tokens() -> None:
     for token in [*range(700), *range(700)]:
         history.add(token)
     assert dict(zip(history.ids.tolist(), history.counts.tolist(), strict=True)) == dict.fromkeys(range(700), 2.0)
+
+
+def test_a_bad_run_is_watched_while_it_grows_and_a_row_without_tokens_is_an_error() -> None:
+    sampler = Sampler(2, 6, CPU)
+    sampler.admit(Admit(0, [1], [], SamplingParams(temperature=0.0, bad_token_ids=((5, 5, 4), (3,))), 0))
+    sampler.admit(
+        Admit(1, [1], [], SamplingParams(temperature=1.0, allowed_token_ids=(3,), bad_token_ids=((3, 3),)), 0)
+    )
+    logits = torch.tensor([[0.0, 1, 2, 9, 3, 4], [0.0, 1, 2, 3, 4, 5]])
+    found = []
+    for at in range(3):
+        logits[0, 4] = 9 if at == 2 else 3
+        records = step(sampler, logits, [run_of(0, at), run_of(1, at)])
+        found.append([record.token_id for record in records])
+        if at == 0:
+            assert records[1].error is None
+        if at == 1:
+            assert records[1].error is not None and "ruled out" in records[1].error
+    assert [one[0] for one in found] == [5, 5, 5] and found[0][1] == 3

@@ -31,6 +31,13 @@ def test_legal_values_pass(fields: dict[str, Any]) -> None:
 
 
 WRONG: tuple[tuple[str, object, str], ...] = (
+    ("priority", 2**31, "a whole number from"),
+    ("allowed_token_ids", (), "one or more ids"),
+    ("allowed_token_ids", (10**6,), "ids from 0"),
+    ("bad_words", (" ",), "words of 1 to"),
+    ("bad_words", ("x",) * 129, "at most 128"),
+    ("bad_token_ids", ((),), "lists of token ids"),
+    ("bad_token_ids", ((-1,),), "ids from 0"),
     ("n", 0, "from 1 to 128"),
     ("n", 129, "from 1 to 128"),
     ("n", 1.5, "whole number"),

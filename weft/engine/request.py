@@ -63,6 +63,11 @@ class Request:
         blocks, start = self.table[known:], self.num_computed
         return Run(self.slot, start, count, ids, blocks, sample, self.num_outputs, list(targets), known)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Order of who goes first, in line and when blocks run out."""
+        return self.params.priority, self.arrival
+
     def begin(self, cached_tokens: int) -> None:
         """Its first step comes, with so many tokens from the prefix cache."""
         self.cached_tokens = cached_tokens

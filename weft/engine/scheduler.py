@@ -208,7 +208,7 @@ class Scheduler:
             request.begin(tokens)
 
     def _preempt_youngest(self) -> None:
-        request = max((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.arrival)
+        request = max((*self._decoding.values(), *self._prefilling.values()), key=lambda each: each.place)
         self._set_back(request)
         request.preemptions += 1
         self.counters.preemptions += 1

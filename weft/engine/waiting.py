@@ -13,10 +13,10 @@ from weft.engine.request import Request
 
 
 class WaitingQueue:
-    """Order is by arrival, so a preempted request comes before all that arrived after it."""
+    """Order is by priority, then by arrival: a preempted request comes before those of its priority that came later."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, Request]] = []
+        self._heap: list[tuple[tuple[int, int], Request]] = []
         self._parked: dict[bytes, list[Request]] = {}
         self._claims: dict[bytes, list[Request]] = {}
         self._size = 0
@@ -27,7 +27,7 @@ class WaitingQueue:
     def push(self, request: Request) -> None:
         """Adds a request."""
         self._size += 1
-        heappush(self._heap, (request.arrival, request))
+        heappush(self._heap, (request.place, request))
 
     def discard(self, request: Request) -> None:
         """Takes out a request that has just been marked done; its entry goes when it comes up."""
@@ -70,4 +70,4 @@ class WaitingQueue:
             if not claims:
                 del self._claims[digest]
                 for parked in self._parked.pop(digest, ()):
-                    heappush(self._heap, (parked.arrival, parked))
+                    heappush(self._heap, (parked.place, parked))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weft.ops.rules import Rules
 from weft.step.plan import Admit
 from weft.step.sampling_params import SamplingParams
 
@@ -68,6 +69,7 @@ class Slot:
     bias_ids: Ids
     bias: Values
     ends: Ids
+    rules: Rules | None
 
     @classmethod
     def of(cls, admit: Admit, eos_token_ids: Sequence[int]) -> Slot:
@@ -81,17 +83,26 @@ class Slot:
             bias_ids=np.array([token for token, _ in params.logit_bias], np.int64),
             bias=np.array([[value] for _, value in params.logit_bias], np.float32),
             ends=np.array(sorted({*eos_token_ids, *params.stop_token_ids}), np.int64),
+            rules=Rules.of(admit),
         )
+
+    def add(self, token: int) -> None:
+        """One more generated `token`."""
+        if self.history is not None:
+            self.history.add(token)
+        if self.rules is not None:
+            self.rules.add(token)
 
 
 def adjust(logits: Tensor, slots: Sequence[Slot], output_pos: Sequence[int]) -> Tensor:
     """logits [m, V] with bias, then repetition, frequency and presence penalties, then -inf for ends before
-    min_tokens, as vLLM defines them; `logits` itself where no row asks for any. output_pos[i]: tokens that row i has
-    generated."""
+    min_tokens and for what `Rules` rule out, as vLLM defines them; `logits` itself where no row asks for any.
+    output_pos[i]: tokens that row i has generated."""
     bias = [(row, s.bias_ids, s.bias) for row, s in enumerate(slots) if len(s.bias_ids)]
     penalties = [_penalty(row, s.params, s.history) for row, s in enumerate(slots) if s.history is not None]
     early = [row for row, s in enumerate(slots) if output_pos[row] < s.params.min_tokens and len(s.ends)]
-    if not (bias or penalties or early):
+    ruled = [(row, slot.rules) for row, slot in enumerate(slots) if slot.rules is not None]
+    if not (bias or penalties or early or ruled):
         return logits
     changed = logits.clone()
     if bias:
@@ -104,6 +115,8 @@ def adjust(logits: Tensor, slots: Sequence[Slot], output_pos: Sequence[int]) -> 
         banned = [(row, slots[row].ends, np.full((len(slots[row].ends), 1), -np.inf, np.float32)) for row in early]
         index, values = _pack(banned, logits)
         changed.index_put_(index, values[:, 0])
+    for row, rules in ruled:
+        rules.apply(changed[row])
     return changed
 
 

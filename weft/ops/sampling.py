@@ -1,8 +1,8 @@
 """Sampling: from logits to ids and log-probabilities, for the rows a rank owns. Knows no scheduler and no collective.
 
-Order, as in vLLM: bias, penalties, ends masked until min_tokens, then for rows with a temperature: temperature,
-min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals. Log-probabilities
-are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel; torch is its twin and
+Order, as in vLLM: bias, penalties, ends masked until min_tokens, tokens ruled out, then for rows with a temperature:
+temperature, min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals.
+Log-probabilities are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel; torch is its twin and
 serves the others. Every rank of an attention block keeps the same slots and sees every sampled id, so any of them can
 sample any row; random numbers are a hash of (seed, output position). A row's result depends on no other row.
 """
@@ -26,7 +26,7 @@ from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
 NEVER = np.iinfo(np.int64).max
-NOT_FINITE = "the model gave a logit that is not a finite number"
+NOT_FINITE = "the model gave a logit that is not a finite number, or every token was ruled out"
 
 _ID, _OK, _LOGPROB, _RANK, _TOP = 0, 1, 2, 3, 4
 
@@ -63,7 +63,7 @@ class Sampler:
         params = admit.params
         temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0
         self._table.set(admit.slot, temperature, params.top_k, params.top_p, params.min_p, admit.seed)
-        always = slot.history is not None or len(slot.bias_ids)
+        always = slot.history is not None or slot.rules is not None or len(slot.bias_ids)
         self._plain_from[admit.slot] = NEVER if always else params.min_tokens if len(slot.ends) else 0
 
     def width(self, runs: Sequence[Run]) -> int:
@@ -130,9 +130,8 @@ class Sampler:
                 records.append(_record_of(run.slot, -1, scored))
             scored = []
         for record in records:
-            history = self._slots[record.slot].history
-            if history is not None and record.error is None and record.token_id >= 0:
-                history.add(record.token_id)
+            if record.error is None and record.token_id >= 0:
+                self._slots[record.slot].add(record.token_id)
         return records
 
     def _alternatives(self, run: Run) -> int | None:

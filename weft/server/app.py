@@ -40,6 +40,7 @@ from weft.server.records import Health, Model, ModelList, Text, Tokens, Version
 from weft.server.replies import Answer, EventReply, WholeReply
 from weft.server.requests import Common, CompletionRequest, TokenizeChatRequest
 from weft.step.sampling_params import SamplingParams
+from weft.text.bad_words import with_bad_runs
 
 QUEUE_TIMEOUT_S = 600.0
 """Seconds that a request may wait before its first step, where nothing else is said."""
@@ -107,6 +108,7 @@ class Service:
         self._model.check_chat(asked)
         messages = plain_messages(asked.messages)
         params, shown = chat_params(asked, self._model.vocab_size)
+        params = await self._without_words(params)
         limits = self._loop.check_room(params.n)
         texts = [message["content"] for message in messages]
         self._model.check_bytes(texts, limits.max_model_len, "messages")
@@ -123,6 +125,7 @@ class Service:
         self._model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self._model.vocab_size)
+        params = await self._without_words(params)
         limits = self._loop.check_room(params.n * len(given))
         prompts = await self._prompts(asked, given, limits)
         for ids in prompts:
@@ -158,6 +161,10 @@ class Service:
             include_usage=options is not None and options.include_usage,
             continuous_usage=options is not None and options.continuous_usage_stats,
         )
+
+    async def _without_words(self, params: SamplingParams) -> SamplingParams:
+        made = partial(with_bad_runs, self._model.tokenizer, params, self._model.vocab_size)
+        return await self._tokenized(2 * sum(map(len, params.bad_words)), made)
 
     async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
         """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""

@@ -47,8 +47,9 @@ _REASONS = {
     "prompt text in the answer of a chat": ("echo",),
     "filling a gap": ("suffix",),
     "changing the tokenizer's work": ("spaces_between_special_tokens", "detokenize"),
-    "restricting the vocabulary": ("bad_words", "allowed_token_ids", "logits_processors", "logprob_token_ids"),
-    "scheduling from the client": ("priority", "kv_transfer_params", "cache_salt"),
+    "code in a request": ("logits_processors",),
+    "log-probabilities of chosen tokens": ("logprob_token_ids",),
+    "moving caches between servers": ("kv_transfer_params", "cache_salt"),
     "engine-specific arguments": ("vllm_xargs", "thinking_token_budget"),
 }
 NOT_SUPPORTED = {name: reason for reason, names in _REASONS.items() for name in names}
@@ -60,14 +61,12 @@ _SAME_AS_ABSENT: dict[str, tuple[object, ...]] = {
     "use_beam_search": (False,),
     "best_of": (1,),
     "suffix": ("",),
-    "bad_words": ([],),
     "logits_processors": ([],),
     "detokenize": (True,),
-    "spaces_between_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),
     "include_reasoning": (True,),
     "tools": ([],),
     "functions": ([],),
-    "priority": (0,),
 }
 """Values of unsupported fields that ask for what happens anyway."""
 

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from weft.step.sampling_params import MAX_BIAS, MAX_LOGPROBS, MAX_N, MAX_STOP_LENGTH, MAX_STOPS
+from weft.step.sampling_params import (
+    MAX_BAD_WORDS,
+    MAX_BIAS,
+    MAX_LOGPROBS,
+    MAX_N,
+    MAX_PRIORITY,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+)
 
 MAX_BIASED = 4096
 """Entries of logit_bias."""
@@ -59,6 +67,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: Penalty = 0.0
     repetition_penalty: Annotated[float, bounded(exclusiveMinimum=0)] = 1.0
     logit_bias: dict[str, Annotated[float, bounded(minimum=-MAX_BIAS, maximum=MAX_BIAS)]] = {}
+    bad_words: Annotated[list[StopText], bounded(maxItems=MAX_BAD_WORDS)] = []
+    allowed_token_ids: Annotated[list[TokenId], bounded(minItems=1)] | None = None
+    priority: Annotated[int, bounded(minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)] = 0
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     prompt_logprobs: Logprobs | None = None

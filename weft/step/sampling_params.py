@@ -9,6 +9,8 @@ import msgspec
 
 from weft.errors import RequestError
 
+LISTS = ("stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words", "bad_token_ids")
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """temperature 0 is greedy. `stop` strings are matched by the front end on text; `stop_token_ids` by the engine."""
@@ -28,6 +30,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None  # no other token is ever chosen
+    bad_words: tuple[str, ...] = ()  # texts that are not written; whoever has the tokenizer makes bad_token_ids of them
+    bad_token_ids: tuple[tuple[int, ...], ...] = ()  # runs of tokens of which the last is not chosen after the others
+    priority: int = 0  # lower goes first, in line and when blocks run out; ties by arrival
     logprobs: int | None = None  # number of alternatives beside the sampled token
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     skip_special_tokens: bool = True
@@ -35,11 +41,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         """Other forms that callers know: one stop string, lists, a dictionary of biases. `check` judges the content."""
-        if isinstance(self.stop, str):
-            msgspec.structs.force_setattr(self, "stop", (self.stop,))
+        for field in ("stop", "bad_words"):
+            if isinstance(getattr(self, field), str):
+                msgspec.structs.force_setattr(self, field, (getattr(self, field),))
         if isinstance(self.logit_bias, dict):
             msgspec.structs.force_setattr(self, "logit_bias", tuple(self.logit_bias.items()))
-        for field in ("stop", "stop_token_ids", "logit_bias"):
+        for field in LISTS:
             if isinstance(getattr(self, field), list):
                 msgspec.structs.force_setattr(self, field, tuple(getattr(self, field)))
 
@@ -49,6 +56,8 @@ MAX_LOGPROBS = 20
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
 MAX_BIAS = 100.0
+MAX_BAD_WORDS = 128
+MAX_PRIORITY = 2**31 - 1
 
 
 def check(params: SamplingParams, vocab_size: int) -> None:
@@ -71,11 +80,32 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     for field in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
         if not isinstance(getattr(params, field), bool):
             _refuse(field, getattr(params, field), "true or false")
-    for field in ("stop", "stop_token_ids", "logit_bias"):
-        if not isinstance(getattr(params, field), tuple):
+    _integer(params, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+    for field in LISTS:
+        if not isinstance(getattr(params, field), tuple) and (field, getattr(params, field)) != (LISTS[3], None):
             _refuse(field, repr(getattr(params, field)), "a list")
     _check_stops(params, vocab_size)
     _check_bias(params, vocab_size)
+    _check_words(params, vocab_size)
+
+
+def _check_words(params: SamplingParams, vocab_size: int) -> None:
+    if len(params.bad_words) > MAX_BAD_WORDS:
+        _refuse("bad_words", f"with {len(params.bad_words)} entries", f"at most {MAX_BAD_WORDS}")
+    for text in params.bad_words:
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_LENGTH or not text.strip():
+            _refuse("bad_words", repr(text)[:40], f"words of 1 to {MAX_STOP_LENGTH} characters")
+    for run in params.bad_token_ids:
+        if not isinstance(run, tuple | list) or not run:
+            _refuse("bad_token_ids", repr(run)[:40], "lists of token ids")
+        for token in run:
+            _check_token("bad_token_ids", token, vocab_size)
+    if params.allowed_token_ids is None:
+        return
+    for token in params.allowed_token_ids:
+        _check_token("allowed_token_ids", token, vocab_size)
+    if not {*params.allowed_token_ids} - {run[0] for run in params.bad_token_ids if len(run) == 1}:
+        _refuse("allowed_token_ids", "leave no token to choose", "one or more ids that bad_words do not rule out")
 
 
 def _check_stops(params: SamplingParams, vocab_size: int) -> None:
