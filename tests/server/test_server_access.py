@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.server.conftest import Running, Start
-from weft.errors import ConfigError
+from weft.errors import ConfigError, RequestError
 from weft.server.access import Access, GuardedRoute, Keys, check_declared, read_key
 from weft.server.http_config import HttpConfig
 from weft.server.listen import bind, bind_unix
@@ -193,3 +193,35 @@ def test_a_unix_socket(start_server: Start, tmp_path: Path) -> None:
         bind_unix(str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="uds"):
         bind_unix(str(tmp_path / ("x" * 200)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "host", "status"),
+    [
+        ({}, "localhost:8000", 200),
+        ({}, "127.0.0.1", 200),
+        ({}, "[::1]:80", 200),
+        ({}, "LOCALHOST", 200),
+        ({}, "evil.example:8000", 403),
+        ({}, "localhost.evil.example", 403),
+        ({"allowed_hosts": "a.example, b.example"}, "b.example", 200),
+        ({"allowed_hosts": "a.example"}, "localhost", 403),
+        ({"allowed_hosts": "*"}, "evil.example", 200),
+        ({"api_key": "secret"}, "any.example", 200),
+    ],
+)
+def test_only_its_own_names_reach_a_server_without_a_key(fields: dict[str, str], host: str, status: int) -> None:
+    with bind("127.0.0.1", 0) as sock:
+        hosts = HttpConfig(**fields).hosts(sock)  # type: ignore[arg-type]
+    if status == 200:
+        hosts.check(host)
+    else:
+        with pytest.raises(RequestError) as refused:
+            hosts.check(host)
+        assert refused.value.status == status and refused.value.code == "host_not_allowed"
+
+
+def test_a_foreign_host_is_refused_on_every_route(alphabet: Running) -> None:
+    for path in ("/health", "/v1/models", "/metrics", "/openapi.json"):
+        answer = alphabet.http.get(path, headers={"host": "evil.example"})
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "host_not_allowed"

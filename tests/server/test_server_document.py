@@ -1,4 +1,4 @@
-"""/openapi.json against the server: random bodies after the document never meet a 5xx."""
+"""/openapi.json against the server: random bodies after the document, 2,000 (long: 5,000 more), never meet a 5xx."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ MODES = list(schemathesis.GenerationMode)
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 def test_no_body_breaks_the_server(server: Running, path: str, mode: schemathesis.GenerationMode) -> None:
-    cases(server, path, 80, mode)
+    cases(server, path, 250, mode)
 
 
 @pytest.mark.long

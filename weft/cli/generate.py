@@ -35,9 +35,9 @@ from weft.text import Tokenizer
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
 
-ELSEWHERE = ("seed", "prompt_logprobs", "skip_special_tokens")
+ELSEWHERE = ("seed", "prompt_logprobs", "skip_special_tokens", "bad_token_ids", "priority")
 """The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities
-and the spelling of special tokens are the server's to show."""
+and the spelling of special tokens are the server's to show. Bad words are texts here; nobody else stands in line."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
@@ -54,6 +54,8 @@ _HELP = {
     "frequency_penalty": "against tokens, for each time they occurred",
     "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
     "logit_bias": "TOKEN_ID:BIAS, added to the token's logit (repeatable)",
+    "allowed_token_ids": "token id that may be chosen, no others (repeatable)",
+    "bad_words": "word that is not written (repeatable)",
     "logprobs": "with --json: log-probabilities, with N alternatives",
     "include_stop_str_in_output": "keep the text that ended the answer",
 }

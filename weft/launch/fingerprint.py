@@ -20,6 +20,7 @@ from weft.launch.messages import Joined, Setup
 from weft.layout.serialize import to_dict
 from weft.native import missing_reason
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -39,6 +40,7 @@ def settings_here(setup: Setup) -> dict[str, str]:
         "C++ parts": "missing" if missing_reason("comm") else "there",
         "checkpoint": checkpoint.fingerprint()[:16],
         "checkpoint files": _files(checkpoint),
+        "tokenizer files": _tokenizer(checkpoint),
         "eos_token_ids": ", ".join(map(str, setup.eos_token_ids)),
         "comm": setup.comm,
     }
@@ -72,6 +74,16 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _tokenizer(checkpoint: Checkpoint) -> str:
+    """A digest of the tokenizer's own files; a GGUF file has its tokenizer within."""
+    folder = Path(checkpoint.path)
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16] if found else "none beside the weights"
 
 
 def _files(checkpoint: Checkpoint) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.arch.shards import Shards
+from weft.engine.scheduler import FEWEST_SCORED
 from weft.errors import ConfigError
 from weft.layout.ranks import describe
 from weft.settings import EngineConfig
@@ -89,12 +90,13 @@ def rank_memories(
 
 
 def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
-    """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request."""
+    """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request,
+    or of the rows of a prompt that a step may score."""
     config = shards.config
     rows = engine.max_num_batched_tokens * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
-    logits = 3 * engine.max_num_seqs * shards.layout.attention.dp * config.vocab_size * 4
+    logits = 3 * max(engine.max_num_seqs, FEWEST_SCORED) * shards.layout.attention.dp * config.vocab_size * 4
     return rows * row * itemsize + logits
 
 

@@ -30,6 +30,7 @@ from weft.server.edge import Edge
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
 from weft.server.formats import ChatFormat, CompletionFormat, Echo, Format
+from weft.server.hosts import Hosts
 from weft.server.messages import plain_messages
 from weft.server.metrics import CONTENT_TYPE, Metrics
 from weft.server.models import ServedModel, check_length, prompts_of, truncated
@@ -62,8 +63,10 @@ class Service:
         model: ServedModel,
         keys: Keys | None = None,
         *,
+        hosts: Hosts = Hosts(),  # noqa: B008
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
+        self._hosts = hosts
         self._loop, self._model, self._keys, self._queue_timeout_s = loop, model, keys or Keys(), queue_timeout_s
         self._metrics = Metrics(loop, model.name)
         self._draw = random.Random(secrets.randbits(128))
@@ -91,6 +94,7 @@ class Service:
 
         async def guarded(request: Request) -> Response:
             try:
+                self._hosts.check(request.headers.get("host", ""))
                 self._keys.check(request, access)
                 return await endpoint(request)
             except ClientDisconnect:
@@ -103,7 +107,7 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
         self._loop.check_room(1)
-        asked = chat_request(await read_body(request), self._model.defaults)
+        asked = await self._read(request, partial(chat_request, defaults=self._model.defaults))
         self._model.check_name(asked.model)
         self._model.check_chat(asked)
         messages = plain_messages(asked.messages)
@@ -120,8 +124,9 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
-        self._loop.check_room(1)
-        asked = completion_request(await read_body(request), self._model.defaults)
+        longest = self._loop.check_room(1).max_model_len
+        parse = partial(completion_request, defaults=self._model.defaults, longest=longest)
+        asked = await self._read(request, parse)
         self._model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self._model.vocab_size)
@@ -162,6 +167,10 @@ class Service:
             continuous_usage=options is not None and options.continuous_usage_stats,
         )
 
+    async def _read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        body = await read_body(request)
+        return await self._tokenized(len(body) // 8, partial(parse, body))
+
     async def _without_words(self, params: SamplingParams) -> SamplingParams:
         made = partial(with_bad_runs, self._model.tokenizer, params, self._model.vocab_size)
         return await self._tokenized(2 * sum(map(len, params.bad_words)), made)
@@ -175,7 +184,7 @@ class Service:
 
     async def tokenize(self, request: Request) -> Response:
         """/tokenize: of a text or of a conversation."""
-        asked = tokenize_request(await read_body(request))
+        asked = await self._read(request, tokenize_request)
         self._model.check_name(asked.model)
         limits = self._loop.check_ready()
         if isinstance(asked, TokenizeChatRequest):
@@ -189,10 +198,14 @@ class Service:
 
     async def detokenize(self, request: Request) -> Response:
         """/detokenize: special tokens are written out."""
-        asked = detokenize_request(await read_body(request))
+        asked = await self._read(request, detokenize_request)
         self._model.check_name(asked.model)
-        ids = self._model.checked(asked.tokens, "tokens")
-        return _json(Text(self._model.tokenizer.decode(ids, skip_special_tokens=False)))
+
+        def text() -> bytes:
+            ids = self._model.checked(asked.tokens, "tokens")
+            return msgspec.json.encode(Text(self._model.tokenizer.decode(ids, skip_special_tokens=False)))
+
+        return Response(await self._tokenized(len(asked.tokens), text), media_type="application/json")
 
     async def models(self, request: Request) -> Response:
         """/v1/models."""

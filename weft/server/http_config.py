@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from weft.env import admin_key, api_key
 from weft.errors import ConfigError
 from weft.options import Setting, option, settings_of
 from weft.server.access import Keys, read_key
+from weft.server.hosts import LOCAL_NAMES, Hosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,12 @@ class HttpConfig:
     admin_key_file: str | None = option(None, "file whose first line is the admin key", "--admin-key-file")
     allowed_origins: str | None = option(
         None, "web pages that may call the server: origins with commas between, or *", "--allowed-origins"
+    )
+    allowed_hosts: str | None = option(
+        None,
+        "names that requests may call the server by, with commas between, or *; left out: on this machine and without a"
+        " key its own names, else any",
+        "--allowed-hosts",
     )
     ssl_certfile: str | None = option(None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile")
     ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile")
@@ -70,6 +78,15 @@ class HttpConfig:
                     value=part,
                 )
         return parts
+
+    def hosts(self, sock: socket.socket) -> Hosts:
+        """Names that the server on `sock` goes by. A web page can give a name of its own this machine's address, and
+        would then be free to read what a server without a key answers."""
+        given = frozenset(part.strip().lower() for part in (self.allowed_hosts or "").split(",") if part.strip())
+        if self.allowed_hosts is not None:
+            return Hosts(None if "*" in given else given)
+        local = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[0] in ("127.0.0.1", "::1")
+        return Hosts(LOCAL_NAMES if local and self.keys().user is None else None)
 
     def check_certificate(self) -> None:
         """ConfigError: certificate and key cannot be read or do not fit."""

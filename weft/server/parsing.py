@@ -30,10 +30,13 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
-def completion_request(body: bytes, defaults: Mapping[str, Any]) -> CompletionRequest:
-    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | None = None) -> CompletionRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong; a prompt of more than
+    `longest` ids that is not to be cut is refused before anybody looks at each."""
     fields = {**defaults, **_fields(body, CompletionRequest)}
     _need(fields, "prompt")
+    if longest is not None and "truncate_prompt_tokens" not in fields:
+        _check_size(fields["prompt"], longest)
     _check_prompt(fields["prompt"])
     return _convert(fields, CompletionRequest)
 
@@ -97,6 +100,12 @@ def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
         path = match["path"] if match else None
         message = _PATH.sub("", text)
         raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error
+
+
+def _check_size(prompt: object, longest: int) -> None:
+    if isinstance(prompt, list) and len(prompt) > longest and type(prompt[0]) is int:
+        message = f"'prompt' has {len(prompt)} tokens; the context is {longest} tokens"
+        raise RequestError(message, param="prompt", code="context_length_exceeded")
 
 
 def _check_prompt(prompt: object) -> None:

@@ -83,7 +83,7 @@ async def _with_signals(
 async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop, http: HttpConfig | None = None) -> None:
     """Launches `engine` and serves it on `sock` until it ends; raises what it failed with."""
     http = http or HttpConfig()
-    service = Service(engine, model, http.keys(), queue_timeout_s=http.queue_timeout)
+    service = Service(engine, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout)
     server = _Server(_config(service, http))
     engine.launch()
     serving = asyncio.create_task(server.serve([sock, *(sock.dup() for _ in range(ACCEPTS - 1))]))

@@ -16,6 +16,8 @@ from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.text.pieces import Pieces
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SHORT = 1024
+"""Characters of a text that is tokenized faster than another thread could take over."""
 GGUF_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
@@ -131,7 +133,11 @@ class Tokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`; special tokens written out in it become their ids. A prompt from a chat template has its
         own BOS: encode it without add_special_tokens."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
+        if len(text) <= SHORT:
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        else:
+            # Of the library's calls, only that for several texts lets other threads of the interpreter run.
+            ids = self._backend.encode_batch([text], add_special_tokens=False)[0].ids
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
