@@ -2,9 +2,10 @@
 
 Order, as in vLLM: bias, penalties, ends masked until min_tokens, tokens ruled out, then for rows with a temperature:
 temperature, min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals.
-Log-probabilities are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel; torch is its twin and
-serves the others. Every rank of an attention block keeps the same slots and sees every sampled id, so any of them can
-sample any row; random numbers are a hash of (seed, output position). A row's result depends on no other row.
+Log-probabilities are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel;
+torch is its twin and serves the others. Every rank of an attention block keeps the same slots and sees every sampled
+id, so any of them can sample any row; random numbers are a hash of (seed, output position). A row's result depends on
+no other row.
 """
 
 from __future__ import annotations
