@@ -1,0 +1,146 @@
+"""Attention and cache writes of the step library, layer after layer over cold caches, for several block sizes.
+
+python benchmarks/step_attention.py [--threads N] [--blocks 16 32 64] [--out FILE.json]: SmolLM2-135M's heads (9 query,
+3 KV, 64 wide), 30 layers with a cache each, milliseconds for all layers, best and median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from about import about
+from torch import Tensor
+
+from weft.native import missing_reason
+from weft.native.isa import chosen
+from weft.native.records import Dtype, InstructionRecord, OperandRecord, StepRecord
+from weft.native.step_library import Pool, open_library
+
+HEADS, KV_HEADS, DIM, LAYERS = 9, 3, 64, 30
+QKV, ATTENTION = 4, 5
+CASES = {
+    "decode, 1 stream of 256": [(255, 1)],
+    "decode, 1 stream of 4096": [(4095, 1)],
+    "decode, 1 stream of 8192": [(8191, 1)],
+    "decode, 32 streams of 256": [(255, 1)] * 32,
+    "prefill of 1024": [(0, 1024)],
+    "chunk of 256 after 768 beside 8 streams of 256": [(768, 256), *[(255, 1)] * 8],
+}
+DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16}
+
+
+class Layers:
+    """The instructions of all layers for one step; keeps what they point to."""
+
+    def __init__(self, runs: list[tuple[int, int]], block: int, pool: Pool) -> None:
+        counts = [-(-(start + rows) // block) for start, rows in runs]
+        order = torch.randperm(sum(counts)) + 1
+        tables = torch.zeros(len(runs), max(counts), dtype=torch.int32)
+        begin = 0
+        for index, count in enumerate(counts):
+            tables[index, :count] = order[begin : begin + count]
+            begin += count
+        rows = torch.tensor([rows for _, rows in runs])
+        positions = torch.cat([torch.arange(start, start + count) for start, count in runs])
+        owner = torch.repeat_interleave(torch.arange(len(runs)), rows)
+        slots = tables[owner, positions // block] * block + positions % block
+        self.keeps: list[Tensor] = [positions.int(), slots.int(), owner.int(), rows.cumsum(0).int(), tables]
+        self.step = StepRecord()
+        self.step.rows[0], self.step.runs, self.step.table_width = len(positions), len(runs), tables.shape[1]
+        names = ("positions", "slots", "run_of_row", "row_ends", "block_tables")
+        for name, tensor in zip(names, self.keeps, strict=True):
+            setattr(self.step, name, tensor.data_ptr())
+        shape = (sum(counts) + 1, KV_HEADS, block, DIM)
+        nbytes, chunks = pool.attention_workspace(max(start + count for start, count in runs), DIM)
+        self.x, self.q = torch.randn(len(positions), (HEADS + 2 * KV_HEADS) * DIM), self.rows_of(len(positions))
+        self.out, self.workspace = self.rows_of(len(positions)), torch.zeros(nbytes, dtype=torch.uint8)
+        self.cos_sin = torch.randn(max(start + count for start, count in runs), DIM)
+        self.kv_of_head = torch.arange(HEADS, dtype=torch.int32) // (HEADS // KV_HEADS)
+        self.writes, self.reads = [], []
+        for _ in range(LAYERS):
+            cache = [torch.randn(shape).bfloat16() for _ in range(2)]
+            self.keeps += cache
+            self.writes.append(self.record(QKV, self.x, self.q, cache, self.cos_sin, 0))
+            self.reads.append(self.record(ATTENTION, self.q, self.out, cache, self.workspace, chunks))
+
+    @staticmethod
+    def rows_of(rows: int) -> Tensor:
+        """q, or what attention gives."""
+        return torch.zeros(rows, HEADS * DIM, dtype=torch.bfloat16)
+
+    def record(
+        self, op: int, given: Tensor, out: Tensor, cache: list[Tensor], third: Tensor, chunks: int
+    ) -> InstructionRecord:
+        """One layer's; `third`: what p[3] points to."""
+        one = InstructionRecord(op=op, out=operand(out))
+        one.inputs[0] = operand(given)
+        for index, number in enumerate((HEADS, KV_HEADS, DIM, cache[0].shape[2], 0, DIM, 1, chunks)):
+            one.n[index] = number
+        one.f[1] = DIM**-0.5
+        for index, tensor in enumerate((*cache, self.kv_of_head, third)):
+            one.p[index] = tensor.data_ptr()
+        one.cache_stride[0], one.cache_stride[1] = cache[0].stride(0), cache[0].stride(1)
+        return one
+
+
+def operand(x: Tensor) -> OperandRecord:
+    return OperandRecord(x.data_ptr(), x.stride(0), int(DTYPES[x.dtype]), x.shape[1])
+
+
+def measure(layers: Layers, pool: Pool, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of all layers' cache writes and attention; a large tensor is written between rounds."""
+    times: dict[str, list[float]] = {"qkv": [], "attention": []}
+    cold = torch.zeros(48 << 20, dtype=torch.uint8)
+    for index in range(rounds + 1):
+        cold.add_(1)
+        for name, records in (("qkv", layers.writes), ("attention", layers.reads)):
+            started = time.perf_counter()
+            for record in records:
+                pool.run_one(record, layers.step)
+            if index:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: {"best": round(min(t), 4), "median": round(statistics.median(t), 4)} for name, t in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--blocks", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    library = open_library()
+    if library is None:
+        raise SystemExit(f"the step library is missing: {missing_reason('step')}")
+    pool = Pool(library, args.threads)
+    results: dict[str, dict[str, Any]] = {}
+    for name, runs in CASES.items():
+        for block in args.blocks:
+            found = measure(Layers(runs, block, pool), pool, args.rounds)
+            results.setdefault(name, {})[f"block {block}"] = found
+            shown = ", ".join(f"{what} {ms['best']:.3f} ({ms['median']:.3f})" for what, ms in found.items())
+            print(f"{name}, blocks of {block}: ms for {LAYERS} layers, best (median): {shown}", flush=True)
+    record = {
+        "benchmark": "step_attention",
+        "unit": f"ms for {LAYERS} layers",
+        "heads": [HEADS, KV_HEADS, DIM],
+        "threads": args.threads,
+        "instruction_set": chosen(),
+        "rounds": args.rounds,
+        "about": about(),
+        "results": results,
+    }
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    pool.close()
+
+
+if __name__ == "__main__":
+    main()
