@@ -43,6 +43,12 @@ class EngineConfig:
     mem_fraction_static: float | None = option(
         None, "share of memory for weights and KV cache together", "--mem-fraction-static", above=0.0, maximum=1.0
     )
+    prefill_stretch: float = option(
+        2.0,
+        "how many times longer prompts may make a step of streams that began before they came; 0: no limit",
+        "--prefill-stretch",
+        minimum=0.0,
+    )
     enable_prefix_caching: bool = option(True, "share KV blocks of equal prefixes", "--enable-prefix-caching")
     seed: int = option(0, "seed of requests that bring none", "--seed", minimum=0, maximum=2**63 - 1)
     served_model_name: str | None = option(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from simulation import Simulation, World
 
-from weft.engine import admission, prefix, scheduler
+from weft.engine import admission, prefix
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Held
 from weft.engine.request import Request
@@ -136,13 +136,13 @@ def resumed_in_the_middle(patch: Patch) -> None:
 
 def outputs_forgotten(patch: Patch) -> None:
     """A preempted request begins again with its prompt alone, as far as the ranks know."""
-    record = scheduler._admit_record
+    record = Request.admit
 
     def admit_record(request: Request) -> object:
         whole = record(request)
         return type(whole)(whole.slot, whole.prompt_ids, [], whole.params, whole.seed)
 
-    patch.setattr(scheduler, "_admit_record", admit_record)
+    patch.setattr(Request, "admit", admit_record)
 
 
 def roots_evicted_first(patch: Patch) -> None:

@@ -5,6 +5,7 @@ schedule  ->  run on the executor  ->  postprocess
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
@@ -18,6 +19,7 @@ from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
 from weft.engine.outputs import STEP_TOKENS, EngineStats, FinishReason, RequestOutput
+from weft.engine.pace import Pace
 from weft.engine.request import Request
 from weft.engine.results import output_of
 from weft.engine.scheduler import Scheduler
@@ -46,7 +48,9 @@ class Engine:
         self.failure: str | None = None
         """Why the engine is dead; None while it lives."""
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
-        self._coordinator = Coordinator([Scheduler(self.limits) for _ in range(executor.layout.attention.dp)])
+        self._pace = Pace(config.prefill_stretch)
+        groups = range(executor.layout.attention.dp)
+        self._coordinator = Coordinator([Scheduler(self.limits, self._pace) for _ in groups])
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []
         self._step_tokens = Buckets(STEP_TOKENS)
@@ -100,7 +104,7 @@ class Engine:
             plan = self._coordinator.schedule()
             if plan is not None:
                 self._step_tokens.observe(sum(run.count for group in plan.groups for run in group.runs))
-            outputs = [] if plan is None else self._coordinator.retire(self._run(plan))
+            outputs = [] if plan is None else self._coordinator.retire(self._timed(plan))
         except WeftError as error:
             outputs = self._die(str(error))
         except Exception as error:
@@ -110,6 +114,16 @@ class Engine:
             raise
         self._forget(outputs)
         return reported + outputs
+
+    def _timed(self, plan: StepPlan) -> StepResult:
+        """Runs the plan, and tells the pace what it cost: the group with the most rows decides how long it takes."""
+        began = time.monotonic()
+        result = self._run(plan)
+        most = max(plan.groups, key=lambda group: sum(run.count for run in group.runs))
+        streams = sum(not run.ids for run in most.runs)
+        prompt_rows = sum(len(run.ids) for run in most.runs)
+        self._pace.observe(streams, prompt_rows, time.monotonic() - began)
+        return result
 
     def _run(self, plan: StepPlan) -> StepResult:
         if self.balancing is None:

@@ -26,3 +26,9 @@ class Held:
     until: int
     blocks: list[int]
     slot: int = -1
+
+
+def scored_rows(entry: Entry) -> int:
+    """Rows of logits beyond the one that every running request may have."""
+    run = entry[2]
+    return len(run.targets) + run.sample if run.targets else 0

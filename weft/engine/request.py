@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from weft.step.plan import Run, TokenLogprob
+from weft.step.plan import Admit, Run, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 
@@ -44,6 +44,10 @@ class Request:
     """Entries of `table` that the ranks hold under the slot."""
     claimed: int = 0
     """Full blocks [0, claimed) were cached or claimed for computing at the last admission."""
+    queued_step: int = -1
+    """Index of the last step that was planned before the request came."""
+    flows_since: int = -1
+    """Index of the step that gave its first token since it was admitted."""
     last_step: int = -1
     """Index of the last step that refers to this request's blocks."""
     done: bool = False
@@ -62,6 +66,11 @@ class Request:
         known, self.told = self.told, len(self.table)
         blocks, start = self.table[known:], self.num_computed
         return Run(self.slot, start, count, ids, blocks, sample, self.num_outputs, list(targets), known)
+
+    def admit(self) -> Admit:
+        """What the ranks must know of it."""
+        prompt, outputs = self.token_ids[: self.num_prompt], self.token_ids[self.num_prompt :]
+        return Admit(self.slot, prompt, outputs, self.params, self.seed)
 
     @property
     def place(self) -> tuple[int, int]:

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from weft.engine.block_manager import BlockManager
-from weft.engine.flight import Entry, Flight, Held
+from weft.engine.flight import Entry, Flight, Held, scored_rows
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput
+from weft.engine.pace import Pace
 from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
 from weft.engine.results import finish_after, output_of
+from weft.engine.room import Room
 from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
 from weft.step.plan import Admit, GroupPlan, Run, Sampled
@@ -32,8 +34,9 @@ class Scheduler:
     left the youngest running request is preempted: its blocks go, its tokens stay, it is computed again later.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, pace: Pace | None = None) -> None:
         self.limits = limits
+        self.pace = pace or Pace(0.0)
         self.blocks = BlockManager(limits.num_blocks)
         self.counters = Counters()
         self.queued_tokens = 0
@@ -44,7 +47,7 @@ class Scheduler:
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[Flight] = deque()
         self._held: deque[Held] = deque()
-        self._retired = -1
+        self._retired = self._planned = -1
 
     @property
     def has_work(self) -> bool:
@@ -68,6 +71,7 @@ class Scheduler:
         """Puts a request in line."""
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
+        request.queued_step = self._planned
         self._waiting.push(request)
 
     def remove(self, request: Request) -> None:
@@ -94,23 +98,20 @@ class Scheduler:
 
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
+        self._planned = index
         self._grow_decodes()
-        entries = [self._decode_entry(request) for request in self._decoding.values()]
+        entries = [(each, each.admission, each.run([], 1, True)) for each in self._decoding.values()]
         budget = self.limits.max_num_batched_tokens - len(entries)
-        heads = max(FEWEST_SCORED, self.limits.max_num_seqs - len(entries))
-        # At most one that does not score: a prefill that was not finished had all that was left of its step.
+        rows = Room(budget, max(FEWEST_SCORED, self.limits.max_num_seqs - len(entries)), self.pace.prompt_rows())
         for request in self._prefilling.values():
-            if budget and heads:
-                entries.append(self._prefill_entry(request, min(budget, heads) if request.scores else budget))
-                budget, heads = budget - entries[-1][2].count, heads - _scored(entries[-1])
+            entries += self._prefill(request, rows)
         admits: list[Admit] = []
-        while budget and heads and (newcomer := self._admit()):
-            admits.append(_admit_record(newcomer))
-            entries.append(self._prefill_entry(newcomer, min(budget, heads) if newcomer.scores else budget))
-            budget, heads = budget - entries[-1][2].count, heads - _scored(entries[-1])
+        while rows.any and (newcomer := self._admit(rows)):
+            admits.append(newcomer.admit())
+            entries += self._prefill(newcomer, rows)
         for request, _, _ in entries:
             request.last_step = index
-        self.counters.computed_tokens += self.limits.max_num_batched_tokens - budget
+        self.counters.computed_tokens += self.limits.max_num_batched_tokens - rows.budget
         self._in_flight.append(Flight(index, entries))
         return GroupPlan(admits, [run for _, _, run in entries])
 
@@ -144,14 +145,24 @@ class Scheduler:
 
     # -- rows of a step
 
-    def _decode_entry(self, request: Request) -> Entry:
-        return request, request.admission, request.run([], 1, True)
+    def _prefill(self, request: Request, rows: Room) -> list[Entry]:
+        """As many of the request's prompt rows as the step has room for: one entry, or none."""
+        if not (count := rows.room(request.scores, self._late(request))):
+            return []
+        entry = self._prefill_entry(request, count)
+        rows.take(entry[2].count, scored_rows(entry))
+        return [entry]
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
         start, count = request.num_computed, min(request.num_uncomputed, budget)
         ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
         targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
         return request, request.admission, request.run(ids, count, sample, targets)
+
+    def _late(self, request: Request) -> bool:
+        """Whether a stream flowed before the request came. Streams are in the order in which they began to flow."""
+        oldest = next(iter(self._decoding.values()), None)
+        return oldest is not None and oldest.flows_since < request.queued_step
 
     def _grow_decodes(self) -> None:
         """Gives every decoding request the block of its next position, or preempts until the rest have theirs.
@@ -168,12 +179,13 @@ class Scheduler:
 
     # -- admission and departure
 
-    def _admit(self) -> Request | None:
-        """Gives the oldest waiting request that need not wait for another's prefix a slot and all its blocks."""
-        head = self._next_waiting() if self._slots else None
-        if head is None:
+    def _admit(self, rows: Room) -> Request | None:
+        """Gives the oldest waiting request that waits for no other's prefix a slot and all its blocks, if rows fit."""
+        if (head := self._next_waiting() if self._slots else None) is None:
             return None
         request, cached = head
+        if not rows.room(request.scores, self._late(request)):
+            return None
         fresh = self.limits.blocks_for(len(request.token_ids)) - len(cached)
         # One block of growth is left to each running request, so that the newcomer is not preempted at once.
         if fresh + self.blocks.count_idle(cached) + self.num_running > self.blocks.num_available:
@@ -259,6 +271,7 @@ class Scheduler:
             return None
         if self._prefilling.pop(request.arrival, None):
             self._decoding[request.arrival] = request
+            request.flows_since = self._retired + 1
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
@@ -285,14 +298,3 @@ class Scheduler:
     def _sharable(self, num_tokens: int) -> int:
         """Full blocks that may come from the cache: the last token is always computed, for its logits."""
         return (num_tokens - 1) // self.limits.block_size
-
-
-def _admit_record(request: Request) -> Admit:
-    prompt, outputs = request.token_ids[: request.num_prompt], request.token_ids[request.num_prompt :]
-    return Admit(request.slot, prompt, outputs, request.params, request.seed)
-
-
-def _scored(entry: Entry) -> int:
-    """Rows of logits beyond the one that every running request may have."""
-    run = entry[2]
-    return len(run.targets) + run.sample if run.targets else 0

@@ -1,0 +1,31 @@
+"""Room: what is left of a step while it is filled. Pure numbers; knows no request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left of a step: rows, rows of logits for scored prompts, and (None: no limit) rows of prompts that came
+    when streams flowed already."""
+
+    budget: int
+    heads: int
+    beside: int | None
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody could have a row."""
+        return bool(self.budget and self.heads)
+
+    def room(self, scores: bool, late: bool) -> int:
+        """Rows that a prompt may have; `scores`: each needs a row of logits."""
+        found = min(self.budget, self.heads) if scores else self.budget if self.heads else 0
+        return found if self.beside is None or not late else min(found, self.beside)
+
+    def take(self, count: int, scored: int) -> None:
+        """A prompt's rows are in the step."""
+        self.budget, self.heads = self.budget - count, self.heads - scored
+        if self.beside is not None:
+            self.beside = max(0, self.beside - count)
