@@ -169,7 +169,7 @@ def test_too_many_members() -> None:
 def test_more_ranks_than_cores_do_not_spin() -> None:
     cores = len(os.sched_getaffinity(0))
     crowded, roomy = Region.create(cores + 1, [PAIR]), Region.create(cores, [PAIR] if cores > 1 else [])
-    assert crowded.info().spin_us == 0 < roomy.info().spin_us <= 20
+    assert crowded.info().spin_us == 0 < roomy.info().spin_us <= 300
     crowded.close()
     roomy.close()
 

@@ -22,7 +22,7 @@ from weft.layout.ranks import Group
 
 MAGIC = 0x314D4F4354464557  # "WEFTCOM1"
 PIECE_BYTES = 256 << 10
-SPIN_US = 20
+SPIN_US = 300
 MAX_MEMBERS = 256
 
 _HEADER = struct.Struct("<QQQIIIIQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
@@ -109,7 +109,7 @@ class Region:
         """A region for these groups, its memory taken at once; ConfigError where the machine has not that much.
 
         `piece_bytes`: what a rank hands over in one round. `spin_us`: how long a rank spins before it sleeps; by
-        default 20, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
+        default 300, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
         ranks compare shapes ahead of each collective, not only kind, dtype, order and size.
         """
         if spin_us is None:

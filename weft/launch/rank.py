@@ -95,7 +95,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     )
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
-    ops = make_ops(numerics, device, spin_ns=SPIN_SHARED_NS if setup.layout.world > 1 else SPIN_ALONE_NS)
+    own_cores = len(os.sched_getaffinity(0)) >= setup.threads
+    ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS)
     loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=Prepare(ops))
     took = time.monotonic() - start
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
