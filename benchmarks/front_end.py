@@ -1,6 +1,6 @@
 """The front end alone: HTTP, tokenizer, scheduler and detokenizer over ranks that answer at once after a fixed time.
 
-    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--save FILE]
+    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--ramp 1] [--save FILE]
 
 Server and load generator are two processes on the same cores. Every stream is a chat of the embedded model's tokenizer;
 each client sends its next request when the one before has ended. The answer's text is known, so that a stream that is
@@ -164,14 +164,16 @@ class Client(asyncio.Protocol):
             self._over.set_result(None)
 
 
-async def load(port: int, streams: int, requests: int, tokens: int) -> list[Call]:
-    """Every request, ended or broken."""
+async def load(port: int, streams: int, requests: int, tokens: int, ramp_s: float) -> list[Call]:
+    """Every request, ended or broken. Connections come evenly over the first `ramp_s`."""
     draw = random.Random(0)
     todo = [draw.randint(tokens // 2, tokens * 3 // 2) for _ in range(requests)]
     done: list[Call] = []
     loop = asyncio.get_running_loop()
     overs: list[asyncio.Future[None]] = [loop.create_future() for _ in range(streams)]
-    for over in overs:
+    began = time.monotonic()
+    for index, over in enumerate(overs):
+        await asyncio.sleep(began + ramp_s * index / streams - time.monotonic())
         await loop.create_connection(lambda over=over: Client(todo, done, over), "127.0.0.1", port)
     await asyncio.wait_for(asyncio.gather(*overs), 300)
     return done
@@ -205,6 +207,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2048)
     parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
     parser.add_argument("--step-ms", type=float, default=20.0)
+    parser.add_argument("--ramp", type=float, default=1.0, help="seconds over which the streams begin; 0: all at once")
     parser.add_argument("--save", type=Path, metavar="FILE")
     parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -221,11 +224,11 @@ def main() -> None:
         if server.stdout.readline() != "up\n":
             sys.exit("the server did not start")
         port = sock.getsockname()[1]
-        calls = uvloop.run(load(port, args.streams, args.requests, args.tokens))
+        calls = uvloop.run(load(port, args.streams, args.requests, args.tokens, args.ramp))
     finally:
         server.terminate()
         left = server.communicate()[0]
-    result = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, **figures(calls)}
+    result = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, "ramp_s": args.ramp, **figures(calls)}
     result["server"] = json.loads(left.splitlines()[-1])
     print(json.dumps(result, indent=1))
     if args.save:

@@ -26,6 +26,7 @@ from weft.engine.limits import Limits
 from weft.errors import RequestError
 from weft.server.access import Access, Endpoint, GuardedRoute, Keys, check_declared
 from weft.server.body import read_body
+from weft.server.direct import Direct
 from weft.server.edge import Edge
 from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
@@ -263,7 +264,7 @@ def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool 
     handlers = {HTTPException: _http_error, 404: _http_error, 405: _http_error}
     routes = service.routes()
     check_declared(routes)
-    app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)  # type: ignore[arg-type]
     if origins:
         shown = ["x-request-id", "retry-after", "x-should-retry"]
         app = CORSMiddleware(

@@ -60,6 +60,7 @@ class EngineLoop:
     ) -> None:
         self._start, self._max_queued, self._on_ready, self._recovery = start, max_queued, on_ready, recovery
         self._commands: deque[tuple[int, Callable[[Engine], object]]] = deque()
+        self._asleep = False
         self._open = OpenStreams()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
@@ -143,7 +144,8 @@ class EngineLoop:
     def tell(self, command: Callable[[Engine], object]) -> None:
         """Runs `command` in the engine's thread, between two steps; dropped when the ranks die before."""
         self._commands.append((self.restarts, command))
-        self._ring()
+        if self._asleep:  # a thread that runs a step looks at its commands afterwards anyway
+            self._ring()
 
     def fail(self, request_id: str, error: RequestError) -> None:
         """Fails the stream of an engine request; from the engine's thread."""
@@ -253,10 +255,17 @@ class EngineLoop:
                     command(engine)
             if engine.has_work:
                 self._step(engine)
-            elif not self._commands and not self._stopping.is_set():
-                executor.wait(self._wake)
-                with suppress(BlockingIOError):
-                    os.eventfd_read(self._wake)
+            else:
+                self._sleep(executor)
+
+    def _sleep(self, executor: Executor) -> None:
+        """Until somebody rings. Commands are looked at once more after `_asleep` is set, so that none is missed."""
+        self._asleep = True
+        if not self._commands and not self._stopping.is_set():
+            executor.wait(self._wake)
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        self._asleep = False
 
     def _step(self, engine: Engine) -> None:
         outputs = engine.step()

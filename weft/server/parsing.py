@@ -21,6 +21,8 @@ from weft.server.requests import (
     TokenizeRequest,
 )
 
+MAX_DETOKENIZED = 1 << 18
+"""Token ids that are made text in one answer."""
 MAX_SEPARATORS = 1 << 20
 MAX_BRACKETS = 1 << 18
 MAX_KEYS = 1 << 16
@@ -62,6 +64,9 @@ def detokenize_request(body: bytes) -> DetokenizeRequest:
     """Ids."""
     fields = _fields(body, DetokenizeRequest)
     _need(fields, "tokens")
+    if isinstance(fields["tokens"], list) and len(fields["tokens"]) > MAX_DETOKENIZED:
+        message = f"'tokens' has {len(fields['tokens'])} entries; legal: at most {MAX_DETOKENIZED}"
+        raise RequestError(message, param="tokens", code="invalid_value")
     return _convert(fields, DetokenizeRequest)
 
 
