@@ -33,14 +33,9 @@ from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
 
-STATS_S = 2.0
-"""How long a step may keep somebody who asks for counters waiting."""
-
-AT_ONCE = 128
-"""Outputs of a step that the event loop passes on before it looks at its sockets again."""
-
-STEP_GRACE_S = 1.0
-"""How long a step in hand may go on when the server ends."""
+STATS_S = 2.0  # how long a step may keep somebody who asks for counters waiting
+AT_ONCE = 128  # outputs of a step that the event loop passes on before it looks at its sockets again
+STEP_GRACE_S = 1.0  # how long a step in hand may go on when the server ends
 
 
 class EngineLoop:
