@@ -199,10 +199,10 @@ class EngineLoop:
         if self._thread.is_alive():
             self._thread.join()
 
+    # From here to `_call`: the engine's thread; what follows is the event loop's.
+
     def _ring(self) -> None:
         os.eventfd_write(self._wake, 1)
-
-    # The engine's thread.
 
     def _run(self) -> None:
         failure: BaseException | None = None
@@ -254,7 +254,7 @@ class EngineLoop:
                 self._sleep(executor)
 
     def _sleep(self, executor: Executor) -> None:
-        """Until somebody rings. Commands are looked at once more after `_asleep` is set, so that none is missed."""
+        """Until somebody rings. Commands are looked at after `_asleep` is set, so that none is missed."""
         self._asleep = True
         if not self._commands and not self._stopping.is_set():
             executor.wait(self._wake)
@@ -283,8 +283,6 @@ class EngineLoop:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             _log.debug("the event loop has ended before the engine")
-
-    # The event loop's thread.
 
     def _begin(self, engine: Engine) -> None:
         self.engine, self._restarting = engine, False
