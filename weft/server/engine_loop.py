@@ -205,9 +205,8 @@ class EngineLoop:
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
-        failure: BaseException | None = None
+        failure, life = None, 0
         try:
-            life = 0
             while not self._stopping.is_set() and self._live(life):
                 life += 1
         except BaseException as error:  # the thread's last words: handed to the main thread, which ends the server
@@ -219,7 +218,6 @@ class EngineLoop:
         """One set of ranks, from start to end. True: it died, and another is due now. Raises what ends the server."""
         engine: Engine | None = None
         executor: Executor | None = None
-        began = time.monotonic()
         try:
             engine, executor = self._start()
             began = time.monotonic()
