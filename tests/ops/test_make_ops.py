@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from weft.ops import Numerics, make_ops
+from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache
 from weft.ops.native_ops import NativeOps
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Use, Weight
 
 
 def test_kernels_serve_where_they_are_built() -> None:
@@ -42,3 +44,31 @@ def test_the_check_speaks_of_the_form_in_use() -> None:
     ops = make_ops(Numerics(torch.float32), "cpu")
     report = ops.check_batch_invariance([torch.randn(64, 32), torch.randn(48, 64)])
     assert report.holds and report.checked == 2 and report.form in ops.describe()
+
+
+def test_a_rank_without_rows_goes_through_packed_operations() -> None:
+    """What a rank runs beside others that have rows: products, q and k into the cache, attention over a packed one."""
+    ops = make_ops(Numerics(torch.bfloat16), "cpu")
+    if not isinstance(ops, StepOps):
+        pytest.skip(ops.describe())
+    heads, dim, width = HeadCounts(3, 1, 8), 8, 24
+    none = torch.empty(0, dtype=torch.int32)
+    meta = AttentionMeta(none, none, none, torch.zeros(0, 1, dtype=torch.int32), ())
+    both = torch.zeros(4, 1, 2, 16, dim, dtype=torch.bfloat16)
+    cache, before = KVCache(both[:, :, 0], both[:, :, 1], packed=True), both.clone()
+    x = torch.empty(0, width, dtype=torch.bfloat16)
+
+    def packed(rows: int, use: Use) -> Weight:
+        return ops.prepare(torch.randn(rows, width).to(torch.bfloat16), use)
+
+    assert ops.embedding(none.long(), packed(32, Use.HEAD), 0).shape == (0, width)
+    qkv = ops.linear(x, packed(5 * dim, Use.LINEAR), None)
+    norms = HeadNorms(torch.ones(dim), torch.ones(dim), 1e-6)
+    for given in (None, norms):
+        q = ops.qkv(qkv, heads, given, torch.zeros(4, dim), meta, cache)
+        assert q.shape == (0, 3, dim)
+    kv_of_head = torch.zeros(3, dtype=torch.int32)
+    assert ops.attention(q, cache, kv_of_head, 1.0, meta, 0).shape == (0, width)
+    assert ops.gated(x, packed(2 * dim, Use.GATED), None).shape == (0, dim)
+    assert ops.logits(x, packed(32, Use.HEAD)).shape == (0, 32)
+    assert torch.equal(both, before)

@@ -122,7 +122,7 @@ class StepOps(NativeOps):
         if not cache.packed:
             return super().qkv(qkv, heads, norms, cos_sin, meta, cache)
         out = torch.empty(qkv.shape[0], heads.q, heads.dim, dtype=qkv.dtype)
-        record = self._record(Op.QKV, out.view(qkv.shape[0], -1), qkv.contiguous())
+        record = self._record(Op.QKV, out.view(qkv.shape[0], heads.q * heads.dim), qkv.contiguous())
         self._point_at_cache(record, cache)
         # the rotation of a head is its own, so any dealing of heads over threads will do
         owners = torch.arange(heads.q, dtype=torch.int32) * heads.kv // heads.q
