@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "weight.h"
 
@@ -55,7 +56,7 @@ private:
             int count = here(weight.columns, pair, kPair);
             O* to = row + pair * kPair;
             if (weight.interleaved) scatter(row, pair, sums, [](O& y, T x) { narrow_to(T(widen(y)) + x, y); });
-            else for (int c = 0; c < count; ++c) narrow_to(T(widen(to[c])) + sums[c], to[c]);
+            else add_to(to, sums, count);
         } else if (weight.interleaved) {
             scatter(row, pair, sums, [](O& y, T x) { narrow_to(x, y); });
         } else {
@@ -83,12 +84,25 @@ private:
         }
     }
 
+    // Whole vectors first: compilers leave loops with a count that they do not know one by one.
     static void add(T* to, const T* from, int count) {
-        for (int c = 0; c < count; ++c) to[c] += from[c];
+        const int whole = count / kWidth<T> * kWidth<T>;
+        for (int c = 0; c < whole; c += kWidth<T>) store(to + c, load(to + c) + load(from + c));
+        for (int c = whole; c < count; ++c) to[c] += from[c];
+    }
+
+    template <class O> static void add_to(O* to, const T* from, int count) {
+        if constexpr (std::is_same_v<O, T>) add(to, from, count);
+        else for (int c = 0; c < count; ++c) narrow_to(T(widen(to[c])) + from[c], to[c]);
     }
 
     template <class O> static void put(O* to, const T* from, int count) {
         for (int c = 0; c < count; ++c) narrow_to(from[c], to[c]);
+    }
+    static void put(T* to, const T* from, int count) {
+        const int whole = count / kWidth<T> * kWidth<T>;
+        for (int c = 0; c < whole; c += kWidth<T>) store(to + c, load(from + c));
+        for (int c = whole; c < count; ++c) to[c] = from[c];
     }
     static void put(bf16* to, const float* from, int count) {
         int whole = count / kWidth<float> * kWidth<float>;
