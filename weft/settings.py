@@ -57,6 +57,9 @@ class EngineConfig:
     enforce_eager: bool = option(
         False, "run the operations of a step one by one instead of as a recorded program", "--enforce-eager"
     )
+    threads: int | None = option(
+        None, "compute threads of each rank (default: its share of the cores)", "--threads", minimum=1
+    )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     expert_placement: str | None = option(
         None, "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)", "--expert-placement"

@@ -60,6 +60,14 @@ def test_cores_are_dealt_without_overlap(cores: int, ranks: int, quota: float | 
         assert sum(share.threads for share in shares) <= max(ranks, quota + 0.5)
 
 
+def test_threads_as_asked() -> None:
+    cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert deal_cores(cores, 2, None, 1) == (CoreShare((0, 1, 4, 5), 1), CoreShare((2, 3, 6, 7), 1))
+    assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
+    with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
+        deal_cores(cores, 2, None, 5)
+
+
 def test_this_machine_has_cores() -> None:
     assert available_cores()
     assert str(CoreShare((0, 1, 2, 5), 2)) == "2 threads on cpus 0-2, 5"

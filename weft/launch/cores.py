@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from weft.errors import ConfigError
+
 Core = tuple[int, ...]
 """The CPU numbers (hardware threads) of one physical core."""
 
@@ -23,19 +25,31 @@ class CoreShare:
         return f"{self.threads} thread{'s' if self.threads > 1 else ''} {where}"
 
 
-def deal_cores(cores: Sequence[Core], ranks: int, quota: float | None = None) -> tuple[CoreShare, ...]:
+def deal_cores(
+    cores: Sequence[Core], ranks: int, quota: float | None = None, threads: int | None = None
+) -> tuple[CoreShare, ...]:
     """Distinct cores for each rank while there are enough of them, else one unpinned thread each.
 
     `quota` is the number of cores' time that the container may use; threads beyond it would only wait for each other.
+    `threads`: of each rank, as asked; ranks whose threads are more than their cores are not pinned. ConfigError: more
+    threads than cores.
     """
+    if threads is not None and threads > len(cores):
+        raise ConfigError(
+            f"threads {threads}: this process may use {len(cores)} cores; legal: 1 to {len(cores)}",
+            field="threads",
+            value=threads,
+            legal=tuple(range(1, len(cores) + 1)),
+        )
     usable = len(cores) if quota is None else max(1, min(len(cores), int(quota + 0.5)))
     if ranks > len(cores):
-        return tuple(CoreShare((), 1) for _ in range(ranks))
+        return tuple(CoreShare((), threads or 1) for _ in range(ranks))
     shares = []
     for rank in range(ranks):
         mine = cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks]
         cpus = tuple(sorted(cpu for core in mine for cpu in core))
-        shares.append(CoreShare(cpus, max(1, min(len(mine), usable // ranks))))
+        count = threads or max(1, min(len(mine), usable // ranks))
+        shares.append(CoreShare(cpus if count <= len(mine) else (), count))
     return tuple(shares)
 
 

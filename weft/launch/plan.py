@@ -131,7 +131,7 @@ def plan_launch(
         layout=layout,
         engine=engine,
         memory=memory,
-        cores=deal_cores(available_cores(), layout.world, cpu_quota()),
+        cores=deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads),
         backend=replace(choose_backend(comm, shards), debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),

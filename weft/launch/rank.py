@@ -6,7 +6,6 @@ An error ends the rank; `worker` tells the supervisor why, which ends the other 
 from __future__ import annotations
 
 import gc
-import os
 import time
 
 import torch
@@ -18,6 +17,7 @@ from weft.comm.metered import MeteredComm
 from weft.errors import ConfigError, PeerError
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
+from weft.launch.cores import available_cores
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.memory import size
@@ -95,7 +95,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     )
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
-    own_cores = len(os.sched_getaffinity(0)) >= setup.threads
+    own_cores = bool(setup.cpus)
     ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS)
     loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=Prepare(ops))
     took = time.monotonic() - start
@@ -127,7 +127,7 @@ def _settle(runner: Runner) -> None:
     if runner.program is None or not isinstance(runner.ops, StepOps):
         return
     torch.set_num_threads(1)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = [core[0] for core in available_cores()]
     if len(cores) >= runner.ops.pool.threads:
         runner.ops.pool.pin(cores)
 
