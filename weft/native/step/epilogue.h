@@ -35,7 +35,7 @@ private:
     void scale(int pair, T* sums) const {
         if (weight.kind != W_INT8) return;
         const float* scales = static_cast<const float*>(weight.scale) + pair * kPair;
-        for (int c = 0; c < kPair; ++c) sums[c] *= T(scales[c]);
+        for (int c = 0; c < kPair; ++c) sums[c] *= T(scales[c] * (1.0f / kCodeUnit));
     }
 
     // A bias lies in the order of the matrix's rows, in the type that sums have.

@@ -86,8 +86,7 @@ template <class C> struct Product {
 
     void run(const Share& share) {
         if (stored_as<C>(weight.kind)) return stored(share);
-        if (share.last_row - share.first_row <= few_rows<C>()) return few(share);
-        unpacked(share);
+        coded(share);
     }
 
 private:
@@ -134,41 +133,32 @@ private:
         }
     }
 
-    void few(const Share& share) {
-        alignas(64) T tiles[kFewPairs * kFewRows * kPair];
-        int rows = int(share.last_row - share.first_row);
-        Rows<A> a = activations.chunk(share.first_row, rows);
-        for (int pair = share.first_pair; pair < share.last_pair;) {
-            int pairs = std::min(kFewPairs, share.last_pair - pair);
-            tiles_of_codes(weight, pair, pairs, a, rows, tiles);
-            for (int i = 0; i < pairs; ++i) finish(share.first_row, rows, pair + i, tiles + i * kFewRows * kPair);
-            pair += pairs;
-        }
-    }
-
-    // Slabs of the depth are unpacked into a panel that stays in the first-level cache while the rows of a chunk pass
-    // by; sums are put down between slabs.
-    void unpacked(const Share& share) {
+    void coded(const Share& share) {
         const int64_t chunk = std::max<int64_t>(192, near_rows(kFarRows));
         for (int64_t from = share.first_row; from < share.last_row; from += chunk) {
             int64_t count = std::min(chunk, share.last_row - from);
             Rows<A> rows = activations.chunk(from, count);
-            for (int pair = share.first_pair; pair < share.last_pair; ++pair) unpacked(from, rows, count, pair);
+            for (int pair = share.first_pair; pair < share.last_pair; ++pair) in_slabs(from, rows, count, pair);
         }
     }
 
-    void unpacked(int64_t from, Rows<A> rows, int64_t count, int pair) {
-        const int slab = count <= 48 ? 64 : 256;
-        B* panel = scratch<PANEL_SCRATCH>().template take<B>(slab * kPair);
+    // Slabs of the depth are unpacked, by the first tile's products where it can, into a panel that stays in the
+    // first-level cache while the other rows of a chunk pass by; sums are put down between slabs.
+    void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
+        const int first = rows_from_codes<C>(count), depth = weight.depth;
+        const int slab = count == first ? depth : count <= 48 ? 64 : 256;
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(256 * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
-        for (int k = 0; k < weight.depth; k += slab, rows.first += slab) {
-            int depth = std::min(slab, weight.depth - k);
-            unpack<C>(weight, pair, k, depth, panel);
-            blocks(count, [&](int64_t row, int n, int64_t, int64_t) {
-                tile_of_pair<C>(behind(rows, row), n, panel, depth, 0, {}, sums + row * kPair, k > 0);
+        for (int k = 0; k < depth; k += slab, rows.first += slab) {
+            Slab part{k, std::min(slab, depth - k), k > 0};
+            if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first);
+            else unpack<C>(weight, pair, k, part.depth, panel);
+            blocks(count - first, [&](int64_t row, int n, int64_t, int64_t) {
+                row += first;
+                tile_of_pair<C>(behind(rows, row), n, panel, part.depth, 0, {}, sums + row * kPair, part.resume);
             });
         }
-        for (int64_t row = 0; row < count; ++row) epilogue.row(from + row, pair, sums + row * kPair);
+        finish(from, int(count), pair, sums);
     }
 };
 

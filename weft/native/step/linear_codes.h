@@ -1,92 +1,148 @@
 // Codes of a pair as numbers, 64 at a time: two neighbours of the depth for 32 columns. AVX-512 only.
 #pragma once
 
+#include <algorithm>
+
 #include "linear_tile.h"
 
 #if defined(__AVX512F__)
 
 namespace weft {
 
-// Codes of one pair. `open` a chunk of 16 of the depth, then take its eight steps: values of columns 0 to 7, 8 to 15, ...
-// as fp32, lane 2 i the first and lane 2 i + 1 the second neighbour of column i.
-template <int Kind, bool Offset> class CodesOfPair {
+// Codes of one pair as values of columns 0 to 7, 8 to 15, ...: fp32, lane 2 i the first and lane 2 i + 1 the second
+// neighbour of column i. Values of W_INT8 are codes times kCodeUnit, without their scale.
+template <int Kind> class CodesOfPair {
 public:
     static constexpr bool kGrouped = Kind != W_INT8;
+    static constexpr int kChunk = chunk_of(Kind), kSteps = kChunk / 2;
 
-    CodesOfPair() = default;
+    struct Scales {  // of a group; for W_INT8 nothing
+        __m512 scale[4], offset[4];
+    };
+    struct Words {  // of a chunk
+        __m512i of[4];
+    };
+
     CodesOfPair(const Weight& w, int pair) : codes_(pair_data(w, pair)), next_(pair_bytes(Kind, w.depth)) {
         int64_t numbers = int64_t(pair) * rounded_up(w.depth, kGroup) * kPair;
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
-        if (Offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
         if (Kind == W_INT4) {
+            if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
             __m256i table = _mm256_loadu_si256(static_cast<const __m256i*>(w.table));
             table_ = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(table), 16);
         }
     }
 
-    WEFT_INLINE void open(int chunk) {
+    WEFT_INLINE Scales scales(int group) const {
+        Scales found;
+        if constexpr (kGrouped) of_group(scale_ + group * kPair, found.scale, Kind == W_INT4 ? 1.0f : 1.0f / kCodeUnit);
         if constexpr (Kind == W_INT4) {
-            const char* at = codes_ + int64_t(chunk) * kPair * 8;
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) words_[i] = _mm512_loadu_si512(at + 64 * i);
-        } else {
-            bytes_ = codes_ + int64_t(chunk) * kPair * 16;
+            for (int i = 0; i < 4; ++i) found.offset[i] = _mm512_setzero_ps();
+            if (offset_) of_group(offset_ + group * kPair, found.offset, 1.0f);
         }
-        if constexpr (kGrouped) of_group(scale_ + chunk / 2 * kPair, scales_);
-        if constexpr (Offset) of_group(offset_ + chunk / 2 * kPair, offsets_);
+        return found;
+    }
+
+    WEFT_INLINE Words words(int chunk) const {
+        const char* at = codes_ + int64_t(chunk) * kPair * 8;
+        Words found;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) found.of[i] = _mm512_loadu_si512(at + 64 * i);
+        return found;
     }
 
     // Fetches the same chunk of the next pair.
     WEFT_INLINE void fetch(int chunk) const {
-        constexpr int bytes = kPair * (Kind == W_INT4 ? 8 : 16);
-#pragma GCC unroll 8
-        for (int i = 0; i < bytes; i += 64) __builtin_prefetch(codes_ + next_ + int64_t(chunk) * bytes + i, 0, 2);
+        const char* at = codes_ + next_ + int64_t(chunk) * kPair * 8;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
     }
 
-    // Step `j` of the chunk that is open; of W_INT8 without its scale.
-    WEFT_INLINE void take(int j, __m512 (&values)[4]) const {
+    // Step `j` of a chunk.
+    WEFT_INLINE void take(const Words& words, const Scales& scales, int j, __m512 (&values)[4]) const {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            __m512 x;
-            if constexpr (Kind == W_INT4)
-                x = _mm512_permutexvar_ps(_mm512_srli_epi32(words_[i], unsigned(4 * j)), table_);
-            else
-                x = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(bytes_ + 64 * j + 16 * i))));
-            // Codes have 8 bits at most and scales 11: the product is exact, and one rounding is left.
-            if constexpr (Offset) x = _mm512_fmadd_ps(x, scales_[i], offsets_[i]);
-            else if constexpr (kGrouped) x = _mm512_mul_ps(x, scales_[i]);
-            values[i] = x;
+            // Codes have 8 bits at most and scales 11: products are exact, and one rounding is left.
+            if constexpr (Kind == W_INT4) {
+                __m512 x = _mm512_permutexvar_ps(_mm512_srli_epi32(words.of[i], unsigned(4 * j)), table_);
+                values[i] = _mm512_fmadd_ps(x, scales.scale[i], scales.offset[i]);
+            } else {
+                __m512 x = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(words.of[i], highest(j)));
+                values[i] = kGrouped ? _mm512_mul_ps(x, scales.scale[i]) : x;
+            }
+        }
+    }
+
+    // Calls step(j, values, last) for the depth [from, from + depth) in order, `last` for the single one at the end of
+    // an odd depth (a type, as a constant), and chunk(c) as each chunk begins; `from` is a multiple of kGroup.
+    template <class Step, class Chunk> WEFT_INLINE void each_step(int from, int depth, Step step, Chunk begin) const {
+        for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
+            const Scales scales_now = scales(group);
+            if (__builtin_expect(depth < kGroup, 0)) return some_steps(group, depth, scales_now, step, begin);
+#pragma GCC unroll 1
+            for (int c = group * (kGroup / kChunk); c < (group + 1) * (kGroup / kChunk); ++c) {
+                begin(c);
+                const Words words_now = words(c);
+#pragma GCC unroll 8
+                for (int j = 0; j < kSteps; ++j) {
+                    __m512 values[4];
+                    take(words_now, scales_now, j, values);
+                    step(j, values, std::false_type());
+                }
+            }
         }
     }
 
 private:
-    // 32 fp16 numbers as fp32, each in two lanes.
-    static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[4]) {
+    template <class Step, class Chunk>
+    WEFT_INLINE void some_steps(int group, int depth, const Scales& scales_now, Step step, Chunk begin) const {
+        for (int c = group * (kGroup / kChunk); depth > 0; ++c, depth -= kChunk) {
+            begin(c);
+            const Words words_now = words(c);
+            int steps = std::min(kSteps, depth / 2);
+            __m512 values[4];
+            for (int j = 0; j < steps; ++j) {
+                take(words_now, scales_now, j, values);
+                step(j, values, std::false_type());
+            }
+            if (depth >= kChunk || depth % 2 == 0) continue;
+            take(words_now, scales_now, steps, values);
+            step(steps, values, std::true_type());
+        }
+    }
+
+    // Byte `j` of each word to its highest, zeros below: the word is then the byte times kCodeUnit.
+    static WEFT_INLINE __m512i highest(int j) {
+        const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0x00808080, 0x04808080, 0x08808080, 0x0c808080));
+        return _mm512_add_epi32(first, _mm512_set1_epi32(j << 24));
+    }
+
+    // 32 fp16 numbers as fp32 times `unit`, each in two lanes.
+    static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[4], float unit) {
         const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
         const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             __m512 wide = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(numbers + 16 * half)));
+            if (unit != 1.0f) wide = _mm512_mul_ps(wide, _mm512_set1_ps(unit));
             lanes[2 * half] = _mm512_permutexvar_ps(low, wide);
             lanes[2 * half + 1] = _mm512_permutexvar_ps(high, wide);
         }
     }
 
-    const char* codes_ = nullptr;
-    int64_t next_ = 0;
-    const char* bytes_ = nullptr;
+    const char* codes_;
+    int64_t next_;
     const uint16_t* scale_ = nullptr;
     const uint16_t* offset_ = nullptr;
-    __m512i words_[4];
-    __m512 scales_[4], offsets_[4], table_;
+    __m512 table_;
 };
 
 // Calls f(CodesOfPair of the weight's kind and `pair`).
 template <class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
-    if (w.kind == W_INT8) f(CodesOfPair<W_INT8, false>(w, pair));
-    else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G, false>(w, pair));
-    else if (w.offset) f(CodesOfPair<W_INT4, true>(w, pair));
-    else f(CodesOfPair<W_INT4, false>(w, pair));
+    if (w.kind == W_INT8) f(CodesOfPair<W_INT8>(w, pair));
+    else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G>(w, pair));
+    else f(CodesOfPair<W_INT4>(w, pair));
 }
 
 // Two rows (the first only, unless `both`) of a fp32 panel from a step's values, rounded to bf16 where `Round` says so.
@@ -125,42 +181,31 @@ template <bool Round> WEFT_INLINE void lay_step(const __m512 (&values)[4], bf16*
     _mm512_storeu_si512(panel + kPair, (__m512i)pairs[1]);
 }
 
-// tiles[pair][row] of a few rows and Pairs neighbouring pairs: numbers go from codes to products in registers. More than
-// one pair at a time, because a result is one chain, and one row has only two chains per pair.
-template <int MR, int Pairs, class Codes>
-WEFT_INLINE void tiles_of_steps(Codes (&codes)[Pairs], Rows<bf16> a, int depth, float* tiles, int pair_stride) {
-    Sums<InBf16, MR> sums[Pairs];
-#pragma GCC unroll 2
-    for (int p = 0; p < Pairs; ++p) take_up<InBf16, MR>(sums[p], tiles, false);
+// The tile of MR rows: numbers go from codes to products in registers. With Lay, they are left in `panel` for the rows
+// that follow, `panel_step` apart (0: there are none).
+template <int MR, bool Lay, class Codes>
+WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int panel_step) {
+    Sums<InBf16, MR> sums;
+    take_up<InBf16, MR>(sums, tile, slab.resume);
     Pointers<bf16, MR> at(a);
-    auto step = [&](int j, auto last) WEFT_LAMBDA_INLINE {
-#pragma GCC unroll 2
-        for (int p = 0; p < Pairs; ++p) {
-            __m512 values[4];
+    at.advance(-Codes::kChunk);
+    codes.each_step(
+        slab.from, slab.depth,
+        [&](int j, const __m512(&values)[4], auto last) WEFT_LAMBDA_INLINE {
             __m512bh pairs[2];
-            codes[p].take(j, values);
             as_pairs(values, pairs);
-            one_step<InBf16, MR, decltype(last)::value>(sums[p], at, 2 * j, pairs);
-        }
-    };
-    auto open = [&](int chunk) WEFT_LAMBDA_INLINE {
-#pragma GCC unroll 2
-        for (int p = 0; p < Pairs; ++p) codes[p].open(chunk);
-    };
-    int chunk = 0;
-    for (; chunk < depth / 16; ++chunk) {
-        open(chunk);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) step(j, std::false_type());
-        at.advance(16);
-    }
-    if (int left = depth % 16) {
-        open(chunk);
-        for (int j = 0; j < left / 2; ++j) step(j, std::false_type());
-        if (left % 2) step(left / 2, std::true_type());
-    }
-#pragma GCC unroll 2
-    for (int p = 0; p < Pairs; ++p) put_down<InBf16, MR>(sums[p], tiles + p * pair_stride);
+            one_step<InBf16, MR, decltype(last)::value>(sums, at, 2 * j, pairs);
+            if (Lay) {
+                _mm512_storeu_si512(panel, (__m512i)pairs[0]);
+                _mm512_storeu_si512(panel + kPair, (__m512i)pairs[1]);
+                panel += panel_step;
+            }
+        },
+        [&](int chunk) WEFT_LAMBDA_INLINE {
+            if (MR > 1) codes.fetch(chunk);
+            at.advance(Codes::kChunk);
+        });
+    put_down<InBf16, MR>(sums, tile);
 }
 
 #endif

@@ -7,8 +7,6 @@
 
 namespace weft {
 
-constexpr int kFewRows = 3, kFewPairs = 2;
-
 // Whether a weight's panels are read as they lie.
 template <class C> constexpr bool stored_as(int kind) {
     if (C::kDepth == 2) return kind == W_BF16;
@@ -28,23 +26,15 @@ inline void halves_to_floats(const char* pairs, int depth, float* panel) {
 
 #if defined(__AVX512F__)
 
-template <class C, class Codes> inline void lay_panel(Codes codes, int from, int depth, typename C::B* panel) {
-    auto lay = [&](int j, bool both) WEFT_LAMBDA_INLINE {
-        __m512 values[4];
-        codes.take(j, values);
-        lay_step<Codes::kGrouped>(values, panel + 2 * j * kPair, both);
-    };
-    int chunk = from / 16;
-    for (; depth >= 16; depth -= 16, panel += 16 * kPair) {
-        codes.open(chunk);
-        codes.fetch(chunk++);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) lay(j, true);
-    }
-    if (!depth) return;
-    codes.open(chunk);
-    for (int j = 0; j < depth / 2; ++j) lay(j, true);
-    if (depth % 2) lay(depth / 2, false);
+template <class C, class Codes>
+inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
+    codes.each_step(
+        from, depth,
+        [&](int, __m512(&values)[4], auto last) WEFT_LAMBDA_INLINE {
+            lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
+            panel += 2 * kPair;
+        },
+        [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); });
 }
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
@@ -70,36 +60,34 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
     }
 }
 
-// Up to how many rows codes are not unpacked into panels.
-template <class C> constexpr int few_rows() { return C::kDepth == 2 ? kFewRows : 0; }
+// Rows of the first tile, in which codes go straight into products; 0 where they are unpacked first.
+template <class C> constexpr int rows_from_codes(int64_t rows) {
+    if (C::kDepth != 2) return 0;
+    return rows < 4 ? int(rows) : rows < 8 ? 4 : 8;  // with twelve there are not enough registers
+}
 
 #if defined(__AVX512BF16__)
 
-template <int MR, int Pairs>
-inline void tiles_of_some(const Weight& w, int pair, Rows<bf16> a, float* tiles) {
-    with_codes(w, pair, [&](auto first) {
-        decltype(first) codes[Pairs];
-        codes[0] = first;
-        if constexpr (Pairs > 1) codes[1] = decltype(first)(w, pair + 1);
-        tiles_of_steps<MR, Pairs>(codes, a, w.depth, tiles, kFewRows * kPair);
-    });
+template <int MR, bool Lay>
+inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int step) {
+    with_codes(w, pair, [&](auto codes) { tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step); });
 }
 
-// tiles[pair][row][column] of at most kFewRows rows and `pairs` (1 or 2) pairs.
-inline void tiles_of_codes(const Weight& w, int pair, int pairs, Rows<bf16> a, int rows, float* tiles) {
-    if (pairs == 2) {
-        if (rows == 1) tiles_of_some<1, 2>(w, pair, a, tiles);
-        else if (rows == 2) tiles_of_some<2, 2>(w, pair, a, tiles);
-        else tiles_of_some<3, 2>(w, pair, a, tiles);
-    } else {
-        if (rows == 1) tiles_of_some<1, 1>(w, pair, a, tiles);
-        else if (rows == 2) tiles_of_some<2, 1>(w, pair, a, tiles);
-        else tiles_of_some<3, 1>(w, pair, a, tiles);
+// The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
+inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more) {
+    int step = more ? 2 * kPair : 0;
+    switch (rows) {
+        case 1: return tile_from_codes<1, false>(w, pair, a, slab, tile, panel, 0);
+        case 2: return tile_from_codes<2, false>(w, pair, a, slab, tile, panel, 0);
+        case 3: return tile_from_codes<3, false>(w, pair, a, slab, tile, panel, 0);
+        case 4: return tile_from_codes<4, true>(w, pair, a, slab, tile, panel, step);
+        default: return tile_from_codes<8, true>(w, pair, a, slab, tile, panel, step);
     }
 }
 
 #endif
 
-template <class A, class T> inline void tiles_of_codes(const Weight&, int, int, Rows<A>, int, T*) {}
+template <class A, class B, class T>
+inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
 
 }  // namespace weft

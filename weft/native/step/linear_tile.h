@@ -81,6 +81,12 @@ template <class A> struct Rows {
     int64_t stride;  // elements
 };
 
+// What of the depth a tile covers: [from, from + depth), `from` a multiple of kGroup; and whether sums go on.
+struct Slab {
+    int from, depth;
+    bool resume;
+};
+
 // Memory to fetch towards the second-level cache while a tile is computed: one step's lines after the other.
 struct Ahead {
     const char* from;

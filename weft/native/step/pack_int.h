@@ -92,17 +92,14 @@ inline void take_blocks(int format, const char* row, int depth, Codes& to) {
 inline void lay_codes(const Weight& w, const Codes& codes, int pair, int column) {
     char* to = const_cast<char*>(pair_data(w, pair));
     const int8_t* code = codes.code.data();
-    if (w.kind == W_INT4) {
-        uint32_t* words = reinterpret_cast<uint32_t*>(to) + column * 2;
-        for (int k = 0; k < w.depth; k += 16)
-            for (int p = 0; p < 2; ++p) {
-                uint32_t word = 0;
-                for (int j = 0; j < 8; ++j) word |= uint32_t(code[k + 2 * j + p] & 15) << (4 * j);
-                words[int64_t(k / 16) * 64 + p] = word;
-            }
-    } else {
-        for (int k = 0; k < w.depth; k += 2) std::memcpy(to + int64_t(k / 2) * 64 + column * 2, code + k, 2);
-    }
+    uint32_t* words = reinterpret_cast<uint32_t*>(to) + column * 2;
+    const int chunk = chunk_of(w.kind), bits = 64 / chunk;
+    for (int k = 0; k < w.depth; k += chunk, words += 64)
+        for (int p = 0; p < 2; ++p) {
+            uint32_t word = 0;
+            for (int j = 0; j < chunk / 2; ++j) word |= (uint32_t(code[k + 2 * j + p]) & ((1u << bits) - 1)) << (bits * j);
+            words[p] = word;
+        }
     if (w.kind == W_INT8) {
         static_cast<float*>(const_cast<void*>(w.scale))[pair * kPair + column] = codes.column_scale;
         return;

@@ -3,9 +3,9 @@
 // Columns go in pairs of 16-column panels; a pair is one stream that a product reads from its first byte to its last.
 //   W_BF16           [depth / 2][32 columns][2]
 //   W_F32, W_F64     [depth][32 columns]
-//   W_INT8, W_INT8G  [depth / 2][32 columns][2] bytes
-//   W_INT4           [depth / 16][32 columns][2] 32-bit words, each eight codes of one column: code j of word p of chunk
-//                    c belongs to depth 16 c + 2 j + p
+//   W_INT8, W_INT8G  [depth / 8][32 columns][2] 32-bit words of four codes each, W_INT4 [depth / 16][32 columns][2]
+//                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
+//                    or 16 c + 2 j + p
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns].
 // Depths are rounded up, columns beyond the last hold zeros. An interleaved weight [2 I, depth] (gate above up) puts
 // gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
@@ -23,6 +23,13 @@ namespace weft {
 constexpr int kPair = 32;   // columns of a pair
 constexpr int kGroup = 32;  // depth of a group with one scale
 
+// What codes of 8 bits are multiplied by as they become numbers; a power of two, so that it leaves no trace.
+#if defined(__AVX512F__)
+constexpr float kCodeUnit = 16777216.0f;
+#else
+constexpr float kCodeUnit = 1.0f;
+#endif
+
 inline int rounded_up(int n, int unit) { return (n + unit - 1) / unit; }
 
 inline int pairs_of(int columns, bool interleaved) {
@@ -32,15 +39,16 @@ inline int pairs_of(const Weight& w) { return pairs_of(w.columns, w.interleaved)
 
 inline bool grouped(int kind) { return kind == W_INT4 || kind == W_INT8G; }
 
+// Depth of a word's neighbours: twice the codes of a word.
+inline constexpr int chunk_of(int kind) { return kind == W_INT4 ? 16 : 8; }
+
 // Bytes of one pair.
 inline int64_t pair_bytes(int kind, int depth) {
-    int64_t halves = rounded_up(depth, 2);
     switch (kind) {
         case W_F32: return int64_t(depth) * kPair * 4;
         case W_F64: return int64_t(depth) * kPair * 8;
-        case W_BF16: return halves * kPair * 4;
-        case W_INT4: return int64_t(rounded_up(depth, 16)) * kPair * 8;
-        default: return halves * kPair * 2;
+        case W_BF16: return int64_t(rounded_up(depth, 2)) * kPair * 4;
+        default: return int64_t(rounded_up(depth, chunk_of(kind))) * kPair * 8;
     }
 }
 
@@ -76,9 +84,9 @@ inline float from_half(uint16_t bits) {
 
 // Code of element (column, k) of a pair's stream.
 inline int code_of(int kind, const char* pair, int column, int k) {
-    if (kind != W_INT4) return reinterpret_cast<const int8_t*>(pair)[int64_t(k / 2) * 64 + column * 2 + k % 2];
-    uint32_t word = reinterpret_cast<const uint32_t*>(pair)[int64_t(k / 16) * 64 + column * 2 + k % 2];
-    return word >> (k % 16 / 2 * 4) & 15;
+    const int chunk = chunk_of(kind), code = k % chunk / 2;
+    uint32_t word = reinterpret_cast<const uint32_t*>(pair)[int64_t(k / chunk) * 64 + column * 2 + k % 2];
+    return kind == W_INT4 ? int(word >> (4 * code) & 15) : int(int8_t(word >> (8 * code)));
 }
 
 // Scale or offset of a group's column; 0 where there are none.
