@@ -38,9 +38,13 @@ def test_balance_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert np.bincount(row, minlength=256).tolist() == counts
 
 
-@pytest.mark.parametrize("kind", ["weft", "sglang", "trtllm"])
-def test_every_format_is_read_again(capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str) -> None:
-    path = tmp_path / ("plan.yaml" if kind == "trtllm" else "plan.json")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("weft", "plan.json"), ("sglang", "plan.json"), ("trtllm", "plan.yaml"), ("trtllm", "plan"), ("weft", "plan")],
+)
+def test_every_format_is_read_again(capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, name: str) -> None:
+    """By content, whatever the file is called."""
+    path = tmp_path / name
     path.write_text(run(capsys, "balance", STATS, *WIDE, "--format", kind))
     words = ("balance", str(trace_file(TRACES[1])), *WIDE, "--from-placement", str(path), "--json")
     document = json.loads(run(capsys, *words))

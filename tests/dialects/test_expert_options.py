@@ -67,6 +67,17 @@ def test_the_file_of_tensorrt_llm() -> None:
     assert "expert_placement" not in reading.options
 
 
+def test_assignments_among_tensorrt_llms_options_are_told() -> None:
+    engine = "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\nenable_attention_dp: true\nmodel: m\n"
+    balancer = "num_slots: 8, initial_global_assignments: {0: [0, 1, 2, 3, 4, 5, 0, 1]}"
+    text = f"{engine}moe_config:\n  load_balancer: {{{balancer}}}\n"
+    (reading,) = registry.read(text, "trtllm", Context(experts=6))
+    (note,) = [note for note in reading.notes if note.code == "placement-file"]
+    assert "--expert-placement FILE" in note.message and note.where is not None
+    plain = text.replace(", initial_global_assignments: {0: [0, 1, 2, 3, 4, 5, 0, 1]}", "")
+    assert plain != text and "placement-file" not in [n.code for n in registry.read(plain, "trtllm")[0].notes]
+
+
 def test_written_options_are_read_back(tmp_path: Path) -> None:
     """vLLM's window and SGLang's placement survive a round trip."""
     for dialect, text in (

@@ -35,8 +35,16 @@ class Balancer:
         if self.updates:
             self.draft.options["moe_config.load_balancer.layer_updates_per_iter"] = self.updates
         start = self.node.get("initial_global_assignments")
-        if start is not None and start.entries and not any(item.elided for item in _lists(start)):
+        if start is None or not start.entries:
+            return
+        if not any(item.elided for item in _lists(start)):
             self.draft.options["moe_config.load_balancer.initial_global_assignments"] = start.plain()
+        if "expert_placement" not in self.draft.options:
+            message = (
+                "initial_global_assignments: weft takes them from a file that holds the load balancer alone"
+                " (--expert-placement FILE); without it, experts begin in order"
+            )
+            self.draft.note("warning", "placement-file", message, start.where)
 
     def apply(self, sizes: Sizes, attention_dp: bool) -> None:
         """Sets slots and policy of a mixture's sizes; refuses what the engine refuses."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from weft.experts.placement import ExpertPlacement
 
 LOAD_KEYS = ("logical_count", "loads")
 PLACEMENT_KEYS = ("phy2log", "physical_to_logical_map", "initial_global_assignments")
+_YAML = re.compile(r"^(?:num_slots|layer_updates_per_iter|initial_global_assignments)\s*:", re.MULTILINE)
+"""A line that TensorRT-LLM's file has, and JSON has not."""
+_YAML_BEGINS = 1 << 16
+"""Characters in which it stands, whatever the comments above it."""
 LARGEST_FILE = 1 << 30
 """Bytes after unpacking; a gzip file can be small and unpack to anything."""
 
@@ -84,7 +89,7 @@ def _rows(value: object) -> object | None:
 
 def _document(path: Path) -> object:
     text = _text(path)
-    if path.name.removesuffix(".gz").endswith((".yaml", ".yml")):
+    if path.name.removesuffix(".gz").endswith((".yaml", ".yml")) or _YAML.search(text, 0, _YAML_BEGINS):
         return formats.parse_yaml(text, str(path))
     try:
         return json.loads(text)
