@@ -554,7 +554,7 @@ REPORTS = [
             name="a file that a command writes",
             text="trtllm-serve Qwen/Qwen3-235B-A22B --tp_size 8 --config <(echo 'stream_interval: 10')\n",
             result="world 8 | tp 8 | experts 8x1 slots 128",
-            notes=["config-file"],
+            options={"stream_interval": 10},
         ),
     ),
     (

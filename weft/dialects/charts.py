@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 from weft.dialects.base import Document, Note, Where, Word
 from weft.dialects.documents import trees
+from weft.dialects.surroundings import copies_note
 from weft.dialects.tree import Node, variables_in
 
 _LOOKS = re.compile(
-    r"(?m)^[ \t]*(?:-[ \t]+)?(?:servingEngineSpec|engine_kwargs|workerSpec|modelFormat|parallelism|deployment):"
+    r"(?m)^[ \t]*(?:-[ \t]+)?(?:servingEngineSpec|engine_kwargs|workerSpec|modelFormat|parallelism|deployment"
+    r"|(?:sglang|vllm)_config):"
 )
 _RUNTIMES = ("huggingface", "vllm")
 _PROGRAMS: Mapping[str, tuple[str, ...]] = {
@@ -69,8 +71,7 @@ class _Command:
         """So many engines of this kind, which do not know of each other."""
         count = node.scalar if node is not None else None
         if node is not None and type(count) is int and count > 1:
-            message = f"{count} copies of this engine are started, each of its own; this is the layout of one"
-            self.notes.append(Note("info", "copies", message, node.where))
+            self.notes.append(copies_note(count, node.where))
 
     def document(self, text: str) -> Document:
         program = tuple(Word(word, self.where) for word in _PROGRAMS[self.dialect])
@@ -194,12 +195,31 @@ def _model_service(root: Node) -> Iterator[_Command]:
         yield command
 
 
+def _recipe(root: Node) -> Iterator[_Command]:
+    """A job's `sglang_config` with the flags of prefill, decode or aggregated workers, `resources` with their nodes."""
+    for dialect in ("sglang", "vllm"):
+        for role in ("prefill", "decode", "aggregated"):
+            section = root.get("backend", f"{dialect}_config", role)
+            if section is None or section.entries is None:
+                continue
+            command = _Command("" if role == "aggregated" else role, section.where, dialect)
+            for key, entry in section.entries.items():
+                command.flag("--" + key.replace("_", "-"), entry.node)
+            prefix = "agg" if role == "aggregated" else role
+            nodes, workers = (root.plain_value("resources", f"{prefix}_{name}") for name in ("nodes", "workers"))
+            if type(nodes) is int and type(workers) is int and workers > 0 and nodes % workers == 0 and nodes > 0:
+                command.nodes = nodes // workers
+            command.copies(root.get("resources", f"{prefix}_workers"))
+            yield command
+
+
 _SHAPES: tuple[Callable[[Node], Iterator[_Command]], ...] = (
     _stack,
     _inference_service,
     _deployment,
     _keywords,
     _model_service,
+    _recipe,
 )
 
 

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from weft.dialects.base import Note, Where, Word
+from weft.dialects.expand import ASSIGNMENT
 from weft.dialects.shell_words import RawCommand
 
 Origin = tuple[int, int]
 """Lines above a script, and columns left of its first line."""
+Pattern = tuple[int, str, list[re.Pattern[str]]]
+"""How sure a program's words are (0: the surest), its dialect, one pattern for each word."""
 FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
 _SCRIPT = re.compile(r"\s")
 _KEYWORDS = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
@@ -73,6 +76,45 @@ def script_words(words: Sequence[Word]) -> Iterable[Word]:
             yield Word(word.text[assigned.end() :], Where(word.where.line, column), quoted=word.quoted)
         elif before is not None and re.fullmatch(r"-\w*c", before.text) or not word.text.startswith(("-", "{", "[")):
             yield word
+
+
+def wrapped_environment(words: Iterable[Word]) -> dict[str, Word]:
+    """NAME=value words of a wrapper: env A=1, docker run -e A=1, --env=A=1."""
+    found = {}
+    for word in words:
+        match = ASSIGNMENT.match(re.sub(r"^(?:--env=|-e(?=[A-Z]))", "", word.text))
+        if match and match[1].isupper():
+            found[match[1]] = replace(word, text=match.string[match.end() :])
+    return found
+
+
+def find_program(words: Sequence[Word], programs: Sequence[Pattern]) -> tuple[str, int, int] | None:
+    """(dialect, first word, first argument) of the program; the surest pattern wins, then the first place."""
+    best: tuple[int, int, str, int] | None = None
+    for start in range(len(words)):
+        for rank, name, patterns in programs:
+            end = start + len(patterns)
+            if best is not None and (rank, start) >= best[:2] or end > len(words):
+                continue
+            if all(pattern.fullmatch(word.text) for pattern, word in zip(patterns, words[start:end], strict=True)):
+                best = (rank, start, name, end)
+    return (best[2], best[1], best[3]) if best else None
+
+
+def printed(words: Sequence[str]) -> str:
+    """What echo or printf writes; a format is used again until its words are."""
+    first, *rest = words or [""]
+    if "%s" in first:
+        count = first.count("%s")
+        parts = [rest[at : at + count] for at in range(0, len(rest), count)] or [[]]
+        first, rest = "".join(_filled(first, part) for part in parts), []
+    return " ".join((first, *rest)).replace("\\n", "\n")
+
+
+def _filled(form: str, words: Sequence[str]) -> str:
+    for word in words:
+        form = form.replace("%s", word, 1)
+    return form.replace("%s", "")
 
 
 def moved_where(where: Where, origin: Origin) -> Where:

@@ -7,26 +7,31 @@ wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from weft.dialects.base import Document, File, Note, Where, Word
 from weft.dialects.command_parts import (
     FLAG,
     Origin,
+    Pattern,
+    find_program,
     glued,
     is_image,
     is_script,
     moved_note,
     moved_where,
+    printed,
     script_words,
     without_keywords,
+    wrapped_environment,
 )
 from weft.dialects.expand import ASSIGNMENT, Scope
 from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.python_lists import lists_as_shell
 from weft.dialects.shell import lex
-from weft.dialects.shell_words import RawCommand
+from weft.dialects.shell_words import Piece, RawCommand, RawWord
+from weft.dialects.strangers import harness
 from weft.dialects.surroundings import job_variables
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
@@ -38,6 +43,9 @@ _QUOTED = re.compile(r"(?s)(?<![\w\"'])[rfRF]{0,2}(\"\"\"|\'\'\')(.*?)\1")
 _DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
 _FLAGGED = re.compile(r"\s--?[A-Za-z]")
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|z)?sh")
+_UNIT = re.compile(r"(?:ExecStart=[-@:+!]*|command=)(?=\S)")
+"""What a service manager's file has in front of a command."""
+_SCRIPT_FILE = re.compile(r"[^:\s]*\.sh")
 _SHOWS = re.compile(r"cat|tee|echo|printf")
 
 
@@ -60,7 +68,7 @@ def _opened(match: re.Match[str]) -> str:
 
 class _Reader:
     def __init__(self, programs: Programs, settings: Mapping[str, str]) -> None:
-        self.programs = [
+        self.programs: list[Pattern] = [
             (rank, name, [re.compile(pattern) for pattern in words])
             for name, each in programs.items()
             for rank, words in enumerate(each)
@@ -88,7 +96,7 @@ class _Reader:
                 self.scope.assign(name, (word,))
             words = self._moved([part for raw in container.words for part in self.scope.expand(raw)], origin)
             notes = tuple(moved_note(note, origin) for note in (*container.notes, *self.scope.notes))
-            if self._program(words) is None and not any(map(is_script, words)):
+            if find_program(words, self.programs) is None and not any(map(is_script, words)):
                 words = words[container.image :]
             self._command(words, dict(container.environment), container.name, notes, text, 0)
             self.found[before:] = [replace(each, nodes=container.nodes) for each in self.found[before:]]
@@ -125,12 +133,24 @@ class _Reader:
                 self._export(environment, words)
                 continue
             self._file(raw, words, depth, origin[0])
+            self._piped_files(raw, depth, origin[0])
             known = {**self.scope.exported, **environment}
             notes = tuple(moved_note(note, origin) for note in (*raw.notes, *self.scope.notes))
             before = len(self.found)
             self._command(words, known, raw.comment, notes, text, depth)
             if not any(each.dialect for each in self.found[before:]):
                 self._substituted(raw, depth, origin)
+
+    def _piped_files(self, raw: RawCommand, depth: int, line: int) -> None:
+        """Files that a command writes while another reads them: <(printf ...)."""
+        for word in raw.words:
+            for piece in word.pieces:
+                inner = lex(piece.text) if piece.kind == "command" and _SHOWS.match(piece.text) else []
+                if len(inner) == 1 and inner[0].words:
+                    inner[0].redirects.insert(0, (">", RawWord(word.where, [Piece("text", f"$({piece.text})")])))
+                    shown = [part for each in inner[0].words for part in self.scope.expand(each)]
+                    shown = self._moved(shown, (word.where.line - 1 + line, 0))
+                    self._file(inner[0], shown, depth, word.where.line - 1 + line)
 
     def _substituted(self, raw: RawCommand, depth: int, origin: Origin) -> None:
         """Commands between backticks or in $( ): a page's code inside a sentence, or what a shell runs first."""
@@ -146,7 +166,7 @@ class _Reader:
         found: dict[str, Word] = {}
         for word in words:
             match = None if word.quoted else ASSIGNMENT.match(word.text)
-            if match is None or match[1] == "ExecStart":  # of a systemd unit: the command follows
+            if match is None or not found and len(words) > 1 and _UNIT.match(word.text):
                 break
             value = replace(word, text=word.text[match.end() :])
             found[match[1]] = self.scope.appended(match[1], value) if match[2] else value
@@ -191,8 +211,7 @@ class _Reader:
                 first, body = before.line, before.text + "\n" * gap + body
             self._write(name or words[-1].text, body, first, depth)
         elif name and words[0].text in ("echo", "printf"):
-            shown = [word.text for word in words[1:] if word.text not in ("-e", "-n")]
-            body = " ".join(shown).replace("\\n", "\n")
+            body = printed([word.text for word in words[1:] if word.text not in ("-e", "-n", "--")])
             kept = self.files[name].text + "\n" if name in self.files and raw.redirects[0][0] == ">>" else ""
             self._write(name, kept + body, words[0].where.line, depth)
 
@@ -226,18 +245,22 @@ class _Reader:
         text: str,
         depth: int,
     ) -> None:
-        if words and words[0].text.startswith("ExecStart="):
-            words = [replace(words[0], text=words[0].text.partition("=")[2].lstrip("-@:+!")), *words[1:]]
-        at = self._program(words)
+        if words and len(words) > 1 and (unit := _UNIT.match(words[0].text)):
+            words = [replace(words[0], text=words[0].text[unit.end() :]), *words[1:]]
+        at = find_program(words, self.programs)
+        started = harness(words) if at is None else None
         if at is not None and is_image(words, at):
             if self._scripts(words[at[2] :], name, notes, depth):
                 return
             shell = at[2] < len(words) and _SHELL.fullmatch(words[at[2]].text)
             flags = any(FLAG.match(word.text) for word in words[at[2] :])
+            flags = flags and not any(_SCRIPT_FILE.fullmatch(word.text) for word in words[: min(2, at[1])])
             at = at if flags and not shell else None  # docker pull, FROM, a shell that starts something else
-        if at is not None:
+        if started is not None:
+            self.found.append(replace(started, text=text, name=name, environment=environment, notes=notes))
+        elif at is not None:
             dialect, start, end = at
-            environment |= self._wrapped_environment(words[:start])
+            environment |= wrapped_environment(words[:start])
             self.found.append(
                 Document(
                     kind="command",
@@ -262,7 +285,7 @@ class _Reader:
         before = len(self.found)
         if depth < _SCRIPT_DEPTH:
             for script in script_words(words):
-                self.scope.exported |= self._wrapped_environment(words)
+                self.scope.exported |= wrapped_environment(words)
                 column = script.where.column - 1 + script.quoted
                 self._lines(script.text, depth + 1, (script.where.line - 1, column))
         self.found[before:] = [
@@ -271,24 +294,3 @@ class _Reader:
             if each.dialect
         ]
         return len(self.found) > before
-
-    def _wrapped_environment(self, words: Iterable[Word]) -> dict[str, Word]:
-        """NAME=value words of a wrapper: env A=1, docker run -e A=1, --env=A=1."""
-        found = {}
-        for word in words:
-            match = ASSIGNMENT.match(re.sub(r"^(?:--env=|-e(?=[A-Z]))", "", word.text))
-            if match and match[1].isupper():
-                found[match[1]] = replace(word, text=match.string[match.end() :])
-        return found
-
-    def _program(self, words: Sequence[Word]) -> tuple[str, int, int] | None:
-        """(dialect, first word, first argument) of the program; the surest pattern wins, then the first place."""
-        best: tuple[int, int, str, int] | None = None
-        for start in range(len(words)):
-            for rank, name, patterns in self.programs:
-                end = start + len(patterns)
-                if best is not None and (rank, start) >= best[:2] or end > len(words):
-                    continue
-                if all(pattern.fullmatch(word.text) for pattern, word in zip(patterns, words[start:end], strict=True)):
-                    best = (rank, start, name, end)
-        return (best[2], best[1], best[3]) if best else None

@@ -18,7 +18,7 @@ from weft.dialects.shell_words import Piece, RawWord
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
 _OUTER_NAME = re.compile(r"[A-Z][A-Z0-9_]*|[A-Za-z]\w*(?:\.\w+)+")
 """What stands in $( ) for Kubernetes and templates, before a shell sees it."""
-_WITH_DEFAULT = re.compile(r"([A-Za-z_]\w*|\d+)(:?[-=+?])(.*)", re.DOTALL)
+_WITH_DEFAULT = re.compile(r"([A-Za-z_][\w.]*|\d+)(:?[-=+?])(.*)", re.DOTALL)
 _DEFAULTED = re.compile(r"\$\{([A-Za-z_]\w*):?-(\d+)\}")
 _ARRAY = re.compile(r"([A-Za-z_]\w*)\[[@*]\]")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")

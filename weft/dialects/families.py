@@ -29,6 +29,7 @@ _KNOWN: tuple[tuple[str, str, int | None], ...] = (
     (r"deepseek[-_]?(coder[-_]?)?v2(\.\d)?[-_]?(coder[-_]?)?lite", "DeepSeek-V2-Lite", 64),
     (r"deepseek[-_]?(coder[-_]?)?v2|deepseek[-_]?v2\.5", "DeepSeek-V2", 160),
     (r"deepseek[-_]?v4", "DeepSeek-V4", None),
+    (r"deepseek[-_]?v3[-_]?lite", "DeepSeek-V3-Lite", 72),
     (r"deepseek[-_]?(v3|r1|prover[-_]?v2[-_]?671b)|(^|[-_/])dsv3|(^|[-_/])ds[-_]?r1", "DeepSeek-V3/R1", 256),
     (r"deepseek[-_]?moe[-_]?16b", "DeepSeekMoE-16B", 64),
     (r"deepseek", "DeepSeek", 0),

@@ -13,13 +13,13 @@ import yaml
 
 from weft.dialects.base import File, Note, Where, Word
 from weft.dialects.shell import lex
-from weft.dialects.shell_words import Piece, RawWord
+from weft.dialects.shell_words import Piece, RawWord, templated
+from weft.dialects.surroundings import copies_note
 
 _LOOKS = re.compile(r"(?m)^[ \t]*(?:-[ \t]+)?(?:command|args|entrypoint|run)[ \t]*:")
 _STARTS = ("command", "args", "entrypoint")
 _BESIDE = ("env", "envs", "environment")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")
-_TEMPLATE = re.compile(r"\{\{-?\s*\.?([\w.]+)[^{}\n]*\}\}")
 _EXPANDS = re.compile(r"\$\(([\w.]+)\)|\$\{([^{}]+)\}|\$([A-Za-z_]\w*)")
 
 
@@ -44,6 +44,7 @@ class _Around:
     name: str = ""
     nodes: int | None = None
     variables: Mapping[str, Word] = field(default_factory=dict)
+    copies: tuple[Note, ...] = ()
 
 
 def manifest_commands(text: str) -> list[Container]:
@@ -70,7 +71,7 @@ def manifest_files(text: str) -> dict[str, File]:
 
 
 def _roots(text: str) -> list[yaml.Node]:
-    plain = _TEMPLATE.sub(r"$(\1)", _TEMPLATE_LINE.sub("", text))
+    plain = templated(_TEMPLATE_LINE.sub("", text))
     try:
         return [root for root in yaml.compose_all(plain, yaml.SafeLoader) if isinstance(root, yaml.Node)]
     except (yaml.YAMLError, RecursionError):
@@ -105,13 +106,24 @@ def _containers(node: yaml.Node, around: _Around) -> Iterator[Container]:
 
 def _around(keys: Mapping[str, yaml.Node], around: _Around) -> _Around:
     """What these keys add to what is known around a container."""
-    found = replace(around, name=_name(keys) or _service(keys, around.name))
+    copies = _copies(keys) or around.copies
+    found = replace(around, name=_name(keys) or _service(keys, around.name), copies=copies)
     size = _mapping(keys.get("leaderWorkerTemplate")).get("size")
     if isinstance(size, yaml.ScalarNode) and size.value.isdigit():
         word = Word(size.value, Where(size.start_mark.line + 1, size.start_mark.column + 1, size.value))
         found = replace(found, nodes=int(size.value), variables={**found.variables, "LWS_GROUP_SIZE": word})
     count = _scalar(_mapping(keys.get("multinode")).get("nodeCount"))
     return replace(found, nodes=int(count)) if count.isdigit() else found
+
+
+def _copies(keys: Mapping[str, yaml.Node]) -> tuple[Note, ...]:
+    """Copies of a Deployment, of a group of leader and workers, of a service; a StatefulSet's pods may be nodes."""
+    node = keys.get("replicas") if "componentType" in keys else _mapping(keys.get("deploy")).get("replicas")
+    if _scalar(keys.get("kind")) in ("Deployment", "LeaderWorkerSet"):
+        node = _mapping(keys.get("spec")).get("replicas")
+    if not isinstance(node, yaml.ScalarNode) or not node.value.isdigit() or int(node.value) < 2:
+        return ()
+    return (copies_note(int(node.value), Where(node.start_mark.line + 1, node.start_mark.column + 1, node.value)),)
 
 
 def _service(keys: Mapping[str, yaml.Node], name: str) -> str:
@@ -137,7 +149,7 @@ def _container(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
             words += _words(keys[key], notes)
     beside = next((keys[key] for key in _BESIDE if key in keys), None)
     environment = {**around.variables, **dict(_environment(beside))}
-    return Container(tuple(words), environment, around.name, tuple(notes), image, around.nodes)
+    return Container(tuple(words), environment, around.name, (*around.copies, *notes), image, around.nodes)
 
 
 def _task(keys: Mapping[str, yaml.Node], around: _Around) -> Container:

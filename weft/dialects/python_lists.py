@@ -21,6 +21,9 @@ _STARTS = re.compile(
 )
 _FILLED = re.compile(r"\{(\w+)\}")
 _FLAG = re.compile(r"--?[A-Za-z]")
+_IMAGE = re.compile(r"(?m)^[ \t]*image[ \t]*=[ \t]*\"([^\"\n]+)\"")
+_NEAR = 2000
+"""Characters within which an image belongs to the arguments below it."""
 
 
 def lists_as_shell(text: str) -> str:
@@ -33,12 +36,20 @@ def lists_as_shell(text: str) -> str:
         if grows and name in opened and words and (_FLAG.match(words[0]) or words[0].startswith("$")):
             found[opened[name]] += " " + " ".join(words)
             found[match.start()] = ""
+        elif name == "args" and words and _FLAG.match(words[0]) and (image := _image(text, match.start())):
+            found[match.start()] = f"{image} {' '.join(words)}"
         elif _STARTS.search(match[0]) and not grows:
             found[match.start()] = " ".join(words)
             opened[name] = match.start()
         elif not grows:
             opened.pop(name, None)
     return _LIST.sub(lambda match: _replaced(match, found.get(match.start())), text) if found else text
+
+
+def _image(text: str, end: int) -> str:
+    """The container's image that stands closest above a list of its arguments."""
+    above = _IMAGE.findall(text, max(0, end - _NEAR), end)
+    return shlex.quote(above[-1]) if above else ""
 
 
 def _replaced(match: re.Match[str], words: str | None) -> str:

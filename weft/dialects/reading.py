@@ -171,12 +171,13 @@ def finish(draft: Draft, sizes: Sizes | None, role: str = "") -> Reading:
 def known_share(text: str, table: Table, own: Sequence[str]) -> float:
     """How much a text looks like a table's: the share of its flags, and a bonus for flags only it has.
 
-    The keys of a config file count little: other engines' files have the same.
+    The keys of a config file count little: other engines' files have the same, unless one is the engine's own.
     """
     found = {match[0] for match in _FLAG.finditer(text)}
     if not found:
         keys = {"--" + match[1].replace("_", "-") for match in _KEY.finditer(text)}
-        return 0.19 * sum(key in table.names for key in keys) / len(keys) if keys else 0.0
+        bonus = 0.1 if keys & set(own) else 0.0
+        return 0.19 * sum(key in table.names for key in keys) / len(keys) + bonus if keys else 0.0
     known = sum(name in table.names or name.replace("_", "-") in table.names for name in found)
     bonus = 0.3 if found & set(own) else 0.0
     return min(0.95, 0.6 * known / len(found) + bonus) if known else 0.0

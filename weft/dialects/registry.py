@@ -14,9 +14,10 @@ from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading,
 from weft.dialects.calls import calls
 from weft.dialects.charts import charts
 from weft.dialects.commands import documents
-from weft.dialects.manifests import manifest_commands
+from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.nodes import compare_nodes
-from weft.dialects.surroundings import job_nodes, spread
+from weft.dialects.strangers import stranger
+from weft.dialects.surroundings import chart_copies, job_nodes, launch_nodes, spread
 from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest
@@ -69,10 +70,15 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     found = charts(text) or ([] if _is_file(text) else documents(text, programs, context.settings))
     commands = [document for document in found if document.dialect] or calls(text)
     commands = [document for document in commands if document.dialect == named] or commands
+    commands = commands or [document for document in _held_files(text) if named in (None, document.dialect)]
     if not commands:
         commands = _without_program(text, found, named)
     readings = compare_nodes([reading for each in commands for reading in _read_one(each, named, context)])
-    return [spread(reading, job_nodes(text)) for reading in readings] if len(readings) == 1 else readings
+    if len(readings) != 1:
+        return readings
+    copies = chart_copies(text)
+    told = copies is None or any(note.code == "copies" for note in readings[0].notes)
+    return [spread(readings[0] if told or copies is None else readings[0].noted(copies), job_nodes(text))]
 
 
 def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
@@ -92,6 +98,9 @@ def write(layout: Layout, name: str, options: Mapping[str, object], source: str 
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:
     """Fragments: a file's text, or arguments without their command."""
+    reason = stranger(text)
+    if reason is not None:
+        raise UsageError(reason)
     if named is None:
         named, score = recognize(text)
         if score < SURE:
@@ -102,6 +111,16 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     if arguments and (not _is_mapping(text) or manifest_commands(text)):
         return arguments
     return [Document(kind="file", text=text, dialect=_owner(text, named))]
+
+
+def _held_files(text: str) -> list[Document]:
+    """Engines' own files that a ConfigMap holds, where no command names them."""
+    found = []
+    for name, file in manifest_files(text).items():
+        owner, score = recognize(file.text)
+        if score >= SURE:
+            found.append(Document(kind="file", text=file.text, name=name, line=file.line, dialect=owner))
+    return found
 
 
 def _unquoted(text: str) -> str:
@@ -133,7 +152,9 @@ def _is_arguments(document: Document) -> bool:
 def _is_mapping(text: str) -> bool:
     """Whether a text is YAML or JSON rather than arguments, alone or behind a program that nobody knows."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
-    return bool(lines) and not lines[0].startswith("--") and not _UNKNOWN.match(lines[0])
+    if not lines or lines[0].startswith("--") or _UNKNOWN.match(lines[0]):
+        return False
+    return any(_KEYED.match(line) for line in lines)
 
 
 def _read_one(document: Document, named: str | None, context: Context) -> list[Reading]:
@@ -145,7 +166,8 @@ def _read_one(document: Document, named: str | None, context: Context) -> list[R
         message = f"this is a {what} of {theirs}, not of {ours}; --from {document.dialect} reads it"
         draft.refuse(message, (document.dialect,), place)
         return [draft.finish(None)]
-    return [spread(reading, document.nodes) for reading in dialect(name).read(document, context)]
+    nodes = document.nodes or launch_nodes(document.wrapper)
+    return [spread(reading, nodes) for reading in dialect(name).read(document, context)]
 
 
 def unread(readings: Sequence[Reading]) -> tuple[Note, ...]:

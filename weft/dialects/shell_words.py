@@ -16,6 +16,11 @@ _SMART = re.compile("\u2018([^\u2018\u2019\n]*)\u2019")
 PieceKind = Literal["text", "variable", "command", "arithmetic"]
 
 
+_TEMPLATE = re.compile(
+    r"\{\{-?\s*\.?([A-Za-z_][\w.]*)\s*(?:\|\s*default[\s(]+[\"']?([\w./:-]+)[\"']?\s*\)?\s*)?(?:\|[^{}\n]*)?-?\}\}"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Part of a word: literal text, or something that the shell fills in (`text` is what stands inside)."""
@@ -55,9 +60,21 @@ class RawCommand:
     end: str = "\n"
 
 
+def templated(text: str) -> str:
+    """Text with a template's names as variables: {{ tp }}, {{ .Values.tp }}, {{ tp | default(2) }}."""
+    return _TEMPLATE.sub(_as_variable, text)
+
+
+def _as_variable(match: re.Match[str]) -> str:
+    if match[2]:
+        return f"${{{match[1]}:-{match[2]}}}"
+    return f"$({match[1]})" if "." in match[1] else f"${{{match[1]}}}"
+
+
 def normalized(text: str) -> tuple[str, list[Note]]:
     """Text with typographic quotes and blanks as a terminal has them."""
-    plain = _SMART.sub(r"'\1'", text.replace("\r\n", "\n").replace("\r", "\n")).translate(_SUBSTITUTES)
+    text = templated(text.replace("\r\n", "\n").replace("\r", "\n"))
+    plain = _SMART.sub(r"'\1'", text).translate(_SUBSTITUTES)
     if '"' in plain and "\u201c" in text or "\u2018" in text and plain != text:
         return plain, [Note("info", "typography", "typographic quotes were read as plain ones")]
     return plain, []

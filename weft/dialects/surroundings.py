@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from weft.dialects.base import Note, Reading, Where, Word
@@ -18,6 +19,7 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "--gpus-per-node": ("SLURM_GPUS_PER_NODE",),
 }
 """Directives of a batch job -> the variables that its commands see."""
+_REPLICAS = re.compile(r"(?m)^[ \t]*replicaCount:[ \t]*(\d{1,6})\b")
 _SHORT = {"-N": "--nodes", "-n": "--ntasks"}
 
 
@@ -29,6 +31,40 @@ def job_variables(text: str) -> dict[str, Word]:
         for name in _VARIABLES.get(_SHORT.get(match[1], match[1]), ()):
             found[name] = Word(match[2], Where(line, 1, match[0].strip()))
     return found
+
+
+def copies_note(count: int, where: Where) -> Note:
+    """So many engines of a kind, which do not know of each other."""
+    message = f"{count} copies of this engine are started, each of its own; this is the layout of one"
+    return Note("info", "copies", message, where)
+
+
+def chart_copies(text: str) -> Note | None:
+    """The copies that a chart's values ask for."""
+    match = _REPLICAS.search(text)
+    count = int(match[1]) if match else 1
+    return (
+        copies_note(count, Where(text.count("\n", 0, match.start(1)) + 1, 1, match[0].strip()))
+        if match and count > 1
+        else None
+    )
+
+
+def launch_nodes(wrapper: Sequence[Word]) -> int | None:
+    """Nodes that the words in front of a command spread it over: mpirun -H a:8,b:8, srun -N 2."""
+    words = [word.text for word in wrapper]
+    slurm = any(re.fullmatch(r"(?:.*/)?(?:srun|salloc)", word) for word in words)
+    for word, value in itertools.pairwise([*(part for each in words for part in _parted(each)), ""]):
+        if word in ("-H", "--host", "-host") and re.fullmatch(r"[^,\s]+(?:,[^,\s]+)+", value):
+            return len({host.partition(":")[0] for host in value.split(",")})
+        if slurm and word in ("-N", "--nodes") and re.fullmatch(r"[1-9]\d{0,5}", value):
+            return int(value)
+    return None
+
+
+def _parted(word: str) -> list[str]:
+    """A flag with = as two words."""
+    return word.split("=", 1) if word.startswith("--") else [word]
 
 
 def job_nodes(text: str) -> int | None:

@@ -46,7 +46,7 @@ class TensorRTLLM:
     programs = (
         ("-m", r"tensorrt_llm\.commands\.(?:serve|bench)|dynamo\.trtllm"),
         (r"(?:.*/)?trtllm-(?:serve|bench)",),
-        (r"(?:.*/)?(?:quickstart_advanced|convert_checkpoint)\.py",),
+        (r"(?:.*/)?(?:quickstart_advanced|convert_checkpoint|quantization/quantize)\.py",),
     )
 
     def recognizes(self, text: str) -> float:

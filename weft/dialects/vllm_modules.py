@@ -6,6 +6,8 @@ The sizes cut dp ranks into groups; in a layout a group is a block of consecutiv
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from weft.dialects.base import Draft
 from weft.dialects.flags import Arguments
@@ -16,7 +18,29 @@ from weft.dialects.vllm_flags import MODULE_CONFIG, MODULE_SIZES
 from weft.layout import Layout
 from weft.options import nearest
 
+_REDUNDANT = ("num_redundant_experts", "init_redundancy_expert")
+_INTERVAL = ("expert_heat_collection_interval", "num_iterations_eplb_update")
 _FURTHER = ("olora_tensor_parallel_size",)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """vLLM-Ascend's own settings of expert balancing, nested or, as in older releases, flat; None: not given."""
+
+    dynamic: bool = False
+    redundant: int | None = None
+    interval: int | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, object]) -> Balance:
+        """The settings of an additional config."""
+        inner = config.get("eplb_config")
+        both = {**config, **inner} if isinstance(inner, Mapping) else config
+        counts = [
+            next((value for name in names if type(value := both.get(name)) is int and value >= 0), None)
+            for names in (_REDUNDANT, _INTERVAL)
+        ]
+        return cls(both.get("dynamic_eplb") in (True, "true"), *counts)
 
 
 class Modules:
@@ -28,6 +52,7 @@ class Modules:
         config = arguments.mapping("additional_config")
         self.shared_whole = config.get("enable_shared_expert_dp") is True
         self.values: dict[str, Size] = {}
+        self.balance = Balance.of(config)
         inner = config.get(MODULE_CONFIG, {})
         if not isinstance(inner, dict):
             draft.refuse(f"{MODULE_CONFIG} is a mapping of names to sizes, not {inner!r}", (), self.where)

@@ -146,6 +146,8 @@ class Derivation:
         self._dispatch(sizes)
         config = args.mapping("eplb_config")
         redundant = _number(config.get("num_redundant_experts"), args.number("num_redundant_experts", 0, minimum=0))
+        ascend = self.modules.balance
+        redundant = ascend.redundant if ascend.redundant is not None else redundant
         if self.experts is not None and redundant is not None:
             sizes.slots = self.experts + redundant
         if args.switch("enable_eplb"):
@@ -153,6 +155,8 @@ class Derivation:
             sizes.interval = _number(config.get("step_interval"), args.number("eplb_step_interval", 3000)) or 3000
             window = _number(config.get("window_size"), args.number("eplb_window_size", 1000))
             carry_window(self.draft, args, window, sizes.interval)
+        elif ascend.dynamic:
+            sizes.policy, sizes.interval = "global", ascend.interval or sizes.interval
 
     def _dispatch(self, sizes: Sizes) -> None:
         word = self.draft.document.environment.get("VLLM_ALL2ALL_BACKEND")

@@ -1,0 +1,76 @@
+"""Programs around engines: harnesses that hand an engine its arguments, and launchers that are no engine's command.
+
+A launcher whose sizes stand somewhere else is refused with what to give instead. Knows no size's meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from weft.dialects.base import Document, Where, Word
+
+_BUILT = (
+    "the engine's sizes were fixed when its checkpoint was converted; give that command "
+    "(convert_checkpoint.py --tp_size N --pp_size M) or that of trtllm-serve"
+)
+_STRANGERS: tuple[tuple[str, str], ...] = (
+    (r"launch_triton_server\.py", f"launch_triton_server.py starts an engine that was built before: {_BUILT}"),
+    (r"\btrtllm-build\b(?!.*--tp_size)", f"trtllm-build takes no sizes: {_BUILT}"),
+    (r"\brun\.py\b.*--engine_dir", f"run.py runs an engine that was built before: {_BUILT}"),
+    (
+        r"\bnvcr\.io/nim/|\bNIM_(?:TENSOR|PIPELINE)_PARALLEL_SIZE\b|\bNIM_MODEL_PROFILE\b",
+        "a NIM container chooses its engine and its sizes by a profile; give the command of the engine inside, as "
+        "vllm serve MODEL --tensor-parallel-size N --pipeline-parallel-size M",
+    ),
+    (
+        r"\blaunch_(?:online_)?dp(?:_program)?\.py",
+        "a launcher that fills in a template for every rank: its flags are its own; give the vllm serve command of "
+        "the template (run_dp_template.sh), with --set for the words that the launcher fills in",
+    ),
+    (
+        r"\bdata_parallel\.py\b.*--(?:dp|tp)-size",
+        "data_parallel.py is an example of vLLM with flags of its own; give what it starts, as "
+        "vllm serve MODEL --data-parallel-size N --tensor-parallel-size M",
+    ),
+    (
+        r"\b(?:runpod/)?worker-(?:v1-)?vllm\b",
+        "this container takes its sizes from variables of its own; give the command of the engine inside, as "
+        "vllm serve MODEL --tensor-parallel-size N",
+    ),
+)
+_COMPILED = tuple((re.compile(pattern), message) for pattern, message in _STRANGERS)
+_ENGINES = {"vllm": "vllm", "vllm-vlm": "vllm", "sglang": "sglang", "sglang-generate": "sglang"}
+_PAIRS = re.compile(r"(?:--?model[_-]args=)?((?:pretrained|model_name|model)=[^,\s]+(?:,\w+=[^,]*)*)")
+_PAIR = re.compile(r"(\w+)=([^,]*)")
+
+
+def stranger(text: str) -> str | None:
+    """Why a text with no engine's command in it cannot be read, where a program that it names is known."""
+    plain = re.sub(r"\\\n", " ", text)
+    return next((message for pattern, message in _COMPILED if pattern.search(plain)), None)
+
+
+def harness(words: Sequence[Word]) -> Document | None:
+    """The engine that a benchmark starts: `--model vllm --model_args a=1,b=2`."""
+    dialect = next((_ENGINES[word.text] for word in words if word.text in _ENGINES), "")
+    pairs = next(((word, match) for word in words if (match := _PAIRS.fullmatch(word.text))), None)
+    if not dialect or pairs is None:
+        return None
+    word, match = pairs
+    arguments = tuple(_arguments(word, match.start(1), match[1]))
+    line = words[0].where.line
+    return Document(kind="command", text="", line=line, program=tuple(words[:1]), words=arguments, dialect=dialect)
+
+
+def _arguments(word: Word, offset: int, pairs: str) -> Iterator[Word]:
+    """`a=1,b=2` as flags, each at its place inside the word."""
+    for match in _PAIR.finditer(pairs):
+        name = "model" if match[1] in ("pretrained", "model_name") else match[1].replace("_", "-")
+        place = Where(word.where.line, word.where.column + offset + match.start(), match[0])
+        on = match[2].lower()
+        if on in ("true", "false"):
+            yield Word(f"--{name}" if on == "true" else f"--no-{name}", place)
+            continue
+        yield Word(f"--{name}", place)
+        yield Word(match[2], place, word.variables if "$" in match[2] else (), quoted=True)
