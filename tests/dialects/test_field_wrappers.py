@@ -125,7 +125,7 @@ READ = [
         "vllm",
         Case(
             name="a service manager's file",
-            text="[program:llm]\ncommand=/opt/venv/bin/vllm serve /models/Qwen2.5-72B --tensor-parallel-size 2 "
+            text="[program:llm]\ncommand=/usr/bin/vllm serve /models/Qwen2.5-72B --tensor-parallel-size 2 "
             "--port 80\nautorestart=true\n",
             result="world 2 | tp 2",
         ),

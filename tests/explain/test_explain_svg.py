@@ -12,7 +12,7 @@ from weft.arch import parse_config
 from weft.cli.main import main
 from weft.cli.model_config import KNOWN
 from weft.explain import explain, to_svg
-from weft.explain.svg import fold
+from weft.explain.svg import COLOURS, fold
 from weft.layout.resolve import resolve
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -57,3 +57,13 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     assert main([*words, str(tmp_path / "no" / "a.svg")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_a_stage_without_a_module_has_no_bar_of_it() -> None:
+    tree, _, columns = drawn("DeepSeek-V3", {"attention.tp": 2, "attention.dp": 2, "pipeline.stages": 2}, 8)
+    bars = {
+        module: sum(bar.get("fill") == COLOURS[module] and bar.get("rx") == "4" for bar in tree.iter(f"{SVG}rect"))
+        for module in ("embedding", "attention", "dense", "lm_head")
+    }
+    assert columns == 8
+    assert bars == {"embedding": 2, "attention": 4, "dense": 2, "lm_head": 2}

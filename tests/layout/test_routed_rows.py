@@ -122,3 +122,11 @@ def test_a_wide_block_is_counted_quickly() -> None:
     block = RoutedBlock(1, (1,) * 288, 8)
     received = [sum(block.received(block.uniform_splits([7] * 288, place), place)) for place in range(288)]
     assert len(set(received)) == 1 and received[0] > 0
+
+
+@pytest.mark.parametrize(("tp", "positions", "step"), [(1, 256, 4), (1, 32, 4), (1, 16, 2), (2, 16, 4)])
+def test_ranks_with_rows_at_even_distances_reach_all_positions_alike(tp: int, positions: int, step: int) -> None:
+    block = RoutedBlock(tp, (256 // positions,) * positions, 8)
+    rows = [1 if place % step == 0 else 0 for place in range(block.size)]
+    received = [sum(block.uniform_splits(rows, place).rows_in) for place in range(block.size)]
+    assert max(received) - min(received) <= 1

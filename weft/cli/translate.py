@@ -188,7 +188,8 @@ def _print_notes(console: Console, reading: Reading) -> None:
     if refused is not None:
         listed = ", ".join(map(str, refused.legal)) if "legal" not in refused.message else ""
         legal = f" (legal: {listed})" if listed else ""
-        place = f"{refused.where}: " if refused.where else ""
+        placed = refused.where is None or str(refused.where) in refused.message
+        place = "" if placed else f"{refused.where}: "
         console.print(Text(f"{dialect(reading.dialect).title} would refuse this: ", style="bold red"), end="")
         console.print(Text(f"{place}{refused.message}{legal}"))
 

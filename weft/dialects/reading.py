@@ -176,8 +176,9 @@ def known_share(text: str, table: Table, own: Sequence[str]) -> float:
     found = {match[0] for match in _FLAG.finditer(text)}
     if not found:
         keys = {"--" + match[1].replace("_", "-") for match in _KEY.finditer(text)}
-        bonus = 0.1 if keys & set(own) else 0.0
-        return 0.19 * sum(key in table.names for key in keys) / len(keys) + bonus if keys else 0.0
+        count = sum(key in table.names for key in keys)
+        bonus = 0.1 if count > 1 and keys & set(own) else 0.0
+        return 0.19 * count / len(keys) + bonus if keys else 0.0
     known = sum(name in table.names or name.replace("_", "-") in table.names for name in found)
     bonus = 0.3 if found & set(own) else 0.0
     return min(0.95, 0.6 * known / len(found) + bonus) if known else 0.0

@@ -90,7 +90,7 @@ def _body(report: Report, columns: Sequence[Column]) -> tuple[list[str], int]:
     lines += _memory(report, columns, 60)
     top = 60 + 34 + BAR + 66
     lines += _blocks(report, columns, top)
-    top += ROW * len(report.layout.sizes) + 40
+    top += ROW * len(_sizes(report)) + 40
     lines += [*_flow(report, top), *_hops(report, top)]
     return lines, top + 20 + STEP * (len(report.traffic) + len(report.hops)) + 30
 
@@ -127,19 +127,32 @@ def _bar(report: Report, column: Column, x: int, top: int, most: int) -> Iterato
 
 
 def _blocks(report: Report, columns: Sequence[Column], top: int) -> Iterator[str]:
-    """One row for each module: a block of ranks is one bar; columns that are folded show how many blocks they hold."""
+    """One row for each module: a block of ranks with it is one bar; folded columns show how many blocks they hold."""
     yield _text(16, top - 8, "ranks that share one copy", "b")
-    for place, (module, size) in enumerate(report.layout.sizes.items()):
+    for place, (module, size) in enumerate(_sizes(report).items()):
         y = top + ROW * place
         yield _text(16, y + 15, f"{module} {size}")
         for block, members in groupby(enumerate(columns), key=lambda item: item[1].first.rank // size):
             spots = list(members)
+            if not _held(report, module, spots[0][1]):
+                continue
             x, count = LEFT + spots[0][0] * (COLUMN + GAP), len(spots)
             ranks = sum(column.count for _, column in spots)
             label = f"{ranks // size} blocks of {size}" if ranks > size else f"block {block}"
             width = count * (COLUMN + GAP) - GAP
             yield f'<rect x="{x}" y="{y + 2}" width="{width}" height="{ROW - 5}" rx="4" fill="{COLOURS[module]}"/>'
             yield _text(x + 6, y + 15, label)
+
+
+def _sizes(report: Report) -> dict[str, int]:
+    """The sizes of the modules that the model has."""
+    held = modules_of(report.config)
+    return {module: size for module, size in report.layout.sizes.items() if module in held}
+
+
+def _held(report: Report, module: str, column: Column) -> bool:
+    """Whether the ranks of a column have any of a module: stages have their own."""
+    return column.first.bytes[module] > 0 or module == "lm_head" and report.tied_view
 
 
 def _flow(report: Report, top: int) -> Iterator[str]:

@@ -89,8 +89,8 @@ class RoutedBlock:
     def uniform_splits(self, rows: Sequence[int], place: int) -> Splits:
         """Of the rank at `place`, where choices are spread evenly over slots; `rows` of every rank of the block.
 
-        Each rank's expected rows, and its choices, are dealt to positions in whole numbers, beginning with its own
-        position, so that sums stay right however few the rows are.
+        Each rank's expected rows, and its choices, are dealt to positions in whole numbers, every rank beginning with
+        another position, so that sums stay right however few the rows are.
         """
         sent = _uniform(self, tuple(rows))
         (rows_out, answers_in), here = sent[place], self.position(place)
@@ -117,11 +117,21 @@ class RoutedBlock:
 def _uniform(block: RoutedBlock, rows: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Per rank of the block: its rows to each position, and the answers that it has from there."""
     shares = tuple(Fraction(n * block.top_k, sum(block.slots)) for n in block.slots)
-    places = [block.position(place) for place in range(len(rows))]
     return tuple(
         (_dealt(block.chances, count, first), _dealt(shares, count, first))
-        for first, count in zip(places, rows, strict=True)
+        for first, count in zip(_firsts(block, rows), rows, strict=True)
     )
+
+
+def _firsts(block: RoutedBlock, rows: Sequence[int]) -> list[int]:
+    """The position that each rank's rows begin with: its own, or, where ranks have none, in turn over those with rows.
+
+    Ranks with rows at even distances would else all reach the same positions.
+    """
+    if all(rows):
+        return [block.position(place) for place in range(len(rows))]
+    turns = accumulate((count > 0 for count in rows[:-1]), initial=0)
+    return [turn % len(block.slots) for turn in turns]
 
 
 def _dealt(shares: Sequence[Fraction], rows: int, first: int) -> tuple[int, ...]:
