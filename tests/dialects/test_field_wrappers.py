@@ -79,7 +79,41 @@ data:
       "ModelDeployConfig": {"ModelConfig": [{"modelName": "q", "modelWeightPath": "/m/qwen2.5-72b", "worldSize": 4}]}}}
 """
 
+RAY_SERVICE = """apiVersion: ray.io/v1
+kind: RayService
+spec:
+  serveConfigV2: |
+    applications:
+    - args:
+        llm_configs:
+        - model_loading_config:
+            model_id: chat
+            model_source: Qwen/Qwen2.5-7B-Instruct
+          engine_kwargs:
+            tensor_parallel_size: 4
+"""
+
 READ = [
+    ("vllm", Case(name="a block text of a service", text=RAY_SERVICE, result="world 4 | tp 4")),
+    (
+        "vllm",
+        Case(
+            name="a log of one engine",
+            text="INFO [utils.py:233] non-default args: {'model_tag': 'Qwen/Qwen3-32B', 'model': 'Qwen/Qwen3-32B', "
+            "'tensor_parallel_size': 4, 'max_num_seqs': 64}\n",
+            result="world 4 | tp 4",
+            options={"model": "Qwen/Qwen3-32B", "max_num_seqs": 64},
+        ),
+    ),
+    (
+        "sglang",
+        Case(
+            name="a log of another",
+            text="[12:00:01] server_args=ServerArgs(model_path='deepseek-ai/DeepSeek-R1', tp_size=8, dp_size=1, "
+            "nnodes=1, node_rank=0, enable_dp_attention=False, ep_size=1, quantization='fp8')\n",
+            result="world 8 | tp 8 | experts 8x1 slots 256",
+        ),
+    ),
     (
         "sglang",
         Case(

@@ -23,7 +23,10 @@ _CONFIG = re.compile(r"(?:Config|^dict)$")
 """Classes whose keywords are the fields of a config file: KvCacheConfig(free_gpu_memory_fraction=0.8)."""
 _WRAPPED = ("LLMConfig", "vLLMEngineProcessorConfig")
 """Classes of a framework around an engine, whose `engine_kwargs` are the engine's arguments."""
+_OWN = {"ServerArgs": "sglang", "EngineArgs": "vllm", "AsyncEngineArgs": "vllm"}
+"""Classes that only one engine has."""
 _ASSIGNED = re.compile(r"(?m)^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*(?![\s=])")
+_LOGGED = re.compile(r"non-default args: (?=\{)")
 _LONGEST = 20_000
 
 
@@ -31,7 +34,23 @@ def calls(text: str) -> list[Document]:
     """A document for every call that starts an engine, in order."""
     names = _assigned(text)
     found = [_document(text, match, names) for match in _CALL.finditer(text)]
-    return [document for document in found if document is not None]
+    return [document for document in found if document is not None] or [*_logged(text)]
+
+
+def _logged(text: str) -> Iterator[Document]:
+    """The arguments that vLLM shows as it starts."""
+    for match in _LOGGED.finditer(text):
+        node = _parsed(text, match.end(), "")
+        value = _value(node, {}) if node is not None else None
+        if not isinstance(value, dict) or not value:
+            continue
+        line, column = text.count("\n", 0, match.start()) + 1, match.end() - (text.rfind("\n", 0, match.start()) + 1)
+        place = Where(line, column + 1, match[0])
+        parts = [(str(name), part) for name, part in value.items() if name != "model_tag"]
+        words = tuple(word for part in parts for word in _words(*part, {}, line, column))
+        yield Document(
+            kind="command", text=text, line=line, program=(Word(match[0], place),), words=words, dialect="vllm"
+        )
 
 
 def _assigned(text: str) -> dict[str, object]:
@@ -89,6 +108,8 @@ def _dialect(text: str, match: re.Match[str]) -> str:
         return {"sgl": "sglang", "sglang": "sglang", "vllm": "vllm", "tensorrt_llm": "trtllm"}[match[1]]
     if match[2] in _WRAPPED:
         return "vllm"
+    if match[2] in _OWN:
+        return _OWN[match[2]]
     for module, dialect in (("tensorrt_llm", "trtllm"), ("sglang", "sglang"), ("vllm", "vllm")):
         if re.search(rf"(?m)^[ \t>]*(?:from|import)[ \t]+{module}\b", text):
             return dialect

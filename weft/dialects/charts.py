@@ -92,12 +92,24 @@ def charts(text: str) -> list[Document]:
     """The engines that a file of values describes; empty when it has no known shape."""
     if not _LOOKS.search(text):
         return []
-    roots = [tree.root for tree in trees(text) if tree.root is not None and tree.problem is None]
+    roots = _roots(text, 1)
     for shape in _SHAPES:
         found = [command.document(text) for root in roots for command in shape(root)]
         if found:
             return found
     return []
+
+
+def _roots(text: str, line: int) -> list[Node]:
+    """The documents of a text, and those that its block texts hold."""
+    roots = [tree.root for tree in trees(text, line) if tree.root is not None and tree.problem is None]
+    held = [
+        (scalar, node.where.line + 1)
+        for root in roots
+        for _, node in root.leaves()
+        if isinstance(scalar := node.scalar, str) and "\n" in scalar and _LOOKS.search(scalar)
+    ]
+    return [*roots, *(root for inner, first in held for root in _roots(inner, first))]
 
 
 def _stack(root: Node) -> Iterator[_Command]:
