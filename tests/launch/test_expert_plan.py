@@ -217,5 +217,8 @@ def test_a_plan_can_be_given_up() -> None:
     decider = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(60)"))
     decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
     assert decider.poll() is None
+    assert decider._process is not None
+    pid = decider._process.pid
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19 and os.sched_getscheduler(pid) == os.SCHED_BATCH
     decider.close()
     decider.close()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.worker.slot_bytes import SlotBytes, checksum, part_of
+from weft.worker.slot_bytes import CACHED_WORDS, SlotBytes, checksum, part_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.uint8, torch.int8)
 
@@ -72,3 +72,27 @@ def test_a_slot_that_differs_is_seen() -> None:
     assert not slots.holds(0, words)
     with pytest.raises(IndexError):
         slots.read(2, (0, 1))
+
+
+@pytest.mark.parametrize("words", [0, 1, CACHED_WORDS - 1, CACHED_WORDS, CACHED_WORDS + 1, 3 * CACHED_WORDS + 5])
+def test_a_checksum_of_any_length(words: int) -> None:
+    """Against whole numbers without a limit."""
+    found = torch.randint(-(2**63), 2**63 - 1, (words,), generator=torch.Generator().manual_seed(words))
+    wanted = sum((2 * place + 1) * word for place, word in enumerate(found.tolist())) % 2**64
+    assert int(checksum(found)) % 2**64 == wanted
+
+
+@pytest.mark.parametrize("shapes", [((3, 5), (7,)), ((8,), (16, 2)), ((4,), (8,)), ((1,),)], ids=str)
+def test_any_byte_that_differs_is_seen(shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Whether the tensors of a slot begin at whole words or not."""
+    tensors = [torch.randint(0, 255, (2, *shape), dtype=torch.uint8) for shape in shapes]
+    slots = SlotBytes(tensors)
+    words = slots.read(1, (0, slots.words))
+    assert slots.holds(1, words)
+    for tensor in tensors:
+        row = tensor[1].view(-1)
+        for place in range(len(row)):
+            row[place] ^= 1
+            assert not slots.holds(1, words)
+            row[place] ^= 1
+    assert slots.holds(1, words)

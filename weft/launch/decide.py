@@ -1,12 +1,11 @@
 """A process that plans one placement: loads on standard input, the expert of each slot on standard output, JSON both.
 
-Run as `python -m weft.launch.decide LIFELINE_FD PARENT_PID`. At the lowest priority: ranks need the cores.
+Run as `python -m weft.launch.decide LIFELINE_FD PARENT_PID`. Who starts it lowers its priority: ranks need the cores.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 import numpy as np
@@ -22,7 +21,6 @@ def main(arguments: list[str]) -> int:
     """0 with a plan, else what went wrong on standard output."""
     lifeline_fd, parent_pid = (int(word) for word in arguments)
     tie_to_parent(parent_pid, lifeline_fd, by_signal=False)
-    os.nice(19)
     asked = json.load(sys.stdin)
     shape = SlotShape(**asked["shape"])
     balancer = LoadBalancer(shape, asked["policy"], asked["max_moved"])

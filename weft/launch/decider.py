@@ -58,6 +58,7 @@ class ProcessDecider:
                     env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                     process_group=0,
                 )
+                _give_way(self._process.pid)
             except OSError:
                 self.close()
                 raise
@@ -103,3 +104,12 @@ class ProcessDecider:
             if fd >= 0:
                 os.close(fd)
         self._answer = self._lifeline = -1
+
+
+def _give_way(pid: int) -> None:
+    """The lowest ordinary priority, whatever this process has, before the other has so much as imported anything."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, pid, 19)
+    except ProcessLookupError:
+        return  # it has ended; `poll` says why

@@ -14,6 +14,8 @@ from weft.layout.placement import Interval
 
 WORD = 8
 """Bytes; parts are whole words of int64, so that every backend moves them and they can be added up."""
+CACHED_WORDS = 1 << 14
+"""So many are added up at a time: what is computed from them stays in a core's cache."""
 
 
 class SlotBytes:
@@ -45,7 +47,7 @@ class SlotBytes:
     def holds(self, slot: int, words: Tensor) -> bool:
         """Whether the slot is these words, byte by byte."""
         found = words.view(torch.uint8)
-        return all(torch.equal(mine, found[a:b]) for mine, (a, b) in self._pieces(slot, 0, self.size))
+        return all(_same(mine, found[a:b]) for mine, (a, b) in self._pieces(slot, 0, self.size))
 
     def _pieces(self, slot: int, lo: int, hi: int) -> Iterator[tuple[Tensor, Interval]]:
         """Bytes [lo, hi) of a slot, tensor by tensor, and where they stand in the whole of them."""
@@ -68,5 +70,17 @@ def part_of(words: int, part: int, parts: int) -> Interval:
 def checksum(words: Tensor) -> Tensor:
     """int64 [1] of int64 words: each times an odd number of its place, modulo 2^64. Any single word that differs
     changes it, and so do two that are exchanged, but for differences that are multiples of a high power of 2."""
-    odd = torch.arange(1, 2 * len(words), 2, dtype=torch.int64, device=words.device)
-    return (words * odd).sum().view(1)
+    odd = 2 * torch.arange(min(len(words), CACHED_WORDS), device=words.device) + 1
+    total = words.new_zeros(1)
+    for start in range(0, len(words), CACHED_WORDS):
+        piece = words[start : start + CACHED_WORDS]
+        total += (piece * odd[: len(piece)]).sum() + 2 * start * piece.sum()
+    return total
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether bytes are equal; compared by words where both begin at one, which is many times faster."""
+    if a.storage_offset() % WORD or b.storage_offset() % WORD:
+        return torch.equal(a, b)
+    whole = len(a) // WORD * WORD
+    return torch.equal(a[:whole].view(torch.int64), b[:whole].view(torch.int64)) and torch.equal(a[whole:], b[whole:])
