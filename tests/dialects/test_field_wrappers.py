@@ -94,6 +94,24 @@ spec:
 """
 
 READ = [
+    (
+        "sglang",
+        Case(
+            name="nodes of srun inside its command",
+            text="srun -N 4 bash -c 'python3 -m sglang.launch_server --model-path /m/DeepSeek-R1 --tp 32 "
+            "--nnodes $SLURM_NNODES --node-rank $SLURM_NODEID --dist-init-addr $HEAD:5000'\n",
+            result="world 32 nodes 4 | tp 32 | experts 32x1 slots 256",
+        ),
+    ),
+    (
+        "vllm",
+        Case(
+            name="keys of Python as JSON",
+            text='{\n  "model": "Qwen/Qwen3-235B-A22B",\n  "tensor_parallel_size": 8,\n'
+            '  "enable_expert_parallel": true,\n  "gpu_memory_utilization": 0.9\n}\n',
+            result="world 8 | tp 8 | experts 1x8 slots 128",
+        ),
+    ),
     ("vllm", Case(name="a block text of a service", text=RAY_SERVICE, result="world 4 | tp 4")),
     (
         "vllm",
@@ -242,6 +260,8 @@ READ = [
 ]
 
 ELSEWHERE = [
+    ("lmdeploy serve api_server internlm/internlm2-chat-20b --tp 2\n", "lmdeploy"),
+    ("docker run ghcr.io/huggingface/text-generation-inference:3 --model-id m/x --num-shard 4\n", "text-generation"),
     ("python3 scripts/launch_triton_server.py --world_size=4 --model_repo=/m\n", "convert_checkpoint"),
     ("trtllm-build --checkpoint_dir ./c --output_dir ./e --gemm_plugin auto\n", "convert_checkpoint"),
     ("docker run -e NIM_TENSOR_PARALLEL_SIZE=4 nvcr.io/nim/meta/llama-3.1-70b-instruct:1.8\n", "NIM"),

@@ -32,7 +32,7 @@ from weft.dialects.python_lists import lists_as_shell
 from weft.dialects.shell import lex
 from weft.dialects.shell_words import Piece, RawCommand, RawWord
 from weft.dialects.strangers import harness
-from weft.dialects.surroundings import job_variables
+from weft.dialects.surroundings import NODE_VARIABLES, job_variables, launch_nodes
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
 
@@ -286,6 +286,9 @@ class _Reader:
         if depth < _SCRIPT_DEPTH:
             for script in script_words(words):
                 self.scope.exported |= wrapped_environment(words)
+                nodes = launch_nodes(words)
+                for variable in NODE_VARIABLES if nodes is not None else ():
+                    self.scope.assign(variable, (Word(str(nodes), script.where),))
                 column = script.where.column - 1 + script.quoted
                 self._lines(script.text, depth + 1, (script.where.line - 1, column))
         self.found[before:] = [

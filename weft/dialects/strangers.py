@@ -39,6 +39,12 @@ _STRANGERS: tuple[tuple[str, str], ...] = (
         "vllm serve MODEL --tensor-parallel-size N",
     ),
 )
+_OTHERS = re.compile(
+    r"(?m)^[ \t]*(?:[$#][ \t]+)?(?:[A-Z_]+=\S+[ \t]+)*(?:sudo[ \t]+|nohup[ \t]+)?"
+    r"(lmdeploy|text-generation-launcher|ollama|llama-server|llama-cli|xinference|mlc_llm|aphrodite|lightllm)[ \t]"
+    r"|\b(text-generation-inference|lmdeploy|lightllm)(?=[:/.@])"
+)
+"""Commands and images of engines that have no reader."""
 _COMPILED = tuple((re.compile(pattern), message) for pattern, message in _STRANGERS)
 _ENGINES = {"vllm": "vllm", "vllm-vlm": "vllm", "sglang": "sglang", "sglang-generate": "sglang"}
 _PAIRS = re.compile(r"(?:--?model[_-]args=)?((?:pretrained|model_name|model)=[^,\s]+(?:,\w+=[^,]*)*)")
@@ -48,6 +54,9 @@ _PAIR = re.compile(r"(\w+)=([^,]*)")
 def stranger(text: str) -> str | None:
     """Why a text with no engine's command in it cannot be read, where a program that it names is known."""
     plain = re.sub(r"\\\n", " ", text)
+    other = _OTHERS.search(plain)
+    if other is not None:
+        return f"{other[1] or other[2]} is of an engine whose commands are not read here"
     return next((message for pattern, message in _COMPILED if pattern.search(plain)), None)
 
 

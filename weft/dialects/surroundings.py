@@ -12,8 +12,10 @@ from weft.dialects.report import on_nodes
 from weft.dialects.sizes import divides
 
 _DIRECTIVE = re.compile(r"(?m)^[ \t]*#SBATCH[ \t]+(--[\w-]+|-\w)(?:[ \t=]*)(\d+)(?:-\d+)?[ \t]*(?:#[^\n]*)?$")
+NODE_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES")
+"""What the commands of a job see as the number of its nodes."""
 _VARIABLES: Mapping[str, tuple[str, ...]] = {
-    "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "--nodes": NODE_VARIABLES,
     "--ntasks": ("SLURM_NTASKS", "SLURM_NPROCS"),
     "--ntasks-per-node": ("SLURM_NTASKS_PER_NODE",),
     "--gpus-per-node": ("SLURM_GPUS_PER_NODE",),

@@ -6,6 +6,7 @@ dcp splits the KV cache inside tp. vLLM-Ascend's module sizes are in `vllm_modul
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -31,6 +32,11 @@ _SIZE_FLAGS = {
     "data_parallel_size": "1",
     "enable_expert_parallel": "off",
 }
+_OWN_KEY = re.compile(
+    r"(?m)^[ \t]*[\"']?(?:gpu[-_]memory[-_]utilization|enable[-_]expert[-_]parallel|data[-_]parallel[-_]size[-_]local)"
+    r"[\"']?[ \t]*:"
+)
+"""A key that other engines' files do not have."""
 
 
 class VLLM:
@@ -51,6 +57,8 @@ class VLLM:
         """Arguments by the flags that are vLLM's own."""
         own = ("--gpu-memory-utilization", "--max-model-len", "--additional-config", "--data-parallel-size-local")
         certain = "vllm" in text.lower() or "finegrained_tp_config" in text
+        if not certain and _OWN_KEY.search(text):
+            return 0.6
         return 1.0 if certain else known_share(text, TABLE, own)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
