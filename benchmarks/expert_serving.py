@@ -3,7 +3,8 @@
 python benchmarks/expert_serving.py [MODEL] [--slots 20] [--steps 120] [--out FILE.json]: MODEL is a mixture of experts;
 left out, the embedded model is upcycled first (16 experts, top 2, skew zipf:1.2). Both runs do the same: prompts, then
 steps that only decode. In the second, the placement is planned after the first `--steps` steps and moves under running
-requests. Step times are the engine's, with real ranks, without HTTP; prefills are left out of them.
+requests. Step times are the engine's, with real ranks, without HTTP; prefills are left out of them. Saved as JSON, and
+as a table beside it.
 """
 
 from __future__ import annotations
@@ -259,9 +260,11 @@ def main() -> None:
         model = args.model or upcycled(Path(folder))
         runs = {name: run(model, args, balanced=name == "balanced") for name in ("as dealt", "balanced")}
     record = {"benchmark": "expert_serving", **about(), "slots": args.slots, "streams": args.streams, "runs": runs}
-    print(table([each for found in runs.values() for each in found["rows"]]))
-    print(json.dumps({name: value for name, value in runs["balanced"].items() if name != "rows"}))
+    said = table([each for found in runs.values() for each in found["rows"]])
+    moves = json.dumps({name: value for name, value in runs["balanced"].items() if name != "rows"})
+    print(f"{said}\n{moves}")
     args.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(f"`{record['command']}`\n\n{said}\n\nBeside the steps: `{moves}`\n")
 
 
 if __name__ == "__main__":
