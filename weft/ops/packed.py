@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,8 +33,8 @@ DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: D
 """Dtypes of tensors that kernels read."""
 KINDS = {torch.float32: WeightKind.F32, torch.bfloat16: WeightKind.BF16, torch.float64: WeightKind.F64}
 """The kind that keeps a dtype's numbers."""
-INT4_CODES = torch.arange(-8.0, 8.0)
-"""What the codes 0 to 15 of a 4-bit weight stand for, before its scale."""
+INT4_CODES = torch.arange(0.0, 16.0)
+"""What the codes 0 to 15 of a 4-bit weight stand for, before its scale and offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Blocks:
 
 BLOCKS = {
     "Q8_0": Blocks(16, WeightKind.INT8G, 34),
-    "Q4_0": Blocks(17, WeightKind.INT4, 18, INT4_CODES),
-    "Q4_1": Blocks(18, WeightKind.INT4, 20, torch.arange(0.0, 16.0), has_offset=True),
+    "Q4_0": Blocks(17, WeightKind.INT4, 18, INT4_CODES - 8),
+    "Q4_1": Blocks(18, WeightKind.INT4, 20, INT4_CODES, has_offset=True),
 }
 BLOCK = 32
 _HUGE = 2 << 20
@@ -139,6 +140,8 @@ class Packing:
         library.weft_pack.argtypes = [pointer, pointer, number, ctypes.c_int64, number, pointer]
         library.weft_unpack.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, pointer, number, pointer]
         library.weft_linear.argtypes = [pointer, pointer, number, pointer]
+        library.weft_grouped_linear.argtypes = [pointer, pointer, pointer, number, number, pointer]
+        library.weft_grouped_linear.restype = None
         for function in (library.weft_packed_sizes, library.weft_pack, library.weft_unpack, library.weft_linear):
             function.restype = None
         self._team = openmp_team()
@@ -165,7 +168,8 @@ class Packing:
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
         columns, depth = weight.shape
         chosen = KINDS[weight.dtype] if kind is None else kind
-        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, False)
+        offset = chosen == WeightKind.INT4
+        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
         stride = weight.stride(0) * weight.element_size()
         self._fill(made, weight, DTYPES[weight.dtype], stride)
         return made
@@ -235,14 +239,36 @@ class Packing:
         """out [N, columns] (op)= x [N, in] @ weight.T + bias, by `epilogue`; bias in fp32 (fp64 of a fp64 weight).
         Returns `out`."""
         x = x if x.stride(1) == 1 else x.contiguous()
-        instruction = InstructionRecord(exact=exact)
-        instruction.inputs[0], instruction.out = _operand(x), _operand(out)
-        instruction.n[EPILOGUE], instruction.p[WEIGHT] = epilogue, weight.address
-        instruction.p[BIAS] = None if bias is None else bias.data_ptr()
+        instruction = _instruction(x, out, epilogue, exact)
+        instruction.p[WEIGHT], instruction.p[BIAS] = weight.address, None if bias is None else bias.data_ptr()
         step = StepRecord()
         step.rows[0] = x.shape[0]
         self._library.weft_linear(ctypes.byref(instruction), ctypes.byref(step), torch.get_num_threads(), self._team)
         return out
+
+    def grouped_linear(
+        self,
+        x: Tensor,
+        weights: Sequence[PackedWeight],
+        ends: Tensor,
+        out: Tensor,
+        epilogue: Epilogue = Epilogue.STORE,
+    ) -> Tensor:
+        """The same for rows sorted by slot: rows from ends[s - 1] to ends[s] (int64, on the CPU) times weights[s]."""
+        x = x if x.stride(1) == 1 else x.contiguous()
+        instruction, ends = _instruction(x, out, epilogue, False), ends.contiguous()
+        places = (ctypes.c_void_p * len(weights))(*(weight.address for weight in weights))
+        self._library.weft_grouped_linear(
+            ctypes.byref(instruction), places, ends.data_ptr(), len(weights), torch.get_num_threads(), self._team
+        )
+        return out
+
+
+def _instruction(x: Tensor, out: Tensor, epilogue: Epilogue, exact: bool) -> InstructionRecord:
+    instruction = InstructionRecord(exact=exact)
+    instruction.inputs[0], instruction.out = _operand(x), _operand(out)
+    instruction.n[EPILOGUE] = epilogue
+    return instruction
 
 
 def _operand(x: Tensor) -> OperandRecord:

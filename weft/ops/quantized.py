@@ -1,8 +1,8 @@
 """What rounding to 8 or 4 bits makes of a matrix: the twin, in torch, of the step library's codes.
 
 Rules, rounding to nearest, ties to even. INT8: scale = largest |x| of the row / 127. INT8G, per 32 of depth: the same
-in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: scale = the number of the largest |x| / -8 in fp16, codes
--8 to 7, so that the number farthest from zero is kept whatever its sign (`quantize_row_q4_0` of ggml).
+in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: offset = the smallest, scale = (largest - smallest) / 15,
+both in fp16, codes 0 to 15 (`quantize_row_q4_1` of ggml).
 
 The numbers of a group count as bf16: a matrix in codes is a shorter spelling of a bf16 matrix.
 """
@@ -10,7 +10,6 @@ The numbers of a group count as bf16: a matrix in codes is a shorter spelling of
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from weft.native.records import WeightKind
@@ -34,19 +33,17 @@ def quantized(weight: Tensor, kind: WeightKind) -> Tensor:
         scale = x.abs().amax(1, keepdim=True) / 127
         return _codes(x, scale, -127, 127) * scale
     depth = x.shape[1]
-    groups = F.pad(x, (0, -depth % GROUP)).view(x.shape[0], -1, GROUP)
+    short = -depth % GROUP
+    # the last group of a depth that is no multiple of 32 is filled up with its own last number
+    groups = torch.cat((x, x[:, -1:].expand(-1, short)), 1).view(x.shape[0], -1, GROUP)
     if kind == WeightKind.INT4:
-        scale = (_farthest(groups) / -8).half().float()
-        values = _codes(groups, scale, -8, 7) * scale
+        low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+        offset, scale = low.half().float(), ((high - low) / 15).half().float()
+        values = _codes(groups - offset, scale, 0, 15) * scale + offset
     else:
         scale = (groups.abs().amax(2, keepdim=True) / 127).half().float()
         values = _codes(groups, scale, -127, 127) * scale
     return values.flatten(1)[:, :depth].bfloat16().float()
-
-
-def _farthest(groups: Tensor) -> Tensor:
-    """The number with the largest magnitude of each group, the first of equals."""
-    return groups.gather(2, groups.abs().argmax(2, keepdim=True))
 
 
 def _codes(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

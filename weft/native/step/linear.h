@@ -162,10 +162,12 @@ private:
     }
 };
 
-inline void linear(const Instruction& instruction, const Step& step, int thread, int threads) {
-    const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
+// `rows` rows of the instruction's operands from row `first` on, times `weight`.
+inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int thread,
+                        int threads) {
     bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF;
-    Share share = share_of(pairs_of(weight), halves, step.rows[instruction.rows], thread, threads);
+    Share share = share_of(pairs_of(weight), halves, rows, thread, threads);
+    share.first_row += first, share.last_row += first;
     if (share.first_pair >= share.last_pair || share.first_row >= share.last_row) return;
     if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);
 #if defined(__AVX512BF16__)
@@ -173,6 +175,23 @@ inline void linear(const Instruction& instruction, const Step& step, int thread,
         return Product<InBf16>(instruction, weight).run(share);
 #endif
     Product<InF32>(instruction, weight).run(share);
+}
+
+inline void linear(const Instruction& instruction, const Step& step, int thread, int threads) {
+    const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
+    linear_rows(instruction, weight, 0, step.rows[instruction.rows], thread, threads);
+}
+
+// Rows sorted by slot, each slot's times its own weight: rows [ends[s - 1], ends[s]) with weights[s]. No barrier is needed
+// between slots, whose rows are their own.
+inline void grouped_linear(const Instruction& instruction, const Weight* const* weights, const int64_t* ends, int slots,
+                           int thread, int threads) {
+    for (int slot = 0; slot < slots; ++slot) {
+        int64_t first = slot ? ends[slot - 1] : 0;
+        // slots take turns in which thread gets the larger share
+        int place = (thread + slot) % threads;
+        if (ends[slot] > first) linear_rows(instruction, *weights[slot], first, ends[slot] - first, place, threads);
+    }
 }
 
 }  // namespace weft

@@ -33,3 +33,10 @@ WEFT_C void weft_linear(const weft::Instruction* instruction, const weft::Step* 
     weft::deal(threads, threads, reinterpret_cast<weft::TeamCall>(team),
                [&](int thread) { weft::linear(*instruction, *step, thread, threads); });
 }
+
+// The same over slots: see grouped_linear.
+WEFT_C void weft_grouped_linear(const weft::Instruction* instruction, const weft::Weight* const* weights,
+                                const int64_t* ends, int slots, int threads, void* team) {
+    weft::deal(threads, threads, reinterpret_cast<weft::TeamCall>(team),
+               [&](int thread) { weft::grouped_linear(*instruction, weights, ends, slots, thread, threads); });
+}

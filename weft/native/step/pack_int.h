@@ -1,8 +1,8 @@
 // Codes of W_INT8, W_INT8G and W_INT4: rounded from numbers, or taken out of the blocks of a GGUF file as they are.
 //
 // Rounding, to nearest, ties to even: W_INT8 scale = largest |x| of the column / 127; W_INT8G the same per group, in fp16
-// (ggml's quantize_row_q8_0); W_INT4 scale = the number of largest |x| of the group / -8 in fp16, so that its sign takes
-// the one code more that negative numbers have (ggml's quantize_row_q4_0).
+// (ggml's quantize_row_q8_0); W_INT4 offset = the smallest of the group, scale = (largest - smallest) / 15, both in fp16
+// (ggml's quantize_row_q4_1).
 #pragma once
 
 #include <algorithm>
@@ -41,33 +41,38 @@ struct Codes {
         : code(rounded_up(depth, kGroup) * kGroup), scale(rounded_up(depth, kGroup)), offset(scale.size()) {}
 };
 
-inline void round_codes(const float* x, int count, float scale, int low, int high, int zero, int8_t* code) {
+inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {
     float inverse = scale != 0 ? 1 / scale : 0;
     for (int k = 0; k < count; ++k) {
-        float nearest = std::nearbyint(x[k] * inverse);
-        code[k] = int8_t(int(std::min(std::max(nearest, float(low)), float(high))) + zero);
+        float nearest = std::nearbyint((x[k] - offset) * inverse);
+        code[k] = int8_t(std::min(std::max(nearest, float(low)), float(high)));
     }
 }
 
-inline float largest_of(const float* x, int count) {  // the number with the largest magnitude, the first of equals
+inline float magnitude_of(const float* x, int count) {
     float largest = 0;
-    for (int k = 0; k < count; ++k)
-        if (std::fabs(x[k]) > std::fabs(largest)) largest = x[k];
+    for (int k = 0; k < count; ++k) largest = std::max(largest, std::fabs(x[k]));
     return largest;
 }
 
 inline void quantize_column(int kind, const float* x, int depth, Codes& to) {
     if (kind == W_INT8) {
-        to.column_scale = std::fabs(largest_of(x, depth)) / 127;
-        return round_codes(x, depth, to.column_scale, -127, 127, 0, to.code.data());
+        to.column_scale = magnitude_of(x, depth) / 127;
+        return round_codes(x, depth, to.column_scale, 0, -127, 127, to.code.data());
     }
     for (int k = 0; k < depth; k += kGroup) {
         int count = std::min(kGroup, depth - k);
-        float largest = largest_of(x + k, count);
-        uint16_t scale = to_half(kind == W_INT4 ? largest / -8 : std::fabs(largest) / 127);
-        to.scale[k / kGroup] = scale;
-        if (kind == W_INT4) round_codes(x + k, count, from_half(scale), -8, 7, 8, to.code.data() + k);
-        else round_codes(x + k, count, from_half(scale), -127, 127, 0, to.code.data() + k);
+        int8_t* code = to.code.data() + k;
+        uint16_t &scale = to.scale[k / kGroup], &offset = to.offset[k / kGroup];
+        if (kind == W_INT4) {
+            auto range = std::minmax_element(x + k, x + k + count);
+            offset = to_half(*range.first);
+            scale = to_half((*range.second - *range.first) / 15);
+            round_codes(x + k, count, from_half(scale), from_half(offset), 0, 15, code);
+        } else {
+            scale = to_half(magnitude_of(x + k, count) / 127);
+            round_codes(x + k, count, from_half(scale), 0, -127, 127, code);
+        }
     }
 }
 

@@ -1,0 +1,225 @@
+"""All products of a decoder step with packed weights, in bf16, int8 and int4, against torch's on plain ones.
+
+python benchmarks/packed_linear.py [--threads N] [--models smollm2 ...] [--out FILE.json]: milliseconds for the products
+of all layers (and the head, up to 64 rows), GB/s of weights and GFLOP/s, beside the read bandwidth measured before each
+row. `onednn` is torch's prepacked linear, where this build of torch has it. Then experts: rows spread over 16 slots, in
+one grouped call and in a loop of F.linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from about import about
+from torch import Tensor
+
+from weft.native.records import EPILOGUE, WEIGHT, Epilogue, InstructionRecord, Op, OperandRecord, StepRecord, WeightKind
+from weft.native.step_library import Pool, Program, open_library
+from weft.ops.packed import DTYPES, Arena, PackedWeight, Packing
+
+Shape = tuple[str, int, int]
+MODELS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "smollm2-135m": (30, (576, 960, 576, 1536, 49152)),
+    "llama-1b": (4, (2048, 3072, 2048, 8192, 128256)),
+    "llama-8b": (2, (4096, 6144, 4096, 14336, 128256)),
+}
+"""Layers (fewer than the model has, where they do not fit), and hidden, qkv, o, intermediate, vocabulary."""
+KINDS = {"bf16": None, "int8": WeightKind.INT8, "int4": WeightKind.INT4}
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512)
+HEAD_ROWS = 64
+SLOTS, EXPERT = 16, (1536, 1024)
+
+
+def shapes_of(model: str) -> list[Shape]:
+    """(name, out, in) of every product, in order."""
+    layers, (hidden, qkv, o, wide, vocabulary) = MODELS[model]
+    layer = [("qkv", qkv, hidden), ("o", hidden, o), ("gate_up", 2 * wide, hidden), ("down", hidden, wide)]
+    return layer * layers + [("head", vocabulary, hidden)]
+
+
+def bandwidth() -> float:
+    """GB/s of reading 256 MiB with all threads, best of three."""
+    block = torch.ones(64 << 20)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        block.sum()
+        seconds.append(time.perf_counter() - started)
+    return block.nbytes / min(seconds) / 1e9
+
+
+def timed(run: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Milliseconds of a call: best and median within about `seconds`, after one call to warm up."""
+    run()
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < until:
+        started = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - started))
+    return {"best_ms": round(min(times), 3), "median_ms": round(statistics.median(times), 3)}
+
+
+class Buffers:
+    """Rows in and out of every shape, shared by all products of it."""
+
+    def __init__(self, shapes: list[Shape], rows: int) -> None:
+        self.x = {depth: torch.randn(rows, depth).bfloat16() for _, _, depth in shapes}
+        self.out = {
+            name: torch.zeros(min(rows, HEAD_ROWS) if name == "head" else rows, columns)
+            for name, columns, _ in shapes
+            if name != "gate_up"
+        }
+        self.out["gate_up"] = torch.zeros(rows, next(n for name, n, _ in shapes if name == "gate_up") // 2).bfloat16()
+
+
+def program_of(pool: Pool, shapes: list[Shape], weights: list[PackedWeight], buffers: Buffers) -> Program:
+    """All products as one program; row register 1 counts the head's rows."""
+    code = []
+    for (name, _, depth), weight in zip(shapes, weights, strict=True):
+        record = InstructionRecord(op=Op.LINEAR, rows=int(name == "head"))
+        x, out = buffers.x[depth], buffers.out[name]
+        record.inputs[0] = OperandRecord(x.data_ptr(), x.stride(0), DTYPES[x.dtype], depth)
+        record.out = OperandRecord(out.data_ptr(), out.stride(0), DTYPES[out.dtype], out.shape[1])
+        adds = name in ("o", "down")
+        record.n[EPILOGUE] = Epilogue.SILU_MUL_OF if name == "gate_up" else Epilogue.ADD_TO if adds else Epilogue.STORE
+        record.p[WEIGHT] = weight.address
+        code.append(record)
+    return Program(pool, code, None, [buffers, weights])
+
+
+def step_of(rows: int) -> StepRecord:
+    step = StepRecord()
+    step.rows[0], step.rows[1] = rows, rows if rows <= HEAD_ROWS else 0
+    return step
+
+
+def torch_products(shapes: list[Shape], plain: list[Tensor], x: dict[int, Tensor], rows: int) -> Callable[[], None]:
+    pairs = [(x[k][:rows], w) for (name, _, k), w in zip(shapes, plain, strict=True) if name != "head" or rows <= 64]
+
+    def run() -> None:
+        for given, weight in pairs:
+            F.linear(given, weight)
+
+    return run
+
+
+def onednn_products(
+    shapes: list[Shape], plain: list[Tensor], x: dict[int, Tensor], rows: int
+) -> Callable[[], None] | None:
+    """The same with weights in oneDNN's own order; None where torch has no such call."""
+    try:
+        reorder, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
+        chosen = [(k, w) for (name, _, k), w in zip(shapes, plain, strict=True) if name != "head" or rows <= HEAD_ROWS]
+        packed = [(x[k][:rows], reorder(w, rows)) for k, w in chosen]
+    except (AttributeError, RuntimeError):
+        return None
+
+    def run() -> None:
+        for given, weight in packed:
+            product(given, weight, None, "none", [], "")
+
+    return run
+
+
+def run_model(model: str, pool: Pool, packing: Packing, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
+    """One record for each kind and number of rows."""
+    shapes = shapes_of(model)
+    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
+    buffers, found = Buffers(shapes, max(rows)), []
+    for kind, code in KINDS.items():
+        arena = Arena()
+        weights = [
+            packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
+            for (name, _, _), weight in zip(shapes, plain, strict=True)
+        ]
+        program = program_of(pool, shapes, weights, buffers)
+        for count in rows:
+            step = step_of(count)
+            found.append(record_of(model, kind, count, shapes, weights, lambda s=step, p=program: p.run(s), seconds))
+        program.close()
+    for name, make in {"F.linear": torch_products, "onednn": onednn_products}.items():
+        for count in rows:
+            run = make(shapes, plain, buffers.x, count)
+            if run is not None:
+                found.append(record_of(model, name, count, shapes, plain, run, seconds))
+    return found
+
+
+def record_of(
+    model: str,
+    kind: str,
+    rows: int,
+    shapes: list[Shape],
+    weights: list[PackedWeight] | list[Tensor],
+    run: Callable[[], object],
+    seconds: float,
+) -> dict[str, Any]:
+    reading = bandwidth()
+    used = [(n * k, w.nbytes) for (name, n, k), w in zip(shapes, weights, strict=True) if name != "head" or rows <= 64]
+    result: dict[str, Any] = {"model": model, "kind": kind, "rows": rows, **timed(run, seconds)}
+    result["weights_gb_s"] = round(sum(size for _, size in used) / result["best_ms"] / 1e6, 1)
+    result["gflop_s"] = round(2 * rows * sum(numbers for numbers, _ in used) / result["best_ms"] / 1e6)
+    result["read_gb_s"] = round(reading, 1)
+    print(
+        f"{model} {kind:>8} {rows:4} rows: {result['best_ms']:8.2f} ms (median {result['median_ms']:.2f}),"
+        f" {result['weights_gb_s']:6.1f} GB/s of {result['read_gb_s']:.1f}, {result['gflop_s']:5} GFLOP/s",
+        flush=True,
+    )
+    return result
+
+
+def run_experts(packing: Packing, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
+    """Rows spread at random over the slots: one grouped call against a loop of F.linear."""
+    columns, depth = EXPERT
+    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _ in range(SLOTS)]
+    weights, found = [packing.pack(weight) for weight in plain], []
+    for count in rows:
+        counts = torch.bincount(torch.randint(SLOTS, (count,)), minlength=SLOTS)
+        x, out = torch.randn(count, depth).bfloat16(), torch.empty(count, columns, dtype=torch.bfloat16)
+        ends, parts = counts.cumsum(0), [part for part in enumerate(x.split(counts.tolist())) if len(part[1])]
+        grouped = timed(lambda x=x, ends=ends, out=out: packing.grouped_linear(x, weights, ends, out), seconds)
+        loop = timed(lambda parts=parts: [F.linear(part, plain[slot]) for slot, part in parts], seconds)
+        found.append({"rows": count, "slots_used": len(parts), "grouped": grouped, "loop": loop})
+        print(
+            f"experts {count:4} rows over {len(parts):2} of {SLOTS} slots: grouped {grouped}, loop {loop}", flush=True
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    library, packing = open_library(), Packing.find()
+    if library is None or packing is None:
+        raise SystemExit("the step library is not built: python -m weft.native.build")
+    pool, rows = Pool(library, args.threads), tuple(args.rows)
+    record = {
+        "benchmark": "packed_linear",
+        "threads": args.threads,
+        "about": about(),
+        "products": [each for model in args.models for each in run_model(model, pool, packing, rows, args.seconds)],
+        "experts": run_experts(packing, rows, args.seconds),
+    }
+    pool.close()
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
