@@ -2,8 +2,8 @@
 
 python benchmarks/quantization.py [MODEL] [--windows N] [--out FILE.json]. The text is that of Python's own help topics
 (`pydoc_data.topics`, by the Python Software Foundation), in the order of their names: no file is needed, the Python
-version says which text it was. Each window is scored alone. `gguf` is measured where MODEL is such a file; where its blocks
-have 4 bits, int4 finds them again and loses less than it would on weights that were never rounded.
+version says which text it was. Each window is scored alone. `gguf` is measured where MODEL is such a file; where its
+blocks have 4 bits, int4 finds them again and loses less than it would on weights that were never rounded.
 """
 
 from __future__ import annotations
