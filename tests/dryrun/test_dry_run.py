@@ -61,6 +61,9 @@ def agrees(config: ModelConfig, layout: Layout, ranks: Sequence[int], dtype: str
     for rank in ranks:
         found = dry_run(shards, rank, size, BATCH)
         assert counted(found) == explained(config, layout, rank, BATCH, dtype), (layout, rank)
+        most = {passed.name: passed.most[-1].per_rank[rank] for passed in report.routed}
+        assert {c.where: c.most for c in found.collectives if c.where in most} == most
+        assert all(c.most == c.nbytes for c in found.collectives if c.where not in most)
         assert found.params_by_module == report.ranks[rank].bytes
         assert found.kv_bytes_per_token == report.ranks[rank].kv_bytes_per_token
         assert found.activation_peak > 0

@@ -127,8 +127,8 @@ def test_the_command_says_what_a_stage_receives(capsys: pytest.CaptureFixture[st
     assert found["coords"] == {"replica": 0, "stage": 1, "dp": 0, "cp": 0, "tp": 1}
     hops = [each for each in found["collectives"] if each["kind"] in ("send", "recv")]
     assert hops == [
-        {"kind": "recv", "ranks": [1, 3], "bytes": 4096 * 4, "calls": 1, "where": "stage.in"},
-        {"kind": "send", "ranks": [1, 3], "bytes": 0, "calls": 1, "where": "ids.out"},
+        {"kind": "recv", "ranks": [1, 3], "bytes": 4096 * 4, "most_bytes": 4096 * 4, "calls": 1, "where": "stage.in"},
+        {"kind": "send", "ranks": [1, 3], "bytes": 0, "most_bytes": 0, "calls": 1, "where": "ids.out"},
     ]
 
 

@@ -15,7 +15,8 @@ SHOWN = 6
 
 
 def document(found: DryRun) -> dict[str, Any]:
-    """The stable JSON form. Bytes; a collective's are what this rank receives in one call."""
+    """The stable JSON form. Bytes; a collective's are what this rank receives in one call: of routed rows where choices
+    are even, and at the most."""
     return {
         "schema": "weft.dry-run/1",
         "rank": found.rank,
@@ -26,7 +27,14 @@ def document(found: DryRun) -> dict[str, Any]:
         "kv_bytes_per_token": found.kv_bytes_per_token,
         "activation_peak_bytes": found.activation_peak,
         "collectives": [
-            {"kind": c.kind, "ranks": list(c.ranks), "bytes": c.nbytes, "calls": c.calls, "where": c.where}
+            {
+                "kind": c.kind,
+                "ranks": list(c.ranks),
+                "bytes": c.nbytes,
+                "most_bytes": c.most,
+                "calls": c.calls,
+                "where": c.where,
+            }
             for c in found.collectives
         ],
     }
@@ -48,4 +56,5 @@ def lines(name: str, shards: Shards, dtype: str, found: DryRun) -> Iterator[str]
 
 def _line(c: Collective) -> str:
     ranks = " ".join(map(str, c.ranks[:SHOWN])) + (f" ... {c.ranks[-1]}" if len(c.ranks) > SHOWN else "")
-    return f"{c.where:<20}{c.kind:<16}{c.calls:>4} x {binary(c.nbytes):>10}  {len(c.ranks)} ranks: {ranks}"
+    most = f" (even choices; at most {binary(c.most)})" if c.most != c.nbytes else ""
+    return f"{c.where:<20}{c.kind:<16}{c.calls:>4} x {binary(c.nbytes):>10}{most}  {len(c.ranks)} ranks: {ranks}"

@@ -19,7 +19,7 @@ from weft.dryrun.comm import RecordingComm
 from weft.dryrun.ops import ShapeOps
 from weft.errors import LayoutError, WeftError
 from weft.explain.memory import held_bytes
-from weft.layout.boundaries import SAMPLED_COLUMNS
+from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.hops import hop_rows, hops_of, twin
 from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
@@ -35,13 +35,15 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """A collective of one step, with what this rank receives in one call, and where (a boundary's name)."""
+    """A collective of one step, with what this rank receives in one call, and where (a boundary's name). Of routed rows
+    `nbytes` is that of even choices, `most` what it can be."""
 
     kind: str
     ranks: Group
     nbytes: int
     calls: int
     where: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,26 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun
         params_by_module=held_bytes(shards, rank, dtype.itemsize),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
         activation_peak=peak.most,
-        collectives=(*_collectives(noted, rank), *_hops(shards, rank, inputs, found)),
+        collectives=(
+            *_collectives(noted, shards, inputs.rows, dtype.itemsize, rank),
+            *_hops(shards, rank, inputs, found),
+        ),
     )
 
 
-def _collectives(noted: _Noted, rank: int) -> Iterator[Collective]:
+def _collectives(noted: _Noted, shards: Shards, rows: RowTable, itemsize: int, rank: int) -> Iterator[Collective]:
     """What was called, by the ranks of the world."""
     first = rank - noted.comm.rank
+    most = {each.name: _most(each, rows, noted.comm.rank) * itemsize for each in shards.passage.exchanges}
     for (kind, ranks, size, where), calls in noted.calls.items():
-        yield Collective(kind, tuple(first + member for member in ranks), size, calls, where)
+        yield Collective(kind, tuple(first + member for member in ranks), size, calls, where, most.get(where, size))
+
+
+def _most(exchange: RoutedExchange, rows: RowTable, rank: int) -> int:
+    """Elements that the rank of the stage can receive."""
+    size, place = exchange.block.size, rank % exchange.block.size
+    received = exchange.block.most_received(rows.rows[rank - place : rank - place + size], place)
+    return received[0 if exchange.way == "dispatch" else 1] * exchange.width
 
 
 def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
@@ -131,12 +144,13 @@ def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Co
         size = torch.int64.itemsize if hop.item == "id" else left.element_size()
         if hop.receiver == at.stage:
             pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
-            yield Collective("recv", pair, rows * hop.width * size, 1, hop.name)
+            nbytes = rows * hop.width * size
+            yield Collective("recv", pair, nbytes, 1, hop.name, nbytes)
         if hop.sender == at.stage:
             if hop.item == "stream" and tuple(left.shape) != (rows, hop.width):
                 raise WeftError(f"stage {at.stage} gives {tuple(left.shape)}, but the next takes {(rows, hop.width)}")
             pair = tuple(sorted((rank, twin(layout, rank, hop.receiver))))
-            yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"))
+            yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"), 0)
 
 
 class _Noted(Transitions):

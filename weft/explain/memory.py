@@ -28,6 +28,10 @@ def modules_of(config: ModelConfig) -> tuple[str, ...]:
     return tuple(module for module in MODULES if module not in missing)
 
 
+Alike = tuple[tuple[ParamSpec, int], ...]
+"""Weights, each for so many that are like it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """The interval of a module's divided dimension that a rank holds; `whole` is the dimension's length."""
@@ -60,15 +64,24 @@ class RankMemory:
 def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemory, ...]:
     """Every rank of the world, in order; `itemsize` bytes an element."""
     counted: dict[tuple[int, ...], dict[str, int]] = {}
-    return tuple(_rank(shards, rank, itemsize, counted) for rank in range(shards.layout.world))
+    alike: dict[int, Alike] = {}
+    return tuple(_rank(shards, rank, itemsize, counted, alike) for rank in range(shards.layout.world))
 
 
-def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...], dict[str, int]]) -> RankMemory:
+def _rank(
+    shards: Shards,
+    rank: int,
+    itemsize: int,
+    counted: dict[tuple[int, ...], dict[str, int]],
+    alike: dict[int, Alike],
+) -> RankMemory:
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
     like = (at.stage, *(rank % size for size in layout.sizes.values()))
     if like not in counted:
-        counted[like] = held_bytes(shards, rank, itemsize)
+        if at.stage not in alike:
+            alike[at.stage] = alike_weights(shards, rank)
+        counted[like] = held_bytes(shards, rank, itemsize, alike[at.stage])
     layers = stage_layers(layout, config.num_layers)[at.stage]
     heads = shards.head_share(rank)
     kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
@@ -86,12 +99,22 @@ def _rank(shards: Shards, rank: int, itemsize: int, counted: dict[tuple[int, ...
     )
 
 
-def held_bytes(shards: Shards, rank: int, itemsize: int) -> dict[str, int]:
-    """Bytes of the weights of a rank's stage, by module."""
+def held_bytes(shards: Shards, rank: int, itemsize: int, alike: Alike | None = None) -> dict[str, int]:
+    """Bytes of the weights of a rank's stage, by module. `alike`: `alike_weights` of any rank of the stage."""
     held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
-    for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
-        held[spec.module] += shards.bytes_of(spec, rank, itemsize)
+    for spec, times in alike or alike_weights(shards, rank):
+        held[spec.module] += times * shards.bytes_of(spec, rank, itemsize)
     return dict(held)
+
+
+def alike_weights(shards: Shards, rank: int) -> Alike:
+    """The weights of a rank's stage that are cut alike, as one of them and their number: layers repeat. Weights that
+    are kept as a file has them stay by themselves."""
+    found: dict[tuple[object, ...], list[ParamSpec]] = {}
+    for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
+        own = spec.name if shards.kept.blocks else ""
+        found.setdefault((spec.module, spec.shape, spec.dim, spec.cut, spec.expert is None, own), []).append(spec)
+    return tuple((specs[0], len(specs)) for specs in found.values())
 
 
 def _shares(shards: Shards, rank: int) -> dict[str, Share]:

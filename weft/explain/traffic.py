@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import lcm
 
 from weft.arch.config import ModelConfig
 from weft.arch.passage import passage
@@ -131,16 +132,18 @@ def _routed(
 ) -> RoutedTraffic:
     block, which = exchange.block, 0 if exchange.way == "dispatch" else 1
     even, most = [], []
+    alike = lcm(block.size, _rows_alike(layout))
     for batch, (table, _) in tables.items():
         counts: tuple[list[int], list[int]] = ([], [])
-        for rank in range(layout.stage_size):
+        for rank in range(alike):
             place = rank % block.size
             rows = table.rows[rank - place : rank - place + block.size]
             counts[0].append(block.received(block.uniform_splits(rows, place), place)[which])
             counts[1].append(block.most_received(rows, place)[which])
         row = exchange.width * itemsize
-        even.append(Received(batch, tuple(count * row for count in counts[0])))
-        most.append(Received(batch, tuple(count * row for count in counts[1])))
+        repeats = layout.stage_size // alike
+        even.append(Received(batch, tuple(count * row for count in counts[0]) * repeats))
+        most.append(Received(batch, tuple(count * row for count in counts[1]) * repeats))
     groups = tuple(dict.fromkeys(block_of(rank, block.size) for rank in range(layout.stage_size)))
     call = Call("all_to_all", block.size, 1, groups, tuple(even))
     return RoutedTraffic(exchange, times, (call,), tuple(most))
@@ -180,11 +183,19 @@ def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables:
     sizes = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "choice": 4 + max(4, itemsize)}
     size = sizes.get(boundary.item, itemsize)
     received = []
+    # every group has as many rows, so what one rank receives is what those receive that stand alike in their blocks
+    alike = lcm(step.size * step.stride, step.src.size, step.dst.size, _rows_alike(layout))
     for batch, (rows, sampled) in tables.items():
         table = rows if boundary.rows == "rows" else sampled
-        received.append(Received(batch, tuple(_received(step, rank, table, size) for rank in ranks)))
+        some = tuple(_received(step, rank, table, size) for rank in range(alike))
+        received.append(Received(batch, some * (layout.stage_size // alike)))
     groups = tuple(dict.fromkeys(step.group(rank) for rank in ranks)) if step.kind != "slice" else ()
     return Call(step.kind, step.size, step.stride, groups, tuple(received))
+
+
+def _rows_alike(layout: Layout) -> int:
+    """After so many ranks the rows of a decode step repeat."""
+    return layout.attention.tp * layout.attention.cp
 
 
 def _received(step: Step, rank: int, table: RowTable, itemsize: int) -> int:
