@@ -77,9 +77,11 @@ def test_answers_are_the_dense_models_while_experts_move(mixture: Path, wanted: 
     stats = tmp_path / "stats.json"
     with balanced(mixture, "--expert-stats", str(stats)) as served:
         assert "balancing of experts: global, every 20 steps" in served.text
-        for _ in range(2):
+        for _ in range(12):
             assert answers(served.url) == wanted
-        found = metrics(served.url)
+            found = metrics(served.url)
+            if found["layers_switched"] >= 2:
+                break
         assert found["layers_switched"] >= 2 and found["slots_moved"] >= found["layers_switched"]
         assert found["bytes_moved"] == found["slots_moved"] * 3 * 48 * 80 * 4
         assert found["rebalances"] >= 1 and found["rebalances_failed"] == 0
