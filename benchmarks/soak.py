@@ -29,6 +29,7 @@ from typing import Any
 from about import about
 from prometheus_client.parser import text_string_to_metric_families
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the small model is made by what makes the tests'
 from tests.support.tiny_chat import write_tiny_chat
 
 WARM_UP = 200
