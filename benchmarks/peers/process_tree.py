@@ -24,6 +24,14 @@ def tree(pid: int, proc: Path = Path("/proc")) -> list[int]:
     return found
 
 
+def runs(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether the process is there and not just waiting to be collected."""
+    try:
+        return (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def memory(pid: int, proc: Path = Path("/proc")) -> dict[str, int]:
     """Bytes: `peak`, the sum of each process's own largest resident size (shared pages count in each); `pss`, what the
     tree holds now, shared pages counted once."""

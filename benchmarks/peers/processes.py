@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.peers.process_tree import memory, tree
+from benchmarks.peers.process_tree import memory, runs, tree
 
 STOP_LIMIT_S = 30.0
 REFUSAL = "weft serve: "
@@ -72,8 +72,7 @@ class Child:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self._end()
-        for pid in everyone[1:]:
-            _kill(pid, self.process.pid)
+        _await_end([pid for pid in everyone[1:] if _kill(pid, self.process.pid)])
         self._reader.join(STOP_LIMIT_S)
         self.process.stdout.close()
 
@@ -154,10 +153,18 @@ def last_line(log: Path) -> str:
     return lines[-1].strip()[:300] if lines else "nothing"
 
 
-def _kill(pid: int, session: int) -> None:
-    """What is left of a session that was ours."""
+def _await_end(pids: Sequence[int], limit_s: float = STOP_LIMIT_S) -> None:
+    """Until none of them runs. They are not our children, so nobody tells: a killed process takes a while to go."""
+    until = time.perf_counter() + limit_s
+    while any(runs(pid) for pid in pids) and time.perf_counter() < until:
+        time.sleep(0.01)
+
+
+def _kill(pid: int, session: int) -> bool:
+    """What is left of a session that was ours; whether this was."""
     try:
-        if os.getsid(pid) == session:
+        if ours := os.getsid(pid) == session:
             os.kill(pid, signal.SIGKILL)
+        return ours
     except ProcessLookupError:
-        pass
+        return False

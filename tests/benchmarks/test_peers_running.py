@@ -19,7 +19,7 @@ import pytest
 from benchmarks.peers import cases, engines
 from benchmarks.peers.http_client import BurstFailed, burst, llama_server_ids, request
 from benchmarks.peers.places import HERE, ROOT, Places
-from benchmarks.peers.process_tree import memory, tree
+from benchmarks.peers.process_tree import memory, runs, tree
 from benchmarks.peers.processes import DriverProcess, Failed, Refused, ServerProcess
 from benchmarks.peers.prompts import prompts
 from benchmarks.peers.schedule import Record, to_do
@@ -100,8 +100,7 @@ def test_a_server_and_all_it_started_are_ended(tmp_path: Path) -> None:
     with ServerProcess([sys.executable, "-c", script], os.environ, tmp_path / "log") as server:
         while len(everyone := tree(server.process.pid)) < 2:
             assert server.process.poll() is None
-    for pid in everyone:
-        assert not (Path("/proc") / str(pid)).exists() or " Z " in (Path("/proc") / str(pid) / "stat").read_text()
+    assert not [pid for pid in everyone if runs(pid)]
 
 
 def test_our_own_servers_refusal_is_its_first_line(tmp_path: Path) -> None:
