@@ -26,9 +26,9 @@ from front_end import AtOnce, Paced
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import embedded_model
 from weft.server import run
-from weft.server.engine_loop import EngineLoop
 from weft.server.listen import bind
 from weft.server.models import ServedModel
+from weft.server.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 
@@ -97,7 +97,7 @@ def serve() -> None:
         print(1e3 * stall, flush=True)
 
     model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
-    run.run_server(sock, model, partial(EngineLoop, AtOnce(executor, config), max_queued=8, on_ready=ready), 1.0)
+    run.run_server(sock, model, partial(Replicas, [AtOnce(executor, config)], max_queued=8, on_ready=ready), 1.0)
 
 
 def send(port: int, path: str, body: bytes) -> tuple[int, float]:

@@ -32,9 +32,9 @@ from weft.checkpoint.embedded import embedded_model
 from weft.engine.engine import Engine
 from weft.launch.report import RankReport
 from weft.layout.resolve import resolve
-from weft.server.engine_loop import EngineLoop
 from weft.server.listen import bind
 from weft.server.models import ServedModel
+from weft.server.replicas import Replicas
 from weft.server.run import run_server
 from weft.settings import EngineConfig
 from weft.step.plan import Sampled, StepPlan, StepResult
@@ -89,7 +89,7 @@ def serve(fd: int, streams: int, step_s: float) -> None:
     config = EngineConfig(max_model_len=1024, max_num_seqs=streams, max_num_batched_tokens=16384, block_size=16)
     executor = Paced(tokenizer.encode(WORD)[0], step_s, streams * 64)
     model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
-    make = partial(EngineLoop, AtOnce(executor, config), max_queued=streams, on_ready=lambda: print("up", flush=True))
+    make = partial(Replicas, [AtOnce(executor, config)], max_queued=streams, on_ready=lambda: print("up", flush=True))
     run_server(socket.socket(fileno=fd), model, make, 1.0)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"rss_mib": used.ru_maxrss / 1024, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)

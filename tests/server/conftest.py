@@ -19,10 +19,11 @@ from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
 from weft.launch.report import RankReport
-from weft.server.engine_loop import EngineLoop, Executor
+from weft.server.engine_loop import Executor
 from weft.server.http_config import HttpConfig
 from weft.server.listen import bind
 from weft.server.models import ServedModel
+from weft.server.replicas import Replicas
 from weft.server.run import serve
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
@@ -52,13 +53,20 @@ class Running:
 
     url: str
     executor: ScriptedExecutor
-    engine: EngineLoop
+    engines: Replicas
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
 
     def __post_init__(self) -> None:
         self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
         self.http = httpx.Client(base_url=self.url, timeout=20)
+
+    @property
+    def engine(self) -> Engine:
+        """The first replica's."""
+        engine = self.engines.loops[0].engine
+        assert engine is not None
+        return engine
 
     def client(self) -> openai.OpenAI:
         return self._client
@@ -68,7 +76,7 @@ class Running:
         self.http.close()
         self.executor.gate.set()
         if self.thread.is_alive():
-            self.loop.call_soon_threadsafe(self.engine.stop)
+            self.loop.call_soon_threadsafe(self.engines.stop)
         self.thread.join(20)
         assert not self.thread.is_alive()
 
@@ -102,22 +110,22 @@ def start_server(tokenizer: Tokenizer) -> Start:
         listening = sock or bind("127.0.0.1", 0)
         url = "http://localhost" if sock else f"http://127.0.0.1:{listening.getsockname()[1]}"
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
-        started: list[tuple[EngineLoop, asyncio.AbstractEventLoop]] = []
+        started: list[tuple[Replicas, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()
 
         async def main() -> None:
-            engine = EngineLoop(ReadyAtOnce(executor, config), max_queued=max_queued, on_ready=ready.set)
-            started.append((engine, asyncio.get_running_loop()))
+            engines = Replicas([ReadyAtOnce(executor, config)], max_queued=max_queued, on_ready=ready.set)
+            started.append((engines, asyncio.get_running_loop()))
             try:
-                await serve(listening, model, engine, http)
+                await serve(listening, model, engines, http)
             except PeerError:
-                assert engine.failure is not None
+                assert engines.failure is not None
 
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()
         assert ready.wait(20)
-        engine, loop = started[0]
-        return Running(url, executor, engine, loop, thread)
+        engines, loop = started[0]
+        return Running(url, executor, engines, loop, thread)
 
     return start
 

@@ -147,7 +147,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             assert whole.usage is not None and whole.usage.completion_tokens > 0
 
             page = httpx.get(f"{served.url}/metrics", timeout=60).text
-            work = dict(re.findall(r'^weft:rank_(\w+)_total{dp="0",rank="0",tp="0"} (\S+)$', page, re.M))
+            work = dict(re.findall(r'^weft:rank_(\w+)_total{dp="0",rank="0",replica="0",tp="0"} (\S+)$', page, re.M))
             assert float(work["rows"]) > 20 and float(work["collective_bytes"]) > 1000
             assert 0 < float(work["collective_seconds"]) < float(work["busy_seconds"])
 

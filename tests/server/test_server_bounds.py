@@ -142,7 +142,7 @@ def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own:
         server.executor.gate.clear()
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as running:
             late = LONG | {"prompt": ["y", "z"], "stream": stream} | ({"timeout": 0.2} if own else {})
-            until(lambda: server.engine.open_outputs == 1)
+            until(lambda: server.engines.open_outputs == 1)
             threading.Timer(0.4, server.executor.gate.set).start()
             with server.http.stream("POST", "/v1/completions", json=late) as waiting:
                 text = "".join(waiting.iter_lines()) if not stream else _cut(waiting)
@@ -176,14 +176,14 @@ def test_who_runs_is_not_too_late(start_server: Start) -> None:
 def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
     server = start_server("abcdefghij" * 100, longest=30_000)
     try:
-        engine = server.engine.engine
+        engine = server.engine
         assert engine is not None
         ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:
             sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
             until(lambda: engine.stats().total.generated_tokens > 0 and engine.stats().total.running == 0)
             paused_at = engine.stats().total.generated_tokens
-            assert paused_at < 20_000 and engine.stats().total.blocks_used == 0 and server.engine.open_outputs == 1
+            assert paused_at < 20_000 and engine.stats().total.blocks_used == 0 and server.engines.open_outputs == 1
             other = server.http.post("/v1/completions", json=LONG)
             assert other.json()["usage"]["completion_tokens"] == 190
             data = b""
@@ -216,9 +216,9 @@ def test_who_never_reads_is_cut_off(start_server: Start, monkeypatch: pytest.Mon
         ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:
             sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
-            until(lambda: server.engine.open_outputs == 1)
-            until(lambda: server.engine.open_outputs == 0)
-        engine = server.engine.engine
+            until(lambda: server.engines.open_outputs == 1)
+            until(lambda: server.engines.open_outputs == 0)
+        engine = server.engine
         assert engine is not None
         until(lambda: engine.stats().total.blocks_used == 0)
         assert server.executor.steps < 20_000

@@ -71,7 +71,7 @@ def cases(server: Running, path: str, count: int, mode: schemathesis.GenerationM
             assert answer.text.endswith("data: [DONE]\n\n")
 
     one()
-    assert server.http.get("/health").status_code == 200 and server.engine.open_outputs == 0
+    assert server.http.get("/health").status_code == 200 and server.engines.open_outputs == 0
 
 
 MODES = list(schemathesis.GenerationMode)

@@ -26,7 +26,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def blocks_used(server: Running) -> int:
-    engine = server.engine.engine
+    engine = server.engine
     assert engine is not None
     return engine.stats().total.blocks_used
 
@@ -44,7 +44,7 @@ def test_a_client_that_leaves_frees_its_blocks(start_server: Start, stream: bool
                 with pytest.raises(httpx.ReadTimeout):
                     client.post("/v1/completions", json=LONG, timeout=0.1)
         until(lambda: blocks_used(server) == 0)
-        assert server.engine.open_outputs == 0
+        assert server.engines.open_outputs == 0
         assert server.executor.steps < 190
     finally:
         server.stop()
@@ -57,9 +57,9 @@ def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> Non
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}):
             with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/completions", json=LONG | {"n": 2}, timeout=0.2)
-            until(lambda: server.engine.open_outputs == 1)
+            until(lambda: server.engines.open_outputs == 1)
         server.executor.gate.set()
-        until(lambda: server.engine.open_outputs == 0 and blocks_used(server) == 0)
+        until(lambda: server.engines.open_outputs == 0 and blocks_used(server) == 0)
     finally:
         server.stop()
 
@@ -76,8 +76,8 @@ def test_a_dead_rank_ends_streams_with_an_error_frame(start_server: Start) -> No
         assert '"code":"engine_failed"' in lines[-2] and not any("DONE" in line for line in lines)
         assert "4242" not in "".join(lines), "what happened inside is for the log"
         server.thread.join(20)
-        assert isinstance(server.engine.failure, PeerError)
-        assert "rank 1 (dp 1) pid 4242 was killed by SIGKILL" in str(server.engine.failure)
+        assert isinstance(server.engines.failure, PeerError)
+        assert "rank 1 (dp 1) pid 4242 was killed by SIGKILL" in str(server.engines.failure)
         assert server.executor.closed
     finally:
         server.stop()
@@ -111,9 +111,9 @@ def test_a_rank_that_dies_while_idle_ends_the_server(start_server: Start) -> Non
     server = start_server("abc")
     try:
         server.executor.fail_at = -1
-        server.loop.call_soon_threadsafe(server.engine._ring)
+        server.loop.call_soon_threadsafe(server.engines.loops[0]._ring)
         server.thread.join(20)
-        assert isinstance(server.engine.failure, PeerError)
+        assert isinstance(server.engines.failure, PeerError)
     finally:
         server.stop()
 
@@ -123,14 +123,14 @@ def test_stopping_ends_streams_with_an_error_frame(start_server: Start) -> None:
     with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
         lines = response.iter_lines()
         next(lines)
-        server.loop.call_soon_threadsafe(server.engine.stop)
+        server.loop.call_soon_threadsafe(server.engines.stop)
         with pytest.raises(httpx.RemoteProtocolError):
             rest = []
             for line in lines:
                 rest.append(line)
     assert '"code":"server_shutting_down"' in rest[-2]
     server.stop()
-    assert server.engine.failure is None and server.executor.closed
+    assert server.engines.failure is None and server.executor.closed
 
 
 def test_health_and_readiness(alphabet: Running) -> None:

@@ -76,7 +76,7 @@ def test_numbers_add_up(start_server: Start) -> None:
         assert after["vllm:request_max_num_generation_tokens_sum"] == 4 + 11
         assert after["vllm:request_prefill_kv_computed_tokens_sum"] == 9
         assert 0 < after["vllm:inter_token_latency_seconds_count"] <= 27 - 5
-        steps = server.engine.engine
+        steps = server.engine
         assert steps is not None
         total = steps.stats()
         assert after["vllm:iteration_tokens_total_sum"] == total.total.computed_tokens == total.rows

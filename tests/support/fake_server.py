@@ -14,12 +14,12 @@ from weft.errors import WeftError
 from weft.launch.limits import ProcessLimits
 from weft.launch.phases import PhaseChange
 from weft.log import configure
-from weft.server.engine_loop import EngineLoop
 from weft.server.listen import bind
 from weft.server.models import ServedModel
 from weft.server.recovery import Recovery
+from weft.server.replicas import Replicas
 from weft.server.run import run_server
-from weft.server.start import EngineStart
+from weft.server.start import starts_of
 from weft.text import Tokenizer
 
 
@@ -44,11 +44,11 @@ def main(words: list[str]) -> int:
         print(f"start {start}: {change}", flush=True)
 
     engine = partial(
-        EngineLoop,
-        EngineStart(plan, phase, program(words[1])),
+        Replicas,
+        starts_of(plan, phase, program(words[1])),
         max_queued=8,
         on_ready=lambda: print("ready", flush=True),
-        recovery=Impatient(),
+        recovery=Impatient,
     )
     try:
         model = ServedModel("tiny", tokenizer, plan.config.vocab_size, 0)

@@ -31,13 +31,13 @@ from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
 from weft.options import Entry, add_flags
-from weft.server.engine_loop import EngineLoop
 from weft.server.http_config import HttpConfig, http_settings
 from weft.server.listen import bind, bind_unix
 from weft.server.models import ServedModel
 from weft.server.recovery import Recovery
+from weft.server.replicas import Replicas
 from weft.server.run import run_server
-from weft.server.start import EngineStart
+from weft.server.start import starts_of
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
 
@@ -99,14 +99,14 @@ def _serve(http: HttpConfig, plan: LaunchPlan, tokenizer: Tokenizer, name: str, 
     model = ServedModel(name, tokenizer, plan.config.vocab_size, int(time.time()), defaults)
     with phase_view(plan.where) as view:
         shown = _Shown(view, lambda: _say_ready(name, sock, http, chat=tokenizer.has_chat_template))
-        engine = partial(
-            EngineLoop,
-            EngineStart(plan, shown.phase),
+        engines = partial(
+            Replicas,
+            starts_of(plan, shown.phase),
             max_queued=http.max_queued,
             on_ready=shown.ready,
-            recovery=Recovery() if plan.limits.restart else None,
+            recovery=Recovery if plan.limits.restart else None,
         )
-        run_server(sock, model, engine, plan.limits.drain_timeout, http)
+        run_server(sock, model, engines, plan.limits.drain_timeout, http)
     _say("stopped")
 
 

@@ -5,7 +5,7 @@ Every refusal that options, layout and model allow is made here, before anything
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from weft.arch.config import ModelConfig
@@ -45,6 +45,13 @@ class ExpertPlan:
         """The expert of every slot, by layer."""
         rows = zip(self.settings.layers, self.placement.phy2log.tolist(), strict=True)
         return tuple((layer, tuple(row)) for layer, row in rows)
+
+    def of_replica(self, replica: int) -> ExpertPlan:
+        """The same, with statistics in a file of the replica's own: stats.json, stats-replica1.json ..."""
+        if self.stats is None or replica == 0:
+            return self
+        path = Path(self.stats)
+        return replace(self, stats=str(path.with_name(f"{path.stem}-replica{replica}{path.suffix}")))
 
     def lines(self) -> list[str]:
         """For people."""

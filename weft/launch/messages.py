@@ -36,8 +36,12 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     cpus: list[int]
     threads: int
     comm_debug: bool = False
+    where: str = ""
+    """Its number and coordinates among the ranks of all replicas, for people."""
+    first_rank: int = 0
+    """Number there of this replica's rank 0."""
     start: int = 0
-    """How many sets of ranks this server has had before."""
+    """How many sets of ranks this replica has had before."""
     slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Layer, and the expert of every slot in it, where experts are not dealt in order."""
     staged_slots: int = 0

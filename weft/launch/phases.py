@@ -39,15 +39,20 @@ class PhaseChange:
 
 @dataclass(slots=True)
 class PhaseBoard:
-    """The last change of every rank; `listener` hears of each. `slowest_since`: when all had left earlier phases."""
+    """The last change of every rank, which count from 0 here; `listener` hears of each, by its number.
+
+    `slowest_since`: when all had left earlier phases."""
 
     where: tuple[str, ...]
     listener: Callable[[PhaseChange], None] | None = None
+    first_rank: int = 0
+    """Number of the first rank, where these are one replica's of several."""
     changes: list[PhaseChange] = field(init=False)
     slowest_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.changes = [PhaseChange(rank, where, Phase.SPAWN, "", 0.0) for rank, where in enumerate(self.where)]
+        first = self.first_rank
+        self.changes = [PhaseChange(first + i, where, Phase.SPAWN, "", 0.0) for i, where in enumerate(self.where)]
 
     @property
     def phases(self) -> list[Phase]:
@@ -57,7 +62,7 @@ class PhaseBoard:
     def enter(self, rank: int, phase: Phase, detail: str, at_s: float) -> None:
         """Records and announces."""
         before, _ = self.late()
-        self.changes[rank] = PhaseChange(rank, self.where[rank], phase, detail, at_s)
+        self.changes[rank] = PhaseChange(self.first_rank + rank, self.where[rank], phase, detail, at_s)
         if self.late()[0] is not before:
             self.slowest_since = at_s
         if self.listener is not None:

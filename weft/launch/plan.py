@@ -15,6 +15,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
+from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
@@ -50,6 +51,9 @@ class LaunchPlan:
     """Where experts begin, and how they are balanced, where anything was asked for."""
     kept: Kept = field(default_factory=Kept)
     """Which weights are kept in codes."""
+    replica: int = 0
+    world: Layout | None = None
+    """Of a plan for one replica alone: which it is, and the layout of all of them."""
 
     @property
     def shards(self) -> Shards:
@@ -64,7 +68,34 @@ class LaunchPlan:
     @property
     def where(self) -> tuple[str, ...]:
         """Every rank's number and coordinates, for people."""
-        return tuple(describe(self.layout, rank) for rank in range(self.layout.world))
+        world = self.world or self.layout
+        return tuple(describe(world, self.first_rank + rank) for rank in range(self.layout.world))
+
+    @property
+    def first_rank(self) -> int:
+        """Number, among the ranks of all replicas, of this plan's rank 0."""
+        return 0 if self.world is None else self.replica * self.layout.world
+
+    def of_replica(self, replica: int) -> LaunchPlan:
+        """What starts one replica: a world of its own, whose ranks count from 0, with its share of cores and memory.
+
+        Answers that bring no seed differ from replica to replica; statistics of experts get a file for each.
+        """
+        if self.layout.replicas == 1:
+            return self
+        layout = replace(self.layout, replicas=1)
+        ranks = slice(replica * layout.world, (replica + 1) * layout.world)
+        seed = derive_seed(self.engine.seed, replica) if replica else self.engine.seed
+        return replace(
+            self,
+            layout=layout,
+            engine=replace(self.engine, seed=seed),
+            memory=None if self.memory is None else replace(self.memory, ranks=self.memory.ranks[ranks]),
+            cores=self.cores[ranks],
+            experts=None if self.experts is None else self.experts.of_replica(replica),
+            replica=replica,
+            world=self.layout,
+        )
 
     def settings(self) -> list[str]:
         """The resolved settings, for people."""
@@ -132,7 +163,9 @@ def plan_launch(
         engine=engine,
         memory=memory,
         cores=deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads),
-        backend=replace(choose_backend(comm, shards), debug=limits.comm_debug),
+        backend=replace(
+            choose_backend(comm, replace(shards, layout=replace(layout, replicas=1))), debug=limits.comm_debug
+        ),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
         limits=limits,
@@ -151,10 +184,11 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             field="max_model_len",
             value=engine.max_model_len,
         )
-    if engine.device == "cuda" and layout.world > 1:
+    ranks = layout.world // layout.replicas
+    if engine.device == "cuda" and ranks > 1:
         raise ConfigError(
-            f"device cuda: the collectives between {layout.world} ranks run on the CPU only;"
-            " legal: a world of 1 rank, or --device cpu",
+            f"device cuda: the collectives between {ranks} ranks run on the CPU only;"
+            " legal: replicas of 1 rank, or --device cpu",
             field="device",
             value="cuda",
             legal=("cpu",),

@@ -26,7 +26,8 @@ names it. The user's own settings win."""
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """One rank's process. `where`: its rank and coordinates, for people."""
+    """One rank's process. `rank`: among those that it shares collectives with; `number`: among those of all replicas;
+    `where`: the latter and its coordinates, for people."""
 
     rank: int
     where: str
@@ -35,6 +36,7 @@ class WorkerProcess:
     channel: Channel
     lifeline: int
     """Write end of the pipe whose closing ends the child."""
+    number: int
 
     @property
     def pid(self) -> int:
@@ -61,6 +63,7 @@ def spawn(
     rank: int,
     where: str,
     *,
+    number: int | None = None,
     status_fd: int,
     inherit: Sequence[int] = (),
     threads: int = 1,
@@ -96,7 +99,9 @@ def spawn(
     finally:
         theirs.close()
         os.close(read_end)
-    return WorkerProcess(rank, where, process, os.pidfd_open(process.pid), channel, write_end)
+    return WorkerProcess(
+        rank, where, process, os.pidfd_open(process.pid), channel, write_end, rank if number is None else number
+    )
 
 
 def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:

@@ -38,7 +38,6 @@ from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
 from weft.layers import Prepare
-from weft.layout.ranks import describe
 from weft.log import configure
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
@@ -53,7 +52,7 @@ class _Way:
 
     def __init__(self, setup: Setup, channel: Channel, status: StatusWriter) -> None:
         self.channel, self.status = channel, status
-        self.faults = Faults(parse_faults(env.faults()), setup.rank, setup.start)
+        self.faults = Faults(parse_faults(env.faults()), setup.first_rank + setup.rank, setup.start)
 
     def enter(self, phase: Phase, detail: str = "") -> None:
         """From here on the rank is in `phase`."""
@@ -65,7 +64,8 @@ class _Way:
 def _device(setup: Setup) -> torch.device:
     if setup.engine.device != "cuda":
         return torch.device("cpu")
-    if setup.rank >= torch.cuda.device_count():
+    number = setup.first_rank + setup.rank
+    if number >= torch.cuda.device_count():
         raise ConfigError(
             f"device cuda: this process sees {torch.cuda.device_count()} CUDA devices (torch {torch.__version__}); "
             "legal here: cpu",
@@ -73,12 +73,12 @@ def _device(setup: Setup) -> torch.device:
             value="cuda",
             legal=("cpu",),
         )
-    return torch.device("cuda", setup.rank)
+    return torch.device("cuda", number)
 
 
 def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
-    configure(describe(setup.layout, setup.rank))
+    configure(setup.where)
     way = _Way(setup, channel, StatusPage(status_fd, setup.layout.world).writer(setup.rank))
     device = _device(setup)
     torch.set_num_threads(setup.threads)

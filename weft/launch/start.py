@@ -48,7 +48,7 @@ class Starting:
         self._by_signal, self._start = by_signal, start
         self.memory = plan.memory
         self._began = time.monotonic()
-        self._board = PhaseBoard(plan.where, listener)
+        self._board = PhaseBoard(plan.where, listener, plan.first_rank)
         self._loaded: dict[int, Loaded] = {}
         self._joined: dict[int, Joined] = {}
         world = plan.layout.world
@@ -72,6 +72,7 @@ class Starting:
         worker = spawn(
             rank,
             self.plan.where[rank],
+            number=self.plan.first_rank + rank,
             status_fd=status.fd,
             inherit=rendezvous.fds(rank),
             threads=share.threads,
@@ -98,6 +99,8 @@ class Starting:
             cpus=list(share.cpus),
             threads=share.threads,
             comm_debug=plan.backend.debug,
+            where=plan.where[rank],
+            first_rank=plan.first_rank,
             start=self._start,
             slot_maps=plan.slot_maps,
             staged_slots=plan.experts.staged if plan.experts else 0,
@@ -180,17 +183,19 @@ class Starting:
         return [self._report(worker) for worker in list(self.workers)]
 
     def _report(self, worker: WorkerProcess) -> RankReport:
-        change, at = self._board.changes[worker.rank], coords(self.plan.layout, worker.rank)
+        plan = self.plan
+        number = plan.first_rank + worker.rank
+        change, at = self._board.changes[worker.rank], coords(plan.world or plan.layout, number)
         joined = self._joined.get(worker.rank)
         cpus = self.plan.cores[worker.rank].cpus
         device = self.plan.engine.device
         work = self._status.work(worker.rank)
         return RankReport(
-            rank=worker.rank,
+            rank=number,
             coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
             host=platform.node() if joined is None else joined.host,
             pid=worker.pid,
-            device=device if device == "cpu" else f"{device}:{worker.rank}",
+            device=device if device == "cpu" else f"{device}:{number}",
             cpus=list(cpus),
             numa_node=numa_node(cpus),
             phase=change.phase,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from weft.comm.region import Kind, RankRecord
 from weft.errors import CheckpointError, PeerError, WeftError
@@ -107,7 +108,8 @@ class Watch:
         if worker is not None and failures[worker.rank].family == "CheckpointError":
             return self._unreadable(failures)
         if worker is not None:
-            return error_of(failures[worker.rank], f"{worker.where} pid {worker.pid}")
+            counted = f", ranks counted from {self.workers[0].where}" if self.workers[0].number else ""
+            return error_of(failures[worker.rank], f"{worker.where} pid {worker.pid}{counted}")
         dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
         return PeerError(self.epitaph(dead))
 
@@ -156,7 +158,7 @@ class Watch:
     def silent(self, waited_for: Sequence[int], limit_s: float, doing: str) -> PeerError:
         """The error for ranks that did not answer in time: names a suspended rank, and what every rank is doing."""
         stopped = [worker for worker in self.workers if worker.stopped()]
-        asked = ", ".join(str(rank) for rank in waited_for)
+        asked = ", ".join(str(self.workers[rank].number) for rank in waited_for)
         lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
         lines += [f"{worker.where} pid {worker.pid} is suspended (SIGSTOP)" for worker in stopped]
         lines += self._not_come()
@@ -170,7 +172,8 @@ class Watch:
         waiting = {record.rank for record in inside}
         lines = []
         for worker in self.workers:
-            missed = next((r for r in inside if worker.rank in r.group and worker.rank not in waiting), None)
+            number = worker.number
+            missed = next((r for r in inside if number in r.group and number not in waiting), None)
             if missed is not None:
                 kind = missed.kind.name.lower()
                 lines.append(
@@ -180,9 +183,13 @@ class Watch:
         return lines
 
     def _record(self, rank: int) -> RankRecord | None:
+        """Of one rank, in the numbers of all replicas' ranks."""
         records = self.rendezvous.records()
         record = records[rank] if records else self.status.collective(rank, self.rendezvous.groups)
-        return None if record is None or record.kind is Kind.NONE else record
+        if record is None or record.kind is Kind.NONE:
+            return None
+        first = self.workers[0].number
+        return replace(record, rank=first + record.rank, group=tuple(first + each for each in record.group))
 
     def _last(self, rank: int) -> str:
         """The collective that `rank` was last in, for people."""

@@ -28,7 +28,6 @@ from weft.server.access import Access, Endpoint, GuardedRoute, Keys, check_decla
 from weft.server.body import read_body
 from weft.server.direct import Direct
 from weft.server.edge import Edge
-from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
 from weft.server.formats import ChatFormat, CompletionFormat, Echo, Format
 from weft.server.hosts import Hosts
@@ -39,6 +38,7 @@ from weft.server.openapi import document
 from weft.server.params import chat_params, completion_params, is_mute
 from weft.server.parsing import chat_request, completion_request, detokenize_request, tokenize_request
 from weft.server.records import Health, Model, ModelList, Text, Tokens, Version
+from weft.server.replicas import Replicas
 from weft.server.replies import Answer, EventReply, WholeReply
 from weft.server.requests import Common, CompletionRequest, TokenizeChatRequest
 from weft.step.sampling_params import SamplingParams
@@ -56,11 +56,11 @@ T = TypeVar("T")
 
 
 class Service:
-    """The endpoints over one engine loop and one model."""
+    """The endpoints over all replicas of one model."""
 
     def __init__(
         self,
-        loop: EngineLoop,
+        engines: Replicas,
         model: ServedModel,
         keys: Keys | None = None,
         *,
@@ -68,8 +68,8 @@ class Service:
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
     ) -> None:
         self._hosts = hosts
-        self._loop, self._model, self._keys, self._queue_timeout_s = loop, model, keys or Keys(), queue_timeout_s
-        self._metrics = Metrics(loop, model.name)
+        self._engines, self._model, self._keys, self._queue_timeout_s = engines, model, keys or Keys(), queue_timeout_s
+        self._metrics = Metrics(engines, model.name)
         self._draw = random.Random(secrets.randbits(128))
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
@@ -107,14 +107,14 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
-        self._loop.check_room(1)
+        self._engines.check_room(1)
         asked = await self._read(request, partial(chat_request, defaults=self._model.defaults))
         self._model.check_name(asked.model)
         self._model.check_chat(asked)
         messages = plain_messages(asked.messages)
         params, shown = chat_params(asked, self._model.vocab_size)
         params = await self._without_words(params)
-        limits = self._loop.check_room(params.n)
+        limits = self._engines.check_room(params.n)
         texts = [message["content"] for message in messages]
         self._model.check_bytes(texts, limits.max_model_len, "messages")
         size = sum(map(len, texts)) + COST_OF_MESSAGE * len(texts)
@@ -125,14 +125,14 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
-        longest = self._loop.check_room(1).max_model_len
+        longest = self._engines.check_room(1).max_model_len
         parse = partial(completion_request, defaults=self._model.defaults, longest=longest)
         asked = await self._read(request, parse)
         self._model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self._model.vocab_size)
         params = await self._without_words(params)
-        limits = self._loop.check_room(params.n * len(given))
+        limits = self._engines.check_room(params.n * len(given))
         prompts = await self._prompts(asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
@@ -154,15 +154,15 @@ class Service:
         self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format, *, mute: bool = False
     ) -> Response:
         answer_id = f"{form.prefix}{self._draw.getrandbits(128):032x}"
-        stream = self._loop.submit(answer_id, prompts, params, whole=not asked.stream)
+        stream = self._engines.submit(answer_id, prompts, params, whole=not asked.stream)
         choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
         answer = Answer(answer_id, int(time.time()), self._model.name, stream, choices, form, self._metrics, patience)
         if not asked.stream:
-            return WholeReply(self._loop, answer)
+            return WholeReply(self._engines, answer)
         options = asked.stream_options
         return EventReply(
-            self._loop,
+            self._engines,
             answer,
             include_usage=options is not None and options.include_usage,
             continuous_usage=options is not None and options.continuous_usage_stats,
@@ -187,7 +187,7 @@ class Service:
         """/tokenize: of a text or of a conversation."""
         asked = await self._read(request, tokenize_request)
         self._model.check_name(asked.model)
-        limits = self._loop.check_ready()
+        limits = self._engines.check_ready()
         if isinstance(asked, TokenizeChatRequest):
             self._model.check_chat(asked)
             messages = plain_messages(asked.messages)
@@ -218,9 +218,8 @@ class Service:
         return _json(self._card())
 
     def _card(self) -> Model:
-        engine = self._loop.engine
-        length = None if engine is None else engine.limits.max_model_len
-        return Model(self._model.name, self._model.created, length)
+        limits = self._engines.limits
+        return Model(self._model.name, self._model.created, None if limits is None else limits.max_model_len)
 
     async def health(self, request: Request) -> Response:
         """200 while this process serves; the ranks may still be loading."""
@@ -228,11 +227,11 @@ class Service:
 
     async def is_ready(self, request: Request) -> Response:
         """200 while requests are taken, else 503; where each rank is, in both cases, to those who have a key."""
-        body = self._loop.readiness()
+        body = self._engines.readiness()
         if not self._keys.allows(request, Access.USER):
             body = replace(body, ranks=[])
         try:
-            self._loop.check_ready()
+            self._engines.check_ready()
         except RequestError as error:
             body = replace(body, error=error_info(error))
             return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")

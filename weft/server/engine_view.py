@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 from weft.engine.buckets import Buckets
 from weft.engine.outputs import STEP_TOKENS, EngineStats, GroupStats
 from weft.launch.report import RankReport
-from weft.server.engine_loop import EngineLoop
 from weft.server.expert_metrics import expert_families
+from weft.server.replicas import Replicas
 
 GAUGES: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("num_requests_running", "Requests in a slot", lambda group: group.running),
@@ -29,6 +29,8 @@ COUNTERS: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("prefix_cache_hits", "Tokens found in the prefix cache", lambda group: group.cached_tokens),
 )
 
+NAMES = ("model_name", "engine")
+
 WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
     ("rows", "Rows of its own", lambda rank: rank.rows),
@@ -38,39 +40,48 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
 
 
 class EngineView(Collector):
-    """The engine's counters at the moment of the last look; one `engine` label per dp group."""
+    """The engines' counters at the moment of the last look; one `engine` label per dp group of a replica."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self.stats: EngineStats | None = None
-        self.loop: EngineLoop | None = None
+    def __init__(self, engines: Replicas, model: str) -> None:
+        self._engines, self._model = engines, model
+        self.stats: Sequence[EngineStats | None] = ()
+        """By replica."""
 
     def collect(self) -> Iterator[Metric]:
         """Metric families."""
-        groups = () if self.stats is None else self.stats.groups
+        groups = list(self._groups())
         for name, text, value in GAUGES:
-            yield self._filled(GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name", "engine")), value, groups)
+            yield self._filled(GaugeMetricFamily(f"vllm:{name}", text, labels=NAMES), value, groups)
         for name, text, value in COUNTERS:
-            counter = CounterMetricFamily(f"vllm:{name}", text, labels=("model_name", "engine"))
-            yield self._filled(counter, value, groups)
+            yield self._filled(CounterMetricFamily(f"vllm:{name}", text, labels=NAMES), value, groups)
         yield from self._by_kind(groups)
         yield from self._steps()
-        if self.stats is not None and self.stats.experts is not None:
-            yield from expert_families(self._model, self.stats.experts)
-        if self.loop is not None:
-            yield from self._server(self.loop)
-            yield from self._ranks(self.loop)
+        experts = [(label, stats.experts) for label, stats in self._known() if stats.experts is not None]
+        if experts:
+            yield from expert_families(self._model, experts)
+        yield from self._server()
+        yield from self._ranks()
 
-    def _by_kind(self, groups: Sequence[GroupStats]) -> Iterator[Metric]:
-        names = ("model_name", "engine")
+    def _known(self) -> Iterator[tuple[str, EngineStats]]:
+        """(label, counters) of the replicas that have told theirs."""
+        for replica, stats in enumerate(self.stats):
+            if stats is not None:
+                yield engine_label(self._engines, replica), stats
+
+    def _groups(self) -> Iterator[tuple[str, GroupStats]]:
+        for replica, stats in enumerate(self.stats):
+            for place, group in enumerate(() if stats is None else stats.groups):
+                yield engine_label(self._engines, replica, place), group
+
+    def _by_kind(self, groups: Sequence[tuple[str, GroupStats]]) -> Iterator[Metric]:
         sources = CounterMetricFamily(
-            "vllm:prompt_tokens_by_source", "Tokens of admissions, by where they came from", labels=(*names, "source")
+            "vllm:prompt_tokens_by_source", "Tokens of admissions, by where they came from", labels=(*NAMES, "source")
         )
         reasons = GaugeMetricFamily(
-            "vllm:num_requests_waiting_by_reason", "Requests in line, by what they wait for", labels=(*names, "reason")
+            "vllm:num_requests_waiting_by_reason", "Requests in line, by what they wait for", labels=(*NAMES, "reason")
         )
-        for index, group in enumerate(groups):
-            labels = (self._model, str(index))
+        for label, group in groups:
+            labels = (self._model, label)
             sources.add_metric((*labels, "local_compute"), group.queried_tokens - group.cached_tokens)
             sources.add_metric((*labels, "local_cache_hit"), group.cached_tokens)
             reasons.add_metric((*labels, "capacity"), group.waiting)
@@ -78,64 +89,76 @@ class EngineView(Collector):
         yield reasons
 
     def _steps(self) -> Iterator[Metric]:
-        steps = CounterMetricFamily("weft:steps", "Steps run", labels=("model_name",))
-        steps.add_metric((self._model,), 0 if self.stats is None else self.stats.steps)
+        steps = CounterMetricFamily("weft:steps", "Steps run", labels=NAMES)
+        rows = HistogramMetricFamily("vllm:iteration_tokens_total", "Rows of a step", labels=NAMES)
+        for label, stats in self._known():
+            steps.add_metric((self._model, label), stats.steps)
+            _add(rows, (self._model, label), STEP_TOKENS, stats.step_tokens, stats.rows)
         yield steps
-        counts = () if self.stats is None else self.stats.step_tokens
-        if self.stats is not None and counts:
-            labels = {"model_name": self._model, "engine": "0"}
-            yield histogram(
-                "vllm:iteration_tokens_total", "Rows of a step", STEP_TOKENS, counts, self.stats.rows, labels
-            )
+        yield rows
 
     def _filled(
         self,
         family: GaugeMetricFamily | CounterMetricFamily,
         value: Callable[[GroupStats], float],
-        groups: Sequence[GroupStats],
+        groups: Sequence[tuple[str, GroupStats]],
     ) -> Metric:
-        for index, group in enumerate(groups):
-            family.add_metric((self._model, str(index)), value(group))
+        for label, group in groups:
+            family.add_metric((self._model, label), value(group))
         return family
 
-    def _ranks(self, loop: EngineLoop) -> Iterator[Metric]:
-        reports = loop.readiness().ranks
+    def _ranks(self) -> Iterator[Metric]:
+        reports = self._engines.readiness().ranks
         for name, text, value in WORK:
-            family = CounterMetricFamily(f"weft:rank_{name}", text, labels=("rank", "dp", "tp"))
+            family = CounterMetricFamily(f"weft:rank_{name}", text, labels=("rank", "replica", "dp", "tp"))
             for report in reports:
                 at = report.coordinates
-                family.add_metric((str(report.rank), str(at["dp"]), str(at["tp"])), value(report))
+                family.add_metric(
+                    (str(report.rank), *(str(at[axis]) for axis in ("replica", "dp", "tp"))), value(report)
+                )
             yield family
 
-    def _server(self, loop: EngineLoop) -> Iterator[Metric]:
-        yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(loop.ready))
-        yield CounterMetricFamily("weft:restarts", "Sets of ranks that have died", value=loop.restarts)
-        engine = loop.engine
-        if engine is not None:
-            limits = engine.limits
-            config = GaugeMetricFamily(
-                "vllm:cache_config_info",
-                "Sizes of the KV cache",
-                labels=("model_name", "engine", "block_size", "num_gpu_blocks", "enable_prefix_caching"),
-            )
-            words = (str(limits.block_size), str(limits.num_blocks), str(limits.enable_prefix_caching))
-            config.add_metric((self._model, "0", *words), 1)
-            yield config
+    def _server(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(self._engines.ready))
+        ready = GaugeMetricFamily("weft:replica_ready", "1 while the replica takes requests", labels=("replica",))
+        deaths = CounterMetricFamily("weft:restarts", "Sets of ranks that have died", labels=("replica",))
+        config = GaugeMetricFamily(
+            "vllm:cache_config_info",
+            "Sizes of the KV cache",
+            labels=(*NAMES, "block_size", "num_gpu_blocks", "enable_prefix_caching"),
+        )
+        for loop in self._engines.loops:
+            ready.add_metric((str(loop.index),), float(loop.serving))
+            deaths.add_metric((str(loop.index),), loop.restarts)
+            if loop.engine is not None:
+                limits = loop.engine.limits
+                words = (str(limits.block_size), str(limits.num_blocks), str(limits.enable_prefix_caching))
+                config.add_metric((self._model, engine_label(self._engines, loop.index), *words), 1)
+        yield ready
+        yield deaths
+        yield config
+
+
+def engine_label(engines: Replicas, replica: int, group: int = 0) -> str:
+    """vLLM's `engine`: it counts dp groups through all replicas. What is known of a whole replica has its first's."""
+    return str(replica * engines.groups + group)
 
 
 def histogram(
-    name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float, labels: dict[str, str]
+    name: str, text: str, names: Sequence[str], series: Sequence[tuple[Sequence[str], Buckets]]
 ) -> HistogramMetricFamily:
-    """A family of one series, of `Buckets`' numbers."""
-    family = HistogramMetricFamily(name, text, labels=tuple(labels))
-    edges = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
-    family.add_metric(tuple(labels.values()), list(zip(edges, map(float, counts), strict=True)), total)
+    """A family; `series`: values of the labels `names`, and what is counted under them, with the same bounds."""
+    family = HistogramMetricFamily(name, text, labels=tuple(names))
+    for labels, values in series:
+        _add(family, labels, values.bounds, values.cumulative(), values.sum)
     return family
 
 
-def buckets(name: str, text: str, values: Buckets, labels: dict[str, str]) -> HistogramMetricFamily:
-    """The same, of one `Buckets`."""
-    return histogram(name, text, values.bounds, values.cumulative(), values.sum, labels)
+def _add(
+    family: HistogramMetricFamily, labels: Sequence[str], bounds: Sequence[float], counts: Sequence[int], total: float
+) -> None:
+    edges = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
+    family.add_metric(tuple(labels), list(zip(edges, map(float, counts), strict=True)), total)
 
 
 def _usage(group: GroupStats) -> float:

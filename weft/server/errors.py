@@ -95,9 +95,12 @@ def engine_failed() -> RequestError:
     return RequestError("the engine stopped; see the server's log", status=500, code="engine_failed")
 
 
-def engine_restarted() -> RequestError:
-    """The ranks died when the client had seen a part of the answer, or for the second time."""
+def engine_restarted(replica: int | None = None) -> RequestError:
+    """The ranks (of `replica`, where there are several) died when the client had seen a part of the answer, or for the
+    second time."""
     message = "the model's processes died and are started again; this answer is lost, send the request again"
+    if replica is not None:
+        message = f"the processes of replica {replica} died; this answer is lost, send the request again"
     return RequestError(message, status=503, code="engine_restarted")
 
 

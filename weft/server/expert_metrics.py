@@ -28,23 +28,33 @@ PLACEMENTS: tuple[tuple[str, Callable[[ExpertStats], Sequence[float | None]]], .
 BALANCE = "Mean / maximum of the ranks' loads in the last full window: as it was placed, and as it would be now"
 
 
-def expert_families(model: str, stats: ExpertStats) -> Iterator[Metric]:
-    """Metric families."""
+def expert_families(model: str, found: Sequence[tuple[str, ExpertStats]]) -> Iterator[Metric]:
+    """Metric families; `found`: each replica's `engine` label and its counters."""
+    names = ("model_name", "engine")
     for name, text, value in COUNTERS:
-        counter = CounterMetricFamily(f"weft:{name}", text, labels=("model_name",))
-        counter.add_metric((model,), value(stats))
+        counter = CounterMetricFamily(f"weft:{name}", text, labels=names)
+        for engine, stats in found:
+            counter.add_metric((model, engine), value(stats))
         yield counter
     for name, text, value in GAUGES:
-        gauge = GaugeMetricFamily(f"weft:{name}", text, labels=("model_name",))
-        gauge.add_metric((model,), value(stats))
+        gauge = GaugeMetricFamily(f"weft:{name}", text, labels=names)
+        for engine, stats in found:
+            gauge.add_metric((model, engine), value(stats))
         yield gauge
-    mean = GaugeMetricFamily("weft:expert_balance", f"{BALANCE}; mean", labels=("model_name", "placement"))
-    layers = GaugeMetricFamily("weft:expert_layer_balance", BALANCE, labels=("model_name", "placement", "layer"))
+    mean = GaugeMetricFamily("weft:expert_balance", f"{BALANCE}; mean", labels=(*names, "placement"))
+    layers = GaugeMetricFamily("weft:expert_layer_balance", BALANCE, labels=(*names, "placement", "layer"))
+    for engine, stats in found:
+        _add_balance(mean, layers, (model, engine), stats)
+    yield mean
+    yield layers
+
+
+def _add_balance(
+    mean: GaugeMetricFamily, layers: GaugeMetricFamily, labels: tuple[str, str], stats: ExpertStats
+) -> None:
     for placement, of in PLACEMENTS:
         known = [(layer, found) for layer, found in zip(stats.layers, of(stats), strict=False) if found is not None]
         if known:
-            mean.add_metric((model, placement), sum(found for _, found in known) / len(known))
+            mean.add_metric((*labels, placement), sum(found for _, found in known) / len(known))
         for layer, found in known:
-            layers.add_metric((model, placement, str(layer)), found)
-    yield mean
-    yield layers
+            layers.add_metric((*labels, placement, str(layer)), found)

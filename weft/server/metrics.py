@@ -7,16 +7,16 @@ Knows no HTTP but its statuses; belongs to the event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from weft.engine.buckets import Buckets
-from weft.server.engine_loop import EngineLoop
-from weft.server.engine_view import EngineView, buckets
-from weft.step.sampling_params import SamplingParams
+from weft.server.engine_view import EngineView, engine_label, histogram
+from weft.server.replicas import Replicas
+from weft.server.stream import Stream
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -48,33 +48,39 @@ OLDER_NAMES = {"time_per_output_token_seconds": "inter_token_latency_seconds"}
 
 
 class _Histograms(Collector):
-    """All of HISTOGRAMS, under one model's labels."""
+    """All of HISTOGRAMS, for each replica."""
 
-    def __init__(self, labels: dict[str, str]) -> None:
-        self._labels = labels
-        self.of = {name: Buckets(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
+    def __init__(self, engines: Replicas, model: str) -> None:
+        self._engines, self._model = engines, model
+        self.of = [{name: Buckets(bounds) for name, (_, bounds) in HISTOGRAMS.items()} for _ in engines.loops]
 
     def collect(self) -> Iterator[Metric]:
         """Metric families."""
         for name, (text, _) in HISTOGRAMS.items():
-            yield buckets(f"vllm:{name}", text, self.of[name], self._labels)
+            yield self._family(name, text, name)
         for name, newer in OLDER_NAMES.items():
-            yield buckets(f"vllm:{name}", f"vllm:{newer}, by its older name", self.of[newer], self._labels)
+            yield self._family(name, f"vllm:{newer}, by its older name", newer)
+
+    def _family(self, name: str, text: str, source: str) -> Metric:
+        series = [
+            ((self._model, engine_label(self._engines, replica)), values[source])
+            for replica, values in enumerate(self.of)
+        ]
+        return histogram(f"vllm:{name}", text, ("model_name", "engine"), series)
 
 
 class Metrics:
     """A registry of its own: two servers can live in one process."""
 
-    def __init__(self, loop: EngineLoop, model: str) -> None:
-        self._loop = loop
+    def __init__(self, engines: Replicas, model: str) -> None:
+        self._engines, self._model = engines, model
         self._registry = CollectorRegistry(auto_describe=False)
-        self._view = EngineView(model)
-        self._view.loop = loop
+        self._view = EngineView(engines, model)
         self._registry.register(self._view)
-        self._labels = (model, "0")
-        histograms = _Histograms({"model_name": model, "engine": "0"})
+        histograms = _Histograms(engines, model)
         self._registry.register(histograms)
         self.of = histograms.of
+        """By replica."""
         names = ("model_name", "engine", "finished_reason")
         self._success = Counter("vllm:request_success", "Answers that ended", names, registry=self._registry)
         self._refused = Counter("weft:requests_failed", "Requests that failed", ("status",), registry=self._registry)
@@ -82,19 +88,20 @@ class Metrics:
         self._completed = Counter("weft:requests_completed", "Requests answered whole", registry=self._registry)
         self._http = Counter("http_requests", "HTTP answers", ("handler", "method", "status"), registry=self._registry)
 
-    def begin(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Watch:
+    def begin(self, stream: Stream) -> Watch:
         """A request has been taken in; at its end it has completed or failed, never both."""
         self._accepted.inc()
-        for prompt in prompts:
-            self.of["request_prompt_tokens"].observe(len(prompt))
-        self.of["request_params_n"].observe(params.n)
-        if params.max_tokens is not None:
-            self.of["request_params_max_tokens"].observe(params.max_tokens)
-        return Watch(self)
+        of = self.of[stream.replica]
+        for prompt in stream.prompts:
+            of["request_prompt_tokens"].observe(len(prompt))
+        of["request_params_n"].observe(stream.params.n)
+        if stream.params.max_tokens is not None:
+            of["request_params_max_tokens"].observe(stream.params.max_tokens)
+        return Watch(self, stream)
 
-    def ended(self, reason: str) -> None:
+    def ended(self, replica: int, reason: str) -> None:
         """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
-        self._success.labels(*self._labels, reason).inc()
+        self._success.labels(self._model, engine_label(self._engines, replica), reason).inc()
 
     def completed(self) -> None:
         """A request's answers are whole."""
@@ -110,22 +117,25 @@ class Metrics:
 
     async def exposition(self) -> bytes:
         """The whole page."""
-        self._view.stats = await self._loop.stats()
+        self._view.stats = await self._engines.stats()
         return generate_latest(self._registry)
 
 
 class Watch:
-    """Times of one request's outputs."""
+    """Times of one request's outputs, counted where it runs."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics, self._of = metrics, metrics.of
-        self._between = metrics.of["inter_token_latency_seconds"]
+    def __init__(self, metrics: Metrics, stream: Stream) -> None:
+        self._metrics, self._stream = metrics, stream
         self._began = time.monotonic()
         self._firsts: dict[int, float] = {}
         self._lasts: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._queued_s: dict[int, float] = {}
         self._over = False
+
+    @property
+    def _of(self) -> dict[str, Buckets]:
+        return self._metrics.of[self._stream.replica]
 
     def tokens(self, output: int, count: int, queued_s: float) -> None:
         """`count` tokens of an output have come; it had waited `queued_s` for its first step."""
@@ -134,7 +144,7 @@ class Watch:
         now = time.monotonic()
         last = self._lasts.get(output)
         if last is not None:
-            self._between.observe((now - last) / count, count)
+            self._of["inter_token_latency_seconds"].observe((now - last) / count, count)
         else:
             self._firsts[output], self._queued_s[output] = now, queued_s
             self._of["time_to_first_token_seconds"].observe(now - self._began)
@@ -149,7 +159,7 @@ class Watch:
         """An output is whole."""
         of, count = self._of, self._counts.get(output, 0)
         of["e2e_request_latency_seconds"].observe(time.monotonic() - self._began)
-        self._metrics.ended(reason)
+        self._metrics.ended(self._stream.replica, reason)
         of["request_generation_tokens"].observe(count)
         if not count:
             return
@@ -174,7 +184,7 @@ class Watch:
             return
         self._over = True
         self._metrics.failed(status)
-        self._metrics.ended("abort" if status == CLIENT_GONE else "error")
+        self._metrics.ended(self._stream.replica, "abort" if status == CLIENT_GONE else "error")
 
     def again(self) -> None:
         """What came is void."""

@@ -13,9 +13,10 @@ from weft.step.sampling_params import SamplingParams
 
 
 class OpenStreams:
-    """By the ids of their engine requests."""
+    """By the ids of their engine requests. `named`: errors say which replica died."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool = False) -> None:
+        self._named = named
         self._streams: dict[str, tuple[Stream, int]] = {}
         self._open: set[Stream] = set()
         self._quarantine = Quarantine()
@@ -73,15 +74,20 @@ class OpenStreams:
         for stream in self._open:
             stream.fail(error)
 
-    def lose(self, running: frozenset[str]) -> list[Stream]:
-        """The ranks died while the engine requests `running` were in a step. Gives the streams to send again.
+    def suspected_at(self, stream: Stream) -> int | None:
+        """The replica whose last death hit a request for the same; None: none did."""
+        return self._quarantine.suspected_at(stream.digest()) if self._quarantine.watches else None
+
+    def lose(self, running: frozenset[str], replica: int = 0) -> list[Stream]:
+        """The replica's ranks died while the engine requests `running` were in a step. Gives the streams to send again.
 
         A stream that a client has seen something of fails; so does one that has been sent again once, and was hit
         again; one that was hit by two successive deaths is taken for the cause, and not run any more.
         """
-        hit = {stream for stream in self._open if running.intersection(stream.request_ids)}
-        self._quarantine.died(stream.digest() for stream in hit)
-        unfinished = [stream for stream in self._open if stream.open_outputs and stream.error is None]
+        mine = [stream for stream in self._open if stream.replica == replica]
+        hit = {stream for stream in mine if running.intersection(stream.request_ids)}
+        self._quarantine.died((stream.digest() for stream in hit), replica)
+        unfinished = [stream for stream in mine if stream.open_outputs and stream.error is None]
         return [stream for stream in unfinished if self._begins_again(stream, hit=stream in hit)]
 
     def _begins_again(self, stream: Stream, *, hit: bool) -> bool:
@@ -89,7 +95,7 @@ class OpenStreams:
             stream.fail(quarantined())
             return False
         if not stream.can_begin_again or (hit and stream.requeued):
-            stream.fail(engine_restarted())
+            stream.fail(engine_restarted(stream.replica if self._named else None))
             return False
         stream.requeued = stream.requeued or hit
         self.outputs -= stream.open_outputs

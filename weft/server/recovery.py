@@ -44,31 +44,37 @@ class Recovery:
 
 
 class Quarantine:
-    """Requests, by digest, that were in the step that two successive deaths ended. Bounded: the oldest go first."""
+    """Requests, by digest, that were in the step that two deaths ended: two successive ones of a replica, or of two
+    replicas the last ones. Bounded: the oldest go first."""
 
     def __init__(self) -> None:
-        self._suspects: frozenset[bytes] = frozenset()
+        self._suspects: dict[int, frozenset[bytes]] = {}
         self._closed: dict[bytes, None] = {}
 
     @property
     def watches(self) -> bool:
         """Whether any digest matters."""
-        return bool(self._suspects or self._closed)
+        return bool(self._closed) or any(self._suspects.values())
 
-    def died(self, running: Iterable[bytes]) -> None:
-        """The ranks died while these ran. With none, the suspicion against earlier ones stays."""
+    def died(self, running: Iterable[bytes], replica: int = 0) -> None:
+        """The replica's ranks died while these ran. With none, the suspicion against earlier ones stays."""
         now = frozenset(running)
         if not now:
             return
-        for digest in now & self._suspects:
+        for digest in now.intersection(frozenset().union(*self._suspects.values())):
             self._closed[digest] = None
         while len(self._closed) > MOST_QUARANTINED:
             del self._closed[next(iter(self._closed))]
-        self._suspects = now - self._closed.keys()
+        self._suspects[replica] = now
+        self._suspects = {each: digests - self._closed.keys() for each, digests in self._suspects.items()}
+
+    def suspected_at(self, digest: bytes) -> int | None:
+        """The replica whose last death this may have caused."""
+        return next((replica for replica, digests in self._suspects.items() if digest in digests), None)
 
     def ended_well(self, digest: bytes) -> None:
         """A suspect has run to its end."""
-        self._suspects -= {digest}
+        self._suspects = {replica: digests - {digest} for replica, digests in self._suspects.items()}
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._closed

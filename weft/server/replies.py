@@ -22,14 +22,14 @@ from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.connection import abort, chunk_writer
-from weft.server.engine_loop import EngineLoop
 from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
 from weft.server.formats import Format
 from weft.server.metrics import CLIENT_GONE, Metrics, Watch
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
+from weft.server.replicas import Replicas
 from weft.server.stream import BegunAgain, Stream
 from weft.server.usage import usage_of
-from weft.server.waiting import expire, pause, resume
+from weft.server.waiting import pause, resume
 
 _encoder = msgspec.json.Encoder()
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -60,7 +60,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         self.pieces = [[] for _ in self.choices]
-        self.watch = self.metrics.begin(self.stream.prompts, self.stream.params)
+        self.watch = self.metrics.begin(self.stream)
 
     def begin_again(self) -> None:
         """Forgets what has come."""
@@ -73,7 +73,7 @@ class Answer:
         """Every choice has ended."""
         return all(choice.finish_reason is not None for choice in self.choices)
 
-    def take(self, loop: EngineLoop, arrived: Sequence[tuple[int, RequestOutput]]) -> Iterator[tuple[int, Piece]]:
+    def take(self, engines: Replicas, arrived: Sequence[tuple[int, RequestOutput]]) -> Iterator[tuple[int, Piece]]:
         """(choice, what is new in it); a choice whose text holds a stop string is ended in the engine."""
         records: dict[int, list[RequestOutput]] = {}
         for index, output in arrived:
@@ -87,7 +87,7 @@ class Answer:
             if piece.finish_reason is not None:
                 self._ended(index, choice, piece.finish_reason)
             if choice.stopped_by is not None and mine[-1].finish_reason is None:
-                loop.stop_output(self.stream, index, choice.stopped_by)
+                engines.stop_output(self.stream, index, choice.stopped_by)
             yield index, piece
 
     def _ended(self, index: int, choice: Choice, reason: str) -> None:
@@ -107,21 +107,21 @@ class _Reply(Response, ABC):
 
     unread_s = UNREAD_S
 
-    def __init__(self, loop: EngineLoop, answer: Answer) -> None:
+    def __init__(self, engines: Replicas, answer: Answer) -> None:
         super().__init__()
-        self._loop, self._answer = loop, answer
+        self._engines, self._answer = engines, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
         stream, patience_s = self._answer.stream, self._answer.patience_s
-        overdue = partial(expire, self._loop, stream, deadline_exceeded(patience_s))
+        overdue = partial(self._engines.expire, stream, deadline_exceeded(patience_s))
         clock = asyncio.get_running_loop().call_later(patience_s, overdue)
         try:
             await self._send(scope, receive, self._patient(scope, send))
         finally:
             clock.cancel()
             self._answer.watch.failed(CLIENT_GONE)  # counts only where nothing has said how it ended
-            self._loop.close_stream(self._answer.stream)
+            self._engines.close_stream(self._answer.stream)
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher
@@ -135,14 +135,14 @@ class _Reply(Response, ABC):
                 async with asyncio.timeout(PAUSE_AFTER_S):
                     return await send(message)
             except TimeoutError:
-                pause(self._loop, self._answer.stream)
+                pause(self._engines, self._answer.stream)
             try:
                 async with asyncio.timeout(self.unread_s):
                     await send(message)
             except TimeoutError:
                 abort(scope)
                 raise client_gone() from None
-            resume(self._loop, self._answer.stream)
+            resume(self._engines, self._answer.stream)
 
         return patient
 
@@ -179,7 +179,7 @@ class WholeReply(_Reply):
             except BegunAgain:
                 answer.begin_again()
                 continue
-            for index, piece in answer.take(self._loop, arrived):
+            for index, piece in answer.take(self._engines, arrived):
                 answer.pieces[index].append(piece)
         choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
         ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
@@ -201,8 +201,8 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
 class EventReply(_Reply):
     """Server-sent events; one write for all that a step brought."""
 
-    def __init__(self, loop: EngineLoop, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
-        super().__init__(loop, answer)
+    def __init__(self, engines: Replicas, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
+        super().__init__(engines, answer)
         self._include_usage, self._continuous = include_usage, continuous_usage
         self._write_chunk: Callable[[bytes], bool] = lambda data: False
         self._left = b""
@@ -255,7 +255,7 @@ class EventReply(_Reply):
         return False
 
     def _taken(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
-        return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._loop, arrived)])
+        return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._engines, arrived)])
 
     def _frames(self, index: int, piece: Piece) -> bytes:
         """Nothing for a piece that tells the client nothing."""

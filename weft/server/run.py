@@ -1,4 +1,4 @@
-"""Runs the HTTP server and the engine until one of them ends or a signal comes. Knows no model.
+"""Runs the HTTP server and the engines until one of them ends or a signal comes. Knows no model.
 
 The first signal drains: no new request, running ones end or get an error frame when the time is over. The second kills.
 """
@@ -18,9 +18,9 @@ import uvicorn
 from weft.log import get_logger
 from weft.server.app import Service, make_app
 from weft.server.connection import Connection
-from weft.server.engine_loop import EngineLoop
 from weft.server.http_config import HttpConfig
 from weft.server.models import ServedModel
+from weft.server.replicas import Replicas
 
 _log = get_logger(__name__)
 
@@ -54,49 +54,49 @@ class _Server(uvicorn.Server):
 def run_server(
     sock: socket.socket,
     model: ServedModel,
-    engine: Callable[[], EngineLoop],
+    engines: Callable[[], Replicas],
     drain_timeout_s: float,
     http: HttpConfig | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM (returns) or until the engine fails (raises what ended it).
+    """Serves until SIGINT or SIGTERM (returns) or until the engines fail (raises what ended them).
 
-    `engine` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
+    `engines` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
     """
     # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
-        runner.run(_with_signals(sock, model, engine, drain_timeout_s, http))
+        runner.run(_with_signals(sock, model, engines, drain_timeout_s, http))
 
 
 async def _with_signals(
     sock: socket.socket,
     model: ServedModel,
-    make: Callable[[], EngineLoop],
+    make: Callable[[], Replicas],
     drain_timeout_s: float,
     http: HttpConfig | None,
 ) -> None:
-    engine = make()
-    _install_signals(engine, drain_timeout_s)
-    await serve(sock, model, engine, http)
+    engines = make()
+    _install_signals(engines, drain_timeout_s)
+    await serve(sock, model, engines, http)
 
 
-async def serve(sock: socket.socket, model: ServedModel, engine: EngineLoop, http: HttpConfig | None = None) -> None:
-    """Launches `engine` and serves it on `sock` until it ends; raises what it failed with."""
+async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http: HttpConfig | None = None) -> None:
+    """Launches `engines` and serves them on `sock` until they end; raises what they failed with."""
     http = http or HttpConfig()
-    service = Service(engine, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout)
+    service = Service(engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout)
     server = _Server(_config(service, http))
-    engine.launch()
+    engines.launch()
     serving = asyncio.create_task(server.serve([sock, *(sock.dup() for _ in range(ACCEPTS - 1))]))
     try:
-        await engine.ended.wait()
+        await engines.ended.wait()
     finally:
         server.should_exit = True
         server.ending.set()
         await serving
         service.close()
-        engine.join()
-    if engine.failure is not None:
-        raise engine.failure
+        engines.join()
+    if engines.failure is not None:
+        raise engines.failure
 
 
 def _config(service: Service, http: HttpConfig) -> uvicorn.Config:
@@ -123,7 +123,7 @@ def _not_about_cut_streams(record: logging.LogRecord) -> bool:
     return "without completing response" not in record.getMessage()
 
 
-def _install_signals(engine: EngineLoop, drain_timeout_s: float) -> None:
+def _install_signals(engines: Replicas, drain_timeout_s: float) -> None:
     loop = asyncio.get_running_loop()
     seen = []
 
@@ -131,12 +131,12 @@ def _install_signals(engine: EngineLoop, drain_timeout_s: float) -> None:
         seen.append(name)
         if len(seen) > 1:
             _log.info("%s: stopping at once", name)
-            engine.kill()
+            engines.kill()
         else:
-            open_outputs = engine.open_outputs
+            open_outputs = engines.open_outputs
             what = f"{open_outputs} running, {drain_timeout_s:g} s for them; again: at once" if open_outputs else "idle"
             _log.info("%s: stopping; %s", name, what)
-            engine.drain(drain_timeout_s)
+            engines.drain(drain_timeout_s)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, number.name)

@@ -19,7 +19,12 @@ from weft.launch.report import RankReport
 from weft.launch.start import Starting
 
 Listener = Callable[[int, PhaseChange], None]
-"""Hears (number of the set of ranks, phase change)."""
+"""Hears (number of the replica's set of ranks, phase change); from the engine's thread."""
+
+
+def starts_of(plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> list[EngineStart]:
+    """One for each replica of the plan."""
+    return [EngineStart(plan.of_replica(replica), listener, program) for replica in range(plan.layout.replicas)]
 
 
 class EngineStart:

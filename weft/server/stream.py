@@ -31,6 +31,8 @@ class Stream:
     prompts: tuple[list[int], ...]
     params: SamplingParams
     whole: bool = False
+    replica: int = 0
+    """That runs it, or ran it last."""
     open_outputs: int = 0
     arrived: list[tuple[int, RequestOutput]] = field(default_factory=list)
     event: asyncio.Event = field(default_factory=asyncio.Event)
