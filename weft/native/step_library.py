@@ -1,4 +1,4 @@
-"""The library `step` as ctypes sees it: a pool of threads, and programs of instructions that the pool runs.
+"""The library `step` as ctypes sees it: its functions, a pool of threads, and programs that the pool runs.
 
 Knows the records of `records.py`; no tensor, no layer.
 """
@@ -41,6 +41,11 @@ _SIGNATURES = {
     "weft_program_received": (ctypes.c_uint64, (_POINTER,)),
     "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
+    "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
+    "weft_pack": (None, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)),
+    "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
+    "weft_grouped_linear": (None, (_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_int)),
+    "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }
 _RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRecord, CommRecord)
@@ -49,8 +54,11 @@ _RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRec
 def open_library() -> ctypes.CDLL | None:
     """The library with its signatures; None where there is none (`missing_reason('step')` says why)."""
     library = load("step")
-    if library is None:
-        return None
+    return None if library is None else bound(library)
+
+
+def bound(library: ctypes.CDLL) -> ctypes.CDLL:
+    """`library`, any variant of `step`, with its signatures. WeftError where its records are not ours."""
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, list(arguments)

@@ -1,4 +1,4 @@
-"""Weights packed for the step library: memory, packing, unpacking, and the product on its own.
+"""Weights packed for the step library: memory, packing, unpacking, and the product of slots.
 
 Knows no module and no layout. How elements lie is told in `weft/native/step/weight.h`.
 """
@@ -13,20 +13,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from weft.native import load
 from weft.native.records import (
-    BIAS,
     EPILOGUE,
-    WEIGHT,
     Dtype,
     Epilogue,
     InstructionRecord,
     OperandRecord,
-    StepRecord,
     WeightKind,
     WeightRecord,
 )
-from weft.ops.native_kernels import openmp_team
+from weft.native.step_library import Pool
 from weft.ops.weights import Packed
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
@@ -131,26 +127,10 @@ class PackedWeight(Packed):
 
 
 class Packing:
-    """The step library's packing and its product."""
+    """The step library's packing, on the threads of `pool`."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        pointer, number = ctypes.c_void_p, ctypes.c_int
-        library.weft_packed_sizes.argtypes = [number] * 4 + [pointer]
-        library.weft_pack.argtypes = [pointer, pointer, number, ctypes.c_int64, number, pointer]
-        library.weft_unpack.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, pointer, number, pointer]
-        library.weft_linear.argtypes = [pointer, pointer, number, pointer]
-        library.weft_grouped_linear.argtypes = [pointer, pointer, pointer, number, number, pointer]
-        library.weft_grouped_linear.restype = None
-        for function in (library.weft_packed_sizes, library.weft_pack, library.weft_unpack, library.weft_linear):
-            function.restype = None
-        self._team = openmp_team()
-
-    @classmethod
-    def find(cls) -> Packing | None:
-        """None where the library is missing; `weft.native.missing_reason("step")` says why."""
-        library = load("step")
-        return cls(library) if library else None
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self._library = pool, pool.library
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int]:
         """Bytes of data, and of scales (of offsets as many, where there are any)."""
@@ -216,34 +196,13 @@ class Packing:
         )
 
     def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> None:
-        self._library.weft_pack(
-            to.address, source.data_ptr(), source_format, stride, torch.get_num_threads(), self._team
-        )
+        self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride)
 
     def unpack(self, weight: PackedWeight, lo: int, hi: int) -> Tensor:
         """See `PackedWeight.rows`."""
         dtype = torch.float64 if weight.kind == WeightKind.F64 else torch.float32
         out = torch.empty(hi - lo, weight.shape[1], dtype=dtype)
-        self._library.weft_unpack(weight.address, lo, hi - lo, out.data_ptr(), torch.get_num_threads(), self._team)
-        return out
-
-    def linear(
-        self,
-        x: Tensor,
-        weight: PackedWeight,
-        out: Tensor,
-        bias: Tensor | None = None,
-        epilogue: Epilogue = Epilogue.STORE,
-        exact: bool = False,
-    ) -> Tensor:
-        """out [N, columns] (op)= x [N, in] @ weight.T + bias, by `epilogue`; bias in fp32 (fp64 of a fp64 weight).
-        Returns `out`."""
-        x = x if x.stride(1) == 1 else x.contiguous()
-        instruction = _instruction(x, out, epilogue, exact)
-        instruction.p[WEIGHT], instruction.p[BIAS] = weight.address, None if bias is None else bias.data_ptr()
-        step = StepRecord()
-        step.rows[0] = x.shape[0]
-        self._library.weft_linear(ctypes.byref(instruction), ctypes.byref(step), torch.get_num_threads(), self._team)
+        self._library.weft_unpack(self.pool.handle, weight.address, lo, hi - lo, out.data_ptr())
         return out
 
     def grouped_linear(
@@ -254,22 +213,19 @@ class Packing:
         out: Tensor,
         epilogue: Epilogue = Epilogue.STORE,
     ) -> Tensor:
-        """The same for rows sorted by slot: rows from ends[s - 1] to ends[s] (int64, on the CPU) times weights[s]."""
-        x = x if x.stride(1) == 1 else x.contiguous()
-        instruction, ends = _instruction(x, out, epilogue, False), ends.contiguous()
+        """out [N, columns] (op)= x [N, in] @ weight.T by `epilogue`, for rows sorted by slot: rows from ends[s - 1] to
+        ends[s] (int64, on the CPU) times weights[s]. Returns `out`."""
+        x, ends = x if x.stride(1) == 1 else x.contiguous(), ends.contiguous()
+        instruction = InstructionRecord()
+        instruction.inputs[0], instruction.out = operand(x), operand(out)
+        instruction.n[EPILOGUE] = epilogue
         places = (ctypes.c_void_p * len(weights))(*(weight.address for weight in weights))
         self._library.weft_grouped_linear(
-            ctypes.byref(instruction), places, ends.data_ptr(), len(weights), torch.get_num_threads(), self._team
+            self.pool.handle, ctypes.byref(instruction), places, ends.data_ptr(), len(weights)
         )
         return out
 
 
-def _instruction(x: Tensor, out: Tensor, epilogue: Epilogue, exact: bool) -> InstructionRecord:
-    instruction = InstructionRecord(exact=exact)
-    instruction.inputs[0], instruction.out = _operand(x), _operand(out)
-    instruction.n[EPILOGUE] = epilogue
-    return instruction
-
-
-def _operand(x: Tensor) -> OperandRecord:
+def operand(x: Tensor) -> OperandRecord:
+    """Where rows [N, columns] lie; columns must be neighbours."""
     return OperandRecord(x.data_ptr(), x.stride(0), DTYPES[x.dtype], x.shape[1])

@@ -32,7 +32,7 @@ inline void attention(const Instruction &i, const Step &step, int thread, int th
 
 // Bytes of the workspace of ATTENTION for `threads` threads and `positions` positions (to be zeroed once), and in
 // `chunks` what n[WORK_CHUNKS] must say. One serves all instructions of a program.
-extern "C" inline __attribute__((used)) int64_t weft_attention_workspace(int threads, int64_t positions, int dim, int32_t *chunks) {
+WEFT_C int64_t weft_attention_workspace(int threads, int64_t positions, int dim, int32_t *chunks) {
   *chunks = int32_t((positions + weft::kChunk - 1) / weft::kChunk);
   return threads * weft::Meeting::bytes(*chunks, weft::kAttentionRows, dim);
 }

@@ -6,15 +6,10 @@
 #include <cmath>
 #include <type_traits>
 
+#include "simd.h"
 #include "weight.h"
 
 namespace weft {
-
-// The exact model's grid: see weft/ops/exact_ops.py.
-inline double on_grid(double x) {
-    double units = std::nearbyint(x * 64.0);
-    return std::min(std::max(units, -256.0), 256.0) / 64.0;
-}
 
 template <class T> struct Finish {
     const Instruction& instruction;
@@ -74,7 +69,7 @@ private:
         if (instruction.exact) {
             for (int c = 0; c < 16; ++c) {
                 double gate = sums[c];
-                both[c] = T(on_grid(gate / (1.0 + std::exp(-gate)) * double(sums[16 + c])));
+                both[c] = T(snapped(gate / (1.0 + std::exp(-gate)) * double(sums[16 + c])));
             }
             return;
         }
@@ -84,31 +79,29 @@ private:
         }
     }
 
-    // Whole vectors first: compilers leave loops with a count that they do not know one by one.
+    // A tile's rows have room for a whole pair, so vectors may be read beyond `count`.
     static void add(T* to, const T* from, int count) {
-        const int whole = count / kWidth<T> * kWidth<T>;
-        for (int c = 0; c < whole; c += kWidth<T>) store(to + c, load(to + c) + load(from + c));
-        for (int c = whole; c < count; ++c) to[c] += from[c];
+        for (int c = 0; c < count; c += kWidth<T>) store(to + c, load(to + c) + take<T>(from + c, count - c));
     }
 
     template <class O> static void add_to(O* to, const T* from, int count) {
-        if constexpr (std::is_same_v<O, T>) add(to, from, count);
-        else for (int c = 0; c < count; ++c) narrow_to(T(widen(to[c])) + from[c], to[c]);
+        if constexpr (kWhole<O>) {
+            for (int c = 0; c < count; c += kWidth<T>)
+                weft::give(to + c, take<T>(to + c, count - c) + load(from + c), count - c);
+        } else {
+            for (int c = 0; c < count; ++c) narrow_to(T(widen(to[c])) + from[c], to[c]);
+        }
     }
 
     template <class O> static void put(O* to, const T* from, int count) {
-        for (int c = 0; c < count; ++c) narrow_to(from[c], to[c]);
+        if constexpr (kWhole<O>)
+            for (int c = 0; c < count; c += kWidth<T>) weft::give(to + c, load(from + c), count - c);
+        else
+            for (int c = 0; c < count; ++c) narrow_to(from[c], to[c]);
     }
-    static void put(T* to, const T* from, int count) {
-        const int whole = count / kWidth<T> * kWidth<T>;
-        for (int c = 0; c < whole; c += kWidth<T>) store(to + c, load(from + c));
-        for (int c = whole; c < count; ++c) to[c] = from[c];
-    }
-    static void put(bf16* to, const float* from, int count) {
-        int whole = count / kWidth<float> * kWidth<float>;
-        for (int c = 0; c < whole; c += kWidth<float>) store(to + c, load(from + c));
-        for (int c = whole; c < count; ++c) narrow(from[c], to[c]);
-    }
+
+    // Whether vectors of sums are stored as O at once; fp64 sums of a bf16 result are not.
+    template <class O> static constexpr bool kWhole = sizeof(O) <= sizeof(T) && (sizeof(T) == 4 || sizeof(O) == 8);
 
     static void narrow_to(float x, float& y) { y = x; }
     static void narrow_to(float x, bf16& y) { narrow(x, y); }

@@ -7,12 +7,11 @@
 #include <algorithm>
 
 #include "instruction.h"
+#include "simd.h"
 
 namespace weft {
 
 constexpr int MAX_MEMBERS = 256;
-
-inline int item_bytes(int dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
 
 // The numbers by which library `comm` knows dtypes (comm_sums.h).
 inline int comm_dtype(int dtype) {
@@ -118,27 +117,16 @@ inline Exchanged run_exchange(const Instruction &i, const Step &step, const Comm
   return done;
 }
 
-template <class To, class From> inline void convert_rows(const Instruction &i, int64_t lo, int64_t hi, From from, To to) {
-  for (int64_t r = lo; r < hi; ++r)
-    for (int c = 0; c < i.out.columns; ++c) to(r * i.out.stride + c, from(r * i.in[0].stride + c));
-}
-
-inline float bf16_to_float(uint16_t x) {
-  uint32_t bits = uint32_t(x) << 16;
-  float wide;
-  memcpy(&wide, &bits, 4);
-  return wide;
-}
-
 // A part of rows and columns as it is, or all of it in a wider dtype (bf16 to f32).
 inline void copy(const Instruction &i, const Step &step, int thread, int threads) {
   const int64_t rows = step.rows[i.rows], lo = rows * thread / threads, hi = rows * (thread + 1) / threads;
   char *from = static_cast<char *>(input_of(i, step)), *to = static_cast<char *>(i.out.base);
   if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
-    const uint16_t *narrow = reinterpret_cast<const uint16_t *>(from);
-    float *wide = reinterpret_cast<float *>(to);
-    return convert_rows(i, lo, hi, [&](int64_t at) { return bf16_to_float(narrow[at]); },
-                        [&](int64_t at, float x) { wide[at] = x; });
+    const int size = i.out.columns;
+    for (int64_t r = lo; r < hi; ++r)
+      for (int c = 0; c < size; c += kWidth<float>)
+        give(row_of<float>(i.out, r) + c, take<float>(row_of<bf16>(i.in[0], r) + c, size - c), size - c);
+    return;
   }
   const int item = item_bytes(i.out.dtype);
   if (const Exchange *x = static_cast<const Exchange *>(i.p[EXCHANGE])) {

@@ -7,6 +7,9 @@
 
 #include <stdint.h>
 
+// A function for ctypes. Inline, so that headers may hold it, and kept though nothing here calls it.
+#define WEFT_C extern "C" inline __attribute__((used))
+
 namespace weft {
 
 enum Op : int32_t {
@@ -27,6 +30,8 @@ enum Op : int32_t {
 };
 
 enum Dtype : int32_t { F32 = 0, BF16 = 1, F64 = 2, I64 = 3 };
+
+inline int item_bytes(int dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
 
 // What a linear does with the fp32 sums (fp64 for F64) of a row.
 enum Epilogue : int32_t {

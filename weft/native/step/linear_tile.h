@@ -9,31 +9,13 @@
 #include <immintrin.h>
 #endif
 
+#include "simd.h"
 #include "weight.h"
 
 #define WEFT_INLINE inline __attribute__((always_inline))
 #define WEFT_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace weft {
-
-inline Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
-#if defined(__AVX512F__)
-    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-    return a * b + c;
-#endif
-}
-inline Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
-#if defined(__AVX512F__)
-    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__FMA__)
-    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#else
-    return a * b + c;
-#endif
-}
 
 constexpr int kTileVectors = 2;                             // vectors of accumulators per row
 constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
@@ -49,7 +31,7 @@ template <class T> struct Plain {
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
-    static WEFT_INLINE void add(Vec<T>& sum, Vec<T> a, Vec<T> b) { sum = multiply_add(a, b, sum); }
+    static WEFT_INLINE void add(Vec<T>& sum, Vec<T> a, Vec<T> b) { sum = fused(a, b, sum); }
 };
 using InF32 = Plain<float>;
 using InF64 = Plain<double>;

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../parallel.h"
+#include "pool.h"
 #include "pack_int.h"
 #include "weight.h"
 
@@ -75,9 +75,9 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
 }
 
 // Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it.
-inline void pack(const Weight& w, const char* from, int format, int64_t stride_bytes, int threads, TeamCall team) {
+inline void pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
     bool codes = w.kind == W_INT8 || grouped(w.kind);
-    deal(2 * pairs_of(w), threads, team, [&](int i) {
+    deal(pool, 2 * pairs_of(w), [&](int i) {
         PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2);
         if (codes) pack_codes(w, rows.row, format, i / 2, i % 2);
         else if (format == FROM_BF16) pack_panel<bf16>(w, rows, i / 2, i % 2);

@@ -14,8 +14,6 @@ template <class T, class F> inline void each_vector(int size, F &&f) {
   for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
 }
 
-inline int64_t bytes_of(int dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
-
 inline void norm(const Instruction &i, const Step &step, int thread, int threads) {
   const RowShare share(step.rows[i.rows], thread, threads);
   const int size = i.out.columns;
@@ -40,9 +38,9 @@ inline void embed(const Instruction &i, const Step &step, int thread, int thread
   const Operand &table = i.in[1];
   for (int64_t r = share.begin; r < share.end; ++r) {
     const int64_t id = (i.in[0].base ? *row_of<int64_t>(i.in[0], r) : step.ids[r]) - i.n[LO];
-    char *y = row_of<char>(i.out, 0) + r * i.out.stride * bytes_of(i.out.dtype);
+    char *y = row_of<char>(i.out, 0) + r * i.out.stride * item_bytes(i.out.dtype);
     if (id < 0 || id >= i.n[HELD]) {
-      memset(y, 0, size * bytes_of(i.out.dtype));
+      memset(y, 0, size * item_bytes(i.out.dtype));
     } else if (!table.base) {
       const Weight &weight = *static_cast<const Weight *>(i.p[WEIGHT]);
       if (i.out.dtype == F64) {
@@ -99,7 +97,7 @@ template <class Added> inline void add_rows(const Instruction &i, const RowShare
 
 inline void add(const Instruction &i, const Step &step, int thread, int threads) {
   add_rows(i, RowShare(step.rows[i.rows], thread, threads), i.in[0].dtype, [&](int64_t r) -> const void * {
-    return row_of<char>(i.in[0], 0) + r * i.in[0].stride * bytes_of(i.in[0].dtype);
+    return row_of<char>(i.in[0], 0) + r * i.in[0].stride * item_bytes(i.in[0].dtype);
   });
 }
 
@@ -111,7 +109,7 @@ inline void add_bias(const Instruction &i, const Step &step, int thread, int thr
 // in[0] and out of one type.
 inline void select_rows(const Instruction &i, const Step &step, int thread, int threads) {
   const RowShare share(step.rows[i.rows], thread, threads);
-  const int64_t bytes = bytes_of(i.out.dtype);
+  const int64_t bytes = item_bytes(i.out.dtype);
   for (int64_t r = share.begin; r < share.end; ++r)
     memcpy(row_of<char>(i.out, 0) + r * i.out.stride * bytes,
            row_of<char>(i.in[0], 0) + step.sampled_rows[r] * i.in[0].stride * bytes, i.out.columns * bytes);

@@ -22,6 +22,8 @@
 #include <thread>
 #include <vector>
 
+#include "instruction.h"
+
 namespace weft {
 
 inline void relax() {
@@ -197,10 +199,23 @@ class Pool {
   std::vector<std::thread> workers_;
 };
 
+// unit(i) for every i below `units`, each on the thread that is free next.
+template <class Unit> void deal(Pool *pool, int units, Unit &&unit) {
+  struct Job {
+    int units;
+    Unit &unit;
+    std::atomic<int> next{0};
+  } job{units, unit};
+  pool->run([](void *given, int, int) {
+    Job &it = *static_cast<Job *>(given);
+    for (int i; (i = it.next.fetch_add(1, std::memory_order_relaxed)) < it.units;) it.unit(i);
+  }, &job);
+}
+
 }  // namespace weft
 
 // For ctypes. `weft_pool_new` gives null, and why in errno's terms at `error`, where threads cannot be made or pinned.
-extern "C" inline __attribute__((used)) weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin_ns, int32_t *error) {
+WEFT_C weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin_ns, int32_t *error) {
   try {
     *error = 0;
     return new weft::Pool(threads, cores, spin_ns);
@@ -211,6 +226,6 @@ extern "C" inline __attribute__((used)) weft::Pool *weft_pool_new(int threads, c
   }
   return nullptr;
 }
-extern "C" inline __attribute__((used)) int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
-extern "C" inline __attribute__((used)) void weft_pool_free(weft::Pool *pool) { delete pool; }
-extern "C" inline __attribute__((used)) void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }
+WEFT_C int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
+WEFT_C void weft_pool_free(weft::Pool *pool) { delete pool; }
+WEFT_C void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }

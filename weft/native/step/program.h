@@ -84,7 +84,6 @@ class Program {
 
 }  // namespace weft
 
-#define WEFT_C extern "C" inline __attribute__((used))
 // For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
 // instructions point to must outlive the program.
 WEFT_C weft::Program *weft_program_new(weft::Pool *pool, const weft::Instruction *code, int count,
@@ -120,4 +119,3 @@ WEFT_C int weft_step_record_bytes(int which) {
                           sizeof(weft::Area), sizeof(weft::CommCalls)};
   return int(sizes[which]);
 }
-#undef WEFT_C

@@ -243,7 +243,7 @@ inline void sample_rows(const Sampling &job, int thread, int threads) {
 
 // Ids of rows of logits [rows, size] and whether the row is finite, to the first two of `values`'s columns. The rows'
 // slots index the table; positions: how many tokens the request had generated. On the caller alone where pool is null.
-extern "C" inline __attribute__((used)) void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, int64_t rows, int64_t size,
+WEFT_C void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, int64_t rows, int64_t size,
                                                          const weft::SamplingTable *table, const int64_t *slots,
                                                          const int64_t *positions, double *values, int64_t values_stride) {
   weft::Sampling job{logits, stride, rows, size, *table, slots, positions, values, values_stride};
