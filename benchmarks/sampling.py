@@ -7,7 +7,6 @@ best and median of interleaved rounds; logits like a language model's (a few lik
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import time
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 from about import about
 
-from weft.native import load, missing_reason
 from weft.native.isa import chosen
+from weft.native.step_library import Pool, open_library, why_missing
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.sampling import Sampler
 from weft.step.plan import Admit, Run
@@ -36,13 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def make_kernel(threads: int) -> SamplingKernel:
-    library = load("step")
+    library = open_library()
     if library is None:
-        raise SystemExit(f"the C++ kernel is missing: {missing_reason('step')}")
-    library.weft_pool_new.restype = ctypes.c_void_p
-    library.weft_pool_new.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
-    error = ctypes.c_int32()
-    return SamplingKernel(library, library.weft_pool_new(threads, None, 500_000, ctypes.byref(error)))
+        raise SystemExit(f"the C++ kernel is missing: {why_missing()}")
+    return SamplingKernel(library, Pool(library, threads))
 
 
 def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:

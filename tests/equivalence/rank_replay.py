@@ -76,8 +76,10 @@ class ExactProgram:
     """Takes the place of a runner's program: the exact model's, with a digest of what it gives."""
 
     def __init__(self, runner: Runner, comm: Comm, threads: int, digests: Digests) -> None:
-        library, packing = open_library(), Packing.find()
-        assert library is not None and packing is not None
+        library = open_library()
+        assert library is not None
+        pool = Pool(library, threads)
+        packing = Packing(pool)
         params: dict[str, Weight] = {}
         for name, weight in runner.params.items():
             use = use_of(name)
@@ -85,7 +87,6 @@ class ExactProgram:
             params[name] = packing.pack(weight, interleaved=use is Use.GATED) if packed else weight
         recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches)
         end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
-        pool = Pool(library, threads)
         rows, positions = LIMITS.max_num_batched_tokens, LIMITS.max_model_len
         self.digests = digests
         self.program = StepProgram(recording, runner.shards, pool, runner.caches, rows, positions, end, exact=True)

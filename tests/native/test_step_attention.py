@@ -3,7 +3,6 @@ bits for a row in every batch, chunking, tile and number of threads."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +11,21 @@ import step_cases
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS, THREADS, Step
+from step_cases import ISAS, THREADS
 from torch import Tensor
 
 from tests.ops.paged_cases import LONGEST, Run, Sizes, dense_attention, paged
+from weft.native.records import (
+    K_CACHE,
+    KV_OF_HEAD,
+    PACKED_CACHE,
+    SCALE,
+    V_CACHE,
+    WORK_CHUNKS,
+    WORKSPACE,
+    Op,
+    StepRecord,
+)
 from weft.ops import Numerics
 from weft.ops.exact_ops import ExactOps, snap
 
@@ -74,18 +84,17 @@ def attend(
         k, v, stride = both[:, :, 0], both[:, :, 1], (both.stride(0), both.stride(1))
     q = (snap(case.q) if exact else case.q).flatten(1)
     ends = torch.tensor(meta.row_ends, dtype=torch.int32)
-    step = Step(runs=len(runs), table_width=meta.block_tables.shape[1])
+    step = StepRecord(runs=len(runs), table_width=meta.block_tables.shape[1])
     step.positions, step.run_of_row = meta.positions.data_ptr(), meta.run_of_row.data_ptr()
     step.row_ends, step.block_tables = ends.data_ptr(), meta.block_tables.data_ptr()
     n = dict(enumerate((len(sizes.kv_of_head), sizes.kv_heads, sizes.dim, sizes.block_size, sizes.window)))
-    n[6], p = int(packed), {0: k, 1: v, 2: case.kv_of_head}
+    n[PACKED_CACHE], p = int(packed), {K_CACHE: k, V_CACHE: v, KV_OF_HEAD: case.kv_of_head}
     if meeting:
-        chunks = ctypes.c_int32()
-        nbytes = step_cases.library(variant).weft_attention_workspace(threads, LONGEST, sizes.dim, ctypes.byref(chunks))
-        p[3], n[7] = torch.zeros(nbytes, dtype=torch.uint8), chunks.value
+        nbytes, n[WORK_CHUNKS] = step_cases.pool(variant, threads).attention_workspace(LONGEST, sizes.dim)
+        p[WORKSPACE] = torch.zeros(nbytes, dtype=torch.uint8)
     out = torch.full_like(q, torch.nan)
     return step_cases.run(
-        variant, threads, "attention", out, [q], step, n=n, f={1: sizes.scale}, p=p, strides=stride, exact=exact
+        variant, threads, Op.ATTENTION, out, [q], step, n=n, f={SCALE: sizes.scale}, p=p, strides=stride, exact=exact
     )
 
 

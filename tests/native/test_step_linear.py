@@ -7,18 +7,20 @@ same alone, in any batch, with any number of threads, at any place.
 from __future__ import annotations
 
 import pytest
+import step_cases
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from step_cases import ISAS
 from torch import Tensor
 
-from tests.native.step_variants import VARIANTS, packing_of
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.exact_ops import snap
 from weft.ops.packed import BLOCKS, Arena, PackedWeight, Packing
 from weft.ops.quantized import quantized
+from weft.ops.single import Single
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -27,14 +29,28 @@ CODED = [WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G]
 PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightKind.F64: torch.float64}
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=ISAS)
 def packing(request: pytest.FixtureRequest) -> Packing:
-    return packing_of(str(request.param))
+    return step_cases.packing(str(request.param))
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> None:
-    torch.set_num_threads(1)
+def on_threads(packing: Packing, threads: int) -> Packing:
+    """The same variant on as many threads."""
+    variant = next(each for each in ISAS if step_cases.library(each) is packing.pool.library)
+    return step_cases.packing(variant, threads)
+
+
+def linear(
+    packing: Packing,
+    x: Tensor,
+    weight: PackedWeight,
+    out: Tensor,
+    bias: Tensor | None = None,
+    epilogue: Epilogue = Epilogue.STORE,
+    *,
+    exact: bool = False,
+) -> Tensor:
+    return Single(packing.pool, exact).linear(x, weight, out, bias, epilogue)
 
 
 def rows_among_noise(count: int, depth: int, dtype: torch.dtype) -> Tensor:
@@ -94,7 +110,7 @@ def test_a_product_is_that_of_the_numbers(packing: Packing, shape: tuple[int, in
         bias = torch.randn(columns, dtype=wide)
         for count, out_dtype in [(1, wide), (2, wide), (3, torch.bfloat16), (13, wide), (29, torch.bfloat16)]:
             x, out = rows_among_noise(count, depth, dtype), out_of(count, columns, out_dtype)
-            packing.linear(x, made, out[:, :columns], bias)
+            linear(packing, x, made, out[:, :columns], bias)
             wanted = x.double() @ values.T + bias.double()
             assert ((out[:, :columns].double() - wanted).abs() <= _allowed(x, values, wanted, out_dtype)).all()
             assert (out[:, columns:] == -7).all()
@@ -122,7 +138,7 @@ def test_gate_and_up_meet_in_the_epilogue(packing: Packing, half: int, kind: Wei
     bias = torch.randn(2 * half)
     for count, out_dtype in [(1, torch.float32), (3, torch.bfloat16), (25, torch.float32)]:
         x, out = rows_among_noise(count, depth, dtype), out_of(count, half, out_dtype)
-        packing.linear(x, made, out[:, :half], bias, Epilogue.SILU_MUL_OF)
+        linear(packing, x, made, out[:, :half], bias, Epilogue.SILU_MUL_OF)
         gate, up = (x.double() @ values.T + bias.double()).chunk(2, 1)
         wanted = (F.silu(gate) * up).float()
         relative, absolute = (2**-8, 1e-2) if out_dtype == torch.bfloat16 else (1e-4, 1e-4)
@@ -135,7 +151,7 @@ def test_the_exact_gate_is_on_the_grid(packing: Packing) -> None:
     x = torch.randint(-64, 65, (9, 48)).float() / 64
     gate, up = (x @ weight.T).chunk(2, 1)
     out = torch.empty(9, 20)
-    packing.linear(x, packing.pack(weight, interleaved=True), out, None, Epilogue.SILU_MUL_OF, exact=True)
+    linear(packing, x, packing.pack(weight, interleaved=True), out, None, Epilogue.SILU_MUL_OF, exact=True)
     assert torch.equal(out, snap(F.silu(gate.double()) * up.double()))
 
 
@@ -144,9 +160,9 @@ def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> 
     wide, dtype = (torch.float64,) * 2 if kind == WeightKind.F64 else (torch.float32, torch.bfloat16)
     weight = torch.randn(45, 51).to(dtype)
     made, bias, x = packing.pack(weight, kind), torch.randn(45, dtype=wide), rows_among_noise(14, 51, dtype)
-    stored = packing.linear(x, made, torch.empty(14, 45, dtype=wide), bias)
+    stored = linear(packing, x, made, torch.empty(14, 45, dtype=wide), bias)
     before = torch.randn(14, 45, dtype=wide)
-    assert torch.equal(packing.linear(x, made, before.clone(), bias, Epilogue.ADD_TO), before + stored)
+    assert torch.equal(linear(packing, x, made, before.clone(), bias, Epilogue.ADD_TO), before + stored)
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
@@ -159,11 +175,15 @@ def test_bits_of_a_row_depend_on_nothing_beside_it(packing: Packing, shape: tupl
     for rows in [rows_among_noise(200, depth, dtype)] + (
         [rows_among_noise(200, depth, torch.float32)] * (kind in CODED)
     ):
-        whole = packing.linear(rows, made, torch.empty(200, columns, dtype=wide))
+        whole = linear(packing, rows, made, torch.empty(200, columns, dtype=wide))
         for count in (1, 2, 3, 4, 5, 12, 13, 24, 31, 97):
-            torch.set_num_threads(1 + count % 3)
             begin = 7 * count % (200 - count)
-            part = packing.linear(rows[begin : begin + count], made, torch.empty(count, columns, dtype=wide))
+            part = linear(
+                on_threads(packing, 1 + count % 3),
+                rows[begin : begin + count],
+                made,
+                torch.empty(count, columns, dtype=wide),
+            )
             assert torch.equal(part, whole[begin : begin + count]), (count, begin)
 
 
@@ -174,7 +194,7 @@ def test_groups_give_the_bits_of_their_bf16_matrix(packing: Packing, kind: Weigh
     plain = packing.pack(coded.rows(0, 70).bfloat16())
     for count in (1, 2, 3, 7, 30):
         x = rows_among_noise(count, 167, torch.bfloat16)
-        out = [packing.linear(x, each, torch.empty(count, 70)) for each in (coded, plain)]
+        out = [linear(packing, x, each, torch.empty(count, 70)) for each in (coded, plain)]
         assert torch.equal(*out)
 
 
@@ -185,11 +205,11 @@ def test_slots_are_one_product_each(packing: Packing, counts: list[int], kind: W
     x, ends = rows_among_noise(sum(counts), 80, torch.bfloat16), torch.tensor(counts).cumsum(0)
     wanted = torch.empty(sum(counts), 24)
     for weight, part, to in zip(weights, x.split(counts), wanted.split(counts), strict=True):
-        packing.linear(part, weight, to, None, Epilogue.SILU_MUL_OF)
+        linear(packing, part, weight, to, None, Epilogue.SILU_MUL_OF)
     for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
         out = torch.full((sum(counts), 24), -7.0)
-        assert torch.equal(packing.grouped_linear(x, weights, ends, out, Epilogue.SILU_MUL_OF), wanted)
+        grouped = on_threads(packing, threads).grouped_linear
+        assert torch.equal(grouped(x, weights, ends, out, Epilogue.SILU_MUL_OF), wanted)
 
 
 def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tuple[PackedWeight, Tensor]:
@@ -205,15 +225,15 @@ def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tupl
 )
 @settings(max_examples=30, deadline=None)
 def test_blocks_of_a_file_are_taken_as_they_are(columns: int, groups: int, rows: int, name: str) -> None:
-    packing = packing_of(VARIANTS[0])
+    packing = step_cases.packing(ISAS[0])
     depth = 32 * groups
     made, raw = packed_blocks(packing, name, columns, depth)
     values = decoded(raw, name).bfloat16()
     assert torch.equal(made.unpacked(), values)
     assert made.nbytes < 0.75 * values.nbytes * (columns + 31) // 32 * 32 / columns + 64
     x = rows_among_noise(rows, depth, torch.bfloat16)
-    plain = packing.linear(x, packing.pack(values), torch.empty(rows, columns))
-    assert torch.equal(packing.linear(x, made, torch.empty(rows, columns)), plain)
+    plain = linear(packing, x, packing.pack(values), torch.empty(rows, columns))
+    assert torch.equal(linear(packing, x, made, torch.empty(rows, columns)), plain)
 
 
 def decoded(raw: Tensor, name: str) -> Tensor:

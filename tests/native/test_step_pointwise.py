@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 import step_cases
 import torch
-from step_cases import ISAS, THREADS, Step
+from step_cases import ISAS, THREADS
 from torch import Tensor
 
+from weft.errors import WeftError
+from weft.native.records import BIAS, EPS, HELD, LO, NORM_WEIGHT, InstructionRecord, Op, StepRecord
 from weft.ops import Numerics
 from weft.ops.exact_ops import ExactOps, snap
 from weft.ops.torch_ops import TorchOps
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 F32, BF16, F64 = torch.float32, torch.bfloat16, torch.float64
 PAIRS = [(F32, F32), (F32, BF16), (BF16, BF16), (BF16, F32), (F64, F64)]
 TOLERANCE = {BF16: 1e-2, F32: 2e-6, F64: 1e-14}
-EPS = 1e-5
+SMALL = 1e-5
 SHAPES = [(1, 1), (1, 576), (3, 7), (5, 64), (17, 100), (33, 577), (0, 16)]
 
 
@@ -47,11 +47,11 @@ def close(out: Tensor, wanted: Tensor) -> None:
 def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
     parameters = torch.promote_types(made, F32)
     x, weight = wide(rows, columns, given), wide(1, columns, parameters, seed=1)[0].contiguous()
-    wanted = TorchOps(Numerics(made), CPU).rms_norm(x, weight, EPS).to(made)
+    wanted = TorchOps(Numerics(made), CPU).rms_norm(x, weight, SMALL).to(made)
     seen = []
     for threads in THREADS:
         out = blank(rows, columns, made)
-        step_cases.run(variant, threads, "norm", out, [x], f={0: EPS}, p={0: weight})
+        step_cases.run(variant, threads, Op.NORM, out, [x], f={EPS: SMALL}, p={NORM_WEIGHT: weight})
         close(out, wanted)
         assert (
             out.as_strided((rows, 5), (columns + 5, 1), columns)[:-1] == 77
@@ -60,7 +60,7 @@ def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, co
     assert all(torch.equal(out, seen[0]) for out in seen)
     for row in range(rows):
         alone = step_cases.run(
-            variant, 1, "norm", blank(1, columns, made), [x[row : row + 1]], f={0: EPS}, p={0: weight}
+            variant, 1, Op.NORM, blank(1, columns, made), [x[row : row + 1]], f={EPS: SMALL}, p={NORM_WEIGHT: weight}
         )
         assert torch.equal(alone[0], seen[0][row])
 
@@ -72,10 +72,10 @@ def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int
     x = wide(rows, 2 * columns, given) * 8
     wanted = TorchOps(Numerics(made), CPU).silu_mul(x.to(torch.promote_types(given, F32))).to(made)
     for threads in THREADS:
-        out = step_cases.run(variant, threads, "silu_mul", blank(rows, columns, made), [x])
+        out = step_cases.run(variant, threads, Op.SILU_MUL, blank(rows, columns, made), [x])
         close(out, wanted)
     for row in range(rows):
-        alone = step_cases.run(variant, 1, "silu_mul", blank(1, columns, made), [x[row : row + 1]])
+        alone = step_cases.run(variant, 1, Op.SILU_MUL, blank(1, columns, made), [x[row : row + 1]])
         assert torch.equal(alone[0], out[row])
 
 
@@ -87,9 +87,11 @@ def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int
     weight = snap(wide(1, columns, F64, seed=1))[0].contiguous()
     for threads in THREADS:
         out = blank(rows, columns, F32)
-        step_cases.run(variant, threads, "norm", out, [x], f={0: EPS}, p={0: weight.double()}, exact=True)
-        assert torch.equal(out, ops.rms_norm(x, weight, EPS))
-        step_cases.run(variant, threads, "silu_mul", out, [gate_up], exact=True)
+        step_cases.run(
+            variant, threads, Op.NORM, out, [x], f={EPS: SMALL}, p={NORM_WEIGHT: weight.double()}, exact=True
+        )
+        assert torch.equal(out, ops.rms_norm(x, weight, SMALL))
+        step_cases.run(variant, threads, Op.SILU_MUL, out, [gate_up], exact=True)
         assert torch.equal(out, ops.silu_mul(gate_up))
 
 
@@ -104,18 +106,18 @@ def test_add(variant: str, kept: torch.dtype, added: torch.dtype, rows: int, col
     for threads in THREADS:
         out = wide(rows, columns, kept, extra=9)
         wanted = (out.to(torch.promote_types(kept, F32)) + x).to(kept)
-        assert torch.equal(step_cases.run(variant, threads, "add", out, [x]), wanted)
+        assert torch.equal(step_cases.run(variant, threads, Op.ADD, out, [x]), wanted)
         wanted = (out.to(bias.dtype) + bias).to(kept)
-        assert torch.equal(step_cases.run(variant, threads, "add_bias", out, [None], p={1: bias}), wanted)
+        assert torch.equal(step_cases.run(variant, threads, Op.ADD_BIAS, out, [None], p={BIAS: bias}), wanted)
 
 
 @pytest.mark.parametrize("variant", ISAS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
 def test_select(variant: str, dtype: torch.dtype) -> None:
     x, rows = wide(9, 37, dtype), torch.tensor([8, 0, 3, 3], dtype=torch.int64)
-    step = Step(sampled_rows=rows.data_ptr())
+    step = StepRecord(sampled_rows=rows.data_ptr())
     for threads in THREADS:
-        assert torch.equal(step_cases.run(variant, threads, "select", blank(4, 37, dtype), [x], step), x[rows])
+        assert torch.equal(step_cases.run(variant, threads, Op.SELECT, blank(4, 37, dtype), [x], step), x[rows])
 
 
 @pytest.mark.parametrize("variant", ISAS)
@@ -123,17 +125,15 @@ def test_select(variant: str, dtype: torch.dtype) -> None:
 def test_embedding_rows(variant: str, stored: torch.dtype, made: torch.dtype) -> None:
     table, ids = wide(11, 37, stored), torch.tensor([[20], [29], [19], [30], [31], [25], [20], [-1], [1 << 40]])
     wanted = TorchOps(Numerics(stored), CPU).embedding(ids[:, 0], table, 20).to(made)
-    given_by_step = Step(ids=ids.data_ptr())
+    given_by_step = StepRecord(ids=ids.data_ptr())
     for threads in THREADS:
         for given, step in ((ids, None), (None, given_by_step)):
-            out = step_cases.run(variant, threads, "embed", blank(9, 37, made), [given, table], step, n={0: 20, 1: 11})
+            out = step_cases.run(
+                variant, threads, Op.EMBED, blank(9, 37, made), [given, table], step, n={LO: 20, HELD: 11}
+            )
             assert torch.equal(out, wanted)
 
 
 def test_an_unknown_instruction_is_refused() -> None:
-    one = step_cases.Instruction(op=99)
-    variant = ISAS[0]
-    assert (
-        step_cases.library(variant).weft_run_one(step_cases.pool(variant, 1), ctypes.byref(one), ctypes.byref(Step()))
-        < 0
-    )
+    with pytest.raises(WeftError, match="no kernel for instruction 99"):
+        step_cases.pool(ISAS[0], 1).run_one(InstructionRecord(op=99), StepRecord())

@@ -9,9 +9,26 @@ import step_cases
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS, THREADS, Step
+from step_cases import ISAS, THREADS
 from torch import Tensor
 
+from weft.native.records import (
+    BLOCK_SIZE,
+    COS_SIN,
+    EPS,
+    HEAD_DIM,
+    K_CACHE,
+    K_NORM,
+    KV_HEADS,
+    KV_OF_HEAD,
+    PACKED_CACHE,
+    Q_HEADS,
+    Q_NORM,
+    ROPE_DIM,
+    V_CACHE,
+    Op,
+    StepRecord,
+)
 from weft.ops import AttentionMeta, KVCache, Numerics
 from weft.ops.exact_ops import ExactOps, snap
 from weft.ops.torch_ops import TorchOps, rotate, write_cache
@@ -19,7 +36,7 @@ from weft.ops.torch_ops import TorchOps, rotate, write_cache
 pytestmark = pytest.mark.usefixtures("step_library")
 
 CPU = torch.device("cpu")
-EPS = 1e-6
+SMALL = 1e-6
 TOLERANCE = {torch.bfloat16: 1.6e-2, torch.float32: 2e-6, torch.float64: 1e-14}
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 
@@ -82,19 +99,24 @@ def run(
     variant: str, threads: int, shape: Shape, case: Case, out: Tensor, cache: KVCache, packed: bool, exact: bool
 ) -> None:
     meta = case.meta
-    step = Step(positions=meta.positions.data_ptr(), slots=meta.slots.data_ptr(), run_of_row=meta.run_of_row.data_ptr())
+    step = StepRecord(
+        positions=meta.positions.data_ptr(), slots=meta.slots.data_ptr(), run_of_row=meta.run_of_row.data_ptr()
+    )
     kv_of_head = torch.tensor(shape.kv_of_head, dtype=torch.int32)
     n = {
-        0: len(shape.kv_of_head),
-        1: shape.kv_heads,
-        2: shape.dim,
-        3: shape.block_size,
-        5: shape.rope_dim,
-        6: int(packed),
+        Q_HEADS: len(shape.kv_of_head),
+        KV_HEADS: shape.kv_heads,
+        HEAD_DIM: shape.dim,
+        BLOCK_SIZE: shape.block_size,
+        ROPE_DIM: shape.rope_dim,
+        PACKED_CACHE: int(packed),
     }
-    p = {0: cache.k, 1: cache.v, 2: kv_of_head, 3: case.cos_sin, 4: case.q_norm, 5: case.k_norm}
+    p = {K_CACHE: cache.k, V_CACHE: cache.v, KV_OF_HEAD: kv_of_head, COS_SIN: case.cos_sin}
+    p |= {Q_NORM: case.q_norm, K_NORM: case.k_norm}
     strides = (cache.k.stride(0), cache.k.stride(1))
-    step_cases.run(variant, threads, "qkv", out, [case.x], step, n=n, f={0: EPS}, p=p, strides=strides, exact=exact)
+    step_cases.run(
+        variant, threads, Op.QKV, out, [case.x], step, n=n, f={EPS: SMALL}, p=p, strides=strides, exact=exact
+    )
 
 
 def twin(shape: Shape, case: Case, cache: KVCache, exact: bool) -> Tensor:
@@ -106,7 +128,7 @@ def twin(shape: Shape, case: Case, cache: KVCache, exact: bool) -> Tensor:
     x = case.x if exact else case.x.double()
     q, k, v = (part.unflatten(1, (-1, shape.dim)) for part in (x[:, :a], x[:, a:b], x[:, b:]))
     if case.q_norm is not None and case.k_norm is not None:
-        q, k = ops.rms_norm(q, case.q_norm.to(x.dtype), EPS), ops.rms_norm(k, case.k_norm.to(x.dtype), EPS)
+        q, k = ops.rms_norm(q, case.q_norm.to(x.dtype), SMALL), ops.rms_norm(k, case.k_norm.to(x.dtype), SMALL)
     cos, sin = case.cos_sin.double()[case.meta.positions.long()].unsqueeze(1).chunk(2, -1)
 
     def turned(y: Tensor) -> Tensor:

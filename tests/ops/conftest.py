@@ -6,19 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from implementations import ops_on
 
 from weft.native.build import ensure_built
-from weft.ops import Numerics, Ops
-from weft.ops.native_kernels import LIBRARIES, Kernels, why_missing
-from weft.ops.native_ops import NativeOps
-from weft.ops.torch_ops import TorchOps
-
-CPU = torch.device("cpu")
+from weft.native.libraries import needed
+from weft.ops import Ops
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _built() -> None:
-    ensure_built(LIBRARIES)
+    ensure_built(needed())
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +26,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["torch", "native"])
+@pytest.fixture(params=["torch", "step"])
 def implementation(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -43,12 +40,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture
 def ops(implementation: str, dtype: torch.dtype) -> Ops:
     """One implementation in one dtype."""
-    if implementation == "torch":
-        return TorchOps(Numerics(dtype), CPU)
-    kernels = Kernels.find(dtype)
-    if kernels is None:
-        pytest.skip(why_missing(dtype))
-    return NativeOps(Numerics(dtype), CPU, kernels)
+    return ops_on(implementation, dtype, torch.get_num_threads())
 
 
 @pytest.fixture

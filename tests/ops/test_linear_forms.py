@@ -9,11 +9,10 @@ from torch import Tensor
 
 from weft.ops import Numerics, Ops, make_ops
 from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form
-from weft.ops.native_kernels import LinearKernel, why_missing
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Use
 
 CPU = torch.device("cpu")
-RELATIVE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 
 
 class OddBeyondFours(Form):
@@ -94,25 +93,11 @@ def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> N
 def test_this_machine_holds_the_rule(ops: Ops, dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:
     """Every number of rows to 70 and some larger, each at another place of its batch."""
     weight, x = (torch.randn(shape) / shape[1] ** 0.5).to(dtype), torch.randn(520, shape[1]).to(dtype)
-    whole = ops.linear(x, weight, None)
+    packed = ops.prepare(weight, Use.LINEAR)
+    whole = ops.linear(x, packed, None)
     for count in (*range(1, 71), 96, 127, 129, 200, 255, 257, 384, 511, 513):
         rows = slice(13 * count % (520 - count), 13 * count % (520 - count) + count)
-        assert torch.equal(ops.linear(x[rows], weight, None), whole[rows]), count
-
-
-@pytest.mark.parametrize("shape", [(576, 192), (17, 575), (16, 64), (3, 1)])
-def test_the_kernel_gives_the_product_on_any_number_of_threads(dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    kernel = LinearKernel.find(dtype)
-    if kernel is None:
-        pytest.skip(why_missing(dtype))
-    weight, bias = (torch.randn(shape) / shape[1] ** 0.5).to(dtype), torch.randn(shape[0]).to(dtype)
-    x = torch.randn(131, 2 * shape[1]).to(dtype)[:, 1 : 1 + shape[1]]
-    out = kernel(x, weight, bias)
-    wanted = F.linear(x.double(), weight.double(), bias.double())
-    assert torch.allclose(out.double(), wanted, rtol=RELATIVE[dtype], atol=RELATIVE[dtype])
-    torch.set_num_threads(2)
-    assert torch.equal(kernel(x, weight, bias), out) and torch.equal(kernel(x.contiguous(), weight, bias), out)
-    assert torch.equal(kernel(x, weight.T.contiguous().T, bias), out)
+        assert torch.equal(ops.linear(x[rows], packed, None), whole[rows]), count
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -122,7 +107,8 @@ def test_logits_are_not_rounded_to_the_weights_dtype(dtype: torch.dtype) -> None
     x, weight = torch.randn(5, 96).to(dtype), torch.randn(333, 96).to(dtype)
     wanted = x.double() @ weight.double().T
     for ops in (make_ops(Numerics(dtype), "cpu"), TorchOps(Numerics(dtype), torch.device("cpu"))):
-        found = ops.logits(x, weight)
+        head = ops.prepare(weight, Use.HEAD)
+        found = ops.logits(x, head)
         assert found.dtype == torch.promote_types(dtype, torch.float32)
         torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-5)
-        assert torch.equal(ops.logits(x[:1], weight), found[:1])
+        assert torch.equal(ops.logits(x[:1], head), found[:1])

@@ -7,7 +7,6 @@ import torch
 
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache
-from weft.ops.native_ops import NativeOps
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
@@ -15,12 +14,9 @@ from weft.ops.weights import Use, Weight
 
 def test_kernels_serve_where_they_are_built() -> None:
     ops = make_ops(Numerics(torch.bfloat16), "cpu")
-    if not isinstance(ops, NativeOps):
+    if not isinstance(ops, StepOps):
         pytest.skip(ops.describe())
-    if isinstance(ops, StepOps):
-        assert ops.describe().startswith("step library (") and "weights packed" in ops.describe()
-    else:
-        assert ops.describe() == "native on cpu; linear in C++"
+    assert ops.describe().startswith("step library (") and "weights packed" in ops.describe()
 
 
 def test_without_kernels_the_twin_serves_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from implementations import ops_on
 from paged_cases import Case, Run, Sizes, dense_attention, paged
 
 from weft.ops.base import Ops
-from weft.ops.native_kernels import AttentionKernel
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 GROUPED = Sizes((0, 0, 0, 1, 1, 1, 2, 2, 2), 3, 64, 16)
@@ -61,15 +61,13 @@ def test_q_inside_a_packed_buffer(ops: Ops, dtype: torch.dtype) -> None:
 
 def exact_bits(implementation: str, dtype: torch.dtype) -> bool:
     # MKL's fp64 batched product, which only the twin uses, depends on the size of its batch in the last bits.
-    return implementation == "native" or dtype != torch.float64
+    return implementation == "step" or dtype != torch.float64
 
 
 @pytest.mark.parametrize("sizes", [GROUPED, UNEVEN], ids=["grouped", "uneven"])
-def test_a_row_alone_has_the_bits_it_has_in_a_batch(
-    ops: Ops, implementation: str, dtype: torch.dtype, sizes: Sizes, two_threads: None
-) -> None:
-    together = attend(ops, sizes, paged(sizes, RUNS, dtype))
-    torch.set_num_threads(1)
+def test_a_row_alone_has_the_bits_it_has_in_a_batch(implementation: str, dtype: torch.dtype, sizes: Sizes) -> None:
+    together = attend(ops_on(implementation, dtype, 2), sizes, paged(sizes, RUNS, dtype))
+    ops = ops_on(implementation, dtype, 1)
     row = 0
     for start, rows, request in RUNS:
         for at in sorted({start, start + rows // 2, start + rows - 1}):
@@ -103,24 +101,10 @@ def test_any_cut_into_chunks_has_the_same_bits(
     assert (whole.double() - dense_attention(sizes, ((0, length, 9),), dtype)).abs().max() < TOLERANCE[dtype]
 
 
-def test_threads_do_not_change_bits(ops: Ops, dtype: torch.dtype, two_threads: None) -> None:
+def test_threads_do_not_change_bits(implementation: str, dtype: torch.dtype) -> None:
     case = paged(GROUPED, RUNS, dtype)
-    on_two = attend(ops, GROUPED, case)
-    torch.set_num_threads(1)
-    assert torch.equal(attend(ops, GROUPED, case), on_two)
-
-
-def test_own_threads_where_there_is_no_openmp(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, two_threads: None
-) -> None:
-    with_openmp = AttentionKernel.find(dtype)
-    monkeypatch.setattr("weft.ops.native_kernels.openmp_team", lambda: None)
-    kernel = AttentionKernel.find(dtype)
-    if kernel is None or with_openmp is None:
-        pytest.skip("no C++ compiler")
-    case = paged(GROUPED, RUNS, dtype)
-    arguments = (case.q, case.cache, case.kv_of_head, GROUPED.scale, case.meta, 0)
-    assert torch.equal(kernel(*arguments), with_openmp(*arguments))
+    on_two = attend(ops_on(implementation, dtype, 2), GROUPED, case)
+    assert torch.equal(attend(ops_on(implementation, dtype, 1), GROUPED, case), on_two)
 
 
 @pytest.mark.parametrize("fault", ["oldest key", "newest key", "wrong head", "scale"])

@@ -14,6 +14,7 @@ from weft.ops import make_ops
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 from weft.ops.rope import build_cos_sin
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Use
 
 # Relative to the size of the result: one rounding to the dtype, and a few of fp32 or fp64 before it.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
@@ -82,15 +83,15 @@ def test_rope_and_cache(ops: Ops, dtype: torch.dtype, dim: int) -> None:
 
 def test_embedding_of_a_part_of_the_vocabulary(ops: Ops, dtype: torch.dtype) -> None:
     weight = torch.randn(10, 4).to(dtype)
-    out = ops.embedding(torch.tensor([19, 20, 29, 30, 25]), weight, 20)
+    out = ops.embedding(torch.tensor([19, 20, 29, 30, 25]), ops.prepare(weight, Use.HEAD), 20)
     wanted = torch.stack((torch.zeros(4, dtype=dtype), weight[0], weight[9], torch.zeros(4, dtype=dtype), weight[5]))
     assert torch.equal(out, wanted)
 
 
 def calls(ops: Ops, size: int, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
     """Every operation whose rows stand alone, as functions of [N, 2 * size]."""
-    weight, bias = torch.randn(24, 2 * size).to(dtype), torch.randn(24).to(dtype)
-    norm, table = torch.randn(2 * size).to(dtype), torch.randn(50, 8).to(dtype)
+    weight, bias = ops.prepare(torch.randn(24, 2 * size).to(dtype), Use.LINEAR), torch.randn(24).to(dtype)
+    norm, table = torch.randn(2 * size).to(dtype), ops.prepare(torch.randn(50, 8).to(dtype), Use.HEAD)
     return {
         "rms_norm": lambda x: ops.rms_norm(x, norm, 1e-5),
         "silu_mul": ops.silu_mul,

@@ -13,13 +13,10 @@ namespace weft {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-constexpr int kPanel = 4;  // vectors beside kRows rows of accumulators that fit the register file
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;
-constexpr int kPanel = 2;
 #else
 constexpr int kVectorBytes = 16;
-constexpr int kPanel = 2;
 #endif
 
 template <class T> struct VecOf;

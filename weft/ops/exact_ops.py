@@ -16,11 +16,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from weft.arch.config import MoEConfig
 from weft.errors import WeftError
+from weft.native.step_library import Pool, open_library
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.grouped import plain_experts, summed
 from weft.ops.linear import Invariance
-from weft.ops.native_kernels import AttentionKernel
 from weft.ops.paged_attention import paged_attention
+from weft.ops.single import Single
 from weft.ops.torch_ops import TorchOps, rotate, write_cache, write_latent
 from weft.ops.weights import Weight, plain
 
@@ -49,7 +50,8 @@ class ExactOps(TorchOps):
     def __init__(self, numerics: Numerics, device: torch.device, check_inputs: bool = False) -> None:
         super().__init__(numerics, device)
         self.check_inputs = check_inputs
-        self._attend = (AttentionKernel.find(torch.float64) if device.type == "cpu" else None) or paged_attention
+        library = open_library() if device.type == "cpu" else None
+        self._attend = paged_attention if library is None else Single(Pool(library, 1)).attention
         self._largest = WeakTensorKeyDictionary()
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:

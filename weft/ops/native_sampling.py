@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weft.native import load
-
-_POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
+from weft.native.step_library import Pool, open_library
 
 
 class SlotTable:
@@ -35,23 +33,20 @@ class SlotTable:
 class _Table(ctypes.Structure):
     """Mirrors `SamplingTable` of weft/native/step/sampling.h."""
 
-    _fields_ = [(name, _POINTER) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
 
 
 class SamplingKernel:
-    """`pool`: handle of a pool of threads (weft/native/step/pool.h) that share the rows, or None: the caller alone."""
+    """`pool`: threads that share the rows; None: the caller alone."""
 
-    def __init__(self, library: ctypes.CDLL, pool: int | None = None) -> None:
-        self._call = library.weft_sample
-        self._call.argtypes = [_POINTER, _POINTER, _LONG, _LONG, _LONG, *[_POINTER] * 4, _LONG]
-        self._call.restype = None
-        self.pool = pool
+    def __init__(self, library: ctypes.CDLL, pool: Pool | None = None) -> None:
+        self._call, self._pool = library.weft_sample, pool
 
     @classmethod
-    def find(cls, pool: int | None = None) -> SamplingKernel | None:
+    def find(cls, pool: Pool | None = None) -> SamplingKernel | None:
         """None where there is no library."""
-        library = load("step")
-        return cls(library, pool) if library else None
+        library = open_library() if pool is None else pool.library
+        return None if library is None else cls(library, pool)
 
     def __call__(
         self, logits: Tensor, table: SlotTable, slots: NDArray[np.int64], positions: NDArray[np.int64], values: Tensor
@@ -63,7 +58,7 @@ class SamplingKernel:
         arrays = (table.temperature, table.top_p, table.min_p, table.top_k, table.seed)
         record = _Table(*(array.ctypes.data for array in arrays))
         self._call(
-            self.pool,
+            None if self._pool is None else self._pool.handle,
             logits.data_ptr(),
             logits.stride(0),
             *logits.shape,

@@ -61,22 +61,22 @@ class Single:
     def embedding(self, ids: Tensor, weight: PackedWeight, lo: int, dtype: torch.dtype) -> Tensor:
         """See `Ops.embedding`; rows in `dtype`."""
         out = torch.empty(ids.shape[0], weight.shape[1], dtype=dtype)
-        record, ids = self._record(Op.EMBED, out), ids.contiguous()
-        record.inputs[0] = OperandRecord(ids.data_ptr(), 1, Dtype.I64, 1)
+        record = self._record(Op.EMBED)
         record.n[LO], record.n[HELD], record.p[WEIGHT] = lo, weight.shape[0], weight.address
-        return self._run(record, out)
+        return self._run(record, out, ids.contiguous()[:, None])
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `Ops.rms_norm`."""
         out = torch.empty(x.shape, dtype=weight.dtype)
-        record = self._record(Op.NORM, out.view(-1, x.shape[-1]), _rows(x.reshape(-1, x.shape[-1])))
+        record, size = self._record(Op.NORM), x.shape[-1]
         record.f[EPS] = eps
-        return self._run(record, out, None, {NORM_WEIGHT: self._vector(weight)})
+        self._run(record, out.view(-1, size), _rows(x.reshape(-1, size)), None, {NORM_WEIGHT: self._vector(weight)})
+        return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """See `Ops.silu_mul`."""
         out = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=gate_up.dtype)
-        return self._run(self._record(Op.SILU_MUL, out, _rows(gate_up)), out)
+        return self._run(self._record(Op.SILU_MUL), out, _rows(gate_up))
 
     def linear(
         self,
@@ -87,9 +87,9 @@ class Single:
         epilogue: Epilogue = Epilogue.STORE,
     ) -> Tensor:
         """out [N, columns] (op)= x [N, in] @ weight.T + bias, by `epilogue`. Returns `out`."""
-        record = self._record(Op.LINEAR, out, _rows(x))
+        record = self._record(Op.LINEAR)
         record.n[EPILOGUE], record.p[WEIGHT] = epilogue, weight.address
-        return self._run(record, out, None, {} if bias is None else {BIAS: bias.to(wide(bias.dtype))})
+        return self._run(record, out, _rows(x), None, {} if bias is None else {BIAS: bias.to(wide(bias.dtype))})
 
     def qkv(
         self,
@@ -102,7 +102,7 @@ class Single:
     ) -> Tensor:
         """See `Ops.qkv`."""
         out = torch.empty(qkv.shape[0], heads.q, heads.dim, dtype=qkv.dtype)
-        record = self._record(Op.QKV, out.flatten(1), _rows(qkv))
+        record = self._record(Op.QKV)
         _point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads.q, heads.kv, heads.dim
         record.n[ROPE_DIM] = cos_sin.shape[1]
@@ -112,7 +112,8 @@ class Single:
         if norms is not None:
             vectors |= {Q_NORM: self._vector(norms.q), K_NORM: self._vector(norms.k)}
             record.f[EPS] = norms.eps
-        return self._run(record, out, meta, vectors)
+        self._run(record, out.flatten(1), _rows(qkv), meta, vectors)
+        return out
 
     def attention(
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
@@ -120,32 +121,31 @@ class Single:
         """See `Ops.attention`."""
         rows, heads, dim = q.shape
         out = torch.empty(rows, heads * dim, dtype=q.dtype)
-        record = self._record(Op.ATTENTION, out, q.reshape(rows, heads * dim).contiguous())
+        record = self._record(Op.ATTENTION)
         _point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads, cache.k.shape[1], dim
         record.n[WINDOW], record.f[SCALE] = window, scale
         workspace, record.n[WORK_CHUNKS] = self._workspace(dim, meta)
-        return self._run(record, out, meta, {KV_OF_HEAD: kv_of_head, WORKSPACE: workspace})
+        flat = q.reshape(rows, heads * dim).contiguous()
+        return self._run(record, out, flat, meta, {KV_OF_HEAD: kv_of_head, WORKSPACE: workspace})
 
     def _vector(self, x: Tensor) -> Tensor:
         """In the type that results are computed in."""
         return x.double() if self._exact else x.to(wide(x.dtype))
 
-    def _record(self, op: Op, out: Tensor, x: Tensor | None = None) -> InstructionRecord:
-        record = InstructionRecord(op=op, exact=self._exact)
-        record.out = operand(out)
-        if x is not None:
-            record.inputs[0] = operand(x)
-        return record
+    def _record(self, op: Op) -> InstructionRecord:
+        return InstructionRecord(op=op, exact=self._exact)
 
     def _run(
         self,
         record: InstructionRecord,
         out: Tensor,
+        x: Tensor,
         meta: AttentionMeta | None = None,
         vectors: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        """`vectors` by their index in the record; they live until the call is done."""
+        """Rows x into rows of `out`. `vectors` by their index in the record; all live until the call is done."""
+        record.inputs[0], record.out = _input(x), operand(out)
         kept = {index: vector.contiguous() for index, vector in (vectors or {}).items()}
         for index, vector in kept.items():
             record.p[index] = vector.data_ptr()
@@ -155,7 +155,7 @@ class Single:
             step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
             step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
             step.row_ends, step.runs, step.table_width = ends.data_ptr(), len(ends), meta.block_tables.shape[1]
-        step.rows[0] = out.shape[0] if out.dim() < 3 or record.op == Op.QKV else out.numel() // out.shape[-1]
+        step.rows[0] = out.shape[0]
         self.pool.run_one(record, step)
         return out
 
@@ -167,6 +167,10 @@ class Single:
         if found is None or found[1] < chunks:
             found = self._workspaces[dim] = torch.zeros(nbytes, dtype=torch.uint8), chunks
         return found
+
+
+def _input(x: Tensor) -> OperandRecord:
+    return OperandRecord(x.data_ptr(), 1, Dtype.I64, 1) if x.dtype == torch.int64 else operand(x)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device)
 
 
 def _sampling_kernel(ops: Ops, device: torch.device) -> SamplingKernel | None:
-    return SamplingKernel.find(ops.pool.handle if isinstance(ops, StepOps) else None) if device.type == "cpu" else None
+    return SamplingKernel.find(ops.pool if isinstance(ops, StepOps) else None) if device.type == "cpu" else None
 
 
 class Runner:

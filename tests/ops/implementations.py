@@ -1,0 +1,24 @@
+"""Every implementation of the operations that this machine has, by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from weft.native.step_library import Pool, open_library, why_missing
+from weft.ops import Numerics, Ops
+from weft.ops.step_ops import StepOps
+from weft.ops.torch_ops import TorchOps
+
+CPU = torch.device("cpu")
+
+
+def ops_on(implementation: str, dtype: torch.dtype, threads: int) -> Ops:
+    """An implementation that works on so many threads from here on."""
+    torch.set_num_threads(threads)
+    if implementation == "torch":
+        return TorchOps(Numerics(dtype), CPU)
+    library = open_library()
+    if library is None:
+        pytest.skip(why_missing())
+    return StepOps(Numerics(dtype), CPU, Pool(library, threads))
