@@ -38,8 +38,8 @@ from weft.ops import make_ops
 from weft.ops.packed import Packing
 from weft.ops.weights import Use, Weight
 from weft.program.assemble import End
-from weft.program.program import StepProgram, record
-from weft.step.plan import StepPlan
+from weft.program.program import Most, StepProgram, record
+from weft.step.plan import StepPlan, most_sampled
 from weft.weights.loader import load_params
 from weft.worker.runner import Runner
 
@@ -87,9 +87,9 @@ class ExactProgram:
             params[name] = packing.pack(weight, interleaved=use is Use.GATED) if packed else weight
         recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches)
         end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
-        rows, positions = LIMITS.max_num_batched_tokens, LIMITS.max_model_len
+        most, positions = Most(LIMITS.max_num_batched_tokens, most_sampled(LIMITS.max_num_seqs)), LIMITS.max_model_len
         self.digests = digests
-        self.program = StepProgram(recording, runner.shards, pool, runner.caches, rows, positions, end, exact=True)
+        self.program = StepProgram(recording, runner.shards, pool, runner.caches, most, positions, end, exact=True)
 
     def run(self, batch: Batch) -> Tensor:
         logits = self.program.run(batch)

@@ -1,20 +1,22 @@
 """Within one layout a request's tokens and logits are the same bits alone, in any batch, at any row, with any chunk
-size, after a prefix hit or a miss, preempted or not."""
+size, after a prefix hit or a miss, preempted or not; with operations one by one and with step programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from tests.support.exact_model import write_random
+from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
+from weft.native import missing_reason
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
@@ -25,7 +27,8 @@ WIDE = {"hidden_size": 288, "intermediate_size": 408, "head_dim": 32, "vocab_siz
 TARGET: Prompt = tuple(7 + 13 * i % 480 for i in range(45))
 SAME_PREFIX: Prompt = (*TARGET[:40], 3, 1, 4)
 OTHERS: tuple[Prompt, ...] = tuple(tuple((31 * s + 17 * i * i) % 499 for i in range(3 + 11 * s)) for s in range(7))
-NEW = 8
+NEW = 18
+BLOCK = 16
 DRAWN = SamplingParams(temperature=0.9, top_p=0.95, seed=11, max_tokens=NEW, ignore_eos=True)
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NEW, ignore_eos=True)
 
@@ -55,7 +58,11 @@ class Bench:
         """`others` run beside the target (admitted before it if `before`), `first` to their end before it."""
         recorder = LogitsRecorder(self.executor)
         config = EngineConfig(
-            max_model_len=128, max_num_seqs=8, max_num_batched_tokens=budget, block_size=8, enable_prefix_caching=cache
+            max_model_len=128,
+            max_num_seqs=8,
+            max_num_batched_tokens=budget,
+            block_size=BLOCK,
+            enable_prefix_caching=cache,
         )
         engine = Engine(_Pool(recorder, blocks), config, ())
         for index, prompt in enumerate(first):
@@ -89,14 +96,30 @@ def tp(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
+@pytest.fixture(params=["eager", "program"])
+def runs_as(request: pytest.FixtureRequest) -> str:
+    if request.param == "program" and (missing := missing_reason("step") or missing_reason("comm")):
+        pytest.skip(f"programs need the C++ libraries: {missing}")
+    return str(request.param)
+
+
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def make(request: pytest.FixtureRequest, tp: int, checkpoint: Checkpoint) -> Callable[[SamplingParams], Bench]:
+def make(
+    request: pytest.FixtureRequest, tp: int, runs_as: str, checkpoint: Checkpoint
+) -> Iterator[Callable[[SamplingParams], Bench]]:
     # modules of other sizes than attention's, so that rows are scattered between them
     sizes = {"attention.tp": tp, "o_proj.tp": 1 if tp == 2 else tp, "lm_head.tp": 1 if tp == 3 else tp}
     shards = Shards(parse_config(checkpoint.config), resolve(sizes, tp))
-    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=8, max_model_len=128)
-    executor = LockstepExecutor(checkpoint, shards, Numerics(request.param), limits, torch.device("cpu"))
-    return lambda params: Bench(executor, params)
+    # blocks of 16 tokens are what a packed cache holds
+    limits = Limits(num_blocks=64, block_size=BLOCK, max_num_seqs=8, max_model_len=128)
+    numerics, device = Numerics(request.param), torch.device("cpu")
+    executor = (
+        ProgramExecutor(checkpoint, shards, numerics, limits)
+        if runs_as == "program"
+        else LockstepExecutor(checkpoint, shards, numerics, limits, device)
+    )
+    yield lambda params: Bench(executor, params)
+    executor.close()
 
 
 @pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
@@ -110,10 +133,10 @@ def test_a_request_does_not_see_its_neighbours(make: Callable[[SamplingParams], 
         "in chunks of 8 rows": bench.run(budget=8),
         "in chunks, in a batch": bench.run(OTHERS[:4], before=True, budget=13),
     }
-    cases["preempted"] = bench.run(OTHERS, before=True, blocks=16)
+    cases["preempted"] = bench.run(OTHERS, before=True, blocks=9)
     assert bench.preempted > 0
     cases["on a cached prefix"] = bench.run(OTHERS[:2], cache=True, first=[SAME_PREFIX])
-    assert bench.cached == 40
+    assert bench.cached == 32
     cases["in a batch that shares its prefix"] = bench.run([SAME_PREFIX, *OTHERS[:3]], before=True, cache=True)
     for name, found in cases.items():
         assert found.tokens == alone.tokens, name

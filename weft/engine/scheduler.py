@@ -21,10 +21,7 @@ from weft.engine.results import finish_after, output_of
 from weft.engine.room import Room
 from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
-from weft.step.plan import Admit, GroupPlan, Run, Sampled
-
-FEWEST_SCORED = 16
-"""Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
+from weft.step.plan import FEWEST_SCORED, Admit, GroupPlan, Run, Sampled
 
 
 class Scheduler:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.arch.shards import Shards
-from weft.engine.scheduler import FEWEST_SCORED
 from weft.errors import ConfigError
 from weft.layout.ranks import describe
 from weft.settings import EngineConfig
+from weft.step.plan import most_sampled
 
 MIB = 1024 * 1024
 PROCESS_BYTES = 320 * MIB
@@ -96,7 +96,7 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     rows = engine.max_num_batched_tokens * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
-    logits = 3 * max(engine.max_num_seqs, FEWEST_SCORED) * shards.layout.attention.dp * config.vocab_size * 4
+    logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     return rows * row * itemsize + logits
 
 

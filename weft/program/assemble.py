@@ -11,7 +11,6 @@ from torch import Tensor
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
-from weft.layout.rows import RowTable
 from weft.native.records import (
     BIAS,
     BLOCK_SIZE,
@@ -40,7 +39,7 @@ from weft.native.step_library import Pool
 from weft.ops.base import KVCache
 from weft.ops.packed import PackedWeight
 from weft.program.passes import Places
-from weft.program.values import Instruction, NotRecordableError, Recording, Rows, View
+from weft.program.values import Instruction, NotRecordableError, Recording, Rows, Table, View
 
 _DTYPES = {
     torch.float32: Dtype.F32,
@@ -48,6 +47,8 @@ _DTYPES = {
     torch.float64: Dtype.F64,
     torch.int64: Dtype.I64,
 }
+Rooms = Mapping[Table, int]
+"""The most rows of one rank in a step."""
 _TABLES = {"rows": 0, "sampled": 1}
 _VECTORS = {
     Op.NORM: (NORM_WEIGHT,),
@@ -81,24 +82,24 @@ class Assembler:
         self.registers: list[Rows] = []
         """What the row registers count, in their order."""
 
-    def scratch_bytes(self, room: RowTable) -> list[int]:
+    def scratch_bytes(self, rooms: Rooms) -> list[int]:
         """For each instruction, bytes for pieces that are not whole rows, in a step with the most rows."""
-        return [sum(self._room(each, room)) for each in self._code]
+        return [sum(self._room(each, rooms)) for each in self._code]
 
-    def _room(self, instruction: Instruction, room: RowTable) -> tuple[int, int]:
+    def _room(self, instruction: Instruction, rooms: Rooms) -> tuple[int, int]:
         """Bytes for what is sent and for what is taken."""
         plan = instruction.plan
         if plan is None or instruction.op is Op.COPY:
             return 0, 0
-        size = instruction.out.buffer.dtype.itemsize
+        size, room = instruction.out.buffer.dtype.itemsize, rooms[instruction.out.buffer.rows.table]
         return _piece_bytes(plan.sends, room, size), _piece_bytes(plan.takes, room, size)
 
-    def assemble(self, places: Places, scratch: Sequence[int], base: int, room: RowTable) -> list[InstructionRecord]:
+    def assemble(self, places: Places, scratch: Sequence[int], base: int, rooms: Rooms) -> list[InstructionRecord]:
         """`base`: address of the arena; `scratch`: where in it each instruction's pieces lie."""
         self._places, self._base = places, base
-        return [self._record(each, base + at, room) for each, at in zip(self._code, scratch, strict=True)]
+        return [self._record(each, base + at, rooms) for each, at in zip(self._code, scratch, strict=True)]
 
-    def _record(self, instruction: Instruction, scratch: int, room: RowTable) -> InstructionRecord:
+    def _record(self, instruction: Instruction, scratch: int, rooms: Rooms) -> InstructionRecord:
         record = InstructionRecord(op=instruction.op, rows=self._register(instruction), exact=int(self._exact))
         record.out = self._operand(instruction.out)
         for index, view in enumerate(instruction.inputs):
@@ -118,7 +119,7 @@ class Assembler:
         if instruction.op is Op.ATTENTION:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
         if instruction.plan is not None:
-            record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, room)
+            record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record
 
     def _widened(self, instruction: Instruction, index: int, tensor: object) -> object:
@@ -167,7 +168,7 @@ class Assembler:
         record.cache_stride[0], record.cache_stride[1] = cache.k.stride(0), cache.k.stride(1)
         record.n[BLOCK_SIZE], record.n[PACKED_CACHE] = cache.k.shape[2], int(cache.packed)
 
-    def _exchange(self, instruction: Instruction, plan: Plan, scratch: int, room: RowTable) -> int:
+    def _exchange(self, instruction: Instruction, plan: Plan, scratch: int, rooms: Rooms) -> int:
         view, table = instruction.inputs[0] if instruction.inputs else instruction.out, instruction.out.buffer.rows
         number, position = (0, 0) if self._end is None else self._end.groups.get(plan.group, (0, 0))
         sends, takes = _areas(plan.sends), _areas(plan.takes)
@@ -182,7 +183,7 @@ class Assembler:
             sends=sends,
             takes=takes,
             sent=scratch,
-            taken=scratch + self._room(instruction, room)[0],
+            taken=scratch + self._room(instruction, rooms)[0],
         )
         if plan.keeps is not None:
             record.keep_from, record.keep_to = (_area(each) for each in plan.keeps)
@@ -200,9 +201,9 @@ def _areas(areas: Areas) -> ctypes.Array[AreaRecord]:
     return (AreaRecord * max(1, len(areas)))(*map(_area, areas))
 
 
-def _piece_bytes(areas: Areas, room: RowTable, size: int) -> int:
+def _piece_bytes(areas: Areas, room: int, size: int) -> int:
     return sum(
-        (area.hi - area.lo) * (1 + max(room.rows, default=0)) * (area.right - area.left) * size
+        (area.hi - area.lo) * room * (area.right - area.left) * size
         for area in areas
         if area is not None and not area.whole
     )

@@ -15,7 +15,7 @@ from weft.models.decoder import Batch
 from weft.ops.base import KVCache, Ops
 from weft.ops.step_ops import StepOps
 from weft.program.assemble import End
-from weft.program.program import ExchangeFailedError, StepProgram, record
+from weft.program.program import ExchangeFailedError, Most, StepProgram, record
 from weft.program.values import NotRecordableError
 
 
@@ -54,16 +54,16 @@ def build_program(
     ops: Ops,
     cos_sin: Tensor,
     caches: Sequence[KVCache],
-    max_rows: int,
+    most: Most,
     max_positions: int,
 ) -> RankProgram:
-    """NotRecordableError says what keeps this rank from having a program. `max_rows`: of one dp group in a step;
+    """NotRecordableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
     `max_positions`: of the longest context."""
     if not isinstance(ops, StepOps):
         raise NotRecordableError(f"operations {ops.name} have no program")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches)
-    return RankProgram(StepProgram(recording, shards, ops.pool, caches, max_rows, max_positions, end), comm)
+    return RankProgram(StepProgram(recording, shards, ops.pool, caches, most, max_positions, end), comm)
 
 
 def _inner(comm: Comm) -> Comm:

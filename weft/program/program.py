@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from weft.arch.shards import Shards
 from weft.comm.base import Comm, Group
-from weft.errors import PeerError
+from weft.errors import PeerError, WeftError
 from weft.layers import Params
 from weft.layout.layout import Layout
 from weft.layout.rows import row_table
@@ -54,6 +55,14 @@ def record(
     return optimize(Recording(tuple(notes.instructions), notes.view(logits)))
 
 
+@dataclass(frozen=True, slots=True)
+class Most:
+    """What a program has room for in a step of one dp group: rows, and how many of them are sampled."""
+
+    rows: int
+    sampled: int
+
+
 class StepProgram:
     """Runs steps of a recording on a pool. `modules[i]`: whose the i-th instruction is."""
 
@@ -63,17 +72,20 @@ class StepProgram:
         shards: Shards,
         pool: Pool,
         caches: Sequence[KVCache],
-        max_rows: int,
+        most: Most,
         max_positions: int,
         end: End | None = None,
         exact: bool = False,
     ) -> None:
-        """`max_rows`: of one dp group in a step; `max_positions`: of the longest context."""
-        room = row_table([max_rows] * shards.layout.attention.dp, shards.layout.attention.tp)
+        """`most`: rows of one dp group in a step; `max_positions`: of the longest context."""
+        self._most, self._tp = most, shards.layout.attention.tp
+        rooms: dict[Table, int] = {
+            table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
+        }
         assembler = Assembler(recording, caches, pool, max_positions, end, exact)
-        places, scratch = place(recording, partial(_most, shards.layout, max_rows), assembler.scratch_bytes(room))
+        places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
         self._arena, address = _pages(places.nbytes)
-        code = assembler.assemble(places, scratch, address, room)
+        code = assembler.assemble(places, scratch, address, rooms)
         self.modules = tuple(f"{each.module}:{each.op.name.lower()}" for each in recording.instructions)
         self._kinds = {
             index: (each.op.name.lower(), each.plan.group)
@@ -90,6 +102,7 @@ class StepProgram:
     def run(self, batch: Batch) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
         failed."""
+        self._check(batch)
         step, keep = self._step, [np.asarray(t.starts, np.int64) for t in (batch.rows, batch.sampled)]
         starts: Mapping[Table, Sequence[int]] = {"rows": batch.rows.starts, "sampled": batch.sampled.starts}
         for number, rows in enumerate(self._registers):
@@ -105,6 +118,13 @@ class StepProgram:
         if code:
             raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
         return self._result(starts)
+
+    def _check(self, batch: Batch) -> None:
+        """Rows beyond their room would be written over something else."""
+        for table, most in ((batch.rows, self._most.rows), (batch.sampled, self._most.sampled)):
+            for first in range(0, len(table.rows), self._tp):
+                if (count := table.count(first, first + self._tp)) > most:
+                    raise WeftError(f"a step of {count} rows of a group in a program that has room for {most}")
 
     def _result(self, starts: Mapping[Table, Sequence[int]]) -> Tensor:
         buffer = self._logits.buffer
@@ -141,10 +161,15 @@ class ExchangeFailedError(PeerError):
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
 
 
-def _most(layout: Layout, max_rows: int, rows: Rows) -> int:
-    """Room for the runs [lo, hi): each rank of an attention block has at most its share, rounded up; and as any row
-    may be sampled (a scored prompt), sampled rows are as many."""
-    return (rows.hi - rows.lo) * -(-max_rows // layout.attention.tp)
+def _room(layout: Layout, most: Most, rows: Rows) -> int:
+    """Room for the runs [lo, hi): of an attention block's rows each rank has at most its share, rounded up; of the
+    sampled ones it may have all."""
+    tp = layout.attention.tp
+    share = -(-most.rows // tp)
+    if rows.table == "rows":
+        return (rows.hi - rows.lo) * share
+    ranks = [min(rows.hi, first + tp) - max(rows.lo, first) for first in range(rows.lo // tp * tp, rows.hi, tp)]
+    return sum(min(each * share, most.sampled) for each in ranks)
 
 
 def _pages(nbytes: int) -> tuple[Tensor, int]:

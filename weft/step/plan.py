@@ -55,6 +55,15 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
     runs: list[Run] = []
 
 
+FEWEST_SCORED = 16
+"""Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
+
+
+def most_sampled(max_num_seqs: int) -> int:
+    """Rows of logits that a step of one group has at most: one of every request, and those of scored prompts."""
+    return max_num_seqs + max(FEWEST_SCORED, max_num_seqs)
+
+
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows. `experts`: what moves
     between expert slots before the step."""

@@ -22,8 +22,9 @@ from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.ops.step_ops import StepOps, packs_cache
 from weft.program.build import RankProgram, build_program
+from weft.program.program import Most
 from weft.program.values import NotRecordableError
-from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
+from weft.step.plan import GroupPlan, Run, Sampled, StepPlan, most_sampled
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.inputs import BlockTables, Geometry, StepInputs, build_inputs
 
@@ -130,9 +131,9 @@ class Runner:
         if enforce_eager:
             return None, "as asked"
         limits = self.limits
-        rows, positions = limits.max_num_batched_tokens, limits.max_model_len
+        most, positions = Most(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs)), limits.max_model_len
         try:
-            found = build_program(self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, rows, positions)
+            found = build_program(self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions)
         except NotRecordableError as reason:
             return None, str(reason)
         return found, ""
