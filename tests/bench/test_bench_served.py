@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_S, children, listening_port, until, w
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("--input-len", "4", "--output-len", "4", "--num-prompts", "4", "--concurrency", "2", "--warmup", "1")
-LONG = ("--input-len", "4", "--output-len", "200", "--num-prompts", "4000", "--concurrency", "2")
+LONG = ("--input-len", "4", "--output-len", "200", "--num-prompts", "4000", "--concurrency", "2", "--warmup", "0")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,8 @@ def test_nothing_is_left_when_it_is_ended(model: Path, number: signal.Signals) -
 
 
 def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
-    with bench(str(model), "--input-len", "4", "--output-len", "200", "--num-prompts", "400", "--tp", "2") as process:
+    few = ("--input-len", "4", "--output-len", "200", "--num-prompts", "400", "--warmup", "0")
+    with bench(str(model), *few, "--tp", "2") as process:
         try:
             os.kill(wait_family(process)[-1], signal.SIGKILL)
             out, err = process.communicate(timeout=90)

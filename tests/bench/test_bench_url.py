@@ -16,6 +16,7 @@ from tests.support.waiting import PATIENCE_S, until
 from weft.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = ("bench", "--input-len", "4", "--output-len", "3", "--warmup", "0", "--url")
 SHORT = ("--input-len", "4", "--output-len", "3", "--warmup", "1")
 
 
@@ -52,13 +53,13 @@ def test_json_tells_everything(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 def test_as_many_are_in_flight_as_asked_for() -> None:
     with StandIn(together=3) as server:
-        assert bench(server.url, "--concurrency", "3", "--num-prompts", "9", "--warmup", "0") == 0
+        assert main([*ALONE, server.url, "--concurrency", "3", "--num-prompts", "9"]) == 0
         assert server.most == 3
 
 
 def test_requests_come_at_their_rate_however_slow_the_answers() -> None:
     with StandIn(together=10) as server:
-        assert bench(server.url, "--request-rate", "inf", "--num-prompts", "10", "--warmup", "0") == 0
+        assert main([*ALONE, server.url, "--request-rate", "inf", "--num-prompts", "10"]) == 0
         assert server.most == 10
 
 
