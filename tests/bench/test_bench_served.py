@@ -36,7 +36,7 @@ def bench(*words: str) -> subprocess.Popen[str]:
 def finish(*words: str) -> tuple[int, str, str]:
     with bench(*words) as process:
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=240)
         finally:
             process.kill()
     return process.returncode, out, err
@@ -99,7 +99,7 @@ def test_nothing_is_left_when_it_is_ended(model: Path, number: signal.Signals) -
         try:
             family = wait_family(process)
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == (130 if number == signal.SIGINT else -number)
@@ -112,7 +112,7 @@ def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
     with bench(str(model), *few, "--tp", "2") as process:
         try:
             os.kill(wait_family(process)[-1], signal.SIGKILL)
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=200)
         finally:
             process.kill()
     assert process.returncode in (1, 69), err

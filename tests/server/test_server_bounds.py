@@ -196,7 +196,8 @@ def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
         ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:
             sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
-            until(lambda: engine.stats().total.generated_tokens > 0 and engine.stats().total.running == 0)
+            stats = engine.stats
+            until(lambda: stats().total.generated_tokens > 0 and stats().total.running == 0, limit_s=200)
             paused_at = engine.stats().total.generated_tokens
             assert paused_at < 20_000 and engine.stats().total.blocks_used == 0 and server.engines.open_outputs == 1
             other = server.http.post("/v1/completions", json=LONG)
