@@ -73,8 +73,8 @@ def test_a_dead_rank_ends_streams_with_an_error_frame(start_server: Start) -> No
         assert '"code":"engine_failed"' in lines[-2] and not any("DONE" in line for line in lines)
         assert "4242" not in "".join(lines), "what happened inside is for the log"
         server.thread.join(PATIENCE_S)
-        assert isinstance(server.engine.failure, PeerError)
-        assert "rank 1 (dp 1) pid 4242 was killed by SIGKILL" in str(server.engine.failure)
+        assert isinstance(server.engines.failure, PeerError)
+        assert "rank 1 (dp 1) pid 4242 was killed by SIGKILL" in str(server.engines.failure)
         assert server.executor.closed
     finally:
         server.stop()
@@ -108,9 +108,9 @@ def test_a_rank_that_dies_while_idle_ends_the_server(start_server: Start) -> Non
     server = start_server("abc")
     try:
         server.executor.fail_at = -1
-        server.loop.call_soon_threadsafe(server.engine._ring)
+        server.loop.call_soon_threadsafe(server.engines.loops[0]._ring)
         server.thread.join(PATIENCE_S)
-        assert isinstance(server.engine.failure, PeerError)
+        assert isinstance(server.engines.failure, PeerError)
     finally:
         server.stop()
 
