@@ -223,14 +223,8 @@ def _refuse_experts(values: dict[str, object]) -> None:
             raise LayoutError(f"{name} {value}: the model has no experts; leave it out", field=name, value=value)
 
 
-_PARTS: dict[str, type] = {
-    "pipeline": Pipeline,
-    "attention": Attention,
-    "o_proj": OProj,
-    "dense": Dense,
-    "embedding": Embedding,
-    "lm_head": LMHead,
-}
+_PARTS: dict[str, type] = {"pipeline": Pipeline, "attention": Attention, "o_proj": OProj, "dense": Dense}
+_PARTS |= {"embedding": Embedding, "lm_head": LMHead}
 """The records inside a layout that every model has."""
 
 
