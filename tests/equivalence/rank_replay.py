@@ -30,7 +30,7 @@ from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.launch.backend import groups_of as layout_groups
-from weft.layers.base import use_of
+from weft.layers.base import use_of, use_of_slots
 from weft.layout.placement import Placement, full
 from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
@@ -72,6 +72,15 @@ def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
     return tuple(sorted(found))
 
 
+def _packed(packing: Packing, name: str, weight: Weight, slots: int) -> Weight:
+    use, of_slots = use_of(name), use_of_slots(name)
+    if not isinstance(weight, Tensor) or (use is None and of_slots is None):
+        return weight
+    if of_slots is not None:
+        return packing.pack_slots(weight, slots, interleaved=of_slots is Use.GATED)
+    return packing.pack(weight, interleaved=use is Use.GATED)
+
+
 class ExactProgram:
     """Takes the place of a runner's program: the exact model's, with a digest of what it gives."""
 
@@ -79,13 +88,11 @@ class ExactProgram:
         library = open_library()
         assert library is not None
         pool = Pool(library, threads)
-        packing = Packing(pool)
-        params: dict[str, Weight] = {}
-        for name, weight in runner.params.items():
-            use = use_of(name)
-            packed = isinstance(weight, Tensor) and use is not None
-            params[name] = packing.pack(weight, interleaved=use is Use.GATED) if packed else weight
-        recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches)
+        packing, slots = Packing(pool), runner.shards.slots_held(comm.rank)
+        params = {name: _packed(packing, name, weight, slots) for name, weight in runner.params.items()}
+        layers = enumerate(runner.decoder.layers)
+        tables = {index: layer.experts.tables for index, layer in layers if layer.experts is not None}
+        recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches, tables)
         end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
         most, positions = Most(LIMITS.max_num_batched_tokens, most_sampled(LIMITS.max_num_seqs)), LIMITS.max_model_len
         self.digests = digests

@@ -33,6 +33,7 @@ from weft.models.dispatch import all_to_all
 from weft.models.dispatch.all_to_all import AllToAll, Choices
 from weft.ops.base import Numerics
 from weft.ops.exact_ops import ExactOps
+from weft.ops.slot_tables import SlotTables
 
 Models = Callable[[str, Numerics], Model]
 EXPERTS = {"experts": 5, "latent": 6}
@@ -75,14 +76,14 @@ def test_sample_of_larger_worlds(variant: str, world: int, model: Models) -> Non
 
 def drop_a_choice(patch: pytest.MonkeyPatch) -> None:
     """The second choice of the first row is lost on the ranks that hold it."""
-    original = Experts.slots
+    original = SlotTables.slots
 
-    def faulty(self: Experts, experts: Tensor) -> Tensor:
+    def faulty(self: SlotTables, experts: Tensor) -> Tensor:
         slots = original(self, experts).clone()
         slots[:1, 1:] = -1
         return slots
 
-    patch.setattr(Experts, "slots", faulty)
+    patch.setattr(SlotTables, "slots", faulty)
 
 
 def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
@@ -99,14 +100,14 @@ def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
 def every_replica_answers(patch: pytest.MonkeyPatch) -> None:
     """A rank takes every row of an expert that it holds, whoever's turn it is."""
 
-    def faulty(self: Experts, slots: Tensor) -> Tensor:
+    def faulty(self: SlotTables, slots: Tensor) -> Tensor:
         held = [self.slot_of[(self.slot_of == slot).any(1)][0] for slot in range(*self.here)]
         found = torch.full_like(slots, -1)
         for place, replicas in enumerate(held):
             found[torch.isin(slots, replicas)] = place
         return found
 
-    patch.setattr(Experts, "local", faulty)
+    patch.setattr(SlotTables, "local", faulty)
 
 
 def weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,7 @@ def wrong_replica(patch: pytest.MonkeyPatch) -> None:
     original = Experts.answers
 
     def faulty(self: Experts, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
-        lo, hi = self.here
+        lo, hi = self.tables.here
         return original(self, x, lo + (slots + 1 - lo) % (hi - lo), weights)
 
     patch.setattr(Experts, "answers", faulty)

@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.equivalence.harness import (
     MIXED,
     ExpertSizes,
     Sizes,
+    all_expert_sizes,
     all_sizes,
     any_layout,
     make_executor,
@@ -37,6 +38,8 @@ from weft.step.plan import StepPlan, StepResult
 
 SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
 PROGRAMS = {1: 1, 2: 32, 3: 16, 4: 24, 6: 4}
+ROUTED_PROGRAMS = [(1, 1, 2), (1, 3, 2), (2, 1, 12), (2, 2, 3), (3, 1, 10), (4, 1, 12), (6, 1, 3)]
+"""World, threads, layouts."""
 
 
 class Recording:
@@ -111,19 +114,43 @@ def test_processes_equal_lockstep(
     record_property("process_layouts_equal", len(sample))
 
 
+@pytest.mark.parametrize(("world", "threads", "count"), ROUTED_PROGRAMS)
+def test_programs_of_routed_experts_equal_operations_one_by_one(
+    world: int,
+    threads: int,
+    count: int,
+    model: Callable[[str, Numerics], Model],
+    record_property: Callable[[str, object], None],
+) -> None:
+    _skip_without_programs()
+    exact = model("experts", EXACT)
+    sample = random.Random(world).sample([each for each in all_expert_sizes(world, 5) if each.ep <= 5], count)
+    _compare_programs(exact, world, threads, sample)
+    record_property("program_layouts_equal", count)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("world", PROGRAMS)
 def test_programs_equal_operations_one_by_one(
     threads: int, world: int, model: Callable[[str, Numerics], Model], record_property: Callable[[str, object], None]
 ) -> None:
     """Of C++ and over shared memory, transitions included; the answer key is torch, one operation after the other."""
+    _skip_without_programs()
+    count = PROGRAMS[world] if threads == 1 else min(4, PROGRAMS[world])
+    _compare_programs(
+        model("biased", EXACT), world, threads, random.Random(world).sample(list(all_sizes(world)), count)
+    )
+    record_property("program_layouts_equal", count)
+
+
+def _skip_without_programs() -> None:
     ensure_built()
     for library in ("comm", "step"):
         if missing_reason(library):
             pytest.skip(f"programs need the library {library}: {missing_reason(library)}")
-    count = PROGRAMS[world] if threads == 1 else min(4, PROGRAMS[world])
-    sample = random.Random(world).sample(list(all_sizes(world)), count)
-    exact = model("biased", EXACT)
+
+
+def _compare_programs(exact: Model, world: int, threads: int, sample: Sequence[Sizes | ExpertSizes]) -> None:
     recorded = [record(exact, world, sizes) for sizes in sample]
     cases = [case for case, _ in recorded]
     job = {"backend": "program", "world": world, "checkpoint": str(exact.path), "cases": cases, "threads": threads}
@@ -131,7 +158,6 @@ def test_programs_equal_operations_one_by_one(
         assert isinstance(answer, list), f"rank {rank}: {answer}"
         for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
             assert found == digests[rank], f"rank {rank} under {sizes}"
-    record_property("program_layouts_equal", len(sample))
 
 
 ROUTED = {

@@ -198,20 +198,6 @@ def test_groups_give_the_bits_of_their_bf16_matrix(packing: Packing, kind: Weigh
         assert torch.equal(*out)
 
 
-@pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.INT4], ids=lambda kind: kind.name)
-@pytest.mark.parametrize("counts", [[0, 5, 1, 0, 30], [1], [3, 3, 3], [0, 0]], ids=str)
-def test_slots_are_one_product_each(packing: Packing, counts: list[int], kind: WeightKind) -> None:
-    weights = [packing.pack(torch.randn(2 * 24, 80).bfloat16(), kind, interleaved=True) for _ in counts]
-    x, ends = rows_among_noise(sum(counts), 80, torch.bfloat16), torch.tensor(counts).cumsum(0)
-    wanted = torch.empty(sum(counts), 24)
-    for weight, part, to in zip(weights, x.split(counts), wanted.split(counts), strict=True):
-        linear(packing, part, weight, to, None, Epilogue.SILU_MUL_OF)
-    for threads in (1, 2, 3):
-        out = torch.full((sum(counts), 24), -7.0)
-        grouped = on_threads(packing, threads).grouped_linear
-        assert torch.equal(grouped(x, weights, ends, out, Epilogue.SILU_MUL_OF), wanted)
-
-
 def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tuple[PackedWeight, Tensor]:
     raw = torch.randint(0, 256, (columns, -(-depth // 32), BLOCKS[name].nbytes), dtype=torch.uint8)
     numbers = 4 if BLOCKS[name].has_offset else 2

@@ -103,6 +103,10 @@ def test_routed_layers_dispatch_the_same_operations(tmp_path: Path, world: int, 
     assert alone == routed_calls(tmp_path, 4, layout, world, 32, "grouped")
     assert alone == routed_calls(tmp_path, 64, layout, world, 1, "grouped")
     assert alone == routed_calls(tmp_path, 64, layout, world, 32, "grouped")
+    packed = routed_calls(tmp_path, 4, layout, world, 1, "packed")
+    assert (
+        packed == routed_calls(tmp_path, 64, layout, world, 32, "packed") and "aten._grouped_mm.default" not in packed
+    )
     # the plain twin multiplies slot by slot: what is counted here can grow
     few, many = (routed_calls(tmp_path, 64, layout, world, rows, "plain") for rows in (1, 32))
     assert few.total() < many.total()

@@ -29,8 +29,8 @@ def weight_bits(method: str) -> int | None:
     return _BITS.get(method.lower())
 
 
-CODED = frozenset({"attention", "o_proj", "dense", "shared_experts"})
-"""Modules whose matrices are kept in codes, beside the lm_head; experts, router and MLA's projections are not."""
+CODED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
+"""Modules whose matrices are kept in codes, beside the lm_head; router and MLA's projections are not."""
 GROUP = 32
 """Depth that shares a scale and an offset of two bytes each."""
 
@@ -42,6 +42,8 @@ class Kept:
 
     quantization: str = "none"
     blocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    experts: bool = True
+    """Whether routed experts are among them; a file's blocks never are."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
         """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the

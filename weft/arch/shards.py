@@ -140,13 +140,18 @@ class Shards:
 
     def elements_of(self, spec: ParamSpec, rank: int) -> int:
         """Elements of one of `counted_specs` on `rank`: an expert's as often as the rank has slots."""
-        if self.is_view(spec):
-            return 0
-        size = prod(self.local_shape(spec, rank))
-        if spec.expert is None or self.slots is None:
-            return size
+        return 0 if self.is_view(spec) else prod(self.local_shape(spec, rank)) * self._times(spec, rank)
+
+    def _times(self, spec: ParamSpec, rank: int) -> int:
+        """How often `rank` holds one of `counted_specs`."""
+        return 1 if spec.expert is None else self.slots_held(rank)
+
+    def slots_held(self, rank: int) -> int:
+        """Expert slots of a layer on `rank`; 1 for a dense model."""
+        if self.slots is None:
+            return 1
         lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
-        return size * (hi - lo)
+        return hi - lo
 
     def bytes(self, rank: int, itemsize: int) -> dict[str, int]:
         """Bytes that `rank` holds, by module, with `itemsize` bytes an element that is not quantized."""
@@ -170,6 +175,9 @@ class Shards:
         coded = spec.module in CODED and not (spec.module == "attention" and self.config.mla)
         if len(spec.shape) != 2 or not (as_head or coded) or self.is_view(spec):
             return None
+        if spec.expert is not None:  # a file's blocks are taken of matrices that are one tensor
+            one = self.kept.matrix_bytes("", self.local_shape(spec, rank), False, False)
+            return one * self._times(spec, rank) if one is not None and self.kept.experts else None
         interval = self.interval(spec, rank) if spec.dim == 1 else None
         block = self.kept.blocks.get(spec.name, (1, 0))[0]
         whole = interval is None or interval[0] % block == 0 and interval[1] % block == 0

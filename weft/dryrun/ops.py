@@ -32,9 +32,9 @@ class ShapeOps(TorchOps):
     ) -> Tensor:
         return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
 
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         """As many rows as choices: which of them are here is content."""
         rows = x.new_empty(slots.numel(), x.shape[1])
-        hidden = self.silu_mul(rows.new_empty(rows.shape[0], gate_up.shape[1]))
-        answers = hidden.new_empty(hidden.shape[0], down.shape[1])
-        return answers.view(*slots.shape, down.shape[1])
+        hidden = self.silu_mul(rows.new_empty(rows.shape[0], plain(gate_up).shape[1]))
+        answers = hidden.new_empty(hidden.shape[0], plain(down).shape[1])
+        return answers.view(*slots.shape, answers.shape[1])

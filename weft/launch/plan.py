@@ -25,6 +25,7 @@ from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
+from weft.native import missing_reason
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
 from weft.weights.kept import kept_weights
@@ -193,5 +194,13 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             value="cuda",
             legal=("cpu",),
         )
-    moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size)
+    unpacked = _why_not_packed(engine.device, dtype)
+    moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
+
+
+def _why_not_packed(device: str, dtype: str) -> str:
+    """What keeps matrices from being packed, for a person; empty where nothing does."""
+    if device != "cpu":
+        return f"matrices are packed on the CPU only, not on {device}"
+    return f"no kernels in {dtype}" if dtype == "float16" else missing_reason("step")

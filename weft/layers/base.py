@@ -19,26 +19,37 @@ _USES = {
     "dense.down.weight": Use.LINEAR,
     "shared_experts.gate_up.weight": Use.GATED,
     "shared_experts.down.weight": Use.LINEAR,
+    "router.weight": Use.ROUTER,
 }
+_USES_OF_SLOTS = {"experts.gate_up.weight": Use.GATED, "experts.down.weight": Use.LINEAR}
 
 
 def use_of(name: str) -> Use | None:
     """What the layers do with the parameter; None: they need it as a tensor."""
-    if name == "lm_head.weight":
-        return Use.HEAD
-    module = name.split(".", 2)[-1] if name.startswith("layers.") else name
-    return _USES.get(module)
+    return Use.HEAD if name == "lm_head.weight" else _USES.get(_in_layer(name))
+
+
+def use_of_slots(name: str) -> Use | None:
+    """The same of a parameter that holds a matrix for every expert slot, one below the other."""
+    return _USES_OF_SLOTS.get(_in_layer(name))
+
+
+def _in_layer(name: str) -> str:
+    return name.split(".", 2)[-1] if name.startswith("layers.") else name
 
 
 class Prepare:
     """Gives loaded matrices the form in which `ops` multiplies by them, where a layer only multiplies by them."""
 
-    def __init__(self, ops: Ops) -> None:
-        self._ops = ops
+    def __init__(self, ops: Ops, slots: int = 0) -> None:
+        """`slots`: expert slots of a layer on this rank."""
+        self._ops, self._slots = ops, slots
 
     def __call__(self, name: str, weight: Tensor) -> Weight:
         """The parameter `name`, once it is whole."""
-        use = use_of(name)
+        use, of_slots = use_of(name), use_of_slots(name)
+        if of_slots is not None:
+            return self._ops.prepare_slots(weight, of_slots, self._slots)
         return weight if use is None else self._ops.prepare(weight, use)
 
     def takes_blocks(self, name: str, format: str) -> bool:

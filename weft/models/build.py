@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
@@ -14,6 +16,7 @@ from weft.models.decoder import Decoder, DecoderLayer
 from weft.models.dispatch import AllGather, AllToAll, SplitsOf, TokenDispatcher, counted_splits
 from weft.models.transitions import Transitions
 from weft.ops.base import Ops
+from weft.ops.slot_tables import SlotTables
 
 
 def build_decoder(
@@ -25,11 +28,13 @@ def build_decoder(
     transitions: Transitions | None = None,
     stage: int = 0,
     splits: SplitsOf = counted_splits,
+    slot_tables: Mapping[int, SlotTables] | None = None,
 ) -> Decoder:
     """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
-    sizes of routed messages, where rows have no content to count.
+    sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
+    they are those of another decoder.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     vocab = shards.cuts[Cut.VOCAB_IN]
@@ -37,7 +42,10 @@ def build_decoder(
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
     stages = stage_layers(shards.layout, config.num_layers)
     last = stage == len(stages) - 1
-    layers = [_layer(config, index, params, shards, comm.rank, ops, cos_sin) for index in range(*stages[stage])]
+    layers = [
+        _layer(config, index, params, shards, comm.rank, ops, cos_sin, (slot_tables or {}).get(index))
+        for index in range(*stages[stage])
+    ]
     return Decoder(
         Embedding(params, lo, ops) if stage == 0 else None,
         layers,
@@ -57,7 +65,14 @@ def make_dispatcher(shards: Shards, transitions: Transitions, splits: SplitsOf) 
 
 
 def _layer(
-    config: ModelConfig, index: int, params: Params, shards: Shards, rank: int, ops: Ops, cos_sin: Tensor
+    config: ModelConfig,
+    index: int,
+    params: Params,
+    shards: Shards,
+    rank: int,
+    ops: Ops,
+    cos_sin: Tensor,
+    tables: SlotTables | None,
 ) -> DecoderLayer:
     name, eps = f"layers.{index}", config.rms_norm_eps
     attention = LatentAttention if config.mla else Attention
@@ -68,15 +83,18 @@ def _layer(
         o_proj=OProj(params, f"{name}.o_proj", ops),
         dense_norm=Norm(params, f"{name}.dense_norm", eps, ops),
         dense=None if routed else DenseMLP(params, f"{name}.dense", ops),
-        experts=_experts(name, index, params, shards, rank, ops) if routed else None,
+        experts=_experts(name, index, params, shards, rank, ops, tables) if routed else None,
         shared_experts=_shared(name, params, config, ops) if routed else None,
     )
 
 
-def _experts(name: str, layer: int, params: Params, shards: Shards, rank: int, ops: Ops) -> Experts:
+def _experts(
+    name: str, layer: int, params: Params, shards: Shards, rank: int, ops: Ops, tables: SlotTables | None
+) -> Experts:
     slots, moe = shards.slots, shards.config.moe
     assert slots is not None and moe is not None
-    return Experts(params, name, moe, slots.map(layer), slots.of_rank(rank % shards.layout.stage_size), ops)
+    here = slots.of_rank(rank % shards.layout.stage_size)
+    return Experts(params, name, moe, slots.map(layer), here, ops, tables)
 
 
 def _shared(name: str, params: Params, config: ModelConfig, ops: Ops) -> DenseMLP | None:

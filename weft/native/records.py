@@ -52,10 +52,15 @@ class Op(IntEnum):
     ADD_BIAS = 8
     SELECT = 9
     COPY = 10
-    ALL_REDUCE = 11
-    ALL_GATHER = 12
-    REDUCE_SCATTER = 13
-    ALL_TO_ALL = 14
+    ROUTE = 11
+    PLACE = 12
+    GATHER = 13
+    GROUPED = 14
+    COMBINE = 15
+    ALL_REDUCE = 16
+    ALL_GATHER = 17
+    REDUCE_SCATTER = 18
+    ALL_TO_ALL = 19
 
 
 EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL)
@@ -73,6 +78,16 @@ NORM_WEIGHT = 0
 """Index into `InstructionRecord.p` of NORM."""
 K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = range(6)
 """Indices into `InstructionRecord.p` of QKV and ATTENTION."""
+TOP_K, SIGMOID, NORMALIZE, GROUPS, TOP_GROUPS, GROUP_BEST = range(6)
+"""Indices into `InstructionRecord.n` of ROUTE; the first of PLACE and COMBINE too."""
+CORRECTION = 0
+"""Index into `InstructionRecord.p` of ROUTE."""
+MOST, HERE_LO, HERE_HI, EXPERTS = range(1, 5)
+"""Indices into `InstructionRecord.n` of PLACE: replicas of an expert at most, the slots here, experts of the model."""
+REPLICAS, SLOT_OF, TALLY, ENDS, ORDER, SORTED_WEIGHTS = range(6)
+"""Indices into `InstructionRecord.p` of PLACE: what it reads, what it counts, what it gives beside `out`."""
+SLOTS, WEIGHTS, COUNT = 0, 0, 0
+"""Indices into `InstructionRecord.n` and `.p` of GROUPED, and into `.p` of GATHER: how many rows."""
 WORKSPACE, WORK_CHUNKS = 3, 7
 """Indices into `InstructionRecord.p` and `.n` of ATTENTION: room for parts of long contexts, and how many chunks."""
 EXCHANGE = 0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.ops.linear import Invariance
+from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import FileBlocks, Use, Weight
 
 
@@ -23,7 +24,7 @@ class Numerics:
     """`dtype` of weights and activations; `exact`: results that are not exact numbers (norm, rope, v, attention output,
     silu * up) are computed in fp64, rounded to multiples of 2^-6 and clamped to +-4, so that fp32 sums in between are
     exact whatever their order (the exact suite; never used to serve). `moe_backend`: how routed experts are multiplied,
-    "grouped" or "plain"; "auto" takes the first where torch has it for the dtype."""
+    "packed", "grouped" or "plain"; "auto" takes the first that the implementation has for the dtype."""
 
     dtype: torch.dtype
     exact: bool = False
@@ -94,6 +95,10 @@ class Ops(ABC):
         """`weight` in the form that the products take fastest; called once for each as it is loaded, and the tensor is
         given up afterwards."""
         return weight
+
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+        """The same for `weight` [slots * out, in], a matrix for each expert slot one below the other."""
+        return self.prepare(weight, use)
 
     def takes_blocks(self, format: str, use: Use) -> bool:
         """Whether `prepare_blocks` takes a matrix in a file's `format`; else it is decoded and goes to `prepare`."""
@@ -183,21 +188,25 @@ class Ops(ABC):
         """Router logits [N, E] -> (experts [N, k] int64, weights [N, k] fp32), best first, ties: the lowest expert."""
 
     @abstractmethod
-    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights of `experts` in the form that this implementation takes; called once, at start."""
+    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
+        """The weights of `slots` experts, prepared by `prepare_slots`, in the form that `routed` takes; called once, at
+        start."""
 
     @abstractmethod
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        """[N, k, H]: MLP of slot slots[N, k] (int64; -1: not here, zeros) on x [N, H]; gate_up [S, 2 I, H], down
-        [S, H, I]. To be added up by `weighted`, which knows whether weights [N, k] are in the answers already."""
+    def routed(
+        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
+    ) -> Tensor:
+        """[N, H]: the weighted sum of the answers of the slots here to x [N, H], in the order of a row's choices;
+        experts and weights [N, k] as `route` gives them, for all rows of the block. Zero rows where no slot is here."""
+
+    @abstractmethod
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
+        """[N, k, H]: MLP of slot slots[N, k] (int64; -1: not here, zeros) on x [N, H]. To be added up by `weighted`,
+        which knows whether weights [N, k] are in the answers already."""
 
     @abstractmethod
     def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
         """Sum over k of weights [N, k] * answers [N, k, H], in fp32 at least and in the order of the choices."""
-
-    def experts(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        """[N, H]: the weighted sum of `expert_answers`. Zero rows where no slot is here."""
-        return self.weighted(self.expert_answers(x, slots, weights, gate_up, down), weights)
 
     @abstractmethod
     def rounded(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from weft.ops.grouped import plain_experts, summed
 from weft.ops.linear import Invariance
 from weft.ops.paged_attention import paged_attention
 from weft.ops.single import Single
-from weft.ops.torch_ops import TorchOps, rotate, write_cache, write_latent
+from weft.ops.torch_ops import TorchOps, of_slots, rotate, write_cache, write_latent
 from weft.ops.weights import Weight, plain
 
 GRID = 64.0
@@ -82,12 +82,12 @@ class ExactOps(TorchOps):
         experts, weights = super().route(logits.double(), correction, moe)
         return experts, snap(weights)
 
-    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-        return gate_up, down
+    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
+        return of_slots(plain(gate_up), slots), of_slots(plain(down), slots)
 
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         # the weight goes into the rows of `down`, where its product can be rounded alike in every layout
-        return plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+        return plain_experts(x, slots, plain(gate_up), plain(down), self._linear_of_slot, self._act, weights)
 
     def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
         return summed(answers, torch.ones_like(weights))

@@ -1,4 +1,4 @@
-"""Weights packed for the step library: memory, packing, unpacking, and the product of slots.
+"""Weights packed for the step library: memory, packing, unpacking.
 
 Knows no module and no layout. How elements lie is told in `weft/native/step/weight.h`.
 """
@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from weft.native.records import (
-    EPILOGUE,
-    Dtype,
-    Epilogue,
-    InstructionRecord,
-    OperandRecord,
-    WeightKind,
-    WeightRecord,
-)
+from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
-from weft.ops.weights import Packed
+from weft.ops.weights import Packed, Weight, plain
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
 """Dtypes of tensors that kernels read."""
@@ -53,6 +45,13 @@ BLOCKS = {
 BLOCK = 32
 _HUGE = 2 << 20
 _LINE = 64
+
+
+class Memory(Protocol):
+    """Where a packed weight's parts go."""
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes], on a cache line, zeros."""
 
 
 class Arena:
@@ -126,6 +125,39 @@ class PackedWeight(Packed):
         return self.rows(0, self.shape[0]).to(self.dtype)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedSlots(Packed):
+    """Matrices of one shape, one for each expert slot. `held`: their bytes, uint8 [slots, ...] each: data and, where
+    there are any, scales and offsets. What is written there is what products read from then on."""
+
+    shape: tuple[int, int]
+    """(slots * out, in)."""
+    slots: tuple[PackedWeight, ...]
+    held: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.held)
+
+    def unpacked(self) -> Tensor:
+        return torch.cat([slot.unpacked() for slot in self.slots])
+
+    def addresses(self) -> ctypes.Array[ctypes.c_void_p]:
+        """Of the slots' records, as a grouped product reads them; valid while both objects live."""
+        return (ctypes.c_void_p * len(self.slots))(*(slot.address for slot in self.slots))
+
+
+class _Given:
+    """Memory that was taken before, handed out piece by piece."""
+
+    def __init__(self, pieces: list[Tensor]) -> None:
+        self._pieces = pieces
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes]: the next piece."""
+        return self._pieces.pop(0) if nbytes else torch.empty(0, dtype=torch.uint8)
+
+
 class Packing:
     """The step library's packing, on the threads of `pool`."""
 
@@ -139,7 +171,7 @@ class Packing:
         return found[0], found[1]
 
     def pack(
-        self, weight: Tensor, kind: WeightKind | None = None, *, interleaved: bool = False, arena: Arena | None = None
+        self, weight: Tensor, kind: WeightKind | None = None, *, interleaved: bool = False, arena: Memory | None = None
     ) -> PackedWeight:
         """`weight` [out, in] in fp32, bf16 or fp64 as `kind` (None: the one that keeps its numbers). Codes are rounded
         as `weft.ops.quantized` tells."""
@@ -170,13 +202,28 @@ class Packing:
         self._fill(made, raw, blocks.format, raw.stride(0))
         return made
 
+    def pack_slots(
+        self, weight: Tensor, slots: int, kind: WeightKind | None = None, *, interleaved: bool = False
+    ) -> PackedSlots:
+        """`weight` [slots * out, in], slot by slot."""
+        columns, depth = weight.shape[0] // slots, weight.shape[1]
+        chosen = KINDS[weight.dtype] if kind is None else kind
+        data, scale = self.sizes(chosen, (columns, depth), interleaved)
+        numbers = scale if chosen == WeightKind.INT4 else 0
+        parts = tuple(_large_pages(slots * size).view(slots, size) for size in (data, scale, numbers) if size)
+        made = [
+            self.pack(part, chosen, interleaved=interleaved, arena=_Given([held[slot] for held in parts]))
+            for slot, part in enumerate(weight.view(slots, columns, depth))
+        ]
+        return PackedSlots((weight.shape[0], depth), tuple(made), parts)
+
     def _allocate(
         self,
         shape: tuple[int, int],
         kind: WeightKind,
         interleaved: bool,
         dtype: torch.dtype,
-        arena: Arena,
+        arena: Memory,
         codes: Tensor,
         has_offset: bool,
     ) -> PackedWeight:
@@ -205,27 +252,13 @@ class Packing:
         self._library.weft_unpack(self.pool.handle, weight.address, lo, hi - lo, out.data_ptr())
         return out
 
-    def grouped_linear(
-        self,
-        x: Tensor,
-        weights: Sequence[PackedWeight],
-        ends: Tensor,
-        out: Tensor,
-        epilogue: Epilogue = Epilogue.STORE,
-    ) -> Tensor:
-        """out [N, columns] (op)= x [N, in] @ weight.T by `epilogue`, for rows sorted by slot: rows from ends[s - 1] to
-        ends[s] (int64, on the CPU) times weights[s]. Returns `out`."""
-        x, ends = x if x.stride(1) == 1 else x.contiguous(), ends.contiguous()
-        instruction = InstructionRecord()
-        instruction.inputs[0], instruction.out = operand(x), operand(out)
-        instruction.n[EPILOGUE] = epilogue
-        places = (ctypes.c_void_p * len(weights))(*(weight.address for weight in weights))
-        self._library.weft_grouped_linear(
-            self.pool.handle, ctypes.byref(instruction), places, ends.data_ptr(), len(weights)
-        )
-        return out
-
 
 def operand(x: Tensor) -> OperandRecord:
     """Where rows [N, columns] lie; columns must be neighbours."""
-    return OperandRecord(x.data_ptr(), x.stride(0), DTYPES[x.dtype], x.shape[1])
+    dtype = Dtype.I64 if x.dtype == torch.int64 else DTYPES[x.dtype]
+    return OperandRecord(x.data_ptr(), x.stride(0), dtype, x.shape[1])
+
+
+def slots_held(weight: Weight) -> tuple[Tensor, ...]:
+    """Tensors [slots, ...] that hold a matrix for each slot, packed or not."""
+    return weight.held if isinstance(weight, PackedSlots) else (plain(weight),)

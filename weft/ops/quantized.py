@@ -20,7 +20,10 @@ GROUP = 32
 
 
 def kind_for(quantization: str, use: Use) -> WeightKind | None:
-    """How a matrix for `use` is rounded; None: not at all. Logits decide what is said: of a head 8 bits are kept."""
+    """How a matrix for `use` is rounded; None: not at all. Logits decide what is said: of a head 8 bits are kept;
+    and of a router all, for it decides who answers."""
+    if use is Use.ROUTER:
+        return None
     if quantization == "int4" and use is not Use.HEAD:
         return WeightKind.INT4
     return WeightKind.INT8 if quantization in ("int8", "int4") else None

@@ -34,11 +34,9 @@ from weft.native.records import (
     WINDOW,
     WORK_CHUNKS,
     WORKSPACE,
-    Dtype,
     Epilogue,
     InstructionRecord,
     Op,
-    OperandRecord,
     StepRecord,
 )
 from weft.native.step_library import Pool
@@ -145,7 +143,7 @@ class Single:
         vectors: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Rows x into rows of `out`. `vectors` by their index in the record; all live until the call is done."""
-        record.inputs[0], record.out = _input(x), operand(out)
+        record.inputs[0], record.out = operand(x), operand(out)
         kept = {index: vector.contiguous() for index, vector in (vectors or {}).items()}
         for index, vector in kept.items():
             record.p[index] = vector.data_ptr()
@@ -167,10 +165,6 @@ class Single:
         if found is None or found[1] < chunks:
             found = self._workspaces[dim] = torch.zeros(nbytes, dtype=torch.uint8), chunks
         return found
-
-
-def _input(x: Tensor) -> OperandRecord:
-    return OperandRecord(x.data_ptr(), 1, Dtype.I64, 1) if x.dtype == torch.int64 else operand(x)
 
 
 def _rows(x: Tensor) -> Tensor:

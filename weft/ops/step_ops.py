@@ -11,14 +11,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue
 from weft.native.step_library import Pool
 from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics
 from weft.ops.linear import Invariance
-from weft.ops.packed import BLOCKS, Arena, PackedWeight, Packing
+from weft.ops.packed import BLOCKS, Arena, PackedSlots, PackedWeight, Packing
 from weft.ops.quantized import kind_for
-from weft.ops.single import Single
+from weft.ops.single_experts import SingleExperts
+from weft.ops.slot_tables import SlotTables
 from weft.ops.torch_ops import TorchOps, wide
 from weft.ops.weights import FileBlocks, Use, Weight
 
@@ -39,11 +41,19 @@ class StepOps(TorchOps):
     def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
         super().__init__(numerics, device)
         self.pool, self._packing, self._arena = pool, Packing(pool), Arena()
-        self._single = Single(pool)
+        self._single = SingleExperts(pool)
+        if numerics.moe_backend in ("auto", "packed"):
+            self.moe_backend = "packed"
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
         return self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+        if self.moe_backend != "packed":
+            return super().prepare(weight, use)
+        kind = kind_for(self.numerics.quantization, use)
+        return self._packing.pack_slots(weight, slots, kind, interleaved=use is Use.GATED)
 
     def takes_blocks(self, format: str, use: Use) -> bool:
         return self.numerics.quantization == "gguf" and format in BLOCKS
@@ -96,6 +106,30 @@ class StepOps(TorchOps):
     ) -> Tensor:
         return self._single.attention(q, cache, kv_of_head, scale, meta, window)
 
+    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+        choices = self._single.route(logits, correction, moe)
+        return choices[:, : moe.top_k].long(), choices[:, moe.top_k :]
+
+    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
+        if isinstance(gate_up, PackedSlots):
+            return gate_up, down
+        return super().expert_weights(gate_up, down, slots)
+
+    def routed(
+        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
+    ) -> Tensor:
+        if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
+            return super().routed(x, experts, weights, tables, gate_up, down)
+        placed = self._single.place(_choices(experts, weights), len(gate_up.slots), tables)
+        return self._single.combine(self._single.answers(x, placed, gate_up, down), placed)
+
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
+        if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
+            return super().expert_answers(x, slots, weights, gate_up, down)
+        placed = self._single.place(_choices(slots, weights), len(gate_up.slots))
+        answers = self._single.answers(x, placed, gate_up, down)
+        return torch.where(placed.places[..., None] >= 0, answers[placed.places.clamp(min=0)], 0)
+
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
         """Of what is not packed; packed products have one order of summation by construction."""
         plain = [weight for weight in weights if weight.dim() == 2]
@@ -107,3 +141,8 @@ class StepOps(TorchOps):
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
+
+
+def _choices(experts: Tensor, weights: Tensor) -> Tensor:
+    """[N, 2 k], as the step library has them."""
+    return torch.cat((experts.to(weights.dtype), weights), 1)

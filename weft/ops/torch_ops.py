@@ -15,6 +15,7 @@ from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 from weft.ops.quantized import kind_for, quantized
 from weft.ops.routing import route
+from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Use, Weight, plain
 
 GROUPED = (torch.float32, torch.bfloat16, torch.float16)
@@ -48,6 +49,11 @@ def write_cache(k: Tensor, v: Tensor, slots: Tensor, cache: KVCache) -> None:
     block, offset = slots.long() // size, slots.long() % size
     cache.k[block, :, offset] = k.to(cache.k.dtype)
     cache.v[block, :, offset] = v.to(cache.v.dtype)
+
+
+def of_slots(weight: Tensor, slots: int) -> Tensor:
+    """[slots * out, in] as [slots, out, in]."""
+    return weight.view(slots, weight.shape[0] // slots, weight.shape[1])
 
 
 class TorchOps(Ops):
@@ -156,13 +162,21 @@ class TorchOps(Ops):
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         return route(logits.to(wide(logits.dtype)), correction, moe)
 
-    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-        return aligned(gate_up, down) if self.moe_backend == "grouped" else (gate_up, down)
+    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
+        wide, narrow = (of_slots(plain(weight), slots) for weight in (gate_up, down))
+        return aligned(wide, narrow) if self.moe_backend == "grouped" else (wide, narrow)
 
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    def routed(
+        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
+    ) -> Tensor:
+        slots = tables.local(tables.slots(experts))
+        return self.weighted(self.expert_answers(x, slots, weights, gate_up, down), weights)
+
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
+        wide, narrow = plain(gate_up), plain(down)
         if self.moe_backend == "grouped" and is_aligned(x):
-            return grouped_experts(x, slots, gate_up, down, self._act, weights)
-        return plain_experts(x, slots, gate_up, down, self._linear_of_slot, self._act, weights)
+            return grouped_experts(x, slots, wide, narrow, self._act, weights)
+        return plain_experts(x, slots, wide, narrow, self._linear_of_slot, self._act, weights)
 
     def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
         return summed(answers, weights)

@@ -18,6 +18,8 @@ class Use(StrEnum):
     LINEAR = "linear"
     GATED = "gated"
     """Gate rows, then as many up rows."""
+    ROUTER = "router"
+    """Scores of experts; never rounded to codes: which expert is chosen would change."""
     HEAD = "head"
     """Vocabulary rows, multiplied by; its rows may be asked for as embeddings too."""
 

@@ -14,6 +14,7 @@ from weft.comm.redistribute import Area, Areas, Plan
 from weft.native.records import (
     BIAS,
     BLOCK_SIZE,
+    CORRECTION,
     COS_SIN,
     EXCHANGE,
     HEAD_DIM,
@@ -37,7 +38,7 @@ from weft.native.records import (
 )
 from weft.native.step_library import Pool
 from weft.ops.base import KVCache
-from weft.ops.packed import PackedWeight
+from weft.ops.packed import PackedSlots, PackedWeight
 from weft.program.passes import Places
 from weft.program.values import Instruction, NotRecordableError, Recording, Rows, Table, View
 
@@ -55,6 +56,7 @@ _VECTORS = {
     Op.LINEAR: (BIAS,),
     Op.ADD_BIAS: (BIAS,),
     Op.QKV: (COS_SIN, Q_NORM, K_NORM),
+    Op.ROUTE: (CORRECTION,),
 }
 """Operands that kernels read in the type that they compute in."""
 
@@ -114,6 +116,8 @@ class Assembler:
             record.f[index] = value
         for index, tensor in instruction.tensors.items():
             record.p[index] = self._address(self._widened(instruction, index, tensor))
+        for index, view in instruction.views.items():
+            record.p[index] = self._operand(view).base
         if instruction.cache is not None:
             self._point_at_cache(record, self._caches[instruction.cache])
         if instruction.op is Op.ATTENTION:
@@ -127,7 +131,7 @@ class Assembler:
         vectors = _VECTORS.get(instruction.op, ())
         if index not in vectors or not isinstance(tensor, Tensor):
             return tensor
-        exact = self._exact and instruction.op in (Op.NORM, Op.QKV)
+        exact = self._exact and instruction.op in (Op.NORM, Op.QKV, Op.ROUTE)
         dtype = torch.float64 if exact else torch.promote_types(tensor.dtype, torch.float32)
         return tensor.to(dtype).contiguous()
 
@@ -145,7 +149,7 @@ class Assembler:
         at = None
         if not buffer.given:
             at = self._base + self._places.of[buffer] + view.left * buffer.dtype.itemsize
-        return OperandRecord(at, buffer.columns, _DTYPES[buffer.dtype], view.columns)
+        return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
     def _address(self, tensor: object) -> int | None:
         self.keeps.append(tensor)
@@ -153,6 +157,10 @@ class Assembler:
             return None
         if isinstance(tensor, PackedWeight):
             return tensor.address
+        if isinstance(tensor, PackedSlots):
+            places = tensor.addresses()
+            self.keeps.append(places)
+            return ctypes.addressof(places)
         if not isinstance(tensor, Tensor) or not tensor.is_contiguous():
             raise NotRecordableError(f"an operand that is no contiguous tensor: {type(tensor).__name__}")
         return tensor.data_ptr()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from weft.comm.shared_memory import SharedMemoryComm
 from weft.layers import Params
 from weft.models.decoder import Batch
 from weft.ops.base import KVCache, Ops
+from weft.ops.slot_tables import SlotTables
 from weft.ops.step_ops import StepOps
 from weft.program.assemble import End
 from weft.program.program import ExchangeFailedError, Most, StepProgram, record
@@ -56,13 +57,14 @@ def build_program(
     caches: Sequence[KVCache],
     most: Most,
     max_positions: int,
+    slot_tables: Mapping[int, SlotTables],
 ) -> RankProgram:
     """NotRecordableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
-    `max_positions`: of the longest context."""
+    `max_positions`: of the longest context; `slot_tables`: of the layers' experts."""
     if not isinstance(ops, StepOps):
         raise NotRecordableError(f"operations {ops.name} have no program")
     end = _end(comm)
-    recording = record(shards, params, comm, ops.numerics, cos_sin, caches)
+    recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
     return RankProgram(StepProgram(recording, shards, ops.pool, caches, most, max_positions, end), comm)
 
 

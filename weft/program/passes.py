@@ -90,8 +90,9 @@ def _merge_pairs(
 
 def _reads_only(first: Instruction, second: Instruction, code: Sequence[Instruction]) -> bool:
     """Whether `second` reads what `first` gave, as it is, and nobody else does."""
-    readers = [each for each in code if any(view.buffer is first.out.buffer for view in each.inputs)]
-    writers = [each for each in code if each.out.buffer is first.out.buffer]
+    buffer = first.out.buffer
+    readers = [each for each in code if any(view.buffer is buffer for view in (*each.inputs, *each.views.values()))]
+    writers = [each for each in code if each.out.buffer is buffer]
     return readers == [second] and writers == [first] and second.inputs[0] == first.out
 
 
@@ -139,7 +140,7 @@ def _lives(recording: Recording) -> Iterator[tuple[Buffer, tuple[int, int]]]:
     """Buffers with the first and the last instruction that names them; the logits live on."""
     spans: dict[Buffer, tuple[int, int]] = {}
     for index, instruction in enumerate(recording.instructions):
-        for view in (instruction.out, *instruction.inputs):
+        for view in instruction.touched:
             if not view.buffer.given:
                 spans[view.buffer] = spans.get(view.buffer, (index, index))[0], index
     end = len(recording.instructions)

@@ -26,26 +26,35 @@ from weft.models.decoder import Batch
 from weft.native.records import StepRecord
 from weft.native.step_library import Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
+from weft.program.notes import Notes, RecordingTransitions
 from weft.program.passes import optimize, place
-from weft.program.recorder import Notes, RecordingOps, RecordingTransitions
+from weft.program.recorder import RecordingOps
 from weft.program.values import Buffer, NotRecordableError, Recording, Rows, Table
 
 
 def record(
-    shards: Shards, params: Params, comm: Comm, numerics: Numerics, cos_sin: Tensor, caches: Sequence[KVCache]
+    shards: Shards,
+    params: Params,
+    comm: Comm,
+    numerics: Numerics,
+    cos_sin: Tensor,
+    caches: Sequence[KVCache],
+    slot_tables: Mapping[int, SlotTables],
 ) -> Recording:
-    """The decoder of rank `comm.rank` as instructions. NotRecordableError says what has none."""
+    """The decoder of rank `comm.rank` as instructions. NotRecordableError says what has none. `slot_tables`: of the
+    layers' experts, which the program reads in every step."""
     if shards.config.mla is not None:
         raise NotRecordableError("no instruction for latent attention yet")
-    if shards.config.moe is not None:
-        raise NotRecordableError("no instruction for routed experts yet")
+    if shards.passage.exchanges:
+        raise NotRecordableError("no instruction for an all_to_all of routed rows yet")
     notes = Notes()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
     transitions = RecordingTransitions(shards.passage.boundaries, comm, notes, tables)
     ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
-    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions)
+    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables)
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
     block = Rows("rows", first, first + shards.layout.attention.tp)
     ids = notes.tensor(Buffer(block, 1, torch.int64, given=True))

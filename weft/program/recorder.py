@@ -1,4 +1,4 @@
-"""Records a decoder's forward pass: operations and transitions that note themselves instead of computing.
+"""Records a decoder's forward pass: operations that note themselves instead of computing.
 
 The decoder is the one that also runs eagerly. It is handed tensors without content, each standing for a view of a
 buffer; what is noted is which operation reads and writes which. Knows no address and no kernel.
@@ -7,18 +7,11 @@ buffer; what is noted is which operation reads and writes which. Knows no addres
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 
 import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.comm.base import Comm
-from weft.comm.redistribute import Plan, plans
-from weft.layout.boundaries import Boundary
-from weft.layout.rows import RowTable
-from weft.layout.transition import Step
-from weft.models.transitions import Transitions
 from weft.native.records import (
     BIAS,
     BLOCK_SIZE,
@@ -43,107 +36,12 @@ from weft.native.records import (
 )
 from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics, Ops
 from weft.ops.linear import Invariance
+from weft.ops.packed import PackedSlots, PackedWeight
+from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight
-from weft.program.values import Buffer, Instruction, NotRecordableError, Rows, Table, View
-
-ROWS = 2
-"""Rows of the tensors that stand for buffers; any number would do."""
-_OP_OF_STEP = {
-    "all_reduce": Op.ALL_REDUCE,
-    "all_gather": Op.ALL_GATHER,
-    "reduce_scatter": Op.REDUCE_SCATTER,
-    "all_to_all": Op.ALL_TO_ALL,
-}
-
-
-class Notes:
-    """What was recorded so far, and which tensor stands for which view."""
-
-    def __init__(self) -> None:
-        self.instructions: list[Instruction] = []
-        self.module = ""
-        self._stands: dict[int, Buffer] = {}
-        self._kept: list[Tensor] = []
-        self._latest: dict[int, int] = {}
-
-    def tensor(self, buffer: Buffer) -> Tensor:
-        """A tensor without content that stands for the buffer as it is from here on."""
-        found = torch.empty(ROWS, buffer.columns, dtype=buffer.dtype, device="meta")
-        key = found.untyped_storage()._cdata
-        self._kept.append(found)
-        self._stands[key] = buffer
-        self._latest[id(buffer)] = key
-        return found
-
-    def new(self, rows: Rows, columns: int, dtype: torch.dtype) -> Tensor:
-        """One for a new buffer."""
-        return self.tensor(Buffer(rows, columns, dtype))
-
-    def view(self, x: Tensor) -> View:
-        """What `x` stands for. NotRecordableError where that is no view of a buffer's columns, or was overwritten."""
-        key = x.untyped_storage()._cdata
-        buffer = self._stands.get(key)
-        if buffer is None:
-            raise NotRecordableError(f"{self.module}: a tensor that no recorded operation gave")
-        if self._latest[id(buffer)] != key:
-            raise NotRecordableError(f"{self.module}: reads what was overwritten before")
-        if x.shape[0] != ROWS or x.stride(0) != buffer.columns or not x[0].is_contiguous():
-            raise NotRecordableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
-        return View(buffer, int(x.storage_offset()), prod(x.shape[1:]))
-
-    def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
-        """Notes an operation; tensors that it overwrites were read as views before their successor was made."""
-        views = tuple(each if isinstance(each, View) else self.view(each) for each in inputs)
-        found = Instruction(op, self.module, self.view(out), views)
-        self.instructions.append(found)
-        return found
-
-    def over(self, x: Tensor) -> Tensor:
-        """A tensor for what will stand in x's buffer once the next operation has written to it."""
-        view = self.view(x)
-        if view.columns != view.buffer.columns:
-            raise NotRecordableError(f"{self.module}: overwrites some columns of a buffer")
-        return self.tensor(view.buffer)
-
-
-class RecordingTransitions(Transitions):
-    """Notes each boundary's collectives; `tables` says which of the two row tables a record stands for."""
-
-    def __init__(
-        self, boundaries: Mapping[str, Boundary], comm: Comm, notes: Notes, tables: Mapping[int, Table]
-    ) -> None:
-        super().__init__(boundaries, comm)
-        self._notes, self._tables = notes, tables
-
-    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
-        self._notes.module = name
-        which = self._tables[id(table)]
-        for step, plan in zip(steps, plans(steps, self.comm.rank), strict=True):
-            x = self._step(step, plan, x, which)
-        return x
-
-    def _step(self, step: Step, plan: Plan, x: Tensor, table: Table) -> Tensor:
-        view = self._notes.view(x)
-        if step.kind == "slice":
-            return self._slice(plan, x, view, table)
-        if view.columns != view.buffer.columns:
-            raise NotRecordableError(f"{self._notes.module}: a collective over some columns of a buffer")
-        if step.kind == "all_reduce":
-            out = self._notes.over(x)
-        else:
-            out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
-        self._notes.add(_OP_OF_STEP[step.kind], out, view).plan = plan
-        return out
-
-    def _slice(self, plan: Plan, x: Tensor, view: View, table: Table) -> Tensor:
-        area = plan.sends[0]
-        if area is None:
-            raise NotRecordableError(f"{self._notes.module}: a slice of nothing")
-        if (area.lo, area.hi) == (view.buffer.rows.lo, view.buffer.rows.hi) and view.columns == view.buffer.columns:
-            return x[:, area.left : area.right]
-        out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
-        self._notes.add(Op.COPY, out, view).plan = plan
-        return out
+from weft.program.notes import ROWS, Notes
+from weft.program.routed import note_choices, note_routed
+from weft.program.values import NotRecordableError, Rows
 
 
 class RecordingOps(Ops):
@@ -183,6 +81,8 @@ class RecordingOps(Ops):
         return self._linear(x, weight, None, Epilogue.STORE, self._wide)
 
     def _linear(self, x: Tensor, weight: Weight, bias: Tensor | None, epilogue: Epilogue, dtype: torch.dtype) -> Tensor:
+        if not isinstance(weight, PackedWeight):
+            raise NotRecordableError(f"{self._notes.module}: a matrix that is not packed")
         columns = weight.shape[0] // (2 if epilogue is Epilogue.SILU_MUL_OF else 1)
         out = self._new(x, columns, dtype)
         found = self._notes.add(Op.LINEAR, out, x)
@@ -268,16 +168,25 @@ class RecordingOps(Ops):
         raise _unknown("latent attention")
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        raise _unknown("routed experts")
+        choices = note_choices(self._notes, logits, correction, moe, self._wide)
+        return choices[:, : moe.top_k], choices[:, moe.top_k :]
 
-    def expert_weights(self, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-        raise _unknown("routed experts")
+    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
+        if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
+            raise NotRecordableError("routed experts that are not packed")
+        return gate_up, down
 
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        raise _unknown("routed experts")
+    def routed(
+        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
+    ) -> Tensor:
+        assert isinstance(gate_up, PackedSlots) and isinstance(down, PackedSlots)
+        return note_routed(self._notes, x, experts, tables, (gate_up, down), self.numerics)
+
+    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
+        raise _unknown("answers apart from their sums")
 
     def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
-        raise _unknown("routed experts")
+        raise _unknown("answers apart from their sums")
 
     def rounded(self, x: Tensor) -> Tensor:
         raise _unknown("latent attention")

@@ -38,11 +38,12 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Columns [left, left + columns) of a buffer."""
+    """Columns [left, left + columns) of a buffer; `fold`: every row of it holds so many rows one behind the other."""
 
     buffer: Buffer
     left: int
     columns: int
+    fold: int = 1
 
 
 @dataclass(slots=True)
@@ -59,9 +60,16 @@ class Instruction:
     numbers: dict[int, int] = field(default_factory=dict)
     floats: dict[int, float] = field(default_factory=dict)
     tensors: dict[int, object] = field(default_factory=dict)
+    views: dict[int, View] = field(default_factory=dict)
+    """What else it reads or writes, by its index among the record's pointers."""
     plan: Plan | None = None
     cache: int | None = None
     """The layer whose cache it reads or writes."""
+
+    @property
+    def touched(self) -> tuple[View, ...]:
+        """Everything that it reads or writes."""
+        return (self.out, *self.inputs, *self.views.values())
 
     @property
     def epilogue(self) -> Epilogue:

@@ -33,7 +33,7 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
         legal = " or ".join(DTYPES[asked])
         raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
     if asked != "gguf":
-        return Kept(asked)
+        return Kept(asked, experts=engine.moe_backend in ("auto", "packed"))
     blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
         raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")

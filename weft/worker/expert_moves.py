@@ -69,7 +69,7 @@ class ExpertMover:
         self._block = Block.of(layout, comm.rank) if layers else None
         self._tallies = self._count() if count and layers else None
         words = max((slots.words for slots in self._bytes.values()), default=0)
-        device = next(iter(layers.values())).router.device if layers else torch.device("cpu")
+        device = next(iter(layers.values())).tables.slot_of.device if layers else torch.device("cpu")
         self._buffer = torch.empty(staged, words, dtype=torch.int64, device=device)
         self._incoming: _Incoming | None = None
 
@@ -79,9 +79,11 @@ class ExpertMover:
         if self._block.position:
             return None
         first = self._layers[self._numbers[0]]
-        tallies = torch.zeros(len(self._numbers), first.moe.num_experts, dtype=torch.int64, device=first.router.device)
+        tallies = torch.zeros(
+            len(self._numbers), first.moe.num_experts, dtype=torch.int64, device=first.tables.slot_of.device
+        )
         for tally, layer in zip(tallies, self._numbers, strict=True):
-            self._layers[layer].tally = tally
+            self._layers[layer].tables.tally = tally
         return tallies
 
     def counts(self) -> IntArray:

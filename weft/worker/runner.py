@@ -132,8 +132,11 @@ class Runner:
             return None, "as asked"
         limits = self.limits
         most, positions = Most(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs)), limits.max_model_len
+        tables = {i: layer.experts.tables for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
         try:
-            found = build_program(self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions)
+            found = build_program(
+                self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions, tables
+            )
         except NotRecordableError as reason:
             return None, str(reason)
         return found, ""

@@ -20,9 +20,9 @@ template <class T> struct Finish {
         if (instruction.p[BIAS]) add_bias(pair, sums);
         const Operand& out = instruction.out;
         switch (out.dtype) {
-            case BF16: return give(static_cast<bf16*>(out.base) + row * out.stride, pair, sums);
-            case F64: return give(static_cast<double*>(out.base) + row * out.stride, pair, sums);
-            default: return give(static_cast<float*>(out.base) + row * out.stride, pair, sums);
+            case BF16: return give(row, static_cast<bf16*>(out.base) + row * out.stride, pair, sums);
+            case F64: return give(row, static_cast<double*>(out.base) + row * out.stride, pair, sums);
+            default: return give(row, static_cast<float*>(out.base) + row * out.stride, pair, sums);
         }
     }
 
@@ -42,10 +42,10 @@ private:
         add(sums + 16, bias + half + pair * 16, count);
     }
 
-    template <class O> void give(O* row, int pair, T* sums) const {
+    template <class O> void give(int64_t at, O* row, int pair, T* sums) const {
         if (instruction.n[EPILOGUE] == SILU_MUL_OF) {
             T both[16];
-            silu_mul(sums, both);
+            silu_mul(at, sums, both);
             put(row + pair * 16, both, here(weight.columns / 2, pair, 16));
         } else if (instruction.n[EPILOGUE] == ADD_TO) {
             int count = here(weight.columns, pair, kPair);
@@ -65,11 +65,18 @@ private:
         for (int c = 0; c < count; ++c) f(row[pair * 16 + c], sums[c]), f(row[half + pair * 16 + c], sums[16 + c]);
     }
 
-    void silu_mul(const T* sums, T* both) const {
+    // The exact model weighs a routed row here, where the product can be rounded alike in every layout.
+    double row_weight(int64_t at) const {
+        const auto* weights = instruction.op == GROUPED ? static_cast<const double*>(instruction.p[SORTED_WEIGHTS]) : nullptr;
+        return weights ? weights[at] : 1.0;
+    }
+
+    void silu_mul(int64_t at, const T* sums, T* both) const {
         if (instruction.exact) {
+            const double weight = row_weight(at);
             for (int c = 0; c < 16; ++c) {
                 double gate = sums[c];
-                both[c] = T(snapped(gate / (1.0 + std::exp(-gate)) * double(sums[16 + c])));
+                both[c] = T(snapped(gate / (1.0 + std::exp(-gate)) * double(sums[16 + c]) * weight));
             }
             return;
         }

@@ -23,6 +23,11 @@ enum Op : int32_t {
   ADD_BIAS,        // out[r] += p[BIAS]
   SELECT,          // out[r] = in0[step.sampled_rows[r]]
   COPY,            // a rectangle of rows and columns
+  ROUTE,           // out[r] = choices by the router's logits in in0[r]; see experts.h
+  PLACE,           // out[r] = where the answers to the choices in in0[r] will lie, sorted by slot
+  GATHER,          // rows of in0 in the order of p[ORDER]
+  GROUPED,         // rows sorted by slot, each slot's times its own weight
+  COMBINE,         // out[r] = weighted sum of the answers in in0 at the places in1[r]
   ALL_REDUCE,
   ALL_GATHER,
   REDUCE_SCATTER,
@@ -49,9 +54,12 @@ struct Operand {
 
 // Indices into Instruction::n, ::p, ::f. One meaning for every op that uses them.
 enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
-                   ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2 };
+                   ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2, TOP_K = 0,
+                   SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
+                   HERE_HI = 3, EXPERTS = 4, SLOTS = 0 };
 enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
-                   K_NORM = 5, NORM_WEIGHT = 0 };
+                   K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
+                   ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5 };
 enum F : int32_t { EPS = 0, SCALE = 1 };
 
 struct Instruction {
@@ -67,6 +75,7 @@ struct Instruction {
 };
 
 constexpr int MAX_ROW_REGISTERS = 64;
+constexpr int kMostChoices = 64;  // of a row
 
 // The numbers of one step. All pointers are host memory that lives until the step is done.
 struct Step {

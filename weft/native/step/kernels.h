@@ -3,6 +3,7 @@
 
 #include "attention.h"
 #include "exchange.h"
+#include "experts.h"
 #include "instruction.h"
 #include "linear.h"
 #include "pointwise.h"
@@ -23,6 +24,11 @@ inline Kernel kernel_of(int op) {
     case ADD_BIAS: return add_bias;
     case SELECT: return select_rows;
     case COPY: return copy;
+    case ROUTE: return route;
+    case PLACE: return place_choices;
+    case GATHER: return gather_rows;
+    case GROUPED: return grouped_linear;
+    case COMBINE: return combine;
     default: return nullptr;
   }
 }

@@ -184,9 +184,10 @@ inline void linear(const Instruction& instruction, const Step& step, int thread,
 
 // Rows sorted by slot, each slot's times its own weight: rows [ends[s - 1], ends[s]) with weights[s]. No barrier is needed
 // between slots, whose rows are their own.
-inline void grouped_linear(const Instruction& instruction, const Weight* const* weights, const int64_t* ends, int slots,
-                           int thread, int threads) {
-    for (int slot = 0; slot < slots; ++slot) {
+inline void grouped_linear(const Instruction& instruction, const Step&, int thread, int threads) {
+    const auto* weights = static_cast<const Weight* const*>(instruction.p[WEIGHTS]);
+    const auto* ends = static_cast<const int64_t*>(instruction.p[ENDS]);
+    for (int slot = 0; slot < instruction.n[SLOTS]; ++slot) {
         int64_t first = slot ? ends[slot - 1] : 0;
         // slots take turns in which thread gets the larger share
         int place = (thread + slot) % threads;

@@ -24,18 +24,3 @@ WEFT_C void weft_unpack(weft::Pool* pool, const weft::Weight* from, int64_t firs
         else weft::gather_row(*from, first + r, static_cast<float*>(out) + at);
     });
 }
-
-// A linear instruction over slots: see grouped_linear.
-WEFT_C void weft_grouped_linear(weft::Pool* pool, const weft::Instruction* instruction,
-                                const weft::Weight* const* weights, const int64_t* ends, int slots) {
-    struct Job {
-        const weft::Instruction* instruction;
-        const weft::Weight* const* weights;
-        const int64_t* ends;
-        int slots;
-    } job{instruction, weights, ends, slots};
-    pool->run([](void* given, int thread, int threads) {
-        const Job& it = *static_cast<Job*>(given);
-        weft::grouped_linear(*it.instruction, it.weights, it.ends, it.slots, thread, threads);
-    }, &job);
-}

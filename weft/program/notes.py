@@ -1,0 +1,121 @@
+"""What a recording has noted so far, and transitions that note themselves. Knows no address and no kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from weft.comm.base import Comm
+from weft.comm.redistribute import Plan, plans
+from weft.layout.boundaries import Boundary
+from weft.layout.rows import RowTable
+from weft.layout.transition import Step
+from weft.models.transitions import Transitions
+from weft.native.records import Op
+from weft.program.values import Buffer, Instruction, NotRecordableError, Rows, Table, View
+
+ROWS = 2
+"""Rows of the tensors that stand for buffers; any number would do."""
+_OP_OF_STEP = {
+    "all_reduce": Op.ALL_REDUCE,
+    "all_gather": Op.ALL_GATHER,
+    "reduce_scatter": Op.REDUCE_SCATTER,
+    "all_to_all": Op.ALL_TO_ALL,
+}
+
+
+class Notes:
+    """What was recorded so far, and which tensor stands for which view."""
+
+    def __init__(self) -> None:
+        self.instructions: list[Instruction] = []
+        self.module = ""
+        self._stands: dict[int, Buffer] = {}
+        self._kept: list[Tensor] = []
+        self._latest: dict[int, int] = {}
+
+    def tensor(self, buffer: Buffer) -> Tensor:
+        """A tensor without content that stands for the buffer as it is from here on."""
+        found = torch.empty(ROWS, buffer.columns, dtype=buffer.dtype, device="meta")
+        key = found.untyped_storage()._cdata
+        self._kept.append(found)
+        self._stands[key] = buffer
+        self._latest[id(buffer)] = key
+        return found
+
+    def new(self, rows: Rows, columns: int, dtype: torch.dtype) -> Tensor:
+        """One for a new buffer."""
+        return self.tensor(Buffer(rows, columns, dtype))
+
+    def view(self, x: Tensor) -> View:
+        """What `x` stands for. NotRecordableError where that is no view of a buffer's columns, or was overwritten."""
+        key = x.untyped_storage()._cdata
+        buffer = self._stands.get(key)
+        if buffer is None:
+            raise NotRecordableError(f"{self.module}: a tensor that no recorded operation gave")
+        if self._latest[id(buffer)] != key:
+            raise NotRecordableError(f"{self.module}: reads what was overwritten before")
+        if x.shape[0] != ROWS or x.stride(0) != buffer.columns or not x[0].is_contiguous():
+            raise NotRecordableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
+        return View(buffer, int(x.storage_offset()), prod(x.shape[1:]))
+
+    def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
+        """Notes an operation; tensors that it overwrites were read as views before their successor was made."""
+        return self.note(op, self.view(out), *inputs)
+
+    def note(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
+        """The same for a result that no tensor stands for."""
+        views = tuple(each if isinstance(each, View) else self.view(each) for each in inputs)
+        found = Instruction(op, self.module, out, views)
+        self.instructions.append(found)
+        return found
+
+    def over(self, x: Tensor) -> Tensor:
+        """A tensor for what will stand in x's buffer once the next operation has written to it."""
+        view = self.view(x)
+        if view.columns != view.buffer.columns:
+            raise NotRecordableError(f"{self.module}: overwrites some columns of a buffer")
+        return self.tensor(view.buffer)
+
+
+class RecordingTransitions(Transitions):
+    """Notes each boundary's collectives; `tables` says which of the two row tables a record stands for."""
+
+    def __init__(
+        self, boundaries: Mapping[str, Boundary], comm: Comm, notes: Notes, tables: Mapping[int, Table]
+    ) -> None:
+        super().__init__(boundaries, comm)
+        self._notes, self._tables = notes, tables
+
+    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
+        self._notes.module = name
+        which = self._tables[id(table)]
+        for step, plan in zip(steps, plans(steps, self.comm.rank), strict=True):
+            x = self._step(step, plan, x, which)
+        return x
+
+    def _step(self, step: Step, plan: Plan, x: Tensor, table: Table) -> Tensor:
+        view = self._notes.view(x)
+        if step.kind == "slice":
+            return self._slice(plan, x, view, table)
+        if view.columns != view.buffer.columns:
+            raise NotRecordableError(f"{self._notes.module}: a collective over some columns of a buffer")
+        if step.kind == "all_reduce":
+            out = self._notes.over(x)
+        else:
+            out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._notes.add(_OP_OF_STEP[step.kind], out, view).plan = plan
+        return out
+
+    def _slice(self, plan: Plan, x: Tensor, view: View, table: Table) -> Tensor:
+        area = plan.sends[0]
+        if area is None:
+            raise NotRecordableError(f"{self._notes.module}: a slice of nothing")
+        if (area.lo, area.hi) == (view.buffer.rows.lo, view.buffer.rows.hi) and view.columns == view.buffer.columns:
+            return x[:, area.left : area.right]
+        out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._notes.add(Op.COPY, out, view).plan = plan
+        return out
