@@ -268,8 +268,10 @@ def parse_bytes(word: str) -> int:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to an unknown one, or nothing."""
-    found = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    # dashes are in every option: they say nothing about likeness
+    bare = {each.lstrip("-"): each for each in known}
+    found = get_close_matches(name.lstrip("-"), list(bare), n=1, cutoff=0.5)
+    return f"; did you mean {bare[found[0]]}?" if found else ""
 
 
 def _plain(hint: Any) -> tuple[type, bool]:
