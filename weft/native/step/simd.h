@@ -1,4 +1,4 @@
-// What the kernels of rows and of attention share beside ../vec.h: multiply-add, short vectors, bf16 pairs, 2^x, types of
+// What the kernels of rows and of attention share beside vec.h: multiply-add, short vectors, bf16 pairs, 2^x, types of
 // operands, the exact model's grid. Knows no instruction.
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../vec.h"
+#include "vec.h"
 #include "instruction.h"
 
 namespace weft {

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../vec.h"
+#include "vec.h"
 #include "instruction.h"
 
 namespace weft {
