@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
+import threading
 import zlib
 
 import numpy as np
@@ -19,9 +21,16 @@ VARIABLE = "WEFT_TEST_SEED"
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Chooses the run's seed; workers of a parallel run inherit it through the environment."""
+    _listen_to_ctrl_c()
     seed = os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(2**31)))
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = seed
+
+
+def _listen_to_ctrl_c() -> None:
+    """A run in the background of a shell ignores SIGINT, and so would every process that a test starts."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

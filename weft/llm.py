@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
@@ -142,9 +142,13 @@ class LLM:
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, chat: bool = False
     ) -> Iterator[tuple[int, Piece]]:
         """(output index, what is new in it) as it comes; `chat`: the prompt is a conversation."""
-        pair = self._templated(prompt, True) if chat else (None, self._ids(prompt))  # type: ignore[arg-type]
+        if chat:
+            (conversation,) = as_conversations(cast("Messages", prompt))
+            ids = self._templated(conversation, True)[1]
+        else:
+            ids = self._ids(cast("Prompt", prompt))
         chosen = self._params_of(params, 1, self.default_params(max_tokens=None))
-        for _, index, piece, _ in self._run([pair[1]], chosen):
+        for _, index, piece, _ in self._run([ids], chosen):
             yield index, piece
 
     def close(self) -> None:

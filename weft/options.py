@@ -1,21 +1,23 @@
 """Options declared once, as metadata of frozen dataclass fields, and read by the command line, files and schemas.
 
 `option()` declares a field; `settings_of()` lists a record's fields under dotted names with type, range and flags;
-`add_flags()` turns them into argparse options that collect what was given, and by which flag. Knows no record by name.
+`made()` turns values by name into a record. Knows no record by name.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from weft.errors import UsageError
+from weft.errors import ConfigError
+
+T = TypeVar("T")
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?", re.IGNORECASE)
 _UNIT = {"": 1, "b": 1} | {
@@ -99,7 +101,7 @@ class Setting:
         items = value if self.kind is tuple and isinstance(value, tuple) and value else (value,)
         item_kind = int if self.kind is tuple and isinstance(value, tuple) else self.kind
         legal = all(type(item) is item_kind and self._in_range(item) for item in items)
-        return None if legal and (self.kind is not tuple or value) else f"{_show(value)} is not {self.wanted}"
+        return None if legal and (self.kind is not tuple or value) else f"{shown(value)} is not {self.wanted}"
 
     def _in_range(self, value: object) -> bool:
         if self.option.choices:
@@ -145,32 +147,27 @@ class Setting:
         return schema | limits | ({"minLength": 1} if self.kind is str else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A value from the command line and the flag that gave it."""
+def made(record: type[T], values: Mapping[str, object]) -> T:
+    """A dataclass of values by the names of its fields, which are known at run time only. The record checks values;
+    ConfigError: a name that is no field of it, or a field without a default that is not among them."""
+    needed = _names(record)
+    for name in values:
+        if name not in needed:
+            legal = tuple(needed)
+            problem = f"{record.__name__} has no field {name}{nearest(name, legal)}"
+            raise ConfigError(problem, field=name, value=values[name], legal=legal)
+    missing = [name for name, wanted in needed.items() if wanted and name not in values]
+    if missing:
+        raise ConfigError(f"{record.__name__} needs {', '.join(missing)}", field=missing[0])
+    construct: Callable[..., T] = record
+    return construct(**values)
 
-    value: object
-    flag: str
 
-
-class _Collect(argparse.Action):
-    """Stores entries under their dotted names in one dict of the namespace; refuses two different values."""
-
-    def __init__(self, *, sets: Mapping[str, object], setting: Setting, const: object = None, **rest: Any) -> None:
-        super().__init__(const=const, **rest)
-        self.sets, self.setting = sets, setting
-
-    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
-        given: dict[str, Entry] = dict(getattr(namespace, self.dest, None) or {})
-        value = self.const if self.nargs == 0 else values
-        for name, new in {self.setting.name: value, **self.sets}.items():
-            entry = Entry(new, flag or name)
-            before = given.setdefault(name, entry)
-            if before.value != new:
-                raise UsageError(
-                    f"{before.flag} {_show(before.value)} and {entry.flag} {_show(new)} contradict each other"
-                )
-        setattr(namespace, self.dest, given)
+def _names(record: type) -> dict[str, bool]:
+    """Fields of a record that its constructor takes -> whether it must be given."""
+    return {
+        item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(record) if item.init
+    }
 
 
 @lru_cache(maxsize=64)
@@ -186,73 +183,6 @@ def settings_of(record: type, prefix: str = "") -> tuple[Setting, ...]:
             default = item.default_factory() if item.default_factory is not MISSING else item.default
             found.append(Setting(f"{prefix}{item.name}", kind, optional, default, item.metadata["option"]))
     return tuple(found)
-
-
-def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:
-    """Options for all settings that have flags; the namespace gets `dest`: {dotted name: Entry} of what was given."""
-    parser.set_defaults(**{dest: {}})
-    for setting in settings:
-        if not setting.option.flags:
-            continue
-        if setting.kind is bool:
-            _add_switch(parser, setting, dest)
-        else:
-            _add_value(parser, setting, dest, setting.option.flags, {})
-        for flag, siblings in setting.option.shorthand:
-            stem = setting.name.rpartition(".")[0]
-            sets = {f"{stem}.{name}" if stem else name: value for name, value in siblings.items()}
-            _add_value(parser, setting, dest, (flag,), sets)
-        for flag, value in setting.option.switches:
-            _add_constant(parser, setting, dest, flag, value, f"the same as {setting.option.flags[0]} {value}")
-
-
-def _add_value(
-    parser: argparse._ActionsContainer,
-    setting: Setting,
-    dest: str,
-    flags: Sequence[str],
-    sets: Mapping[str, object],
-) -> None:
-    also = " and ".join(f"{name} {value}" for name, value in sets.items())
-    parser.add_argument(
-        *flags,
-        action=_Collect,
-        setting=setting,
-        sets=sets,
-        dest=dest,
-        default=argparse.SUPPRESS,
-        type=setting.parse,
-        metavar="{" + ",".join(setting.option.choices) + "}" if setting.option.choices else _metavar(setting),
-        help=setting.option.help + (f"; also sets {also}" if also else ""),
-    )
-
-
-def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
-    for flag in setting.option.flags:
-        for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
-            _add_constant(parser, setting, dest, name, value, setting.option.help if value else "the opposite")
-
-
-def _add_constant(
-    parser: argparse._ActionsContainer, setting: Setting, dest: str, flag: str, value: object, help: str
-) -> None:
-    parser.add_argument(
-        flag,
-        action=_Collect,
-        setting=setting,
-        sets={},
-        dest=dest,
-        default=argparse.SUPPRESS,
-        nargs=0,
-        const=value,
-        help=help,
-    )
-
-
-def _metavar(setting: Setting) -> str:
-    if setting.option.unit == "bytes":
-        return "BYTES"
-    return {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")
 
 
 def parse_bytes(word: str) -> int:
@@ -288,7 +218,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _show(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as messages show it."""
     if isinstance(value, tuple):
         return "[" + ", ".join(str(item) for item in value) + "]"
     return repr(value) if isinstance(value, str) and not value.isidentifier() else str(value)

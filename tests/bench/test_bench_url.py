@@ -7,15 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.openai_stand_in import StandIn
+from tests.support.waiting import PATIENCE_S, until
 from weft.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = ("bench", "--input-len", "4", "--output-len", "3", "--warmup", "0", "--url")
 SHORT = ("--input-len", "4", "--output-len", "3", "--warmup", "1")
 
 
@@ -51,14 +52,14 @@ def test_json_tells_everything(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_as_many_are_in_flight_as_asked_for() -> None:
-    with StandIn(gap_s=0.02) as server:
-        assert bench(server.url, "--concurrency", "3", "--num-prompts", "9") == 0
+    with StandIn(together=3) as server:
+        assert main([*ALONE, server.url, "--concurrency", "3", "--num-prompts", "9"]) == 0
         assert server.most == 3
 
 
 def test_requests_come_at_their_rate_however_slow_the_answers() -> None:
-    with StandIn(gap_s=0.05) as server:
-        assert bench(server.url, "--request-rate", "inf", "--num-prompts", "10") == 0
+    with StandIn(together=10) as server:
+        assert main([*ALONE, server.url, "--request-rate", "inf", "--num-prompts", "10"]) == 0
         assert server.most == 10
 
 
@@ -82,12 +83,13 @@ def test_bodies_are_what_a_server_expects() -> None:
         ("error frame", "error in the stream: rank 1 was killed by SIGKILL"),
         ("cut", "no finish_reason: the stream ended after 1 pieces"),
         ("not json", "event is no chunk: {oops"),
-        ("hang", "timeout: not complete after 1 s"),
+        ("hang", "timeout: not complete after 2 s"),
     ],
 )
 def test_a_fault_is_counted_and_shown(capsys: pytest.CaptureFixture[str], fault: str, reason: str) -> None:
+    timeout = "2" if fault == "hang" else "60"
     with StandIn(faults={2: fault}) as server:
-        code = bench(server.url, "--concurrency", "1", "--num-prompts", "4", "--timeout", "1")
+        code = bench(server.url, "--concurrency", "1", "--num-prompts", "4", "--timeout", timeout)
     out = capsys.readouterr().out
     assert code == 1
     assert f"1 in flight: 1 of 4 failed: {reason}" in out
@@ -170,12 +172,10 @@ def test_ctrl_c_ends_at_once() -> None:
     with StandIn(gap_s=5.0) as server:
         words = [sys.executable, "-m", "weft.cli.main", "bench", "--url", server.url, "--warmup", "0"]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            deadline = time.monotonic() + 60
-            while not server.bodies and time.monotonic() < deadline:
-                time.sleep(0.02)
+            until(lambda: server.bodies, "no request came")
             os.kill(process.pid, signal.SIGINT)
             try:
-                out, _ = process.communicate(timeout=20)
+                out, _ = process.communicate(timeout=PATIENCE_S)
             finally:
                 process.kill()
     assert process.returncode == 130 and "Traceback" not in out

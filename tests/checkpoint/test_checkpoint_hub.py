@@ -7,8 +7,7 @@ import os
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from tests.support.checkpoints import make_gguf, trained_tokenizer
 from tests.support.hub_stand_in import Hub
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
+from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import HubModel, hub_model, model_path
 from weft.errors import CheckpointError, UsageError
@@ -106,14 +106,6 @@ def fetch(hub: Hub, cache: Path, word: str, *, revision: str | None = None, weig
     return Done(process.returncode, stdout, stderr)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds, 30 s at most."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_model_is_fetched_once_and_opens(hub: Hub, tmp_path: Path) -> None:
     done = fetch(hub, tmp_path, "some-org/tiny")
     assert done.returncode == 0, done.stderr
@@ -164,10 +156,10 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
 def test_a_killed_download_starts_again_with_what_is_missing(hub: Hub, tmp_path: Path) -> None:
     hub.stall.add("model.safetensors")
     with starting(hub, tmp_path, "some-org/tiny") as process:
-        while not {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= set(hub.asked):
-            assert process.poll() is None
-            time.sleep(0.02)
-        wait_for(lambda: len(list(tmp_path.glob("hub/models--some-org--tiny/snapshots/*/*.json"))) == 3)
+        wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
+        until(lambda: process.poll() is not None or wanted <= set(hub.asked))
+        assert process.poll() is None
+        until(lambda: len(list(tmp_path.glob("hub/models--some-org--tiny/snapshots/*/*.json"))) == 3)
         process.kill()
     done = fetch(hub, tmp_path, "some-org/tiny")
     assert done.returncode == 0, done.stderr

@@ -9,11 +9,12 @@ from typing import Literal
 
 import pytest
 
+from weft.cli.flags import Entry, add_flags
 from weft.cli.model_args import add_model_arguments, engine_config_from
 from weft.cli.parser import CommandParser
 from weft.errors import ConfigError, UsageError
 from weft.layout.layout import layout_settings
-from weft.options import Entry, add_flags, nearest, option, parse_bytes, settings_of
+from weft.options import made, nearest, option, parse_bytes, settings_of
 from weft.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
 
 FLAGS = Path(__file__).parent / "flags.txt"
@@ -203,15 +204,33 @@ def test_settings_come_from_fields() -> None:
 
 
 def test_flags_collect_only_what_was_given() -> None:
-    made = argparse.ArgumentParser()
-    add_flags(made, settings_of(Outer), "given")
-    assert made.parse_args([]).given == {}
-    given = made.parse_args(["--parts", "2,3", "--no-flag", "--mode", "b"]).given
+    parser = argparse.ArgumentParser()
+    add_flags(parser, settings_of(Outer), "given")
+    assert parser.parse_args([]).given == {}
+    given = parser.parse_args(["--parts", "2,3", "--no-flag", "--mode", "b"]).given
     assert given == {
         "parts": Entry((2, 3), "--parts"),
         "flag": Entry(False, "--no-flag"),
         "inner.mode": Entry("b", "--mode"),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    size: int
+    name: str = "a"
+    twice: int = dataclasses.field(init=False, default=0)
+
+
+def test_a_record_is_made_of_values_by_name() -> None:
+    assert made(Made, {"size": 3}) == Made(3) and made(Made, {"name": "b", "size": 1}) == Made(1, "b")
+    with pytest.raises(ConfigError, match="Made has no field nam; did you mean name") as caught:
+        made(Made, {"size": 3, "nam": 1})
+    assert (caught.value.field, caught.value.value, caught.value.legal) == ("nam", 1, ("size", "name"))
+    with pytest.raises(ConfigError, match="Made has no field twice"):
+        made(Made, {"size": 3, "twice": 1})
+    with pytest.raises(ConfigError, match="Made needs size"):
+        made(Made, {"name": "b"})
 
 
 def test_nearest_names() -> None:

@@ -176,15 +176,16 @@ def test_more_ranks_than_cores_do_not_spin() -> None:
 
 def test_nothing_is_left_behind(region: Region) -> None:
     """No name in /dev/shm while it lives; no mapping and no descriptor once it is closed."""
-    named, descriptors = os.listdir("/dev/shm"), len(os.listdir("/proc/self/fd"))
+    descriptors = len(os.listdir("/proc/self/fd"))
     other = SharedMemoryComm.create(2, [PAIR])
     comm = SharedMemoryComm(other, 0)
     assert mappings() == 1
-    assert os.listdir("/dev/shm") == named
+    with open("/proc/self/maps") as maps:
+        assert "/dev/shm" not in maps.read()
     comm.close()
     other.close()
     assert mappings() == 0
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def mappings() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -222,8 +221,7 @@ def test_a_port_in_use_names_its_owner() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert port_owner(port).startswith(f"pid {os.getpid()} (")
-        began = time.monotonic()
         with pytest.raises(ConfigError, match=rf"port {port} on 127.0.0.1 is in use by pid {os.getpid()} \(") as caught:
             bind("127.0.0.1", port)
-        assert time.monotonic() - began <= 1.0 and caught.value.exit_code == 78
+        assert caught.value.exit_code == 78
     assert port_owner(port) == ""

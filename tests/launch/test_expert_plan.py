@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import small_config
+from tests.support.waiting import until
 from weft.arch import parse_config
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
@@ -171,12 +171,14 @@ LOADS = np.array([[90.0, 4, 3, 2, 1, 1], [1, 1, 1, 1, 1, 1]])
 
 
 def wait(decider: ProcessDecider) -> object:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (plan := decider.poll()) is not None:
-            return plan
-        time.sleep(0.01)
-    raise AssertionError("no plan")
+    found: list[object] = []
+
+    def came() -> bool:
+        found.append(decider.poll())
+        return found[-1] is not None
+
+    until(came, "no plan")
+    return found[-1]
 
 
 def test_a_process_plans_what_the_balancer_plans() -> None:
@@ -191,7 +193,7 @@ def test_a_process_plans_what_the_balancer_plans() -> None:
     with pytest.raises(PeerError, match="no placement is being planned"):
         decider.poll()
     decider.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_a_plan_that_comes_to_nothing(code: str, words: str) -> None:
 
 
 def test_a_plan_can_be_given_up() -> None:
-    decider = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(60)"))
+    decider = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(600)"))
     decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
     assert decider.poll() is None
     assert decider._process is not None

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_group import program
 from tests.support.fake_rank import LETTERS
 from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import alive, children, wait_gone
 from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.executor import ProcessExecutor
@@ -27,10 +29,6 @@ from weft.settings import EngineConfig
 from weft.step.plan import GroupPlan, Run, StepPlan
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def program(behaviour: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "tests.support.fake_rank", behaviour)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +50,10 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
     """No child and no descriptor survives a test. Children that other files keep for their session are not counted."""
-    before, descriptors = children(), set(os.listdir("/proc/self/fd"))
+    before, descriptors = set(children(os.getpid())), set(os.listdir("/proc/self/fd"))
     yield
-    assert children() <= before
+    assert set(children(os.getpid())) <= before
     assert len(os.listdir("/proc/self/fd")) <= len(descriptors)
-
-
-def children() -> set[int]:
-    """Pids of this process's children, those that ended but were not reaped included."""
-    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
 def step(index: int) -> StepPlan:
@@ -117,7 +110,7 @@ def test_a_frame_that_is_no_message_ends_the_group(plan: LaunchPlan) -> None:
 
 def test_a_suspended_rank_is_named_after_the_step_limit(plan: LaunchPlan) -> None:
     executor = Starting(plan, None, program("stopped")).wait()
-    executor.clock.fixed = 1.0
+    executor.clock.fixed = 2.0
     error = run_until_it_fails(executor)
     assert isinstance(error, PeerError)
     assert "rank 1 (dp 1) pid" in str(error)
@@ -132,8 +125,8 @@ def test_bad_weights_are_reported_by_the_rank_that_found_them(plan: LaunchPlan) 
 
 
 def test_a_rank_late_in_a_phase_is_named_with_it(plan: LaunchPlan) -> None:
-    hurried = replace(plan, limits=ProcessLimits(load_limit=0.5))
-    with pytest.raises(PeerError, match=r"no answer to start-up, phase load \(--load-limit\) within 0.5 s from rank 1"):
+    hurried = replace(plan, limits=ProcessLimits(load_limit=3.0))
+    with pytest.raises(PeerError, match=r"no answer to start-up, phase load \(--load-limit\) within 3 s from rank 1"):
         Starting(hurried, None, program("stuck-loading")).wait()
 
 
@@ -190,7 +183,7 @@ if sys.argv[2] == "thread":
     thread.join()
 else:
     start()
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -202,19 +195,9 @@ def test_ranks_end_with_a_killed_parent(model: Path, where: str) -> None:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
         time.sleep(0.2)
-        assert all(os.path.exists(f"/proc/{pid}") for pid in pids), "a rank must outlive the thread that started it"
+        assert all(map(alive, pids)), "a rank must outlive the thread that started it"
     finally:
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(os.path.exists(f"/proc/{pid}") and not _zombie(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}") and not _zombie(pid)]
-
-
-def _zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    wait_gone(pids)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
+from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
@@ -58,8 +59,8 @@ class Running:
     thread: threading.Thread
 
     def __post_init__(self) -> None:
-        self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
 
     @property
     def engine(self) -> Engine:
@@ -77,7 +78,7 @@ class Running:
         self.executor.gate.set()
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.engines.stop)
-        self.thread.join(20)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
 
@@ -123,7 +124,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
 
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()
-        assert ready.wait(20)
+        assert ready.wait(PATIENCE_S)
         engines, loop = started[0]
         return Running(url, executor, engines, loop, thread)
 

@@ -20,6 +20,7 @@ import openai
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import alive, children, listening_port, ticks, until, wait_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ("--attn-tp-size", "1", "--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
@@ -66,15 +67,14 @@ class Served:
         self._ready.set()
 
     def wait_ready(self) -> None:
-        assert self._ready.wait(120) and self.url, self.text
+        assert self._ready.wait(240) and self.url, self.text
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
 
     def ranks(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sorted(int(word) for task in tasks for word in (task / "children").read_text().split())
+        return children(self.process.pid)
 
     def end(self) -> int:
         code = self.process.wait(60)
@@ -100,25 +100,11 @@ def serving(*words: str, ready: bool = True) -> Iterator[Served]:
         served.close()
 
 
-def gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        if not any(alive(pid) for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+def idle(pids: list[int]) -> bool:
+    """Whether none of the processes used the processor for a second."""
+    before = [ticks(pid) for pid in pids]
+    time.sleep(1.0)
+    return max(ticks(pid) - ticks_before for pid, ticks_before in zip(pids, before, strict=True)) <= 1
 
 
 def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
@@ -151,10 +137,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             assert float(work["rows"]) > 20 and float(work["collective_bytes"]) > 1000
             assert 0 < float(work["collective_seconds"]) < float(work["busy_seconds"])
 
-            before = [ticks(pid) for pid in (served.process.pid, *pids)]
-            time.sleep(1.0)
-            after = [ticks(pid) for pid in (served.process.pid, *pids)]
-            assert max(b - a for a, b in zip(before, after, strict=True)) <= 1, "an idle server used the processor"
+            until(lambda: idle([served.process.pid, *pids]), "an idle server uses the processor")
 
             with (
                 pytest.raises(openai.APIError),
@@ -170,7 +153,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             rf"weft serve: rank 1 \(dp 1\) pid {pids[1]} was killed by SIGKILL in phase serving", served.text
         )
         assert "Traceback" not in served.text
-        assert gone(pids)
+        wait_gone(pids)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +169,7 @@ def test_a_signal_ends_everything(model: Path, number: signal.Signals, words: tu
         served.process.send_signal(number)
         assert served.end() == 0
         assert served.lines[-1] == "stopped" and "Traceback" not in served.text
-        assert gone(pids)
+        wait_gone(pids)
 
 
 def test_a_killed_server_leaves_no_rank(model: Path) -> None:
@@ -195,30 +178,28 @@ def test_a_killed_server_leaves_no_rank(model: Path) -> None:
         assert "collectives: none, a single rank" in served.text
         served.process.kill()
         served.end()
-        assert gone(pids)
+        wait_gone(pids)
 
 
-def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    served = Served(weft("serve", str(model), *LAYOUT, "--port", str(port)))
+def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
+    monkeypatch.setenv("WEFT_FAULT", "load:1:1:delay=300")
+    served = Served(weft("serve", str(model), *LAYOUT, "--port", "0"))
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            while True:
-                try:
-                    ready = client.get("/ready")
-                    break
-                except httpx.ConnectError:
-                    assert served.process.poll() is None, served.text
-                    time.sleep(0.05)
+        until(lambda: listening_port(served.process.pid), "nobody listens")
+        url = f"http://127.0.0.1:{listening_port(served.process.pid)}"
+        with httpx.Client(base_url=url, timeout=60) as client:
+            ready = client.get("/ready")
             assert ready.status_code == 503 and ready.json()["error"]["code"] == "not_ready"
             answer = client.post("/v1/completions", json={"prompt": "x"})
             assert answer.status_code == 503 and "retry-after" in answer.headers
             assert client.get("/health").status_code == 200
+        until(lambda: len(served.ranks()) == 2)
         pids = served.ranks()
         served.process.send_signal(signal.SIGINT)
         assert served.end() == 0
-        assert gone(pids) and "Traceback" not in served.text
+        wait_gone(pids)
+        assert "Traceback" not in served.text
     finally:
         served.close()
 

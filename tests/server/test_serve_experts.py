@@ -14,6 +14,7 @@ import pytest
 
 from tests.server.test_serve_command import Served, serving
 from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import until
 from weft.cli.main import main
 from weft.experts.sources import read_loads
 from weft.llm import LLM
@@ -60,6 +61,15 @@ def answers(url: str) -> list[str]:
         return list(pool.map(lambda prompt: streamed(url, prompt), PROMPTS))
 
 
+def rounds_until_switched(url: str, wanted: list[str], layers: int) -> int:
+    """Asks again, for right answers, until so many layers have a new placement: a plan takes its own time."""
+    for number in range(1, 40):
+        assert answers(url) == wanted
+        if metrics(url)["layers_switched"] >= layers:
+            return number
+    raise AssertionError(f"{number} rounds, and not {layers} layers have a new placement: {metrics(url)}")
+
+
 def metrics(url: str) -> dict[str, float]:
     page = httpx.get(f"{url}/metrics", timeout=60).text
     return {
@@ -77,22 +87,20 @@ def test_answers_are_the_dense_models_while_experts_move(mixture: Path, wanted: 
     stats = tmp_path / "stats.json"
     with balanced(mixture, "--expert-stats", str(stats)) as served:
         assert "balancing of experts: global, every 20 steps" in served.text
-        for _ in range(12):
-            assert answers(served.url) == wanted
-            found = metrics(served.url)
-            if found["layers_switched"] >= 2:
-                break
-        assert found["layers_switched"] >= 2 and found["slots_moved"] >= found["layers_switched"]
-        assert found["bytes_moved"] == found["slots_moved"] * 3 * 48 * 80 * 4
+        rounds = rounds_until_switched(served.url, wanted, 2)
+        found = metrics(served.url)
+        assert found["slots_moved"] >= found["layers_switched"]
+        on_their_way = found["bytes_moved"] - found["slots_moved"] * 3 * 48 * 80 * 4
+        assert on_their_way >= 0 if found["layers_moving"] else on_their_way == 0
         assert found["rebalances"] >= 1 and found["rebalances_failed"] == 0
         assert 0 < found["balance"] <= 1 and found["window_size"] == 20
         served.process.terminate()
         assert served.end() == 0, served.text
     loads = read_loads(stats)
     document = json.loads(stats.read_text())
-    assert loads.shape == (2, 8) and document["steps"] > 100
+    assert loads.shape == (2, 8) and document["steps"] >= 40
     # every row of every step chose two experts: prompts once, or again where nothing was cached, and answers
-    assert loads.sum(axis=1)[0] == loads.sum(axis=1)[1] >= 2 * 2 * len(PROMPTS) * (TOKENS - 1)
+    assert loads.sum(axis=1)[0] == loads.sum(axis=1)[1] >= rounds * 2 * len(PROMPTS) * (TOKENS - 1)
     assert main(["experts", "show", str(stats)]) == 0
     assert main(["experts", "balance", str(stats), "--slots", "10", "--ranks", "2"]) == 0
 
@@ -105,16 +113,19 @@ def test_a_rank_that_dies_while_experts_move(
     monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
     monkeypatch.setenv("WEFT_FAULT", fault)
     with balanced(mixture) as served:
-        with ThreadPoolExecutor(4) as pool:
-            cut = list(pool.map(lambda prompt: attempt(served.url, prompt), PROMPTS))
-        assert any(text is None for text in cut), "nobody noticed"
-        assert all(text in (None, right) for text, right in zip(cut, wanted, strict=True))
-        while not ready(served.url):
-            assert served.process.poll() is None, served.text
-        assert answers(served.url) == wanted
-        found = metrics(served.url)
-        assert found["layers_switched"] >= 1 and found["rebalances"] >= 2
+        until(lambda: None in attempts(served.url, wanted), "nobody noticed", 200)
+        until(lambda: ready(served.url), served.text)
+        rounds_until_switched(served.url, wanted, 1)
+        assert metrics(served.url)["rebalances"] >= 2
         assert httpx.get(f"{served.url}/ready", timeout=60).json()["restarts"] == 1
+
+
+def attempts(url: str, wanted: list[str]) -> list[str | None]:
+    """Answers, which are right or None."""
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda prompt: attempt(url, prompt), PROMPTS))
+    assert all(text in (None, right) for text, right in zip(found, wanted, strict=True))
+    return found
 
 
 def attempt(url: str, prompt: str) -> str | None:

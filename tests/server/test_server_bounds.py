@@ -6,12 +6,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.server.conftest import Running, Start
+from tests.support.waiting import PATIENCE_S, until
 from weft.server import body, replies
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
@@ -19,18 +21,11 @@ from weft.server.http_config import HttpConfig
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
 def connect(server: Running, receive_buffer: int | None = None) -> socket.socket:
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE_S)
     sock.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
     return sock
 
@@ -95,6 +90,7 @@ def test_a_head_that_takes_too_long(start_server: Start, monkeypatch: pytest.Mon
     try:
         assert answer(server)[0] == 408
         assert answer(server, HEAD)[0] == 408
+        monkeypatch.setattr(Connection, "head_s", 2.0)
         with connect(server) as sock:
             sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert b"200 OK" in received(sock, b'"ok"}')
@@ -123,9 +119,16 @@ def test_a_connection_too_many(start_server: Start, monkeypatch: pytest.MonkeyPa
         until(lambda: answer(server)[0] == 503)
         for sock in held:
             sock.close()
-        until(lambda: server.http.get("/health").status_code == 200)
+        until(lambda: healthy(server))
     finally:
         server.stop()
+
+
+def healthy(server: Running) -> bool:
+    """A connection too many is answered and closed, whatever it was about to say."""
+    with suppress(httpx.TransportError):
+        return server.http.get("/health").status_code == 200
+    return False
 
 
 def test_a_body_that_says_it_is_too_long_is_not_awaited(alphabet: Running) -> None:
@@ -143,14 +146,23 @@ def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own:
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as running:
             late = LONG | {"prompt": ["y", "z"], "stream": stream} | ({"timeout": 0.2} if own else {})
             until(lambda: server.engines.open_outputs == 1)
-            threading.Timer(0.4, server.executor.gate.set).start()
+            opens = threading.Thread(target=open_late, args=(server, 3, 0.3))
+            opens.start()
             with server.http.stream("POST", "/v1/completions", json=late) as waiting:
                 text = "".join(waiting.iter_lines()) if not stream else _cut(waiting)
             assert "deadline_exceeded" in text and (stream or waiting.status_code == 504)
+            opens.join(PATIENCE_S)
             assert running.read().endswith(b"data: [DONE]\n\n")
         assert server.executor.steps < 195
     finally:
         server.stop()
+
+
+def open_late(server: Running, outputs: int, seconds: float) -> None:
+    """Lets steps run so long after so many outputs were asked for."""
+    until(lambda: server.engines.open_outputs == outputs)
+    time.sleep(seconds)
+    server.executor.gate.set()
 
 
 def _cut(response: Any) -> str:
@@ -165,10 +177,13 @@ def _cut(response: Any) -> str:
 
 
 def test_who_runs_is_not_too_late(start_server: Start) -> None:
-    server = start_server("abc", step_s=0.005)
+    """Its patience ends in the middle of its answer."""
+    server = start_server("abc", step_s=0.02)
     try:
-        answer = server.http.post("/v1/completions", json=LONG | {"timeout": 0.05})
+        began = time.monotonic()
+        answer = server.http.post("/v1/completions", json=LONG | {"timeout": 2.0})
         assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 190
+        assert time.monotonic() - began > 2.0, "sleeps are never shorter than they should be"
     finally:
         server.stop()
 
@@ -181,7 +196,8 @@ def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
         ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:
             sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
-            until(lambda: engine.stats().total.generated_tokens > 0 and engine.stats().total.running == 0)
+            stats = engine.stats
+            until(lambda: stats().total.generated_tokens > 0 and stats().total.running == 0, limit_s=200)
             paused_at = engine.stats().total.generated_tokens
             assert paused_at < 20_000 and engine.stats().total.blocks_used == 0 and server.engines.open_outputs == 1
             other = server.http.post("/v1/completions", json=LONG)
@@ -216,7 +232,7 @@ def test_who_never_reads_is_cut_off(start_server: Start, monkeypatch: pytest.Mon
         ask = json.dumps(LONG | {"max_tokens": 20_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:
             sock.sendall(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ask) + ask)
-            until(lambda: server.engines.open_outputs == 1)
+            until(lambda: server.executor.steps > 0)
             until(lambda: server.engines.open_outputs == 0)
         engine = server.engine
         assert engine is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.conftest import Running, Start
+from tests.support.waiting import until
 
 DASHBOARD = {
     "vllm:num_requests_running",
@@ -104,9 +105,7 @@ def test_what_fails_is_counted(start_server: Start) -> None:
         with server.http.stream("POST", "/v1/completions", json={"prompt": "x", "stream": True}) as response:
             assert response.status_code == 200
         server.executor.gate.set()
-        for _ in range(200):
-            if samples(server).get("weft:requests_failed_total"):
-                break
+        until(lambda: samples(server).get("weft:requests_failed_total"))
         assert samples(server)["weft:requests_failed_total"] == 1
     finally:
         server.stop()

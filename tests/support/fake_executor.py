@@ -17,7 +17,8 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 class ScriptedExecutor:
     """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
 
-    `gate`: steps wait while it is cleared. `fail_at`: index of the step that dies.
+    `gate`: steps wait while it is cleared. `permits`: a step takes one, where there are some.
+    `fail_at`: index of the step that dies.
     """
 
     def __init__(self, script: list[int], *, dp: int = 1, num_blocks: int = 64, step_s: float = 0.0) -> None:
@@ -25,13 +26,15 @@ class ScriptedExecutor:
         self.layout: Layout = resolve({"attention.dp": dp})
         self.gate = threading.Event()
         self.gate.set()
+        self.permits: threading.Semaphore | None = None
         self.steps = 0
         self.fail_at: int | None = None
         self.closed = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """A step as the script says."""
-        self.gate.wait(20)
+        assert self.gate.wait(120)
+        assert self.permits is None or self.permits.acquire(timeout=120)
         time.sleep(self.step_s)
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:

@@ -66,7 +66,7 @@ def main(behaviour: str, words: list[str]) -> None:
         )
         sys.exit(65)
     if last and behaviour == "stuck-loading":
-        time.sleep(60)
+        time.sleep(600)
     if last and behaviour == "killed-loading":
         os.kill(os.getpid(), signal.SIGKILL)
     channel.send(pack(Loaded(123)))
@@ -105,6 +105,8 @@ def misbehave(behaviour: str, step: int, channel: Channel) -> None:
         os.kill(os.getpid(), signal.Signals[behaviour])
     elif behaviour == "stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif behaviour == "slow":
+        time.sleep(0.05)
     elif behaviour == "garbage":
         channel.send(b"\xc1 this is no message")
     elif behaviour == "raises":

@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.here.stall.discard(name)
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
-            self.here.closing.wait(60)
+            self.here.closing.wait(120)
             self.close_connection = True
         elif body:
             self.wfile.write(content[start:])

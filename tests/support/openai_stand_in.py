@@ -18,6 +18,8 @@ class StandIn:
 
     faults: dict[int, str] = field(default_factory=dict)
     gap_s: float = 0.0
+    together: int = 1
+    """No answer begins before so many requests have been under way at once."""
     usage: bool = True
     short: int = 0
     """Tokens that an answer lacks."""
@@ -32,7 +34,8 @@ class StandIn:
         class Handler(_Handler):
             here = stand_in
 
-        self._lock, self._now, self.closing = threading.Lock(), 0, threading.Event()
+        self._lock, self._now = threading.Lock(), 0
+        self.closing, self._crowded = threading.Event(), threading.Event()
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -55,7 +58,13 @@ class StandIn:
             self.bodies.append(body)
             self._now += 1
             self.most = max(self.most, self._now)
+            if self.most >= self.together:
+                self._crowded.set()
             return len(self.bodies) - 1
+
+    def wait_for_company(self) -> None:
+        """Until as many as wanted are there, or it is clear that they do not come."""
+        self._crowded.wait(60)
 
     def leave(self) -> None:
         with self._lock:
@@ -99,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
+        self.here.wait_for_company()
         count = body["max_tokens"] - self.here.short
         for number in range(count):
             time.sleep(self.here.gap_s)
@@ -106,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "cut":
                 return None
         if fault == "hang":
-            self.here.closing.wait(30)
+            self.here.closing.wait(120)
         elif fault == "error frame":
             self._event({"error": {"message": "rank 1 was killed by SIGKILL", "code": 500}})
         elif fault == "not json":

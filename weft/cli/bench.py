@@ -27,6 +27,7 @@ from weft.bench.workload import Workload
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.bench_view import bench_view
+from weft.cli.flags import Entry, add_flags, values_of
 from weft.cli.hosted import PROGRAM
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.rank_args import add_comm_argument
@@ -34,7 +35,7 @@ from weft.errors import ConfigError, UsageError
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
-from weft.options import Entry, add_flags
+from weft.options import made
 from weft.settings import engine_settings
 from weft.text import Tokenizer
 
@@ -90,11 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> BenchSettings:
-    given: Mapping[str, Entry] = args.bench_given
-    values = {name: entry.value for name, entry in given.items()}
-    if args.compare:
-        values = {"repeat": COMPARE_REPEAT, **values}
-    return BenchSettings(**values, request_rate=args.request_rate)  # type: ignore[arg-type]
+    values = {"request_rate": args.request_rate, **values_of(args.bench_given)}
+    return made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
 
 
 def _check_places(args: argparse.Namespace) -> None:

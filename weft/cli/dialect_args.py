@@ -7,17 +7,18 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from weft.cli.flags import Entry
 from weft.cli.parser import CommandParser
 from weft.dialects.base import Context, Note, Reading
 from weft.dialects.registry import NAMES, read_words, unread
 from weft.dialects.report import named, on_nodes, strict
 from weft.errors import ConfigError, UsageError
 from weft.layout.layout import Given
-from weft.options import Entry, nearest
+from weft.options import nearest
 from weft.settings import EngineConfig
 
 _SETTING = re.compile(r"(\$\(.+\)|[^=]+)=(.*)", re.DOTALL)
@@ -59,20 +60,25 @@ def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
     return Context(settings=Settings(settings), experts=experts, read_file=file_text)
 
 
-class Settings(dict[str, str]):
+class Settings(Mapping[str, str]):
     """Values of --set; remembers which of them were asked for."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
-        super().__init__(given)
-        self._used: set[str] = set()
+        self._given, self._used = dict(given), set[str]()
 
     def __getitem__(self, name: str) -> str:
+        value = self._given[name]
         self._used.add(name)
-        return super().__getitem__(name)
+        return value
 
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        """The value, which counts as used."""
-        return self[name] if name in self else default
+    def __contains__(self, name: object) -> bool:
+        return name in self._given  # to look whether there is a value is not to use it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
 
     @property
     def unused(self) -> tuple[str, ...]:

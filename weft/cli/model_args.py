@@ -8,12 +8,13 @@ from pathlib import Path
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
+from weft.cli.flags import Entry, add_flags, values_of
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.layout.support import refuse_unsupported
-from weft.options import Entry, add_flags
+from weft.options import made
 from weft.settings import EngineConfig, engine_settings
 
 EPILOG = "A size that is not given follows from attention's; weft explain shows every size of a layout."
@@ -80,9 +81,7 @@ def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool
 
 def engine_config_from(args: argparse.Namespace) -> EngineConfig:
     """EngineConfig of the command line; raises ConfigError for impossible values."""
-    given: Mapping[str, Entry] = args.engine_given
-    values = {name: entry.value for name, entry in given.items()}
-    return EngineConfig(**values)  # type: ignore[arg-type]
+    return made(EngineConfig, values_of(args.engine_given))
 
 
 def _given(args: argparse.Namespace) -> Given:
@@ -102,7 +101,7 @@ def _given(args: argparse.Namespace) -> Given:
         for source, place in ((stated, str(args.layout)), (foreign, whose)):
             if name in source and source[name] != entry.value:
                 raise _contradiction(name, source[name], place, entry.flag, entry.value)
-    return {**foreign, **stated, **{name: entry.value for name, entry in flags.items()}}
+    return {**foreign, **stated, **values_of(flags)}
 
 
 def _contradiction(name: str, first: object, place: str, other: str, second: object) -> LayoutError:

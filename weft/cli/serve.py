@@ -13,13 +13,14 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
+from weft.cli.flags import add_flags, values_of
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.phase_view import PlainView, phase_view
 from weft.cli.rank_args import add_comm_argument, say_native
@@ -30,7 +31,7 @@ from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
-from weft.options import Entry, add_flags
+from weft.options import made
 from weft.server.http_config import HttpConfig, http_settings
 from weft.server.listen import bind, bind_unix
 from weft.server.models import ServedModel
@@ -54,16 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def limits_from(args: argparse.Namespace) -> ProcessLimits:
     """ProcessLimits of the command line; raises ConfigError for impossible values."""
-    given: Mapping[str, Entry] = args.limits_given
-    return ProcessLimits(**{name: entry.value for name, entry in given.items()})  # type: ignore[arg-type]
+    return made(ProcessLimits, values_of(args.limits_given))
 
 
 def http_from(args: argparse.Namespace) -> HttpConfig:
     """HttpConfig of the command line; raises ConfigError for impossible values."""
-    given: Mapping[str, Entry] = args.http_given
-    if "uds" in given and (other := next((name for name in ("host", "port") if name in given), None)):
+    values = values_of(args.http_given)
+    if "uds" in values and (other := next((name for name in ("host", "port") if name in values), None)):
         raise ConfigError(f"--uds and --{other} both say where to listen; leave one out", field="uds")
-    return HttpConfig(**{name: entry.value for name, entry in given.items()})  # type: ignore[arg-type]
+    return made(HttpConfig, values)
 
 
 def listen(http: HttpConfig) -> socket.socket:

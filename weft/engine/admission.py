@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
+from typing import SupportsIndex
 
 from weft.engine.limits import Limits
 from weft.engine.prefix import extend_digests
@@ -92,11 +93,11 @@ class Admission:
         return max_len
 
 
-def _token(token: object) -> int:
+def _token(token: SupportsIndex) -> int:
     """A whole number of any integer type; RequestError for anything else."""
     try:
         if not isinstance(token, bool):
-            return index(token)  # type: ignore[arg-type]
+            return index(token)
     except (TypeError, ValueError, RuntimeError):  # torch raises these for tensors that are not one integer
         pass
     raise RequestError(f"the prompt holds {token!r}; legal: token ids, which are whole numbers", param="prompt")

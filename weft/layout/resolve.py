@@ -24,7 +24,7 @@ from weft.layout.layout import (
     SharedExperts,
     layout_settings,
 )
-from weft.options import nearest
+from weft.options import made, nearest
 
 _FIXED_DEFAULTS: dict[str, object] = {
     "nodes": 1,
@@ -223,25 +223,23 @@ def _refuse_experts(values: dict[str, object]) -> None:
             raise LayoutError(f"{name} {value}: the model has no experts; leave it out", field=name, value=value)
 
 
+_PARTS: dict[str, type] = {"pipeline": Pipeline, "attention": Attention, "o_proj": OProj, "dense": Dense}
+_PARTS |= {"embedding": Embedding, "lm_head": LMHead}
+"""The records inside a layout that every model has."""
+
+
 def _build(sizes: _Sizes, moe: bool) -> Layout:
     nested: dict[str, dict[str, object]] = {}
     for name, value in sizes.values.items():
         record, _, leaf = name.rpartition(".")
         nested.setdefault(record, {})[leaf] = value
-    part: dict[str, dict[str, object]] = nested
-    experts = Experts(**part["experts"], balance=Balance(**part["experts.balance"])) if moe else None  # type: ignore[arg-type]
-    return Layout(
-        **part[""],  # type: ignore[arg-type]
-        pipeline=Pipeline(**part["pipeline"]),  # type: ignore[arg-type]
-        attention=Attention(**part["attention"]),  # type: ignore[arg-type]
-        o_proj=OProj(**part["o_proj"]),  # type: ignore[arg-type]
-        dense=Dense(**part["dense"]),  # type: ignore[arg-type]
-        experts=experts,
-        shared_experts=SharedExperts(**part["shared_experts"]) if moe else None,  # type: ignore[arg-type]
-        embedding=Embedding(**part["embedding"]),  # type: ignore[arg-type]
-        lm_head=LMHead(**part["lm_head"]),  # type: ignore[arg-type]
-        derived=frozenset(sizes.derived),
-    )
+    parts: dict[str, object] = {name: made(record, nested[name]) for name, record in _PARTS.items()}
+    if moe:
+        balance = made(Balance, nested["experts.balance"])
+        parts["experts"] = made(Experts, nested["experts"] | {"balance": balance})
+        parts["shared_experts"] = made(SharedExperts, nested["shared_experts"])
+    absent = {"experts": None, "shared_experts": None}
+    return made(Layout, {**absent, **nested[""], **parts, "derived": frozenset(sizes.derived)})
 
 
 def _check(layout: Layout) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -258,12 +258,15 @@ class Service:
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
 
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
 def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool = False) -> ASGIApp:
     """The ASGI application. ConfigError: a route does not declare who may call it."""
-    handlers = {HTTPException: _http_error, 404: _http_error, 405: _http_error}
+    handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
     routes = service.routes()
     check_declared(routes)
-    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)  # type: ignore[arg-type]
+    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)
     if origins:
         shown = ["x-request-id", "retry-after", "x-should-retry"]
         app = CORSMiddleware(
@@ -283,7 +286,9 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-async def _http_error(request: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
     words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
     shown = words.get(error.status_code, error.detail)
     if error.status_code == 404 and request.scope["path"].isprintable():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -40,9 +40,10 @@ class Connection(HttpToolsProtocol):
     _head_left = MAX_HEAD
     """Bytes that may still come before the head is whole."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuses a connection too many; the clock of the first head starts."""
-        super().connection_made(GatheredTransport(transport, self.loop))  # type: ignore[arg-type]
+        gathered = GatheredTransport(cast("asyncio.Transport", transport), self.loop)
+        super().connection_made(cast("asyncio.Transport", gathered))
         self._expect_head()
         if len(self.connections) > self.max_connections:
             self._refuse(RequestError("too many connections", status=503, code="too_many_connections"))

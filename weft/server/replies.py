@@ -184,7 +184,7 @@ class WholeReply(_Reply):
         choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
         ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
         head = (answer.id, answer.form.whole, answer.created, answer.model)
-        return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))  # type: ignore[arg-type]
+        return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:
@@ -272,7 +272,7 @@ class EventReply(_Reply):
 
     def _event(self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType) -> bytes:
         answer = self._answer
-        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)  # type: ignore[arg-type]
+        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)
         return b"data: " + _encoder.encode(body) + b"\n\n"
 
     def _ending(self) -> bytes:

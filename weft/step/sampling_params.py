@@ -135,7 +135,7 @@ def _check_bias(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _check_token(field: str, token: object, vocab_size: int) -> None:
-    if not _is_integer(token) or not 0 <= token < vocab_size:  # type: ignore[operator]
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
         _refuse(field, f"token {token!r}", f"ids from 0 to {vocab_size - 1}")
 
 

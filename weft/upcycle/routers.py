@@ -7,7 +7,7 @@ choice of a row its own. Knows no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,8 +68,8 @@ def layer_inputs(checkpoint: Checkpoint, config: ModelConfig) -> list[Tensor]:
     shards = Shards(config, resolve({}))
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     found: list[Tensor] = []
-    for layer in executor.runners[0].decoder.layers:
-        _watch(layer.dense_norm, found)
+    decoder = executor.runners[0].decoder
+    decoder.layers = tuple(replace(layer, dense_norm=_Watched(layer.dense_norm, found)) for layer in decoder.layers)
     params = SamplingParams(temperature=0.0)
     run = Run(slot=0, start=0, count=size, ids=ids, blocks=list(range(1, limits.num_blocks + 1)), sample=True)
     executor.step(StepPlan(0, [GroupPlan([Admit(0, ids, [], params, 0)], [run])]))
@@ -93,15 +93,17 @@ def _rows(x: Tensor, log_shares: Tensor, draw: torch.Generator) -> Tensor:
     return (log_shares[:, None] * along + across).float()
 
 
-def _watch(norm: Norm, found: list[Tensor]) -> None:
-    original = norm.forward
+class _Watched(Norm):
+    """A norm that keeps a copy of each of its results."""
 
-    def watched(x: Tensor) -> Tensor:
-        result = original(x)
-        found.append(result.clone())
+    def __init__(self, norm: Norm, found: list[Tensor]) -> None:
+        self.ops, self.eps, self.weight, self._found = norm.ops, norm.eps, norm.weight, found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H] -> [N, H]."""
+        result = super().forward(x)
+        self._found.append(result.clone())
         return result
-
-    norm.forward = watched  # type: ignore[method-assign]
 
 
 def _sample_ids(checkpoint: Checkpoint, config: ModelConfig) -> list[int]:

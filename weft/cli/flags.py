@@ -1,0 +1,111 @@
+"""Flags of options: argparse options that collect what was given, and by which flag. Knows no record by name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weft.errors import UsageError
+from weft.options import Setting, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value from the command line and the flag that gave it."""
+
+    value: object
+    flag: str
+
+
+def values_of(entries: Mapping[str, Entry]) -> dict[str, object]:
+    """The values alone, by field."""
+    return {name: entry.value for name, entry in entries.items()}
+
+
+class _Collect(argparse.Action):
+    """Stores entries under their dotted names in one dict of the namespace; refuses two different values."""
+
+    def __init__(self, *, sets: Mapping[str, object], setting: Setting, const: object = None, **rest: Any) -> None:
+        super().__init__(const=const, **rest)
+        self.sets, self.setting = sets, setting
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
+        given: dict[str, Entry] = dict(getattr(namespace, self.dest, None) or {})
+        value = self.const if self.nargs == 0 else values
+        for name, new in {self.setting.name: value, **self.sets}.items():
+            entry = Entry(new, flag or name)
+            before = given.setdefault(name, entry)
+            if before.value != new:
+                raise UsageError(
+                    f"{before.flag} {shown(before.value)} and {entry.flag} {shown(new)} contradict each other"
+                )
+        setattr(namespace, self.dest, given)
+
+
+def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:
+    """Options for all settings that have flags; the namespace gets `dest`: {dotted name: Entry} of what was given."""
+    parser.set_defaults(**{dest: {}})
+    for setting in settings:
+        if not setting.option.flags:
+            continue
+        if setting.kind is bool:
+            _add_switch(parser, setting, dest)
+        else:
+            _add_value(parser, setting, dest, setting.option.flags, {})
+        for flag, siblings in setting.option.shorthand:
+            stem = setting.name.rpartition(".")[0]
+            sets = {f"{stem}.{name}" if stem else name: value for name, value in siblings.items()}
+            _add_value(parser, setting, dest, (flag,), sets)
+        for flag, value in setting.option.switches:
+            _add_constant(parser, setting, dest, flag, value, f"the same as {setting.option.flags[0]} {value}")
+
+
+def _add_value(
+    parser: argparse._ActionsContainer,
+    setting: Setting,
+    dest: str,
+    flags: Sequence[str],
+    sets: Mapping[str, object],
+) -> None:
+    also = " and ".join(f"{name} {value}" for name, value in sets.items())
+    parser.add_argument(
+        *flags,
+        action=_Collect,
+        setting=setting,
+        sets=sets,
+        dest=dest,
+        default=argparse.SUPPRESS,
+        type=setting.parse,
+        metavar="{" + ",".join(setting.option.choices) + "}" if setting.option.choices else _metavar(setting),
+        help=setting.option.help + (f"; also sets {also}" if also else ""),
+    )
+
+
+def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
+    for flag in setting.option.flags:
+        for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
+            _add_constant(parser, setting, dest, name, value, setting.option.help if value else "the opposite")
+
+
+def _add_constant(
+    parser: argparse._ActionsContainer, setting: Setting, dest: str, flag: str, value: object, help: str
+) -> None:
+    parser.add_argument(
+        flag,
+        action=_Collect,
+        setting=setting,
+        sets={},
+        dest=dest,
+        default=argparse.SUPPRESS,
+        nargs=0,
+        const=value,
+        help=help,
+    )
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.option.unit == "bytes":
+        return "BYTES"
+    return {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")
