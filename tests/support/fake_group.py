@@ -12,10 +12,13 @@ from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
 
-def fake_plan(model: Path, limits: ProcessLimits, ranks: int = 2) -> LaunchPlan:
-    """Of `ranks` ranks that share collectives."""
-    layout = resolve({"attention.tp": 1, "attention.dp": ranks, "dense.tp": ranks})
-    return plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), limits=limits)
+def fake_plan(
+    model: Path, limits: ProcessLimits, ranks: int = 2, replicas: int = 1, max_num_seqs: int = 64
+) -> LaunchPlan:
+    """Of `ranks` ranks that share collectives, in each replica."""
+    layout = resolve({"attention.tp": 1, "attention.dp": ranks, "dense.tp": ranks, "replicas": replicas})
+    engine = EngineConfig(kv_cache_memory=1 << 20, max_num_seqs=max_num_seqs)
+    return plan_launch(open_checkpoint(model), layout, engine, limits=limits)
 
 
 def program(behaviour: str) -> tuple[str, ...]:

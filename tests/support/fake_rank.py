@@ -1,4 +1,6 @@
-"""A rank without torch: speaks the supervisor's messages and samples letters. Its first argument says how it fails."""
+"""A rank without torch: speaks the supervisor's messages and samples letters. Its first argument says how it fails.
+
+"once-...": only in the first set of ranks; "replica1-...": only that replica's; "slow-...": six times slower."""
 
 from __future__ import annotations
 
@@ -43,6 +45,11 @@ def main(behaviour: str, words: list[str]) -> None:
     setup = unpack_for_rank(channel.receive())
     assert isinstance(setup, Setup)
     last = setup.rank == setup.layout.world - 1
+    step_s = 0.03 if behaviour.startswith("slow-") else 0.005
+    behaviour = behaviour.removeprefix("slow-")
+    if behaviour.startswith("replica"):
+        whose, _, behaviour = behaviour.partition("-")
+        last = last and int(whose.removeprefix("replica")) * setup.layout.world == setup.first_rank
     status = StatusPage(status_fd, setup.layout.world).writer(setup.rank)
 
     def enter(phase: Phase) -> None:
@@ -65,7 +72,7 @@ def main(behaviour: str, words: list[str]) -> None:
             pack(failure_of(CheckpointError("checkpoint x: 1 problem", ["a.safetensors: t: wanted 1, got 2"])))
         )
         sys.exit(65)
-    if last and behaviour == "stuck-loading":
+    if last and (behaviour == "stuck-loading" or behaviour == "stuck-restarting" and setup.start):
         time.sleep(600)
     if last and behaviour == "killed-loading":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +94,7 @@ def main(behaviour: str, words: list[str]) -> None:
             and any(POISON in run.ids for group in message.plan.groups for run in group.runs)
         ):
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.005)
+        time.sleep(step_s)
         runs = [run for run in message.plan.groups[at.dp].runs if run.sample]
         status.step(number, busy=False)
         if at.tp == 0:

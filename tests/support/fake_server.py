@@ -30,12 +30,15 @@ class Impatient(Recovery):
         return super().delay(error, lived_s) / 10
 
 
+SIZES = {"ranks": 2, "replicas": 1, "seqs": 64, "restart": 1}
+
+
 def main(words: list[str]) -> int:
     configure()
     values = {name: float(value) for name, _, value in (word.partition("=") for word in words[2:])}
-    ranks = int(values.pop("ranks", 2))
+    ranks, replicas, seqs, restart = (int(values.pop(name, count)) for name, count in SIZES.items())
     limits = ProcessLimits(**values)  # type: ignore[arg-type]
-    plan = fake_plan(Path(words[0]), limits, ranks)
+    plan = fake_plan(Path(words[0]), limits, ranks, replicas, seqs)
     tokenizer = Tokenizer.from_checkpoint(plan.checkpoint)
     sock = bind("127.0.0.1", 0)
     print(f"listening on {sock.getsockname()[1]}", flush=True)
@@ -48,7 +51,7 @@ def main(words: list[str]) -> int:
         starts_of(plan, phase, program(words[1])),
         max_queued=8,
         on_ready=lambda: print("ready", flush=True),
-        recovery=Impatient,
+        recovery=Impatient if restart else None,
     )
     try:
         model = ServedModel("tiny", tokenizer, plan.config.vocab_size, 0)

@@ -12,7 +12,6 @@ from weft.layout.routed import DEEPEP
 def refuse_unsupported(layout: Layout) -> None:
     """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
     found: dict[str, tuple[object, object, str]] = {
-        "replicas": (layout.replicas, 1, "start one server per replica"),
         "pipeline.stages": (layout.pipeline.stages, 1, "use one stage"),
         "attention.cp": (layout.attention.cp, 1, "use attention dp or tp instead"),
         "attention.kv_split": (layout.attention.kv_split, 1, "use kv_split 1"),
