@@ -17,25 +17,20 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.choice import Choice, Piece
-from weft.engine.engine import Engine
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
-from weft.errors import ConfigError, PeerError, RequestError, UsageError, WeftError
-from weft.launch.engines import balancing_of, make_engine
-from weft.launch.executor import ProcessExecutor
+from weft.errors import ConfigError, PeerError, RequestError, UsageError
+from weft.launch.offline import OfflineEngines
 from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.start import Listener, Starting
+from weft.launch.start import Listener
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts
-from weft.log import get_logger
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.text import Tokenizer
 from weft.text.bad_words import with_bad_runs
-
-_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,7 +56,7 @@ class Result:
 
 
 class LLM:
-    """A model under a layout, ready to answer. Usable from one thread at a time; `close` (or `with`) ends the ranks."""
+    """A model under a layout, ready to answer; prompts are dealt over its replicas. Usable from one thread at a time; `close` (or `with`) ends the ranks."""
 
     def __init__(
         self,
@@ -93,13 +88,9 @@ class LLM:
         plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
         self.recommended = recommended(checkpoint.generation_config)
         """The model's own sampling values."""
-        balancing = balancing_of(plan)
-        starting = Starting(plan, listener)
-        self._executor = starting.wait()
-        plan = starting.plan
-        self._engine = make_engine(self._executor, plan, balancing)
-        self._finalizer = weakref.finalize(self, _end, self._engine, self._executor)
-        self._plan = plan
+        self._engines = OfflineEngines(plan, listener)
+        self._finalizer = weakref.finalize(self, self._engines.close)
+        self._plan = self._engines.plan
         self._requests = 0
         self._busy = threading.Lock()
 
@@ -213,22 +204,18 @@ class LLM:
             for number, (ids, one) in enumerate(zip(prompts, params, strict=True)):
                 request_id = str(self._requests)
                 self._requests += 1
-                self._engine.add_request(request_id, ids, one)
                 numbers[request_id] = number
+                self._engines.add_request(request_id, ids, one)
             yield from self._follow(numbers, choices)
         finally:
             for request_id in numbers:
-                self._engine.abort(request_id)
+                self._engines.abort(request_id)
             self._busy.release()
 
     def _follow(
         self, numbers: Mapping[str, int], choices: Sequence[Sequence[Choice]]
     ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
-        while self._engine.has_work:
-            outputs = self._engine.step()
-            if self._engine.failure is not None:
-                self.close()
-                raise PeerError(self._engine.failure)
+        for outputs in self._outputs():
             for record in outputs:
                 # Records of requests that an earlier, abandoned call aborted may still come.
                 number = numbers.get(record.request_id)
@@ -239,15 +226,12 @@ class LLM:
                 if piece is None:
                     continue
                 if choice.stopped_by is not None and record.finish_reason is None:
-                    self._engine.stop_request(record.request_id, choice.stopped_by, index=record.index)
+                    self._engines.stop_request(record.request_id, choice.stopped_by, index=record.index)
                 yield number, record.index, piece, record
 
-
-def _end(engine: Engine, executor: ProcessExecutor) -> None:
-    """What has been counted is written, then the ranks end."""
-    try:
-        engine.finish()
-    except WeftError as error:
-        _log.error("%s", error)
-    finally:
-        executor.close()
+    def _outputs(self) -> Iterator[list[RequestOutput]]:
+        try:
+            yield from self._engines.outputs()
+        except PeerError:
+            self.close()
+            raise
