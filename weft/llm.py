@@ -56,7 +56,10 @@ class Result:
 
 
 class LLM:
-    """A model under a layout, ready to answer; prompts are dealt over its replicas. Usable from one thread at a time; `close` (or `with`) ends the ranks."""
+    """A model under a layout, ready to answer; prompts are dealt over its replicas.
+
+    Usable from one thread at a time; `close` (or `with`) ends the ranks.
+    """
 
     def __init__(
         self,

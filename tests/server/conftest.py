@@ -24,6 +24,7 @@ from weft.server.engine_loop import Executor
 from weft.server.http_config import HttpConfig
 from weft.server.listen import bind
 from weft.server.models import ServedModel
+from weft.server.recovery import Recovery
 from weft.server.replicas import Replicas
 from weft.server.run import serve
 from weft.settings import EngineConfig
@@ -33,16 +34,22 @@ LONGEST = 200
 
 
 class ReadyAtOnce:
-    """A start without ranks."""
+    """A start without ranks; one that is not the first waits for `cancel`."""
 
     def __init__(self, executor: ScriptedExecutor, config: EngineConfig) -> None:
         self.executor, self.config = executor, config
+        self.starts, self.cancelled = 0, threading.Event()
 
     def __call__(self) -> tuple[Engine, Executor]:
+        self.starts += 1
+        if self.starts > 1:
+            self.cancelled.wait(60)
+            raise PeerError("told to end")
         return Engine(self.executor, self.config, [END], vocab_size=CONFIG["vocab_size"]), self.executor
 
     def cancel(self) -> None:
         self.executor.gate.set()
+        self.cancelled.set()
 
     def reports(self) -> list[RankReport]:
         return []
@@ -53,7 +60,7 @@ class Running:
     """A server that listens on `url`."""
 
     url: str
-    executor: ScriptedExecutor
+    executors: list[ScriptedExecutor]
     engines: Replicas
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
@@ -61,6 +68,11 @@ class Running:
     def __post_init__(self) -> None:
         self._client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
         self.http = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
+
+    @property
+    def executor(self) -> ScriptedExecutor:
+        """The first replica's."""
+        return self.executors[0]
 
     @property
     def engine(self) -> Engine:
@@ -75,7 +87,8 @@ class Running:
     def stop(self) -> None:
         self._client.close()
         self.http.close()
-        self.executor.gate.set()
+        for executor in self.executors:
+            executor.gate.set()
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.engines.stop)
         self.thread.join(PATIENCE_S)
@@ -101,12 +114,15 @@ def start_server(tokenizer: Tokenizer) -> Start:
         max_queued: int = 8,
         max_num_seqs: int = 8,
         dp: int = 1,
+        replicas: int = 1,
+        recovery: Callable[[], Recovery] | None = None,
         longest: int = LONGEST,
         http: HttpConfig | None = None,
         sock: socket.socket | None = None,
     ) -> Running:
         blocks = max(64, 2 * longest // 16)
-        executor = ScriptedExecutor([*tokenizer.encode(text), END], step_s=step_s, dp=dp, num_blocks=blocks)
+        script = [*tokenizer.encode(text), END]
+        executors = [ScriptedExecutor(script, step_s=step_s, dp=dp, num_blocks=blocks) for _ in range(replicas)]
         config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
         listening = sock or bind("127.0.0.1", 0)
         url = "http://localhost" if sock else f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -115,7 +131,8 @@ def start_server(tokenizer: Tokenizer) -> Start:
         ready = threading.Event()
 
         async def main() -> None:
-            engines = Replicas([ReadyAtOnce(executor, config)], max_queued=max_queued, on_ready=ready.set)
+            starts = [ReadyAtOnce(executor, config) for executor in executors]
+            engines = Replicas(starts, max_queued=max_queued, on_ready=ready.set, recovery=recovery)
             started.append((engines, asyncio.get_running_loop()))
             try:
                 await serve(listening, model, engines, http)
@@ -126,7 +143,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
         thread.start()
         assert ready.wait(PATIENCE_S)
         engines, loop = started[0]
-        return Running(url, executor, engines, loop, thread)
+        return Running(url, executors, engines, loop, thread)
 
     return start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     verifier = Verifier(
         checkpoint=plan.checkpoint,
         config=plan.config,
-        layout=plan.layout,
+        layout=plan.of_replica(0).layout,
         engine=plan.engine,
         slot_maps=plan.slot_maps,
         numerics=Numerics(
@@ -102,11 +103,12 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     if not served:
         return verifier.run(prompts, tokens)
     progress(f"starting {plan.layout.world} processes, collectives {plan.backend}")
-    executor = start_workers(plan)
-    try:
-        return verifier.run(prompts, tokens, executor)
-    finally:
-        executor.close()
+    with contextlib.ExitStack() as stack:
+        executors = []
+        for replica in range(plan.layout.replicas):
+            executors.append(start_workers(plan.of_replica(replica)))
+            stack.callback(executors[-1].close)
+        return verifier.run(prompts, tokens, executors)
 
 
 def _prompts(checkpoint: Checkpoint, vocab: int, texts: Sequence[str] | None) -> list[Prompt]:

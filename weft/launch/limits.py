@@ -56,7 +56,10 @@ class ProcessLimits:
         maximum=_DAY,
     )
     restart: bool = option(
-        True, "start the ranks again when one of them dies; otherwise the server ends with exit code 69", "--restart"
+        True,
+        "start a replica's ranks again when one of them dies; otherwise it stays down, and the server ends with exit"
+        " code 69 when no replica is left",
+        "--restart",
     )
     comm_debug: bool = option(
         False, "ranks compare the shapes of every collective before it runs; slower", "--comm-debug"

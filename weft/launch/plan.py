@@ -114,6 +114,8 @@ class LaunchPlan:
             )
         if self.experts is not None:
             lines += self.experts.lines()
+            if self.experts.stats is not None and self.layout.replicas > 1:
+                lines.append(f"expert loads of replica 1 are written to {self.experts.of_replica(1).stats}, and so on")
         if self.memory is not None:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()

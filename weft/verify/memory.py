@@ -13,7 +13,8 @@ def check_memory(alone: LaunchPlan, plan: LaunchPlan, *, served: bool) -> None:
     if plan.memory is None:
         return
     ranks = _weights(plan)
-    needed = _weights(alone) + ranks + (ranks + sum(memory.process for memory in plan.memory.ranks) if served else 0)
+    lockstep = ranks // plan.layout.replicas
+    needed = _weights(alone) + lockstep + (ranks + sum(rank.process for rank in plan.memory.ranks) if served else 0)
     if needed > plan.memory.available:
         fewer = "take --comm lockstep, which starts no processes, or " if served else ""
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from weft.launch.plan import LaunchPlan
@@ -17,8 +18,9 @@ def lines(plan: LaunchPlan, report: Report) -> list[str]:
         f"{plan.layout.world} ranks, {plan.engine.dtype}: the layout {verdict} one rank",
         *_agreement("in lockstep", report.lockstep, with_logits=True),
     ]
-    if report.served is not None:
-        found += _agreement(f"as processes, collectives {plan.backend}", report.served, with_logits=False)
+    for replica, served in enumerate(report.served):
+        which = f" of replica {replica}" if len(report.served) > 1 else ""
+        found += _agreement(f"as processes{which}, collectives {plan.backend}", served, with_logits=False)
     if report.module is not None:
         m = report.module
         where = f" in dp group {m.group}" if plan.layout.attention.dp > 1 else ""
@@ -60,11 +62,26 @@ def document(plan: LaunchPlan, report: Report) -> dict[str, Any]:
         "layout": to_dict(plan.layout),
         "dtype": plan.engine.dtype,
         "lockstep": _json(report.lockstep),
-        "served": None if report.served is None else {"comm": plan.backend.name, **_json(report.served)},
+        "served": _served(plan, report.served),
         "first_difference": None
         if module is None
         else {"module": module.module, "step": module.step, "group": module.group, "difference": module.difference},
     }
+
+
+def _served(plan: LaunchPlan, found: Sequence[Agreement]) -> dict[str, Any] | None:
+    """All replicas together, and each where there are several."""
+    if not found:
+        return None
+    each = [_json(agreement) for agreement in found]
+    if len(each) == 1:
+        return {"comm": plan.backend.name, **each[0]}
+    together = {
+        "agrees": all(agreement.agrees for agreement in found),
+        "tokens": sum(agreement.tokens for agreement in found),
+        "divergences": [divergence for one in each for divergence in one["divergences"]],
+    }
+    return {"comm": plan.backend.name, **each[0], **together, "replicas": each}
 
 
 def _json(agreement: Agreement) -> dict[str, Any]:

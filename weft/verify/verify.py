@@ -31,22 +31,22 @@ from weft.worker.runner import Limits
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`lockstep`: tokens and logits against one rank. `served`: tokens of real processes against one rank, where they
-    ran. `module`: the first module that differs, looked for where something does."""
+    """`lockstep`: tokens and logits against one rank. `served`: tokens of each replica's real processes against one
+    rank, where they ran. `module`: the first module that differs, looked for where something does."""
 
     lockstep: Agreement
-    served: Agreement | None
+    served: tuple[Agreement, ...]
     module: ModuleDifference | None
 
     @property
     def agrees(self) -> bool:
         """Whether everything that was compared agrees."""
-        return self.lockstep.agrees and (self.served is None or self.served.agrees)
+        return self.lockstep.agrees and all(served.agrees for served in self.served)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """One model under one layout. `progress` is told what happens, a line at a time."""
+    """One model under one layout, of one replica. `progress` is told what happens, a line at a time."""
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -58,8 +58,10 @@ class Verifier:
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
     """Expert of every slot, for layers whose experts are not dealt in order."""
 
-    def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Executor | None = None) -> Report:
-        """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more."""
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Sequence[Executor] = ()) -> Report:
+        """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more.
+
+        `served`: each replica's processes."""
         tolerance = RELATIVE_TOLERANCE[self.numerics.dtype]
         self.progress("loading one rank")
         alone = self._executor(resolve({}, num_experts=self.config.num_experts), prompts, max_tokens)
@@ -70,7 +72,8 @@ class Verifier:
         self.progress("running the layout")
         agreement = compare(reference, self._outcomes(ranks, prompts, max_tokens), tolerance)
         module = None if agreement.agrees else trace(alone, ranks, max(prompts, key=len), tolerance)
-        return Report(agreement, self._served(served, reference, prompts, max_tokens, tolerance), module)
+        processes = tuple(self._served(one, reference, prompts, max_tokens, tolerance) for one in served)
+        return Report(agreement, processes, module)
 
     def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
         size = self.engine.block_size
@@ -93,14 +96,12 @@ class Verifier:
 
     def _served(
         self,
-        served: Executor | None,
+        served: Executor,
         reference: Sequence[Outcome],
         prompts: Sequence[Prompt],
         max_tokens: int,
         tolerance: float,
-    ) -> Agreement | None:
-        if served is None:
-            return None
+    ) -> Agreement:
         self.progress(f"running {self.layout.world} processes, as served")
         engine = self._engine(served, prompts, max_tokens)
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
