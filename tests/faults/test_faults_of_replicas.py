@@ -15,13 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.test_faults_of_server import LONG, Server, alive, serving, until
+from tests.faults.test_faults_of_server import LONG, Server, serving
 from tests.support.fake_rank import POISON
 from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import PATIENCE_S, until, wait_gone
 
 TWO = "replicas=2"
-LIMIT_S = 60.0
-"""For what happens sooner or later, on a loaded machine too."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def two_replicas(model: Path, behaviour: str, *limits: str) -> Iterator[Server]:
     with serving(model, behaviour, TWO, *limits) as server:
-        until(lambda: states(server) == ["ready", "ready"], LIMIT_S)
+        until(lambda: states(server) == ["ready", "ready"])
         yield server
 
 
@@ -80,7 +79,7 @@ class Streams:
 
     def _run(self, body: dict[str, Any]) -> tuple[int, list[str]]:
         lines: list[str] = []
-        with httpx.Client(base_url=self._server.http.base_url, timeout=LIMIT_S) as http:
+        with httpx.Client(base_url=self._server.http.base_url, timeout=PATIENCE_S) as http:
             try:
                 with http.stream("POST", "/v1/completions", json=body) as response:
                     for line in response.iter_lines():
@@ -95,26 +94,27 @@ def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
     with two_replicas(model, "slow-good") as server, ThreadPoolExecutor(16) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}") for number in range(8)]
-        until(lambda: running(server, 0) == running(server, 1) == 4, LIMIT_S)
+        until(lambda: running(server, 0) == running(server, 1) == 4)
         stays, victims = pids(server, 0), pids(server, 1)
         os.kill(victims[1], signal.SIGKILL)
-        until(lambda: states(server) == ["ready", "restarting"], LIMIT_S)
+        until(lambda: states(server) == ["ready", "restarting"])
         meanwhile = streams.send("meanwhile", stream=False, tokens=20)
         assert server.http.get("/ready").status_code == 200 and server.ready()["status"] == "ready"
-        ended = [answer.result(LIMIT_S) for answer in sent]
+        ended = [answer.result(PATIENCE_S) for answer in sent]
         whole = [lines for _, lines in ended if lines[-1] == "data: [DONE]"]
         cut = [lines for _, lines in ended if lines[-1] == "cut"]
         assert len(whole) == 4 and all('"finish_reason":"length"' in lines[-2] for lines in whole)
         assert len(cut) == 4 and not any("[DONE]" in line for lines in cut for line in lines)
         for lines in cut:
             assert '"code":"engine_restarted"' in lines[-2] and "the processes of replica 1 died" in lines[-2]
-        assert meanwhile.result(LIMIT_S)[0] == 200
-        until(lambda: states(server) == ["ready", "ready"], LIMIT_S)
+        assert meanwhile.result(PATIENCE_S)[0] == 200
+        until(lambda: states(server) == ["ready", "ready"])
         assert restarts(server) == [0, 1] and pids(server, 0) == stays
-        assert not set(pids(server, 1)) & set(victims) and not any(alive(pid) for pid in victims)
+        assert not set(pids(server, 1)) & set(victims)
+        wait_gone(victims)
         again = [streams.send(f"again {number}") for number in range(4)]
-        until(lambda: running(server, 0) == running(server, 1) == 2, LIMIT_S)
-        assert all(answer.result(LIMIT_S)[1][-1] == "data: [DONE]" for answer in again)
+        until(lambda: running(server, 0) == running(server, 1) == 2)
+        assert all(answer.result(PATIENCE_S)[1][-1] == "data: [DONE]" for answer in again)
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
         said = rf"rank 3 \(replica 1, dp 1\) pid {victims[1]} was killed by SIGKILL in phase serving"
@@ -130,16 +130,16 @@ def test_what_waits_at_a_dead_replica_goes_to_another(model: Path) -> None:
     ):
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}", stream=False) for number in range(2)]
-        until(lambda: metric(server, "vllm:num_requests_running") == 2, LIMIT_S)
+        until(lambda: metric(server, "vllm:num_requests_running") == 2)
         sent += [streams.send(f"number {number}", stream=False, tokens=5) for number in range(2, 6)]
-        until(lambda: metric(server, "vllm:num_requests_waiting", engine="1") == 2, LIMIT_S)
+        until(lambda: metric(server, "vllm:num_requests_waiting", engine="1") == 2)
         os.kill(pids(server, 1)[0], signal.SIGKILL)
-        until(lambda: sum(answer.done() for answer in sent) == 5, LIMIT_S)
+        until(lambda: sum(answer.done() for answer in sent) == 5)
         assert [answer.result()[0] for answer in sent if answer.done()] == [200] * 5
         assert states(server) == ["ready", "restarting"]
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
-        (late,) = [answer for answer in sent if answer.result(LIMIT_S)[0] != 200]
+        (late,) = [answer for answer in sent if answer.result(PATIENCE_S)[0] != 200]
         assert late.result()[0] == 503, "it was in the step that died, and no other replica was to die of it"
 
 
@@ -148,15 +148,15 @@ def test_a_request_that_kills_is_kept_from_the_other_replica(model: Path, stream
     with two_replicas(model, "poison") as server, ThreadPoolExecutor(8) as pool:
         streams = Streams(server, pool)
         poisoned = streams.send([5, POISON, 7], stream=stream, tokens=4)
-        status, lines = poisoned.result(LIMIT_S)
+        status, lines = poisoned.result(PATIENCE_S)
         assert (status, lines[1:]) == ((200, ["cut"]) if stream else (422, []))
         assert '"code":"request_quarantined"' in lines[0]
-        until(lambda: sorted(restarts(server)) == [0, 2] and states(server) == ["ready", "ready"], LIMIT_S)
+        until(lambda: sorted(restarts(server)) == [0, 2] and states(server) == ["ready", "ready"])
         for _ in range(3):
-            assert streams.send([5, POISON, 7], tokens=4).result(LIMIT_S)[0] == 422
+            assert streams.send([5, POISON, 7], tokens=4).result(PATIENCE_S)[0] == 422
         assert sorted(restarts(server)) == [0, 2]
         answers = [streams.send(f"number {number}") for number in range(4)]
-        assert all(answer.result(LIMIT_S)[1][-1] == "data: [DONE]" for answer in answers)
+        assert all(answer.result(PATIENCE_S)[1][-1] == "data: [DONE]" for answer in answers)
 
 
 def test_without_any_replica_requests_are_refused_until_one_is_back(model: Path) -> None:
@@ -167,18 +167,18 @@ def test_without_any_replica_requests_are_refused_until_one_is_back(model: Path)
         refused = server.http.post("/v1/completions", json=LONG)
         assert refused.status_code == 503 and refused.json()["error"]["code"] == "engine_restarting"
         assert server.http.get("/health").status_code == 200
-        until(lambda: server.http.get("/ready").status_code == 200, LIMIT_S)
+        until(lambda: server.http.get("/ready").status_code == 200)
         assert server.http.post("/v1/completions", json=LONG).status_code == 200
-        until(lambda: states(server) == ["ready", "ready"] and restarts(server) == [1, 1], LIMIT_S)
+        until(lambda: states(server) == ["ready", "ready"] and restarts(server) == [1, 1])
 
 
 def test_without_restarts_the_others_go_on_and_the_last_ends_the_server(model: Path) -> None:
     with two_replicas(model, "slow-good", "restart=0") as server, ThreadPoolExecutor(8) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}", stream=False) for number in range(4)]
-        until(lambda: running(server, 0) == running(server, 1) == 2, LIMIT_S)
+        until(lambda: running(server, 0) == running(server, 1) == 2)
         os.kill(pids(server, 0)[1], signal.SIGKILL)
-        assert [answer.result(LIMIT_S)[0] for answer in sent] == [200] * 4, "all run anew, where there are ranks"
+        assert [answer.result(PATIENCE_S)[0] for answer in sent] == [200] * 4, "all run anew, where there are ranks"
         assert states(server) == ["stopped", "ready"] and server.http.get("/ready").status_code == 200
         assert metric(server, "weft:replica_ready", replica="0") == 0 and metric(server, "weft:ready") == 1
         os.kill(pids(server, 1)[0], signal.SIGKILL)
@@ -192,11 +192,11 @@ def test_a_crash_loop_of_one_replica_leaves_the_others(model: Path) -> None:
         streams = Streams(server, pool)
         for death in range(1, 6):
             ended = [streams.send(f"number {death} {number}") for number in range(2)]
-            found = sorted(answer.result(LIMIT_S)[1][-1] for answer in ended)
+            found = sorted(answer.result(PATIENCE_S)[1][-1] for answer in ended)
             assert found == ["cut", "data: [DONE]"]
             after = ["ready", "ready" if death < 5 else "stopped"]
-            until(partial(in_states, server, after), LIMIT_S)
-        assert streams.send("on").result(LIMIT_S)[1][-1] == "data: [DONE]"
+            until(partial(in_states, server, after))
+        assert streams.send("on").result(PATIENCE_S)[1][-1] == "data: [DONE]"
         assert "replica 1 is not started again, the others go on: the ranks died 5 times within 60 s" in server.text
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
@@ -212,12 +212,13 @@ def test_a_drain_lets_the_streams_of_all_replicas_end(model: Path) -> None:
     with two_replicas(model, "slow-good", "ranks=1", "drain_timeout=100") as server, ThreadPoolExecutor(8) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}", tokens=100) for number in range(4)]
-        until(lambda: metric(server, "vllm:num_requests_running", engine="0") == 2, LIMIT_S)
-        until(lambda: metric(server, "vllm:num_requests_running", engine="1") == 2, LIMIT_S)
+        until(lambda: metric(server, "vllm:num_requests_running", engine="0") == 2)
+        until(lambda: metric(server, "vllm:num_requests_running", engine="1") == 2)
         ranks = pids(server, 0) + pids(server, 1)
         server.signal(signal.SIGTERM)
-        assert all(answer.result(LIMIT_S)[1][-1] == "data: [DONE]" for answer in sent)
-        assert server.end()[0] == 0 and not any(alive(pid) for pid in ranks)
+        assert all(answer.result(PATIENCE_S)[1][-1] == "data: [DONE]" for answer in sent)
+        assert server.end()[0] == 0
+        wait_gone(ranks)
 
 
 def test_a_killed_server_leaves_no_rank_of_any_replica(model: Path) -> None:
@@ -225,4 +226,4 @@ def test_a_killed_server_leaves_no_rank_of_any_replica(model: Path) -> None:
         ranks = pids(server, 0) + pids(server, 1)
         assert len(set(ranks)) == 4
         server.process.kill()
-        until(lambda: not any(alive(pid) for pid in ranks))
+        wait_gone(ranks)

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.server.test_serve_command import Served, serving
-from tests.server.test_server_life import until
 from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import until
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 60, "ignore_eos": True, "return_token_ids": True}
 
@@ -103,7 +103,7 @@ def test_a_death_and_an_end(served: Served) -> None:
     until(lambda: replicas(served)[0] == ("restarting", 1))
     assert replicas(served)[1] == ("ready", 0)
     assert post(served, {"prompt": "meanwhile"}).status_code == 200
-    until(lambda: replicas(served) == [("ready", 1), ("ready", 0)], 120)
+    until(lambda: replicas(served) == [("ready", 1), ("ready", 0)])
     assert f"rank 0 (replica 0) pid {victim} was killed by SIGKILL" in served.text
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(60) == 0

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.conftest import Running, Start
-from tests.server.test_server_life import LONG, until
+from tests.server.test_server_life import LONG
+from tests.support.waiting import until
 from weft.errors import PeerError
 from weft.server.recovery import Recovery
 
