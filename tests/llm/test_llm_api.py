@@ -160,7 +160,7 @@ def test_a_dead_rank_is_named_and_ends_the_llm(model: Path) -> None:
     with weft.LLM(model, tp=2) as doomed:
         stream = doomed.stream("ab", SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True))
         next(stream)
-        workers = doomed._executor.workers
+        workers = doomed._engines._executors[0].workers
         os.kill(workers[1].pid, signal.SIGKILL)
         with pytest.raises(PeerError, match=r"rank 1 \(tp 1\) pid \d+ was killed by SIGKILL in phase serving"):
             list(stream)
