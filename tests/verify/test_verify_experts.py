@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.support.exact_model import write_random
 from weft.cli.main import main
 from weft.layers import Experts
+from weft.ops.packed import slots_held
+from weft.ops.slot_tables import SlotTables
 
 Capture = pytest.CaptureFixture[str]
 SPREAD = ("--attn-dp-size", "2", "--moe-ep-size", "2")
@@ -54,13 +55,13 @@ def test_a_placement_file_decides_where_experts_stand(
     rows = "".join(f"  {layer}: {backwards}\n" for layer in range(first, config["num_hidden_layers"]))
     file.write_text(f"num_slots: 8\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n{rows}")
     placed: list[list[int]] = []
-    place = Experts.place
+    place = SlotTables.place
 
-    def spy(self: Experts, slot_map: Sequence[int]) -> None:
+    def spy(self: SlotTables, slot_map: Sequence[int]) -> None:
         placed.append(list(slot_map))
         place(self, slot_map)
 
-    monkeypatch.setattr(Experts, "place", spy)
+    monkeypatch.setattr(SlotTables, "place", spy)
     assert verify(mixture, *SPREAD, "--expert-slots", "8", "--expert-placement", str(file)) == 0
     assert json.loads(capsys.readouterr().out)["agrees"]
     layers = config["num_hidden_layers"] - first
@@ -71,14 +72,16 @@ def test_a_placement_file_decides_where_experts_stand(
 def test_a_slot_that_answers_nothing_is_named(
     dispatch: str, mixture: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """The first slot of the second rank forgets its rows; a single rank has no such slot."""
-    local = Experts.local
+    """The first slot of the second rank holds zeros; a single rank has no such slot."""
+    original = Experts.__init__
 
-    def forgetful(self: Experts, slots: torch.Tensor) -> torch.Tensor:
-        found = local(self, slots)
-        return torch.where(found == 0, -1, found) if self.here[0] else found
+    def faulty(self: Experts, *args: object, **named: object) -> None:
+        original(self, *args, **named)  # type: ignore[arg-type]
+        if self.tables.here[0]:
+            for part in slots_held(self.down):
+                part[0].zero_()
 
-    monkeypatch.setattr(Experts, "local", forgetful)
+    monkeypatch.setattr(Experts, "__init__", faulty)
     assert verify(mixture, *SPREAD, "--expert-slots", "6", "--moe-dispatch", dispatch) == 1
     assert re.fullmatch(r"layers\.\d+\.experts", json.loads(capsys.readouterr().out)["first_difference"]["module"])
 
