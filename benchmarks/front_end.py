@@ -1,10 +1,13 @@
 """The front end alone: HTTP, tokenizer, scheduler and detokenizer over ranks that answer at once after a fixed time.
 
-    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--ramp 1] [--save FILE]
+    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--arrival KIND ...] [--save FILE]
 
 Server and load generator are two processes on the same cores. Every stream is a chat of the embedded model's tokenizer;
 each client sends its next request when the one before has ended. The answer's text is known, so that a stream that is
-short, doubled or cut counts as broken.
+short, doubled or cut counts as broken. Streams begin in three ways, each with a server of its own: `ramp`, evenly over
+a second; `together`, every client connects and asks at the same moment; `connected`, the same over connections that
+are open already. First tokens are timed by the client, from when it has sent the request, and by the server, from when
+it reads the request to when it writes the token.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import resource
 import select
 import socket
@@ -32,16 +36,21 @@ from weft.checkpoint.embedded import embedded_model
 from weft.engine.engine import Engine
 from weft.launch.report import RankReport
 from weft.layout.resolve import resolve
+from weft.server import connection, run
+from weft.server.gathered import GatheredTransport
 from weft.server.listen import bind
 from weft.server.models import ServedModel
 from weft.server.replicas import Replicas
-from weft.server.run import run_server
 from weft.settings import EngineConfig
 from weft.step.plan import Sampled, StepPlan, StepResult
 from weft.text import Tokenizer
 
 QUESTION = "Explain in a few sentences how a ship stays afloat although it is made of steel, and what makes it sink. "
 WORD = " the"
+FIRST = b'"content":"' + WORD.encode()
+ARRIVALS = ("ramp", "together", "connected")
+RAMP_S = 1.0
+WANTED = {"tokens_per_s": 10_000, "ttft_p99_ms": 250, "broken": 0}
 
 
 class Paced:
@@ -82,17 +91,53 @@ class AtOnce:
         return []
 
 
+class Noting(GatheredTransport):
+    """A transport that notes how long each answer's first token took, from the request's first byte to its write."""
+
+    firsts: list[float] = []
+    began = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Looks at what is written."""
+        if self.began and FIRST in data:
+            self.firsts.append(time.monotonic() - self.began)
+            self.began = 0.0
+        super().write(data)
+
+
+class Timed(connection.Connection):
+    """Says when a request begins."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.transport.began = time.monotonic()  # type: ignore[attr-defined]
+
+
 def serve(fd: int, streams: int, step_s: float) -> None:
-    """The server's process: until SIGTERM; then its memory and processor time as a line of JSON."""
+    """The server's process: until SIGTERM; then its first tokens, memory and processor time as a line of JSON."""
     checkpoint = open_checkpoint(embedded_model())
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     config = EngineConfig(max_model_len=1024, max_num_seqs=streams, max_num_batched_tokens=16384, block_size=16)
     executor = Paced(tokenizer.encode(WORD)[0], step_s, streams * 64)
     model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
     make = partial(Replicas, [AtOnce(executor, config)], max_queued=streams, on_ready=lambda: print("up", flush=True))
-    run_server(socket.socket(fileno=fd), model, make, 1.0)
+    run.Connection, connection.GatheredTransport = Timed, Noting  # type: ignore[misc,attr-defined]
+    run.run_server(socket.socket(fileno=fd), model, make, 1.0)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"rss_mib": used.ru_maxrss / 1024, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
+    seen = {
+        "ttft_ms": percentiles(Noting.firsts),
+        "peak_rss_mib": round(peak_rss_kib() / 1024, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+    }
+    print(json.dumps(seen), flush=True)
+
+
+def peak_rss_kib() -> int:
+    """Of this program: getrusage's also counts what the process was before it began."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
 
 
 @dataclass(slots=True)
@@ -109,7 +154,7 @@ class Call:
     @property
     def broken(self) -> bool:
         """Whether the answer is not the one that is due."""
-        return self.body.count(b'"content":"' + WORD.encode()) == 0 or self.text() != WORD * self.wanted
+        return self.body.count(FIRST) == 0 or self.text() != WORD * self.wanted
 
     def text(self) -> str:
         """The answer; nothing of one that did not end as it should."""
@@ -123,15 +168,18 @@ class Call:
 class Client(asyncio.Protocol):
     """One connection that sends requests one after another until `todo` is empty."""
 
-    def __init__(self, todo: list[int], done: list[Call], over: asyncio.Future[None]) -> None:
+    def __init__(self, todo: list[int], done: list[Call], over: asyncio.Future[None], *, at_once: bool) -> None:
+        self._at_once = at_once
         self._todo, self._done, self._over = todo, done, over
         self._call: Call | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        self._next()
+        if self._at_once:
+            self.ask()
 
-    def _next(self) -> None:
+    def ask(self) -> None:
+        """Sends the next request, or closes."""
         if not self._todo:
             self._call = None
             self._transport.close()
@@ -147,7 +195,7 @@ class Client(asyncio.Protocol):
         call, now = self._call, time.monotonic()
         if call is None:
             return
-        if not call.first and b'"content":"' + WORD.encode() in data:
+        if not call.first and FIRST in data:
             call.first = now
         elif call.first:
             call.writes.append(now - call.last)
@@ -155,7 +203,7 @@ class Client(asyncio.Protocol):
         call.body += data
         if data.endswith(b"0\r\n\r\n"):
             self._done.append(call)
-            self._next()
+            self.ask()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._call is not None:
@@ -164,56 +212,58 @@ class Client(asyncio.Protocol):
             self._over.set_result(None)
 
 
-async def load(port: int, streams: int, requests: int, tokens: int, ramp_s: float) -> list[Call]:
-    """Every request, ended or broken. Connections come evenly over the first `ramp_s`."""
+async def load(port: int, streams: int, requests: int, tokens: int, arrival: str) -> list[Call]:
+    """Every request, ended or broken."""
     draw = random.Random(0)
     todo = [draw.randint(tokens // 2, tokens * 3 // 2) for _ in range(requests)]
     done: list[Call] = []
     loop = asyncio.get_running_loop()
     overs: list[asyncio.Future[None]] = [loop.create_future() for _ in range(streams)]
-    began = time.monotonic()
-    for index, over in enumerate(overs):
-        await asyncio.sleep(began + ramp_s * index / streams - time.monotonic())
-        await loop.create_connection(lambda over=over: Client(todo, done, over), "127.0.0.1", port)
+    begin = time.monotonic()
+
+    async def client(index: int) -> Client:
+        if arrival == "ramp":
+            await asyncio.sleep(begin + RAMP_S * index / streams - time.monotonic())
+        make = partial(Client, todo, done, overs[index], at_once=arrival != "connected")
+        return (await loop.create_connection(make, "127.0.0.1", port))[1]
+
+    clients = await asyncio.gather(*map(client, range(streams)))
+    if arrival == "connected":
+        await asyncio.sleep(1)
+        for one in clients:
+            one.ask()
     await asyncio.wait_for(asyncio.gather(*overs), 300)
     return done
 
 
-def percentile(values: list[float], share: float) -> float:
+def percentiles(seconds: list[float]) -> dict[str, float]:
     """In milliseconds."""
-    return 1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def figures(calls: list[Call]) -> dict[str, Any]:
-    """What is printed and saved."""
-    seconds = max(call.last for call in calls) - min(call.sent for call in calls)
-    firsts = [call.first - call.sent for call in calls if call.first]
-    gaps = [gap for call in calls for gap in call.writes]
+    ordered = sorted(seconds)
     return {
-        "requests": len(calls),
-        "broken": sum(call.broken for call in calls),
-        "tokens": sum(call.wanted for call in calls if not call.broken),
-        "seconds": round(seconds, 2),
-        "tokens_per_s": round(sum(call.wanted for call in calls if not call.broken) / seconds),
-        "ttft_ms": {f"p{int(100 * share)}": round(percentile(firsts, share), 1) for share in (0.5, 0.9, 0.99)},
-        "gap_ms": {f"p{int(100 * share)}": round(percentile(gaps, share), 1) for share in (0.5, 0.9, 0.99)},
+        f"p{int(100 * share)}": round(1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+        for share in (0.5, 0.9, 0.99, 1.0)
     }
 
 
-def main() -> None:
-    """Measures, prints, saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=512)
-    parser.add_argument("--requests", type=int, default=2048)
-    parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
-    parser.add_argument("--step-ms", type=float, default=20.0)
-    parser.add_argument("--ramp", type=float, default=1.0, help="seconds over which the streams begin; 0: all at once")
-    parser.add_argument("--save", type=Path, metavar="FILE")
-    parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.serve_fd is not None:
-        serve(args.serve_fd, args.streams, args.step_ms / 1e3)
-        return
+def figures(calls: list[Call], streams: int) -> dict[str, Any]:
+    """What is printed and saved. `first_ttft_ms`: of the clients' first requests alone, which came as said."""
+    seconds = max(call.last for call in calls) - min(call.sent for call in calls)
+    earliest = sorted(calls, key=lambda call: call.sent)[:streams]
+    whole = sum(call.wanted for call in calls if not call.broken)
+    return {
+        "requests": len(calls),
+        "broken": sum(call.broken for call in calls),
+        "tokens": whole,
+        "seconds": round(seconds, 2),
+        "tokens_per_s": round(whole / seconds),
+        "ttft_ms": percentiles([call.first - call.sent for call in calls if call.first]),
+        "first_ttft_ms": percentiles([call.first - call.sent for call in earliest if call.first]),
+        "gap_ms": percentiles([gap for call in calls for gap in call.writes]),
+    }
+
+
+def measure(args: argparse.Namespace, arrival: str) -> dict[str, Any]:
+    """One server under one load."""
     sock = bind("127.0.0.1", 0)
     words = ["--streams", str(args.streams), "--step-ms", str(args.step_ms), "--serve-fd", str(sock.fileno())]
     server = subprocess.Popen(
@@ -224,12 +274,30 @@ def main() -> None:
         if server.stdout.readline() != "up\n":
             sys.exit("the server did not start")
         port = sock.getsockname()[1]
-        calls = uvloop.run(load(port, args.streams, args.requests, args.tokens, args.ramp))
+        calls = uvloop.run(load(port, args.streams, args.requests, args.tokens, arrival))
     finally:
         server.terminate()
         left = server.communicate()[0]
-    result = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, "ramp_s": args.ramp, **figures(calls)}
-    result["server"] = json.loads(left.splitlines()[-1])
+        sock.close()
+    return {**figures(calls, args.streams), "server": json.loads(left.splitlines()[-1])}
+
+
+def main() -> None:
+    """Measures, prints, saves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=512)
+    parser.add_argument("--requests", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
+    parser.add_argument("--step-ms", type=float, default=20.0)
+    parser.add_argument("--arrival", nargs="+", choices=ARRIVALS, default=ARRIVALS, help="how the streams begin")
+    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve_fd is not None:
+        serve(args.serve_fd, args.streams, args.step_ms / 1e3)
+        return
+    result: dict[str, Any] = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, "wanted": WANTED}
+    result["arrivals"] = {arrival: measure(args, arrival) for arrival in args.arrival}
     print(json.dumps(result, indent=1))
     if args.save:
         args.save.write_text(json.dumps(result, indent=1) + "\n")

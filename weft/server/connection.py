@@ -51,9 +51,12 @@ class Connection(HttpToolsProtocol):
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Lets the clock go."""
+        """Lets the clock go, and what would keep this object alive until a collection."""
         self._stop_clock()
         super().connection_lost(exc)
+        if self.scope is not None:
+            self.scope["state"].pop(ABORT, None)
+            self.scope["state"].pop(WRITE, None)
 
     def data_received(self, data: bytes) -> None:
         """Counts the bytes of a head that is not whole yet, wherever they stand in it."""

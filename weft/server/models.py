@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.errors import RequestError
-from weft.server.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, Prompt
+from weft.server.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
 from weft.text import Tokenizer
+from weft.text.length import fewest_tokens
+
+LONG = 16384
+"""Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
 
 OWN_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
 """What chat_template_kwargs may not set, beside the names of the model's special tokens."""
@@ -24,6 +29,12 @@ class ServedModel:
     created: int
     defaults: Mapping[str, float | int] = field(default_factory=dict)
 
+    def warm_up(self) -> None:
+        """What is made at first use, and takes tens of milliseconds: the first request should not wait for it."""
+        self.tokenizer.longest_token  # noqa: B018
+        with suppress(RequestError):  # a template may have none, or refuse so short a conversation
+            self.chat_ids(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+
     def check_name(self, name: str | None) -> None:
         """RequestError 404 for another model; None is this one."""
         if name is not None and name != self.name:
@@ -34,8 +45,11 @@ class ServedModel:
                 code="model_not_found",
             )
 
-    def chat_ids(self, asked: ChatFields, messages: list[dict[str, str]]) -> list[int]:
-        """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it."""
+    def chat_ids(
+        self, asked: ChatFields, messages: list[dict[str, str]], max_model_len: int | None = None
+    ) -> list[int]:
+        """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer
+        than `max_model_len` (None: any length will do)."""
         text = self.tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=asked.add_generation_prompt and not asked.continue_final_message,
@@ -43,7 +57,7 @@ class ServedModel:
         )
         if asked.continue_final_message:
             text = _up_to_final(text, messages[-1]["content"])
-        return self.tokenizer.encode(text, add_special_tokens=asked.add_special_tokens)
+        return self._ids(text, asked.add_special_tokens, max_model_len, "messages")
 
     def check_chat(self, asked: ChatFields) -> None:
         """RequestError: arguments for the template that are its own, or too many."""
@@ -72,14 +86,24 @@ class ServedModel:
                     code="context_length_exceeded",
                 )
 
-    def prompt_ids(self, prompt: Prompt, add_special_tokens: bool = True) -> list[list[int]]:
-        """Ids of each prompt; ids outside the vocabulary are refused."""
+    def prompt_ids(
+        self, prompt: Prompt, add_special_tokens: bool = True, max_model_len: int | None = None
+    ) -> list[list[int]]:
+        """Ids of each prompt. RequestError: an id outside the vocabulary, or a text that is far longer than
+        `max_model_len` (None: any length will do)."""
         return [
-            self.tokenizer.encode(one, add_special_tokens=add_special_tokens)
+            self._ids(one, add_special_tokens, max_model_len, "prompt")
             if isinstance(one, str)
             else self.checked(one, "prompt")
             for one in prompts_of(prompt)
         ]
+
+    def _ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
+        if max_model_len is not None and len(text) > LONG:
+            found = fewest_tokens(self.tokenizer, text, max_model_len)
+            if found >= max_model_len:
+                raise _too_long(f"at least {found}", max_model_len, param)
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def checked(self, ids: list[int], param: str) -> list[int]:
         """The ids; RequestError for one outside the vocabulary."""
@@ -122,12 +146,7 @@ def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, par
     if not ids:
         raise RequestError(f"'{param}' gives no tokens; at least 1 is needed", param=param, code="invalid_value")
     if len(ids) >= max_model_len:
-        raise RequestError(
-            f"'{param}' has {len(ids)} tokens; the context is {max_model_len} tokens,"
-            f" so at most {max_model_len - 1} leave room for an answer",
-            param=param,
-            code="context_length_exceeded",
-        )
+        raise _too_long(str(len(ids)), max_model_len, param)
     if max_tokens is not None and len(ids) + max_tokens > max_model_len:
         raise RequestError(
             f"'{param}' has {len(ids)} tokens and max_tokens is {max_tokens}, {len(ids) + max_tokens} together;"
@@ -135,3 +154,12 @@ def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, par
             param="max_tokens",
             code="context_length_exceeded",
         )
+
+
+def _too_long(tokens: str, max_model_len: int, param: str) -> RequestError:
+    return RequestError(
+        f"'{param}' has {tokens} tokens; the context is {max_model_len} tokens,"
+        f" so at most {max_model_len - 1} leave room for an answer",
+        param=param,
+        code="context_length_exceeded",
+    )

@@ -84,8 +84,7 @@ def _need(fields: Mapping[str, Any], name: str) -> None:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    brackets, keys = body.count(b"[") + body.count(b"{"), body.count(b'":') - body.count(b'\\":')
-    if body.count(b",") > MAX_SEPARATORS or brackets > MAX_BRACKETS or keys > MAX_KEYS:
+    if body.count(b",") > MAX_SEPARATORS or body.count(b"[") + body.count(b"{") > MAX_BRACKETS or _many_keys(body):
         raise RequestError("the body holds too many values", code="too_many_values")
     try:
         value = msgspec.json.decode(body)
@@ -94,6 +93,11 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object", code="invalid_json")
     return value
+
+
+def _many_keys(body: bytes) -> bool:
+    """The first count is the cheapest by far, and enough for almost every body."""
+    return body.count(b":") > MAX_KEYS and body.count(b'":') - body.count(b'\\":') > MAX_KEYS
 
 
 def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:

@@ -121,7 +121,8 @@ class _Reply(Response, ABC):
         finally:
             clock.cancel()
             self._answer.watch.failed(CLIENT_GONE)  # counts only where nothing has said how it ended
-            self._engines.close_stream(self._answer.stream)
+            self._engines.close_stream(stream)
+            stream.let_go()
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher

@@ -6,16 +6,19 @@ The first signal drains: no new request, running ones end or get an error frame 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from weft.log import get_logger
+from weft.server.accept import Acceptor
 from weft.server.app import Service, make_app
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
@@ -27,8 +30,8 @@ _log = get_logger(__name__)
 SWITCH_S = 0.0005
 """Seconds that one thread may keep the interpreter while another waits for it."""
 
-ACCEPTS = 16
-"""Connections accepted in one turn of the event loop: libuv takes one of each listening descriptor."""
+COLLECT_AFTER = (10_000, 50, 20)
+"""New objects before the garbage collector looks at them, and how many of its looks make the next longer one."""
 
 CLOSE_S = 3
 """Seconds that open connections have to take their last frame."""
@@ -64,6 +67,12 @@ def run_server(
     """
     # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
     sys.setswitchinterval(SWITCH_S)
+    model.warm_up()
+    # What exists now lives as long as the process: later collections need not look at it. They come after as many
+    # objects as some hundred requests need, so that requests that come together are not held up by one after the other.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
         runner.run(_with_signals(sock, model, engines, drain_timeout_s, http))
 
@@ -84,12 +93,17 @@ async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http
     """Launches `engines` and serves them on `sock` until they end; raises what they failed with."""
     http = http or HttpConfig()
     service = Service(engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout)
-    server = _Server(_config(service, http))
+    config = _config(service, http)
+    config.load()
+    server = _Server(config)
+    acceptor = Acceptor(sock, partial(Connection, config, server.server_state, {}), config.ssl)
     engines.launch()
-    serving = asyncio.create_task(server.serve([sock, *(sock.dup() for _ in range(ACCEPTS - 1))]))
+    serving = asyncio.create_task(server.serve([]))
+    acceptor.open()
     try:
         await engines.ended.wait()
     finally:
+        acceptor.close()
         server.should_exit = True
         server.ending.set()
         await serving

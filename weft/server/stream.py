@@ -113,6 +113,11 @@ class Stream:
         self.error = self.error or error
         self.event.set()
 
+    def let_go(self) -> None:
+        """The reader has ended. What refers back to it goes, so that it is freed now and not when the collector comes:
+        its writer, and the error, whose traceback holds the frames that it went through."""
+        self.direct = self.error = None
+
     def begin_again(self) -> None:
         """The request runs anew."""
         self.arrived.clear()
