@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from about import about
-from front_end import WORD, AtOnce, Paced
+from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import embedded_model

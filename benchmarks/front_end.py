@@ -18,7 +18,6 @@ import json
 import random
 import re
 import resource
-import select
 import socket
 import subprocess
 import sys
@@ -30,65 +29,23 @@ from typing import Any
 
 import uvloop
 from about import about
+from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import embedded_model
-from weft.engine.engine import Engine
-from weft.launch.report import RankReport
-from weft.layout.resolve import resolve
 from weft.server import connection, run
 from weft.server.gathered import GatheredTransport
 from weft.server.listen import bind
 from weft.server.models import ServedModel
 from weft.server.replicas import Replicas
 from weft.settings import EngineConfig
-from weft.step.plan import Sampled, StepPlan, StepResult
 from weft.text import Tokenizer
 
 QUESTION = "Explain in a few sentences how a ship stays afloat although it is made of steel, and what makes it sink. "
-WORD = " the"
 FIRST = b'"content":"' + WORD.encode()
 ARRIVALS = ("ramp", "together", "connected")
 RAMP_S = 1.0
 WANTED = {"tokens_per_s": 10_000, "ttft_p99_ms": 250, "broken": 0}
-
-
-class Paced:
-    """Ranks that always say `token`; a step takes `step_s`, as if they computed."""
-
-    def __init__(self, token: int, step_s: float, num_blocks: int) -> None:
-        self.layout, self.num_blocks = resolve({}), num_blocks
-        self._token, self._step_s = token, step_s
-
-    def step(self, plan: StepPlan) -> StepResult:
-        """Sleeps, then answers."""
-        time.sleep(self._step_s)
-        groups = [[Sampled(run.slot, self._token) for run in group.runs if run.sample] for group in plan.groups]
-        return StepResult(plan.index, groups)
-
-    def wait(self, wake_fd: int) -> None:
-        """Until there is work."""
-        select.select([wake_fd], [], [])
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class AtOnce:
-    """A start without processes."""
-
-    def __init__(self, executor: Paced, config: EngineConfig) -> None:
-        self._executor, self._config = executor, config
-
-    def __call__(self) -> tuple[Engine, Paced]:
-        return Engine(self._executor, self._config, ()), self._executor
-
-    def cancel(self) -> None:
-        """Nothing to end."""
-
-    def reports(self) -> list[RankReport]:
-        """No ranks."""
-        return []
 
 
 class Noting(GatheredTransport):

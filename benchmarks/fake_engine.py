@@ -1,0 +1,53 @@
+"""Ranks that compute nothing: what the benchmarks of the front end serve."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from weft.engine.engine import Engine
+from weft.launch.report import RankReport
+from weft.layout.resolve import resolve
+from weft.settings import EngineConfig
+from weft.step.plan import Sampled, StepPlan, StepResult
+
+WORD = " the"
+"""A word that is one token, and no special one."""
+
+
+class Paced:
+    """Ranks that always say `token`; a step takes `step_s`, as if they computed."""
+
+    def __init__(self, token: int, step_s: float, num_blocks: int) -> None:
+        self.layout, self.num_blocks = resolve({}), num_blocks
+        self._token, self._step_s = token, step_s
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Sleeps, then answers."""
+        time.sleep(self._step_s)
+        groups = [[Sampled(run.slot, self._token) for run in group.runs if run.sample] for group in plan.groups]
+        return StepResult(plan.index, groups)
+
+    def wait(self, wake_fd: int) -> None:
+        """Until there is work."""
+        select.select([wake_fd], [], [])
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class AtOnce:
+    """A start without processes."""
+
+    def __init__(self, executor: Paced, config: EngineConfig) -> None:
+        self._executor, self._config = executor, config
+
+    def __call__(self) -> tuple[Engine, Paced]:
+        return Engine(self._executor, self._config, ()), self._executor
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+    def reports(self) -> list[RankReport]:
+        """No ranks."""
+        return []
