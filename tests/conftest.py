@@ -14,6 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 VARIABLE = "WEFT_TEST_SEED"
 
@@ -22,6 +23,8 @@ VARIABLE = "WEFT_TEST_SEED"
 def pytest_configure(config: pytest.Config) -> None:
     """Chooses the run's seed; workers of a parallel run inherit it through the environment."""
     _listen_to_ctrl_c()
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+    settings.load_profile("untimed")
     seed = os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(2**31)))
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = seed

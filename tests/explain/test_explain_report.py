@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +17,10 @@ from weft.arch.families import parse_config
 from weft.arch.params import param_specs
 from weft.arch.shards import Shards
 from weft.errors import LayoutError
-from weft.explain import Report, explain
+from weft.explain import Report, explain, memory, traffic
+from weft.explain.memory import alike_weights, distinct, memory_of_ranks
 from weft.layout import resolve
+from weft.layout.transition import Step
 
 SMOLLM2 = parse_config(json.loads((Path(__file__).parent / "data" / "config.json").read_text()))
 SMALL = ModelConfig(
@@ -241,3 +246,58 @@ def test_o_proj_gives_every_rank_a_column_even_of_uneven_heads() -> None:
     config = replace(SMALL, num_heads=9, num_kv_heads=3, head_dim=2)
     with pytest.raises(LayoutError, match=r"o_proj tp 16: .*legal: 1, 2, 4, 8$"):
         report_of(config, {"attention.tp": 2, "o_proj.tp": 16}, 16)
+
+
+MIXTURE = ModelConfig(
+    family="qwen3_moe",
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=4,
+    num_heads=8,
+    num_kv_heads=8,
+    head_dim=4,
+    vocab_size=64,
+    max_position=64,
+    moe=MoEConfig(num_experts=16, top_k=2, intermediate_size=8),
+)
+FOLDED: list[tuple[ModelConfig, dict[str, object], int]] = [
+    (SMALL, {"attention.tp": 2, "o_proj.tp": 3, "dense.tp": 6, "lm_head.tp": 6}, 12),
+    (SMALL, {"attention.tp": 2, "pipeline.stages": 2, "pipeline.layers": (3, 1), "dense.tp": 4}, 16),
+    (SMALL, {"attention.tp": 3, "attention.cp": 2, "replicas": 2}, 24),
+    (MIXTURE, {"attention.tp": 2, "experts.ep": 8, "experts.slots": 16, "embedding.tp": 4}, 16),
+    (MIXTURE, {"attention.tp": 4, "experts.tp": 2, "experts.ep": 3, "experts.slots": 18}, 12),
+]
+
+
+@pytest.mark.parametrize(("config", "values", "world"), FOLDED)
+def test_ranks_that_are_alike_are_as_if_derived_alone(
+    config: ModelConfig, values: dict[str, object], world: int
+) -> None:
+    shards = Shards(config, resolve(values, world, num_experts=config.num_experts))
+    for rank in (found := memory_of_ranks(shards, 4)):
+        alone = distinct(shards, rank.rank, 4, alike_weights(shards, rank.rank))
+        assert replace(rank, alike=rank.rank) == alone
+        assert rank.alike <= rank.rank and found[rank.alike].alike == rank.alike
+
+
+@pytest.mark.parametrize("world", [256, 4096])
+def test_work_follows_ranks_that_differ_not_the_world(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    """Attention 4 and experts 32 make 32 kinds of ranks and prices in any world; no pieces of messages are made."""
+    counts: Counter[str] = Counter()
+    for place, name in ((memory, "distinct"), (traffic, "received_bytes")):
+        monkeypatch.setattr(place, name, counted(counts, name, getattr(place, name)))
+    monkeypatch.setattr(Step, "received", counted(counts, "pieces", Step.received))
+    values: dict[str, object] = {"attention.tp": 4, "experts.ep": 32, "experts.dispatch": "all_gather"}
+    config = replace(MIXTURE, moe=MoEConfig(num_experts=64, top_k=2, intermediate_size=8))
+    report = explain("m", config, resolve(values, world, num_experts=64), dtype="float32", batch=8)
+    assert len(report.ranks) == world and len(report.distinct) == counts["distinct"] == 32
+    steps = sum(len(boundary.calls) for boundary in report.boundaries)
+    assert 0 < counts["received_bytes"] <= 2 * 32 * steps and counts["pieces"] == 0
+
+
+def counted(counts: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        counts[name] += 1
+        return function(*args)
+
+    return call

@@ -192,6 +192,17 @@ def test_bytes_are_what_a_rank_lacks() -> None:
             for rank in range(12):
                 expected = 0 if step.kind == "slice" else plain_bytes(step.src, step.dst, rank, WIDTH)
                 assert received_bytes(step, rank, ROWS, 2) == expected
+                if step.kind not in ("slice", "all_reduce"):
+                    pieces = [piece for piece in step.received(rank) if piece.peer != rank]
+                    areas = [ROWS.count(*piece.rows) * (piece.cols[1] - piece.cols[0]) for piece in pieces]
+                    assert 2 * sum(areas) == expected
+
+
+def test_groups_are_those_of_the_ranks() -> None:
+    found = placements(12, HEADS, KV_HEADS, HEAD_DIM, ("groups",))
+    for src, dst in ordered_pairs(found):
+        for step in transition(src, dst, WIDTH):
+            assert step.groups(24) == tuple(dict.fromkeys(step.group(rank) for rank in range(24)))
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 6, 12])

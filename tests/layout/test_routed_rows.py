@@ -6,7 +6,7 @@ import itertools
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.layout.layout import Layout
@@ -27,7 +27,6 @@ def blocks_with_rows(draw: st.DrawFn) -> tuple[RoutedBlock, list[int]]:
     return block, draw(st.lists(st.integers(0, 40), min_size=block.size, max_size=block.size))
 
 
-@settings(deadline=None)
 @given(blocks)
 def test_chances_are_those_of_all_sets_of_choices(block: RoutedBlock) -> None:
     ends = list(itertools.accumulate(block.slots, initial=0))
@@ -37,7 +36,6 @@ def test_chances_are_those_of_all_sets_of_choices(block: RoutedBlock) -> None:
         assert chance == Fraction(hit, len(sets))
 
 
-@settings(deadline=None)
 @given(blocks_with_rows())
 def test_ranks_agree_on_what_they_exchange(case: tuple[RoutedBlock, list[int]]) -> None:
     block, rows = case
@@ -54,7 +52,6 @@ def test_ranks_agree_on_what_they_exchange(case: tuple[RoutedBlock, list[int]]) 
         assert received[0] <= most[0] and most[1] <= block.tp * rows[place] * block.top_k
 
 
-@settings(deadline=None)
 @given(blocks_with_rows())
 def test_every_rank_receives_what_it_expects_within_rounding(case: tuple[RoutedBlock, list[int]]) -> None:
     block, rows = case
@@ -64,7 +61,13 @@ def test_every_rank_receives_what_it_expects_within_rounding(case: tuple[RoutedB
             assert abs(split.rows_in[source] - rows[source] * block.chances[position]) < 1
 
 
-@settings(deadline=None)
+@given(blocks_with_rows())
+def test_what_all_ranks_receive_is_what_each_does(case: tuple[RoutedBlock, list[int]]) -> None:
+    block, rows = case
+    each = [block.received(block.uniform_splits(rows, place), place) for place in range(block.size)]
+    assert block.uniform_received(rows) == each
+
+
 @given(blocks)
 def test_the_most_is_what_the_worst_choices_receive(block: RoutedBlock) -> None:
     """One row on every rank, all sets of choices tried."""

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from weft.arch.config import ModelConfig
@@ -56,18 +57,25 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config, runnable=False)
     engine = engine_config_from(args)
     dtype = resolve_dtype(engine.dtype, config.dtype)
-    file = model_checkpoint(args.model, args.revision) if engine.quantization == "gguf" else None
-    kept = kept_weights(replace(engine, dtype=dtype), file, param_specs(config))
+    blocks = engine.quantization == "gguf"
+    file = model_checkpoint(args.model, args.revision) if blocks else None
+    kept = kept_weights(replace(engine, dtype=dtype), file, param_specs(config) if blocks else ())
     report = explain(name, config, layout, dtype=dtype, batch=args.batch, kept=kept)
     if args.svg is not None:
         _write(args.svg, to_svg(report))
     if args.json:
-        print(json.dumps(document(report), indent=2))
+        print(_json(document(report)))
     else:
         print_report(report, _console())
     return _fit(
         args, config, layout, Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype], kept)
     )
+
+
+def _json(value: object) -> str:
+    """As `json.dumps` with an indent of 2, which is written in Python: here numbers are many."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return text if text.isascii() else json.dumps(value, indent=2)
 
 
 def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: Load) -> int:

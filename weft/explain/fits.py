@@ -125,7 +125,7 @@ def lines(found: Fit) -> Iterator[str]:
 
 def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Iterator[RankFit]:
     shards = Shards(config, layout, kept=load.kept)
-    exchange = _exchange(config, layout, load)
+    exchange = _exchange(shards, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
     for rank in memory_of_ranks(shards, load.itemsize):
         yield RankFit(
@@ -138,10 +138,10 @@ def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> I
         )
 
 
-def _exchange(config: ModelConfig, layout: Layout, load: Load) -> list[int]:
+def _exchange(shards: Shards, load: Load) -> list[int]:
     """Per rank of a stage: room to receive the largest message of a step, and to send as much."""
-    most = [0] * layout.stage_size
-    for passed in traffic_of(layout, config, load.itemsize, (load.rows,)):
+    most = [0] * shards.layout.stage_size
+    for passed in traffic_of(shards, load.itemsize, (load.rows,)):
         if isinstance(passed, RoutedTraffic):
             found = [passed.most[0]]
         else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weft.arch.config import ModelConfig
-from weft.arch.passage import passage
+from weft.arch.shards import Shards
 from weft.explain.traffic import ID_BYTES, LOGIT_BYTES, Received, decode_tables
 from weft.layout.hops import Hop, hop_rows, hops_of
 from weft.layout.layout import Layout
@@ -19,11 +18,12 @@ class HopTraffic:
     received: tuple[Received, ...]
 
 
-def hop_traffic(layout: Layout, config: ModelConfig, itemsize: int, batches: tuple[int, ...]) -> tuple[HopTraffic, ...]:
+def hop_traffic(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[HopTraffic, ...]:
     """All hops of a decode step, priced at each of `batches` rows per attention-dp group."""
+    layout = shards.layout
     return tuple(
         HopTraffic(hop, tuple(_received(layout, hop, itemsize, batch) for batch in batches))
-        for hop in hops_of(layout, config.hidden_size, passage(config, layout).residual)
+        for hop in hops_of(layout, shards.config.hidden_size, shards.passage.residual)
     )
 
 

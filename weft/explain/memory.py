@@ -54,6 +54,8 @@ class RankMemory:
     shares: dict[str, Share]
     bytes: dict[str, int]
     kv_bytes_per_token: int
+    alike: int
+    """The first rank that holds the same."""
 
     @property
     def total(self) -> int:
@@ -63,25 +65,24 @@ class RankMemory:
 
 def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemory, ...]:
     """Every rank of the world, in order; `itemsize` bytes an element."""
-    counted: dict[tuple[int, ...], dict[str, int]] = {}
-    alike: dict[int, Alike] = {}
-    return tuple(_rank(shards, rank, itemsize, counted, alike) for rank in range(shards.layout.world))
+    first: dict[tuple[int, ...], RankMemory] = {}
+    weights: dict[int, Alike] = {}
+    sizes, found = tuple(shards.layout.sizes.values()), []
+    for rank in range(shards.layout.world):
+        at = coords(shards.layout, rank)
+        like = (at.stage, *(rank % size for size in sizes))
+        if like not in first:
+            if at.stage not in weights:
+                weights[at.stage] = alike_weights(shards, rank)
+            first[like] = distinct(shards, rank, itemsize, weights[at.stage])
+        found.append(_as_rank(first[like], rank, at, node_of(shards.layout, rank)))
+    return tuple(found)
 
 
-def _rank(
-    shards: Shards,
-    rank: int,
-    itemsize: int,
-    counted: dict[tuple[int, ...], dict[str, int]],
-    alike: dict[int, Alike],
-) -> RankMemory:
+def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike) -> RankMemory:
+    """What a rank holds, derived from the weights of its stage: once for all ranks that stand alike in every block."""
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
-    like = (at.stage, *(rank % size for size in layout.sizes.values()))
-    if like not in counted:
-        if at.stage not in alike:
-            alike[at.stage] = alike_weights(shards, rank)
-        counted[like] = held_bytes(shards, rank, itemsize, alike[at.stage])
     layers = stage_layers(layout, config.num_layers)[at.stage]
     heads = shards.head_share(rank)
     kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
@@ -94,8 +95,26 @@ def _rank(
         kv_heads=heads.kv,
         slots=shards.slots.of_rank(rank % layout.stage_size) if shards.slots else None,
         shares=_shares(shards, rank),
-        bytes=counted[like],
+        bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
+        alike=rank,
+    )
+
+
+def _as_rank(held: RankMemory, rank: int, at: Coords, node: int) -> RankMemory:
+    """Another rank that holds the same."""
+    return RankMemory(
+        rank=rank,
+        coords=at,
+        node=node,
+        layers=held.layers,
+        q_heads=held.q_heads,
+        kv_heads=held.kv_heads,
+        slots=held.slots,
+        shares=held.shares,
+        bytes=held.bytes,
+        kv_bytes_per_token=held.kv_bytes_per_token,
+        alike=held.rank,
     )
 
 

@@ -77,7 +77,7 @@ def _kv_copies(shards: Shards) -> Iterator[Note]:
 def _o_proj(shards: Shards) -> Iterator[Note]:
     layout = shards.layout
     columns = shards.config.num_heads * shards.config.value_dim
-    spec = next(spec for spec in shards.specs if spec.module == "o_proj" and spec.dim is not None)
+    spec = next(spec for spec in shards.counted_specs if spec.module == "o_proj" and spec.dim is not None)
     intervals = [shards.interval(spec, rank) or (0, columns) for rank in range(layout.o_proj.tp)]
     widths = [_length(interval) for interval in intervals]
     if max(widths) - min(widths) > 1:

@@ -115,8 +115,8 @@ def _label_width(report: Report) -> int:
 
 
 def _cell_width(report: Report) -> int:
-    """Wide enough for every cell of every rank."""
-    cells = [_share(report, module, rank) for module in _drawn(report) for rank in report.ranks]
-    cells += [binary(size) for rank in report.ranks for size in rank.bytes.values()]
-    cells += [describe(report.layout, rank.rank).partition(" (")[2].replace(",", "") for rank in report.ranks]
+    """Wide enough for every cell of every rank; the last rank has the longest name."""
+    cells = [_share(report, module, rank) for module in _drawn(report) for rank in report.distinct]
+    cells += [binary(size) for rank in report.distinct for size in rank.bytes.values()]
+    cells.append(describe(report.layout, report.layout.world - 1).partition(" (")[2].replace(",", ""))
     return max(map(len, cells)) + 2

@@ -44,6 +44,11 @@ class Report:
         return tuple(passed for passed in self.traffic if isinstance(passed, BoundaryTraffic))
 
     @property
+    def distinct(self) -> tuple[RankMemory, ...]:
+        """The first of the ranks that hold the same, for each that there are."""
+        return tuple(rank for rank in self.ranks if rank.alike == rank.rank)
+
+    @property
     def routed(self) -> tuple[RoutedTraffic, ...]:
         """Exchanges of rows with the experts that they chose."""
         return tuple(passed for passed in self.traffic if isinstance(passed, RoutedTraffic))
@@ -52,17 +57,17 @@ class Report:
         """Bytes that each rank of the world receives in one decode step, all boundaries together, with even
         choices of experts."""
         place = self.batches.index(batch)
-        totals = [0] * self.layout.world
-        for passed in self.traffic:
-            for call in passed.calls:
-                for rank in self.ranks:
-                    count = call.received[place].per_rank[rank.rank % self.layout.stage_size]
-                    totals[rank.rank] += passed.times_of_stage[rank.coords.stage] * count
-        for passing in self.hops:
-            for rank in self.ranks:
-                if rank.coords.stage == passing.hop.receiver:
-                    totals[rank.rank] += passing.received[place].per_rank[rank.rank % self.layout.stage_size]
-        return tuple(totals)
+        stages = [self._received_in_stage(stage, place) for stage in range(self.layout.pipeline.stages)]
+        return tuple(count for counts in stages for count in counts) * self.layout.replicas
+
+    def _received_in_stage(self, stage: int, place: int) -> list[int]:
+        totals = [0] * self.layout.stage_size
+        prices = [(passed.times_of_stage[stage], call.received) for passed in self.traffic for call in passed.calls]
+        prices += [(1, passing.received) for passing in self.hops if passing.hop.receiver == stage]
+        for times, received in prices:
+            per_rank = received[place].per_rank
+            totals = [total + times * count for total, count in zip(totals, per_rank, strict=True)]
+        return totals
 
 
 def explain(
@@ -87,7 +92,7 @@ def explain(
         tied_view=shards.tied_view,
         ranks=ranks,
         dispatch=shards.passage.dispatch,
-        traffic=traffic_of(layout, config, itemsize, batches),
-        hops=hop_traffic(layout, config, itemsize, batches),
+        traffic=traffic_of(shards, itemsize, batches),
+        hops=hop_traffic(shards, itemsize, batches),
         notes=notes_of(shards, ranks),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from weft.arch.config import ModelConfig
-from weft.arch.passage import passage
+from weft.arch.shards import Shards
 from weft.arch.stages import stage_layers
 from weft.layout.boundaries import Boundary, RoutedExchange
 from weft.layout.layout import Layout
@@ -110,9 +110,9 @@ class RoutedTraffic:
 Traffic = BoundaryTraffic | RoutedTraffic
 
 
-def traffic_of(layout: Layout, config: ModelConfig, itemsize: int, batches: tuple[int, ...]) -> tuple[Traffic, ...]:
+def traffic_of(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[Traffic, ...]:
     """All boundaries in the order of a forward pass, priced at each of `batches` rows per attention-dp group."""
-    route = passage(config, layout)
+    layout, config, route = shards.layout, shards.config, shards.passage
     without = _layer_modules(config, range(config.num_layers)) ^ PER_LAYER
     tables = {batch: decode_tables(layout, batch) for batch in batches}
     found: list[Traffic] = []
@@ -135,16 +135,15 @@ def _routed(
     alike = lcm(block.size, _rows_alike(layout))
     for batch, (table, _) in tables.items():
         counts: tuple[list[int], list[int]] = ([], [])
-        for rank in range(alike):
-            place = rank % block.size
-            rows = table.rows[rank - place : rank - place + block.size]
-            counts[0].append(block.received(block.uniform_splits(rows, place), place)[which])
-            counts[1].append(block.most_received(rows, place)[which])
+        for first in range(0, alike, block.size):
+            rows = table.rows[first : first + block.size]
+            counts[0].extend(found[which] for found in block.uniform_received(rows))
+            counts[1].extend(block.most_received(rows, place)[which] for place in range(block.size))
         row = exchange.width * itemsize
         repeats = layout.stage_size // alike
         even.append(Received(batch, tuple(count * row for count in counts[0]) * repeats))
         most.append(Received(batch, tuple(count * row for count in counts[1]) * repeats))
-    groups = tuple(dict.fromkeys(block_of(rank, block.size) for rank in range(layout.stage_size)))
+    groups = tuple(block_of(rank, block.size) for rank in range(0, layout.stage_size, block.size))
     call = Call("all_to_all", block.size, 1, groups, tuple(even))
     return RoutedTraffic(exchange, times, (call,), tuple(most))
 
@@ -179,7 +178,6 @@ def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:
 
 
 def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> Call:
-    ranks = range(layout.stage_size)
     sizes = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "choice": 4 + max(4, itemsize)}
     size = sizes.get(boundary.item, itemsize)
     received = []
@@ -187,16 +185,12 @@ def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables:
     alike = lcm(step.size * step.stride, step.src.size, step.dst.size, _rows_alike(layout))
     for batch, (rows, sampled) in tables.items():
         table = rows if boundary.rows == "rows" else sampled
-        some = tuple(_received(step, rank, table, size) for rank in range(alike))
+        some = tuple(received_bytes(step, rank, table, size) for rank in range(alike))
         received.append(Received(batch, some * (layout.stage_size // alike)))
-    groups = tuple(dict.fromkeys(step.group(rank) for rank in ranks)) if step.kind != "slice" else ()
+    groups = step.groups(layout.stage_size) if step.kind != "slice" else ()
     return Call(step.kind, step.size, step.stride, groups, tuple(received))
 
 
 def _rows_alike(layout: Layout) -> int:
     """After so many ranks the rows of a decode step repeat."""
     return layout.attention.tp * layout.attention.cp
-
-
-def _received(step: Step, rank: int, table: RowTable, itemsize: int) -> int:
-    return 0 if step.kind == "slice" else received_bytes(step, rank, table, itemsize)

@@ -11,12 +11,12 @@ Knows no tensor and no model but three of its sizes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from math import lcm, prod
-from typing import Literal
+from typing import Literal, Self
 
 from weft.layout.cuts import even_cuts
 from weft.layout.layout import Experts, Layout
@@ -107,6 +107,16 @@ class RoutedBlock:
         own = splits.answers_in[self.position(place)]
         return rows, self.tp * sum(splits.answers_in) - own
 
+    def uniform_received(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """`received` of `uniform_splits`, for every rank of the block: what is alike is added up once."""
+        sent = _uniform(self, tuple(rows))
+        arriving = [sum(to) for to in zip(*(to for to, _ in sent), strict=True)]
+        found = []
+        for place, (to, back) in enumerate(sent):
+            here = self.position(place)
+            found.append((arriving[here] - to[here], self.tp * sum(back) - back[here]))
+        return found
+
     def most_received(self, rows: Sequence[int], place: int) -> tuple[int, int]:
         """(rows, answers) that it can receive at most: all rows choose its slots, its own rows all others."""
         away = min(self.top_k, sum(self.slots) - self.slots[self.position(place)])
@@ -116,9 +126,10 @@ class RoutedBlock:
 @lru_cache(maxsize=64)
 def _uniform(block: RoutedBlock, rows: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Per rank of the block: its rows to each position, and the answers that it has from there."""
-    shares = tuple(Fraction(n * block.top_k, sum(block.slots)) for n in block.slots)
+    rows_to = _Dealer.of(block.chances)
+    answers_from = _Dealer.of(tuple(Fraction(n * block.top_k, sum(block.slots)) for n in block.slots))
     return tuple(
-        (_dealt(block.chances, count, first), _dealt(shares, count, first))
+        (rows_to.dealt(count, first), answers_from.dealt(count, first))
         for first, count in zip(_firsts(block, rows), rows, strict=True)
     )
 
@@ -134,13 +145,35 @@ def _firsts(block: RoutedBlock, rows: Sequence[int]) -> list[int]:
     return [turn % len(block.slots) for turn in turns]
 
 
-def _dealt(shares: Sequence[Fraction], rows: int, first: int) -> tuple[int, ...]:
-    """rows * shares in whole numbers, whose running sums from position `first` on are rounded half up."""
-    unit = lcm(*(share.denominator for share in shares))
-    parts = [rows * share.numerator * (unit // share.denominator) for share in shares]
-    ends = [(2 * end + unit) // (2 * unit) for end in accumulate(parts[first:] + parts[:first], initial=0)]
-    dealt = [hi - lo for lo, hi in pairwise(ends)]
-    return tuple(dealt[len(parts) - first :] + dealt[: len(parts) - first])
+@dataclass(frozen=True)
+class _Dealer:
+    """Rows dealt to positions by shares, which are `parts` over `unit`."""
+
+    parts: tuple[int, ...]
+    unit: int
+    even: bool
+    """All shares are equal: then it does not matter for the numbers dealt which position comes first."""
+    known: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shares: Sequence[Fraction]) -> Self:
+        unit = lcm(*(share.denominator for share in shares))
+        parts = tuple(share.numerator * (unit // share.denominator) for share in shares)
+        return cls(parts, unit, len(set(parts)) == 1)
+
+    def dealt(self, rows: int, first: int) -> tuple[int, ...]:
+        """rows * shares in whole numbers, whose running sums from position `first` on are rounded half up."""
+        key = (rows, 0 if self.even else first)
+        if key not in self.known:
+            self.known[key] = self._rounded(*key)
+        found = self.known[key]
+        return found[len(found) - first :] + found[: len(found) - first]
+
+    def _rounded(self, rows: int, first: int) -> tuple[int, ...]:
+        """The first number is of position `first`."""
+        parts = (rows * part for part in self.parts[first:] + self.parts[:first])
+        ends = [(2 * end + self.unit) // (2 * self.unit) for end in accumulate(parts, initial=0)]
+        return tuple(hi - lo for lo, hi in pairwise(ends))
 
 
 def routed_block(experts: Experts, top_k: int) -> RoutedBlock:

@@ -82,6 +82,10 @@ class Step:
         base = self._base(rank)
         return tuple(range(base, base + self.size * self.stride, self.stride))
 
+    def groups(self, ranks: int) -> tuple[tuple[int, ...], ...]:
+        """The distinct groups of ranks 0 to `ranks`, in the order of their first ranks."""
+        return tuple(self.group(rank) for rank in range(ranks) if self._base(rank) == rank)
+
     def received(self, rank: int) -> tuple[Piece, ...]:
         """Pieces that this rank gets, its own included, in group order; a reduction's pieces are its addends."""
         return self._pieces([(peer, peer, rank) for peer in self.group(rank)])
@@ -120,15 +124,27 @@ class Step:
 def received_bytes(step: Step, rank: int, table: RowTable, itemsize: int) -> int:
     """Bytes that this rank receives from others in one call, exact for the table's rows.
 
-    all_gather, all_to_all: the others' pieces. reduce_scatter over n ranks: n - 1 addends of its own piece.
-    all_reduce over a block: n - 1 addends of its own run, then the other runs of the block.
+    all_gather, all_to_all: the others' pieces, which together with its own are all that it is to hold.
+    reduce_scatter over n ranks: n - 1 addends of its own piece. all_reduce over a block: n - 1 addends of its own run,
+    then the other runs of the block. So the time that this takes does not depend on the size of the group.
     """
+    if step.kind == "slice":
+        return 0
     if step.kind == "all_reduce":
         (lo, hi), _ = held(step.src, rank, step.width)
         own = table.count(rank, rank + 1)
         return ((step.size - 1) * own + table.count(lo, hi) - own) * step.width * itemsize
-    others = (piece for piece in step.received(rank) if piece.peer != rank)
-    return sum(table.count(*piece.rows) * (piece.cols[1] - piece.cols[0]) for piece in others) * itemsize
+    wanted = _elements(held(step.dst, rank, step.width), table)
+    if step.kind == "reduce_scatter":
+        return (step.size - 1) * wanted * itemsize
+    rows, cols = held(step.src, rank, step.width)
+    there = held(step.dst, rank, step.width)
+    return (wanted - _elements((_overlap(rows, there[0]), _overlap(cols, there[1])), table)) * itemsize
+
+
+def _elements(rectangle: Rectangle, table: RowTable) -> int:
+    rows, cols = rectangle
+    return table.count(*rows) * (cols[1] - cols[0]) if rows[0] < rows[1] and cols[0] < cols[1] else 0
 
 
 def most_received(step: Step) -> int:
