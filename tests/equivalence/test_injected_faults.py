@@ -84,7 +84,7 @@ def position_off_by_one(patch: Patch) -> None:
         moved = dataclasses.replace(meta, positions=meta.positions + 1, slots=torch.zeros_like(meta.slots))
         return original(ops, *args[:-2], moved, args[-1])
 
-    wrap_ops(patch, "rope_and_cache", around)
+    wrap_ops(patch, "qkv", around)
 
 
 def oldest_key_dropped(patch: Patch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from weft.ops import Numerics, make_ops
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache
+from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
@@ -47,7 +47,7 @@ def test_a_rank_without_rows_goes_through_packed_operations() -> None:
     ops = make_ops(Numerics(torch.bfloat16), "cpu")
     if not isinstance(ops, StepOps):
         pytest.skip(ops.describe())
-    heads, dim, width = HeadCounts(3, 1, 8), 8, 24
+    dim, width = 8, 24
     none = torch.empty(0, dtype=torch.int32)
     meta = AttentionMeta(none, none, none, torch.zeros(0, 1, dtype=torch.int32), ())
     both = torch.zeros(4, 1, 2, 16, dim, dtype=torch.bfloat16)
@@ -61,7 +61,7 @@ def test_a_rank_without_rows_goes_through_packed_operations() -> None:
     qkv = ops.linear(x, packed(5 * dim, Use.LINEAR), None)
     norms = HeadNorms(torch.ones(dim), torch.ones(dim), 1e-6)
     for given in (None, norms):
-        q = ops.qkv(qkv, heads, given, torch.zeros(4, dim), meta, cache)
+        q = ops.qkv(qkv, Heads(3, 1, dim, torch.zeros(4, dim), given), meta, cache)
         assert q.shape == (0, 3, dim)
     kv_of_head = torch.zeros(3, dtype=torch.int32)
     assert ops.attention(q, cache, kv_of_head, 1.0, meta, 0).shape == (0, width)

@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.layers.base import Params, tensor_or_none
 from weft.layout.cuts import HeadShare
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Ops
+from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
 
 
 class Attention:
@@ -21,14 +21,14 @@ class Attention:
     def __init__(
         self, params: Params, name: str, config: ModelConfig, layer: int, share: HeadShare, ops: Ops, cos_sin: Tensor
     ) -> None:
-        self.ops, self.cos_sin = ops, cos_sin
-        self.window = config.window(layer)
-        self.heads = HeadCounts(share.q[1] - share.q[0], share.kv[1] - share.kv[0], config.head_dim)
+        self.ops, self.window = ops, config.window(layer)
         self.weight, self.bias = params[f"{name}.qkv.weight"], tensor_or_none(params, f"{name}.qkv.bias")
         q_norm, k_norm = (tensor_or_none(params, f"{name}.{each}_norm.weight") for each in "qk")
-        self.norms: HeadNorms | None = None
+        norms = None
         if q_norm is not None and k_norm is not None:
-            self.norms = HeadNorms(q_norm, k_norm, config.rms_norm_eps)
+            norms = HeadNorms(q_norm, k_norm, config.rms_norm_eps)
+        q, kv = share.q[1] - share.q[0], share.kv[1] - share.kv[0]
+        self.heads = Heads(q, kv, config.head_dim, cos_sin, norms)
         group = config.num_heads // config.num_kv_heads
         owners = [head // group - share.kv[0] for head in range(*share.q)]
         self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
@@ -37,5 +37,5 @@ class Attention:
     def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A * D]; writes the rows' keys and values to `cache`."""
         qkv = self.ops.linear(x_NH, self.weight, self.bias)
-        q = self.ops.qkv(qkv, self.heads, self.norms, self.cos_sin, meta, cache)
+        q = self.ops.qkv(qkv, self.heads, meta, cache)
         return self.ops.attention(q, cache, self.kv_of_head, self.scale, meta, self.window)

@@ -68,21 +68,24 @@ class KVCache:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadCounts:
-    """Query heads, KV heads and dims of each, on this rank."""
-
-    q: int
-    kv: int
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
 class HeadNorms:
     """Weights [D] of the norms of q and k."""
 
     q: Tensor
     k: Tensor
     eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Query heads, KV heads and dims of each, on this rank; what their q and k are normed and turned by: `cos_sin`
+    [max positions, D] (cos half, sin half; neox style)."""
+
+    q: int
+    kv: int
+    dim: int
+    cos_sin: Tensor
+    norms: HeadNorms | None = None
 
 
 class Ops(ABC):
@@ -146,15 +149,7 @@ class Ops(ABC):
         """The rows of x with the numbers `rows` (int64)."""
 
     @abstractmethod
-    def qkv(
-        self,
-        qkv: Tensor,
-        heads: HeadCounts,
-        norms: HeadNorms | None,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """Splits packed rows [N, (A + 2 K) * D] (q, k, v), norms q and k where there are norms, then `rope_and_cache`:
         returns the rotated q [N, A, D]."""
 

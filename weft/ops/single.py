@@ -40,7 +40,7 @@ from weft.native.records import (
     StepRecord,
 )
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache
+from weft.ops.base import AttentionMeta, Heads, KVCache
 from weft.ops.packed import PackedWeight, operand
 from weft.ops.torch_ops import wide
 
@@ -89,25 +89,17 @@ class Single:
         record.n[EPILOGUE], record.p[WEIGHT] = epilogue, weight.address
         return self._run(record, out, _rows(x), None, {} if bias is None else {BIAS: bias.to(wide(bias.dtype))})
 
-    def qkv(
-        self,
-        qkv: Tensor,
-        heads: HeadCounts,
-        norms: HeadNorms | None,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """See `Ops.qkv`."""
         out = torch.empty(qkv.shape[0], heads.q, heads.dim, dtype=qkv.dtype)
         record = self._record(Op.QKV)
         _point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads.q, heads.kv, heads.dim
-        record.n[ROPE_DIM] = cos_sin.shape[1]
+        record.n[ROPE_DIM] = heads.cos_sin.shape[1]
         # a head's rotation is its own, so any dealing of heads over threads will do
         owners = torch.arange(heads.q, dtype=torch.int32) * heads.kv // heads.q
-        vectors = {KV_OF_HEAD: owners, COS_SIN: self._vector(cos_sin)}
-        if norms is not None:
+        vectors = {KV_OF_HEAD: owners, COS_SIN: self._vector(heads.cos_sin)}
+        if (norms := heads.norms) is not None:
             vectors |= {Q_NORM: self._vector(norms.q), K_NORM: self._vector(norms.k)}
             record.f[EPS] = norms.eps
         self._run(record, out.flatten(1), _rows(qkv), meta, vectors)

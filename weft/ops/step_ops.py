@@ -15,7 +15,7 @@ from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics
+from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
 from weft.ops.linear import Invariance
 from weft.ops.packed import BLOCKS, Arena, PackedSlots, PackedWeight, Packing
 from weft.ops.quantized import kind_for
@@ -90,16 +90,8 @@ class StepOps(TorchOps):
             return super().logits(x, weight)
         return self._single.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=wide(x.dtype)))
 
-    def qkv(
-        self,
-        qkv: Tensor,
-        heads: HeadCounts,
-        norms: HeadNorms | None,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
-        return self._single.qkv(qkv, heads, norms, cos_sin, meta, cache)
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        return self._single.qkv(qkv, heads, meta, cache)
 
     def attention(
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int

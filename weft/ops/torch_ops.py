@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
@@ -117,20 +117,12 @@ class TorchOps(Ops):
     def select(self, x: Tensor, rows: Tensor) -> Tensor:
         return x.index_select(0, rows)
 
-    def qkv(
-        self,
-        qkv: Tensor,
-        heads: HeadCounts,
-        norms: HeadNorms | None,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         packed = qkv.view(qkv.shape[0], heads.q + 2 * heads.kv, heads.dim)
         q, k, v = torch.split(packed, [heads.q, heads.kv, heads.kv], dim=1)
-        if norms is not None:
+        if (norms := heads.norms) is not None:
             q, k = self.rms_norm(q, norms.q, norms.eps), self.rms_norm(k, norms.k, norms.eps)
-        return self.rope_and_cache(q, k, v, cos_sin, meta, cache)
+        return self.rope_and_cache(q, k, v, heads.cos_sin, meta, cache)
 
     def rope_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache

@@ -34,7 +34,7 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
-from weft.ops.base import AttentionMeta, HeadCounts, HeadNorms, KVCache, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics, Ops
 from weft.ops.linear import Invariance
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.slot_tables import SlotTables
@@ -115,21 +115,13 @@ class RecordingOps(Ops):
         self._notes.add(Op.SELECT, out, view)
         return out
 
-    def qkv(
-        self,
-        qkv: Tensor,
-        heads: HeadCounts,
-        norms: HeadNorms | None,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         out = self._new(qkv, heads.q * heads.dim)
         found = self._notes.add(Op.QKV, out, qkv)
         found.cache = self._layer_of[id(cache)]
-        found.numbers |= {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: cos_sin.shape[1]}
-        found.tensors[COS_SIN] = cos_sin
-        if norms is not None:
+        found.numbers |= {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: heads.cos_sin.shape[1]}
+        found.tensors[COS_SIN] = heads.cos_sin
+        if (norms := heads.norms) is not None:
             found.tensors |= {Q_NORM: norms.q, K_NORM: norms.k}
             found.floats[EPS] = norms.eps
         return out.view(ROWS, heads.q, heads.dim)
