@@ -16,6 +16,8 @@ from weft.errors import LayoutError
 from weft.layout import Layout
 
 Level = Literal["info", "warning", "error"]
+MENTIONED = 0.95
+"""How much a text that has an engine's name somewhere looks like it: less than keys that only its files have."""
 OPEN_NODE = -1
 """Rank of a node whose command takes it from a variable."""
 

@@ -26,6 +26,11 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "sglang": ("python", "-m", "sglang.launch_server"),
     "trtllm": ("trtllm-serve",),
 }
+_SHORT_SIZES: Mapping[str, Mapping[str, str]] = {
+    "vllm": {name: f"--{word}-parallel-size" for name, word in (("tp", "tensor"), ("pp", "pipeline"), ("dp", "data"))},
+    "sglang": {name: f"--{name}-size" for name in ("tp", "pp", "dp", "ep")},
+    "trtllm": {name: f"--{name}_size" for name in ("tp", "pp", "ep")},
+}
 _ROLES = {"kv_producer": "prefill", "kv_consumer": "decode"}
 
 
@@ -225,6 +230,24 @@ def _recipe(root: Node) -> Iterator[_Command]:
             yield command
 
 
+def _template(root: Node) -> Iterator[_Command]:
+    """Templates of deployments: `engine` with its type, `parallelism` in short names, `engine_args` in the engine's."""
+    for node in _walk(root):
+        sizes, dialect = node.get("parallelism"), _text(node.get("engine", "type"))
+        if sizes is None or sizes.entries is None or dialect not in _PROGRAMS:
+            continue
+        command = _Command(_text(node.get("name")), node.where, dialect)
+        command.flag("--model", node.get("model_source", "uri") or node.get("model"))
+        flags = _SHORT_SIZES[dialect]
+        for key, entry in sizes.entries.items():
+            command.flag(flags.get(key, f"--{key}"), entry.node)
+        arguments = node.get("engine_args")
+        for key, entry in (arguments.entries or {}).items() if arguments is not None else ():
+            command.flag("--" + key.replace("_", "-"), entry.node)
+        command.arguments(node.get("engine", "serve_args"))
+        yield command
+
+
 _SHAPES: tuple[Callable[[Node], Iterator[_Command]], ...] = (
     _stack,
     _inference_service,
@@ -232,6 +255,7 @@ _SHAPES: tuple[Callable[[Node], Iterator[_Command]], ...] = (
     _keywords,
     _model_service,
     _recipe,
+    _template,
 )
 
 

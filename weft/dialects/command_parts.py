@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Note, Where, Word
+from weft.dialects.base import Document, Note, Where, Word
 from weft.dialects.expand import ASSIGNMENT
 from weft.dialects.shell_words import RawCommand
 
@@ -15,7 +15,11 @@ Origin = tuple[int, int]
 Pattern = tuple[int, str, list[re.Pattern[str]]]
 """How sure a program's words are (0: the surest), its dialect, one pattern for each word."""
 FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
+SHOWS = re.compile(r"cat|tee|echo|printf")
+"""Commands that show or write a text."""
+SCRIPT_FILE = re.compile(r"[^:\s]*\.sh")
 _SCRIPT = re.compile(r"\s")
+_BARE_FLAG = re.compile(r"--?[A-Za-z][\w-]*")
 _KEYWORDS = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 
 
@@ -49,10 +53,27 @@ def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
 def _continues(before: RawCommand, command: RawCommand) -> bool:
     if before.end != "\n" or command.blank_before or not command.words or not before.words:
         return False
-    if not FLAG.match(command.words[0].literal) or before.heredoc:
+    if before.heredoc or not (FLAG.match(command.words[0].literal) or _is_value(before, command)):
         return False
     fragment = bool(FLAG.match(before.words[0].literal))
     return not (fragment and command.comment)
+
+
+def _is_value(before: RawCommand, command: RawCommand) -> bool:
+    """Whether a line is one quoted word or mapping, and the flag that wants it ends the line above."""
+    value = command.words[0].quoted or command.words[0].literal.startswith(("{", "["))
+    return value and len(before.words) > 1 and bool(_BARE_FLAG.fullmatch(before.words[-1].literal))
+
+
+def without_echoes(documents: Sequence[Document]) -> list[Document]:
+    """Commands without those that are only shown (echo "$CMD") where the same is run."""
+
+    def said(document: Document) -> tuple[str, ...]:
+        return (document.dialect, *(word.text for word in document.words))
+
+    shown = [bool(each.wrapper and SHOWS.fullmatch(each.wrapper[0].text)) for each in documents]
+    run = {said(each) for each, only in zip(documents, shown, strict=True) if not only}
+    return [each for each, only in zip(documents, shown, strict=True) if not only or said(each) not in run]
 
 
 def is_image(words: Sequence[Word], at: tuple[str, int, int]) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from weft.dialects.base import Document, File, Note, Where, Word
 from weft.dialects.command_parts import (
     FLAG,
+    SCRIPT_FILE,
+    SHOWS,
     Origin,
     Pattern,
     find_program,
@@ -23,6 +25,7 @@ from weft.dialects.command_parts import (
     moved_where,
     printed,
     script_words,
+    without_echoes,
     without_keywords,
     wrapped_environment,
 )
@@ -45,8 +48,6 @@ _FLAGGED = re.compile(r"\s--?[A-Za-z]")
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|z)?sh")
 _UNIT = re.compile(r"(?:ExecStart=[-@:+!]*|command=)(?=\S)")
 """What a service manager's file has in front of a command."""
-_SCRIPT_FILE = re.compile(r"[^:\s]*\.sh")
-_SHOWS = re.compile(r"cat|tee|echo|printf")
 
 
 def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> list[Document]:
@@ -112,7 +113,7 @@ class _Reader:
 
     def _shared(self) -> list[Document]:
         """A file may be written after the command that names it, on a page."""
-        return [replace(document, files=dict(self.files)) for document in self.found]
+        return [replace(document, files=dict(self.files)) for document in without_echoes(self.found)]
 
     def _lines(self, text: str, depth: int, origin: Origin) -> None:
         for raw in glued(lex(text)):
@@ -145,7 +146,7 @@ class _Reader:
         """Files that a command writes while another reads them: <(printf ...)."""
         for word in raw.words:
             for piece in word.pieces:
-                inner = lex(piece.text) if piece.kind == "command" and _SHOWS.match(piece.text) else []
+                inner = lex(piece.text) if piece.kind == "command" and SHOWS.match(piece.text) else []
                 if len(inner) == 1 and inner[0].words:
                     inner[0].redirects.insert(0, (">", RawWord(word.where, [Piece("text", f"$({piece.text})")])))
                     shown = [part for each in inner[0].words for part in self.scope.expand(each)]
@@ -190,12 +191,11 @@ class _Reader:
     def _file(self, raw: RawCommand, words: Sequence[Word], depth: int, line: int) -> None:
         """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
         target = next((word for mark, word in raw.redirects if mark in (">", ">>", ">|") and word), None)
-        name = "".join(part.text for part in self.scope.expand(target)) if target else ""
-        name = name if name != "/dev/null" else ""
+        name = "".join(part.text for part in self.scope.expand(target)).removeprefix("/dev/null") if target else ""
         words = words[1:] if words[0].text == "sudo" and len(words) > 1 else words
         if not name and words[0].text == "tee":
             name = next((word.text for word in words[1:] if not word.text.startswith("-")), "")
-        if not _SHOWS.fullmatch(words[0].text):
+        if not SHOWS.fullmatch(words[0].text):
             if raw.heredoc:
                 self._script(raw.heredoc[0], line + raw.heredoc[1] - 1, depth)
             return
@@ -254,7 +254,7 @@ class _Reader:
                 return
             shell = at[2] < len(words) and _SHELL.fullmatch(words[at[2]].text)
             flags = any(FLAG.match(word.text) for word in words[at[2] :])
-            flags = flags and not any(_SCRIPT_FILE.fullmatch(word.text) for word in words[: min(2, at[1])])
+            flags = flags and not any(SCRIPT_FILE.fullmatch(word.text) for word in words[: min(2, at[1])])
             at = at if flags and not shell else None  # docker pull, FROM, a shell that starts something else
         if started is not None:
             self.found.append(replace(started, text=text, name=name, environment=environment, notes=notes))

@@ -20,6 +20,7 @@ _HEREDOC = re.compile(r"^[^\n#]*<<-?[ \t]*(['\"]?)([\w.-]+)\1[^\n]*$")
 _SHOWN_FILE = re.compile(r"^[ \t]*(?:[$#%][ \t]+)?(?:sudo[ \t]+)?(?:cat|tee)[ \t][^\n:{}]*$")
 _END = re.compile(r"^[ \t]*(?:EOF|EOL|EOT|YAML)[ \t]*$")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
+_SCRIPT_FENCE = re.compile(r"[`~]{3,}[ \t]*\{?\.?(?:bash|sh|shell|zsh|console|powershell|python|py)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"^[ \t]*(\d+)(?:[ \t]*\|)?(?=[ \t]|$)")
 _ELIDED = re.compile(r"^[ \t]*(?:-[ \t]*)?(?:\.{2,}|\u2026)[ \t]*(?:#[^\n]*)?$")
 _UNSPACED = re.compile(r"^([ \t]*(?:-[ \t]+)?[A-Za-z_][\w.]*):(?=[^\s:/])")
@@ -87,6 +88,7 @@ def _bodies(rows: list[tuple[int, int, str]]) -> list[_Lines]:
     if heredocs:
         return heredocs
     fenced = _inside(rows, _fence)
+    fenced = [each for each in fenced if not _SCRIPT_FENCE.match(each.name)] or fenced
     if fenced:
         return [lines for each in fenced for lines in _bodies(each.rows)]
     kept = [row for row in rows if not _SHOWN_FILE.match(row[2]) and not _END.match(row[2])]
@@ -109,7 +111,7 @@ def _inside(rows: list[tuple[int, int, str]], opens: Callable[[str], re.Pattern[
         if end is None:
             end = opens(row[2])
             if end is not None:
-                found.append(_Lines([]))
+                found.append(_Lines([], row[2].strip() if end is _FENCE else ""))
         elif end.match(row[2]):
             end = None
         else:

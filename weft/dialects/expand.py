@@ -43,6 +43,7 @@ class Scope:
         self._conditions = 0
         self._doubtful: dict[str, Where] = {}
         self._branches: dict[str, list[Where]] = {}
+        self._defaults: dict[str, tuple[Note, ...]] = {}
 
     def enter(self, word: str) -> None:
         """The first word of the next command: what stands between if and fi may never be run."""
@@ -57,6 +58,7 @@ class Scope:
 
     def assign(self, name: str, words: tuple[Word, ...], append: bool = False) -> None:
         """NAME=word, NAME=(words), NAME+=(words)."""
+        self._defaults[name] = tuple(note for note in self.notes if note.code == "variable-default")
         if not self._conditions or not words:
             self._doubtful.pop(name, None)
             self._branches.pop(name, None)
@@ -77,6 +79,7 @@ class Scope:
         """The words of a variable; None when it is not known."""
         if name in self.settings:
             return (Word(self.settings[name], where),)
+        self.notes += [replace(note, where=where) for note in self._defaults.get(name, ())]
         if name in self._branches:
             places = " and in ".join(map(str, self._branches[name]))
             self.notes.append(Note("warning", "condition", f"{name} is assigned under a condition, in {places}", where))

@@ -16,7 +16,7 @@ from weft.dialects.shell import lex
 from weft.dialects.shell_words import Piece, RawWord, templated
 from weft.dialects.surroundings import copies_note
 
-_LOOKS = re.compile(r"(?m)^[ \t]*(?:-[ \t]+)?(?:command|args|entrypoint|run)[ \t]*:")
+_LOOKS = re.compile(r"(?m)^[ \t]*(?:(?:-[ \t]+)?(?:command|args|entrypoint|run)[ \t]*:|-[ \t]+[\"']?--[a-z])")
 _STARTS = ("command", "args", "entrypoint")
 _BESIDE = ("env", "envs", "environment")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")
@@ -51,7 +51,9 @@ def manifest_commands(text: str) -> list[Container]:
     """Every container with arguments; empty when the text is no such YAML."""
     if not _LOOKS.search(text):
         return []
-    return [found for root in _roots(text) for found in _containers(root, _Around())]
+    roots = _roots(text)
+    found = [each for root in roots for each in _containers(root, _Around())]
+    return found or [each for root in roots for each in _flag_lists(root, None)]
 
 
 def manifest_files(text: str) -> dict[str, File]:
@@ -102,6 +104,29 @@ def _containers(node: yaml.Node, around: _Around) -> Iterator[Container]:
     for key, value in keys.items():
         if key not in (*_STARTS, *_BESIDE):
             yield from _containers(value, replace(around, name=key) if "image" in _mapping(value) else around)
+
+
+def _flag_lists(node: yaml.Node, model: yaml.Node | None) -> Iterator[Container]:
+    """Lists of flags under a key of somebody's own, with the model that a key around them names."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _flag_lists(item, model)
+    keys = _mapping(node)
+    model = keys.get("model", model)
+    beside = next((keys[key] for key in _BESIDE if key in keys), None)
+    for key, value in keys.items():
+        items = value.value if isinstance(value, yaml.SequenceNode) else []
+        flags = [text for item in items if (text := _scalar(item)).startswith("--")]
+        if len(flags) < 2 or not _scalar(items[0]).startswith("--"):
+            yield from _flag_lists(value, model)
+            continue
+        notes: list[Note] = []
+        words = _words(value, notes)
+        if _scalar(model) and not any(flag.startswith("--model") for flag in flags):
+            assert model is not None
+            where = Where(model.start_mark.line + 1, model.start_mark.column + 1, _scalar(model))
+            words = [RawWord(where, [Piece("text", "--model")]), *_plain(model), *words]
+        yield Container(tuple(words), dict(_environment(beside)), key, tuple(notes))
 
 
 def _around(keys: Mapping[str, yaml.Node], around: _Around) -> _Around:

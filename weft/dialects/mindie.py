@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.documents import trees
-from weft.dialects.mindie_keys import BUFFERS, KEYS, LOCAL, MODELS, PODS, RENAMED, SERVERS, SIZES
+from weft.dialects.mindie_keys import BUFFERS, HOLDERS, KEYS, LOCAL, MODELS, PLACES, PODS, RENAMED, SERVERS, SIZES
 from weft.dialects.mindie_modules import OFF
 from weft.dialects.mindie_sizes import Derivation, Surroundings
 from weft.dialects.mindie_write import config_of
@@ -17,7 +17,7 @@ from weft.dialects.tree import Node, Tree
 from weft.dialects.writing import checked, context_for
 from weft.layout import Layout
 
-_STRONG = re.compile(r"(?i)ModelDeployConfig|modelWeightPath|npuDeviceIds|_local_tp\b|mindie|parallel_options")
+_STRONG = re.compile(r"(?i)ModelDeployConfig|modelWeightPath|npuDeviceIds|_local_tp\b|parallel_options")
 _WEAK = re.compile(r"[\"'](?:worldSize|moe_ep|moe_tp|ep_level)[\"']\s*:")
 _REPEATED = (*SIZES, *LOCAL, "ep_level", "npuDeviceIds", "ModelConfig")
 _CHOSEN = ("deepseekv2", "deepseekv3", "llm")
@@ -35,6 +35,8 @@ class MindIE:
         """By keys that only this file has."""
         if _STRONG.search(text):
             return 1.0
+        if "mindie" in text.lower():
+            return MENTIONED
         if _WEAK.search(text):
             return 0.8
         return 0.4 if re.search(r"\"(?:tp|dp|sp|cp)\"\s*:\s*-?\d", text) else 0.0
@@ -45,7 +47,7 @@ class MindIE:
             draft = Draft(self.name, document, context)
             draft.refuse("MindIE is configured by its config.json, not by arguments; give that file")
             return [draft.finish(None)]
-        found = trees(document.text, document.line)
+        found = _meant(trees(document.text, document.line))
         return [reading for tree in found for reading in _Reader(self.name, document, context, tree).readings()]
 
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
@@ -95,9 +97,10 @@ class _Reader:
         return self.models(node, role, around)
 
     def models(self, root: Node, role: Role, around: Surroundings) -> list[Reading]:
-        backend = _first(root, ("BackendConfig",)) or root
-        deploy = _first(backend, ("ModelDeployConfig",)) or _first(root, ("ModelDeployConfig",)) or root
-        configs = deploy.get("ModelConfig") or root.get("ModelConfig")
+        early = _first(root, ("ModelDeployParam",))  # the file of the first releases
+        backend = _first(root, ("BackendConfig",)) or early or root
+        deploy = _first(backend, ("ModelDeployConfig",)) or _first(root, ("ModelDeployConfig",)) or early or root
+        configs = deploy.get("ModelConfig") or deploy.get("ModelParam") or root.get("ModelConfig")
         nodes = configs.items if configs is not None and configs.items is not None else [configs or root]
         return [_Model(self.draft(), root, backend, deploy, node, role).reading(around) for node in nodes]
 
@@ -128,7 +131,8 @@ class _Model:
         """Devices, instances and nodes from BackendConfig and ServerConfig."""
         devices = self.backend.get("npuDeviceIds")
         first = devices.items[0] if devices is not None and devices.items else None
-        count = len(first.items) if first is not None and first.items is not None and not first.elided else None
+        listed = first.items if first is not None and not first.elided else None
+        count = len(listed) if listed is not None and all(type(item.scalar) is int for item in listed) else None
         self.values.take(self.backend, "modelInstanceNumber", "modelInstanceNumber")
         self.values.take(self.backend, "multiNodesInferEnabled", "multiNodesInferEnabled")
         self.values.take(self.root, "distDPServerEnabled", "ServerConfig", "distDPServerEnabled")
@@ -177,7 +181,7 @@ class _Model:
         draft = self.draft
         for level in (self.root, self.backend, self.deploy, self.model):
             for key, entry in (level.entries or {}).items():
-                if key in ("BackendConfig", "ModelDeployConfig", "ModelConfig", "deploy_config", *SERVERS):
+                if key in (*HOLDERS, *SERVERS) or key.startswith("_"):
                     continue
                 if key in SIZES and level is self.model:
                     continue
@@ -197,8 +201,15 @@ class _Model:
                 if isinstance(value, int) and value > 0:
                     self.draft.options["kv_cache_memory"] = value << 30
                 continue
-            known = RENAMED.get(last) if name in (last, f"ServerConfig.{last}", f"ScheduleConfig.{last}") else None
+            known = RENAMED.get(last) if name.removesuffix(last) in PLACES else None
             self.draft.options[known or name] = value
+
+
+def _meant(found: list[Tree]) -> list[Tree]:
+    """Without the JSON of a page that is none of this file, as that of a request, where there is such a file."""
+    known = {*KEYS, *SIZES, *LOCAL, *SERVERS, *MODELS}
+    ours = [tree for tree in found if tree.problem is not None or tree.root is not None and tree.root.names() & known]
+    return ours or found
 
 
 def _first(node: Node, path: tuple[str, ...]) -> Node | None:

@@ -24,6 +24,19 @@ RENAMED = {
 }
 """Keys -> names of options that several engines share."""
 
+PLACES = (
+    "",
+    "ServerConfig.",
+    "ScheduleConfig.",
+    "ScheduleParam.",
+    "OtherParam.ServeParam.",
+    "OtherParam.ResourceParam.",
+)
+"""Sections in which those keys have that meaning."""
+
+HOLDERS = ("BackendConfig", "ModelDeployConfig", "ModelConfig", "ModelDeployParam", "ModelParam", "deploy_config")
+"""Sections that hold others, read one by one."""
+
 KEYS = frozenset(
     """
 Version ServerConfig BackendConfig LogConfig EnableDynamicAdjustTimeoutConfig backendName modelInstanceNumber
@@ -37,6 +50,7 @@ maxPrefillTokens prefillTimeMsPerReq prefillPolicyType decodeTimeMsPerReq decode
 maxPreemptCount supportSelectBatch maxQueueDelayMicroseconds maxFirstTokenWaitTime enablePrefixCache enableSplit
 bufferResponseEnabled prefillExpectedTime decodeExpectedTime dynamicBatchSizeEnable enableChunkedPrefill splitType
 splitStartType splitChunkTokens splitStartBatchSize modelCutPolicy loadTokenizer loadFormat speculationGamma
+OtherParam WorkFlowParam ModelDeployParam ScheduleParam ModelParam engineName pluginParams
 """.split()
 )
 """Keys of the server's file outside ServerConfig, LogConfig and models."""

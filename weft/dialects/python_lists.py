@@ -1,6 +1,7 @@
 """Lists of a program's words, as Dockerfiles and Python have them, as lines of shell. Knows no engine.
 
-`cmd = ["vllm", "serve", NAME]` and the `cmd += [...]` after it become one command; names become variables.
+`cmd = ["vllm", "serve", NAME]` and the `cmd += [...]` after it become one command; names become variables, and a name
+that is a number, a word or an environment's variable with a default becomes an assignment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _STARTS = re.compile(
 _FILLED = re.compile(r"\{(\w+)\}")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _IMAGE = re.compile(r"(?m)^[ \t]*image[ \t]*=[ \t]*\"([^\"\n]+)\"")
+_VARIABLE = r"os\.(?:getenv\(|environ\.get\(|environ\[)\s*[\"'](?P<variable>\w+)[\"']"
+_ASSIGNED = re.compile(
+    r"(?m)^(?P<indent>[ \t]*)(?P<name>[A-Za-z_]\w*)(?:[ \t]*:[ \t]*\w+)?[ \t]*=[ \t]*"
+    rf"(?:(?P<number>\d+)|(?P<text>{_STRING})|(?:int|str)?\(?{_VARIABLE}(?:\s*,\s*(?P<default>\d+|{_STRING}))?\s*[\])]+)"
+    r"[ \t]*(?:#[^\n]*)?$"
+)
 _NEAR = 2000
 """Characters within which an image belongs to the arguments below it."""
 
@@ -43,7 +50,18 @@ def lists_as_shell(text: str) -> str:
             opened[name] = match.start()
         elif not grows:
             opened.pop(name, None)
-    return _LIST.sub(lambda match: _replaced(match, found.get(match.start())), text) if found else text
+    if not found:
+        return text
+    return _ASSIGNED.sub(_assignment, _LIST.sub(lambda match: _replaced(match, found.get(match.start())), text))
+
+
+def _assignment(match: re.Match[str]) -> str:
+    """`TP = int(os.getenv("TP_SIZE", "4"))` as `TP=${TP_SIZE:-4}`."""
+    if match["variable"] is None:
+        return f"{match['indent']}{match['name']}={match['number'] or match['text']}"
+    default = (match["default"] or "").strip("\"'")
+    known = f":-{default}" if re.fullmatch(r"[\w./@:-]+", default) else ""
+    return f"{match['indent']}{match['name']}=${{{match['variable']}{known}}}"
 
 
 def _image(text: str, end: int) -> str:

@@ -30,6 +30,8 @@ _NO_FILE = re.compile(
 )
 _UNKNOWN = re.compile(r"(?:\S+=\S* )*\S+(?<!:)(?: [^\s:]+)* --?[A-Za-z][\w-]*(?:[= ]|$)")
 """A line that starts a program with flags."""
+_SIZED = re.compile(r"--?(?:tp|dp|pp|ep|cp)\b|--?[\w-]*(?:parallel|nnodes|world|_size|-size)|\w+=")
+"""A word that may give a size."""
 _MAIL = re.compile(r"(?m)^[ \t]*>+(?=[ \t]|$)")
 _MOSTLY = 0.8
 """Share of lines that look like YAML or JSON from which a text is a file."""
@@ -73,12 +75,22 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     commands = commands or [document for document in _held_files(text) if named in (None, document.dialect)]
     if not commands:
         commands = _without_program(text, found, named)
-    readings = compare_nodes([reading for each in commands for reading in _read_one(each, named, context)])
+    readings = compare_nodes(_engines([reading for each in commands for reading in _read_one(each, named, context)]))
     if len(readings) != 1:
         return readings
     copies = chart_copies(text)
     told = copies is None or any(note.code == "copies" for note in readings[0].notes)
     return [spread(readings[0] if told or copies is None else readings[0].noted(copies), job_nodes(text))]
+
+
+def _engines(readings: list[Reading]) -> list[Reading]:
+    """Without what only spreads requests over servers, where the commands of the servers are in the text too."""
+
+    def starts(reading: Reading) -> bool:
+        sizes = reading.sizes
+        return sizes is None or sizes.moe or bool(reading.variables) or (sizes.tp, sizes.dp) != (None, None)
+
+    return [reading for reading in readings if starts(reading)] or readings
 
 
 def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
@@ -101,16 +113,29 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     reason = stranger(text)
     if reason is not None:
         raise UsageError(reason)
+    arguments = [document for document in found if document.fragment and _is_arguments(document)]
     if named is None:
         named, score = recognize(text)
         if score < SURE:
             raise UsageError(
                 f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})"
             )
-    arguments = [document for document in found if document.fragment and _is_arguments(document)]
+        if dialect(named).programs:
+            _refuse_launcher(arguments)
     if arguments and (not _is_mapping(text) or manifest_commands(text)):
         return arguments
     return [Document(kind="file", text=text, dialect=_owner(text, named))]
+
+
+def _refuse_launcher(arguments: Sequence[Document]) -> None:
+    """UsageError for programs that are no engine's and get no size: what they start stands somewhere else."""
+    started = [document.words[0].text for document in arguments if not document.words[0].text.startswith("-")]
+    words = [word.text for document in arguments for word in document.words]
+    if started and len(started) == len(arguments) and not any(map(_SIZED.match, words)):
+        raise UsageError(
+            f"{started[0]!r} is no engine's command and is given no size; give the command that it starts, or --from "
+            f"with its arguments ({', '.join(NAMES)})"
+        )
 
 
 def _held_files(text: str) -> list[Document]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.expert_options import carry_placement
 from weft.dialects.reading import (
     arguments_of,
@@ -49,7 +49,7 @@ class SGLang:
     def recognizes(self, text: str) -> float:
         """Arguments by the flags that are SGLang's own."""
         own = ("--tp", "--model-path", "--enable-dp-attention", "--mem-fraction-static", "--moe-a2a-backend")
-        return 1.0 if "sglang" in text.lower() else known_share(text, TABLE, own)
+        return MENTIONED if "sglang" in text.lower() else known_share(text, TABLE, own)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""

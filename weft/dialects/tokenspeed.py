@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Written
+from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.expert_options import carry_placement
 from weft.dialects.reading import (
     arguments_of,
@@ -40,7 +40,7 @@ class TokenSpeed:
     def recognizes(self, text: str) -> float:
         """Arguments by the flags that are TokenSpeed's own."""
         own = ("--attn-tp-size", "--dense-tp-size", "--moe-tp-size", "--nprocs-per-node", "--mm-encoder-tp-mode")
-        return 1.0 if "tokenspeed" in text.lower() else known_share(text, TABLE, own)
+        return MENTIONED if "tokenspeed" in text.lower() else known_share(text, TABLE, own)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""

@@ -60,6 +60,11 @@ class Node:
         """Keys of a mapping; empty for anything else."""
         return set(self.entries or ())
 
+    def names(self) -> set[str]:
+        """Keys at any depth."""
+        inside = [entry.node for entry in (self.entries or {}).values()] + list(self.items or ())
+        return self.keys().union(*(node.names() for node in inside))
+
     def plain(self) -> object:
         """As Python data."""
         if self.entries is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Word, Written
+from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Word, Written
 from weft.dialects.documents import trees
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments, parse
@@ -51,11 +51,11 @@ class TensorRTLLM:
 
     def recognizes(self, text: str) -> float:
         """Files by keys that are TensorRT-LLM's own; arguments by its flags."""
-        if re.search(r"trtllm|tensorrt[-_ ]?llm", text, re.IGNORECASE):
-            return 1.0
         keys = set(re.findall(r"(?m)^[ \t]*(?:-[ \t]+)?[\"']?([a-z]\w*)[\"']?[ \t]*:", text))
         if keys & set(OWN_KEYS):
-            return 0.9
+            return 0.97
+        if re.search(r"trtllm|tensorrt[-_ ]?llm", text, re.IGNORECASE):
+            return MENTIONED
         if keys & set(EPLB_KEYS):
             return 0.7
         if keys & set(SIZES) or len(keys & set(ROLE_KEYS)) > 1:

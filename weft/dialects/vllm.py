@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word, Written
+from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Where, Word, Written
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -47,6 +47,8 @@ class VLLM:
     programs = (
         (r"(?:.*/)?vllm(?:@[\w.]+)?", "serve"),
         ("-m", r"vllm\.entrypoints(?:\.\w+)*|vllm|dynamo\.vllm"),
+        (r"(?:.*/)?trl", "vllm-serve"),
+        ("-m", r"trl\.scripts\.vllm_serve"),
         (r"(?:.*/)?benchmark_(?:throughput|latency|prefix_caching)\.py",),
         (r"(?:.*/)?vllm", r"bench|chat|complete|run-batch"),
         (r"(?:[\w.-]+/)+(?:vllm-openai|vllm-ascend)",),
@@ -59,7 +61,7 @@ class VLLM:
         certain = "vllm" in text.lower() or "finegrained_tp_config" in text
         if not certain and _OWN_KEY.search(text):
             return 0.6
-        return 1.0 if certain else known_share(text, TABLE, own)
+        return MENTIONED if certain else known_share(text, TABLE, own)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
