@@ -208,6 +208,18 @@ def test_a_replica_that_dies_in_the_first_start_ends_the_server(model: Path) -> 
         assert "ended: rank 3 (replica 1, dp 1) pid" in server.text and "in phase load" in server.text
 
 
+def test_a_replica_that_would_run_something_else_is_not_started_again(model: Path) -> None:
+    """As after files or code were replaced under a running server: its answers would not be the others'."""
+    with two_replicas(model, "replica1-other-torch-later", "ranks=1") as server:
+        os.kill(pids(server, 1)[0], signal.SIGKILL)
+        until(lambda: states(server) == ["ready", "stopped"])
+        assert server.http.post("/v1/completions", json=LONG).status_code == 200
+        assert "the others go on: ranks do not have the same settings" in server.text
+        assert re.search(r"torch: rank \d \(replica \d\) has .*, rank 1 \(replica 1\) has 1.0", server.text)
+        os.kill(pids(server, 0)[0], signal.SIGKILL)
+        until(lambda: restarts(server)[0] == 1 and states(server) == ["ready", "stopped"])
+
+
 def test_a_drain_lets_the_streams_of_all_replicas_end(model: Path) -> None:
     with two_replicas(model, "slow-good", "ranks=1", "drain_timeout=100") as server, ThreadPoolExecutor(8) as pool:
         streams = Streams(server, pool)

@@ -16,6 +16,8 @@ SGLANG = (
 )
 VLLM = "vllm serve --max-model-len 128 --max-num-seqs=4 -tp 2 --port 8001 --model"
 
+REPLICAS = "vllm serve --max-model-len 128 --max-num-seqs=4 -dp 2 --port 8001 --model"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,7 +26,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("dialect", "words", "attention", "dense"),
-    [("sglang", SGLANG, "tp: 1, dp: 2", "dense: {tp: 2}"), ("vllm", VLLM, "tp: 2, dp: 1", "dense: {tp: 2}")],
+    [
+        ("sglang", SGLANG, "tp: 1, dp: 2", "dense: {tp: 2}"),
+        ("vllm", VLLM, "tp: 2, dp: 1", "dense: {tp: 2}"),
+        ("vllm", REPLICAS, "tp: 1, dp: 1", "replicas: 2"),
+    ],
 )
 def test_an_engine_s_command_serves(model: Path, dialect: str, words: str, attention: str, dense: str) -> None:
     served = Served(weft("serve", "--port", "0", "--from", dialect, "--", *words.split(), str(model)))

@@ -58,7 +58,7 @@ def main(behaviour: str, words: list[str]) -> None:
 
     enter(Phase.SETTINGS)
     said = joined(setup)
-    if last and behaviour == "other-torch":
+    if last and (behaviour == "other-torch" or behaviour == "other-torch-later" and setup.start):
         said = replace(said, settings=said.settings | {"torch": "1.0", "checkpoint": "feed"})
     if last and behaviour == "other-world":
         said = replace(said, world=3)

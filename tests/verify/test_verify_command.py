@@ -90,4 +90,13 @@ def test_words_that_make_no_sense(model: str, capsys: Capture, tmp_path: Path) -
 def test_real_processes_are_compared_too(model: str, capsys: Capture) -> None:
     assert main(["verify", model, "--tokens", "2", "--tp", "2", "--json"]) == 0
     served = json.loads(capsys.readouterr().out)["served"]
-    assert served["agrees"] and served["tokens"] == 10
+    assert served["agrees"] and served["tokens"] == 10 and "replicas" not in served
+
+
+def test_processes_of_every_replica_are_compared(model: str, capsys: Capture) -> None:
+    words = ("--replicas", "2", "--attn-dp-size", "2", "--dense-tp-size", "2")
+    assert main(["verify", model, "--tokens", "2", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["world"] == 4 and found["lockstep"]["tokens"] == 10
+    assert found["served"]["agrees"] and found["served"]["tokens"] == 20
+    assert [one["tokens"] for one in found["served"]["replicas"]] == [10, 10]

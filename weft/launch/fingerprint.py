@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,8 @@ from weft.layout.serialize import to_dict
 from weft.native import missing_reason
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
+OWN = ("engine.seed", "engine.max_model_len")
+"""Settings that replicas may have of their own."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -59,6 +62,24 @@ def differences(where: Sequence[str], settings: Sequence[Mapping[str, str]]) -> 
     if not lines:
         return None
     return ConfigError("\n  ".join(("ranks do not have the same settings", *lines)), field=lines[0].partition(":")[0])
+
+
+class Settings:
+    """What the first replica's ranks said. Those of others, and of later starts, must say the same, so that every
+    replica gives the same tokens. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._where, self._first = "", dict[str, str]()
+
+    def check(self, where: str, settings: Mapping[str, str]) -> ConfigError | None:
+        """The refusal that shows every field in which the rank `where` differs; None where it agrees."""
+        with self._lock:
+            if not self._first:
+                self._where, self._first = where, dict(settings)
+            mine = {name: value for name, value in settings.items() if name not in OWN}
+            first = {name: value for name, value in self._first.items() if name not in OWN}
+        return differences((self._where, where), (first, mine))
 
 
 def _code() -> str:

@@ -16,6 +16,7 @@ from weft.engine.router import Router, job_of
 from weft.errors import PeerError, WeftError
 from weft.launch.engines import balancing_of, make_engine
 from weft.launch.executor import ProcessExecutor
+from weft.launch.fingerprint import Settings
 from weft.launch.plan import LaunchPlan
 from weft.launch.start import Listener, Starting
 from weft.log import get_logger
@@ -50,9 +51,10 @@ class OfflineEngines:
     ) -> tuple[list[ProcessExecutor], list[LaunchPlan]]:
         """Processes come from this thread, which outlives them; each replica is waited for in one of its own."""
         starting: list[Starting] = []
+        agreed = Settings()
         try:
             for part in parts:
-                starting.append(Starting(part, listener))
+                starting.append(Starting(part, listener, agreed=agreed))
             waits = [self._pool.submit(one.wait) for one in starting]
             wait(waits, return_when="FIRST_EXCEPTION")
             failed = next((one for one in waits if one.done() and one.exception() is not None), None)

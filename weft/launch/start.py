@@ -15,7 +15,7 @@ from weft.errors import PeerError
 from weft.launch.backend import Rendezvous
 from weft.launch.cores import numa_node
 from weft.launch.executor import ProcessExecutor
-from weft.launch.fingerprint import differences
+from weft.launch.fingerprint import Settings, differences
 from weft.launch.limits import StepClock
 from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
 from weft.launch.messages import Allocate, Entered, Joined, Loaded, Setup, pack
@@ -42,9 +42,11 @@ class Starting:
         *,
         by_signal: bool | None = None,
         start: int = 0,
+        agreed: Settings | None = None,
     ) -> None:
-        """`by_signal`: see `spawn`. `start`: how many sets of ranks there were before."""
-        self.plan = plan
+        """`by_signal`: see `spawn`. `start`: how many sets of ranks there were before. `agreed`: what all replicas
+        have in common."""
+        self.plan, self._agreed = plan, agreed
         self._by_signal, self._start = by_signal, start
         self.memory = plan.memory
         self._began = time.monotonic()
@@ -158,6 +160,8 @@ class Starting:
         self._joined[worker.rank] = message
         if len(self._joined) == world:
             error = differences(self.plan.where, [self._joined[rank].settings for rank in range(world)])
+            if error is None and self._agreed is not None:
+                error = self._agreed.check(self.plan.where[0], self._joined[0].settings)
             if error is not None:
                 raise error
 

@@ -5,6 +5,7 @@ What went wrong is told by its cause: ranks that fail because a peer is gone are
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ DIAGNOSIS_S = 1.0
 
 FRAME_S = 30.0
 """A rank that began a frame must end it within this."""
+
+_RANKS = re.compile(r"\branks? \d")
+"""A rank that tells of others counts within its replica."""
 
 
 class Watch:
@@ -108,8 +112,10 @@ class Watch:
         if worker is not None and failures[worker.rank].family == "CheckpointError":
             return self._unreadable(failures)
         if worker is not None:
-            counted = f", ranks counted from {self.workers[0].where}" if self.workers[0].number else ""
-            return error_of(failures[worker.rank], f"{worker.where} pid {worker.pid}{counted}")
+            failed = failures[worker.rank]
+            own = self.workers[0].number and _RANKS.search(failed.message)
+            counted = f", where rank 0 is {self.workers[0].where}" if own else ""
+            return error_of(failed, f"{worker.where} pid {worker.pid}{counted}")
         dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
         return PeerError(self.epitaph(dead))
 

@@ -12,6 +12,7 @@ from weft.engine.engine import Engine
 from weft.errors import PeerError
 from weft.launch.engines import balancing_of, make_engine, with_placement
 from weft.launch.executor import ProcessExecutor
+from weft.launch.fingerprint import Settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan
 from weft.launch.processes import DEFAULT_PROGRAM
@@ -23,8 +24,10 @@ Listener = Callable[[int, PhaseChange], None]
 
 
 def starts_of(plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> list[EngineStart]:
-    """One for each replica of the plan."""
-    return [EngineStart(plan.of_replica(replica), listener, program) for replica in range(plan.layout.replicas)]
+    """One for each replica of the plan. Several must agree on code and files, whenever they are started."""
+    replicas = range(plan.layout.replicas)
+    agreed = Settings() if len(replicas) > 1 else None
+    return [EngineStart(plan.of_replica(replica), listener, program, agreed) for replica in replicas]
 
 
 class EngineStart:
@@ -33,8 +36,14 @@ class EngineStart:
     Each set of ranks begins with the placement of experts that the last one had switched to. ConfigError: statistics
     of experts cannot be written."""
 
-    def __init__(self, plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
-        self._plan, self._listener, self._program = plan, listener, program
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        listener: Listener,
+        program: Sequence[str] = DEFAULT_PROGRAM,
+        agreed: Settings | None = None,
+    ) -> None:
+        self._plan, self._listener, self._program, self._agreed = plan, listener, program, agreed
         self._balancing = balancing_of(plan)
         self._lock = threading.Lock()
         self._starting: Starting | None = None
@@ -63,6 +72,7 @@ class EngineStart:
                 self._program,
                 by_signal=True,
                 start=number,
+                agreed=self._agreed,
             )
             return self._starting
 
