@@ -1,6 +1,7 @@
 """The front end alone: HTTP, tokenizer, scheduler and detokenizer over ranks that answer at once after a fixed time.
 
-    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--arrival KIND ...] [--save FILE]
+    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--arrival KIND ...]
+        [--replicas 1] [--save FILE]
 
 Server and load generator are two processes on the same cores. Every stream is a chat of the embedded model's tokenizer;
 each client sends its next request when the one before has ended. The answer's text is known, so that a stream that is
@@ -71,14 +72,15 @@ class Timed(connection.Connection):
         self.transport.began = time.monotonic()  # type: ignore[attr-defined]
 
 
-def serve(fd: int, streams: int, step_s: float) -> None:
+def serve(fd: int, streams: int, step_s: float, replicas: int) -> None:
     """The server's process: until SIGTERM; then its first tokens, memory and processor time as a line of JSON."""
     checkpoint = open_checkpoint(embedded_model())
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    config = EngineConfig(max_model_len=1024, max_num_seqs=streams, max_num_batched_tokens=16384, block_size=16)
-    executor = Paced(tokenizer.encode(WORD)[0], step_s, streams * 64)
+    slots = -(-streams // replicas)
+    config = EngineConfig(max_model_len=1024, max_num_seqs=slots, max_num_batched_tokens=16384, block_size=16)
+    starts = [AtOnce(Paced(tokenizer.encode(WORD)[0], step_s, slots * 64), config) for _ in range(replicas)]
     model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
-    make = partial(Replicas, [AtOnce(executor, config)], max_queued=streams, on_ready=lambda: print("up", flush=True))
+    make = partial(Replicas, starts, max_queued=streams, on_ready=lambda: print("up", flush=True))
     run.Connection, connection.GatheredTransport = Timed, Noting  # type: ignore[misc,attr-defined]
     run.run_server(socket.socket(fileno=fd), model, make, 1.0)
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -222,7 +224,8 @@ def figures(calls: list[Call], streams: int) -> dict[str, Any]:
 def measure(args: argparse.Namespace, arrival: str) -> dict[str, Any]:
     """One server under one load."""
     sock = bind("127.0.0.1", 0)
-    words = ["--streams", str(args.streams), "--step-ms", str(args.step_ms), "--serve-fd", str(sock.fileno())]
+    words = ["--streams", str(args.streams), "--step-ms", str(args.step_ms), "--replicas", str(args.replicas)]
+    words += ["--serve-fd", str(sock.fileno())]
     server = subprocess.Popen(
         [sys.executable, __file__, *words], pass_fds=[sock.fileno()], stdout=subprocess.PIPE, text=True
     )
@@ -247,13 +250,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
     parser.add_argument("--step-ms", type=float, default=20.0)
     parser.add_argument("--arrival", nargs="+", choices=ARRIVALS, default=ARRIVALS, help="how the streams begin")
+    parser.add_argument("--replicas", type=int, default=1, help="engines that share the streams")
     parser.add_argument("--save", type=Path, metavar="FILE")
     parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve_fd is not None:
-        serve(args.serve_fd, args.streams, args.step_ms / 1e3)
+        serve(args.serve_fd, args.streams, args.step_ms / 1e3, args.replicas)
         return
     result: dict[str, Any] = {"about": about(), "streams": args.streams, "step_ms": args.step_ms, "wanted": WANTED}
+    result["replicas"] = args.replicas
     result["arrivals"] = {arrival: measure(args, arrival) for arrival in args.arrival}
     print(json.dumps(result, indent=1))
     if args.save:

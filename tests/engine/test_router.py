@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from weft.engine.router import EXPECTED_TOKENS, Job, Router, job_of
 from weft.step.sampling_params import SamplingParams
 
-BLOCK = 4
+BLOCK, SLOTS = 4, 5
 FAMILIES = 5
 """Prompts of a family begin alike."""
 
@@ -23,8 +23,8 @@ def prompt(family: int, length: int, own: int) -> list[int]:
     return shared + [own * 7919 % 100_000 + place for place in range(length - len(shared))]
 
 
-def job(family: int, length: int, own: int, max_tokens: int = 8) -> Job:
-    return job_of(prompt(family, length, own), SamplingParams(max_tokens=max_tokens), BLOCK)
+def job(family: int, length: int, own: int, n: int = 1) -> Job:
+    return job_of(prompt(family, length, own), SamplingParams(max_tokens=8, n=n), BLOCK)
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Ledger:
 
     replicas: int
     open: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
     sent: list[set[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -40,6 +41,10 @@ class Ledger:
 
     def load(self, replica: int) -> int:
         return sum(prompt + answers for at, prompt, answers in self.open.values() if at == replica)
+
+    def full(self, replica: int, outputs: int) -> bool:
+        taken = sum(self.outputs[request_id] for request_id, (at, _, _) in self.open.items() if at == replica)
+        return taken + outputs > SLOTS
 
     def cached(self, replica: int, work: Job) -> int:
         found = [digest in self.sent[replica] for digest in work.digests]
@@ -60,14 +65,15 @@ EVENTS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(replicas=st.integers(1, 4), events=EVENTS, data=st.data())
 def test_any_history(replicas: int, events: list[tuple[str, int, int, int]], data: st.DataObject) -> None:
-    """The loads are those of a plain ledger, and nobody is sent to where more work is left than the prefix saves."""
+    """The loads are those of a plain ledger, nobody waits for a slot while there is one elsewhere, nor is sent
+    to where more work is left than the prefix saves."""
     router, ledger = Router(replicas), Ledger(replicas)
     for replica in range(replicas):
-        router.open(replica, 10**6)
+        router.open(replica, 10**6, SLOTS)
     for number, (what, one, length, own) in enumerate(events):
         ids = list(ledger.open)
         if what == "arrive":
-            works = {f"{number}-{part}": job(one, length, own + part) for part in range(1 + own % 2)}
+            works = {f"{number}-{part}": job(one, length, own + part, 1 + own % 3) for part in range(1 + own % 2)}
             among = sorted(data.draw(st.sets(st.integers(0, replicas - 1), min_size=1)))
             saved = {r: sum(ledger.cached(r, work) for work in works.values()) for r in among}
             loads = {r: ledger.load(r) for r in among}
@@ -75,13 +81,16 @@ def test_any_history(replicas: int, events: list[tuple[str, int, int, int]], dat
                 assert sum(router.cached(replica, work) for work in works.values()) == saved[replica]
             chosen = router.place(works, among)
             assert chosen in among
+            full = {r: ledger.full(r, sum(work.outputs for work in works.values())) for r in among}
+            assert full[chosen] == all(full.values())
             for other in among:
-                assert loads[chosen] - loads[other] <= saved[chosen] - saved[other]
+                assert full[other] > full[chosen] or loads[chosen] - loads[other] <= saved[chosen] - saved[other]
             for request_id, work in works.items():
+                ledger.outputs[request_id] = work.outputs
                 ledger.open[request_id] = (chosen, work.tokens - ledger.cached(chosen, work), work.answers)
                 ledger.sent[chosen].update(work.digests)
         elif what == "die":
-            router.open(one % replicas, 10**6)
+            router.open(one % replicas, 10**6, SLOTS)
             ledger.sent[one % replicas].clear()
         elif ids:
             request_id = ids[one % len(ids)]
@@ -104,7 +113,7 @@ def test_any_history(replicas: int, events: list[tuple[str, int, int, int]], dat
 @given(blocks=st.integers(0, 12), lengths=st.lists(st.integers(1, 80), max_size=20))
 def test_no_more_is_remembered_than_a_cache_holds(blocks: int, lengths: list[int]) -> None:
     router = Router(1)
-    router.open(0, blocks)
+    router.open(0, blocks, SLOTS)
     for number, length in enumerate(lengths):
         work = job(0, length, number)
         router.place({str(number): work}, [0])
@@ -122,7 +131,7 @@ def test_idle_replicas_share_unrelated_prompts() -> None:
     """Otherwise all prompts of a quiet server would crowd one cache."""
     router = Router(2)
     for replica in range(2):
-        router.open(replica, 1000)
+        router.open(replica, 1000, 100)
     chosen = []
     for number in range(10):
         chosen.append(router.place({str(number): job(number, 40, number)}, range(2)))
@@ -134,16 +143,16 @@ def test_a_prefix_draws_until_others_have_less_to_do() -> None:
     """The bound: as many tokens of work more as the prefix has."""
     router = Router(2)
     for replica in range(2):
-        router.open(replica, 1000)
+        router.open(replica, 1000, 100)
     shared = tuple(bytes([block]) for block in range(25))
-    home = router.place({"first": Job(100, 10, shared, BLOCK)}, range(2))
+    home = router.place({"first": Job(100, 10, 1, shared, BLOCK)}, range(2))
     router.end("first")
-    chosen = [router.place({str(i): Job(110, 10, shared, BLOCK)}, range(2)) for i in range(10)]
+    chosen = [router.place({str(i): Job(110, 10, 1, shared, BLOCK)}, range(2)) for i in range(10)]
     assert chosen[:5] == [home] * 5 and 1 - home in chosen
     for number in range(10):
         router.end(str(number))
-    assert router.place({"later": Job(110, 10, shared, BLOCK)}, [1 - home]) == 1 - home, "both have it now"
-    assert router.cached(0, Job(110, 10, shared, BLOCK)) == router.cached(1, Job(110, 10, shared, BLOCK)) == 100
+    assert router.place({"later": Job(110, 10, 1, shared, BLOCK)}, [1 - home]) == 1 - home, "both have it now"
+    assert router.cached(0, Job(110, 10, 1, shared, BLOCK)) == router.cached(1, Job(110, 10, 1, shared, BLOCK)) == 100
 
 
 def test_a_computed_prompt_is_no_work_left() -> None:
@@ -155,8 +164,20 @@ def test_a_computed_prompt_is_no_work_left() -> None:
     assert router.place({"b": Job(10, 50)}, range(2)) == 0
 
 
+def test_a_slot_comes_before_a_prefix() -> None:
+    router = Router(2)
+    for replica in range(2):
+        router.open(replica, 1000, 2)
+    shared = tuple(bytes([block]) for block in range(250))
+    chosen = []
+    for number in range(5):
+        chosen.append(router.place({str(number): Job(1000, 10, 1, shared, BLOCK)}, range(2)))
+        router.computed(str(number))
+    assert chosen == [0, 0, 1, 1, 0]
+
+
 def test_answers_are_not_taken_at_their_limit() -> None:
-    assert job_of([1, 2], SamplingParams(max_tokens=None, n=2), None) == Job(2, 2 * EXPECTED_TOKENS)
+    assert job_of([1, 2], SamplingParams(max_tokens=None, n=2), None) == Job(2, 2 * EXPECTED_TOKENS, 2)
     assert job_of([1, 2], SamplingParams(max_tokens=100_000), None).answers == EXPECTED_TOKENS
     assert job_of([1, 2], SamplingParams(max_tokens=3), None).answers == 3
 
@@ -169,12 +190,12 @@ def simulate(affine: bool) -> tuple[int, float]:
     """Tokens found in the caches, and the mean imbalance of work, over conversations on 4 replicas."""
     draw, router, caches = random.Random(1), Router(4), [dict[bytes, None]() for _ in range(4)]
     for replica in range(4):
-        router.open(replica, BLOCKS)
+        router.open(replica, BLOCKS, 100)
     found, uneven, running = 0, 0, list[str]()
     for number in range(2000):
         family = draw.randrange(40)
         work = job(family, 160, number)
-        seen = work if affine else Job(work.tokens, work.answers)
+        seen = work if affine else Job(work.tokens, work.answers, 1)
         chosen = router.place({str(number): seen}, range(4))
         hits = [digest in caches[chosen] for digest in work.digests]
         found += (hits.index(False) if False in hits else len(hits)) * BLOCK

@@ -12,7 +12,9 @@ import pytest
 import weft
 from tests.support.tiny_chat import write_tiny_chat
 from weft import LLM, SamplingParams
+from weft.cli.main import main
 from weft.errors import PeerError, RequestError
+from weft.experts.sources import read_loads
 from weft.launch.phases import Phase, PhaseChange
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
@@ -53,6 +55,26 @@ def test_answers_without_a_seed_differ_between_replicas(two: LLM) -> None:
     """Two engines that count from the same seed would give the same sample twice."""
     found = two.generate(["x"] * 2, SamplingParams(temperature=1.0, max_tokens=12, ignore_eos=True))
     assert found[0].outputs[0].token_ids != found[1].outputs[0].token_ids
+
+
+def test_experts_move_in_each_replica_by_its_own_loads(model: Path, two: LLM, tmp_path: Path) -> None:
+    mixture, stats = tmp_path / "mixture", tmp_path / "stats.json"
+    words = ["--experts", "8", "--top-k", "2", "--skew", "zipf:1.2", "--dtype", "float32", "--out", str(mixture)]
+    assert main(["upcycle", str(model), *words]) == 0
+    layout = {"replicas": 2, "attention.dp": 2, "experts.ep": 2, "experts.slots": 10}
+    balance = {"experts.balance.policy": "auto", "experts.balance.interval": 5}
+    prompts = [f"Tell me about number {number}" for number in range(12)]
+    with weft.LLM(mixture, layout=layout | balance, eplb_threshold=1.0, expert_stats=str(stats)) as llm:
+        found = llm.generate(prompts, GREEDY)
+        assert [one.outputs[0].token_ids for one in found] == [
+            one.outputs[0].token_ids for one in two.generate(prompts, GREEDY)
+        ]
+        told = [engine.stats().experts for engine in llm._engines._engines]
+        assert all(one is not None and one.decisions >= 1 and one.failures == 0 for one in told)
+    loads = [read_loads(path) for path in (stats, tmp_path / "stats-replica1.json")]
+    # prompts but for what prefixes saved, and answers: 2 experts a row
+    assert all(load.sum(axis=1)[0] == load.sum(axis=1)[1] >= 2 * 4 * 11 for load in loads)
+    assert (loads[0] != loads[1]).any()
 
 
 def test_stop_strings_end_outputs_on_both(two: LLM) -> None:

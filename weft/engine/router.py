@@ -19,11 +19,12 @@ EXPECTED_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An engine request as work, in tokens: of its prompt, and `answers` expected of all its outputs. `digests`: of the
-    prompt's full blocks, of `block_size` tokens each."""
+    """An engine request as work, in tokens: of its prompt, and `answers` expected of all its `outputs`. `digests`: of
+    the prompt's full blocks, of `block_size` tokens each."""
 
     tokens: int
     answers: int
+    outputs: int = 1
     digests: tuple[bytes, ...] = ()
     block_size: int = 1
 
@@ -34,7 +35,7 @@ def job_of(prompt_ids: Sequence[int], params: SamplingParams, block_size: int | 
     if block_size is not None:
         extend_digests(digests, prompt_ids, len(prompt_ids) // block_size, block_size)
     longest = EXPECTED_TOKENS if params.max_tokens is None else min(params.max_tokens, EXPECTED_TOKENS)
-    return Job(len(prompt_ids), params.n * longest, tuple(digests), block_size or 1)
+    return Job(len(prompt_ids), params.n * longest, params.n, tuple(digests), block_size or 1)
 
 
 @dataclass(slots=True)
@@ -44,10 +45,12 @@ class _Open:
     replica: int
     prompt: int
     answers: int
+    outputs: int
 
 
 class Router:
-    """A request goes where the work that is left there and its own uncached tokens are the fewest together.
+    """A request goes where there are slots for it; of such replicas, or of all where none has them, where the work that
+    is left and its own uncached tokens are the fewest together.
 
     So a shared prefix draws requests to the replica that has it, until that one has as many tokens more to do as the
     prefix would save. Among equals the one that remembers the fewest blocks takes it, then the lowest.
@@ -55,18 +58,24 @@ class Router:
 
     def __init__(self, replicas: int) -> None:
         self._load = [0] * replicas
+        self._running = [0] * replicas
+        self._slots = [0] * replicas
         self._capacity = [0] * replicas
         self._sent: list[OrderedDict[bytes, None]] = [OrderedDict() for _ in range(replicas)]
         self._jobs: dict[str, _Open] = {}
 
-    def open(self, replica: int, blocks: int) -> None:
-        """The replica's cache is empty and has so many blocks; 0: it shares no prefixes."""
+    def open(self, replica: int, blocks: int, slots: int) -> None:
+        """The replica has so many slots for outputs, and a cache of so many blocks, which is empty."""
         self._sent[replica].clear()
-        self._capacity[replica] = blocks
+        self._capacity[replica], self._slots[replica] = blocks, slots
 
     def load(self, replica: int) -> int:
         """Tokens of work left: prompts that are not computed, and answers that are expected."""
         return self._load[replica]
+
+    def full(self, replica: int, outputs: int) -> bool:
+        """Whether so many outputs more would have to wait for a slot."""
+        return self._running[replica] + outputs > self._slots[replica]
 
     def remembered(self, replica: int) -> int:
         """Blocks that the replica is taken to hold."""
@@ -84,15 +93,19 @@ class Router:
     def place(self, jobs: Mapping[str, Job], among: Iterable[int]) -> int:
         """The replica that takes all of `jobs` (by request id) together, one of `among`, where they count from now."""
 
-        def cost(replica: int) -> tuple[int, int, int]:
+        outputs = sum(job.outputs for job in jobs.values())
+
+        def cost(replica: int) -> tuple[bool, int, int, int]:
             cached = sum(self.cached(replica, job) for job in jobs.values())
-            return self._load[replica] - cached, len(self._sent[replica]), replica
+            full = self.full(replica, outputs)
+            return full, self._load[replica] - cached, len(self._sent[replica]), replica
 
         replica = min(among, key=cost)
         for request_id, job in jobs.items():
             uncached = job.tokens - self.cached(replica, job)
-            self._jobs[request_id] = _Open(replica, uncached, job.answers)
+            self._jobs[request_id] = _Open(replica, uncached, job.answers, job.outputs)
             self._load[replica] += uncached + job.answers
+            self._running[replica] += job.outputs
             self._remember(replica, job)
         return replica
 
@@ -106,6 +119,7 @@ class Router:
         """The request is over, or leaves its replica; said again, nothing happens."""
         if (job := self._jobs.pop(request_id, None)) is not None:
             self._load[job.replica] -= job.prompt + job.answers
+            self._running[job.replica] -= job.outputs
 
     def _remember(self, replica: int, job: Job) -> None:
         """The first block of a prompt is the most recent one, so that a chain is forgotten from its end."""

@@ -42,7 +42,8 @@ class OfflineEngines:
         """What was started; every limit is decided."""
         self._router = Router(count)
         for replica, engine in enumerate(self._engines):
-            self._router.open(replica, engine.limits.num_blocks * plan.layout.attention.dp)
+            groups, limits = plan.layout.attention.dp, engine.limits
+            self._router.open(replica, limits.num_blocks * groups, limits.max_num_seqs * groups)
         self._homes: dict[str, int] = {}
         self._stepping: dict[int, Future[list[RequestOutput]]] = {}
 

@@ -220,14 +220,15 @@ class Replicas:
     def begun(self, loop: EngineLoop) -> None:
         """A replica is ready."""
         assert loop.engine is not None
-        self._router.open(loop.index, loop.engine.limits.num_blocks * self.groups)
+        limits = loop.engine.limits
+        self._router.open(loop.index, limits.num_blocks * self.groups, limits.max_num_seqs * self.groups)
         self._place_parked()
         if all(each.serving or each.gone for each in self.loops):
             self._on_ready()
 
     def lost(self, loop: EngineLoop, running: Running) -> None:
         """A replica's ranks died: each of its streams fails, or runs elsewhere, or waits for the next ranks."""
-        self._router.open(loop.index, 0)
+        self._router.open(loop.index, 0, 0)
         for stream in self._open.lose(running, loop.index):
             self._leave(stream)
             self._place(stream)
