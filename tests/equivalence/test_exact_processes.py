@@ -23,7 +23,7 @@ from tests.equivalence.harness import (
     MIXED,
     ExpertSizes,
     Sizes,
-    all_expert_sizes,
+    all_dispatched,
     all_sizes,
     any_layout,
     make_executor,
@@ -124,9 +124,10 @@ def test_programs_of_routed_experts_equal_operations_one_by_one(
 ) -> None:
     _skip_without_programs()
     exact = model("experts", EXACT)
-    sample = random.Random(world).sample([each for each in all_expert_sizes(world, 5) if each.ep <= 5], count)
+    legal = [each for each in all_dispatched(world, 5) if each.ep <= 5 or each.slots > 5]
+    sample = [*ROUTED.get(world, []), *random.Random(world).sample(legal, count)]
     _compare_programs(exact, world, threads, sample)
-    record_property("program_layouts_equal", count)
+    record_property("program_layouts_equal", len(sample))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

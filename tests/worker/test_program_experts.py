@@ -60,6 +60,8 @@ SIZES = [
     (1, ExpertSizes(1, 1, 1, 8, 1, 1)),
     (2, ExpertSizes(1, 1, 2, 8, 1, 1)),
     (2, ExpertSizes(2, 2, 1, 5, 1, 2)),
+    (2, ExpertSizes(1, 1, 2, 8, 1, 1, "all_to_all")),
+    (2, ExpertSizes(2, 2, 1, 8, 1, 1, "all_to_all")),
 ]
 
 
@@ -88,6 +90,7 @@ def test_a_program_gives_what_its_operations_give(
         (2, ExpertSizes(1, 1, 2, 6, 1, 1)),
         (2, ExpertSizes(2, 2, 1, 5, 1, 1)),
         (2, ExpertSizes(2, 1, 1, 5, 1, 1)),
+        (2, ExpertSizes(1, 1, 2, 6, 1, 1, "all_to_all")),
     ],
     ids=str,
 )

@@ -29,12 +29,13 @@ def build_decoder(
     stage: int = 0,
     splits: SplitsOf = counted_splits,
     slot_tables: Mapping[int, SlotTables] | None = None,
+    dispatcher: TokenDispatcher | None = None,
 ) -> Decoder:
     """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
     sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
-    they are those of another decoder.
+    they are those of another decoder. `dispatcher`: of routed rows, where it is not the layout's.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     vocab = shards.cuts[Cut.VOCAB_IN]
@@ -52,7 +53,7 @@ def build_decoder(
         Norm(params, "norm", eps, ops) if last else None,
         LMHead(params, ops) if last else None,
         transitions,
-        make_dispatcher(shards, transitions, splits),
+        dispatcher or make_dispatcher(shards, transitions, splits),
         ops,
         stages[stage][0],
     )

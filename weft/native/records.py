@@ -57,13 +57,15 @@ class Op(IntEnum):
     GATHER = 13
     GROUPED = 14
     COMBINE = 15
-    ALL_REDUCE = 16
-    ALL_GATHER = 17
-    REDUCE_SCATTER = 18
-    ALL_TO_ALL = 19
+    DEAL = 16
+    ALL_REDUCE = 17
+    ALL_GATHER = 18
+    REDUCE_SCATTER = 19
+    ALL_TO_ALL = 20
+    ROUTED = 21
 
 
-EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL)
+EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.ROUTED)
 """Those in which other ranks take part."""
 
 LO, HELD = 0, 1
@@ -86,8 +88,16 @@ MOST, HERE_LO, HERE_HI, EXPERTS = range(1, 5)
 """Indices into `InstructionRecord.n` of PLACE: replicas of an expert at most, the slots here, experts of the model."""
 REPLICAS, SLOT_OF, TALLY, ENDS, ORDER, SORTED_WEIGHTS = range(6)
 """Indices into `InstructionRecord.p` of PLACE: what it reads, what it counts, what it gives beside `out`."""
+TP, EP, PLACE_IN_BLOCK, FIRST_RANK = range(5, 9)
+"""Indices into `InstructionRecord.n` of DEAL, beside those of PLACE: the block, this rank in it, its first rank."""
+SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
+"""Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
+GROUP, MEMBERS, POSITION, KIND = range(4)
+"""Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
+ADDENDS = 1
+"""Index into `InstructionRecord.n` of COMBINE: ranks that each give a part of every answer; 0 counts as 1."""
 SLOTS, WEIGHTS, COUNT = 0, 0, 0
-"""Indices into `InstructionRecord.n` and `.p` of GROUPED, and into `.p` of GATHER: how many rows."""
+"""Indices into `InstructionRecord.n` and `.p` of GROUPED, and into `.p` of GATHER and ROUTED: how many rows."""
 WORKSPACE, WORK_CHUNKS = 3, 7
 """Indices into `InstructionRecord.p` and `.n` of ATTENTION: room for parts of long contexts, and how many chunks."""
 EXCHANGE = 0
@@ -134,9 +144,9 @@ class InstructionRecord(ctypes.Structure):
         ("name", ctypes.c_int32),
         ("inputs", OperandRecord * 2),
         ("out", OperandRecord),
-        ("n", ctypes.c_int32 * 8),
+        ("n", ctypes.c_int32 * 12),
         ("f", ctypes.c_double * 2),
-        ("p", _POINTER * 6),
+        ("p", _POINTER * 12),
         ("cache_stride", ctypes.c_int64 * 2),
     )
 

@@ -17,6 +17,7 @@ from weft.native.records import (
     CORRECTION,
     COS_SIN,
     EXCHANGE,
+    GROUP,
     HEAD_DIM,
     K_CACHE,
     K_NORM,
@@ -122,6 +123,8 @@ class Assembler:
             self._point_at_cache(record, self._caches[instruction.cache])
         if instruction.op is Op.ATTENTION:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
+        if instruction.group is not None:
+            record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

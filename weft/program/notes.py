@@ -62,6 +62,11 @@ class Notes:
             raise NotRecordableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
         return View(buffer, int(x.storage_offset()), prod(x.shape[1:]))
 
+    def whole(self, x: Tensor) -> Tensor:
+        """The tensor that stands for all columns of the buffer that x is a part of."""
+        key = self._latest[id(self.view(x).buffer)]
+        return next(each for each in self._kept if each.untyped_storage()._cdata == key)
+
     def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
         """Notes an operation; tensors that it overwrites were read as views before their successor was made."""
         return self.note(op, self.view(out), *inputs)

@@ -23,7 +23,7 @@ from weft.layout.layout import Layout
 from weft.layout.rows import row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.records import StepRecord
+from weft.native.records import Op, StepRecord
 from weft.native.step_library import Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.slot_tables import SlotTables
@@ -31,6 +31,7 @@ from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
 from weft.program.passes import optimize, place
 from weft.program.recorder import RecordingOps
+from weft.program.routed_exchange import RecordedAllToAll
 from weft.program.values import Buffer, NotRecordableError, Recording, Rows, Table
 
 
@@ -47,14 +48,14 @@ def record(
     layers' experts, which the program reads in every step."""
     if shards.config.mla is not None:
         raise NotRecordableError("no instruction for latent attention yet")
-    if shards.passage.exchanges:
-        raise NotRecordableError("no instruction for an all_to_all of routed rows yet")
     notes = Notes()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
     transitions = RecordingTransitions(shards.passage.boundaries, comm, notes, tables)
     ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
-    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables)
+    exchanges = shards.passage.exchanges
+    routed = RecordedAllToAll(transitions, exchanges[0].block, notes, numerics) if exchanges else None
+    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables, dispatcher=routed)
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
     block = Rows("rows", first, first + shards.layout.attention.tp)
     ids = notes.tensor(Buffer(block, 1, torch.int64, given=True))
@@ -97,9 +98,9 @@ class StepProgram:
         code = assembler.assemble(places, scratch, address, rooms)
         self.modules = tuple(f"{each.module}:{each.op.name.lower()}" for each in recording.instructions)
         self._kinds = {
-            index: (each.op.name.lower(), each.plan.group)
+            index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange)
             for index, each in enumerate(recording.instructions)
-            if each.plan is not None
+            if each.exchange is not None
         }
         self.arena_bytes = places.nbytes
         self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)

@@ -36,7 +36,7 @@ from weft.ops.packed import PackedSlots
 from weft.ops.single_experts import routing_numbers
 from weft.ops.slot_tables import SlotTables
 from weft.program.notes import Notes
-from weft.program.values import Buffer, View
+from weft.program.values import Buffer, Instruction, View
 
 Weights = tuple[PackedSlots, PackedSlots]
 """gate_up and down."""
@@ -84,12 +84,16 @@ def note_placed(notes: Notes, choices: View, tables: SlotTables, k: int) -> Sort
     """Choices of all rows of the block, of which those of the slots here are sorted."""
     lo, hi = tables.here
     made = Sorted(choices.buffer, k, hi - lo)
-    found = notes.add(Op.PLACE, notes.tensor(made.places), choices)
-    experts, most = tables.slot_of.shape
-    found.numbers |= {TOP_K: k, HERE_LO: lo, HERE_HI: hi, EXPERTS: experts, MOST: most}
+    placing(notes.add(Op.PLACE, notes.tensor(made.places), choices), tables, made)
+    return made
+
+
+def placing(found: Instruction, tables: SlotTables, made: Sorted) -> None:
+    """What every instruction says that finds the slots of choices and sorts those here."""
+    (lo, hi), (experts, most) = tables.here, tables.slot_of.shape
+    found.numbers |= {TOP_K: made.k, HERE_LO: lo, HERE_HI: hi, EXPERTS: experts, MOST: most}
     found.tensors |= {REPLICAS: tables.replicas, SLOT_OF: tables.slot_of, TALLY: tables.tally, ENDS: made.ends}
     found.views |= {ORDER: made.order, SORTED_WEIGHTS: made.weights}
-    return made
 
 
 def note_answers(notes: Notes, x: View, placed: Sorted, weights: Weights, dtype: torch.dtype) -> View:

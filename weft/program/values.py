@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from weft.comm.base import Group
 from weft.comm.redistribute import Plan
 from weft.native.records import Epilogue, Op
 
@@ -63,8 +64,15 @@ class Instruction:
     views: dict[int, View] = field(default_factory=dict)
     """What else it reads or writes, by its index among the record's pointers."""
     plan: Plan | None = None
+    group: Group | None = None
+    """Whom it exchanges with, where no plan says it."""
     cache: int | None = None
     """The layer whose cache it reads or writes."""
+
+    @property
+    def exchange(self) -> Group | None:
+        """Whom it exchanges with, if anybody."""
+        return self.plan.group if self.plan is not None else self.group
 
     @property
     def touched(self) -> tuple[View, ...]:

@@ -203,6 +203,7 @@ inline void gather_rows(const Instruction &i, const Step &, int thread, int thre
 }
 
 // out[r] = sum of weight * answer over the choices of a row, in their order; those without a place are answered elsewhere.
+// Where ranks share every answer, all addends of the first lie before those of the second, in the order they are added in.
 // Weights: of the answers as they lie (SORTED_WEIGHTS), or none where the answers have them already.
 inline void combine(const Instruction &i, const Step &step, int thread, int threads) {
   const RowShare share(step.rows[i.rows], thread, threads);
@@ -218,7 +219,9 @@ inline void combine(const Instruction &i, const Step &step, int thread, int thre
         Vec<T> total{};
         for (int c = 0; c < k; ++c) {
           if (places[c] < 0) continue;
-          const Vec<T> answer = take<T>(answers + places[c] * size + d, left);
+          Vec<T> answer = take<T>(answers + places[c] * size + d, left);
+          for (int a = 1; a < i.n[ADDENDS]; ++a)
+            answer = answer + take<T>(answers + (a * step.rows[i.rows] * k + places[c]) * size + d, left);
           total = total + (weights ? answer * splat(T(weights[places[c]])) : answer);
         }
         give(y + d, total, left);

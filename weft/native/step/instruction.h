@@ -28,10 +28,12 @@ enum Op : int32_t {
   GATHER,          // rows of in0 in the order of p[ORDER]
   GROUPED,         // rows sorted by slot, each slot's times its own weight
   COMBINE,         // out[r] = weighted sum of the answers in in0 at the places in1[r]
+  DEAL,            // out[r] = where the answers to the own choices arrive, by the block's choices in in0; see routed.h
   ALL_REDUCE,
   ALL_GATHER,
   REDUCE_SCATTER,
   ALL_TO_ALL,
+  ROUTED,          // an all_to_all of rows whose sizes DEAL has found
 };
 
 enum Dtype : int32_t { F32 = 0, BF16 = 1, F64 = 2, I64 = 3 };
@@ -56,10 +58,12 @@ struct Operand {
 enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
                    ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
-                   HERE_HI = 3, EXPERTS = 4, SLOTS = 0 };
+                   HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
+                   MEMBERS = 1, POSITION = 2, KIND = 3 };
 enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
                    K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
-                   ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5 };
+                   ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5, SENT_ROWS = 6, SENT_ANSWERS = 7, ARRIVED_WEIGHTS = 8, SIZES = 9,
+                   EDGES = 10 };
 enum F : int32_t { EPS = 0, SCALE = 1 };
 
 struct Instruction {
@@ -68,9 +72,9 @@ struct Instruction {
   int32_t exact;       // 1: results on the exact model's grid (see weft/ops/exact_ops.py), computed in fp64
   int32_t name;        // for profiles: which module's
   Operand in[2], out;
-  int32_t n[8];
+  int32_t n[12];
   double f[2];
-  const void *p[6];
+  const void *p[12];
   int64_t cache_stride[2];  // elements from block to block, from head to head, of K_CACHE and of V_CACHE alike
 };
 

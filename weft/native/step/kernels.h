@@ -8,6 +8,7 @@
 #include "linear.h"
 #include "pointwise.h"
 #include "rope.h"
+#include "routed.h"
 
 namespace weft {
 
@@ -29,6 +30,7 @@ inline Kernel kernel_of(int op) {
     case GATHER: return gather_rows;
     case GROUPED: return grouped_linear;
     case COMBINE: return combine;
+    case DEAL: return deal_choices;
     default: return nullptr;
   }
 }

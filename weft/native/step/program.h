@@ -61,7 +61,8 @@ class Program {
 
   void exchange(size_t i) {
     const int64_t began = monotonic_ns();
-    const Exchanged done = run_exchange(code_[i], *step_, comm_);
+    const Instruction &it = code_[i];
+    const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
     exchange_ns_ += monotonic_ns() - began;
     received_ += done.received;
     if (!done.code) return;
