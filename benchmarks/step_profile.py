@@ -1,11 +1,12 @@
-"""Where a step's time goes: each operation, collectives, sampling, Python between them, the scheduler.
+"""Where a step's time goes: each instruction, collectives, sampling, Python between them, the scheduler.
 
-    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--save FILE.json]
+    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--quantization Q] [--save FILE.json]
 
-One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One rank runs in this process and each of its
-operations is timed. Several ranks (--tp) run in processes of their own, as when serving; of them are shown the time in
-collectives, waiting for peers included, and in all else. Prints microseconds per step, medians; `--save` writes JSON
-and, beside it, Markdown.
+One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One rank runs in this process: of its step
+program every instruction is timed (of a model without one, every operation), with the bytes of weights and cache that
+it reads and what that makes in GB/s, beside the bandwidth that the machine gave. Several ranks (--tp) run in processes
+of their own, as when serving; of them are shown the time in collectives, waiting for peers included, and in all else.
+Prints microseconds per step, medians; `--save` writes JSON and, beside it, Markdown.
 """
 
 from __future__ import annotations
@@ -14,63 +15,43 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from about import about
-from step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from weft.arch.families import parse_config
-from weft.arch.shards import Shards
+
+from benchmarks.about import about
+from benchmarks.peers.probe import Probe
+from benchmarks.step_subject import OneRank
+from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
-from weft.comm.lockstep import LockstepComm
 from weft.engine.engine import Engine
 from weft.launch.executor import ProcessExecutor
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.launch.plan import plan_launch
 from weft.launch.report import RankReport
 from weft.launch.start import Starting
 from weft.layout.resolve import resolve
-from weft.ops import Ops
-from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
-from weft.worker.runner import Limits, Runner
 
 CASES = (("1 stream", 1, 128), ("8 streams", 8, 128), ("32 streams", 32, 128), ("prefill 1024", 1, 1024))
-STEPS, WARM_UP = 32, 4
+STEPS, WARM_UP = 64, 4
+SHORT = 128
+"""Prompts up to here are there for the decode steps that follow."""
 BLOCK_SIZE = 16
-AT_START = {"describe", "prepare", "expert_weights", "check_batch_invariance"}
-SAMPLING = ("sample", "remember")
-
-
-def watch_runner(timers: CallTimers, runner: Runner) -> None:
-    """Every operation of a rank, and its sampling. Products are named by their matrix."""
-    names = {id(param): name.removeprefix("layers.").lstrip("0123456789.") for name, param in runner.params.items()}
-    for method in sorted(Ops.__abstractmethods__ - AT_START):
-        timers.watch(runner.ops, method, _label(method, names))
-    for method in SAMPLING:
-        timers.watch(runner.sampler, method, _label("sampling", {}))
-
-
-def _label(method: str, names: dict[int, str]) -> Callable[[tuple[Any, ...]], str]:
-    def label(args: tuple[Any, ...]) -> str:
-        matrix = next((names[id(one)] for one in args if id(one) in names), None)
-        return method if matrix is None else f"{method} {matrix.removesuffix('.weight')}"
-
-    return label
+CACHE = Path.home() / ".cache" / "weft"
 
 
 class TimedExecutor:
     """The executor, and how long its steps took in seconds."""
 
-    def __init__(self, executor: LockstepExecutor | ProcessExecutor) -> None:
+    def __init__(self, executor: OneRank | ProcessExecutor) -> None:
         self._executor = executor
         self.layout, self.num_blocks = executor.layout, executor.num_blocks
         self.seconds = 0.0
@@ -99,10 +80,6 @@ def step_time(engine: Engine, executor: TimedExecutor, timers: Timers) -> StepTi
     return StepTime(whole * 1e6, executor.seconds * 1e6, operations)
 
 
-def _warm_up(runner: Runner, comm: LockstepComm) -> None:
-    runner.warm_up()
-
-
 class RankTimers:
     """Timers of ranks in processes of their own: what the busiest of them did, from the ranks' own counts."""
 
@@ -123,43 +100,50 @@ class RankTimers:
 class Subject:
     """The engine of a model, ready to run. `close` ends its ranks."""
 
-    def __init__(self, model: str | None, tp: int, dtype: str, threads: int) -> None:
+    def __init__(self, model: str | None, tp: int, dtype: str, threads: int, quantization: str) -> None:
         checkpoint = open_checkpoint(model_path(model))
-        config = parse_config(checkpoint.config)
-        shards = Shards(config, resolve({}, tp=tp, num_experts=config.num_experts))
+        layout = resolve({}, tp=tp)
         length = max(prompt for _, _, prompt in CASES) + STEPS + WARM_UP
         streams = max(count for _, count, _ in CASES)
-        blocks = streams * (-(-length // BLOCK_SIZE) + 1)
-        self.vocabulary = config.vocab_size
         self.settings = EngineConfig(
-            dtype=dtype, max_model_len=length, max_num_seqs=streams, enable_prefix_caching=False, block_size=BLOCK_SIZE
+            dtype=dtype,
+            max_model_len=length,
+            max_num_seqs=streams,
+            enable_prefix_caching=False,
+            block_size=BLOCK_SIZE,
+            quantization=quantization,
         )
-        self.executor: LockstepExecutor | ProcessExecutor
+        self.executor: OneRank | ProcessExecutor
+        self.one: OneRank | None = None
         if tp > 1:
-            starting = Starting(plan_launch(checkpoint, shards.layout, self.settings, "auto", ()))
+            starting = Starting(plan_launch(checkpoint, layout, self.settings, "auto", ()))
             self.executor = starting.wait()
+            self.vocabulary = starting.plan.config.vocab_size
             self.timers: Timers = RankTimers(starting.reports)
             self.kinds = [f"{tp} ranks: {starting.plan.backend}"]
             return
-        torch.set_num_threads(threads)
-        limits = Limits(blocks, BLOCK_SIZE, streams, length)
-        numerics = Numerics(getattr(torch, dtype))
-        self.executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
-        self.executor.world.run([partial(_warm_up, runner) for runner in self.executor.runners])
+        self.one = self.executor = OneRank(checkpoint, self.settings, threads, streams * (-(-length // BLOCK_SIZE) + 1))
+        self.vocabulary = self.one.runner.shards.config.vocab_size
         self.timers = CallTimers()
-        self.kinds = [runner.ops.describe() for runner in self.executor.runners]
+        self.kinds = [self.one.runner.ops.describe(), self.one.runner.describe()]
 
     def watch(self) -> None:
-        """From now on single operations are timed."""
-        if isinstance(self.executor, LockstepExecutor) and isinstance(self.timers, CallTimers):
-            for runner in self.executor.runners:
-                watch_runner(self.timers, runner)
+        """From now on single instructions and operations are timed."""
+        if self.one is not None and isinstance(self.timers, CallTimers):
+            self.timers = self.one.watch(self.timers)
+
+    def read(self, streams: int, prompt: int) -> dict[str, int]:
+        """Bytes of weights and cache that a step reads, where that is what takes its time."""
+        if self.one is None or prompt > SHORT:
+            return {}
+        context = prompt + WARM_UP + STEPS // 2
+        return {**self.one.weight_bytes, "attention": streams * context * self.one.kv_bytes}
 
     def run(self, streams: int, prompt: int) -> list[StepTime]:
         """The steps that count: decode steps of all streams together, or for a long prompt the steps that read it."""
         timed = TimedExecutor(self.executor)
         engine = Engine(timed, self.settings, ())
-        decode = prompt <= 128
+        decode = prompt <= SHORT
         rounds = 1 if decode else WARM_UP
         found: list[StepTime] = []
         for number in range(rounds):
@@ -179,31 +163,41 @@ def main() -> None:
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
     parser.add_argument("--save", type=Path, metavar="FILE.json")
     arguments = parser.parse_args()
-    subject = Subject(arguments.model, arguments.tp, arguments.dtype, arguments.threads)
-    try:
-        cases = measure(subject)
-    finally:
-        subject.executor.close()
+    with Probe(CACHE) as probe:  # before this process keeps to one core
+        subject = Subject(arguments.model, arguments.tp, arguments.dtype, arguments.threads, arguments.quantization)
+        try:
+            cases, states = measure(subject, probe)
+        finally:
+            subject.executor.close()
+    memory = {name: round(statistics.median(state[name] for state in states), 3) for name in states[0]}
     text = "\n\n".join(f"## {name}\n\n{markdown(rows)}" for name, rows in cases.items())
-    print(text)
+    print(text, "\n", memory)
     if arguments.save:
         head = {"about": about(), "operations": subject.kinds, "tp": arguments.tp, "threads": arguments.threads}
-        arguments.save.write_text(json.dumps({**head, "cases": cases}, indent=1) + "\n")
-        arguments.save.with_suffix(".md").write_text(f"# Where a step's time goes\n\n`{subject.kinds}`\n\n{text}\n")
+        arguments.save.write_text(json.dumps({**head, "memory": memory, "cases": cases}, indent=1) + "\n")
+        title = f"# Where a step's time goes\n\n`{subject.kinds}`\n\nMemory beside it: {memory}"
+        arguments.save.with_suffix(".md").write_text(f"{title}\n\n{text}\n")
 
 
-def measure(subject: Subject) -> dict[str, dict[str, dict[str, float]]]:
-    """The table of every case; what timing costs shows in the step with nothing timed, which runs before."""
-    plain = {name: subject.run(streams, prompt) for name, streams, prompt in CASES}
+def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[str, float]]], list[dict[str, float]]]:
+    """The table of every case; what timing costs shows in the step with nothing timed, which runs before. And what the
+    memory gave beside each."""
+    plain, states = {}, []
+    for name, streams, prompt in CASES:
+        plain[name] = subject.run(streams, prompt)
+        states.append(probe.ask())
     subject.watch()
     cases = {}
     for name, streams, prompt in CASES:
-        cases[name] = table(subject.run(streams, prompt))
+        found = subject.run(streams, prompt)
+        states.append(probe.ask())
+        cases[name] = table(found, subject.read(streams, prompt))
         untimed = statistics.median(step.whole for step in plain[name])
         cases[name]["whole step, nothing timed"] = {"us": round(untimed, 1), "calls": 1, "share": 1.0}
-    return cases
+    return cases, states
 
 
 if __name__ == "__main__":

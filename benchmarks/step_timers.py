@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Protocol
@@ -65,9 +65,10 @@ class StepTime:
     operations: dict[str, tuple[float, int]]
 
 
-def table(steps: Sequence[StepTime]) -> dict[str, dict[str, float]]:
-    """Medians over the steps: operation -> microseconds, calls, share of the step; the largest first, then what stands
-    between the operations (Python, torch's own calls) and the scheduler."""
+def table(steps: Sequence[StepTime], read: Mapping[str, int] | None = None) -> dict[str, dict[str, float]]:
+    """Medians over the steps: operation -> microseconds, calls, share of the step, and GB/s of those that `read` has
+    bytes for; the largest first, then what stands between the operations (Python, torch's own calls) and the
+    scheduler."""
     whole = statistics.median(step.whole for step in steps)
     names = dict.fromkeys(name for step in steps for name in step.operations)
     found = {name: statistics.median(step.operations.get(name, (0.0, 0))[0] for step in steps) for name in names}
@@ -79,15 +80,21 @@ def table(steps: Sequence[StepTime]) -> dict[str, dict[str, float]]:
     )
     found["scheduler"] = statistics.median(step.whole - step.ranks for step in steps)
     found["whole step"] = whole
-    return {
+    rows = {
         name: {"us": round(us, 1), "calls": calls.get(name, 1), "share": round(us / whole, 4)}
         for name, us in found.items()
     }
+    for name, nbytes in (read or {}).items():
+        if found.get(name):
+            rows[name]["gb_per_s"] = round(nbytes / found[name] / 1e3, 1)
+    return rows
 
 
 def markdown(rows: dict[str, dict[str, float]]) -> str:
     """A table of one case."""
-    lines = ["| operation | us per step | calls | share |", "|---|---|---|---|"]
+    lines = ["| operation | us per step | calls | share | GB/s |", "|---|---|---|---|---|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | {row['us']:.0f} | {row['calls']:.0f} | {row['share']:.1%} |")
+        lines.append(
+            f"| {name} | {row['us']:.0f} | {row['calls']:.0f} | {row['share']:.1%} | {row.get('gb_per_s', '')} |"
+        )
     return "\n".join(lines)

@@ -66,7 +66,13 @@ def test_the_table_has_the_largest_first_then_what_is_between_and_the_scheduler(
     assert found["product"] == {"us": 70.0, "calls": 3, "share": round(70 / 110, 4)}
     assert found["between the operations"]["us"] == 20.0
     assert found["scheduler"]["us"] == 10.0
-    assert markdown(found).splitlines()[2] == "| product | 70 | 3 | 63.6% |"
+    assert markdown(found).splitlines()[2] == "| product | 70 | 3 | 63.6% |  |"
+
+
+def test_what_is_read_is_shown_as_a_rate() -> None:
+    found = table([StepTime(100.0, 90.0, {"norm": (10.0, 2), "product": (60.0, 3)})], {"product": 6_000_000, "none": 5})
+    assert found["product"]["gb_per_s"] == 100.0 and "gb_per_s" not in found["norm"] and "none" not in found
+    assert markdown(found).splitlines()[2] == "| product | 60 | 3 | 60.0% | 100.0 |"
 
 
 def test_an_operation_that_some_steps_lack_counts_as_nothing_there() -> None:

@@ -74,7 +74,7 @@ class Most:
 
 
 class StepProgram:
-    """Runs steps of a recording on a pool. `modules[i]`: whose the i-th instruction is."""
+    """Runs steps of a recording on a pool. `instructions`: what it runs, in order."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class StepProgram:
         places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
         self._arena, address = _pages(places.nbytes)
         code = assembler.assemble(places, scratch, address, rooms)
-        self.modules = tuple(f"{each.module}:{each.op.name.lower()}" for each in recording.instructions)
+        self.instructions = tuple(recording.instructions)
         self._kinds = {
             index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange)
             for index, each in enumerate(recording.instructions)
@@ -151,12 +151,12 @@ class StepProgram:
         """Starts counting time anew, or stops."""
         self._native.profile(on)
 
-    def spent_us(self) -> list[tuple[str, float]]:
-        """(module:operation, microseconds) of each instruction since `profile(True)`."""
-        return list(zip(self.modules, self._native.spent_us(), strict=True))
+    def spent_us(self) -> list[float]:
+        """Microseconds of each instruction since `profile(True)`, its barrier included."""
+        return self._native.spent_us()
 
     def __len__(self) -> int:
-        return len(self.modules)
+        return len(self.instructions)
 
     def close(self) -> None:
         """Frees the program; its logits with it."""

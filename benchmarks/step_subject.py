@@ -1,0 +1,128 @@
+"""One rank in this process, as a worker runs it, whose step program's instructions can be timed. An `Executor`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import weft.worker.runner as runner_module
+from benchmarks.step_timers import CallTimers, Timers, Timing
+from weft.arch.families import parse_config
+from weft.arch.shards import Shards
+from weft.checkpoint import Checkpoint
+from weft.comm.lockstep import LockstepWorld
+from weft.layers import Prepare
+from weft.layout.resolve import resolve
+from weft.native.records import BIAS, WEIGHT, Op
+from weft.native.step_library import SPIN_ALONE_NS
+from weft.ops import Ops, make_ops
+from weft.ops.base import Numerics
+from weft.ops.packed import PackedWeight
+from weft.ops.step_ops import StepOps
+from weft.program.program import StepProgram
+from weft.program.values import Instruction
+from weft.settings import EngineConfig
+from weft.step.plan import StepPlan, StepResult
+from weft.weights.loader import load_params
+from weft.worker.runner import Limits, Runner
+
+AT_START = {"describe", "prepare", "prepare_blocks", "takes_blocks", "expert_weights", "check_batch_invariance"}
+
+
+class OneRank:
+    """The only rank of a layout of one, with `threads` threads on cores of their own."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: EngineConfig, threads: int, num_blocks: int) -> None:
+        config = parse_config(checkpoint.config)
+        shards = Shards(config, resolve({}, num_experts=config.num_experts))
+        numerics = Numerics(getattr(torch, settings.dtype), quantization=settings.quantization)
+        device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
+        torch.set_num_threads(threads)
+        ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS)
+        params = load_params(checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=Prepare(ops)).params
+        assert settings.max_model_len is not None
+        limits = Limits(num_blocks, settings.block_size, settings.max_num_seqs, settings.max_model_len)
+        self.runner = Runner(shards, params, comm, ops, limits, device, (), settings.enforce_eager)
+        self.layout, self.num_blocks = shards.layout, num_blocks
+        if isinstance(ops, StepOps) and self.runner.program is not None:
+            torch.set_num_threads(1)
+            ops.pool.pin(sorted(os.sched_getaffinity(0)))
+        self.runner.warm_up()
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs `plan`."""
+        return StepResult(plan.index, [self.runner.step(plan)])
+
+    def close(self) -> None:
+        """Frees the program."""
+        if self.runner.program is not None:
+            self.runner.program.close()
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of a token's keys and values in all layers."""
+        heads, dims = self.runner.shards.cache_shape(0)
+        return len(self.runner.caches) * 2 * heads * dims * self.runner.caches[0].k.element_size()
+
+    @property
+    def weight_bytes(self) -> Counter[str]:
+        """What each kind of instruction reads of weights."""
+        found: Counter[str] = Counter()
+        for instruction in () if self.runner.program is None else self.runner.program.program.instructions:
+            weight = instruction.tensors.get(WEIGHT)
+            if instruction.op is Op.LINEAR and isinstance(weight, PackedWeight):
+                found[self._label(instruction)] += weight.nbytes
+        return found
+
+    def watch(self, timers: CallTimers) -> Timers:
+        """From now on a step's parts are timed: by `timers`, and by the program where there is one."""
+        timers.watch(runner_module, "build_inputs", lambda _: "inputs")
+        for method in ("sample", "remember"):
+            timers.watch(self.runner.sampler, method, lambda _: "sampling")
+        if self.runner.program is None:
+            names = self._names()
+            for method in sorted(Ops.__abstractmethods__ - AT_START):
+                timers.watch(self.runner.ops, method, _labeller(method, names))
+            return timers
+        timers.watch(self.runner.program, "run", lambda _: "around the program")
+        program = self.runner.program.program
+        return ProgramTimers(program, [self._label(each) for each in program.instructions], timers)
+
+    def _names(self) -> dict[int, str]:
+        return {id(p): n.removeprefix("layers.").lstrip("0123456789.") for n, p in self.runner.params.items()}
+
+    def _label(self, instruction: Instruction) -> str:
+        """Instructions of all layers that do the same have one label."""
+        names = self._names()
+        held = (names[id(one)] for index, one in instruction.tensors.items() if index != BIAS and id(one) in names)
+        name = next(held, None)
+        kind = instruction.op.name.lower()
+        return kind if name is None else f"{kind} {name.removesuffix('.weight')}"
+
+
+class ProgramTimers:
+    """What a program counts by itself, and what is timed around it."""
+
+    def __init__(self, program: StepProgram, labels: list[str], around: CallTimers) -> None:
+        self._program, self._labels, self._around = program, labels, around
+        program.profile(True)
+
+    def take(self) -> list[Timing]:
+        """What ran since the last call."""
+        inside = list(zip(self._labels, self._program.spent_us(), strict=True))
+        self._program.profile(True)
+        spent = sum(us for _, us in inside)
+        around = [(name, us - spent if name == "around the program" else us) for name, us in self._around.take()]
+        return [*inside, *around] if spent else []
+
+
+def _labeller(method: str, names: dict[int, str]) -> Callable[[tuple[Any, ...]], str]:
+    def label(args: tuple[Any, ...]) -> str:
+        matrix = next((names[id(one)] for one in args if id(one) in names), None)
+        return method if matrix is None else f"{method} {matrix.removesuffix('.weight')}"
+
+    return label
