@@ -28,7 +28,7 @@ from weft.ops.sampling import Sampler
 from weft.settings import EngineConfig
 from weft.step.plan import Sampled, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
-from weft.worker.inputs import BlockTables, Geometry, build_inputs
+from weft.worker.inputs import Geometry, InputBuilder
 
 BLOCK_SIZE = 16
 STEPS = 64
@@ -61,9 +61,9 @@ class Rank:
 
     def __init__(self, running: int, context: int) -> None:
         cpu = torch.device("cpu")
-        self.geometry = Geometry(resolve({}), 0, BLOCK_SIZE, cpu)
-        self.tables = BlockTables(running, (context + 4 * STEPS) // BLOCK_SIZE + 1)
-        self.last_ids = torch.zeros(running, dtype=torch.int64)
+        last_ids = torch.zeros(running, dtype=torch.int64)
+        width = (context + 4 * STEPS) // BLOCK_SIZE + 1
+        self.inputs = InputBuilder(Geometry(resolve({}), 0, BLOCK_SIZE, cpu), last_ids, width)
         self.sampler = Sampler(running, VOCAB, cpu, (), SamplingKernel.find())
         self.logits = torch.randn(running, VOCAB)
         self.times: dict[str, list[float]] = {name: [] for name in ("messages", "inputs", "sampler")}
@@ -76,7 +76,7 @@ class Rank:
         unpack_for_rank(pack(RunStep(plan)))
         unpack_from_rank(pack(StepDone(plan.index, sampled)))
         told = time.thread_time()
-        inputs = build_inputs(plan, self.geometry, self.last_ids, self.tables)
+        inputs = self.inputs.build(plan)
         built = time.thread_time()
         runs = inputs.sampled_runs
         values = self.sampler.sample(self.logits[: len(runs)], runs, self.sampler.width(runs))

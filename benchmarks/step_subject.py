@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import weft.worker.runner as runner_module
 from benchmarks.step_timers import CallTimers, Timers, Timing
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards
@@ -80,7 +79,7 @@ class OneRank:
 
     def watch(self, timers: CallTimers) -> Timers:
         """From now on a step's parts are timed: by `timers`, and by the program where there is one."""
-        timers.watch(runner_module, "build_inputs", lambda _: "inputs")
+        timers.watch(self.runner.inputs, "build", lambda _: "inputs")
         for method in ("sample", "remember"):
             timers.watch(self.runner.sampler, method, lambda _: "sampling")
         if self.runner.program is None:

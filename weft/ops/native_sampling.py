@@ -12,6 +12,12 @@ from torch import Tensor
 from weft.native.step_library import Pool, open_library
 
 
+class _Table(ctypes.Structure):
+    """Mirrors `SamplingTable` of weft/native/step/sampling.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
+
+
 class SlotTable:
     """How each of `slots` wants to be sampled, as flat arrays; a slot that nobody has set is greedy."""
 
@@ -22,18 +28,15 @@ class SlotTable:
         self.min_p: NDArray[np.float64] = np.zeros(slots)
         self.top_k: NDArray[np.int64] = np.full(slots, vocab_size, np.int64)
         self.seed: NDArray[np.uint64] = np.zeros(slots, np.uint64)
+        arrays = (self.temperature, self.top_p, self.min_p, self.top_k, self.seed)
+        self.record = _Table(*(array.ctypes.data for array in arrays))
+        """What the kernel reads; valid while this object lives."""
 
     def set(self, slot: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> None:
         """`temperature` 0: the largest logit. `top_k` below 1: all. Of `seed` the low 64 bits count."""
         self.temperature[slot], self.top_p[slot], self.min_p[slot] = temperature, top_p, min_p
         self.top_k[slot] = min(top_k, self.vocab_size) if top_k > 0 else self.vocab_size
         self.seed[slot] = seed & (2**64 - 1)
-
-
-class _Table(ctypes.Structure):
-    """Mirrors `SamplingTable` of weft/native/step/sampling.h."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
 
 
 class SamplingKernel:
@@ -55,14 +58,12 @@ class SamplingKernel:
         [m, V], fp32; row i is of slots[i], whose request had generated positions[i] tokens."""
         if logits.dtype != torch.float32 or logits.stride(1) != 1:
             raise TypeError(f"logits of {logits.dtype} with strides {logits.stride()}; fp32 rows are taken")
-        arrays = (table.temperature, table.top_p, table.min_p, table.top_k, table.seed)
-        record = _Table(*(array.ctypes.data for array in arrays))
         self._call(
             None if self._pool is None else self._pool.handle,
             logits.data_ptr(),
             logits.stride(0),
             *logits.shape,
-            ctypes.byref(record),
+            ctypes.byref(table.record),
             slots.ctypes.data,
             positions.ctypes.data,
             values.data_ptr(),

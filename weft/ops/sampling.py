@@ -54,6 +54,12 @@ class Sampler:
         self._table = SlotTable(slots, vocab_size)
         self._plain_from: NDArray[np.int64] = np.zeros(slots, np.int64)
         """From which output position on nothing changes a slot's logits."""
+        self._changing: set[int] = set()
+        """Slots whose logits are changed, at some position or at all."""
+        self._asking: set[int] = set()
+        """Slots that ask for log-probabilities."""
+        self._following: set[int] = set()
+        """Slots that want to know what they are given."""
         self.eos_token_ids = tuple(eos_token_ids)
         idle = Admit(slot=0, prompt_ids=[], output_ids=[], params=SamplingParams(temperature=0.0), seed=0)
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
@@ -65,21 +71,32 @@ class Sampler:
         temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0
         self._table.set(admit.slot, temperature, params.top_k, params.top_p, params.min_p, admit.seed)
         always = slot.history is not None or slot.rules is not None or len(slot.bias_ids)
-        self._plain_from[admit.slot] = NEVER if always else params.min_tokens if len(slot.ends) else 0
+        plain_from = NEVER if always else params.min_tokens if len(slot.ends) else 0
+        self._plain_from[admit.slot] = plain_from
+        asks = params.logprobs is not None or params.prompt_logprobs is not None
+        follows = slot.history is not None or slot.rules is not None
+        for slots, member in ((self._changing, plain_from > 0), (self._asking, asks), (self._following, follows)):
+            (slots.add if member else slots.discard)(admit.slot)
 
     def width(self, runs: Sequence[Run]) -> int:
         """Columns of the values that an attention block with these sampled runs shares; the same on each of its
         ranks."""
+        if not self._asking:
+            return _LOGPROB
         asked = [n for run in runs if (n := self._alternatives(run)) is not None]
         return _TOP + 2 * min(max(asked), self.vocab_size) if asked else _LOGPROB
 
     def sample(self, logits: Tensor, runs: Sequence[Run], width: int) -> Tensor:
         """Values [m, width] for logits [m, V], one row for each of `runs`; a run without `sample` has its target as
         id."""
+        if runs and width == _LOGPROB and not self._changing and self.kernel is not None and _for_kernel(logits):
+            values = torch.empty((len(runs), width), dtype=torch.float64)
+            self.kernel(logits, self._table, *_places(runs), values)
+            return values
         values = torch.full((len(runs), width), -1.0, dtype=torch.float64, device=logits.device)
         if not runs:
             return values
-        raw = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        raw = logits if logits.dtype == torch.float32 else logits.to(torch.promote_types(logits.dtype, torch.float32))
         rest = self._sample_plain(raw, runs, values)
         if len(rest) == len(runs):
             self._sample_any(raw, runs, values)
@@ -88,7 +105,7 @@ class Sampler:
             part = values[rows]
             self._sample_any(raw[rows], [runs[row] for row in rest], part)
             values.index_copy_(0, rows, part)
-        asked = [row for row, run in enumerate(runs) if self._alternatives(run) is not None]
+        asked = [row for row, run in enumerate(runs) if self._alternatives(run) is not None] if width > _LOGPROB else []
         if asked:
             rows = torch.tensor(asked, device=logits.device)
             chosen = values[rows, _ID].long()
@@ -99,8 +116,7 @@ class Sampler:
         """Samples the rows that the kernel can; the others."""
         if self.kernel is None or raw.dtype != torch.float32:
             return list(range(len(runs)))
-        slots = np.fromiter((run.slot for run in runs), np.int64, len(runs))
-        positions = np.fromiter((run.output_pos if run.sample else -1 for run in runs), np.int64, len(runs))
+        slots, positions = _places(runs)
         plain = positions >= self._plain_from[slots]
         if plain.all():
             self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self._table, slots, positions, values)
@@ -121,6 +137,12 @@ class Sampler:
         score a request's prompt are part of its one record."""
         records: list[Sampled] = []
         scored: list[TokenLogprob | None] = []
+        if not self._asking and values.shape[1] == _LOGPROB:
+            records = [
+                Sampled(slot=run.slot, token_id=int(token), error=None if fine else NOT_FINITE)
+                for (token, fine), run in zip(values.tolist(), runs, strict=True)
+            ]
+            return self._followed(records)
         for index, (row, run) in enumerate(zip(values.tolist(), runs, strict=True)):
             if run.sample:
                 records.append(self._record(row, run, scored))
@@ -130,8 +152,11 @@ class Sampler:
                     continue
                 records.append(_record_of(run.slot, -1, scored))
             scored = []
-        for record in records:
-            if record.error is None and record.token_id >= 0:
+        return self._followed(records)
+
+    def _followed(self, records: list[Sampled]) -> list[Sampled]:
+        for record in records if self._following else ():
+            if record.slot in self._following and record.error is None and record.token_id >= 0:
                 self._slots[record.slot].add(record.token_id)
         return records
 
@@ -188,6 +213,16 @@ class Sampler:
         ids, logprobs = row[_TOP : _TOP + most], row[_TOP + most :]
         top = [(int(i), value) for i, value in zip(ids[:asked], logprobs[:asked], strict=True)]
         return TokenLogprob(int(row[_ID]), row[_LOGPROB], int(row[_RANK]), top)
+
+
+def _for_kernel(logits: Tensor) -> bool:
+    return logits.dtype == torch.float32 and logits.stride(1) == 1
+
+
+def _places(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slots, and how many tokens their requests had generated; -1 for rows that are only scored."""
+    slots = np.array([run.slot for run in runs], np.int64)
+    return slots, np.array([run.output_pos if run.sample else -1 for run in runs], np.int64)
 
 
 def _record_of(slot: int, token: int, scored: Sequence[TokenLogprob | None]) -> Sampled:

@@ -25,6 +25,7 @@ class RankProgram:
 
     def __init__(self, program: StepProgram, comm: Comm) -> None:
         self.program, self._comm = program, comm
+        self._metered = comm if isinstance(comm, MeteredComm) and comm.world > 1 else None
         self._seen = program.exchanged
 
     def run(self, batch: Batch) -> Tensor:
@@ -38,9 +39,9 @@ class RankProgram:
             self._count()
 
     def _count(self) -> None:
-        if isinstance(self._comm, MeteredComm):
+        if self._metered is not None:
             now = self.program.exchanged
-            self._comm.count(now[0] - self._seen[0], now[1] - self._seen[1])
+            self._metered.count(now[0] - self._seen[0], now[1] - self._seen[1])
             self._seen = now
 
     def close(self) -> None:

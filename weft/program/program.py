@@ -20,7 +20,7 @@ from weft.comm.base import Comm, Group
 from weft.errors import PeerError, WeftError
 from weft.layers import Params
 from weft.layout.layout import Layout
-from weft.layout.rows import row_table
+from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
 from weft.native.records import Op, StepRecord
@@ -105,29 +105,30 @@ class StepProgram:
         self.arena_bytes = places.nbytes
         self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)
         self._registers = assembler.registers
-        self._logits, logits = recording.logits, recording.logits.buffer
-        self._logits_at = places.of[logits]
+        self._logits = recording.logits.buffer
+        self._logits_at = places.of[self._logits]
         self._step = StepRecord()
+        self._counted: tuple[RowTable | None, RowTable | None] = (None, None)
+        self._ends_of: tuple[int, ...] | None = None
 
     def run(self, batch: Batch) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
         failed."""
-        self._check(batch)
-        step, keep = self._step, [np.asarray(t.starts, np.int64) for t in (batch.rows, batch.sampled)]
-        starts: Mapping[Table, Sequence[int]] = {"rows": batch.rows.starts, "sampled": batch.sampled.starts}
-        for number, rows in enumerate(self._registers):
-            step.rows[number] = starts[rows.table][rows.hi] - starts[rows.table][rows.lo]
-        meta = batch.meta
-        ends = np.asarray(meta.row_ends, np.int32)
+        step, meta = self._step, batch.meta
+        if batch.rows is not self._counted[0] or batch.sampled is not self._counted[1]:
+            self._check(batch)
+            self._count(batch.rows, batch.sampled)
+        if meta.row_ends is not self._ends_of:
+            self._ends_of, self._ends = meta.row_ends, np.asarray(meta.row_ends, np.int32)
+            step.row_ends, step.runs = self._ends.ctypes.data, len(self._ends)
         step.ids, step.sampled_rows = batch.ids.data_ptr(), batch.sampled_rows.data_ptr()
         step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
         step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
-        step.row_ends, step.runs, step.table_width = ends.ctypes.data, len(ends), meta.block_tables.shape[1]
-        step.starts[0], step.starts[1] = (each.ctypes.data for each in keep)
+        step.table_width = meta.block_tables.shape[1]
         code = self._native.run(step)
         if code:
             raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
-        return self._result(starts)
+        return self._result
 
     def _check(self, batch: Batch) -> None:
         """Rows beyond their room would be written over something else."""
@@ -136,11 +137,18 @@ class StepProgram:
                 if (count := table.count(first, first + self._tp)) > most:
                     raise WeftError(f"a step of {count} rows of a group in a program that has room for {most}")
 
-    def _result(self, starts: Mapping[Table, Sequence[int]]) -> Tensor:
-        buffer = self._logits.buffer
-        rows = starts[buffer.rows.table][buffer.rows.hi] - starts[buffer.rows.table][buffer.rows.lo]
-        size = rows * buffer.columns * buffer.dtype.itemsize
-        return self._arena[self._logits_at : self._logits_at + size].view(buffer.dtype).view(rows, buffer.columns)
+    def _count(self, rows: RowTable, sampled: RowTable) -> None:
+        """Takes over the counts of rows; steps of one shape bring the same tables."""
+        self._counted = rows, sampled
+        self._starts = [np.asarray(table.starts, np.int64) for table in self._counted]
+        self._step.starts[0], self._step.starts[1] = (each.ctypes.data for each in self._starts)
+        of: Mapping[Table, Sequence[int]] = {"rows": rows.starts, "sampled": sampled.starts}
+        counts = [of[each.table][each.hi] - of[each.table][each.lo] for each in (*self._registers, self._logits.rows)]
+        for number, count in enumerate(counts[:-1]):
+            self._step.rows[number] = count
+        size = counts[-1] * self._logits.columns * self._logits.dtype.itemsize
+        result = self._arena[self._logits_at : self._logits_at + size]
+        self._result = result.view(self._logits.dtype).view(counts[-1], self._logits.columns)
 
     @property
     def exchanged(self) -> tuple[int, int]:

@@ -1,13 +1,15 @@
 """From a step plan to one rank's tensors. Knows the layout's rows and the plan's records; no scheduler and no module.
 
-Host arrays are built per step with NumPy and moved in three copies, however many requests the step carries. Tables of
-blocks are kept from step to step.
+Host arrays are built per step with NumPy and moved in a few copies, however many requests the step carries. What does
+not change between steps of one shape (how many rows each request has, and which of them are sampled) is worked out
+once: decode steps mostly follow one another with the same shape. Tables of blocks are kept from step to step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta
-from weft.step.plan import GroupPlan, Run, StepPlan
+from weft.step.plan import Run, StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,41 @@ class Geometry:
         return self.stage_rank % self.layout.attention.tp
 
 
+Counts = tuple[tuple[int, bool, int], ...]
+"""Of a group's runs: rows, whether the last is sampled, and how many are scored."""
+SHAPES = 64
+"""Shapes of steps that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
+    its number in it; `row_ends`: cumulative rows of the runs; `scores`: whether rows are scored; `draws_all`: whether
+    every run is sampled; the rest as in `Batch` and `StepInputs`."""
+
+    rows: RowTable
+    sampled: RowTable
+    sampled_rows: Tensor
+    own: tuple[int, int]
+    run_of_row: NDArray[np.int64]
+    within: NDArray[np.int64]
+    run_of_row_there: Tensor
+    row_ends: tuple[int, ...]
+    scores: bool
+    draws_all: bool
+
+
 @dataclass(frozen=True, slots=True)
 class StepInputs:
     """`batch` for the decoder; `sampled_runs`: one for each of the group's sampled rows, in the plan's order (a row
-    that scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi)."""
+    that scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi); `drawn`: which
+    of them give a token (None: all), and `slots` [tokens] where it belongs, on the device."""
 
     batch: Batch
     sampled_runs: tuple[Run, ...]
     own: tuple[int, int]
+    drawn: list[bool] | None
+    slots: Tensor
 
 
 class BlockTables:
@@ -74,38 +103,68 @@ class BlockTables:
         return self._rows[slots, :width]
 
 
-def build_inputs(plan: StepPlan, geometry: Geometry, last_ids: Tensor, tables: BlockTables) -> StepInputs:
-    """`last_ids` [slots] holds the last sampled id of every slot, on the device; `tables` takes in what is new."""
-    layout, group = geometry.layout, plan.groups[geometry.group]
-    rows = row_table([sum(run.count for run in each.runs) for each in plan.groups], layout.attention.tp)
-    sampled, offsets = sampled_table([_sampled_rows(each) for each in plan.groups], rows, layout.attention.tp)
-    meta, from_slot, tokens = _rows_of(group.runs, geometry, tables)
-    batch = Batch(
-        ids=_ids(tokens, from_slot, last_ids),
-        meta=meta,
+class InputBuilder:
+    """Makes the inputs of one rank's steps. `last_ids` [slots] holds the last sampled id of every slot, on the device;
+    `width`: blocks of the longest context that is known of."""
+
+    def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
+        self._geometry, self._last_ids = geometry, last_ids
+        self._tables = BlockTables(len(last_ids), width)
+        self._shape = lru_cache(SHAPES)(lambda counts: shape_of(counts, geometry))
+
+    def build(self, plan: StepPlan) -> StepInputs:
+        """The step's inputs; the block tables take in what the plan tells."""
+        runs = plan.groups[self._geometry.group].runs
+        shape = self._shape(
+            tuple([tuple([(run.count, run.sample, len(run.targets)) for run in each.runs]) for each in plan.groups])
+        )
+        slots = np.array([run.slot for run in runs], np.int64)
+        meta, from_slot, tokens = _rows_of(runs, slots, shape, self._geometry, self._tables)
+        batch = Batch(_ids(tokens, from_slot, self._last_ids), meta, shape.rows, shape.sampled, shape.sampled_rows)
+        sampled = _sampled_runs(runs) if shape.scores or not shape.draws_all else tuple(runs)
+        drawn = [run.sample for run in sampled] if shape.scores else None
+        if not shape.draws_all:
+            slots = np.array([run.slot for run in runs if run.sample], np.int64)
+        return StepInputs(batch, sampled, shape.own, drawn, _to(slots, self._geometry.device))
+
+
+def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
+    """For the runs of every group of the layout."""
+    layout, own = geometry.layout, counts[geometry.group]
+    rows = row_table([sum(count for count, _, _ in each) for each in counts], layout.attention.tp)
+    sampled, offsets = sampled_table([_sampled_rows(each) for each in counts], rows, layout.attention.tp)
+    sizes = np.array([count for count, _, _ in own], np.int64)
+    ends = np.cumsum(sizes)
+    run_of_row = np.repeat(np.arange(len(own)), sizes)
+    return StepShape(
         rows=rows,
         sampled=sampled,
         sampled_rows=_to(np.asarray(offsets[geometry.stage_rank], dtype=np.int64), geometry.device),
+        own=_own(sampled, geometry),
+        run_of_row=run_of_row,
+        within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
+        run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
+        row_ends=tuple(ends.tolist()),
+        scores=any(targets for _, _, targets in own),
+        draws_all=all(sample for _, sample, _ in own),
     )
-    return StepInputs(batch, _sampled_runs(group), _own(sampled, geometry))
 
 
-def _sampled_rows(group: GroupPlan) -> list[int]:
+def _sampled_rows(counts: Counts) -> list[int]:
     """Row numbers, inside the group, of the rows that are sampled."""
     rows: list[int] = []
     end = 0
-    for run in group.runs:
-        if run.targets:
-            rows += range(end, end + len(run.targets))
-        end += run.count
-        if run.sample:
+    for count, sample, targets in counts:
+        rows += range(end, end + targets)
+        end += count
+        if sample:
             rows.append(end - 1)
     return rows
 
 
-def _sampled_runs(group: GroupPlan) -> tuple[Run, ...]:
+def _sampled_runs(given: Sequence[Run]) -> tuple[Run, ...]:
     runs: list[Run] = []
-    for run in group.runs:
+    for run in given:
         runs += [Run(run.slot, run.start + i, 1, [], run.blocks, False, 0, [t]) for i, t in enumerate(run.targets)]
         if run.sample:
             runs.append(run)
@@ -119,44 +178,50 @@ def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
 
 
 def _rows_of(
-    runs: Sequence[Run], geometry: Geometry, tables: BlockTables
-) -> tuple[AttentionMeta, NDArray[np.int64], NDArray[np.int64]]:
-    slot_of_run = np.fromiter((run.slot for run in runs), np.int64, len(runs))
-    starts = np.fromiter((run.start for run in runs), np.int64, len(runs))
-    counts = np.fromiter((run.count for run in runs), np.int64, len(runs))
+    runs: Sequence[Run], slot_of_run: NDArray[np.int64], shape: StepShape, geometry: Geometry, tables: BlockTables
+) -> tuple[AttentionMeta, NDArray[np.int64], NDArray[np.int64] | None]:
+    """With the meta, per row: the slot whose last sampled id it takes, or -1, and the planned id (None: each takes a
+    slot's)."""
     for run in runs:
         if run.blocks:
             tables.take(run)
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(runs) else 0
-    run_of_row = np.repeat(np.arange(len(runs)), counts)
-    positions = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-    width = int((starts + counts).max() - 1) // geometry.block_size + 1 if len(runs) else 1
-    table = tables.of(slot_of_run, width)
-    blocks = table[run_of_row, positions // geometry.block_size]
-    slots = blocks.astype(np.int64) * geometry.block_size + positions % geometry.block_size
-    packed = _to(np.stack((positions, slots, run_of_row)).astype(np.int32), geometry.device)
-    meta = AttentionMeta(
-        positions=packed[0],
-        slots=packed[1],
-        run_of_row=packed[2],
-        block_tables=_to(table, geometry.device),
-        row_ends=tuple(ends.tolist()),
-    )
-    # per row: the slot whose last sampled id it takes, or -1; and the planned id (0 where it takes a slot's)
-    from_slot, tokens = np.repeat(slot_of_run, counts), np.zeros(total, np.int64)
-    for index, run in enumerate(runs):
-        if run.ids:
-            rows = slice(int(ends[index]) - run.count, int(ends[index]))
-            from_slot[rows], tokens[rows] = -1, run.ids
-    return meta, from_slot, tokens
+    of_row, size = shape.run_of_row, geometry.block_size
+    positions = np.array([run.start for run in runs], np.int64)
+    if len(of_row) > len(runs):
+        positions = positions[of_row] + shape.within
+    block, offset = positions // size, positions % size
+    table = tables.of(slot_of_run, int(block.max()) + 1 if len(runs) else 1)
+    packed = np.empty((2, len(of_row)), np.int32)
+    packed[0] = positions
+    np.multiply(table[of_row, block], size, out=packed[1])
+    packed[1] += offset
+    there = _to(packed, geometry.device)
+    meta = AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
+    return meta, *_sources(runs, slot_of_run, shape)
 
 
-def _ids(tokens: NDArray[np.int64], from_slot: NDArray[np.int64], last_ids: Tensor) -> Tensor:
+def _sources(
+    runs: Sequence[Run], slot_of_run: NDArray[np.int64], shape: StepShape
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    from_slot = slot_of_run[shape.run_of_row]
+    planned = [index for index, run in enumerate(runs) if run.ids]
+    if not planned:
+        return from_slot, None
+    tokens = np.zeros(len(from_slot), np.int64)
+    for index in planned:
+        run, end = runs[index], shape.row_ends[index]
+        from_slot[end - run.count : end], tokens[end - run.count : end] = -1, run.ids
+    return from_slot, tokens
+
+
+def _ids(tokens: NDArray[np.int64] | None, from_slot: NDArray[np.int64], last_ids: Tensor) -> Tensor:
+    if tokens is None:
+        return last_ids.index_select(0, _to(from_slot, last_ids.device)).unsqueeze(1)
     packed = _to(np.stack((tokens, from_slot)), last_ids.device)
     ids = torch.where(packed[1] >= 0, last_ids[packed[1].clamp(min=0)], packed[0])
     return ids.unsqueeze(1)
 
 
 def _to(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+    found = torch.from_numpy(array)
+    return found if device.type == "cpu" else found.to(device)

@@ -26,7 +26,7 @@ from weft.program.program import Most
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, Run, Sampled, StepPlan, most_sampled
 from weft.worker.expert_moves import ExpertMover
-from weft.worker.inputs import BlockTables, Geometry, StepInputs, build_inputs
+from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,6 @@ class Runner:
         self.cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)
-        self.tables = BlockTables(limits.max_num_seqs, -(-limits.max_model_len // limits.block_size))
         self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
         vocab = shards.config.vocab_size
         self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, _sampling_kernel(ops, device))
@@ -120,6 +119,7 @@ class Runner:
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
+        self.inputs = InputBuilder(self.geometry, self.last_ids, -(-limits.max_model_len // limits.block_size))
 
     def _mover(self, comm: Comm) -> ExpertMover:
         layers = {i: layer.experts for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
@@ -161,7 +161,7 @@ class Runner:
         group = plan.groups[self.geometry.group]
         for admit in group.admits:
             self.sampler.admit(admit)
-        inputs = build_inputs(plan, self.geometry, self.last_ids, self.tables)
+        inputs = self.inputs.build(plan)
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         if self.program is None:
             logits = self.decoder.forward(inputs.batch, self.caches)
@@ -174,9 +174,8 @@ class Runner:
         width = self.sampler.width(runs)
         own = self.sampler.sample(logits, runs[lo:hi], width)
         values = self.decoder.share_sampled(own, inputs.batch)
-        drawn = values if all(run.sample for run in runs) else values[[run.sample for run in runs]]
-        slots = torch.tensor([run.slot for run in runs if run.sample], dtype=torch.int64, device=self.device)
-        self.last_ids.index_copy_(0, slots, drawn[:, 0].to(torch.int64))
+        drawn = values if inputs.drawn is None else values[inputs.drawn]
+        self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
         return self.sampler.remember(values, runs)
 
     def _linear_weights(self) -> Iterator[Tensor]:

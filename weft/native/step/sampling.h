@@ -35,21 +35,37 @@ inline double counter_uniform(uint64_t seed, uint64_t position) {
   return double(mix(mix(seed + kStep) + (position + 1) * kStep) >> 11) * 0x1p-53;
 }
 
+// Whether some lane is not zero.
+inline bool any(VecInt<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)x, (__m512i)x) != 0;
+#elif defined(__AVX__)
+  return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+#else
+  int32_t all = 0;
+  for (int i = 0; i < kWidth<float>; ++i) all |= x[i];
+  return all != 0;
+#endif
+}
+
 class RowSampler {
  public:
   RowSampler(const float *logits, int size) : logits_(logits), size_(size) {}
 
   // Whether all logits are finite; to be called first.
   bool look() {
-    Vec<float> high = splat(-FLT_MAX), low = splat(FLT_MAX), bad{};
+    constexpr int W = kWidth<float>, kChains = 4;
+    Vec<float> high[kChains], bad[kChains] = {};
+    for (Vec<float> &each : high) each = splat(-FLT_MAX);
     int i = 0;
-    for (; i + kWidth<float> <= size_; i += kWidth<float>) {
-      const Vec<float> x = load(logits_ + i);
-      high = x > high ? x : high;
-      low = x < low ? x : low;
-      bad += x - x;  // not a number where x is not finite
-    }
-    float top = largest<float>(high), rest = sum<float>(bad);
+    for (; i + kChains * W <= size_; i += kChains * W)
+      for (int j = 0; j < kChains; ++j) {
+        const Vec<float> x = load(logits_ + i + j * W);
+        high[j] = x > high[j] ? x : high[j];
+        bad[j] += x - x;  // not a number where x is not finite
+      }
+    float top = -FLT_MAX, rest = 0;
+    for (int j = 0; j < kChains; ++j) top = std::max(top, largest<float>(high[j])), rest += sum<float>(bad[j]);
     for (; i < size_; ++i) {
       top = logits_[i] > top ? logits_[i] : top;
       rest += logits_[i] - logits_[i];
@@ -59,7 +75,14 @@ class RowSampler {
   }
 
   int largest_id() const {
+    constexpr int W = kWidth<float>;
+    const Vec<float> top = splat(top_);
     int i = 0;
+    for (; i + 4 * W <= size_; i += 4 * W) {
+      VecInt<float> found{};
+      for (int j = 0; j < 4; ++j) found |= load(logits_ + i + j * W) == top;
+      if (any(found)) break;
+    }
     while (logits_[i] != top_) ++i;
     return i;
   }
