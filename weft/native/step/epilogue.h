@@ -15,6 +15,58 @@ template <class T> struct Finish {
     const Instruction& instruction;
     const Weight& weight;
 
+    // Rows [row, row + count) of `pair`, whose sums lie kPair apart.
+    void rows(int64_t row, int64_t count, int pair, T* sums) const {
+        if constexpr (std::is_same_v<T, float>)
+            if (whole_vectors(row, count, pair, sums)) return;
+        for (int64_t r = 0; r < count; ++r) this->row(row + r, pair, sums + r * kPair);
+    }
+
+    // Where results will go is fetched while they are computed.
+    void fetch(int64_t row, int count, int pair) const {
+        const Operand& out = instruction.out;
+        const int item = item_bytes(out.dtype), columns = instruction.n[EPILOGUE] == SILU_MUL_OF ? kPair / 2 : kPair;
+        char* at = static_cast<char*>(out.base) + (row * out.stride + int64_t(pair) * columns) * item;
+        for (int r = 0; r < count; ++r, at += out.stride * item) {
+            __builtin_prefetch(at, 1);
+            __builtin_prefetch(at + columns * item - 1, 1);
+        }
+    }
+
+private:
+    // What is met in every layer, without a branch per row: pairs whose columns are all there.
+    bool whole_vectors(int64_t row, int64_t count, int pair, const float* sums) const {
+        const Operand& out = instruction.out;
+        const int epilogue = instruction.n[EPILOGUE];
+        if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
+        if ((pair + 1) * kPair > weight.columns) return false;
+        if (out.dtype == BF16 && epilogue == SILU_MUL_OF) return each<SILU_MUL_OF, bf16>(row, count, pair, sums), true;
+        if (out.dtype == BF16 && epilogue == STORE) return each<STORE, bf16>(row, count, pair, sums), true;
+        if (out.dtype == F32 && epilogue == STORE) return each<STORE, float>(row, count, pair, sums), true;
+        if (out.dtype == F32 && epilogue == ADD_TO) return each<ADD_TO, float>(row, count, pair, sums), true;
+        return false;
+    }
+
+    template <int Epilogue, class O> void each(int64_t row, int64_t count, int pair, const float* sums) const {
+        constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
+        Vec<float> scales[kVectors];
+        const bool scaled = weight.kind == W_INT8;
+        for (int v = 0; v < kVectors && scaled; ++v)
+            scales[v] = load(static_cast<const float*>(weight.scale) + pair * kPair + v * W) * splat(1.0f / kCodeUnit);
+        O* to = static_cast<O*>(instruction.out.base) + row * instruction.out.stride + pair * kColumns;
+        for (int64_t r = 0; r < count; ++r, to += instruction.out.stride, sums += kPair) {
+            Vec<float> x[kVectors];
+            for (int v = 0; v < kVectors; ++v) x[v] = scaled ? load(sums + v * W) * scales[v] : load(sums + v * W);
+            if constexpr (Epilogue == SILU_MUL_OF) {
+                for (int v = 0; v < kVectors / 2; ++v)
+                    store_narrow(to + v * W, x[v] / (exp(-x[v]) + 1.0f) * x[v + kVectors / 2]);
+            } else {
+                for (int v = 0; v < kVectors; ++v)
+                    store_narrow(to + v * W, Epilogue == ADD_TO ? load(to + v * W) + x[v] : x[v]);
+            }
+        }
+    }
+
     void row(int64_t row, int pair, T* sums) const {
         scale(pair, sums);
         if (instruction.p[BIAS]) add_bias(pair, sums);
@@ -26,7 +78,6 @@ template <class T> struct Finish {
         }
     }
 
-private:
     void scale(int pair, T* sums) const {
         if (weight.kind != W_INT8) return;
         const float* scales = static_cast<const float*>(weight.scale) + pair * kPair;

@@ -107,10 +107,6 @@ private:
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
 
-    void finish(int64_t row, int rows, int pair, T* tile) const {
-        for (int r = 0; r < rows; ++r) epilogue.row(row + r, pair, tile + r * kPair);
-    }
-
     // Panels are read as they lie; the first blocks of rows fetch the next pair while they compute.
     void stored(const Share& share) {
         alignas(64) T tile[C::kRows * kPair];
@@ -125,9 +121,10 @@ private:
                 blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
                     int lines = one ? 0 : of == 1 ? 2 : i < 2 ? 1 : 0;
                     Ahead ahead{data + bytes + i * half, 64};
+                    epilogue.fetch(from + row, n, pair);
                     tile_of_pair<C>(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead,
                                     tile, false);
-                    finish(from + row, n, pair, tile);
+                    epilogue.rows(from + row, n, pair, tile);
                 });
             }
         }
@@ -158,7 +155,7 @@ private:
                 tile_of_pair<C>(behind(rows, row), n, panel, part.depth, 0, {}, sums + row * kPair, part.resume);
             });
         }
-        finish(from, int(count), pair, sums);
+        epilogue.rows(from, count, pair, sums);
     }
 };
 
