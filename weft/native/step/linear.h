@@ -15,19 +15,21 @@ namespace weft {
 
 enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
 
-constexpr int64_t kNearRows = 448 << 10;    // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kFarRows = 512 << 10;   // the same where panels must be unpacked anew for each chunk of rows
+constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
+constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
+constexpr int kMostSlab = 640;            // depth of a panel that was unpacked, with room for it in the nearest caches
 
 struct Share {
     int first_pair, last_pair;
     int64_t first_row, last_row;
 };
 
-// Contiguous pairs; rows where pairs do not go round and there are many rows.
-inline Share share_of(int pairs, bool halves, int64_t rows, int thread, int threads) {
+// Contiguous pairs of few rows; of many rows each thread takes its own, which then mostly lie near its core. `coded`:
+// every thread will unpack the panels that it multiplies with, which must be worth it.
+inline Share share_of(int pairs, bool halves, bool coded, int64_t rows, int thread, int threads) {
     int unit = halves ? 2 : 1, units = rounded_up(pairs, unit);  // 16 bf16 results are half a cache line
     bool uneven = int64_t(rounded_up(units, threads)) * threads * 8 > int64_t(units) * 9;
-    if (uneven && rows >= int64_t(4) * kTileRows * threads)
+    if (rows >= int64_t(coded && !uneven ? 16 : 4) * kTileRows * threads)
         return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
     auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
     return {edge(thread), edge(thread + 1), 0, rows};
@@ -140,11 +142,12 @@ private:
     }
 
     // Slabs of the depth are unpacked, by the first tile's products where it can, into a panel that stays in the
-    // first-level cache while the other rows of a chunk pass by; sums are put down between slabs.
+    // caches while the other rows of a chunk pass by; sums are put down between slabs.
     void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
-        const int first = rows_from_codes<C>(count), depth = weight.depth;
-        const int slab = count == first ? depth : count <= 48 ? 64 : 256;
-        B* panel = scratch<PANEL_SCRATCH>().template take<B>(256 * kPair);
+        const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
+        const int slabs = count == first ? 1 : rounded_up(depth, kMostSlab);
+        const int slab = rounded_up(rounded_up(depth, slabs), kGroup) * kGroup;
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(kMostSlab * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
@@ -163,7 +166,8 @@ private:
 inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int thread,
                         int threads) {
     bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF;
-    Share share = share_of(pairs_of(weight), halves, rows, thread, threads);
+    const bool coded = weight.kind == W_INT8 || grouped(weight.kind);
+    Share share = share_of(pairs_of(weight), halves, coded, rows, thread, threads);
     share.first_row += first, share.last_row += first;
     if (share.first_pair >= share.last_pair || share.first_row >= share.last_row) return;
     if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);

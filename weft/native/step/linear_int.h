@@ -61,9 +61,13 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
 }
 
 // Rows of the first tile, in which codes go straight into products; 0 where they are unpacked first.
-template <class C> constexpr int rows_from_codes(int64_t rows) {
+template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
     if (C::kDepth != 2) return 0;
-    return rows < 4 ? int(rows) : rows < 8 ? 4 : 8;  // with twelve there are not enough registers
+    if (rows < 4) return int(rows);
+    if (rows < 8) return 4;
+    // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no
+    // room for the scales and offsets of four bits beside them.
+    return rows > 8 && (rows <= kTileRows || kind == W_INT4) ? 4 : 8;
 }
 
 #if defined(__AVX512BF16__)
