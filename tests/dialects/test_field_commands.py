@@ -119,12 +119,12 @@ python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-R1 --tp 16 --n
     Case(
         name="two nodes by docker",
         text="""# node 1
-docker run --gpus all --shm-size 32g --network=host -v ~/.cache/huggingface:/root/.cache/huggingface --name n1 \\
+docker run --gpus all --shm-size 32g --network=host -v ~/.cache/huggingface:/cache/huggingface --name n1 \\
     --rm -it --env "HF_TOKEN=$HF_TOKEN" --ipc=host lmsysorg/sglang:latest \\
     python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 16 --dist-init-addr 192.168.1.1:20000 \\
     --nnodes 2 --node-rank 0 --trust-remote-code --host 0.0.0.0 --port 40000
 # node 2
-docker run --gpus all --shm-size 32g --network=host -v ~/.cache/huggingface:/root/.cache/huggingface --name n2 \\
+docker run --gpus all --shm-size 32g --network=host -v ~/.cache/huggingface:/cache/huggingface --name n2 \\
     --rm -it --env "HF_TOKEN=$HF_TOKEN" --ipc=host lmsysorg/sglang:latest \\
     python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 16 --dist-init-addr 192.168.1.1:20000 \\
     --nnodes 2 --node-rank 1 --trust-remote-code --host 0.0.0.0 --port 40000
@@ -321,7 +321,7 @@ vllm serve deepseek-ai/DeepSeek-R1 --tensor-parallel-size 8 --pipeline-parallel-
     ),
     Case(
         name="an image with its entrypoint",
-        text="docker run --runtime nvidia --gpus all -v ~/.cache/huggingface:/root/.cache/huggingface "
+        text="docker run --runtime nvidia --gpus all -v ~/.cache/huggingface:/cache/huggingface "
         '--env "HUGGING_FACE_HUB_TOKEN=<secret>" -p 8000:8000 --ipc=host vllm/vllm-openai:v0.8.5 '
         "--model google/gemma-7b --tensor-parallel-size 4 --deployment-mode ray --ray-address=auto\n",
         result="world 4 | tp 4",

@@ -62,7 +62,7 @@ COMPOSE = """services:
   sglang:
     image: lmsysorg/sglang:latest
     volumes:
-      - ${HOME}/.cache/huggingface:/root/.cache/huggingface
+      - ${HOME}/.cache/huggingface:/cache/huggingface
     restart: always
     environment:
       HF_TOKEN: <secret>

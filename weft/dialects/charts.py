@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weft.dialects.base import Document, Note, Where, Word
@@ -95,9 +95,11 @@ class _Command:
 
 def charts(text: str) -> list[Document]:
     """The engines that a file of values describes; empty when it has no known shape."""
-    if not _LOOKS.search(text):
-        return []
-    roots = _roots(text, 1)
+    return engines_of(_roots(text, 1), text) if _LOOKS.search(text) else []
+
+
+def engines_of(roots: Sequence[Node], text: str) -> list[Document]:
+    """The engines that trees of values describe, in the first shape that fits any; `text` is the input."""
     for shape in _SHAPES:
         found = [command.document(text) for root in roots for command in shape(root)]
         if found:

@@ -13,10 +13,11 @@ from weft.dialects.addresses import addresses_for
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
 from weft.dialects.calls import calls
 from weft.dialects.charts import charts
-from weft.dialects.commands import documents
+from weft.dialects.commands import Programs, documents
+from weft.dialects.helm import helm
 from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.nodes import compare_nodes
-from weft.dialects.strangers import stranger
+from weft.dialects.strangers import HELM, stranger
 from weft.dialects.surroundings import chart_copies, job_nodes, launch_nodes, spread
 from weft.errors import UsageError
 from weft.layout import Layout
@@ -69,7 +70,8 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     text = _unquoted(text)
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in NAMES}
-    found = charts(text) or ([] if _is_file(text) else documents(text, programs, context.settings))
+    found = _releases(text, programs, context) or charts(text)
+    found = found or ([] if _is_file(text) else documents(text, programs, context.settings))
     commands = [document for document in found if document.dialect] or calls(text)
     commands = [document for document in commands if document.dialect == named] or commands
     commands = commands or [document for document in _held_files(text) if named in (None, document.dialect)]
@@ -106,6 +108,11 @@ def write(layout: Layout, name: str, options: Mapping[str, object], source: str 
     given, notes = addresses_for(options, target.name, layout.nodes, layout.attention.dp)
     written = target.write(layout, given, source)
     return replace(written, notes=(*notes, *written.notes))
+
+
+def _releases(text: str, programs: Programs, context: Context) -> list[Document]:
+    """What helm commands of a text install."""
+    return helm(documents(text, programs, context.settings), context.read_file) if HELM.search(text) else []
 
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:

@@ -39,6 +39,11 @@ _STRANGERS: tuple[tuple[str, str], ...] = (
         "vllm serve MODEL --tensor-parallel-size N",
     ),
 )
+HELM = re.compile(r"\bhelm3?\s(?:[^\n|;&]*\s)?(?:install|upgrade|template)\s")
+_CHART = (
+    "helm installs what a chart's values say, and no value here names an engine; give the chart's values "
+    "(--values FILE with the file, or helm get values RELEASE --all), or the command of the engine inside"
+)
 _OTHERS = re.compile(
     r"(?m)^[ \t]*(?:[$#][ \t]+)?(?:[A-Z_]+=\S+[ \t]+)*(?:sudo[ \t]+|nohup[ \t]+)?"
     r"(lmdeploy|text-generation-launcher|ollama|llama-server|llama-cli|xinference|mlc_llm|aphrodite|lightllm)[ \t]"
@@ -57,6 +62,8 @@ def stranger(text: str) -> str | None:
     other = _OTHERS.search(plain)
     if other is not None:
         return f"{other[1] or other[2]} is of an engine whose commands are not read here"
+    if HELM.search(plain):
+        return _CHART
     return next((message for pattern, message in _COMPILED if pattern.search(plain)), None)
 
 
