@@ -99,7 +99,7 @@ def test_nothing_is_left_when_it_is_ended(model: Path, number: signal.Signals) -
         try:
             family = wait_family(process)
             process.send_signal(number)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=240)
         finally:
             process.kill()
     assert process.returncode == (130 if number == signal.SIGINT else -number)

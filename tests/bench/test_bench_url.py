@@ -163,7 +163,7 @@ def test_without_matplotlib_a_plot_is_refused_first(capsys: pytest.CaptureFixtur
     with StandIn() as server:
         words = ["bench", "--url", server.url, "--plot", str(tmp_path / "x.svg")]
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 78 and 'pip install "weft[pictures]"' in done.stderr and server.bodies == []
 

@@ -367,5 +367,5 @@ def test_served_figures_are_of_all_streams_together() -> None:
 def test_the_command_explains_itself_and_refuses_unknown_words() -> None:
     command = [str(ROOT / "benchmarks" / "peers" / "run")]
     environment = {**os.environ, "PY": sys.executable}
-    done = subprocess.run([*command, "--cases", "fast"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "--cases", "fast"], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2 and "no case fast; legal: main" in done.stderr

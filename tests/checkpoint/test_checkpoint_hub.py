@@ -100,7 +100,7 @@ def fetch(hub: Hub, cache: Path, word: str, *, revision: str | None = None, weig
     """Fetches a model and waits for it."""
     with starting(hub, cache, word, revision=revision, weights=weights, **env) as process:
         try:
-            stdout, stderr = process.communicate(timeout=120)
+            stdout, stderr = process.communicate(timeout=240)
         finally:
             process.kill()
     return Done(process.returncode, stdout, stderr)

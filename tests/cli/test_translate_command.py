@@ -78,7 +78,7 @@ def test_the_same_from_a_file_and_from_stdin(weft, monkeypatch: pytest.MonkeyPat
     from_file = answer(weft("translate", "--json", "in", text=SGLANG))
     code = "import sys; from weft.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "translate", "--json", "-"]
-    done = subprocess.run(words, input=SGLANG, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(words, input=SGLANG, capture_output=True, text=True, timeout=240, check=True)
     assert json.loads(done.stdout) == from_file
 
 
@@ -241,7 +241,7 @@ def test_translate_runs_without_torch() -> None:
         f" *{SGLANG.split()!r}])]\n"
         "assert codes == [0, 0], codes"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -32,7 +32,7 @@ print(len(names), simulation.engine.stats().total.finished)
 def test_all_modules_import_and_run() -> None:
     here = Path(__file__).resolve().parent
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(here)], cwd=here.parents[1], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", CODE, str(here)], cwd=here.parents[1], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     modules, finished = map(int, done.stdout.split())

@@ -143,13 +143,13 @@ def comm_maker(job: dict[str, Any]) -> Any:
         return lambda rank: LockstepWorld(1, ()).comms[0]
     if job["backend"] in ("shared_memory", "program"):
         region = Region.create(world, groups)
-        return lambda rank: SharedMemoryComm(region, rank, timeout=60.0)
+        return lambda rank: SharedMemoryComm(region, rank, timeout=240.0)
     socket = listen()
     port = socket.getsockname()[1]
 
     def gloo(rank: int) -> GlooComm:
         fd = socket.fileno() if rank == 0 else None
-        return GlooComm(rank, world, groups, port=port, listen_fd=fd, timeout=60.0)
+        return GlooComm(rank, world, groups, port=port, listen_fd=fd, timeout=240.0)
 
     return gloo
 

@@ -21,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def generate(*words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "weft.cli.main", "generate", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100, input=text or "")
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240, input=text or "")
 
 
 def test_prompts_as_json(model: str) -> None:

@@ -119,7 +119,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
         assert len(pids) == 2
         assert "libtorch" not in Path(f"/proc/{served.process.pid}/maps").read_text()
 
-        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
             whole = client.chat.completions.create(model="small", messages=HELLO, temperature=0, max_tokens=20)  # type: ignore[arg-type]
             with client.chat.completions.create(
                 model="small",
@@ -132,7 +132,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             assert text == whole.choices[0].message.content
             assert whole.usage is not None and whole.usage.completion_tokens > 0
 
-            page = httpx.get(f"{served.url}/metrics", timeout=60).text
+            page = httpx.get(f"{served.url}/metrics", timeout=240).text
             work = dict(re.findall(r'^weft:rank_(\w+)_total{dp="0",rank="0",replica="0",tp="0"} (\S+)$', page, re.M))
             assert float(work["rows"]) > 20 and float(work["collective_bytes"]) > 1000
             assert 0 < float(work["collective_seconds"]) < float(work["busy_seconds"])
@@ -164,7 +164,7 @@ def test_a_signal_ends_everything(model: Path, number: signal.Signals, words: tu
     with serving(str(model), *words) as served:
         assert f"collectives: {said}" in served.text
         pids = served.ranks()
-        with httpx.Client(base_url=served.url, timeout=60) as client:
+        with httpx.Client(base_url=served.url, timeout=240) as client:
             assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200
         served.process.send_signal(number)
         assert served.end() == 0
@@ -188,7 +188,7 @@ def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path, mo
     try:
         until(lambda: listening_port(served.process.pid), "nobody listens")
         url = f"http://127.0.0.1:{listening_port(served.process.pid)}"
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=240) as client:
             ready = client.get("/ready")
             assert ready.status_code == 503 and ready.json()["error"]["code"] == "not_ready"
             answer = client.post("/v1/completions", json={"prompt": "x"})
@@ -207,7 +207,7 @@ def test_requests_wait_for_the_model_and_a_signal_ends_the_start(model: Path, mo
 def refused(*words: str) -> tuple[int, str]:
     with weft(*words) as process:
         try:
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=240)
         finally:
             process.kill()
     return process.returncode, text

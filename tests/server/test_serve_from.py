@@ -40,7 +40,7 @@ def test_an_engine_s_command_serves(model: Path, dialect: str, words: str, atten
         assert "max_model_len 128" in served.text and len(served.ranks()) == 2
         assert "weft listens where its own --host and --port say" in served.text
         assert ":30000" not in served.url and ":8001" not in served.url
-        with httpx.Client(base_url=served.url, timeout=60) as client:
+        with httpx.Client(base_url=served.url, timeout=240) as client:
             asked = {"prompt": "Hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
             answer = client.post("/v1/completions", json=asked).json()
             assert answer["usage"]["completion_tokens"] == 8 and answer["choices"][0]["text"]
@@ -54,7 +54,7 @@ def test_an_engine_s_command_serves(model: Path, dialect: str, words: str, atten
 def test_what_the_engine_would_refuse_is_refused_before_loading(model: Path) -> None:
     words = f"python -m sglang.launch_server --model-path {model} --tp 4 --dp 3 --enable-dp-attention"
     process = weft("serve", "--port", "0", "--from", "sglang", "--", *words.split())
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=240)
     assert process.returncode == 78
     assert "sglang would refuse this: --dp 3: --enable-dp-attention divides tp 4; legal: 1, 2, 4" in text
     assert "Traceback" not in text

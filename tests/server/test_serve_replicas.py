@@ -32,16 +32,16 @@ def served(model: Path) -> Iterator[Served]:
 
 
 def post(server: Served, body: dict[str, Any], **settings: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/completions", json=GREEDY | body, timeout=60, **settings)
+    return httpx.post(f"{server.url}/v1/completions", json=GREEDY | body, timeout=240, **settings)
 
 
 def replicas(server: Served) -> list[tuple[str, int]]:
-    body = httpx.get(f"{server.url}/ready", timeout=60).json()
+    body = httpx.get(f"{server.url}/ready", timeout=240).json()
     return [(replica["status"], replica["restarts"]) for replica in body["replicas"]]
 
 
 def metric(server: Served, name: str, engine: int) -> float:
-    page = httpx.get(f"{server.url}/metrics", timeout=60).text
+    page = httpx.get(f"{server.url}/metrics", timeout=240).text
     lines = [line for line in page.splitlines() if line.startswith(name + "{") and f'engine="{engine}"' in line]
     assert len(lines) == 1, (name, lines)
     return float(lines[0].split()[-1])
@@ -78,12 +78,12 @@ def test_a_conversation_stays_with_its_prefix(served: Served) -> None:
 
 
 def test_both_are_shown(served: Served) -> None:
-    body = httpx.get(f"{served.url}/ready", timeout=60).json()
+    body = httpx.get(f"{served.url}/ready", timeout=240).json()
     assert body["replicas"] == [{"replica": index, "status": "ready", "restarts": 0} for index in range(2)]
     assert [(rank["rank"], rank["coordinates"]["replica"]) for rank in body["ranks"]] == [(0, 0), (1, 1)]
     cpus = [set(rank["cpus"]) for rank in body["ranks"]]
     assert not cpus[0] & cpus[1], "cores are shared out"
-    page = httpx.get(f"{served.url}/metrics", timeout=60).text
+    page = httpx.get(f"{served.url}/metrics", timeout=240).text
     for replica in range(2):
         assert f'weft:rank_rows_total{{dp="0",rank="{replica}",replica="{replica}",tp="0"}}' in page
         assert f'weft:replica_ready{{replica="{replica}"}} 1.0' in page
@@ -96,9 +96,9 @@ def test_both_are_shown(served: Served) -> None:
 
 def test_a_death_and_an_end(served: Served) -> None:
     """The last test of this server."""
-    with httpx.stream("POST", f"{served.url}/v1/completions", json=GREEDY | {"prompt": "x"}, timeout=60) as response:
+    with httpx.stream("POST", f"{served.url}/v1/completions", json=GREEDY | {"prompt": "x"}, timeout=240) as response:
         assert response.read()
-    victim = httpx.get(f"{served.url}/ready", timeout=60).json()["ranks"][0]["pid"]
+    victim = httpx.get(f"{served.url}/ready", timeout=240).json()["ranks"][0]["pid"]
     os.kill(victim, signal.SIGKILL)
     until(lambda: replicas(served)[0] == ("restarting", 1))
     assert replicas(served)[1] == ("ready", 0)

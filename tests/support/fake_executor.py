@@ -34,7 +34,7 @@ class ScriptedExecutor:
     def step(self, plan: StepPlan) -> StepResult:
         """A step as the script says."""
         assert self.gate.wait(120)
-        assert self.permits is None or self.permits.acquire(timeout=120)
+        assert self.permits is None or self.permits.acquire(timeout=240)
         time.sleep(self.step_s)
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:
