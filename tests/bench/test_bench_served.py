@@ -44,7 +44,7 @@ def finish(*words: str) -> tuple[int, str, str]:
 
 def wait_family(process: subprocess.Popen[str]) -> list[int]:
     """The server and its two ranks, once tokens flow."""
-    until(lambda: process.poll() is not None or generating(process.pid), "no server with two ranks that work")
+    until(lambda: process.poll() is not None or generating(process.pid), "no server with two ranks that work", 200)
     assert process.poll() is None
     (server,) = children(process.pid)
     return [server, *children(server)]

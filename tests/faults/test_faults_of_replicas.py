@@ -221,7 +221,7 @@ def test_a_replica_that_would_run_something_else_is_not_started_again(model: Pat
 
 
 def test_a_drain_lets_the_streams_of_all_replicas_end(model: Path) -> None:
-    with two_replicas(model, "slow-good", "ranks=1", "drain_timeout=240") as server, ThreadPoolExecutor(8) as pool:
+    with two_replicas(model, "slow-good", "ranks=1", "drain_timeout=100") as server, ThreadPoolExecutor(8) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}", tokens=100) for number in range(4)]
         until(lambda: metric(server, "vllm:num_requests_running", engine="0") == 2)
