@@ -193,4 +193,5 @@ def _words(name: str, part: object, names: Mapping[str, object], line: int, colu
     elif isinstance(value, (list, tuple)):
         yield from (Word(str(item), place, quoted=True) for item in value)
     else:
-        yield Word(str(value), place, quoted=True)
+        text = str(value)
+        yield Word(text, place, (text[1:],) if text.startswith("$") else (), quoted=True)

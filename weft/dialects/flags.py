@@ -213,6 +213,9 @@ def _one(text: str, word: Word, rest: list[Word], arguments: Arguments) -> None:
         value_words = [Word(glued or inline, word.where, word.variables)]
     else:
         value_words = _take(flag, rest)
+    if value_words and not value_words[0].text and not flag.size and flag.kind in ("int", "float"):
+        arguments.draft.note("warning", "empty-value", f"{name} is given nothing as its value: left out", word.where)
+        return
     value, variables = read_value(flag.kind, name, path, value_words, word, arguments.draft)
     if value is not None or variables:
         arguments.add(Argument(flag, name, value, word.where, variables))

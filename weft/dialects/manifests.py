@@ -16,10 +16,13 @@ from weft.dialects.shell import lex
 from weft.dialects.shell_words import Piece, RawWord, templated
 from weft.dialects.surroundings import copies_note
 
-_LOOKS = re.compile(r"(?m)^[ \t]*(?:(?:-[ \t]+)?(?:command|args|entrypoint|run)[ \t]*:|-[ \t]+[\"']?--[a-z])")
+_LOOKS = re.compile(
+    r"(?m)(?:^[ \t]*(?:-[ \t]+)?|[{,][ \t]*)\"?(?:command|args|entrypoint|run)\"?[ \t]*:|^[ \t]*-[ \t]+[\"']?--[a-z]"
+)
 _STARTS = ("command", "args", "entrypoint")
 _BESIDE = ("env", "envs", "environment")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")
+_FENCED = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:yaml|yml|json)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$")
 _EXPANDS = re.compile(r"\$\(([\w.]+)\)|\$\{([^{}]+)\}|\$([A-Za-z_]\w*)")
 
 
@@ -73,9 +76,14 @@ def manifest_files(text: str) -> dict[str, File]:
 
 
 def _roots(text: str) -> list[yaml.Node]:
-    plain = templated(_TEMPLATE_LINE.sub("", text))
+    """The documents of a text, or of the YAML and JSON that a page shows between fences, at their lines."""
+    parts = ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in _FENCED.finditer(text)] or [text]
+    return [root for part in parts for root in _composed(templated(_TEMPLATE_LINE.sub("", part)))]
+
+
+def _composed(text: str) -> list[yaml.Node]:
     try:
-        return [root for root in yaml.compose_all(plain, yaml.SafeLoader) if isinstance(root, yaml.Node)]
+        return [root for root in yaml.compose_all(text, yaml.SafeLoader) if isinstance(root, yaml.Node)]
     except (yaml.YAMLError, RecursionError):
         return []
 

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 
 _STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
 _NAME = r"[A-Za-z_][\w.]*(?:\[[\w\"']+\])?"
-_ITEM = rf"(?:f?{_STRING}|str\(\s*{_NAME}\s*\)|{_NAME})"
+_KEYED = r"[A-Za-z_][\w.]*(?:\[[^\[\]\n]*\]|\((?:[^()\n]|\([^()\n]*\))*\))*"
+_ITEM = rf"(?:f?{_STRING}|{_KEYED})"
 _LIST = re.compile(
     rf"(?:(?P<name>{_NAME})\s*(?P<how>\+=|=|\.extend\()\s*)?"
     rf"\[\s*(?P<items>{_ITEM}(?:\s*,\s*{_ITEM})*)\s*,?\s*\]"
 )
 _STARTS = re.compile(
     r"[\"'](?:(?:[\w/.-]*/)?(?:vllm|tokenspeed|sglang|trtllm-serve)|[\w.]+\.(?:launch_server|api_server|serve))[\"']"
+    r"|\[\s*[\"'](?:[\w/.-]+ ){1,3}?(?:[\w.]+\.(?:launch_server|api_server|serve)|serve)[\"' ]"
 )
 _FILLED = re.compile(r"\{(\w+)\}")
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -37,6 +39,7 @@ def lists_as_shell(text: str) -> str:
     """The text with lists of a program's words as commands; every line keeps its number."""
     found: dict[int, str] = {}
     opened: dict[str, int] = {}
+    last = (-1, -1)  # the last command's list: where it starts, and where the last list that belongs to it ends
     for match in _LIST.finditer(text):
         words = list(_words(match["items"]))
         name, grows = match["name"] or "", match["how"] in ("+=", ".extend(")
@@ -46,8 +49,15 @@ def lists_as_shell(text: str) -> str:
         elif name == "args" and words and _FLAG.match(words[0]) and (image := _image(text, match.start())):
             found[match.start()] = f"{image} {' '.join(words)}"
         elif _STARTS.search(match[0]) and not grows:
-            found[match.start()] = " ".join(words)
+            first = shlex.split(words[0])[0] if words[0].startswith("'") else words[0]  # the program in one string
+            found[match.start()] = " ".join((first, *words[1:]))
             opened[name] = match.start()
+            last = (match.start(), match.end())
+        elif not name and last[0] >= 0 and re.fullmatch(r"\s*\]?\s*,\s*", text[last[1] : match.start()]):
+            lines = [shlex.split(word)[0].strip() if word.startswith("'") else word for word in words]
+            found[last[0]] += " " + " ".join(lines)
+            found[match.start()] = ""
+            last = (last[0], match.end())
         elif not grows:
             opened.pop(name, None)
     if not found:
@@ -80,9 +90,10 @@ def _replaced(match: re.Match[str], words: str | None) -> str:
 def _words(items: str) -> Iterator[str]:
     """The items as words of a shell: strings quoted, names as variables."""
     for item in re.findall(_ITEM, items):
-        bare = re.fullmatch(rf"(?:str\(\s*)?({_NAME})\s*\)?", item)
-        if bare and item[-1] not in "\"'":
-            yield f"${{{bare[1]}}}" if re.fullmatch(r"\w+", bare[1]) else f"'<{bare[1]}>'"
+        bare = re.fullmatch(r"(?:str|int)\((.*)\)", item) or re.fullmatch(rf"({_KEYED})", item)
+        if bare:
+            shown = re.sub(r"[\"'<>]", "", bare[1].strip())
+            yield f"${{{shown}}}" if re.fullmatch(r"\w+", shown) else f"'<{shown}>'"
             continue
         text = re.sub(r"\\(.)", r"\1", item.removeprefix("f")[1:-1])
         filled = _FILLED.sub(r"${\1}", text) if item.startswith("f") else text

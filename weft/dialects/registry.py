@@ -15,6 +15,7 @@ from weft.dialects.calls import calls
 from weft.dialects.charts import charts
 from weft.dialects.commands import Programs, documents
 from weft.dialects.helm import helm
+from weft.dialects.makefiles import make_as_shell
 from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.nodes import compare_nodes
 from weft.dialects.strangers import HELM, stranger
@@ -27,7 +28,9 @@ NAMES = ("sglang", "trtllm", "vllm", "mindie", "tokenspeed")
 ALIASES = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "vllm-ascend": "vllm", "vllm_ascend": "vllm"}
 _KEYED = re.compile(r"[ \t]*(?:-[ \t]+)?(?:[\"']?[\w.-]+[\"']?[ \t]*:(?:[ \t]|$)|[{}\[\]]|-[ \t]+[^-\s]|\.\.\.)")
 _NO_FILE = re.compile(
-    r"(?m)<<|^[ \t]*--?[A-Za-z]|^[ \t]*(?:-[ \t]+)?[\"']?(?:command|args|entrypoint|run)[\"']?[ \t]*:"
+    r"(?m)<<|^[ \t]*(?:-[ \t]+[\"']?)?--?[A-Za-z]"
+    r"|^[ \t]*(?:-[ \t]+)?[\"']?(?:[\w-]*(?:command|cmd|script)|args|entrypoint|run)[\"']?[ \t]*:"
+    r"|^[^#\n]*\b(?:(?:launch_server|api_server|trtllm-serve)\b|(?:vllm|sglang|tokenspeed) serve\b)"
 )
 _UNKNOWN = re.compile(r"(?:\S+=\S* )*\S+(?<!:)(?: [^\s:]+)* --?[A-Za-z][\w-]*(?:[= ]|$)")
 """A line that starts a program with flags."""
@@ -67,7 +70,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     inside a recognized text is in the readings.
     """
     context = context or Context()
-    text = _unquoted(text)
+    text = make_as_shell(_unquoted(text))
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in NAMES}
     found = _releases(text, programs, context) or charts(text)

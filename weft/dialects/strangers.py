@@ -5,8 +5,10 @@ A launcher whose sizes stand somewhere else is refused with what to give instead
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from weft.dialects.base import Document, Where, Word
 
@@ -34,7 +36,12 @@ _STRANGERS: tuple[tuple[str, str], ...] = (
         "vllm serve MODEL --data-parallel-size N --tensor-parallel-size M",
     ),
     (
-        r"\b(?:runpod/)?worker-(?:v1-)?vllm\b",
+        r"(?m)^[ \t]*option\.(?:tensor_parallel_degree|rolling_batch)[ \t]*=|\bOPTION_TENSOR_PARALLEL_DEGREE\b",
+        "settings of a model server that starts an engine by itself; give the command of the engine inside, as "
+        "vllm serve MODEL --tensor-parallel-size N",
+    ),
+    (
+        r"\b(?:runpod/)?worker-(?:v1-)?vllm\b|\bSM_VLLM_[A-Z]+\b",
         "this container takes its sizes from variables of its own; give the command of the engine inside, as "
         "vllm serve MODEL --tensor-parallel-size N",
     ),
@@ -52,6 +59,7 @@ _OTHERS = re.compile(
 """Commands and images of engines that have no reader."""
 _COMPILED = tuple((re.compile(pattern), message) for pattern, message in _STRANGERS)
 _ENGINES = {"vllm": "vllm", "vllm-vlm": "vllm", "sglang": "sglang", "sglang-generate": "sglang"}
+_TRAINERS = ("swift",)
 _PAIRS = re.compile(r"(?:--?model[_-]args=)?((?:pretrained|model_name|model)=[^,\s]+(?:,\w+=[^,]*)*)")
 _PAIR = re.compile(r"(\w+)=([^,]*)")
 
@@ -68,7 +76,9 @@ def stranger(text: str) -> str | None:
 
 
 def harness(words: Sequence[Word]) -> Document | None:
-    """The engine that a benchmark starts: `--model vllm --model_args a=1,b=2`."""
+    """The engine that a benchmark or a trainer starts: `--model vllm --model_args a=1,b=2`, `--infer_backend vllm`."""
+    if words and words[0].text in _TRAINERS:
+        return _trainer(words)
     dialect = next((_ENGINES[word.text] for word in words if word.text in _ENGINES), "")
     pairs = next(((word, match) for word in words if (match := _PAIRS.fullmatch(word.text))), None)
     if not dialect or pairs is None:
@@ -77,6 +87,30 @@ def harness(words: Sequence[Word]) -> Document | None:
     arguments = tuple(_arguments(word, match.start(1), match[1]))
     line = words[0].where.line
     return Document(kind="command", text="", line=line, program=tuple(words[:1]), words=arguments, dialect=dialect)
+
+
+def _trainer(words: Sequence[Word]) -> Document | None:
+    """`swift deploy --infer_backend vllm --vllm_tensor_parallel_size 4`: flags that begin with the engine's name."""
+    backend = [after.text for word, after in itertools.pairwise(words) if word.text == "--infer_backend"]
+    dialect = _ENGINES.get(backend[-1], "") if backend else ""
+    if not dialect:
+        return None
+    arguments: list[Word] = []
+    for word in words[1:]:
+        if word.text.startswith("--"):
+            name = word.text.removeprefix(f"--{dialect}_")
+            ours = name != word.text or word.text.partition("=")[0] in ("--model", "--port", "--host")
+            arguments += [replace(word, text=f"--{name.removeprefix('--')}")] if ours else []
+        elif arguments and ours:
+            arguments.append(word)
+    return Document(
+        kind="command",
+        text="",
+        line=words[0].where.line,
+        program=tuple(words[:1]),
+        words=tuple(arguments),
+        dialect=dialect,
+    )
 
 
 def _arguments(word: Word, offset: int, pairs: str) -> Iterator[Word]:

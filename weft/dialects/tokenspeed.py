@@ -33,6 +33,7 @@ class TokenSpeed:
     title = "TokenSpeed"
     programs = (
         (r"(?:.*/)?(?:tokenspeed|ts)", "serve"),
+        ("-m", r"tokenspeed(?:\.\w+)*", "serve"),
         ("-m", r"tokenspeed(?:\.\w+)*"),
         (r"(?:[\w.-]+/)+tokenspeed(?:-[\w-]+)?(?::.*)?",),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from weft.dialects.base import Draft
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments
@@ -13,6 +15,7 @@ from weft.dialects.reading import (
 )
 from weft.dialects.sizes import Size, Sizes, divides, quotient, times
 
+_PROJECTION = re.compile(r"TOKENSPEED_\w+?_(O|QKV|SHARED_EXPERT)(?:_PROJ)?_TP_SIZE")
 _MOE_SIGNS = ("moe_tp_size", "expert_parallel_size", "enable_expert_parallel", "enable_eplb")
 
 
@@ -37,10 +40,11 @@ class Derivation:
 
     def sizes(self) -> Sizes:
         tp, dp = self._attention()
+        self.nodes = self._nodes()
         self._check_nodes(dp)
         heads = 1 if self.cp_asked else tp
         sizes = Sizes(
-            nodes=self.args.number("nnodes"),
+            nodes=self.nodes,
             stages=self.pp,
             layers=self._layers(),
             tp=heads,
@@ -55,6 +59,7 @@ class Derivation:
         sizes.stated_world = self.world
         self._check_inside(heads)
         self._experts(sizes)
+        self._projections(sizes)
         explain(self.draft, sizes, self._reasons(sizes))
         return sizes
 
@@ -192,9 +197,38 @@ class Derivation:
             message = f"ep {ep}: the model has {sizes.num_experts} experts; legal: {', '.join(map(str, legal))}"
             draft.refuse(message, legal, args.where("expert_parallel_size"))
 
+    def _nodes(self) -> Size:
+        """--nnodes; without it the nodes that the processes of each fill: a job's environment gives the rank."""
+        args, per_node = self.args, self.args.number("nprocs_per_node", None)
+        if "nnodes" in args or per_node is None or self.world is None or self.world % per_node:
+            return args.number("nnodes")
+        nodes = self.world // per_node
+        if nodes > 1:
+            message = f"nodes {nodes}: {self.world} ranks, --nprocs-per-node {per_node}; their ranks come from the job"
+            self.draft.note("info", "derived", message, args.where("nprocs_per_node"))
+        return nodes
+
+    def _projections(self, sizes: Sizes) -> None:
+        """Sizes of single projections, which the environment gives to some models."""
+        for name, word in self.draft.document.environment.items():
+            match = _PROJECTION.fullmatch(name)
+            if match is None or not word.text.isdigit() or int(word.text) == 0:
+                continue
+            size = int(word.text)
+            if not divides(size, self.stage):
+                legal = divisor_values(self.stage)
+                self.draft.refuse(f"{name} {size}: a stage has {self.stage} ranks", legal, word.where)
+            elif match[1] == "O":
+                sizes.o_proj = size
+            elif match[1] == "SHARED_EXPERT" and sizes.moe:
+                sizes.shared = size
+            elif match[1] == "QKV" and size != sizes.tp:
+                message = f"{name} {size}: q, k and v have attention's size in a layout"
+                self.draft.note("warning", "approximation", message, word.where)
+
     def _check_nodes(self, dp: Size) -> None:
         args, draft = self.args, self.draft
-        nodes, per_node = args.number("nnodes"), args.number("nprocs_per_node", None)
+        nodes, per_node = self.nodes, args.number("nprocs_per_node", None)
         rank = args.node_rank()
         if nodes is None or nodes > 1:
             draft.node = rank
@@ -217,7 +251,7 @@ class Derivation:
 
     def _reasons(self, sizes: Sizes) -> dict[str, str]:
         reasons = {
-            "o_proj.tp": "as attention",
+            "o_proj.tp": "as attention" if sizes.o_proj == sizes.tp else "by the environment",
             "embedding.tp": "as attention",
             "lm_head.tp": "as attention" if sizes.dp == 1 else "whole on every rank, since attention has dp groups",
         }

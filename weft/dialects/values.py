@@ -64,7 +64,7 @@ def _number(
     kind: str, name: str, text: str, variables: tuple[str, ...], word: Word, draft: Draft
 ) -> tuple[Value, tuple[str, ...]]:
     if not variables:
-        found = open_name(text)
+        found = text if _plain(text) == _plain(name) else open_name(text)
         variables = (found,) if found else ()
     if variables:
         settings = draft.context.settings
@@ -82,6 +82,10 @@ def _number(
     wanted = "a whole number" if kind == "int" else "a number"
     draft.refuse(f"{name} {text!r}: not {wanted}", (), word.where)
     return None, ()
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
 
 
 def _json(
