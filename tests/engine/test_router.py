@@ -219,6 +219,11 @@ def test_what_prefixes_are_worth() -> None:
     assert uneven < even + 80, "no replica gets ahead by more than the half that prompts share"
 
 
+def test_the_end_of_a_long_prompt_is_not_looked_at() -> None:
+    assert len(job_of(range(100), SamplingParams(), BLOCK, looked_at=50).digests) == 12
+    assert len(job_of(range(100), SamplingParams(), BLOCK).digests) == 25
+
+
 def test_one_of_none_is_a_mistake() -> None:
     with pytest.raises(ValueError):
         Router(1).place({"a": Job(1, 1)}, [])

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.conftest import Running, Start
+from tests.server.conftest import LONGEST, Running, Start
 from tests.server.test_server_life import LONG
-from tests.support.waiting import until
-from weft.errors import PeerError
+from tests.support.fake_executor import ScriptedExecutor
+from tests.support.tiny_chat import CONFIG, END
+from tests.support.waiting import PATIENCE_S, until
+from weft.engine.engine import Engine
+from weft.errors import PeerError, RequestError
+from weft.launch.report import RankReport
+from weft.server.engine_loop import Executor
 from weft.server.recovery import Recovery
+from weft.server.replicas import Replicas
+from weft.server.stream import BegunAgain
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+
+
+class AgainAndAgain:
+    """A start whose ranks begin anew each time; `engines`: all that there were."""
+
+    def __init__(self, script: list[int]) -> None:
+        self._script = script
+        self.engines: list[Engine] = []
+        self.executor = ScriptedExecutor(script, step_s=0.002)
+
+    def __call__(self) -> tuple[Engine, Executor]:
+        self.executor = ScriptedExecutor(self._script, step_s=0.002)
+        config = EngineConfig(max_model_len=LONGEST, max_num_seqs=4, block_size=16)
+        self.engines.append(Engine(self.executor, config, [END], vocab_size=CONFIG["vocab_size"]))
+        return self.engines[-1], self.executor
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+    def reports(self) -> list[RankReport]:
+        """No ranks."""
+        return []
 
 
 class AtOnce(Recovery):
@@ -43,6 +77,86 @@ def test_the_queue_is_the_servers(start_server: Start) -> None:
                 executor.gate.set()
             assert [answer.result(60)[0] for answer in sent] == [200] * 3
         assert min(executor.steps for executor in server.executors) > 0
+    finally:
+        server.stop()
+
+
+def test_any_deaths_lose_no_request_in_silence() -> None:
+    """Three replicas that die at random: every stream ends once, whole or with its reason, and nothing is left open."""
+    draw, script = random.Random(random.getrandbits(32)), [7, 8, 9]
+    starts = [AgainAndAgain(script) for _ in range(3)]
+    ended = Counter[str]()
+
+    async def read(engines: Replicas, number: int) -> None:
+        length = draw.randrange(1, 30)
+        params = SamplingParams(max_tokens=length, n=1 + number % 2, ignore_eos=True)
+        shared = [number % 5] * 32
+        whole = bool(number % 3)
+        while True:
+            try:
+                stream = engines.submit(f"request {number}", [[*shared, number, 1 + number]], params, whole=whole)
+                break
+            except RequestError as error:
+                assert error.status in (429, 503)
+                await asyncio.sleep(0.01)
+        tokens: dict[int, list[int]] = {}
+        reason = "whole"
+        try:
+            while stream.open_outputs or stream.stirred:
+                try:
+                    for choice, record in await stream.next():
+                        tokens.setdefault(choice, []).extend(record.new_token_ids)
+                except BegunAgain:
+                    assert whole
+                    tokens = {}
+        except RequestError as error:
+            reason = str(error.code)
+        else:
+            wanted = [script[place % 3] for place in range(length)]
+            assert tokens == dict.fromkeys(range(params.n), wanted)
+        finally:
+            engines.close_stream(stream)
+        ended[reason] += 1
+
+    async def kill(engines: Replicas) -> None:
+        while True:
+            await asyncio.sleep(draw.random() * 0.1)
+            draw.choice(starts).executor.fail_at = 0
+
+    async def main() -> None:
+        engines = Replicas(starts, max_queued=6, recovery=AtOnce)
+        engines.launch()
+        killer = asyncio.create_task(kill(engines))
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(read(engines, number) for number in range(150)))
+        killer.cancel()
+        assert engines.open_outputs == 0 and engines.restarts > 0
+        for start in starts:  # the last to have been killed are there again
+            start.executor.fail_at = None
+        async with asyncio.timeout(PATIENCE_S):
+            while not all(loop.serving for loop in engines.loops) or any(
+                loop.engine is None or loop.engine.stats().total.blocks_used for loop in engines.loops
+            ):
+                await asyncio.sleep(0.01)
+        assert [engines._router.load(replica) for replica in range(3)] == [0, 0, 0]
+        assert not engines._parked and not engines._open
+        engines.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await engines.ended.wait()
+        engines.join()
+
+    asyncio.run(main())
+    assert ended.total() == 150 and ended["whole"] > 0
+    assert set(ended) <= {"whole", "engine_restarted", "request_quarantined"}, ended
+
+
+def test_a_defect_in_one_engine_is_that_replicas_alone(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start_server("abc", replicas=2)
+    try:
+        monkeypatch.setattr(server.executors[0], "step", lambda plan: 1 / 0)
+        assert post(server, {"max_tokens": 5})[0] == 200, "it had given nothing, and runs elsewhere"
+        assert [loop.status for loop in server.engines.loops] == ["stopped", "ready"]
+        assert post(server, {"max_tokens": 5})[0] == 200 and server.http.get("/ready").status_code == 200
     finally:
         server.stop()
 

@@ -16,6 +16,9 @@ from weft.step.sampling_params import SamplingParams
 EXPECTED_TOKENS = 256
 """Of an answer, at most: nobody knows how long it will be, and most end far below what they may have."""
 
+LOOKED_AT = 131_072
+"""Tokens of a request's prompts, together, whose digests are made: some milliseconds for the event loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -29,11 +32,13 @@ class Job:
     block_size: int = 1
 
 
-def job_of(prompt_ids: Sequence[int], params: SamplingParams, block_size: int | None) -> Job:
-    """`block_size` None: no prefix is shared."""
+def job_of(
+    prompt_ids: Sequence[int], params: SamplingParams, block_size: int | None, looked_at: int = LOOKED_AT
+) -> Job:
+    """`block_size` None: no prefix is shared. `looked_at`: tokens of the prompt that can be one."""
     digests: list[bytes] = []
     if block_size is not None:
-        extend_digests(digests, prompt_ids, len(prompt_ids) // block_size, block_size)
+        extend_digests(digests, prompt_ids, min(len(prompt_ids), looked_at) // block_size, block_size)
     longest = EXPECTED_TOKENS if params.max_tokens is None else min(params.max_tokens, EXPECTED_TOKENS)
     return Job(len(prompt_ids), params.n * longest, params.n, tuple(digests), block_size or 1)
 

@@ -65,10 +65,12 @@ def _device(setup: Setup) -> torch.device:
     if setup.engine.device != "cuda":
         return torch.device("cpu")
     number = setup.first_rank + setup.rank
-    if number >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if number >= count:
+        fewer = f", or {count} replica{'s' if count > 1 else ''}" if count else ""
         raise ConfigError(
-            f"device cuda: this process sees {torch.cuda.device_count()} CUDA devices (torch {torch.__version__}); "
-            "legal here: cpu",
+            f"device cuda: this process sees {count} CUDA devices (torch {torch.__version__}), and {setup.where} needs"
+            f" one of its own; legal here: cpu{fewer}",
             field="device",
             value="cuda",
             legal=("cpu",),

@@ -14,7 +14,7 @@ from operator import methodcaller
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
 from weft.engine.outputs import EngineStats, RequestOutput
-from weft.engine.router import Router, job_of
+from weft.engine.router import LOOKED_AT, Router, job_of
 from weft.errors import RequestError
 from weft.log import get_logger
 from weft.server.engine_loop import EngineLoop, Running
@@ -182,8 +182,10 @@ class Replicas:
         if self._several:
             limits = self.limits
             size = limits.block_size if limits is not None and limits.enable_prefix_caching else None
+            looked_at = LOOKED_AT // len(stream.prompts)
             parts = zip(stream.request_ids, stream.prompts, strict=True)
-            stream.replica = self._router.place({i: job_of(ids, stream.params, size) for i, ids in parts}, among)
+            jobs = {i: job_of(ids, stream.params, size, looked_at) for i, ids in parts}
+            stream.replica = self._router.place(jobs, among)
         for request_id, prompt in zip(stream.request_ids, stream.prompts, strict=True):
             self.loops[stream.replica].admit(request_id, prompt, stream.params)
 
