@@ -122,6 +122,25 @@ def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
         assert server.text.count("starting the ranks again in") == 1 and "Traceback" not in server.text
 
 
+def test_a_stopped_rank_holds_up_its_own_replica_alone(model: Path) -> None:
+    with (
+        two_replicas(model, "replica1-once-stopped", "ranks=1", "step_limit=6") as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        streams = Streams(server, pool)
+        sent = [streams.send(f"number {number}") for number in range(2)]
+        until(lambda: any(answer.done() for answer in sent))
+        assert streams.send("meanwhile", tokens=5).result(PATIENCE_S)[1][-1] == "data: [DONE]"
+        ended = sorted((answer.result(PATIENCE_S)[1] for answer in sent), key=lambda lines: lines[-1])
+        assert [lines[-1] for lines in ended] == ["cut", "data: [DONE]"]
+        assert "the processes of replica 1 died" in ended[0][-2]
+        until(lambda: states(server) == ["ready", "ready"])
+        assert restarts(server) == [0, 1]
+        assert re.search(
+            r"no answer to step \d+ within 6 s from rank 1; rank 1 \(replica 1\) pid \d+ is suspended", server.text
+        )
+
+
 def test_what_waits_at_a_dead_replica_goes_to_another(model: Path) -> None:
     """Its ranks do not come back here: what was in line is answered all the same, what was in its step waits."""
     with (
