@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from about import about
+from timing import best_and_median, filling
 from torch import Tensor
 
 from weft.native.step_library import Pool, open_library
@@ -36,19 +35,8 @@ def timed(ways: dict[str, Callable[[], object]], seconds: float) -> dict[str, di
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(TURNS):
         for name, run in ways.items():
-            began = time.perf_counter()
-            while time.perf_counter() < began + SETTLE:
-                run()
-            until, done = time.perf_counter() + seconds / (TURNS * len(ways)), 0
-            while time.perf_counter() < until or done < 3:
-                started = time.perf_counter()
-                run()
-                times[name].append(1e3 * (time.perf_counter() - started))
-                done += 1
-    return {
-        name: {"best_ms": round(min(each), 3), "median_ms": round(statistics.median(each), 3)}
-        for name, each in times.items()
-    }
+            times[name] += filling(run, seconds / (TURNS * len(ways)), SETTLE)
+    return {name: best_and_median(each, 3, "_ms") for name, each in times.items()}
 
 
 def ways(ops: SingleExperts, packed: PackedSlots, plain: Tensor, counts: Tensor) -> dict[str, Callable[[], object]]:

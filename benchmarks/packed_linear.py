@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from about import about
+from timing import best_and_median, filling
 from torch import Tensor
 
 from weft.native.records import EPILOGUE, WEIGHT, Epilogue, InstructionRecord, Op, OperandRecord, StepRecord, WeightKind
@@ -52,18 +52,6 @@ def bandwidth() -> float:
         block.sum()
         seconds.append(time.perf_counter() - started)
     return block.nbytes / min(seconds) / 1e9
-
-
-def timed(run: Callable[[], object], seconds: float) -> dict[str, float]:
-    """Milliseconds of a call: best and median within about `seconds`, after one call to warm up."""
-    run()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        started = time.perf_counter()
-        run()
-        times.append(1e3 * (time.perf_counter() - started))
-    return {"best_ms": round(min(times), 3), "median_ms": round(statistics.median(times), 3)}
 
 
 class Buffers:
@@ -163,7 +151,12 @@ def record_of(
 ) -> dict[str, Any]:
     reading = bandwidth()
     used = [(n * k, w.nbytes) for (name, n, k), w in zip(shapes, weights, strict=True) if name != "head" or rows <= 64]
-    result: dict[str, Any] = {"model": model, "kind": kind, "rows": rows, **timed(run, seconds)}
+    result: dict[str, Any] = {
+        "model": model,
+        "kind": kind,
+        "rows": rows,
+        **best_and_median(filling(run, seconds), 3, "_ms"),
+    }
     result["weights_gb_s"] = round(sum(size for _, size in used) / result["best_ms"] / 1e6, 1)
     result["gflop_s"] = round(2 * rows * sum(numbers for numbers, _ in used) / result["best_ms"] / 1e6)
     result["read_gb_s"] = round(reading, 1)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from timing import best_and_median, interleaved
 
 from weft.native.isa import chosen
 from weft.native.step_library import Pool, open_library, why_missing
@@ -41,18 +40,6 @@ def make_kernel(threads: int) -> SamplingKernel:
     return SamplingKernel(library, Pool(library, threads))
 
 
-def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of each call, in interleaved rounds after one round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds + 1):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if index:
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: {"best": round(min(t), 4), "median": round(statistics.median(t), 4)} for name, t in times.items()}
-
-
 def run_case(params: dict[str, Any], rows: int, vocab: int, kernel: SamplingKernel, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(rows)
     logits = 2.5 * torch.randn(rows, vocab, generator=generator)
@@ -65,7 +52,8 @@ def run_case(params: dict[str, Any], rows: int, vocab: int, kernel: SamplingKern
             sampler.admit(Admit(slot, [], [], SamplingParams(**params), slot))
         calls[name] = lambda sampler=sampler: sampler.sample(logits, runs, 2)  # type: ignore[misc]
         found[name] = sampler.sample(logits, runs, 2)[:, 0].tolist()
-    result: dict[str, Any] = measure(calls, rounds)
+    times = interleaved(calls, rounds)
+    result: dict[str, Any] = {name: best_and_median(found, 4) for name, found in times.items()}
     result["equal ids"] = sum(a == b for a, b in zip(*found.values(), strict=True))
     return result
 

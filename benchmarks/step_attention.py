@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from timing import best_and_median, interleaved
 from torch import Tensor
 
 from weft.native import missing_reason
@@ -95,17 +94,15 @@ def operand(x: Tensor) -> OperandRecord:
 
 def measure(layers: Layers, pool: Pool, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of all layers' cache writes and attention; a large tensor is written between rounds."""
-    times: dict[str, list[float]] = {"qkv": [], "attention": []}
     cold = torch.zeros(48 << 20, dtype=torch.uint8)
-    for index in range(rounds + 1):
-        cold.add_(1)
-        for name, records in (("qkv", layers.writes), ("attention", layers.reads)):
-            started = time.perf_counter()
-            for record in records:
-                pool.run_one(record, layers.step)
-            if index:
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: {"best": round(min(t), 4), "median": round(statistics.median(t), 4)} for name, t in times.items()}
+
+    def run(records: list[InstructionRecord]) -> None:
+        for record in records:
+            pool.run_one(record, layers.step)
+
+    calls = {"qkv": lambda: run(layers.writes), "attention": lambda: run(layers.reads)}
+    times = interleaved(calls, rounds, lambda: cold.add_(1))
+    return {name: best_and_median(found, 4) for name, found in times.items()}
 
 
 def main() -> None:

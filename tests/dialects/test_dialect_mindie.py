@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, check_shape, check_written, layouts
+from tests.support.dialects import Case, check
 from weft.dialects import registry
 from weft.dialects.base import Context
-from weft.dialects.mindie_keys import KEYS, LOCAL, SIZES
-from weft.layout import Layout, resolve
+from weft.layout import resolve
 
 PAGE_JSON = """"ModelDeployConfig" :
 {
@@ -527,77 +524,6 @@ def test_options_go_under_the_engines_keys() -> None:
     assert backend["ModelDeployConfig"]["maxSeqLen"] == 4096
     assert backend["ModelDeployConfig"]["ModelConfig"][0]["modelName"] == "DeepSeek-R1"
     assert [note.message for note in written.notes] == ["option strange 3 has no key in this engine's file"]
-
-
-VALUE = st.one_of(
-    st.integers(-2, 70),
-    st.sampled_from([None, True, "8", "$TP", "...", 0.5, [], {}, [[0, 1]], [{}]]),
-    st.text(max_size=6),
-)
-LOCALS = st.dictionaries(st.sampled_from([*LOCAL, "hccl_buffer", "x"]), VALUE, max_size=3)
-SECTION = st.fixed_dictionaries(
-    {},
-    optional={
-        "parallel_options": LOCALS,
-        "ep_level": VALUE,
-        "eplb": st.fixed_dictionaries({}, optional={"level": VALUE, "num_redundant_experts": VALUE}),
-    },
-)
-CONFIG = st.one_of(
-    st.dictionaries(st.sampled_from([*SIZES, *sorted(KEYS)]), VALUE, max_size=8),
-    st.fixed_dictionaries(
-        {"worldSize": st.sampled_from([1, 4, 8, 16, 64])},
-        optional={name: st.sampled_from([-1, 1, 2, 4, 8, 16, "$N"]) for name in SIZES[1:]}
-        | {
-            "models": st.fixed_dictionaries({"deepseekv2": SECTION}),
-            "modelName": st.sampled_from(["DeepSeek-R1", "llama_65b"]),
-        },
-    ),
-)
-FILE = st.one_of(
-    CONFIG.map(lambda config: {"ModelConfig": [config]}),
-    CONFIG,
-    st.tuples(CONFIG, VALUE).map(
-        lambda pair: {"BackendConfig": {"npuDeviceIds": pair[1], "ModelDeployConfig": {"ModelConfig": [pair[0]]}}}
-    ),
-    CONFIG.map(lambda config: {"mindie_server_decode_config": {"ModelConfig": [config]}}),
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> str:
-    """A file as text, some of it cut away or something put in."""
-    text = json.dumps(draw(FILE), indent=draw(st.sampled_from([None, 1])))
-    at = draw(st.integers(0, len(text)))
-    return (
-        text[:at]
-        + draw(st.sampled_from(["", ",", "...", "}", "{", '"', "// x\n", "#", "\n1 ", "\t"]))
-        + text[at + draw(st.integers(0, 2)) :]
-    )
-
-
-ANY = st.one_of(FILE.map(json.dumps), damaged())
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(ANY)
-def test_anything_gives_a_layout_or_a_refusal(text: str) -> None:
-    for reading in registry.read(text, "mindie"):
-        check_shape(reading)
-
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(ANY, st.text()))
-def test_ten_thousand_inputs(text: str) -> None:
-    for reading in registry.read(text, "mindie"):
-        check_shape(reading)
-
-
-@settings(max_examples=150, deadline=None)
-@given(layouts())
-def test_what_is_written_reads_back(layout: Layout) -> None:
-    check_written(layout, "mindie", 0 if layout.experts is None else layout.experts.slots)
 
 
 @pytest.mark.parametrize("case", [*PAGE, *MEANINGS], ids=str)

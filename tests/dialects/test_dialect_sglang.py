@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, check_shape, check_written, commands, layouts
+from tests.support.dialects import Case, check, check_written
 from weft.dialects import registry
-from weft.dialects.sglang_flags import TABLE
-from weft.layout import Layout
 
 LLAMA = "python -m sglang.launch_server \\\n  --model-path meta-llama/Meta-Llama-3.1-70B-Instruct"
 V3 = "python -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3"
@@ -398,27 +394,6 @@ def test_every_default_and_derivation_is_a_note() -> None:
 def test_a_command_of_another_engine_is_named() -> None:
     (reading,) = registry.read("vllm serve X --tensor-parallel-size 2", "sglang")
     assert reading.refused is not None and "vLLM" in reading.refused.message and reading.refused.legal == ("vllm",)
-
-
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(commands("python -m sglang.launch_server", "--model-path ", TABLE))
-def test_anything_gives_a_layout_or_a_refusal(text: str) -> None:
-    for reading in registry.read(text, "sglang"):
-        check_shape(reading)
-
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(commands("python -m sglang.launch_server", "--model-path ", TABLE), st.text()))
-def test_ten_thousand_inputs(text: str) -> None:
-    for reading in registry.read(text, "sglang"):
-        check_shape(reading)
-
-
-@settings(max_examples=150, deadline=None)
-@given(layouts())
-def test_what_is_written_reads_back(layout: Layout) -> None:
-    check_written(layout, "sglang", 0 if layout.experts is None else layout.experts.slots)
 
 
 @pytest.mark.parametrize("case", [*PAGE, *MEANINGS], ids=str)

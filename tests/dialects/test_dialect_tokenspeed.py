@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, check_shape, check_written, commands, layouts
+from tests.support.dialects import Case, check, check_written
 from weft.dialects import registry
-from weft.dialects.tokenspeed_flags import TABLE
-from weft.layout import Layout
 
 QWEN = "tokenspeed serve Qwen/Qwen3-30B-A3B"
 LLAMA = "tokenspeed serve meta-llama/Llama-3.1-8B-Instruct"
@@ -290,27 +286,6 @@ def test_the_documented_world_has_three_open_slots_only() -> None:
     document = reading.layout_document()
     assert document is not None and reading.sizes is not None
     assert document["world"] == 8 and reading.sizes.open == ("experts.slots",)
-
-
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(commands("tokenspeed serve", "", TABLE))
-def test_anything_gives_a_layout_or_a_refusal(text: str) -> None:
-    for reading in registry.read(text, "tokenspeed"):
-        check_shape(reading)
-
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(commands("tokenspeed serve", "", TABLE), st.text()))
-def test_ten_thousand_inputs(text: str) -> None:
-    for reading in registry.read(text, "tokenspeed"):
-        check_shape(reading)
-
-
-@settings(max_examples=150, deadline=None)
-@given(layouts())
-def test_what_is_written_reads_back(layout: Layout) -> None:
-    check_written(layout, "tokenspeed", 0 if layout.experts is None else layout.experts.slots)
 
 
 @pytest.mark.parametrize("case", [*PAGE, *MEANINGS], ids=str)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, check_shape, check_written, commands, layouts
+from tests.support.dialects import Case, check, check_written
 from weft.dialects import registry
 from weft.dialects.base import Context
-from weft.dialects.trtllm_flags import KEYS, SIZES, TABLE
-from weft.layout import Layout, resolve
+from weft.layout import resolve
 
 R1 = "deepseek-ai/DeepSeek-R1"
 LLAMA = "meta-llama/Llama-3.1-70B-Instruct"
@@ -624,44 +621,6 @@ def test_options_go_under_the_engines_keys() -> None:
     assert "max_batch_size: 32\n" in written.text and "kv_cache_config:\n  dtype: fp8\n" in written.text
     assert f"trtllm-serve {R1} --config parallel_config.yaml --port 9000" in written.text
     assert [note.message for note in written.notes] == ["option strange 3 has no key in this engine's file"]
-
-
-NAMES = st.sampled_from(
-    [*sorted(SIZES), *sorted(KEYS), "num_slots", "layer_updates_per_iter", "context_servers", "gen"]
-)
-VALUE = st.one_of(
-    st.integers(-2, 70).map(str),
-    st.sampled_from(
-        ["true", "null", "$TP", "[1, 2]", "{a: 1}", "{cp_type: HELIX}", "...", "<n>", "'8'", "", "0.5", "8x"]
-    ),
-    st.text(max_size=8),
-)
-LINE = st.one_of(
-    st.tuples(NAMES, VALUE).map(": ".join), st.sampled_from(["# TP", "---", "...", "worker_config:", "  gen:"])
-)
-FILE = st.lists(LINE, max_size=12).map("\n".join)
-ANY = st.one_of(FILE, commands("trtllm-serve", "", TABLE))
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(ANY)
-def test_anything_gives_a_layout_or_a_refusal(text: str) -> None:
-    for reading in registry.read(text, "trtllm"):
-        check_shape(reading)
-
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(ANY, st.text()))
-def test_ten_thousand_inputs(text: str) -> None:
-    for reading in registry.read(text, "trtllm"):
-        check_shape(reading)
-
-
-@settings(max_examples=150, deadline=None)
-@given(layouts())
-def test_what_is_written_reads_back(layout: Layout) -> None:
-    check_written(layout, "trtllm", 0 if layout.experts is None else layout.experts.slots)
 
 
 @pytest.mark.parametrize("case", [*PAGE, *FILES, *COMMANDS], ids=str)

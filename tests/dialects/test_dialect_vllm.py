@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, check_shape, check_written, commands, layouts
+from tests.support.dialects import Case, check, check_written
 from weft.dialects import registry
 from weft.dialects.base import Context
-from weft.dialects.vllm_flags import TABLE
-from weft.layout import Layout
 
 R1 = "vllm serve deepseek-ai/DeepSeek-R1"
 LLAMA = "vllm serve meta-llama/Llama-3.1-70B-Instruct"
@@ -414,27 +410,6 @@ def test_what_vllm_cannot_say_is_a_note() -> None:
     assert reading.layout is not None
     notes = registry.write(reading.layout, "vllm", {"model": "Qwen/Qwen3-30B-A3B"}).notes
     assert any(note.code == "cannot-say" and note.message.startswith("experts.tp 4") for note in notes)
-
-
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(commands("vllm serve", "", TABLE))
-def test_anything_gives_a_layout_or_a_refusal(text: str) -> None:
-    for reading in registry.read(text, "vllm"):
-        check_shape(reading)
-
-
-@pytest.mark.long
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(commands("vllm serve", "", TABLE), st.text()))
-def test_ten_thousand_inputs(text: str) -> None:
-    for reading in registry.read(text, "vllm"):
-        check_shape(reading)
-
-
-@settings(max_examples=150, deadline=None)
-@given(layouts())
-def test_what_is_written_reads_back(layout: Layout) -> None:
-    check_written(layout, "vllm", 0 if layout.experts is None else layout.experts.slots)
 
 
 @pytest.mark.parametrize("case", [*PAGE, *MEANINGS], ids=str)

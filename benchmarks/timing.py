@@ -1,0 +1,49 @@
+"""Times of calls that take turns, so that what else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+Call = Callable[[], object]
+
+
+def nothing() -> None:
+    """Between rounds, where nothing is to happen there."""
+
+
+def once(call: Call) -> float:
+    """Milliseconds."""
+    started = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - started)
+
+
+def interleaved(calls: Mapping[str, Call], rounds: int, between: Call = nothing) -> dict[str, list[float]]:
+    """Milliseconds of each call in every round, after one round to warm up; `between` runs before each round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds + 1):
+        between()
+        for name, call in calls.items():
+            spent = once(call)
+            if index:
+                times[name].append(spent)
+    return times
+
+
+def filling(call: Call, seconds: float, settle: float = 0.0) -> list[float]:
+    """Milliseconds of calls that fill about `seconds`, three at least; those of the first `settle` are not counted."""
+    began = time.perf_counter()
+    call()
+    while time.perf_counter() < began + settle:
+        call()
+    until, times = time.perf_counter() + seconds, list[float]()
+    while len(times) < 3 or time.perf_counter() < until:
+        times.append(once(call))
+    return times
+
+
+def best_and_median(times: Sequence[float], places: int, unit: str = "") -> dict[str, float]:
+    """{"best": ..., "median": ...}, the names with `unit` behind them."""
+    return {f"best{unit}": round(min(times), places), f"median{unit}": round(statistics.median(times), places)}

@@ -1,0 +1,45 @@
+"""benchmarks/timing.py: who is called when, and what is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import timing
+
+
+class Clock:
+    """A time that only calls move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.log = 0.0, list[str]()
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+
+    def call(self, name: str, seconds: float) -> timing.Call:
+        def run() -> None:
+            self.log.append(name)
+            self.now += seconds
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_calls_take_turns_after_a_round_that_does_not_count(clock: Clock) -> None:
+    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 2.0)}
+    assert timing.interleaved(calls, 2, clock.call("-", 50.0)) == {"a": [1000.0] * 2, "b": [2000.0] * 2}
+    assert "".join(clock.log) == "-ab-ab-ab"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "settle", "counted", "calls"), [(1.0, 0.0, 4, 5), (0.1, 0.0, 3, 4), (1, 0.6, 4, 7)]
+)
+def test_a_time_is_filled(clock: Clock, seconds: float, settle: float, counted: int, calls: int) -> None:
+    assert timing.filling(clock.call("a", 0.25), seconds, settle) == [250.0] * counted
+    assert len(clock.log) == calls
+
+
+def test_best_and_median() -> None:
+    assert timing.best_and_median([3.0, 1.00049, 2.0], 3, "_ms") == {"best_ms": 1.0, "median_ms": 2.0}
