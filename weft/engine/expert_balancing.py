@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from msgspec.structs import asdict
 
 from weft.engine.decider import Decider
-from weft.engine.outputs import ExpertStats
+from weft.engine.outputs import ExpertCounters, ExpertStats
 from weft.errors import WeftError
 from weft.experts.balancer import LoadBalancer
 from weft.experts.loads import FloatArray, IntArray
@@ -53,17 +54,6 @@ class BalanceSettings:
 
 
 @dataclass(slots=True)
-class _Totals:
-    """What the metrics count."""
-
-    decisions: int = 0
-    failures: int = 0
-    slots: int = 0
-    bytes: int = 0
-    layers: int = 0
-
-
-@dataclass(slots=True)
 class _Moving:
     """A placement on its way: what is left to do before which step, and what the step in hand does."""
 
@@ -97,7 +87,7 @@ class ExpertBalancing:
         self._moving: _Moving | None = None
         self._steps = self._unread = 0
         self._seen: _Seen | None = None
-        self._totals = _Totals()
+        self._totals = ExpertCounters()
 
     def begin(self) -> None:
         """New ranks have loaded `placement`: moves and window of the old ones are void, a decision in the making
@@ -140,7 +130,7 @@ class ExpertBalancing:
 
     def stats(self) -> ExpertStats:
         """Counters and gauges at this moment."""
-        seen, totals = self._seen, self._totals
+        seen = self._seen
         now = balance(self.placement, seen.loads).per_layer if seen is not None else ()
         return ExpertStats(
             layers=self.settings.layers,
@@ -149,11 +139,7 @@ class ExpertBalancing:
             before=seen.before if seen is not None else (),
             now=now,
             layers_moving=0 if self._moving is None else self._moving.layers,
-            decisions=totals.decisions,
-            failures=totals.failures,
-            slots_moved=totals.slots,
-            bytes_moved=totals.bytes,
-            layers_switched=totals.layers,
+            **asdict(self._totals),
         )
 
     def _read(self, ranks: CountsExperts) -> IntArray:
@@ -228,11 +214,11 @@ class ExpertBalancing:
             return
         done, moving.sent = moving.sent, None
         settings = self.settings
-        self._totals.bytes += sum(settings.slot_bytes // move.parts for move in done.moves)
+        self._totals.bytes_moved += sum(settings.slot_bytes // move.parts for move in done.moves)
         for switch in done.switches:
             row = settings.layers.index(switch.layer)
-            self._totals.slots += self._switch(row, switch.experts)
-            self._totals.layers += 1
+            self._totals.slots_moved += self._switch(row, switch.experts)
+            self._totals.layers_switched += 1
             moving.layers -= 1
         if not moving.layers:
             self._moving = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -47,9 +46,10 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Seconds from its arrival until a step first ran some of it."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """A group's running counts; GroupStats says what they mean."""
+class Counters(msgspec.Struct, kw_only=True):
+    """A group's running counts: they only grow. `computed_tokens` rows sent to the ranks (recomputed ones again),
+    `queried_tokens` known tokens of admissions (resumed ones again) and `cached_tokens` those of them found in the
+    prefix cache."""
 
     preemptions: int = 0
     finished: int = 0
@@ -60,34 +60,33 @@ class Counters:
     cached_tokens: int = 0
 
 
-class GroupStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One attention-dp group. Blocks: used + free = all; `blocks_cached` of the free ones hold reusable prefixes.
-
-    Counters only grow: `computed_tokens` rows sent to the ranks (recomputed ones again), `queried_tokens` known tokens
-    of admissions (resumed ones again) and `cached_tokens` those of them found in the prefix cache.
-    """
+class GroupStats(Counters, kw_only=True):
+    """One attention-dp group. Blocks: used + free = all; `blocks_cached` of the free ones hold reusable prefixes."""
 
     running: int
     waiting: int
     blocks_used: int
     blocks_free: int
     blocks_cached: int
-    preemptions: int = 0
-    finished: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    computed_tokens: int = 0
-    queried_tokens: int = 0
-    cached_tokens: int = 0
 
     def __add__(self, other: GroupStats) -> GroupStats:
         return GroupStats(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
 
-class ExpertStats(msgspec.Struct, frozen=True, kw_only=True):
+class ExpertCounters(msgspec.Struct, kw_only=True):
+    """Running counts of balancing: they only grow. Bytes are those that each rank's slots received, over one block."""
+
+    decisions: int = 0
+    failures: int = 0
+    slots_moved: int = 0
+    bytes_moved: int = 0
+    layers_switched: int = 0
+
+
+class ExpertStats(ExpertCounters, kw_only=True):
     """Balancing of expert slots. `before`, `now`: per layer of `layers`, the balance (mean / maximum of the ranks'
     loads) that the last full window had, and what the placement in force makes of its loads; None without load, empty
-    before the first window. Counters only grow; bytes are those that each rank's slots received, over one block."""
+    before the first window."""
 
     layers: tuple[int, ...]
     window: int
@@ -95,11 +94,6 @@ class ExpertStats(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[float | None, ...]
     now: tuple[float | None, ...]
     layers_moving: int
-    decisions: int
-    failures: int
-    slots_moved: int
-    bytes_moved: int
-    layers_switched: int
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from msgspec.structs import asdict
+
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Entry, Flight, Held, scored_rows
 from weft.engine.limits import Limits
@@ -130,14 +132,13 @@ class Scheduler:
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
-        counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
         return GroupStats(
             running=self.num_running,
             waiting=len(self._waiting),
             blocks_used=self.limits.num_blocks - self.blocks.num_available,
             blocks_free=self.blocks.num_available,
             blocks_cached=self.blocks.num_idle,
-            **counters,
+            **asdict(self.counters),
         )
 
     # -- rows of a step

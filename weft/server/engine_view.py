@@ -12,6 +12,7 @@ from weft.engine.buckets import Buckets
 from weft.engine.outputs import STEP_TOKENS, EngineStats, GroupStats
 from weft.launch.report import RankReport
 from weft.server.expert_metrics import expert_families
+from weft.server.families import families
 from weft.server.replicas import Replicas
 
 GAUGES: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
@@ -50,10 +51,9 @@ class EngineView(Collector):
     def collect(self) -> Iterator[Metric]:
         """Metric families."""
         groups = list(self._groups())
-        for name, text, value in GAUGES:
-            yield self._filled(GaugeMetricFamily(f"vllm:{name}", text, labels=NAMES), value, groups)
-        for name, text, value in COUNTERS:
-            yield self._filled(CounterMetricFamily(f"vllm:{name}", text, labels=NAMES), value, groups)
+        series = [((self._model, label), group) for label, group in groups]
+        yield from families(GaugeMetricFamily, "vllm:", GAUGES, NAMES, series)
+        yield from families(CounterMetricFamily, "vllm:", COUNTERS, NAMES, series)
         yield from self._by_kind(groups)
         yield from self._steps()
         experts = [(label, stats.experts) for label, stats in self._known() if stats.experts is not None]
@@ -97,26 +97,11 @@ class EngineView(Collector):
         yield steps
         yield rows
 
-    def _filled(
-        self,
-        family: GaugeMetricFamily | CounterMetricFamily,
-        value: Callable[[GroupStats], float],
-        groups: Sequence[tuple[str, GroupStats]],
-    ) -> Metric:
-        for label, group in groups:
-            family.add_metric((self._model, label), value(group))
-        return family
-
     def _ranks(self) -> Iterator[Metric]:
+        axes = ("replica", "dp", "tp")
         reports = self._engines.readiness().ranks
-        for name, text, value in WORK:
-            family = CounterMetricFamily(f"weft:rank_{name}", text, labels=("rank", "replica", "dp", "tp"))
-            for report in reports:
-                at = report.coordinates
-                family.add_metric(
-                    (str(report.rank), *(str(at[axis]) for axis in ("replica", "dp", "tp"))), value(report)
-                )
-            yield family
+        series = [((str(each.rank), *(str(each.coordinates[axis]) for axis in axes)), each) for each in reports]
+        yield from families(CounterMetricFamily, "weft:rank_", WORK, ("rank", *axes), series)
 
     def _server(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(self._engines.ready))

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from weft.engine.outputs import ExpertStats
+from weft.server.families import families
 
 COUNTERS: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (
     ("expert_rebalances", "Plans of new placements begun", lambda stats: stats.decisions),
@@ -31,16 +32,9 @@ BALANCE = "Mean / maximum of the ranks' loads in the last full window: as it was
 def expert_families(model: str, found: Sequence[tuple[str, ExpertStats]]) -> Iterator[Metric]:
     """Metric families; `found`: each replica's `engine` label and its counters."""
     names = ("model_name", "engine")
-    for name, text, value in COUNTERS:
-        counter = CounterMetricFamily(f"weft:{name}", text, labels=names)
-        for engine, stats in found:
-            counter.add_metric((model, engine), value(stats))
-        yield counter
-    for name, text, value in GAUGES:
-        gauge = GaugeMetricFamily(f"weft:{name}", text, labels=names)
-        for engine, stats in found:
-            gauge.add_metric((model, engine), value(stats))
-        yield gauge
+    series = [((model, engine), stats) for engine, stats in found]
+    yield from families(CounterMetricFamily, "weft:", COUNTERS, names, series)
+    yield from families(GaugeMetricFamily, "weft:", GAUGES, names, series)
     mean = GaugeMetricFamily("weft:expert_balance", f"{BALANCE}; mean", labels=(*names, "placement"))
     layers = GaugeMetricFamily("weft:expert_layer_balance", BALANCE, labels=(*names, "placement", "layer"))
     for engine, stats in found:
