@@ -30,13 +30,13 @@ from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.launch.backend import groups_of as layout_groups
-from weft.layers.base import use_of, use_of_slots
+from weft.layers import Prepare
 from weft.layout.placement import Placement, full
 from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
-from weft.ops.packed import Packing
-from weft.ops.weights import Use, Weight
+from weft.ops.base import Numerics
+from weft.ops.step_ops import StepOps
 from weft.program.assemble import End
 from weft.program.program import Most, StepProgram, record
 from weft.step.plan import StepPlan, most_sampled
@@ -72,15 +72,6 @@ def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
     return tuple(sorted(found))
 
 
-def _packed(packing: Packing, name: str, weight: Weight, slots: int) -> Weight:
-    use, of_slots = use_of(name), use_of_slots(name)
-    if not isinstance(weight, Tensor) or (use is None and of_slots is None):
-        return weight
-    if of_slots is not None:
-        return packing.pack_slots(weight, slots, interleaved=of_slots is Use.GATED)
-    return packing.pack(weight, interleaved=use is Use.GATED)
-
-
 class ExactProgram:
     """Takes the place of a runner's program: the exact model's, with a digest of what it gives."""
 
@@ -88,8 +79,13 @@ class ExactProgram:
         library = open_library()
         assert library is not None
         pool = Pool(library, threads)
-        packing, slots = Packing(pool), runner.shards.slots_held(comm.rank)
-        params = {name: _packed(packing, name, weight, slots) for name, weight in runner.params.items()}
+        # what is packed for the exact model is packed as for any other
+        ops = StepOps(Numerics(EXACT.dtype), DEVICE, pool)
+        prepare = Prepare(ops, runner.shards.slots_held(comm.rank), runner.shards.config.mla)
+        params = {
+            name: prepare(name, weight) if isinstance(weight, Tensor) else weight
+            for name, weight in runner.params.items()
+        }
         layers = enumerate(runner.decoder.layers)
         tables = {index: layer.experts.tables for index, layer in layers if layer.experts is not None}
         recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches, tables)

@@ -38,8 +38,11 @@ from weft.step.plan import StepPlan, StepResult
 
 SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
 PROGRAMS = {1: 1, 2: 32, 3: 16, 4: 24, 6: 4}
-ROUTED_PROGRAMS = [(1, 1, 2), (1, 3, 2), (2, 1, 12), (2, 2, 3), (3, 1, 10), (4, 1, 12), (6, 1, 3)]
-"""World, threads, layouts."""
+ROUTED_PROGRAMS = [
+    *(("experts", *each) for each in [(1, 1, 2), (1, 3, 2), (2, 1, 12), (2, 2, 3), (3, 1, 10), (4, 1, 12), (6, 1, 3)]),
+    *(("latent", *each) for each in [(1, 1, 2), (1, 3, 2), (2, 1, 8), (2, 2, 2), (3, 1, 6), (4, 1, 6)]),
+]
+"""Model, world, threads, layouts."""
 
 
 class Recording:
@@ -114,8 +117,9 @@ def test_processes_equal_lockstep(
     record_property("process_layouts_equal", len(sample))
 
 
-@pytest.mark.parametrize(("world", "threads", "count"), ROUTED_PROGRAMS)
+@pytest.mark.parametrize(("variant", "world", "threads", "count"), ROUTED_PROGRAMS)
 def test_programs_of_routed_experts_equal_operations_one_by_one(
+    variant: str,
     world: int,
     threads: int,
     count: int,
@@ -123,9 +127,10 @@ def test_programs_of_routed_experts_equal_operations_one_by_one(
     record_property: Callable[[str, object], None],
 ) -> None:
     _skip_without_programs()
-    exact = model("experts", EXACT)
-    legal = [each for each in all_dispatched(world, 5) if each.ep <= 5 or each.slots > 5]
-    sample = [*ROUTED.get(world, []), *random.Random(world).sample(legal, count)]
+    exact, experts = model(variant, EXACT), {"experts": 5, "latent": 6}[variant]
+    legal = [each for each in all_dispatched(world, experts) if each.ep <= experts or each.slots > experts]
+    known = ROUTED.get(world, []) if variant == "experts" else []
+    sample = [*known, *random.Random(world).sample(legal, count)]
     _compare_programs(exact, world, threads, sample)
     record_property("program_layouts_equal", len(sample))
 

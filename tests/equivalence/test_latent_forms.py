@@ -13,9 +13,10 @@ import weft.models.build as build
 from tests.equivalence.harness import MIXED, largest_difference, make_executor, run_workload
 from tests.support.exact_model import write_random
 from weft.layers import LatentAttention
-from weft.layers.base import Params, tensor
+from weft.layers.base import Params
 from weft.layout.resolve import resolve
 from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.weights import plain
 
 
 class NaiveLatentAttention(LatentAttention):
@@ -24,11 +25,13 @@ class NaiveLatentAttention(LatentAttention):
     def __init__(self, params: Params, name: str, *args: object) -> None:
         super().__init__(params, name, *args)  # type: ignore[arg-type]
         rows = self.mla.nope_dim + self.mla.v_dim
-        self.unfold = tensor(params, f"{name}.kv_b.weight").view(self.heads, rows, self.mla.kv_lora_rank)
+        self.unfold = plain(params[f"{name}.kv_b.weight"]).view(self.heads, rows, self.mla.kv_lora_rank)
 
     def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        q_nope, q_rope = torch.split(self._queries(x_NH), [self.mla.nope_dim, self.mla.rope_dim], dim=-1)
-        q_rope = self.ops.rope_and_cache_latent(q_rope, self._latent(x_NH), self.cos_sin, meta, cache)
+        q, latent = self._queries(x_NH), self.ops.linear(x_NH, self.kv_a, None)
+        q_nope = q.view(len(q), self.heads, self.mla.qk_dim)[..., : self.mla.nope_dim]
+        carried = self.ops.latent_queries(q, latent, self.norm, self.to_latent, self.cos_sin, meta, cache)
+        q_rope = carried[..., self.mla.kv_lora_rank :]
         found = x_NH.new_zeros(len(x_NH), self.heads, self.mla.v_dim)
         for row, position in enumerate(meta.positions.tolist()):
             blocks = meta.block_tables[int(meta.run_of_row[row])].long()

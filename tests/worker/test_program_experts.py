@@ -83,6 +83,17 @@ def test_a_program_gives_what_its_operations_give(
     assert (counts[0] == counts[1]).all() and counts[0].sum() > 0
 
 
+@pytest.mark.parametrize("dispatch", ["all_gather", "all_to_all"])
+@pytest.mark.parametrize(("world", "attention"), [(1, 1), (2, 1), (2, 2)])
+def test_latents_and_shared_experts_in_a_program(world: int, attention: int, dispatch: str, tmp_path: Path) -> None:
+    path, found = write_random(tmp_path, "latent"), []
+    sizes = ExpertSizes(attention, 1, world, 6, attention, attention, dispatch)
+    for program in (False, True):
+        with executor(path, world, sizes, Numerics(torch.float32), program=program) as made:
+            found.append(run_workload(made, MIXED))
+    assert same_bits(*found)
+
+
 @pytest.mark.parametrize(
     ("world", "sizes"),
     [

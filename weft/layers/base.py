@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from weft.arch.config import MLAConfig
+from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.ops.base import Ops
 from weft.ops.weights import FileBlocks, Packed, Use, Weight
 
@@ -19,8 +23,12 @@ _USES = {
     "dense.down.weight": Use.LINEAR,
     "shared_experts.gate_up.weight": Use.GATED,
     "shared_experts.down.weight": Use.LINEAR,
-    "router.weight": Use.ROUTER,
+    "router.weight": Use.KEPT,
+    "attention.q_a.weight": Use.KEPT,
+    "attention.q_b.weight": Use.KEPT,
+    "attention.kv_a.weight": Use.KEPT,
 }
+_UNFOLDED = "attention.kv_b.weight"
 _USES_OF_SLOTS = {"experts.gate_up.weight": Use.GATED, "experts.down.weight": Use.LINEAR}
 
 
@@ -38,19 +46,65 @@ def _in_layer(name: str) -> str:
     return name.split(".", 2)[-1] if name.startswith("layers.") else name
 
 
+_ARRANGED = {"attention.q_b.weight": arranged_queries, "attention.kv_a.weight": arranged_latent}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfolding(Packed):
+    """kv_b of latent attention in two parts, each a packed matrix for every head: `unfolded` says what they are."""
+
+    shape: tuple[int, int]
+    to_latent: Packed
+    to_value: Packed
+
+    @classmethod
+    def of(cls, ops: Ops, weight: Tensor, mla: MLAConfig) -> Unfolding | None:
+        """None where `ops` packs nothing."""
+        heads = weight.shape[0] // (mla.nope_dim + mla.v_dim)
+        to_latent, to_value = (ops.prepare_heads(part, heads) for part in unfolded(weight, mla))
+        if isinstance(to_latent, Tensor) or isinstance(to_value, Tensor):
+            return None
+        return cls((weight.shape[0], weight.shape[1]), to_latent, to_value)
+
+    @property
+    def nbytes(self) -> int:
+        return self.to_latent.nbytes + self.to_value.nbytes
+
+    def unpacked(self) -> Tensor:
+        depth = self.shape[1]
+        values = self.to_value.unpacked()
+        keys = self.to_latent.unpacked()
+        heads = keys.shape[0] // depth
+        keys, values = keys.view(heads, depth, -1).transpose(1, 2), values.view(heads, -1, depth)
+        return torch.cat((keys, values), 1).reshape(self.shape)
+
+
 class Prepare:
     """Gives loaded matrices the form in which `ops` multiplies by them, where a layer only multiplies by them."""
 
-    def __init__(self, ops: Ops, slots: int = 0) -> None:
-        """`slots`: expert slots of a layer on this rank."""
-        self._ops, self._slots = ops, slots
+    def __init__(self, ops: Ops, slots: int = 0, mla: MLAConfig | None = None) -> None:
+        """`slots`: expert slots of a layer on this rank; `mla`: of the model's attention."""
+        self._ops, self._slots, self._mla = ops, slots, mla
 
     def __call__(self, name: str, weight: Tensor) -> Weight:
         """The parameter `name`, once it is whole."""
         use, of_slots = use_of(name), use_of_slots(name)
         if of_slots is not None:
             return self._ops.prepare_slots(weight, of_slots, self._slots)
+        if self._mla is not None and ".attention." in name:
+            return self._latent(_in_layer(name), weight, self._mla)
         return weight if use is None else self._ops.prepare(weight, use)
+
+    def _latent(self, name: str, weight: Tensor, mla: MLAConfig) -> Weight:
+        """What is packed is put in order before; plain tensors stay as they are, and layers do it."""
+        if name == _UNFOLDED:
+            found = Unfolding.of(self._ops, weight, mla)
+            return weight if found is None else found
+        if _USES.get(name) is None:
+            return weight
+        arrange = _ARRANGED.get(name)
+        made = self._ops.prepare(weight if arrange is None else arrange(weight, mla), Use.KEPT)
+        return weight if isinstance(made, Tensor) else made
 
     def takes_blocks(self, name: str, format: str) -> bool:
         """Whether `name` may be handed over in a file's blocks."""

@@ -58,11 +58,14 @@ class Op(IntEnum):
     GROUPED = 14
     COMBINE = 15
     DEAL = 16
-    ALL_REDUCE = 17
-    ALL_GATHER = 18
-    REDUCE_SCATTER = 19
-    ALL_TO_ALL = 20
-    ROUTED = 21
+    LATENT = 17
+    PER_HEAD = 18
+    ROUND = 19
+    ALL_REDUCE = 20
+    ALL_GATHER = 21
+    REDUCE_SCATTER = 22
+    ALL_TO_ALL = 23
+    ROUTED = 24
 
 
 EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.ROUTED)
@@ -80,6 +83,8 @@ NORM_WEIGHT = 0
 """Index into `InstructionRecord.p` of NORM."""
 K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = range(6)
 """Indices into `InstructionRecord.p` of QKV and ATTENTION."""
+IN_STEP, OUT_STEP = 1, 3
+"""Indices into `InstructionRecord.n` of PER_HEAD: columns from head to head."""
 TOP_K, SIGMOID, NORMALIZE, GROUPS, TOP_GROUPS, GROUP_BEST = range(6)
 """Indices into `InstructionRecord.n` of ROUTE; the first of PLACE and COMBINE too."""
 CORRECTION = 0

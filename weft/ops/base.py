@@ -88,6 +88,14 @@ class Heads:
     norms: HeadNorms | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LatentNorm:
+    """Weight [L] of the norm of latents."""
+
+    weight: Tensor
+    eps: float
+
+
 class Ops(ABC):
     """The operations of a dense decoder. `name` is shown at start-up."""
 
@@ -102,6 +110,10 @@ class Ops(ABC):
     def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
         """The same for `weight` [slots * out, in], a matrix for each expert slot one below the other."""
         return self.prepare(weight, use)
+
+    def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
+        """The same for `weight` [heads * out, in], which `per_head` multiplies by."""
+        return weight
 
     def takes_blocks(self, format: str, use: Use) -> bool:
         """Whether `prepare_blocks` takes a matrix in a file's `format`; else it is decoded and goes to `prepare`."""
@@ -168,15 +180,24 @@ class Ops(ABC):
         0 or the number of latest keys seen. Returns [N, A * D]. Bit-equal for a row in any batch and any chunking."""
 
     @abstractmethod
-    def rope_and_cache_latent(
-        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
-    ) -> Tensor:
-        """MLA: rotates q [N, A, R] and the last R of latent [N, L], writes the latent to the cache ([B + 1, 1, S, L],
-        k and v one tensor), returns the rotated q."""
+    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
+        """x [N, A * D] by weight [A * M, K], a matrix for each head: the first K of a head's D columns times its own,
+        [N, A * M]; bits of a row as in `linear`."""
 
     @abstractmethod
-    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
-        """[N, A, K] x [A, M, K] -> [N, A, M]: each head's own product; bits of a row as in `linear`."""
+    def latent_queries(
+        self,
+        q: Tensor,
+        latent: Tensor,
+        norm: LatentNorm,
+        to_latent: Weight,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        """MLA: of latent [N, L + R] the first L are normed and the last R rotated, and it goes to the cache
+        ([B + 1, 1, S, L + R], k and v one tensor); q [N, A * (P + R)] is carried to the latent's space by `to_latent`
+        [A * L, P] and rotated: [N, A, L + R]."""
 
     @abstractmethod
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:

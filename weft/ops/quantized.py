@@ -21,8 +21,8 @@ GROUP = 32
 
 def kind_for(quantization: str, use: Use) -> WeightKind | None:
     """How a matrix for `use` is rounded; None: not at all. Logits decide what is said: of a head 8 bits are kept;
-    and of a router all, for it decides who answers."""
-    if use is Use.ROUTER:
+    and of what is `KEPT` all."""
+    if use is Use.KEPT:
         return None
     if quantization == "int4" and use is not Use.HEAD:
         return WeightKind.INT4

@@ -93,7 +93,7 @@ class Single:
         """See `Ops.qkv`."""
         out = torch.empty(qkv.shape[0], heads.q, heads.dim, dtype=qkv.dtype)
         record = self._record(Op.QKV)
-        _point_at_cache(record, cache)
+        point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads.q, heads.kv, heads.dim
         record.n[ROPE_DIM] = heads.cos_sin.shape[1]
         # a head's rotation is its own, so any dealing of heads over threads will do
@@ -112,7 +112,7 @@ class Single:
         rows, heads, dim = q.shape
         out = torch.empty(rows, heads * dim, dtype=q.dtype)
         record = self._record(Op.ATTENTION)
-        _point_at_cache(record, cache)
+        point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads, cache.k.shape[1], dim
         record.n[WINDOW], record.f[SCALE] = window, scale
         workspace, record.n[WORK_CHUNKS] = self._workspace(dim, meta)
@@ -164,7 +164,8 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-def _point_at_cache(record: InstructionRecord, cache: KVCache) -> None:
+def point_at_cache(record: InstructionRecord, cache: KVCache) -> None:
+    """Where its pages lie, and how."""
     record.p[K_CACHE], record.p[V_CACHE] = cache.k.data_ptr(), cache.v.data_ptr()
     record.cache_stride[0], record.cache_stride[1] = cache.k.stride(0), cache.k.stride(1)
     record.n[BLOCK_SIZE], record.n[PACKED_CACHE] = cache.k.shape[2], int(cache.packed)

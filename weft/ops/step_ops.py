@@ -1,7 +1,7 @@
 """Operations of a CPU with the step library: packed weights, and a cache that its attention reads. One call each.
 
 The eager twin of a step program: the same kernels, one after the other, over tensors made for each result. What the
-library has no instruction for (routing, latents) is plain torch.
+library has no instruction for is plain torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
+from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics
 from weft.ops.linear import Invariance
 from weft.ops.packed import BLOCKS, Arena, PackedSlots, PackedWeight, Packing
 from weft.ops.quantized import kind_for
-from weft.ops.single_experts import SingleExperts
+from weft.ops.single_latent import SingleLatent
 from weft.ops.slot_tables import SlotTables
 from weft.ops.torch_ops import TorchOps, wide
 from weft.ops.weights import FileBlocks, Use, Weight
@@ -41,13 +41,16 @@ class StepOps(TorchOps):
     def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
         super().__init__(numerics, device)
         self.pool, self._packing, self._arena = pool, Packing(pool), Arena()
-        self._single = SingleExperts(pool)
+        self._single = SingleLatent(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
         return self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+
+    def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
+        return self._packing.pack_slots(weight, heads)
 
     def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
         if self.moe_backend != "packed":
@@ -97,6 +100,27 @@ class StepOps(TorchOps):
         self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
     ) -> Tensor:
         return self._single.attention(q, cache, kv_of_head, scale, meta, window)
+
+    def latent_queries(
+        self,
+        q: Tensor,
+        latent: Tensor,
+        norm: LatentNorm,
+        to_latent: Weight,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        if not isinstance(to_latent, PackedSlots):
+            return super().latent_queries(q, latent, norm, to_latent, cos_sin, meta, cache)
+        return self._single.latent(q, latent, norm, to_latent, cos_sin, meta, cache)
+
+    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
+        if not isinstance(weight, PackedSlots):
+            return super().per_head(x, weight, heads)
+        columns = weight.shape[0] // heads
+        out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype)
+        return self._single.per_head(x, weight, out, columns)
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         choices = self._single.route(logits, correction, moe)

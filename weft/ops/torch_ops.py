@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
@@ -139,17 +139,40 @@ class TorchOps(Ops):
     def rope_and_cache_latent(
         self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
     ) -> Tensor:
+        """Rotates q [N, A, R] and the last R of latent [N, L + R], writes the latent to the cache, returns the rotated
+        q."""
         cos, sin = cos_sin[meta.positions.long()].unsqueeze(1).chunk(2, -1)
         kept = latent.shape[1] - q.shape[2]
         rotated = rotate(latent[:, None, kept:], cos, sin).to(latent.dtype)
         write_latent(torch.cat((latent[:, None, :kept], rotated), -1), meta.slots, cache)
         return rotate(q, cos, sin).to(q.dtype)
 
-    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
-        rows = x.shape[0]
-        padded = x.new_zeros(-(-rows // PER_HEAD_ROWS) * PER_HEAD_ROWS, *x.shape[1:])
-        padded.narrow(0, 0, rows).copy_(x)
-        return torch.bmm(padded.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1).narrow(0, 0, rows)
+    def latent_queries(
+        self,
+        q: Tensor,
+        latent: Tensor,
+        norm: LatentNorm,
+        to_latent: Weight,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
+    ) -> Tensor:
+        kept, rotated = norm.weight.shape[0], cos_sin.shape[1]
+        heads = to_latent.shape[0] // kept
+        parts = q.view(q.shape[0], heads, q.shape[1] // heads)
+        normed = self.rms_norm(latent[:, :kept], norm.weight, norm.eps)
+        latent = torch.cat((normed, latent[:, kept:]), -1)
+        q_rope = self.rope_and_cache_latent(parts[..., -rotated:], latent, cos_sin, meta, cache)
+        carried = self.per_head(q, to_latent, heads)
+        return torch.cat((carried.view(q.shape[0], heads, kept), q_rope), -1)
+
+    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
+        matrices, rows = of_slots(plain(weight), heads), x.shape[0]
+        first = x.view(rows, heads, x.shape[1] // heads)[..., : matrices.shape[2]]
+        padded = x.new_zeros(-(-rows // PER_HEAD_ROWS) * PER_HEAD_ROWS, *first.shape[1:])
+        padded.narrow(0, 0, rows).copy_(first)
+        found = torch.bmm(padded.transpose(0, 1), matrices.transpose(1, 2)).transpose(0, 1).narrow(0, 0, rows)
+        return found.reshape(rows, heads * matrices.shape[1])
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         return route(logits.to(wide(logits.dtype)), correction, moe)

@@ -18,8 +18,8 @@ class Use(StrEnum):
     LINEAR = "linear"
     GATED = "gated"
     """Gate rows, then as many up rows."""
-    ROUTER = "router"
-    """Scores of experts; never rounded to codes: which expert is chosen would change."""
+    KEPT = "kept"
+    """Never rounded to codes: a router's rows, or latents that all heads share."""
     HEAD = "head"
     """Vocabulary rows, multiplied by; its rows may be asked for as embeddings too."""
 

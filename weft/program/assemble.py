@@ -58,6 +58,7 @@ _VECTORS = {
     Op.ADD_BIAS: (BIAS,),
     Op.QKV: (COS_SIN, Q_NORM, K_NORM),
     Op.ROUTE: (CORRECTION,),
+    Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
 
@@ -134,7 +135,7 @@ class Assembler:
         vectors = _VECTORS.get(instruction.op, ())
         if index not in vectors or not isinstance(tensor, Tensor):
             return tensor
-        exact = self._exact and instruction.op in (Op.NORM, Op.QKV, Op.ROUTE)
+        exact = self._exact and instruction.op in (Op.NORM, Op.QKV, Op.ROUTE, Op.LATENT)
         dtype = torch.float64 if exact else torch.promote_types(tensor.dtype, torch.float32)
         return tensor.to(dtype).contiguous()
 

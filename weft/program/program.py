@@ -32,7 +32,7 @@ from weft.program.notes import Notes, RecordingTransitions
 from weft.program.passes import optimize, place
 from weft.program.recorder import RecordingOps
 from weft.program.routed_exchange import RecordedAllToAll
-from weft.program.values import Buffer, NotRecordableError, Recording, Rows, Table
+from weft.program.values import Buffer, Recording, Rows, Table
 
 
 def record(
@@ -46,8 +46,6 @@ def record(
 ) -> Recording:
     """The decoder of rank `comm.rank` as instructions. NotRecordableError says what has none. `slot_tables`: of the
     layers' experts, which the program reads in every step."""
-    if shards.config.mla is not None:
-        raise NotRecordableError("no instruction for latent attention yet")
     notes = Notes()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}

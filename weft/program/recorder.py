@@ -34,11 +34,12 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
-from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics, Ops
 from weft.ops.linear import Invariance
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight
+from weft.program.latent import note_latent, note_per_head
 from weft.program.notes import ROWS, Notes
 from weft.program.routed import note_choices, note_routed
 from weft.program.values import NotRecordableError, Rows
@@ -138,8 +139,10 @@ class RecordingOps(Ops):
         found.floats[SCALE] = scale
         found.tensors[KV_OF_HEAD] = kv_of_head
         # the qkv step deals its work by KV heads too
-        before = next(each for each in reversed(self._notes.instructions) if each.op is Op.QKV)
-        before.tensors[KV_OF_HEAD] = kv_of_head
+        for before in reversed(self._notes.instructions):
+            if before.cache == found.cache and before.op is Op.QKV:
+                before.tensors[KV_OF_HEAD] = kv_of_head
+                break
         return out
 
     @property
@@ -151,13 +154,21 @@ class RecordingOps(Ops):
     ) -> Tensor:
         raise _unknown("rope of parts")
 
-    def rope_and_cache_latent(
-        self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+    def latent_queries(
+        self,
+        q: Tensor,
+        latent: Tensor,
+        norm: LatentNorm,
+        to_latent: Weight,
+        cos_sin: Tensor,
+        meta: AttentionMeta,
+        cache: KVCache,
     ) -> Tensor:
-        raise _unknown("latent attention")
+        found = note_latent(self._notes, q, latent, norm, to_latent, cos_sin, self._layer_of[id(cache)])
+        return found.view(ROWS, -1, cache.k.shape[3])
 
-    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
-        raise _unknown("latent attention")
+    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
+        return note_per_head(self._notes, x, weight, self.numerics.dtype)
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         choices = note_choices(self._notes, logits, correction, moe, self._wide)
@@ -181,7 +192,11 @@ class RecordingOps(Ops):
         raise _unknown("answers apart from their sums")
 
     def rounded(self, x: Tensor) -> Tensor:
-        raise _unknown("latent attention")
+        if not self.numerics.exact:
+            return x
+        out = self._new(x, x.shape[1])
+        self._notes.add(Op.ROUND, out, x)
+        return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         raise _unknown("an activation by itself")

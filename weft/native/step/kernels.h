@@ -5,6 +5,7 @@
 #include "exchange.h"
 #include "experts.h"
 #include "instruction.h"
+#include "latent.h"
 #include "linear.h"
 #include "pointwise.h"
 #include "rope.h"
@@ -31,6 +32,9 @@ inline Kernel kernel_of(int op) {
     case GROUPED: return grouped_linear;
     case COMBINE: return combine;
     case DEAL: return deal_choices;
+    case LATENT: return latent;
+    case PER_HEAD: return per_head;
+    case ROUND: return round_rows;
     default: return nullptr;
   }
 }
