@@ -42,8 +42,14 @@ class Coordinator:
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None when no group has work."""
-        if not self.has_work:
-            return None
+        return self._plan() if self.has_work else None
+
+    def schedule_ahead(self) -> StepPlan | None:
+        """The next step while others are in flight, or None: it has to wait for their results."""
+        sure = any(scheduler.has_rows for scheduler in self.schedulers)
+        return self._plan() if sure and all(scheduler.can_go_ahead for scheduler in self.schedulers) else None
+
+    def _plan(self) -> StepPlan:
         plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])
         if not any(group.runs for group in plan.groups):
             raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")

@@ -5,27 +5,23 @@ schedule  ->  run on the executor  ->  postprocess
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 
-from msgspec.structs import replace
-
 from weft.engine.admission import Admission
-from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
-from weft.engine.outputs import STEP_TOKENS, EngineStats, FinishReason, RequestOutput
+from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
 from weft.engine.pace import Pace
 from weft.engine.request import Request
 from weft.engine.results import output_of
 from weft.engine.scheduler import Scheduler
+from weft.engine.steps import Steps
 from weft.errors import PeerError, RequestError, WeftError
 from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 
 
@@ -48,19 +44,19 @@ class Engine:
         self.failure: str | None = None
         """Why the engine is dead; None while it lives."""
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
-        self._pace = Pace(config.prefill_stretch)
+        pace = Pace(config.prefill_stretch)
         groups = range(executor.layout.attention.dp)
-        self._coordinator = Coordinator([Scheduler(self.limits, self._pace) for _ in groups])
+        self._coordinator = Coordinator([Scheduler(self.limits, pace) for _ in groups])
+        self._steps = Steps(executor, self._coordinator, pace, balancing)
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []
-        self._step_tokens = Buckets(STEP_TOKENS)
         self._admitted = 0
         self._arrived = 0
 
     @property
     def has_work(self) -> bool:
         """Whether `step` would run something or report something."""
-        return bool(self._ended) or self._coordinator.has_work
+        return bool(self._ended) or self._steps.in_flight or self._coordinator.has_work
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
@@ -101,10 +97,7 @@ class Engine:
         """One step of all groups. An executor's failure ends every request with its message, and the engine."""
         reported, self._ended = self._ended, []
         try:
-            plan = self._coordinator.schedule()
-            if plan is not None:
-                self._step_tokens.observe(sum(run.count for group in plan.groups for run in group.runs))
-            outputs = [] if plan is None else self._coordinator.retire(self._timed(plan))
+            outputs = self._steps.run()
         except WeftError as error:
             outputs = self._die(str(error))
         except Exception as error:
@@ -114,23 +107,6 @@ class Engine:
             raise
         self._forget(outputs)
         return reported + outputs
-
-    def _timed(self, plan: StepPlan) -> StepResult:
-        """Runs the plan, and tells the pace what it cost: the group with the most rows decides how long it takes."""
-        began = time.monotonic()
-        result = self._run(plan)
-        most = max(plan.groups, key=lambda group: sum(run.count for run in group.runs))
-        streams = sum(not run.ids for run in most.runs)
-        prompt_rows = sum(len(run.ids) for run in most.runs)
-        self._pace.observe(streams, prompt_rows, time.monotonic() - began)
-        return result
-
-    def _run(self, plan: StepPlan) -> StepResult:
-        if self.balancing is None:
-            return self.executor.step(plan)
-        result = self.executor.step(replace(plan, experts=self.balancing.work()))
-        self.balancing.stepped(self.executor)
-        return result
 
     def finish(self) -> None:
         """No step follows: what has been counted and not yet written is."""
@@ -149,8 +125,8 @@ class Engine:
             steps=self._coordinator.steps,
             total=reduce(add, groups),
             groups=groups,
-            step_tokens=self._step_tokens.cumulative(),
-            rows=self._step_tokens.sum,
+            step_tokens=self._steps.tokens.cumulative(),
+            rows=self._steps.tokens.sum,
             experts=experts,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from weft.experts.loads import IntArray
 from weft.layout.layout import Layout
@@ -29,3 +29,14 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends the ranks; safe to call twice."""
+
+
+@runtime_checkable
+class AheadExecutor(Executor, Protocol):
+    """One whose ranks can be given the next step while they run one: they find it when they are done."""
+
+    def submit(self, plan: StepPlan) -> None:
+        """Gives `plan` to every rank. PeerError: a rank is gone."""
+
+    def collect(self) -> StepResult:
+        """What the oldest step that was given and not collected brought. PeerError: a rank is gone."""

@@ -38,6 +38,10 @@ class Request:
     admission: int = 0
     """Counts admissions and departures, so that results of a plan made before a departure are recognised."""
     num_computed: int = 0
+    num_flying: int = 0
+    """Positions behind `num_computed` that steps compute which have not retired."""
+    num_drawn: int = 0
+    """Tokens that those steps sample."""
     table: list[int] = field(default_factory=list)
     """Block ids. A departure replaces the list instead of clearing it."""
     told: int = 0
@@ -64,8 +68,15 @@ class Request:
     def run(self, ids: list[int], count: int, sample: bool, targets: Sequence[int] = ()) -> Run:
         """Its next `count` rows; tells what the ranks do not hold of `table`, and from now on they hold it all."""
         known, self.told = self.told, len(self.table)
-        blocks, start = self.table[known:], self.num_computed
-        return Run(self.slot, start, count, ids, blocks, sample, self.num_outputs, list(targets), known)
+        blocks, start, place = self.table[known:], self.num_planned, self.num_outputs + self.num_drawn
+        self.num_flying += count
+        self.num_drawn += sample
+        return Run(self.slot, start, count, ids, blocks, sample, place, list(targets), known)
+
+    def landed(self, run: Run) -> None:
+        """`run` has retired; what it computed is still to be counted."""
+        self.num_flying -= run.count
+        self.num_drawn -= run.sample
 
     def admit(self) -> Admit:
         """What the ranks must know of it."""
@@ -91,6 +102,21 @@ class Request:
     def scores(self) -> bool:
         """Whether the prompt's own log-probabilities are still to be computed; its cached blocks are of no use then."""
         return self.params.prompt_logprobs is not None and self.num_outputs == 0
+
+    @property
+    def num_planned(self) -> int:
+        """Positions that are computed or will be by the steps in flight."""
+        return self.num_computed + self.num_flying
+
+    @property
+    def num_unplanned(self) -> int:
+        """Known tokens that no step computes or has computed; below 0 where rows of tokens to come are planned."""
+        return len(self.token_ids) - self.num_planned
+
+    @property
+    def flows_on(self) -> bool:
+        """Whether another token follows those that it has and those in flight, as far as its length goes."""
+        return len(self.token_ids) + self.num_drawn < self.max_len
 
     @property
     def num_uncomputed(self) -> int:

@@ -1,8 +1,9 @@
 """Scheduler: which rows one attention-dp group runs in the next step, and what follows from the sampled ids.
 
 Knows tokens, blocks and slots of its own group; no tensor, no other group, no text. A step is `schedule`, then
-`retire` with the sampled ids. Blocks and slots of a request that leaves while a step that refers to it is in flight
-are held back until that step retires.
+`retire` with the sampled ids; the next may be scheduled before that where `can_go_ahead` says so. Its rows then take
+tokens that are not known yet, and are for nothing where one of these ends its request. Blocks and slots of a request
+that leaves while a step that refers to it is in flight are held back until that step retires.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Scheduler:
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[Flight] = deque()
         self._held: deque[Held] = deque()
-        self._retired = self._planned = -1
+        self._retired = -1
 
     @property
     def has_work(self) -> bool:
@@ -70,7 +71,7 @@ class Scheduler:
         """Puts a request in line."""
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
-        request.queued_step = self._planned
+        request.queued_step = self._retired
         self._waiting.push(request)
 
     def remove(self, request: Request) -> None:
@@ -95,15 +96,26 @@ class Scheduler:
             request.paused = False
             self._waiting.push(request)
 
+    @property
+    def can_go_ahead(self) -> bool:
+        """Whether a step may be scheduled while others are in flight: nobody must be preempted for it, since blocks
+        come back only when steps retire."""
+        return len(self._needy()) <= self.blocks.num_available
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a step scheduled now has rows for certain, whatever the cache has room for."""
+        return bool(self._flowing()) or any(each.num_unplanned > 0 for each in self._prefilling.values())
+
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
-        self._planned = index
         self._grow_decodes()
-        entries = [(each, each.admission, each.run([], 1, True)) for each in self._decoding.values()]
+        entries = [(each, each.admission, each.run([], 1, True)) for each in self._flowing()]
         budget = self.limits.max_num_batched_tokens - len(entries)
         rows = Room(budget, max(FEWEST_SCORED, self.limits.max_num_seqs - len(entries)), self.pace.prompt_rows())
         for request in self._prefilling.values():
-            entries += self._prefill(request, rows)
+            if request.num_unplanned > 0:
+                entries += self._prefill(request, rows)
         admits: list[Admit] = []
         while rows.any and (newcomer := self._admit(rows)):
             admits.append(newcomer.admit())
@@ -123,7 +135,10 @@ class Scheduler:
         results, outputs = iter(sampled), []
         for request, admission, run in flight.entries:
             result = next(results) if run.sample or run.targets else None
-            if request.admission == admission and (output := self._take(request, run, result)):
+            if request.admission != admission:
+                continue
+            request.landed(run)
+            if output := self._take(request, run, result):
                 outputs.append(output)
         self._retired = index
         while self._held and self._held[0].until <= index:
@@ -152,8 +167,8 @@ class Scheduler:
         return [entry]
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
-        start, count = request.num_computed, min(request.num_uncomputed, budget)
-        ids, sample = request.token_ids[start : start + count], count == request.num_uncomputed
+        start, count = request.num_planned, min(request.num_unplanned, budget)
+        ids, sample = request.token_ids[start : start + count], count == request.num_unplanned
         targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
         return request, request.admission, request.run(ids, count, sample, targets)
 
@@ -167,13 +182,21 @@ class Scheduler:
 
         The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
         """
-        size = self.limits.block_size
-        needy = [request for request in self._decoding.values() if request.num_computed == len(request.table) * size]
-        for request in needy:
+        for request in self._needy():
             while request.slot >= 0 and not self.blocks.num_available and self.num_running > 1:
                 self._preempt_youngest()
             if request.slot >= 0:
                 request.table += self.blocks.allocate(1)
+
+    def _flowing(self) -> list[Request]:
+        """Who has a row for the token that was sampled last, or that a step in flight samples."""
+        drawn = [each for each in self._prefilling.values() if each.num_drawn]
+        return [each for each in (*self._decoding.values(), *drawn) if each.flows_on]
+
+    def _needy(self) -> list[Request]:
+        """Those of them whose next position lies in no block yet."""
+        size = self.limits.block_size
+        return [each for each in self._flowing() if each.num_planned == len(each.table) * size]
 
     # -- admission and departure
 
@@ -239,6 +262,7 @@ class Scheduler:
         self._waiting.end_claim(request, request.digests[computed : request.claimed])
         self._hold(Held(request.last_step, request.table, request.slot))
         request.slot, request.table, request.claimed = -1, [], 0
+        request.num_flying = request.num_drawn = 0
         request.admission += 1
 
     def _hold(self, held: Held) -> None:

@@ -6,14 +6,17 @@ Knows no request and no tensor: plans in, sampled ids out.
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
 from weft.errors import PeerError
 from weft.experts.loads import IntArray
 from weft.launch.limits import StepClock
-from weft.launch.messages import CountExperts, ExpertsCounted, RunStep, Shutdown, StepDone, pack
-from weft.launch.processes import end_all
+from weft.launch.messages import CountExperts, ExpertsCounted, FromRank, RunStep, Shutdown, StepDone, pack
+from weft.launch.processes import WorkerProcess, end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
@@ -25,8 +28,17 @@ COUNT_S = 30.0
 """How long a rank may take to say what it has counted, between two steps."""
 
 
+class _Waiting:
+    """A step that ranks were given: which of them have still to answer, and what the others said."""
+
+    def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
+        self.index, self.left = plan.index, set(group_of)
+        self.rows = sum(run.count for group in plan.groups for run in group.runs)
+        self.groups: list[list[Sampled]] = [[] for _ in plan.groups]
+
+
 class ProcessExecutor:
-    """Implements the engine's `Executor` over ready worker processes, which it owns."""
+    """Implements the engine's `AheadExecutor` over ready worker processes, which it owns."""
 
     def __init__(
         self,
@@ -42,31 +54,55 @@ class ProcessExecutor:
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
+        self._waiting: deque[_Waiting] = deque()
         self._closed = self._failed = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
+        self.submit(plan)
+        return self.collect()
+
+    def submit(self, plan: StepPlan) -> None:
+        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
+        with self._failing():
+            waits = _Waiting(plan, self._group_of)
+            self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
+            self._waiting.append(waits)
+
+    def collect(self) -> StepResult:
+        """The result of the oldest step that was given. PeerError as of `step`."""
+        with self._failing():
+            waits = self._waiting[0]
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows)
+            if not waits.left:
+                return self._done(began)
+            for worker, message in self.watch.messages(lambda: began + limit_s):
+                self._take(worker, message)
+                if not waits.left:
+                    return self._done(began)
+            raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
+
+    def _take(self, worker: WorkerProcess, message: FromRank) -> None:
+        """One rank's part of a step: of the oldest that it has not answered."""
+        waits = next((each for each in self._waiting if worker.rank in each.left), None)
+        if waits is None or not isinstance(message, StepDone) or message.index != waits.index:
+            raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
+        waits.groups[self._group_of[worker.rank]] = message.sampled
+        waits.left.remove(worker.rank)
+
+    def _done(self, began: float) -> StepResult:
+        waits = self._waiting.popleft()
+        self.clock.took(waits.rows, time.monotonic() - began)
+        return StepResult(waits.index, waits.groups)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What is raised here ends the ranks."""
         try:
-            return self._step(plan)
+            yield
         except BaseException:
             self._failed = True
             raise
-
-    def _step(self, plan: StepPlan) -> StepResult:
-        rows = sum(run.count for group in plan.groups for run in group.runs)
-        began, limit_s = time.monotonic(), self.clock.limit(rows)
-        self._broadcast(pack(RunStep(plan)), f"step {plan.index}", limit_s)
-        groups: list[list[Sampled] | None] = [None] * len(plan.groups)
-        left = set(self._group_of)
-        for worker, message in self.watch.messages(lambda: began + limit_s):
-            if not isinstance(message, StepDone) or worker.rank not in left or message.index != plan.index:
-                raise PeerError(f"{worker.where} sent {message!r}, not its part of step {plan.index}")
-            groups[self._group_of[worker.rank]] = message.sampled
-            left.remove(worker.rank)
-            if not left:
-                self.clock.took(rows, time.monotonic() - began)
-                return StepResult(plan.index, [part or [] for part in groups])
-        raise self.watch.silent(sorted(left), limit_s, f"step {plan.index}")
 
     def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
         for worker in self.workers:
@@ -79,11 +115,8 @@ class ProcessExecutor:
 
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call, [layers with experts, experts]. PeerError: a rank died."""
-        try:
+        with self._failing():
             return self._counts()
-        except BaseException:
-            self._failed = True
-            raise
 
     def _counts(self) -> IntArray:
         deadline = time.monotonic() + COUNT_S

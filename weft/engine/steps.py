@@ -1,0 +1,81 @@
+"""Steps: plans go to the executor and results come back, one plan ahead where it can be. Knows no request.
+
+While the ranks run a step, the next one is planned and waits for them, so that they need not wait for the engine. That
+takes an executor that can be given a step ahead, and nothing that must be done between two steps (moving experts).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from msgspec.structs import replace
+
+from weft.engine.buckets import Buckets
+from weft.engine.coordinator import Coordinator
+from weft.engine.executor import AheadExecutor, Executor
+from weft.engine.expert_balancing import ExpertBalancing
+from weft.engine.outputs import STEP_TOKENS, RequestOutput
+from weft.engine.pace import Pace
+from weft.step.plan import StepPlan, StepResult
+
+
+class Steps:
+    """Runs what `coordinator` plans; `tokens` counts rows per step."""
+
+    def __init__(
+        self, executor: Executor, coordinator: Coordinator, pace: Pace, balancing: ExpertBalancing | None
+    ) -> None:
+        self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
+        self._ahead = executor if balancing is None and isinstance(executor, AheadExecutor) else None
+        self._flying: deque[tuple[StepPlan, float]] = deque()
+        self._landed_s = 0.0
+        self.tokens = Buckets(STEP_TOKENS)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a step was given to the ranks whose result was not taken in."""
+        return bool(self._flying)
+
+    def run(self) -> list[RequestOutput]:
+        """Takes in one step's results; nothing where there is nothing to run."""
+        if self._ahead is None:
+            plan = self._coordinator.schedule()
+            return [] if plan is None else self._coordinator.retire(self._alone(plan))
+        if not self._flying and not self._submit(self._ahead, self._coordinator.schedule()):
+            return []
+        if len(self._flying) == 1:
+            self._submit(self._ahead, self._coordinator.schedule_ahead())
+        result = self._ahead.collect()
+        plan, given_s = self._flying.popleft()
+        began, self._landed_s = max(given_s, self._landed_s), time.monotonic()
+        self._observe(plan, self._landed_s - began)
+        return self._coordinator.retire(result)
+
+    def _submit(self, executor: AheadExecutor, plan: StepPlan | None) -> bool:
+        if plan is None:
+            return False
+        self._count(plan)
+        executor.submit(plan)
+        self._flying.append((plan, time.monotonic()))
+        return True
+
+    def _alone(self, plan: StepPlan) -> StepResult:
+        self._count(plan)
+        began = time.monotonic()
+        if self._balancing is None:
+            result = self._executor.step(plan)
+        else:
+            result = self._executor.step(replace(plan, experts=self._balancing.work()))
+            self._balancing.stepped(self._executor)
+        self._observe(plan, time.monotonic() - began)
+        return result
+
+    def _count(self, plan: StepPlan) -> None:
+        self.tokens.observe(sum(run.count for group in plan.groups for run in group.runs))
+
+    def _observe(self, plan: StepPlan, seconds: float) -> None:
+        """Tells the pace what a step cost: the group with the most rows decides how long it takes."""
+        most = max(plan.groups, key=lambda group: sum(run.count for run in group.runs))
+        streams = sum(not run.ids for run in most.runs)
+        self._pace.observe(streams, sum(len(run.ids) for run in most.runs), seconds)
