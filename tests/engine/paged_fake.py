@@ -7,6 +7,7 @@ checks what a plan promises. Knows no scheduler.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -153,11 +154,28 @@ class PagedFake:
         pages = (memory.cells[block * size : (block + 1) * size] for block in run.blocks)
         cells = [cell for page in pages for cell in page][:end]
         assert run.output_pos == len(slot.admit.output_ids) + slot.sampled, "output position"
+        slot.sampled += 1
         if run.output_pos == self.poison.get(slot.admit.seed):
+            slot.last_id = 0
             return Sampled(run.slot, 0, error="logits are not finite")
         slot.last_id = next_token(cells, slot.admit.seed, self.vocab)
-        slot.sampled += 1
         alternatives = slot.admit.params.logprobs
         if alternatives is None:
             return Sampled(run.slot, slot.last_id)
         return Sampled(run.slot, slot.last_id, -0.5, 1, [(slot.last_id, -0.5)] * alternatives)
+
+
+class AheadFake(PagedFake):
+    """An executor that is given steps ahead: ranks that have run a plan long before anybody asks for its result."""
+
+    def __init__(self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000) -> None:
+        super().__init__(config, num_blocks, dp, vocab)
+        self.done: deque[StepResult] = deque()
+        self.most_in_flight = 0
+
+    def submit(self, plan: StepPlan) -> None:
+        self.done.append(self.step(plan))
+        self.most_in_flight = max(self.most_in_flight, len(self.done))
+
+    def collect(self) -> StepResult:
+        return self.done.popleft()

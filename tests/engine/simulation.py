@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from paged_fake import PagedFake, reference
+from paged_fake import AheadFake, PagedFake, reference
 from state_checks import check_engine
 
 from weft.engine.engine import Engine
@@ -34,6 +34,8 @@ class World:
     crowd: int = 12
     caching: bool = True
     seed: int = 0
+    ahead: bool = False
+    """Whether the ranks take a step before the one in hand is done."""
 
     @property
     def config(self) -> EngineConfig:
@@ -65,7 +67,7 @@ class Simulation:
 
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
-        self.fake = PagedFake(world.config, world.num_blocks, world.dp, world.vocab)
+        self.fake = (AheadFake if world.ahead else PagedFake)(world.config, world.num_blocks, world.dp, world.vocab)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}
         self.families = [self._ids(self._longest) for _ in range(3)]

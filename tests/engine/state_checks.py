@@ -25,24 +25,36 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
     running = [*scheduler._decoding.values(), *scheduler._prefilling.values()]
     assert len(running) == len({id(request) for request in running}) == scheduler.num_running
     assert {id(request) for request in running} == {id(request) for request in requests if request.slot >= 0}
-    slots = [request.slot for request in running] + scheduler._slots
+    held = [each.slot for each in scheduler._held._waiting if each.slot >= 0]
+    slots = [request.slot for request in running] + scheduler._slots + held
     assert sorted(slots) == list(range(scheduler.limits.max_num_seqs)), "slots lost or given twice"
     for request in requests:
         assert not request.done
         full = scheduler.limits.blocks_for(request.num_computed)
         assert len(request.table) >= full if request.slot >= 0 else request.table == [] and request.num_computed == 0
-    unfinished = [request for request in scheduler._prefilling.values() if not request.scores]
+    prefilling = (request for request in scheduler._prefilling.values() if request.num_unplanned > 0)
+    unfinished = [request for request in prefilling if not request.scores]
     assert len(unfinished) <= 1, "two unfinished prefills"
     assert all(request.num_uncomputed == 1 for request in scheduler._decoding.values())
     assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
     assert len(scheduler._waiting) == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
-    assert not scheduler._in_flight and not scheduler._held
+    flying = Counter(id(request) for flight in scheduler._in_flight for request, admission, run in flight.entries)
+    assert scheduler._in_flight or not scheduler._held, "held back for nobody"
+    for request in requests:
+        rows = (
+            run.count
+            for flight in scheduler._in_flight
+            for each, admission, run in flight.entries
+            if each is request and admission == request.admission
+        )
+        assert request.num_flying == sum(rows) and (request.num_flying == 0 or flying[id(request)]), "in flight"
 
 
 def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:
     """free + idle + held = all; references are the holders; only equal contents are shared; idle leaves come first."""
     blocks, size = scheduler.blocks, scheduler.limits.block_size
     holders = Counter(block for request in requests for block in request.table)
+    holders += Counter(block for held in scheduler._held._waiting for block in held.blocks)
     references = {block: count for block, count in enumerate(blocks._references) if count}
     assert references == dict(holders), "reference counts"
     states = [*blocks._free, *blocks._idle, *holders]

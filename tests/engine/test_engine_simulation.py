@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from paged_fake import AheadFake
 from simulation import Simulation, World
 
 EVENTS = 4_200
@@ -26,6 +27,7 @@ def worlds() -> list[World]:
                 vocab=random.choice((2, 6, 50)),
                 caching=number % 6 != 5,
                 seed=number,
+                ahead=number % 2 == 1,
             )
         )
     return made
@@ -44,6 +46,13 @@ def test_random_events(number: int) -> None:
 
 def test_the_simulations_are_as_many_as_promised() -> None:
     assert EVENTS * len(WORLDS) >= 100_000
+
+
+def test_half_of_the_simulations_plan_ahead() -> None:
+    simulation = Simulation(WORLDS[1], 1)
+    simulation.run(500)
+    assert isinstance(simulation.fake, AheadFake) and simulation.fake.most_in_flight == 2
+    assert sum(world.ahead for world in WORLDS) == len(WORLDS) // 2
 
 
 @pytest.mark.parametrize("number", (2, 12))

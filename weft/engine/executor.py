@@ -32,8 +32,8 @@ class Executor(Protocol):
 
 
 @runtime_checkable
-class AheadExecutor(Executor, Protocol):
-    """One whose ranks can be given the next step while they run one: they find it when they are done."""
+class Ahead(Protocol):
+    """What an executor has besides whose ranks can be given a step while they run one."""
 
     def submit(self, plan: StepPlan) -> None:
         """Gives `plan` to every rank. PeerError: a rank is gone."""

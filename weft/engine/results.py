@@ -1,11 +1,15 @@
-"""What a sampled id means for its request: whether it ends it, and the record that callers get. Pure functions.
+"""What a sampled id means for its request: whether it ends it, and the record that callers get. And a group's figures.
+Pure functions.
 
 Stop strings belong to whoever has the text.
 """
 
 from __future__ import annotations
 
-from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from msgspec.structs import asdict
+
+from weft.engine.block_manager import BlockManager
+from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput, TokenLogprob
 from weft.engine.request import Request
 from weft.step.plan import Sampled
 
@@ -49,4 +53,16 @@ def output_of(
         cached_tokens=request.cached_tokens,
         preemptions=request.preemptions,
         queued_s=request.queued_s,
+    )
+
+
+def group_stats(counters: Counters, blocks: BlockManager, running: int, waiting: int) -> GroupStats:
+    """A group's counters and gauges."""
+    return GroupStats(
+        running=running,
+        waiting=waiting,
+        blocks_used=blocks.num_blocks - blocks.num_available,
+        blocks_free=blocks.num_available,
+        blocks_cached=blocks.num_idle,
+        **asdict(counters),
     )

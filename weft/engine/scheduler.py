@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from msgspec.structs import asdict
-
 from weft.engine.block_manager import BlockManager
-from weft.engine.flight import Entry, Flight, Held, scored_rows
+from weft.engine.flight import Entry, Flight, Held, HeldBack, flowing, scored_rows
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput
 from weft.engine.pace import Pace
 from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
-from weft.engine.results import finish_after, output_of
+from weft.engine.results import finish_after, group_stats, output_of
 from weft.engine.room import Room
 from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
@@ -46,8 +44,7 @@ class Scheduler:
         self._decoding: dict[int, Request] = {}
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[Flight] = deque()
-        self._held: deque[Held] = deque()
-        self._retired = -1
+        self._held = HeldBack(self._give_back)
 
     @property
     def has_work(self) -> bool:
@@ -71,7 +68,7 @@ class Scheduler:
         """Puts a request in line."""
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
-        request.queued_step = self._retired
+        request.queued_step = self._held.retired
         self._waiting.push(request)
 
     def remove(self, request: Request) -> None:
@@ -98,8 +95,7 @@ class Scheduler:
 
     @property
     def can_go_ahead(self) -> bool:
-        """Whether a step may be scheduled while others are in flight: nobody must be preempted for it, since blocks
-        come back only when steps retire."""
+        """Whether a step may be scheduled while others fly: nobody must be preempted, for blocks come back later."""
         return len(self._needy()) <= self.blocks.num_available
 
     @property
@@ -135,26 +131,14 @@ class Scheduler:
         results, outputs = iter(sampled), []
         for request, admission, run in flight.entries:
             result = next(results) if run.sample or run.targets else None
-            if request.admission != admission:
-                continue
-            request.landed(run)
-            if output := self._take(request, run, result):
+            if request.admission == admission and (output := self._take(request, run, result)):
                 outputs.append(output)
-        self._retired = index
-        while self._held and self._held[0].until <= index:
-            self._give_back(self._held.popleft())
+        self._held.retire(index)
         return outputs
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
-        return GroupStats(
-            running=self.num_running,
-            waiting=len(self._waiting),
-            blocks_used=self.limits.num_blocks - self.blocks.num_available,
-            blocks_free=self.blocks.num_available,
-            blocks_cached=self.blocks.num_idle,
-            **asdict(self.counters),
-        )
+        return group_stats(self.counters, self.blocks, self.num_running, len(self._waiting))
 
     # -- rows of a step
 
@@ -189,12 +173,10 @@ class Scheduler:
                 request.table += self.blocks.allocate(1)
 
     def _flowing(self) -> list[Request]:
-        """Who has a row for the token that was sampled last, or that a step in flight samples."""
-        drawn = [each for each in self._prefilling.values() if each.num_drawn]
-        return [each for each in (*self._decoding.values(), *drawn) if each.flows_on]
+        return flowing(self._decoding.values(), self._prefilling.values())
 
     def _needy(self) -> list[Request]:
-        """Those of them whose next position lies in no block yet."""
+        """Who flows on, and whose next position lies in no block yet."""
         size = self.limits.block_size
         return [each for each in self._flowing() if each.num_planned == len(each.table) * size]
 
@@ -260,16 +242,10 @@ class Scheduler:
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
         self._waiting.end_claim(request, request.digests[computed : request.claimed])
-        self._hold(Held(request.last_step, request.table, request.slot))
+        self._held.hold(Held(request.last_step, request.table, request.slot))
         request.slot, request.table, request.claimed = -1, [], 0
         request.num_flying = request.num_drawn = 0
         request.admission += 1
-
-    def _hold(self, held: Held) -> None:
-        if held.until > self._retired:
-            self._held.append(held)
-        else:
-            self._give_back(held)
 
     def _give_back(self, held: Held) -> None:
         self.blocks.release(held.blocks)
@@ -280,6 +256,7 @@ class Scheduler:
 
     def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
         """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
+        request.landed(run)
         if result is not None and result.error is not None:
             # What a failed request read or wrote must not reach another one through the cache.
             self.blocks.withdraw(request.table)
@@ -293,7 +270,7 @@ class Scheduler:
             return None
         if self._prefilling.pop(request.arrival, None):
             self._decoding[request.arrival] = request
-            request.flows_since = self._retired + 1
+            request.flows_since = self._held.retired + 1
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
@@ -314,7 +291,7 @@ class Scheduler:
             displaced = self.blocks.publish(request.table, index, request.digests[index])
             if displaced is not None:
                 request.told = min(request.told, index)
-                self._hold(Held(request.last_step, [displaced]))
+                self._held.hold(Held(request.last_step, [displaced]))
         self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
 
     def _sharable(self, num_tokens: int) -> int:

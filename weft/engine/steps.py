@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
-from weft.engine.executor import AheadExecutor, Executor
+from weft.engine.executor import Ahead, Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.outputs import STEP_TOKENS, RequestOutput
 from weft.engine.pace import Pace
@@ -27,7 +27,7 @@ class Steps:
         self, executor: Executor, coordinator: Coordinator, pace: Pace, balancing: ExpertBalancing | None
     ) -> None:
         self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
-        self._ahead = executor if balancing is None and isinstance(executor, AheadExecutor) else None
+        self._ahead = executor if balancing is None and isinstance(executor, Ahead) else None
         self._flying: deque[tuple[StepPlan, float]] = deque()
         self._landed_s = 0.0
         self.tokens = Buckets(STEP_TOKENS)
@@ -52,7 +52,7 @@ class Steps:
         self._observe(plan, self._landed_s - began)
         return self._coordinator.retire(result)
 
-    def _submit(self, executor: AheadExecutor, plan: StepPlan | None) -> bool:
+    def _submit(self, executor: Ahead, plan: StepPlan | None) -> bool:
         if plan is None:
             return False
         self._count(plan)

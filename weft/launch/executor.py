@@ -38,7 +38,7 @@ class _Waiting:
 
 
 class ProcessExecutor:
-    """Implements the engine's `AheadExecutor` over ready worker processes, which it owns."""
+    """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
 
     def __init__(
         self,
