@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,12 @@ from weft.experts.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.native import missing_reason
 from weft.native.build import ensure_built
+from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
+from weft.program import program as programs
+from weft.program.passes import optimize
+from weft.program.values import Instruction, Recording
 from weft.worker.runner import Runner
 
 LONG = Workload(MIXED.prompts, MIXED.arrivals, max_tokens=16, budget=MIXED.budget)
@@ -146,3 +150,60 @@ def test_experts_that_are_not_packed_have_no_program(tmp_path: Path) -> None:
     with executor(path, 1, sizes, Numerics(torch.float32, moe_backend="grouped"), program=False) as made:
         found, why = made.runners[0]._program(made.world.comms[0], enforce_eager=False)
         assert found is None and why == "routed experts that are not packed"
+
+
+def drop_the_last_choice(step: Instruction) -> None:
+    if step.op is Op.COMBINE:
+        step.numbers[TOP_K] -= 1
+
+
+def slots_of_the_neighbour(step: Instruction) -> None:
+    if step.op in (Op.PLACE, Op.DEAL):
+        step.numbers[HERE_LO] += 1
+        step.numbers[HERE_HI] += 1
+
+
+def another_position(step: Instruction) -> None:
+    if step.op is Op.LATENT:
+        angles = step.tensors[COS_SIN]
+        assert isinstance(angles, torch.Tensor)
+        step.tensors[COS_SIN] = angles.roll(1, 0)
+
+
+def another_heads_matrix(step: Instruction) -> None:
+    if step.op is Op.PER_HEAD:
+        packed = step.tensors[WEIGHTS]
+        assert isinstance(packed, PackedSlots)
+        step.tensors[WEIGHTS] = replace(packed, slots=(*packed.slots[1:], packed.slots[0]))
+
+
+GATHERED, EXCHANGED = ExpertSizes(1, 1, 2, 8, 1, 1), ExpertSizes(1, 1, 2, 8, 1, 1, "all_to_all")
+FAULTS = [
+    (drop_the_last_choice, "experts", GATHERED),
+    (drop_the_last_choice, "experts", EXCHANGED),
+    (slots_of_the_neighbour, "experts", GATHERED),
+    (another_position, "latent", EXCHANGED),
+    (another_heads_matrix, "latent", GATHERED),
+]
+
+
+@pytest.mark.parametrize(("fault", "variant", "sizes"), FAULTS)
+def test_faults_of_a_program_are_seen(
+    fault: Callable[[Instruction], None],
+    variant: str,
+    sizes: ExpertSizes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = write_random(tmp_path, variant)
+    with executor(path, 2, sizes, Numerics(torch.float32), program=False) as made:
+        wanted = run_workload(made, MIXED)
+
+    def faulty(recording: Recording) -> Recording:
+        for step in recording.instructions:
+            fault(step)
+        return optimize(recording)
+
+    monkeypatch.setattr(programs, "optimize", faulty)
+    with executor(path, 2, sizes, Numerics(torch.float32), program=True) as made:
+        assert not same_bits(run_workload(made, MIXED), wanted)

@@ -97,7 +97,22 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
-    return rows * row * itemsize + logits
+    return (rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)) * itemsize + logits
+
+
+def _routed(shards: Shards, rows: int) -> int:
+    """Numbers of an expert block's rows sorted by slot, once for every choice: what goes in, between, and comes out."""
+    moe, experts, layout = shards.config.moe, shards.layout.experts, shards.layout
+    if moe is None or experts is None:
+        return 0
+    block = -(-rows * experts.tp * experts.ep // layout.stage_size)
+    return block * moe.top_k * (2 * shards.config.hidden_size + moe.intermediate_size)
+
+
+def _latents(shards: Shards, rows: int) -> int:
+    """Numbers of MLA's queries in the latents' space, and of what they gather there."""
+    mla, tp = shards.config.mla, shards.layout.attention.tp
+    return 0 if mla is None else 2 * rows * -(-shards.config.num_heads // tp) * mla.latent_dim
 
 
 def plan_memory(
