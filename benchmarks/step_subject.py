@@ -29,7 +29,8 @@ from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
-AT_START = {"describe", "prepare", "prepare_blocks", "takes_blocks", "expert_weights", "check_batch_invariance"}
+AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}
+AT_START |= {"check_batch_invariance"}
 
 
 class OneRank:
@@ -42,7 +43,9 @@ class OneRank:
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)
         ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS)
-        params = load_params(checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=Prepare(ops)).params
+        params = load_params(
+            checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=Prepare(ops, shards, 0)
+        ).params
         assert settings.max_model_len is not None
         limits = Limits(num_blocks, settings.block_size, settings.max_num_seqs, settings.max_model_len)
         self.runner = Runner(shards, params, comm, ops, limits, device, (), settings.enforce_eager)

@@ -81,7 +81,7 @@ class ExactProgram:
         pool = Pool(library, threads)
         # what is packed for the exact model is packed as for any other
         ops = StepOps(Numerics(EXACT.dtype), DEVICE, pool)
-        prepare = Prepare(ops, runner.shards.slots_held(comm.rank), runner.shards.config.mla)
+        prepare = Prepare(ops, runner.shards, comm.rank)
         params = {
             name: prepare(name, weight) if isinstance(weight, Tensor) else weight
             for name, weight in runner.params.items()

@@ -48,7 +48,7 @@ class ProgramExecutor(LockstepExecutor):
         self.runners, self._threads = [], ThreadPoolExecutor(size)
         for rank, comm in enumerate(self.comms):
             ops = make_ops(numerics, device)
-            prepare = Prepare(ops, shards.slots_held(rank), shards.config.mla)
+            prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)
             runner.program = ShownProgram(runner)

@@ -53,7 +53,7 @@ def ops_for(quantization: str) -> StepOps:
 
 def loaded(checkpoint: Checkpoint, shards: Shards, rank: int, quantization: str | None) -> dict[str, Weight]:
     """Without `quantization`: plain tensors."""
-    prepare = None if quantization is None else Prepare(ops_for(quantization))
+    prepare = None if quantization is None else Prepare(ops_for(quantization), shards, rank)
     return load_params(checkpoint, shards.specs, shards, rank, torch.bfloat16, prepare=prepare).params
 
 

@@ -40,7 +40,7 @@ class LockstepExecutor:
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):
-            prepare = Prepare(ops, shards.slots_held(rank), shards.config.mla)
+            prepare = Prepare(ops, shards, rank)
             loaded = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare)
             self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, checkpoint.eos_token_ids()))
 

@@ -99,7 +99,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     start = time.monotonic()
     own_cores = bool(setup.cpus)
     ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS)
-    prepare = Prepare(ops, shards.slots_held(setup.rank), setup.config.mla)
+    prepare = Prepare(ops, shards, setup.rank)
     loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=prepare)
     took = time.monotonic() - start
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import MLAConfig
+from weft.arch.shards import Shards
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.ops.base import Ops
 from weft.ops.weights import FileBlocks, Packed, Use, Weight
@@ -82,9 +83,9 @@ class Unfolding(Packed):
 class Prepare:
     """Gives loaded matrices the form in which `ops` multiplies by them, where a layer only multiplies by them."""
 
-    def __init__(self, ops: Ops, slots: int = 0, mla: MLAConfig | None = None) -> None:
-        """`slots`: expert slots of a layer on this rank; `mla`: of the model's attention."""
-        self._ops, self._slots, self._mla = ops, slots, mla
+    def __init__(self, ops: Ops, shards: Shards, rank: int) -> None:
+        """For `rank`, one of `shards`."""
+        self._ops, self._slots, self._mla = ops, shards.slots_held(rank), shards.config.mla
 
     def __call__(self, name: str, weight: Tensor) -> Weight:
         """The parameter `name`, once it is whole."""
