@@ -24,14 +24,14 @@ def saved(name: str) -> Any:
 
 
 def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
-    """A table of peers.md by its first columns but `weights`; cells without what stands in parentheses."""
+    """A table of peers.md by its engine, and with two `keys` by the number of streams; cells without what stands in parentheses."""
     lines = (RESULTS / "peers.md").read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    head, found = table[0], {}
+    head = table[0]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for cells in table[2:]:
         named = dict(zip(head, (cell.partition(" (")[0] for cell in cells), strict=True))
-        key = (cells[0],) if keys == 1 else (cells[0], named["streams"])
-        found[key] = named
+        found[(cells[0], named.get("streams", ""))[:keys]] = named
     return found
 
 
