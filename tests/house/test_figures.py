@@ -24,7 +24,7 @@ def saved(name: str) -> Any:
 
 
 def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
-    """A table of peers.md by its engine, and with two `keys` by the number of streams; cells without what stands in parentheses."""
+    """A table of peers.md by engine, and with two `keys` by streams too; cells without what is in parentheses."""
     lines = (RESULTS / "peers.md").read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     head = table[0]
