@@ -1,11 +1,14 @@
 """Mixed requests against a served model for some minutes, then a count: nothing lost, nothing left.
 
-    python benchmarks/soak.py [--minutes 10] [--rate 17] [--model MODEL] [--tp N] [--save FILE]
+    python benchmarks/soak.py [--minutes 10] [--rate 17] [--model MODEL|embedded] [--tp N] [--save FILE]
 
 Of all requests a fifth is given up by the client, a tenth is wrong, and one in fifty reads its answer slowly; the rest
 are chats and texts, whole or as events, with several answers, log-probabilities and penalties. Without --model a small
 random model is served. Afterwards every request that the server accepted must have completed, failed or been cancelled,
-and memory, descriptors and KV blocks must be what they were after the warm-up.
+and memory, descriptors and KV blocks must be what they were after the warm-up. Memory is noted all along: in the second
+half it may not grow with the requests. Texts come from a pool: the tokenizer library keeps up to 10,000 words that it
+has seen, and to the random model a whole text is one word of 2 KiB: texts that are ever new would take 20 MiB before
+memory is level.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from tests.support.tiny_chat import write_tiny_chat
 WARM_UP = 200
 AT_ONCE = 64
 PATIENCE_S = 120.0
+LEVEL_MIB = 4.0
+"""By which a process may be larger at the end than half-way."""
 WRONG: tuple[dict[str, Any], ...] = (
     {"prompt": "x", "temperature": -1},
     {"prompt": "x", "n": 10**9},
@@ -47,6 +52,7 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"messages": "x"},
     {"prompt": "x", "logit_bias": {"a": 1}},
 )
+TEXTS = 400
 WORDS = "the sea is grey and far away from here where nobody ever comes to look at it again".split()
 
 
@@ -65,6 +71,7 @@ class Soak:
 
     def __init__(self, port: int, seed: int) -> None:
         self._port, self._draw = port, random.Random(seed)
+        self._texts = [" ".join(self._draw.choices(WORDS, k=self._draw.randint(1, 24))) for _ in range(TEXTS)]
         self._gate = asyncio.Semaphore(AT_ONCE)
         self.ledger = Ledger()
 
@@ -87,7 +94,7 @@ class Soak:
         draw = self._draw
         if kind == "bad":
             return draw.choice(WRONG)
-        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 24)))
+        text = draw.choice(self._texts)
         chat = draw.random() < 0.5
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
         asked |= {"max_tokens": draw.randint(1, 24), "stream": draw.random() < 0.6, "n": draw.choice((1, 1, 1, 2, 3))}
@@ -155,6 +162,31 @@ def held(pids: list[int]) -> dict[str, Any]:
     }
 
 
+class Watched:
+    """Memory of the server's processes all along: one record a minute, of a shorter run more often."""
+
+    def __init__(self, pids: list[int], every_s: float, ledger: Ledger) -> None:
+        self._pids, self._every_s, self._ledger = pids, every_s, ledger
+        self._began = time.monotonic()
+        self.series: list[dict[str, Any]] = []
+
+    def note(self) -> None:
+        """A record."""
+        seconds, requests = round(time.monotonic() - self._began, 1), sum(self._ledger.seen.values())
+        self.series.append({"seconds": seconds, "requests": requests, "rss_mib": held(self._pids)["rss_mib"]})
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.note()
+            await asyncio.sleep(self._every_s)
+
+    def growth(self) -> list[float]:
+        """MiB that each process grew by in the second half."""
+        middle, last = self.series[len(self.series) // 2]["rss_mib"], self.series[-1]["rss_mib"]
+        return [round(b - a, 1) for a, b in zip(middle, last, strict=True)]
+
+
 async def idle(port: int) -> dict[str, float]:
     """Waits until nothing runs any more, then the counts."""
     for _ in range(200):
@@ -177,6 +209,8 @@ async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: in
     first = await idle(port)
     before = held(pids)
     run, tasks, began = Soak(port, seed), set[asyncio.Task[None]](), time.monotonic()
+    watched = Watched(pids, min(60.0, 6 * minutes), run.ledger)
+    watching = asyncio.create_task(watched.run())
     while (passed := time.monotonic() - began) < 60 * minutes:
         while sum(run.ledger.sent.values()) + len(tasks) < rate * passed and len(tasks) < 4 * AT_ONCE:
             task = asyncio.create_task(run.request())
@@ -185,8 +219,10 @@ async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: in
             await asyncio.sleep(0)
         await asyncio.sleep(0.02)
     await asyncio.gather(*tasks)
+    watching.cancel()
     seconds = time.monotonic() - began
     last = await idle(port)
+    watched.note()
     after = held(pids)
     ledger = {
         name: int(last.get(key, 0) - first.get(key, 0))
@@ -203,6 +239,7 @@ async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: in
         "kv_blocks": last["vllm:kv_cache_usage_perc"] == 0,
         "descriptors": all(b <= a + 2 for a, b in zip(before["descriptors"], after["descriptors"], strict=True)),
         "memory": all(b <= 1.1 * a + 16 for a, b in zip(before["rss_mib"], after["rss_mib"], strict=True)),
+        "memory_level": all(grown <= LEVEL_MIB for grown in watched.growth()),
     }
     return {
         "requests": sum(run.ledger.sent.values()),
@@ -212,6 +249,8 @@ async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: in
         "ledger": ledger,
         "before": before,
         "after": after,
+        "grown_in_second_half_mib": watched.growth(),
+        "series": watched.series,
         "checks": checks,
         "wrong": run.ledger.wrong[:20],
         "ok": all(checks.values()),
@@ -223,27 +262,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=17.0, help="requests per second")
-    parser.add_argument("--model", help="what `weft serve` takes; left out: a small random model")
+    parser.add_argument("--model", help="what `weft serve` takes, or `embedded`; left out: a small random model")
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, metavar="FILE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = args.model or str(write_tiny_chat(Path(folder) / "tiny"))
-        words = ["serve", model, "--port", "0", "--tp", str(args.tp), "--max-num-seqs", "32"]
+        model = [args.model or str(write_tiny_chat(Path(folder) / "tiny"))]
+        words = ["serve", *model * (args.model != "embedded"), "--port", "0", "--tp", str(args.tp)]
         server = subprocess.Popen(
-            [sys.executable, "-m", "weft.cli.main", *words], stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, "-m", "weft.cli.main", *words, "--max-num-seqs", "32"],
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         assert server.stdout is not None
         try:
             ready = (re.search(r"ready on http://\S+:(\d+)", line) for line in server.stdout)
             port = next(int(found[1]) for found in ready if found)
             pids = [server.pid, *(rank["pid"] for rank in json.loads(get(port, "/ready"))["ranks"])]
+            served = json.loads(get(port, "/v1/models"))["data"][0]
             result = asyncio.run(soak(port, pids, args.minutes, args.rate, args.seed))
         finally:
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
-    result = {"about": about(), "model": args.model or "random", "exit_code": server.returncode, **result}
+    which = {"given": args.model or "random", "served": served["id"], "context": served["max_model_len"], "tp": args.tp}
+    result = {"about": about(), "model": which, "exit_code": server.returncode, **result}
     print(json.dumps(result, indent=1))
     if args.save:
         args.save.write_text(json.dumps(result, indent=1) + "\n")

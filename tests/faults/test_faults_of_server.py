@@ -119,6 +119,15 @@ def cut_stream(server: Server, after_first: Callable[[], object], body: dict[str
     return frames[-1], took
 
 
+def ledger(server: Server) -> dict[str, float]:
+    """What became of the requests, by the server's own count."""
+    lines = re.findall(r"^weft:requests_(\w+)_total(?:\{.*\})? (\S+)$", server.http.get("/metrics").text, re.M)
+    found = dict.fromkeys(("accepted", "completed", "failed"), 0.0)
+    for name, value in lines:
+        found[name] += float(value)
+    return found
+
+
 def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
     """Rows 1 and 2: detected, told, restarted, ready again; a request that nobody saw anything of runs anew."""
     with serving(model, "once-slow") as server, ThreadPoolExecutor(2) as pool:
@@ -131,6 +140,8 @@ def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
         assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 200
         assert server.http.post("/v1/completions", json=LONG).status_code == 200
         assert victim not in server.ranks()
+        counted = ledger(server)
+        assert counted["accepted"] == counted["completed"] + counted["failed"] == 3 and counted["failed"] == 1
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
         said = rf"rank 1 \(dp 1\) pid {victim} was killed by SIGKILL in phase serving, (in|after) step \d+"

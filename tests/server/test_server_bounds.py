@@ -100,6 +100,25 @@ def test_a_head_that_takes_too_long(start_server: Start, monkeypatch: pytest.Mon
         server.stop()
 
 
+def test_a_thousand_heads_that_never_end(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are answered when their time is over; a stream beside them, and a request, are not disturbed."""
+    monkeypatch.setattr(Connection, "head_s", 1.0)
+    server = start_server("abc", step_s=0.02)
+    try:
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+            held = [connect(server) for _ in range(1000)]
+            for number, sock in enumerate(held):
+                sock.sendall((b"", HEAD, b"GET /", b"POST / HTTP/1.1\r\nx: ")[number % 4])
+            assert server.http.post("/v1/completions", json=LONG | {"max_tokens": 3}).status_code == 200
+            answers = [sock.recv(65536)[:12] for sock in held]
+            assert response.read().endswith(b"data: [DONE]\n\n")
+        assert set(answers) == {b"HTTP/1.1 408"}
+        for sock in held:
+            sock.close()
+    finally:
+        server.stop()
+
+
 def test_a_body_that_takes_too_long(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "BODY_S", 0.2)
     server = start_server("abc")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.server.conftest import Running, Start
 from tests.support.tiny_chat import CONFIG
+from weft.errors import RequestError
+from weft.server import parsing
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hello"}
@@ -56,6 +58,8 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"audio": {"voice": "x"}}, "audio"),
     ({"lora_path": "x"}, "lora_path"),
     ({"best_of": 4}, "best_of"),
+    ({"best_of": 10**6}, "best_of"),
+    ({"stop": ["x"] * 10**5}, "stop"),
     ({"suffix": "x"}, "suffix"),
     ({"bad_words": [""]}, "bad_words"),
     ({"bad_words": ["x"] * 129}, "bad_words"),
@@ -109,6 +113,8 @@ BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [-1]}, "prompt"),
     ({"prompt": [1.5]}, "prompt"),
     ({"prompt": ["x"] * 200}, "prompt"),
+    ({"prompt": ["x"] * 10**5}, "prompt"),
+    ({"prompt": "x" * (10 << 20)}, "prompt"),
     ({"prompt": "x" * 200}, "prompt"),
     ({"prompt": "x" * 190, "max_tokens": 11}, "max_tokens"),
     ({"logprobs": 21}, "logprobs"),
@@ -183,6 +189,10 @@ def test_another_model_is_not_found(alphabet: Running) -> None:
         b'{"prompt": [' + b"[]," * (1 << 18) + b"1]}",
         b"{" + b",".join(b'"k%d":1' % i for i in range(70_000)) + b"}",
         b'{"prompt": "\\ud800"}',
+        b'{"prompt": "a\x00b"}',
+        b'{"prompt": "a", "prompt": "b"}',
+        b'{"prompt": "a", "logit_bias": {"1": 1, "1" : 2}}',
+        b"{" + b",".join(b'"k%d":1' % i for i in range(10**6)) + b"}",
     ],
     ids=lambda body: str(body[:20]),
 )
@@ -190,6 +200,33 @@ def test_bodies_that_are_no_json_object(alphabet: Running, body: bytes) -> None:
     answer = alphabet.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1E+400"])
+def test_a_number_that_is_none_is_named(alphabet: Running, number: str) -> None:
+    body = f'{{"prompt": "x", "temperature" : {number}, "n": 1}}'
+    answer = alphabet.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "temperature" and number in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "twice"),
+    [
+        ('{"prompt": "a", "n": 1, "n": 1}', "n"),
+        ('{"messages": [{"role": "user", "content": "a", "role": "user"}]}', "role"),
+        ('{"prompt": ["x"], "a": [1, {"b" : 1, "b": 2}]}', "b"),
+        (r'{"prompt": "she said \"n\": \"n\": \" :", "n": 1}', None),
+        (r'{"messages": [{"role": "user", "content": "{\"a\": 1, \"a\": 2}"}]}', None),
+        ('{"prompt": "x", "logit_bias": {"1": 1, "2": 1}, "stop": ["a", "b"], "stream_options": {}}', None),
+    ],
+)
+def test_a_field_is_given_once(body: str, twice: str | None) -> None:
+    if twice is None:
+        assert parsing._object(body.encode()) == json.loads(body)
+    else:
+        with pytest.raises(RequestError, match=f"'{twice}' is given twice"):
+            parsing._object(body.encode())
 
 
 def test_bodies_of_other_kinds(alphabet: Running) -> None:
@@ -217,7 +254,9 @@ def test_a_full_queue_is_told_to_come_back(start_server: Start) -> None:
                 waiting.enter_context(server.http.stream("POST", "/v1/completions", json=TEXT | {"stream": True}))
             answer = server.http.post("/v1/completions", json=TEXT)
             assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
-            assert answer.json()["error"]["code"] == "queue_full"
+            assert answer.headers["x-should-retry"] == "true" and answer.json()["error"]["code"] == "queue_full"
+            unread = server.http.post("/v1/completions", content=b"{", headers={"content-type": "application/json"})
+            assert unread.status_code == 429, "a body is not looked at when there is no room"
             server.executor.gate.set()
         assert server.client().completions.create(model="tiny", prompt="x").choices[0].text == "abc"
     finally:

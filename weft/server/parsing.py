@@ -5,6 +5,7 @@ A body is looked over before it becomes objects: its values, not only its bytes,
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -29,6 +30,9 @@ MAX_KEYS = 1 << 16
 """Commas, opening brackets and keys of a body: above them it holds more values than any context has tokens."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
+_NO_NUMBER = re.compile(rb'"([A-Za-z_]{1,64})"\s*:\s*(-?(?:NaN|Infinity)|-?\d[\d.]*[eE]\+?\d{3,})')
+SEARCHED = 1 << 16
+"""Bytes of a body that is no JSON that are looked at for a number that is none."""
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
@@ -89,10 +93,39 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is not JSON: {error}", code="invalid_json") from error
+        number = _NO_NUMBER.search(body, 0, SEARCHED)
+        if number is None:
+            raise RequestError(f"the body is not JSON: {error}", code="invalid_json") from error
+        name, shown = number[1].decode(), number[2].decode()[:20]
+        message = f"'{name}' is {shown}: the body is not JSON, whose numbers are finite"
+        raise RequestError(message, param=name, code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object", code="invalid_json")
+    if body.count(b'":') + body.count(b'" :') - body.count(b'\\":') > _keys(value):
+        json.loads(body, object_pairs_hook=_once)
     return value
+
+
+def _keys(value: object) -> int:
+    """How many keys a decoded value has; of lists that begin with a scalar none are counted."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            left += one.values()
+        elif isinstance(one, list) and one and isinstance(one[0], dict | list):
+            left += one
+    return count
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """RequestError for a key that comes again: readers differ in which of the two they take."""
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise RequestError(f"'{name[:64]}' is given twice", param=name[:64], code="invalid_json")
+        seen.add(name)
 
 
 def _many_keys(body: bytes) -> bool:
