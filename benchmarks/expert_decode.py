@@ -49,10 +49,10 @@ PROMPT = 32
 class Way:
     """One way to run the model: an engine with its ranks."""
 
-    def __init__(self, checkpoint: Checkpoint, ep: int, most: int, settings: dict[str, Any], stack: ExitStack) -> None:
-        layout = resolve(
-            {"attention.dp": ep, "experts.ep": ep}, num_experts=parse_config(checkpoint.config).num_experts
-        )
+    def __init__(
+        self, checkpoint: Checkpoint, sizes: dict[str, object], most: int, settings: dict[str, Any], stack: ExitStack
+    ) -> None:
+        layout = resolve(sizes, num_experts=parse_config(checkpoint.config).num_experts)
         config = EngineConfig(
             max_model_len=2048,
             max_num_seqs=most,
@@ -104,7 +104,9 @@ def measure(model: Path, args: argparse.Namespace) -> dict[str, dict[int, list[f
     ids = Tokenizer.from_checkpoint(checkpoint).encode(text)
     found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in args.streams} for name in args.ways}
     with ExitStack() as stack:
-        ways = {name: Way(checkpoint, args.ep, max(args.streams), WAYS[name], stack) for name in args.ways}
+        sizes = {"attention.dp": args.ep, "experts.ep": args.ep, "experts.dispatch": args.dispatch}
+        most = -(-max(args.streams) // args.ep)
+        ways = {name: Way(checkpoint, sizes, most, WAYS[name], stack) for name in args.ways}
         for turn in range(args.rounds):
             for streams in args.streams:
                 for name, way in ways.items():
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="of each measurement")
     parser.add_argument("--ep", type=int, default=1, help="ranks; attention dp is as large")
+    parser.add_argument("--dispatch", choices=("auto", "all_gather", "all_to_all"), default="auto")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "expert_decode.json")
     args = parser.parse_args()
@@ -135,7 +138,13 @@ def main() -> None:
         found = measure(args.model or upcycled(Path(folder)), args)
     said = table(found, args.streams)
     print(said)
-    record = {"benchmark": "expert_decode", **about(), "ep": args.ep, "tokens_per_second": found}
+    record = {
+        "benchmark": "expert_decode",
+        **about(),
+        "ep": args.ep,
+        "dispatch": args.dispatch,
+        "tokens_per_second": found,
+    }
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     args.out.with_suffix(".md").write_text(f"`{record['command']}`\n\n{said}\n")
 

@@ -1,9 +1,9 @@
 """Dispatch forms against each other: one layer of routed experts over batch sizes, ranks as processes.
 
 OMP_NUM_THREADS=1 python benchmarks/expert_dispatch.py [--worlds 2 4] [--rows 1 8 ..] [--hidden 576 ..] [--out FILE].
-Random weights and rows, so choices are near to even. Per form and rows of a rank: the median of the slowest rank's time
-for one pass, and the bytes that a rank received in it, beside what `weft explain` says for even choices. Saved as JSON
-and, as a table, beside it as Markdown.
+Operations one by one, random weights and rows, so choices are near to even. Per form and rows of a rank: the median of
+the slowest rank's time for one pass, and the bytes that a rank received in it, beside what `weft explain` says for even
+choices. Saved as JSON and, as a table, beside it as Markdown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.explain.traffic import traffic_of
 from weft.launch.backend import groups_of
-from weft.layers import Experts
+from weft.layers import Experts, Prepare
 from weft.layout.resolve import resolve
 from weft.layout.rows import RowTable
 from weft.models.build import make_dispatcher
@@ -58,12 +58,15 @@ def experts_of(shards: Shards, rank: int, dtype: torch.dtype) -> Experts:
     lo, hi = slots.of_rank(rank)
     hidden, wide = config.hidden_size, config.moe.intermediate_size
     router = torch.randn(config.moe.num_experts, hidden, generator=torch.Generator().manual_seed(0))
-    params = {
-        "e.router.weight": router.to(dtype),
-        "e.experts.gate_up.weight": (torch.randn((hi - lo) * 2 * wide, hidden) / hidden**0.5).to(dtype),
-        "e.experts.down.weight": (torch.randn((hi - lo) * hidden, wide) / wide**0.5).to(dtype),
+    loaded = {
+        "layers.0.router.weight": router.to(dtype),
+        "layers.0.experts.gate_up.weight": (torch.randn((hi - lo) * 2 * wide, hidden) / hidden**0.5).to(dtype),
+        "layers.0.experts.down.weight": (torch.randn((hi - lo) * hidden, wide) / wide**0.5).to(dtype),
     }
-    return Experts(params, "e", config.moe, slots.map(0), (lo, hi), make_ops(Numerics(dtype), "cpu"))
+    ops = make_ops(Numerics(dtype), "cpu")
+    prepare = Prepare(ops, shards, rank)
+    params = {name: prepare(name, weight) for name, weight in loaded.items()}
+    return Experts(params, "layers.0", config.moe, slots.map(0), (lo, hi), ops)
 
 
 def run_rank(args: argparse.Namespace, world: int, form: str, region: Region, rank: int, answers: Any) -> None:
@@ -113,9 +116,7 @@ def measure(args: argparse.Namespace, world: int, form: str) -> list[tuple[float
 
 def explained(shards: Shards, rows: int, itemsize: int) -> float:
     """KiB that the busiest rank receives in the layer by `weft explain`."""
-    traffic = [
-        one for one in traffic_of(shards.layout, shards.config, itemsize, (rows,)) if one.name.startswith("experts.")
-    ]
+    traffic = [one for one in traffic_of(shards, itemsize, (rows,)) if one.name.startswith("experts.")]
     return max(
         sum(call.received[0].per_rank[rank] for one in traffic for call in one.calls) / 1024
         for rank in range(shards.layout.stage_size)
