@@ -48,7 +48,7 @@ class Stand(Driver):
             print("the last words", file=sys.stderr, flush=True)
             os._exit(3)
         if self.mood == "hangs":
-            time.sleep(60)
+            time.sleep(600)
         return Answer(0.5 if len(prompts) == 1 else None, 2.5, [[len(one)] * new_tokens for one in prompts], 7 << 30)
 
 obey(Stand())
@@ -96,7 +96,7 @@ def test_a_driver_that_hangs_is_ended(driver: Callable[[], DriverProcess]) -> No
 
 
 def test_a_server_and_all_it_started_are_ended(tmp_path: Path) -> None:
-    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).wait()"
+    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).wait()"
     with ServerProcess([sys.executable, "-c", script], os.environ, tmp_path / "log") as server:
         while len(everyone := tree(server.process.pid)) < 2:
             assert server.process.poll() is None
@@ -106,7 +106,7 @@ def test_a_server_and_all_it_started_are_ended(tmp_path: Path) -> None:
 def test_our_own_servers_refusal_is_its_first_line(tmp_path: Path) -> None:
     script = "print('weft serve: no option x', 'weft serve --help lists them', sep=chr(10)); raise SystemExit(2)"
     with ServerProcess([sys.executable, "-c", script], os.environ, tmp_path / "log") as server:
-        server.process.wait(30)
+        server.process.wait(60)
         found = server.failure()
     assert isinstance(found, Refused) and str(found) == "no option x"
 
@@ -287,10 +287,10 @@ def serving(reply: Reply) -> Iterator[int]:
     task = loop.create_task(main())
     thread = threading.Thread(target=loop.run_until_complete, args=(task,))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     yield ports[0]
     loop.call_soon_threadsafe(task.cancel)
-    thread.join(30)
+    thread.join(60)
     loop.close()
 
 

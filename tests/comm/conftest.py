@@ -63,7 +63,7 @@ class RankHost:
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
-        self._process.wait(timeout=90)
+        self._process.wait(timeout=240)
         self._process.stdout.close()
 
 

@@ -23,7 +23,7 @@ from weft.comm.gloo import GlooComm, listen
 from weft.comm.region import Region, read_records
 from weft.comm.shared_memory import SharedMemoryComm
 
-LIMIT = 60.0  # seconds for one job, whatever happens
+LIMIT = 200.0  # seconds for one job, whatever happens
 
 
 class SharedMemory:

@@ -151,7 +151,7 @@ def test_what_waits_at_a_dead_replica_goes_to_another(model: Path) -> None:
         os.kill(pids(server, 1)[0], signal.SIGKILL)
         until(lambda: sum(answer.done() for answer in sent) == 5)
         assert [answer.result()[0] for answer in sent if answer.done()] == [200] * 5
-        assert states(server) == ["ready", "restarting"]
+        until(lambda: states(server) == ["ready", "restarting"])
         server.signal(signal.SIGTERM)
         assert server.end()[0] == 0
         (late,) = [answer for answer in sent if answer.result(PATIENCE_S)[0] != 200]
@@ -194,7 +194,8 @@ def test_without_restarts_the_others_go_on_and_the_last_ends_the_server(model: P
         until(lambda: running(server, 0) == running(server, 1) == 2)
         os.kill(pids(server, 0)[1], signal.SIGKILL)
         assert [answer.result(PATIENCE_S)[0] for answer in sent] == [200] * 4, "all run anew, where there are ranks"
-        assert states(server) == ["stopped", "ready"] and server.http.get("/ready").status_code == 200
+        until(lambda: states(server) == ["stopped", "ready"])
+        assert server.http.get("/ready").status_code == 200
         assert metric(server, "weft:replica_ready", replica="0") == 0 and metric(server, "weft:ready") == 1
         os.kill(pids(server, 1)[0], signal.SIGKILL)
         assert server.end()[0] == 69

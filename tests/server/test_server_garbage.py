@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.server.conftest import Running, Start
+from tests.support.waiting import until
 
 TIMES = 10
 ASK: dict[str, Any] = {"prompt": "x", "max_tokens": 80, "ignore_eos": True}
@@ -83,8 +84,5 @@ def test_nothing_is_left_to_the_collector(server: Running, request_: Callable[[R
 
 def settle(server: Running) -> None:
     """Until nothing runs, and what comes after the last byte is done."""
-    deadline = time.monotonic() + 20
-    while server.engines.open_outputs or server.engines._open:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not server.engines.open_outputs and not server.engines._open)
     time.sleep(0.05)

@@ -51,7 +51,7 @@ class Hub:
         self.closing.set()
         if self._thread.is_alive():
             self._server.shutdown()
-            self._thread.join(10)
+            self._thread.join(60)
             self._server.server_close()
 
     @property

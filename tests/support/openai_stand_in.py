@@ -45,7 +45,7 @@ class StandIn:
     def __exit__(self, *_: object) -> None:
         self.closing.set()
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(60)
         self._server.server_close()
 
     @property
