@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -31,6 +30,7 @@ from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdow
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
+from weft.experts.loads import IntArray
 from weft.launch.executor import ProcessExecutor
 from weft.launch.plan import plan_launch
 from weft.launch.report import RankReport
@@ -63,8 +63,12 @@ class TimedExecutor:
         self.seconds += time.perf_counter() - began
         return result
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._executor, name)
+    def expert_counts(self) -> IntArray:
+        """As the executor's."""
+        return self._executor.expert_counts()
+
+    def close(self) -> None:
+        """Leaves the executor to its owner."""
 
 
 def step_time(engine: Engine, executor: TimedExecutor, timers: Timers) -> StepTime:

@@ -14,6 +14,7 @@ from weft.arch.families import parse_config
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.lockstep import LockstepWorld
+from weft.experts.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
 from weft.native.records import BIAS, WEIGHT, Op
@@ -58,6 +59,10 @@ class OneRank:
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan`."""
         return StepResult(plan.index, [self.runner.step(plan)])
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call."""
+        return self.runner.experts.counts()
 
     def close(self) -> None:
         """Frees the program."""
