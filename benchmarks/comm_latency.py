@@ -1,10 +1,11 @@
-"""Latency of the comm backends between processes: shared_memory against gloo, taking turns in the same processes.
+"""Latency and bandwidth of the comm backends between processes: shared_memory against gloo, taking turns.
 
-    python benchmarks/comm_latency.py [--worlds 2 3 4] [--bytes 64 4096 ...] [--rounds 5] [--save]
+    python benchmarks/comm_latency.py [--worlds 2 4] [--bytes 64 4096 ...] [--rounds 5] [--save]
 
 Each rank is a process, pinned to a core of its own where there are enough. A call is timed on rank 0 from entry to
 return, one after the other without a pause. `bytes` is what one rank brings: the tensor of all_reduce and all_gather,
-all parts together of all_to_all. `--save` writes results/comm_latency.json and .md beside this file.
+all parts together of reduce_scatter and all_to_all; GB/s are these bytes by the median. `--save` writes
+results/comm_latency.json and .md beside this file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from weft.comm.shared_memory import SharedMemoryComm
 from weft.native.build import ensure_built, find_compiler
 
 RESULTS = Path(__file__).parent / "results"
-KINDS = ("all_reduce", "all_gather", "all_to_all")
+KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 BACKENDS = ("shared_memory", "gloo")
 SECONDS_A_TURN = 0.15
 
@@ -45,6 +46,9 @@ def call_of(kind: str, comm: Comm, group: Group, size: int) -> Callable[[], obje
         return lambda: comm.all_gather(x, outs, group)
     parts = [count // len(group) + (i < count % len(group)) for i in range(len(group))]
     mine = parts[group.index(comm.rank)]
+    if kind == "reduce_scatter":
+        own = torch.empty(mine)
+        return lambda: comm.reduce_scatter(list(x.split(parts)), own, group)
     xs, outs = list(x.split(parts)), list(torch.empty(mine * len(group)).split(mine))
     return lambda: comm.all_to_all(xs, outs, group)
 
@@ -61,8 +65,8 @@ def turn(call: Callable[[], object], count: int) -> list[float]:
 
 def agreed_count(call: Callable[[], object], comm: Comm, group: Group) -> int:
     """Calls that fill a turn; the same number on every rank: rank 0's."""
-    warm = sorted(turn(call, 10))[5] / 1e6
-    count = torch.tensor([min(3000, max(10, int(SECONDS_A_TURN / warm))) if comm.rank == 0 else 0])
+    warm = sorted(turn(call, 5))[2] / 1e6
+    count = torch.tensor([min(3000, max(3, int(SECONDS_A_TURN / warm))) if comm.rank == 0 else 0])
     return int(comm.all_reduce(count, group).item())
 
 
@@ -78,15 +82,17 @@ def measure(comms: dict[str, Comm], group: Group, sizes: Sequence[int], rounds: 
                 for name in comms:
                     comms[name].barrier(group)
                     times[name] += turn(calls[name], counts[name])
-            cases.append({"kind": kind, "ranks": len(group), "bytes": size} | {n: summary(times[n]) for n in comms})
+            found = {name: summary(times[name], size) for name in comms}
+            cases.append({"kind": kind, "ranks": len(group), "bytes": size} | found)
     return cases
 
 
-def summary(times: list[float]) -> dict[str, float]:
-    """Median and 99th percentile in microseconds."""
+def summary(times: list[float], size: int) -> dict[str, float]:
+    """Median and 99th percentile in microseconds, and `size` bytes by the median."""
     ordered = sorted(times)
     p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-    return {"p50_us": round(p50, 1), "p99_us": round(p99, 1), "calls": len(times)}
+    rate = round(size / p50 / 1e3, 3)
+    return {"p50_us": round(p50, 1), "p99_us": round(p99, 1), "gb_per_s": rate, "calls": len(times)}
 
 
 def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
@@ -145,7 +151,7 @@ def table(report: dict[str, Any]) -> str:
     """The report as markdown."""
     info = report["machine"]
     lines = [
-        "# Latency of collectives: shared_memory against gloo",
+        "# Latency and bandwidth of collectives: shared_memory against gloo",
         "",
         f"`{report['command']}`, {report['date']}",
         "",
@@ -157,20 +163,22 @@ def table(report: dict[str, Any]) -> str:
         "else the machine does (see the load average) shows in p99 first. Ranks are pinned, one to a core, where there "
         "are as many cores as ranks; with more ranks than cores nobody spins and every wait is a context switch.",
         "",
-        "| ranks | collective | bytes | shared_memory | gloo | times faster (p50) |",
-        "|---|---|---|---|---|---|",
+        "| ranks | collective | bytes | shared_memory | GB/s | gloo | GB/s | times faster (p50) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for case in report["cases"]:
-        cells = [f"{case[name]['p50_us']:g} / {case[name]['p99_us']:g}" for name in BACKENDS]
+        cells = [
+            f"{case[name]['p50_us']:g} / {case[name]['p99_us']:g} | {case[name]['gb_per_s']:.3g}" for name in BACKENDS
+        ]
         faster = case["gloo"]["p50_us"] / case["shared_memory"]["p50_us"]
         lines.append(f"| {case['ranks']} | {case['kind']} | {case['bytes']} | {cells[0]} | {cells[1]} | {faster:.0f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Latency of shared_memory against gloo.")
-    parser.add_argument("--worlds", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--bytes", type=int, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 4 << 20])
+    parser = argparse.ArgumentParser(description="Latency and bandwidth of shared_memory against gloo.")
+    parser.add_argument("--worlds", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--bytes", type=int, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each backend in each case")
     parser.add_argument("--save", action="store_true", help=f"write the files under {RESULTS.name}/")
     options = parser.parse_args()

@@ -1,0 +1,66 @@
+"""An engine over ranks in processes of their own, as `weft serve` runs it, for benchmarks that watch single tokens."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import model_path
+from weft.engine.engine import Engine
+from weft.launch.plan import plan_launch
+from weft.launch.start import Starting
+from weft.layout.resolve import resolve
+from weft.settings import EngineConfig
+from weft.step.sampling_params import SamplingParams
+
+
+class Watched:
+    """The engine, and each request's tokens: which, and when (seconds) they came."""
+
+    def __init__(self, engine: Engine, vocabulary: int) -> None:
+        self.engine, self.vocabulary = engine, vocabulary
+        self.came: dict[str, list[float]] = defaultdict(list)
+        self.answered: dict[str, list[int]] = defaultdict(list)
+        self.cached: dict[str, int] = {}
+
+    def add(self, name: str, prompt: Sequence[int], tokens: int) -> None:
+        """A greedy request of so many tokens."""
+        params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        self.engine.add_request(name, prompt, params)
+
+    def step(self) -> None:
+        """One step of the engine."""
+        for output in self.engine.step():
+            self.cached[output.request_id] = output.cached_tokens
+            self.answered[output.request_id] += output.new_token_ids
+            self.came[output.request_id] += [time.perf_counter()] * len(output.new_token_ids)
+
+    def finish(self) -> None:
+        """Steps until nothing is left."""
+        while self.engine.has_work:
+            self.step()
+
+    def prompt(self, seed: int, length: int) -> list[int]:
+        """Ids that no other seed gives."""
+        return [(7919 * (seed + 1) + 31 * place + place // 97) % self.vocabulary for place in range(length)]
+
+
+@contextmanager
+def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watched]:
+    """Starts the ranks; ends them behind."""
+    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings, "auto", ()))
+    executor = starting.wait()
+    plan = starting.plan
+    try:
+        yield Watched(Engine(executor, plan.engine, ()), plan.config.vocab_size)
+    finally:
+        executor.close()
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Of milliseconds or whatever, the nearest one."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
