@@ -112,7 +112,82 @@ backend_parameters:
   - --max-model-len=8192
 """
 
+SENTENCES = """We use vllm serve for all our tests, and stop trtllm-serve before.
+
+```
+log_info "vllm serve is up"
+echo "Starting vllm serve with model=$MODEL port=$PORT"
+vllm serve Qwen/Qwen3-Coder-Next -tp 2
+```
+"""
+
+CUT_OUT = """{
+  "BackendConfig": {
+    "npuDeviceIds": [[0, 1, 2, 3]],
+    "ModelDeployConfig": {"ModelConfig": [{"modelWeightPath": "/m/DeepSeek-R1-Distill-Qwen-7B", "worldSize": 4}]}
+  }
+}
+```
+
+- "httpsEnabled" is off here
+"""
+
+BRACELESS = """```json
+"multiNodesInferEnabled" : false, # one node
+...
+"npuDeviceIds" : [[0,1,2,3,4,5,6,7]],
+...
+"modelName" : "kimi_k2" # any name
+"modelWeightPath" : "/data/weights",
+"worldSize":8,
+```
+"""
+
+TWO_DEPLOYMENTS = """Define a file as shown below.
+
+```yaml
+model: meta-llama/Llama-3.1-8B
+context_servers: {num_instances: 1, tp_size: 1}
+generation_servers: {num_instances: 1, tp_size: 1}
+```
+
+Or two servers behind one of two ranks:
+
+```yaml
+model: meta-llama/Llama-3.1-8B
+...
+context_servers: {num_instances: 1, tp_size: 2}
+generation_servers: {num_instances: 2, tp_size: 1}
+```
+
+```bash
+mpirun -n WORLD_SIZE python3 -m disagg.worker --engine_args model.json &
+```
+"""
+
 READ = [
+    (
+        "vllm",
+        Case(name="sentences about commands", text=SENTENCES, result="world 2 | tp 2 | experts 2x1 slots 512"),
+    ),
+    (
+        "vllm",
+        Case(
+            name="code in a sentence",
+            text="It hangs with ``` vllm serve Qwen/Qwen3-8B -tp 2 ``` here.\n",
+            result="world 2 | tp 2",
+        ),
+    ),
+    ("mindie", Case(name="cut out of a page", text=CUT_OUT, result="world 4 | tp 4")),
+    ("mindie", Case(name="no braces", text=BRACELESS, result="world 8 | tp 8 | experts 8x1 slots 384")),
+    (
+        "trtllm",
+        Case(
+            name="two deployments on a page",
+            text=TWO_DEPLOYMENTS,
+            result=["world 1 | tp 1", "world 1 | tp 1", "world 2 | tp 2", "world 2 replicas 2 | tp 1"],
+        ),
+    ),
     ("vllm", Case(name="a manifest on a page", text=FENCED_MANIFEST, result="world 8 | tp 8", quiet=True)),
     ("vllm", Case(name="arguments on a page", text=FENCED_ARGUMENTS, result="world 2 | tp 2", quiet=True)),
     (

@@ -20,6 +20,16 @@ SHOWS = re.compile(r"cat|tee|echo|printf")
 SCRIPT_FILE = re.compile(r"[^:\s]*\.sh")
 _SCRIPT = re.compile(r"\s")
 _BARE_FLAG = re.compile(r"--?[A-Za-z][\w-]*")
+_SENTENCE = re.compile(r"[A-Za-z][a-z_']*[,:]?")
+_RUNNERS = frozenset(
+    """
+nohup sudo env exec time timeout srun mpirun mpiexec docker podman nerdctl singularity apptainer enroot uv uvx poetry
+pipenv pixi python python3 numactl taskset setsid nice ionice tmux screen ssh bash sh zsh command xargs conda mamba
+micromamba kubectl oc torchrun nsys watch stdbuf unbuffer chrt systemd-run runuser su doas eval cd gdb perf strace
+accelerate ray start run cmd lm_eval
+""".split()
+)
+"""Programs that start others, which stand in front of a command."""
 _KEYWORDS = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 
 
@@ -65,8 +75,21 @@ def _is_value(before: RawCommand, command: RawCommand) -> bool:
     return value and len(before.words) > 1 and bool(_BARE_FLAG.fullmatch(before.words[-1].literal))
 
 
-def without_echoes(documents: Sequence[Document]) -> list[Document]:
-    """Commands without those that are only shown (echo "$CMD") where the same is run."""
+def without_prose(documents: Sequence[Document]) -> list[Document]:
+    """Commands without sentences about them, and without those that are shown (echo "$CMD") where they are run."""
+    plain = [each for each in documents if each.dialect and not _is_prose(each)]
+    return _without_echoes([each for each in documents if not each.dialect or each in plain] if plain else documents)
+
+
+def _is_prose(document: Document) -> bool:
+    """'We start vllm serve on every node.': a program's name among words, none of them a flag."""
+    if any(FLAG.match(word.text) for word in document.words) or is_image(document.program, (document.dialect, 0, 1)):
+        return False
+    first = document.wrapper[0].text if document.wrapper else ""
+    return len(document.words) > 2 or bool(_SENTENCE.fullmatch(first)) and first not in _RUNNERS
+
+
+def _without_echoes(documents: Sequence[Document]) -> list[Document]:
 
     def said(document: Document) -> tuple[str, ...]:
         return (document.dialect, *(word.text for word in document.words))

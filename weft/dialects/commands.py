@@ -25,8 +25,8 @@ from weft.dialects.command_parts import (
     moved_where,
     printed,
     script_words,
-    without_echoes,
     without_keywords,
+    without_prose,
     wrapped_environment,
 )
 from weft.dialects.expand import ASSIGNMENT, Scope
@@ -58,8 +58,7 @@ def documents(text: str, programs: Programs, settings: Mapping[str, str]) -> lis
     found = found or _Reader(programs, settings).script(text)
     if any(document.dialect for document in found):
         return found
-    plain = _ROOT_PROMPT.sub(r"\1 ", text)
-    again = _Reader(programs, settings).script(plain) if plain != text else []
+    again = _Reader(programs, settings).script(_ROOT_PROMPT.sub(r"\1 ", text))
     return again if any(document.dialect for document in again) else found
 
 
@@ -114,7 +113,7 @@ class _Reader:
 
     def _shared(self) -> list[Document]:
         """A file may be written after the command that names it, on a page."""
-        return [replace(document, files=dict(self.files)) for document in without_echoes(self.found)]
+        return [replace(document, files=dict(self.files)) for document in without_prose(self.found)]
 
     def _lines(self, text: str, depth: int, origin: Origin) -> None:
         for raw in glued(lex(text)):

@@ -87,12 +87,20 @@ def _bodies(rows: list[tuple[int, int, str]]) -> list[_Lines]:
     heredocs = _inside(rows, _heredoc)
     if heredocs:
         return heredocs
-    fenced = _inside(rows, _fence)
+    fenced = _inside(_opened(rows), _fence)
     fenced = [each for each in fenced if not _SCRIPT_FENCE.match(each.name)] or fenced
     if fenced:
         return [lines for each in fenced for lines in _bodies(each.rows)]
     kept = [row for row in rows if not _SHOWN_FILE.match(row[2]) and not _END.match(row[2])]
     return [_Lines(_json_only(kept))]
+
+
+def _opened(rows: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """With the fence that opens a text which was cut out of a page behind it."""
+    fences = [at for at, row in enumerate(rows) if _FENCE.match(row[2])]
+    if len(fences) % 2 == 0 or not any(_JSON_LINE.match(text) for _, _, text in rows[: fences[0]]):
+        return rows
+    return [(rows[0][0], 0, "```"), *rows]
 
 
 def _heredoc(text: str) -> re.Pattern[str] | None:
@@ -127,7 +135,8 @@ def _json_only(rows: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
         _TOP_KEY.match(rows[at][2]) for at in starts if at < first and not rows[at][2].endswith("\\")
     ):
         return rows
-    last = max((at for at in starts if at >= first and _JSON_END.search(rows[at][2])), default=starts[-1])
+    ends = (at for at in starts if at >= first and (_JSON_END.search(rows[at][2]) or _JSON_LINE.match(rows[at][2])))
+    last = max(ends, default=starts[-1])
     return rows[first : last + 1] if last - first >= 1 or first == last == starts[-1] else rows[first:]
 
 

@@ -36,7 +36,7 @@ _KNOWN: tuple[tuple[str, str, int | None], ...] = (
     (r"kimi[-_]?k2|kimi[-_]?k1\.5", "Kimi-K2", 384),
     (r"kimi[-_]?linear|moonlight", "a mixture of Moonshot", None),
     (r"qwen3[-_.]?(5|6|7)[-_]397b", "Qwen3.5-397B-A17B", 512),
-    (r"qwen3[-_]?next", "Qwen3-Next", 512),
+    (r"qwen3[-_]?(coder[-_]?)?next", "Qwen3-Next", 512),
     (r"qwen3[-_]?coder[-_]?480b", "Qwen3-Coder-480B-A35B", 160),
     (r"qwen3.*(235b|30b)[-_]?a\d+b", "Qwen3-MoE", 128),
     (r"qwen3[-_]?(vl|omni|coder)?[-_]?moe", "Qwen3-MoE", 128),

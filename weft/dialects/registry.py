@@ -15,6 +15,7 @@ from weft.dialects.calls import calls
 from weft.dialects.charts import charts
 from weft.dialects.commands import Programs, documents
 from weft.dialects.helm import helm
+from weft.dialects.inline_code import inline_code
 from weft.dialects.makefiles import make_as_shell
 from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.nodes import compare_nodes
@@ -70,7 +71,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     inside a recognized text is in the readings.
     """
     context = context or Context()
-    text = make_as_shell(_unquoted(text))
+    text = inline_code(make_as_shell(_unquoted(text)))
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in NAMES}
     found = _releases(text, programs, context) or charts(text)
@@ -124,17 +125,14 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     if reason is not None:
         raise UsageError(reason)
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
-    if named is None:
-        named, score = recognize(text)
-        if score < SURE:
-            raise UsageError(
-                f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})"
-            )
-        if dialect(named).programs:
-            _refuse_launcher(arguments)
+    guessed, score = (named, 1.0) if named else recognize(text)
+    if score < SURE:
+        raise UsageError(f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})")
     if arguments and (not _is_mapping(text) or manifest_commands(text)):
+        if named is None and dialect(guessed).programs:
+            _refuse_launcher(arguments)
         return arguments
-    return [Document(kind="file", text=text, dialect=_owner(text, named))]
+    return [Document(kind="file", text=text, dialect=_owner(text, guessed))]
 
 
 def _refuse_launcher(arguments: Sequence[Document]) -> None:
