@@ -5,6 +5,7 @@ One function for each shape of file; what a file says about its cluster is left 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from weft.dialects.chart_commands import PROGRAMS, Command, text_of, walk
@@ -79,6 +80,25 @@ def template(root: Node) -> Iterator[Command]:
             command.flag("--" + key.replace("_", "-"), entry.node)
         command.arguments(node.get("engine", "serve_args"))
         yield command
+
+
+def runtime(root: Node) -> Iterator[Command]:
+    """A VLLMRuntime: model and vllmConfig in a spec, every flag as one word with capitals."""
+    spec = root.get("spec")
+    config = spec.get("vllmConfig") if spec is not None else None
+    if spec is None or config is None or config.entries is None:
+        return
+    command = Command(text_of(root.get("metadata", "name")), config.where)
+    model = spec.get("model")
+    command.flag("--model", model.get("modelURL") if model is not None else None)
+    for section in (model, config):
+        for key, entry in (section.entries or {}).items() if section is not None else ():
+            if key == "extraArgs":
+                command.arguments(entry.node)
+            elif key not in ("modelURL", "hfTokenSecret", "hfTokenName", "env", "v0", "v1"):
+                command.flag("--" + re.sub(r"(?<=[a-z])([A-Z]+)", r"-\1", key).lower(), entry.node)
+    command.copies(spec.get("deploymentConfig", "replicas"))
+    yield command
 
 
 def llm_service(root: Node) -> Iterator[Command]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from weft.dialects.base import Document, Word
 from weft.dialects.chart_commands import PROGRAMS, Command, text_of, walk
-from weft.dialects.chart_roles import llm_service, model_service, recipe, template
+from weft.dialects.chart_roles import llm_service, model_service, recipe, runtime, template
 from weft.dialects.documents import trees
 from weft.dialects.tree import Node
 
 _LOOKS = re.compile(
     r"(?m)^[ \t]*(?:-[ \t]+)?(?:servingEngineSpec|engine_kwargs|workerSpec|modelFormat|parallelism|deployment"
-    r"|(?:sglang|vllm)_config):"
+    r"|(?:sglang|vllm)_config|vllmConfig):"
 )
 _RUNTIMES = ("huggingface", "vllm")
 _ROLES = {"kv_producer": "prefill", "kv_consumer": "decode"}
@@ -131,4 +131,5 @@ _SHAPES: tuple[Callable[[Node], Iterator[Command]], ...] = (
     recipe,
     template,
     llm_service,
+    runtime,
 )

@@ -18,6 +18,7 @@ FLAG = re.compile(r"[-\u2013\u2014\u2212]{1,2}[A-Za-z]")
 SHOWS = re.compile(r"cat|tee|echo|printf")
 """Commands that show or write a text."""
 SCRIPT_FILE = re.compile(r"[^:\s]*\.sh")
+_PYTHON = re.compile(r"(?:.*/)?python[\d.]*")
 _SCRIPT = re.compile(r"\s")
 _BARE_FLAG = re.compile(r"--?[A-Za-z][\w-]*")
 _SENTENCE = re.compile(r"[A-Za-z][a-z_']*[,:]?")
@@ -96,7 +97,17 @@ def _without_echoes(documents: Sequence[Document]) -> list[Document]:
 
     shown = [bool(each.wrapper and SHOWS.fullmatch(each.wrapper[0].text)) for each in documents]
     run = {said(each) for each, only in zip(documents, shown, strict=True) if not only}
-    return [each for each, only in zip(documents, shown, strict=True) if not only or said(each) not in run]
+    kept = [each for each, only in zip(documents, shown, strict=True) if not only or said(each) not in run]
+    return list({_identity(each): each for each in reversed(kept)}.values())[::-1]
+
+
+def _identity(document: Document) -> object:
+    """What two branches of a script have in common that start one engine by two of its commands."""
+    if document.fragment or not document.words:
+        return id(document)
+    around = tuple(word.text for word in document.wrapper if not _PYTHON.fullmatch(word.text))
+    environment = tuple(sorted((name, word.text) for name, word in document.environment.items()))
+    return document.dialect, around, tuple(word.text for word in document.words), environment, document.nodes
 
 
 def is_image(words: Sequence[Word], at: tuple[str, int, int]) -> bool:

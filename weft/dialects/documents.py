@@ -6,12 +6,13 @@ Duplicate keys are kept, broken text is a problem with line and column, everythi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import yaml
 
 from weft.dialects.base import Note, Where
+from weft.dialects.listings import unnumbered
 from weft.dialects.loose_json import read_json
 from weft.dialects.tree import Entry, Node, Tree, scalar
 
@@ -21,7 +22,6 @@ _SHOWN_FILE = re.compile(r"^[ \t]*(?:[$#%][ \t]+)?(?:sudo[ \t]+)?(?:cat|tee)[ \t
 _END = re.compile(r"^[ \t]*(?:EOF|EOL|EOT|YAML)[ \t]*$")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 _SCRIPT_FENCE = re.compile(r"[`~]{3,}[ \t]*\{?\.?(?:bash|sh|shell|zsh|console|powershell|python|py)\b", re.IGNORECASE)
-_NUMBERED = re.compile(r"^[ \t]*(\d+)(?:[ \t]*\|)?(?=[ \t]|$)")
 _ELIDED = re.compile(r"^[ \t]*(?:-[ \t]*)?(?:\.{2,}|\u2026)[ \t]*(?:#[^\n]*)?$")
 _UNSPACED = re.compile(r"^([ \t]*(?:-[ \t]+)?[A-Za-z_][\w.]*):(?=[^\s:/])")
 _TEMPLATE = re.compile(r"\{\{-?\s*\.?([\w.]+)\s*-?\}\}")
@@ -58,28 +58,8 @@ def trees(text: str, line: int = 1) -> list[Tree]:
     `line` is the number of the text's first line. A tree without root and without problem is an empty document.
     """
     rows = [(number, 0, row) for number, row in enumerate(text.replace("\r\n", "\n").split("\n"), line)]
-    found = [tree for lines in _bodies(_unnumbered(rows)) for tree in _read(lines)]
+    found = [tree for lines in _bodies(unnumbered(rows)) for tree in _read(lines)]
     return [tree for tree in found if tree.root is not None or tree.problem is not None] or found[:1]
-
-
-def _unnumbered(rows: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Without the line numbers of a listing: a column of them before the text, or one in front of every line."""
-    bare = 0
-    while bare < len(rows) and re.fullmatch(rf"[ \t]*{bare + 1}[ \t]*", rows[bare][2]):
-        bare += 1
-    if bare > 2:
-        return list(rows[bare:])
-    filled = [row for row in rows if row[2].strip()]
-    numbers = [_NUMBERED.match(text) for _, _, text in filled]
-    found = [int(match[1]) for match in numbers if match]
-    if len(found) < max(3, len(filled)) or any(
-        after != before + 1 for before, after in zip(found, found[1:], strict=False)
-    ):
-        return list(rows)
-    cut = [
-        (number, len(match[0]) if match else 0, text) for number, _, text in rows for match in [_NUMBERED.match(text)]
-    ]
-    return [(number, width, text[width:]) for number, width, text in cut]
 
 
 def _bodies(rows: list[tuple[int, int, str]]) -> list[_Lines]:

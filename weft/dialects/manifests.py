@@ -17,9 +17,11 @@ from weft.dialects.shell_words import Piece, RawWord, templated
 from weft.dialects.surroundings import copies_note
 
 _LOOKS = re.compile(
-    r"(?m)(?:^[ \t]*(?:-[ \t]+)?|[{,][ \t]*)\"?(?:command|args|entrypoint|run)\"?[ \t]*:|^[ \t]*-[ \t]+[\"']?--[a-z]"
+    r"(?m)(?:^[ \t]*(?:-[ \t]+)?|[{,][ \t]*)\"?(?:commands?|args|entrypoint|run(?:cmd)?|script)\"?[ \t]*:"
+    r"|^[ \t]*-[ \t]+[\"']?--[a-z]"
 )
 _STARTS = ("command", "args", "entrypoint")
+_LINES = ("commands", "script", "runcmd", "before_script")
 _BESIDE = ("env", "envs", "environment")
 _TEMPLATE_LINE = re.compile(r"(?m)^[ \t]*\{\{-?\s*(?:if|else|end|with|range|include|toYaml|/\*)[^\n]*$")
 _FENCED = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:yaml|yml|json)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$")
@@ -109,6 +111,8 @@ def _containers(node: yaml.Node, around: _Around) -> Iterator[Container]:
         yield _container(keys, around)
     elif re.search(r"\s", _scalar(keys.get("run")).strip()):  # a task of a pipeline or of a cloud
         yield _task(keys, around)
+    elif (lines := _lines(keys)) is not None:  # a task whose lines are a list
+        yield _task({**keys, "run": lines}, around)
     for key, value in keys.items():
         if key not in (*_STARTS, *_BESIDE):
             yield from _containers(value, replace(around, name=key) if "image" in _mapping(value) else around)
@@ -183,6 +187,19 @@ def _container(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
     beside = next((keys[key] for key in _BESIDE if key in keys), None)
     environment = {**around.variables, **dict(_environment(beside))}
     return Container(tuple(words), environment, around.name, (*around.copies, *notes), image, around.nodes)
+
+
+def _lines(keys: Mapping[str, yaml.Node]) -> yaml.ScalarNode | None:
+    """Lines of shell that a list holds, as one text with every line at its place."""
+    found = next((keys[key] for key in _LINES if isinstance(keys.get(key), yaml.SequenceNode)), None)
+    items = [item for item in found.value if isinstance(item, yaml.ScalarNode)] if found is not None else []
+    if not any(re.search(r"\s--?[A-Za-z]", item.value) for item in items):
+        return None
+    text, first = "", items[0].start_mark.line
+    for item in items:
+        below = item.start_mark.line + (item.style in ("|", ">")) - first
+        text += "\n" * max(below - text.count("\n"), 1 if text else 0) + item.value.rstrip("\n")
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, items[0].start_mark, items[0].end_mark)
 
 
 def _task(keys: Mapping[str, yaml.Node], around: _Around) -> Container:

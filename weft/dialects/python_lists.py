@@ -31,12 +31,20 @@ _ASSIGNED = re.compile(
     rf"(?:(?P<number>\d+)|(?P<text>{_STRING})|(?:int|str)?\(?{_VARIABLE}(?:\s*,\s*(?P<default>\d+|{_STRING}))?\s*[\])]+)"
     r"[ \t]*(?:#[^\n]*)?$"
 )
+_PYTHON = re.compile(r"(?m)^[ \t]*(?:import|from|def|class)[ \t]")
+_LITERAL = r"(?<!\w)[rRfF]{0,2}(?:\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
+_STRINGS = re.compile(rf"{_LITERAL}(?:[ \t]*\n?[ \t]*{_LITERAL})*")
+_RUNS = re.compile(r"(?:launch_server|api_server|trtllm-serve|(?:vllm|sglang|tokenspeed) serve)\b[^\"'\n]*")
+"""Words of a command inside a string."""
 _NEAR = 2000
 """Characters within which an image belongs to the arguments below it."""
 
 
 def lists_as_shell(text: str) -> str:
     """The text with lists of a program's words as commands; every line keeps its number."""
+    if _PYTHON.search(text):
+        joined = _STRINGS.sub(_joined, text)
+        text = joined if joined == text else _ASSIGNED.sub(_assignment, joined)
     found: dict[int, str] = {}
     opened: dict[str, int] = {}
     last = (-1, -1)  # the last command's list: where it starts, and where the last list that belongs to it ends
@@ -63,6 +71,24 @@ def lists_as_shell(text: str) -> str:
     if not found:
         return text
     return _ASSIGNED.sub(_assignment, _LIST.sub(lambda match: _replaced(match, found.get(match.start())), text))
+
+
+def _joined(match: re.Match[str]) -> str:
+    """Strings behind each other that hold a command, some with names to fill in, as one quoted text of a shell."""
+    parts = re.findall(rf"({_LITERAL})([ \t]*\n?[ \t]*)", match[0])
+    filled = any(literal[0] in "fF" or literal[1] in "fF" for literal, _ in parts)
+    if not _RUNS.search(match[0]) or not filled and len(parts) == 1:
+        return match[0]
+    shown = [_text(literal) + ("\\\n" if "\n" in between else "") for literal, between in parts]
+    return '"' + "".join(shown) + '" ;'
+
+
+def _text(literal: str) -> str:
+    """A string's text for the inside of double quotes."""
+    prefix = literal[: literal.index(literal[-1])]
+    inner = literal[len(prefix) + 1 : -1].replace('"', '\\"' if literal[-1] == "'" else '"')
+    inner = inner.replace("\\\\", " ").replace("\\n", " ")
+    return _FILLED.sub(r"${\1}", re.sub(r"\{([\w.]+\.[\w.]+|\w+\[[^\]]*\])\}", r"<\1>", inner)) if prefix else inner
 
 
 def _assignment(match: re.Match[str]) -> str:

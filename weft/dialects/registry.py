@@ -15,10 +15,9 @@ from weft.dialects.calls import calls
 from weft.dialects.charts import charts
 from weft.dialects.commands import Programs, documents
 from weft.dialects.helm import helm
-from weft.dialects.inline_code import inline_code
-from weft.dialects.makefiles import make_as_shell
 from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.nodes import compare_nodes
+from weft.dialects.other_scripts import as_shell
 from weft.dialects.strangers import HELM, stranger
 from weft.dialects.surroundings import chart_copies, job_nodes, launch_nodes, spread
 from weft.errors import UsageError
@@ -71,7 +70,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     inside a recognized text is in the readings.
     """
     context = context or Context()
-    text = inline_code(make_as_shell(_unquoted(text)))
+    text = as_shell(_unquoted(text))
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in NAMES}
     found = _releases(text, programs, context) or charts(text)

@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 
 from weft.dialects.base import Note, Where
+from weft.dialects.shell_quotes import balanced, double_end
 from weft.dialects.shell_words import Piece, PieceKind, RawCommand, RawWord, normalized
 
 PLACEHOLDER = re.compile(r"<[A-Za-z](?:[^<>\n|;&]*[^<>\s|;&])?>")
@@ -193,9 +194,10 @@ class _Lexer:
             self._double(start, end)
 
     def _closing(self, char: str) -> int | None:
-        pattern = re.compile(r"[^']*'" if char == "'" else r'(?:[^"\\]|\\.)*"', re.DOTALL)
-        match = pattern.match(self.text, self.at + 1)
-        return match.end() - 1 if match else None
+        if char == '"':
+            return double_end(self.text, self.at + 1)
+        end = self.text.find("'", self.at + 1)
+        return end if end >= 0 else None
 
     def _double(self, start: int, end: int) -> None:
         self._add("text", "", True, start)
@@ -216,7 +218,7 @@ class _Lexer:
         start = self.at
         for opening, closing, kind in (("$((", "))", "arithmetic"), ("$(", ")", "command"), ("`", "`", "command")):
             if self.text.startswith(opening, start):
-                end = self._balanced(start + len(opening), closing)
+                end = balanced(self.text, start + len(opening), closing)
                 if end is not None:
                     self._add(
                         "command" if kind == "command" else "arithmetic",
@@ -234,17 +236,6 @@ class _Lexer:
         self._add("text", self.text[start], quoted, start)
         self.at += 1
 
-    def _balanced(self, start: int, closing: str) -> int | None:
-        if closing == "`":
-            end = self.text.find("`", start)
-            return None if end < 0 or "\n" in self.text[start:end] else end
-        depth = 0
-        for at in range(start, min(len(self.text), start + 2000)):
-            if depth == 0 and self.text.startswith(closing, at):
-                return at
-            depth += {"(": 1, ")": -1}.get(self.text[at], 0)
-        return None
-
     def _redirect(self) -> bool:
         placeholder = PLACEHOLDER.match(self.text, self.at)
         if placeholder:
@@ -252,7 +243,7 @@ class _Lexer:
             self.at = placeholder.end()
             return True
         if self.text.startswith("<(", self.at):
-            end = self._balanced(self.at + 2, ")")
+            end = balanced(self.text, self.at + 2, ")")
             if end is not None:  # a file that a command writes while it is read
                 self._add("command", self.text[self.at + 2 : end], True, self.at)
                 self.at = end + 1

@@ -1,0 +1,160 @@
+"""Scripts of other kinds, quotes inside quotes, branches and strings of Python: met after the readers were written.
+
+Each has the form of something found in public pages and repositories; names, paths and numbers are made up.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.dialects import Case, check
+from weft.dialects import registry
+from weft.dialects.shell_quotes import balanced, double_end
+
+NESTED = """srun -N 2 bash -c '
+    export HOST_IP="$(ip -o addr show | awk "{split(\\$4,a,\\"/\\"); print a[1]; exit}")"
+    python -c "import vllm" || { echo "not here"; exit 1; }
+    vllm serve '"$MODEL"' \\
+      --tensor-parallel-size 4 --pipeline-parallel-size 2 \\
+      --nnodes 2 --node-rank "$SLURM_PROCID" --master-addr '"$HEAD"'
+' > serve.log 2>&1 &
+"""
+
+BRANCHES = """ARGS=(--model-path Qwen/Qwen3-32B --tensor-parallel-size 4)
+if command -v sglang >/dev/null; then
+  exec sglang serve "${ARGS[@]}"
+else
+  exec python -m sglang.launch_server "${ARGS[@]}"
+fi
+"""
+
+LISTED = (
+    '1 2 3 4 5 6 | "ModelConfig" : [ { "modelWeightPath" : "/data/DeepSeek-R1", "worldSize" : 8, "moe_ep": 8, '
+    '"models": {"deepseekv2": {"ep_level": 2} } } ],\n'
+)
+
+RUNTIME = """kind: VLLMRuntime
+metadata: {name: chat}
+spec:
+  model: {modelURL: meta-llama/Llama-3.1-8B, maxModelLen: 4096, maxNumSeqs: 32}
+  vllmConfig:
+    enablePrefixCaching: false
+    tensorParallelSize: 2
+    gpuMemoryUtilization: "0.8"
+    extraArgs: ["--port", "8005"]
+    v1: true
+  deploymentConfig: {replicas: 2}
+"""
+
+BATCH = "@echo off\nset MODEL=Qwen/Qwen2.5-7B-Instruct\nset TP=2\nwsl vllm serve %MODEL% --tensor-parallel-size %TP%\n"
+
+STRINGS = """import subprocess
+
+model = "Qwen/Qwen2.5-32B-Instruct"
+tp = 4
+subprocess.Popen(
+    f"vllm serve {model} "
+    f"--tensor-parallel-size {tp} "
+    f"--max-model-len {args.length} --served-model-name 'chat'",
+    shell=True,
+)
+"""
+
+UNIT = """[Container]
+Image=docker.io/vllm/vllm-openai:latest
+Exec=--model Qwen/Qwen3-32B --tensor-parallel-size 2 --max-model-len 16384
+
+[Install]
+WantedBy=default.target
+"""
+
+LINES = """type: service
+env:
+  - MODEL=mistralai/Mixtral-8x7B-Instruct-v0.1
+commands:
+  - pip install vllm
+  - vllm serve $MODEL
+      --max-model-len 4096
+      --tensor-parallel-size $CARDS
+"""
+
+READ = [
+    (
+        "vllm",
+        Case(
+            name="quotes inside substitutions",
+            text=NESTED,
+            settings={"MODEL": "zai-org/GLM-5"},
+            result="world 8 nodes 2 stages 2 | tp 4 | experts 4x1 slots 256",
+        ),
+    ),
+    ("sglang", Case(name="two branches with one command", text=BRANCHES, result="world 4 | tp 4")),
+    (
+        "mindie",
+        Case(
+            name="all numbers of a listing in front",
+            text=LISTED,
+            result="world 8 | tp 8 | experts 1x8 slots 256 dispatch all_to_all",
+        ),
+    ),
+    (
+        "vllm",
+        Case(
+            name="a runtime",
+            text=RUNTIME,
+            result="world 2 | tp 2",
+            notes=["copies"],
+            options={"max_num_seqs": 32, "max_model_len": 4096, "port": 8005, "enable_prefix_caching": False},
+        ),
+    ),
+    (
+        "vllm",
+        Case(
+            name="a batch file",
+            text=BATCH,
+            result="world 2 | tp 2",
+            options={"model": "Qwen/Qwen2.5-7B-Instruct"},
+        ),
+    ),
+    (
+        "vllm",
+        Case(
+            name="strings of Python with names in them",
+            text=STRINGS,
+            result="world 4 | tp 4",
+            options={"model": "Qwen/Qwen2.5-32B-Instruct", "served_model_name": "chat", "max_model_len": None},
+        ),
+    ),
+    (
+        "vllm",
+        Case(name="a container's unit", text=UNIT, result="world 2 | tp 2", options={"max_model_len": 16384}),
+    ),
+    (
+        "vllm",
+        Case(
+            name="lines of a task",
+            text=LINES,
+            settings={"CARDS": "4"},
+            result="world 4 | tp 4 | experts 4x1 slots 8",
+            options={"max_model_len": 4096},
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("dialect", "case"), READ, ids=str)
+def test_read_as_judged_by_hand(dialect: str, case: Case) -> None:
+    check(case, dialect)
+
+
+def test_quotes_end_behind_those_inside_of_a_substitution() -> None:
+    text = 'a $(b "c) $(d \'e"\' )" f) g" h'
+    assert text[double_end(text, 0) or 0 :] == '" h'
+    inner = "b \"c)\" 'd)' $(e)) rest"
+    assert inner[balanced(inner, 0, ")") or 0 :] == ") rest"
+
+
+@pytest.mark.parametrize("text", ['"$(' * 400, '$("' * 400, "$(" * 400 + '"', '"$(a "b' * 200])
+def test_quotes_that_never_end_are_read_in_no_time(text: str) -> None:
+    readings = registry.read(f"vllm serve Qwen/Qwen3-8B -tp 2\n{text}\n")
+    assert readings[0].layout is not None and readings[0].layout.attention.tp == 2
