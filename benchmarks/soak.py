@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=17.0, help="requests per second")
     parser.add_argument("--model", help="what `weft serve` takes, or `embedded`; left out: a small random model")
+    parser.add_argument("--kv-cache-memory", metavar="SIZE", help="small, so that the warm-up touches all of it")
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, metavar="FILE")
@@ -270,6 +271,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = [args.model or str(write_tiny_chat(Path(folder) / "tiny"))]
         words = ["serve", *model * (args.model != "embedded"), "--port", "0", "--tp", str(args.tp)]
+        words += ["--kv-cache-memory", args.kv_cache_memory] if args.kv_cache_memory else []
         server = subprocess.Popen(
             [sys.executable, "-m", "weft.cli.main", *words, "--max-num-seqs", "32"],
             stdout=subprocess.PIPE,

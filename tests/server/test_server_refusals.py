@@ -26,7 +26,7 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"top_k": -2}, "top_k"),
     ({"min_p": 2}, "min_p"),
     ({"n": 0}, "n"),
-    ({"n": 10**9}, None),
+    ({"n": 10**9}, "n"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": 10**12}, "max_tokens"),
@@ -114,6 +114,7 @@ BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [1.5]}, "prompt"),
     ({"prompt": ["x"] * 200}, "prompt"),
     ({"prompt": ["x"] * 10**5}, "prompt"),
+    ({"prompt": ["x"] * 3, "n": 50}, "n"),
     ({"prompt": "x" * (10 << 20)}, "prompt"),
     ({"prompt": "x" * 200}, "prompt"),
     ({"prompt": "x" * 190, "max_tokens": 11}, "max_tokens"),
@@ -131,7 +132,7 @@ def refused(server: Running, path: str, body: object, status: int = 400) -> dict
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"]
-    assert server.executor.steps == steps
+    assert server.executor.steps == steps and error["code"]
     return dict(error)
 
 

@@ -54,8 +54,11 @@ def _check_common(request: Common, num_prompts: int) -> None:
         raise RequestError("'stream_options' needs 'stream': true", param="stream_options", code="invalid_value")
     if request.prompt_logprobs is not None and request.stream:
         _refuse("prompt_logprobs", f"{request.prompt_logprobs} with 'stream': true", "without a stream")
+    if num_prompts > MAX_N:
+        _refuse("prompt", f"{num_prompts} prompts", f"at most {MAX_N}")
     if max(1, request.n) * num_prompts > MAX_N:
-        _refuse("prompt", f"{num_prompts} prompts with n {request.n}", f"{MAX_N} outputs in all")
+        given = f"{request.n} for {num_prompts} prompt{'s' if num_prompts > 1 else ''}"
+        _refuse("n", given, f"{MAX_N} outputs in all")
     if request.timeout is not None and not 0 < request.timeout <= MAX_TIMEOUT_S:
         _refuse("timeout", request.timeout, f"above 0, to {MAX_TIMEOUT_S:g} seconds")
     cut = request.truncate_prompt_tokens

@@ -172,4 +172,4 @@ def _refuse(field: str, value: object, legal: str) -> NoReturn:
     shown = (
         value if isinstance(value, str) and field != "stop" else repr(value) if not isinstance(value, str) else value
     )
-    raise RequestError(f"{field} {shown}: legal: {legal}", param=field)
+    raise RequestError(f"{field} {shown}: legal: {legal}", param=field, code="invalid_value")
