@@ -35,7 +35,6 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the small model is made by what makes the tests'
 from tests.support.tiny_chat import write_tiny_chat
 
-WARM_UP = 200
 AT_ONCE = 64
 PATIENCE_S = 120.0
 LEVEL_MIB = 4.0
@@ -202,10 +201,10 @@ def _open(now: dict[str, float]) -> float:
     return now["weft:requests_accepted_total"] - ended
 
 
-async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: int) -> dict[str, Any]:
+async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: int, warm_up: int) -> dict[str, Any]:
     """The whole run; `ok` says whether everything added up."""
     warm = Soak(port, seed + 1)
-    await asyncio.gather(*(warm.request() for _ in range(WARM_UP)))
+    await asyncio.gather(*(warm.request() for _ in range(warm_up)))
     first = await idle(port)
     before = held(pids)
     run, tasks, began = Soak(port, seed), set[asyncio.Task[None]](), time.monotonic()
@@ -263,6 +262,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=17.0, help="requests per second")
     parser.add_argument("--model", help="what `weft serve` takes, or `embedded`; left out: a small random model")
+    parser.add_argument("--warm-up", type=int, default=200, metavar="N", help="requests that are not counted")
     parser.add_argument("--kv-cache-memory", metavar="SIZE", help="small, so that the warm-up touches all of it")
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -284,7 +284,7 @@ def main() -> None:
             port = next(int(found[1]) for found in ready if found)
             pids = [server.pid, *(rank["pid"] for rank in json.loads(get(port, "/ready"))["ranks"])]
             served = json.loads(get(port, "/v1/models"))["data"][0]
-            result = asyncio.run(soak(port, pids, args.minutes, args.rate, args.seed))
+            result = asyncio.run(soak(port, pids, args.minutes, args.rate, args.seed, args.warm_up))
         finally:
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
