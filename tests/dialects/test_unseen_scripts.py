@@ -78,6 +78,35 @@ commands:
       --tensor-parallel-size $CARDS
 """
 
+SHOWN_PART = """Change these:
+
+```json
+{
+...
+"BackendConfig": {
+"npuDeviceIds" : [[2,3]], # two cards
+...
+"ModelDeployConfig":
+{
+"ModelConfig" : [
+{
+"modelName" : "v", # any name
+"modelWeightPath" : "/m/glm-4-9b",
+"worldSize" : 2,
+...
+}
+]
+}
+```
+"""
+
+HINTED = """```bash
+trtllm-serve /path/of/model --tp_size 8 &
+sleep 200
+nsys profile -o whole -y 50 -d 10 trtllm-serve ...
+```
+"""
+
 READ = [
     (
         "vllm",
@@ -137,6 +166,19 @@ READ = [
             settings={"CARDS": "4"},
             result="world 4 | tp 4 | experts 4x1 slots 8",
             options={"max_model_len": 4096},
+        ),
+    ),
+    (
+        "mindie",
+        Case(name="a part that ends inside of its braces", text=SHOWN_PART, result="world 2 | tp 2"),
+    ),
+    ("trtllm", Case(name="a command that is only hinted at", text=HINTED, result="world 8 | tp 8")),
+    (
+        "sglang",
+        Case(
+            name="a step of training is no model of that name",
+            text="python -m sglang.launch_server --model-path me/tuned_step350 --dp-size 2",
+            result="world 2 replicas 2 | tp 1",
         ),
     ),
 ]

@@ -63,7 +63,7 @@ _KNOWN: tuple[tuple[str, str, int | None], ...] = (
     (r"hunyuan[-_]?a13b", "Hunyuan-A13B", 64),
     (r"ernie[-_]?4\.5[-_]?0\.3b", "ERNIE-4.5-0.3B", 0),
     (r"ernie[-_]?4\.5", "ERNIE-4.5", 64),
-    (r"step[-_]?3(?!\.)", "Step-3", 48),
+    (r"step[-_]?3(?![.\d])", "Step-3", 48),
     (r"mistral[-_]?large[-_]?3", "Mistral-Large-3", None),
     (r"arctic", "Snowflake Arctic", 128),
     (r"pangu.*pro[-_]?moe", "Pangu-Pro-MoE", 64),

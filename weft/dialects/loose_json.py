@@ -102,8 +102,12 @@ class _Reader:
                 self.at += 1
                 return
             if not char:
-                if closing:
+                if closing and not any(note.code == "elided" for note in self.notes):
                     raise Unreadable("this { is never closed", start - 1)
+                if closing:
+                    self.note(
+                        "info", "fragment", "this { is never closed; it ends with the part that is shown", start - 1
+                    )
                 return
             if char == ",":
                 self.at, comma = self.at + 1, True
