@@ -174,6 +174,14 @@ READ = [
     ),
     ("trtllm", Case(name="a command that is only hinted at", text=HINTED, result="world 8 | tp 8")),
     (
+        "vllm",
+        Case(
+            name="tests with a mark",
+            text="vllm serve Qwen/Qwen3-4B -tp 2\npytest -m vllm tests/x.py -v",
+            result="world 2 | tp 2",
+        ),
+    ),
+    (
         "sglang",
         Case(
             name="a step of training is no model of that name",

@@ -22,6 +22,7 @@ _PYTHON = re.compile(r"(?:.*/)?python[\d.]*")
 _SCRIPT = re.compile(r"\s")
 _BARE_FLAG = re.compile(r"--?[A-Za-z][\w-]*")
 _SENTENCE = re.compile(r"[A-Za-z][a-z_']*[,:]?")
+_TESTS = re.compile(r"(?:.*/)?(?:pytest|py\.test)")
 _RUNNERS = frozenset(
     """
 nohup sudo env exec time timeout srun mpirun mpiexec docker podman nerdctl singularity apptainer enroot uv uvx poetry
@@ -83,10 +84,12 @@ def without_prose(documents: Sequence[Document]) -> list[Document]:
 
 
 def _is_prose(document: Document) -> bool:
-    """'We start vllm serve on every node.': a program's name among words, none of them a flag."""
+    """'We start vllm serve on every node.', pytest -m vllm: a program's name among words that start something else."""
     if any(FLAG.match(word.text) for word in document.words) or is_image(document.program, (document.dialect, 0, 1)):
         return False
     if document.words and all(word.text in ("...", "\u2026") for word in document.words):
+        return True
+    if any(_TESTS.fullmatch(word.text) for word in document.wrapper):
         return True
     first = document.wrapper[0].text if document.wrapper else ""
     return len(document.words) > 2 or bool(_SENTENCE.fullmatch(first)) and first not in _RUNNERS
