@@ -85,11 +85,11 @@ def without_prose(documents: Sequence[Document]) -> list[Document]:
 
 def _is_prose(document: Document) -> bool:
     """'We start vllm serve on every node.', pytest -m vllm: a program's name among words that start something else."""
+    if any(_TESTS.fullmatch(word.text) for word in document.wrapper):
+        return True
     if any(FLAG.match(word.text) for word in document.words) or is_image(document.program, (document.dialect, 0, 1)):
         return False
     if document.words and all(word.text in ("...", "\u2026") for word in document.words):
-        return True
-    if any(_TESTS.fullmatch(word.text) for word in document.wrapper):
         return True
     first = document.wrapper[0].text if document.wrapper else ""
     return len(document.words) > 2 or bool(_SENTENCE.fullmatch(first)) and first not in _RUNNERS
