@@ -20,7 +20,7 @@ from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError
 from weft.launch import backend
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core
 from weft.launch.executor import reporting_ranks
 from weft.launch.messages import (
     Allocate,
@@ -64,6 +64,7 @@ def test_threads_as_asked() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
     assert deal_cores(cores, 2, None, 1) == (CoreShare((0, 1, 4, 5), 1), CoreShare((2, 3, 6, 7), 1))
     assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
+    assert leave_a_core(deal_cores(cores, 2, None, 1), 4) and not leave_a_core(deal_cores(cores, 2), 4)
     with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
         deal_cores(cores, 2, None, 5)
 

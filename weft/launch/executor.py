@@ -38,7 +38,7 @@ class _Waiting:
 
 
 class ProcessExecutor:
-    """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
+    """Implements the engine's `Executor` over ready worker processes, which it owns."""
 
     def __init__(
         self,
@@ -59,18 +59,16 @@ class ProcessExecutor:
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
-        self.submit(plan)
-        return self.collect()
+        self._submit(plan)
+        return self._collect()
 
-    def submit(self, plan: StepPlan) -> None:
-        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
+    def _submit(self, plan: StepPlan) -> None:
         with self._failing():
             waits = _Waiting(plan, self._group_of)
             self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
             self._waiting.append(waits)
 
-    def collect(self) -> StepResult:
-        """The result of the oldest step that was given. PeerError as of `step`."""
+    def _collect(self) -> StepResult:
         with self._failing():
             waits = self._waiting[0]
             began, limit_s = time.monotonic(), self.clock.limit(waits.rows)
@@ -149,6 +147,18 @@ class ProcessExecutor:
                 continue
         end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)
         self.watch.close()
+
+
+class AheadExecutor(ProcessExecutor):
+    """Implements the engine's `Ahead` too."""
+
+    def submit(self, plan: StepPlan) -> None:
+        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
+        self._submit(plan)
+
+    def collect(self) -> StepResult:
+        """The result of the oldest step that was given. PeerError as of `step`."""
+        return self._collect()
 
 
 def reporting_ranks(layout: Layout) -> dict[int, int]:

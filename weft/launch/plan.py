@@ -18,7 +18,7 @@ from weft.checkpoint import Checkpoint
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
@@ -52,6 +52,8 @@ class LaunchPlan:
     """Where experts begin, and how they are balanced, where anything was asked for."""
     kept: Kept = field(default_factory=Kept)
     """Which weights are kept in codes."""
+    plans_ahead: bool = False
+    """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -106,7 +108,7 @@ class LaunchPlan:
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
-            f"collectives: {self.backend}",
+            f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
         if (dispatch := self.shards.passage.dispatch) is not None:
             lines.append(
@@ -159,13 +161,16 @@ def plan_launch(
     if engine.device == "cpu":
         memory = plan_memory(shards, engine, itemsize, available_bytes(), experts.staged if experts else 0)
         engine = replace(engine, max_model_len=memory.max_model_len)
+    cores = available_cores()
+    shares = deal_cores(cores, layout.world, cpu_quota(), engine.threads)
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,
         layout=layout,
         engine=engine,
         memory=memory,
-        cores=deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads),
+        cores=shares,
+        plans_ahead=engine.device != "cpu" or leave_a_core(shares, len(cores)),
         backend=replace(
             choose_backend(comm, replace(shards, layout=replace(layout, replicas=1))), debug=limits.comm_debug
         ),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from weft.errors import PeerError
 from weft.launch.backend import Rendezvous
 from weft.launch.cores import numa_node
-from weft.launch.executor import ProcessExecutor
+from weft.launch.executor import AheadExecutor, ProcessExecutor
 from weft.launch.fingerprint import Settings, differences
 from weft.launch.limits import StepClock
 from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
@@ -123,7 +123,8 @@ class Starting:
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
-        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
+        made = AheadExecutor if self.plan.plans_ahead else ProcessExecutor
+        return made(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):
