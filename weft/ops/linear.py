@@ -93,7 +93,9 @@ class Invariance:
     seconds: float
 
     def __str__(self) -> str:
-        said = f"linear {self.form}: {self.checked} shapes in {self.seconds:.2f} s"
+        said = f"linear {self.form}"
+        if self.checked:
+            said += f": {self.checked} shapes in {self.seconds:.2f} s"
         if self.broken:
             said += "; rows depended on their number with " + ", ".join(
                 f"{form} at {n}x{k}" for form, (n, k) in self.broken
