@@ -8,16 +8,13 @@ Time between tokens of the streams, before the prompt comes and while it is read
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.about import about
-from benchmarks.offline_engine import Watched, quantile, watched
+from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from weft.settings import EngineConfig
 
 BEFORE = 64
@@ -52,12 +49,9 @@ def measure(engine: Watched, streams: int, length: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
-    parser.add_argument("--tp", type=int, default=1)
+    parser = options(__doc__)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=8000)
-    parser.add_argument("--save", type=Path, metavar="FILE.json")
     arguments = parser.parse_args()
     cases = {}
     for stretch in (EngineConfig().prefill_stretch, 0.0):
@@ -69,10 +63,7 @@ def main() -> None:
         )
         with watched(arguments.model, arguments.tp, settings) as engine:
             cases[f"prefill_stretch {stretch:g}"] = measure(engine, arguments.streams, arguments.prompt)
-        print(f"prefill_stretch {stretch:g}:", cases[f"prefill_stretch {stretch:g}"])
-    if arguments.save:
-        words = {"streams": arguments.streams, "prompt": arguments.prompt, "tp": arguments.tp}
-        arguments.save.write_text(json.dumps({"about": about(), **words, "cases": cases}, indent=1) + "\n")
+    tell(arguments, cases)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from benchmarks.about import about
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
@@ -64,3 +68,21 @@ def quantile(values: Sequence[float], share: float) -> float:
     """Of milliseconds or whatever, the nearest one."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of such an engine takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
+    parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--save", type=Path, metavar="FILE.json")
+    return parser
+
+
+def tell(arguments: argparse.Namespace, cases: Mapping[str, object]) -> None:
+    """Prints a line for each case; saves them with the machine and what was asked for."""
+    for name, found in cases.items():
+        print(f"{name}: {found}")
+    if arguments.save:
+        words = {name: value for name, value in vars(arguments).items() if name not in ("model", "save")}
+        arguments.save.write_text(json.dumps({"about": about(), **words, "cases": cases}, indent=1) + "\n")

@@ -8,16 +8,13 @@ prompt is all that was said. Time to first token and output tokens per second ov
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.about import about
-from benchmarks.offline_engine import Watched, quantile, watched
+from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from weft.settings import EngineConfig
 
 SYSTEM, SAID = 512, 64
@@ -48,12 +45,9 @@ def measure(engine: Watched, chats: int, turns: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
-    parser.add_argument("--tp", type=int, default=1)
+    parser = options(__doc__)
     parser.add_argument("--chats", type=int, default=8)
     parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--save", type=Path, metavar="FILE.json")
     arguments = parser.parse_args()
     cases = {}
     for caching in (True, False):
@@ -64,11 +58,7 @@ def main() -> None:
             engine.add("warm", engine.prompt(9999, 64), 4)
             engine.finish()
             cases["prefix cache" if caching else "no prefix cache"] = measure(engine, arguments.chats, arguments.turns)
-    for name, found in cases.items():
-        print(f"{name}: {found}")
-    if arguments.save:
-        words = {"chats": arguments.chats, "turns": arguments.turns, "tp": arguments.tp}
-        arguments.save.write_text(json.dumps({"about": about(), **words, "cases": cases}, indent=1) + "\n")
+    tell(arguments, cases)
 
 
 if __name__ == "__main__":

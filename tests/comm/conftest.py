@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import weft
-from weft.native.build import ensure_built
+from tests.support.native_libraries import need
 
 HERE = Path(__file__).parent
 
@@ -76,10 +76,8 @@ def rank_host() -> Iterator[RankHost]:
 
 @pytest.fixture(scope="session")
 def native_comm() -> None:
-    """Skips where the machine has no compiler: there is no shared memory backend then."""
-    (status,) = ensure_built(["comm"])
-    if status.path is None:
-        pytest.skip(f"shared_memory: {status.reason}")
+    """Of the shared memory backend."""
+    need("comm")
 
 
 @pytest.fixture(params=["gloo", "shared_memory"])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.dryrun.run import dry_run
 from weft.layout.resolve import resolve
-from weft.native import missing_reason
 from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -29,10 +29,10 @@ LAYOUTS: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.skipif(bool(missing_reason("step") or missing_reason("comm")), reason="programs need the C++ libraries")
 @pytest.mark.parametrize("given", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype: torch.dtype) -> None:
+    need("step", "comm")
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
     world = 2 if 4 not in given.values() and len(given) < 4 else 4
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))

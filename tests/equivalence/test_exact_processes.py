@@ -31,8 +31,7 @@ from tests.equivalence.harness import (
     same_bits,
 )
 from tests.equivalence.rank_replay import Digests
-from weft.native import missing_reason
-from weft.native.build import ensure_built
+from tests.support.native_libraries import need
 from weft.ops.base import Numerics
 from weft.step.plan import StepPlan, StepResult
 
@@ -102,9 +101,8 @@ def replayed(job: dict[str, Any]) -> list[Any]:
 def test_processes_equal_lockstep(
     backend: str, world: int, model: Callable[[str, Numerics], Model], record_property: Callable[[str, object], None]
 ) -> None:
-    ensure_built()
-    if backend == "shared_memory" and missing_reason("comm"):
-        pytest.skip(f"shared memory needs its library: {missing_reason('comm')}")
+    if backend == "shared_memory":
+        need("comm")
     sample = random.Random(world).sample(list(all_sizes(world)), SAMPLES[world])
     exact = model("biased", EXACT)
     recorded = [record(exact, world, sizes) for sizes in sample]
@@ -126,7 +124,7 @@ def test_programs_of_routed_experts_equal_operations_one_by_one(
     model: Callable[[str, Numerics], Model],
     record_property: Callable[[str, object], None],
 ) -> None:
-    _skip_without_programs()
+    need("comm", "step")
     exact, experts = model(variant, EXACT), {"experts": 5, "latent": 6}[variant]
     legal = [each for each in all_dispatched(world, experts) if each.ep <= experts or each.slots > experts]
     known = ROUTED.get(world, []) if variant == "experts" else []
@@ -141,19 +139,12 @@ def test_programs_equal_operations_one_by_one(
     threads: int, world: int, model: Callable[[str, Numerics], Model], record_property: Callable[[str, object], None]
 ) -> None:
     """Of C++ and over shared memory, transitions included; the answer key is torch, one operation after the other."""
-    _skip_without_programs()
+    need("comm", "step")
     count = PROGRAMS[world] if threads == 1 else min(4, PROGRAMS[world])
     _compare_programs(
         model("biased", EXACT), world, threads, random.Random(world).sample(list(all_sizes(world)), count)
     )
     record_property("program_layouts_equal", count)
-
-
-def _skip_without_programs() -> None:
-    ensure_built()
-    for library in ("comm", "step"):
-        if missing_reason(library):
-            pytest.skip(f"programs need the library {library}: {missing_reason(library)}")
 
 
 def _compare_programs(exact: Model, world: int, threads: int, sample: Sequence[Sizes | ExpertSizes]) -> None:
@@ -178,9 +169,8 @@ ROUTED = {
 def test_routed_rows_between_processes_equal_lockstep(
     backend: str, world: int, model: Callable[[str, Numerics], Model]
 ) -> None:
-    ensure_built()
-    if backend == "shared_memory" and missing_reason("comm"):
-        pytest.skip(f"shared memory needs its library: {missing_reason('comm')}")
+    if backend == "shared_memory":
+        need("comm")
     exact = model("experts", EXACT)
     recorded = [record(exact, world, sizes) for sizes in ROUTED[world]]
     job = {"backend": backend, "world": world, "checkpoint": str(exact.path), "cases": [case for case, _ in recorded]}

@@ -30,7 +30,7 @@ class NaiveLatentAttention(LatentAttention):
     def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         q, latent = self._queries(x_NH), self.ops.linear(x_NH, self.kv_a, None)
         q_nope = q.view(len(q), self.heads, self.mla.qk_dim)[..., : self.mla.nope_dim]
-        carried = self.ops.latent_queries(q, latent, self.norm, self.to_latent, self.cos_sin, meta, cache)
+        carried = self.ops.latent_queries(q, latent, self.way, meta, cache)
         q_rope = carried[..., self.mla.kv_lora_rank :]
         found = x_NH.new_zeros(len(x_NH), self.heads, self.mla.v_dim)
         for row, position in enumerate(meta.positions.tolist()):

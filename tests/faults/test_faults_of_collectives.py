@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.native_libraries import need
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint
@@ -17,7 +18,6 @@ from weft.launch.limits import ProcessLimits
 from weft.launch.plan import plan_launch
 from weft.launch.start import Starting
 from weft.layout.resolve import resolve
-from weft.native import missing_reason
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 
@@ -25,9 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STEP_LIMIT_S = 10.0
 IN_STEPS = 40
 """Warm-up has fewer collectives than this, a request of 30 tokens more."""
-SHARED = pytest.param(
-    "shared_memory", marks=pytest.mark.skipif(bool(missing_reason("comm")), reason="the C++ library is missing")
-)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +45,7 @@ def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str,
 
     With gloo, which meets at a port, strangers come to it too: they must change nothing.
     """
+    need(*(["comm"] if comm == "shared_memory" else []))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
     monkeypatch.setenv("WEFT_FAULT", fault)
@@ -75,7 +73,7 @@ def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str,
     return engine.failure
 
 
-@pytest.mark.parametrize("comm", [SHARED, "gloo"])
+@pytest.mark.parametrize("comm", ["shared_memory", "gloo"])
 def test_a_rank_killed_before_a_collective_is_named_with_its_last(
     model: Path, monkeypatch: pytest.MonkeyPatch, comm: str
 ) -> None:
@@ -85,7 +83,7 @@ def test_a_rank_killed_before_a_collective_is_named_with_its_last(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("comm", [SHARED, "gloo"])
+@pytest.mark.parametrize("comm", ["shared_memory", "gloo"])
 def test_a_rank_stopped_before_a_collective_is_named_with_it(
     model: Path, monkeypatch: pytest.MonkeyPatch, comm: str
 ) -> None:
@@ -95,13 +93,13 @@ def test_a_rank_stopped_before_a_collective_is_named_with_it(
     assert "rank 0 has been for" in said, "what every rank is doing"
 
 
-@pytest.mark.parametrize("comm", [pytest.param("shared_memory", marks=[*SHARED.marks, pytest.mark.long]), "gloo"])
+@pytest.mark.parametrize("comm", [pytest.param("shared_memory", marks=pytest.mark.long), "gloo"])
 def test_ranks_that_do_not_agree_are_named(model: Path, monkeypatch: pytest.MonkeyPatch, comm: str) -> None:
     said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:wrong-shape", comm, debug=True)
     assert "disagree" in said and "rank 0: call" in said and "rank 1: call" in said
 
 
-@pytest.mark.parametrize("comm", [SHARED])
+@pytest.mark.parametrize("comm", ["shared_memory"])
 def test_a_rank_that_skips_a_collective_is_named(model: Path, monkeypatch: pytest.MonkeyPatch, comm: str) -> None:
     """At once where the next call of its is another one, else after the step limit."""
     said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:skip-collective", comm)

@@ -19,7 +19,7 @@ THREADS = (1, 2, 3)
 
 
 @cache
-def library(variant: str) -> ctypes.CDLL:
+def lib(variant: str) -> ctypes.CDLL:
     """The library built for `variant`; compiled here if it is not there yet."""
     name = f"step-{variant}"
     (status,) = build.ensure_built([name])
@@ -30,7 +30,7 @@ def library(variant: str) -> ctypes.CDLL:
 
 @cache
 def pool(variant: str, threads: int) -> Pool:
-    return Pool(library(variant), threads, spin_ns=SPIN_SHARED_NS)
+    return Pool(lib(variant), threads, spin_ns=SPIN_SHARED_NS)
 
 
 @cache

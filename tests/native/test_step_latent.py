@@ -9,7 +9,7 @@ from step_cases import ISAS, THREADS
 from torch import Tensor
 
 from weft.native.records import Op
-from weft.ops.base import AttentionMeta, KVCache, LatentNorm, Numerics
+from weft.ops.base import AttentionMeta, KVCache, Latents, Numerics
 from weft.ops.exact_ops import ExactOps, snap
 from weft.ops.packed import PackedSlots
 from weft.ops.single_latent import SingleLatent
@@ -36,11 +36,11 @@ class Case:
             return torch.randint(-32, 33, shape).float() / 64 if exact else torch.randn(shape, dtype=F64).to(dtype)
 
         self.q, self.latent = numbers(rows, self.heads * (nope + self.rotated)), numbers(rows, self.kept + self.rotated)
-        self.norm = LatentNorm(numbers(self.kept), 1e-5)
+        norm = numbers(self.kept)
         self.to_latent, self.to_value = numbers(self.heads * self.kept, nope), numbers(self.heads * 7, self.kept)
         angles = torch.rand(32, self.rotated // 2, dtype=F64)
         wide = F64 if exact else torch.promote_types(dtype, F32)
-        self.cos_sin = torch.cat((angles.cos(), angles.sin()), 1).to(wide)
+        self.way = Latents(norm, 1e-5, self.to_latent, torch.cat((angles.cos(), angles.sin()), 1).to(wide))
         positions = torch.cat((torch.arange(rows - rows // 2), torch.arange(rows // 2))).to(torch.int32)
         slots = (torch.randperm(40, generator=torch.Generator().manual_seed(1))[:rows] + 4).to(torch.int32)
         self.meta = AttentionMeta(positions, slots, torch.zeros(rows).int(), torch.zeros(1, 1).int(), (rows,))
@@ -57,7 +57,7 @@ class Case:
 def latent_of(case: Case, variant: str, threads: int) -> tuple[Tensor, KVCache]:
     single, cache = SingleLatent(step_cases.pool(variant, threads), case.exact), case.cache()
     to_latent, _ = case.packed(variant)
-    found = single.latent(case.q, case.latent, case.norm, to_latent, case.cos_sin, case.meta, cache)
+    found = single.latent(case.q, case.latent, case.way, to_latent, case.meta, cache)
     return found, cache
 
 
@@ -67,7 +67,7 @@ def latent_of(case: Case, variant: str, threads: int) -> tuple[Tensor, KVCache]:
 def test_queries_and_latents(variant: str, dtype: torch.dtype, sizes: tuple[int, int, int, int, int]) -> None:
     case = Case(sizes, dtype)
     twin, cache = TorchOps(Numerics(dtype), CPU), case.cache()
-    wanted = twin.latent_queries(case.q, case.latent, case.norm, case.to_latent, case.cos_sin, case.meta, cache)
+    wanted = twin.latent_queries(case.q, case.latent, case.way, case.meta, cache)
     seen = []
     for threads in THREADS:
         found, written = latent_of(case, variant, threads)
@@ -81,7 +81,7 @@ def test_queries_and_latents(variant: str, dtype: torch.dtype, sizes: tuple[int,
 def test_the_exact_models_queries_and_latents(variant: str) -> None:
     case = Case((3, 8, 16, 4, 5), F32, exact=True)
     twin, cache = ExactOps(Numerics(F32, exact=True), CPU), case.cache()
-    wanted = twin.latent_queries(case.q, case.latent, case.norm, case.to_latent, case.cos_sin, case.meta, cache)
+    wanted = twin.latent_queries(case.q, case.latent, case.way, case.meta, cache)
     found, written = latent_of(case, variant, 2)
     assert torch.equal(found, wanted) and torch.equal(written.k, cache.k)
 

@@ -36,7 +36,7 @@ def packing(request: pytest.FixtureRequest) -> Packing:
 
 def on_threads(packing: Packing, threads: int) -> Packing:
     """The same variant on as many threads."""
-    variant = next(each for each in ISAS if step_cases.library(each) is packing.pool.library)
+    variant = next(each for each in ISAS if step_cases.lib(each) is packing.pool.lib)
     return step_cases.packing(variant, threads)
 
 

@@ -35,7 +35,7 @@ PARAMS = st.builds(
 
 def kernel(variant: str, threads: int = 0) -> SamplingKernel:
     pool = step_cases.pool(variant, threads) if threads else None
-    return SamplingKernel(step_cases.library(variant), pool)
+    return SamplingKernel(step_cases.lib(variant), pool)
 
 
 def sampler_of(kernel: SamplingKernel | None, params: Sequence[SamplingParams], vocab: int, seed: int = 0) -> Sampler:

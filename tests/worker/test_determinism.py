@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
-from weft.native import missing_reason
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
@@ -98,8 +98,8 @@ def tp(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(params=["eager", "program"])
 def runs_as(request: pytest.FixtureRequest) -> str:
-    if request.param == "program" and (missing := missing_reason("step") or missing_reason("comm")):
-        pytest.skip(f"programs need the C++ libraries: {missing}")
+    if request.param == "program":
+        need("step", "comm")
     return str(request.param)
 
 

@@ -11,12 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
-from weft.native import missing_reason
-from weft.native.build import ensure_built
 from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -57,9 +56,7 @@ def decode_calls(executor: LockstepExecutor, batch: int, params: SamplingParams)
 def test_decode_step_dispatches_the_same_operations(
     tmp_path: Path, world: int, dtype: torch.dtype, params: SamplingParams
 ) -> None:
-    ensure_built()
-    if missing_reason("step"):
-        pytest.skip(f"the plain attention twin loops over requests: {missing_reason('step')}")
+    need("step")  # the plain attention twin loops over requests
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
     layout = resolve({"attention.tp": world, "dense.tp": 1}, world)
     limits = Limits(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
@@ -95,9 +92,7 @@ def routed_calls(
 )
 def test_routed_layers_dispatch_the_same_operations(tmp_path: Path, world: int, layout: dict[str, object]) -> None:
     """However many rows a step has, and however many experts have none of them."""
-    ensure_built()
-    if missing_reason("step"):
-        pytest.skip(f"the plain attention twin loops over requests: {missing_reason('step')}")
+    need("step")  # the plain attention twin loops over requests
     alone = routed_calls(tmp_path, 4, layout, world, 1, "grouped")
     assert alone["aten._grouped_mm.default"] == 2 * 3 * world
     assert alone == routed_calls(tmp_path, 4, layout, world, 32, "grouped")

@@ -13,14 +13,13 @@ import torch
 from tests.equivalence.harness import LIMITS, MIXED, ExpertSizes, Workload, run_workload, same_bits
 from tests.support.exact_model import write_random
 from tests.support.expert_moves import random_balancing
+from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.experts.shape import SlotShape
 from weft.experts.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
-from weft.native import missing_reason
-from weft.native.build import ensure_built
 from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
@@ -35,10 +34,7 @@ LAYERS = (0, 1, 2)
 
 @pytest.fixture(autouse=True)
 def _library() -> None:
-    ensure_built()
-    for library in ("comm", "step"):
-        if missing_reason(library):
-            pytest.skip(f"programs need the library {library}: {missing_reason(library)}")
+    need("comm", "step")
 
 
 @contextmanager

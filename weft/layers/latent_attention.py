@@ -16,7 +16,7 @@ from weft.arch.config import ModelConfig
 from weft.layers.base import Params, Unfolding, tensor, tensor_or_none
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.layout.cuts import HeadShare
-from weft.ops.base import AttentionMeta, KVCache, LatentNorm, Ops
+from weft.ops.base import AttentionMeta, KVCache, Latents, Ops
 from weft.ops.weights import Weight, plain
 
 
@@ -28,31 +28,30 @@ class LatentAttention:
     ) -> None:
         mla = config.mla
         assert mla is not None
-        self.ops, self.cos_sin, self.mla = ops, cos_sin, mla
+        self.ops, self.mla = ops, mla
         self.heads, self.window = share.q[1] - share.q[0], config.window(layer)
         self.q_a, self.q_a_norm = params.get(f"{name}.q_a.weight"), tensor_or_none(params, f"{name}.q_a_norm.weight")
-        self.norm = LatentNorm(tensor(params, f"{name}.kv_a_norm.weight"), config.rms_norm_eps)
         q_b, kv_a = params[f"{name}.q_b.weight"], params[f"{name}.kv_a.weight"]
         # what is packed was put in order before
         self.q_b = arranged_queries(q_b, mla) if isinstance(q_b, Tensor) else q_b
         self.kv_a = arranged_latent(kv_a, mla) if isinstance(kv_a, Tensor) else kv_a
         unfold = params[f"{name}.kv_b.weight"]
         parts = (unfold.to_latent, unfold.to_value) if isinstance(unfold, Unfolding) else unfolded(plain(unfold), mla)
-        self.to_latent: Weight = parts[0]
+        self.way = Latents(tensor(params, f"{name}.kv_a_norm.weight"), config.rms_norm_eps, parts[0], cos_sin)
         self.to_value: Weight = parts[1]
-        self.kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=self.norm.weight.device)
+        self.kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=cos_sin.device)
         self.scale = softmax_scale(config)
 
     def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A * value dim]; writes the rows' latents to `cache`."""
         q, latent = self._queries(x_NH), self.ops.linear(x_NH, self.kv_a, None)
-        q = self.ops.latent_queries(q, latent, self.norm, self.to_latent, self.cos_sin, meta, cache)
+        q = self.ops.latent_queries(q, latent, self.way, meta, cache)
         found = self.ops.attention(q, cache, self.kv_of_head, self.scale, meta, self.window)
         return self.ops.per_head(found, self.to_value, self.heads)
 
     def _queries(self, x: Tensor) -> Tensor:
         if self.q_a is not None and self.q_a_norm is not None:
-            x = self.ops.rms_norm(self.ops.linear(x, self.q_a, None), self.q_a_norm, self.norm.eps)
+            x = self.ops.rms_norm(self.ops.linear(x, self.q_a, None), self.q_a_norm, self.way.eps)
         return self.ops.rounded(self.ops.linear(x, self.q_b, None))
 
 

@@ -72,7 +72,7 @@ class Pool:
 
     def __init__(self, library: ctypes.CDLL, threads: int, cores: Sequence[int] = (), spin_ns: int = SPIN_ALONE_NS):
         """`cores`: one for each thread to be pinned to, or none. ConfigError where a thread cannot be made."""
-        self.library, self.threads, self.cores = library, threads, tuple(cores)
+        self.lib, self.threads, self.cores = library, threads, tuple(cores)
         places = (ctypes.c_int32 * threads)(*cores) if cores else None
         error = ctypes.c_int32()
         self.handle: int | None = library.weft_pool_new(threads, places, spin_ns, ctypes.byref(error))
@@ -94,20 +94,20 @@ class Pool:
                 field="threads",
                 value=self.threads,
             )
-        error = self.library.weft_pool_pin(self.handle, (ctypes.c_int32 * self.threads)(*cores[: self.threads]))
+        error = self.lib.weft_pool_pin(self.handle, (ctypes.c_int32 * self.threads)(*cores[: self.threads]))
         if error:
             raise ConfigError(f"cores {list(cores)}: {os.strerror(error)}", field="threads", value=self.threads)
         self.cores = tuple(cores[: self.threads])
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""
-        if self.library.weft_run_one(self.handle, ctypes.byref(instruction), ctypes.byref(step)):
+        if self.lib.weft_run_one(self.handle, ctypes.byref(instruction), ctypes.byref(step)):
             raise WeftError(f"the native library has no kernel for instruction {instruction.op}")
 
     def attention_workspace(self, positions: int, dim: int) -> tuple[int, int]:
         """Bytes that ATTENTION wants (zeroed once) for contexts of `positions` tokens, and its number of chunks."""
         chunks = ctypes.c_int32()
-        nbytes = self.library.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
+        nbytes = self.lib.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
         return int(nbytes), chunks.value
 
     def close(self) -> None:
@@ -126,8 +126,8 @@ class Program:
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
-        self._run = pool.library.weft_program_run
-        self._handle: int | None = pool.library.weft_program_new(pool.handle, records, len(code), given)
+        self._run = pool.lib.weft_program_run
+        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
 
@@ -138,32 +138,32 @@ class Program:
     @property
     def failed_at(self) -> int:
         """Which instruction's collective failed last."""
-        return int(self._pool.library.weft_program_failed_at(self._handle))
+        return int(self._pool.lib.weft_program_failed_at(self._handle))
 
     @property
     def exchange_ns(self) -> int:
         """Nanoseconds inside collectives so far, waiting for peers included."""
-        return int(self._pool.library.weft_program_exchange_ns(self._handle))
+        return int(self._pool.lib.weft_program_exchange_ns(self._handle))
 
     @property
     def received(self) -> int:
         """Bytes from other ranks so far."""
-        return int(self._pool.library.weft_program_received(self._handle))
+        return int(self._pool.lib.weft_program_received(self._handle))
 
     def profile(self, on: bool) -> None:
         """Starts counting anew, or stops."""
-        self._pool.library.weft_program_profile(self._handle, int(on))
+        self._pool.lib.weft_program_profile(self._handle, int(on))
 
     def spent_us(self) -> list[float]:
         """Microseconds of each instruction since `profile(True)`, its barrier included."""
-        spent = self._pool.library.weft_program_spent_ns(self._handle)
+        spent = self._pool.lib.weft_program_spent_ns(self._handle)
         return [spent[index] / 1000 for index in range(self.count)]
 
     def close(self) -> None:
         """Frees the program; safe to call twice."""
         handle, self._handle = self._handle, None
         if handle:
-            self._pool.library.weft_program_free(handle)
+            self._pool.lib.weft_program_free(handle)
 
 
 def why_missing() -> str:

@@ -89,11 +89,14 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentNorm:
-    """Weight [L] of the norm of latents."""
+class Latents:
+    """MLA: what latents are normed by (`norm` [L]), what carries queries to their space (`to_latent` [A * L, P], a
+    matrix for each head), and what both are turned by (`cos_sin` [max positions, R])."""
 
-    weight: Tensor
+    norm: Tensor
     eps: float
+    to_latent: Weight
+    cos_sin: Tensor
 
 
 class Ops(ABC):
@@ -185,19 +188,10 @@ class Ops(ABC):
         [N, A * M]; bits of a row as in `linear`."""
 
     @abstractmethod
-    def latent_queries(
-        self,
-        q: Tensor,
-        latent: Tensor,
-        norm: LatentNorm,
-        to_latent: Weight,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
+    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """MLA: of latent [N, L + R] the first L are normed and the last R rotated, and it goes to the cache
-        ([B + 1, 1, S, L + R], k and v one tensor); q [N, A * (P + R)] is carried to the latent's space by `to_latent`
-        [A * L, P] and rotated: [N, A, L + R]."""
+        ([B + 1, 1, S, L + R], k and v one tensor); q [N, A * (P + R)] is carried to the latent's space and rotated:
+        [N, A, L + R]."""
 
     @abstractmethod
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:

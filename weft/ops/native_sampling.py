@@ -48,7 +48,7 @@ class SamplingKernel:
     @classmethod
     def find(cls, pool: Pool | None = None) -> SamplingKernel | None:
         """None where there is no library."""
-        library = open_library() if pool is None else pool.library
+        library = open_library() if pool is None else pool.lib
         return None if library is None else cls(library, pool)
 
     def __call__(

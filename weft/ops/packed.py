@@ -162,7 +162,7 @@ class Packing:
     """The step library's packing, on the threads of `pool`."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self._library = pool, pool.library
+        self.pool, self._library = pool, pool.lib
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int]:
         """Bytes of data, and of scales (of offsets as many, where there are any)."""

@@ -19,7 +19,7 @@ from weft.native.records import (
     WEIGHTS,
     Op,
 )
-from weft.ops.base import AttentionMeta, KVCache, LatentNorm
+from weft.ops.base import AttentionMeta, KVCache, Latents
 from weft.ops.packed import PackedSlots, operand
 from weft.ops.single import point_at_cache
 from weft.ops.single_experts import SingleExperts
@@ -29,24 +29,17 @@ class SingleLatent(SingleExperts):
     """`SingleExperts` with what latent attention needs."""
 
     def latent(
-        self,
-        q: Tensor,
-        latent: Tensor,
-        norm: LatentNorm,
-        to_latent: PackedSlots,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
+        self, q: Tensor, latent: Tensor, way: Latents, to_latent: PackedSlots, meta: AttentionMeta, cache: KVCache
     ) -> Tensor:
         """See `Ops.latent_queries`."""
         rows, heads, dim = q.shape[0], len(to_latent.slots), latent.shape[1]
         out = torch.empty(rows, heads * dim, dtype=q.dtype)
         record = self._record(Op.LATENT)
         point_at_cache(record, cache)
-        record.n[Q_HEADS], record.n[HEAD_DIM], record.n[ROPE_DIM] = heads, dim, cos_sin.shape[1]
-        record.f[EPS] = norm.eps
+        record.n[Q_HEADS], record.n[HEAD_DIM], record.n[ROPE_DIM] = heads, dim, way.cos_sin.shape[1]
+        record.f[EPS] = way.eps
         record.inputs[1] = operand(latent)
-        vectors = {COS_SIN: self._vector(cos_sin), K_NORM: self._vector(norm.weight)}
+        vectors = {COS_SIN: self._vector(way.cos_sin), K_NORM: self._vector(way.norm)}
         self._run(record, out, q, meta, vectors)
         return self.per_head(q, to_latent, out, dim).view(rows, heads, dim)
 

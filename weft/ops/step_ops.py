@@ -15,7 +15,7 @@ from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics
+from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
 from weft.ops.linear import Invariance
 from weft.ops.packed import BLOCKS, Arena, PackedSlots, PackedWeight, Packing
 from weft.ops.quantized import kind_for
@@ -101,19 +101,10 @@ class StepOps(TorchOps):
     ) -> Tensor:
         return self._single.attention(q, cache, kv_of_head, scale, meta, window)
 
-    def latent_queries(
-        self,
-        q: Tensor,
-        latent: Tensor,
-        norm: LatentNorm,
-        to_latent: Weight,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
-        if not isinstance(to_latent, PackedSlots):
-            return super().latent_queries(q, latent, norm, to_latent, cos_sin, meta, cache)
-        return self._single.latent(q, latent, norm, to_latent, cos_sin, meta, cache)
+    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        if not isinstance(way.to_latent, PackedSlots):
+            return super().latent_queries(q, latent, way, meta, cache)
+        return self._single.latent(q, latent, way, way.to_latent, meta, cache)
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
         if not isinstance(weight, PackedSlots):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
@@ -147,23 +147,14 @@ class TorchOps(Ops):
         write_latent(torch.cat((latent[:, None, :kept], rotated), -1), meta.slots, cache)
         return rotate(q, cos, sin).to(q.dtype)
 
-    def latent_queries(
-        self,
-        q: Tensor,
-        latent: Tensor,
-        norm: LatentNorm,
-        to_latent: Weight,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
-        kept, rotated = norm.weight.shape[0], cos_sin.shape[1]
-        heads = to_latent.shape[0] // kept
+    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        kept, rotated = way.norm.shape[0], way.cos_sin.shape[1]
+        heads = way.to_latent.shape[0] // kept
         parts = q.view(q.shape[0], heads, q.shape[1] // heads)
-        normed = self.rms_norm(latent[:, :kept], norm.weight, norm.eps)
+        normed = self.rms_norm(latent[:, :kept], way.norm, way.eps)
         latent = torch.cat((normed, latent[:, kept:]), -1)
-        q_rope = self.rope_and_cache_latent(parts[..., -rotated:], latent, cos_sin, meta, cache)
-        carried = self.per_head(q, to_latent, heads)
+        q_rope = self.rope_and_cache_latent(parts[..., -rotated:], latent, way.cos_sin, meta, cache)
+        carried = self.per_head(q, way.to_latent, heads)
         return torch.cat((carried.view(q.shape[0], heads, kept), q_rope), -1)
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:

@@ -19,26 +19,24 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
-from weft.ops.base import LatentNorm
+from weft.ops.base import Latents
 from weft.ops.packed import PackedSlots
 from weft.ops.weights import Weight
 from weft.program.notes import Notes
 from weft.program.values import NotRecordableError
 
 
-def note_latent(
-    notes: Notes, q: Tensor, latent: Tensor, norm: LatentNorm, to_latent: Weight, cos_sin: Tensor, layer: int
-) -> Tensor:
+def note_latent(notes: Notes, q: Tensor, latent: Tensor, way: Latents, layer: int) -> Tensor:
     """Queries [N, A * (L + R)]; the latents of the rows go to the cache of `layer`."""
-    heads, dim, dtype = len(_packed(notes, to_latent).slots), notes.view(latent).columns, q.dtype
+    heads, dim, dtype = len(_packed(notes, way.to_latent).slots), notes.view(latent).columns, q.dtype
     view = notes.view(q)
     out = notes.new(view.buffer.rows, heads * dim, dtype)
     found = notes.add(Op.LATENT, out, view, latent)
     found.cache = layer
-    found.numbers |= {Q_HEADS: heads, HEAD_DIM: dim, ROPE_DIM: cos_sin.shape[1]}
-    found.floats[EPS] = norm.eps
-    found.tensors |= {COS_SIN: cos_sin, K_NORM: norm.weight}
-    _note_product(notes, q, to_latent, out, dim)
+    found.numbers |= {Q_HEADS: heads, HEAD_DIM: dim, ROPE_DIM: way.cos_sin.shape[1]}
+    found.floats[EPS] = way.eps
+    found.tensors |= {COS_SIN: way.cos_sin, K_NORM: way.norm}
+    _note_product(notes, q, way.to_latent, out, dim)
     return out
 
 

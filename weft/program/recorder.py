@@ -34,7 +34,7 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
-from weft.ops.base import AttentionMeta, Heads, KVCache, LatentNorm, Numerics, Ops
+from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
 from weft.ops.linear import Invariance
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.slot_tables import SlotTables
@@ -154,17 +154,8 @@ class RecordingOps(Ops):
     ) -> Tensor:
         raise _unknown("rope of parts")
 
-    def latent_queries(
-        self,
-        q: Tensor,
-        latent: Tensor,
-        norm: LatentNorm,
-        to_latent: Weight,
-        cos_sin: Tensor,
-        meta: AttentionMeta,
-        cache: KVCache,
-    ) -> Tensor:
-        found = note_latent(self._notes, q, latent, norm, to_latent, cos_sin, self._layer_of[id(cache)])
+    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        found = note_latent(self._notes, q, latent, way, self._layer_of[id(cache)])
         return found.view(ROWS, -1, cache.k.shape[3])
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
