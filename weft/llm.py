@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path
+from weft.checkpoint.integrity import check_hashes
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
@@ -69,12 +70,14 @@ class LLM:
         tp: int | None = None,
         world_size: int | None = None,
         comm: str = "auto",
+        verify_checkpoint: str | None = None,
         config: EngineConfig | None = None,
         listener: Listener | None = None,
         **engine: Any,
     ) -> None:
         """`model`: a directory, a .gguf file or a hub id; None: the embedded model. `engine`: fields of EngineConfig,
-        or `config` for all of them. `listener` hears of every rank's start-up phases.
+        or `config` for all of them. `verify_checkpoint`: auto (the default), strict or none, see `check_hashes`;
+        a Checkpoint is taken as it is. `listener` hears of every rank's start-up phases.
 
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
@@ -82,6 +85,10 @@ class LLM:
         if isinstance(layout, Layout) and (tp is not None or world_size is not None):
             raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
         checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
+        if not isinstance(model, Checkpoint):
+            check_hashes(checkpoint, verify_checkpoint or "auto")
+        elif verify_checkpoint is not None:
+            raise UsageError("an open checkpoint is taken as it is: leave verify_checkpoint out, or give its path")
         self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
         experts = parse_config(checkpoint.config).num_experts
         resolved = (

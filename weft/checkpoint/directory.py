@@ -11,6 +11,8 @@ from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
 from weft.checkpoint.safetensors_header import read_header
 from weft.checkpoint.tensors import TensorInfo, raise_all
 
+CONFIG = ("config.json", "generation_config.json")
+TEXT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")

@@ -50,7 +50,7 @@ SMOLLM2 = WheelModel(
 
 
 def cache_dir() -> Path:
-    """Where weft keeps what it downloads: $WEFT_CACHE, or ~/.cache/weft."""
+    """Where weft keeps what it downloads, and hashes of files: $WEFT_CACHE, or ~/.cache/weft."""
     return Path(os.environ.get("WEFT_CACHE") or Path.home() / ".cache" / "weft")
 
 

@@ -18,14 +18,12 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
-from weft.checkpoint.directory import INDEX, SINGLE
+from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT
 from weft.checkpoint.embedded import embedded_model
 from weft.errors import CheckpointError, UnavailableError, UsageError, WeftError
 
 Say = Callable[[str], None]
 
-CONFIG = ("config.json", "generation_config.json")
-TEXT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?")
 
 _CLIENT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]

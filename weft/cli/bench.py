@@ -27,6 +27,7 @@ from weft.bench.workload import Workload
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.bench_view import bench_view
+from weft.cli.checkpoints import opened
 from weft.cli.flags import Entry, add_flags, values_of
 from weft.cli.hosted import PROGRAM
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         return _bench_url(args, settings)
     if args.tokenizer is not None or args.api_key is not None:
         raise UsageError(f"{'--tokenizer' if args.tokenizer is not None else '--api-key'}: only with --url")
-    checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
+    checkpoint = opened(args, args.model, _say)
     return _bench_layouts(args, settings, checkpoint) if args.compare else _bench_model(args, settings, checkpoint)
 
 
@@ -127,8 +128,7 @@ def _refuse_with_url(args: argparse.Namespace) -> None:
     for name in ("layout", "tp", "world_size", "compare", "model", "revision"):
         if getattr(args, name) is not None:
             given.add("MODEL" if name == "model" else "--" + name.replace("_", "-"))
-    if args.comm != "auto":
-        given.add("--comm")
+    given |= {f"--{name.replace('_', '-')}" for name in ("comm", "verify_checkpoint") if getattr(args, name) != "auto"}
     if given:
         raise UsageError(f"--url: that server has its model and its layout; leave {', '.join(sorted(given))} out")
 

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from weft.arch.families import parse_config
-from weft.checkpoint.hub import hub_model, model_path, shown_name
-from weft.checkpoint.open import open_checkpoint
+from weft.checkpoint.hub import hub_model, shown_name
+from weft.cli.checkpoints import opened
 from weft.cli.model_args import (
     add_engine_arguments,
     add_layout_arguments,
     add_revision,
+    add_verify_checkpoint,
     engine_config_from,
     layout_from,
 )
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " the embedded model answers; then prompts (none: stdin is the prompt)",
     )
     add_revision(parser)
+    add_verify_checkpoint(parser)
     add_layout_arguments(parser)
     add_engine_arguments(parser)
     add_comm_argument(parser)
@@ -115,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     configure()
     model, prompts = _words(args.words, args.revision)
     say_native(_say)
-    checkpoint = open_checkpoint(model_path(model, _say, revision=args.revision))
+    checkpoint = opened(args, model, _say)
     name = shown_name(model, checkpoint.path)
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)

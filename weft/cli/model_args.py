@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
+from weft.checkpoint.integrity import VERIFY
 from weft.cli.flags import Entry, add_flags, values_of
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
@@ -24,6 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, positional: bool = T
     """MODEL (unless the command declares it itself), the layout's options and the engine's."""
     if positional:
         add_model(parser)
+    add_verify_checkpoint(parser)
     add_layout_arguments(parser)
     add_engine_arguments(parser)
 
@@ -43,6 +45,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_revision(parser: argparse.ArgumentParser) -> None:
     """args.revision: of a model on a hub."""
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model (default: its main)")
+
+
+def add_verify_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """args.verify_checkpoint: whether the model's files are compared with their known hashes."""
+    parser.add_argument(
+        "--verify-checkpoint",
+        choices=VERIFY,
+        default="auto",
+        help="compare the model's files with the hashes that SHA256SUMS beside them or the hub knows: auto: each file"
+        " once until it changes; strict: at every start, and weights without a known hash are refused (default auto)",
+    )
 
 
 def add_layout_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import partial
 
 from weft.arch.families import parse_config
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path, shown_name
+from weft.checkpoint.hub import shown_name
+from weft.cli.checkpoints import opened
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.flags import add_flags, values_of
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     take_foreign(args)
     with contextlib.closing(listen(http)) as sock:
         say_native(_say)
-        checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
+        checkpoint = opened(args, args.model, _say)
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         config = parse_config(checkpoint.config)
         engine = engine_config_from(args)

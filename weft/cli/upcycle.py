@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
-from weft.cli.model_args import add_model
+from weft.cli.checkpoints import opened
+from weft.cli.model_args import add_model, add_verify_checkpoint
 from weft.errors import UsageError
 from weft.launch.numbers import torch_dtype
 from weft.native.build import ensure_built
@@ -20,6 +19,7 @@ from weft.upcycle.upcycle import Recipe, upcycle
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL and the recipe."""
     add_model(parser)
+    add_verify_checkpoint(parser)
     group = parser.add_argument_group("recipe")
     group.add_argument("--experts", type=int, default=8, metavar="N", help="copies of every MLP (default 8)")
     group.add_argument("--top-k", type=int, default=2, metavar="K", help="experts of a row (default 2)")
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--experts {args.experts}: at least 1")
     ensure_built()
     recipe = Recipe(args.experts, args.top_k, Skew.parse(args.skew), args.seed, torch_dtype(args.dtype))
-    upcycle(open_checkpoint(model_path(args.model, _say, revision=args.revision)), recipe, args.out, _say)
+    upcycle(opened(args, args.model, _say), recipe, args.out, _say)
     print(f"{args.out}: {args.experts} experts, {args.top_k} a row, skew {args.skew}; weft serve {args.out} serves it")
     return 0
 

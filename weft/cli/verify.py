@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from weft.arch.families import parse_config
-from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint import Checkpoint
+from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.errors import UsageError
 from weft.launch.backend import BACKENDS
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--tokens {args.tokens}: at least 1")
     ensure_built()
     progress = _say_nothing if args.json else _say
-    checkpoint = open_checkpoint(model_path(args.model, _say, revision=args.revision))
+    checkpoint = opened(args, args.model, _say)
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)
     engine = engine_config_from(args)
