@@ -20,7 +20,6 @@ from weft.native.records import (
     K_CACHE,
     K_NORM,
     KV_HEADS,
-    KV_OF_HEAD,
     PACKED_CACHE,
     Q_HEADS,
     Q_NORM,
@@ -102,7 +101,6 @@ def run(
     step = StepRecord(
         positions=meta.positions.data_ptr(), slots=meta.slots.data_ptr(), run_of_row=meta.run_of_row.data_ptr()
     )
-    kv_of_head = torch.tensor(shape.kv_of_head, dtype=torch.int32)
     n = {
         Q_HEADS: len(shape.kv_of_head),
         KV_HEADS: shape.kv_heads,
@@ -111,7 +109,7 @@ def run(
         ROPE_DIM: shape.rope_dim,
         PACKED_CACHE: int(packed),
     }
-    p = {K_CACHE: cache.k, V_CACHE: cache.v, KV_OF_HEAD: kv_of_head, COS_SIN: case.cos_sin}
+    p = {K_CACHE: cache.k, V_CACHE: cache.v, COS_SIN: case.cos_sin}
     p |= {Q_NORM: case.q_norm, K_NORM: case.k_norm}
     strides = (cache.k.stride(0), cache.k.stride(1))
     step_cases.run(

@@ -96,9 +96,7 @@ class Single:
         point_at_cache(record, cache)
         record.n[Q_HEADS], record.n[KV_HEADS], record.n[HEAD_DIM] = heads.q, heads.kv, heads.dim
         record.n[ROPE_DIM] = heads.cos_sin.shape[1]
-        # a head's rotation is its own, so any dealing of heads over threads will do
-        owners = torch.arange(heads.q, dtype=torch.int32) * heads.kv // heads.q
-        vectors = {KV_OF_HEAD: owners, COS_SIN: self._vector(heads.cos_sin)}
+        vectors = {COS_SIN: self._vector(heads.cos_sin)}
         if (norms := heads.norms) is not None:
             vectors |= {Q_NORM: self._vector(norms.q), K_NORM: self._vector(norms.k)}
             record.f[EPS] = norms.eps

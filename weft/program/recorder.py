@@ -138,11 +138,6 @@ class RecordingOps(Ops):
         found.numbers[BLOCK_SIZE] = cache.k.shape[2]
         found.floats[SCALE] = scale
         found.tensors[KV_OF_HEAD] = kv_of_head
-        # the qkv step deals its work by KV heads too
-        for before in reversed(self._notes.instructions):
-            if before.cache == found.cache and before.op is Op.QKV:
-                before.tensors[KV_OF_HEAD] = kv_of_head
-                break
         return out
 
     @property

@@ -1,6 +1,6 @@
 // QKV: rows [q heads | k heads | v heads] get their q/k norm, are rotated, and keys and values go to the cache. Knows no
-// attention. One unit of work: the consecutive rows of one block of one run, for one KV head and its query heads; so no
-// two threads ever write one page.
+// attention. One unit of work: the consecutive rows of one block of one run, for one KV head and a share of the query
+// heads; so no two threads ever write one page.
 #pragma once
 
 #include "cache.h"
@@ -31,13 +31,12 @@ template <class X, class T, class Q, class C> class RopeAndCache {
   static constexpr int W = kWidth<T>;
 
   void unit(int64_t begin, int64_t end, int g) {
-    const int32_t *kv_of_head = static_cast<const int32_t *>(i_.p[KV_OF_HEAD]);
-    int first = 0;
-    while (first < heads_ && kv_of_head[first] < g) ++first;
+    // a head's rotation is its own: they are dealt in even shares, whatever keys they read
+    const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
     for (int64_t r = begin; r < end; ++r) {
       const X *x = row_of<X>(i_.in[0], r);
       Q *q = row_of<Q>(i_.out, r);
-      for (int h = first; h < heads_ && kv_of_head[h] == g; ++h)
+      for (int h = first; h < last; ++h)
         rotate(x + h * dim_, static_cast<const T *>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
     }
     const int64_t block = step_.slots[begin] / pages_.tokens;
