@@ -90,7 +90,7 @@ def test_layout_files_serve_the_small_model(path: Path) -> None:
 
 def test_uneven_heads_are_dealt_as_told() -> None:
     for tp, queries, stored in rows_under("Uneven heads"):
-        shares = deal_heads(9, 3, int(tp))
+        shares = deal_heads(9, 3, int(tp), "groups")
         assert [share.q[1] - share.q[0] for share in shares] == [int(word) for word in queries.split()]
         assert [share.kv[1] - share.kv[0] for share in shares] == [int(word) for word in stored.split()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -32,17 +33,17 @@ def q_counts(shares: tuple[HeadShare, ...]) -> list[int]:
 
 def test_heads_of_smollm2() -> None:
     """9 heads on 3 KV heads."""
-    assert q_counts(deal_heads(9, 3, 1)) == [9]
-    assert q_counts(deal_heads(9, 3, 2)) == [6, 3]
-    assert q_counts(deal_heads(9, 3, 3)) == [3, 3, 3]
-    assert q_counts(deal_heads(9, 3, 4)) == [2, 1, 3, 3]
-    assert q_counts(deal_heads(9, 3, 6)) == [2, 1, 2, 1, 2, 1]
-    assert q_counts(deal_heads(9, 3, 9)) == [1] * 9
-    assert [share.kv for share in deal_heads(9, 3, 4)] == [(0, 1), (0, 1), (1, 2), (2, 3)]
+    assert q_counts(deal_heads(9, 3, 1, "groups")) == [9]
+    assert q_counts(deal_heads(9, 3, 2, "groups")) == [6, 3]
+    assert q_counts(deal_heads(9, 3, 3, "groups")) == [3, 3, 3]
+    assert q_counts(deal_heads(9, 3, 4, "groups")) == [2, 1, 3, 3]
+    assert q_counts(deal_heads(9, 3, 6, "groups")) == [2, 1, 2, 1, 2, 1]
+    assert q_counts(deal_heads(9, 3, 9, "groups")) == [1] * 9
+    assert [share.kv for share in deal_heads(9, 3, 4, "groups")] == [(0, 1), (0, 1), (1, 2), (2, 3)]
     assert deal_heads(9, 3, 2, "balanced") == (HeadShare((0, 5), (0, 2)), HeadShare((5, 9), (1, 3)))
 
 
-@pytest.mark.parametrize("split", ["groups", "balanced"])
+@pytest.mark.parametrize("split", ["auto", "groups", "balanced"])
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_every_head_is_dealt_once_with_its_kv_head(model: tuple[int, int], split: str) -> None:
     heads, kv_heads = model
@@ -60,11 +61,27 @@ def test_every_head_is_dealt_once_with_its_kv_head(model: tuple[int, int], split
 def test_groups_stay_whole_and_no_rank_holds_two_kv_heads_without_need(model: tuple[int, int]) -> None:
     heads, kv_heads = model
     for tp in range(1, heads + 1):
-        held = [share.kv[1] - share.kv[0] for share in deal_heads(heads, kv_heads, tp)]
+        held = [share.kv[1] - share.kv[0] for share in deal_heads(heads, kv_heads, tp, "groups")]
         if tp <= kv_heads:
             assert sum(held) == kv_heads and max(held) - min(held) <= 1
         else:
             assert held == [1] * tp
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_auto_relieves_the_busiest_rank_and_fills_no_rank_more(model: tuple[int, int]) -> None:
+    def most(shares: Sequence[HeadShare]) -> tuple[int, int]:
+        return max(q_counts(shares)), max(share.kv[1] - share.kv[0] for share in shares)
+
+    for tp in range(1, model[0] + 1):
+        found, groups, balanced = (deal_heads(*model, tp, split) for split in ("auto", "groups", "balanced"))
+        gains = most(balanced)[0] < most(groups)[0] and most(balanced)[1] <= most(groups)[1]
+        assert found == (balanced if gains else groups)
+
+
+def test_heads_of_smollm2_are_dealt_evenly_where_that_costs_no_kv_head() -> None:
+    assert q_counts(deal_heads(9, 3, 2)) == [5, 4]
+    assert q_counts(deal_heads(9, 3, 4)) == [2, 1, 3, 3], "evenly, a rank would store two KV heads instead of one"
 
 
 @pytest.mark.parametrize("tp", [0, 10, 12])

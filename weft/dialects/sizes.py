@@ -47,7 +47,7 @@ class Sizes:
     dp: Size = 1
     cp: Size = 1
     kv_split: Size = 1
-    split: str = "groups"
+    split: str = "auto"
     o_proj: Size = 1
     o_proj_within: str | None = None
     dense: Size = 1

@@ -60,7 +60,7 @@ def _heads(shards: Shards) -> Iterator[Note]:
     if len(set(counts)) == 1:
         return
     text = f"attention's ranks hold {_join(counts)} of {config.num_heads} query heads: " + _idle(counts)
-    other: Split = "balanced" if attention.split == "groups" else "groups"
+    other: Split = "groups" if attention.split == "balanced" else "balanced"
     dealt = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, other)]
     if max(dealt) < max(counts):
         text += f"; split: {other} would give {_join(dealt)}"

@@ -28,12 +28,13 @@ def even_cuts(n: int, k: int) -> tuple[Interval, ...]:
     return tuple(zip(starts, starts[1:], strict=False))
 
 
-def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "groups") -> tuple[HeadShare, ...]:
+def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tuple[HeadShare, ...]:
     """The heads of every rank of an attention block of `tp` ranks, in head order.
 
     "groups": whole KV groups while there are at least tp KV heads, else ranks are dealt to KV heads and that head's
     queries to its ranks, so that no rank holds two KV heads without need. "balanced": query heads differ by at most
-    one, a rank may then hold a part of two groups. LayoutError where a rank would be left without a query head.
+    one, a rank may then hold a part of two groups. "auto": balanced where the busiest rank has fewer query heads then and
+    none holds more KV heads than with groups; else groups. LayoutError where a rank would be left without a query head.
     """
     if heads % kv_heads:
         raise LayoutError(f"{heads} heads cannot share {kv_heads} KV heads evenly", field="num_key_value_heads")
@@ -44,11 +45,24 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "groups") -> t
             value=tp,
             legal=range(1, heads + 1),
         )
+    group = heads // kv_heads
+    even = _balanced(heads, group, tp)
     if split == "balanced":
-        return _balanced(heads, heads // kv_heads, tp)
-    if kv_heads >= tp:
-        return _whole_groups(heads // kv_heads, even_cuts(kv_heads, tp))
-    return _split_groups(heads // kv_heads, even_cuts(tp, kv_heads))
+        return even
+    whole = (
+        _whole_groups(group, even_cuts(kv_heads, tp))
+        if kv_heads >= tp
+        else _split_groups(group, even_cuts(tp, kv_heads))
+    )
+    return even if split == "auto" and _busiest(even) < _busiest(whole) and _fullest(even) <= _fullest(whole) else whole
+
+
+def _busiest(shares: tuple[HeadShare, ...]) -> int:
+    return max(share.q[1] - share.q[0] for share in shares)
+
+
+def _fullest(shares: tuple[HeadShare, ...]) -> int:
+    return max(share.kv[1] - share.kv[0] for share in shares)
 
 
 def _balanced(heads: int, group: int, tp: int) -> tuple[HeadShare, ...]:

@@ -15,7 +15,7 @@ from weft.options import Setting, option, settings_of
 Given = Mapping[str, object]
 """What a user said: dotted names -> values, {"attention.tp": 2}. None means not given."""
 
-Split = Literal["groups", "balanced"]
+Split = Literal["auto", "groups", "balanced"]
 Within = Literal["node"]
 Dispatch = Literal["auto", "all_gather", "all_to_all", "deepep", "deepep_normal", "deepep_low_latency"]
 Policy = Literal["none", "auto", "global", "hierarchical"]
@@ -42,7 +42,10 @@ class Attention:
     cp: int = option(..., "ranks that share a request's positions", "--attn-cp-size", minimum=1)
     kv_split: int = option(..., "split of the KV cache by position inside tp", "--kv-split-size", minimum=1)
     split: Split = option(
-        ..., "deal heads in whole KV groups, or query heads evenly", "--attn-split", choices=("groups", "balanced")
+        ...,
+        "deal heads in whole KV groups, or query heads evenly (auto: evenly where no rank then stores more KV heads)",
+        "--attn-split",
+        choices=("auto", "groups", "balanced"),
     )
 
 

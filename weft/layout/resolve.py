@@ -31,7 +31,7 @@ _FIXED_DEFAULTS: dict[str, object] = {
     "replicas": 1,
     "attention.cp": 1,
     "attention.kv_split": 1,
-    "attention.split": "groups",
+    "attention.split": "auto",
     "pipeline.layers": None,
     "o_proj.within": None,
     "lm_head.within": None,
