@@ -242,7 +242,7 @@ def test_a_model_that_does_not_fit_is_refused(values: dict[str, object], world: 
 
 
 def test_o_proj_gives_every_rank_a_column_even_of_uneven_heads() -> None:
-    """9 heads over 2 ranks, by groups: 6 and 3; with head_dim 2, a block of 16 cuts the smaller share's 6 columns in 8."""
+    """9 heads over 2 ranks by groups: 6 and 3; with head_dim 2, a block of 16 cuts the smaller share in 8."""
     config = replace(SMALL, num_heads=9, num_kv_heads=3, head_dim=2)
     with pytest.raises(LayoutError, match=r"o_proj tp 16: .*legal: 1, 2, 4, 8$"):
         report_of(config, {"attention.tp": 2, "attention.split": "groups", "o_proj.tp": 16}, 16)

@@ -33,8 +33,9 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tup
 
     "groups": whole KV groups while there are at least tp KV heads, else ranks are dealt to KV heads and that head's
     queries to its ranks, so that no rank holds two KV heads without need. "balanced": query heads differ by at most
-    one, a rank may then hold a part of two groups. "auto": balanced where the busiest rank has fewer query heads then and
-    none holds more KV heads than with groups; else groups. LayoutError where a rank would be left without a query head.
+    one, a rank may then hold a part of two groups. "auto": balanced where the busiest rank then has fewer query heads
+    and none holds more KV heads than with groups; else groups. LayoutError where a rank would be left without a query
+    head.
     """
     if heads % kv_heads:
         raise LayoutError(f"{heads} heads cannot share {kv_heads} KV heads evenly", field="num_key_value_heads")
@@ -49,12 +50,11 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tup
     even = _balanced(heads, group, tp)
     if split == "balanced":
         return even
-    whole = (
-        _whole_groups(group, even_cuts(kv_heads, tp))
-        if kv_heads >= tp
-        else _split_groups(group, even_cuts(tp, kv_heads))
-    )
-    return even if split == "auto" and _busiest(even) < _busiest(whole) and _fullest(even) <= _fullest(whole) else whole
+    enough = kv_heads >= tp
+    whole = _whole_groups(group, even_cuts(kv_heads, tp)) if enough else _split_groups(group, even_cuts(tp, kv_heads))
+    if split == "groups":
+        return whole
+    return even if _busiest(even) < _busiest(whole) and _fullest(even) <= _fullest(whole) else whole
 
 
 def _busiest(shares: tuple[HeadShare, ...]) -> int:
