@@ -52,7 +52,10 @@ class EngineConfig:
     enable_prefix_caching: bool = option(True, "share KV blocks of equal prefixes", "--enable-prefix-caching")
     seed: int = option(0, "seed of requests that bring none", "--seed", minimum=0, maximum=2**63 - 1)
     served_model_name: str | None = option(
-        None, "name under which the model is served (default: its directory's)", "--served-model-name"
+        None,
+        "name under which the model is served, or several with commas between; answers have the first (default: its"
+        " directory's)",
+        "--served-model-name",
     )
     enforce_eager: bool = option(
         False, "run the operations of a step one by one instead of as a recorded program", "--enforce-eager"
@@ -105,6 +108,11 @@ class EngineConfig:
     def __post_init__(self) -> None:
         self.check()
 
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """The names of `served_model_name`; none where it is not given."""
+        return () if self.served_model_name is None else tuple(map(str.strip, self.served_model_name.split(",")))
+
     def check(self) -> None:
         """Raises ConfigError naming the first field whose value is impossible."""
         for setting in engine_settings():
@@ -113,6 +121,12 @@ class EngineConfig:
             if problem:
                 legal = setting.option.choices
                 raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
+        if not all(self.served_names) or len({*self.served_names}) < len(self.served_names):
+            raise ConfigError(
+                f"served_model_name {self.served_model_name}: legal: different names with commas between",
+                field="served_model_name",
+                value=self.served_model_name,
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"max_num_batched_tokens {self.max_num_batched_tokens} is below max_num_seqs {self.max_num_seqs}: "

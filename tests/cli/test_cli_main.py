@@ -80,6 +80,23 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
         (["explain", "--batch", "0"], "weft explain: --batch 0: at least 1"),
         (["explain", "--block-size", "2"], "weft explain: unknown option --block-size"),
+        (
+            ["serve", "--gpu-memory-utilization", ".9"],
+            "weft serve: unknown option --gpu-memory-utilization; that is vLLM's: use --mem",
+        ),
+        (
+            ["serve", "--trust_remote_code"],
+            "weft serve: unknown option --trust_remote_code; that is vLLM's: weft never runs",
+        ),
+        (
+            ["serve", "--eplb-config.window_size=3"],
+            "weft serve: unknown option --eplb-config.window_size; that is vLLM's: use --eplb, --expert-slots",
+        ),
+        (
+            ["serve", "--tool-call-parser", "x"],
+            "weft serve: unknown option --tool-call-parser; that is vLLM's: weft has no such setting; --from vllm --",
+        ),
+        (["serve", "--max-model-ln", "8"], "weft serve: unknown option --max-model-ln; did you mean --max-model-len?"),
     ],
 )
 def test_usage_errors_exit_with_two(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,8 @@ def test_two_parses_share_nothing() -> None:
         ("dtype", "int8", "dtype: int8 is not one of auto, float32, bfloat16, float16, float64"),
         ("device", "tpu", "device: tpu is not one of cpu, cuda"),
         ("served_model_name", "", "served_model_name: '' is not a word"),
+        ("served_model_name", "a,,b", "served_model_name a,,b: legal: different names with commas between"),
+        ("served_model_name", "a, a", "served_model_name a, a: legal: different names with commas between"),
         ("seed", -1, "seed: -1 is not a whole number at least 0 and at most"),
         ("enable_prefix_caching", 1, "enable_prefix_caching: 1 is not true or false"),
         ("max_num_seqs", None, "max_num_seqs: None is not a whole number"),

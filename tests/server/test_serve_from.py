@@ -14,7 +14,10 @@ SGLANG = (
     "python -m sglang.launch_server --tp 2 --dp 2 --enable-dp-attention --context-length 128 "
     "--max-running-requests 4 --host 0.0.0.0 --port 30000 --model-path"
 )
-VLLM = "vllm serve --max-model-len 128 --max-num-seqs=4 -tp 2 --port 8001 --model"
+VLLM = (
+    "vllm serve --max-model-len 128 --max-num-seqs=4 -tp 2 --port 8001 --served-model-name one two --api-key secret"
+    ' --allowed-origins ["https://a.example"] --model'
+)
 
 REPLICAS = "vllm serve --max-model-len 128 --max-num-seqs=4 -dp 2 --port 8001 --model"
 
@@ -33,14 +36,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_an_engine_s_command_serves(model: Path, dialect: str, words: str, attention: str, dense: str) -> None:
-    served = Served(weft("serve", "--port", "0", "--from", dialect, "--", *words.split(), str(model)))
+    template = model.parent / "template.jinja"
+    template.write_text("{{ messages[0].content }}!")
+    own = ("--port", "0", "--chat-template", str(template), "--from", dialect)
+    served = Served(weft("serve", *own, "--", *words.split(), str(model)))
     try:
         served.wait_ready()
         assert f"attention: {{{attention}" in served.text and dense in served.text
         assert "max_model_len 128" in served.text and len(served.ranks()) == 2
         assert "weft listens where its own --host and --port say" in served.text
         assert ":30000" not in served.url and ":8001" not in served.url
-        with httpx.Client(base_url=served.url, timeout=240) as client:
+        key = {"authorization": "Bearer secret"}
+        if "--api-key" in words:
+            assert httpx.get(f"{served.url}/v1/models").status_code == 401, "it is no more open than it was there"
+            page = httpx.get(f"{served.url}/v1/models", headers={**key, "origin": "https://a.example"})
+            assert page.headers["access-control-allow-origin"] == "https://a.example"
+            assert [(card["id"], card["root"]) for card in page.json()["data"]] == [
+                ("one", str(model)),
+                ("two", str(model)),
+            ]
+        with httpx.Client(base_url=served.url, timeout=240, headers=key) as client:
+            chat = client.post("/tokenize", json={"messages": [{"role": "user", "content": "abc"}]}).json()
+            assert chat["tokens"] == client.post("/tokenize", json={"prompt": "abc!"}).json()["tokens"]
             asked = {"prompt": "Hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
             answer = client.post("/v1/completions", json=asked).json()
             assert answer["usage"]["completion_tokens"] == 8 and answer["choices"][0]["text"]

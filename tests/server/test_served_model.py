@@ -46,6 +46,15 @@ def test_a_text_far_too_long_is_refused_by_its_beginning(text: str) -> None:
         assert (caught.value.param, caught.value.code) == (param, "context_length_exceeded")
 
 
+def test_every_name_is_taken() -> None:
+    model = ServedModel("m", served().tokenizer, 9, 0, aliases=("n", "o/p"))
+    assert model.names == ("m", "n", "o/p")
+    for name in (None, *model.names):
+        model.check_name(name)
+    with pytest.raises(RequestError, match="'x' does not exist; this server has 'm', 'n', 'o/p'"):
+        model.check_name("x")
+
+
 def test_a_long_text_that_fits_is_taken() -> None:
     text = " ".join(["seven words stand here in a row,"] * 1000)
     assert len(text) > LONG

@@ -21,7 +21,7 @@ from weft.server.http_config import HttpConfig
 from weft.server.listen import bind, bind_unix
 
 USER, ADMIN = "user-secret", "admin-secret"
-OPEN = {"/health", "/ready", "/version", "/openapi.json"}
+OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json"}
 GETS = {"/v1/models", "/v1/models/tiny", "/metrics"} | OPEN
 POSTS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
 
@@ -136,7 +136,9 @@ def test_other_origins(keyed: Running) -> None:
 def test_origins_that_are_none() -> None:
     assert HttpConfig(allowed_origins="https://a, http://b:1").origins == ("https://a", "http://b:1")
     with pytest.raises(ConfigError, match="example.com: legal"):
-        _ = HttpConfig(allowed_origins="example.com").origins
+        HttpConfig(allowed_origins="example.com")
+    assert HttpConfig(allowed_origins='["https://a", "http://b:1"]').origins == ("https://a", "http://b:1")
+    assert HttpConfig(allowed_origins='["*"]').origins == ("*",)
 
 
 def test_every_answer_has_an_id(alphabet: Running) -> None:

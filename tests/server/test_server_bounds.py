@@ -155,6 +155,16 @@ def test_a_body_that_says_it_is_too_long_is_not_awaited(alphabet: Running) -> No
     assert answer(alphabet, head)[0] == 413
 
 
+def test_what_is_no_request_is_answered_with_an_id_too(alphabet: Running) -> None:
+    found = set[str]()
+    for sent in (b"nonsense\r\n\r\n", HEAD + b"x-a: " + b"y" * 70_000):
+        with connect(alphabet) as sock:
+            sock.sendall(sent)
+            head = received(sock, b"}}").partition(b"\r\n\r\n")[0].decode()
+        found |= {line for line in head.splitlines() if line.startswith("x-request-id: ")}
+    assert len(found) == 2 and all(len(line) == len("x-request-id: ") + 32 for line in found)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("own", [True, False])
 def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own: bool) -> None:

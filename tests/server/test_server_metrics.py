@@ -39,6 +39,8 @@ DASHBOARD = {
     "vllm:time_per_output_token_seconds_bucket",
     "vllm:gpu_cache_usage_perc",
     "http_requests_total",
+    "http_request_duration_seconds_bucket",
+    "process_resident_memory_bytes",
 }
 """Every series that vLLM's own dashboards draw for text models without speculation, and two older names."""
 
@@ -60,7 +62,9 @@ def samples(server: Running) -> dict[str, float]:
 def test_numbers_add_up(start_server: Start) -> None:
     server = start_server("abcdefghij", dp=2)
     try:
-        assert samples(server)["vllm:generation_tokens_total"] == 0
+        before = samples(server)
+        assert before["vllm:generation_tokens_total"] == 0
+        assert before["vllm:request_success_total"] == 0, "each reason is there before its first answer: rates need it"
         body = {"prompt": ["Hello", "abc"], "n": 2, "max_tokens": 4}
         assert server.http.post("/v1/completions", json=body).status_code == 200
         stream = server.http.post("/v1/completions", json={"prompt": "x", "max_tokens": 99, "stream": True})

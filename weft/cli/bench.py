@@ -216,7 +216,7 @@ def _host(args: argparse.Namespace, checkpoint: Checkpoint) -> Host:
     model = shown_name(args.model, checkpoint.path)
     for name, entry in given.items():
         if name == "served_model_name":
-            model = str(entry.value)
+            model = engine_config_from(args).served_names[0]
         elif isinstance(entry.value, bool):
             words.append(flags[name] if entry.value else "--no-" + flags[name].removeprefix("--"))
         else:

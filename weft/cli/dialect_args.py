@@ -26,8 +26,10 @@ _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_exp
 _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
-_PLACE = ("host", "port")
+_PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
+_SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins")
+"""How a server speaks and to whom: taken over, so that none is more open here than it was there."""
 
 
 def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,9 +143,22 @@ class Foreign:
         """Options that are also weft's, or those of them named in `only`."""
         known = {field.name for field in fields(EngineConfig)} if only is None else only
         found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
+        if isinstance(names := found.get("served_model_name"), list):
+            found["served_model_name"] = ",".join(map(str, names))
         if "dtype" in found:
             found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
         return {name: Entry(value, f"{self.whose} ({name})") for name, value in found.items()}
+
+    def server(self) -> dict[str, Entry]:
+        """Options of the HTTP server that are also weft's. ConfigError: several keys, of which weft takes one."""
+        found = {name: self.reading.options.get(name) for name in _SERVER}
+        if isinstance(keys := found["api_key"], list):
+            if len(keys) > 1:
+                raise ConfigError(f"{self.whose} give {len(keys)} API keys; weft takes one", field="api_key")
+            found["api_key"] = keys[0]
+        if isinstance(origins := found["allowed_origins"], list):
+            found["allowed_origins"] = ",".join(map(str, origins))
+        return {name: Entry(str(value), f"{self.whose} ({name})") for name, value in found.items() if value}
 
     @property
     def model(self) -> str | None:
@@ -186,19 +201,30 @@ def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) 
     theirs = foreign.engine(only)
     foreign.warn()
     if only is None:
-        foreign.say(theirs, args.model)
+        given: Mapping[str, Entry] = getattr(args, "http_given", {})
+        server = foreign.server()
+        if {"api_key", "api_key_file"} & given.keys():
+            server.pop("api_key", None)  # weft's own key is the one; a message about two would show them
+        foreign.say({**theirs, **server}, args.model)
+        _agree(server, given, foreign)
+        args.http_given = {**server, **given}
+    _agree(theirs, args.engine_given, foreign)
+    args.model = foreign.model if args.model is None else args.model
+    args.engine_given = {**theirs, **args.engine_given}
+    args.dialect_given, args.dialect_whose = foreign.given(), foreign.whose
+    args.dialect_options = dict(foreign.reading.options)
+
+
+def _agree(theirs: Mapping[str, Entry], given: Mapping[str, Entry], foreign: Foreign) -> None:
+    """ConfigError: an option of weft's own says something else."""
     for name, entry in theirs.items():
-        ours = args.engine_given.get(name)
+        ours = given.get(name)
         if ours is not None and ours.value != entry.value:
             raise ConfigError(
                 f"{name} is {entry.value} in {foreign.whose}, but {ours.flag} gives {ours.value}; leave one out",
                 field=name,
                 value=ours.value,
             )
-    args.model = foreign.model if args.model is None else args.model
-    args.engine_given = {**theirs, **args.engine_given}
-    args.dialect_given, args.dialect_whose = foreign.given(), foreign.whose
-    args.dialect_options = dict(foreign.reading.options)
 
 
 def _one(args: argparse.Namespace, experts: int | None) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from weft.errors import UsageError
@@ -17,6 +17,8 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
         self.takes_foreign = False
         """Words behind `--` are another program's: args.foreign."""
+        self.said_of: Callable[[str], str | None] = lambda flag: None
+        """What there is to say of an option that is another program's."""
 
     def parse_command(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command's words; UsageError for anything that is not understood."""
@@ -28,7 +30,8 @@ class CommandParser(argparse.ArgumentParser):
         for word in rest:
             if word.startswith("-") and word != "-":
                 name = word.partition("=")[0]
-                raise UsageError(f"unknown option {name}{nearest(name, self.flags())}")
+                said = self.said_of(name)
+                raise UsageError(f"unknown option {name}" + (f"; {said}" if said else nearest(name, self.flags())))
         if rest:
             raise UsageError(f"unexpected argument {rest[0]!r}")
         if self.takes_foreign:

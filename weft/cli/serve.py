@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from weft.arch.families import parse_config
 from weft.checkpoint.hub import shown_name
@@ -22,10 +23,12 @@ from weft.cli.checkpoints import opened
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.flags import add_flags, values_of
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
+from weft.cli.parser import CommandParser
 from weft.cli.phase_view import PlainView, phase_view
 from weft.cli.rank_args import add_comm_argument, say_native
 from weft.cli.say import say
-from weft.errors import ConfigError
+from weft.cli.vllm_words import said_of
+from weft.errors import ConfigError, RequestError
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
@@ -41,13 +44,19 @@ from weft.server.run import run_server
 from weft.server.start import starts_of
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
+from weft.text.chat_template import ChatTemplates
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, layout and engine options, and where to listen."""
     add_model_arguments(parser)
     add_dialect_arguments(parser)
+    if isinstance(parser, CommandParser):
+        parser.said_of = said_of
     group = parser.add_argument_group("server")
+    group.add_argument(
+        "--chat-template", metavar="FILE", type=Path, help="Jinja template of conversations instead of the model's own"
+    )
     add_flags(group, http_settings(), "http_given")
     add_comm_argument(group)
     add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
@@ -66,6 +75,19 @@ def http_from(args: argparse.Namespace) -> HttpConfig:
     return made(HttpConfig, values)
 
 
+def template_from(args: argparse.Namespace) -> str | None:
+    """The text of --chat-template. ConfigError: it cannot be read, or is no template."""
+    if args.chat_template is None:
+        return None
+    try:
+        text = str(args.chat_template.read_text(encoding="utf-8"))
+        ChatTemplates({"default": text}, {}).check()
+    except (OSError, UnicodeDecodeError, RequestError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--chat-template {args.chat_template}: {reason}", field="chat_template") from error
+    return text
+
+
 def listen(http: HttpConfig) -> socket.socket:
     """The socket, bound before anything else is done. ConfigError: it cannot be had."""
     http.check_certificate()
@@ -75,30 +97,36 @@ def listen(http: HttpConfig) -> socket.socket:
 
 def run(args: argparse.Namespace) -> int:
     """0 after Ctrl-C or SIGTERM; errors are raised."""
+    take_foreign(args)
     http = http_from(args)
     to_children(http.log_level, http.log_format)
     configure()
     limits = limits_from(args)
-    take_foreign(args)
+    template = template_from(args)
     with contextlib.closing(listen(http)) as sock:
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        if template is not None:
+            tokenizer.chat_templates.sources["default"] = template
         config = parse_config(checkpoint.config)
         engine = engine_config_from(args)
         layout = layout_from(args, config)
         plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
-        name = engine.served_model_name or shown_name(args.model, checkpoint.path)
-        show_plan(name, plan)
-        _serve(http, plan, tokenizer, name, sock)
+        names = engine.served_names or (shown_name(args.model, checkpoint.path),)
+        show_plan(", ".join(names), plan)
+        root = args.model or shown_name(None, checkpoint.path)
+        model = ServedModel(
+            names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
+            aliases=names[1:], root=root,
+        )  # fmt: skip
+        _serve(http, plan, model, sock)
     return 0
 
 
-def _serve(http: HttpConfig, plan: LaunchPlan, tokenizer: Tokenizer, name: str, sock: socket.socket) -> None:
-    defaults = recommended(plan.checkpoint.generation_config)
-    model = ServedModel(name, tokenizer, plan.config.vocab_size, int(time.time()), defaults)
+def _serve(http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket) -> None:
     with phase_view(plan.where) as view:
-        shown = _Shown(view, lambda: _say_ready(name, sock, http, chat=tokenizer.has_chat_template))
+        shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
         engines = partial(
             Replicas,
             starts_of(plan, shown.phase),

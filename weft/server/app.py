@@ -1,4 +1,4 @@
-"""The HTTP application: routes, and the way from a request to a stream of the engine. Knows no process."""
+"""The endpoints: routes, and the way from a request to a stream of the engine. Knows no process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,20 +14,14 @@ from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from weft.engine.choice import Choice
 from weft.engine.limits import Limits
 from weft.errors import RequestError
-from weft.server.access import Access, Endpoint, GuardedRoute, Keys, check_declared
+from weft.server.access import Access, Endpoint, GuardedRoute, Keys
 from weft.server.body import read_body
-from weft.server.direct import Direct
-from weft.server.edge import Edge
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
 from weft.server.formats import ChatFormat, CompletionFormat, Echo, Format
 from weft.server.hosts import Hosts
@@ -37,7 +31,7 @@ from weft.server.models import ServedModel, check_length, prompts_of, truncated
 from weft.server.openapi import document
 from weft.server.params import chat_params, completion_params, is_mute
 from weft.server.parsing import chat_request, completion_request, detokenize_request, tokenize_request
-from weft.server.records import Health, Model, ModelList, Text, Tokens, Version
+from weft.server.records import Health, Load, Model, ModelList, Text, Tokens, Version
 from weft.server.replicas import Replicas
 from weft.server.replies import Answer, EventReply, WholeReply
 from weft.server.requests import Common, CompletionRequest, TokenizeChatRequest
@@ -84,6 +78,9 @@ class Service:
             self._route("/tokenize", self.tokenize, "POST", Access.USER),
             self._route("/detokenize", self.detokenize, "POST", Access.USER),
             self._route("/health", self.health, "GET", Access.OPEN),
+            self._route("/ping", self.health, "GET", Access.OPEN),
+            self._route("/ping", self.health, "POST", Access.OPEN),
+            self._route("/load", self.load, "GET", Access.OPEN),
             self._route("/ready", self.is_ready, "GET", Access.OPEN),
             self._route("/version", self.version, "GET", Access.OPEN),
             self._route("/openapi.json", self.openapi, "GET", Access.OPEN),
@@ -211,21 +208,27 @@ class Service:
         return Response(await self._tokenized(len(asked.tokens), text), media_type="application/json")
 
     async def models(self, request: Request) -> Response:
-        """/v1/models."""
-        return _json(ModelList([self._card()]))
+        """/v1/models: one entry for each name."""
+        return _json(ModelList([self._card(name) for name in self._model.names]))
 
     async def one_model(self, request: Request) -> Response:
         """/v1/models/NAME."""
-        self._model.check_name(request.path_params["name"])
-        return _json(self._card())
+        name = request.path_params["name"]
+        self._model.check_name(name)
+        return _json(self._card(name))
 
-    def _card(self) -> Model:
+    def _card(self, name: str) -> Model:
         limits = self._engines.limits
-        return Model(self._model.name, self._model.created, None if limits is None else limits.max_model_len)
+        longest = None if limits is None else limits.max_model_len
+        return Model(name, self._model.created, longest, self._model.root or self._model.name)
 
     async def health(self, request: Request) -> Response:
         """200 while this process serves; the ranks may still be loading."""
         return _json(Health())
+
+    async def load(self, request: Request) -> Response:
+        """/load: how many requests are open."""
+        return _json(Load(self._engines.open_requests))
 
     async def is_ready(self, request: Request) -> Response:
         """200 while requests are taken, else 503; where each rank is, in both cases, to those who have a key."""
@@ -251,30 +254,13 @@ class Service:
         """/metrics, in Prometheus's words."""
         return Response(await self._metrics.exposition(), media_type=CONTENT_TYPE)
 
-    def answered(self, handler: str, method: str, status: int) -> None:
+    def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
         """Any HTTP answer, for /metrics."""
-        self._metrics.answered(handler, method, status)
+        self._metrics.answered(handler, method, status, seconds)
 
     def close(self) -> None:
         """Lets the tokenizing threads go."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
-
-
-_Handler = Callable[[Request, Exception], Awaitable[Response]]
-
-
-def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool = False) -> ASGIApp:
-    """The ASGI application. ConfigError: a route does not declare who may call it."""
-    handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
-    routes = service.routes()
-    check_declared(routes)
-    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)
-    if origins:
-        shown = ["x-request-id", "retry-after", "x-should-retry"]
-        app = CORSMiddleware(
-            app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
-        )
-    return Edge(app, service.answered, access_log=access_log)
 
 
 def _installed() -> str:
@@ -286,13 +272,3 @@ def _installed() -> str:
 
 def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
-    shown = words.get(error.status_code, error.detail)
-    if error.status_code == 404 and request.scope["path"].isprintable():
-        shown = f"there is no {request.scope['path'][:200]}"
-    return error_response(RequestError(shown, status=error.status_code))

@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from weft.errors import RequestError
+from weft.server.edge import request_ids
 from weft.server.errors import error_bytes
 from weft.server.gathered import GatheredTransport
 
@@ -36,6 +37,7 @@ class Connection(HttpToolsProtocol):
 
     max_head, max_headers, head_s, max_connections = MAX_HEAD, MAX_HEADERS, HEAD_S, MAX_CONNECTIONS
     _timer: asyncio.TimerHandle | None = None
+    _new_id = staticmethod(request_ids())
     _in_head = True
     _head_left = MAX_HEAD
     """Bytes that may still come before the head is whole."""
@@ -130,7 +132,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(_answer(error))
+            self.transport.write(_answer(error, self._new_id()))
         self.transport.close()
 
 
@@ -139,11 +141,12 @@ def _head_too_large() -> RequestError:
     return RequestError(message, status=431, code="head_too_large")
 
 
-def _answer(error: RequestError) -> bytes:
+def _answer(error: RequestError, request_id: bytes) -> bytes:
     body = error_bytes(error)
     head = [
         STATUS_LINE[error.status],
         b"content-type: application/json\r\nconnection: close\r\n",
+        b"x-request-id: %b\r\n" % request_id,
         b"content-length: %d\r\n\r\n" % len(body),
     ]
     return b"".join((*head, body))

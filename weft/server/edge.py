@@ -16,26 +16,33 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from weft.log import get_logger
 
 _log = get_logger(__name__)
-Answered = Callable[[str, str, int], None]
+Answered = Callable[[str, str, int, float], None]
 NOTHING_SENT = 499
 """Status of a request whose client left before there was an answer."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def request_ids() -> Callable[[], bytes]:
+    """A source of ids that nobody can guess from others."""
+    draw = random.Random(secrets.randbits(128))
+    return lambda: b"%032x" % draw.getrandbits(128)
 
 
 class Edge:
     """An ASGI application around another. A client's own X-Request-Id is a label: it comes back, and means nothing."""
 
     def __init__(self, app: ASGIApp, answered: Answered, *, access_log: bool = False) -> None:
-        """`answered` is told of every answer: the route's pattern ("none": no route's), method and status."""
+        """`answered` is told of every answer: the route's pattern ("none": no route's), method, status and
+        seconds."""
         self._app, self._answered, self._access_log = app, answered, access_log
-        self._draw = random.Random(secrets.randbits(128))
+        self._new_id = request_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if _ID.fullmatch(given) else b"%032x" % self._draw.getrandbits(128)
+        request_id = given if _ID.fullmatch(given) else self._new_id()
         began, status = time.monotonic(), 0
 
         async def labelled(message: Message) -> None:
@@ -48,9 +55,10 @@ class Edge:
         try:
             await self._app(scope, receive, labelled)
         finally:
-            self._answered(_handler(scope), scope["method"], status or NOTHING_SENT)
+            seconds = time.monotonic() - began
+            self._answered(_handler(scope), scope["method"], status or NOTHING_SENT, seconds)
             if self._access_log:
-                self._note(scope, request_id, status, time.monotonic() - began)
+                self._note(scope, request_id, status, seconds)
 
     def _note(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
         client = scope.get("client") or ("-", 0)

@@ -59,6 +59,7 @@ class HttpConfig:
                 raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile belong together; one is missing", field="ssl_keyfile")
+        self.origins  # noqa: B018  (refused before anything is loaded)
 
     def keys(self, environ: Mapping[str, str] = os.environ) -> Keys:
         """The keys' digests. ConfigError: a file cannot be read, a key is empty."""
@@ -69,7 +70,8 @@ class HttpConfig:
     @property
     def origins(self) -> tuple[str, ...]:
         """Allowed origins, one by one. ConfigError for what is no origin."""
-        parts = tuple(part.strip() for part in (self.allowed_origins or "").split(",") if part.strip())
+        words = (self.allowed_origins or "").strip().removeprefix("[").removesuffix("]")
+        parts = tuple(part for word in words.split(",") if (part := word.strip(" \"'")))
         for part in parts:
             if part != "*" and not part.startswith(("http://", "https://")):
                 raise ConfigError(
@@ -95,7 +97,9 @@ class HttpConfig:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
         except (OSError, ssl.SSLError) as error:
-            reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+            reason = (
+                error.strerror if not isinstance(error, ssl.SSLError) else error.reason or "no certificate or no key"
+            )
             raise ConfigError(
                 f"ssl_certfile {self.ssl_certfile} with ssl_keyfile {self.ssl_keyfile}: {reason}", field="ssl_certfile"
             ) from error

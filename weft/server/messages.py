@@ -11,7 +11,7 @@ ROLES = ("system", "user", "assistant")
 
 _FIELDS = frozenset({"role", "content", "name"})
 _NULL_FIELDS = frozenset(
-    {"refusal", "audio", "function_call", "tool_calls", "annotations", "reasoning", "tool_call_id"}
+    {"refusal", "audio", "function_call", "tool_calls", "annotations", "reasoning", "reasoning_content", "tool_call_id"}
 )
 """Fields that clients send back with an assistant's message; accepted while they carry nothing."""
 

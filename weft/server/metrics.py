@@ -9,7 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -20,13 +27,21 @@ from weft.server.stream import Stream
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-FIRST_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
-BETWEEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10)
-WHOLE_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
+FIRST_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
+BETWEEN_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
+)  # fmt: skip
+WHOLE_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 OUTPUTS = (1, 2, 5, 10, 20)
 
+ANSWER_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+
 CLIENT_GONE = 499
+REASONS = ("stop", "length", "abort", "error")
+"""Why outputs end."""
 
 HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "time_to_first_token_seconds": ("From the request to its first token", FIRST_S),
@@ -87,6 +102,14 @@ class Metrics:
         self._accepted = Counter("weft:requests_accepted", "Requests taken in", registry=self._registry)
         self._completed = Counter("weft:requests_completed", "Requests answered whole", registry=self._registry)
         self._http = Counter("http_requests", "HTTP answers", ("handler", "method", "status"), registry=self._registry)
+        self._http_s = Histogram(
+            "http_request_duration_seconds",
+            "From the head of a request to the end of its answer",
+            ("handler", "method"),
+            buckets=ANSWER_S,
+            registry=self._registry,
+        )
+        ProcessCollector(registry=self._registry)
 
     def begin(self, stream: Stream) -> Watch:
         """A request has been taken in; at its end it has completed or failed, never both."""
@@ -111,13 +134,18 @@ class Metrics:
         """A request that had been taken in came to nothing."""
         self._refused.labels(str(status)).inc()
 
-    def answered(self, handler: str, method: str, status: int) -> None:
+    def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
         """Any HTTP answer; `handler` is a route's pattern, or "none"."""
         self._http.labels(handler, method, f"{status // 100}xx").inc()
+        self._http_s.labels(handler, method).observe(seconds)
 
     async def exposition(self) -> bytes:
         """The whole page."""
         self._view.stats = await self._engines.stats()
+        for loop in self._engines.loops:
+            if loop.engine is not None:  # a counter that begins at 1 has no rate: all begin at 0
+                for reason in REASONS:
+                    self._success.labels(self._model, engine_label(self._engines, loop.index), reason)
         return generate_latest(self._registry)
 
 

@@ -21,13 +21,21 @@ OWN_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """`created`: seconds since 1970. `defaults`: sampling values of requests that name none."""
+    """`created`: seconds since 1970. `defaults`: sampling values of requests that name none. `aliases`: further names;
+    answers have the first. `root`: what the model was loaded from, if that is not its name."""
 
     name: str
     tokenizer: Tokenizer
     vocab_size: int
     created: int
     defaults: Mapping[str, float | int] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    root: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that requests may call it by."""
+        return (self.name, *self.aliases)
 
     def warm_up(self) -> None:
         """What is made at first use, and takes tens of milliseconds: the first request should not wait for it."""
@@ -37,9 +45,10 @@ class ServedModel:
 
     def check_name(self, name: str | None) -> None:
         """RequestError 404 for another model; None is this one."""
-        if name is not None and name != self.name:
+        if name is not None and name not in self.names:
+            known = ", ".join(f"'{each}'" for each in self.names)
             raise RequestError(
-                f"the model '{name[:200]}' does not exist; this server has '{self.name}'",
+                f"the model '{name[:200]}' does not exist; this server has {known}",
                 param="model",
                 status=404,
                 code="model_not_found",

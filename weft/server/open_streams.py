@@ -23,8 +23,8 @@ class OpenStreams:
         self.outputs = 0
         """Outputs that are queued or running."""
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    def __len__(self) -> int:
+        return len(self._open)
 
     def add(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool) -> Stream:
         """A new stream, with an engine request for each prompt. RequestError (422): it has ended the ranks twice."""

@@ -13,6 +13,7 @@ from weft.server.records import (
     ChatCompletion,
     Completion,
     Health,
+    Load,
     Model,
     ModelList,
     Text,
@@ -30,7 +31,18 @@ from weft.server.requests import (
 Schema = dict[str, Any]
 
 REQUESTS: tuple[type, ...] = (ChatRequest, CompletionRequest, TokenizeRequest, TokenizeChatRequest, DetokenizeRequest)
-RESPONSES: tuple[type, ...] = (ChatCompletion, Completion, Tokens, Text, ModelList, Model, Version, Health, ErrorBody)
+RESPONSES: tuple[type, ...] = (
+    ChatCompletion,
+    Completion,
+    Tokens,
+    Text,
+    ModelList,
+    Model,
+    Version,
+    Health,
+    Load,
+    ErrorBody,
+)
 ERRORS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504)
 REF = "#/components/schemas/{name}"
 
@@ -96,6 +108,8 @@ def _paths() -> Schema:
         "/v1/models": {"get": _get("The models", ModelList)},
         "/v1/models/{name}": {"get": {**_get("One model", Model), "parameters": [_name()]}},
         "/health": {"get": _get("Alive", Health)},
+        "/ping": {"get": _get("Alive", Health), "post": _get("Alive", Health)},
+        "/load": {"get": _get("Open requests", Load)},
         "/ready": {"get": _get("Takes requests; where every rank is", None)},
         "/version": {"get": _get("The server's version", Version)},
         "/openapi.json": {"get": _get("This document", None)},

@@ -150,13 +150,22 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """One entry of /v1/models."""
+    """One entry of /v1/models. `root`: what the weights and the tokenizer were read from, as it was named at the start:
+    load generators take the tokenizer from there."""
 
     id: str
     created: int
     max_model_len: int | None
+    root: str
+    parent: None = None
     object: str = "model"
     owned_by: str = "weft"
+
+
+class Load(msgspec.Struct, frozen=True):
+    """/load: requests that are queued or running."""
+
+    server_load: int
 
 
 class ModelList(msgspec.Struct, frozen=True):

@@ -125,6 +125,11 @@ class Replicas:
         """Outputs that are queued or running."""
         return self._open.outputs
 
+    @property
+    def open_requests(self) -> int:
+        """Requests that are queued or running."""
+        return len(self._open)
+
     async def stats(self) -> list[EngineStats | None]:
         """Every replica's counters between two of its steps; None while it has no engine, or does not answer."""
         return await asyncio.gather(*(loop.stats() for loop in self.loops))

@@ -44,6 +44,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
+    include_obfuscation: bool = False
+    """OpenAI's: events of like length, by padding; only false is served."""
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ import uvicorn
 
 from weft.log import get_logger
 from weft.server.accept import Acceptor
-from weft.server.app import Service, make_app
+from weft.server.app import Service
+from weft.server.asgi import make_app
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
 from weft.server.models import ServedModel

@@ -45,6 +45,10 @@ class ChatTemplates:
         environment.globals["namespace"] = _Namespace
         return environment
 
+    def check(self) -> None:
+        """RequestError: the default template cannot be compiled."""
+        self._template("default")
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -87,7 +91,7 @@ class ChatTemplates:
             try:
                 self._compiled[name] = self._environment.from_string(self.sources[name])
             except jinja2.TemplateError as error:
-                raise RequestError(f"chat template: the model's own template is faulty: {error}", status=500) from error
+                raise RequestError(f"chat template: the template itself is faulty: {error}", status=500) from error
         return self._compiled[name]
 
 

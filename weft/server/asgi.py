@@ -1,0 +1,45 @@
+"""The ASGI application: routes, what web pages may call them, and the edge around both. Knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from weft.errors import RequestError
+from weft.server.access import check_declared
+from weft.server.app import Service
+from weft.server.direct import Direct
+from weft.server.edge import Edge
+from weft.server.errors import error_response
+
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool = False) -> ASGIApp:
+    """The ASGI application. ConfigError: a route does not declare who may call it."""
+    handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
+    routes = service.routes()
+    check_declared(routes)
+    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)
+    if origins:
+        shown = ["x-request-id", "retry-after", "x-should-retry"]
+        app = CORSMiddleware(
+            app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
+        )
+    return Edge(app, service.answered, access_log=access_log)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
+    shown = words.get(error.status_code, error.detail)
+    if error.status_code == 404 and request.scope["path"].isprintable():
+        shown = f"there is no {request.scope['path'][:200]}"
+    return error_response(RequestError(shown, status=error.status_code))
