@@ -63,7 +63,7 @@ class Timed:
     def step(self, plan: StepPlan) -> StepResult:
         work = plan.experts
         self.kind = QUIET if work is None else SWITCH if work.switches else MOVE
-        self.rows = sum(run.count for group in plan.groups for run in group.runs)
+        self.rows = sum(group.num_rows for group in plan.groups)
         return self.inner.step(plan)
 
     def expert_counts(self) -> IntArray:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import select
 import time
 
+import numpy as np
+
 from weft.engine.engine import Engine
 from weft.launch.report import RankReport
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import GroupPlan, GroupResult, Sampled, StepPlan, StepResult
 
 WORD = " the"
 """A word that is one token, and no special one."""
+
+
+def answer(group: GroupPlan, token: int) -> GroupResult:
+    """Every sampled row gives `token`."""
+    ids = np.full(len(group.streams), token, np.int64).tobytes()
+    return GroupResult(ids, runs=[Sampled(run.slot, token) for run in group.runs if run.sample])
 
 
 class Paced:
@@ -25,7 +33,7 @@ class Paced:
     def step(self, plan: StepPlan) -> StepResult:
         """Sleeps, then answers."""
         time.sleep(self._step_s)
-        groups = [[Sampled(run.slot, self._token) for run in group.runs if run.sample] for group in plan.groups]
+        groups = [answer(group, self._token) for group in plan.groups]
         return StepResult(plan.index, groups)
 
     def wait(self, wake_fd: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from about import about
 from timing import best_and_median, interleaved
@@ -19,6 +20,7 @@ from timing import best_and_median, interleaved
 from weft.native.isa import chosen
 from weft.native.step_library import Pool, open_library, why_missing
 from weft.ops.native_sampling import SamplingKernel
+from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
 from weft.step.plan import Admit, Run
 from weft.step.sampling_params import SamplingParams
@@ -43,15 +45,15 @@ def make_kernel(threads: int) -> SamplingKernel:
 def run_case(params: dict[str, Any], rows: int, vocab: int, kernel: SamplingKernel, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(rows)
     logits = 2.5 * torch.randn(rows, vocab, generator=generator)
-    runs = [Run(slot, 0, 1, [], [1], True, 3) for slot in range(rows)]
+    places = sampled_rows(np.zeros((3, 0), np.int64), [Run(slot, 0, 1, [], [1], True, 3) for slot in range(rows)])
     calls: dict[str, Callable[[], object]] = {}
     found = {}
     for name, chosen_kernel in (("kernel", kernel), ("torch twin", None)):
         sampler = Sampler(rows, vocab, torch.device("cpu"), (), chosen_kernel)
         for slot in range(rows):
             sampler.admit(Admit(slot, [], [], SamplingParams(**params), slot))
-        calls[name] = lambda sampler=sampler: sampler.sample(logits, runs, 2)  # type: ignore[misc]
-        found[name] = sampler.sample(logits, runs, 2)[:, 0].tolist()
+        calls[name] = lambda sampler=sampler: sampler.sample(logits, places, 2)  # type: ignore[misc]
+        found[name] = sampler.sample(logits, places, 2)[:, 0].tolist()
     times = interleaved(calls, rounds)
     result: dict[str, Any] = {name: best_and_median(found, 4) for name, found in times.items()}
     result["equal ids"] = sum(a == b for a, b in zip(*found.values(), strict=True))

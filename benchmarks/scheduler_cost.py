@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from about import about
+from fake_engine import answer
 
 from weft.engine.engine import Engine
 from weft.launch.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
@@ -26,7 +27,7 @@ from weft.layout import resolve
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.sampling import Sampler
 from weft.settings import EngineConfig
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 from weft.worker.inputs import Geometry, InputBuilder
 
@@ -46,7 +47,7 @@ class Instant:
 
     def step(self, plan: StepPlan) -> StepResult:
         start = time.thread_time()
-        groups = [[Sampled(run.slot, 7) for run in group.runs if run.sample] for group in plan.groups]
+        groups = [answer(group, 7) for group in plan.groups]
         if self.rank is not None:
             self.rank.step(plan, groups[0])
         self.seconds += time.thread_time() - start
@@ -68,19 +69,19 @@ class Rank:
         self.logits = torch.randn(running, VOCAB)
         self.times: dict[str, list[float]] = {name: [] for name in ("messages", "inputs", "sampler")}
 
-    def step(self, plan: StepPlan, sampled: list[Sampled]) -> None:
+    def step(self, plan: StepPlan, result: GroupResult) -> None:
         """Times the parts of one step."""
         for admit in plan.groups[0].admits:
             self.sampler.admit(admit)
         began = time.thread_time()
         unpack_for_rank(pack(RunStep(plan)))
-        unpack_from_rank(pack(StepDone(plan.index, sampled)))
+        unpack_from_rank(pack(StepDone(plan.index, result)))
         told = time.thread_time()
         inputs = self.inputs.build(plan)
         built = time.thread_time()
-        runs = inputs.sampled_runs
-        values = self.sampler.sample(self.logits[: len(runs)], runs, self.sampler.width(runs))
-        self.sampler.remember(values, runs)
+        rows = inputs.sampled
+        values = self.sampler.sample(self.logits[: len(rows)], rows, self.sampler.width(rows))
+        self.sampler.remember(values, rows)
         ended = time.thread_time()
         for name, seconds in zip(self.times, (told - began, built - told, ended - built), strict=True):
             self.times[name].append(seconds)

@@ -17,7 +17,7 @@ import msgspec
 
 from weft.errors import PeerError
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan, StepResult, TokenLogprob
+from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan, StepResult, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 EMPTY = -1
@@ -65,7 +65,8 @@ class SlotState:
     def with_table(self, run: Run) -> Run:
         """The run with the whole table of its slot."""
         assert run.known <= len(self.table), "a table with a hole"
-        self.table = self.table[: run.known] + run.blocks
+        if run.blocks:
+            self.table = self.table[: run.known] + run.blocks
         return msgspec.structs.replace(run, blocks=self.table, known=0)
 
 
@@ -96,7 +97,7 @@ class PagedFake:
     def step(self, plan: StepPlan) -> StepResult:
         assert plan.index == self.steps, f"step {plan.index} after {self.steps - 1}"
         assert len(plan.groups) == len(self.groups)
-        assert any(group.runs for group in plan.groups), "a step without rows"
+        assert any(group.num_rows for group in plan.groups), "a step without rows"
         if plan.index == self.fail_at:
             raise PeerError("rank 1 (dp 0, tp 1) died of signal 9")
         if self.plans is not None:
@@ -107,20 +108,20 @@ class PagedFake:
     def close(self) -> None:
         pass
 
-    def _run_group(self, group: int, plan: GroupPlan) -> list[Sampled]:
-        memory, rows = self.groups[group], sum(run.count for run in plan.runs)
+    def _run_group(self, group: int, plan: GroupPlan) -> GroupResult:
+        memory, rows, every = self.groups[group], plan.num_rows, plan.every_run()
         assert rows <= self.config.max_num_batched_tokens, f"{rows} rows"
-        assert len({run.slot for run in plan.runs}) == len(plan.runs) <= self.config.max_num_seqs, "slots"
-        assert {admit.slot for admit in plan.admits} <= {run.slot for run in plan.runs}, "admitted, not run"
+        assert len({run.slot for run in every}) == len(every) <= self.config.max_num_seqs, "slots"
+        assert {admit.slot for admit in plan.admits} <= {run.slot for run in every}, "admitted, not run"
         for admit in plan.admits:
             assert 0 <= admit.slot < self.config.max_num_seqs
             memory.slots[admit.slot] = SlotState(admit)
         self.computed_rows[group] += rows
         written: set[int] = set()
-        runs = [memory.slots[run.slot].with_table(run) for run in plan.runs]
+        runs = [memory.slots[run.slot].with_table(run) for run in every]
         for run in runs:
             self._write(memory, run, written)
-        return [self._answer(memory, run) for run in runs if run.sample or run.targets]
+        return GroupResult.of(plan, [self._answer(memory, run) for run in runs if run.sample or run.targets])
 
     def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
         slot = memory.slots[run.slot]

@@ -11,7 +11,7 @@ from weft.engine.engine import Engine
 from weft.engine.outputs import RequestOutput
 from weft.errors import PeerError
 from weft.settings import EngineConfig
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import GroupResult, Sampled, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 
 CONFIG = EngineConfig(max_model_len=40, max_num_seqs=8, max_num_batched_tokens=16, block_size=4)
@@ -232,7 +232,7 @@ class WrongSlots(PagedFake):
     """Answers of another plan."""
 
     def step(self, plan: StepPlan) -> StepResult:
-        return StepResult(plan.index, [[Sampled(7, 1)] for _ in plan.groups])
+        return StepResult(plan.index, [GroupResult(runs=[Sampled(7, 1)]) for _ in plan.groups])
 
 
 def test_results_of_another_plan_end_the_engine() -> None:
@@ -247,7 +247,7 @@ class OneWrongGroup(PagedFake):
 
     def step(self, plan: StepPlan) -> StepResult:
         result = super().step(plan)
-        return StepResult(result.index, [result.groups[0], [Sampled(7, 1)]])
+        return StepResult(result.index, [result.groups[0], GroupResult(runs=[Sampled(7, 1)])])
 
 
 def test_an_output_that_ended_in_a_step_that_failed_half_way_is_an_error_once() -> None:
@@ -311,7 +311,7 @@ def test_idle_groups_join_with_no_runs() -> None:
     drained(engine)
     plans = [msgspec.json.decode(plan, type=StepPlan) for plan in fake.plans]
     assert [plan.index for plan in plans] == list(range(len(plans)))
-    assert all(len(plan.groups) == 3 and not plan.groups[1].runs and not plan.groups[2].runs for plan in plans)
+    assert all(len(plan.groups) == 3 and not plan.groups[1].num_rows and not plan.groups[2].num_rows for plan in plans)
 
 
 # -- what is reported

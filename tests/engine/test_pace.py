@@ -10,7 +10,7 @@ from weft.engine.limits import Limits
 from weft.engine.pace import FEWEST, Pace
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
-from weft.step.plan import GroupPlan, Sampled
+from weft.step.plan import GroupPlan, GroupResult, Sampled
 from weft.step.sampling_params import SamplingParams
 
 LIMITS = Limits(max_model_len=512, max_num_seqs=8, max_num_batched_tokens=256, block_size=16, num_blocks=256)
@@ -39,9 +39,10 @@ class Steps:
     def step(self) -> list[int]:
         """Rows of each run."""
         plan: GroupPlan = self.scheduler.schedule(self.index)
-        self.scheduler.retire(self.index, [Sampled(run.slot, 1) for run in plan.runs if run.sample])
+        answers = [Sampled(run.slot, 1) for run in plan.every_run() if run.sample]
+        self.scheduler.retire(self.index, GroupResult.of(plan, answers))
         self.index += 1
-        return [run.count for run in plan.runs]
+        return [run.count for run in plan.every_run()]
 
 
 def test_costs_are_learned_and_give_the_number_of_rows() -> None:
@@ -99,7 +100,7 @@ def test_who_comes_during_the_first_step_is_of_the_burst() -> None:
     steps.scheduler.add(request_of("a", 100))
     plan = steps.scheduler.schedule(0)
     steps.scheduler.add(request_of("b", 200))
-    steps.scheduler.retire(0, [Sampled(run.slot, 1) for run in plan.runs])
+    steps.scheduler.retire(0, GroupResult(runs=[Sampled(run.slot, 1) for run in plan.runs]))
     steps.index = 1
     assert steps.step() == [1, 200]
 

@@ -22,7 +22,7 @@ from weft.engine.scheduler import Scheduler
 from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
 from weft.settings import EngineConfig
-from weft.step.plan import GroupPlan, Sampled, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 Rows = list[tuple[int, int]]
@@ -54,7 +54,7 @@ class Bench:
 
     def rows(self, group: int = 0) -> Rows:
         """Runs a step; (start, count) of each run."""
-        return [(run.start, run.count) for run in self.plan(group).runs]
+        return [(run.start, run.count) for run in self.plan(group).every_run()]
 
     @property
     def busy(self) -> bool:
@@ -77,17 +77,22 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_only_its_last_row_is_samp
     bench = Bench()
     bench.add(prompt_of(40), max_tokens=2)
     plans = [bench.plan() for _ in range(4)]
-    assert [[(run.start, run.count, run.sample) for run in plan.runs] for plan in plans] == [
+    assert [[(run.start, run.count, run.sample) for run in plan.every_run()] for plan in plans] == [
         [(0, 16, False)],
         [(16, 16, False)],
         [(32, 8, True)],
         [(40, 1, True)],
     ]
     assert [len(plan.admits) for plan in plans] == [1, 0, 0, 0]
-    assert plans[2].runs[0].ids == prompt_of(40)[32:] and plans[3].runs[0].ids == []
-    assert [plan.runs[0].output_pos for plan in plans] == [0, 0, 0, 1]
+    assert plans[2].runs[0].ids == prompt_of(40)[32:] and plans[3].every_run()[0].ids == []
+    assert [plan.every_run()[0].output_pos for plan in plans] == [0, 0, 0, 1]
     # the whole table was told with the first chunk: only what is new is told again
-    assert [(run.known, len(run.blocks)) for plan in plans for run in plan.runs] == [(0, 10), (10, 0), (10, 0), (10, 1)]
+    assert [(run.known, len(run.blocks)) for plan in plans for run in plan.every_run()] == [
+        (0, 10),
+        (10, 0),
+        (10, 0),
+        (10, 1),
+    ]
 
 
 def test_one_step_carries_decode_rows_then_running_prefills_then_new_requests() -> None:
@@ -106,7 +111,7 @@ def test_rows_never_exceed_the_budget_nor_runs_the_slots() -> None:
         bench.add(prompt_of(9, salt), max_tokens=4)
     while bench.busy:
         plan = bench.plan()
-        assert sum(run.count for run in plan.runs) <= 5 and len(plan.runs) <= 3
+        assert plan.num_rows <= 5 and len(plan.every_run()) <= 3
     assert bench.engine.stats().total.finished == 7
 
 
@@ -264,7 +269,7 @@ def test_a_resumed_request_is_sent_its_outputs_and_samples_the_next_one() -> Non
     admits = []
     while bench.busy:
         plan = bench.plan()
-        admits += [(admit, run) for admit in plan.admits for run in plan.runs if run.slot == admit.slot]
+        admits += [(admit, run) for admit in plan.admits for run in plan.every_run() if run.slot == admit.slot]
     resumed, run = admits[-1]
     assert resumed.prompt_ids == prompt_of(6, 1) and len(resumed.output_ids) > 0
     assert run.output_pos == len(resumed.output_ids) and run.ids[-1] == resumed.output_ids[-1]
@@ -335,7 +340,7 @@ def test_blocks_and_slots_of_a_step_in_flight_are_not_reused_before_it_retires()
     scheduler.remove(gone)
     assert gone.table == [] and plan.runs[0].blocks != []
     assert scheduler.blocks.num_available == used and not scheduler._slots
-    outputs = scheduler.retire(0, [Sampled(run.slot, 5) for run in plan.runs])
+    outputs = scheduler.retire(0, GroupResult.of(plan, [Sampled(run.slot, 5) for run in plan.every_run()]))
     assert [output.request_id for output in outputs] == [stays.request_id]
     assert scheduler.blocks.num_available == used + 2 and len(scheduler._slots) == 1
     assert not scheduler._held
@@ -345,7 +350,7 @@ def test_a_departure_between_steps_frees_at_once() -> None:
     scheduler, admission = lone_scheduler()
     request = lone_request(scheduler, admission, 0)
     plan = scheduler.schedule(0)
-    scheduler.retire(0, [Sampled(plan.runs[0].slot, 5)])
+    scheduler.retire(0, GroupResult(runs=[Sampled(plan.runs[0].slot, 5)]))
     scheduler.remove(request)
     assert scheduler.blocks.num_available == 8 and len(scheduler._slots) == 2
 
@@ -356,7 +361,7 @@ def test_results_that_are_not_the_plans_are_refused(sampled: list[Sampled]) -> N
     lone_request(scheduler, admission, 0)
     scheduler.schedule(0)
     with pytest.raises(WeftError, match="results of step 0 are not those of step 0, slots"):
-        scheduler.retire(0, sampled)
+        scheduler.retire(0, GroupResult(runs=sampled))
 
 
 # -- cost and determinism
@@ -434,6 +439,7 @@ def test_a_lower_priority_number_goes_first_and_is_preempted_last() -> None:
         plan = scheduler.schedule(steps)
         if steps == 0:
             assert soon.slot >= 0 and first.slot >= 0 and late.slot < 0
-        scheduler.retire(steps, [Sampled(run.slot, 7) for run in plan.runs if run.sample])
+        answers = [Sampled(run.slot, 7) for run in plan.every_run() if run.sample]
+        scheduler.retire(steps, GroupResult.of(plan, answers))
         steps += 1
     assert all(request.done for request in (late, soon, first)) and first.preemptions == 0 and soon.preemptions > 0

@@ -14,7 +14,7 @@ from weft.launch.executor import AheadExecutor
 from weft.launch.limits import StepClock
 from weft.launch.messages import RunStep, StepDone, unpack_for_rank
 from weft.layout.resolve import resolve
-from weft.step.plan import GroupPlan, Run, Sampled, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, Run, Sampled, StepPlan
 
 
 class Sent:
@@ -37,7 +37,7 @@ class Told:
         self.script: deque[tuple[int, StepDone]] = deque()
 
     def say(self, rank: int, index: int) -> None:
-        self.script.append((rank, StepDone(index, [Sampled(rank, 10 * index + rank)])))
+        self.script.append((rank, StepDone(index, GroupResult(runs=[Sampled(rank, 10 * index + rank)]))))
 
     def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[Any, StepDone]]:
         while self.script:
@@ -60,7 +60,7 @@ def plan(index: int) -> StepPlan:
 
 def ids(executor: AheadExecutor) -> tuple[int, list[list[int]]]:
     result = executor.collect()
-    return result.index, [[one.token_id for one in group] for group in result.groups]
+    return result.index, [[one.token_id for one in group.runs] for group in result.groups]
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[AheadExecut
         told.say(1, index)
         told.say(0, index)
         result = executor.step(plan(index))
-        assert [group[0].token_id for group in result.groups] == [10 * index, 10 * index + 1]
+        assert [group.runs[0].token_id for group in result.groups] == [10 * index, 10 * index + 1]

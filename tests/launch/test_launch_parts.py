@@ -40,7 +40,7 @@ from weft.launch.plan import plan_launch
 from weft.launch.status import StatusPage
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, Run, Sampled, StepPlan
+from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def test_messages_survive_the_wire() -> None:
     )
     for message in (setup, Allocate(5, 6), RunStep(StepPlan(7, [GroupPlan([admit], [run]), GroupPlan()])), Shutdown()):
         assert unpack_for_rank(pack(message)) == message
-    done = StepDone(3, [Sampled(1, 2, -0.5, 0, [(2, -0.5)])])
+    done = StepDone(3, GroupResult(b"12345678", [Sampled(1, 2, -0.5, 0, [(2, -0.5)])], [Sampled(2, 3)]))
     for answer in (Entered(Phase.LOAD, "x"), done):
         assert unpack_from_rank(pack(answer)) == answer
 

@@ -80,7 +80,7 @@ def test_steps_go_to_all_ranks_and_first_ranks_answer(plan: LaunchPlan) -> None:
         for index in range(5):
             result = executor.step(step(index))
             assert result.index == index
-            assert [[s.token_id for s in group] for group in result.groups] == [[LETTERS + 3 + index], []]
+            assert [[s.token_id for s in group.runs] for group in result.groups] == [[LETTERS + 3 + index], []]
     finally:
         executor.close()
     executor.close()

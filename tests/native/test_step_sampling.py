@@ -17,6 +17,7 @@ from torch import Tensor
 from tests.ops.sampling_reference import TooCloseToCall, chosen
 from weft.ops.counter_hash import uniform
 from weft.ops.native_sampling import SamplingKernel, SlotTable
+from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
 from weft.step.plan import Admit, Run, Sampled
 from weft.step.sampling_params import SamplingParams
@@ -24,6 +25,7 @@ from weft.step.sampling_params import SamplingParams
 pytestmark = pytest.mark.usefixtures("step_library")
 
 CPU = torch.device("cpu")
+NO_STREAMS = np.zeros((3, 0), np.int64)
 PARAMS = st.builds(
     SamplingParams,
     temperature=st.sampled_from((0.0, 1e-6, 0.3, 0.8, 1.0, 1.7, 30.0)),
@@ -50,7 +52,8 @@ def run_of(slot: int, output_pos: int = 0, targets: Sequence[int] = ()) -> Run:
 
 
 def step(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[Sampled]:
-    return sampler.remember(sampler.sample(logits, runs, sampler.width(runs)), runs)
+    rows = sampled_rows(NO_STREAMS, runs)
+    return sampler.remember(sampler.sample(logits, rows, sampler.width(rows)), rows).runs
 
 
 def make_logits(rows: int, vocab: int, seed: int, kind: str) -> Tensor:

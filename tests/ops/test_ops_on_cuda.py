@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from paged_cases import Sizes, dense_attention, paged
 
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
 from weft.step.plan import Admit, Run
 from weft.step.sampling_params import SamplingParams
@@ -58,6 +60,7 @@ def test_sampling_as_on_the_cpu() -> None:
             params = SamplingParams(temperature=slot * 0.4, top_p=0.9, logprobs=2, repetition_penalty=1.1)
             sampler.admit(Admit(slot, [1, 2], [3], params, slot))
         runs = [Run(slot, 0, 1, [], [1], True, 1) for slot in range(6)]
-        records = sampler.remember(sampler.sample(logits.to(device), runs, sampler.width(runs)), runs)
+        rows = sampled_rows(np.zeros((3, 0), np.int64), runs)
+        records = sampler.remember(sampler.sample(logits.to(device), rows, sampler.width(rows)), rows).runs
         found.append([(record.token_id, [token for token, _ in record.top]) for record in records])
     assert found[0] == found[1]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from weft.ops.counter_hash import uniform
 from weft.ops.history import History
+from weft.ops.sampled_rows import SampledRows, sampled_rows
 from weft.ops.sampling import NOT_FINITE, Sampler
-from weft.step.plan import Admit, Run, Sampled
+from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, Streams
 from weft.step.sampling_params import SamplingParams
 
 CPU = torch.device("cpu")
+NO_STREAMS = np.zeros((3, 0), np.int64)
 EOS = 3
 
 
@@ -34,7 +37,12 @@ def run_of(slot: int, output_pos: int = 0) -> Run:
 
 
 def step(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[Sampled]:
-    return sampler.remember(sampler.sample(logits, runs, sampler.width(runs)), runs)
+    rows = rows_of(runs)
+    return sampler.remember(sampler.sample(logits, rows, sampler.width(rows)), rows).runs
+
+
+def rows_of(runs: Sequence[Run]) -> SampledRows:
+    return sampled_rows(NO_STREAMS, runs)
 
 
 def ids(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[int]:
@@ -148,11 +156,11 @@ def test_logits_that_are_not_finite_are_an_error_of_their_row(temperature: float
     logits = torch.randn(3, 50)
     wanted = step(make(temperature=temperature, presence_penalty=0.5), logits, [run_of(0), run_of(1), run_of(2)])
     logits[1, 17] = bad
-    runs = [run_of(0), run_of(1), run_of(2)]
+    rows = rows_of([run_of(0), run_of(1), run_of(2)])
     sampler = make(temperature=temperature, presence_penalty=0.5)
-    values = sampler.sample(logits, runs, sampler.width(runs))
+    values = sampler.sample(logits, rows, sampler.width(rows))
     assert values[:, 0].min() >= 0 and values[:, 0].max() < 50
-    got = sampler.remember(values, runs)
+    got = sampler.remember(values, rows).runs
     assert got[0] == wanted[0] and got[2] == wanted[2] and got[1].error == NOT_FINITE
     assert len(sampler._slots[1].history.ids) == 0  # type: ignore[union-attr]
 
@@ -195,9 +203,9 @@ def test_more_alternatives_than_tokens() -> None:
 
 def test_no_rows() -> None:
     sampler = make()
-    runs = [run_of(0)]
-    values = sampler.sample(torch.empty(0, 50), [], sampler.width(runs))
-    assert values.shape == (0, sampler.width(runs)) and sampler.remember(values, []) == []
+    width = sampler.width(rows_of([run_of(0)]))
+    values = sampler.sample(torch.empty(0, 50), rows_of([]), width)
+    assert values.shape == (0, width) and sampler.remember(values, rows_of([])) == GroupResult()
 
 
 def test_16_bit_logits_are_sampled_as_fp32() -> None:
@@ -255,9 +263,36 @@ def test_every_rank_of_a_block_remembers_the_same() -> None:
     for at in range(7, 12):
         logits = torch.randn(count, vocab)
         runs = [run_of(slot, at) for slot in range(count)]
-        width = ranks[0].width(runs)
-        shared = torch.cat([ranks[0].sample(logits[:5], runs[:5], width), ranks[1].sample(logits[5:], runs[5:], width)])
-        assert ranks[0].remember(shared, runs) == ranks[1].remember(shared, runs) == step(alone, logits, runs)
+        rows = rows_of(runs)
+        width = ranks[0].width(rows)
+        parts = [(0, 5), (5, 8)]
+        own = [
+            rank.sample(logits[lo:hi], rows.part(lo, hi), width) for rank, (lo, hi) in zip(ranks, parts, strict=True)
+        ]
+        first, second = (rank.remember(torch.cat(own), rows) for rank in ranks)
+        assert first.runs == second.runs == step(alone, logits, runs)
+
+
+@pytest.mark.parametrize("streams", (1, 5, 8))
+@pytest.mark.parametrize("bad", (None, 2))
+def test_streams_are_told_as_columns_what_runs_are_told_as_records(streams: int, bad: int | None) -> None:
+    """Also where the rows of a block lie on two ranks, of which one has streams and runs."""
+    count, vocab = 8, 60
+    sampler, alone = varied(count, vocab), varied(count, vocab)
+    for at in range(7, 10):
+        logits = torch.randn(count, vocab)
+        if bad is not None:
+            logits[bad] = math.nan
+        runs = [run_of(slot, at) for slot in range(count)]
+        plan = GroupPlan([], runs[streams:], Streams.of(runs[:streams]))
+        rows = sampled_rows(plan.streams.array(), plan.runs)
+        width = sampler.width(rows)
+        values = torch.cat([sampler.sample(logits[lo:hi], rows.part(lo, hi), width) for lo, hi in ((0, 3), (3, 8))])
+        result = sampler.remember(values, rows)
+        wanted = step(alone, logits, runs)
+        assert result.every(plan) == wanted and GroupResult.of(plan, wanted) == result
+        telling = [each.slot for each in wanted[:streams] if each.logprob is not None or each.error]
+        assert [each.slot for each in result.told] == telling
 
 
 @pytest.mark.parametrize("params", VARIED, ids=range(len(VARIED)))

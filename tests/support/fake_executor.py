@@ -9,7 +9,7 @@ import time
 from weft.errors import PeerError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.step.plan import Run, Sampled, StepPlan, StepResult, TokenLogprob
+from weft.step.plan import GroupPlan, GroupResult, Run, Sampled, StepPlan, StepResult, TokenLogprob
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -39,9 +39,11 @@ class ScriptedExecutor:
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:
             raise PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
-        return StepResult(
-            plan.index, [[self._answer(run) for run in g.runs if run.sample or run.targets] for g in plan.groups]
-        )
+        return StepResult(plan.index, [self._group(group) for group in plan.groups])
+
+    def _group(self, group: GroupPlan) -> GroupResult:
+        answers = [self._answer(run) for run in group.every_run() if run.sample or run.targets]
+        return GroupResult.of(group, answers)
 
     def _answer(self, run: Run) -> Sampled:
         """Every scored token has probability e^-2, id 0 has e^-1."""

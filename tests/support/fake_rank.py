@@ -30,7 +30,7 @@ from weft.launch.messages import (
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage
 from weft.layout.ranks import coords
-from weft.step.plan import Sampled
+from weft.step.plan import GroupResult, Sampled
 
 POISON = 99
 """A token id that the behaviour "poison" dies of."""
@@ -95,11 +95,12 @@ def main(behaviour: str, words: list[str]) -> None:
         ):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(step_s)
-        runs = [run for run in message.plan.groups[at.dp].runs if run.sample]
+        group = message.plan.groups[at.dp]
+        runs = [run for run in group.every_run() if run.sample]
         status.step(number, busy=False)
         if at.tp == 0:
             sampled = [Sampled(run.slot, LETTERS + (run.slot + run.output_pos) % 26) for run in runs]
-            channel.send(pack(StepDone(message.plan.index, sampled)))
+            channel.send(pack(StepDone(message.plan.index, GroupResult.of(group, sampled))))
     assert isinstance(message, Shutdown)
 
 

@@ -62,7 +62,7 @@ class Watched:
         self.most_logits = 0
 
     def step(self, plan: StepPlan) -> StepResult:
-        runs = [run for group in plan.groups for run in group.runs]
+        runs = [run for group in plan.groups for run in group.every_run()]
         self.prompt_rows.append(sum(len(run.ids) for run in runs))
         self.most_logits = max(self.most_logits, sum(len(run.targets) + run.sample for run in runs))
         return self.executor.step(plan)

@@ -51,7 +51,7 @@ class Coordinator:
 
     def _plan(self) -> StepPlan:
         plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])
-        if not any(group.runs for group in plan.groups):
+        if not any(group.num_rows for group in plan.groups):
             raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")
         self.steps += 1
         return plan

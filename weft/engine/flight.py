@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from weft.engine.request import Request
-from weft.step.plan import Run
+from weft.step.plan import GroupPlan, Run
 
 Entry = tuple[Request, int, Run]
 """A request, its `admission` when the run was planned, and the run."""
@@ -19,6 +19,7 @@ class Flight:
 
     index: int
     entries: list[Entry]
+    plan: GroupPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from weft.engine.results import finish_after, group_stats, output_of
 from weft.engine.room import Room
 from weft.engine.waiting import WaitingQueue
 from weft.errors import WeftError
-from weft.step.plan import FEWEST_SCORED, Admit, GroupPlan, Run, Sampled
+from weft.step.plan import FEWEST_SCORED, Admit, GroupPlan, GroupResult, Run, Sampled, Streams
 
 
 class Scheduler:
@@ -119,19 +119,20 @@ class Scheduler:
         for request, _, _ in entries:
             request.last_step = index
         self.counters.computed_tokens += self.limits.max_num_batched_tokens - rows.budget
-        self._in_flight.append(Flight(index, entries))
-        return GroupPlan(admits, [run for _, _, run in entries])
+        runs, flow = [run for _, _, run in entries], sum(not run.ids for _, _, run in entries)
+        self._in_flight.append(Flight(index, entries, GroupPlan(admits, runs[flow:], Streams.of(runs[:flow]))))
+        return self._in_flight[-1].plan
 
-    def retire(self, index: int, sampled: Sequence[Sampled]) -> list[RequestOutput]:
+    def retire(self, index: int, result: GroupResult) -> list[RequestOutput]:
         """Takes in the results of the oldest step in flight, which is `index`."""
-        flight = self._in_flight.popleft()
+        sampled = result.every((flight := self._in_flight.popleft()).plan)
         expected = [run.slot for _, _, run in flight.entries if run.sample or run.targets]
         if flight.index != index or [result.slot for result in sampled] != expected:
             raise WeftError(f"results of step {index} are not those of step {flight.index}, slots {expected}")
         results, outputs = iter(sampled), []
         for request, admission, run in flight.entries:
-            result = next(results) if run.sample or run.targets else None
-            if request.admission == admission and (output := self._take(request, run, result)):
+            record = next(results) if run.sample or run.targets else None
+            if request.admission == admission and (output := self._take(request, run, record)):
                 outputs.append(output)
         self._held.retire(index)
         return outputs

@@ -72,10 +72,9 @@ class Steps:
         return result
 
     def _count(self, plan: StepPlan) -> None:
-        self.tokens.observe(sum(run.count for group in plan.groups for run in group.runs))
+        self.tokens.observe(sum(group.num_rows for group in plan.groups))
 
     def _observe(self, plan: StepPlan, seconds: float) -> None:
         """Tells the pace what a step cost: the group with the most rows decides how long it takes."""
-        most = max(plan.groups, key=lambda group: sum(run.count for run in group.runs))
-        streams = sum(not run.ids for run in most.runs)
-        self._pace.observe(streams, sum(len(run.ids) for run in most.runs), seconds)
+        most = max(plan.groups, key=lambda group: group.num_rows)
+        self._pace.observe(len(most.streams), sum(run.count for run in most.runs), seconds)

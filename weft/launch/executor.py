@@ -20,7 +20,7 @@ from weft.launch.processes import WorkerProcess, end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import GroupResult, StepPlan, StepResult
 
 GRACE_S = 2.0
 """How long ranks have to end by themselves."""
@@ -33,8 +33,8 @@ class _Waiting:
 
     def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
         self.index, self.left = plan.index, set(group_of)
-        self.rows = sum(run.count for group in plan.groups for run in group.runs)
-        self.groups: list[list[Sampled]] = [[] for _ in plan.groups]
+        self.rows = sum(group.num_rows for group in plan.groups)
+        self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
 
 
 class ProcessExecutor:
@@ -85,7 +85,7 @@ class ProcessExecutor:
         waits = next((each for each in self._waiting if worker.rank in each.left), None)
         if waits is None or not isinstance(message, StepDone) or message.index != waits.index:
             raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
-        waits.groups[self._group_of[worker.rank]] = message.sampled
+        waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
 
     def _done(self, began: float) -> StepResult:

@@ -19,12 +19,12 @@ from weft.layers import Prepare
 from weft.layout.layout import Layout
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.step.plan import Sampled, StepPlan, StepResult
+from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
 
-def _step(runner: Runner, plan: StepPlan, comm: LockstepComm) -> list[Sampled]:
+def _step(runner: Runner, plan: StepPlan, comm: LockstepComm) -> GroupResult:
     return runner.step(plan)
 
 

@@ -12,7 +12,7 @@ from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError
 from weft.launch.phases import Phase
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
-from weft.step.plan import Sampled, StepPlan
+from weft.step.plan import GroupResult, StepPlan
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
@@ -98,10 +98,10 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="done"):
-    """What was sampled in the rank's attention block, in the plan's order."""
+    """What was sampled in the rank's attention block."""
 
     index: int
-    sampled: list[Sampled]
+    result: GroupResult
 
 
 class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):

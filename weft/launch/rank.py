@@ -165,14 +165,14 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
         if message.plan.experts is not None:
             way.faults.reach("switch" if message.plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        sampled = runner.step(message.plan)
+        result = runner.step(message.plan)
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         done = (runner.rows - before_rows, comm.seconds_ns - before_ns, comm.received - before_bytes)
         way.status.work(busy_ns, *done)
         way.status.step(number, busy=False)
         if runner.reports:
-            way.channel.send(pack(StepDone(message.plan.index, sampled)))
+            way.channel.send(pack(StepDone(message.plan.index, result)))
 
 
 def _allocation(channel: Channel) -> Allocate:

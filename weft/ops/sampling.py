@@ -22,7 +22,8 @@ from weft.ops.counter_hash import uniform
 from weft.ops.draw import Draws, draw
 from weft.ops.history import Slot, adjust
 from weft.ops.native_sampling import SamplingKernel, SlotTable
-from weft.step.plan import Admit, Run, Sampled, TokenLogprob
+from weft.ops.sampled_rows import Column, SampledRows
+from weft.step.plan import WORD, Admit, GroupResult, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
@@ -78,109 +79,121 @@ class Sampler:
         for slots, member in ((self._changing, plain_from > 0), (self._asking, asks), (self._following, follows)):
             (slots.add if member else slots.discard)(admit.slot)
 
-    def width(self, runs: Sequence[Run]) -> int:
-        """Columns of the values that an attention block with these sampled runs shares; the same on each of its
-        ranks."""
+    def width(self, rows: SampledRows) -> int:
+        """Columns of the values that an attention block with these rows shares; the same on each of its ranks."""
         if not self._asking:
             return _LOGPROB
-        asked = [n for run in runs if (n := self._alternatives(run)) is not None]
+        asked = [n for slot, position in rows.pairs() if (n := self._alternatives(slot, position)) is not None]
         return _TOP + 2 * min(max(asked), self.vocab_size) if asked else _LOGPROB
 
-    def sample(self, logits: Tensor, runs: Sequence[Run], width: int) -> Tensor:
-        """Values [m, width] for logits [m, V], one row for each of `runs`; a run without `sample` has its target as
+    def sample(self, logits: Tensor, rows: SampledRows, width: int) -> Tensor:
+        """Values [m, width] for logits [m, V], one row for each of `rows`; one that is only scored has its target as
         id."""
-        if runs and width == _LOGPROB and not self._changing and self.kernel is not None and _for_kernel(logits):
-            values = torch.empty((len(runs), width), dtype=torch.float64)
-            self.kernel(logits, self._table, *_places(runs), values)
+        if len(rows) and width == _LOGPROB and not self._changing and self.kernel is not None and _for_kernel(logits):
+            values = torch.empty((len(rows), width), dtype=torch.float64)
+            self.kernel(logits, self._table, rows.slots, rows.positions, values)
             return values
-        values = torch.full((len(runs), width), -1.0, dtype=torch.float64, device=logits.device)
-        if not runs:
+        values = torch.full((len(rows), width), -1.0, dtype=torch.float64, device=logits.device)
+        if not len(rows):
             return values
         raw = logits if logits.dtype == torch.float32 else logits.to(torch.promote_types(logits.dtype, torch.float32))
-        rest = self._sample_plain(raw, runs, values)
-        if len(rest) == len(runs):
-            self._sample_any(raw, runs, values)
-        elif rest:
-            rows = torch.tensor(rest, device=raw.device)
-            part = values[rows]
-            self._sample_any(raw[rows], [runs[row] for row in rest], part)
-            values.index_copy_(0, rows, part)
-        asked = [row for row, run in enumerate(runs) if self._alternatives(run) is not None] if width > _LOGPROB else []
+        rest = self._sample_plain(raw, rows, values)
+        if len(rest) == len(rows):
+            self._sample_any(raw, rows, values)
+        elif len(rest):
+            index = torch.from_numpy(rest).to(raw.device)
+            part = values[index]
+            self._sample_any(raw[index], rows.take(rest), part)
+            values.index_copy_(0, index, part)
+        pairs = rows.pairs() if width > _LOGPROB else []
+        asked = [row for row, pair in enumerate(pairs) if self._alternatives(*pair) is not None]
         if asked:
-            rows = torch.tensor(asked, device=logits.device)
-            chosen = values[rows, _ID].long()
-            values[:, _LOGPROB:].index_copy_(0, rows, _logprobs(raw[rows], chosen, (width - _TOP) // 2))
+            index = torch.tensor(asked, device=logits.device)
+            chosen = values[index, _ID].long()
+            values[:, _LOGPROB:].index_copy_(0, index, _logprobs(raw[index], chosen, (width - _TOP) // 2))
         return values
 
-    def _sample_plain(self, raw: Tensor, runs: Sequence[Run], values: Tensor) -> list[int]:
+    def _sample_plain(self, raw: Tensor, rows: SampledRows, values: Tensor) -> Column:
         """Samples the rows that the kernel can; the others."""
         if self.kernel is None or raw.dtype != torch.float32:
-            return list(range(len(runs)))
-        slots, positions = _places(runs)
-        plain = positions >= self._plain_from[slots]
+            return np.arange(len(rows))
+        plain = rows.positions >= self._plain_from[rows.slots]
         if plain.all():
-            self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self._table, slots, positions, values)
-            return []
-        if plain.any():
-            rows = torch.from_numpy(plain.nonzero()[0])
-            part = torch.empty(len(rows), 2, dtype=torch.float64)
-            self.kernel(raw[rows], self._table, slots[plain], positions[plain], part)
-            values[rows, :_LOGPROB] = part
-        return [int(row) for row in (~plain).nonzero()[0]]
+            self.kernel(
+                raw if raw.stride(1) == 1 else raw.contiguous(), self._table, rows.slots, rows.positions, values
+            )
+        elif plain.any():
+            index = torch.from_numpy(plain.nonzero()[0])
+            part = torch.empty(len(index), 2, dtype=torch.float64)
+            self.kernel(raw[index], self._table, rows.slots[plain], rows.positions[plain], part)
+            values[index, :_LOGPROB] = part
+        return (~plain).nonzero()[0]
 
-    def _sample_any(self, raw: Tensor, runs: Sequence[Run], values: Tensor) -> None:
-        ids, fine = self._ids(raw, runs)
+    def _sample_any(self, raw: Tensor, rows: SampledRows, values: Tensor) -> None:
+        ids, fine = self._ids(raw, rows)
         values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
 
-    def remember(self, values: Tensor, runs: Sequence[Run]) -> list[Sampled]:
-        """Takes in what the whole attention block sampled, and gives it as records in the order of `runs`; rows that
-        score a request's prompt are part of its one record."""
+    def remember(self, values: Tensor, rows: SampledRows) -> GroupResult:
+        """Takes in what the whole attention block sampled, and gives it to be told; rows that score a request's prompt
+        are part of its one record."""
+        host = values.cpu().numpy()
+        ids = host[:, _ID].astype(WORD)
+        fine = host[:, _OK] != 0
+        told: list[Sampled] = []
+        if self._asking or not fine.all():
+            told = [self._record(host[row].tolist(), slot) for row, slot in self._telling(rows, fine)]
+        if self._following:
+            self._follow(rows, ids, fine)
+        runs = self._of_runs(host, rows) if len(rows) > rows.streams else []
+        return GroupResult(ids[: rows.streams].tobytes(), told, runs)
+
+    def _telling(self, rows: SampledRows, fine: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Row and slot of the streams that have more to tell than an id."""
+        pairs = enumerate(zip(rows.slots[: rows.streams].tolist(), fine.tolist(), strict=False))
+        return [(row, slot) for row, (slot, good) in pairs if not good or slot in self._asking]
+
+    def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_]) -> None:
+        for (slot, position), token, good in zip(rows.pairs(), ids.tolist(), fine.tolist(), strict=True):
+            if slot in self._following and position >= 0 and good:
+                self._slots[slot].add(token)
+
+    def _of_runs(self, host: NDArray[np.float64], rows: SampledRows) -> list[Sampled]:
         records: list[Sampled] = []
         scored: list[TokenLogprob | None] = []
-        if not self._asking and values.shape[1] == _LOGPROB:
-            records = [
-                Sampled(slot=run.slot, token_id=int(token), error=None if fine else NOT_FINITE)
-                for (token, fine), run in zip(values.tolist(), runs, strict=True)
-            ]
-            return self._followed(records)
-        for index, (row, run) in enumerate(zip(values.tolist(), runs, strict=True)):
-            if run.sample:
-                records.append(self._record(row, run, scored))
+        pairs = rows.pairs()
+        for row, (slot, position) in enumerate(pairs[rows.streams :], rows.streams):
+            values = host[row].tolist()
+            if position >= 0:
+                records.append(self._record(values, slot, scored))
             else:
-                scored.append(self._logprob(row, run) if row[_OK] else None)
-                if index + 1 < len(runs) and runs[index + 1].slot == run.slot:
+                scored.append(self._logprob(values, slot, position) if values[_OK] else None)
+                if row + 1 < len(pairs) and pairs[row + 1][0] == slot:
                     continue
-                records.append(_record_of(run.slot, -1, scored))
+                records.append(_record_of(slot, -1, scored))
             scored = []
-        return self._followed(records)
-
-    def _followed(self, records: list[Sampled]) -> list[Sampled]:
-        for record in records if self._following else ():
-            if record.slot in self._following and record.error is None and record.token_id >= 0:
-                self._slots[record.slot].add(record.token_id)
         return records
 
-    def _alternatives(self, run: Run) -> int | None:
+    def _alternatives(self, slot: int, position: int) -> int | None:
         """How many beside the token itself; None: no log-probabilities."""
-        params = self._slots[run.slot].params
-        return params.logprobs if run.sample else params.prompt_logprobs
+        params = self._slots[slot].params
+        return params.logprobs if position >= 0 else params.prompt_logprobs
 
-    def _ids(self, raw: Tensor, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+    def _ids(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
         """The id of each row, and whether its logits are finite."""
-        drawn = [row for row, run in enumerate(runs) if run.sample]
-        if len(drawn) == len(runs):
-            return self._drawn(raw, runs)
-        ids = torch.tensor([0 if run.sample else run.targets[0] for run in runs], device=raw.device)
+        if rows.targets is None:
+            return self._drawn(raw, rows)
+        drawn = (rows.positions >= 0).nonzero()[0]
+        ids = torch.from_numpy(rows.targets).to(raw.device, copy=True)
         fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1))
-        if drawn:
-            rows = torch.tensor(drawn, device=raw.device)
-            chosen, good = self._drawn(raw[rows], [runs[row] for row in drawn])
-            ids.index_copy_(0, rows, chosen)
-            fine.index_copy_(0, rows, good)
+        if len(drawn):
+            index = torch.from_numpy(drawn).to(raw.device)
+            chosen, good = self._drawn(raw[index], rows.take(drawn))
+            ids.index_copy_(0, index, chosen)
+            fine.index_copy_(0, index, good)
         return ids, fine
 
-    def _drawn(self, raw: Tensor, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
-        slots, output_pos = [self._slots[run.slot] for run in runs], [run.output_pos for run in runs]
+    def _drawn(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
+        slots, output_pos = [self._slots[slot] for slot in rows.slots.tolist()], rows.positions.tolist()
         adjusted = adjust(raw, slots, output_pos)
         fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1)) & torch.isfinite(adjusted.amax(-1))
         return self._choose(adjusted, slots, output_pos), fine
@@ -198,18 +211,19 @@ class Sampler:
         ids, rows = logits.argmax(-1), torch.tensor(drawn, device=logits.device)
         return ids.index_copy_(0, rows, draw(logits[rows], draws).clamp_(max=logits.shape[-1] - 1))
 
-    def _record(self, row: Sequence[float], run: Run, scored: Sequence[TokenLogprob | None]) -> Sampled:
+    def _record(self, row: Sequence[float], slot: int, scored: Sequence[TokenLogprob | None] = ()) -> Sampled:
+        """Of a row that was drawn."""
         token = int(row[_ID])
         if not row[_OK]:
-            return Sampled(slot=run.slot, token_id=token, error=NOT_FINITE)
-        if self._alternatives(run) is None:
-            return _record_of(run.slot, token, scored)
-        own = self._logprob(row, run)
-        record = _record_of(run.slot, token, scored)
+            return Sampled(slot=slot, token_id=token, error=NOT_FINITE)
+        record = _record_of(slot, token, scored)
+        if self._alternatives(slot, 0) is None:
+            return record
+        own = self._logprob(row, slot, 0)
         return msgspec.structs.replace(record, logprob=own.logprob, rank_of_token=own.rank, top=own.top)
 
-    def _logprob(self, row: Sequence[float], run: Run) -> TokenLogprob:
-        asked, most = self._alternatives(run) or 0, (len(row) - _TOP) // 2
+    def _logprob(self, row: Sequence[float], slot: int, position: int) -> TokenLogprob:
+        asked, most = self._alternatives(slot, position) or 0, (len(row) - _TOP) // 2
         ids, logprobs = row[_TOP : _TOP + most], row[_TOP + most :]
         top = [(int(i), value) for i, value in zip(ids[:asked], logprobs[:asked], strict=True)]
         return TokenLogprob(int(row[_ID]), row[_LOGPROB], int(row[_RANK]), top)
@@ -217,12 +231,6 @@ class Sampler:
 
 def _for_kernel(logits: Tensor) -> bool:
     return logits.dtype == torch.float32 and logits.stride(1) == 1
-
-
-def _places(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Slots, and how many tokens their requests had generated; -1 for rows that are only scored."""
-    slots = np.array([run.slot for run in runs], np.int64)
-    return slots, np.array([run.output_pos if run.sample else -1 for run in runs], np.int64)
 
 
 def _record_of(slot: int, token: int, scored: Sequence[TokenLogprob | None]) -> Sampled:

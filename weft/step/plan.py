@@ -6,10 +6,17 @@ group has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (las
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from weft.step.experts import ExpertWork
 from weft.step.sampling_params import SamplingParams
+
+WORD = np.dtype("<i8")
+"""Of columns."""
 
 
 class Admit(msgspec.Struct, frozen=True, array_like=True):
@@ -48,11 +55,48 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     known: int = 0
 
 
+class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
+
+    `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. `news`: slot, known and
+    blocks, as of a `Run`, where a block table has changed.
+    """
+
+    columns: bytes = b""
+    news: list[tuple[int, int, list[int]]] = []
+
+    def __len__(self) -> int:
+        return len(self.columns) // (3 * WORD.itemsize)
+
+    def array(self) -> NDArray[np.int64]:
+        """[3, rows], read-only."""
+        return np.frombuffer(self.columns, WORD).reshape(3, -1)
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Streams:
+        """Decode rows that are given as runs."""
+        columns = [[run.slot for run in runs], [run.start for run in runs], [run.output_pos for run in runs]]
+        news = [(run.slot, run.known, run.blocks) for run in runs if run.blocks]
+        return cls(np.array(columns, WORD).tobytes(), news)
+
+
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One attention-dp group's part: rows are the runs' rows, in order."""
+    """One attention-dp group's part: rows are those of `streams`, then the runs' rows, in order."""
 
     admits: list[Admit] = []
     runs: list[Run] = []
+    streams: Streams = Streams()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the group."""
+        return len(self.streams) + sum(run.count for run in self.runs)
+
+    def every_run(self) -> list[Run]:
+        """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""
+        news = {slot: (known, blocks) for slot, known, blocks in self.streams.news}
+        told = [(news.get(slot, (0, [])), slot, start, at) for slot, start, at in self.streams.array().T.tolist()]
+        return [Run(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in told] + self.runs
 
 
 FEWEST_SCORED = 16
@@ -98,8 +142,35 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prompt: list[TokenLogprob] = []
 
 
+class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one group's rows gave. `ids`: int64, little endian, the sampled id of each stream; `told`: of the streams
+    that have more to tell than an id; `runs`: one for each run with `sample` or `targets`; all in the plan's order."""
+
+    ids: bytes = b""
+    told: list[Sampled] = []
+    runs: list[Sampled] = []
+
+    def array(self) -> NDArray[np.int64]:
+        """`ids`, [streams], read-only."""
+        return np.frombuffer(self.ids, WORD)
+
+    def every(self, plan: GroupPlan) -> list[Sampled]:
+        """One for each of `plan.every_run()` with `sample` or `targets`."""
+        told = {each.slot: each for each in self.told}
+        streams = zip(plan.streams.array()[0].tolist(), self.array().tolist(), strict=True)
+        return [told.get(slot) or Sampled(slot, token) for slot, token in streams] + self.runs
+
+    @classmethod
+    def of(cls, plan: GroupPlan, sampled: Iterable[Sampled]) -> GroupResult:
+        """From one for each of `plan.every_run()` with `sample` or `targets`."""
+        records = list(sampled)
+        streams, runs = records[: len(plan.streams)], records[len(plan.streams) :]
+        told = [each for each in streams if each != Sampled(each.slot, each.token_id)]
+        return cls(np.array([each.token_id for each in streams], WORD).tobytes(), told, runs)
+
+
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] has one `Sampled` for each run of group g with `sample` or `targets`, in the plan's order."""
+    """groups[g] is what group g's rows gave."""
 
     index: int
-    groups: list[list[Sampled]]
+    groups: list[GroupResult]

@@ -65,7 +65,7 @@ class LogitsRecorder:
         for group, part in enumerate(plan.groups):
             for admit in part.admits:
                 self._prompts[group, admit.slot] = tuple(admit.prompt_ids)
-            for run in part.runs:
+            for run in part.every_run():
                 if run.sample:
                     self.logits[self._prompts[group, run.slot]].append(rows[row])
                     row += 1

@@ -20,7 +20,8 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta
-from weft.step.plan import Run, StepPlan
+from weft.ops.sampled_rows import SampledRows, sampled_rows
+from weft.step.plan import GroupPlan, StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Geometry:
         return self.stage_rank % self.layout.attention.tp
 
 
-Counts = tuple[tuple[int, bool, int], ...]
-"""Of a group's runs: rows, whether the last is sampled, and how many are scored."""
+Counts = tuple[int, tuple[tuple[int, bool, int], ...]]
+"""Of a group: its streams, and of each run its rows, whether the last is sampled, and how many are scored."""
 SHAPES = 64
 """Shapes of steps that are kept."""
 
@@ -57,8 +58,7 @@ SHAPES = 64
 @dataclass(frozen=True, slots=True)
 class StepShape:
     """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
-    its number in it; `row_ends`: cumulative rows of the runs; `scores`: whether rows are scored; `draws_all`: whether
-    every run is sampled; the rest as in `Batch` and `StepInputs`."""
+    its number in it; `row_ends`: cumulative rows of the runs; the rest as in `Batch` and `StepInputs`."""
 
     rows: RowTable
     sampled: RowTable
@@ -68,20 +68,17 @@ class StepShape:
     within: NDArray[np.int64]
     run_of_row_there: Tensor
     row_ends: tuple[int, ...]
-    scores: bool
-    draws_all: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """`batch` for the decoder; `sampled_runs`: one for each of the group's sampled rows, in the plan's order (a row
-    that scores is a run of its own, with one target); `own`: which of them lie on this rank, [lo, hi); `drawn`: which
-    of them give a token (None: all), and `slots` [tokens] where it belongs, on the device."""
+    """`batch` for the decoder; `sampled`: the group's sampled rows; `own`: which of them lie on this rank, [lo, hi);
+    `drawn`: numbers of those that give a token (None: all), and `slots` [tokens] where it belongs, on the device."""
 
     batch: Batch
-    sampled_runs: tuple[Run, ...]
+    sampled: SampledRows
     own: tuple[int, int]
-    drawn: list[bool] | None
+    drawn: Tensor | None
     slots: Tensor
 
 
@@ -91,12 +88,12 @@ class BlockTables:
     def __init__(self, slots: int, width: int) -> None:
         self._rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
 
-    def take(self, run: Run) -> None:
-        """What `run` tells of its slot's table."""
-        end = run.known + len(run.blocks)
+    def take(self, slot: int, known: int, blocks: Sequence[int]) -> None:
+        """The first `known` entries of the slot's table stay, `blocks` follow."""
+        end = known + len(blocks)
         if end > self._rows.shape[1]:
             self._rows = np.pad(self._rows, ((0, 0), (0, max(end, 2 * self._rows.shape[1]) - self._rows.shape[1])))
-        self._rows[run.slot, run.known : end] = run.blocks
+        self._rows[slot, known:end] = blocks
 
     def of(self, slots: NDArray[np.int64], width: int) -> NDArray[np.int32]:
         """[len(slots), width], a copy."""
@@ -114,25 +111,42 @@ class InputBuilder:
 
     def build(self, plan: StepPlan) -> StepInputs:
         """The step's inputs; the block tables take in what the plan tells."""
-        runs = plan.groups[self._geometry.group].runs
-        shape = self._shape(
-            tuple([tuple([(run.count, run.sample, len(run.targets)) for run in each.runs]) for each in plan.groups])
-        )
-        slots = np.array([run.slot for run in runs], np.int64)
-        meta, from_slot, tokens = _rows_of(runs, slots, shape, self._geometry, self._tables)
+        group, device = plan.groups[self._geometry.group], self._geometry.device
+        shape = self._shape(tuple([_counts(each) for each in plan.groups]))
+        self._learn(group)
+        streams = group.streams.array()
+        slots, starts = (_column(streams[0], [run.slot for run in group.runs]), streams[1])
+        starts = _column(starts, [run.start for run in group.runs])
+        meta = _meta(starts, self._tables, slots, shape, self._geometry)
+        from_slot, tokens = _sources(group, slots, shape)
         batch = Batch(_ids(tokens, from_slot, self._last_ids), meta, shape.rows, shape.sampled, shape.sampled_rows)
-        sampled = _sampled_runs(runs) if shape.scores or not shape.draws_all else tuple(runs)
-        drawn = [run.sample for run in sampled] if shape.scores else None
-        if not shape.draws_all:
-            slots = np.array([run.slot for run in runs if run.sample], np.int64)
-        return StepInputs(batch, sampled, shape.own, drawn, _to(slots, self._geometry.device))
+        sampled = sampled_rows(streams, group.runs)
+        drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
+        slots = sampled.slots if drawn is None else sampled.slots[drawn]
+        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), _to(slots, device))
+
+    def _learn(self, group: GroupPlan) -> None:
+        for news in group.streams.news:
+            self._tables.take(*news)
+        for run in group.runs:
+            if run.blocks:
+                self._tables.take(run.slot, run.known, run.blocks)
+
+
+def _counts(group: GroupPlan) -> Counts:
+    return len(group.streams), tuple([(run.count, run.sample, len(run.targets)) for run in group.runs])
+
+
+def _column(streams: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
+    return np.concatenate((streams, np.array(runs, np.int64))) if runs else streams
 
 
 def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
     """For the runs of every group of the layout."""
-    layout, own = geometry.layout, counts[geometry.group]
-    rows = row_table([sum(count for count, _, _ in each) for each in counts], layout.attention.tp)
-    sampled, offsets = sampled_table([_sampled_rows(each) for each in counts], rows, layout.attention.tp)
+    layout, every = geometry.layout, [((1, True, 0),) * streams + runs for streams, runs in counts]
+    own = every[geometry.group]
+    rows = row_table([sum(count for count, _, _ in each) for each in every], layout.attention.tp)
+    sampled, offsets = sampled_table([_sampled_rows(each) for each in every], rows, layout.attention.tp)
     sizes = np.array([count for count, _, _ in own], np.int64)
     ends = np.cumsum(sizes)
     run_of_row = np.repeat(np.arange(len(own)), sizes)
@@ -145,12 +159,10 @@ def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
         row_ends=tuple(ends.tolist()),
-        scores=any(targets for _, _, targets in own),
-        draws_all=all(sample for _, sample, _ in own),
     )
 
 
-def _sampled_rows(counts: Counts) -> list[int]:
+def _sampled_rows(counts: Sequence[tuple[int, bool, int]]) -> list[int]:
     """Row numbers, inside the group, of the rows that are sampled."""
     rows: list[int] = []
     end = 0
@@ -162,55 +174,41 @@ def _sampled_rows(counts: Counts) -> list[int]:
     return rows
 
 
-def _sampled_runs(given: Sequence[Run]) -> tuple[Run, ...]:
-    runs: list[Run] = []
-    for run in given:
-        runs += [Run(run.slot, run.start + i, 1, [], run.blocks, False, 0, [t]) for i, t in enumerate(run.targets)]
-        if run.sample:
-            runs.append(run)
-    return tuple(runs)
-
-
 def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
     first = geometry.stage_rank - geometry.position
     before = sum(sampled.rows[first : geometry.stage_rank])
     return before, before + sampled.rows[geometry.stage_rank]
 
 
-def _rows_of(
-    runs: Sequence[Run], slot_of_run: NDArray[np.int64], shape: StepShape, geometry: Geometry, tables: BlockTables
-) -> tuple[AttentionMeta, NDArray[np.int64], NDArray[np.int64] | None]:
-    """With the meta, per row: the slot whose last sampled id it takes, or -1, and the planned id (None: each takes a
-    slot's)."""
-    for run in runs:
-        if run.blocks:
-            tables.take(run)
+def _meta(
+    starts: NDArray[np.int64], tables: BlockTables, slots: NDArray[np.int64], shape: StepShape, geometry: Geometry
+) -> AttentionMeta:
+    """starts, slots [runs]: streams and runs alike."""
     of_row, size = shape.run_of_row, geometry.block_size
-    positions = np.array([run.start for run in runs], np.int64)
-    if len(of_row) > len(runs):
+    positions = starts
+    if len(of_row) > len(starts):
         positions = positions[of_row] + shape.within
-    block, offset = positions // size, positions % size
-    table = tables.of(slot_of_run, int(block.max()) + 1 if len(runs) else 1)
+    block, offset = np.divmod(positions, size)
+    table = tables.of(slots, int(block.max()) + 1 if len(starts) else 1)
     packed = np.empty((2, len(of_row)), np.int32)
     packed[0] = positions
     np.multiply(table[of_row, block], size, out=packed[1])
     packed[1] += offset
     there = _to(packed, geometry.device)
-    meta = AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
-    return meta, *_sources(runs, slot_of_run, shape)
+    return AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
 
 
 def _sources(
-    runs: Sequence[Run], slot_of_run: NDArray[np.int64], shape: StepShape
+    group: GroupPlan, slots: NDArray[np.int64], shape: StepShape
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    from_slot = slot_of_run[shape.run_of_row]
-    planned = [index for index, run in enumerate(runs) if run.ids]
-    if not planned:
-        return from_slot, None
+    """Of each row: the slot whose last sampled id it takes, or -1, and the planned id (None: each takes a slot's)."""
+    if not group.runs:
+        return slots, None
+    from_slot = slots[shape.run_of_row]
     tokens = np.zeros(len(from_slot), np.int64)
-    for index in planned:
-        run, end = runs[index], shape.row_ends[index]
-        from_slot[end - run.count : end], tokens[end - run.count : end] = -1, run.ids
+    for run, end in zip(group.runs, shape.row_ends[len(group.streams) :], strict=True):
+        if run.ids:
+            from_slot[end - run.count : end], tokens[end - run.count : end] = -1, run.ids
     return from_slot, tokens
 
 
@@ -223,5 +221,5 @@ def _ids(tokens: NDArray[np.int64] | None, from_slot: NDArray[np.int64], last_id
 
 
 def _to(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    found = torch.from_numpy(array)
+    found = torch.from_numpy(array if array.flags.writeable else array.copy())
     return found if device.type == "cpu" else found.to(device)

@@ -24,7 +24,7 @@ from weft.ops.step_ops import StepOps, packs_cache
 from weft.program.build import RankProgram, build_program
 from weft.program.program import Most
 from weft.program.values import NotRecordableError
-from weft.step.plan import GroupPlan, Run, Sampled, StepPlan, most_sampled
+from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
@@ -154,8 +154,8 @@ class Runner:
         return self.geometry.position == 0
 
     @torch.inference_mode()
-    def step(self, plan: StepPlan) -> list[Sampled]:
-        """Runs the plan; the sampled tokens of this rank's group, in the plan's order."""
+    def step(self, plan: StepPlan) -> GroupResult:
+        """Runs the plan; what the rows of this rank's group gave."""
         if plan.experts is not None:
             self.experts.run(plan.experts)
         group = plan.groups[self.geometry.group]
@@ -169,14 +169,12 @@ class Runner:
             logits = self.program.run(inputs.batch)
         return self._sample(logits, inputs)
 
-    def _sample(self, logits: Tensor, inputs: StepInputs) -> list[Sampled]:
-        runs, (lo, hi) = inputs.sampled_runs, inputs.own
-        width = self.sampler.width(runs)
-        own = self.sampler.sample(logits, runs[lo:hi], width)
-        values = self.decoder.share_sampled(own, inputs.batch)
+    def _sample(self, logits: Tensor, inputs: StepInputs) -> GroupResult:
+        rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
+        values = self.decoder.share_sampled(self.sampler.sample(logits, own, self.sampler.width(rows)), inputs.batch)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
-        return self.sampler.remember(values, runs)
+        return self.sampler.remember(values, rows)
 
     def _linear_weights(self) -> Iterator[Tensor]:
         """What the layers multiply by; of the vocabulary a part, for its product is alike in every part."""
