@@ -29,6 +29,19 @@ def test_digests_do_not_depend_on_the_process() -> None:
     assert runs == {chain_digest(ROOT, [1, 2, 3]).hex()}
 
 
+def test_salts_share_no_digest() -> None:
+    found: list[bytes] = []
+    for salt in (None, "a", "b", "\udc80"):
+        digests: list[bytes] = []
+        extend_digests(digests, [1, 2, 3, 4, 5], 2, 2, salt)
+        again: list[bytes] = []
+        extend_digests(again, [1, 2], 1, 2, salt)
+        extend_digests(again, [1, 2, 3, 4], 2, 2, salt)
+        assert again == digests, "in whichever parts"
+        found += digests
+    assert len({*found}) == 8
+
+
 def test_no_two_short_sequences_share_a_digest() -> None:
     seen: dict[bytes, tuple[int, ...]] = {}
     for length in range(1, 7):

@@ -57,8 +57,10 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"audio": {"voice": "x"}}, "audio"),
     ({"lora_path": "x"}, "lora_path"),
-    ({"best_of": 4}, "best_of"),
     ({"best_of": 10**6}, "best_of"),
+    ({"cache_salt": ""}, "cache_salt"),
+    ({"cache_salt": "x" * 257}, "cache_salt"),
+    ({"cache_salt": 5}, "cache_salt"),
     ({"stop": ["x"] * 10**5}, "stop"),
     ({"suffix": "x"}, "suffix"),
     ({"bad_words": [""]}, "bad_words"),
@@ -95,6 +97,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 3, "max_completion_tokens": 3}, "max_completion_tokens"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"echo": True}, "echo"),
+    ({"best_of": 4}, "best_of"),
     ({"chat_template_kwargs": {"messages": 1}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"bos_token": "x"}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"a": {}}}, "chat_template_kwargs[...]"),
@@ -123,6 +126,10 @@ BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x" * 10**6}, "prompt"),
     ({"prompt": ["y", "x" * 10**6]}, "prompt"),
     ({"echo": "yes"}, "echo"),
+    ({"best_of": 1, "n": 2}, "best_of"),
+    ({"best_of": 0}, "best_of"),
+    ({"best_of": 2, "stream": True}, "best_of"),
+    ({"best_of": 50, "prompt": ["x"] * 3}, "best_of"),
 ]
 
 

@@ -42,7 +42,8 @@ class Admission:
         max_len = self._max_len(len(prompt), params)
         digests: list[bytes] = []
         if self.limits.enable_prefix_caching:
-            extend_digests(digests, prompt, len(prompt) // self.limits.block_size, self.limits.block_size)
+            size = self.limits.block_size
+            extend_digests(digests, prompt, len(prompt) // size, size, params.cache_salt)
         return [
             Request(
                 request_id=request_id,

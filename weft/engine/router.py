@@ -38,7 +38,8 @@ def job_of(
     """`block_size` None: no prefix is shared. `looked_at`: tokens of the prompt that can be one."""
     digests: list[bytes] = []
     if block_size is not None:
-        extend_digests(digests, prompt_ids, min(len(prompt_ids), looked_at) // block_size, block_size)
+        blocks = min(len(prompt_ids), looked_at) // block_size
+        extend_digests(digests, prompt_ids, blocks, block_size, params.cache_salt)
     longest = EXPECTED_TOKENS if params.max_tokens is None else min(params.max_tokens, EXPECTED_TOKENS)
     return Job(len(prompt_ids), params.n * longest, params.n, tuple(digests), block_size or 1)
 

@@ -287,7 +287,7 @@ class Scheduler:
         full = request.num_computed // self.limits.block_size
         if full == first or not self.limits.enable_prefix_caching:
             return
-        extend_digests(request.digests, request.token_ids, full, self.limits.block_size)
+        extend_digests(request.digests, request.token_ids, full, self.limits.block_size, request.params.cache_salt)
         for index in range(first, full):
             displaced = self.blocks.publish(request.table, index, request.digests[index])
             if displaced is not None:

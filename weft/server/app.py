@@ -134,7 +134,7 @@ class Service:
         prompts = await self._prompts(asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
-        echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(params.n)]
+        echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
         form = CompletionFormat(self._model.tokenizer, shown, echoes, echo=asked.echo)
         return self._reply(asked, prompts, params, form, mute=is_mute(asked))
 
@@ -156,7 +156,8 @@ class Service:
         stream = self._engines.submit(answer_id, prompts, params, whole=not asked.stream)
         choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
-        answer = Answer(answer_id, int(time.time()), self._model.name, stream, choices, form, self._metrics, patience)
+        head = (answer_id, int(time.time()), self._model.name)
+        answer = Answer(*head, stream, choices, form, self._metrics, patience, kept=asked.n)
         if not asked.stream:
             return WholeReply(self._engines, answer)
         options = asked.stream_options

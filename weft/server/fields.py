@@ -44,7 +44,7 @@ _REASONS = {
     "speculation from the client": ("prediction",),
     "adapters": ("lora_path", "lora_request"),
     "beam search": ("use_beam_search", "length_penalty", "early_stopping"),
-    "choosing the best of several answers": ("best_of",),
+    "choosing the best of several answers of a chat": ("best_of",),
     "prompt text in the answer of a chat": ("echo",),
     "filling a gap": ("suffix",),
     "changing the tokenizer's work": ("spaces_between_special_tokens", "detokenize"),

@@ -20,9 +20,10 @@ def sampling_params(
     vocab: int,
 ) -> SamplingParams:
     """The engine's words for the request; RequestError names a field out of its range."""
-    _check_common(request, num_prompts)
+    outputs = outputs_of(request)
+    _check_common(request, outputs, num_prompts)
     params = SamplingParams(
-        n=request.n,
+        n=outputs,
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -40,7 +41,8 @@ def sampling_params(
         allowed_token_ids=None if request.allowed_token_ids is None else tuple(request.allowed_token_ids),
         bad_words=tuple(request.bad_words),
         priority=request.priority,
-        logprobs=logprobs,
+        cache_salt=request.cache_salt,
+        logprobs=(logprobs or 0) if outputs > request.n else logprobs,
         prompt_logprobs=prompt_logprobs,
         skip_special_tokens=request.skip_special_tokens,
         include_stop_str_in_output=request.include_stop_str_in_output,
@@ -49,7 +51,20 @@ def sampling_params(
     return params
 
 
-def _check_common(request: Common, num_prompts: int) -> None:
+def outputs_of(request: Common) -> int:
+    """How many answers are made for each prompt. RequestError: `best_of` below `n`, or a stream of the best, which are
+    known only when all have ended."""
+    best_of = request.best_of if isinstance(request, CompletionRequest) else None
+    if best_of is None:
+        return request.n
+    if best_of < max(1, request.n):
+        _refuse("best_of", best_of, f"at least 'n', {request.n}")
+    if best_of > request.n and request.stream:
+        _refuse("best_of", f"{best_of} with 'stream': true", "without a stream")
+    return best_of
+
+
+def _check_common(request: Common, outputs: int, num_prompts: int) -> None:
     if request.stream_options is not None and not request.stream:
         raise RequestError("'stream_options' needs 'stream': true", param="stream_options", code="invalid_value")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
@@ -58,9 +73,9 @@ def _check_common(request: Common, num_prompts: int) -> None:
         _refuse("prompt_logprobs", f"{request.prompt_logprobs} with 'stream': true", "without a stream")
     if num_prompts > MAX_N:
         _refuse("prompt", f"{num_prompts} prompts", f"at most {MAX_N}")
-    if max(1, request.n) * num_prompts > MAX_N:
-        given = f"{request.n} for {num_prompts} prompt{'s' if num_prompts > 1 else ''}"
-        _refuse("n", given, f"{MAX_N} outputs in all")
+    if max(1, outputs) * num_prompts > MAX_N:
+        given = f"{outputs} for {num_prompts} prompt{'s' if num_prompts > 1 else ''}"
+        _refuse("n" if outputs == request.n else "best_of", given, f"{MAX_N} outputs in all")
     if request.timeout is not None and not 0 < request.timeout <= MAX_TIMEOUT_S:
         _refuse("timeout", request.timeout, f"above 0, to {MAX_TIMEOUT_S:g} seconds")
     cut = request.truncate_prompt_tokens

@@ -55,6 +55,8 @@ class Answer:
     metrics: Metrics
     patience_s: float
     """How long it may wait for its first step."""
+    kept: int
+    """Choices of each prompt that come back: where that is not all, the likeliest."""
     pieces: list[list[Piece]] = field(init=False)
     watch: Watch = field(init=False)
 
@@ -182,10 +184,24 @@ class WholeReply(_Reply):
                 continue
             for index, piece in answer.take(self._engines, arrived):
                 answer.pieces[index].append(piece)
-        choices = [answer.form.choice(index, _joined(pieces)) for index, pieces in enumerate(answer.pieces)]
+        whole = likeliest([_joined(pieces) for pieces in answer.pieces], answer.stream.n, answer.kept)
+        choices = [answer.form.choice(index, piece) for index, piece in enumerate(whole)]
         ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
         head = (answer.id, answer.form.whole, answer.created, answer.model)
         return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))
+
+
+def likeliest(choices: Sequence[Piece], made: int, kept: int) -> list[Piece]:
+    """Of each `made` choices of one prompt the `kept` of the highest mean log-probability of a token, best first; all
+    of them as they came where all are kept."""
+    if made == kept:
+        return list(choices)
+
+    def mean(piece: Piece) -> float:
+        return sum(entry.logprob for entry in piece.logprobs) / max(1, len(piece.logprobs))
+
+    groups = [choices[start : start + made] for start in range(0, len(choices), made)]
+    return [piece for group in groups for piece in sorted(group, key=mean, reverse=True)[:kept]]
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:

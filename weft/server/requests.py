@@ -16,6 +16,7 @@ from weft.step.sampling_params import (
     MAX_LOGPROBS,
     MAX_N,
     MAX_PRIORITY,
+    MAX_SALT,
     MAX_STOP_LENGTH,
     MAX_STOPS,
 )
@@ -72,6 +73,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     bad_words: Annotated[list[StopText], bounded(maxItems=MAX_BAD_WORDS)] = []
     allowed_token_ids: Annotated[list[TokenId], bounded(minItems=1)] | None = None
     priority: Annotated[int, bounded(minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)] = 0
+    cache_salt: Annotated[str, bounded(minLength=1, maxLength=MAX_SALT)] | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     prompt_logprobs: Logprobs | None = None
@@ -107,6 +109,8 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     """A `Prompt`; checked by hand, since msgspec does not tell lists of different things apart."""
     logprobs: Logprobs | None = None
     echo: bool = False
+    best_of: Annotated[int, bounded(minimum=1, maximum=MAX_N)] | None = None
+    """So many answers are made, and the `n` likeliest by the mean over their tokens come back."""
     add_special_tokens: bool = True
 
 

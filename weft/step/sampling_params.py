@@ -38,6 +38,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    cache_salt: str | None = None  # KV blocks are shared with requests of the same salt alone
 
     def __post_init__(self) -> None:
         """Other forms that callers know: one stop string, lists, a dictionary of biases. `check` judges the content."""
@@ -58,6 +59,7 @@ MAX_STOP_LENGTH = 1024
 MAX_BIAS = 100.0
 MAX_BAD_WORDS = 128
 MAX_PRIORITY = 2**31 - 1
+MAX_SALT = 256
 
 
 def check(params: SamplingParams, vocab_size: int) -> None:
@@ -81,6 +83,9 @@ def check(params: SamplingParams, vocab_size: int) -> None:
         if not isinstance(getattr(params, field), bool):
             _refuse(field, getattr(params, field), "true or false")
     _integer(params, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+    salt = params.cache_salt
+    if salt is not None and not (isinstance(salt, str) and 1 <= len(salt) <= MAX_SALT):
+        _refuse("cache_salt", repr(salt)[:40], f"a string of 1 to {MAX_SALT} characters")
     for field in LISTS:
         if not isinstance(getattr(params, field), tuple) and (field, getattr(params, field)) != (LISTS[3], None):
             _refuse(field, repr(getattr(params, field)), "a list")
