@@ -13,7 +13,7 @@ from tests.support.waiting import until
 from weft.cli.serve import template_from
 from weft.engine.choice import Piece
 from weft.errors import ConfigError
-from weft.server.replies import likeliest
+from weft.server.joined import likeliest
 from weft.step.plan import TokenLogprob
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}

@@ -24,6 +24,7 @@ from weft.errors import RequestError
 from weft.server.connection import abort, chunk_writer
 from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
 from weft.server.formats import Format
+from weft.server.joined import joined, likeliest
 from weft.server.metrics import CLIENT_GONE, Metrics, Watch
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.replicas import Replicas
@@ -184,35 +185,11 @@ class WholeReply(_Reply):
                 continue
             for index, piece in answer.take(self._engines, arrived):
                 answer.pieces[index].append(piece)
-        whole = likeliest([_joined(pieces) for pieces in answer.pieces], answer.stream.n, answer.kept)
+        whole = likeliest([joined(pieces) for pieces in answer.pieces], answer.stream.n, answer.kept)
         choices = [answer.form.choice(index, piece) for index, piece in enumerate(whole)]
         ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
         head = (answer.id, answer.form.whole, answer.created, answer.model)
         return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))
-
-
-def likeliest(choices: Sequence[Piece], made: int, kept: int) -> list[Piece]:
-    """Of each `made` choices of one prompt the `kept` of the highest mean log-probability of a token, best first; all
-    of them as they came where all are kept."""
-    if made == kept:
-        return list(choices)
-
-    def mean(piece: Piece) -> float:
-        return sum(entry.logprob for entry in piece.logprobs) / max(1, len(piece.logprobs))
-
-    groups = [choices[start : start + made] for start in range(0, len(choices), made)]
-    return [piece for group in groups for piece in sorted(group, key=mean, reverse=True)[:kept]]
-
-
-def _joined(pieces: Sequence[Piece]) -> Piece:
-    return Piece(
-        text="".join(piece.text for piece in pieces),
-        token_ids=[token for piece in pieces for token in piece.token_ids],
-        logprobs=[entry for piece in pieces for entry in piece.logprobs],
-        prompt_logprobs=[entry for piece in pieces for entry in piece.prompt_logprobs],
-        finish_reason=pieces[-1].finish_reason,
-        stop_reason=pieces[-1].stop_reason,
-    )
 
 
 class EventReply(_Reply):
