@@ -202,7 +202,7 @@ WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, floa
             }
         },
         [&](int chunk) WEFT_LAMBDA_INLINE {
-            if (MR > 1) codes.fetch(chunk);
+            codes.fetch(chunk);
             at.advance(Codes::kChunk);
         });
     put_down<InBf16, MR>(sums, tile);
