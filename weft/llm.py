@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
@@ -239,7 +239,7 @@ class LLM:
                     self._engines.stop_request(record.request_id, choice.stopped_by, index=record.index)
                 yield number, record.index, piece, record
 
-    def _outputs(self) -> Iterator[list[RequestOutput]]:
+    def _outputs(self) -> Iterator[Iterable[RequestOutput]]:
         try:
             yield from self._engines.outputs()
         except PeerError:

@@ -14,10 +14,12 @@ def check_engine(engine: Engine) -> None:
     """Every group of an engine between two steps."""
     live = [pair for outputs in engine._live.values() for pair in outputs.values()]
     for scheduler in engine._coordinator.schedulers:
+        scheduler._flow.settle_all()
         requests = [request for request, owner in live if owner is scheduler]
         check_requests(scheduler, requests)
         check_blocks(scheduler, requests)
         check_queue(scheduler, requests)
+        check_flow(scheduler)
 
 
 def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
@@ -48,6 +50,26 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
             if each is request and admission == request.admission
         )
         assert request.num_flying == sum(rows) and (request.num_flying == 0 or flying[id(request)]), "in flight"
+
+
+def check_flow(scheduler: Scheduler) -> None:
+    """Who decodes flows; the columns of the next step are what its requests say."""
+    flow = scheduler._flow
+    lanes = flow._lanes
+    assert set(scheduler._decoding) <= set(lanes) <= {*scheduler._decoding, *scheduler._prefilling}
+    assert all(lane.alive and lane.request.arrival == arrival for arrival, lane in lanes.items())
+    for arrival in scheduler._decoding:
+        request = lanes[arrival].request
+        assert request.num_computed == len(request.token_ids) - 1 == flow.landed + lanes[arrival].offset
+    planned = [lane for lane in (*flow._rows, *flow._joined) if lane.planned]
+    assert len(planned) == flow.num_rows and set(planned) <= set(lanes.values())
+    assert [lane.number for lane in planned] == sorted(lane.number for lane in planned)
+    ending = Counter(token for lane in lanes.values() for token in lane.request.eos_ids | lane.request.stop_ids)
+    assert ending == flow._ends
+    for lane, (slot, start, place) in zip(flow._rows, flow._columns.T.tolist(), strict=True):
+        if lane.planned:
+            assert (slot, start) == (lane.request.slot, flow.tick + lane.offset) and start <= lane.last
+            assert place == start + 1 - lane.request.num_prompt
 
 
 def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -11,8 +12,10 @@ from simulation import Simulation, World
 from weft.engine import admission, prefix
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Held
+from weft.engine.flow import Flow
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
+from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
 from weft.step.plan import Run
 
@@ -75,7 +78,7 @@ def table_off_by_one(patch: Patch) -> None:
 
 def whole_prompt_from_cache(patch: Patch) -> None:
     """A prompt of full blocks is taken from the cache to its last token."""
-    patch.setattr(Scheduler, "_sharable", lambda self, tokens: tokens // self.limits.block_size)
+    patch.setattr(Sharing, "sharable", lambda self, tokens: tokens // self._limits.block_size)
 
 
 def slot_given_twice(patch: Patch) -> None:
@@ -203,7 +206,35 @@ def freed_twice(patch: Patch) -> None:
     patch.setattr(Scheduler, "_give_back", give_back)
 
 
+def last_id_dropped(patch: Patch) -> None:
+    """A request that flows is brought up to date without the id that came last."""
+    settle = Flow.settle
+    patch.setattr(Flow, "settle", lambda self, lane, but=0: settle(self, lane, but=1))
+
+
+def displaced_untold(patch: Patch) -> None:
+    """The ranks do not hear that a table has another's block now, whose own one goes to somebody else."""
+    patch.setattr(Flow, "tell", lambda self, request: None)
+
+
+def ends_overlooked(patch: Patch) -> None:
+    """Who joins while others flow is not looked at when an id ends it."""
+    join = Flow.join
+
+    def joined(self: Flow, request: Request) -> None:
+        known = Counter(self._ends) if self._lanes else None
+        join(self, request)
+        if known is not None:
+            self._ends.subtract(self._ends - known)
+            self._ends = +self._ends
+
+    patch.setattr(Flow, "join", joined)
+
+
 BY_ANSWER = (
+    last_id_dropped,
+    displaced_untold,
+    ends_overlooked,
     early_free,
     freed_while_running,
     collision,

@@ -65,7 +65,7 @@ def test_a_paused_request_holds_nothing_and_goes_on_where_it_was() -> None:
     engine.add_request("a", [1, 2, 3, 4, 5], params)
     got = [token for _ in range(4) for output in engine.step() for token in output.new_token_ids]
     engine.pause("a")
-    assert not engine.has_work and engine.step() == []
+    assert not engine.has_work and list(engine.step()) == []
     assert (engine.stats().total.blocks_used, engine.stats().total.running) == (0, 0)
     engine.add_request("b", [7], SamplingParams(max_tokens=2, ignore_eos=True))
     while engine.has_work:
@@ -133,7 +133,7 @@ def test_a_stop_token_on_the_last_place_is_a_stop() -> None:
 def test_a_stop_string_ends_one_output_and_the_others_go_on() -> None:
     engine, _ = made()
     engine.add_request("a", [1, 2, 3], SamplingParams(n=3, max_tokens=6, seed=4))
-    outputs = engine.step() + engine.step()
+    outputs = [*engine.step(), *engine.step()]
     assert engine.stop_request("a", "\n\n", index=1)
     assert not engine.stop_request("a", "\n\n", index=1) and not engine.stop_request("b", "x")
     outputs += drained(engine)
@@ -181,7 +181,7 @@ def test_an_engine_with_aborted_requests_only_reports_them_without_a_step() -> N
     engine.abort("a")
     assert engine.has_work
     assert [str(output.finish_reason) for output in engine.step()] == ["abort"]
-    assert fake.steps == 0 and not engine.has_work and engine.step() == []
+    assert fake.steps == 0 and not engine.has_work and list(engine.step()) == []
 
 
 # -- errors
@@ -216,14 +216,14 @@ def test_a_dead_rank_ends_every_request_and_the_engine() -> None:
     engine.add_request("a", [1] * 20, SamplingParams(n=2))
     engine.add_request("b", [2], SamplingParams())
     engine.add_request("aborted", [2], SamplingParams())
-    outputs = engine.step() + engine.step()
+    outputs = [*engine.step(), *engine.step()]
     engine.abort("aborted")
     last = engine.step()
     ends = sorted((output.request_id, output.index, str(output.finish_reason)) for output in last)
     assert ends == [("a", 0, "error"), ("a", 1, "error"), ("aborted", 0, "abort"), ("b", 0, "error")]
     assert all("rank 1 (dp 0, tp 1) died" in (output.error or "") for output in last if output.finish_reason == "error")
     assert outputs and engine.failure == "rank 1 (dp 0, tp 1) died of signal 9"
-    assert not engine.has_work and engine.step() == []
+    assert not engine.has_work and list(engine.step()) == []
     with pytest.raises(PeerError, match="the engine has stopped: rank 1"):
         engine.add_request("c", [1], SamplingParams())
 

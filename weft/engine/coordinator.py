@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.engine.outputs import RequestOutput
+from weft.engine.outputs import Outputs
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
 from weft.errors import WeftError
@@ -32,7 +32,7 @@ class Coordinator:
         equals; they stay there."""
         first = requests[0]
         scores = [
-            scheduler.cached_prefix(first.digests, first.num_prompt) - scheduler.queued_tokens
+            scheduler.sharing.cached_prefix(first.digests, first.num_prompt) - scheduler.queued_tokens
             for scheduler in self.schedulers
         ]
         scheduler = self.schedulers[scores.index(max(scores))]
@@ -56,12 +56,9 @@ class Coordinator:
         self.steps += 1
         return plan
 
-    def retire(self, result: StepResult) -> list[RequestOutput]:
+    def retire(self, result: StepResult) -> Outputs:
         """What the oldest step in flight brought, group by group."""
         if len(result.groups) != len(self.schedulers):
             raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
-        return [
-            output
-            for scheduler, sampled in zip(self.schedulers, result.groups, strict=True)
-            for output in scheduler.retire(result.index, sampled)
-        ]
+        found = [each.retire(result.index, part) for each, part in zip(self.schedulers, result.groups, strict=True)]
+        return Outputs([part for outputs in found for part in outputs.parts])

@@ -14,7 +14,7 @@ from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
-from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
+from weft.engine.outputs import EngineStats, FinishReason, Outputs, RequestOutput
 from weft.engine.pace import Pace
 from weft.engine.request import Request
 from weft.engine.results import output_of
@@ -93,20 +93,20 @@ class Engine:
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.resume(request)
 
-    def step(self) -> list[RequestOutput]:
+    def step(self) -> Outputs:
         """One step of all groups. An executor's failure ends every request with its message, and the engine."""
         reported, self._ended = self._ended, []
         try:
             outputs = self._steps.run()
         except WeftError as error:
-            outputs = self._die(str(error))
+            outputs = Outputs((self._die(str(error)),))
         except Exception as error:
             # A defect, but the step in hand can never be joined to the next one: without this, later steps would be
             # taken for it.
             self._die(f"{type(error).__name__}: {error}")
             raise
-        self._forget(outputs)
-        return reported + outputs
+        self._forget(outputs.whole())
+        return Outputs((reported, *outputs.parts)) if reported else outputs
 
     def finish(self) -> None:
         """No step follows: what has been counted and not yet written is."""

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
+from weft.engine.lanes import Rows
 from weft.engine.request import Request
-from weft.step.plan import GroupPlan, Run
+from weft.errors import WeftError
+from weft.step.plan import GroupResult, Run, Sampled
 
 Entry = tuple[Request, int, Run]
 """A request, its `admission` when the run was planned, and the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(msgspec.Struct, frozen=True, eq=False):
     """A step that was planned and has not retired."""
 
     index: int
+    rows: Rows
     entries: list[Entry]
-    plan: GroupPlan
+    """Of prompts."""
+
+    def check(self, index: int, result: GroupResult) -> None:
+        """WeftError: `result`, of step `index`, is not this step's."""
+        runs = [run.slot for _, _, run in self.entries if run.sample or run.targets]
+        fits = len(result.ids) == self.rows.slots.nbytes and [each.slot for each in result.runs] == runs
+        if fits and result.told:
+            fits = {each.slot for each in result.told} <= set(self.rows.slots.tolist())
+        if index != self.index or not fits:
+            slots = [*self.rows.slots.tolist(), *runs]
+            raise WeftError(f"results of step {index} are not those of step {self.index}, slots {slots}")
+
+    def pairs(self, result: GroupResult) -> Iterator[tuple[Request, Run, Sampled | None]]:
+        """Runs of requests that have not departed since, each with its record, if it has one."""
+        records = iter(result.runs)
+        for request, admission, run in self.entries:
+            record = next(records) if run.sample or run.targets else None
+            if request.admission == admission:
+                yield request, run, record
+
+    def requests(self) -> set[str]:
+        """Ids of those that have rows."""
+        entries = {request.request_id for request, _, _ in self.entries}
+        return entries.union(head.request_id for head in self.rows.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +82,6 @@ class HeldBack:
         self.retired = index
         while self._waiting and self._waiting[0].until <= index:
             self._give_back(self._waiting.popleft())
-
-
-def flowing(decoding: Iterable[Request], prefilling: Iterable[Request]) -> list[Request]:
-    """Who has a row for the token that was sampled last, or that a step in flight samples."""
-    drawn = [each for each in prefilling if each.num_drawn]
-    return [each for each in (*decoding, *drawn) if each.flows_on]
 
 
 def scored_rows(entry: Entry) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -44,6 +46,78 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     preemptions: int = 0
     queued_s: float = 0.0
     """Seconds from its arrival until a step first ran some of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Head:
+    """What all records of an output have alike while it flows; in step t it has t + `before` output tokens."""
+
+    request_id: str
+    index: int
+    prompt_tokens: int
+    cached_tokens: int
+    preemptions: int
+    queued_s: float
+    before: int
+
+
+class Stretch(msgspec.Struct, frozen=True, eq=False):
+    """One step's rows of outputs that flow, as columns. `others`: whole records of rows where there is more to tell
+    than an id; None where there is nothing to tell."""
+
+    tick: int
+    heads: list[Head]
+    ids: list[int]
+    others: dict[Head, RequestOutput | None]
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def __getitem__(self, rows: slice) -> Stretch:
+        return Stretch(self.tick, self.heads[rows], self.ids[rows], self.others)
+
+    def __iter__(self) -> Iterator[RequestOutput]:
+        others, tick = self.others, self.tick
+        for head, token in zip(self.heads, self.ids, strict=True):
+            if head in others:
+                if (record := others[head]) is not None:
+                    yield record
+                continue
+            yield RequestOutput(
+                request_id=head.request_id,
+                index=head.index,
+                new_token_ids=[token],
+                prompt_tokens=head.prompt_tokens,
+                output_tokens=tick + head.before,
+                cached_tokens=head.cached_tokens,
+                preemptions=head.preemptions,
+                queued_s=head.queued_s,
+            )
+
+
+class Outputs(msgspec.Struct, frozen=True, eq=False):
+    """What a step brought to all outputs. Records are made when they are read, by whoever reads them."""
+
+    parts: Sequence[list[RequestOutput] | Stretch] = ()
+
+    def __iter__(self) -> Iterator[RequestOutput]:
+        for part in self.parts:
+            yield from part
+
+    def __bool__(self) -> bool:
+        return any(map(len, self.parts))
+
+    def whole(self) -> Iterator[RequestOutput]:
+        """The records that are made already, among them every one with a finish_reason."""
+        for part in self.parts:
+            records = part if isinstance(part, list) else part.others.values()
+            yield from (record for record in records if record is not None)
+
+    def cut(self, rows: int) -> Iterator[Outputs]:
+        """Pieces of at most so many, in order."""
+        for part in self.parts:
+            for first in range(0, len(part), rows):
+                yield Outputs((part[first : first + rows],))
 
 
 class Counters(msgspec.Struct, kw_only=True):

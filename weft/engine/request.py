@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.step.plan import Admit, Run, TokenLogprob
@@ -17,6 +16,8 @@ class Request:
     token_ids  |<- prompt ->|<- outputs ->|
     computed   |<- num_computed ->|          positions whose keys and values lie in `table`
     digests    one per full block of token_ids that is known to the prefix cache's chain
+
+    While it flows, `token_ids` and `num_computed` grow together, at its events only (`Flow`).
     """
 
     request_id: str
@@ -65,13 +66,16 @@ class Request:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
 
-    def run(self, ids: list[int], count: int, sample: bool, targets: Sequence[int] = ()) -> Run:
-        """Its next `count` rows; tells what the ranks do not hold of `table`, and from now on they hold it all."""
-        known, self.told = self.told, len(self.table)
-        blocks, start, place = self.table[known:], self.num_planned, self.num_outputs + self.num_drawn
+    def prompt_run(self, most: int) -> Run:
+        """Its next rows, `most` at most; tells what the ranks do not hold of `table`, and from now on they hold it."""
+        start, count, known = self.num_planned, min(self.num_unplanned, most), self.told
+        ids, sample = self.token_ids[start : start + count], count == self.num_unplanned
+        targets = self.token_ids[start + 1 : start + count + 1] if self.scores else []
+        place = self.num_outputs + self.num_drawn
+        self.told = len(self.table)
         self.num_flying += count
         self.num_drawn += sample
-        return Run(self.slot, start, count, ids, blocks, sample, place, list(targets), known)
+        return Run(self.slot, start, count, ids, self.table[known:], sample, place, targets, known)
 
     def landed(self, run: Run) -> None:
         """`run` has retired; what it computed is still to be counted."""

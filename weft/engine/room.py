@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weft.engine.limits import Limits
+from weft.engine.pace import Pace
+from weft.step.plan import FEWEST_SCORED
+
 
 @dataclass(slots=True)
 class Room:
@@ -13,6 +17,12 @@ class Room:
     budget: int
     heads: int
     beside: int | None
+
+    @classmethod
+    def of(cls, limits: Limits, streams: int, pace: Pace) -> Room:
+        """What a step has beside its decode rows."""
+        heads = max(FEWEST_SCORED, limits.max_num_seqs - streams)
+        return cls(limits.max_num_batched_tokens - streams, heads, pace.prompt_rows())
 
     @property
     def any(self) -> bool:

@@ -9,20 +9,20 @@ that leaves while a step that refers to it is in flight are held back until that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from weft.engine.block_manager import BlockManager
-from weft.engine.flight import Entry, Flight, Held, HeldBack, flowing, scored_rows
+from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
+from weft.engine.flow import Flow
+from weft.engine.lanes import Lane, Rows
 from weft.engine.limits import Limits
-from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput
+from weft.engine.outputs import Counters, FinishReason, GroupStats, Head, Outputs, RequestOutput, Stretch
 from weft.engine.pace import Pace
-from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
 from weft.engine.results import finish_after, group_stats, output_of
 from weft.engine.room import Room
+from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
-from weft.errors import WeftError
-from weft.step.plan import FEWEST_SCORED, Admit, GroupPlan, GroupResult, Run, Sampled, Streams
+from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
 
 
 class Scheduler:
@@ -45,6 +45,8 @@ class Scheduler:
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[Flight] = deque()
         self._held = HeldBack(self._give_back)
+        self.sharing = Sharing(limits, self.blocks, self._waiting, self._held)
+        self._flow = Flow(limits.max_num_seqs, limits.block_size)
 
     @property
     def has_work(self) -> bool:
@@ -58,11 +60,7 @@ class Scheduler:
 
     def in_flight(self) -> set[str]:
         """Ids of the requests in steps that have not retired."""
-        return {request.request_id for flight in self._in_flight for request, _, _ in flight.entries}
-
-    def cached_prefix(self, digests: Sequence[bytes], num_tokens: int) -> int:
-        """How many of a new request's tokens the prefix cache holds."""
-        return len(self.blocks.match(digests, self._sharable(num_tokens))) * self.limits.block_size
+        return set[str]().union(*(flight.requests() for flight in self._in_flight))
 
     def add(self, request: Request) -> None:
         """Puts a request in line."""
@@ -96,19 +94,19 @@ class Scheduler:
     @property
     def can_go_ahead(self) -> bool:
         """Whether a step may be scheduled while others fly: nobody must be preempted, for blocks come back later."""
-        return len(self._needy()) <= self.blocks.num_available
+        return self._flow.num_needy <= self.blocks.num_available
 
     @property
     def has_rows(self) -> bool:
         """Whether a step scheduled now has rows for certain, whatever the cache has room for."""
-        return bool(self._flowing()) or any(each.num_unplanned > 0 for each in self._prefilling.values())
+        return self._flow.num_rows > 0 or any(each.num_unplanned > 0 for each in self._prefilling.values())
 
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
         self._grow_decodes()
-        entries = [(each, each.admission, each.run([], 1, True)) for each in self._flowing()]
-        budget = self.limits.max_num_batched_tokens - len(entries)
-        rows = Room(budget, max(FEWEST_SCORED, self.limits.max_num_seqs - len(entries)), self.pace.prompt_rows())
+        flowing, streams = self._flow.plan(index)
+        entries: list[Entry] = []
+        rows = Room.of(self.limits, flowing.count, self.pace)
         for request in self._prefilling.values():
             if request.num_unplanned > 0:
                 entries += self._prefill(request, rows)
@@ -116,26 +114,24 @@ class Scheduler:
         while rows.any and (newcomer := self._admit(rows)):
             admits.append(newcomer.admit())
             entries += self._prefill(newcomer, rows)
-        for request, _, _ in entries:
-            request.last_step = index
+        for entry in entries:
+            entry[0].last_step = index
         self.counters.computed_tokens += self.limits.max_num_batched_tokens - rows.budget
-        runs, flow = [run for _, _, run in entries], sum(not run.ids for _, _, run in entries)
-        self._in_flight.append(Flight(index, entries, GroupPlan(admits, runs[flow:], Streams.of(runs[:flow]))))
-        return self._in_flight[-1].plan
+        self._in_flight.append(Flight(index, flowing, entries))
+        return GroupPlan(admits, [run for _, _, run in entries], streams)
 
-    def retire(self, index: int, result: GroupResult) -> list[RequestOutput]:
+    def retire(self, index: int, result: GroupResult) -> Outputs:
         """Takes in the results of the oldest step in flight, which is `index`."""
-        sampled = result.every((flight := self._in_flight.popleft()).plan)
-        expected = [run.slot for _, _, run in flight.entries if run.sample or run.targets]
-        if flight.index != index or [result.slot for result in sampled] != expected:
-            raise WeftError(f"results of step {index} are not those of step {flight.index}, slots {expected}")
-        results, outputs = iter(sampled), []
-        for request, admission, run in flight.entries:
-            record = next(results) if run.sample or run.targets else None
-            if request.admission == admission and (output := self._take(request, run, record)):
-                outputs.append(output)
+        flight = self._in_flight.popleft()
+        flight.check(index, result)
+        stretch = self._streams(flight.rows, result)
+        outputs = [
+            output
+            for request, run, record in flight.pairs(result)
+            if (output := self._take(request, run, record)) is not None
+        ]
         self._held.retire(index)
-        return outputs
+        return Outputs((stretch, outputs))
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
@@ -152,10 +148,10 @@ class Scheduler:
         return [entry]
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
-        start, count = request.num_planned, min(request.num_unplanned, budget)
-        ids, sample = request.token_ids[start : start + count], count == request.num_unplanned
-        targets = request.token_ids[start + 1 : start + count + 1] if request.scores else []
-        return request, request.admission, request.run(ids, count, sample, targets)
+        run = request.prompt_run(budget)
+        if run.sample and request.flows_on:
+            self._flow.join(request)
+        return request, request.admission, run
 
     def _late(self, request: Request) -> bool:
         """Whether a stream flowed before the request came. Streams are in the order in which they began to flow."""
@@ -167,25 +163,18 @@ class Scheduler:
 
         The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
         """
-        for request in self._needy():
-            while request.slot >= 0 and not self.blocks.num_available and self.num_running > 1:
+        for lane in self._flow.take_needy():
+            while lane.alive and not self.blocks.num_available and self.num_running > 1:
                 self._preempt_youngest()
-            if request.slot >= 0:
-                request.table += self.blocks.allocate(1)
-
-    def _flowing(self) -> list[Request]:
-        return flowing(self._decoding.values(), self._prefilling.values())
-
-    def _needy(self) -> list[Request]:
-        """Who flows on, and whose next position lies in no block yet."""
-        size = self.limits.block_size
-        return [each for each in self._flowing() if each.num_planned == len(each.table) * size]
+            if lane.alive:
+                lane.request.table += self.blocks.allocate(1)
+                self._flow.grown(lane)
 
     # -- admission and departure
 
     def _admit(self, rows: Room) -> Request | None:
         """Gives the oldest waiting request that waits for no other's prefix a slot and all its blocks, if rows fit."""
-        if (head := self._next_waiting() if self._slots else None) is None:
+        if (head := self.sharing.next_waiting() if self._slots else None) is None:
             return None
         request, cached = head
         if not rows.room(request.scores, self._late(request)):
@@ -199,16 +188,6 @@ class Scheduler:
         request.table = cached + self.blocks.allocate(fresh)
         self._start(request, len(cached))
         return request
-
-    def _next_waiting(self) -> tuple[Request, list[int]] | None:
-        while (request := self._waiting.head()) is not None:
-            limit = 0 if request.scores else self._sharable(len(request.token_ids))
-            cached = self.blocks.match(request.digests, limit)
-            claimed = self._waiting.last_claimed(request.digests, len(cached), limit)
-            if claimed is None:
-                return request, cached
-            self._waiting.park(claimed)
-        return None
 
     def _start(self, request: Request, cached: int) -> None:
         tokens = cached * self.limits.block_size
@@ -239,6 +218,7 @@ class Scheduler:
 
     def _depart(self, request: Request) -> None:
         """Takes a running request out of its slot and blocks."""
+        self._flow.leave(request)
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
@@ -255,23 +235,52 @@ class Scheduler:
 
     # -- results
 
+    def _streams(self, rows: Rows, result: GroupResult) -> Stretch:
+        """The ids of requests that flow: Python looks only at those that something has happened to."""
+        told = {record.slot: record for record in result.told}
+        ids = result.array()
+        events, dead = self._flow.land(rows, ids, told)
+        others: dict[Head, RequestOutput | None] = {lane.head: None for lane in dead}
+        self.counters.generated_tokens += len(ids) - len(dead)
+        for lane in events:
+            if (output := self._look(lane, told.get(lane.request.slot))) is not None:
+                others[lane.head] = output
+        return Stretch(rows.tick, rows.heads, ids.tolist(), others)
+
+    def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput | None:
+        """What there is to tell of a request that flows beside the id that it has just been given."""
+        request = lane.request
+        if record is not None and record.error is not None:
+            self.counters.generated_tokens -= 1
+            self._flow.settle(lane, but=1)
+            return self._fail(request, record.error)
+        before = request.num_computed
+        self._flow.settle(lane)
+        self._publish(request, before)
+        finish, reason = finish_after(request)
+        if finish:
+            self.remove(request)
+        elif record is None:
+            return None
+        return output_of(request, record or Sampled(-1, request.token_ids[-1]), finish=finish, stop_reason=reason)
+
     def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
         """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
         request.landed(run)
         if result is not None and result.error is not None:
-            # What a failed request read or wrote must not reach another one through the cache.
-            self.blocks.withdraw(request.table)
-            self.remove(request)
-            return output_of(request, finish=FinishReason.ERROR, error=result.error)
-        self._computed(request, run.count)
+            return self._fail(request, result.error)
+        before = request.num_computed
+        request.num_computed += run.count
+        self.queued_tokens -= run.count
+        self._publish(request, before)
         if result is None:
             return None
         request.prompt_logprobs += result.prompt
         if not run.sample:
             return None
-        if self._prefilling.pop(request.arrival, None):
-            self._decoding[request.arrival] = request
-            request.flows_since = self._held.retired + 1
+        del self._prefilling[request.arrival]
+        self._decoding[request.arrival] = request
+        request.flows_since = self._held.retired + 1
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
@@ -280,21 +289,12 @@ class Scheduler:
             self.remove(request)
         return output_of(request, result, finish=finish, stop_reason=reason)
 
-    def _computed(self, request: Request, count: int) -> None:
-        first = request.num_computed // self.limits.block_size
-        request.num_computed += count
-        self.queued_tokens -= count
-        full = request.num_computed // self.limits.block_size
-        if full == first or not self.limits.enable_prefix_caching:
-            return
-        extend_digests(request.digests, request.token_ids, full, self.limits.block_size, request.params.cache_salt)
-        for index in range(first, full):
-            displaced = self.blocks.publish(request.table, index, request.digests[index])
-            if displaced is not None:
-                request.told = min(request.told, index)
-                self._held.hold(Held(request.last_step, [displaced]))
-        self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
+    def _fail(self, request: Request, error: str) -> RequestOutput:
+        # What a failed request read or wrote must not reach another one through the cache.
+        self.blocks.withdraw(request.table)
+        self.remove(request)
+        return output_of(request, finish=FinishReason.ERROR, error=error)
 
-    def _sharable(self, num_tokens: int) -> int:
-        """Full blocks that may come from the cache: the last token is always computed, for its logits."""
-        return (num_tokens - 1) // self.limits.block_size
+    def _publish(self, request: Request, before: int) -> None:
+        if self.sharing.publish(request, before):
+            self._flow.tell(request)

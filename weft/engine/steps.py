@@ -15,7 +15,7 @@ from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Ahead, Executor
 from weft.engine.expert_balancing import ExpertBalancing
-from weft.engine.outputs import STEP_TOKENS, RequestOutput
+from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.pace import Pace
 from weft.step.plan import StepPlan, StepResult
 
@@ -37,13 +37,13 @@ class Steps:
         """Whether a step was given to the ranks whose result was not taken in."""
         return bool(self._flying)
 
-    def run(self) -> list[RequestOutput]:
+    def run(self) -> Outputs:
         """Takes in one step's results; nothing where there is nothing to run."""
         if self._ahead is None:
             plan = self._coordinator.schedule()
-            return [] if plan is None else self._coordinator.retire(self._alone(plan))
+            return Outputs() if plan is None else self._coordinator.retire(self._alone(plan))
         if not self._flying and not self._submit(self._ahead, self._coordinator.schedule()):
-            return []
+            return Outputs()
         if len(self._flying) == 1:
             self._submit(self._ahead, self._coordinator.schedule_ahead())
         result = self._ahead.collect()

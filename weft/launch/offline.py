@@ -6,12 +6,12 @@ its steps an engine is the caller's alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from weft.engine.engine import Engine
-from weft.engine.outputs import RequestOutput
+from weft.engine.outputs import Outputs, RequestOutput
 from weft.engine.router import Router, job_of
 from weft.errors import PeerError, WeftError
 from weft.launch.engines import balancing_of, make_engine
@@ -45,7 +45,7 @@ class OfflineEngines:
             groups, limits = plan.layout.attention.dp, engine.limits
             self._router.open(replica, limits.num_blocks * groups, limits.max_num_seqs * groups)
         self._homes: dict[str, int] = {}
-        self._stepping: dict[int, Future[list[RequestOutput]]] = {}
+        self._stepping: dict[int, Future[Outputs]] = {}
 
     def _start(
         self, parts: Sequence[LaunchPlan], listener: Listener | None
@@ -91,7 +91,7 @@ class OfflineEngines:
         """Ends an output whose last record has just been read."""
         self._engines[self._homes[request_id]].stop_request(request_id, reason, index=index)
 
-    def outputs(self) -> Iterator[list[RequestOutput]]:
+    def outputs(self) -> Iterator[Iterable[RequestOutput]]:
         """What each step of an engine brings, until there is nothing left to do. PeerError: a rank died."""
         if len(self._engines) == 1:
             (engine,) = self._engines
@@ -106,13 +106,13 @@ class OfflineEngines:
                 return
             done, _ = wait(self._stepping.values(), return_when=FIRST_COMPLETED)
             for replica in [each for each, step in self._stepping.items() if step in done]:
-                found = self._alive(self._engines[replica], self._stepping.pop(replica).result())
+                found = list(self._alive(self._engines[replica], self._stepping.pop(replica).result()))
                 for output in found:
                     if output.output_tokens == 1 and output.index == 0:
                         self._router.computed(output.request_id)
                 yield found
 
-    def _alive(self, engine: Engine, outputs: list[RequestOutput]) -> list[RequestOutput]:
+    def _alive(self, engine: Engine, outputs: Outputs) -> Outputs:
         if engine.failure is not None:
             raise PeerError(engine.failure)
         return outputs

@@ -11,13 +11,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 from weft.engine.engine import Engine
-from weft.engine.outputs import EngineStats, FinishReason, RequestOutput
+from weft.engine.outputs import EngineStats, FinishReason, Outputs
 from weft.errors import PeerError, RequestError, WeftError
 from weft.launch.report import RankReport
 from weft.log import get_logger
@@ -43,7 +43,7 @@ class Owner(Protocol):
     def begun(self, loop: EngineLoop) -> None:
         """The engine is ready, for the first time or again."""
 
-    def deliver(self, outputs: Sequence[RequestOutput]) -> None:
+    def deliver(self, outputs: Outputs) -> None:
         """Of a step, or a part of one."""
 
     def refuse(self, request_id: str, error: RequestError) -> None:
@@ -220,9 +220,9 @@ class EngineLoop:
     def _step(self, engine: Engine) -> None:
         outputs = engine.step()
         if engine.failure is not None:
-            outputs = [output for output in outputs if output.finish_reason is not FinishReason.ERROR]
-        for first in range(0, len(outputs), AT_ONCE):
-            self._call(partial(self._owner.deliver, outputs[first : first + AT_ONCE]))
+            outputs = Outputs(([each for each in outputs if each.finish_reason is not FinishReason.ERROR],))
+        for piece in outputs.cut(AT_ONCE):
+            self._call(partial(self._owner.deliver, piece))
         if engine.failure is not None:
             raise PeerError(engine.failure)
 

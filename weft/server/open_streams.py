@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
@@ -48,7 +48,7 @@ class OpenStreams:
         if not stream.open_outputs and self._quarantine.watches:
             self._quarantine.ended_well(stream.digest())
 
-    def deliver(self, outputs: Sequence[RequestOutput]) -> None:
+    def deliver(self, outputs: Iterable[RequestOutput]) -> None:
         """A step's outputs, each to its stream; those of streams that are gone are dropped."""
         reached: dict[Stream, None] = {}
         for output in outputs:

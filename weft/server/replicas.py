@@ -13,7 +13,7 @@ from operator import methodcaller
 
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
-from weft.engine.outputs import EngineStats, RequestOutput
+from weft.engine.outputs import EngineStats, Outputs
 from weft.engine.router import LOOKED_AT, Router, job_of
 from weft.errors import RequestError
 from weft.log import get_logger
@@ -212,11 +212,12 @@ class Replicas:
 
     # -- what the engines say
 
-    def deliver(self, outputs: Sequence[RequestOutput]) -> None:
+    def deliver(self, outputs: Outputs) -> None:
         """A step's outputs, each to its stream."""
-        self._open.deliver(outputs)
+        records = list(outputs) if self._several else outputs
+        self._open.deliver(records)
         if self._several:
-            for output in outputs:
+            for output in records:
                 if output.output_tokens == 1 and output.index == 0:
                     self._router.computed(output.request_id)
 

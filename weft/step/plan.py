@@ -90,7 +90,8 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
     @property
     def num_rows(self) -> int:
         """Rows of the group."""
-        return len(self.streams) + sum(run.count for run in self.runs)
+        streams = len(self.streams)
+        return streams + sum([run.count for run in self.runs]) if self.runs else streams
 
     def every_run(self) -> list[Run]:
         """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""

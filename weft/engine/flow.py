@@ -1,0 +1,192 @@
+"""Flow: the requests of one group that decode, as columns that a step moves on by one row each, however many they are.
+
+Python looks at a request only at its events: it begins to flow, needs a block, fills one, is given an id that may end
+it, reaches its length, leaves. Since every request that flows has one row in every step, when its next event comes by
+itself is known ahead, and kept by step. Between events what a request's own fields say of its tokens is behind;
+`settle` brings it up to date. Knows no block and no budget.
+
+Steps are counted twice: `tick` is the number of the next to be planned, `landed` of the next to bring results.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weft.engine.lanes import Calendar, Lane, Rows
+from weft.engine.outputs import Head
+from weft.engine.request import Request
+from weft.step.plan import Streams
+
+
+class Flow:
+    """`slots` requests at most, in blocks of `block_size` tokens."""
+
+    def __init__(self, slots: int, block_size: int) -> None:
+        self._size = block_size
+        self._lanes: dict[int, Lane] = {}
+        self._log: NDArray[np.int32] = np.zeros((block_size, slots), np.int32)
+        """Ids by step (the last block_size) and slot: a request settles whenever it fills a block."""
+        self._columns: NDArray[np.int64] = np.zeros((3, 0), np.int64)
+        """Slot, start and output_pos of each row of the next step."""
+        self._rows: list[Lane] = []
+        """Whose rows they are, beside some of lanes that are not planned any more; never changed, but replaced."""
+        self._heads: list[Head] = []
+        self._joined: list[Lane] = []
+        self._stale = False
+        """Whether `_rows` holds somebody who is not planned any more, or `_joined` anybody."""
+        self._needs = Calendar()
+        self._lands = Calendar()
+        self._needy: list[Lane] = []
+        self._untold: dict[Lane, None] = {}
+        self._ends: Counter[int] = Counter()
+        """Ids that may end somebody."""
+        self._joins = self._departures = 0
+        self.tick = self.landed = 0
+        self.step = -1
+        """Index of the last step that was planned."""
+        self.num_rows = 0
+        """Of the next step."""
+
+    def join(self, request: Request) -> None:
+        """From the next step on it has a row: its last prompt row has just been planned."""
+        self._joins += 1
+        lane = Lane.of(request, self._joins, self.tick)
+        self._lanes[request.arrival] = lane
+        self._joined.append(lane)
+        self._stale = True
+        self.num_rows += 1
+        self._ends.update(request.eos_ids | request.stop_ids)
+        self._await_landing(lane, self.tick)
+        self._await_need(lane)
+
+    def leave(self, request: Request) -> None:
+        """It is settled, and flows no more; what it has in flight is for nothing."""
+        lane = self._lanes.pop(request.arrival, None)
+        if lane is None:
+            return
+        self.settle(lane)
+        self._end_planning(lane)
+        lane.alive = False
+        self._departures += 1
+        for token in request.eos_ids | request.stop_ids:
+            self._ends[token] -= 1
+            if not self._ends[token]:
+                del self._ends[token]
+
+    @property
+    def num_needy(self) -> int:
+        """How many need a block for their next position."""
+        return sum(lane.alive for lane in self._needy)
+
+    def take_needy(self) -> list[Lane]:
+        """Those, in the order in which they began to flow; each is to be `grown`, or to leave."""
+        needy, self._needy = self._needy, []
+        return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
+
+    def grown(self, lane: Lane) -> None:
+        """Its table has the block that it needed."""
+        self._untold[lane] = None
+        self._await_need(lane)
+
+    def tell(self, request: Request) -> None:
+        """Something in its block table has changed."""
+        lane = self._lanes.get(request.arrival)
+        if lane is not None:
+            self._untold[lane] = None
+
+    def plan(self, index: int) -> tuple[Rows, Streams]:
+        """The rows of step `index`, which has begun to be planned; nobody is needy."""
+        if self._stale:
+            self._sort_out()
+        rows = Rows(self._rows, self._columns[0], self._heads, self.tick, self._departures)
+        streams = Streams(self._columns.tobytes(), self._news() if self._untold else [])
+        self.step, self.tick = index, self.tick + 1
+        self._columns[1:] += 1
+        for lane in self._needs.take(self.tick):
+            if lane.planned:
+                self._need(lane)
+        return rows, streams
+
+    def land(self, rows: Rows, ids: NDArray[np.int64], told: Collection[int]) -> tuple[list[Lane], list[Lane]]:
+        """Takes in the ids of the oldest step in flight. Gives those that Python must look at (`told`: whose slots
+        have more to tell), in the order of their rows, and those of the step's rows that were for nothing."""
+        self._log[self.landed % self._size, rows.slots] = ids
+        events = [lane for lane in self._lands.take(self.landed) if lane.alive]
+        self.landed += 1
+        for lane in events:
+            self._await_landing(lane, self.landed)
+        tokens = ids.tolist()
+        if not self._ends.keys().isdisjoint(tokens):
+            events += [lane for lane, token in zip(rows.lanes, tokens, strict=True) if token in self._ends]
+        if told:
+            slots = frozenset(told)
+            events += [lane for lane in rows.lanes if lane.request.slot in slots]
+        looked_at = sorted({lane for lane in events if lane.alive}, key=lambda lane: lane.number) if events else events
+        dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
+        return looked_at, dead
+
+    def settle(self, lane: Lane, *, but: int = 0) -> None:
+        """What its request says of itself is true now; the last `but` results that it has are dropped."""
+        request, count = lane.request, self.landed - lane.settled - but
+        if count > 0:
+            begin, end = lane.settled % self._size, (lane.settled + count) % self._size
+            column = self._log[:, request.slot]
+            ids = column[begin:end] if begin < end else np.concatenate((column[begin:], column[:end]))
+            request.token_ids += ids.tolist()
+            request.num_computed += count
+        lane.settled = max(lane.settled, self.landed)
+        if lane.planned:
+            request.last_step = self.step
+
+    def settle_all(self) -> None:
+        """As `settle`, everybody."""
+        for lane in self._lanes.values():
+            self.settle(lane)
+
+    def _await_landing(self, lane: Lane, tick: int) -> None:
+        """From its row of `tick` on, if it has one."""
+        if tick + lane.offset <= lane.last:
+            self._lands.add(lane.landing(tick + lane.offset, self._size) - lane.offset, lane)
+
+    def _await_need(self, lane: Lane) -> None:
+        tick = min(len(lane.request.table) * self._size, lane.last + 1) - lane.offset
+        if tick > self.tick:
+            self._needs.add(tick, lane)
+        else:
+            self._needy.append(lane)
+
+    def _need(self, lane: Lane) -> None:
+        if self.tick + lane.offset > lane.last:
+            lane.request.last_step = self.step
+            self._end_planning(lane)
+        else:
+            self._needy.append(lane)
+
+    def _end_planning(self, lane: Lane) -> None:
+        if lane.planned:
+            lane.planned, self._stale = False, True
+            self.num_rows -= 1
+
+    def _sort_out(self) -> None:
+        kept = np.array([lane.planned for lane in self._rows], np.bool_)
+        joined = [lane for lane in self._joined if lane.planned]
+        fresh = [(lane.request.slot, self.tick + lane.offset, self.tick + lane.head.before - 1) for lane in joined]
+        columns = np.array(fresh, np.int64).reshape(-1, 3).T
+        self._columns = np.concatenate((self._columns[:, kept], columns), axis=1)
+        self._rows = [lane for lane in self._rows if lane.planned] + joined
+        self._heads = [lane.head for lane in self._rows]
+        self._joined, self._stale = [], False
+
+    def _news(self) -> list[tuple[int, int, list[int]]]:
+        news = []
+        for lane in self._untold:
+            request = lane.request
+            if lane.planned and request.told < len(request.table):
+                news.append((request.slot, request.told, request.table[request.told :]))
+                request.told = len(request.table)
+        self._untold = {}
+        return news

@@ -1,0 +1,81 @@
+"""What `Flow` keeps of each request that flows, of each step in flight, and by step. Plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from weft.engine.outputs import Head
+from weft.engine.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A request from its first decode row on, until it ends or is set back. Its row of tick t has position
+    t + `offset`."""
+
+    request: Request
+    number: int
+    """In the order in which they began to flow."""
+    offset: int
+    last: int
+    """Position of its last row, as far as its length goes."""
+    settled: int
+    """Tick up to which results are in the request's own fields."""
+    head: Head
+    planned: bool = True
+    """Whether it has a row in the next step."""
+    alive: bool = True
+
+    @classmethod
+    def of(cls, request: Request, number: int, tick: int) -> Lane:
+        """Its first decode row comes in step `tick`."""
+        offset = request.num_planned - tick
+        head = Head(
+            request_id=request.request_id,
+            index=request.index,
+            prompt_tokens=request.num_prompt,
+            cached_tokens=request.cached_tokens,
+            preemptions=request.preemptions,
+            queued_s=request.queued_s,
+            before=offset + 2 - request.num_prompt,
+        )
+        return cls(request, number, offset, request.max_len - 2, tick, head)
+
+    def landing(self, position: int, block_size: int) -> int:
+        """The first position from `position` on that fills a block or is the last."""
+        return min(position + block_size - 1 - position % block_size, self.last)
+
+
+class Rows(msgspec.Struct, frozen=True, eq=False):
+    """The lanes that have a row in one step, in order: their slots, their heads, the step's tick, and how many lanes
+    had departed when it was planned."""
+
+    lanes: list[Lane]
+    slots: NDArray[np.int64]
+    heads: list[Head]
+    tick: int
+    departures: int
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return len(self.lanes)
+
+
+class Calendar:
+    """Lanes by the tick at which something is due."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, list[Lane]] = {}
+
+    def add(self, tick: int, lane: Lane) -> None:
+        """At `tick`, which has not been taken."""
+        self._due.setdefault(tick, []).append(lane)
+
+    def take(self, tick: int) -> list[Lane]:
+        """What is due, once."""
+        return self._due.pop(tick, [])

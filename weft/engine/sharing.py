@@ -1,0 +1,55 @@
+"""Sharing: which blocks of a request others may have. Knows the prefix cache's digests, who waits for whom, and what is
+held back; no slot and no budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weft.engine.block_manager import BlockManager
+from weft.engine.flight import Held, HeldBack
+from weft.engine.limits import Limits
+from weft.engine.prefix import extend_digests
+from weft.engine.request import Request
+from weft.engine.waiting import WaitingQueue
+
+
+class Sharing:
+    """Of one group; its parts are the scheduler's."""
+
+    def __init__(self, limits: Limits, blocks: BlockManager, waiting: WaitingQueue, held: HeldBack) -> None:
+        self._limits, self._blocks, self._waiting, self._held = limits, blocks, waiting, held
+
+    def sharable(self, num_tokens: int) -> int:
+        """Full blocks that may come from the cache: the last token is always computed, for its logits."""
+        return (num_tokens - 1) // self._limits.block_size
+
+    def cached_prefix(self, digests: Sequence[bytes], num_tokens: int) -> int:
+        """How many of a new request's tokens the prefix cache holds."""
+        return len(self._blocks.match(digests, self.sharable(num_tokens))) * self._limits.block_size
+
+    def next_waiting(self) -> tuple[Request, list[int]] | None:
+        """The oldest waiting request that waits for no other's prefix, and the blocks that the cache has for it."""
+        while (request := self._waiting.head()) is not None:
+            limit = 0 if request.scores else self.sharable(len(request.token_ids))
+            cached = self._blocks.match(request.digests, limit)
+            claimed = self._waiting.last_claimed(request.digests, len(cached), limit)
+            if claimed is None:
+                return request, cached
+            self._waiting.park(claimed)
+        return None
+
+    def publish(self, request: Request, before: int) -> bool:
+        """Makes the blocks known to the cache that were filled since the request had `before` computed tokens. Whether
+        its table has changed: where others had the same blocks already, it has theirs now."""
+        first, full = before // self._limits.block_size, request.num_computed // self._limits.block_size
+        if full == first or not self._limits.enable_prefix_caching:
+            return False
+        extend_digests(request.digests, request.token_ids, full, self._limits.block_size, request.params.cache_salt)
+        changed = False
+        for index in range(first, full):
+            displaced = self._blocks.publish(request.table, index, request.digests[index])
+            if displaced is not None:
+                changed, request.told = True, min(request.told, index)
+                self._held.hold(Held(request.last_step, [displaced]))
+        self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
+        return changed
