@@ -85,12 +85,12 @@ def _guidellm(place: Place) -> list[str]:
 
 
 def _vllm(place: Place) -> list[str]:
+    """Neither model nor tokenizer is named: it asks the server for both."""
     program = place.folder / "vllm_bench.py"
     program.write_text(VLLM)
     return [
-        place.python, str(program), "--backend", "openai", "--base-url", place.url, "--model", place.model,
-        "--tokenizer", str(place.directory), "--dataset-name", "random", "--random-input-len", "16",
-        "--random-output-len", "8", "--num-prompts", "4", "--ignore-eos",
+        place.python, str(program), "--backend", "openai", "--base-url", place.url, "--dataset-name", "random",
+        "--random-input-len", "16", "--random-output-len", "8", "--num-prompts", "4", "--ignore-eos",
     ]  # fmt: skip
 
 
