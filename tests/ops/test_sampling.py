@@ -196,6 +196,23 @@ def test_alternatives_among_equal_logits_are_the_lowest_ids() -> None:
     assert all(value == pytest.approx(-math.log(50)) for _, value in got[0].top)
 
 
+def test_tokens_are_named_instead_of_the_likeliest() -> None:
+    sampler = Sampler(4, 50, CPU)
+    admit(sampler, 0, temperature=0.0, logprobs=0, logprob_token_ids=(40, 7, 20, 8))
+    admit(sampler, 1, temperature=0.0, logprobs=2)
+    admit(sampler, 2, temperature=1.0, logprobs=6, logprob_token_ids=(3,))
+    logits = torch.randn(3, 50)
+    logits[0, 7] = logits[0, 8] = 1.5
+    first, second, third = step(sampler, logits, [run_of(slot) for slot in range(3)])
+    wanted = logits.double().log_softmax(-1)
+    assert sorted(token for token, _ in first.top) == [7, 8, 20, 40] and [t for t, _ in first.top if t < 9] == [7, 8]
+    assert [value for _, value in first.top] == sorted((value for _, value in first.top), reverse=True)
+    assert len(second.top) == 2 and [token for token, _ in third.top] == [3]
+    for row, one in enumerate((first, second, third)):
+        for token, value in [*one.top, (one.token_id, one.logprob)]:
+            assert value == pytest.approx(float(wanted[row, token]), abs=1e-5)
+
+
 def test_more_alternatives_than_tokens() -> None:
     got = step(make(vocab=3, logprobs=20), torch.tensor([[1.0, 3.0, 2.0]]), [run_of(0)])[0]
     assert [token for token, _ in got.top] == [1, 2, 0]
@@ -221,6 +238,7 @@ VARIED: tuple[dict[str, Any], ...] = (
     {"temperature": 1.0},
     {"temperature": 0.7, "top_p": 0.9},
     {"temperature": 1.5, "top_k": 40, "logprobs": 4},
+    {"temperature": 1.2, "logprobs": 1, "logprob_token_ids": (5, 6)},
     {"temperature": 0.9, "min_p": 0.05, "repetition_penalty": 1.2},
     {"temperature": 0.0, "frequency_penalty": 0.5, "logprobs": 0},
     {

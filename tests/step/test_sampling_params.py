@@ -20,6 +20,7 @@ LEGAL: tuple[dict[str, Any], ...] = (
     {"seed": 2**63 - 1, "max_tokens": None, "min_tokens": 10**6},
     {"presence_penalty": -2, "frequency_penalty": 2.0, "repetition_penalty": 0.01},
     {"max_tokens": 5, "min_tokens": 5, "logprobs": 0, "n": 128},
+    {"logprobs": 0, "logprob_token_ids": (0, 99), "cache_salt": "x"},
     {"logprobs": 20, "stop": ("a", "b" * 1024), "stop_token_ids": (0, 99)},
     {"logit_bias": ((0, -100), (99, 100.0))},
 )
@@ -80,6 +81,9 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("logit_bias", ((1, "2"),), "from -100 to 100"),
     ("logit_bias", ((1, 1.0), (1, 2.0)), "each token once"),
     ("prompt_logprobs", 21, "from 0 to 20"),
+    ("logprob_token_ids", (5,), "beside logprobs"),
+    ("logprob_token_ids", 5, "a list"),
+    ("cache_salt", "", "a string of 1 to 256 characters"),
 )
 
 

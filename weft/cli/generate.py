@@ -36,9 +36,13 @@ from weft.text import Tokenizer
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
 
-ELSEWHERE = ("seed", "prompt_logprobs", "skip_special_tokens", "bad_token_ids", "priority", "cache_salt")
-"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities
-and the spelling of special tokens are the server's to show. Bad words are texts here; nobody else stands in line."""
+ELSEWHERE = (
+    "seed", "prompt_logprobs", "skip_special_tokens", "bad_token_ids", "priority", "cache_salt",
+    "logprob_token_ids",
+)  # fmt: skip
+"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities,
+those of tokens by number and the spelling of special tokens are the server's to show. Bad words are texts here; nobody
+else stands in line."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",

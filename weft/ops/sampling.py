@@ -10,7 +10,7 @@ no other row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -111,6 +111,9 @@ class Sampler:
             index = torch.tensor(asked, device=logits.device)
             chosen = values[index, _ID].long()
             values[:, _LOGPROB:].index_copy_(0, index, _logprobs(raw[index], chosen, (width - _TOP) // 2))
+            named = {row: ids for row in asked if (ids := self._named(*pairs[row]))}
+            if named:
+                _put_named(values[:, _TOP:], raw, named)
         return values
 
     def _sample_plain(self, raw: Tensor, rows: SampledRows, values: Tensor) -> Column:
@@ -176,7 +179,13 @@ class Sampler:
     def _alternatives(self, slot: int, position: int) -> int | None:
         """How many beside the token itself; None: no log-probabilities."""
         params = self._slots[slot].params
-        return params.logprobs if position >= 0 else params.prompt_logprobs
+        if position < 0 or params.logprobs is None:
+            return params.logprobs if position >= 0 else params.prompt_logprobs
+        return len(params.logprob_token_ids) or params.logprobs
+
+    def _named(self, slot: int, position: int) -> tuple[int, ...]:
+        """Tokens that are told instead of the likeliest."""
+        return self._slots[slot].params.logprob_token_ids if position >= 0 else ()
 
     def _ids(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
         """The id of each row, and whether its logits are finite."""
@@ -252,6 +261,19 @@ def _logprobs(raw: Tensor, ids: Tensor, most: int) -> Tensor:
         likeliest = _likeliest(raw, most)
         columns += [likeliest.double(), logprobs.gather(-1, likeliest).double()]
     return torch.cat(columns, -1)
+
+
+def _put_named(columns: Tensor, raw: Tensor, named: Mapping[int, Sequence[int]]) -> None:
+    """Into the alternatives [m, 2 * most] of rows those that were named, likeliest first, the lower id among equals."""
+    most, longest = columns.shape[1] // 2, max(map(len, named.values()))
+    padded = [sorted(ids) + [-1] * (longest - len(ids)) for ids in named.values()]
+    rows, ids = torch.tensor(list(named), device=raw.device), torch.tensor(padded, device=raw.device)
+    logprobs = torch.log_softmax(raw[rows], -1).gather(-1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
+    order = logprobs.argsort(dim=-1, descending=True, stable=True)
+    told = columns[rows]
+    told[:, :longest] = ids.gather(-1, order)
+    told[:, most : most + longest] = logprobs.gather(-1, order)
+    columns.index_copy_(0, rows, told)
 
 
 def _likeliest(raw: Tensor, most: int) -> Tensor:

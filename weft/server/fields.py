@@ -49,7 +49,6 @@ _REASONS = {
     "filling a gap": ("suffix",),
     "changing the tokenizer's work": ("spaces_between_special_tokens", "detokenize"),
     "code in a request": ("logits_processors",),
-    "log-probabilities of chosen tokens": ("logprob_token_ids",),
     "moving caches between servers": ("kv_transfer_params",),
     "engine-specific arguments": ("vllm_xargs",),
     "prompts that are no tokens": ("prompt_embeds", "media_io_kwargs"),

@@ -43,6 +43,7 @@ def sampling_params(
         priority=request.priority,
         cache_salt=request.cache_salt,
         logprobs=(logprobs or 0) if outputs > request.n else logprobs,
+        logprob_token_ids=tuple(request.logprob_token_ids),
         prompt_logprobs=prompt_logprobs,
         skip_special_tokens=request.skip_special_tokens,
         include_stop_str_in_output=request.include_stop_str_in_output,
@@ -99,7 +100,7 @@ def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], 
 def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a chat."""
     shown = Shown(
-        logprobs=_logprobs_of_chat(request),
+        logprobs=_told(request, _logprobs_of_chat(request)),
         prompt_logprobs=request.prompt_logprobs,
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
@@ -107,7 +108,7 @@ def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown
     params = sampling_params(
         request,
         max_tokens=max_tokens_of_chat(request),
-        logprobs=shown.logprobs,
+        logprobs=_logprobs_of_chat(request),
         prompt_logprobs=shown.prompt_logprobs,
         num_prompts=1,
         vocab=vocab,
@@ -118,7 +119,7 @@ def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown
 def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a completion. Repeating a prompt with log-probabilities asks for those of the prompt."""
     shown = Shown(
-        logprobs=request.logprobs,
+        logprobs=_told(request, request.logprobs),
         prompt_logprobs=request.prompt_logprobs,
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
@@ -129,7 +130,7 @@ def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) 
     params = sampling_params(
         request,
         max_tokens=max(1, max_tokens_of_completion(request)) if is_mute(request) else max_tokens_of_completion(request),
-        logprobs=shown.logprobs,
+        logprobs=request.logprobs,
         prompt_logprobs=max(asked) if asked else None,
         num_prompts=num_prompts,
         vocab=vocab,
@@ -140,6 +141,11 @@ def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) 
 def is_mute(request: CompletionRequest) -> bool:
     """Whether only the prompt comes back."""
     return request.echo and request.max_tokens == 0
+
+
+def _told(request: Common, logprobs: int | None) -> int | None:
+    """Alternatives that an answer shows of each token."""
+    return logprobs if logprobs is None or not request.logprob_token_ids else len(request.logprob_token_ids)
 
 
 def _logprobs_of_chat(request: ChatRequest) -> int | None:

@@ -13,6 +13,7 @@ import msgspec
 from weft.step.sampling_params import (
     MAX_BAD_WORDS,
     MAX_BIAS,
+    MAX_LOGPROB_IDS,
     MAX_LOGPROBS,
     MAX_N,
     MAX_PRIORITY,
@@ -76,6 +77,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: Annotated[str, bounded(minLength=1, maxLength=MAX_SALT)] | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    logprob_token_ids: Annotated[list[TokenId], bounded(maxItems=MAX_LOGPROB_IDS)] = []
+    """Log-probabilities of these tokens, instead of those of the likeliest."""
     prompt_logprobs: Logprobs | None = None
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False

@@ -9,7 +9,9 @@ import msgspec
 
 from weft.errors import RequestError
 
-LISTS = ("stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words", "bad_token_ids")
+LISTS = (
+    "stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words", "bad_token_ids", "logprob_token_ids",
+)  # fmt: skip
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +37,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bad_token_ids: tuple[tuple[int, ...], ...] = ()  # runs of tokens of which the last is not chosen after the others
     priority: int = 0  # lower goes first, in line and when blocks run out; ties by arrival
     logprobs: int | None = None  # number of alternatives beside the sampled token
+    logprob_token_ids: tuple[int, ...] = ()  # with logprobs: of these tokens instead of the likeliest
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
@@ -54,6 +57,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 MAX_N = 128
 MAX_LOGPROBS = 20
+MAX_LOGPROB_IDS = 128
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
 MAX_BIAS = 100.0
@@ -92,6 +96,17 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _check_stops(params, vocab_size)
     _check_bias(params, vocab_size)
     _check_words(params, vocab_size)
+    _check_named(params, vocab_size)
+
+
+def _check_named(params: SamplingParams, vocab_size: int) -> None:
+    named = params.logprob_token_ids
+    if named and params.logprobs is None:
+        _refuse("logprob_token_ids", "without logprobs", "beside logprobs")
+    if len(named) > MAX_LOGPROB_IDS or len({*named}) < len(named):
+        _refuse("logprob_token_ids", f"with {len(named)} entries", f"at most {MAX_LOGPROB_IDS} different ids")
+    for token in named:
+        _check_token("logprob_token_ids", token, vocab_size)
 
 
 def _check_words(params: SamplingParams, vocab_size: int) -> None:
