@@ -119,10 +119,11 @@ def start_server(tokenizer: Tokenizer) -> Start:
         longest: int = LONGEST,
         http: HttpConfig | None = None,
         sock: socket.socket | None = None,
+        ranks: type[ScriptedExecutor] = ScriptedExecutor,
     ) -> Running:
         blocks = max(64, 2 * longest // 16)
         script = [*tokenizer.encode(text), END]
-        executors = [ScriptedExecutor(script, step_s=step_s, dp=dp, num_blocks=blocks) for _ in range(replicas)]
+        executors = [ranks(script, step_s=step_s, dp=dp, num_blocks=blocks) for _ in range(replicas)]
         config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
         listening = sock or bind("127.0.0.1", 0)
         url = "http://localhost" if sock else f"http://127.0.0.1:{listening.getsockname()[1]}"

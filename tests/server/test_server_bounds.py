@@ -17,6 +17,7 @@ from tests.support.waiting import PATIENCE_S, until
 from weft.server import body, replies
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
+from weft.server.replicas import STEP_IN_HAND_S
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 
@@ -167,31 +168,42 @@ def test_what_is_no_request_is_answered_with_an_id_too(alphabet: Running) -> Non
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("own", [True, False])
-def test_who_waits_too_long_is_never_run(start_server: Start, stream: bool, own: bool) -> None:
+@pytest.mark.parametrize("in_hand", [True, False])
+def test_who_waits_too_long_is_told_and_never_run(start_server: Start, stream: bool, own: bool, in_hand: bool) -> None:
+    """Between two steps, and while one is in hand that does not end; then half a second late at the most."""
     config = HttpConfig(queue_timeout=600.0 if own else 0.2)
     server = start_server("abc", max_num_seqs=1, http=config)
+    server.executor.permits = permits = threading.Semaphore(1)
+    told = threading.Event()
+    steps = threading.Thread(target=trickle, args=(permits, 0 if in_hand else 100, told))
     try:
-        server.executor.gate.clear()
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as running:
+            until(lambda: server.executor.steps == 1)
             late = LONG | {"prompt": ["y", "z"], "stream": stream} | ({"timeout": 0.2} if own else {})
-            until(lambda: server.engines.open_outputs == 1)
-            opens = threading.Thread(target=open_late, args=(server, 3, 0.3))
-            opens.start()
+            began = time.monotonic()
+            steps.start()
             with server.http.stream("POST", "/v1/completions", json=late) as waiting:
                 text = "".join(waiting.iter_lines()) if not stream else _cut(waiting)
+            assert time.monotonic() - began >= 0.2, "not before its time"
             assert "deadline_exceeded" in text and (stream or waiting.status_code == 504)
-            opens.join(PATIENCE_S)
+            told.set()
+            permits.release(1000)
             assert running.read().endswith(b"data: [DONE]\n\n")
-        assert server.executor.steps < 195
+        until(lambda: server.engines.open_outputs == 0)
+        assert server.executor.admitted == 1 and STEP_IN_HAND_S <= 0.5
     finally:
+        told.set()
+        permits.release(1000)
+        steps.join(PATIENCE_S)
         server.stop()
 
 
-def open_late(server: Running, outputs: int, seconds: float) -> None:
-    """Lets steps run so long after so many outputs were asked for."""
-    until(lambda: server.engines.open_outputs == outputs)
-    time.sleep(seconds)
-    server.executor.gate.set()
+def trickle(permits: threading.Semaphore, steps: int, enough: threading.Event) -> None:
+    """Lets a step go every few milliseconds, at most so many."""
+    for _ in range(steps):
+        if enough.wait(0.005):
+            return
+        permits.release()
 
 
 def _cut(response: Any) -> str:

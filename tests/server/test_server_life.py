@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 from typing import Any
 
@@ -24,41 +22,6 @@ def blocks_used(server: Running) -> int:
     engine = server.engine
     assert engine is not None
     return engine.stats().total.blocks_used
-
-
-def posted(server: Running, body: dict[str, Any]) -> socket.socket:
-    """A connection with a request on it, whose client leaves when it is closed."""
-    sock = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
-    text = json.dumps(body).encode()
-    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    sock.sendall(f"{head}content-length: {len(text)}\r\n\r\n".encode() + text)
-    return sock
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_its_blocks(start_server: Start, stream: bool) -> None:
-    server = start_server("abc", step_s=0.05)
-    try:
-        with posted(server, LONG | {"stream": stream}):
-            until(lambda: blocks_used(server) > 0)
-        until(lambda: blocks_used(server) == 0 and server.engines.open_outputs == 0)
-        assert server.executor.steps < 190
-    finally:
-        server.stop()
-
-
-def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> None:
-    server = start_server("abc", max_num_seqs=1)
-    try:
-        server.executor.gate.clear()
-        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}):
-            with posted(server, LONG | {"n": 2}):
-                until(lambda: server.engines.open_outputs == 3)
-            until(lambda: server.engines.open_outputs == 1)
-        server.executor.gate.set()
-        until(lambda: server.engines.open_outputs == 0 and blocks_used(server) == 0)
-    finally:
-        server.stop()
 
 
 def test_a_dead_rank_ends_streams_with_an_error_frame(start_server: Start) -> None:

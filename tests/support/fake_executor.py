@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections import deque
+from typing import Any
 
 from weft.errors import PeerError
 from weft.layout.layout import Layout
@@ -18,7 +20,7 @@ class ScriptedExecutor:
     """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
 
     `gate`: steps wait while it is cleared. `permits`: a step takes one, where there are some.
-    `fail_at`: index of the step that dies.
+    `fail_at`: index of the step that dies. `steps` have run, `admitted` outputs have got a slot in them.
     """
 
     def __init__(self, script: list[int], *, dp: int = 1, num_blocks: int = 64, step_s: float = 0.0) -> None:
@@ -27,12 +29,13 @@ class ScriptedExecutor:
         self.gate = threading.Event()
         self.gate.set()
         self.permits: threading.Semaphore | None = None
-        self.steps = 0
+        self.steps = self.admitted = 0
         self.fail_at: int | None = None
         self.closed = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """A step as the script says."""
+        self.admitted += sum(len(group.admits) for group in plan.groups)
         assert self.gate.wait(120)
         assert self.permits is None or self.permits.acquire(timeout=240)
         time.sleep(self.step_s)
@@ -62,3 +65,19 @@ class ScriptedExecutor:
     def close(self) -> None:
         """Noted."""
         self.closed = True
+
+
+class ScriptedAhead(ScriptedExecutor):
+    """The same, given its steps one ahead."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._flying: deque[StepPlan] = deque()
+
+    def submit(self, plan: StepPlan) -> None:
+        """A step, in line."""
+        self._flying.append(plan)
+
+    def collect(self) -> StepResult:
+        """The oldest."""
+        return self.step(self._flying.popleft())

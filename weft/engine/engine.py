@@ -80,8 +80,12 @@ class Engine:
 
     def has_run(self, request_id: str) -> bool:
         """Whether a step has run some of the request, or it is no more."""
-        outputs = self._live.get(request_id)
-        return outputs is None or any(request.admission for request, _ in outputs.values())
+        return request_id not in self._live or self.is_running(request_id)
+
+    def is_running(self, request_id: str) -> bool:
+        """Whether a step has run some of the request, or runs it, and it has not ended. Any thread may ask while a step
+        is in hand: nothing here changes meanwhile."""
+        return any(request.admission for request, _ in list(self._live.get(request_id, {}).values()))
 
     def pause(self, request_id: str) -> None:
         """Frees what the request's running outputs hold, until `resume`; their tokens stay."""

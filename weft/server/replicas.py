@@ -28,6 +28,9 @@ from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
 
+STEP_IN_HAND_S = 0.5
+"""Who has waited too long is told so when the step in hand has ended, after so long at the latest."""
+
 
 class Replicas:
     """An engine for each of `starts`; `ended` is set, and `failure` says why, once all are through.
@@ -160,12 +163,22 @@ class Replicas:
         self.tell(stream, lambda engine: engine.stop_request(request_id, reason, index=index))
 
     def expire(self, stream: Stream, error: RequestError) -> None:
-        """Fails the stream with `error` if no step has run any of it."""
+        """Fails the stream with `error` if no step has run any of it: between two steps, or where the step in hand
+        takes long, meanwhile."""
         if stream in self._parked:
             stream.fail(error)
         else:
             loop = self.loops[stream.replica]
             loop.tell(partial(_expire, loop, stream.request_ids, error))
+            asyncio.get_running_loop().call_later(STEP_IN_HAND_S, self._expire_meanwhile, stream, error)
+
+    def _expire_meanwhile(self, stream: Stream, error: RequestError) -> None:
+        """The step that was in hand when the stream was overdue has not ended yet, or the stream runs: which of them,
+        the engine knows by now. No step after this one runs what has not begun: it has been told."""
+        engine = self.loops[stream.replica].engine
+        begun = engine is not None and any(map(engine.is_running, stream.request_ids))
+        if not begun and stream.untouched:
+            stream.fail(error)
 
     def close_stream(self, stream: Stream) -> None:
         """Nobody reads any more: what is unfinished is aborted."""

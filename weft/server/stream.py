@@ -54,6 +54,11 @@ class Stream:
         return self.params.n
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has come, and none of its outputs has ended."""
+        return not self._taken and not self.arrived and self.open_outputs == self.n * len(self.request_ids)
+
+    @property
     def can_begin_again(self) -> bool:
         """Whether the client has seen nothing that a second run could contradict."""
         return self.whole or not self._taken
