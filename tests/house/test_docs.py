@@ -170,6 +170,14 @@ def test_the_life_of_a_token_names_real_functions() -> None:
         assert re.search(rf"\b{name}\b", (ROOT / "weft" / path).read_text()), f"{name} is not in weft/{path}"
 
 
+def test_the_page_of_faults_names_real_tests() -> None:
+    asked = set(re.findall(r"`(test_\w+)`", DOCS["faults.md"]))
+    there = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(asked) > 50 and asked <= there
+
+
 def test_environment_variables_are_told() -> None:
     asked = {word for text in DOCS.values() for word in re.findall(r"\bWEFT_[A-Z_]+\b", text)} - {"WEFT_TEST_SEED"}
     read = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -149,6 +150,27 @@ def test_an_installation_that_cannot_be_written_builds_in_the_cache(
     (folder / "_build").write_text("in the way of a directory, for every user")
     (status,) = build.ensure_built()
     assert status.path and status.path.parent == tmp_path / "cache" / "native"
+    assert answer() == 42
+
+
+@needs_compiler
+@pytest.mark.parametrize("where", ["tempfile.TemporaryDirectory", "os.replace"])
+def test_a_full_disk_is_a_reason_and_leaves_what_was_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (whole,) = build.ensure_built()
+    (folder / "answer.h").write_text((folder / "answer.h").read_text() + "// changed\n")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, full)
+        patched.setattr(Path, "write_text", full)
+        (status,) = build.ensure_built()
+    assert status.state == "failed" and status.reason.endswith("No space left on device")
+    assert not list(folder.rglob(".building-*"))
+    assert build.ensure_built()[0].state == "built" and whole.state == "built"
     assert answer() == 42
 
 

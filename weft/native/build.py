@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,14 @@ def _compile(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
     if directory is None:
         tried = ", ".join(str(path) for path in directories())
         return _failed(name, None, f"no directory to build in can be written: {tried}", 0.0)
-    target = directory / f"{stem(name)}-{version}.so"
+    try:
+        return _compiled(name, compiler, directory, f"{stem(name)}-{version}.so")
+    except OSError as error:  # as of a full disk: weft runs without the library, and says why
+        return _failed(name, directory, f"{directory}: {error.strerror}", time.monotonic() - started)
+
+
+def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) -> BuildStatus:
+    started, target = time.monotonic(), directory / file
     with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as scratch:
         made = Path(scratch) / target.name
         command = [*compiler, *flags(name), str(source_of(name)), "-o", str(made)]
@@ -108,7 +116,8 @@ def _compile(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
 
 def _failed(name: str, directory: Path | None, reason: str, seconds: float) -> BuildStatus:
     if directory is not None:
-        failure_file(directory, name).write_text(reason)
+        with suppress(OSError):  # told here all the same; other processes then say that it was not built
+            failure_file(directory, name).write_text(reason)
     return BuildStatus(name, "failed", None, seconds, reason)
 
 
