@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE_S, until
 from weft.server import body, replies
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
-from weft.server.replicas import STEP_IN_HAND_S
+from weft.server.overdue import STEP_IN_HAND_S
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 

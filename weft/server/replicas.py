@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import methodcaller
 
 from weft.engine.engine import Engine
@@ -27,9 +26,6 @@ from weft.server.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
-
-STEP_IN_HAND_S = 0.5
-"""Who has waited too long is told so when the step in hand has ended, after so long at the latest."""
 
 
 class Replicas:
@@ -162,23 +158,9 @@ class Replicas:
         request_id = stream.request_ids[prompt]
         self.tell(stream, lambda engine: engine.stop_request(request_id, reason, index=index))
 
-    def expire(self, stream: Stream, error: RequestError) -> None:
-        """Fails the stream with `error` if no step has run any of it: between two steps, or where the step in hand
-        takes long, meanwhile."""
-        if stream in self._parked:
-            stream.fail(error)
-        else:
-            loop = self.loops[stream.replica]
-            loop.tell(partial(_expire, loop, stream.request_ids, error))
-            asyncio.get_running_loop().call_later(STEP_IN_HAND_S, self._expire_meanwhile, stream, error)
-
-    def _expire_meanwhile(self, stream: Stream, error: RequestError) -> None:
-        """The step that was in hand when the stream was overdue has not ended yet, or the stream runs: which of them,
-        the engine knows by now. No step after this one runs what has not begun: it has been told."""
-        engine = self.loops[stream.replica].engine
-        begun = engine is not None and any(map(engine.is_running, stream.request_ids))
-        if not begun and stream.untouched:
-            stream.fail(error)
+    def is_parked(self, stream: Stream) -> bool:
+        """Whether it waits for a replica that may run it."""
+        return stream in self._parked
 
     def close_stream(self, stream: Stream) -> None:
         """Nobody reads any more: what is unfinished is aborted."""
@@ -295,10 +277,3 @@ class Replicas:
         """Waits until every engine's thread has ended."""
         for loop in self.loops:
             loop.join()
-
-
-def _expire(loop: EngineLoop, request_ids: tuple[str, ...], error: RequestError, engine: Engine) -> None:
-    if not any(engine.has_run(request_id) for request_id in request_ids):
-        for request_id in request_ids:
-            engine.abort(request_id)
-        loop.refuse(request_ids[0], error)

@@ -26,6 +26,7 @@ from weft.server.errors import client_gone, deadline_exceeded, error_frame, erro
 from weft.server.formats import Format
 from weft.server.joined import joined, likeliest
 from weft.server.metrics import CLIENT_GONE, Metrics, Watch
+from weft.server.overdue import expire
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.replicas import Replicas
 from weft.server.stream import BegunAgain, Stream
@@ -117,7 +118,7 @@ class _Reply(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
         stream, patience_s = self._answer.stream, self._answer.patience_s
-        overdue = partial(self._engines.expire, stream, deadline_exceeded(patience_s))
+        overdue = partial(expire, self._engines, stream, deadline_exceeded(patience_s))
         clock = asyncio.get_running_loop().call_later(patience_s, overdue)
         try:
             await self._send(scope, receive, self._patient(scope, send))
