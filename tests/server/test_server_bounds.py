@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from tests.server.conftest import Running, Start
 from tests.support.waiting import PATIENCE_S, until
-from weft.server import body, replies
+from weft.server import body, connection, replies
 from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
 from weft.server.overdue import STEP_IN_HAND_S
@@ -154,6 +155,24 @@ def healthy(server: Running) -> bool:
 def test_a_body_that_says_it_is_too_long_is_not_awaited(alphabet: Running) -> None:
     head = HEAD + b"connection: close\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n"
     assert answer(alphabet, head)[0] == 413
+
+
+def test_who_sends_all_before_looking_sees_the_answer_too(alphabet: Running) -> None:
+    body = b'{"prompt": "' + b"x" * (24 << 20) + b'"}'
+    for path, status in (("/v1/completions", 413), ("/nowhere", 404)):
+        client = http.client.HTTPConnection("127.0.0.1", int(alphabet.url.rsplit(":", 1)[1]), timeout=PATIENCE_S)
+        client.request("POST", path, body, {"connection": "close", "content-type": "application/json"})
+        got = client.getresponse()
+        assert got.status == status and json.loads(got.read())["error"]["message"]
+        client.close()
+
+
+def test_who_goes_on_sending_is_cut_off(alphabet: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LINGER_S", 0.2)
+    with connect(alphabet) as sock, pytest.raises(OSError, match=r"(Broken pipe|reset by peer)"):
+        sock.sendall(HEAD + b"connection: close\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+        until(lambda: sock.send(b"x") == 0)
 
 
 def test_what_is_no_request_is_answered_with_an_id_too(alphabet: Running) -> None:

@@ -22,6 +22,9 @@ MAX_HEAD = 32 * 1024
 MAX_HEADERS = 100
 HEAD_S = 10.0
 """Seconds that a request's head may take."""
+LINGER_S = 2.0
+"""Seconds that a client may go on sending a body after its answer: the system cuts a connection that is closed with
+unread bytes, and with it goes the answer that the client has not looked at yet."""
 MAX_CONNECTIONS = 4096
 
 ABORT = "weft.abort"
@@ -39,12 +42,14 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _new_id = staticmethod(request_ids())
     _in_head = True
+    _lingering = False
+    """Answered and closed for writing; what still comes is dropped."""
     _head_left = MAX_HEAD
     """Bytes that may still come before the head is whole."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuses a connection too many; the clock of the first head starts."""
-        gathered = GatheredTransport(cast("asyncio.Transport", transport), self.loop)
+        gathered = GatheredTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
         super().connection_made(cast("asyncio.Transport", gathered))
         self._expect_head()
         if len(self.connections) > self.max_connections:
@@ -56,12 +61,15 @@ class Connection(HttpToolsProtocol):
         """Lets the clock go, and what would keep this object alive until a collection."""
         self._stop_clock()
         super().connection_lost(exc)
+        cast("GatheredTransport", self.transport).let_go()
         if self.scope is not None:
             self.scope["state"].pop(ABORT, None)
             self.scope["state"].pop(WRITE, None)
 
     def data_received(self, data: bytes) -> None:
         """Counts the bytes of a head that is not whole yet, wherever they stand in it."""
+        if self._lingering:
+            return
         self._unset_keepalive_if_required()
         if self._in_head:
             self._head_left -= len(data)
@@ -109,6 +117,17 @@ class Connection(HttpToolsProtocol):
         if self.flow.write_paused or self.transport.is_closing():
             return False
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    def _lingers(self) -> bool:
+        """Whether a close waits for the client, which is still sending a body that nobody reads."""
+        if self._lingering or self._in_head or not self.transport.can_write_eof():
+            return False
+        self._lingering = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._stop_clock()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
         return True
 
     def _expect_head(self) -> None:

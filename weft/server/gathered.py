@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
 class GatheredTransport:
     """Around an asyncio transport; everything but writing and ending is its own."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        lingers: Callable[[], bool] | None = None,
+    ) -> None:
+        """`lingers` is asked before a close: True, and whoever was asked closes later."""
+        self._transport, self._loop, self._lingers = transport, loop, lingers
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -28,7 +35,12 @@ class GatheredTransport:
     def close(self) -> None:
         """After what has been gathered."""
         self.flush()
-        self._transport.close()
+        if self._lingers is None or not self._lingers():
+            self._transport.close()
+
+    def let_go(self) -> None:
+        """The connection is lost: what refers back to its protocol goes, so that both are freed now."""
+        self._lingers = None
 
     def abort(self) -> None:
         """At once; what has been gathered is dropped."""
