@@ -16,10 +16,13 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.engine.lanes import Calendar, Lane, Rows
+from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
 from weft.step.plan import Streams
+
+FEW = 8
+"""Lanes below which they are settled one by one: it is faster."""
 
 
 class Flow:
@@ -87,8 +90,9 @@ class Flow:
         needy, self._needy = self._needy, []
         return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
 
-    def grown(self, lane: Lane) -> None:
+    def grown(self, lane: Lane, block: int) -> None:
         """Its table has the block that it needed."""
+        lane.request.table.append(block)
         self._untold[lane] = None
         self._await_need(lane)
 
@@ -111,23 +115,41 @@ class Flow:
                 self._need(lane)
         return rows, streams
 
-    def land(self, rows: Rows, ids: NDArray[np.int64], told: Collection[int]) -> tuple[list[Lane], list[Lane]]:
-        """Takes in the ids of the oldest step in flight. Gives those that Python must look at (`told`: whose slots
-        have more to tell), in the order of their rows, and those of the step's rows that were for nothing."""
-        self._log[self.landed % self._size, rows.slots] = ids
-        events = [lane for lane in self._lands.take(self.landed) if lane.alive]
+    def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
+        """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
+        self._log[self.landed % self._size, rows.slots] = result
+        ids = result.tolist()
+        due = [lane for lane in self._lands.take(self.landed) if lane.alive]
+        ending = [lane for lane in due if self.landed + lane.offset == lane.last]
         self.landed += 1
-        for lane in events:
-            self._await_landing(lane, self.landed)
-        tokens = ids.tolist()
-        if not self._ends.keys().isdisjoint(tokens):
-            events += [lane for lane, token in zip(rows.lanes, tokens, strict=True) if token in self._ends]
+        if not self._ends.keys().isdisjoint(ids):
+            ending += [lane for lane, token in zip(rows.lanes, ids, strict=True) if token in self._ends]
         if told:
             slots = frozenset(told)
-            events += [lane for lane in rows.lanes if lane.request.slot in slots]
-        looked_at = sorted({lane for lane in events if lane.alive}, key=lambda lane: lane.number) if events else events
+            ending += [lane for lane in rows.lanes if lane.request.slot in slots]
+        looked_at = {lane: None for lane in ending if lane.alive}
+        filled = [lane for lane in due if lane not in looked_at] if looked_at else due
+        for lane in due:
+            self._await_landing(lane, self.landed)
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        return looked_at, dead
+        return Landed(ids, filled, sorted(looked_at, key=lambda lane: lane.number), dead)
+
+    def settle_filled(self, lanes: list[Lane]) -> list[Lane]:
+        """As `settle`, for lanes with results of at most one block; gives them back."""
+        if len(lanes) < FEW:
+            for lane in lanes:
+                self.settle(lane)
+            return lanes
+        oldest_first = (np.arange(self._size) + self.landed) % self._size
+        slots = [lane.request.slot for lane in lanes]
+        for lane, ids in zip(lanes, self._log[oldest_first[:, None], slots].T.tolist(), strict=True):
+            request, count = lane.request, self.landed - lane.settled
+            request.token_ids += ids[-count:]
+            request.num_computed += count
+            lane.settled = self.landed
+            if lane.planned:
+                request.last_step = self.step
+        return lanes
 
     def settle(self, lane: Lane, *, but: int = 0) -> None:
         """What its request says of itself is true now; the last `but` results that it has are dropped."""

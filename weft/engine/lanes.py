@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -64,6 +65,16 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     def count(self) -> int:
         """Rows."""
         return len(self.lanes)
+
+
+class Landed(NamedTuple):
+    """What the results of a step mean for lanes: the ids of its rows; who filled a block, and nothing else; who must be
+    looked at, in order; whose rows were for nothing."""
+
+    ids: list[int]
+    filled: list[Lane]
+    looked_at: list[Lane]
+    dead: list[Lane]
 
 
 class Calendar:

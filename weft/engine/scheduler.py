@@ -105,12 +105,11 @@ class Scheduler:
         """The group's part of step `index`; without runs when there is nothing to do."""
         self._grow_decodes()
         flowing, streams = self._flow.plan(index)
-        entries: list[Entry] = []
+        entries, admits = list[Entry](), list[Admit]()
         rows = Room.of(self.limits, flowing.count, self.pace)
         for request in self._prefilling.values():
             if request.num_unplanned > 0:
                 entries += self._prefill(request, rows)
-        admits: list[Admit] = []
         while rows.any and (newcomer := self._admit(rows)):
             admits.append(newcomer.admit())
             entries += self._prefill(newcomer, rows)
@@ -163,12 +162,12 @@ class Scheduler:
 
         The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
         """
-        for lane in self._flow.take_needy():
-            while lane.alive and not self.blocks.num_available and self.num_running > 1:
-                self._preempt_youngest()
-            if lane.alive:
-                lane.request.table += self.blocks.allocate(1)
-                self._flow.grown(lane)
+        needy = self._flow.take_needy()
+        while len(needy) > self.blocks.num_available and self.num_running > 1:
+            self._preempt_youngest()
+            needy = [lane for lane in needy if lane.alive]
+        for lane, block in zip(needy, self.blocks.allocate(len(needy)), strict=True):
+            self._flow.grown(lane, block)
 
     # -- admission and departure
 
@@ -238,14 +237,15 @@ class Scheduler:
     def _streams(self, rows: Rows, result: GroupResult) -> Stretch:
         """The ids of requests that flow: Python looks only at those that something has happened to."""
         told = {record.slot: record for record in result.told}
-        ids = result.array()
-        events, dead = self._flow.land(rows, ids, told)
-        others: dict[Head, RequestOutput | None] = {lane.head: None for lane in dead}
-        self.counters.generated_tokens += len(ids) - len(dead)
-        for lane in events:
+        landed = self._flow.land(rows, result.array(), told)
+        self.counters.generated_tokens += rows.count - len(landed.dead)
+        for lane in self._flow.settle_filled(landed.filled):
+            self._publish(lane.request, lane.request.num_computed - 1)
+        others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
+        for lane in landed.looked_at:
             if (output := self._look(lane, told.get(lane.request.slot))) is not None:
                 others[lane.head] = output
-        return Stretch(rows.tick, rows.heads, ids.tolist(), others)
+        return Stretch(rows.tick, rows.heads, landed.ids, others)
 
     def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput | None:
         """What there is to tell of a request that flows beside the id that it has just been given."""

@@ -41,15 +41,17 @@ class Sharing:
     def publish(self, request: Request, before: int) -> bool:
         """Makes the blocks known to the cache that were filled since the request had `before` computed tokens. Whether
         its table has changed: where others had the same blocks already, it has theirs now."""
-        first, full = before // self._limits.block_size, request.num_computed // self._limits.block_size
+        size = self._limits.block_size
+        first, full = before // size, request.num_computed // size
         if full == first or not self._limits.enable_prefix_caching:
             return False
-        extend_digests(request.digests, request.token_ids, full, self._limits.block_size, request.params.cache_salt)
+        extend_digests(request.digests, request.token_ids, full, size, request.params.cache_salt)
         changed = False
         for index in range(first, full):
             displaced = self._blocks.publish(request.table, index, request.digests[index])
             if displaced is not None:
                 changed, request.told = True, min(request.told, index)
                 self._held.hold(Held(request.last_step, [displaced]))
-        self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
+        if first < request.claimed:
+            self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
         return changed
