@@ -5,7 +5,8 @@
 The engine's part (schedule, retire): its executor answers at once and its time is taken off. A rank's part: messages
 both ways, inputs of the step, and the sampler with its kernel (a vocabulary of 16). Medians over steps, and of the
 engine's part the mean, which has all that happens once for every block of a request: it takes one, fills one, offers
-it to others. Prints one line per case; `--save` writes them as JSON.
+it to others. The records that callers read are made by whoever reads them, which is a figure of its own
+(`records_us`). Prints one line per case; `--save` writes them as JSON.
 """
 
 from __future__ import annotations
@@ -109,16 +110,17 @@ def measure(running: int, context: int) -> dict[str, float | int]:
     for number in range(running):
         engine.add_request(f"r{number}", [number, *range(context - 1)], params)
     added = time.thread_time() - start
-    prefills = [timed_step(engine, executor)]
+    prefills = [timed_step(engine, executor)[0]]
     while (stats := engine.stats().total).generated_tokens < running or stats.running < running:
-        prefills.append(timed_step(engine, executor))
-    steps = [timed_step(engine, executor) for _ in range(STEPS)]
+        prefills.append(timed_step(engine, executor)[0])
+    steps, reading = zip(*(timed_step(engine, executor) for _ in range(STEPS)), strict=True)
     parts = executor.rank.medians_us()
     return {
         "running": running,
         "context": context,
         "whole_step_us": round(statistics.median(steps) * 1e6 + sum(parts.values()), 1),
         **parts,
+        "records_us": round(statistics.median(reading) * 1e6, 1),
         "decode_step_us_median": round(statistics.median(steps) * 1e6, 1),
         "decode_step_us_mean": round(statistics.mean(steps) * 1e6, 1),
         "decode_step_us_p90": round(sorted(steps)[int(0.9 * STEPS)] * 1e6, 1),
@@ -128,11 +130,14 @@ def measure(running: int, context: int) -> dict[str, float | int]:
     }
 
 
-def timed_step(engine: Engine, executor: Instant) -> float:
-    """CPU seconds that one step spends outside the executor."""
+def timed_step(engine: Engine, executor: Instant) -> tuple[float, float]:
+    """CPU seconds that one step spends outside the executor, and that reading its records takes."""
     executor.seconds, start = 0.0, time.thread_time()
-    engine.step()
-    return time.thread_time() - start - executor.seconds
+    outputs = engine.step()
+    stepped = time.thread_time()
+    for _ in outputs:
+        pass
+    return stepped - start - executor.seconds, time.thread_time() - stepped
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ class Coordinator:
 
     def _plan(self) -> StepPlan:
         plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])
-        if not any(group.num_rows for group in plan.groups):
+        if not plan.num_rows:
             raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")
         self.steps += 1
         return plan
@@ -61,4 +61,6 @@ class Coordinator:
         if len(result.groups) != len(self.schedulers):
             raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
         found = [each.retire(result.index, part) for each, part in zip(self.schedulers, result.groups, strict=True)]
+        if len(found) == 1:
+            return found[0]
         return Outputs([part for outputs in found for part in outputs.parts])

@@ -35,6 +35,7 @@ class Flow:
         """Ids by step (the last block_size) and slot: a request settles whenever it fills a block."""
         self._columns: NDArray[np.int64] = np.zeros((3, 0), np.int64)
         """Slot, start and output_pos of each row of the next step."""
+        self._slots, self._moving = self._columns[0], self._columns[1:]
         self._rows: list[Lane] = []
         """Whose rows they are, beside some of lanes that are not planned any more; never changed, but replaced."""
         self._heads: list[Head] = []
@@ -87,6 +88,8 @@ class Flow:
 
     def take_needy(self) -> list[Lane]:
         """Those, in the order in which they began to flow; each is to be `grown`, or to leave."""
+        if not self._needy:
+            return []
         needy, self._needy = self._needy, []
         return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
 
@@ -106,10 +109,10 @@ class Flow:
         """The rows of step `index`, which has begun to be planned; nobody is needy."""
         if self._stale:
             self._sort_out()
-        rows = Rows(self._rows, self._columns[0], self._heads, self.tick, self._departures)
+        rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         streams = Streams(self._columns.tobytes(), self._news() if self._untold else [])
         self.step, self.tick = index, self.tick + 1
-        self._columns[1:] += 1
+        np.add(self._moving, 1, out=self._moving)
         for lane in self._needs.take(self.tick):
             if lane.planned:
                 self._need(lane)
@@ -117,22 +120,25 @@ class Flow:
 
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
-        self._log[self.landed % self._size, rows.slots] = result
-        ids = result.tolist()
-        due = [lane for lane in self._lands.take(self.landed) if lane.alive]
-        ending = [lane for lane in due if self.landed + lane.offset == lane.last]
+        self._log[self.landed % self._size][rows.slots] = result
+        ids, filled = result.tolist(), [lane for lane in self._lands.take(self.landed) if lane.alive]
         self.landed += 1
-        if not self._ends.keys().isdisjoint(ids):
-            ending += [lane for lane, token in zip(rows.lanes, ids, strict=True) if token in self._ends]
-        if told:
-            slots = frozenset(told)
-            ending += [lane for lane in rows.lanes if lane.request.slot in slots]
-        looked_at = {lane: None for lane in ending if lane.alive}
-        filled = [lane for lane in due if lane not in looked_at] if looked_at else due
-        for lane in due:
+        for lane in filled:
             self._await_landing(lane, self.landed)
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        return Landed(ids, filled, sorted(looked_at, key=lambda lane: lane.number), dead)
+        looked_at = [lane for lane in filled if self.landed + lane.offset > lane.last]
+        if told or not self._ends.keys().isdisjoint(ids):
+            looked_at += self._telling(rows, ids, frozenset(told))
+        if looked_at:
+            named = set(looked_at)
+            looked_at = sorted(named, key=lambda lane: lane.number)
+            filled = [lane for lane in filled if lane not in named]
+        return Landed(ids, filled, looked_at, dead)
+
+    def _telling(self, rows: Rows, ids: list[int], told: frozenset[int]) -> list[Lane]:
+        """Who may have been given the id that ends it, or has more to tell than an id."""
+        pairs = zip(rows.lanes, ids, strict=True)
+        return [each for each, token in pairs if each.alive and (token in self._ends or each.request.slot in told)]
 
     def settle_filled(self, lanes: list[Lane]) -> list[Lane]:
         """As `settle`, for lanes with results of at most one block; gives them back."""
@@ -199,6 +205,7 @@ class Flow:
         fresh = [(lane.request.slot, self.tick + lane.offset, self.tick + lane.head.before - 1) for lane in joined]
         columns = np.array(fresh, np.int64).reshape(-1, 3).T
         self._columns = np.concatenate((self._columns[:, kept], columns), axis=1)
+        self._slots, self._moving = self._columns[0], self._columns[1:]
         self._rows = [lane for lane in self._rows if lane.planned] + joined
         self._heads = [lane.head for lane in self._rows]
         self._joined, self._stale = [], False

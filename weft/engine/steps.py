@@ -55,13 +55,13 @@ class Steps:
     def _submit(self, executor: Ahead, plan: StepPlan | None) -> bool:
         if plan is None:
             return False
-        self._count(plan)
+        self.tokens.observe(plan.num_rows)
         executor.submit(plan)
         self._flying.append((plan, time.monotonic()))
         return True
 
     def _alone(self, plan: StepPlan) -> StepResult:
-        self._count(plan)
+        self.tokens.observe(plan.num_rows)
         began = time.monotonic()
         if self._balancing is None:
             result = self._executor.step(plan)
@@ -71,10 +71,8 @@ class Steps:
         self._observe(plan, time.monotonic() - began)
         return result
 
-    def _count(self, plan: StepPlan) -> None:
-        self.tokens.observe(sum(group.num_rows for group in plan.groups))
-
     def _observe(self, plan: StepPlan, seconds: float) -> None:
         """Tells the pace what a step cost: the group with the most rows decides how long it takes."""
-        most = max(plan.groups, key=lambda group: group.num_rows)
-        self._pace.observe(len(most.streams), sum(run.count for run in most.runs), seconds)
+        most = max(plan.groups, key=lambda group: group.num_rows) if len(plan.groups) > 1 else plan.groups[0]
+        streams = len(most.streams)
+        self._pace.observe(streams, most.num_rows - streams, seconds)

@@ -33,7 +33,7 @@ class _Waiting:
 
     def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
         self.index, self.left = plan.index, set(group_of)
-        self.rows = sum(group.num_rows for group in plan.groups)
+        self.rows = plan.num_rows
         self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
 
 

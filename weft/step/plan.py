@@ -17,6 +17,8 @@ from weft.step.sampling_params import SamplingParams
 
 WORD = np.dtype("<i8")
 """Of columns."""
+ROW_BYTES = 3 * WORD.itemsize
+"""Of a row of `Streams`."""
 
 
 class Admit(msgspec.Struct, frozen=True, array_like=True):
@@ -66,7 +68,7 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     news: list[tuple[int, int, list[int]]] = []
 
     def __len__(self) -> int:
-        return len(self.columns) // (3 * WORD.itemsize)
+        return len(self.columns) // ROW_BYTES
 
     def array(self) -> NDArray[np.int64]:
         """[3, rows], read-only."""
@@ -90,7 +92,7 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
     @property
     def num_rows(self) -> int:
         """Rows of the group."""
-        streams = len(self.streams)
+        streams = len(self.streams.columns) // ROW_BYTES
         return streams + sum([run.count for run in self.runs]) if self.runs else streams
 
     def every_run(self) -> list[Run]:
@@ -116,6 +118,11 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     index: int
     groups: list[GroupPlan]
     experts: ExpertWork | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all groups."""
+        return sum([group.num_rows for group in self.groups])
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

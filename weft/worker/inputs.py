@@ -115,15 +115,18 @@ class InputBuilder:
         shape = self._shape(tuple([_counts(each) for each in plan.groups]))
         self._learn(group)
         streams = group.streams.array()
-        slots, starts = (_column(streams[0], [run.slot for run in group.runs]), streams[1])
-        starts = _column(starts, [run.start for run in group.runs])
+        slots = _column(streams[0], [run.slot for run in group.runs])
+        starts = _column(streams[1], [run.start for run in group.runs])
         meta = _meta(starts, self._tables, slots, shape, self._geometry)
-        from_slot, tokens = _sources(group, slots, shape)
-        batch = Batch(_ids(tokens, from_slot, self._last_ids), meta, shape.rows, shape.sampled, shape.sampled_rows)
         sampled = sampled_rows(streams, group.runs)
         drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
-        slots = sampled.slots if drawn is None else sampled.slots[drawn]
-        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), _to(slots, device))
+        there = _to(sampled.slots if drawn is None else sampled.slots[drawn], device)
+        if group.runs:
+            ids = _ids(*_sources(group, slots, shape), self._last_ids)
+        else:
+            ids = self._last_ids.index_select(0, there)
+        batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows)
+        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
     def _learn(self, group: GroupPlan) -> None:
         for news in group.streams.news:
@@ -200,10 +203,8 @@ def _meta(
 
 def _sources(
     group: GroupPlan, slots: NDArray[np.int64], shape: StepShape
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Of each row: the slot whose last sampled id it takes, or -1, and the planned id (None: each takes a slot's)."""
-    if not group.runs:
-        return slots, None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row: the slot whose last sampled id it takes, or -1, and the planned id."""
     from_slot = slots[shape.run_of_row]
     tokens = np.zeros(len(from_slot), np.int64)
     for run, end in zip(group.runs, shape.row_ends[len(group.streams) :], strict=True):
@@ -212,12 +213,9 @@ def _sources(
     return from_slot, tokens
 
 
-def _ids(tokens: NDArray[np.int64] | None, from_slot: NDArray[np.int64], last_ids: Tensor) -> Tensor:
-    if tokens is None:
-        return last_ids.index_select(0, _to(from_slot, last_ids.device)).unsqueeze(1)
+def _ids(from_slot: NDArray[np.int64], tokens: NDArray[np.int64], last_ids: Tensor) -> Tensor:
     packed = _to(np.stack((tokens, from_slot)), last_ids.device)
-    ids = torch.where(packed[1] >= 0, last_ids[packed[1].clamp(min=0)], packed[0])
-    return ids.unsqueeze(1)
+    return torch.where(packed[1] >= 0, last_ids[packed[1].clamp(min=0)], packed[0])
 
 
 def _to(array: NDArray[np.generic], device: torch.device) -> Tensor:
