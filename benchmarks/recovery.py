@@ -42,11 +42,11 @@ BOUNDS = {
     "port in use: refused": 1.0,
 }
 """Seconds."""
-BODY = {"prompt": "The sea", "max_tokens": 7000, "ignore_eos": True, "stream": True}
+BODY = {"max_tokens": 7000, "ignore_eos": True, "stream": True}
 
 
 class Server:
-    """`weft serve` on a free port."""
+    """`weft serve` on a free port. Every stream asks for something else: what ends ranks twice is not run again."""
 
     def __init__(self, model: str | None, *words: str) -> None:
         command = [sys.executable, "-m", "weft.cli.main", "serve", *([model] if model else []), "--tp", "2"]
@@ -55,7 +55,7 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *limits, *port, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        self.port, self.phases, self.text = 0, threading.Event(), ""
+        self.port, self.phases, self.text, self._streams = 0, threading.Event(), "", 0
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -90,7 +90,9 @@ class Server:
     def stream(self) -> http.client.HTTPResponse:
         """An answer of which the first token has come."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        connection.request("POST", "/v1/completions", json.dumps(BODY), {"content-type": "application/json"})
+        self._streams += 1
+        body = json.dumps(BODY | {"prompt": f"The sea, for the {self._streams}th time"})
+        connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
         answer = connection.getresponse()
         answer.readline()
         return answer
