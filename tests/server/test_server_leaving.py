@@ -68,6 +68,7 @@ def test_work_ends_when_a_client_leaves(
         assert again.json()["usage"]["completion_tokens"] == 5
         assert blocks_used(server) == 0
     finally:
+        executor.permits.release(10_000)
         server.stop()
 
 
