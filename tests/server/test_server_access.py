@@ -28,7 +28,8 @@ POSTS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
 
 @pytest.fixture(scope="module")
 def keyed(start_server: Start) -> Any:
-    server = start_server("abc", http=HttpConfig(api_key=USER, admin_key=ADMIN, allowed_origins="https://a.example"))
+    http = HttpConfig(api_key=USER, admin_key=ADMIN, allowed_origins="https://a.example", root_path="/llm/a")
+    server = start_server("abc", http=http)
     yield server
     server.stop()
 
@@ -54,6 +55,19 @@ def test_every_route_holds_its_declaration(keyed: Running, path: str, key: str |
 def test_the_routes_of_this_file_are_all(keyed: Running) -> None:
     told = set(keyed.http.get("/openapi.json").json()["paths"])
     assert told == (GETS | POSTS) - {"/v1/models/tiny"} | {"/v1/models/{name}"}
+
+
+@pytest.mark.parametrize(("key", "wanted"), [(None, 401), (USER, 200)])
+def test_a_path_in_front_changes_no_access(keyed: Running, key: str | None, wanted: int) -> None:
+    assert status(keyed, "/llm/a/v1/models", key) == status(keyed, "/llm/a/v1/models/tiny", key) == wanted
+    for path in ("/llm/v1/models", "/llm/av1/models", "/llm/a/llm/a/v1/models", "/llm/a"):
+        assert status(keyed, path, key) == 404
+
+
+@pytest.mark.parametrize("path", ["", "/", "llm", "/llm/", "/a//b", "/a?b", "/../a b"])
+def test_paths_that_cannot_be_in_front(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"root_path"):
+        HttpConfig(root_path=path)
 
 
 def test_a_key_elsewhere_is_none(keyed: Running) -> None:

@@ -28,7 +28,7 @@ _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
 _PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
-_SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins")
+_SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins", "root_path")
 """How a server speaks and to whom: taken over, so that none is more open here than it was there."""
 
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.errors import RequestError
 from weft.server.access import check_declared
@@ -21,7 +21,22 @@ from weft.server.errors import error_response
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
-def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool = False) -> ASGIApp:
+class Below:
+    """An ASGI application that also answers below a path, which it takes off."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._app, self._path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(self._path + "/"):
+            scope["path"] = scope["path"].removeprefix(self._path)
+            scope["raw_path"] = scope["raw_path"].removeprefix(self._path.encode())
+        await self._app(scope, receive, send)
+
+
+def make_app(
+    service: Service, origins: Sequence[str] = (), *, root_path: str | None = None, access_log: bool = False
+) -> ASGIApp:
     """The ASGI application. ConfigError: a route does not declare who may call it."""
     handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
     routes = service.routes()
@@ -32,6 +47,8 @@ def make_app(service: Service, origins: Sequence[str] = (), *, access_log: bool 
         app = CORSMiddleware(
             app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
         )
+    if root_path is not None:
+        app = Below(app, root_path)
     return Edge(app, service.answered, access_log=access_log)
 
 

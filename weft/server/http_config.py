@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from weft.errors import ConfigError
 from weft.options import Setting, option, settings_of
 from weft.server.access import Keys, read_key
 from weft.server.hosts import LOCAL_NAMES, Hosts
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,9 @@ class HttpConfig:
     )
     ssl_certfile: str | None = option(None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile")
     ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile")
+    root_path: str | None = option(
+        None, "path in front of every route that a proxy leaves there; routes answer without it too", "--root-path"
+    )
     max_queued: int = option(
         256, "outputs that may wait beside the running ones; more get 429", "--max-queued", minimum=0
     )
@@ -59,6 +65,12 @@ class HttpConfig:
                 raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile belong together; one is missing", field="ssl_keyfile")
+        if self.root_path is not None and not _PREFIX.fullmatch(self.root_path):
+            raise ConfigError(
+                f"root_path {self.root_path}: legal: paths such as /llm, with a slash before each part and none behind",
+                field="root_path",
+                value=self.root_path,
+            )
         self.origins  # noqa: B018  (refused before anything is loaded)
 
     def keys(self, environ: Mapping[str, str] = os.environ) -> Keys:

@@ -117,7 +117,7 @@ async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http
 def _config(service: Service, http: HttpConfig) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").addFilter(_not_about_cut_streams)
     return uvicorn.Config(
-        make_app(service, http.origins, access_log=http.access_log),
+        make_app(service, http.origins, root_path=http.root_path, access_log=http.access_log),
         http=Connection,
         ssl_certfile=http.ssl_certfile,
         ssl_keyfile=http.ssl_keyfile,
