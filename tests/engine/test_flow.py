@@ -109,9 +109,10 @@ class Worlds:
         rows = [plain for plain in self.plain.values() if plain.has_row]
         wanting = [plain for plain in rows if plain.planned == len(plain.request.table) * self.block_size]
         assert (self.flow.num_rows, self.flow.num_needy) == (len(rows), len(wanting))
-        for lane, plain in zip(self.flow.take_needy(), wanting, strict=True):
-            assert lane.request is plain.request
-            self.flow.grown(lane, self._block())
+        needy = self.flow.take_needy()
+        assert [lane.request for lane in needy] == [plain.request for plain in wanting]
+        if needy:
+            self.flow.grow(needy, [self._block() for _ in needy])
         found, streams = self.flow.plan(len(self.flying))
         expected = [(plain.request.slot, plain.planned, plain.planned + 1 - plain.request.num_prompt) for plain in rows]
         assert [tuple(column) for column in streams.array().T.tolist()] == expected

@@ -64,8 +64,13 @@ class Flow:
         self._stale = True
         self.num_rows += 1
         self._ends.update(request.eos_ids | request.stop_ids)
-        self._await_landing(lane, self.tick)
-        self._await_need(lane)
+        start, size = self.tick + lane.offset, self._size
+        self._lands.at(min(self.tick + size - 1 - start % size, lane.end - 1)).append(lane)
+        need = len(request.table) * size - lane.offset
+        if need == self.tick:
+            self._needy.append(lane)
+        else:
+            self._needs.at(min(need, lane.end)).append(lane)
 
     def leave(self, request: Request) -> None:
         """It is settled, and flows no more; what it has in flight is for nothing."""
@@ -87,17 +92,23 @@ class Flow:
         return sum(lane.alive for lane in self._needy)
 
     def take_needy(self) -> list[Lane]:
-        """Those, in the order in which they began to flow; each is to be `grown`, or to leave."""
+        """Those, in the order in which they began to flow; each is to `grow`, or to leave."""
         if not self._needy:
             return []
         needy, self._needy = self._needy, []
         return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
 
-    def grown(self, lane: Lane, block: int) -> None:
-        """Its table has the block that it needed."""
-        lane.request.table.append(block)
-        self._untold[lane] = None
-        self._await_need(lane)
+    def grow(self, lanes: list[Lane], blocks: list[int]) -> None:
+        """Each table has the block that its lane needed."""
+        need, untold = self.tick + self._size, self._untold
+        due = self._needs.at(need)
+        for lane, block in zip(lanes, blocks, strict=True):
+            lane.request.table.append(block)
+            untold[lane] = None
+            if need < lane.end:
+                due.append(lane)
+            else:
+                self._needs.at(lane.end).append(lane)
 
     def tell(self, request: Request) -> None:
         """Something in its block table has changed."""
@@ -114,19 +125,26 @@ class Flow:
         self.step, self.tick = index, self.tick + 1
         np.add(self._moving, 1, out=self._moving)
         for lane in self._needs.take(self.tick):
-            if lane.planned:
-                self._need(lane)
+            if lane.planned and self.tick == lane.end:
+                lane.request.last_step = self.step
+                self._end_planning(lane)
+            elif lane.planned:
+                self._needy.append(lane)
         return rows, streams
 
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
         self._log[self.landed % self._size][rows.slots] = result
         ids, filled = result.tolist(), [lane for lane in self._lands.take(self.landed) if lane.alive]
-        self.landed += 1
+        fills, self.landed = self.landed + self._size, self.landed + 1
+        due = self._lands.at(fills) if filled else []
         for lane in filled:
-            self._await_landing(lane, self.landed)
+            if fills < lane.end:
+                due.append(lane)
+            elif self.landed < lane.end:
+                self._lands.at(lane.end - 1).append(lane)
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        looked_at = [lane for lane in filled if self.landed + lane.offset > lane.last]
+        looked_at = [lane for lane in filled if lane.end == self.landed]
         if told or not self._ends.keys().isdisjoint(ids):
             looked_at += self._telling(rows, ids, frozenset(told))
         if looked_at:
@@ -174,25 +192,6 @@ class Flow:
         """As `settle`, everybody."""
         for lane in self._lanes.values():
             self.settle(lane)
-
-    def _await_landing(self, lane: Lane, tick: int) -> None:
-        """From its row of `tick` on, if it has one."""
-        if tick + lane.offset <= lane.last:
-            self._lands.add(lane.landing(tick + lane.offset, self._size) - lane.offset, lane)
-
-    def _await_need(self, lane: Lane) -> None:
-        tick = min(len(lane.request.table) * self._size, lane.last + 1) - lane.offset
-        if tick > self.tick:
-            self._needs.add(tick, lane)
-        else:
-            self._needy.append(lane)
-
-    def _need(self, lane: Lane) -> None:
-        if self.tick + lane.offset > lane.last:
-            lane.request.last_step = self.step
-            self._end_planning(lane)
-        else:
-            self._needy.append(lane)
 
     def _end_planning(self, lane: Lane) -> None:
         if lane.planned:

@@ -22,8 +22,8 @@ class Lane:
     number: int
     """In the order in which they began to flow."""
     offset: int
-    last: int
-    """Position of its last row, as far as its length goes."""
+    end: int
+    """Tick after that of its last row, as far as its length goes."""
     settled: int
     """Tick up to which results are in the request's own fields."""
     head: Head
@@ -44,11 +44,7 @@ class Lane:
             queued_s=request.queued_s,
             before=offset + 2 - request.num_prompt,
         )
-        return cls(request, number, offset, request.max_len - 2, tick, head)
-
-    def landing(self, position: int, block_size: int) -> int:
-        """The first position from `position` on that fills a block or is the last."""
-        return min(position + block_size - 1 - position % block_size, self.last)
+        return cls(request, number, offset, request.max_len - 1 - offset, tick, head)
 
 
 class Rows(msgspec.Struct, frozen=True, eq=False):
@@ -83,9 +79,9 @@ class Calendar:
     def __init__(self) -> None:
         self._due: dict[int, list[Lane]] = {}
 
-    def add(self, tick: int, lane: Lane) -> None:
-        """At `tick`, which has not been taken."""
-        self._due.setdefault(tick, []).append(lane)
+    def at(self, tick: int) -> list[Lane]:
+        """What is due at `tick`, to be added to; it has not been taken."""
+        return self._due.setdefault(tick, [])
 
     def take(self, tick: int) -> list[Lane]:
         """What is due, once."""

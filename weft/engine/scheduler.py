@@ -166,8 +166,8 @@ class Scheduler:
         while len(needy) > self.blocks.num_available and self.num_running > 1:
             self._preempt_youngest()
             needy = [lane for lane in needy if lane.alive]
-        for lane, block in zip(needy, self.blocks.allocate(len(needy)) if needy else (), strict=True):
-            self._flow.grown(lane, block)
+        if needy:
+            self._flow.grow(needy, self.blocks.allocate(len(needy)))
 
     # -- admission and departure
 

@@ -45,13 +45,14 @@ class Sharing:
         first, full = before // size, request.num_computed // size
         if full == first or not self._limits.enable_prefix_caching:
             return False
-        extend_digests(request.digests, request.token_ids, full, size, request.params.cache_salt)
-        changed = False
+        digests, changed = request.digests, False
+        if len(digests) < full:
+            extend_digests(digests, request.token_ids, full, size, request.params.cache_salt)
         for index in range(first, full):
-            displaced = self._blocks.publish(request.table, index, request.digests[index])
+            displaced = self._blocks.publish(request.table, index, digests[index])
             if displaced is not None:
                 changed, request.told = True, min(request.told, index)
                 self._held.hold(Held(request.last_step, [displaced]))
         if first < request.claimed:
-            self._waiting.end_claim(request, request.digests[first : min(full, request.claimed)])
+            self._waiting.end_claim(request, digests[first : min(full, request.claimed)])
         return changed
