@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.checkpoints import make_checkpoint, make_gguf, make_tokenizer
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import embedded, open_checkpoint
+from weft.checkpoint.hashed import Stopped, computed
 from weft.checkpoint.hashes import DOWNLOADS, MANIFEST, Found, known_hashes
 from weft.checkpoint.integrity import check_hashes
 from weft.cli.main import main
@@ -252,6 +254,22 @@ def test_a_file_that_cannot_be_read_to_its_end(model: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("weft.checkpoint.integrity.computed", fails)
     assert f"{model / SHARD}: Input/output error" in problems(model)
+
+
+def test_a_person_does_not_have_to_wait(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed(model)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weft.checkpoint.integrity._wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_hashes(open_checkpoint(model))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        computed(model / SHARD, ("sha256",), tmp_path / "memory", stop)
+    assert not (tmp_path / "memory").exists()
 
 
 @pytest.mark.parametrize("command", ["serve", "generate", "verify", "bench", "upcycle"])

@@ -18,7 +18,9 @@ from tests.support.hub_stand_in import Hub
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hashes import files_read
 from weft.checkpoint.hub import HubModel, hub_model, model_path
+from weft.checkpoint.integrity import check_hashes
 from weft.errors import CheckpointError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +118,31 @@ def test_a_model_is_fetched_once_and_opens(hub: Hub, tmp_path: Path) -> None:
     assert set(hub.asked) == wanted
     again = fetch(hub, tmp_path, "some-org/tiny", revision="main")
     assert again.stdout == done.stdout and set(hub.asked.values()) == {1}
+
+
+INTO = """
+import sys, huggingface_hub
+huggingface_hub.snapshot_download("some-org/tiny", local_dir=sys.argv[1])
+"""
+
+
+def test_what_was_fetched_is_compared_with_what_the_hub_said(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names of blobs in the cache, and by huggingface_hub's own notes where it downloads into a directory."""
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "weft"))
+    cached = Path(fetch(hub, tmp_path / "hub", "some-org/tiny").stdout.strip())
+    env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "other"), "HF_HUB_DISABLE_XET": "1"}
+    subprocess.run([sys.executable, "-c", INTO, str(tmp_path / "into")], env=env, check=True, capture_output=True)
+    for folder in (cached, tmp_path / "into"):
+        checkpoint, file = open_checkpoint(folder), folder / "model.safetensors"
+        assert check_hashes(checkpoint, "strict") == sum(file.stat().st_size for file in files_read(checkpoint))
+        stat, data = file.stat(), file.read_bytes()
+        with file.open("r+b") as written:
+            written.write(data[:-1] + bytes([data[-1] ^ 1]))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        with pytest.raises(CheckpointError, match="model.safetensors: sha256 .* expected .the hub., found"):
+            check_hashes(checkpoint)
 
 
 def test_only_the_named_shards_are_fetched(hub: Hub, tmp_path: Path) -> None:
