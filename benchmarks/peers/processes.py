@@ -10,7 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +58,18 @@ class Child:
     def memory(self) -> dict[str, int]:
         """Of the whole tree, bytes."""
         return memory(self.process.pid)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stops every process of the tree for as long as the context lasts: none can spin beside what is asked then."""
+        everyone = tree(self.process.pid)
+        for pid in everyone:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in everyone:
+                _signal(pid, signal.SIGCONT)
 
     def failure(self) -> Failed | Refused:
         """What to raise for a process that has ended."""
@@ -168,3 +181,8 @@ def _kill(pid: int, session: int) -> bool:
         return ours
     except ProcessLookupError:
         return False
+
+
+def _signal(pid: int, sign: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, sign)

@@ -1,7 +1,8 @@
 """A visit: one engine started, measured on every case once, and ended. Only one engine is alive at any time.
 
 Every visit starts anew: nothing of another engine is left in memory, none can spin beside it, and every round has its
-own cold start. Beside each figure stands what the probe found the moment before.
+own cold start. Beside each figure stands what the probe found the moment before, while its processes were held:
+threads of some engines spin for long after their work.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from weft.bench.stats import percentile
 CALL_LIMIT_S = 900.0
 START_LIMIT_S = 300.0
 WARM_UP_TOKENS = 8
-QUIET_S = 0.25
-"""Threads of some engines spin for up to 0.2 s after their work: the probe waits until they sleep."""
 KEPT_IDS = ("decode", "streams8")
 COLD_PROMPT = 128
 
@@ -57,7 +56,7 @@ class Visitor:
         """Measures; returns the peak memory of tools that have ended, 0 where there are none."""
         prompts = self.prompts(case.streams, case.prompt)
         driver.ask("run", CALL_LIMIT_S, prompts=prompts, new_tokens=min(WARM_UP_TOKENS, case.new))
-        state = self._state()
+        state = self._state(driver)
         try:
             answer = driver.ask("run", CALL_LIMIT_S, prompts=prompts, new_tokens=case.new)
         except Failed as error:
@@ -80,7 +79,7 @@ class Visitor:
                 self._wait(server, port)
                 record["cold_s"] = server.seconds
                 for case in cases:
-                    record["cases"][case.name] = self._bursts(port, case)
+                    record["cases"][case.name] = self._bursts(server, port, case)
                 record |= _memory(server, 0)
                 if engine.peer == "llamacpp":  # its offline tools make up their own
                     prompt = self.prompts(1, COLD_PROMPT)[0]
@@ -104,20 +103,20 @@ class Visitor:
                 time.sleep(0.05)
         raise Failed(f"no answer within {START_LIMIT_S:g} s of its start")
 
-    def _bursts(self, port: int, case: Case) -> dict[str, Any]:
+    def _bursts(self, server: Child, port: int, case: Case) -> dict[str, Any]:
         prompts = self.prompts(case.streams, case.prompt)
         burst(port, prompts, min(WARM_UP_TOKENS, case.new), CALL_LIMIT_S)
         found: list[dict[str, Any]] = []
         for _ in range(self.bursts):
-            state = self._state()
+            state = self._state(server)
             used = time.process_time()
             outcomes = burst(port, prompts, case.new, CALL_LIMIT_S)
             found.append(served_figures(outcomes) | {"client_s": time.process_time() - used, "state": state})
         return {"bursts": found}
 
-    def _state(self) -> dict[str, float]:
-        time.sleep(QUIET_S)
-        return self.probe.ask()
+    def _state(self, child: Child) -> dict[str, float]:
+        with child.held():
+            return self.probe.ask()
 
     def _log(self, engine: Engine, what: str) -> Path:
         """Of this visit; the last one's is gone."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmarks.peers.processes import DriverProcess, Failed, Refused, ServerPro
 from benchmarks.peers.prompts import prompts
 from benchmarks.peers.schedule import Record, to_do
 from benchmarks.peers.visits import Visitor, served_figures
+from tests.support.waiting import ticks, until
 from weft.bench.outcome import Outcome
 
 STATE = {"gb_per_s": 40.0, "flag_us": 0.05, "gflop_per_s": 1000.0}
@@ -70,6 +72,24 @@ def test_a_driver_answers_though_its_engine_prints(driver: Callable[[], DriverPr
         assert process.memory()["peak"] > process.memory()["pss"] // 2 > 0
     assert process.process.poll() == 0
     assert "C++ parts" in (tmp_path / "log").read_text()
+
+
+def test_nothing_of_a_held_engine_runs(tmp_path: Path) -> None:
+    """A child that spins, and one of its own."""
+    script = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\nwhile True: pass"
+    with ServerProcess([sys.executable, "-c", script], os.environ, tmp_path / "log") as server:
+        while len(everyone := tree(server.process.pid)) < 2:
+            assert server.process.poll() is None
+        with server.held():
+            until(lambda: [state_of(pid) for pid in everyone] == ["T", "T"])
+            before = [ticks(pid) for pid in everyone]
+            time.sleep(0.05)
+            assert [ticks(pid) for pid in everyone] == before
+        until(lambda: all(ticks(pid) > was for pid, was in zip(everyone, before, strict=True)))
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_what_a_driver_cannot_do_is_told_apart(driver: Callable[[], DriverProcess]) -> None:
@@ -194,7 +214,6 @@ def stand_in(places: Places, mood: str, monkeypatch: pytest.MonkeyPatch) -> Visi
     path.write_text(DRIVER.format(drivers=str(HERE / "drivers")))
     monkeypatch.setattr(Places, "driver", lambda *_: [sys.executable, str(path)])
     monkeypatch.setattr(Places, "settings", lambda *_: {"mood": mood})
-    monkeypatch.setattr("benchmarks.peers.visits.QUIET_S", 0.0)
     return Visits(places, mood)
 
 
