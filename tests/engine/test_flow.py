@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from random import Random
@@ -18,6 +19,10 @@ from weft.step.plan import Streams
 from weft.step.sampling_params import SamplingParams
 
 SLOTS, VOCAB = 12, 40
+
+
+class Tokens(list[int]):
+    """A list that can be referred to weakly."""
 
 
 @dataclass
@@ -73,7 +78,7 @@ class Worlds:
             request_id=str(self.arrivals),
             index=0,
             arrival=self.arrivals,
-            token_ids=list(tokens),
+            token_ids=Tokens(tokens),
             num_prompt=prompt,
             max_len=prompt + 2 + self.random.choice((0, 1, 5, 30)),
             params=SamplingParams(),
@@ -174,6 +179,8 @@ class Worlds:
     def _tell(self, streams: Streams) -> None:
         for slot, known, blocks in streams.news:
             self.tables[slot] = self.tables[slot][:known] + blocks
+        for slot, known, block in streams.more_blocks().tolist():
+            self.tables[slot] = [*self.tables[slot][:known], block]
 
     def _block(self) -> int:
         self.blocks += 1
@@ -220,6 +227,22 @@ def test_the_worlds_have_everything() -> None:
     assert worlds.seen == {"dead", "looked", "many", "few"}
 
 
+def test_nothing_holds_a_request_that_has_left() -> None:
+    worlds = Worlds(Random(3), 4)
+    worlds.run(200, 2, 0.4)
+    while worlds.flying:
+        worlds.land()
+    tokens = [weakref.ref(plain.request.token_ids) for plain in worlds.plain.values()]
+    assert len(tokens) > 3
+    while worlds.plain:
+        worlds.leave()
+    assert not any(each() for each in tokens)
+    for _ in range(50):
+        worlds.join()
+        worlds.plan()
+        worlds.land()
+
+
 @pytest.mark.parametrize("rows", (1, 200))
 def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows: int) -> None:
     """None of their objects is touched."""
@@ -249,7 +272,7 @@ def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows:
         landed = flow.land(rest, np.full(rows, 7), ())
         assert landed.filled == landed.looked_at == landed.dead == []
         rest, streams = flow.plan(step)
-        assert rest.lanes is lanes and streams.news == []
+        assert rest.lanes is lanes and streams.news == [] and not streams.grown
     assert [(lane.request.token_ids, lane.request.num_computed, lane.settled) for lane in lanes] == before
     flow.settle_all()
     assert all(lane.request.token_ids == [1, 2] + [7] * 299 for lane in lanes)

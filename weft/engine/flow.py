@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
-from weft.step.plan import Streams
+from weft.step.plan import WORD, Streams
 
 FEW = 8
 """Lanes below which they are settled one by one: it is faster."""
@@ -85,6 +85,8 @@ class Flow:
             self._ends[token] -= 1
             if not self._ends[token]:
                 del self._ends[token]
+        if not self._lanes:
+            self._forget()
 
     @property
     def num_needy(self) -> int:
@@ -121,7 +123,7 @@ class Flow:
         if self._stale:
             self._sort_out()
         rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
-        streams = Streams(self._columns.tobytes(), self._news() if self._untold else [])
+        streams = Streams(self._columns.tobytes(), *self._news()) if self._untold else Streams(self._columns.tobytes())
         self.step, self.tick = index, self.tick + 1
         np.add(self._moving, 1, out=self._moving)
         for lane in self._needs.take(self.tick):
@@ -193,6 +195,13 @@ class Flow:
         for lane in self._lanes.values():
             self.settle(lane)
 
+    def _forget(self) -> None:
+        """Nobody flows: what is filed for those that did holds their tokens, perhaps until somebody comes next day."""
+        self._needs, self._lands, self._untold = Calendar(), Calendar(), {}
+        self._needy, self._rows, self._joined, self._heads = [], [], [], []
+        self._columns = np.zeros((3, 0), np.int64)
+        self._slots, self._moving, self._stale = self._columns[0], self._columns[1:], False
+
     def _end_planning(self, lane: Lane) -> None:
         if lane.planned:
             lane.planned, self._stale = False, True
@@ -209,12 +218,18 @@ class Flow:
         self._heads = [lane.head for lane in self._rows]
         self._joined, self._stale = [], False
 
-    def _news(self) -> list[tuple[int, int, list[int]]]:
-        news = []
+    def _news(self) -> tuple[list[tuple[int, int, list[int]]], bytes]:
+        """Of block tables, as in the plan: of those with more than a block that is new, and of those with one."""
+        news: list[tuple[int, int, list[int]]] = []
+        grown: list[int] = []
         for lane in self._untold:
-            request = lane.request
-            if lane.planned and request.told < len(request.table):
-                news.append((request.slot, request.told, request.table[request.told :]))
-                request.told = len(request.table)
+            request, known, held = lane.request, lane.request.told, len(lane.request.table)
+            if not lane.planned or known == held:
+                continue
+            if known + 1 == held:
+                grown += (request.slot, known, request.table[known])
+            else:
+                news.append((request.slot, known, request.table[known:]))
+            request.told = held
         self._untold = {}
-        return news
+        return news, np.array(grown, WORD).tobytes()

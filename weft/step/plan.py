@@ -60,12 +60,14 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
 
-    `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. `news`: slot, known and
-    blocks, as of a `Run`, where a block table has changed.
+    `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. What is new in block
+    tables: `grown`, where one has a block more, int64, little endian, [tables, 3]: slot, known, block; `news`, where
+    more has changed: slot, known, blocks; all as of a `Run`.
     """
 
     columns: bytes = b""
     news: list[tuple[int, int, list[int]]] = []
+    grown: bytes = b""
 
     def __len__(self) -> int:
         return len(self.columns) // ROW_BYTES
@@ -73,6 +75,10 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def array(self) -> NDArray[np.int64]:
         """[3, rows], read-only."""
         return np.frombuffer(self.columns, WORD).reshape(3, -1)
+
+    def more_blocks(self) -> NDArray[np.int64]:
+        """`grown`, [tables, 3], read-only."""
+        return np.frombuffer(self.grown, WORD).reshape(-1, 3)
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Streams:
@@ -98,6 +104,7 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
     def every_run(self) -> list[Run]:
         """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""
         news = {slot: (known, blocks) for slot, known, blocks in self.streams.news}
+        news |= {slot: (known, [block]) for slot, known, block in self.streams.more_blocks().tolist()}
         told = [(news.get(slot, (0, [])), slot, start, at) for slot, start, at in self.streams.array().T.tolist()]
         return [Run(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in told] + self.runs
 

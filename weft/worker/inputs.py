@@ -91,9 +91,18 @@ class BlockTables:
     def take(self, slot: int, known: int, blocks: Sequence[int]) -> None:
         """The first `known` entries of the slot's table stay, `blocks` follow."""
         end = known + len(blocks)
-        if end > self._rows.shape[1]:
-            self._rows = np.pad(self._rows, ((0, 0), (0, max(end, 2 * self._rows.shape[1]) - self._rows.shape[1])))
+        self._widen(end)
         self._rows[slot, known:end] = blocks
+
+    def grow(self, more: NDArray[np.int64]) -> None:
+        """more [tables, 3]: slot, how many entries stay, and the block that follows."""
+        self._widen(int(more[:, 1].max()) + 1)
+        self._rows[more[:, 0], more[:, 1]] = more[:, 2]
+
+    def _widen(self, width: int) -> None:
+        held = self._rows.shape[1]
+        if width > held:
+            self._rows = np.pad(self._rows, ((0, 0), (0, max(width, 2 * held) - held)))
 
     def of(self, slots: NDArray[np.int64], width: int) -> NDArray[np.int32]:
         """[len(slots), width], a copy."""
@@ -129,6 +138,8 @@ class InputBuilder:
         return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
     def _learn(self, group: GroupPlan) -> None:
+        if group.streams.grown:
+            self._tables.grow(group.streams.more_blocks())
         for news in group.streams.news:
             self._tables.take(*news)
         for run in group.runs:
