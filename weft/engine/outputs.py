@@ -107,11 +107,15 @@ class Outputs(msgspec.Struct, frozen=True, eq=False):
     def __bool__(self) -> bool:
         return any(map(len, self.parts))
 
-    def whole(self) -> Iterator[RequestOutput]:
+    def whole(self) -> list[RequestOutput]:
         """The records that are made already, among them every one with a finish_reason."""
+        found: list[RequestOutput] = []
         for part in self.parts:
-            records = part if isinstance(part, list) else part.others.values()
-            yield from (record for record in records if record is not None)
+            if isinstance(part, list):
+                found += part
+            elif part.others:
+                found += [record for record in part.others.values() if record is not None]
+        return found
 
     def cut(self, rows: int) -> Iterator[Outputs]:
         """Pieces of at most so many, in order."""

@@ -105,17 +105,10 @@ class Scheduler:
         """The group's part of step `index`; without runs when there is nothing to do."""
         self._grow_decodes()
         flowing, streams = self._flow.plan(index)
-        entries, admits = list[Entry](), list[Admit]()
-        rows = Room.of(self.limits, flowing.count, self.pace)
-        for request in self._prefilling.values():
-            if request.num_unplanned > 0:
-                entries += self._prefill(request, rows)
-        while rows.any and (newcomer := self._admit(rows)):
-            admits.append(newcomer.admit())
-            entries += self._prefill(newcomer, rows)
+        entries, admits = self._prompts(flowing.count) if self._prefilling or self._waiting else ([], [])
         for entry in entries:
             entry[0].last_step = index
-        self.counters.computed_tokens += self.limits.max_num_batched_tokens - rows.budget
+        self.counters.computed_tokens += flowing.count + sum([run.count for _, _, run in entries])
         self._in_flight.append(Flight(index, flowing, entries))
         return GroupPlan(admits, [run for _, _, run in entries], streams)
 
@@ -124,19 +117,27 @@ class Scheduler:
         flight = self._in_flight.popleft()
         flight.check(index, result)
         stretch = self._streams(flight.rows, result)
-        outputs = [
-            output
-            for request, run, record in flight.pairs(result)
-            if (output := self._take(request, run, record)) is not None
-        ]
+        found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
-        return Outputs((stretch, outputs))
+        return Outputs((stretch, [output for output in found if output is not None]))
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
         return group_stats(self.counters, self.blocks, self.num_running, len(self._waiting))
 
     # -- rows of a step
+
+    def _prompts(self, streams: int) -> tuple[list[Entry], list[Admit]]:
+        """Rows of prompts beside those of `streams`, and whom they let in."""
+        entries, admits = list[Entry](), list[Admit]()
+        rows = Room.of(self.limits, streams, self.pace)
+        for request in self._prefilling.values():
+            if request.num_unplanned > 0:
+                entries += self._prefill(request, rows)
+        while rows.any and (newcomer := self._admit(rows)):
+            admits.append(newcomer.admit())
+            entries += self._prefill(newcomer, rows)
+        return entries, admits
 
     def _prefill(self, request: Request, rows: Room) -> list[Entry]:
         """As many of the request's prompt rows as the step has room for: one entry, or none."""
@@ -236,19 +237,18 @@ class Scheduler:
 
     def _streams(self, rows: Rows, result: GroupResult) -> Stretch:
         """The ids of requests that flow: Python looks only at those that something has happened to."""
-        told = {record.slot: record for record in result.told}
+        told = {record.slot: record for record in result.told} if result.told else {}
         landed = self._flow.land(rows, result.array(), told)
         self.counters.generated_tokens += rows.count - len(landed.dead)
         for lane in self._flow.settle_filled(landed.filled):
             self._publish(lane.request, lane.request.num_computed - 1)
         others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
         for lane in landed.looked_at:
-            if (output := self._look(lane, told.get(lane.request.slot))) is not None:
-                others[lane.head] = output
+            others[lane.head] = self._look(lane, told.get(lane.request.slot))
         return Stretch(rows.tick, rows.heads, landed.ids, others)
 
-    def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput | None:
-        """What there is to tell of a request that flows beside the id that it has just been given."""
+    def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput:
+        """One stream's result, where there is or may be more to it than an id."""
         request = lane.request
         if record is not None and record.error is not None:
             self.counters.generated_tokens -= 1
@@ -257,12 +257,7 @@ class Scheduler:
         before = request.num_computed
         self._flow.settle(lane)
         self._publish(request, before)
-        finish, reason = finish_after(request)
-        if finish:
-            self.remove(request)
-        elif record is None:
-            return None
-        return output_of(request, record or Sampled(-1, request.token_ids[-1]), finish=finish, stop_reason=reason)
+        return self._told(request, record or Sampled(request.slot, request.token_ids[-1]))
 
     def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
         """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
@@ -284,6 +279,9 @@ class Scheduler:
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
+        return self._told(request, result)
+
+    def _told(self, request: Request, result: Sampled) -> RequestOutput:
         finish, reason = finish_after(request)
         if finish:
             self.remove(request)
