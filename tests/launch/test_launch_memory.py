@@ -18,7 +18,7 @@ from weft.settings import EngineConfig
 BIG = parse_config(
     {**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768}
 )
-UNEVEN = resolve({"attention.tp": 2, "attention.dp": 2, "dense.tp": 4})
+UNEVEN = resolve({"attention.tp": 2, "attention.dp": 2, "attention.split": "groups", "dense.tp": 4})
 
 
 def shards(**given: object) -> Shards:
