@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
 from weft.launch import backend
+from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
 from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core
@@ -39,6 +41,7 @@ from weft.launch.phases import Phase, PhaseBoard
 from weft.launch.plan import plan_launch
 from weft.launch.status import StatusPage
 from weft.layout.resolve import resolve
+from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -249,3 +252,27 @@ def test_no_listener_beyond_loopback() -> None:
         assert probe.getpeername()[0] == "127.0.0.1"
     meeting.met()
     meeting.close()
+
+
+@pytest.mark.parametrize("own_cores", [True, False])
+def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
+    own_cores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that share cores, each pinned to the first, would leave the others idle."""
+    given: list[int | None] = []
+
+    def create(*_: object, spin_us: int | None, **__: object) -> SimpleNamespace:
+        given.append(spin_us)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(backend.Region, "create", create)
+    backend.Rendezvous(backend.Backend("shared_memory", ()), 2, own_cores=own_cores).close()
+    assert given == [None if own_cores else 0]
+
+    pinned: list[list[int]] = []
+    ops = object.__new__(StepOps)
+    ops.pool = SimpleNamespace(pin=pinned.append)  # type: ignore[assignment]
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    rank_process._settle(SimpleNamespace(program=object(), ops=ops), own_cores)  # type: ignore[arg-type]
+    assert pinned == ([[0, 1]] if own_cores else [])

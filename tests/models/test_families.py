@@ -29,10 +29,13 @@ from transformers import (
 )
 
 from weft.arch import Shards, parse_config
+from weft.arch.config import MOST_CHOICES
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
+from weft.errors import ConfigError
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
+from weft.native import libraries
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.verify.record import LogitsRecorder, Outcome, outcomes
@@ -175,3 +178,12 @@ def test_family_equals_transformers(name: str, tmp_path: Path) -> None:
         for want, got in zip(reference, ours(tmp_path, prompts, world), strict=True):
             assert got.tokens == want.tokens
             torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_goes_to_no_more_experts_than_kernels_have_room_for() -> None:
+    header = (libraries.SOURCES / "step" / "instruction.h").read_text()
+    assert f"kMostChoices = {MOST_CHOICES};" in header
+    raw = {**SIZES, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 200}
+    assert parse_config({**raw, "num_experts_per_tok": MOST_CHOICES}).moe is not None
+    with pytest.raises(ConfigError, match="num_experts_per_tok 65: the model has 200 experts; legal: 1 to 64"):
+        parse_config({**raw, "num_experts_per_tok": MOST_CHOICES + 1})

@@ -131,6 +131,16 @@ def test_frequencies_are_the_probabilities(variant: str, params: dict[str, Any])
 
 
 @pytest.mark.parametrize("variant", ISAS)
+def test_a_temperature_that_is_0_in_fp32_is_greedy(variant: str) -> None:
+    logits, values = make_logits(1, 300, 5, "plain"), torch.zeros(1, 2, dtype=torch.float64)
+    for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.9)):
+        table = SlotTable(1, 300)
+        table.set(0, 1e-50, top_k, top_p, 0.0, 11)
+        kernel(variant)(logits, table, np.zeros(1, np.int64), np.zeros(1, np.int64), values)
+        assert values.tolist() == [[int(logits.argmax()), 1]]
+
+
+@pytest.mark.parametrize("variant", ISAS)
 def test_a_row_is_the_same_among_any_rows(variant: str) -> None:
     params = [SamplingParams(temperature=0.9, top_p=0.9), SamplingParams(temperature=0.0), SamplingParams(top_k=50)] * 5
     logits = make_logits(15, 777, 1, "plain")

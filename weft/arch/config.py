@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MOST_CHOICES = 64
+"""Experts that a row may go to (`kMostChoices` of the step library)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:

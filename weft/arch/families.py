@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from weft.arch.config import MLAConfig, ModelConfig, MoEConfig, RopeConfig
+from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig, RopeConfig
 from weft.errors import ConfigError
 
 Raw = Mapping[str, Any]
@@ -153,9 +153,10 @@ def _deepseek_experts(raw: Raw) -> MoEConfig:
 
 
 def _checked_experts(moe: MoEConfig) -> MoEConfig:
-    if not 1 <= moe.top_k <= moe.num_experts:
+    most = min(moe.num_experts, MOST_CHOICES)
+    if not 1 <= moe.top_k <= most:
         raise ConfigError(
-            f"num_experts_per_tok {moe.top_k}: the model has {moe.num_experts} experts; legal: 1 to {moe.num_experts}",
+            f"num_experts_per_tok {moe.top_k}: the model has {moe.num_experts} experts; legal: 1 to {most}",
             field="num_experts_per_tok",
             value=moe.top_k,
         )

@@ -66,10 +66,13 @@ def groups_of(shards: Shards) -> tuple[Group, ...]:
 class Rendezvous:
     """What the ranks meet over: a shared region, or a loopback port bound before anybody knows it. The supervisor's."""
 
-    def __init__(self, backend: Backend, world: int) -> None:
+    def __init__(self, backend: Backend, world: int, *, own_cores: bool = True) -> None:
+        """`own_cores`: nobody else wants the cores of these `world` ranks, the ranks of other replicas included; else
+        who waits does not spin."""
         self.groups = backend.groups
         shared = backend.name == "shared_memory"
-        self._region = Region.create(world, backend.groups, debug=backend.debug) if shared else None
+        spin_us = None if own_cores else 0
+        self._region = Region.create(world, backend.groups, spin_us=spin_us, debug=backend.debug) if shared else None
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128) if backend.name == "gloo" else None
 
     def fds(self, rank: int) -> tuple[int, ...]:

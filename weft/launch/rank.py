@@ -112,7 +112,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
-        _settle(runner)
+        _settle(runner, own_cores)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
         # What exists now lives as long as the process: later collections need not look at it.
@@ -124,15 +124,15 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         comm.close()
 
 
-def _settle(runner: Runner) -> None:
+def _settle(runner: Runner, own_cores: bool) -> None:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
-    torch does what is left (sampling with penalties) on the caller's."""
+    torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
+    first ones: the system moves those."""
     if runner.program is None or not isinstance(runner.ops, StepOps):
         return
     torch.set_num_threads(1)
-    cores = [core[0] for core in available_cores()]
-    if len(cores) >= runner.ops.pool.threads:
-        runner.ops.pool.pin(cores)
+    if own_cores:
+        runner.ops.pool.pin([core[0] for core in available_cores()])
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:

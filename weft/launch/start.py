@@ -54,7 +54,8 @@ class Starting:
         self._loaded: dict[int, Loaded] = {}
         self._joined: dict[int, Joined] = {}
         world = plan.layout.world
-        rendezvous = Rendezvous(plan.backend, world)
+        own_cores = all(share.cpus for share in plan.cores)
+        rendezvous = Rendezvous(plan.backend, world, own_cores=own_cores)
         self._status = status = StatusPage.create(world)
         self.workers: list[WorkerProcess] = []
         try:

@@ -33,8 +33,9 @@ class SlotTable:
         """What the kernel reads; valid while this object lives."""
 
     def set(self, slot: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> None:
-        """`temperature` 0: the largest logit. `top_k` below 1: all. Of `seed` the low 64 bits count."""
-        self.temperature[slot], self.top_p[slot], self.min_p[slot] = temperature, top_p, min_p
+        """`temperature` 0 in fp32, which the kernel divides by: the largest logit. `top_k` below 1: all. Of `seed` the
+        low 64 bits count."""
+        self.temperature[slot], self.top_p[slot], self.min_p[slot] = np.float32(temperature), top_p, min_p
         self.top_k[slot] = min(top_k, self.vocab_size) if top_k > 0 else self.vocab_size
         self.seed[slot] = seed & (2**64 - 1)
 
