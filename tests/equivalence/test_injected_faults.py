@@ -133,13 +133,13 @@ def bias_added_twice(patch: Patch) -> None:
 
 
 def key_written_to_the_null_block(patch: Patch) -> None:
-    def around(original: Callable[..., Any], *args: Any) -> Any:
-        meta, *rest = original(*args)
+    def around(original: Callable[..., AttentionMeta], *args: Any) -> AttentionMeta:
+        meta = original(*args)
         slots = meta.slots.clone()
         slots[:1] = 0
-        return dataclasses.replace(meta, slots=slots), *rest
+        return dataclasses.replace(meta, slots=slots)
 
-    wrap(patch, inputs, "_rows_of", around)
+    wrap(patch, inputs, "_meta", around)
 
 
 def embedding_shard_off_by_one(patch: Patch) -> None:

@@ -137,7 +137,7 @@ def test_output_is_bounded() -> None:
 
 
 def test_a_faulty_template_is_the_models_fault() -> None:
-    with pytest.raises(RequestError, match="model's own template is faulty") as caught:
+    with pytest.raises(RequestError, match="the template itself is faulty") as caught:
         ours("{% for %}", CHAT)
     assert caught.value.status == 500
 
