@@ -1,16 +1,20 @@
-"""The embedded model in fp32 under layouts in which modules differ: the tokens of one rank, and of transformers.
+"""The embedded model in fp32 under layouts in which modules differ: the tokens of one rank, and of transformers; and in
+bf16, as it is served, its logits against transformers in fp32.
 
 Tokens may part only where the reference's own top-2 gap lies below the tolerance of the dtype.
 """
 
 from __future__ import annotations
 
+import warnings
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.engine.engine import Engine
@@ -26,7 +30,7 @@ from weft.worker.runner import Limits
 
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")
 TOKENS = 8
-TOLERANCE = RELATIVE_TOLERANCE[torch.float32]
+TOLERANCE, BF16_TOLERANCE = RELATIVE_TOLERANCE[torch.float32], RELATIVE_TOLERANCE[torch.bfloat16]
 LAYOUTS = {
     "tp2": {"attention.tp": 2},
     "tp3": {"attention.tp": 3},
@@ -40,7 +44,7 @@ LAYOUTS = {
     "tp3-dp2-non-multiples": {
         "attention.tp": 3, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 6, "embedding.tp": 2, "lm_head.tp": 6,
     },
-    "tp2-balanced": {"attention.tp": 2, "attention.split": "balanced"},
+    "tp2-groups": {"attention.tp": 2, "attention.split": "groups"},
 }  # fmt: skip
 
 
@@ -85,13 +89,37 @@ def test_layout_gives_the_tokens_of_one_rank(
     assert agreement.tokens == len(TEXTS) * TOKENS
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_one_rank_gives_the_tokens_of_transformers(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> None:
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    reference = []
+@pytest.fixture(scope="module")
+def reference(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> list[Outcome]:
+    """transformers in fp32 over the prompts and the tokens that one rank gave."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    found = []
     for prompt, outcome in zip(prompts, one_rank, strict=True):
         with torch.inference_mode():
             logits = model(torch.tensor([[*prompt, *outcome.tokens[:-1]]])).logits[0, len(prompt) - 1 :]
-        reference.append(Outcome(logits.argmax(-1).tolist(), list(logits)))
+        found.append(Outcome(logits.argmax(-1).tolist(), list(logits)))
+    return found
+
+
+def test_one_rank_gives_the_tokens_of_transformers(one_rank: list[Outcome], reference: list[Outcome]) -> None:
     agreement = compare(reference, one_rank, TOLERANCE)
     assert agreement.agrees, agreement
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_bf16_stays_within_its_tolerance_of_fp32(
+    tp: int, checkpoint: Checkpoint, prompts: list[Prompt], reference: list[Outcome]
+) -> None:
+    """Step programs, each token after the reference's own text, so that every position is compared."""
+    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": tp}))
+    limits = Limits(num_blocks=64, block_size=16, max_num_seqs=8, max_model_len=64)
+    config = EngineConfig(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=40)
+    forced = [(*prompt, *out.tokens[:n]) for prompt, out in zip(prompts, reference, strict=True) for n in range(TOKENS)]
+    wanted = [Outcome([out.tokens[n]], [out.logits[n]]) for out in reference for n in range(TOKENS)]
+    with closing(ProgramExecutor(checkpoint, shards, Numerics(torch.bfloat16), limits)) as executor:
+        recorder = LogitsRecorder(executor)
+        agreement = compare(wanted, outcomes(Engine(recorder, config, ()), recorder, forced, 1), BF16_TOLERANCE)
+    assert agreement.tokens == len(forced) and agreement.agrees, agreement
+    assert agreement.largest_difference > TOLERANCE, "this was not bf16"

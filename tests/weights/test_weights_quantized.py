@@ -97,7 +97,9 @@ def priced_in_codes(shards: Shards, rank: int, target: str) -> bool:
 def test_a_cut_inside_a_block_is_unpacked_and_says_the_same(tmp_path: Path) -> None:
     config = small_config(**(SIZES | {"head_dim": 16, "num_attention_heads": 6, "num_key_value_heads": 3}))
     checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", config, qtype="Q4_0"))
-    shards = kept_shards(checkpoint, {"attention.tp": 2, "attention.split": "groups", "o_proj.tp": 4, "attention.dp": 2}, "gguf")
+    shards = kept_shards(
+        checkpoint, {"attention.tp": 2, "attention.split": "groups", "o_proj.tp": 4, "attention.dp": 2}, "gguf"
+    )
     found = {}
     for rank in range(4):
         coded, plain = loaded(checkpoint, shards, rank, "gguf"), loaded(checkpoint, shards, rank, None)

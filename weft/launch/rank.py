@@ -131,8 +131,9 @@ def _settle(runner: Runner, own_cores: bool) -> None:
     if runner.program is None or not isinstance(runner.ops, StepOps):
         return
     torch.set_num_threads(1)
-    if own_cores:
-        runner.ops.pool.pin([core[0] for core in available_cores()])
+    cores = [core[0] for core in available_cores()]
+    if own_cores and len(cores) >= runner.ops.pool.threads:
+        runner.ops.pool.pin(cores)
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:

@@ -2,6 +2,8 @@
 // take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
 #pragma once
 
+#include <limits.h>
+
 #include <atomic>
 #include <vector>
 
@@ -25,6 +27,7 @@ class Program {
   int run(const Step &step) {
     step_ = &step;
     failed_.store(0, std::memory_order_relaxed);
+    failed_at_.store(kNowhere, std::memory_order_relaxed);
     pool_->run([](void *self, int thread, int threads) { static_cast<Program *>(self)->work(thread, threads); }, this);
     return failed_.load(std::memory_order_relaxed);
   }
@@ -39,18 +42,21 @@ class Program {
     spent_ns_.assign(code_.size(), 0);
   }
   const int64_t *spent_ns() const { return spent_ns_.data(); }
-  int failed_at() const { return failed_at_; }
+  int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
   int64_t exchange_ns() const { return exchange_ns_; }
   uint64_t received() const { return received_; }
 
  private:
+  static constexpr int kNowhere = INT_MAX;
+
   void work(int thread, int threads) {
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
     for (size_t i = 0; i < code_.size(); ++i) {
       if (kernels_[i]) kernels_[i](code_[i], *step_, thread, threads);
       else if (!thread) exchange(i);
       pool_->barrier(thread);
-      if (failed_.load(std::memory_order_relaxed)) return;
+      // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
+      if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
       if (profiling_ && !thread) {
         const int64_t now = monotonic_ns();
         spent_ns_[i] += now - began;
@@ -66,8 +72,8 @@ class Program {
     exchange_ns_ += monotonic_ns() - began;
     received_ += done.received;
     if (!done.code) return;
-    failed_at_ = int(i);
     failed_.store(done.code, std::memory_order_relaxed);
+    failed_at_.store(int(i), std::memory_order_relaxed);
   }
 
   Pool *const pool_;
@@ -76,7 +82,7 @@ class Program {
   CommCalls comm_{};
   const Step *step_ = nullptr;
   std::atomic<int> failed_{0};
-  int failed_at_ = 0;
+  std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
   bool profiling_ = false;
   std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
   int64_t exchange_ns_ = 0;
