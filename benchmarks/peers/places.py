@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from benchmarks.peers.limits import Shape, read_shape
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+SOME_ROOM = 16
 LEAST_KV_GIB = 2
 """Room for keys and values where an engine wants to be told and the cases need no more."""
 
@@ -48,6 +50,12 @@ class Places:
     def shape(self) -> Shape:
         """The model's sizes."""
         return read_shape(self.models / "directory" / "config.json")
+
+    def length(self, cases: tuple[Case, ...]) -> int:
+        """Tokens of the longest sequence, with some room where the model's context has it: a prompt's last token and a
+        server's own counting."""
+        positions = json.loads((self.models / "directory" / "config.json").read_text())["max_position_embeddings"]
+        return min(max(case.length for case in cases) + SOME_ROOM, int(positions))
 
     def kv_gib(self, cases: tuple[Case, ...]) -> int:
         """Room for the keys and values of the largest case, and a fifth more."""
@@ -89,7 +97,7 @@ class Places:
         return {
             "model": str(self.models / engine.model),
             "threads": len(self.cores),
-            "max_model_len": longest(cases),
+            "max_model_len": self.length(cases),
             "max_num_seqs": most(cases),
             "cache_gib": self.kv_gib(cases),
             "programs": str(self.programs),
@@ -99,7 +107,7 @@ class Places:
     def server(self, engine: Engine, cases: tuple[Case, ...], port: int) -> list[str]:
         """The command of the server. It must have one: `engine.words` is not None."""
         assert engine.words is not None
-        model, streams, length = str(self.models / engine.model), most(cases), longest(cases)
+        model, streams, length = str(self.models / engine.model), most(cases), self.length(cases)
         address = ["--host", "127.0.0.1", "--port", str(port)]
         if engine.peer == "llamacpp":
             threads = str(len(self.cores))
@@ -119,11 +127,6 @@ def preloads(peer: Path) -> list[Path]:
     """Libraries that vllm's own log asks for: Intel's OpenMP of its environment, and tcmalloc where it could be had."""
     found = sorted(peer.glob("venv/lib/libiomp5.so"))
     return found + sorted(peer.glob("tcmalloc/**/libtcmalloc_minimal.so.4"))[:1]
-
-
-def longest(cases: tuple[Case, ...]) -> int:
-    """Tokens of the longest sequence, with some room: a prompt's last token and a server's own counting."""
-    return max(case.length for case in cases) + 16
 
 
 def most(cases: tuple[Case, ...]) -> int:

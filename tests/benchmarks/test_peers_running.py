@@ -156,7 +156,8 @@ def places(tmp_path: Path) -> Places:
     folder = tmp_path / "models" / "smollm2" / "directory"
     folder.mkdir(parents=True)
     sizes = {"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}
-    (folder / "config.json").write_text(json.dumps({**sizes, "intermediate_size": 1536, "vocab_size": 49152}))
+    more = {"intermediate_size": 1536, "vocab_size": 49152, "max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps(sizes | more))
     return Places(tmp_path, "smollm2", (0, 1))
 
 
@@ -167,6 +168,11 @@ def test_vllm_gets_every_core_once_whatever_the_ranks(places: Places) -> None:
     assert places.environment(two, main)["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
     assert places.server(two, main, 7)[-2:] == ["--tensor-parallel-size", "2"]
     assert str(places.models / "padded") in places.server(two, main, 7)
+
+
+def test_room_for_the_longest_sequence_ends_where_the_model_does(places: Places) -> None:
+    assert places.length(cases.chosen(["prefill", "decode"])) == 1025 + 16
+    assert places.length(cases.chosen(["long"])) == 8192
 
 
 def test_no_engine_gets_the_callers_thread_count(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,13 +24,13 @@ def saved(name: str) -> Any:
 
 
 def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
-    """A table of peers.md by engine, and with two `keys` by streams too; cells without what is in parentheses."""
+    """A table of peers.md by engine, and with two `keys` by streams too; of cells what stands before any bracket."""
     lines = (RESULTS / "peers.md").read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     head = table[0]
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for cells in table[2:]:
-        named = dict(zip(head, (cell.partition(" (")[0] for cell in cells), strict=True))
+        named = dict(zip(head, (re.split(r" [(\[]", cell)[0] for cell in cells), strict=True))
         found[(cells[0], named.get("streams", ""))[:keys]] = named
     return found
 
@@ -108,6 +108,15 @@ def test_front_end() -> None:
 
 def test_refusals() -> None:
     assert f"refused within {math.ceil(saved('event_loop.json')['slowest_refusal_ms'])} ms" in PLAIN
+
+
+def test_long_prompts_and_shared_ones() -> None:
+    limited, free = (saved("long_prompt.json")["cases"][f"prefill_stretch {stretch}"] for stretch in (2, 0))
+    gaps = [f"{each['itl_p50_while_ms']:,.0f} ms" for each in (limited, free)]
+    assert f"their tokens come {gaps[0]} apart (p50), without a limit {gaps[1]}" in PLAIN
+    shared = saved("shared_prefix.json")["cases"]
+    first = [f"{shared[name]['ttft_p50_ms']:,.0f} ms" for name in ("prefix cache", "no prefix cache")]
+    assert f"a first token after {first[0]} with the prefix cache, {first[1]} without it" in PLAIN
 
 
 def test_moving_experts() -> None:

@@ -22,7 +22,7 @@ from weft.launch import backend
 from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core, server_cpus
 from weft.launch.executor import reporting_ranks
 from weft.launch.messages import (
     Allocate,
@@ -59,13 +59,20 @@ def test_cores_are_dealt_without_overlap(cores: int, ranks: int, quota: float | 
     cpus = [cpu for share in shares for cpu in share.cpus]
     assert sorted(cpus) == list(range(2 * cores)), "every hardware thread once, siblings together"
     assert all(share.cpus and 1 <= share.threads <= len(share.cpus) // 2 for share in shares)
+    kept = [cpu for share in shares for cpu in share.cpus[: 2 * share.threads]]
+    assert sorted([*kept, *server_cpus(shares)]) == cpus, "what no thread keeps to is the server's"
     if quota is not None:
         assert sum(share.threads for share in shares) <= max(ranks, quota + 0.5)
 
 
 def test_threads_as_asked() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
-    assert deal_cores(cores, 2, None, 1) == (CoreShare((0, 1, 4, 5), 1), CoreShare((2, 3, 6, 7), 1))
+    assert deal_cores(cores, 2, None, 1) == (
+        CoreShare((0, 1, 4, 5), 1, (1, 5)),
+        CoreShare((2, 3, 6, 7), 1, (3, 7)),
+    )
+    assert server_cpus(deal_cores(cores, 2, None, 1)) == (1, 3, 5, 7)
+    assert not server_cpus(deal_cores(cores, 2)) and not server_cpus(deal_cores(cores, 5))
     assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
     assert leave_a_core(deal_cores(cores, 2, None, 1), 4) and not leave_a_core(deal_cores(cores, 2), 4)
     with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
@@ -271,7 +278,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
 
     pinned: list[list[int]] = []
     ops = object.__new__(StepOps)
-    ops.pool = SimpleNamespace(pin=pinned.append)  # type: ignore[assignment]
+    ops.pool = SimpleNamespace(pin=pinned.append, threads=2)  # type: ignore[assignment]
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     rank_process._settle(SimpleNamespace(program=object(), ops=ops), own_cores)  # type: ignore[arg-type]

@@ -116,6 +116,20 @@ def test_it_is_dense_attention_with_the_same_bits_everywhere(variant: str, form:
 
 
 @pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("form", FORMS)
+def test_pieces_of_many_chunks_are_put_together(variant: str, form: str) -> None:
+    """Contexts of up to five chunks of 256 keys: several pieces lie between the first and the last."""
+    dtype, packed = FORMS[form]
+    runs: tuple[Run, ...] = ((1099, 1, 1), (760, 5, 2), (511, 2, 3), (1023, 3, 4))
+    whole = attend(variant, 1, GROUPED, runs, dtype, packed, meeting=False)
+    assert (whole.double() - dense_attention(GROUPED, runs, dtype)).abs().max() < TOLERANCE[dtype]
+    for threads in THREADS:
+        assert torch.equal(attend(variant, threads, GROUPED, runs, dtype, packed), whole)
+    for run, first in zip(runs, (0, 1, 6, 8), strict=True):
+        assert torch.equal(attend(variant, 3, GROUPED, [run], dtype, packed), whole[first : first + run[1]])
+
+
+@pytest.mark.parametrize("variant", ISAS)
 @pytest.mark.parametrize("threads", (2, 3, 5))
 def test_one_long_run_is_cut_between_threads(variant: str, threads: int) -> None:
     sizes = Sizes((0, 0), 1, 64, 16)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache
 
-LONGEST = 320
+LONGEST = 1100
 
 
 @dataclass(frozen=True)

@@ -96,28 +96,31 @@ def tp(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture(params=["eager", "program"])
-def runs_as(request: pytest.FixtureRequest) -> str:
-    if request.param == "program":
-        need("step", "comm")
-    return str(request.param)
+FORMS = {
+    "eager-fp32": Numerics(torch.float32),
+    "eager-bf16": Numerics(torch.bfloat16),
+    "program-fp32": Numerics(torch.float32),
+    "program-bf16": Numerics(torch.bfloat16),
+    "program-int8": Numerics(torch.bfloat16, quantization="int8"),
+    "program-int4": Numerics(torch.bfloat16, quantization="int4"),
+}
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.fixture(params=list(FORMS))
 def make(
-    request: pytest.FixtureRequest, tp: int, runs_as: str, checkpoint: Checkpoint
+    request: pytest.FixtureRequest, tp: int, checkpoint: Checkpoint
 ) -> Iterator[Callable[[SamplingParams], Bench]]:
     # modules of other sizes than attention's, so that rows are scattered between them
     sizes = {"attention.tp": tp, "o_proj.tp": 1 if tp == 2 else tp, "lm_head.tp": 1 if tp == 3 else tp}
     shards = Shards(parse_config(checkpoint.config), resolve(sizes, tp))
     # blocks of 16 tokens are what a packed cache holds
     limits = Limits(num_blocks=64, block_size=BLOCK, max_num_seqs=8, max_model_len=128)
-    numerics, device = Numerics(request.param), torch.device("cpu")
-    executor = (
-        ProgramExecutor(checkpoint, shards, numerics, limits)
-        if runs_as == "program"
-        else LockstepExecutor(checkpoint, shards, numerics, limits, device)
-    )
+    numerics, device = FORMS[request.param], torch.device("cpu")
+    if request.param.startswith("program"):
+        need("step", "comm")
+        executor: LockstepExecutor = ProgramExecutor(checkpoint, shards, numerics, limits)
+    else:
+        executor = LockstepExecutor(checkpoint, shards, numerics, limits, device)
     yield lambda params: Bench(executor, params)
     executor.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import socket
 import sys
@@ -113,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
         engine = engine_config_from(args)
         layout = layout_from(args, config)
         plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
+        if plan.server_cpus:
+            # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.
+            os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
         show_plan(", ".join(names), plan)
         root = args.model or shown_name(None, checkpoint.path)

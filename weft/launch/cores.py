@@ -15,13 +15,15 @@ Core = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class CoreShare:
-    """`cpus` to run on (empty: not pinned) and the number of compute threads."""
+    """`cpus` to run on (empty: not pinned) and the number of compute threads; `spare`: those of its cpus whose cores no
+    thread keeps to."""
 
     cpus: tuple[int, ...]
     threads: int
+    spare: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        where = f"on cpus {_runs(self.cpus)}" if self.cpus else "not pinned"
+        where = f"on cpus {as_runs(self.cpus)}" if self.cpus else "not pinned"
         return f"{self.threads} thread{'s' if self.threads > 1 else ''} {where}"
 
 
@@ -47,10 +49,16 @@ def deal_cores(
     shares = []
     for rank in range(ranks):
         mine = cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks]
-        cpus = tuple(sorted(cpu for core in mine for cpu in core))
         count = threads or max(1, min(len(mine), usable // ranks))
-        shares.append(CoreShare(cpus if count <= len(mine) else (), count))
+        shares.append(
+            CoreShare(_cpus(mine), count, _cpus(mine[count:])) if count <= len(mine) else CoreShare((), count)
+        )
     return tuple(shares)
+
+
+def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
+    """Where the front end and the engines run: on what the ranks' threads leave; empty where they leave nothing."""
+    return tuple(sorted(cpu for share in shares for cpu in share.spare))
 
 
 def leave_a_core(shares: Sequence[CoreShare], cores: int) -> bool:
@@ -86,6 +94,10 @@ def numa_node(cpus: Sequence[int], root: Path = Path("/sys/devices/system/cpu"))
     return int(nodes.pop().removeprefix("node")) if len(nodes) == 1 else None
 
 
+def _cpus(cores: Sequence[Core]) -> tuple[int, ...]:
+    return tuple(sorted(cpu for core in cores for cpu in core))
+
+
 def _number(path: Path, default: int) -> int:
     try:
         return int(path.read_text())
@@ -93,8 +105,8 @@ def _number(path: Path, default: int) -> int:
         return default
 
 
-def _runs(cpus: tuple[int, ...]) -> str:
-    """'0-3, 8' for 0 1 2 3 8."""
+def as_runs(cpus: tuple[int, ...]) -> str:
+    """For people: '0-3, 8' for 0 1 2 3 8."""
     runs: list[list[int]] = []
     for cpu in cpus:
         if runs and cpu == runs[-1][1] + 1:

@@ -18,7 +18,7 @@ from weft.checkpoint import Checkpoint
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core
+from weft.launch.cores import CoreShare, as_runs, available_cores, cpu_quota, deal_cores, leave_a_core, server_cpus
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
@@ -75,6 +75,11 @@ class LaunchPlan:
         return tuple(describe(world, self.first_rank + rank) for rank in range(self.layout.world))
 
     @property
+    def server_cpus(self) -> tuple[int, ...]:
+        """Where the front end and the engines keep to; empty: nowhere, for the ranks' threads have all cores."""
+        return server_cpus(self.cores)
+
+    @property
     def first_rank(self) -> int:
         """Number, among the ranks of all replicas, of this plan's rank 0."""
         return 0 if self.world is None else self.replica * self.layout.world
@@ -122,6 +127,8 @@ class LaunchPlan:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
         lines += [f"{where}: {share}" for where, share in zip(self.where, self.cores, strict=True)]
+        free = as_runs(self.server_cpus)
+        lines.append(f"front end and engine {f'on cpus {free}' if free else 'run where the ranks leave time'}")
         if self.unused:
             lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
         return lines

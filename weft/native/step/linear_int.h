@@ -43,11 +43,78 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
 
 #else
 
+// Numbers of 16 codes, and scales and offsets of the 32 columns of a group.
+struct GroupNumbers {
+    alignas(64) float of_code[16] = {}, scale[kPair], offset[kPair];
+
+    explicit GroupNumbers(const Weight& w) {
+        for (int code = 0; code < 16 && w.kind == W_INT4; ++code) of_code[code] = widen(static_cast<const bf16*>(w.table)[code]);
+    }
+    void take(const Weight& w, int pair, int k) {
+        for (int c = 0; c < kPair; ++c) {
+            scale[c] = group_number(w.scale, w, pair, c, k);
+            offset[c] = group_number(w.offset, w, pair, c, k);
+        }
+    }
+};
+
+#if defined(__AVX2__)
+
+// Codes at `shift` of 8 columns' words as numbers: of_code[code], or signed bytes.
+inline __m256 numbers_of_codes(__m256i words, int kind, int shift, const float* of_code) {
+    if (kind != W_INT4) {
+        const __m256i high = _mm256_sll_epi32(words, _mm_cvtsi32_si128(24 - shift));
+        return _mm256_cvtepi32_ps(_mm256_srai_epi32(high, 24));
+    }
+    const __m256i code = _mm256_srl_epi32(words, _mm_cvtsi32_si128(shift));
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(of_code), code);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(of_code + 8), code);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));  // by the code's highest bit
+}
+
+inline __m256 rounded_to_bf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
+    return _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(int(0xffff0000))));
+}
+
+// Two neighbours of the depth (the first only, unless `both`) of the pair's 32 columns.
+inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
+    for (int c = 0; c < kPair; c += 8) {
+        const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(words + 2 * c));
+        const __m256 b = _mm256_loadu_ps(reinterpret_cast<const float*>(words + 2 * c + 8));
+        for (int odd = 0; odd < (both ? 2 : 1); ++odd) {
+            const __m256 mixed = odd ? _mm256_shuffle_ps(a, b, 0xdd) : _mm256_shuffle_ps(a, b, 0x88);
+            const __m256i eight = _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8);
+            __m256 x = numbers_of_codes(eight, kind, shift, group.of_code);
+            if (kind != W_INT8)
+                x = rounded_to_bf16(_mm256_add_ps(_mm256_mul_ps(x, _mm256_load_ps(group.scale + c)), _mm256_load_ps(group.offset + c)));
+            _mm256_storeu_ps(panel + odd * kPair + c, x);
+        }
+    }
+}
+
+#else
+
+inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
+    for (int odd = 0; odd < (both ? 2 : 1); ++odd, panel += kPair)
+        for (int c = 0; c < kPair; ++c) {
+            const uint32_t word = words[2 * c + odd] >> shift;
+            const float x = kind == W_INT4 ? group.of_code[word & 15] : float(int8_t(word));
+            panel[c] = kind == W_INT8 ? x : rounded_to_bf16(x * group.scale[c] + group.offset[c]);
+        }
+}
+
+#endif
+
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    const char* data = pair_data(w, pair);
-    for (int k = from; k < from + depth; ++k, panel += kPair)
-        for (int c = 0; c < kPair; ++c)
-            panel[c] = w.kind == W_INT8 ? float(code_of(W_INT8, data, c, k)) : group_value(w, pair, c, k);
+    const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair));
+    const int chunk = chunk_of(w.kind), bits = w.kind == W_INT4 ? 4 : 8;
+    GroupNumbers group(w);
+    for (int k = from; k < from + depth; k += 2, panel += 2 * kPair) {
+        if (k % kGroup == 0 && grouped(w.kind)) group.take(w, pair, k);
+        lay_codes(words + int64_t(k / chunk) * 64, w.kind, k % chunk / 2 * bits, group, panel, k + 1 < from + depth);
+    }
 }
 
 #endif
