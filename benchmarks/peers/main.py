@@ -110,7 +110,12 @@ def measure(
     out: Path,
 ) -> None:
     """Makes every visit that is not in the results file yet; the file is whole after each."""
-    head = {"form": arguments.form, "about": _about(), "git": commit(ROOT), "threads": len(places.cores)}
+    head = {
+        "form": arguments.form,
+        "about": _about(out if arguments.resume else None),
+        "git": commit(ROOT),
+        "threads": len(places.cores),
+    }
     record = Record(out, head, arguments.resume)
     for name, reason in missing.items():
         record.add({"engine": name, "kind": "offline", "round": 0, "seconds": 0, "cases": {}, "error": reason})
@@ -124,8 +129,11 @@ def measure(
             _tell(record.visits[-1])
 
 
-def _about() -> dict[str, Any]:
-    return about() | {"command": f"benchmarks/peers/run {' '.join(sys.argv[1:])}".strip()}
+def _about(resumed: Path | None) -> dict[str, Any]:
+    """`resumed`: the file that is gone on with, whose commands stand before this one."""
+    command = f"benchmarks/peers/run {' '.join(sys.argv[1:])}".strip()
+    before = read(resumed)["about"]["command"].split("; ") if resumed is not None and resumed.exists() else []
+    return about() | {"command": "; ".join(dict.fromkeys([*before, command]))}
 
 
 def _prompts(places: Places) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache
 
-LONGEST = 1100
+NEAR, LONGEST = 320, 1100
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ Run = tuple[int, int, int]
 @cache_results
 def request_tensors(sizes: Sizes, request: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """q [LONGEST, A, D], k and v [LONGEST, K, D] of a request."""
-    generator = torch.Generator().manual_seed(request)
+    heads = (len(sizes.kv_of_head), sizes.kv_heads, sizes.kv_heads)
+    near, far = (torch.Generator().manual_seed(seed) for seed in (request, request + 2**32))
 
-    def draw(heads: int) -> Tensor:
-        return torch.randn(LONGEST, heads, sizes.dim, generator=generator).to(dtype)
+    def draw(rows: int, generator: torch.Generator) -> list[Tensor]:
+        return [torch.randn(rows, count, sizes.dim, generator=generator).to(dtype) for count in heads]
 
-    return draw(len(sizes.kv_of_head)), draw(sizes.kv_heads), draw(sizes.kv_heads)
+    # Far positions are drawn apart: what lies near is the same however far they reach.
+    q, k, v = (torch.cat(parts) for parts in zip(draw(NEAR, near), draw(LONGEST - NEAR, far), strict=True))
+    return q, k, v
 
 
 def paged(sizes: Sizes, runs: Sequence[Run], dtype: torch.dtype, seed: int = 0) -> Case:
