@@ -97,17 +97,21 @@ def test_a_rank_killed_while_loading_is_named_with_the_phase(plan: LaunchPlan) -
         Starting(plan, None, program("killed-loading")).wait()
 
 
-def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan) -> None:
+@pytest.mark.parametrize("ends_late", [False, True], ids=["at once", "after its channel closed"])
+def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     starting = Starting(plan, None, program("good"))
     executor = starting.wait()
     told: list[int] = []
     starting._watch.rendezvous.mark_dead = told.append  # type: ignore[method-assign]
+    dead = executor.workers[0]
+    fates, fate = iter([None] if ends_late else []), dead.fate
+    monkeypatch.setattr(dead, "fate", lambda: next(fates, fate()))
     wake = os.eventfd(0)
     try:
-        os.kill(executor.workers[0].pid, signal.SIGKILL)
+        os.kill(dead.pid, signal.SIGKILL)
         with pytest.raises(PeerError):
             executor.wait(wake)
-        assert told == [0]
+        assert set(told) == {0}
     finally:
         os.close(wake)
         executor.close()

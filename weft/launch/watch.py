@@ -91,6 +91,7 @@ class Watch:
             elif self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
                 break
             time.sleep(0.02)
+        self._tell_peers()  # a channel closes before its process has ended: it may have ended since they were told
         return self._verdict(first, failures)
 
     def _tell_peers(self) -> None:
