@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.packed import Packing, operand
 
 ISAS = isa.runnable()
+VARIANTS = [pytest.param(each, marks=pytest.mark.long) if each == "avx512" != ISAS[0] else each for each in ISAS]
+"""What every instruction is tried on; AVX-512 alone, whose code others share, in the long version only."""
 THREADS = (1, 2, 3)
 
 

@@ -9,7 +9,9 @@ import pytest
 from weft.errors import ConfigError
 from weft.native import build, isa, libraries
 
-SOURCE = """#if defined(__AVX512BF16__)
+SOURCE = """#if defined(__AMX_BF16__)
+extern "C" int which() { return 4; }
+#elif defined(__AVX512BF16__)
 extern "C" int which() { return 3; }
 #elif defined(__AVX512F__)
 extern "C" int which() { return 2; }
@@ -20,7 +22,7 @@ extern "C" int which() { return 0; }
 #endif
 #include "step/number.h"
 """
-NUMBER = {"avx512bf16": 3, "avx512": 2, "avx2": 1, "generic": 0}
+NUMBER = {"amx": 4, "avx512bf16": 3, "avx512": 2, "avx2": 1, "generic": 0}
 
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -71,6 +73,8 @@ def test_what_a_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEFT_NATIVE_ISA", raising=False)
     old = ("fma", "f16c", "bmi2", "avx2")
     wide = (*old, "avx512f", "avx512bw", "avx512dq", "avx512vl")
+    tiles = (*wide, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
+    monkeypatch.setattr(isa, "tiles_allowed", lambda: True)
     for flags, runs in (
         ((), ("generic",)),
         (("avx2",), ("generic",)),
@@ -79,10 +83,17 @@ def test_what_a_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         (wide, ("avx512", "avx2", "generic")),
         ((*wide, "avx512_bf16"), ("avx512", "avx2", "generic")),
         ((*wide, "avx512_vnni", "avx512_bf16"), ("avx512bf16", "avx512", "avx2", "generic")),
+        (tiles, ("amx", "avx512bf16", "avx512", "avx2", "generic")),
     ):
         flags_of(monkeypatch, *flags)
         assert isa.runnable() == runs
         assert isa.chosen() == runs[0]
+
+
+def test_tile_registers_that_the_system_keeps_back_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags_of(monkeypatch, *isa._NEEDED["amx"])
+    monkeypatch.setattr(isa, "tiles_allowed", lambda: False)
+    assert isa.runnable() == ("avx512bf16", "avx512", "avx2", "generic")
 
 
 def test_another_kind_of_machine_has_the_generic_variant_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS
+from step_cases import ISAS, VARIANTS
 from torch import Tensor
 
 from weft.native import build
@@ -29,7 +29,7 @@ CODED = [WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G]
 PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightKind.F64: torch.float64}
 
 
-@pytest.fixture(params=ISAS)
+@pytest.fixture(params=VARIANTS)
 def packing(request: pytest.FixtureRequest) -> Packing:
     return step_cases.packing(str(request.param))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import step_cases
 import torch
-from step_cases import ISAS, THREADS
+from step_cases import ISAS, THREADS, VARIANTS
 from torch import Tensor
 
 from weft.errors import WeftError
@@ -41,7 +43,7 @@ def close(out: Tensor, wanted: Tensor) -> None:
         assert ((out.double() - wanted.double()).abs() / scale).max() < TOLERANCE[out.dtype]
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -65,7 +67,7 @@ def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, co
         assert torch.equal(alone[0], seen[0][row])
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -79,7 +81,7 @@ def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int
         assert torch.equal(alone[0], out[row])
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int) -> None:
     ops = ExactOps(Numerics(F32, exact=True), CPU)
@@ -95,7 +97,7 @@ def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int
         assert torch.equal(out, ops.silu_mul(gate_up))
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kept, added", [(F32, F32), (F32, BF16), (F64, F64), (F64, F32), (BF16, BF16), (BF16, F32)])
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_add(variant: str, kept: torch.dtype, added: torch.dtype, rows: int, columns: int) -> None:
@@ -111,16 +113,23 @@ def test_add(variant: str, kept: torch.dtype, added: torch.dtype, rows: int, col
         assert torch.equal(step_cases.run(variant, threads, Op.ADD_BIAS, out, [None], p={BIAS: bias}), wanted)
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
 def test_select(variant: str, dtype: torch.dtype) -> None:
-    x, rows = wide(9, 37, dtype), torch.tensor([8, 0, 3, 3], dtype=torch.int64)
-    step = StepRecord(sampled_rows=rows.data_ptr())
-    for threads in THREADS:
-        assert torch.equal(step_cases.run(variant, threads, Op.SELECT, blank(4, 37, dtype), [x], step), x[rows])
+    """In place, of one operand or two of different widths; nothing beside the rows that are left is touched."""
+    for numbers in ([0, 3, 4, 8], [8], list(range(9)), []):
+        rows = torch.tensor(numbers, dtype=torch.int64)
+        step = StepRecord(sampled_rows=rows.data_ptr())
+        for threads, two in itertools.product(THREADS, (False, True)):
+            x, beside = wide(9, 37, dtype, extra=3), wide(9, 70, BF16)
+            wanted, other = x[rows], beside[rows]
+            inputs = [x, beside] if two else [x]
+            step_cases.run(variant, threads, Op.SELECT, x[: len(rows)], inputs, step)
+            assert torch.equal(x[: len(rows)], wanted) and torch.equal(x[len(rows) :], wide(9, 37, dtype)[len(rows) :])
+            assert torch.equal(beside[: len(rows)], other if two else wide(9, 70, BF16)[: len(rows)])
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stored, made", [(F32, F32), (BF16, F32), (BF16, BF16), (F64, F64), (F32, F64), (F32, BF16)])
 def test_embedding_rows(variant: str, stored: torch.dtype, made: torch.dtype) -> None:
     table, ids = wide(11, 37, stored), torch.tensor([[20], [29], [19], [30], [31], [25], [20], [-1], [1 << 40]])

@@ -11,7 +11,7 @@ import step_cases
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS
+from step_cases import ISAS, VARIANTS
 from torch import Tensor
 
 from tests.ops.sampling_reference import TooCloseToCall, chosen
@@ -65,7 +65,7 @@ def make_logits(rows: int, vocab: int, seed: int, kind: str) -> Tensor:
     return logits * 8 if kind == "peaked" else logits
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_ids_are_those_of_plain_python_and_of_the_twin(variant: str, data: st.DataObject) -> None:
@@ -89,7 +89,7 @@ def test_ids_are_those_of_plain_python_and_of_the_twin(variant: str, data: st.Da
     assert [r.token_id for r in step(sampler_of(None, params, vocab, seed), logits, runs)] == wanted
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_numbers_are_those_of_the_counter_hash(variant: str) -> None:
     """Flat logits over 2^16 ids: the id is the number's first 16 bits."""
     vocab = 1 << 16
@@ -101,7 +101,7 @@ def test_numbers_are_those_of_the_counter_hash(variant: str) -> None:
         assert values.tolist() == [[int(uniform(seed, position) * vocab), 1]]
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     "params",
     [{"top_k": 3}, {"top_p": 0.3}, {"top_k": 8, "top_p": 0.4}, {"min_p": 0.2}, {"temperature": 0.5}, {"top_p": 0.97}],
@@ -130,7 +130,7 @@ def test_frequencies_are_the_probabilities(variant: str, params: dict[str, Any])
     assert ((counts - expected).abs() < 6 * expected.sqrt() + 3).all()
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_temperature_that_is_0_in_fp32_is_greedy(variant: str) -> None:
     logits, values = make_logits(1, 300, 5, "plain"), torch.zeros(1, 2, dtype=torch.float64)
     for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.9)):
@@ -140,7 +140,7 @@ def test_a_temperature_that_is_0_in_fp32_is_greedy(variant: str) -> None:
         assert values.tolist() == [[int(logits.argmax()), 1]]
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_row_is_the_same_among_any_rows(variant: str) -> None:
     params = [SamplingParams(temperature=0.9, top_p=0.9), SamplingParams(temperature=0.0), SamplingParams(top_k=50)] * 5
     logits = make_logits(15, 777, 1, "plain")
@@ -151,7 +151,7 @@ def test_a_row_is_the_same_among_any_rows(variant: str) -> None:
         assert alone == [together[slot]]
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 255, 256, 776])
 def test_a_row_that_is_not_finite_is_an_error_of_its_own(variant: str, bad: float, place: int) -> None:
@@ -163,7 +163,7 @@ def test_a_row_that_is_not_finite_is_an_error_of_its_own(variant: str, bad: floa
         assert [one.error is not None for one in found] == [slot == wrong for slot in range(3)]
 
 
-@pytest.mark.parametrize("variant", ISAS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_that_ask_for_more_keep_the_twin_and_others_do_not_notice(variant: str, data: st.DataObject) -> None:

@@ -5,6 +5,7 @@ Flags are explicit, not -march=native: every variant can be built, and all that 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from functools import cache
@@ -14,8 +15,10 @@ from weft.errors import ConfigError
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+_BF16 = (*_AVX512, "-mavx512vnni", "-mavx512bf16")
 FLAGS = {
-    "avx512bf16": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
+    "amx": (*_BF16, "-mamx-tile", "-mamx-bf16"),
+    "avx512bf16": _BF16,
     "avx512": _AVX512,
     "avx2": _AVX2,
     "generic": (),
@@ -24,8 +27,10 @@ FLAGS = {
 
 _NEEDED_AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _NEEDED_AVX512 = _NEEDED_AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+_NEEDED_BF16 = _NEEDED_AVX512 | {"avx512_vnni", "avx512_bf16"}
 _NEEDED = {
-    "avx512bf16": _NEEDED_AVX512 | {"avx512_vnni", "avx512_bf16"},
+    "amx": _NEEDED_BF16 | {"amx_tile", "amx_bf16"},
+    "avx512bf16": _NEEDED_BF16,
     "avx512": _NEEDED_AVX512,
     "avx2": _NEEDED_AVX2,
     "generic": frozenset(),
@@ -38,8 +43,8 @@ def buildable() -> tuple[str, ...]:
 
 
 def runnable() -> tuple[str, ...]:
-    """Those of `buildable` that this CPU has the instructions for, best first."""
-    return tuple(name for name in buildable() if _NEEDED[name] <= cpu_flags())
+    """Those of `buildable` that this CPU has the instructions for, and the system the registers, best first."""
+    return tuple(name for name in buildable() if _NEEDED[name] <= cpu_flags() and (name != "amx" or tiles_allowed()))
 
 
 def chosen() -> str:
@@ -56,12 +61,32 @@ def chosen() -> str:
     return forced or legal[0]
 
 
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
+"""Of Linux on x86-64: Documentation/arch/x86/xstate.rst."""
+
+
 @cache
+def tiles_allowed() -> bool:
+    """Asks the system for tile registers, which it gives to processes that ask; theirs are all its later threads'."""
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA) == 0)
+
+
 def cpu_flags() -> frozenset[str]:
     """The features that the first processor names; none where the system does not say."""
+    return frozenset(_said_of_cpu("flags").split())
+
+
+def cpu_vendor() -> str:
+    """GenuineIntel, AuthenticAMD, ...; empty where the system does not say."""
+    return _said_of_cpu("vendor_id")
+
+
+@cache
+def _said_of_cpu(name: str) -> str:
+    """What the system says of the first processor under a name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return frozenset()
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
+        return ""
+    line = next((line for line in text.splitlines() if line.startswith(name)), "")
+    return line.partition(":")[2].strip()

@@ -99,6 +99,8 @@ SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
 """Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
 GROUP, MEMBERS, POSITION, KIND = range(4)
 """Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
+TABLE = 9
+"""Index into `InstructionRecord.n` of ATTENTION and DEAL: whose rows, 0 all, 1 the sampled ones."""
 ADDENDS = 1
 """Index into `InstructionRecord.n` of COMBINE: ranks that each give a part of every answer; 0 counts as 1."""
 SLOTS, WEIGHTS, COUNT = 0, 0, 0
@@ -170,6 +172,8 @@ class StepRecord(ctypes.Structure):
         ("runs", ctypes.c_int32),
         ("table_width", ctypes.c_int32),
         ("sampled_rows", _POINTER),
+        ("sampled_positions", _POINTER),
+        ("sampled_row_ends", _POINTER),
         ("starts", _POINTER * 2),
     )
 

@@ -7,7 +7,7 @@ runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -160,8 +160,9 @@ class Ops(ABC):
         """x + bias in x's dtype. May write into x."""
 
     @abstractmethod
-    def select(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The rows of x with the numbers `rows` (int64)."""
+    def select(self, xs: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+        """Of each of xs (two at most, of as many rows) the rows with the numbers `rows` (int64, ascending). May write
+        into xs, which nobody reads afterwards."""
 
     @abstractmethod
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -114,8 +114,8 @@ class TorchOps(Ops):
     def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
         return x + bias
 
-    def select(self, x: Tensor, rows: Tensor) -> Tensor:
-        return x.index_select(0, rows)
+    def select(self, xs: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x if len(rows) == len(x) else x.index_select(0, rows) for x in xs)
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         packed = qkv.view(qkv.shape[0], heads.q + 2 * heads.kv, heads.dim)

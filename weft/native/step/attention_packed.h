@@ -1,12 +1,13 @@
 // Attention over packed bf16 pages. Knows no dealing of work.
 //
-// Both products are one inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of
+// Both products are done in tile registers where the CPU has them and dims and pages fit (attention_amx.h), else in one inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of
 // dims (values: pairs of tokens). A chunk of keys gives, by itself, a peak, a sum of weights and sums of values; chunks are
 // added in order. So a row has the same bits alone, in any tile, batch or chunked prefill, and on any number of threads.
 #pragma once
 
 #include <utility>
 
+#include "attention_amx.h"
 #include "attention_units.h"
 #include "cache.h"
 #include "scratch.h"
@@ -19,8 +20,8 @@ constexpr int kLanes = kWidth<float>;
 constexpr float kHidden = -1e30f;  // a score that cannot be seen; finite, so that differences are numbers
 
 #if defined(__AVX512BF16__)
-constexpr int kAttentionRows = 12;
-constexpr int panels_beside(int rows) { return rows <= 6 ? 4 : 2; }
+constexpr int kAttentionRows = kHasAmx ? 16 : 12;
+constexpr int panels_beside(int rows) { return rows <= 6 ? 4 : rows <= 12 ? 2 : 1; }
 using BfPair = __m512bh;
 static WEFT_ALWAYS BfPair pair_of(uint32_t x) { return (__m512bh)_mm512_set1_epi32(int(x)); }
 static WEFT_ALWAYS BfPair pair_at(const uint32_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
@@ -100,6 +101,9 @@ class PackedAttention {
     scores_ = at, at += kRows * kChunk;
     weights_ = reinterpret_cast<uint32_t *>(at), at += kRows * kChunk / 2;
     queries_ = reinterpret_cast<uint32_t *>(at);
+#if defined(__AMX_BF16__)
+    in_tiles_ = AmxAttention::fits(pages_);
+#endif
   }
 
   // `next`: what this thread attends to afterwards, or null.
@@ -127,7 +131,8 @@ class PackedAttention {
   }
 
   template <int MR> void tile(const Unit &unit, const Unit &next, Meeting *meeting) {
-    take_queries<MR>(unit);
+    if (in_tiles_) take_query_rows(unit, MR);
+    else take_queries<MR>(unit);
     std::fill(out_, out_ + MR * padded_, 0.0f);
     float peak[MR], total[MR];
     for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
@@ -139,9 +144,11 @@ class PackedAttention {
       const int32_t *table_ahead = step_.block_tables + int64_t(later.run) * step_.table_width;
       const Walk walk{table, table_ahead, unit.heads.kv, later.heads.kv, ahead.begin - keys.begin, ahead.end};
       float *piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
-      score<MR>(keys, walk);
+      if (in_tiles_) score_in_tiles(keys, walk, unit.tokens == 1);
+      else score<MR>(keys, walk);
       for (int r = 0; r < MR; ++r) soften(unit, keys, r, piece + r * Meeting::row_floats(dim_));
-      weigh<MR>(keys, walk, piece);
+      if (in_tiles_) weigh_in_tiles(keys, walk, piece);
+      else weigh<MR>(keys, walk, piece);
       if (unit.whole()) add_chunk(MR, piece, peak, total);
     }
     if (!unit.whole()) {
@@ -175,9 +182,7 @@ class PackedAttention {
   // Pairs of all rows side by side.
   template <int MR> void take_queries(const Unit &unit) {
     const uint32_t *rows[MR];
-    for (int r = 0; r < MR; ++r)
-      rows[r] = reinterpret_cast<const uint32_t *>(row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) +
-                                                   (unit.heads.first + r % unit.heads.count) * dim_);
+    for (int r = 0; r < MR; ++r) rows[r] = reinterpret_cast<const uint32_t *>(query(unit, r));
     int k = 0;
     if constexpr (MR > 4 && MR <= kLanes)
       for (; k + kLanes <= dim_ / 2; k += kLanes) {  // moves bits only; what is written behind MR is written over
@@ -188,6 +193,19 @@ class PackedAttention {
       }
     for (; k < dim_ / 2; ++k)
       for (int r = 0; r < MR; ++r) memcpy(queries_ + k * MR + r, rows[r] + k, 4);
+  }
+
+  // One row behind the other.
+  void take_query_rows(const Unit &unit, int rows) {
+    for (int r = 0; r < rows; ++r)
+      memcpy(queries_ + r * dim_ / 2, query(unit, r), size_t(dim_) * sizeof(bf16));
+#if defined(__AMX_BF16__)
+    amx_.shape(rows);
+#endif
+  }
+
+  const bf16 *query(const Unit &unit, int r) const {
+    return row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
   }
 
   template <int MR> void give_results(const Unit &unit, const float *total) const {
@@ -209,6 +227,55 @@ class PackedAttention {
   const uint32_t *values_at(const int32_t *table, int kv, int key) const {
     return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
   }
+
+#if defined(__AMX_BF16__)
+  static constexpr int kPanels = 4;  // of 16 keys or dims, whose sums the registers hold
+
+  void score_in_tiles(const Span &keys, const Walk &walk, bool few) {
+    for (int key = keys.begin; key < keys.end; key += kPanels * kLanes) {
+      const int count = std::min(kPanels, (keys.end - key + kLanes - 1) / kLanes);
+      const uint32_t *panels[kPanels];
+      for (int j = 0; j < count; ++j) {
+        panels[j] = keys_at(walk.table, walk.kv, key + j * kLanes);
+        if (few) fetch_beside(keys, walk, key + j * kLanes);
+      }
+      AmxAttention::score(reinterpret_cast<const bf16 *>(queries_), dim_, panels, pages_.tokens, count,
+                          scores_ + (key - keys.first), kChunk);
+    }
+  }
+
+  // For a panel's keys: their values, and the keys that come after the registers' panels, here or in what comes next.
+  void fetch_beside(const Span &keys, const Walk &walk, int key) {
+    const char *values = reinterpret_cast<const char *>(values_at(walk.table, walk.kv, key));
+    for (int i = 0; i < kLanes * dim_ * 2; i += 64) __builtin_prefetch(values + i, 0, 2);
+    const int later = key + kPanels * kLanes, first = keys.begin + walk.distance + (key - keys.begin) % (kPanels * kLanes);
+    if (later < keys.end) fetch_keys(keys_at(walk.table, walk.kv, later));
+    else if (first < walk.end_ahead) fetch_keys(keys_at(walk.table_ahead, walk.kv_ahead, first));
+  }
+  void fetch_keys(const uint32_t *panel) {
+    for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + int64_t(d) * pages_.tokens);
+  }
+
+  void weigh_in_tiles(const Span &keys, const Walk &walk, float *piece) {
+    if (AmxAttention::step(pages_) == kAmxStep) weigh_in_steps<kAmxStep>(keys, walk, piece);
+    else weigh_in_steps<kAmxStep / 2>(keys, walk, piece);
+  }
+
+  template <int Step> void weigh_in_steps(const Span &keys, const Walk &walk, float *piece) {
+    settle_memory();
+    for (int d = 0; d < dim_; d += kPanels * kLanes) {
+      const int count = std::min(kPanels, (dim_ - d) / kLanes);
+      AmxAttention::zero();
+      for (int key = keys.seen / Step * Step; key < keys.end; key += Step)
+        AmxAttention::weigh<Step != kAmxStep>(reinterpret_cast<const bf16 *>(weights_) + (key - keys.first), kChunk,
+                                              values_at(walk.table, walk.kv, key) + d, dim_, count);
+      AmxAttention::put_down(piece + 16 + d, Meeting::row_floats(dim_), count);
+    }
+  }
+#else
+  void score_in_tiles(const Span &, const Walk &, bool) {}
+  void weigh_in_tiles(const Span &, const Walk &, float *) {}
+#endif
 
   template <int MR> void score(const Span &keys, const Walk &walk) {
     constexpr int NV = panels_beside(MR);
@@ -243,7 +310,8 @@ class PackedAttention {
     float *s = scores_ + r * kChunk;
     bf16 *w = reinterpret_cast<bf16 *>(weights_) + r * kChunk;
     const int position = unit.position + r / unit.heads.count;
-    const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kLanes - 1) / kLanes * kLanes;
+    constexpr int kWhole = kHasAmx ? 2 * kLanes : kLanes;  // weights that are read together
+    const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kWhole - 1) / kWhole * kWhole;
     const int end = std::min(read, position + 1 - keys.first);
     const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
     if (begin >= end) {
@@ -345,6 +413,10 @@ class PackedAttention {
   const Pages pages_;
   const int dim_, padded_, window_;
   const float scale_;
+  bool in_tiles_ = false;
+#if defined(__AMX_BF16__)
+  AmxAttention amx_;
+#endif
   float *out_, *piece_, *scores_;
   uint32_t *weights_, *queries_;
 };

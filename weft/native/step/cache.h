@@ -2,9 +2,11 @@
 //
 // A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as
 // [dim / 2][token][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens, or
-// of dims, for each pair of the other. A packed value whose pair's second token is not written yet is followed by zero:
-// its weight is zero too, but zero times what a page held before might be NaN.
+// of dims, for each pair of the other. A packed value that is the last one written is followed by zeros up to the end of
+// its group (kValueGroup tokens): their weights are zero too, but zero times what a page held before might be NaN.
 #pragma once
+
+#include <algorithm>
 
 #include "scratch.h"
 #include "simd.h"
@@ -34,6 +36,12 @@ struct Pages {
   }
 };
 
+#if defined(__AMX_BF16__)
+constexpr int kValueGroup = 32;  // tokens whose values one instruction reads
+#else
+constexpr int kValueGroup = 2;
+#endif
+
 // rows[count][dim]: tokens offset .. offset + count - 1 of a packed page of keys.
 inline void write_packed_keys(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
   constexpr int W = kWidth<float>;
@@ -59,6 +67,14 @@ inline void write_packed_keys(uint32_t *page, const Pages &pages, const bf16 *ro
   }
 }
 
+// Of a group that was begun by writing the tokens [begin, end): the pairs behind the last one.
+inline void zero_rest_of_group(uint32_t *page, const Pages &pages, int begin, int end) {
+  const int group = (end - 1) / kValueGroup * kValueGroup, first = (end + 1) / 2;
+  const int behind = std::min(group + kValueGroup, pages.tokens) / 2;
+  if (group >= begin && first < behind)
+    memset(page + int64_t(first) * pages.dim, 0, size_t(behind - first) * pages.dim * sizeof(uint32_t));
+}
+
 // The same for values.
 inline void write_packed_values(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
   const int dim = pages.dim;
@@ -77,6 +93,7 @@ inline void write_packed_values(uint32_t *page, const Pages &pages, const bf16 *
       t += 2;
     }
   }
+  zero_rest_of_group(page, pages, offset, offset + count);
 }
 
 }  // namespace weft

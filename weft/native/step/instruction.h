@@ -21,7 +21,7 @@ enum Op : int32_t {
   SILU_MUL,        // out[r] = silu(in0[r][:n]) * in0[r][n:]
   ADD,             // out[r] += in0[r]
   ADD_BIAS,        // out[r] += p[BIAS]
-  SELECT,          // out[r] = in0[step.sampled_rows[r]]
+  SELECT,          // in0, and in1 where there is one, keep rows step.sampled_rows alone, in place; out = in0
   COPY,            // a rectangle of rows and columns
   ROUTE,           // out[r] = choices by the router's logits in in0[r]; see experts.h
   PLACE,           // out[r] = where the answers to the choices in in0[r] will lie, sorted by slot
@@ -62,7 +62,7 @@ enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HE
                    ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
-                   MEMBERS = 1, POSITION = 2, KIND = 3, IN_STEP = 1, OUT_STEP = 3 };
+                   MEMBERS = 1, POSITION = 2, KIND = 3, IN_STEP = 1, OUT_STEP = 3, TABLE = 9 };
 enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
                    K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
                    ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5, SENT_ROWS = 6, SENT_ANSWERS = 7, ARRIVED_WEIGHTS = 8, SIZES = 9,
@@ -92,7 +92,8 @@ struct Step {
   const int32_t *row_ends;       // cumulative rows of the runs
   const int32_t *block_tables;   // [runs, table_width]
   int32_t runs, table_width;
-  const int64_t *sampled_rows;
+  const int64_t *sampled_rows;      // ascending numbers among the rows that the rank holds of the residual stream
+  const int32_t *sampled_positions, *sampled_row_ends;  // of the attention block's sampled rows
   const int64_t *starts[2];      // first row of every rank of the stage (and the end): all rows, sampled rows
 };
 

@@ -13,6 +13,14 @@
 
 namespace weft {
 
+// Attention of all rows, or of the sampled ones where n[TABLE] is their table: in[0] then holds no others.
+inline void attention_of_table(const Instruction &i, const Step &step, int thread, int threads) {
+  if (!i.n[TABLE]) return attention(i, step, thread, threads);
+  Step sampled = step;
+  sampled.positions = step.sampled_positions, sampled.row_ends = step.sampled_row_ends;
+  attention(i, sampled, thread, threads);
+}
+
 // Null for an op that has none.
 inline Kernel kernel_of(int op) {
   switch (op) {
@@ -20,7 +28,7 @@ inline Kernel kernel_of(int op) {
     case NORM: return norm;
     case LINEAR: return linear;
     case QKV: return qkv;
-    case ATTENTION: return attention;
+    case ATTENTION: return attention_of_table;
     case SILU_MUL: return silu_mul;
     case ADD: return add;
     case ADD_BIAS: return add_bias;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "epilogue.h"
+#include "linear_amx.h"
 #include "linear_int.h"
 #include "linear_tile.h"
 #include "scratch.h"
@@ -17,7 +18,21 @@ enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
 
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
 constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
-constexpr int kMostSlab = 640;            // depth of a panel that was unpacked, with room for it in the nearest caches
+constexpr int kOwnCodedRows = 192;        // from so many rows for each thread on, threads take rows and not columns
+#if defined(__AMX_BF16__)
+constexpr int kOwnRows = 128;
+using InPairs = InAmx;  // what products of bf16 pairs are done in
+#else
+constexpr int kOwnRows = 4 * kTileRows;
+#if defined(__AVX512BF16__)
+using InPairs = InBf16;
+#endif
+#endif
+
+// Near-equal slabs of the depth, multiples of a group, of about `most` at most.
+inline int even_slab(int depth, int most) {
+    return rounded_up(rounded_up(depth, rounded_up(depth, most)), kGroup) * kGroup;
+}
 
 struct Share {
     int first_pair, last_pair;
@@ -29,7 +44,7 @@ struct Share {
 inline Share share_of(int pairs, bool halves, bool coded, int64_t rows, int thread, int threads) {
     int unit = halves ? 2 : 1, units = rounded_up(pairs, unit);  // 16 bf16 results are half a cache line
     bool uneven = int64_t(rounded_up(units, threads)) * threads * 8 > int64_t(units) * 9;
-    if (rows >= int64_t(coded && !uneven ? 16 : 4) * kTileRows * threads)
+    if (rows >= int64_t(coded && !uneven ? kOwnCodedRows : kOwnRows) * threads)
         return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
     auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
     return {edge(thread), edge(thread + 1), 0, rows};
@@ -82,9 +97,10 @@ template <class C> struct Product {
     const Weight& weight;
     Activations<C> activations;
     Finish<T> epilogue;
+    TileOf<C> tile_of_pair;
 
     Product(const Instruction& i, const Weight& w)
-        : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w} {}
+        : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w}, tile_of_pair(stored_as<C>(w.kind)) {}
 
     void run(const Share& share) {
         if (stored_as<C>(weight.kind)) return stored(share);
@@ -97,11 +113,11 @@ private:
         return std::max<int64_t>(fit, 2 * C::kRows);
     }
 
-    // Calls tile(row, rows, block, blocks) for near-equal blocks of at most C::kRows rows.
+    // Calls tile(row, rows, block, blocks) for blocks of at most C::kRows rows.
     template <class F> static void blocks(int64_t count, F tile) {
         int64_t number = (count + C::kRows - 1) / C::kRows, row = 0;
         for (int64_t i = 0; i < number; ++i) {
-            int rows = int((count - row + number - i - 1) / (number - i));
+            int rows = C::rows_of_block(count - row, number - i);
             tile(row, rows, i, number);
             row += rows;
         }
@@ -109,26 +125,48 @@ private:
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
 
-    // Panels are read as they lie; the first blocks of rows fetch the next pair while they compute.
+    // Panels are read as they lie.
     void stored(const Share& share) {
-        alignas(64) T tile[C::kRows * kPair];
-        const int64_t bytes = pair_bytes(weight.kind, weight.depth), near = std::min<int64_t>(near_rows(kNearRows), 192);
-        const int64_t half = int64_t(weight.depth / C::kDepth) * 64;
-        const bool one = share.last_row - share.first_row == 1;  // a single stream: the hardware fetches ahead itself
+        const int64_t near = std::min<int64_t>(near_rows(kNearRows), 192);
+        const bool unaided = share.last_row - share.first_row == 1 && !C::kSoon;
         for (int64_t from = share.first_row; from < share.last_row; from += near) {
             int64_t count = std::min(near, share.last_row - from);
             Rows<A> rows = activations.chunk(from, count);
             for (int pair = share.first_pair; pair < share.last_pair; ++pair) {
-                const char* data = pair_data(weight, pair);
-                blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
-                    int lines = one ? 0 : of == 1 ? 2 : i < 2 ? 1 : 0;
-                    Ahead ahead{data + bytes + i * half, 64};
-                    epilogue.fetch(from + row, n, pair);
-                    tile_of_pair<C>(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead,
-                                    tile, false);
-                    epilogue.rows(from + row, n, pair, tile);
-                });
+                if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
+                else in_one(from, rows, count, pair, unaided);
             }
+        }
+    }
+
+    // The first blocks of rows fetch the next pair while they compute.
+    void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, bool unaided) {
+        alignas(64) T tile[C::kRows * kPair];
+        const char* data = pair_data(weight, pair);
+        const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
+        blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
+            int lines = unaided ? 0 : of == 1 ? 2 : i < 2 ? 1 : 0;
+            Ahead ahead{of == 1 && C::kSoon ? data + C::kSoon : data + bytes + i * half, 64};
+            epilogue.fetch(from + row, n, pair);
+            tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead, tile, false);
+            epilogue.rows(from + row, n, pair, tile);
+        });
+    }
+
+    // A slab of the pair stays in the nearest cache while the blocks of rows pass by; sums are put down between slabs.
+    void in_stored_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
+        const int slab = even_slab(weight.depth, C::kMostSlab);
+        const char* data = pair_data(weight, pair);
+        const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(slab / C::kDepth) * 64;
+        T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
+        for (int k = 0; k < weight.depth; k += slab, rows.first += slab, data += int64_t(slab) * kPair * sizeof(B)) {
+            const int depth = std::min(slab, weight.depth - k);
+            blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
+                Ahead ahead{data + bytes + i * half, 64};
+                if (k + depth == weight.depth) epilogue.fetch(from + row, n, pair);
+                tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair, k > 0);
+                if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair);
+            });
         }
     }
 
@@ -145,9 +183,8 @@ private:
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
     void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
         const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
-        const int slabs = count == first ? 1 : rounded_up(depth, kMostSlab);
-        const int slab = rounded_up(rounded_up(depth, slabs), kGroup) * kGroup;
-        B* panel = scratch<PANEL_SCRATCH>().template take<B>(kMostSlab * kPair);
+        const int slab = even_slab(depth, count == first ? depth : C::kMostSlab);
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(C::kMostSlab * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
@@ -155,7 +192,7 @@ private:
             else unpack<C>(weight, pair, k, part.depth, panel);
             blocks(count - first, [&](int64_t row, int n, int64_t, int64_t) {
                 row += first;
-                tile_of_pair<C>(behind(rows, row), n, panel, part.depth, 0, {}, sums + row * kPair, part.resume);
+                tile_of_pair(behind(rows, row), n, panel, part.depth, 0, {}, sums + row * kPair, part.resume);
             });
         }
         epilogue.rows(from, count, pair, sums);
@@ -173,7 +210,7 @@ inline void linear_rows(const Instruction& instruction, const Weight& weight, in
     if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);
 #if defined(__AVX512BF16__)
     if (instruction.in[0].dtype == BF16 && weight.kind != W_F32)
-        return Product<InBf16>(instruction, weight).run(share);
+        return Product<InPairs>(instruction, weight).run(share);
 #endif
     Product<InF32>(instruction, weight).run(share);
 }

@@ -2,6 +2,7 @@
 // few rows, straight into products. Both give the same bits.
 #pragma once
 
+#include "linear_amx.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
 
@@ -15,9 +16,9 @@ template <class C> constexpr bool stored_as(int kind) {
 
 // Pairs of bf16 as two rows of fp32 each.
 inline void halves_to_floats(const char* pairs, int depth, float* panel) {
-    for (int k = 0; k < depth; k += 2, pairs += kPair * 4, panel += 2 * kPair) {
+    for (int k = 0; k < depth; k += 2, panel += 2 * kPair) {
         uint32_t words[kPair], even[kPair], odd[kPair];
-        std::memcpy(words, pairs, sizeof words);
+        for (int c = 0; c < kPair; c += 16) std::memcpy(words + c, pairs + pair_word(k / 2, c) * 4, 64);
         for (int c = 0; c < kPair; ++c) even[c] = words[c] << 16, odd[c] = words[c] & 0xffff0000u;
         std::memcpy(panel, even, sizeof even);
         if (k + 1 < depth) std::memcpy(panel + kPair, odd, sizeof odd);
@@ -129,7 +130,7 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
 
 // Rows of the first tile, in which codes go straight into products; 0 where they are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
-    if (C::kDepth != 2) return 0;
+    if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
     if (rows < 4) return int(rows);
     if (rows < 8) return 4;
     // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no

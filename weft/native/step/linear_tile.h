@@ -2,6 +2,8 @@
 // result depend neither on how many rows a tile has nor on where the chain was put down and taken up again.
 #pragma once
 
+#include <limits.h>
+
 #include <type_traits>
 #include <utility>
 
@@ -20,6 +22,11 @@ namespace weft {
 constexpr int kTileVectors = 2;                             // vectors of accumulators per row
 constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
 
+constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
+
+// Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
+inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
+
 // What a tile is computed in. A: activations; B: panels; Sum: results. kDepth neighbours of a column lie together.
 template <class T> struct Plain {
     using A = T;
@@ -28,6 +35,9 @@ template <class T> struct Plain {
     static constexpr int kDepth = 1;
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
+    static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
+    static constexpr int64_t kSoon = 0;
+    static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
@@ -43,6 +53,9 @@ struct InBf16 {
     using Sum = float;
     static constexpr int kDepth = 2;
     static constexpr int kColumns = kPair, kRows = kTileRows;
+    static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
+    static constexpr int64_t kSoon = 0;  // a single stream of rows is fetched ahead by the hardware itself
+    static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
         int both;
@@ -165,17 +178,22 @@ inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
     return tiles[rows - 1];
 }
 
-// tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step.
-template <class C>
-inline void tile_of_pair(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
-                         typename C::Sum* tile, bool resume) {
-    constexpr auto all = std::make_index_sequence<C::kRows>();
-    auto first = tile_for<C, 0>(count, all), rest = first;
-    if constexpr (sizeof(typename C::Sum) == 4) {
-        if (lines) first = lines == 2 ? tile_for<C, 2>(count, all) : tile_for<C, 1>(count, all);
+// The tiles that a thread computes one after the other.
+template <class C> class TileOf {
+public:
+    explicit TileOf(bool) {}
+
+    // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step.
+    void operator()(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
+                    typename C::Sum* tile, bool resume) const {
+        constexpr auto all = std::make_index_sequence<C::kRows>();
+        auto first = tile_for<C, 0>(count, all), rest = first;
+        if constexpr (sizeof(typename C::Sum) == 4) {
+            if (lines) first = lines == 2 ? tile_for<C, 2>(count, all) : tile_for<C, 1>(count, all);
+        }
+        for (int c = 0; c < kPair; c += C::kColumns)
+            (c ? rest : first)(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
     }
-    for (int c = 0; c < kPair; c += C::kColumns)
-        (c ? rest : first)(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
-}
+};
 
 }  // namespace weft

@@ -24,19 +24,21 @@ inline PanelRows rows_of_panel(const Weight& w, const char* from, int64_t stride
     return rows;
 }
 
-// Sixteen rows of 32-bit words, transposed: out[word * kPair + row].
-inline void transpose_words(const uint32_t* const rows[16], int words, uint32_t* out) {
+// Sixteen rows of 32-bit words, transposed; `Together` words of the 16 rows lie together.
+template <int Together> void transpose_words(const uint32_t* const rows[16], int words, uint32_t* out) {
     constexpr int W = kWidth<float>;
+    auto place = [](int word) { return int64_t(word / Together) * Together * kPair + word % Together * 16; };
     int whole = words / W * W;
     for (int lane = 0; lane < 16; lane += W)
         for (int j = 0; j < whole; j += W) {
             Vec<float> square[W];
             for (int r = 0; r < W; ++r) square[r] = load(reinterpret_cast<const float*>(rows[lane + r] + j));
             transpose<float>(square);
-            for (int r = 0; r < W; ++r) store(reinterpret_cast<float*>(out + int64_t(j + r) * kPair + lane), square[r]);
+            for (int r = 0; r < W; ++r) store(reinterpret_cast<float*>(out + place(j + r) + lane), square[r]);
         }
     for (int j = whole; j < words; ++j)
-        for (int r = 0; r < 16; ++r) std::memcpy(out + int64_t(j) * kPair + r, rows[r] + j, 4);
+        for (int r = 0; r < 16; ++r) std::memcpy(out + place(j) + r, rows[r] + j, 4);
+    for (int j = words; j % Together; ++j) std::memset(out + place(j), 0, 64);
 }
 
 inline void narrow(double x, bf16& y) { narrow(float(x), y); }
@@ -55,7 +57,7 @@ template <class S, class D> void pack_words(const PanelRows& rows, int depth, D*
         for (int k = 0; k < depth; ++k) narrow(widen(row[k]), own[k]);
         for (int k = depth; k < each; ++k) own[k] = D{};
     }
-    transpose_words(words, each * int(sizeof(D)) / 4, out);
+    transpose_words<sizeof(D) == 2 ? kTogether : 1>(words, each * int(sizeof(D)) / 4, out);
 }
 
 template <class S> void pack_doubles(const PanelRows& rows, int depth, double* out) {
@@ -68,10 +70,11 @@ template <class S> void pack_doubles(const PanelRows& rows, int depth, double* o
 template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int pair, int panel) {
     char* to = const_cast<char*>(pair_data(w, pair));
     if (w.kind == W_F64) return pack_doubles<S>(rows, w.depth, reinterpret_cast<double*>(to) + panel * 16);
-    uint32_t* words = reinterpret_cast<uint32_t*>(to) + panel * 16;
+    uint32_t* words = reinterpret_cast<uint32_t*>(to);
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
-    if (w.kind == W_BF16) return pack_words<S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words);
-    if constexpr (sizeof(S) <= 4) return pack_words<S>(rows, w.depth, buffer.data(), words);
+    if (w.kind == W_BF16)
+        return pack_words<S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words + pair_word(0, panel * 16));
+    if constexpr (sizeof(S) <= 4) return pack_words<S>(rows, w.depth, buffer.data(), words + panel * 16);
 }
 
 // Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it.

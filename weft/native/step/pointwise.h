@@ -106,13 +106,17 @@ inline void add_bias(const Instruction &i, const Step &step, int thread, int thr
            [&](int64_t) { return i.p[BIAS]; });
 }
 
-// in[0] and out of one type.
+// Numbers of rows ascend: going down, no row is overwritten before it was read. Threads deal columns, so that each goes
+// down all rows by itself. Where all rows are sampled there is nothing to do.
 inline void select_rows(const Instruction &i, const Step &step, int thread, int threads) {
-  const RowShare share(step.rows[i.rows], thread, threads);
-  const int64_t bytes = item_bytes(i.out.dtype);
-  for (int64_t r = share.begin; r < share.end; ++r)
-    memcpy(row_of<char>(i.out, 0) + r * i.out.stride * bytes,
-           row_of<char>(i.in[0], 0) + step.sampled_rows[r] * i.in[0].stride * bytes, i.out.columns * bytes);
+  for (const Operand &x : i.in) {
+    if (!x.base) continue;
+    const int64_t item = item_bytes(x.dtype), stride = x.stride * item;
+    const int64_t lo = int64_t(x.columns) * thread / threads * item, hi = int64_t(x.columns) * (thread + 1) / threads * item;
+    char *first = row_of<char>(x, 0) + lo;
+    for (int64_t r = 0; r < step.rows[i.rows]; ++r)
+      if (step.sampled_rows[r] != r) memcpy(first + r * stride, first + step.sampled_rows[r] * stride, hi - lo);
+  }
 }
 
 }  // namespace weft

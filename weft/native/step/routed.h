@@ -32,7 +32,7 @@ class Dealer {
  public:
   Dealer(const Instruction &i, const Step &step)
       : i_(i),
-        starts_(step.starts[0] + i.n[FIRST_RANK]),
+        starts_(step.starts[i.n[TABLE]] + i.n[FIRST_RANK]),
         k_(i.n[TOP_K]),
         tp_(i.n[TP]),
         ep_(i.n[EP]),

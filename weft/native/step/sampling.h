@@ -74,6 +74,9 @@ class RowSampler {
     return rest == 0;
   }
 
+  float top() const { return top_; }
+  void take_top(float top) { top_ = top; }  // what `look` would have found
+
   int largest_id() const {
     constexpr int W = kWidth<float>;
     const Vec<float> top = splat(top_);
@@ -247,20 +250,56 @@ struct Sampling {
   int64_t values_stride;
 };
 
+// After `row` was looked at; `largest`: the id of its largest logit, or -1 where it is to be looked for.
+inline int id_of_row(const Sampling &job, int64_t r, RowSampler &row, int largest) {
+  const int64_t slot = job.slots[r];
+  const SamplingTable &t = job.table;
+  if (t.temperature[slot] == 0) return largest < 0 ? row.largest_id() : largest;
+  return row.draw(float(t.temperature[slot]), t.top_k[slot], t.top_p[slot], t.min_p[slot],
+                  counter_uniform(t.seed[slot], uint64_t(job.positions[r])));
+}
+
 inline void sample_rows(const Sampling &job, int thread, int threads) {
   const RowShare share(job.rows, thread, threads);
   for (int64_t r = share.begin; r < share.end; ++r) {
-    const int64_t slot = job.slots[r];
     RowSampler row(job.logits + r * job.stride, int(job.size));
     double *out = job.values + r * job.values_stride;
-    const SamplingTable &t = job.table;
     out[1] = row.look();
-    out[0] = !out[1]              ? 0
-             : t.temperature[slot] == 0 ? row.largest_id()
-                                  : row.draw(float(t.temperature[slot]), t.top_k[slot], t.top_p[slot], t.min_p[slot],
-                                             counter_uniform(t.seed[slot], uint64_t(job.positions[r])));
+    out[0] = out[1] ? id_of_row(job, r, row, -1) : 0;
   }
 }
+
+// One row: each thread looks at a part of it, mostly the one that it computed.
+struct RowInParts {
+  struct alignas(64) Part {
+    float top;
+    int id;
+    bool finite;
+  };
+
+  const Sampling &job;
+  std::vector<Part> parts;
+
+  void look(int thread, int threads) {
+    const RowShare share(job.size, thread, threads);
+    RowSampler part(job.logits + share.begin, int(share.end - share.begin));
+    const bool finite = part.look();
+    parts[thread] = {part.top(), finite ? int(share.begin) + part.largest_id() : 0, finite};
+  }
+
+  void sample() const {
+    const Part *best = &parts[0];
+    bool finite = true;
+    for (const Part &part : parts) {
+      finite = finite && part.finite;
+      if (part.top > best->top) best = &part;
+    }
+    RowSampler row(job.logits, int(job.size));
+    row.take_top(best->top);
+    job.values[1] = finite;
+    job.values[0] = finite ? id_of_row(job, 0, row, best->id) : 0;
+  }
+};
 
 }  // namespace weft
 
@@ -270,7 +309,14 @@ WEFT_C void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, i
                                                          const weft::SamplingTable *table, const int64_t *slots,
                                                          const int64_t *positions, double *values, int64_t values_stride) {
   weft::Sampling job{logits, stride, rows, size, *table, slots, positions, values, values_stride};
-  if (!pool || rows == 1) return weft::sample_rows(job, 0, 1);
+  if (!pool || size < pool->threads()) return weft::sample_rows(job, 0, 1);
+  if (rows == 1) {
+    weft::RowInParts row{job, std::vector<weft::RowInParts::Part>(pool->threads())};
+    pool->run([](void *context, int thread, int threads) {
+      static_cast<weft::RowInParts *>(context)->look(thread, threads);
+    }, &row);
+    return row.sample();
+  }
   pool->run([](void *context, int thread, int threads) {
     weft::sample_rows(*static_cast<const weft::Sampling *>(context), thread, threads);
   }, &job);

@@ -1,7 +1,8 @@
 // Where the elements of a packed weight lie. Knows no product and no packing.
 //
 // Columns go in pairs of 16-column panels; a pair is one stream that a product reads from its first byte to its last.
-//   W_BF16           [depth / 2][32 columns][2]
+//   W_BF16           [depth / 2][32 columns][2]; for AMX [depth / 32][2 panels][16][16 columns][2], each panel of 32 of the
+//                    depth being what a register holds
 //   W_F32, W_F64     [depth][32 columns]
 //   W_INT8, W_INT8G  [depth / 8][32 columns][2] 32-bit words of four codes each, W_INT4 [depth / 16][32 columns][2]
 //                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
@@ -22,6 +23,17 @@ namespace weft {
 
 constexpr int kPair = 32;   // columns of a pair
 constexpr int kGroup = 32;  // depth of a group with one scale
+
+#if defined(__AMX_BF16__)
+constexpr int kTogether = 16;  // pairs of the depth whose 16 columns lie together, W_BF16
+#else
+constexpr int kTogether = 1;
+#endif
+
+// Place of a pair of the depth in a stream, in 32-bit words.
+inline constexpr int64_t pair_word(int k_pair, int column) {
+    return int64_t(k_pair / kTogether) * kTogether * kPair + column / 16 * kTogether * 16 + k_pair % kTogether * 16 + column % 16;
+}
 
 // What codes of 8 bits are multiplied by as they become numbers; a power of two, so that it leaves no trace.
 #if defined(__AVX512F__)
@@ -47,7 +59,7 @@ inline int64_t pair_bytes(int kind, int depth) {
     switch (kind) {
         case W_F32: return int64_t(depth) * kPair * 4;
         case W_F64: return int64_t(depth) * kPair * 8;
-        case W_BF16: return int64_t(rounded_up(depth, 2)) * kPair * 4;
+        case W_BF16: return int64_t(rounded_up(depth, 2 * kTogether)) * kTogether * kPair * 4;
         default: return int64_t(rounded_up(depth, chunk_of(kind))) * kPair * 8;
     }
 }
@@ -115,7 +127,7 @@ inline float group_value(const Weight& w, int pair, int column, int k) {
 inline float element(const Weight& w, int pair, int column, int k) {
     const char* data = pair_data(w, pair);
     if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
-    if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[int64_t(k / 2) * 64 + column * 2 + k % 2]);
+    if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[pair_word(k / 2, column) * 2 + k % 2]);
     if (w.kind == W_INT8)
         return float(code_of(W_INT8, data, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
     return group_value(w, pair, column, k);
@@ -130,8 +142,8 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
         return;
     }
     if (w.kind == W_BF16) {
-        const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair)) + lane * 2;
-        for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[int64_t(k / 2) * 64 + k % 2]));
+        const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair));
+        for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[pair_word(k / 2, lane) * 2 + k % 2]));
         return;
     }
     for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));

@@ -1,0 +1,117 @@
+// Products in the CPU's tile registers (AMX): up to 32 rows times the columns of a pair, 32 of the depth at a time. The
+// panels of weight.h are what the registers want, as they lie.
+#pragma once
+
+#include <algorithm>
+
+#include "linear_tile.h"
+#include "registers_amx.h"
+
+#if defined(__AMX_BF16__)
+
+namespace weft {
+
+struct InAmx {
+    using A = bf16;
+    using B = bf16;
+    using Sum = float;
+    static constexpr int kDepth = 2, kColumns = kPair, kRows = 32;
+    // A tile of 32 rows costs what one of 17 does: all but the last are whole.
+    static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
+    // Registers are filled in bursts that the hardware does not foresee: where nothing else takes its time, what comes a
+    // little later is fetched.
+    static constexpr int64_t kSoon = 6144;
+    // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
+    static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
+};
+
+template <> class TileOf<InAmx> {
+public:
+    // Whether columns come as W_BF16 lies, or as a panel that was unpacked.
+    explicit TileOf(bool stored) : stored_(stored) {}
+
+    // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows.
+    void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
+        registers_.shape(std::min(count, 16), std::max(count - 16, 0));
+        if (stored_) multiply_rows<true>(a, count, b, depth, lines, ahead, tile, resume);
+        else multiply_rows<false>(a, count, b, depth, lines, ahead, tile, resume);
+    }
+
+private:
+    static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
+
+    template <bool Stored>
+    void multiply_rows(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
+        if (count > 16) multiply<Stored, true>(a, count, b, depth, lines, ahead, tile, resume);
+        else multiply<Stored, false>(a, count, b, depth, lines, ahead, tile, resume);
+    }
+
+    template <bool Stored, bool Both>
+    void multiply(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
+        settle_memory();
+        take_up<Both>(tile, resume);
+        for (; depth >= kStep; depth -= kStep, a.first += kStep, b += kStep * kPair) {
+            step<Stored, Both>(a.first, a.stride * 2, b);
+            for (int i = 0; i < lines * kStep / 2; ++i, ahead.from += ahead.step) __builtin_prefetch(ahead.from, 0, 2);
+        }
+        if (depth) last_step<Stored, Both>(a, count, b, depth);
+        put_down<Both>(tile);
+    }
+
+    template <bool Stored, bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
+        constexpr int kPairBytes = Stored ? 64 : 128, kSecond = Stored ? kStep * 16 : 32;
+        _tile_loadd(6, b, kPairBytes);
+        _tile_loadd(4, a, row_bytes);
+        _tile_loadd(7, b + kSecond, kPairBytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (Both) {
+            _tile_loadd(5, reinterpret_cast<const char*>(a) + 16 * row_bytes, row_bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+
+    // What lies behind the depth of rows and of unpacked panels is not ours: zeros take its place.
+    template <bool Stored, bool Both> static void last_step(Rows<bf16> a, int count, const bf16* b, int depth) {
+        alignas(64) bf16 rows[InAmx::kRows * kStep] = {}, columns[kStep * kPair] = {};
+        for (int r = 0; r < count; ++r) std::memcpy(rows + r * kStep, a.first + r * a.stride, depth * sizeof(bf16));
+        if (!Stored) std::memcpy(columns, b, size_t(rounded_up(depth, 2)) * kPair * 4);
+        settle_memory();
+        step<Stored, Both>(rows, kStep * sizeof(bf16), Stored ? b : columns);
+    }
+
+    template <bool Both> static WEFT_INLINE void take_up(const float* tile, bool resume) {
+        if (!resume) {
+            _tile_zero(0);
+            _tile_zero(1);
+            if (Both) {
+                _tile_zero(2);
+                _tile_zero(3);
+            }
+            return;
+        }
+        _tile_loadd(0, tile, kRowBytes);
+        _tile_loadd(1, tile + 16, kRowBytes);
+        if (Both) {
+            _tile_loadd(2, tile + 16 * kPair, kRowBytes);
+            _tile_loadd(3, tile + 16 * kPair + 16, kRowBytes);
+        }
+    }
+
+    template <bool Both> static WEFT_INLINE void put_down(float* tile) {
+        _tile_stored(0, tile, kRowBytes);
+        _tile_stored(1, tile + 16, kRowBytes);
+        if (Both) {
+            _tile_stored(2, tile + 16 * kPair, kRowBytes);
+            _tile_stored(3, tile + 16 * kPair + 16, kRowBytes);
+        }
+    }
+
+    const bool stored_;
+    AmxRegisters registers_;
+};
+
+}  // namespace weft
+
+#endif

@@ -1,0 +1,73 @@
+// The CPU's tile registers (AMX), as their users want them shaped. Knows no product.
+//
+// Within a step of 32 of the depth, the registers add even and odd neighbours by themselves: nothing else has their bits,
+// so what is done in them is done in them for every number of rows.
+#pragma once
+
+#if defined(__AMX_BF16__)
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace weft {
+
+constexpr int kAmxStep = 32;  // of the depth, that one instruction multiplies
+
+// The compiler is not told that tile instructions read memory: what was written must be there before them.
+inline void settle_memory() { asm volatile("" ::: "memory"); }
+
+// The calling thread's registers, for as long as this lives. 0 to 3: sums, 4 and 5: rows, 6 and 7: columns.
+class AmxRegisters {
+public:
+    AmxRegisters() = default;
+    ~AmxRegisters() {
+        if (upper_) _tile_release();
+    }
+    AmxRegisters(const AmxRegisters&) = delete;
+    AmxRegisters& operator=(const AmxRegisters&) = delete;
+
+    // For products of attention: 0 to 4 for `rows` rows, 6 for columns as they are, 5 and 7 for half of the depth.
+    void shape_halves(int rows) {
+        if (rows == upper_ && lower_ == kHalves) return;
+        upper_ = rows, lower_ = kHalves;
+        alignas(64) Shape to;
+        for (int i : {0, 1, 2, 3, 4, 5}) to.set(i, rows);
+        to.row_bytes[5] = 32;
+        to.set(6, 16), to.set(7, 8);
+        load(to);
+    }
+
+    // 0, 1 and 4 for `upper` rows, 2, 3 and 5 for `lower` ones (1 to 16; lower: 0 where they are not used). What they held
+    // is gone where they had another shape.
+    void shape(int upper, int lower) {
+        if (upper == upper_ && lower == lower_) return;
+        upper_ = upper, lower_ = lower;
+        alignas(64) Shape to;
+        for (int i : {0, 1, 4}) to.set(i, upper);
+        for (int i : {2, 3, 5}) to.set(i, lower);
+        for (int i : {6, 7}) to.set(i, 16);
+        load(to);
+    }
+
+private:
+    static constexpr int kHalves = -1;
+
+    struct Shape {  // Intel 64 and IA-32 Architectures Software Developer's Manual, LDTILECFG
+        uint8_t palette = 1, start = 0, reserved[14] = {};
+        uint16_t row_bytes[16] = {};
+        uint8_t rows[16] = {};
+
+        void set(int tile, int count) { rows[tile] = uint8_t(count), row_bytes[tile] = count ? 64 : 0; }
+    };
+
+    static void load(const Shape& to) {
+        settle_memory();
+        _tile_loadconfig(&to);
+    }
+
+    int upper_ = 0, lower_ = 0;
+};
+
+}  // namespace weft
+
+#endif
