@@ -25,7 +25,7 @@ from fake_engine import answer
 
 from weft.engine.engine import Engine
 from weft.launch.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
-from weft.layout import resolve
+from weft.layout import full, resolve
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.sampling import Sampler
 from weft.settings import EngineConfig
@@ -66,7 +66,7 @@ class Rank:
         cpu = torch.device("cpu")
         last_ids = torch.zeros(running, dtype=torch.int64)
         width = (context + 4 * STEPS) // BLOCK_SIZE + 1
-        self.inputs = InputBuilder(Geometry(resolve({}), 0, BLOCK_SIZE, cpu), last_ids, width)
+        self.inputs = InputBuilder(Geometry(resolve({}), 0, BLOCK_SIZE, cpu, full(1)), last_ids, width)
         self.sampler = Sampler(running, VOCAB, cpu, (), SamplingKernel.find())
         self.logits = torch.randn(running, VOCAB)
         self.times: dict[str, list[float]] = {name: [] for name in ("messages", "inputs", "sampler")}

@@ -16,8 +16,9 @@ from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.counts import divisors
 from weft.layout.layout import Layout
-from weft.layout.resolve import divisors, resolve
+from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams

@@ -34,8 +34,10 @@ class Attention:
         self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
         self.scale = float(config.head_dim) ** -0.5
 
-    def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        """[N, H] -> [N, A * D]; writes the rows' keys and values to `cache`."""
-        qkv = self.ops.linear(x_NH, self.weight, self.bias)
-        q = self.ops.qkv(qkv, self.heads, meta, cache)
-        return self.ops.attention(q, cache, self.kv_of_head, self.scale, meta, self.window)
+    def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""
+        return self.ops.qkv(self.ops.linear(x_NH, self.weight, self.bias), self.heads, meta, cache)
+
+    def attend(self, q_NAD: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        """[N, A, D] -> [N, A * D]; `meta`: of these rows, which may be some of those that have keys."""
+        return self.ops.attention(q_NAD, cache, self.kv_of_head, self.scale, meta, self.window)

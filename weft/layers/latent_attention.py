@@ -42,14 +42,17 @@ class LatentAttention:
         self.kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=cos_sin.device)
         self.scale = softmax_scale(config)
 
-    def forward(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        """[N, H] -> [N, A * value dim]; writes the rows' latents to `cache`."""
-        q, latent = self._queries(x_NH), self.ops.linear(x_NH, self.kv_a, None)
-        q = self.ops.latent_queries(q, latent, self.way, meta, cache)
+    def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        """[N, H] -> [N, A, L + R], for `attend`; writes the rows' latents to `cache`."""
+        q, latent = self._projected(x_NH), self.ops.linear(x_NH, self.kv_a, None)
+        return self.ops.latent_queries(q, latent, self.way, meta, cache)
+
+    def attend(self, q: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        """[N, A, L + R] -> [N, A * value dim]; `meta`: of these rows, which may be some of those that have latents."""
         found = self.ops.attention(q, cache, self.kv_of_head, self.scale, meta, self.window)
         return self.ops.per_head(found, self.to_value, self.heads)
 
-    def _queries(self, x: Tensor) -> Tensor:
+    def _projected(self, x: Tensor) -> Tensor:
         if self.q_a is not None and self.q_a_norm is not None:
             x = self.ops.rms_norm(self.ops.linear(x, self.q_a, None), self.q_a_norm, self.way.eps)
         return self.ops.rounded(self.ops.linear(x, self.q_b, None))

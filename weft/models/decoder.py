@@ -25,13 +25,15 @@ Tap = Callable[[str, Tensor, Placement], None]
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One rank's view of one step. ids [N, 1] of the attention block's rows; `rows` and `sampled` count the rows and
-    the sampled rows of every rank of the stage; `sampled_rows` are this rank's own ones, inside its own run."""
+    the sampled rows of every rank of the stage; `sampled_rows` are numbers of those among the rows that this rank holds
+    of the residual stream. `meta`: of the attention block's rows, `sampled_meta`: of its sampled ones."""
 
     ids: Tensor
     meta: AttentionMeta
     rows: RowTable
     sampled: RowTable
     sampled_rows: Tensor
+    sampled_meta: AttentionMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Decoder:
     """Embedding, layers, head; `transitions` runs what stands between them, `dispatcher` what routed experts need.
 
     A pipeline stage has layers from `first_layer` on; only the first has the embedding, only the last norm and lm_head.
+
+    In the model's last layer only sampled rows are still wanted once the keys of all are in the cache: it goes on with
+    these from there, where attention takes its rows as the residual stream holds them. Elsewhere the rows of queries
+    and of the stream are not the same ones; there it goes on with them behind o_proj, where only the stream is left.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Decoder:
         self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
         self.transitions, self.dispatcher, self.ops = transitions, dispatcher, ops
         self.boundaries = transitions.boundaries
+        self._early = not self.boundaries["attention.in"].steps
         self.tap: Tap | None = None
 
     def forward(self, batch: Batch, caches: Sequence[KVCache], arrived: Tensor | None = None) -> Tensor:
@@ -77,8 +84,10 @@ class Decoder:
         """
         x = self._enter(batch) if arrived is None else arrived
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True), self.first_layer):
-            x = self._attention_half(f"layers.{index}", layer, x, batch, cache)
-            x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, layer.dense_norm.forward(x), batch))
+            ends = self.norm is not None and layer is self.layers[-1]
+            x = self._attention_half(f"layers.{index}", layer, x, batch, cache, ends)
+            h, table = layer.dense_norm.forward(x), batch.sampled if ends else batch.rows
+            x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, h, table))
         return x if self.lm_head is None else self._head(x, batch)
 
     def _enter(self, batch: Batch) -> Tensor:
@@ -90,37 +99,44 @@ class Decoder:
         self._show("embedding", x, self.boundaries["embedding.out"].dst)
         return x
 
-    def _attention_half(self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
+    def _attention_half(
+        self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache, ends: bool
+    ) -> Tensor:
+        """`ends`: gives the sampled rows alone."""
         h = self._move("attention.in", layer.attention_norm.forward(x), batch.rows)
-        h = layer.attention.forward(h, batch.meta, cache)
+        h, table, meta = layer.attention.queries(h, batch.meta, cache), batch.rows, batch.meta
+        if ends and self._early:
+            x, h = self.ops.select((x, h), batch.sampled_rows)
+            table, meta = batch.sampled, batch.sampled_meta
+        h = layer.attention.attend(h, meta, cache)
         self._show(f"{name}.attention", h, self.boundaries["o_proj.in"].src)
-        h = self._move("o_proj.in", h, batch.rows)
-        h = self._move("o_proj.out", layer.o_proj.forward(h), batch.rows)
+        h = self._move("o_proj.in", h, table)
+        h = self._move("o_proj.out", layer.o_proj.forward(h), table)
         h = layer.o_proj.add_bias(h)
         self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
-        return self.ops.add(x, h)
+        x = self.ops.add(x, h)
+        return self.ops.select((x,), batch.sampled_rows)[0] if ends and not self._early else x
 
-    def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, batch: Batch) -> Tensor:
+    def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, table: RowTable) -> Tensor:
         if layer.dense is not None:
-            return self._dense(name, "dense", layer.dense, h, batch)
+            return self._dense(name, "dense", layer.dense, h, table)
         assert layer.experts is not None
-        found = self.dispatcher.run(layer.experts, h, batch.rows)
+        found = self.dispatcher.run(layer.experts, h, table)
         self._show(f"{name}.experts", found, self.boundaries["experts.out"].dst)
         if layer.shared_experts is None:
             return found
-        return self.ops.add(found, self._dense(name, "shared_experts", layer.shared_experts, h, batch))
+        return self.ops.add(found, self._dense(name, "shared_experts", layer.shared_experts, h, table))
 
-    def _dense(self, name: str, module: str, mlp: DenseMLP, h: Tensor, batch: Batch) -> Tensor:
-        h = self._move(f"{module}.in", h, batch.rows)
-        h = self._move(f"{module}.out", mlp.forward(h), batch.rows)
+    def _dense(self, name: str, module: str, mlp: DenseMLP, h: Tensor, table: RowTable) -> Tensor:
+        h = self._move(f"{module}.in", h, table)
+        h = self._move(f"{module}.out", mlp.forward(h), table)
         h = mlp.add_bias(h)
         self._show(f"{name}.{module}", h, self.boundaries[f"{module}.out"].dst)
         return h
 
     def _head(self, x: Tensor, batch: Batch) -> Tensor:
         assert self.norm is not None and self.lm_head is not None
-        x = self._move("head.in", x, batch.rows)
-        x = self.norm.forward(self.ops.select(x, batch.sampled_rows))
+        x = self.norm.forward(self._move("head.in", x, batch.sampled))
         x = self._move("lm_head.in", x, batch.sampled)
         logits = self._move("lm_head.out", self.lm_head.forward(x), batch.sampled)
         self._show("lm_head", logits, self.boundaries["lm_head.out"].dst)

@@ -41,7 +41,7 @@ from weft.native.step_library import Pool
 from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.program.passes import Places
-from weft.program.values import Instruction, NotRecordableError, Recording, Rows, Table, View
+from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
 
 _DTYPES = {
     torch.float32: Dtype.F32,
@@ -51,7 +51,6 @@ _DTYPES = {
 }
 Rooms = Mapping[Table, int]
 """The most rows of one rank in a step."""
-_TABLES = {"rows": 0, "sampled": 1}
 _VECTORS = {
     Op.NORM: (NORM_WEIGHT,),
     Op.LINEAR: (BIAS,),
@@ -152,7 +151,7 @@ class Assembler:
         buffer = view.buffer
         at = None
         if not buffer.given:
-            at = self._base + self._places.of[buffer] + view.left * buffer.dtype.itemsize
+            at = self._base + self._places.of[buffer.home] + view.left * buffer.dtype.itemsize
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
     def _address(self, tensor: object) -> int | None:
@@ -188,7 +187,7 @@ class Assembler:
             group=number,
             members=len(plan.group),
             position=position,
-            table=_TABLES[table.table],
+            table=TABLES.index(table.table),
             in_base=view.buffer.rows.lo,
             out_base=table.lo,
             keeps=int(plan.keeps is not None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -84,6 +85,17 @@ class Notes:
         if view.columns != view.buffer.columns:
             raise NotRecordableError(f"{self.module}: overwrites some columns of a buffer")
         return self.tensor(view.buffer)
+
+    def left(self, x: Tensor, table: Table) -> Tensor:
+        """One for the rows of `table` that the next operation leaves in x's buffer, of all that are there."""
+        view = self.view(x)
+        old = view.buffer
+        if view.columns != old.columns:
+            raise NotRecordableError(f"{self.module}: takes rows from some columns of a buffer")
+        new = Buffer(replace(old.rows, table=table), old.columns, old.dtype, left_of=old)
+        found = self.tensor(new)
+        self._latest[id(old)] = self._latest[id(new)]
+        return found.view(ROWS, *x.shape[1:])
 
 
 class RecordingTransitions(Transitions):

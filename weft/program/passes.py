@@ -137,12 +137,13 @@ def _row_bytes(buffer: Buffer) -> int:
 
 
 def _lives(recording: Recording) -> Iterator[tuple[Buffer, tuple[int, int]]]:
-    """Buffers with the first and the last instruction that names them; the logits live on."""
+    """Buffers with the first and the last instruction that names them, or rows left of them; the logits live on."""
     spans: dict[Buffer, tuple[int, int]] = {}
     for index, instruction in enumerate(recording.instructions):
         for view in instruction.touched:
             if not view.buffer.given:
-                spans[view.buffer] = spans.get(view.buffer, (index, index))[0], index
+                home = view.buffer.home
+                spans[home] = spans.get(home, (index, index))[0], index
     end = len(recording.instructions)
     logits = recording.logits.buffer
     if logits in spans:

@@ -58,7 +58,8 @@ def record(
     block = Rows("rows", first, first + shards.layout.attention.tp)
     ids = notes.tensor(Buffer(block, 1, torch.int64, given=True))
     nothing = torch.empty(0, dtype=torch.int32, device="meta")
-    batch = Batch(ids, AttentionMeta(nothing, nothing, nothing, nothing, ()), rows, sampled, nothing)
+    meta = AttentionMeta(nothing, nothing, nothing, nothing, ())
+    batch = Batch(ids, meta, rows, sampled, nothing, meta)
     logits = decoder.forward(batch, caches)
     return optimize(Recording(tuple(notes.instructions), notes.view(logits)))
 
@@ -107,7 +108,7 @@ class StepProgram:
         self._logits_at = places.of[self._logits]
         self._step = StepRecord()
         self._counted: tuple[RowTable | None, RowTable | None] = (None, None)
-        self._ends_of: tuple[int, ...] | None = None
+        self._ends_of: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def run(self, batch: Batch) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
@@ -116,11 +117,11 @@ class StepProgram:
         if batch.rows is not self._counted[0] or batch.sampled is not self._counted[1]:
             self._check(batch)
             self._count(batch.rows, batch.sampled)
-        if meta.row_ends is not self._ends_of:
-            self._ends_of, self._ends = meta.row_ends, np.asarray(meta.row_ends, np.int32)
-            step.row_ends, step.runs = self._ends.ctypes.data, len(self._ends)
+        if (meta.row_ends, batch.sampled_meta.row_ends) != self._ends_of:
+            self._take_ends(meta.row_ends, batch.sampled_meta.row_ends)
         step.ids, step.sampled_rows = batch.ids.data_ptr(), batch.sampled_rows.data_ptr()
         step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
+        step.sampled_positions = batch.sampled_meta.positions.data_ptr()
         step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
         step.table_width = meta.block_tables.shape[1]
         code = self._native.run(step)
@@ -147,6 +148,12 @@ class StepProgram:
         size = counts[-1] * self._logits.columns * self._logits.dtype.itemsize
         result = self._arena[self._logits_at : self._logits_at + size]
         self._result = result.view(self._logits.dtype).view(counts[-1], self._logits.columns)
+
+    def _take_ends(self, of_rows: tuple[int, ...], of_sampled: tuple[int, ...]) -> None:
+        self._ends_of = of_rows, of_sampled
+        self._ends = np.asarray(self._ends_of, np.int32)
+        self._step.row_ends, self._step.sampled_row_ends = (each.ctypes.data for each in self._ends)
+        self._step.runs = len(of_rows)
 
     @property
     def exchanged(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ buffer; what is noted is which operation reads and writes which. Knows no addres
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from weft.native.records import (
     Q_NORM,
     ROPE_DIM,
     SCALE,
+    TABLE,
     WEIGHT,
     WINDOW,
     Epilogue,
@@ -42,7 +43,7 @@ from weft.ops.weights import Weight
 from weft.program.latent import note_latent, note_per_head
 from weft.program.notes import ROWS, Notes
 from weft.program.routed import note_choices, note_routed
-from weft.program.values import NotRecordableError, Rows
+from weft.program.values import TABLES, NotRecordableError
 
 
 class RecordingOps(Ops):
@@ -109,12 +110,11 @@ class RecordingOps(Ops):
         self._notes.add(Op.ADD_BIAS, out).tensors[BIAS] = bias
         return out
 
-    def select(self, x: Tensor, rows: Tensor) -> Tensor:
-        view = self._notes.view(x)
-        held = view.buffer.rows
-        out = self._notes.new(Rows("sampled", held.lo, held.hi), view.columns, x.dtype)
-        self._notes.add(Op.SELECT, out, view)
-        return out
+    def select(self, xs: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+        views = [self._notes.view(x) for x in xs]
+        left = tuple(self._notes.left(x, "sampled") for x in xs)
+        self._notes.add(Op.SELECT, left[0], *views)
+        return left
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         out = self._new(qkv, heads.q * heads.dim)
@@ -135,7 +135,7 @@ class RecordingOps(Ops):
         found = self._notes.add(Op.ATTENTION, out, q)
         found.cache = self._layer_of[id(cache)]
         found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: window}
-        found.numbers[BLOCK_SIZE] = cache.k.shape[2]
+        found.numbers |= {BLOCK_SIZE: cache.k.shape[2], TABLE: TABLES.index(found.out.buffer.rows.table)}
         found.floats[SCALE] = scale
         found.tensors[KV_OF_HEAD] = kv_of_head
         return out

@@ -30,6 +30,7 @@ from weft.native.records import (
     SENT_ROWS,
     SIZES,
     SORTED_WEIGHTS,
+    TABLE,
     TOP_K,
     TP,
     Op,
@@ -38,7 +39,7 @@ from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
 from weft.program.notes import Notes, RecordingTransitions
 from weft.program.routed import Sorted, note_answers, placing
-from weft.program.values import Buffer, Instruction, Rows, View
+from weft.program.values import TABLES, Buffer, Instruction, Rows, View
 
 ROWS_SENT, ANSWERS_SENT, KINDS = 0, 2, 4
 """Kinds of sizes, as `routed.h` numbers them, and how many there are; what is taken follows what is sent."""
@@ -70,7 +71,7 @@ class RecordedAllToAll(TokenDispatcher):
         found = self._notes.add(Op.DEAL, self._notes.tensor(dealt.places), told)
         placing(found, experts.tables, dealt.sorted)
         block = {TP: self._block.tp, EP: len(self._block.slots), PLACE_IN_BLOCK: self._place, FIRST_RANK: self._first}
-        found.numbers |= block
+        found.numbers |= block | {TABLE: TABLES.index(told.buffer.rows.table)}
         found.tensors |= {SIZES: dealt.sizes, EDGES: dealt.edges}
         found.views |= {SENT_ROWS: dealt.sent_rows, SENT_ANSWERS: dealt.sent_answers, ARRIVED_WEIGHTS: dealt.weights}
 

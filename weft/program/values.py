@@ -16,6 +16,8 @@ from weft.comm.redistribute import Plan
 from weft.native.records import Epilogue, Op
 
 Table = Literal["rows", "sampled"]
+TABLES: tuple[Table, ...] = ("rows", "sampled")
+"""Their order in a step's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,19 @@ class Rows:
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids."""
+    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids. `left_of`:
+    the buffer in whose memory these are the rows that were left, where an instruction took some away."""
 
     rows: Rows
     columns: int
     dtype: torch.dtype
     given: bool = False
+    left_of: Buffer | None = None
+
+    @property
+    def home(self) -> Buffer:
+        """The buffer whose memory it lies in."""
+        return self if self.left_of is None else self.left_of.home
 
 
 @dataclass(frozen=True, slots=True)

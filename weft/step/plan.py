@@ -43,7 +43,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `known` entries stay, `blocks` follow; it then covers every position up to start + count - 1. `sample`: the last
     row is sampled; `output_pos` is the index of the output token that it gives (0 for the first).
 
-    `targets`: where the prompt's own log-probabilities are wanted, the ids that follow the first len(targets) rows.
+    `targets`: where the prompt's own log-probabilities are wanted, the ids that follow the first len(targets) rows: all
+    rows but the last where that is sampled.
     """
 
     slot: int

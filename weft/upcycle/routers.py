@@ -70,8 +70,10 @@ def layer_inputs(checkpoint: Checkpoint, config: ModelConfig) -> list[Tensor]:
     found: list[Tensor] = []
     decoder = executor.runners[0].decoder
     decoder.layers = tuple(replace(layer, dense_norm=_Watched(layer.dense_norm, found)) for layer in decoder.layers)
-    params = SamplingParams(temperature=0.0)
-    run = Run(slot=0, start=0, count=size, ids=ids, blocks=list(range(1, limits.num_blocks + 1)), sample=True)
+    params = SamplingParams(temperature=0.0, prompt_logprobs=0)
+    blocks = list(range(1, limits.num_blocks + 1))
+    # rows that nobody asks for do not reach the last MLP: all are scored
+    run = Run(slot=0, start=0, count=size, ids=ids, blocks=blocks, sample=True, targets=ids[1:])
     executor.step(StepPlan(0, [GroupPlan([Admit(0, ids, [], params, 0)], [run])]))
     executor.close()
     return found

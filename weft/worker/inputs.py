@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weft.errors import WeftError
 from weft.layout.layout import Layout
-from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.placement import Placement
+from weft.layout.rows import RowTable, row_table, sampled_among, sampled_table
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta
 from weft.ops.sampled_rows import SampledRows, sampled_rows
@@ -26,12 +28,14 @@ from weft.step.plan import GroupPlan, StepPlan
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What a rank must know to place rows: its layout, number, block size (tokens) and device."""
+    """What a rank must know to place rows: its layout, number, block size (tokens), device, and where the residual
+    stream lies."""
 
     layout: Layout
     rank: int
     block_size: int
     device: torch.device
+    stream: Placement
 
     @property
     def stage_rank(self) -> int:
@@ -58,7 +62,9 @@ SHAPES = 64
 @dataclass(frozen=True, slots=True)
 class StepShape:
     """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
-    its number in it; `row_ends`: cumulative rows of the runs; the rest as in `Batch` and `StepInputs`."""
+    its number in it; `row_ends`: cumulative rows of the runs; `group_sampled`: numbers of the group's sampled rows,
+    `sampled_ends`: their `row_ends`, the same object where all rows are sampled; the rest as in `Batch` and
+    `StepInputs`."""
 
     rows: RowTable
     sampled: RowTable
@@ -68,6 +74,8 @@ class StepShape:
     within: NDArray[np.int64]
     run_of_row_there: Tensor
     row_ends: tuple[int, ...]
+    group_sampled: Tensor
+    sampled_ends: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ class InputBuilder:
             ids = _ids(*_sources(group, slots, shape), self._last_ids)
         else:
             ids = self._last_ids.index_select(0, there)
-        batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows)
+        batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows, _of_sampled(meta, shape))
         return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
     def _learn(self, group: GroupPlan) -> None:
@@ -157,30 +165,42 @@ def _column(streams: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
 
 def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
     """For the runs of every group of the layout."""
-    layout, every = geometry.layout, [((1, True, 0),) * streams + runs for streams, runs in counts]
+    tp, every = geometry.layout.attention.tp, [((1, True, 0),) * streams + runs for streams, runs in counts]
     own = every[geometry.group]
-    rows = row_table([sum(count for count, _, _ in each) for each in every], layout.attention.tp)
-    sampled, offsets = sampled_table([_sampled_rows(each) for each in every], rows, layout.attention.tp)
+    rows = row_table([sum(count for count, _, _ in each) for each in every], tp)
+    sampled, offsets = sampled_table([_sampled_rows(each) for each in every], rows, tp)
     sizes = np.array([count for count, _, _ in own], np.int64)
     ends = np.cumsum(sizes)
     run_of_row = np.repeat(np.arange(len(own)), sizes)
+    row_ends = tuple(ends.tolist())
+    sampled_ends = tuple(np.cumsum([targets + sample for _, sample, targets in own]).tolist())
+
+    def among_block_of(size: int) -> Tensor:
+        first = geometry.stage_rank // size * size
+        return _to(np.asarray(sampled_among(offsets, rows, first, first + size), np.int64), geometry.device)
+
     return StepShape(
         rows=rows,
         sampled=sampled,
-        sampled_rows=_to(np.asarray(offsets[geometry.stage_rank], dtype=np.int64), geometry.device),
+        sampled_rows=among_block_of(geometry.stream.size),
         own=_own(sampled, geometry),
         run_of_row=run_of_row,
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
-        row_ends=tuple(ends.tolist()),
+        row_ends=row_ends,
+        group_sampled=among_block_of(tp),
+        sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
     )
 
 
 def _sampled_rows(counts: Sequence[tuple[int, bool, int]]) -> list[int]:
-    """Row numbers, inside the group, of the rows that are sampled."""
+    """Row numbers, inside the group, of the rows that are sampled. WeftError where those of a run are no neighbours:
+    attention takes them for a run of their own."""
     rows: list[int] = []
     end = 0
     for count, sample, targets in counts:
+        if sample and 0 < targets < count - 1:
+            raise WeftError(f"a run of {count} rows with {targets} scored ones that end before the sampled one")
         rows += range(end, end + targets)
         end += count
         if sample:
@@ -210,6 +230,15 @@ def _meta(
     packed[1] += offset
     there = _to(packed, geometry.device)
     return AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
+
+
+def _of_sampled(meta: AttentionMeta, shape: StepShape) -> AttentionMeta:
+    """Of the sampled rows alone: `meta` itself in a step that samples all."""
+    if shape.sampled_ends is shape.row_ends:
+        return meta
+    rows = shape.group_sampled
+    positions, slots, run_of_row = meta.positions[rows], meta.slots[rows], meta.run_of_row[rows]
+    return AttentionMeta(positions, slots, run_of_row, meta.block_tables, shape.sampled_ends)
 
 
 def _sources(
