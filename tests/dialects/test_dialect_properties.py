@@ -27,6 +27,32 @@ def test_anything_gives_a_layout_or_a_refusal(name: str, data: st.DataObject) ->
     check_text(name, data.draw(TEXTS[name]))
 
 
+MANY = "9" * 5000
+"""More digits than Python turns into a number."""
+DIGITS = [
+    f"vllm serve x -tp {MANY}",
+    "vllm serve x -tp \u00b2",
+    f"vllm serve x --max-model-len {MANY}k",
+    f"vllm serve x --eplb-config '{{\"window_size\": {MANY}}}'",
+    f"vllm serve x --compilation-config.level {'[' * 5000}",
+    "VLLM_PP_LAYER_PARTITION=\u00b2 vllm serve x",
+    f"#SBATCH --nodes={MANY}\nvllm serve x",
+    "tokenspeed serve x --pp-layer-partition \u00b2",
+    "TOKENSPEED_MLA_O_PROJ_TP_SIZE=\u00b2 tokenspeed serve x",
+    "srun -N \u00b2 trtllm-serve x",
+    f"python -m sglang.launch_server --model-path x --nnodes 2 --node-rank 0 --dist-init-addr a:{MANY}",
+    f"kind: LeaderWorkerSet\nspec: {{replicas: \u00b2, leaderWorkerTemplate: {{size: {MANY}}}}}\nargs: [vllm, serve]",
+    "\n".join(f"{MANY} tensor_parallel_size: 2" for _ in range(4)),
+    f'{{"BackendConfig": {{"ModelDeployConfig": {{"ModelConfig": [{{"worldSize": {MANY}}}]}}}}}}',
+]
+
+
+@NAMES
+@pytest.mark.parametrize("text", DIGITS, ids=lambda text: text[:40])
+def test_digits_that_are_no_size_are_a_mistake_of_the_text(name: str, text: str) -> None:
+    check_text(name, text)
+
+
 @pytest.mark.long
 @NAMES
 @settings(ANY_TEXT, max_examples=10_000)

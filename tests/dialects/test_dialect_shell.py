@@ -11,6 +11,7 @@ from weft.dialects import registry
 from weft.dialects.base import Context, Document
 from weft.dialects.commands import documents
 from weft.dialects.shell import lex
+from weft.dialects.shell_quotes import balanced, double_end
 from weft.errors import UsageError
 
 RUN = "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B --tp"
@@ -91,6 +92,7 @@ def test_words(text: str, words: list[str]) -> None:
         ("A=(\n  --x 1  # one\n  --y 2\n)\nserve ${A[@]}", ["--x", "1", "--y", "2"]),
         ("N=2\nserve $((N*4)) $((8/N)) $(( $N + 1 ))", ["8", "4", "3"]),
         ("serve $((N*4))", ["$((N*4))"]),
+        ("A=()\nserve $(( ${A:-2} * 4 ))", ["8"]),
         ("serve $(nproc) `nproc`", ["$(nproc)", "$(nproc)"]),
         ("serve $1 $@", ["$1", "$@"]),
         ("A=$B\nserve $A", ["$B"]),
@@ -98,6 +100,13 @@ def test_words(text: str, words: list[str]) -> None:
 )
 def test_variables(text: str, words: list[str]) -> None:
     assert arguments(text) == words
+
+
+@pytest.mark.parametrize("text", ["A=x\n" + 64 * 'A="$A$A"\n', "A=(x)\n" + 64 * "A+=(${A[@]})\n"])
+def test_a_value_that_doubles_stays_open(text: str) -> None:
+    (document,) = serving(f"{text}serve --x ${{A[@]}}")
+    assert {variable for word in document.words for variable in word.variables} == {"A"}
+    assert sum(len(word.text) for word in document.words) < 200_000
 
 
 def test_the_user_s_values_win() -> None:
@@ -128,6 +137,19 @@ def test_broken_continuations_are_read_as_meant(text: str, code: str) -> None:
 def test_an_open_quote_is_told() -> None:
     (document,) = serving("serve 'a b")
     assert [note.code for note in document.notes] == ["open-quote"]
+
+
+def test_quotes_end_behind_those_inside_of_a_substitution() -> None:
+    text = 'a $(b "c) $(d \'e"\' )" f) g" h'
+    assert text[double_end(text, 0) or 0 :] == '" h'
+    inner = "b \"c)\" 'd)' $(e)) rest"
+    assert inner[balanced(inner, 0, ")") or 0 :] == ") rest"
+
+
+@pytest.mark.parametrize("text", ['"$(' * 400, '$("' * 400, "$(" * 400 + '"', '"$(a "b' * 200])
+def test_quotes_that_never_end_are_read_in_no_time(text: str) -> None:
+    readings = registry.read(f"vllm serve Qwen/Qwen3-8B -tp 2\n{text}\n")
+    assert readings[0].layout is not None and readings[0].layout.attention.tp == 2
 
 
 def test_places_are_those_of_the_text() -> None:

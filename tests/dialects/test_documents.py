@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weft.dialects import registry
 from weft.dialects.documents import trees
 from weft.dialects.tree import Tree, variables_in
 
@@ -185,3 +187,33 @@ def test_proper_yaml_is_itself(document: dict[str, object], flow: bool) -> None:
 def test_no_text_breaks_it(text: str) -> None:
     for tree in trees(text):
         assert tree.problem is None or tree.problem.where is not None
+
+
+DOUBLED = "a: &a x\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefgh"))
+"""A short text of 9 ** 7 values."""
+MAPPED = "a: &a x\n" + "".join(
+    f"{b}: &{b} {{{', '.join(f'k{at}: *{a}' for at in range(9))}}}\n" for a, b in itertools.pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize("text", [DOUBLED, MAPPED, "a: &a {b: *a}\n", "a: &a [[*a]]\n"], ids=len)
+def test_aliases_without_end_are_a_mistake_of_the_file(text: str) -> None:
+    (reading,) = registry.read(f"{text}tensor_parallel_size: 2\n", "trtllm")
+    assert reading.refused is not None and "alias" in reading.refused.message
+    command = "vllm serve x -tp 2 --config c.yaml"
+    pod = f"kind: Pod\n{text}spec: {{containers: [{{image: vllm}}]}}"
+    for written in (f"cat > c.yaml <<'E'\n{text}E\n{command}", pod):
+        (reading,) = registry.read(written, "vllm")
+        assert reading.refused is not None and "alias" in reading.refused.message
+
+
+def test_aliases_that_are_read_once_more_are_not() -> None:
+    items = ", ".join(map(str, range(50_000)))
+    (reading,) = registry.read(f"a: &a [{items}]\nb: *a\ntensor_parallel_size: 2\n", "trtllm")
+    assert reading.refused is None and reading.layout is not None
+
+
+@pytest.mark.parametrize("text", ["- a", "words"])
+def test_a_config_file_that_is_no_mapping_is_refused(text: str) -> None:
+    (reading,) = registry.read(f"cat > c.yaml <<'E'\n{text}\nE\nvllm serve x -tp 2 --config c.yaml", "vllm")
+    assert reading.refused is not None and "no mapping" in reading.refused.message

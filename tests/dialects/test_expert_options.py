@@ -54,6 +54,26 @@ def test_the_window_of_vllm(words: str, window: int | None) -> None:
     assert ("approximation" in codes) == (window == 50)
 
 
+@pytest.mark.parametrize(
+    ("config", "result"),
+    [
+        ('{"num_redundant_experts": "32"}', 288),
+        ('{"num_redundant_experts": "$R"}', None),
+        ('{"num_redundant_experts": -5}', "num_redundant_experts -5: a whole number of at least 0"),
+        ('{"window_size": "long"}', "window_size long: a whole number of at least 1"),
+        ('{"step_interval": 1.5}', "step_interval 1.5: a whole number of at least 1"),
+        ('{"step_interval": 0}', "step_interval 0: a whole number of at least 1"),
+    ],
+)
+def test_numbers_of_vllms_config_are_numbers(config: str, result: int | str | None) -> None:
+    (reading,) = registry.read(f"{R1} --enable-eplb --eplb-config '{config}'", "vllm")
+    if isinstance(result, str):
+        assert reading.refused is not None and result in reading.refused.message
+    else:
+        assert reading.refused is None and reading.sizes is not None and reading.sizes.slots == result
+        assert reading.variables == (() if result else ("R",))
+
+
 def test_the_file_of_tensorrt_llm() -> None:
     """A load balancer in a file of its own is a placement file; one that stands in the options is not."""
     engine = "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\nenable_attention_dp: true\nmodel: m\n"

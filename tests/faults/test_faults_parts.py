@@ -146,6 +146,21 @@ def test_a_request_that_two_deaths_hit_is_refused_from_then_on() -> None:
     streams.add("r3", [[1, 3]], SamplingParams(), whole=False)
 
 
+def test_a_request_that_is_refused_is_suspected_as_before() -> None:
+    streams, stream = opened(whole=True)
+    streams.lose(frozenset({"r-0"}))
+    streams.fail("r-0", RequestError("too late"))
+    streams.deliver([record(stream, finish=FinishReason.ABORT)])
+    streams.fail("r-0", RequestError("too late"))
+    assert streams.outputs == stream.open_outputs == 0
+    streams.discard(stream)
+    again = streams.add("s", [[1, 2]], SamplingParams(), whole=True)
+    assert streams.suspected_at(again) == 0 and streams.outputs == 1
+    streams.deliver([RequestOutput(request_id="s-0", index=0, new_token_ids=[1], finish_reason=FinishReason.STOP)])
+    streams.discard(again)
+    assert streams.suspected_at(again) is None and streams.outputs == 0
+
+
 def test_a_stream_whose_outputs_have_all_come_is_left_alone() -> None:
     streams, stream = opened(whole=False)
     streams.deliver([record(stream, finish=FinishReason.STOP)])

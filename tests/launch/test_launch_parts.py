@@ -22,7 +22,7 @@ from weft.launch import backend
 from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, leave_a_core, server_cpus
+from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, server_cpus
 from weft.launch.executor import reporting_ranks
 from weft.launch.messages import (
     Allocate,
@@ -74,7 +74,6 @@ def test_threads_as_asked() -> None:
     assert server_cpus(deal_cores(cores, 2, None, 1)) == (1, 3, 5, 7)
     assert not server_cpus(deal_cores(cores, 2)) and not server_cpus(deal_cores(cores, 5))
     assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
-    assert leave_a_core(deal_cores(cores, 2, None, 1), 4) and not leave_a_core(deal_cores(cores, 2), 4)
     with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
         deal_cores(cores, 2, None, 5)
 

@@ -95,7 +95,8 @@ def test_widths_rows_and_items() -> None:
     assert {name: b.width for name, b in found.items()} == dict(
         zip(NAMES, [1, *[16] * 2, 36, *[16] * 5, 29, SAMPLED_COLUMNS], strict=True)
     )
-    assert {name for name, b in found.items() if b.rows == "sampled"} == {"lm_head.in", "lm_head.out", "sampling.out"}
+    sampled = {"head.in", "lm_head.in", "lm_head.out", "sampling.out"}
+    assert {name for name, b in found.items() if b.rows == "sampled"} == sampled
     assert {name for name, b in found.items() if b.item == "id"} == {"embedding.in", "sampling.out"}
     assert {name for name, b in found.items() if b.item == "logit"} == {"lm_head.out"}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.errors import WeftError
-from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.rows import RowTable, row_table, sampled_among, sampled_table
 
 
 def test_rows_are_cut_evenly_and_the_first_take_the_remainder() -> None:
@@ -44,6 +44,8 @@ def test_every_row_has_one_owner_in_order(batch: tuple[list[int], list[list[int]
         base = table.start(ranks[0])
         assert [table.start(r) - base + at for r in ranks for at in offsets[r]] == wanted
         assert all(0 <= at < table.rows[r] for r in ranks for at in offsets[r])
+        assert list(sampled_among(offsets, table, ranks[0], ranks[-1] + 1)) == wanted
+        assert all(sampled_among(offsets, table, r, r + 1) == offsets[r] for r in ranks)
 
 
 @pytest.mark.parametrize("sampled", [[3, 1], [2, 2], [5], [-1, 0]])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from weft.errors import LayoutError
 from weft.layout import Layout, refuse_unsupported, resolve
-from weft.layout.resolve import divisors
+from weft.layout.counts import MOST_RANKS, divisors
 
 DENSE = ("embedding", "o_proj", "dense", "lm_head")
 
@@ -245,3 +245,26 @@ def test_what_is_resolved_keeps_every_rule_and_every_given_value(values: dict[st
         record, _, leaf = name.rpartition(".")
         assert getattr(getattr(layout, record) if record else layout, leaf) == value
         assert name not in layout.derived
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes", "field"),
+    [
+        ({}, {"world_size": MOST_RANKS + 1}, "--world-size"),
+        ({}, {"tp": 10**40}, "--tp"),
+        ({"attention.dp": 10**11}, {}, "world"),
+        ({"world": 10**40}, {}, "world"),
+        ({"attention.dp": 2**15, "replicas": 2**15}, {}, "world"),
+    ],
+)
+def test_more_ranks_than_a_layout_may_have_are_refused_at_once(
+    values: dict[str, object], sizes: dict[str, int], field: str
+) -> None:
+    with pytest.raises(LayoutError, match="more than the 1048576 ranks") as refused:
+        resolve(values, **sizes)
+    assert refused.value.field == field
+
+
+@given(st.integers(1, 5000))
+def test_divisors_are_all_that_divide(number: int) -> None:
+    assert divisors(number) == tuple(size for size in range(1, number + 1) if number % size == 0)

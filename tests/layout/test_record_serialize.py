@@ -83,6 +83,7 @@ def test_yaml_marks_what_was_derived() -> None:
         ("dense: {tp: true}", "layout, line 1: dense.tp: True is not a whole number at least 1"),
         ("dense: {tp: [1]}", "layout, line 1: dense.tp: [1] is not a whole number at least 1"),
         ("dense: {tp: {a: 1}}", "layout, line 1: a mapping where a value is wanted"),
+        (f"dense: {{tp: {'9' * 5000}}}", f"layout, line 1: '{'9' * 40}' cannot be read"),
         ("o_proj: {within: rack}", "layout, line 1: o_proj.within: rack is not one of node"),
         ("pipeline: {layers: []}", "layout, line 1: pipeline.layers: [] is not a list of whole numbers at least 1"),
         ("pipeline: {layers: [[1]]}", "layout, line 1: a list inside a list or a mapping inside a list"),

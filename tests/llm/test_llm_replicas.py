@@ -72,8 +72,8 @@ def test_experts_move_in_each_replica_by_its_own_loads(model: Path, two: LLM, tm
         told = [engine.stats().experts for engine in llm._engines._engines]
         assert all(one is not None and one.decisions >= 1 and one.failures == 0 for one in told)
     loads = [read_loads(path) for path in (stats, tmp_path / "stats-replica1.json")]
-    # prompts but for what prefixes saved, and answers: 2 experts a row
-    assert all(load.sum(axis=1)[0] == load.sum(axis=1)[1] >= 2 * 4 * 11 for load in loads)
+    # prompts but for what prefixes saved, and answers, in the last layer answers alone: 2 experts a row
+    assert all(load.sum(axis=1)[0] > load.sum(axis=1)[1] >= 2 * 4 * 11 for load in loads)
     assert (loads[0] != loads[1]).any()
 
 

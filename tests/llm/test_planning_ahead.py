@@ -16,7 +16,7 @@ PARAMS = [SamplingParams(temperature=0.0, max_tokens=3 + 5 * n, ignore_eos=n % 2
 
 
 def texts(path: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr("weft.launch.plan.leave_a_core", lambda shares, cores: ahead)
+    monkeypatch.setattr("weft.launch.plan.server_cpus", lambda shares: (0,) if ahead else ())
     with LLM(str(path), max_num_seqs=3) as llm:
         assert all(isinstance(each, AheadExecutor) is ahead for each in llm._engines._executors)
         return [result.outputs[0].text for result in llm.generate(PROMPTS, PARAMS)]

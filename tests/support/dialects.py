@@ -16,7 +16,7 @@ from weft.dialects.base import Context, Reading
 from weft.dialects.flags import Table
 from weft.dialects.sizes import Sizes
 from weft.layout import Layout, resolve
-from weft.layout.resolve import divisors
+from weft.layout.counts import divisors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from weft.arch.config import ModelConfig
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
+from weft.layout.counts import divisors
 from weft.layout.cuts import cuts_for
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
-from weft.layout.resolve import divisors
 
 
 @dataclass(frozen=True, slots=True)

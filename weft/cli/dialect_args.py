@@ -16,6 +16,7 @@ from weft.cli.parser import CommandParser
 from weft.dialects.base import Context, Note, Reading
 from weft.dialects.registry import NAMES, read_words, unread
 from weft.dialects.report import named, on_nodes, strict
+from weft.dialects.sizes import whole_number
 from weft.errors import ConfigError, UsageError
 from weft.layout.layout import Given
 from weft.options import nearest
@@ -57,7 +58,7 @@ def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
         if match is None:
             raise UsageError(f"--set {word}: NAME=VALUE is wanted")
         settings[match[1].strip()] = match[2].strip()
-    if not settings.get("experts", "0").isdigit():
+    if whole_number(settings.get("experts", "0")) is None:
         raise UsageError(f"--set experts={settings['experts']}: a whole number, 0 for a dense model")
     return Context(settings=Settings(settings), experts=experts, read_file=file_text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import Note
+from weft.dialects.sizes import whole_number
 
 _JOINED = ("sglang", "tokenspeed")
 """Engines that take HOST:PORT in one option."""
@@ -40,9 +41,10 @@ def _split(options: dict[str, object], nodes: int, dp: int) -> None:
     if not isinstance(address, str) or nodes == 1:
         return
     host, colon, port = address.rpartition(":")
-    host, port = (host, port) if colon and port.isdigit() else (address, "")
+    number = whole_number(port) if colon else None
+    host = address if number is None else host
     options.setdefault("master_addr", host)
-    if port:
-        options.setdefault("master_port", int(port))
+    if number is not None:
+        options.setdefault("master_port", number)
     if dp > 1:
         options.setdefault("data_parallel_address", host)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from weft.dialects.aliases import checked
 from weft.dialects.base import Note, Where
 from weft.dialects.listings import unnumbered
 from weft.dialects.loose_json import read_json
@@ -212,7 +213,7 @@ def _compose(text: str, tree: Tree, lines: _Lines) -> yaml.Node | None:
     loader = _LOADER(text)
     try:
         root = loader.get_single_node()
-        return root if isinstance(root, yaml.Node) else None
+        return checked(root) if isinstance(root, yaml.Node) else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = lines.place(mark.line + 1, mark.column + 1) if mark else lines.place(1, 1)
@@ -230,18 +231,12 @@ class _Converter:
 
     def __init__(self, tree: Tree, lines: _Lines) -> None:
         self.tree, self.lines = tree, lines
-        self.done: dict[int, Node | None] = {}
+        self.done: dict[int, Node] = {}
 
     def node(self, node: yaml.Node) -> Node:
-        if id(node) in self.done:
-            known = self.done[id(node)]
-            if known is None:
-                self.tree.problem = Note("error", "syntax", "an alias stands inside what it names", self.where(node))
-            return known or Node(self.where(node))
-        self.done[id(node)] = None
-        made = self._made(node)
-        self.done[id(node)] = made
-        return made
+        if id(node) not in self.done:
+            self.done[id(node)] = self._made(node)
+        return self.done[id(node)]
 
     def where(self, node: yaml.Node) -> Where:
         return self.lines.place(node.start_mark.line + 1, node.start_mark.column + 1)

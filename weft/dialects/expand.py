@@ -22,6 +22,8 @@ _WITH_DEFAULT = re.compile(r"([A-Za-z_][\w.]*|\d+)(:?[-=+?])(.*)", re.DOTALL)
 _DEFAULTED = re.compile(r"\$\{([A-Za-z_]\w*):?-(\d+)\}")
 _ARRAY = re.compile(r"([A-Za-z_]\w*)\[[@*]\]")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
+_LONGEST = 100_000
+"""Characters of a variable's value: a longer one stays open, as it would double with each `A="$A$A"`."""
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -68,7 +70,10 @@ class Scope:
             words = (Word(f"${name}", words[0].where, (name,)),)
         else:
             self._doubtful[name] = words[0].where
-        self.values[name] = (*self.values.get(name, ()), *words) if append else words
+        words = (*self.values.get(name, ()), *words) if append else words
+        if sum(len(word.text) + 1 for word in words) > _LONGEST:
+            words = (Word(f"${name}", words[0].where, (name,)),)
+        self.values[name] = words
 
     def _otherwise(self, name: str, words: tuple[Word, ...]) -> bool:
         """Whether a plain value replaces another one: a size that a condition decides."""
@@ -150,6 +155,11 @@ class Scope:
         self.notes.append(Note("info", "variable-default", message, where))
         return (Word(value.strip("'\""), where),)
 
+    def _defaulted_number(self, match: re.Match[str], where: Where) -> str:
+        """Of an empty array a shell takes the default, as of a name that is not set."""
+        found = self._defaulted(match[1], ":-", match[2], where)
+        return found[0].text if found else match[2]
+
     def _arithmetic(self, text: str, where: Where) -> tuple[Word, ...]:
         opened: list[str] = []
 
@@ -160,7 +170,7 @@ class Scope:
                 return "0"
             return found[0].text
 
-        plain = _DEFAULTED.sub(lambda match: self._defaulted(match[1], ":-", match[2], where)[0].text, text)
+        plain = _DEFAULTED.sub(lambda match: self._defaulted_number(match, where), text)
         filled = re.sub(r"\$?\{?\b([A-Za-z_]\w*)\}?", value, plain)
         if opened:
             return (Word(f"$(({text}))", where, tuple(dict.fromkeys(opened))),)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from weft.dialects.base import Draft
+from weft.dialects.sizes import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
     if known is not None:
         return known > 0, known or None
     stated = draft.context.settings.get("experts", "")
-    if stated.isdigit():
-        return int(stated) > 0, int(stated) or None
+    if (count := whole_number(stated)) is not None:
+        return count > 0, count or None
     found = family(model) or _served(draft)
     if found is not None and (found.experts or not found.moe):
         return found.moe, found.experts or None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 Row = tuple[int, int, str]
 """A line's number, the columns cut off its front, and what is left of it."""
-_NUMBERED = re.compile(r"^[ \t]*(\d+)(?:[ \t]*\|)?(?=[ \t]|$)")
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,9})(?:[ \t]*\|)?(?=[ \t]|$)")
 _LISTING = re.compile(r"[ \t]*((?:\d{1,4}[ \t]+)+)\|[ \t]*(?=\S)")
 
 

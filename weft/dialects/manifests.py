@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
+from weft.dialects.aliases import checked
 from weft.dialects.base import File, Note, Where, Word
 from weft.dialects.shell import lex
 from weft.dialects.shell_words import Piece, RawWord, templated
+from weft.dialects.sizes import whole_number
 from weft.dialects.surroundings import copies_note
 
 _LOOKS = re.compile(
@@ -85,7 +87,7 @@ def _roots(text: str) -> list[yaml.Node]:
 
 def _composed(text: str) -> list[yaml.Node]:
     try:
-        return [root for root in yaml.compose_all(text, yaml.SafeLoader) if isinstance(root, yaml.Node)]
+        return [checked(root) for root in yaml.compose_all(text, yaml.SafeLoader) if isinstance(root, yaml.Node)]
     except (yaml.YAMLError, RecursionError):
         return []
 
@@ -146,11 +148,11 @@ def _around(keys: Mapping[str, yaml.Node], around: _Around) -> _Around:
     copies = _copies(keys) or around.copies
     found = replace(around, name=_name(keys) or _service(keys, around.name), copies=copies)
     size = _mapping(keys.get("leaderWorkerTemplate")).get("size")
-    if isinstance(size, yaml.ScalarNode) and size.value.isdigit():
+    if isinstance(size, yaml.ScalarNode) and (nodes := whole_number(size.value)) is not None:
         word = Word(size.value, Where(size.start_mark.line + 1, size.start_mark.column + 1, size.value))
-        found = replace(found, nodes=int(size.value), variables={**found.variables, "LWS_GROUP_SIZE": word})
-    count = _scalar(_mapping(keys.get("multinode")).get("nodeCount"))
-    return replace(found, nodes=int(count)) if count.isdigit() else found
+        found = replace(found, nodes=nodes, variables={**found.variables, "LWS_GROUP_SIZE": word})
+    count = whole_number(_scalar(_mapping(keys.get("multinode")).get("nodeCount")))
+    return found if count is None else replace(found, nodes=count)
 
 
 def _copies(keys: Mapping[str, yaml.Node]) -> tuple[Note, ...]:
@@ -158,9 +160,9 @@ def _copies(keys: Mapping[str, yaml.Node]) -> tuple[Note, ...]:
     node = keys.get("replicas") if "componentType" in keys else _mapping(keys.get("deploy")).get("replicas")
     if _scalar(keys.get("kind")) in ("Deployment", "LeaderWorkerSet"):
         node = _mapping(keys.get("spec")).get("replicas")
-    if not isinstance(node, yaml.ScalarNode) or not node.value.isdigit() or int(node.value) < 2:
+    if not isinstance(node, yaml.ScalarNode) or (count := whole_number(node.value) or 0) < 2:
         return ()
-    return (copies_note(int(node.value), Where(node.start_mark.line + 1, node.start_mark.column + 1, node.value)),)
+    return (copies_note(count, Where(node.start_mark.line + 1, node.start_mark.column + 1, node.value)),)
 
 
 def _service(keys: Mapping[str, yaml.Node], name: str) -> str:

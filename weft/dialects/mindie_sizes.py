@@ -12,7 +12,7 @@ from weft.dialects.base import Draft
 from weft.dialects.mindie_keys import SIZES
 from weft.dialects.mindie_modules import OFF, Modules
 from weft.dialects.reading import divisor_values, explain
-from weft.dialects.sizes import Size, Sizes, divides, quotient, times
+from weft.dialects.sizes import Size, Sizes, divides, quotient, times, whole_number
 from weft.dialects.stated import Values
 
 
@@ -125,9 +125,8 @@ class Derivation:
 
     def _open_world(self, why: str) -> Size:
         """The world that --set worldSize gives, or none."""
-        text = self.draft.context.settings.get("worldSize", "")
-        if text.isdigit() and int(text):
-            return int(text)
+        if given := whole_number(self.draft.context.settings.get("worldSize", "")):
+            return given
         message = f"{why}: sizes that follow from it stay open (--set worldSize=N)"
         self.draft.note("warning", "open", message, self.values.where("worldSize"))
         return None

@@ -8,12 +8,13 @@ from typing import Literal
 
 import yaml
 
+from weft.dialects.aliases import checked
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word
 from weft.dialects.commands import documents
 from weft.dialects.flags import Arguments, Table, parse
-from weft.dialects.sizes import Size, Sizes
+from weft.dialects.sizes import Size, Sizes, whole_number
 from weft.dialects.stated import named_file
-from weft.layout.resolve import divisors
+from weft.layout.counts import divisors
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 _KEY = re.compile(r"(?m)^([a-z][\w-]*)[ \t]*:(?:[ \t]|$)")
@@ -105,14 +106,18 @@ def _config_words(text: str, line: int, given: Collection[str], table: Table, dr
     """Keys of a YAML mapping as flags; a flag of the command line wins, with a note."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
+        root = checked(root) if isinstance(root, yaml.Node) else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = Where(line + mark.line, mark.column + 1) if mark else Where(line, 1)
         draft.refuse(f"the config file is no YAML: {getattr(error, 'problem', None) or error}", (), place)
         return []
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        draft.refuse("the config file is no mapping of names to values", (), Where(line, 1))
+        return []
     words: list[Word] = []
     seen: dict[str, Where] = {}
-    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+    for key, value in root.value if root is not None else ():
         where = Where(line + key.start_mark.line, key.start_mark.column + 1, str(key.value))
         flag = "--" + str(key.value).replace("_", "-")
         if flag in seen:
@@ -145,11 +150,17 @@ def layers_of(draft: Draft, variable: str) -> tuple[int, ...] | None:
     word = draft.document.environment.get(variable)
     if word is None:
         return None
-    parts = word.text.split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    layers = layer_list(word.text)
+    if layers is None:
         draft.refuse(f"{variable}={word.text}: not a list of layers", (), word.where)
-        return None
-    return tuple(int(part) for part in parts)
+    return layers
+
+
+def layer_list(text: str) -> tuple[int, ...] | None:
+    """Layers of each stage, 16,15,15; None for what is none."""
+    counts = [whole_number(part) for part in text.split(",")]
+    layers = tuple(count for count in counts if count)
+    return layers if len(layers) == len(counts) else None
 
 
 def explain(draft: Draft, sizes: Sizes, reasons: Mapping[str, str]) -> None:

@@ -14,6 +14,12 @@ Size = int | None
 """A number of ranks; None: open."""
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a text of digits is; None for any other text, and for digits that no count of anything has."""
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
 def times(*sizes: Size) -> Size:
     """The product; open if a factor is."""
     product = 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from weft.dialects.base import Note, Reading, Where, Word
 from weft.dialects.report import on_nodes
-from weft.dialects.sizes import divides
+from weft.dialects.sizes import divides, whole_number
 
 _DIRECTIVE = re.compile(r"(?m)^[ \t]*#SBATCH[ \t]+(--[\w-]+|-\w)(?:[ \t=]*)(\d+)(?:-\d+)?[ \t]*(?:#[^\n]*)?$")
 NODE_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES")
@@ -72,7 +72,7 @@ def _parted(word: str) -> list[str]:
 def job_nodes(text: str) -> int | None:
     """Nodes that a batch job asks for."""
     word = job_variables(text).get("SLURM_NNODES")
-    return int(word.text) if word is not None and int(word.text) > 0 else None
+    return (whole_number(word.text) or None) if word is not None else None
 
 
 def spread(reading: Reading, nodes: int | None) -> Reading:

@@ -10,10 +10,11 @@ from weft.dialects.flags import Arguments
 from weft.dialects.reading import (
     divisor_values,
     explain,
+    layer_list,
     model_of,
     refuse_divisor,
 )
-from weft.dialects.sizes import Size, Sizes, divides, quotient, times
+from weft.dialects.sizes import Size, Sizes, divides, quotient, times, whole_number
 
 _PROJECTION = re.compile(r"TOKENSPEED_\w+?_(O|QKV|SHARED_EXPERT)(?:_PROJ)?_TP_SIZE")
 _MOE_SIGNS = ("moe_tp_size", "expert_parallel_size", "enable_expert_parallel", "enable_eplb")
@@ -107,9 +108,8 @@ class Derivation:
         if "pp_layer_partition" not in self.args:
             return None
         text = self.args.text("pp_layer_partition")
-        parts = [part.strip() for part in text.split(",")]
-        if all(part.isdigit() and int(part) > 0 for part in parts):
-            return tuple(int(part) for part in parts)
+        if (layers := layer_list(text)) is not None:
+            return layers
         message = f"--pp-layer-partition {text}: not a list of layers"
         self.draft.refuse(message, (), self.args.where("pp_layer_partition"))
         return None
@@ -212,9 +212,9 @@ class Derivation:
         """Sizes of single projections, which the environment gives to some models."""
         for name, word in self.draft.document.environment.items():
             match = _PROJECTION.fullmatch(name)
-            if match is None or not word.text.isdigit() or int(word.text) == 0:
+            size = whole_number(word.text)
+            if match is None or not size:
                 continue
-            size = int(word.text)
             if not divides(size, self.stage):
                 legal = divisor_values(self.stage)
                 self.draft.refuse(f"{name} {size}: a stage has {self.stage} ranks", legal, word.where)

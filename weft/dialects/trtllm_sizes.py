@@ -9,11 +9,11 @@ from __future__ import annotations
 from weft.dialects.base import Draft
 from weft.dialects.families import experts_of
 from weft.dialects.reading import divisor_values, explain, model_of
-from weft.dialects.sizes import Size, Sizes, divides, quotient, times
+from weft.dialects.sizes import Size, Sizes, divides, quotient, times, whole_number
 from weft.dialects.stated import Values
 from weft.dialects.trtllm_eplb import Balancer
 from weft.dialects.trtllm_flags import CP_TYPES
-from weft.layout.resolve import divisors
+from weft.layout.counts import divisors
 
 _MOE_SIZES = ("moe_expert_parallel_size", "moe_tensor_parallel_size", "moe_cluster_parallel_size")
 
@@ -219,6 +219,6 @@ def _launched_nodes(draft: Draft, world: Size) -> Size:
         name, _, inline = word.partition("=")
         number = inline if name == "--nodes" and inline else after if word in ("-N", "--nodes") else ""
         number = word[2:] if word.startswith("-N") and word != "-N" else number
-        if number.isdigit() and int(number) > 0 and divides(int(number), world):
-            return int(number)
+        if (nodes := whole_number(number)) and divides(nodes, world):
+            return nodes
     return 1

@@ -77,7 +77,7 @@ def _number(
     if kind == "float" and _NUMBER.fullmatch(text):
         return float(text), ()
     readable = _READABLE.fullmatch(text)
-    if readable:
+    if readable and len(text) < 19:
         return int(float(readable[1]) * _SCALE[readable[2]]), ()
     wanted = "a whole number" if kind == "int" else "a number"
     draft.refuse(f"{name} {text!r}: not {wanted}", (), word.where)
@@ -103,7 +103,7 @@ def scalar(text: str) -> object:
     """A JSON value, or the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -118,6 +118,9 @@ def load_json(name: str, text: str, word: Word, draft: Draft) -> Value:
     except RecursionError:
         draft.refuse(f"{name}: the JSON is nested too deeply", (), word.where)
         return None
+    except ValueError:  # more digits than Python reads
+        draft.refuse(f"{name}: the JSON holds a number of too many digits", (), word.where)
+        return None
     mended = re.sub(r",(\s*[}\]])", r"\1", re.sub(r"(?m)(^|[\s,{\[])(?://|#)[^\n]*$", r"\1", text))
     for reader in (json.loads, literal):
         try:
@@ -130,7 +133,7 @@ def load_json(name: str, text: str, word: Word, draft: Draft) -> Value:
     bare = re.sub(r"\$\{?(\w+)\}?|<([^<>\"]+)>", lambda found: json.dumps(found[0]), mended)
     try:
         return _checked(json.loads(bare))
-    except ValueError:
+    except (ValueError, RecursionError):
         draft.refuse(f"{name}: {first.msg} in line {first.lineno}, column {first.colno} of the JSON", (), word.where)
         return None
 

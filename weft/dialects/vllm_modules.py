@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from weft.dialects.base import Draft
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import divisor_values
-from weft.dialects.sizes import Size, Sizes, divides
+from weft.dialects.sizes import Size, Sizes, divides, whole_number
 from weft.dialects.values import open_name
 from weft.dialects.vllm_flags import MODULE_CONFIG, MODULE_SIZES
 from weft.layout import Layout
@@ -76,8 +76,8 @@ class Modules:
         name = open_name(value) if isinstance(value, str) else None
         if isinstance(value, str) and name:
             value = draft.context.settings.get(name, value)
-        if isinstance(value, str) and value.isdigit():
-            value = int(value)
+        if isinstance(value, str) and (number := whole_number(value)) is not None:
+            value = number
         if isinstance(value, str) and name:
             draft.open(key, (name,), self.where)
             self.values[module] = None

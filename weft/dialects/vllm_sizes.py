@@ -12,7 +12,8 @@ from weft.dialects.reading import (
     model_of,
     refuse_divisor,
 )
-from weft.dialects.sizes import Size, Sizes, divides, times
+from weft.dialects.sizes import Size, Sizes, divides, times, whole_number
+from weft.dialects.values import open_name
 from weft.dialects.vllm_modules import Modules
 
 _MOE_SIGNS = ("enable_expert_parallel", "enable_eplb", "all2all_backend", "num_redundant_experts")
@@ -40,8 +41,7 @@ class Derivation:
         self._check()
         if self.modules.open_dp and "data_parallel_size" not in self.args:
             self.draft.open("--data-parallel-size, which this part does not show,", ("data-parallel-size",))
-            setting = self.draft.context.settings.get("data-parallel-size", "")
-            self.dp = int(setting) if setting.isdigit() else None
+            self.dp = whole_number(self.draft.context.settings.get("data-parallel-size", ""))
         coupled = self.moe or self.modules.sized
         sizes = Sizes(
             nodes=self._nodes(),
@@ -144,19 +144,35 @@ class Derivation:
         sizes.expert_tp, sizes.expert_ep = (1, span) if self.expert_parallel else (span, 1)
         sizes.shared = self.tp
         self._dispatch(sizes)
-        config = args.mapping("eplb_config")
-        redundant = _number(config.get("num_redundant_experts"), args.number("num_redundant_experts", 0, minimum=0))
+        redundant = self._balancing("num_redundant_experts", args.number("num_redundant_experts", 0, minimum=0), 0)
         ascend = self.modules.balance
         redundant = ascend.redundant if ascend.redundant is not None else redundant
         if self.experts is not None and redundant is not None:
             sizes.slots = self.experts + redundant
         if args.switch("enable_eplb"):
             sizes.policy = "global"
-            sizes.interval = _number(config.get("step_interval"), args.number("eplb_step_interval", 3000)) or 3000
-            window = _number(config.get("window_size"), args.number("eplb_window_size", 1000))
+            sizes.interval = self._balancing("step_interval", args.number("eplb_step_interval", 3000)) or 3000
+            window = self._balancing("window_size", args.number("eplb_window_size", 1000))
             carry_window(self.draft, args, window, sizes.interval)
         elif ascend.dynamic:
             sizes.policy, sizes.interval = "global", ascend.interval or sizes.interval
+
+    def _balancing(self, key: str, default: Size, minimum: int = 1) -> Size:
+        """A whole number of --eplb-config, which the engine also takes between quotes; a variable leaves it open."""
+        value, where = self.args.mapping("eplb_config").get(key), self.args.where("eplb_config")
+        name = open_name(value) if isinstance(value, str) else None
+        if isinstance(value, str):
+            number = whole_number(self.draft.context.settings.get(name, "") if name else value)
+        else:
+            number = value if type(value) is int else None
+        if number is not None and number >= minimum:
+            return number
+        if name and number is None:
+            self.draft.open(f"--eplb-config {key}", (name,), where)
+            return None
+        if value is not None:
+            self.draft.refuse(f"--eplb-config {key} {value}: a whole number of at least {minimum}", (), where)
+        return default
 
     def _dispatch(self, sizes: Sizes) -> None:
         word = self.draft.document.environment.get("VLLM_ALL2ALL_BACKEND")
@@ -180,10 +196,3 @@ class Derivation:
             else:
                 reasons["experts.tp"] = "tp x dp x pcp, without --enable-expert-parallel"
         return reasons
-
-
-def _number(value: object, default: Size) -> Size:
-    """A whole number of a mapping, which the engine also takes between quotes."""
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default

@@ -188,13 +188,14 @@ def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted, stage
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:
-    layout = shards.layout
+    layout, held = shards.layout, shards.passage.residual.size
     rows = row_table([batch] * layout.attention.dp, layout.attention.tp)
     sampled, _ = sampled_table([range(batch)] * layout.attention.dp, rows, layout.attention.tp)
     numbers = torch.zeros(batch, dtype=torch.int32)
     meta = AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, batch + 1)))
-    own = torch.zeros(sampled.rows[rank % layout.stage_size], dtype=torch.int64)
-    return Batch(torch.zeros(batch, 1, dtype=torch.int64), meta, rows, sampled, own)
+    first = rank % layout.stage_size // held * held
+    among = torch.zeros(sampled.count(first, first + held), dtype=torch.int64)
+    return Batch(torch.zeros(batch, 1, dtype=torch.int64), meta, rows, sampled, among, meta)
 
 
 def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:

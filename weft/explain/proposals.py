@@ -13,8 +13,9 @@ from weft.arch.fit import check_fit
 from weft.arch.quantization import Kept
 from weft.errors import LayoutError
 from weft.explain.units import binary
+from weft.layout.counts import divisors
 from weft.layout.layout import Layout, layout_settings
-from weft.layout.resolve import divisors, resolve
+from weft.layout.resolve import resolve
 
 GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
 """Modules whose size may grow by itself, inside a stage."""

@@ -61,11 +61,6 @@ def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
     return tuple(sorted(cpu for share in shares for cpu in share.spare))
 
 
-def leave_a_core(shares: Sequence[CoreShare], cores: int) -> bool:
-    """Whether all ranks together compute on fewer than all `cores`."""
-    return sum(share.threads for share in shares) < cores
-
-
 def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core, ...]:
     """Physical cores this process may use, neighbours (same package) together."""
     groups: dict[tuple[int, int], list[int]] = {}

@@ -21,8 +21,8 @@ from weft.experts.shape import SlotShape
 from weft.experts.transport import Pace
 from weft.launch.decider import ProcessDecider
 from weft.launch.memory import size
+from weft.layout.counts import divisors
 from weft.layout.layout import Experts, Layout
-from weft.layout.resolve import divisors
 from weft.settings import EngineConfig
 
 _BALANCING = ("eplb_window", "eplb_max_moved", "eplb_bytes_per_step", "eplb_threshold")

@@ -18,7 +18,7 @@ from weft.checkpoint import Checkpoint
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
-from weft.launch.cores import CoreShare, as_runs, available_cores, cpu_quota, deal_cores, leave_a_core, server_cpus
+from weft.launch.cores import CoreShare, as_runs, available_cores, cpu_quota, deal_cores, server_cpus
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
@@ -168,8 +168,7 @@ def plan_launch(
     if engine.device == "cpu":
         memory = plan_memory(shards, engine, itemsize, available_bytes(), experts.staged if experts else 0)
         engine = replace(engine, max_model_len=memory.max_model_len)
-    cores = available_cores()
-    shares = deal_cores(cores, layout.world, cpu_quota(), engine.threads)
+    shares = deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads)
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,
@@ -177,7 +176,7 @@ def plan_launch(
         engine=engine,
         memory=memory,
         cores=shares,
-        plans_ahead=engine.device != "cpu" or leave_a_core(shares, len(cores)),
+        plans_ahead=engine.device != "cpu" or bool(server_cpus(shares)),
         backend=replace(
             choose_backend(comm, replace(shards, layout=replace(layout, replicas=1))), debug=limits.comm_debug
         ),

@@ -127,8 +127,10 @@ def dense_boundaries(
     """Every boundary of a decoder, in the order of a forward pass; `top_k`, `dispatch`: of a layout with experts.
 
     embedding.in and sampling.out move ids ([rows, 1]), which every rank of the attention block knows beforehand and
-    must know afterwards. head.in scatters the residual, so that lm_head sees sampled rows only. experts.choices tells
+    must know afterwards. head.in scatters the residual, so that every rank samples its own rows. experts.choices tells
     every rank of an expert block what all rows of the block chose, ahead of an all_to_all.
+
+    A layer's boundaries are passed with all rows of the step; in the last layer some with the sampled rows alone.
     """
     stream, t = residual(layout, dispatch), layout.attention.tp
     m = module_placements(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim, vocab=vocab, dispatch=dispatch)
@@ -141,7 +143,7 @@ def dense_boundaries(
         Boundary("dense.in", stream, m["dense"].takes, hidden, "rows", "activation"),
         Boundary("dense.out", m["dense"].gives, stream, hidden, "rows", "activation"),
         *_expert_boundaries(layout, m, stream, hidden, top_k if dispatch == "all_to_all" else 0),
-        Boundary("head.in", stream, full(1), hidden, "rows", "activation"),
+        Boundary("head.in", stream, full(1), hidden, "sampled", "activation"),
         Boundary("lm_head.in", full(1), m["lm_head"].takes, hidden, "sampled", "activation"),
         Boundary("lm_head.out", m["lm_head"].gives, full(1), vocab, "sampled", "logit"),
         Boundary("sampling.out", full(1), m["sampling"].gives, SAMPLED_COLUMNS, "sampled", "id"),

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from math import gcd
 
 from weft.errors import LayoutError
+from weft.layout.counts import check_ranks, divisors
 from weft.layout.layout import (
     Attention,
     Balance,
@@ -41,11 +42,6 @@ _FIXED_DEFAULTS: dict[str, object] = {
 }
 
 
-def divisors(number: int) -> tuple[int, ...]:
-    """All divisors, ascending."""
-    return tuple(size for size in range(1, number + 1) if number % size == 0)
-
-
 def resolve(given: Given, world_size: int | None = None, tp: int | None = None, *, num_experts: int = 0) -> Layout:
     """The layout that follows from what was given.
 
@@ -57,6 +53,7 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
     for field, number in (("--world-size", world_size), ("--tp", tp)):
         if number is not None and (type(number) is not int or number < 1):
             raise LayoutError(f"{field} {number}: not a whole number at least 1", field=field, value=number)
+        check_ranks(field, f"{field} {number}", number or 1)
     if tp is not None and "attention.tp" in values:
         raise LayoutError(
             "--tp / --tensor-parallel-size sizes every module, attention included; "
@@ -117,6 +114,7 @@ def _one_world(stated: object, world_size: int | None) -> int | None:
         return world_size
     if type(stated) is not int or stated < 1:
         raise LayoutError(f"world: {stated!r} is not a whole number at least 1", field="world", value=stated)
+    check_ranks("world", f"world {stated}", stated)
     if world_size is not None and stated != world_size:
         raise LayoutError(
             f"world {stated} in the layout, but --world-size is {world_size}", field="world", value=stated
@@ -133,12 +131,11 @@ def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:
     layers = sizes.values["pipeline.layers"]
     sizes.default("pipeline.stages", len(layers) if isinstance(layers, tuple) else 1)
     sizes.default("attention.dp", _missing_dp(sizes, world_size))
-    if world_size is None:
-        return
     parts = _parts(sizes)
     product = _product(parts.values())
-    if product != world_size:
-        text = " x ".join(f"{name} {size}" for name, size in parts.items())
+    text = " x ".join(f"{name} {size}" for name, size in parts.items())
+    check_ranks("world", text, product)
+    if world_size is not None and product != world_size:
         raise LayoutError(f"{text} = {product}, but --world-size is {world_size}", field="world", value=world_size)
 
 

@@ -53,6 +53,11 @@ def sampled_table(
     return RowTable(tuple(map(len, offsets))), tuple(offsets)
 
 
+def sampled_among(offsets: Sequence[Sequence[int]], table: RowTable, lo: int, hi: int) -> tuple[int, ...]:
+    """Numbers of the sampled rows among all rows of the runs [lo, hi); `offsets` as `sampled_table` gives them."""
+    return tuple(table.start(run) - table.start(lo) + offset for run in range(lo, hi) for offset in offsets[run])
+
+
 def _deal_sampled(sampled: Sequence[int], table: RowTable, first: int, tp: int) -> list[tuple[int, ...]]:
     base = table.start(first)
     if any(a >= b for a, b in zip(sampled, sampled[1:], strict=False)):

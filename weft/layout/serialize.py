@@ -152,12 +152,12 @@ class _Reader:
             return tuple(self._value(item) for item in node.value)
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(node, "a mapping where a value is wanted")
-        if node.style is None and _JSON_NUMBER.fullmatch(node.value):
-            return json.loads(node.value) if not re.match(r"-?0\d", node.value) else int(node.value)
         try:
+            if node.style is None and _JSON_NUMBER.fullmatch(node.value):
+                return json.loads(node.value) if not re.match(r"-?0\d", node.value) else int(node.value)
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError):
-            raise self._error(node, f"{node.value!r} cannot be read") from None
+            raise self._error(node, f"{node.value[:40]!r} cannot be read") from None
 
     def _error(self, node: yaml.Node, message: str, field: str | None = None, value: object = None) -> LayoutError:
         return LayoutError(f"{self.name}, line {node.start_mark.line + 1}: {message}", field=field, value=value)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import pytest
 
 from tests.support.dialects import Case, check
-from weft.dialects import registry
-from weft.dialects.shell_quotes import balanced, double_end
 
 NESTED = """srun -N 2 bash -c '
     export HOST_IP="$(ip -o addr show | awk "{split(\\$4,a,\\"/\\"); print a[1]; exit}")"
@@ -195,16 +193,3 @@ READ = [
 @pytest.mark.parametrize(("dialect", "case"), READ, ids=str)
 def test_read_as_judged_by_hand(dialect: str, case: Case) -> None:
     check(case, dialect)
-
-
-def test_quotes_end_behind_those_inside_of_a_substitution() -> None:
-    text = 'a $(b "c) $(d \'e"\' )" f) g" h'
-    assert text[double_end(text, 0) or 0 :] == '" h'
-    inner = "b \"c)\" 'd)' $(e)) rest"
-    assert inner[balanced(inner, 0, ")") or 0 :] == ") rest"
-
-
-@pytest.mark.parametrize("text", ['"$(' * 400, '$("' * 400, "$(" * 400 + '"', '"$(a "b' * 200])
-def test_quotes_that_never_end_are_read_in_no_time(text: str) -> None:
-    readings = registry.read(f"vllm serve Qwen/Qwen3-8B -tp 2\n{text}\n")
-    assert readings[0].layout is not None and readings[0].layout.attention.tp == 2
