@@ -127,8 +127,9 @@ def test_answers_are_the_dense_models_while_experts_move(mixture: Path, wanted: 
     loads = read_loads(stats)
     document = json.loads(stats.read_text())
     assert loads.shape == (2, 8) and document["steps"] >= 40
-    # every row of every step chose two experts: prompts once, or again where nothing was cached, and answers
-    assert loads.sum(axis=1)[0] == loads.sum(axis=1)[1] >= rounds * 2 * len(PROMPTS) * (TOKENS - 1)
+    # every row of every step chose two experts: prompts once, or again where nothing was cached, and answers; in the
+    # last layer answers alone
+    assert loads.sum(axis=1)[0] > loads.sum(axis=1)[1] >= rounds * 2 * len(PROMPTS) * (TOKENS - 1)
     assert main(["experts", "show", str(stats)]) == 0
     assert main(["experts", "balance", str(stats), "--slots", "10", "--ranks", "2"]) == 0
 

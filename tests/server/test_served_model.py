@@ -55,6 +55,21 @@ def test_every_name_is_taken() -> None:
         model.check_name("x")
 
 
+def test_a_template_that_cuts_blanks_cuts_those_of_a_message_that_goes_on() -> None:
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(smollm2()))
+    model = ServedModel("m", tokenizer, tokenizer.vocab_size, 0)
+    messages = [{"role": "assistant", "content": " so be "}]
+    asked = ChatRequest(messages=[], continue_final_message=True)
+    for template, text in (("[{{ messages[0].content | trim }}]", "[so be"), ("{{ messages[0].content }}.", " so be ")):
+        tokenizer.chat_templates.sources["default"] = template
+        tokenizer.chat_templates._compiled.clear()
+        assert tokenizer.decode(model.chat_ids(asked, messages)) == text
+    tokenizer.chat_templates.sources["default"] = "nothing of it"
+    tokenizer.chat_templates._compiled.clear()
+    with pytest.raises(RequestError, match="does not show the last message"):
+        model.chat_ids(asked, messages)
+
+
 def test_a_long_text_that_fits_is_taken() -> None:
     text = " ".join(["seven words stand here in a row,"] * 1000)
     assert len(text) > LONG

@@ -238,6 +238,28 @@ def test_only_its_own_names_reach_a_server_without_a_key(fields: dict[str, str],
         assert refused.value.status == status and refused.value.code == "host_not_allowed"
 
 
+def test_every_address_of_this_machine_alone_has_its_own_names() -> None:
+    with bind("127.0.0.2", 0) as sock:
+        hosts = HttpConfig().hosts(sock)
+    hosts.check("127.0.0.2:8000")
+    hosts.check("localhost:8000")
+    with pytest.raises(RequestError, match="'evil.example'"):
+        hosts.check("evil.example")
+
+
+@pytest.mark.parametrize("name", ["a.example:8000", "https://a.example", "a.example/x", ",", " , "])
+def test_names_that_no_request_can_have_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="allowed_hosts .*legal: .*llm.example.com, without scheme and port"):
+        HttpConfig(allowed_hosts=name)
+    assert HttpConfig(allowed_hosts="[::1], A.example").allowed_names == {"::1", "a.example"}
+
+
+@pytest.mark.parametrize("origin", ["https://a.example/", "https://a.example/page", "a.example", "https://"])
+def test_origins_that_no_page_has_are_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="allowed_origins .*legal: "):
+        HttpConfig(allowed_origins=origin)
+
+
 def test_a_foreign_host_is_refused_on_every_route(alphabet: Running) -> None:
     for path in ("/health", "/v1/models", "/metrics", "/openapi.json"):
         answer = alphabet.http.get(path, headers={"host": "evil.example"})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -304,3 +306,26 @@ def test_who_never_reads_is_cut_off(start_server: Start, monkeypatch: pytest.Mon
         assert server.executor.steps < 20_000
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("kind", [replies.WholeReply, replies.EventReply])
+def test_a_last_write_that_nobody_reads_is_no_defect(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `send` raises there has nowhere to go: outside of the reply it would be a traceback in the log."""
+    monkeypatch.setattr(replies._Reply, "unread_s", 0.05)
+    told: list[object] = []
+
+    async def last_write(self: replies._Reply, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.body", "body": b"[DONE]"})
+        told.append("sent")
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(kind, "_send", last_write)
+    stream = SimpleNamespace(request_ids=("a",), replica=0, let_go=lambda: told.append("let go"))
+    engines = SimpleNamespace(tell=lambda *_: None, close_stream=lambda _: told.append("closed"))
+    answer = SimpleNamespace(stream=stream, patience_s=60.0, watch=SimpleNamespace(failed=told.append))
+    options = {} if kind is replies.WholeReply else {"include_usage": False, "continuous_usage": False}
+    scope = {"state": {connection.ABORT: lambda: told.append("cut")}}
+    asyncio.run(kind(engines, answer, **options)(scope, never, never))
+    assert told == ["cut", 499, "closed", "let go"]

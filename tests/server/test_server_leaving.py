@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 from tests.server.conftest import Running, Start
 from tests.support.fake_executor import ScriptedAhead, ScriptedExecutor
 from tests.support.waiting import PATIENCE_S, until
+from weft.server import edge
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100, "ignore_eos": True}
@@ -85,3 +87,17 @@ def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> Non
         assert server.executor.admitted == 1
     finally:
         server.stop()
+
+
+def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[int] = []
+
+    async def silent(*_: object) -> None:
+        """An application that sends nothing, as where nobody is left."""
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("1.2.3.4", 5)}
+    application = edge.Edge(silent, lambda handler, method, status, seconds: counted.append(status), access_log=True)
+    with caplog.at_level("INFO", logger="weft"):
+        asyncio.run(application(scope, silent, silent))
+    assert counted == [499]
+    assert [record.getMessage().split()[:4] for record in caplog.records] == [["1.2.3.4", "GET", "/health", "499"]]

@@ -127,12 +127,13 @@ def test_tokenize_and_back(alphabet: Running) -> None:
     assert bare["count"] < chat["count"]
 
 
-def test_the_last_message_goes_on(alphabet: Running) -> None:
-    messages = [*HELLO, {"role": "assistant", "content": "Once upon"}]
+@pytest.mark.parametrize("begun", ["Once upon", "<", "im_end", "|", "Hello", "a \n", " ", ""])
+def test_the_last_message_goes_on(alphabet: Running, begun: str) -> None:
+    messages = [*HELLO, {"role": "assistant", "content": begun}]
     body = {"messages": messages, "continue_final_message": True}
     tokens = alphabet.http.post("/tokenize", json=body).json()["tokens"]
     text = alphabet.http.post("/detokenize", json={"tokens": tokens}).json()["prompt"]
-    assert text.endswith("assistant\nOnce upon")
+    assert text == f"<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n{begun}"
 
 
 @pytest.mark.parametrize(

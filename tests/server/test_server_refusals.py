@@ -132,6 +132,7 @@ BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ["y", "x" * 10**6]}, "prompt"),
     ({"echo": "yes"}, "echo"),
     ({"best_of": 1, "n": 2}, "best_of"),
+    ({"best_of": 1, "n": 0}, "n"),
     ({"best_of": 0}, "best_of"),
     ({"best_of": 2, "stream": True}, "best_of"),
     ({"best_of": 50, "prompt": ["x"] * 3}, "best_of"),
@@ -240,6 +241,13 @@ def test_a_field_is_given_once(body: str, twice: str | None) -> None:
     else:
         with pytest.raises(RequestError, match=f"'{twice}' is given twice"):
             parsing._object(body.encode())
+
+
+def test_a_field_that_is_given_twice_is_looked_for_at_any_depth() -> None:
+    for depth in (10, *range(700, 1000), 10_000):
+        body = b'{"prompt": "a", "metadata": 1, "metadata": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+        with pytest.raises(RequestError, match="given twice|nested too deeply|not JSON"):
+            parsing._object(body)
 
 
 def test_bodies_of_other_kinds(alphabet: Running) -> None:

@@ -55,8 +55,8 @@ class Edge:
         try:
             await self._app(scope, receive, labelled)
         finally:
-            seconds = time.monotonic() - began
-            self._answered(_handler(scope), scope["method"], status or NOTHING_SENT, seconds)
+            seconds, status = time.monotonic() - began, status or NOTHING_SENT
+            self._answered(_handler(scope), scope["method"], status, seconds)
             if self._access_log:
                 self._note(scope, request_id, status, seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -17,6 +18,9 @@ from weft.server.access import Keys, read_key
 from weft.server.hosts import LOCAL_NAMES, Hosts
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_ORIGIN = re.compile(r"\*|https?://[^\s/?#]+")
+_HOST = re.compile(r"\*|[a-z0-9._-]+|[0-9a-f.]*:[0-9a-f.]*:[0-9a-f:.]*")
+"""A name, or an address; two colons are those of IPv6, one would be a port's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class HttpConfig:
                 field="root_path",
                 value=self.root_path,
             )
-        self.origins  # noqa: B018  (refused before anything is loaded)
+        self.origins, self.allowed_names  # noqa: B018  (refused before anything is loaded)
 
     def keys(self, environ: Mapping[str, str] = os.environ) -> Keys:
         """The keys' digests. ConfigError: a file cannot be read, a key is empty."""
@@ -85,7 +89,7 @@ class HttpConfig:
         words = (self.allowed_origins or "").strip().removeprefix("[").removesuffix("]")
         parts = tuple(part for word in words.split(",") if (part := word.strip(" \"'")))
         for part in parts:
-            if part != "*" and not part.startswith(("http://", "https://")):
+            if not _ORIGIN.fullmatch(part):
                 raise ConfigError(
                     f"allowed_origins {part}: legal: *, or origins such as https://example.com",
                     field="allowed_origins",
@@ -93,14 +97,30 @@ class HttpConfig:
                 )
         return parts
 
+    @property
+    def allowed_names(self) -> frozenset[str] | None:
+        """Allowed hosts, one by one; None where nothing is said. ConfigError for what no request can name."""
+        if self.allowed_hosts is None:
+            return None
+        parts = [part.strip().lower().strip("[]") for part in self.allowed_hosts.split(",") if part.strip()]
+        wrong = next((part for part in parts if not _HOST.fullmatch(part)), None)
+        if wrong is not None or not parts:
+            raise ConfigError(
+                f"allowed_hosts {wrong or 'without a name'}: legal: *, or names such as llm.example.com, without scheme"
+                " and port",
+                field="allowed_hosts",
+                value=self.allowed_hosts,
+            )
+        return frozenset(parts)
+
     def hosts(self, sock: socket.socket) -> Hosts:
         """Names that the server on `sock` goes by. A web page can give a name of its own this machine's address, and
         would then be free to read what a server without a key answers."""
-        given = frozenset(part.strip().lower() for part in (self.allowed_hosts or "").split(",") if part.strip())
-        if self.allowed_hosts is not None:
-            return Hosts(None if "*" in given else given)
-        local = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[0] in ("127.0.0.1", "::1")
-        return Hosts(LOCAL_NAMES if local and self.keys().user is None else None)
+        if (names := self.allowed_names) is not None:
+            return Hosts(None if "*" in names else names)
+        address = sock.getsockname()[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else ""
+        local = address != "" and ipaddress.ip_address(address).is_loopback
+        return Hosts(LOCAL_NAMES | {address} if local and self.keys().user is None else None)
 
     def check_certificate(self) -> None:
         """ConfigError: certificate and key cannot be read or do not fit."""

@@ -15,6 +15,10 @@ from weft.text.length import fewest_tokens
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
 
+GOES_ON = "<<weft: the message goes on here>> "
+"""Stands behind a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
+words that close it. A template that cuts blanks cuts this one's."""
+
 OWN_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
 """What chat_template_kwargs may not set, beside the names of the model's special tokens."""
 
@@ -59,13 +63,15 @@ class ServedModel:
     ) -> list[int]:
         """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer
         than `max_model_len` (None: any length will do)."""
+        if asked.continue_final_message:
+            messages = [*messages[:-1], messages[-1] | {"content": messages[-1]["content"] + GOES_ON}]
         text = self.tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=asked.add_generation_prompt and not asked.continue_final_message,
             **asked.chat_template_kwargs,
         )
         if asked.continue_final_message:
-            text = _up_to_final(text, messages[-1]["content"])
+            text = _up_to_mark(text)
         return self._ids(text, asked.add_special_tokens, max_model_len, "messages")
 
     def check_chat(self, asked: ChatFields) -> None:
@@ -131,16 +137,17 @@ def prompts_of(prompt: Prompt) -> list[Any]:
     return [prompt] if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else list(prompt)
 
 
-def _up_to_final(text: str, content: str) -> str:
-    """A rendered conversation without what the template closes its last message with."""
-    at = text.rfind(content.strip())
-    if at < 0 or not content.strip():
+def _up_to_mark(text: str) -> str:
+    """A rendered conversation without what the template closes its last message with; blanks at the message's end stay
+    where the template leaves them alone."""
+    before, mark, closing = text.rpartition(GOES_ON.rstrip())
+    if not mark:
         raise RequestError(
             "'continue_final_message': the template does not show the last message as it is",
             param="continue_final_message",
             code="invalid_value",
         )
-    return text[: at + len(content.strip())]
+    return before if closing.startswith(" ") else before.rstrip()
 
 
 def truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:

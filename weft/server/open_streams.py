@@ -45,7 +45,7 @@ class OpenStreams:
             self.outputs -= stream.open_outputs
         for request_id in stream.request_ids:
             self._streams.pop(request_id, None)
-        if not stream.open_outputs and self._quarantine.watches:
+        if not stream.open_outputs and not stream.refused and self._quarantine.watches:
             self._quarantine.ended_well(stream.digest())
 
     def deliver(self, outputs: Iterable[RequestOutput]) -> None:
@@ -62,11 +62,12 @@ class OpenStreams:
             stream.flush()
 
     def fail(self, request_id: str, error: RequestError) -> None:
-        """The engine did not take the request."""
-        found = self._streams.get(request_id)
+        """The engine did not take the request, or takes it no longer; what it still says of it is dropped."""
+        found = self._streams.pop(request_id, None)
         if found is not None:
             found[0].open_outputs -= found[0].n
             self.outputs -= found[0].n
+            found[0].refused = True
             found[0].fail(error)
 
     def end(self, error: RequestError) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from weft.server.errors import ErrorBody
 from weft.server.fields import LEFT_ASIDE
+from weft.server.messages import ROLES
 from weft.server.records import (
     ChatCompletion,
     Completion,
@@ -90,7 +91,7 @@ def _message() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "role": {"enum": ["system", "developer", "user", "assistant"]},
+            "role": {"enum": ["developer", *ROLES]},
             "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]},
             "name": {"type": "string"},
         },

@@ -58,7 +58,9 @@ def outputs_of(request: Common) -> int:
     best_of = request.best_of if isinstance(request, CompletionRequest) else None
     if best_of is None:
         return request.n
-    if best_of < max(1, request.n):
+    if request.n < 1:
+        _refuse("n", request.n, "1 or more")
+    if best_of < request.n:
         _refuse("best_of", best_of, f"at least 'n', {request.n}")
     if best_of > request.n and request.stream:
         _refuse("best_of", f"{best_of} with 'stream': true", "without a stream")

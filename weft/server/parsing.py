@@ -102,7 +102,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object", code="invalid_json")
     if body.count(b'":') + body.count(b'" :') - body.count(b'\\":') > _keys(value):
-        json.loads(body, object_pairs_hook=_once)
+        _check_once(body)
     return value
 
 
@@ -117,6 +117,14 @@ def _keys(value: object) -> int:
         elif isinstance(one, list) and one and isinstance(one[0], dict | list):
             left += one
     return count
+
+
+def _check_once(body: bytes) -> None:
+    """RequestError for a key that an object has twice."""
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except RecursionError as error:  # this reader goes less deep than the one before it
+        raise RequestError("the body is nested too deeply", code="invalid_json") from error
 
 
 def _once(pairs: list[tuple[str, object]]) -> None:

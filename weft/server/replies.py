@@ -121,7 +121,8 @@ class _Reply(Response, ABC):
         overdue = partial(expire, self._engines, stream, deadline_exceeded(patience_s))
         clock = asyncio.get_running_loop().call_later(patience_s, overdue)
         try:
-            await self._send(scope, receive, self._patient(scope, send))
+            with suppress(RequestError):  # of `patient` alone: the connection is cut, and nobody is left to be told
+                await self._send(scope, receive, self._patient(scope, send))
         finally:
             clock.cancel()
             self._answer.watch.failed(CLIENT_GONE)  # counts only where nothing has said how it ended

@@ -41,6 +41,8 @@ class Stream:
     """Passes records on at once while the reader waits, without waking it. False: now the reader must look."""
     requeued: bool = False
     """A set of ranks has died while it ran this."""
+    refused: bool = False
+    """An engine did not take a part of it, or not in time: it has not ended well."""
     _waiting: bool = False
     _taken: bool = False
     _again: bool = False
