@@ -1,4 +1,5 @@
-"""All products of a decoder step with packed weights, in bf16, int8 and int4, against torch's on plain ones.
+"""All products of a decoder step with packed weights, in bf16, int8 and int4, and these with rows rounded to 8 bits
+(`x 8`), against torch's on plain ones.
 
 python benchmarks/packed_linear.py [--threads N] [--models smollm2 ...] [--out FILE.json]: milliseconds for the products
 of all layers (and the head, up to 64 rows), GB/s of weights and GFLOP/s, beside the read bandwidth measured before each
@@ -31,7 +32,14 @@ MODELS: dict[str, tuple[int, tuple[int, ...]]] = {
     "llama-8b": (2, (4096, 6144, 4096, 14336, 128256)),
 }
 """Layers (fewer than the model has, where they do not fit), and hidden, qkv, o, intermediate, vocabulary."""
-KINDS = {"bf16": None, "int8": WeightKind.INT8, "int4": WeightKind.INT4}
+KINDS = {
+    "bf16": (None, False),
+    "int8": (WeightKind.INT8, False),
+    "int8 x 8": (WeightKind.INT8, True),
+    "int4": (WeightKind.INT4, False),
+    "int4 x 8": (WeightKind.INT4, True),
+}
+"""How weights are kept, and whether rows are rounded to 8 bits before they are multiplied."""
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 HEAD_ROWS = 64
 
@@ -116,13 +124,13 @@ def onednn_products(
     return run
 
 
-def run_model(model: str, pool: Pool, packing: Packing, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
+def run_model(model: str, pool: Pool, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     """One record for each kind and number of rows."""
     shapes = shapes_of(model)
     plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
     buffers, found = Buffers(shapes, max(rows)), []
-    for kind, code in KINDS.items():
-        arena = Arena()
+    for kind, (code, rounds) in KINDS.items():
+        arena, packing = Arena(), Packing(pool, rounds)
         weights = [
             packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
             for (name, _, _), weight in zip(shapes, plain, strict=True)
@@ -182,12 +190,11 @@ def main() -> None:
     if library is None:
         raise SystemExit("the step library is not built: python -m weft.native.build")
     pool, rows = Pool(library, args.threads), tuple(args.rows)
-    packing = Packing(pool)
     record = {
         "benchmark": "packed_linear",
         "threads": args.threads,
         "about": about(),
-        "products": [each for model in args.models for each in run_model(model, pool, packing, rows, args.seconds)],
+        "products": [each for model in args.models for each in run_model(model, pool, rows, args.seconds)],
     }
     pool.close()
     if args.out:

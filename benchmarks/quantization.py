@@ -3,7 +3,8 @@
 python benchmarks/quantization.py [MODEL] [--windows N] [--out FILE.json]. The text is that of Python's own help topics
 (`pydoc_data.topics`, by the Python Software Foundation), in the order of their names: no file is needed, the Python
 version says which text it was. Each window is scored alone. `gguf` is measured where MODEL is such a file; where its
-blocks have 4 bits, int4 finds them again and loses less than it would on weights that were never rounded.
+blocks have 4 bits, int4 finds them again and loses less than it would on weights that were never rounded. Each once
+more with activations of 8 bits.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ def windows_of(tokenizer: Tokenizer, count: int) -> list[list[int]]:
     return [ids[i * stride : i * stride + WINDOW] for i in range(count)]
 
 
-def engine_for(checkpoint: Checkpoint, quantization: str) -> tuple[Engine, int]:
+def engine_for(checkpoint: Checkpoint, quantization: str, rounds_rows: bool) -> tuple[Engine, int]:
     """An engine of one rank in this process, and the bytes of its weights."""
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve({}))
     blocks = 4 * (WINDOW + ANSWER) // BLOCK
     limits = Limits(blocks, BLOCK, 4, WINDOW + ANSWER)
-    numerics = Numerics(torch.bfloat16, quantization=quantization)
+    numerics = Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)
     executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
     engine_config = EngineConfig(dtype="bfloat16", max_model_len=WINDOW + ANSWER, max_num_seqs=4)
     params = {id(param): param.nbytes for param in executor.runners[0].params.values()}
@@ -70,8 +71,8 @@ def run(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> lis
     return found
 
 
-def measure(checkpoint: Checkpoint, quantization: str, windows: list[list[int]]) -> dict[str, Any]:
-    engine, nbytes = engine_for(checkpoint, quantization)
+def measure(checkpoint: Checkpoint, quantization: str, rounds_rows: bool, windows: list[list[int]]) -> dict[str, Any]:
+    engine, nbytes = engine_for(checkpoint, quantization, rounds_rows)
     scored = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True, prompt_logprobs=0)
     scores = [score for _, found in run(engine, windows, scored) for score in found]
     greedy = SamplingParams(temperature=0.0, max_tokens=ANSWER, ignore_eos=True)
@@ -114,7 +115,8 @@ def main() -> None:
     checkpoint = open_checkpoint(path)
     windows = windows_of(Tokenizer.from_checkpoint(checkpoint), args.windows)
     kinds = ["none", "int8", "int4", *(["gguf"] if path.is_file() else [])]
-    found = {kind: measure(checkpoint, kind, windows) for kind in kinds}
+    found = {kind: measure(checkpoint, kind, False, windows) for kind in kinds}
+    found |= {f"{kind}, activations int8": measure(checkpoint, kind, True, windows) for kind in kinds[1:]}
     results = {kind: against(each, found["none"]) for kind, each in found.items()}
     for kind, result in results.items():
         print(f"{kind}: {result}")

@@ -31,6 +31,13 @@ class EngineConfig:
         "--quantization",
         choices=("none", "int8", "int4", "gguf"),
     )
+    activations: str = option(
+        "full",
+        "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per row, or per 32"
+        " where the matrix has that): faster, a little less exact",
+        "--activations",
+        choices=("full", "int8"),
+    )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
     )

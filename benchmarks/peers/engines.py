@@ -34,17 +34,19 @@ class Engine:
         return self.peer == "weft"
 
 
-def _weft(name: str, dtype: str, tp: int, quantization: str | None = None, main: bool = True) -> Engine:
-    engine = {} if quantization is None else {"quantization": quantization}
-    words = ("--tp", str(tp)) + (() if quantization is None else ("--quantization", quantization))
-    return Engine(name, "weft", dtype, "directory", {"tp": tp, "engine": engine}, words, main)
+def _weft(name: str, dtype: str, tp: int, **engine: str) -> Engine:
+    """`engine`: settings other than the defaults."""
+    words = [word for key, value in engine.items() for word in (f"--{key}", value)]
+    return Engine(name, "weft", dtype, "directory", {"tp": tp, "engine": engine}, ("--tp", str(tp), *words))
 
 
 ENGINES = (
     _weft("weft-tp1", "bf16", 1),
     _weft("weft-tp2", "bf16", 2),
-    _weft("weft-int8", "int8", 1, "int8"),
-    _weft("weft-int4", "int4", 1, "int4"),
+    _weft("weft-int8", "int8", 1, quantization="int8"),
+    _weft("weft-int4", "int4", 1, quantization="int4"),
+    _weft("weft-int8-rows8", "int8", 1, quantization="int8", activations="int8"),
+    _weft("weft-int4-rows8", "int4", 1, quantization="int4", activations="int8"),
     Engine("transformers", "transformers", "bf16", "directory"),
     Engine("vllm-cpu", "vllm", "bf16", "directory", {"tp": 1}, ()),
     Engine("vllm-cpu-tp2", "vllm", "bf16", "padded", {"tp": 2}, ()),

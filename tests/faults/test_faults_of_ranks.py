@@ -18,6 +18,7 @@ from weft.errors import ConfigError, PeerError, WeftError
 from weft.launch.executor import ProcessExecutor
 from weft.launch.limits import ProcessLimits, StepClock
 from weft.launch.plan import LaunchPlan
+from weft.launch.processes import WorkerProcess
 from weft.launch.start import Starting
 from weft.step.plan import GroupPlan, Run, StepPlan
 
@@ -104,8 +105,8 @@ def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, mo
     told: list[int] = []
     starting._watch.rendezvous.mark_dead = told.append  # type: ignore[method-assign]
     dead = executor.workers[0]
-    fates, fate = iter([None] if ends_late else []), dead.fate
-    monkeypatch.setattr(dead, "fate", lambda: next(fates, fate()))
+    late, fate = iter([None] if ends_late else []), WorkerProcess.fate
+    monkeypatch.setattr(WorkerProcess, "fate", lambda own: fate(own) if own is not dead else next(late, fate(own)))
     wake = os.eventfd(0)
     try:
         os.kill(dead.pid, signal.SIGKILL)

@@ -16,8 +16,9 @@ from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.packed import Packing, operand
 
 ISAS = isa.runnable()
-VARIANTS = [pytest.param(each, marks=pytest.mark.long) if each == "avx512" != ISAS[0] else each for each in ISAS]
-"""What every instruction is tried on; AVX-512 alone, whose code others share, in the long version only."""
+SHARED = ("avx512vnni", "avx512")
+VARIANTS = [pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != ISAS[0] else each for each in ISAS]
+"""What every instruction is tried on; AVX-512 without bf16, whose code others share, in the long version only."""
 THREADS = (1, 2, 3)
 
 

@@ -10,8 +10,10 @@ from weft.errors import ConfigError
 from weft.native import build, isa, libraries
 
 SOURCE = """#if defined(__AMX_BF16__)
-extern "C" int which() { return 4; }
+extern "C" int which() { return 5; }
 #elif defined(__AVX512BF16__)
+extern "C" int which() { return 4; }
+#elif defined(__AVX512VNNI__)
 extern "C" int which() { return 3; }
 #elif defined(__AVX512F__)
 extern "C" int which() { return 2; }
@@ -22,7 +24,7 @@ extern "C" int which() { return 0; }
 #endif
 #include "step/number.h"
 """
-NUMBER = {"amx": 4, "avx512bf16": 3, "avx512": 2, "avx2": 1, "generic": 0}
+NUMBER = {"amx": 5, "avx512bf16": 4, "avx512vnni": 3, "avx512": 2, "avx2": 1, "generic": 0}
 
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -82,8 +84,9 @@ def test_what_a_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*old, "avx512f"), ("avx2", "generic")),
         (wide, ("avx512", "avx2", "generic")),
         ((*wide, "avx512_bf16"), ("avx512", "avx2", "generic")),
-        ((*wide, "avx512_vnni", "avx512_bf16"), ("avx512bf16", "avx512", "avx2", "generic")),
-        (tiles, ("amx", "avx512bf16", "avx512", "avx2", "generic")),
+        ((*wide, "avx512_vnni"), ("avx512vnni", "avx512", "avx2", "generic")),
+        ((*wide, "avx512_vnni", "avx512_bf16"), ("avx512bf16", "avx512vnni", "avx512", "avx2", "generic")),
+        (tiles, ("amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "generic")),
     ):
         flags_of(monkeypatch, *flags)
         assert isa.runnable() == runs
@@ -93,7 +96,7 @@ def test_what_a_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tile_registers_that_the_system_keeps_back_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     flags_of(monkeypatch, *isa._NEEDED["amx"])
     monkeypatch.setattr(isa, "tiles_allowed", lambda: False)
-    assert isa.runnable() == ("avx512bf16", "avx512", "avx2", "generic")
+    assert isa.runnable() == ("avx512bf16", "avx512vnni", "avx512", "avx2", "generic")
 
 
 def test_another_kind_of_machine_has_the_generic_variant_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ BACKENDS = ("packed", "grouped", "plain")
 SIZES = [(9, 4, 32, 24), (1, 3, 16, 11), (0, 2, 8, 5), (40, 7, 24, 7)]
 
 
-def ops_with(backend: str, dtype: torch.dtype, quantization: str = "none") -> Ops:
-    numerics = Numerics(dtype, moe_backend=backend, quantization=quantization)
+def ops_with(backend: str, dtype: torch.dtype, quantization: str = "none", rounds_rows: bool = False) -> Ops:
+    numerics = Numerics(dtype, moe_backend=backend, quantization=quantization, rounds_rows=rounds_rows)
     ops = make_ops(numerics, CPU) if backend == "packed" else TorchOps(numerics, CPU)
     if backend == "packed" and not isinstance(ops, StepOps):
         pytest.skip(ops.describe())
@@ -113,6 +113,26 @@ def test_codes_of_experts_are_those_of_the_twin(quantization: str) -> None:
     scale = wanted.abs().max()
     assert (found.float() - wanted).abs().max() < 0.02 * scale
     assert (unrounded.float() - wanted).abs().max() > (found.float() - wanted).abs().max()
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_rounded_rows_of_experts_are_those_of_the_twin(quantization: str) -> None:
+    torch.manual_seed(2)
+    gate_up, down = torch.randn(4, 44, 96), torch.randn(4, 96, 22)
+    x, weights, chosen = torch.randn(30, 96), torch.rand(30, 2), torch.randint(-1, 4, (30, 2))
+    twin = TorchOps(Numerics(torch.float32, quantization=quantization, rounds_rows=True), torch.device("cpu"))
+    wanted = sums(twin, x, chosen, weights, prepared(twin, gate_up, down))
+    packed, whole = (ops_with("packed", torch.float32, quantization, rounds) for rounds in (True, False))
+    # the hidden rows are rounded too, and a last digit may make another code of a number
+    torch.testing.assert_close(
+        sums(packed, x, chosen, weights, prepared(packed, gate_up, down)), wanted, rtol=0, atol=0.05
+    )
+    away = sums(whole, x, chosen, weights, prepared(whole, gate_up, down)) - wanted
+    assert away.abs().max() > 0.05
+    for backend in ("grouped", "plain"):  # their matrices are not in codes: rows stay as they are
+        ops, plain = (ops_with(backend, torch.float32, quantization, rounds) for rounds in (True, False))
+        found = sums(ops, x, chosen, weights, prepared(ops, gate_up, down))
+        assert torch.equal(found, sums(plain, x, chosen, weights, prepared(plain, gate_up, down)))
 
 
 def test_ties_go_to_the_lowest_expert() -> None:

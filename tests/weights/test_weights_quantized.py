@@ -185,3 +185,36 @@ def test_what_cannot_be_kept_in_codes_is_refused(tmp_path: Path, settings: dict[
     with pytest.raises(ConfigError, match=words) as error:
         kept_weights(EngineConfig(**settings), checkpoint, Shards(parse_config(checkpoint.config), resolve({})).specs)
     assert error.value.field == "quantization"
+
+
+def test_rows_of_8_bits_need_matrices_in_codes() -> None:
+    with pytest.raises(ConfigError, match="give --quantization int8, int4 or gguf too") as error:
+        kept_weights(EngineConfig(dtype="bfloat16", activations="int8"), None, ())
+    assert error.value.field == "activations"
+
+
+def test_blocks_of_a_file_meet_rounded_rows_in_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.ops.open_library", lambda: None)
+    with pytest.raises(ConfigError, match="give --activations full"):
+        make_ops(Numerics(torch.bfloat16, quantization="gguf", rounds_rows=True), CPU)
+    made = make_ops(Numerics(torch.bfloat16, quantization="int8", rounds_rows=True), CPU)
+    assert type(made) is TorchOps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_the_twin_rounds_rows_as_the_library_does(quantization: str, dtype: torch.dtype) -> None:
+    numerics = Numerics(dtype, quantization=quantization, rounds_rows=True)
+    weight, x = torch.randn(64, 200).to(dtype), torch.randn(9, 200).to(dtype)
+    twin, library = TorchOps(numerics, CPU), make_ops(numerics, CPU)
+    assert isinstance(library, StepOps)
+    tolerance = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.02, "atol": 1e-2}
+    for use, call in [(Use.LINEAR, "linear"), (Use.GATED, "gated"), (Use.HEAD, "logits")]:
+        rest = () if call == "logits" else (None,)
+        found, wanted = (getattr(ops, call)(x, ops.prepare(weight, use), *rest) for ops in (library, twin))
+        torch.testing.assert_close(found, wanted, **tolerance)
+    ids = torch.tensor([0, 63, 5])
+    torch.testing.assert_close(*(ops.embedding(ids, ops.prepare(weight, Use.HEAD), 0) for ops in (library, twin)))
+    router = torch.randn(8, 200).to(dtype)
+    plain = TorchOps(Numerics(dtype), CPU).linear(x, router, None)
+    assert torch.equal(twin.linear(x, twin.prepare(router, Use.KEPT), None), plain)

@@ -103,6 +103,7 @@ FORMS = {
     "program-bf16": Numerics(torch.bfloat16),
     "program-int8": Numerics(torch.bfloat16, quantization="int8"),
     "program-int4": Numerics(torch.bfloat16, quantization="int4"),
+    "program-int4-rows8": Numerics(torch.bfloat16, quantization="int4", rounds_rows=True),
 }
 
 

@@ -96,6 +96,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
             torch_dtype(plan.engine.dtype),
             moe_backend=plan.engine.moe_backend,
             quantization=plan.engine.quantization,
+            rounds_rows=plan.engine.activations == "int8",
         ),
         device=torch.device(plan.engine.device),
         progress=progress,

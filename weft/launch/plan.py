@@ -109,7 +109,8 @@ class LaunchPlan:
         """The resolved settings, for people."""
         engine = self.engine
         lines = [
-            f"dtype {engine.dtype}, quantization {engine.quantization}, device {engine.device}, seed {engine.seed},"
+            f"dtype {engine.dtype}, quantization {engine.quantization}, activations {engine.activations},"
+            f" device {engine.device}, seed {engine.seed},"
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",

@@ -94,6 +94,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         torch_dtype(setup.engine.dtype),
         moe_backend=setup.engine.moe_backend,
         quantization=setup.engine.quantization,
+        rounds_rows=setup.engine.activations == "int8",
     )
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()

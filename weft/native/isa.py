@@ -15,10 +15,12 @@ from weft.errors import ConfigError
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
-_BF16 = (*_AVX512, "-mavx512vnni", "-mavx512bf16")
+_VNNI = (*_AVX512, "-mavx512vnni")
+_BF16 = (*_VNNI, "-mavx512bf16")
 FLAGS = {
     "amx": (*_BF16, "-mamx-tile", "-mamx-bf16"),
     "avx512bf16": _BF16,
+    "avx512vnni": _VNNI,
     "avx512": _AVX512,
     "avx2": _AVX2,
     "generic": (),
@@ -27,10 +29,12 @@ FLAGS = {
 
 _NEEDED_AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _NEEDED_AVX512 = _NEEDED_AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-_NEEDED_BF16 = _NEEDED_AVX512 | {"avx512_vnni", "avx512_bf16"}
+_NEEDED_VNNI = _NEEDED_AVX512 | {"avx512_vnni"}
+_NEEDED_BF16 = _NEEDED_VNNI | {"avx512_bf16"}
 _NEEDED = {
     "amx": _NEEDED_BF16 | {"amx_tile", "amx_bf16"},
     "avx512bf16": _NEEDED_BF16,
+    "avx512vnni": _NEEDED_VNNI,
     "avx512": _NEEDED_AVX512,
     "avx2": _NEEDED_AVX2,
     "generic": frozenset(),

@@ -125,8 +125,9 @@ class WeightRecord(ctypes.Structure):
         ("data", _POINTER),
         ("scale", _POINTER),
         ("offset", _POINTER),
-        ("sums", _POINTER),
         ("table", _POINTER),
+        ("rounds_rows", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
     )
 
 

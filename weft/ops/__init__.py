@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from weft.errors import ConfigError
 from weft.native.step_library import SPIN_SHARED_NS, Pool, open_library, why_missing
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 from weft.ops.exact_ops import ExactOps
@@ -26,6 +27,14 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
     if device.type != "cpu":
         return TorchOps(numerics, device)
     library = open_library()
+    if library is None and numerics.rounds_rows and numerics.quantization == "gguf":
+        raise ConfigError(
+            f"activations int8: a file's blocks are multiplied by the C++ parts alone ({why_missing()}); give"
+            " --activations full",
+            field="activations",
+            value="int8",
+            legal=("full",),
+        )
     if library is None or numerics.dtype not in PACKABLE:
         name = str(numerics.dtype).removeprefix("torch.")
         reason = why_missing() if library is None else f"there are none for {name}"

@@ -32,6 +32,8 @@ class Numerics:
     quantization: str = "none"
     """How matrices that layers multiply by are kept: none (in `dtype`), int8, int4, or gguf (a file's blocks as they
     are, where the implementation takes them)."""
+    rounds_rows: bool = False
+    """Whether rows are rounded to 8 bits before they are multiplied with matrices kept in codes."""
 
     @property
     def cache_dtype(self) -> torch.dtype:

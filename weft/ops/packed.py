@@ -21,6 +21,8 @@ DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: D
 """Dtypes of tensors that kernels read."""
 KINDS = {torch.float32: WeightKind.F32, torch.bfloat16: WeightKind.BF16, torch.float64: WeightKind.F64}
 """The kind that keeps a dtype's numbers."""
+CODED = (WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G)
+"""Kinds that keep codes."""
 INT4_CODES = torch.arange(0.0, 16.0)
 """What the codes 0 to 15 of a 4-bit weight stand for, before its scale and offset."""
 
@@ -102,8 +104,8 @@ class PackedWeight(Packed):
 
     def __post_init__(self) -> None:
         parts = (part.data_ptr() or None for part in (self.data, self.scale, self.offset, self.table))
-        data, scale, offset, table = parts
-        record = WeightRecord(self.kind, *self.shape, self.interleaved, data, scale, offset, None, table)
+        rounds = self.packing.rounds_rows and self.kind in CODED
+        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds)
         object.__setattr__(self, "record", record)
 
     @property
@@ -159,10 +161,11 @@ class _Given:
 
 
 class Packing:
-    """The step library's packing, on the threads of `pool`."""
+    """The step library's packing, on the threads of `pool`. `rounds_rows`: rows are rounded to 8 bits before they are
+    multiplied with weights in codes."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool, self._library = pool, pool.lib
+    def __init__(self, pool: Pool, rounds_rows: bool = False) -> None:
+        self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int]:
         """Bytes of data, and of scales (of offsets as many, where there are any)."""

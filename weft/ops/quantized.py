@@ -5,15 +5,20 @@ in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: offset = the small
 both in fp16, codes 0 to 15 (`quantize_row_q4_1` of ggml).
 
 The numbers of a group count as bf16: a matrix in codes is a shorter spelling of a bf16 matrix.
+
+Rows that such a matrix is multiplied with may be rounded to 8 bits too: as INT8 where a row of the matrix has one scale
+(W8A8 with a scale per token), else as INT8G, but with scales that are not rounded themselves.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from weft.native.records import WeightKind
-from weft.ops.weights import Use
+from weft.ops.weights import Packed, Use
 
 GROUP = 32
 """Depth that shares a scale."""
@@ -29,8 +34,9 @@ def kind_for(quantization: str, use: Use) -> WeightKind | None:
     return WeightKind.INT8 if quantization in ("int8", "int4") else None
 
 
-def quantized(weight: Tensor, kind: WeightKind) -> Tensor:
-    """The numbers that `weight` [out, in], rounded to `kind`, stands for: fp32 [out, in]."""
+def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True) -> Tensor:
+    """The numbers that `weight` [out, in], rounded to `kind`, stands for: fp32 [out, in]. Not `as_bf16`: a group's are
+    code * scale + offset, as products of rounded rows take them."""
     x = weight.float()
     if kind == WeightKind.INT8:
         scale = x.abs().amax(1, keepdim=True) / 127
@@ -46,7 +52,49 @@ def quantized(weight: Tensor, kind: WeightKind) -> Tensor:
     else:
         scale = (groups.abs().amax(2, keepdim=True) / 127).half().float()
         values = _codes(groups, scale, -127, 127) * scale
-    return values.flatten(1)[:, :depth].bfloat16().float()
+    values = values.flatten(1)[:, :depth]
+    return values.bfloat16().float() if as_bf16 else values
+
+
+SMALLEST = 1e-30
+"""Largest magnitudes below count as none: their inverse would be infinite."""
+
+
+def rounded_rows(x: Tensor, kind: WeightKind) -> Tensor:
+    """The numbers that rows x [N, depth] stand for once they are rounded to 8 bits for a matrix of `kind`: fp32."""
+    rows, depth = x.shape
+    group = GROUP if kind != WeightKind.INT8 else max(depth, 1)
+    short = -depth % group
+    groups = torch.cat((x.float(), x.new_zeros(rows, short, dtype=torch.float32)), 1).view(rows, -1, group)
+    most = groups.abs().amax(2, keepdim=True)
+    # a quotient each: torch takes a number divided by a tensor as a product, and ties would fall to another code
+    nothing, largest = most < SMALLEST, torch.full_like(most, 127)
+    inverse, scale = ((a / b).masked_fill(nothing, 0) for a, b in ((largest, most), (most, largest)))
+    return ((groups * inverse).round() * scale).flatten(1)[:, :depth]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WithRoundedRows(Packed):
+    """A matrix that stands for codes of `kind`, to be multiplied with rounded rows: the twin of the step library's."""
+
+    shape: tuple[int, int]
+    matrix: Tensor
+    """fp32."""
+    kind: WeightKind
+    dtype: torch.dtype
+    """Of what was rounded."""
+
+    @classmethod
+    def of(cls, matrix: Tensor, kind: WeightKind, dtype: torch.dtype) -> WithRoundedRows:
+        """For `matrix` [out, in], already rounded."""
+        return cls((matrix.shape[0], matrix.shape[1]), matrix, kind, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes
+
+    def unpacked(self) -> Tensor:
+        return self.matrix.to(self.dtype)
 
 
 def _codes(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

@@ -40,7 +40,7 @@ class StepOps(TorchOps):
 
     def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
         super().__init__(numerics, device)
-        self.pool, self._packing, self._arena = pool, Packing(pool), Arena()
+        self.pool, self._packing, self._arena = pool, Packing(pool, numerics.rounds_rows), Arena()
         self._single = SingleLatent(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
@@ -54,7 +54,7 @@ class StepOps(TorchOps):
 
     def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
         if self.moe_backend != "packed":
-            return super().prepare(weight, use)
+            return super().prepare_slots(weight, use, slots)
         kind = kind_for(self.numerics.quantization, use)
         return self._packing.pack_slots(weight, slots, kind, interleaved=use is Use.GATED)
 
@@ -147,6 +147,8 @@ class StepOps(TorchOps):
     def describe(self) -> str:
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
+        if self.numerics.rounds_rows:
+            kept += ", rows rounded to 8 bits"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
 
 

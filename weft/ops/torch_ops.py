@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
+from weft.native.records import WeightKind
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
-from weft.ops.quantized import kind_for, quantized
+from weft.ops.quantized import WithRoundedRows, kind_for, quantized, rounded_rows
 from weft.ops.routing import route
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Use, Weight, plain
@@ -67,7 +68,9 @@ class TorchOps(Ops):
         self.device = device
         self.why_plain = why_plain
         self.form = self.forms()[0]
-        auto = "grouped" if numerics.dtype in GROUPED else "plain"
+        in_codes = numerics.rounds_rows and numerics.moe_backend in ("auto", "packed")
+        self._kind_of_slots = kind_for(numerics.quantization, Use.LINEAR) if in_codes else None
+        auto = "grouped" if numerics.dtype in GROUPED and not in_codes else "plain"
         self.moe_backend = auto if numerics.moe_backend == "auto" else numerics.moe_backend
 
     def forms(self) -> tuple[Form, ...]:
@@ -75,9 +78,13 @@ class TorchOps(Ops):
         return forms(self.numerics.dtype, self.device)
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
-        """Rounded to what codes would stand for, but kept in its own dtype."""
+        """Rounded to what codes would stand for, but kept in its own dtype; in fp32 for rows that are rounded too."""
         kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else quantized(weight, kind).to(weight.dtype)
+        return weight if kind is None else _prepared(weight, kind, self.numerics.rounds_rows)
+
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+        kind = kind_for(self.numerics.quantization, use)
+        return weight if kind is None else _prepared(weight, kind, self._kind_of_slots is not None)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         weight = plain(weight)
@@ -91,9 +98,19 @@ class TorchOps(Ops):
         return (h * weight).to(weight.dtype)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        if isinstance(weight, WithRoundedRows):
+            return self._of_rounded_rows(x, weight, bias).to(x.dtype)
         return self.form(x, plain(weight), bias)
 
+    def _of_rounded_rows(self, x: Tensor, weight: WithRoundedRows, bias: Tensor | None) -> Tensor:
+        """In fp32: what rounded rows stand for are no numbers of bf16."""
+        form = forms(torch.float32, self.device)[0]
+        wide_bias = None if bias is None else bias.float()
+        return form(rounded_rows(x, weight.kind), weight.matrix, wide_bias)
+
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
+        if isinstance(weight, WithRoundedRows):
+            return self._of_rounded_rows(x, weight, None)
         weight = plain(weight)
         if x.dtype == wide(x.dtype):
             return self.linear(x, weight, None)
@@ -169,7 +186,7 @@ class TorchOps(Ops):
         return route(logits.to(wide(logits.dtype)), correction, moe)
 
     def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
-        wide, narrow = (of_slots(plain(weight), slots) for weight in (gate_up, down))
+        wide, narrow = (of_slots(_matrix(weight), slots) for weight in (gate_up, down))
         return aligned(wide, narrow) if self.moe_backend == "grouped" else (wide, narrow)
 
     def routed(
@@ -179,7 +196,7 @@ class TorchOps(Ops):
         return self.weighted(self.expert_answers(x, slots, weights, gate_up, down), weights)
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
-        wide, narrow = plain(gate_up), plain(down)
+        wide, narrow = _matrix(gate_up), _matrix(down)
         if self.moe_backend == "grouped" and is_aligned(x):
             return grouped_experts(x, slots, wide, narrow, self._act, weights)
         return plain_experts(x, slots, wide, narrow, self._linear_of_slot, self._act, weights)
@@ -192,7 +209,10 @@ class TorchOps(Ops):
         return self.silu_mul(gate_up)
 
     def _linear_of_slot(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.linear(x, weight, None)
+        kind = self._kind_of_slots
+        if kind is None:
+            return self.linear(x, weight, None)
+        return self.linear(x, WithRoundedRows.of(weight, kind, x.dtype), None)
 
     def rounded(self, x: Tensor) -> Tensor:
         return x
@@ -210,3 +230,14 @@ class TorchOps(Ops):
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
         self.form, report = choose_form(self.forms(), weights, seconds)
         return report
+
+
+def _prepared(weight: Tensor, kind: WeightKind, rounds_rows: bool) -> Weight:
+    if rounds_rows:
+        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False), kind, weight.dtype)
+    return quantized(weight, kind).to(weight.dtype)
+
+
+def _matrix(weight: Weight) -> Tensor:
+    """As it is multiplied by, for products that know what becomes of their rows."""
+    return weight.matrix if isinstance(weight, WithRoundedRows) else plain(weight)

@@ -25,6 +25,14 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
     """`engine` with its dtype named. ConfigError for a dtype or device that has no kernel for codes, and for gguf
     without a file that has such blocks."""
     asked = engine.quantization
+    if asked == "none" and engine.activations != "full":
+        raise ConfigError(
+            f"activations {engine.activations}: only matrices kept in codes are multiplied with rows of 8 bits; give"
+            " --quantization int8, int4 or gguf too, or --activations full",
+            field="activations",
+            value=engine.activations,
+            legal=("full",),
+        )
     if asked == "none":
         return Kept()
     if engine.device != "cpu":

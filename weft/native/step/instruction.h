@@ -109,8 +109,9 @@ enum WeightKind : int32_t {
 // A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; see linear.h for the order of elements.
 struct Weight {
   int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
-  const void *data, *scale, *offset, *sums;
-  const void *table;            // W_INT4: 16 bf16 values
+  const void *data, *scale, *offset;
+  const void *table;            // W_INT4: 16 bf16 values, one apart from the next
+  int32_t rounds_rows, unused;  // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
 };
 
 // Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.

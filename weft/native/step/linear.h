@@ -9,6 +9,7 @@
 #include "epilogue.h"
 #include "linear_amx.h"
 #include "linear_int.h"
+#include "linear_rounded.h"
 #include "linear_tile.h"
 #include "scratch.h"
 
@@ -199,15 +200,23 @@ private:
     }
 };
 
+inline void rounded_rows_times(const Instruction& instruction, const Weight& weight, const Share& s) {
+    auto run = [&](auto product) { product.run(s.first_pair, s.last_pair, s.first_row, s.last_row); };
+    if (weight.kind == W_INT8) run(RoundedProduct<W_INT8>(instruction, weight));
+    else if (weight.kind == W_INT8G) run(RoundedProduct<W_INT8G>(instruction, weight));
+    else run(RoundedProduct<W_INT4>(instruction, weight));
+}
+
 // `rows` rows of the instruction's operands from row `first` on, times `weight`.
 inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int thread,
                         int threads) {
     bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF;
     const bool coded = weight.kind == W_INT8 || grouped(weight.kind);
-    Share share = share_of(pairs_of(weight), halves, coded, rows, thread, threads);
+    Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, thread, threads);
     share.first_row += first, share.last_row += first;
     if (share.first_pair >= share.last_pair || share.first_row >= share.last_row) return;
     if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);
+    if (coded && weight.rounds_rows) return rounded_rows_times(instruction, weight, share);
 #if defined(__AVX512BF16__)
     if (instruction.in[0].dtype == BF16 && weight.kind != W_F32)
         return Product<InPairs>(instruction, weight).run(share);

@@ -128,8 +128,51 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
     }
 }
 
-// Rows of the first tile, in which codes go straight into products; 0 where they are unpacked first.
+// Most rows whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
+constexpr int kApartRows = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 3 : 1;
+
+// The tile of MR rows of fp32 times a pair of panels of bf16: a product after the other, as those of an unpacked panel.
+template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab slab, float* tile) {
+    constexpr int kVectors = kPair / kWidth<float>;
+    Vec<float> sums[MR][kVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v)
+            sums[r][v] = slab.resume ? load(tile + r * kPair + v * kWidth<float>) : Vec<float>{};
+    Pointers<float, MR> at(a);
+    const auto* words = reinterpret_cast<const float*>(pairs) + int64_t(slab.from / 2) * kPair;
+    auto add = [&](const Vec<float>(&b)[kVectors], int which) WEFT_LAMBDA_INLINE {
+#pragma GCC unroll 16
+        for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) sums[r][v] = fused(splat(at.row(r)[which]), b[v], sums[r][v]);
+    };
+    for (int k = 0; k < slab.depth; k += 2, words += kPair, at.advance(2)) {
+        Vec<float> even[kVectors], odd[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+            const auto both = (VecInt<float>)load(words + v * kWidth<float>);
+            even[v] = (Vec<float>)(both << 16), odd[v] = (Vec<float>)(both & int32_t(0xffff0000));
+        }
+        add(even, 0);
+        if (k + 1 < slab.depth) add(odd, 1);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) store(tile + r * kPair + v * kWidth<float>, sums[r][v]);
+}
+
+template <size_t... R>
+inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const char*, Rows<float>, Slab, float*) = {tile_of_halves<int(R) + 1>...};
+    tiles[rows - 1](pairs, a, slab, tile);
+}
+
+// Rows of the first tile, in which codes, or halves, go straight into products; 0 where they are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
+    if (sizeof(typename C::B) == 4 && kind == W_BF16) return rows <= kApartRows ? int(rows) : 0;
     if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
     if (rows < 4) return int(rows);
     if (rows < 8) return 4;
@@ -158,6 +201,11 @@ inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab s
 }
 
 #endif
+
+inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
+    if constexpr (kApartRows > 0)
+        tile_of_halves(rows, pair_data(w, pair), a, slab, tile, std::make_index_sequence<kApartRows>());
+}
 
 template <class A, class B, class T>
 inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}

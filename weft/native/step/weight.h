@@ -49,7 +49,7 @@ inline int pairs_of(int columns, bool interleaved) {
 }
 inline int pairs_of(const Weight& w) { return pairs_of(w.columns, w.interleaved); }
 
-inline bool grouped(int kind) { return kind == W_INT4 || kind == W_INT8G; }
+inline constexpr bool grouped(int kind) { return kind == W_INT4 || kind == W_INT8G; }
 
 // Depth of a word's neighbours: twice the codes of a word.
 inline constexpr int chunk_of(int kind) { return kind == W_INT4 ? 16 : 8; }

@@ -1,0 +1,138 @@
+// Rows rounded to 8 bits, as weights in codes are multiplied with where they ask for it (Weight::rounds_rows): code =
+// x / scale to nearest, ties to even, scale = largest |x| / 127. A scale belongs to as many numbers as one of the weight
+// does: to 32 of the depth (ggml's quantize_row_q8_0), or to the row where a column has one scale (a scale per token, as
+// in W8A8). A row with a number that is none, or with an infinity, has a scale that is none. Knows no product.
+#pragma once
+
+#include <cmath>
+
+#include "scratch.h"
+#include "simd.h"
+#include "weight.h"
+
+namespace weft {
+
+constexpr int kStep = 8;  // of the depth, which one vector of a weight's words covers
+
+inline int steps_of(int kind, int depth) { return rounded_up(depth, chunk_of(kind)) * chunk_of(kind) / kStep; }
+
+// What the products of a row's group begin and end with.
+struct RoundedGroup {
+    float scale;
+    float total;  // of the numbers
+    int32_t sum;  // of the codes
+};
+
+// Eight codes a step, in the order in which a weight's words hold theirs.
+struct RoundedRows {
+    const int8_t* codes;
+    const RoundedGroup* group;
+    int64_t stride;  // bytes from row to row of codes
+    int groups;      // of a row
+
+    RoundedRows behind(int64_t row) const { return {codes + row * stride, group + row * groups, stride, groups}; }
+};
+
+// Sixteen codes of neighbours of the depth in the order of the words that meet them: words of 8-bit codes hold every
+// other one of eight, the two words of 4-bit codes every other one of sixteen, low nibbles first.
+struct WordOrder {
+    alignas(16) uint8_t from[16];
+
+    explicit WordOrder(int kind) {
+        for (int i = 0; i < 16; ++i) {
+            const int step = i / 8, word = i % 8 / 4, byte = i % 4;
+            from[i] = uint8_t(kind == W_INT4 ? 4 * byte + 2 * step + word : 8 * step + 2 * byte + word);
+        }
+    }
+    void put(const int32_t codes[16], int8_t* to) const {
+#if defined(__AVX512F__)
+        const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_loadu_si512(codes));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi8(bytes, *reinterpret_cast<const __m128i*>(from)));
+#elif defined(__AVX2__)
+        const auto* at = reinterpret_cast<const __m256i*>(codes);
+        const __m256i words = _mm256_packs_epi32(_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1));
+        const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);
+        const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi8(bytes, *reinterpret_cast<const __m128i*>(from)));
+#else
+        for (int i = 0; i < 16; ++i) to[i] = int8_t(codes[from[i]]);
+#endif
+    }
+};
+
+// The largest |x|; what is no number counts as more than infinity.
+template <class S> inline float largest_magnitude(const S* x, int count) {
+    constexpr int W = kWidth<float>;
+    VecInt<float> most{};
+    for (int k = 0; k < count; k += W) {
+        const VecInt<float> bits = (VecInt<float>)take<float>(x + k, count - k) & 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    int32_t bits = most[0];
+    for (int i = 1; i < W; ++i) bits = std::max(bits, int32_t(most[i]));
+    float found;
+    std::memcpy(&found, &bits, 4);
+    return found;
+}
+
+// Rounds `count` numbers; codes behind them, up to a multiple of 16, are zero.
+template <class S>
+inline RoundedGroup round_group(const S* x, int count, const WordOrder& order, int8_t* codes) {
+    constexpr int W = kWidth<float>;
+    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const float most = largest_magnitude(x, count);
+    const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
+    const Vec<float> inverse = splat(nothing ? 0.0f : 127.0f / most);
+    VecInt<float> sums{};
+    for (int k = 0; k < count; k += 16) {
+        alignas(64) int32_t whole[16];
+        for (int i = 0; i < 16; i += W) {
+            const Vec<float> scaled = take<float>(x + k + i, count - k - i) * inverse;
+            const VecInt<float> code = (VecInt<float>)(scaled + magic) - 0x4b400000;
+            std::memcpy(whole + i, &code, sizeof code);
+            sums += code;
+        }
+        order.put(whole, codes + k);
+    }
+    int32_t sum = 0;
+    for (int i = 0; i < W; ++i) sum += sums[i];
+    const float scale = nothing ? 0.0f : most / 127.0f;
+    return {scale, scale * float(sum), sum};
+}
+
+// The rows that a thread multiplies, rounded anew for each chunk of them.
+class Rounding {
+public:
+    Rounding(const Operand& from, const Weight& weight)
+        : from_(from), order_(weight.kind), depth_(weight.depth), group_(grouped(weight.kind) ? kGroup : weight.depth) {}
+
+    // Bytes of a row.
+    int64_t stride() const { return int64_t(rounded_up(depth_, kGroup)) * kGroup + 64; }
+
+    RoundedRows chunk(int64_t first, int64_t count) {
+        const int groups = rounded_up(depth_, group_);
+        auto* codes = scratch<CODES_SCRATCH>().take<int8_t>(count * stride());
+        auto* group = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * groups);
+        for (int64_t r = 0; r < count; ++r) {
+            if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), group + r * groups);
+            else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), group + r * groups);
+            else round<float>(first + r, codes + r * stride(), group + r * groups);
+        }
+        return {codes, group, stride(), groups};
+    }
+
+private:
+    enum Use : int { CODES_SCRATCH = 110, GROUPS_SCRATCH };
+
+    template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* group) const {
+        const S* x = static_cast<const S*>(from_.base) + row * from_.stride;
+        for (int k = 0; k < depth_; k += group_)
+            *group++ = round_group(x + k, std::min(group_, depth_ - k), order_, codes + k);
+    }
+
+    Operand from_;
+    WordOrder order_;
+    int depth_, group_;
+};
+
+}  // namespace weft

@@ -1,0 +1,170 @@
+// Words of four codes as products of rounded rows take them: out of a pair's codes as they lie, or out of a panel that
+// many rows share. Knows no sum.
+#pragma once
+
+#include "linear_tile.h"
+#include "rounded_rows.h"
+
+namespace weft {
+
+using Words = VecInt<float>;                        // four codes a lane
+constexpr int kWordLanes = kWidth<float>;
+constexpr int kColumnVectors = kPair / kWordLanes;  // a lane for each column of a pair
+constexpr int kStepVectors = 2 * kColumnVectors;    // a column's eight codes of a step lie in two lanes
+constexpr int kStepBytes = 2 * kPair * 4;
+constexpr int kGroupSteps = kGroup / kStep;
+
+#if defined(__AVX512VNNI__)
+constexpr int kShift = 128;  // what is added to signed codes, which the product wants unsigned
+#else
+constexpr int kShift = 0;
+#endif
+
+WEFT_INLINE Words load_words(const void* from) { return (Words)load(static_cast<const float*>(from)); }
+
+// The same eight bytes again and again.
+WEFT_INLINE Words eight_codes(const int8_t* codes) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_set1_epi64(*reinterpret_cast<const int64_t __attribute__((may_alias))*>(codes));
+#elif defined(__AVX2__)
+    return (Words)_mm256_set1_epi64x(*reinterpret_cast<const int64_t __attribute__((may_alias))*>(codes));
+#else
+    Words all;
+    for (int i = 0; i < kWordLanes; i += 2) std::memcpy(reinterpret_cast<char*>(&all) + 4 * i, codes, 8);
+    return all;
+#endif
+}
+
+// The same four bytes again and again.
+WEFT_INLINE Words four_codes(const int8_t* codes) {
+    int32_t word;
+    std::memcpy(&word, codes, 4);
+    return Words{} + word;
+}
+
+// The first, and the second, of every two lanes of a and then b.
+#if defined(__AVX512F__)
+WEFT_INLINE Words first_of_two(Words a, Words b) {
+    const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return (Words)_mm512_permutex2var_epi32((__m512i)a, lanes, (__m512i)b);
+}
+WEFT_INLINE Words second_of_two(Words a, Words b) {
+    const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return (Words)_mm512_permutex2var_epi32((__m512i)a, lanes, (__m512i)b);
+}
+#elif defined(__AVX2__)
+WEFT_INLINE Words first_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+WEFT_INLINE Words second_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+#else
+WEFT_INLINE Words first_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+WEFT_INLINE Words second_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+#endif
+
+#if defined(__AVX2__)
+// Codes of weights are 8 bits at most: products of their magnitudes with 127 fit 16 bits in pairs.
+WEFT_INLINE __m256i four_products(__m256i weights, __m256i codes) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(codes, weights));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#endif
+
+// sum + the four products of each lane.
+WEFT_INLINE Words dot(Words sum, Words weights, Words codes) {
+#if defined(__AVX512VNNI__)
+    return (Words)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)codes);
+#elif defined(__AVX512F__)
+    const __m256i low = four_products(_mm512_castsi512_si256((__m512i)weights), _mm512_castsi512_si256((__m512i)codes));
+    const __m256i high = four_products(_mm512_extracti64x4_epi64((__m512i)weights, 1), _mm512_castsi512_si256((__m512i)codes));
+    return sum + (Words)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#elif defined(__AVX2__)
+    return sum + (Words)four_products((__m256i)weights, (__m256i)codes);
+#else
+    for (int i = 0; i < 4; ++i) sum += (weights << (24 - 8 * i) >> 24) * (codes << (24 - 8 * i) >> 24);
+    return sum;
+#endif
+}
+
+// Scales and offsets of a group's columns.
+struct ColumnNumbers {
+    Vec<float> scale[kColumnVectors], offset[kColumnVectors];
+};
+
+// 32 fp16 numbers as fp32.
+WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
+#if defined(__AVX512F__)
+    for (int i = 0; i < 2; ++i) to[i] = (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)numbers + i));
+#elif defined(__AVX2__)
+    for (int i = 0; i < 4; ++i) to[i] = (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)numbers + i));
+#else
+    for (int i = 0; i < kPair; ++i) to[i / kWordLanes][i % kWordLanes] = from_half(numbers[i]);
+#endif
+}
+
+// What codes of a kind stand for, beside scale and offset: number = code as a lane holds it - zero.
+inline int zero_of(const Weight& w) {
+    return w.kind == W_INT4 ? -int(widen(static_cast<const bf16*>(w.table)[0])) : kShift;
+}
+
+// The words of one pair, out of its codes.
+template <int Kind> class WordsOfCodes {
+public:
+    WordsOfCodes(const Weight& w, int pair) : codes_(pair_data(w, pair)) {
+        const int64_t numbers = int64_t(pair) * rounded_up(w.depth, kGroup) * kPair;
+        if (!grouped(Kind)) return;
+        scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
+        if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
+    }
+
+    WEFT_INLINE void step(int number, Words (&words)[kStepVectors]) const {
+        const char* at = codes_ + int64_t(Kind == W_INT4 ? number / 2 : number) * kStepBytes;
+#pragma GCC unroll 16
+        for (int i = 0; i < kStepVectors; ++i) {
+            words[i] = load_words(at + i * kWordLanes * 4);
+            if (Kind != W_INT4) words[i] ^= kShift ? int32_t(0x80808080) : 0;
+            else words[i] = (number % 2 ? words[i] >> 4 : words[i]) & 0x0f0f0f0f;
+        }
+    }
+
+    bool offsets() const { return offset_; }
+    WEFT_INLINE ColumnNumbers numbers(int group) const {
+        ColumnNumbers found;
+        take_halves(scale_ + group * kPair, found.scale);
+        if (offset_) take_halves(offset_ + group * kPair, found.offset);
+        return found;
+    }
+
+private:
+    const char* codes_;
+    const uint16_t *scale_ = nullptr, *offset_ = nullptr;
+};
+
+// The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
+class WordsOfPanel {
+public:
+    template <class Codes> WordsOfPanel(const Codes& codes, int steps, int groups) : offsets_(codes.offsets()) {
+        words_ = scratch<WORDS_SCRATCH>().take<int32_t>(steps * kStepBytes / 4);
+        for (int s = 0; s < steps; ++s) {
+            Words words[kStepVectors], *to = reinterpret_cast<Words*>(words_ + s * kStepBytes / 4);
+            codes.step(s, words);
+            for (int i = 0; i < kColumnVectors; ++i) {
+                to[i] = first_of_two(words[2 * i], words[2 * i + 1]);
+                to[kColumnVectors + i] = second_of_two(words[2 * i], words[2 * i + 1]);
+            }
+        }
+        numbers_ = scratch<NUMBERS_SCRATCH>().take<ColumnNumbers>(std::max(groups, 1));
+        for (int g = 0; g < groups; ++g) numbers_[g] = codes.numbers(g);
+    }
+
+    const int32_t* words(int step) const { return words_ + step * kStepBytes / 4; }
+    bool offsets() const { return offsets_; }
+    const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
+
+private:
+    enum Use : int { WORDS_SCRATCH = 112, NUMBERS_SCRATCH };
+
+    int32_t* words_;
+    ColumnNumbers* numbers_;
+    bool offsets_;
+};
+
+}  // namespace weft
