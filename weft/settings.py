@@ -33,8 +33,8 @@ class EngineConfig:
     )
     activations: str = option(
         "full",
-        "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per row, or per 32"
-        " where the matrix has that): faster, a little less exact",
+        "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per 32): faster, a"
+        " little less exact",
         "--activations",
         choices=("full", "int8"),
     )

@@ -52,7 +52,7 @@ def linear(
 
 def factors(x: Tensor, weight: Tensor, kind: WeightKind) -> tuple[Tensor, Tensor]:
     """What is multiplied, in fp64."""
-    return rounded_rows(x, kind).double(), quantized(weight, kind, as_bf16=False).double()
+    return rounded_rows(x).double(), quantized(weight, kind, as_bf16=False).double()
 
 
 def allowed(rows: Tensor, values: Tensor, out: torch.dtype) -> Tensor:
@@ -149,7 +149,7 @@ def test_blocks_of_a_file_meet_rounded_rows(columns: int, groups: int, rows: int
     raw[..., :numbers] = torch.randn(columns, groups, numbers // 2).half().view(torch.uint8)
     made = Packing(step_cases.pool(ISAS[0], 1), rounds_rows=True).pack_blocks(raw.flatten(1), name, depth)
     x, values = torch.randn(rows, depth).bfloat16(), decoded(raw, name).double()
-    given_rows = rounded_rows(x, blocks.kind).double()
+    given_rows = rounded_rows(x).double()
     found = linear(ISAS[0], x, made, torch.empty(rows, columns)).double()
     # offset and codes are added apart: what they cancel is not seen in the sum of products
     scales = raw[..., :2].contiguous().view(torch.half).double().abs().repeat_interleave(32, 1).flatten(1) * 16

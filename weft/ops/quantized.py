@@ -6,8 +6,8 @@ both in fp16, codes 0 to 15 (`quantize_row_q4_1` of ggml).
 
 The numbers of a group count as bf16: a matrix in codes is a shorter spelling of a bf16 matrix.
 
-Rows that such a matrix is multiplied with may be rounded to 8 bits too: as INT8 where a row of the matrix has one scale
-(W8A8 with a scale per token), else as INT8G, but with scales that are not rounded themselves.
+Rows that such a matrix is multiplied with may be rounded to 8 bits too: as INT8G, but with scales that are not rounded
+themselves.
 """
 
 from __future__ import annotations
@@ -60,12 +60,10 @@ SMALLEST = 1e-30
 """Largest magnitudes below count as none: their inverse would be infinite."""
 
 
-def rounded_rows(x: Tensor, kind: WeightKind) -> Tensor:
-    """The numbers that rows x [N, depth] stand for once they are rounded to 8 bits for a matrix of `kind`: fp32."""
+def rounded_rows(x: Tensor) -> Tensor:
+    """The numbers that rows x [N, depth] stand for once they are rounded to 8 bits: fp32."""
     rows, depth = x.shape
-    group = GROUP if kind != WeightKind.INT8 else max(depth, 1)
-    short = -depth % group
-    groups = torch.cat((x.float(), x.new_zeros(rows, short, dtype=torch.float32)), 1).view(rows, -1, group)
+    groups = torch.cat((x.float(), x.new_zeros(rows, -depth % GROUP, dtype=torch.float32)), 1).view(rows, -1, GROUP)
     most = groups.abs().amax(2, keepdim=True)
     # a quotient each: torch takes a number divided by a tensor as a product, and ties would fall to another code
     nothing, largest = most < SMALLEST, torch.full_like(most, 127)
@@ -75,19 +73,18 @@ def rounded_rows(x: Tensor, kind: WeightKind) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WithRoundedRows(Packed):
-    """A matrix that stands for codes of `kind`, to be multiplied with rounded rows: the twin of the step library's."""
+    """A matrix that stands for codes, to be multiplied with rounded rows: the twin of the step library's."""
 
     shape: tuple[int, int]
     matrix: Tensor
     """fp32."""
-    kind: WeightKind
     dtype: torch.dtype
     """Of what was rounded."""
 
     @classmethod
-    def of(cls, matrix: Tensor, kind: WeightKind, dtype: torch.dtype) -> WithRoundedRows:
+    def of(cls, matrix: Tensor, dtype: torch.dtype) -> WithRoundedRows:
         """For `matrix` [out, in], already rounded."""
-        return cls((matrix.shape[0], matrix.shape[1]), matrix, kind, dtype)
+        return cls((matrix.shape[0], matrix.shape[1]), matrix, dtype)
 
     @property
     def nbytes(self) -> int:

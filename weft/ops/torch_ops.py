@@ -69,7 +69,7 @@ class TorchOps(Ops):
         self.why_plain = why_plain
         self.form = self.forms()[0]
         in_codes = numerics.rounds_rows and numerics.moe_backend in ("auto", "packed")
-        self._kind_of_slots = kind_for(numerics.quantization, Use.LINEAR) if in_codes else None
+        self._rounds_rows_of_slots = in_codes and kind_for(numerics.quantization, Use.LINEAR) is not None
         auto = "grouped" if numerics.dtype in GROUPED and not in_codes else "plain"
         self.moe_backend = auto if numerics.moe_backend == "auto" else numerics.moe_backend
 
@@ -84,7 +84,7 @@ class TorchOps(Ops):
 
     def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else _prepared(weight, kind, self._kind_of_slots is not None)
+        return weight if kind is None else _prepared(weight, kind, self._rounds_rows_of_slots)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         weight = plain(weight)
@@ -106,7 +106,7 @@ class TorchOps(Ops):
         """In fp32: what rounded rows stand for are no numbers of bf16."""
         form = forms(torch.float32, self.device)[0]
         wide_bias = None if bias is None else bias.float()
-        return form(rounded_rows(x, weight.kind), weight.matrix, wide_bias)
+        return form(rounded_rows(x), weight.matrix, wide_bias)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
         if isinstance(weight, WithRoundedRows):
@@ -209,10 +209,7 @@ class TorchOps(Ops):
         return self.silu_mul(gate_up)
 
     def _linear_of_slot(self, x: Tensor, weight: Tensor) -> Tensor:
-        kind = self._kind_of_slots
-        if kind is None:
-            return self.linear(x, weight, None)
-        return self.linear(x, WithRoundedRows.of(weight, kind, x.dtype), None)
+        return self.linear(x, WithRoundedRows.of(weight, x.dtype) if self._rounds_rows_of_slots else weight, None)
 
     def rounded(self, x: Tensor) -> Tensor:
         return x
@@ -234,7 +231,7 @@ class TorchOps(Ops):
 
 def _prepared(weight: Tensor, kind: WeightKind, rounds_rows: bool) -> Weight:
     if rounds_rows:
-        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False), kind, weight.dtype)
+        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False), weight.dtype)
     return quantized(weight, kind).to(weight.dtype)
 
 

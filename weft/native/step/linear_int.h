@@ -16,13 +16,12 @@ template <class C> constexpr bool stored_as(int kind) {
 
 // Pairs of bf16 as two rows of fp32 each.
 inline void halves_to_floats(const char* pairs, int depth, float* panel) {
-    for (int k = 0; k < depth; k += 2, panel += 2 * kPair) {
-        uint32_t words[kPair], even[kPair], odd[kPair];
-        for (int c = 0; c < kPair; c += 16) std::memcpy(words + c, pairs + pair_word(k / 2, c) * 4, 64);
-        for (int c = 0; c < kPair; ++c) even[c] = words[c] << 16, odd[c] = words[c] & 0xffff0000u;
-        std::memcpy(panel, even, sizeof even);
-        if (k + 1 < depth) std::memcpy(panel + kPair, odd, sizeof odd);
-    }
+    for (int k = 0; k < depth; k += 2, panel += 2 * kPair)
+        for (int c = 0; c < kPair; c += kWidth<float>) {
+            const auto both = (VecInt<float>)load(reinterpret_cast<const float*>(pairs + pair_word(k / 2, c) * 4));
+            store(panel + c, (Vec<float>)(both << 16));
+            if (k + 1 < depth) store(panel + kPair + c, (Vec<float>)(both & int32_t(0xffff0000)));
+        }
 }
 
 #if defined(__AVX512F__)

@@ -1,7 +1,6 @@
 // Rows rounded to 8 bits, as weights in codes are multiplied with where they ask for it (Weight::rounds_rows): code =
-// x / scale to nearest, ties to even, scale = largest |x| / 127. A scale belongs to as many numbers as one of the weight
-// does: to 32 of the depth (ggml's quantize_row_q8_0), or to the row where a column has one scale (a scale per token, as
-// in W8A8). A row with a number that is none, or with an infinity, has a scale that is none. Knows no product.
+// x / scale to nearest, ties to even, scale = largest |x| / 127 of 32 of the depth (ggml's quantize_row_q8_0, with scales
+// in fp32). A group with a number that is none, or with an infinity, has a scale that is none. Knows no product.
 #pragma once
 
 #include <cmath>
@@ -104,35 +103,36 @@ inline RoundedGroup round_group(const S* x, int count, const WordOrder& order, i
 class Rounding {
 public:
     Rounding(const Operand& from, const Weight& weight)
-        : from_(from), order_(weight.kind), depth_(weight.depth), group_(grouped(weight.kind) ? kGroup : weight.depth) {}
+        : from_(from), order_(weight.kind), depth_(weight.depth) {}
 
     // Bytes of a row.
-    int64_t stride() const { return int64_t(rounded_up(depth_, kGroup)) * kGroup + 64; }
+    int64_t stride() const { return int64_t(groups()) * kGroup + 64; }
 
     RoundedRows chunk(int64_t first, int64_t count) {
-        const int groups = rounded_up(depth_, group_);
         auto* codes = scratch<CODES_SCRATCH>().take<int8_t>(count * stride());
-        auto* group = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * groups);
+        auto* group = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * groups());
         for (int64_t r = 0; r < count; ++r) {
-            if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), group + r * groups);
-            else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), group + r * groups);
-            else round<float>(first + r, codes + r * stride(), group + r * groups);
+            if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), group + r * groups());
+            else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), group + r * groups());
+            else round<float>(first + r, codes + r * stride(), group + r * groups());
         }
-        return {codes, group, stride(), groups};
+        return {codes, group, stride(), groups()};
     }
 
 private:
     enum Use : int { CODES_SCRATCH = 110, GROUPS_SCRATCH };
 
+    int groups() const { return rounded_up(depth_, kGroup); }
+
     template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* group) const {
         const S* x = static_cast<const S*>(from_.base) + row * from_.stride;
-        for (int k = 0; k < depth_; k += group_)
-            *group++ = round_group(x + k, std::min(group_, depth_ - k), order_, codes + k);
+        for (int k = 0; k < depth_; k += kGroup)
+            *group++ = round_group(x + k, std::min(kGroup, depth_ - k), order_, codes + k);
     }
 
     Operand from_;
     WordOrder order_;
-    int depth_, group_;
+    int depth_;
 };
 
 }  // namespace weft

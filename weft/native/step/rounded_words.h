@@ -125,7 +125,6 @@ public:
         }
     }
 
-    bool offsets() const { return offset_; }
     WEFT_INLINE ColumnNumbers numbers(int group) const {
         ColumnNumbers found;
         take_halves(scale_ + group * kPair, found.scale);
@@ -141,7 +140,7 @@ private:
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
 class WordsOfPanel {
 public:
-    template <class Codes> WordsOfPanel(const Codes& codes, int steps, int groups) : offsets_(codes.offsets()) {
+    template <class Codes> WordsOfPanel(const Codes& codes, int steps, int groups) {
         words_ = scratch<WORDS_SCRATCH>().take<int32_t>(steps * kStepBytes / 4);
         for (int s = 0; s < steps; ++s) {
             Words words[kStepVectors], *to = reinterpret_cast<Words*>(words_ + s * kStepBytes / 4);
@@ -156,7 +155,6 @@ public:
     }
 
     const int32_t* words(int step) const { return words_ + step * kStepBytes / 4; }
-    bool offsets() const { return offsets_; }
     const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
 
 private:
@@ -164,7 +162,6 @@ private:
 
     int32_t* words_;
     ColumnNumbers* numbers_;
-    bool offsets_;
 };
 
 }  // namespace weft
