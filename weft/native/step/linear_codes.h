@@ -145,8 +145,9 @@ template <class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
     else f(CodesOfPair<W_INT4>(w, pair));
 }
 
-// Two rows (the first only, unless `both`) of a fp32 panel from a step's values, rounded to bf16 where `Round` says so.
-template <bool Round> WEFT_INLINE void lay_step(__m512 (&values)[4], float* panel, bool both) {
+// A step's values, rounded to bf16 where `Round` says so, as fp32 of columns 0 to 15 and 16 to 31, its first neighbours
+// and its second ones.
+template <bool Round> WEFT_INLINE void take_apart(__m512 (&values)[4], Vec<float> (&even)[2], Vec<float> (&odd)[2]) {
     const __m512i low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(1));
     if constexpr (Round) {
@@ -159,10 +160,41 @@ template <bool Round> WEFT_INLINE void lay_step(__m512 (&values)[4], float* pane
     }
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-        float* to = panel + 16 * half;
-        _mm512_storeu_ps(to, _mm512_permutex2var_ps(values[2 * half], low, values[2 * half + 1]));
-        if (both) _mm512_storeu_ps(to + kPair, _mm512_permutex2var_ps(values[2 * half], high, values[2 * half + 1]));
+        even[half] = (Vec<float>)_mm512_permutex2var_ps(values[2 * half], low, values[2 * half + 1]);
+        odd[half] = (Vec<float>)_mm512_permutex2var_ps(values[2 * half], high, values[2 * half + 1]);
     }
+}
+
+// Two rows (the first only, unless `both`) of a fp32 panel from a step's values.
+template <bool Round> WEFT_INLINE void lay_step(__m512 (&values)[4], float* panel, bool both) {
+    Vec<float> even[2], odd[2];
+    take_apart<Round>(values, even, odd);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+        store(panel + 16 * half, even[half]);
+        if (both) store(panel + kPair + 16 * half, odd[half]);
+    }
+}
+
+// The tile of MR rows of fp32: numbers go from codes to products in registers, in the order of a panel's.
+template <int MR, class Codes> WEFT_INLINE void tile_of_floats(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
+    Sums<InF32, MR> sums;
+    take_up<InF32, MR>(sums, tile, slab.resume);
+    Pointers<float, MR> at(a);
+    at.advance(-Codes::kChunk);
+    codes.each_step(
+        slab.from, slab.depth,
+        [&](int j, __m512(&values)[4], auto last) WEFT_LAMBDA_INLINE {
+            Vec<float> even[2], odd[2];
+            take_apart<Codes::kGrouped>(values, even, odd);
+            one_step<InF32, MR, false>(sums, at, 2 * j, even);
+            if (!decltype(last)::value) one_step<InF32, MR, false>(sums, at, 2 * j + 1, odd);
+        },
+        [&](int chunk) WEFT_LAMBDA_INLINE {
+            codes.fetch(chunk);
+            at.advance(Codes::kChunk);
+        });
+    put_down<InF32, MR>(sums, tile);
 }
 
 #if defined(__AVX512BF16__)

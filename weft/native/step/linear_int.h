@@ -130,6 +130,9 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
 // Most rows whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
 constexpr int kApartRows = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 3 : 1;
 
+// The same of codes.
+constexpr int kCodedRows = kVectorBytes == 64 ? 8 : 0;
+
 // The tile of MR rows of fp32 times a pair of panels of bf16: a product after the other, as those of an unpacked panel.
 template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab slab, float* tile) {
     constexpr int kVectors = kPair / kWidth<float>;
@@ -171,7 +174,7 @@ inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab
 
 // Rows of the first tile, in which codes, or halves, go straight into products; 0 where they are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
-    if (sizeof(typename C::B) == 4 && kind == W_BF16) return rows <= kApartRows ? int(rows) : 0;
+    if (sizeof(typename C::B) == 4 && kind != W_F32) return rows <= (kind == W_BF16 ? kApartRows : kCodedRows) ? int(rows) : 0;
     if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
     if (rows < 4) return int(rows);
     if (rows < 8) return 4;
@@ -201,9 +204,23 @@ inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab s
 
 #endif
 
+#if defined(__AVX512F__)
+template <size_t... R>
+inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, std::index_sequence<R...>) {
+    with_codes(w, pair, [&](auto codes) {
+        using Codes = decltype(codes);
+        constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_floats<int(R) + 1, Codes>...};
+        tiles[rows - 1](codes, a, slab, tile);
+    });
+}
+#endif
+
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
     if constexpr (kApartRows > 0)
-        tile_of_halves(rows, pair_data(w, pair), a, slab, tile, std::make_index_sequence<kApartRows>());
+        if (w.kind == W_BF16) return tile_of_halves(rows, pair_data(w, pair), a, slab, tile, std::make_index_sequence<kApartRows>());
+#if defined(__AVX512F__)
+    tile_of_floats(w, pair, a, rows, slab, tile, std::make_index_sequence<kCodedRows>());
+#endif
 }
 
 template <class A, class B, class T>
