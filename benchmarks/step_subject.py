@@ -33,6 +33,9 @@ from weft.worker.runner import Limits, Runner
 AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}
 AT_START |= {"check_batch_invariance"}
 
+AROUND = ("", "around the program", "inputs, sampling, around the program")
+"""By the number of arguments: in a decode step C++ makes inputs and samples in the call that runs the program."""
+
 
 class OneRank:
     """The only rank of a layout of one, with `threads` threads on cores of their own."""
@@ -95,7 +98,9 @@ class OneRank:
             for method in sorted(Ops.__abstractmethods__ - AT_START):
                 timers.watch(self.runner.ops, method, _labeller(method, names))
             return timers
-        timers.watch(self.runner.program, "run", lambda _: "around the program")
+        if self.runner.decode is not None:
+            timers.watch(self.runner.decode, "run", lambda _: "inputs")
+        timers.watch(self.runner.program, "run", lambda args: AROUND[len(args)])
         program = self.runner.program.program
         return ProgramTimers(program, [self._label(each) for each in program.instructions], timers)
 
@@ -123,7 +128,7 @@ class ProgramTimers:
         inside = list(zip(self._labels, self._program.spent_us(), strict=True))
         self._program.profile(True)
         spent = sum(us for _, us in inside)
-        around = [(name, us - spent if name == "around the program" else us) for name, us in self._around.take()]
+        around = [(name, us - spent if name in AROUND else us) for name, us in self._around.take()]
         return [*inside, *around] if spent else []
 
 

@@ -15,6 +15,7 @@ from weft.comm.shared_memory import SharedMemoryComm
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layers import Prepare
 from weft.models.decoder import Batch
+from weft.native.records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
@@ -31,8 +32,8 @@ class ShownProgram(RankProgram):
         super().__init__(runner.program.program, runner.program._comm)
         self._decoder = runner.decoder
 
-    def run(self, batch: Batch) -> Tensor:
-        logits = super().run(batch)
+    def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
+        logits = super().run(batch, decode)
         self._decoder._show("lm_head", logits, self._decoder.boundaries["lm_head.out"].dst)
         return logits
 

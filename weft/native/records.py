@@ -212,3 +212,19 @@ class CommRecord(ctypes.Structure):
     _fields_ = tuple(
         (name, _POINTER) for name in ("handle", "all_reduce", "all_gather", "reduce_scatter", "all_to_all")
     )
+
+
+class DecodeRecord(ctypes.Structure):
+    """`weft::Decode` of decode.h."""
+
+    _fields_ = (
+        ("columns", ctypes.c_char_p),
+        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
+        *((name, _POINTER) for name in ("tables", "last_ids", "ids", "positions", "places", "block_tables")),
+        ("sampling", _POINTER),
+        ("logits", _POINTER),
+        ("vocabulary", ctypes.c_int64),
+        ("values", _POINTER),
+        ("chosen", _POINTER),
+        ("finite", ctypes.c_int32),
+    )

@@ -15,6 +15,7 @@ from weft.native.libraries import load, missing_reason
 from weft.native.records import (
     AreaRecord,
     CommRecord,
+    DecodeRecord,
     ExchangeRecord,
     InstructionRecord,
     StepRecord,
@@ -34,6 +35,7 @@ _SIGNATURES = {
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
+    "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_program_profile": (None, (_POINTER, ctypes.c_int)),
     "weft_program_spent_ns": (ctypes.POINTER(ctypes.c_int64), (_POINTER,)),
     "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
@@ -47,7 +49,7 @@ _SIGNATURES = {
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }
-_RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRecord, CommRecord)
+_RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRecord, CommRecord, DecodeRecord)
 
 
 def open_library() -> ctypes.CDLL | None:
@@ -126,14 +128,17 @@ class Program:
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
-        self._run = pool.lib.weft_program_run
+        self._run, self._decode = pool.lib.weft_program_run, pool.lib.weft_program_decode
         self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
 
-    def run(self, step: StepRecord) -> int:
-        """0, or the code of the collective that failed."""
-        return int(self._run(self._handle, ctypes.byref(step)))
+    def run(self, step: StepRecord, decode: DecodeRecord | None = None) -> int:
+        """0, or the code of the collective that failed. `decode` says how to make the step's inputs; negative where
+        that is not possible, and nothing was done."""
+        if decode is None:
+            return self._run(self._handle, ctypes.byref(step))  # type: ignore[no-any-return]
+        return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))  # type: ignore[no-any-return]
 
     @property
     def failed_at(self) -> int:

@@ -29,8 +29,9 @@ class SlotTable:
         self.top_k: NDArray[np.int64] = np.full(slots, vocab_size, np.int64)
         self.seed: NDArray[np.uint64] = np.zeros(slots, np.uint64)
         arrays = (self.temperature, self.top_p, self.min_p, self.top_k, self.seed)
-        self.record = _Table(*(array.ctypes.data for array in arrays))
-        """What the kernel reads; valid while this object lives."""
+        self._record = _Table(*(array.ctypes.data for array in arrays))
+        self.address = ctypes.addressof(self._record)
+        """Of what the kernel reads; valid while this object lives."""
 
     def set(self, slot: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> None:
         """`temperature` 0 in fp32, which the kernel divides by: the largest logit. `top_k` below 1: all. Of `seed` the
@@ -64,7 +65,7 @@ class SamplingKernel:
             logits.data_ptr(),
             logits.stride(0),
             *logits.shape,
-            ctypes.byref(table.record),
+            table.address,
             slots.ctypes.data,
             positions.ctypes.data,
             values.data_ptr(),

@@ -52,7 +52,7 @@ class Sampler:
         self.vocab_size = vocab_size
         self.device = device
         self.kernel = kernel
-        self._table = SlotTable(slots, vocab_size)
+        self.table = SlotTable(slots, vocab_size)
         self._plain_from: NDArray[np.int64] = np.zeros(slots, np.int64)
         """From which output position on nothing changes a slot's logits."""
         self._changing: set[int] = set()
@@ -70,7 +70,7 @@ class Sampler:
         self._slots[admit.slot] = slot = Slot.of(admit, self.eos_token_ids)
         params = admit.params
         temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0
-        self._table.set(admit.slot, temperature, params.top_k, params.top_p, params.min_p, admit.seed)
+        self.table.set(admit.slot, temperature, params.top_k, params.top_p, params.min_p, admit.seed)
         always = slot.history is not None or slot.rules is not None or len(slot.bias_ids)
         plain_from = NEVER if always else params.min_tokens if len(slot.ends) else 0
         self._plain_from[admit.slot] = plain_from
@@ -78,6 +78,12 @@ class Sampler:
         follows = slot.history is not None or slot.rules is not None
         for slots, member in ((self._changing, plain_from > 0), (self._asking, asks), (self._following, follows)):
             (slots.add if member else slots.discard)(admit.slot)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the kernel can sample all rows of any step: there is one, and no slot has its logits changed or asks
+        for log-probabilities."""
+        return self.kernel is not None and not self._changing and not self._asking
 
     def width(self, rows: SampledRows) -> int:
         """Columns of the values that an attention block with these rows shares; the same on each of its ranks."""
@@ -91,7 +97,7 @@ class Sampler:
         id."""
         if len(rows) and width == _LOGPROB and not self._changing and self.kernel is not None and _for_kernel(logits):
             values = torch.empty((len(rows), width), dtype=torch.float64)
-            self.kernel(logits, self._table, rows.slots, rows.positions, values)
+            self.kernel(logits, self.table, rows.slots, rows.positions, values)
             return values
         values = torch.full((len(rows), width), -1.0, dtype=torch.float64, device=logits.device)
         if not len(rows):
@@ -122,13 +128,11 @@ class Sampler:
             return np.arange(len(rows))
         plain = rows.positions >= self._plain_from[rows.slots]
         if plain.all():
-            self.kernel(
-                raw if raw.stride(1) == 1 else raw.contiguous(), self._table, rows.slots, rows.positions, values
-            )
+            self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self.table, rows.slots, rows.positions, values)
         elif plain.any():
             index = torch.from_numpy(plain.nonzero()[0])
             part = torch.empty(len(index), 2, dtype=torch.float64)
-            self.kernel(raw[index], self._table, rows.slots[plain], rows.positions[plain], part)
+            self.kernel(raw[index], self.table, rows.slots[plain], rows.positions[plain], part)
             values[index, :_LOGPROB] = part
         return (~plain).nonzero()[0]
 

@@ -12,6 +12,7 @@ from weft.comm.metered import MeteredComm
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.layers import Params
 from weft.models.decoder import Batch
+from weft.native.records import DecodeRecord
 from weft.ops.base import KVCache, Ops
 from weft.ops.slot_tables import SlotTables
 from weft.ops.step_ops import StepOps
@@ -28,10 +29,10 @@ class RankProgram:
         self._metered = comm if isinstance(comm, MeteredComm) and comm.world > 1 else None
         self._seen = program.exchanged
 
-    def run(self, batch: Batch) -> Tensor:
-        """Logits [own sampled rows, vocabulary], valid until the next step. PeerError where a collective fails."""
+    def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
+        """As the program's, but PeerError where a collective fails."""
         try:
-            return self.program.run(batch)
+            return self.program.run(batch, decode)
         except ExchangeFailedError as failed:
             _backend(self._comm).fail(failed.code, failed.kind, failed.group)
             raise

@@ -23,7 +23,7 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.records import Op, StepRecord
+from weft.native.records import DecodeRecord, Op, StepRecord
 from weft.native.step_library import Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.slot_tables import SlotTables
@@ -105,14 +105,32 @@ class StepProgram:
         self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)
         self._registers = assembler.registers
         self._logits = recording.logits.buffer
-        self._logits_at = places.of[self._logits]
+        self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
+        """[most rows, vocabulary]; those of a step are the first."""
         self._step = StepRecord()
+        self._decoded: Batch | None = None
+        """Whose addresses `_step` has, where its inputs were made by the last run."""
         self._counted: tuple[RowTable | None, RowTable | None] = (None, None)
         self._ends_of: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
-    def run(self, batch: Batch) -> Tensor:
+    def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
-        failed."""
+        failed. `decode`: how to make inputs, where `batch` has only room for them, and whether tokens are chosen too;
+        WeftError: its columns have a slot or a position that there is not."""
+        if decode is None or batch is not self._decoded:
+            self._point_at(batch)
+            self._decoded = None if decode is None else batch
+        code = self._native.run(self._step, decode)
+        if code:
+            self._fail(code)
+        return self._result
+
+    def _fail(self, code: int) -> None:
+        if code < 0:
+            raise WeftError("a step with a row beyond the slots or beyond the longest context")
+        raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
+
+    def _point_at(self, batch: Batch) -> None:
         step, meta = self._step, batch.meta
         if batch.rows is not self._counted[0] or batch.sampled is not self._counted[1]:
             self._check(batch)
@@ -124,10 +142,6 @@ class StepProgram:
         step.sampled_positions = batch.sampled_meta.positions.data_ptr()
         step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
         step.table_width = meta.block_tables.shape[1]
-        code = self._native.run(step)
-        if code:
-            raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
-        return self._result
 
     def _check(self, batch: Batch) -> None:
         """Rows beyond their room would be written over something else."""
@@ -145,15 +159,17 @@ class StepProgram:
         counts = [of[each.table][each.hi] - of[each.table][each.lo] for each in (*self._registers, self._logits.rows)]
         for number, count in enumerate(counts[:-1]):
             self._step.rows[number] = count
-        size = counts[-1] * self._logits.columns * self._logits.dtype.itemsize
-        result = self._arena[self._logits_at : self._logits_at + size]
-        self._result = result.view(self._logits.dtype).view(counts[-1], self._logits.columns)
+        self._result = self.logits[: counts[-1]]
 
     def _take_ends(self, of_rows: tuple[int, ...], of_sampled: tuple[int, ...]) -> None:
         self._ends_of = of_rows, of_sampled
         self._ends = np.asarray(self._ends_of, np.int32)
         self._step.row_ends, self._step.sampled_row_ends = (each.ctypes.data for each in self._ends)
         self._step.runs = len(of_rows)
+
+    def _rows_at(self, at: int, rows: int) -> Tensor:
+        size = rows * self._logits.columns * self._logits.dtype.itemsize
+        return self._arena[at : at + size].view(self._logits.dtype).view(rows, self._logits.columns)
 
     @property
     def exchanged(self) -> tuple[int, int]:

@@ -94,27 +94,28 @@ class BlockTables:
     """The block table of every slot, kept from step to step: a plan tells only what is new."""
 
     def __init__(self, slots: int, width: int) -> None:
-        self._rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
+        self.rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
+        """[slots, width]; another array from when a longer context comes."""
 
     def take(self, slot: int, known: int, blocks: Sequence[int]) -> None:
         """The first `known` entries of the slot's table stay, `blocks` follow."""
         end = known + len(blocks)
         self._widen(end)
-        self._rows[slot, known:end] = blocks
+        self.rows[slot, known:end] = blocks
 
     def grow(self, more: NDArray[np.int64]) -> None:
         """more [tables, 3]: slot, how many entries stay, and the block that follows."""
         self._widen(int(more[:, 1].max()) + 1)
-        self._rows[more[:, 0], more[:, 1]] = more[:, 2]
+        self.rows[more[:, 0], more[:, 1]] = more[:, 2]
 
     def _widen(self, width: int) -> None:
-        held = self._rows.shape[1]
+        held = self.rows.shape[1]
         if width > held:
-            self._rows = np.pad(self._rows, ((0, 0), (0, max(width, 2 * held) - held)))
+            self.rows = np.pad(self.rows, ((0, 0), (0, max(width, 2 * held) - held)))
 
     def of(self, slots: NDArray[np.int64], width: int) -> NDArray[np.int32]:
         """[len(slots), width], a copy."""
-        return self._rows[slots, :width]
+        return self.rows[slots, :width]
 
 
 class InputBuilder:
@@ -123,18 +124,17 @@ class InputBuilder:
 
     def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
         self._geometry, self._last_ids = geometry, last_ids
-        self._tables = BlockTables(len(last_ids), width)
+        self.tables = BlockTables(len(last_ids), width)
         self._shape = lru_cache(SHAPES)(lambda counts: shape_of(counts, geometry))
 
     def build(self, plan: StepPlan) -> StepInputs:
         """The step's inputs; the block tables take in what the plan tells."""
         group, device = plan.groups[self._geometry.group], self._geometry.device
-        shape = self._shape(tuple([_counts(each) for each in plan.groups]))
-        self._learn(group)
+        shape = self.learn(plan)
         streams = group.streams.array()
         slots = _column(streams[0], [run.slot for run in group.runs])
         starts = _column(streams[1], [run.start for run in group.runs])
-        meta = _meta(starts, self._tables, slots, shape, self._geometry)
+        meta = _meta(starts, self.tables, slots, shape, self._geometry)
         sampled = sampled_rows(streams, group.runs)
         drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
         there = _to(sampled.slots if drawn is None else sampled.slots[drawn], device)
@@ -145,14 +145,17 @@ class InputBuilder:
         batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows, _of_sampled(meta, shape))
         return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
-    def _learn(self, group: GroupPlan) -> None:
+    def learn(self, plan: StepPlan) -> StepShape:
+        """What follows from the step's counts; the block tables take in what the plan tells. To be called once."""
+        group = plan.groups[self._geometry.group]
         if group.streams.grown:
-            self._tables.grow(group.streams.more_blocks())
+            self.tables.grow(group.streams.more_blocks())
         for news in group.streams.news:
-            self._tables.take(*news)
+            self.tables.take(*news)
         for run in group.runs:
             if run.blocks:
-                self._tables.take(run.slot, run.known, run.blocks)
+                self.tables.take(run.slot, run.known, run.blocks)
+        return self._shape(tuple([_counts(each) for each in plan.groups]))
 
 
 def _counts(group: GroupPlan) -> Counts:

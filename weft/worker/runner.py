@@ -25,6 +25,7 @@ from weft.program.build import RankProgram, build_program
 from weft.program.program import Most
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
+from weft.worker.decode import DecodeSteps
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
@@ -120,6 +121,7 @@ class Runner:
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
         self.inputs = InputBuilder(self.geometry, self.last_ids, -(-limits.max_model_len // limits.block_size))
+        self.decode = None if self.program is None else self._decode_steps(self.program)
 
     def _mover(self, comm: Comm) -> ExpertMover:
         layers = {i: layer.experts for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
@@ -141,6 +143,10 @@ class Runner:
             return None, str(reason)
         return found, ""
 
+    def _decode_steps(self, program: RankProgram) -> DecodeSteps:
+        alone, size = self.shards.layout.attention.tp == 1, self.limits.block_size
+        return DecodeSteps(self.inputs, self.sampler, program.program.logits, self.last_ids, size, alone=alone)
+
     def describe(self) -> str:
         """How steps are run, in words."""
         if self.program is None:
@@ -153,7 +159,6 @@ class Runner:
         """Whether this rank tells the engine what its attention block sampled."""
         return self.geometry.position == 0
 
-    @torch.inference_mode()
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""
         if plan.experts is not None:
@@ -161,6 +166,17 @@ class Runner:
         group = plan.groups[self.geometry.group]
         for admit in group.admits:
             self.sampler.admit(admit)
+        if self.decode is not None and self.program is not None and self.decode.takes(group):
+            return self._decode(self.decode, self.program, plan, group)
+        return self._run(plan)
+
+    def _decode(self, decode: DecodeSteps, program: RankProgram, plan: StepPlan, group: GroupPlan) -> GroupResult:
+        logits, result = decode.run(program, plan, group)
+        self.rows += decode.batch.rows.rows[self.geometry.stage_rank]
+        return self._sample(logits, decode.inputs(group)) if result is None else result
+
+    @torch.inference_mode()
+    def _run(self, plan: StepPlan) -> GroupResult:
         inputs = self.inputs.build(plan)
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         if self.program is None:
@@ -169,6 +185,7 @@ class Runner:
             logits = self.program.run(inputs.batch)
         return self._sample(logits, inputs)
 
+    @torch.inference_mode()
     def _sample(self, logits: Tensor, inputs: StepInputs) -> GroupResult:
         rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
         values = self.decoder.share_sampled(self.sampler.sample(logits, own, self.sampler.width(rows)), inputs.batch)

@@ -42,6 +42,7 @@ class Program {
     spent_ns_.assign(code_.size(), 0);
   }
   const int64_t *spent_ns() const { return spent_ns_.data(); }
+  Pool *pool() const { return pool_; }
   int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
   int64_t exchange_ns() const { return exchange_ns_; }
   uint64_t received() const { return received_; }
@@ -120,9 +121,4 @@ WEFT_C int weft_run_one(weft::Pool *pool, const weft::Instruction *instruction, 
     it.kernel(*it.instruction, *it.step, thread, threads);
   }, &job);
   return 0;
-}
-WEFT_C int weft_step_record_bytes(int which) {
-  const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step), sizeof(weft::Weight), sizeof(weft::Exchange),
-                          sizeof(weft::Area), sizeof(weft::CommCalls)};
-  return int(sizes[which]);
 }

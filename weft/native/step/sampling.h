@@ -301,23 +301,27 @@ struct RowInParts {
   }
 };
 
-}  // namespace weft
-
-// Ids of rows of logits [rows, size] and whether the row is finite, to the first two of `values`'s columns. The rows'
-// slots index the table; positions: how many tokens the request had generated. On the caller alone where pool is null.
-WEFT_C void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, int64_t rows, int64_t size,
-                                                         const weft::SamplingTable *table, const int64_t *slots,
-                                                         const int64_t *positions, double *values, int64_t values_stride) {
-  weft::Sampling job{logits, stride, rows, size, *table, slots, positions, values, values_stride};
-  if (!pool || size < pool->threads()) return weft::sample_rows(job, 0, 1);
-  if (rows == 1) {
-    weft::RowInParts row{job, std::vector<weft::RowInParts::Part>(pool->threads())};
+// On the caller alone where pool is null.
+inline void sample(const Sampling &job, Pool *pool) {
+  if (!pool || job.size < pool->threads()) return sample_rows(job, 0, 1);
+  if (job.rows == 1) {
+    RowInParts row{job, std::vector<RowInParts::Part>(pool->threads())};
     pool->run([](void *context, int thread, int threads) {
-      static_cast<weft::RowInParts *>(context)->look(thread, threads);
+      static_cast<RowInParts *>(context)->look(thread, threads);
     }, &row);
     return row.sample();
   }
   pool->run([](void *context, int thread, int threads) {
-    weft::sample_rows(*static_cast<const weft::Sampling *>(context), thread, threads);
-  }, &job);
+    sample_rows(*static_cast<const Sampling *>(context), thread, threads);
+  }, const_cast<Sampling *>(&job));
+}
+
+}  // namespace weft
+
+// Ids of rows of logits [rows, size] and whether the row is finite, to the first two of `values`'s columns. The rows'
+// slots index the table; positions: how many tokens the request had generated.
+WEFT_C void weft_sample(weft::Pool *pool, const float *logits, int64_t stride, int64_t rows, int64_t size,
+                        const weft::SamplingTable *table, const int64_t *slots, const int64_t *positions, double *values,
+                        int64_t values_stride) {
+  weft::sample({logits, stride, rows, size, *table, slots, positions, values, values_stride}, pool);
 }

@@ -1,0 +1,274 @@
+"""Decode steps the short way give what the general path gives: every input, logits, ids, records, bit by bit."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from torch import Tensor
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.engine.engine import Engine
+from weft.errors import WeftError
+from weft.layout.layout import Layout
+from weft.layout.resolve import resolve
+from weft.models.decoder import Batch
+from weft.native.records import DecodeRecord
+from weft.ops.base import Numerics
+from weft.program.build import RankProgram
+from weft.settings import EngineConfig
+from weft.step.plan import Admit, GroupPlan, Run, StepPlan, StepResult, Streams
+from weft.step.sampling_params import SamplingParams
+from weft.worker.runner import Limits, Runner
+
+LIMITS = Limits(num_blocks=12, block_size=4, max_num_seqs=4, max_model_len=32, max_num_batched_tokens=8)
+VOCABULARY = 101
+GREEDY = SamplingParams(temperature=0.0)
+LAYOUTS: list[tuple[int, dict[str, object]]] = [
+    (1, {}),
+    (2, {"attention.tp": 2}),
+    (2, {"attention.tp": 2, "dense.tp": 1}),
+    (2, {"attention.dp": 2, "lm_head.tp": 2}),
+    (4, {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 2, "lm_head.tp": 4}),
+]
+
+
+class Watched(RankProgram):
+    """Notes what each step of the program reads, whoever put it there, and its logits."""
+
+    def __init__(self, runner: Runner) -> None:
+        assert runner.program is not None
+        super().__init__(runner.program.program, runner.program._comm)
+        self.seen: list[Any] = []
+        self.short = 0
+
+    def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
+        logits = super().run(batch, decode)
+        self.short += decode is not None
+        self.seen = [*self._read(batch), logits.clone()]
+        return logits
+
+    def _read(self, batch: Batch) -> Iterator[object]:
+        step = self.program._step
+        ends = read(step.row_ends, step.runs, ctypes.c_int32)
+        sampled = read(step.sampled_row_ends, step.runs, ctypes.c_int32)
+        rows, chosen = ends[-1] if ends else 0, sampled[-1] if sampled else 0
+        yield from (
+            batch.rows.starts,
+            batch.sampled.starts,
+            batch.sampled_rows.tolist(),
+            ends,
+            sampled,
+            step.table_width,
+        )
+        yield from (list(step.rows), read(step.ids, rows, ctypes.c_int64))
+        yield from (read(each, rows, ctypes.c_int32) for each in (step.positions, step.slots, step.run_of_row))
+        yield read(step.sampled_positions, chosen, ctypes.c_int32)
+        yield read(step.block_tables, step.runs * step.table_width, ctypes.c_int32)
+        yield step.sampled_rows == batch.sampled_rows.data_ptr()
+
+
+def read(address: int | None, count: int, kind: Any) -> list[int]:
+    return list((kind * count).from_address(address)) if address and count else []
+
+
+class Both:
+    """An executor that runs every plan both ways and compares."""
+
+    def __init__(self, short: ProgramExecutor, general: ProgramExecutor) -> None:
+        self.executors = short, general
+        self.layout: Layout = short.layout
+        self.num_blocks = short.num_blocks
+        for executor in self.executors:
+            for runner in executor.runners:
+                runner.program = Watched(runner)
+        for runner in general.runners:
+            runner.decode = None
+
+    def step(self, plan: StepPlan) -> StepResult:
+        results = [executor.step(plan) for executor in self.executors]
+        assert results[0] == results[1], plan
+        for rank, pair in enumerate(zip(*(executor.runners for executor in self.executors), strict=True)):
+            self._compare(rank, *pair)
+        return results[0]
+
+    def _compare(self, rank: int, short: Runner, general: Runner) -> None:
+        programs = [runner.program for runner in (short, general)]
+        (*inputs, logits), (*wanted, wanted_logits) = (each.seen for each in programs if isinstance(each, Watched))
+        assert inputs == wanted, f"rank {rank}"
+        assert torch.equal(logits.nan_to_num(7e7), wanted_logits.nan_to_num(7e7)), f"rank {rank}"
+        assert torch.equal(short.last_ids, general.last_ids) and short.rows == general.rows
+        assert programs[1].short == 0  # type: ignore[union-attr]
+
+    @property
+    def short_steps(self) -> list[int]:
+        """Of every rank."""
+        return [runner.program.short for runner in self.executors[0].runners]  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        for executor in self.executors:
+            executor.close()
+
+
+@contextmanager
+def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
+    made = Both(*(ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS) for _ in range(2)))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "biased")
+
+
+Request = tuple[int, int, int, SamplingParams]
+"""Step at which it comes, length of its prompt, tokens, and how it is sampled."""
+
+
+def serve(executor: Both, requests: Sequence[Request]) -> None:
+    config = EngineConfig(max_model_len=32, max_num_seqs=4, max_num_batched_tokens=8, block_size=4)
+    engine = Engine(executor, config, (), vocab_size=VOCABULARY)
+    waiting, step = sorted(enumerate(requests), key=lambda each: each[1][0]), 0
+    while waiting or engine.has_work:
+        while waiting and (waiting[0][1][0] <= step or not engine.has_work):
+            number, (_, length, tokens, params) = waiting.pop(0)
+            asked = replace(params, max_tokens=max(tokens, params.min_tokens), ignore_eos=True)
+            ids = [(7 * number + 3 * place) % VOCABULARY for place in range(length)]
+            engine.add_request(str(number), ids, asked)
+        for output in engine.step():
+            assert output.error is None, output.error
+        step += 1
+
+
+DRAWN = SamplingParams(temperature=0.8, top_k=20, top_p=0.9, seed=5)
+MANY: list[Request] = [(0, 3, 20, GREEDY), (0, 9, 6, DRAWN), (2, 1, 3, GREEDY), (12, 5, 9, DRAWN), (14, 2, 12, GREEDY)]
+"""Tables grow, slots are used again, prompts come between decode steps; the cache is too small for all of them."""
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: torch.dtype, model: Path) -> None:
+    with both_ways(model, world, layout, dtype) as executor:
+        serve(executor, MANY)
+        assert min(executor.short_steps) > 8
+
+
+PARAMS = st.sampled_from(
+    [
+        GREEDY,
+        GREEDY,
+        DRAWN,
+        SamplingParams(temperature=1.3, min_p=0.05, seed=9),
+        SamplingParams(temperature=0.0, logprobs=2),
+        SamplingParams(temperature=0.5, seed=1, repetition_penalty=1.2),
+        SamplingParams(temperature=0.0, min_tokens=3, stop_token_ids=(7,)),
+        SamplingParams(temperature=0.0, prompt_logprobs=1),
+    ]
+)
+REQUESTS = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(1, 10), st.integers(1, 16), PARAMS), min_size=1, max_size=7
+)
+
+
+@pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3]], ids=str)
+def test_any_requests_are_served_alike_both_ways(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(REQUESTS)
+        @example(MANY)
+        def check(requests: list[Request]) -> None:
+            serve(executor, requests)
+
+        check()
+        assert min(executor.short_steps) > 50
+
+
+def admitted(slot: int, ids: list[int]) -> GroupPlan:
+    return GroupPlan([Admit(slot, ids, [], GREEDY, 0)], [Run(slot, 0, len(ids), ids, [slot + 1], True)])
+
+
+def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int]]] = ()) -> GroupPlan:
+    """rows: slot, position, output position."""
+    found = Streams.of([Run(slot, start, 1, [], [], True, at) for slot, start, at in rows])
+    return GroupPlan([], [], Streams(found.columns, list(news)))
+
+
+def test_a_logit_that_is_not_finite_is_told_alike(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [admitted(2, [4])]))
+        for each in executor.executors:
+            each.runners[0].cos_sin[2] = torch.nan
+        result = executor.step(StepPlan(2, [streams((2, 1, 1), (0, 2, 1))]))
+        assert [record.slot for record in result.groups[0].told] == [0]
+        assert result.groups[0].told[0].error is not None
+        assert executor.short_steps == [1]
+
+
+def test_a_table_that_becomes_wider_is_read_anew(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(1, [5, 9])]))
+        executor.step(StepPlan(1, [streams((1, 2, 1))]))
+        executor.step(StepPlan(2, [streams((1, 3, 2), news=[(1, 1, list(range(2, 13)) + [2, 3, 4, 5])])]))
+        executor.step(StepPlan(3, [streams((1, 4, 3))]))
+        assert executor.short_steps == [3]
+
+
+def test_one_group_decodes_while_the_other_reads_a_prompt_or_rests(model: Path) -> None:
+    with both_ways(model, *LAYOUTS[3]) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9]), GroupPlan()]))
+        executor.step(StepPlan(1, [streams((0, 2, 1)), admitted(3, [1, 2, 3])]))
+        executor.step(StepPlan(2, [streams((0, 3, 2)), streams((3, 3, 1))]))
+        executor.step(StepPlan(3, [GroupPlan(), streams((3, 4, 2), news=[(3, 1, [7])])]))
+        assert executor.short_steps == [2, 2]
+
+
+@pytest.mark.parametrize("row", [(4, 0, 0), (-1, 0, 0), (0, 32, 0), (0, -1, 0)])
+def test_a_slot_or_position_that_there_is_not_is_refused(row: tuple[int, int, int], model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        runner = executor.executors[0].runners[0]
+        before = runner.last_ids.clone()
+        with pytest.raises(WeftError, match="beyond the slots"):
+            runner.step(StepPlan(0, [streams(row)]))
+        assert torch.equal(runner.last_ids, before)
+        executor.step(StepPlan(1, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(2, [streams((0, 2, 1))]))
+
+
+def test_the_comparison_sees_a_wrong_input(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        decode = executor.executors[0].runners[0].decode
+        assert decode is not None
+        decode._run_of_row[0] = 1
+        decode._block_tables[:] = 1
+        with pytest.raises(AssertionError, match="rank 0"):
+            executor.step(StepPlan(1, [streams((0, 2, 1))]))
+
+
+def test_a_rank_that_has_no_kernel_leaves_the_choice_to_the_general_path(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        for each in executor.executors:
+            each.runners[0].sampler.kernel = None
+        serve(executor, MANY)
+        decode = executor.executors[0].runners[0].decode
+        assert executor.short_steps[0] > 8 and decode is not None and decode.record.sampling is None

@@ -1,0 +1,80 @@
+// A step in which every row of an attention block is a stream's: its inputs are made of three columns and of what is kept
+// for every slot, its program is run, and each row's token is chosen. Answer key: weft/worker/inputs.py and runner.py.
+#pragma once
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "program.h"
+#include "sampling.h"
+
+namespace weft {
+
+struct Decode {
+  const int64_t *columns;  // [3, rows]: slot, position, tokens that the request had generated
+  int64_t rows, slots, block_size, table_width;
+  const int32_t *tables;  // [slots, table_width]: blocks of each slot
+  int64_t *last_ids;      // [slots]: the token that each slot was given last
+  // Where a Step of these rows finds its inputs; room for a row of each slot.
+  int64_t *ids;
+  int32_t *positions, *places, *block_tables;
+  const SamplingTable *sampling;  // null: nothing is chosen here
+  const float *logits;            // [rows, vocabulary]
+  int64_t vocabulary;
+  double *values;   // [slots, 2], for sampling
+  int64_t *chosen;  // [rows]: results
+  int32_t finite;   // result: whether all logits were
+};
+
+// The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
+inline int64_t width_of(const Decode &d, const int64_t *slot, const int64_t *start) {
+  int64_t last = 0;
+  for (int64_t r = 0; r < d.rows; ++r) {
+    if (uint64_t(slot[r]) >= uint64_t(d.slots) || start[r] < 0) return 0;
+    last = std::max(last, start[r]);
+  }
+  const int64_t width = last / d.block_size + 1;
+  return d.rows <= d.slots && width <= d.table_width ? width : 0;
+}
+
+inline void fill_inputs(const Decode &d, const int64_t *slot, const int64_t *start, int64_t width) {
+  for (int64_t r = 0; r < d.rows; ++r) {
+    const int32_t *table = d.tables + slot[r] * d.table_width;
+    memcpy(d.block_tables + r * width, table, width * sizeof(*table));
+    d.ids[r] = d.last_ids[slot[r]];
+    d.positions[r] = int32_t(start[r]);
+    d.places[r] = int32_t(table[start[r] / d.block_size] * d.block_size + start[r] % d.block_size);
+  }
+}
+
+inline void choose(Decode &d, Pool *pool, const int64_t *slot, const int64_t *output_position) {
+  sample({d.logits, d.vocabulary, d.rows, d.vocabulary, *d.sampling, slot, output_position, d.values, 2}, pool);
+  d.finite = 1;
+  for (int64_t r = 0; r < d.rows; ++r) {
+    d.finite &= d.values[2 * r + 1] != 0;
+    d.last_ids[slot[r]] = d.chosen[r] = int64_t(d.values[2 * r]);
+  }
+}
+
+constexpr int kBeyondTables = -1;
+
+}  // namespace weft
+
+// `step` has the counts, and points to where `decode` puts the inputs. 0, what the exchange gave that failed, or
+// kBeyondTables: nothing was done.
+WEFT_C int weft_program_decode(weft::Program *program, weft::Step *step, weft::Decode *decode) {
+  const int64_t *slot = decode->columns, *start = slot + decode->rows, *output_position = start + decode->rows;
+  const int64_t width = weft::width_of(*decode, slot, start);
+  if (!width) return weft::kBeyondTables;
+  weft::fill_inputs(*decode, slot, start, width);
+  step->table_width = int32_t(width);
+  const int code = program->run(*step);
+  if (!code && decode->sampling) weft::choose(*decode, program->pool(), slot, output_position);
+  return code;
+}
+WEFT_C int weft_step_record_bytes(int which) {
+  const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step), sizeof(weft::Weight), sizeof(weft::Exchange),
+                          sizeof(weft::Area), sizeof(weft::CommCalls), sizeof(weft::Decode)};
+  return int(sizes[which]);
+}

@@ -1,0 +1,97 @@
+"""Decode steps the short way: where every row of a rank's group is a stream's, one call of C++ makes the inputs, runs
+the program and, where it can, chooses the tokens.
+
+Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
+long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
+the same inputs and the same tokens. Knows no scheduler.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.models.decoder import Batch
+from weft.native.records import DecodeRecord
+from weft.ops.base import AttentionMeta
+from weft.ops.sampled_rows import sampled_rows
+from weft.ops.sampling import Sampler
+from weft.program.build import RankProgram
+from weft.step.plan import GroupPlan, GroupResult, StepPlan
+from weft.worker.inputs import InputBuilder, StepInputs, StepShape
+
+
+class DecodeSteps:
+    """Of one rank. `logits` [most rows, vocabulary]: where its program leaves them; `last_ids` [slots] as of `inputs`;
+    `alone`: whether the rank samples every row of its group."""
+
+    def __init__(
+        self, inputs: InputBuilder, sampler: Sampler, logits: Tensor, last_ids: Tensor, block_size: int, *, alone: bool
+    ) -> None:
+        self._inputs, self._sampler, slots = inputs, sampler, len(last_ids)
+        self._chooses = alone and logits.dtype == torch.float32
+        self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
+        self._rows = np.zeros((2, slots), np.int32)
+        """Positions, and places in the cache."""
+        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), np.zeros((slots, 2))
+        self._shape: StepShape | None = None
+        self.record = DecodeRecord(
+            slots=slots,
+            block_size=block_size,
+            last_ids=last_ids.data_ptr(),
+            ids=self._ids.ctypes.data,
+            positions=self._rows[0].ctypes.data,
+            places=self._rows[1].ctypes.data,
+            logits=logits.data_ptr(),
+            vocabulary=logits.shape[1],
+            values=self._values.ctypes.data,
+            chosen=self._chosen.ctypes.data,
+        )
+        self._take_tables()
+
+    @staticmethod
+    def takes(group: GroupPlan) -> bool:
+        """Whether a step of this group is one."""
+        return not group.runs and bool(group.streams.columns)
+
+    def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
+        """The rank's logits, as of `program`, and what its group's rows gave; None where tokens are still to be chosen,
+        from `inputs`."""
+        shape, record, chooses = self._inputs.learn(plan), self.record, self._chooses and self._sampler.plain
+        if self._tables is not self._inputs.tables.rows:
+            self._take_tables()
+        if shape is not self._shape:
+            self._take_shape(shape)
+        record.columns, record.sampling = group.streams.columns, self._sampler.table.address if chooses else None
+        logits = program.run(self.batch, record)
+        if not chooses or not record.finite:
+            return logits, None
+        return logits, GroupResult(self._told.tobytes())
+
+    def inputs(self, group: GroupPlan) -> StepInputs:
+        """Those of the step that ran last, `group` its plan."""
+        assert self._shape is not None
+        streams = group.streams.array()
+        return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
+
+    def _take_tables(self) -> None:
+        self._tables = self._inputs.tables.rows
+        self._block_tables = np.zeros_like(self._tables)
+        self.record.tables, self.record.table_width = self._tables.ctypes.data, self._tables.shape[1]
+        self.record.block_tables = self._block_tables.ctypes.data
+        self._shape = None
+
+    def _take_shape(self, shape: StepShape) -> None:
+        self._shape, count = shape, len(shape.run_of_row)
+        self.record.rows, self._told = count, memoryview(self._chosen.data)[:count]
+        positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
+        meta = AttentionMeta(
+            positions[:count],
+            places[:count],
+            run_of_row[:count],
+            torch.from_numpy(self._block_tables),
+            shape.row_ends,
+        )
+        ids = torch.from_numpy(self._ids)[:count]
+        self.batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
