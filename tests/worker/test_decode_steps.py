@@ -212,16 +212,17 @@ def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int
     return GroupPlan([], [], Streams(found.columns, list(news)))
 
 
-def test_a_logit_that_is_not_finite_is_told_alike(model: Path) -> None:
-    with both_ways(model, 1, {}) as executor:
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS[:3], ids=str)
+def test_a_logit_that_is_not_finite_is_told_alike(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [admitted(2, [4])]))
-        for each in executor.executors:
-            each.runners[0].cos_sin[2] = torch.nan
+        for runner in (runner for each in executor.executors for runner in each.runners):
+            runner.cos_sin[2] = torch.nan
         result = executor.step(StepPlan(2, [streams((2, 1, 1), (0, 2, 1))]))
         assert [record.slot for record in result.groups[0].told] == [0]
         assert result.groups[0].told[0].error is not None
-        assert executor.short_steps == [1]
+        assert executor.short_steps == [1] * world
 
 
 def test_a_table_that_becomes_wider_is_read_anew(model: Path) -> None:

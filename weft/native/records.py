@@ -223,7 +223,7 @@ class DecodeRecord(ctypes.Structure):
         *((name, _POINTER) for name in ("tables", "last_ids", "ids", "positions", "places", "block_tables")),
         ("sampling", _POINTER),
         ("logits", _POINTER),
-        ("vocabulary", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
         ("values", _POINTER),
         ("chosen", _POINTER),
         ("finite", ctypes.c_int32),

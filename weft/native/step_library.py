@@ -36,6 +36,7 @@ _SIGNATURES = {
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_decode_take_in": (None, (_POINTER, _POINTER)),
     "weft_program_profile": (None, (_POINTER, ctypes.c_int)),
     "weft_program_spent_ns": (ctypes.POINTER(ctypes.c_int64), (_POINTER,)),
     "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
@@ -139,6 +140,10 @@ class Program:
         if decode is None:
             return self._run(self._handle, ctypes.byref(step))  # type: ignore[no-any-return]
         return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))  # type: ignore[no-any-return]
+
+    def take_in(self, decode: DecodeRecord, values: int) -> None:
+        """What all ranks have chosen in the step that ran last, fp64 [rows, 2] at the address `values`."""
+        self._pool.lib.weft_decode_take_in(ctypes.byref(decode), values)
 
     @property
     def failed_at(self) -> int:

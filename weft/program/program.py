@@ -125,6 +125,11 @@ class StepProgram:
             self._fail(code)
         return self._result
 
+    def take_in(self, decode: DecodeRecord, values: Tensor) -> None:
+        """After such a run, whose tokens several ranks chose: `values` [rows, 2], fp64, of all rows."""
+        rows = values.contiguous()
+        self._native.take_in(decode, rows.data_ptr())
+
     def _fail(self, code: int) -> None:
         if code < 0:
             raise WeftError("a step with a row beyond the slots or beyond the longest context")

@@ -8,6 +8,8 @@ the same inputs and the same tokens. Knows no scheduler.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,17 +26,24 @@ from weft.worker.inputs import InputBuilder, StepInputs, StepShape
 
 class DecodeSteps:
     """Of one rank. `logits` [most rows, vocabulary]: where its program leaves them; `last_ids` [slots] as of `inputs`;
-    `alone`: whether the rank samples every row of its group."""
+    `share`: from values of own rows to those of the whole group, where several ranks choose its tokens."""
 
     def __init__(
-        self, inputs: InputBuilder, sampler: Sampler, logits: Tensor, last_ids: Tensor, block_size: int, *, alone: bool
+        self,
+        inputs: InputBuilder,
+        sampler: Sampler,
+        logits: Tensor,
+        last_ids: Tensor,
+        block_size: int,
+        share: Callable[[Tensor, Batch], Tensor] | None,
     ) -> None:
-        self._inputs, self._sampler, slots = inputs, sampler, len(last_ids)
-        self._chooses = alone and logits.dtype == torch.float32
+        self._inputs, self._sampler, self._share, slots = inputs, sampler, share, len(last_ids)
+        self._fit = logits.dtype == torch.float32
+        """Whether the kernel takes such logits."""
         self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
-        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), np.zeros((slots, 2))
+        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), torch.zeros(slots, 2, dtype=torch.float64)
         self._shape: StepShape | None = None
         self.record = DecodeRecord(
             slots=slots,
@@ -45,7 +54,7 @@ class DecodeSteps:
             places=self._rows[1].ctypes.data,
             logits=logits.data_ptr(),
             vocabulary=logits.shape[1],
-            values=self._values.ctypes.data,
+            values=self._values.data_ptr(),
             chosen=self._chosen.ctypes.data,
         )
         self._take_tables()
@@ -58,22 +67,26 @@ class DecodeSteps:
     def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
         """The rank's logits, as of `program`, and what its group's rows gave; None where tokens are still to be chosen,
         from `inputs`."""
-        shape, record, chooses = self._inputs.learn(plan), self.record, self._chooses and self._sampler.plain
+        shape, record, chooses = self._inputs.learn(plan), self.record, self._fit and self._sampler.plain
         if self._tables is not self._inputs.tables.rows:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
         record.columns, record.sampling = group.streams.columns, self._sampler.table.address if chooses else None
         logits = program.run(self.batch, record)
-        if not chooses or not record.finite:
-            return logits, None
-        return logits, GroupResult(self._told.tobytes())
+        if chooses and self._share is not None:
+            program.program.take_in(record, self._shared(self._share))
+        return logits, GroupResult(self._told.tobytes()) if chooses and record.finite else None
 
     def inputs(self, group: GroupPlan) -> StepInputs:
         """Those of the step that ran last, `group` its plan."""
         assert self._shape is not None
         streams = group.streams.array()
         return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
+
+    @torch.inference_mode()
+    def _shared(self, share: Callable[[Tensor, Batch], Tensor]) -> Tensor:
+        return share(self._values[: self.record.own_count], self.batch)
 
     def _take_tables(self) -> None:
         self._tables = self._inputs.tables.rows
@@ -84,7 +97,9 @@ class DecodeSteps:
 
     def _take_shape(self, shape: StepShape) -> None:
         self._shape, count = shape, len(shape.run_of_row)
-        self.record.rows, self._told = count, memoryview(self._chosen.data)[:count]
+        first, end = shape.own
+        self.record.rows, self.record.own_first, self.record.own_count = count, first, end - first
+        self._told = memoryview(self._chosen.data)[:count]
         positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
         meta = AttentionMeta(
             positions[:count],

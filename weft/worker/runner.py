@@ -144,8 +144,9 @@ class Runner:
         return found, ""
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
-        alone, size = self.shards.layout.attention.tp == 1, self.limits.block_size
-        return DecodeSteps(self.inputs, self.sampler, program.program.logits, self.last_ids, size, alone=alone)
+        share = None if self.shards.layout.attention.tp == 1 else self.decoder.share_sampled
+        size, logits = self.limits.block_size, program.program.logits
+        return DecodeSteps(self.inputs, self.sampler, logits, self.last_ids, size, share)
 
     def describe(self) -> str:
         """How steps are run, in words."""

@@ -22,9 +22,10 @@ struct Decode {
   const SamplingTable *sampling;  // null: nothing is chosen here
   const float *logits;            // [rows, vocabulary]
   int64_t vocabulary;
-  double *values;   // [slots, 2], for sampling
-  int64_t *chosen;  // [rows]: results
-  int32_t finite;   // result: whether all logits were
+  int64_t own_first, own_count;  // rows that this rank samples
+  double *values;                // [own_count, 2]: of these, id and whether the logits were finite; room for every slot
+  int64_t *chosen;               // [rows]: results
+  int32_t finite;                // result: whether all logits were
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -48,13 +49,20 @@ inline void fill_inputs(const Decode &d, const int64_t *slot, const int64_t *sta
   }
 }
 
-inline void choose(Decode &d, Pool *pool, const int64_t *slot, const int64_t *output_position) {
-  sample({d.logits, d.vocabulary, d.rows, d.vocabulary, *d.sampling, slot, output_position, d.values, 2}, pool);
+// `values` [rows, 2]: of every row.
+inline void take_in(Decode &d, const double *values) {
   d.finite = 1;
   for (int64_t r = 0; r < d.rows; ++r) {
-    d.finite &= d.values[2 * r + 1] != 0;
-    d.last_ids[slot[r]] = d.chosen[r] = int64_t(d.values[2 * r]);
+    d.finite &= values[2 * r + 1] != 0;
+    d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
   }
+}
+
+inline void choose(Decode &d, Pool *pool) {
+  const int64_t *slot = d.columns + d.own_first, *output_position = slot + 2 * d.rows;
+  if (d.own_count)
+    sample({d.logits, d.vocabulary, d.own_count, d.vocabulary, *d.sampling, slot, output_position, d.values, 2}, pool);
+  if (d.own_count == d.rows) take_in(d, d.values);
 }
 
 constexpr int kBeyondTables = -1;
@@ -64,15 +72,17 @@ constexpr int kBeyondTables = -1;
 // `step` has the counts, and points to where `decode` puts the inputs. 0, what the exchange gave that failed, or
 // kBeyondTables: nothing was done.
 WEFT_C int weft_program_decode(weft::Program *program, weft::Step *step, weft::Decode *decode) {
-  const int64_t *slot = decode->columns, *start = slot + decode->rows, *output_position = start + decode->rows;
+  const int64_t *slot = decode->columns, *start = slot + decode->rows;
   const int64_t width = weft::width_of(*decode, slot, start);
   if (!width) return weft::kBeyondTables;
   weft::fill_inputs(*decode, slot, start, width);
   step->table_width = int32_t(width);
   const int code = program->run(*step);
-  if (!code && decode->sampling) weft::choose(*decode, program->pool(), slot, output_position);
+  if (!code && decode->sampling) weft::choose(*decode, program->pool());
   return code;
 }
+// After a step whose rows were sampled by several ranks: `values` [rows, 2] of all of them.
+WEFT_C void weft_decode_take_in(weft::Decode *decode, const double *values) { weft::take_in(*decode, values); }
 WEFT_C int weft_step_record_bytes(int which) {
   const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step), sizeof(weft::Weight), sizeof(weft::Exchange),
                           sizeof(weft::Area), sizeof(weft::CommCalls), sizeof(weft::Decode)};
