@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weft.verify.compare import compare, compare_tokens, relative_difference
+from weft.ops.base import Numerics
+from weft.verify.compare import compare, compare_tokens, relative_difference, tolerance_of
 from weft.verify.record import Outcome
 
 
@@ -19,6 +20,14 @@ REFERENCE = [outcome([2, 0], [[1.0, 5.0, 10.0], [10.0, 9.99, 0.0]])]
 def test_equal_runs_agree() -> None:
     found = compare(REFERENCE, REFERENCE, 1e-6)
     assert found.agrees and found.tokens == 2 and found.largest_difference == 0
+
+
+def test_rounded_rows_may_lie_further_apart_than_the_dtypes_order_of_sums() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        usual, rounded = (
+            tolerance_of(Numerics(dtype, quantization="int8", rounds_rows=rows)) for rows in (False, True)
+        )
+        assert usual < rounded < 0.5, "half of the range is what a wrong slice moves"
 
 
 def test_logits_beyond_the_tolerance_are_a_failure_though_tokens_are_equal() -> None:

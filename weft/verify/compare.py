@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.ops.base import Numerics
 from weft.verify.record import Outcome
 
 RELATIVE_TOLERANCE = {
@@ -22,6 +23,14 @@ RELATIVE_TOLERANCE = {
 """Largest difference of a result, as a share of its largest magnitude, that the order of sums explains.
 
 A wrong slice, a lost addend or a shifted position moves logits by more than half of their range."""
+ROUNDED_ROWS_TOLERANCE = 0.15
+"""The same where rows are rounded to 8 bits: a last digit then makes another code, 1/127 of the largest beside it."""
+
+
+def tolerance_of(numerics: Numerics) -> float:
+    """How far results may lie apart for the order of sums alone."""
+    usual = RELATIVE_TOLERANCE[numerics.dtype]
+    return max(usual, ROUNDED_ROWS_TOLERANCE) if numerics.rounds_rows else usual
 
 
 @dataclass(frozen=True, slots=True)

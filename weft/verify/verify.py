@@ -23,7 +23,7 @@ from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
-from weft.verify.compare import RELATIVE_TOLERANCE, Agreement, compare, compare_tokens
+from weft.verify.compare import Agreement, compare, compare_tokens, tolerance_of
 from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
 from weft.verify.trace import ModuleDifference, trace
 from weft.worker.runner import Limits
@@ -62,7 +62,7 @@ class Verifier:
         """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more.
 
         `served`: each replica's processes."""
-        tolerance = RELATIVE_TOLERANCE[self.numerics.dtype]
+        tolerance = tolerance_of(self.numerics)
         self.progress("loading one rank")
         alone = self._executor(resolve({}, num_experts=self.config.num_experts), prompts, max_tokens)
         self.progress(f"running {len(prompts)} prompts, {max_tokens} tokens each, on one rank")
