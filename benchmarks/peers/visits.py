@@ -7,6 +7,7 @@ threads of some engines spin for long after their work.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ Prompts = Callable[[int, int], list[list[int]]]
 """(count, length) -> token ids."""
 
 
+def said(error: Exception) -> str:
+    """In one line, without the folders of the machine that an engine was built on."""
+    return " ".join(re.sub(r"(?<![\w.])(?:/[^\s/:]+)+/", "", str(error)).split())
+
+
 class Visitor:
     """Makes visits; each returns a record for JSON. `bursts`: repetitions of a served case."""
 
@@ -49,7 +55,7 @@ class Visitor:
                 peaks = [self._case(driver, case, record) for case in cases]
                 record |= _memory(driver, max(peaks))
         except (Refused, Failed) as error:
-            record["refused" if isinstance(error, Refused) else "error"] = str(error)
+            record["refused" if isinstance(error, Refused) else "error"] = said(error)
         return record
 
     def _case(self, driver: DriverProcess, case: Case, record: dict[str, Any]) -> int:
@@ -85,9 +91,9 @@ class Visitor:
                     prompt = self.prompts(1, COLD_PROMPT)[0]
                     record["ids"] = {"decode": [llama_server_ids(port, prompt, cases[0].new, CALL_LIMIT_S)]}
         except (Failed, BurstFailed) as error:
-            record["error"] = str(error)
+            record["error"] = said(error)
         except Refused as error:
-            record["refused"] = str(error)
+            record["refused"] = said(error)
         return record
 
     def _wait(self, server: Child, port: int) -> None:

@@ -24,7 +24,7 @@ from benchmarks.peers.process_tree import memory, runs, tree
 from benchmarks.peers.processes import DriverProcess, Failed, Refused, ServerProcess
 from benchmarks.peers.prompts import prompts
 from benchmarks.peers.schedule import Record, to_do
-from benchmarks.peers.visits import Visitor, served_figures
+from benchmarks.peers.visits import Visitor, said, served_figures
 from tests.support.waiting import ticks, until
 from weft.bench.outcome import Outcome
 
@@ -394,3 +394,8 @@ def test_the_command_explains_itself_and_refuses_unknown_words() -> None:
     environment = {**os.environ, "PY": sys.executable}
     done = subprocess.run([*command, "--cases", "fast"], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2 and "no case fast; legal: main" in done.stderr
+
+
+def test_what_an_engine_said_is_one_line_without_the_folders_of_its_makers() -> None:
+    error = Failed("RuntimeError: at src/cpp/core.cpp:117:\nCheck 'a / b' failed at /home/ci/w_1/executor.cpp:2938:\n")
+    assert said(error) == "RuntimeError: at src/cpp/core.cpp:117: Check 'a / b' failed at executor.cpp:2938:"

@@ -78,6 +78,33 @@ def test_quantized_weights() -> None:
     assert f"over {found['none']['tokens']:,} tokens" in PLAIN
 
 
+def test_a_machine_without_products_of_bf16() -> None:
+    found = rows("Offline", 1, "peers-vnni.md")
+
+    def number(engine: str, column: str) -> str:
+        return f"{float(found[(engine,)][f'{column} tok/s']):,.0f}"
+
+    def of(column: str, *engines: str) -> list[str]:
+        return [number(engine, column) for engine in engines]
+
+    own, eight, four, full8, full4 = of(
+        "decode", "weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "weft-int8", "weft-int4"
+    )
+    vino, onnx, bf16, q8, q4 = of(
+        "decode", "openvino-int8", "onnxruntime-int4", "llama.cpp-bf16", "llama.cpp-q8_0", "llama.cpp-q4_0"
+    )
+    assert f"one stream gets {own} in bf16 (llama.cpp {bf16}), with `--activations int8` {eight} at 8 bits" in PLAIN
+    assert f"(OpenVINO {vino}, llama.cpp {q8}) and {four} at 4 (onnxruntime {onnx}, llama.cpp {q4})" in PLAIN
+    assert f"with full activations {full8} and {full4}." in PLAIN
+    own, eight, four = of("streams8", "weft-tp1", "weft-int8-rows8", "weft-int4-rows8")
+    vino, onnx, q4 = of("streams8", "openvino-int8", "onnxruntime-int4", "llama.cpp-q4_0")
+    assert f"8 streams get {own}, at 8 bits {eight} (OpenVINO {vino}), at 4 bits {four}" in PLAIN
+    assert f"(onnxruntime {onnx}, llama.cpp {q4})" in PLAIN
+    own, eight, four, vino = of("prefill", "weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "openvino-int8")
+    assert f"A prompt gets {own}, {eight} and {four}; OpenVINO is faster there at 8 bits ({vino})" in PLAIN
+    assert f"weft starts in {float(found[('weft-tp1',)]['cold s']):.0f} s there" in PLAIN
+
+
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
 def test_a_larger_model(form: str) -> None:
     found = rows("Offline", 1, f"peers-{form}.md")

@@ -1,8 +1,9 @@
 // Attention over packed bf16 pages. Knows no dealing of work.
 //
-// Both products are done in tile registers where the CPU has them and dims and pages fit (attention_amx.h), else in one inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of
-// dims (values: pairs of tokens). A chunk of keys gives, by itself, a peak, a sum of weights and sums of values; chunks are
-// added in order. So a row has the same bits alone, in any tile, batch or chunked prefill, and on any number of threads.
+// Both products are done in tile registers where the CPU has them and dims and pages fit (attention_amx.h), else in one
+// inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of dims (values: pairs of
+// tokens). A chunk of keys gives, by itself, a peak, a sum of weights and sums of values; chunks are added in order. So a
+// row has the same bits alone, in any tile, batch or chunked prefill, and on any number of threads.
 #pragma once
 
 #include <utility>

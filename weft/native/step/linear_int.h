@@ -174,7 +174,10 @@ inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab
 
 // Rows of the first tile, in which codes, or halves, go straight into products; 0 where they are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
-    if (sizeof(typename C::B) == 4 && kind != W_F32) return rows <= (kind == W_BF16 ? kApartRows : kCodedRows) ? int(rows) : 0;
+    if (sizeof(typename C::B) == 4 && kind != W_F32) {
+        const int most = kind == W_BF16 ? kApartRows : kCodedRows;
+        return rows <= most ? int(rows) : 0;
+    }
     if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
     if (rows < 4) return int(rows);
     if (rows < 8) return 4;
@@ -206,7 +209,8 @@ inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab s
 
 #if defined(__AVX512F__)
 template <size_t... R>
-inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, std::index_sequence<R...>) {
+inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile,
+                           std::index_sequence<R...>) {
     with_codes(w, pair, [&](auto codes) {
         using Codes = decltype(codes);
         constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_floats<int(R) + 1, Codes>...};
@@ -216,8 +220,10 @@ inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, S
 #endif
 
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
-    if constexpr (kApartRows > 0)
-        if (w.kind == W_BF16) return tile_of_halves(rows, pair_data(w, pair), a, slab, tile, std::make_index_sequence<kApartRows>());
+    if constexpr (kApartRows > 0) {
+        constexpr auto all = std::make_index_sequence<kApartRows>();
+        if (w.kind == W_BF16) return tile_of_halves(rows, pair_data(w, pair), a, slab, tile, all);
+    }
 #if defined(__AVX512F__)
     tile_of_floats(w, pair, a, rows, slab, tile, std::make_index_sequence<kCodedRows>());
 #endif
