@@ -397,5 +397,5 @@ def test_the_command_explains_itself_and_refuses_unknown_words() -> None:
 
 
 def test_what_an_engine_said_is_one_line_without_the_folders_of_its_makers() -> None:
-    error = Failed("RuntimeError: at src/cpp/core.cpp:117:\nCheck 'a / b' failed at /home/ci/w_1/executor.cpp:2938:\n")
+    error = Failed("RuntimeError: at src/cpp/core.cpp:117:\nCheck 'a / b' failed at /build/ci/w_1/executor.cpp:2938:\n")
     assert said(error) == "RuntimeError: at src/cpp/core.cpp:117: Check 'a / b' failed at executor.cpp:2938:"
