@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from weft.errors import ConfigError, WeftError
 from weft.native.libraries import load, missing_reason
@@ -129,7 +129,8 @@ class Program:
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
-        self._run, self._decode = pool.lib.weft_program_run, pool.lib.weft_program_decode
+        self._run: Callable[..., int] = pool.lib.weft_program_run
+        self._decode: Callable[..., int] = pool.lib.weft_program_decode
         self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
@@ -138,8 +139,8 @@ class Program:
         """0, or the code of the collective that failed. `decode` says how to make the step's inputs; negative where
         that is not possible, and nothing was done."""
         if decode is None:
-            return self._run(self._handle, ctypes.byref(step))  # type: ignore[no-any-return]
-        return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))  # type: ignore[no-any-return]
+            return self._run(self._handle, ctypes.byref(step))
+        return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))
 
     def take_in(self, decode: DecodeRecord, values: int) -> None:
         """What all ranks have chosen in the step that ran last, fp64 [rows, 2] at the address `values`."""
