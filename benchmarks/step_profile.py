@@ -1,6 +1,7 @@
 """Where a step's time goes: each instruction, collectives, sampling, Python between them, the scheduler.
 
-    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--quantization Q] [--save FILE.json]
+    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--quantization Q [--activations int8]]
+                                       [--save FILE.json]
 
 One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One rank runs in this process: of its step
 program every instruction is timed (of a model without one, every operation), with the bytes of weights and cache that
@@ -17,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,20 +103,22 @@ class RankTimers:
 
 
 class Subject:
-    """The engine of a model, ready to run. `close` ends its ranks."""
+    """The engine of a model, ready to run, with the dtype, quantization and activations of `numbers`. `close` ends its
+    ranks."""
 
-    def __init__(self, model: str | None, tp: int, dtype: str, threads: int, quantization: str) -> None:
+    def __init__(self, model: str | None, tp: int, threads: int, numbers: Mapping[str, str]) -> None:
         checkpoint = open_checkpoint(model_path(model))
         layout = resolve({}, tp=tp)
         length = max(prompt for _, _, prompt in CASES) + STEPS + WARM_UP
         streams = max(count for _, count, _ in CASES)
         self.settings = EngineConfig(
-            dtype=dtype,
             max_model_len=length,
             max_num_seqs=streams,
             enable_prefix_caching=False,
             block_size=BLOCK_SIZE,
-            quantization=quantization,
+            dtype=numbers["dtype"],
+            quantization=numbers["quantization"],
+            activations=numbers["activations"],
         )
         self.executor: OneRank | ProcessExecutor
         self.one: OneRank | None = None
@@ -168,10 +171,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
+    parser.add_argument("--activations", default="full", choices=("full", "int8"))
     parser.add_argument("--save", type=Path, metavar="FILE.json")
     arguments = parser.parse_args()
     with Probe(CACHE) as probe:  # before this process keeps to one core
-        subject = Subject(arguments.model, arguments.tp, arguments.dtype, arguments.threads, arguments.quantization)
+        subject = Subject(arguments.model, arguments.tp, arguments.threads, vars(arguments))
         try:
             cases, states = measure(subject, probe)
         finally:

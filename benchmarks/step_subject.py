@@ -43,7 +43,11 @@ class OneRank:
     def __init__(self, checkpoint: Checkpoint, settings: EngineConfig, threads: int, num_blocks: int) -> None:
         config = parse_config(checkpoint.config)
         shards = Shards(config, resolve({}, num_experts=config.num_experts))
-        numerics = Numerics(getattr(torch, settings.dtype), quantization=settings.quantization)
+        numerics = Numerics(
+            getattr(torch, settings.dtype),
+            quantization=settings.quantization,
+            rounds_rows=settings.activations == "int8",
+        )
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)
         ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS)
