@@ -9,84 +9,15 @@
 #include <utility>
 
 #include "attention_amx.h"
+#include "attention_pairs.h"
 #include "attention_units.h"
 #include "cache.h"
 #include "scratch.h"
 
-#define WEFT_ALWAYS inline __attribute__((always_inline))
-
 namespace weft {
 
-constexpr int kLanes = kWidth<float>;
+constexpr int kPairFloats = sizeof(RowPair) / sizeof(float);
 constexpr float kHidden = -1e30f;  // a score that cannot be seen; finite, so that differences are numbers
-
-#if defined(__AVX512BF16__)
-constexpr int kAttentionRows = kHasAmx ? 16 : 12;
-constexpr int panels_beside(int rows) { return rows <= 6 ? 4 : rows <= 12 ? 2 : 1; }
-using BfPair = __m512bh;
-static WEFT_ALWAYS BfPair pair_of(uint32_t x) { return (__m512bh)_mm512_set1_epi32(int(x)); }
-static WEFT_ALWAYS BfPair pair_at(const uint32_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
-static WEFT_ALWAYS void add_product(Vec<float> &sum, BfPair a, BfPair b) { sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b); }
-#else
-#if defined(__AVX512F__)
-constexpr int kAttentionRows = 12;
-constexpr int panels_beside(int rows) { return rows <= 4 ? 4 : 2; }
-#else
-constexpr int kAttentionRows = 4;
-constexpr int panels_beside(int rows) { return rows == 1 ? 4 : 2; }
-#endif
-struct BfPair {
-  Vec<float> even, odd;
-};
-static WEFT_ALWAYS BfPair widened(VecInt<float> both) {
-  return {(Vec<float>)(both << 16), (Vec<float>)(both & int32_t(0xffff0000))};
-}
-static WEFT_ALWAYS BfPair pair_of(uint32_t x) { return widened(VecInt<float>{} + int32_t(x)); }
-static WEFT_ALWAYS BfPair pair_at(const uint32_t *p) {
-  return widened((VecInt<float>)load(reinterpret_cast<const float *>(p)));
-}
-static WEFT_ALWAYS void add_product(Vec<float> &sum, BfPair a, BfPair b) {
-  sum = fused(a.odd, b.odd, fused(a.even, b.even, sum));
-}
-#endif
-
-// The first `count` 32-bit pairs at p, zeros behind: nothing beyond them is read.
-static WEFT_ALWAYS BfPair pair_part(const uint32_t *p, int count) {
-  if (count >= kLanes) return pair_at(p);
-#if defined(__AVX512BF16__)
-  return (__m512bh)_mm512_maskz_loadu_epi32(__mmask16((1u << count) - 1), p);
-#else
-  uint32_t whole[kLanes] = {};
-  for (int i = 0; i < count; ++i) whole[i] = p[i];
-  return pair_at(whole);
-#endif
-}
-
-// sums[r][j] += a[r] . b[j] over `count` pairs: pair k of row r at a[r * AR + k * AK], of panel j at b[j] + k * stride;
-// `ahead`: what will be read later in the same way. Last: the last panel has `lanes` columns.
-template <int MR, int NV, int AR, int AK, bool Last>
-static WEFT_ALWAYS void multiply(const uint32_t *a, const uint32_t *const *b, const uint32_t *const *ahead, int64_t stride,
-                                 int count, int lanes, Vec<float> (&sums)[MR][NV]) {
-  const uint32_t *at[NV];
-  int64_t further[NV];
-#pragma GCC unroll 8
-  for (int j = 0; j < NV; ++j) at[j] = b[j], further[j] = ahead[j] - b[j];
-  for (int k = 0; k < count; ++k) {
-    BfPair panel[NV];
-#pragma GCC unroll 8
-    for (int j = 0; j < NV; ++j) {
-      panel[j] = Last && j == NV - 1 ? pair_part(at[j], lanes) : pair_at(at[j]);
-      __builtin_prefetch(at[j] + further[j], 0, 2);
-      at[j] += stride;
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r) {
-      const BfPair one = pair_of(a[r * AR + k * AK]);
-#pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) add_product(sums[r][j], one, panel[j]);
-    }
-  }
-}
 
 class PackedAttention {
  public:
@@ -96,12 +27,13 @@ class PackedAttention {
   PackedAttention(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
         window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
-    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kChunk / 2 + dim_ / 2) + kLanes);
+    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2) + 3 * kLanes);
     out_ = at, at += kRows * padded_;
     piece_ = at, at += kRows * Meeting::row_floats(dim_);
     scores_ = at, at += kRows * kChunk;
-    weights_ = reinterpret_cast<uint32_t *>(at), at += kRows * kChunk / 2;
-    queries_ = reinterpret_cast<uint32_t *>(at);
+    weights_ = reinterpret_cast<RowPair *>(at), at += kPairFloats * kRows * kChunk / 2;
+    queries_ = reinterpret_cast<RowPair *>(at), at += kPairFloats * kRows * dim_ / 2 + kLanes;
+    query_pairs_ = reinterpret_cast<uint32_t *>(kWidensRows ? at : reinterpret_cast<float *>(queries_));
 #if defined(__AMX_BF16__)
     in_tiles_ = AmxAttention::fits(pages_);
 #endif
@@ -190,10 +122,11 @@ class PackedAttention {
         Vec<float> square[kLanes] = {};
         for (int r = 0; r < MR; ++r) square[r] = load(reinterpret_cast<const float *>(rows[r]) + k);
         transpose<float>(square);
-        for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float *>(queries_) + (k + j) * MR, square[j]);
+        for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float *>(query_pairs_) + (k + j) * MR, square[j]);
       }
     for (; k < dim_ / 2; ++k)
-      for (int r = 0; r < MR; ++r) memcpy(queries_ + k * MR + r, rows[r] + k, 4);
+      for (int r = 0; r < MR; ++r) memcpy(query_pairs_ + k * MR + r, rows[r] + k, 4);
+    widen_rows(reinterpret_cast<const bf16 *>(query_pairs_), MR * dim_, reinterpret_cast<RowNumber *>(queries_));
   }
 
   // One row behind the other.
@@ -309,14 +242,14 @@ class PackedAttention {
   // Scores of row r become bf16 weights; of them, the peak (a power of two) and the sum go to the row's piece.
   void soften(const Unit &unit, const Span &keys, int r, float *piece) {
     float *s = scores_ + r * kChunk;
-    bf16 *w = reinterpret_cast<bf16 *>(weights_) + r * kChunk;
+    RowNumber *w = reinterpret_cast<RowNumber *>(weights_) + r * kChunk;
     const int position = unit.position + r / unit.heads.count;
     constexpr int kWhole = kHasAmx ? 2 * kLanes : kLanes;  // weights that are read together
     const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kWhole - 1) / kWhole * kWhole;
     const int end = std::min(read, position + 1 - keys.first);
     const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
     if (begin >= end) {
-      memset(w + from, 0, (to - from) * sizeof(bf16));
+      memset(w + from, 0, (to - from) * sizeof(RowNumber));
       piece[0] = kHidden, piece[1] = 0;
       return;
     }
@@ -340,25 +273,25 @@ class PackedAttention {
       const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
       const Vec<float> y = exp2_below_zero(fused(load(s + i + kLanes), scale, level));
       sums[0] += x, sums[1] += y;
-      store_narrow(w + i, x), store_narrow(w + i + kLanes, y);
+      put_numbers(w + i, x), put_numbers(w + i + kLanes, y);
     }
     if (i < to) {
       const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
       sums[0] += x;
-      store_narrow(w + i, x);
+      put_numbers(w + i, x);
     }
     piece[1] = sum_of(sums[0] + sums[1]);
   }
 
   // Keeps the lanes [begin, end) of the scores at s.
-  static WEFT_ALWAYS void hide(float *s, int begin, int end) {
+  static WEFT_INLINE void hide(float *s, int begin, int end) {
     VecInt<float> lane;
     for (int j = 0; j < kLanes; ++j) lane[j] = j;
     store(s, (lane >= begin) & (lane < end) ? load(s) : splat(kHidden));
   }
 
   // Of x and y; y where x is not a number.
-  static WEFT_ALWAYS Vec<float> larger(Vec<float> x, Vec<float> y) {
+  static WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) {
 #if defined(__AVX512F__)
     return (Vec<float>)_mm512_max_ps((__m512)x, (__m512)y);
 #else
@@ -366,14 +299,14 @@ class PackedAttention {
 #endif
   }
 
-  static WEFT_ALWAYS float highest_of(Vec<float> x) {
+  static WEFT_INLINE float highest_of(Vec<float> x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)x);
 #else
     return largest<float>(x);
 #endif
   }
-  static WEFT_ALWAYS float sum_of(Vec<float> x) {
+  static WEFT_INLINE float sum_of(Vec<float> x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)x);
 #else
@@ -391,7 +324,7 @@ class PackedAttention {
   }
 
   template <int MR, int NV, bool Last>
-  WEFT_ALWAYS void weigh_panels(const Span &keys, const Walk &walk, int d, float *piece) {
+  WEFT_INLINE void weigh_panels(const Span &keys, const Walk &walk, int d, float *piece) {
     const int64_t floats = Meeting::row_floats(dim_);
     Vec<float> sums[MR][NV] = {};
     for (int key = keys.seen; key < keys.end;) {
@@ -419,7 +352,8 @@ class PackedAttention {
   AmxAttention amx_;
 #endif
   float *out_, *piece_, *scores_;
-  uint32_t *weights_, *queries_;
+  RowPair *weights_, *queries_;
+  uint32_t *query_pairs_;
 };
 
 }  // namespace weft

@@ -14,6 +14,7 @@ namespace weft {
 template <class T> struct Finish {
     const Instruction& instruction;
     const Weight& weight;
+    float unit = 1.0f / kCodeUnit;  // of the scales of W_INT8
 
     // Rows [row, row + count) of `pair`, whose sums lie kPair apart.
     void rows(int64_t row, int64_t count, int pair, T* sums) const {
@@ -52,7 +53,7 @@ private:
         Vec<float> scales[kVectors];
         const bool scaled = weight.kind == W_INT8;
         for (int v = 0; v < kVectors && scaled; ++v)
-            scales[v] = load(static_cast<const float*>(weight.scale) + pair * kPair + v * W) * splat(1.0f / kCodeUnit);
+            scales[v] = load(static_cast<const float*>(weight.scale) + pair * kPair + v * W) * splat(unit);
         O* to = static_cast<O*>(instruction.out.base) + row * instruction.out.stride + pair * kColumns;
         for (int64_t r = 0; r < count; ++r, to += instruction.out.stride, sums += kPair) {
             Vec<float> x[kVectors];
@@ -81,7 +82,7 @@ private:
     void scale(int pair, T* sums) const {
         if (weight.kind != W_INT8) return;
         const float* scales = static_cast<const float*>(weight.scale) + pair * kPair;
-        for (int c = 0; c < kPair; ++c) sums[c] *= T(scales[c] * (1.0f / kCodeUnit));
+        for (int c = 0; c < kPair; ++c) sums[c] *= T(scales[c] * unit);
     }
 
     // A bias lies in the order of the matrix's rows, in the type that sums have.

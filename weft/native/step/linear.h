@@ -30,11 +30,6 @@ using InPairs = InBf16;
 #endif
 #endif
 
-// Near-equal slabs of the depth, multiples of a group, of about `most` at most.
-inline int even_slab(int depth, int most) {
-    return rounded_up(rounded_up(depth, rounded_up(depth, most)), kGroup) * kGroup;
-}
-
 struct Share {
     int first_pair, last_pair;
     int64_t first_row, last_row;

@@ -72,12 +72,6 @@ inline __m256 numbers_of_codes(__m256i words, int kind, int shift, const float* 
     return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));  // by the code's highest bit
 }
 
-inline __m256 rounded_to_bf16(__m256 x) {
-    const __m256i bits = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
-    return _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(int(0xffff0000))));
-}
-
 // Two neighbours of the depth (the first only, unless `both`) of the pair's 32 columns.
 inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
     for (int c = 0; c < kPair; c += 8) {
@@ -86,10 +80,9 @@ inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNum
         for (int odd = 0; odd < (both ? 2 : 1); ++odd) {
             const __m256 mixed = odd ? _mm256_shuffle_ps(a, b, 0xdd) : _mm256_shuffle_ps(a, b, 0x88);
             const __m256i eight = _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8);
-            __m256 x = numbers_of_codes(eight, kind, shift, group.of_code);
-            if (kind != W_INT8)
-                x = rounded_to_bf16(_mm256_add_ps(_mm256_mul_ps(x, _mm256_load_ps(group.scale + c)), _mm256_load_ps(group.offset + c)));
-            _mm256_storeu_ps(panel + odd * kPair + c, x);
+            Vec<float> x = (Vec<float>)numbers_of_codes(eight, kind, shift, group.of_code);
+            if (kind != W_INT8) x = rounded_to_bf16(x * load(group.scale + c) + load(group.offset + c));
+            store(panel + odd * kPair + c, x);
         }
     }
 }

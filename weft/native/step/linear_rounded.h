@@ -73,11 +73,11 @@ WEFT_INLINE void products(const WordsOfPanel& panel, const RoundedRows& rows, in
 }
 
 // Begins with what takes the codes' zero away.
-template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedRows& rows, int group, int zero) {
+template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGroup* of_rows) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = Words{} - zero * rows.group[r * rows.groups + group].sum;
+        for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = Words{} + of_rows[r].without_zero;
 }
 
 template <int MR> WEFT_INLINE void take_up(FloatSums<MR>& sums, const float* from) {
@@ -98,11 +98,11 @@ enum class Brings { NOTHING, SCALES, SCALES_AND_OFFSETS };
 
 // sums += integers * scales (+ offsets times the sum of the row's numbers).
 template <int MR, Brings What>
-WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, const RoundedRows& rows, int group,
+WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, const RoundedGroup* of_rows,
                            const ColumnNumbers& numbers) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
-        const RoundedGroup& of_row = rows.group[r * rows.groups + group];
+        const RoundedGroup& of_row = of_rows[r];
 #pragma GCC unroll 8
         for (int i = 0; i < kColumnVectors; ++i) {
             const Vec<float> x = __builtin_convertvector(whole[r][i], Vec<float>), own = splat(of_row.scale);
@@ -114,34 +114,35 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 
 // A tile over `steps`, which begin with a group.
 template <int MR, Brings What, class Source>
-void rounded_tile(const Source& source, RoundedRows rows, Steps steps, int zero, float* tile) {
+void rounded_tile(const Source& source, RoundedRows rows, Steps steps, float* tile) {
     FloatSums<MR> sums = {};
     if (steps.resume) take_up<MR>(sums, tile);
     for (int from = steps.from; from < steps.to; from += kGroupSteps) {
         const int group = from / kGroupSteps;
+        const RoundedGroup* of_rows = rows.of(group);
         IntegerSums<MR> whole;
-        begin<MR>(whole, rows, group, zero);
+        begin<MR>(whole, of_rows);
         if (__builtin_expect(steps.to - from >= kGroupSteps, 1)) products<MR>(source, rows, from, from + kGroupSteps, whole);
         else products<MR>(source, rows, from, steps.to, whole);
-        if constexpr (What == Brings::NOTHING) add_group<MR, What>(sums, whole, rows, group, {});
-        else add_group<MR, What>(sums, whole, rows, group, source.numbers(group));
+        if constexpr (What == Brings::NOTHING) add_group<MR, What>(sums, whole, of_rows, {});
+        else add_group<MR, What>(sums, whole, of_rows, source.numbers(group));
     }
     put_down<MR>(sums, tile);
 }
 
 // `count` rows of one tile.
 template <Brings What, class Source, size_t... R>
-inline void rounded_tile_of(int count, const Source& source, RoundedRows rows, Steps steps, int zero, float* tile,
+inline void rounded_tile_of(int count, const Source& source, RoundedRows rows, Steps steps, float* tile,
                             std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const Source&, RoundedRows, Steps, int, float*) = {rounded_tile<int(R) + 1, What, Source>...};
-    tiles[count - 1](source, rows, steps, zero, tile);
+    constexpr void (*tiles[])(const Source&, RoundedRows, Steps, float*) = {rounded_tile<int(R) + 1, What, Source>...};
+    tiles[count - 1](source, rows, steps, tile);
 }
 
 // Pairs [first_pair, last_pair) of rows [first_row, last_row).
 template <int Kind> class RoundedProduct {
 public:
     RoundedProduct(const Instruction& instruction, const Weight& weight)
-        : weight_(weight), rounding_(instruction.in[0], weight), finish_{instruction, weight} {}
+        : weight_(weight), rounding_(instruction.in[0], weight, zero_of(weight)), finish_{instruction, weight, 1.0f} {}
 
     void run(int first_pair, int last_pair, int64_t first_row, int64_t last_row) {
         const int64_t near = std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile);
@@ -154,14 +155,15 @@ public:
 
 private:
     static constexpr int64_t kNearCodes = 448 << 10;  // bytes of rows that stay in the second-level cache
-    static constexpr int kSlab = 64;                  // steps whose words and numbers stay in the nearest cache
+    static constexpr int kSlab = 512;                 // depth whose words and numbers stay in the nearest cache, about
 
     enum Use : int { TILES_SCRATCH = 114 };
 
     void one_pair(int64_t from, const RoundedRows& rows, int64_t count, int pair) {
         const WordsOfCodes<Kind> codes(weight_, pair);
         if (count <= 2 * kCodesTile) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
-        slabs<kPanelTile>(WordsOfPanel(codes, steps_, grouped(Kind) ? rows.groups : 0), kSlab, from, rows, count, pair);
+        const WordsOfPanel panel(codes, steps_, grouped(Kind) ? rounding_.groups() : 0);
+        slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
     }
 
     // A slab of the depth is met by all rows before the next one is; sums are put down between slabs.
@@ -175,7 +177,7 @@ private:
                 float* tile = tiles + row * kPair;
                 if (steps.to == steps_) finish_.fetch(from + row, n, pair);
                 one_tile<Tile>(source, rows.behind(row), n, steps, tile);
-                if (steps.to == steps_) finish(from + row, n, pair, tile);
+                if (steps.to == steps_) finish_.rows(from + row, n, pair, tile);
                 row += n;
             }
         }
@@ -184,21 +186,15 @@ private:
     template <int Tile, class Source>
     void one_tile(const Source& source, const RoundedRows& rows, int count, Steps steps, float* tile) const {
         constexpr auto all = std::make_index_sequence<Tile>();
-        if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, zero_, tile, all);
-        else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, zero_, tile, all);
-        else rounded_tile_of<Brings::SCALES_AND_OFFSETS>(count, source, rows, steps, zero_, tile, all);
-    }
-
-    // kCodeUnit is what the epilogue takes away again.
-    void finish(int64_t row, int count, int pair, float* tile) const {
-        for (int i = 0; i < count * kPair && Kind == W_INT8; ++i) tile[i] *= kCodeUnit;
-        finish_.rows(row, count, pair, tile);
+        if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, tile, all);
+        else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
+        else rounded_tile_of<Brings::SCALES_AND_OFFSETS>(count, source, rows, steps, tile, all);
     }
 
     const Weight& weight_;
     Rounding rounding_;
     Finish<float> finish_;
-    const int steps_ = steps_of(weight_.kind, weight_.depth), zero_ = zero_of(weight_);
+    const int steps_ = steps_of(weight_.kind, weight_.depth);
 };
 
 }  // namespace weft

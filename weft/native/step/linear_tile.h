@@ -14,7 +14,6 @@
 #include "simd.h"
 #include "weight.h"
 
-#define WEFT_INLINE inline __attribute__((always_inline))
 #define WEFT_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace weft {
@@ -26,6 +25,11 @@ constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room 
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
 inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
+
+// Near-equal slabs of the depth, multiples of a group, of about `most` at most.
+inline int even_slab(int depth, int most) {
+    return rounded_up(rounded_up(depth, rounded_up(depth, most)), kGroup) * kGroup;
+}
 
 // What a tile is computed in. A: activations; B: panels; Sum: results. kDepth neighbours of a column lie together.
 template <class T> struct Plain {

@@ -18,18 +18,20 @@ inline int steps_of(int kind, int depth) { return rounded_up(depth, chunk_of(kin
 // What the products of a row's group begin and end with.
 struct RoundedGroup {
     float scale;
-    float total;  // of the numbers
-    int32_t sum;  // of the codes
+    float total;           // of the numbers
+    int32_t without_zero;  // what takes the zero of the weight's codes away: - zero * sum of the row's codes
 };
 
 // Eight codes a step, in the order in which a weight's words hold theirs.
 struct RoundedRows {
     const int8_t* codes;
-    const RoundedGroup* group;
-    int64_t stride;  // bytes from row to row of codes
-    int groups;      // of a row
+    const RoundedGroup* groups;  // of all rows the first, then the second
+    int64_t stride;              // bytes from row to row of codes
+    int64_t count;               // rows from group to group
 
-    RoundedRows behind(int64_t row) const { return {codes + row * stride, group + row * groups, stride, groups}; }
+    RoundedRows behind(int64_t row) const { return {codes + row * stride, groups + row, stride, count}; }
+    // Of each row the group `number`.
+    WEFT_INLINE const RoundedGroup* of(int number) const { return groups + number * count; }
 };
 
 // Sixteen codes of neighbours of the depth in the order of the words that meet them: words of 8-bit codes hold every
@@ -67,8 +69,7 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
         const VecInt<float> bits = (VecInt<float>)take<float>(x + k, count - k) & 0x7fffffff;
         most = bits > most ? bits : most;
     }
-    int32_t bits = most[0];
-    for (int i = 1; i < W; ++i) bits = std::max(bits, int32_t(most[i]));
+    const int32_t bits = largest_of(most);
     float found;
     std::memcpy(&found, &bits, 4);
     return found;
@@ -76,7 +77,7 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
 
 // Rounds `count` numbers; codes behind them, up to a multiple of 16, are zero.
 template <class S>
-inline RoundedGroup round_group(const S* x, int count, const WordOrder& order, int8_t* codes) {
+inline RoundedGroup round_group(const S* x, int count, int zero, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;
     const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     const float most = largest_magnitude(x, count);
@@ -93,46 +94,48 @@ inline RoundedGroup round_group(const S* x, int count, const WordOrder& order, i
         }
         order.put(whole, codes + k);
     }
-    int32_t sum = 0;
-    for (int i = 0; i < W; ++i) sum += sums[i];
+    const int32_t sum = sum_of(sums);
     const float scale = nothing ? 0.0f : most / 127.0f;
-    return {scale, scale * float(sum), sum};
+    return {scale, scale * float(sum), -zero * sum};
 }
 
 // The rows that a thread multiplies, rounded anew for each chunk of them.
 class Rounding {
 public:
-    Rounding(const Operand& from, const Weight& weight)
-        : from_(from), order_(weight.kind), depth_(weight.depth) {}
+    // `zero`: of the weight's codes.
+    Rounding(const Operand& from, const Weight& weight, int zero)
+        : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero) {}
+
+    // Of a row.
+    int groups() const { return rounded_up(depth_, kGroup); }
 
     // Bytes of a row.
     int64_t stride() const { return int64_t(groups()) * kGroup + 64; }
 
     RoundedRows chunk(int64_t first, int64_t count) {
         auto* codes = scratch<CODES_SCRATCH>().take<int8_t>(count * stride());
-        auto* group = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * groups());
+        auto* groups = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * this->groups());
         for (int64_t r = 0; r < count; ++r) {
-            if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), group + r * groups());
-            else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), group + r * groups());
-            else round<float>(first + r, codes + r * stride(), group + r * groups());
+            if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), groups + r, count);
+            else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), groups + r, count);
+            else round<float>(first + r, codes + r * stride(), groups + r, count);
         }
-        return {codes, group, stride(), groups()};
+        return {codes, groups, stride(), count};
     }
 
 private:
     enum Use : int { CODES_SCRATCH = 110, GROUPS_SCRATCH };
 
-    int groups() const { return rounded_up(depth_, kGroup); }
-
-    template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* group) const {
+    // `apart`: from a row's group to its next.
+    template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* to, int64_t apart) const {
         const S* x = static_cast<const S*>(from_.base) + row * from_.stride;
-        for (int k = 0; k < depth_; k += kGroup)
-            *group++ = round_group(x + k, std::min(kGroup, depth_ - k), order_, codes + k);
+        for (int k = 0; k < depth_; k += kGroup, to += apart)
+            *to = round_group(x + k, std::min(kGroup, depth_ - k), zero_, order_, codes + k);
     }
 
     Operand from_;
     WordOrder order_;
-    int depth_;
+    int depth_, zero_;
 };
 
 }  // namespace weft

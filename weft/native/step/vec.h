@@ -9,6 +9,8 @@
 #include <limits>
 #include <utility>
 
+#define WEFT_INLINE inline __attribute__((always_inline))
+
 namespace weft {
 
 #if defined(__AVX512F__)
@@ -68,14 +70,18 @@ inline void narrow(float x, bf16& y) {
 inline void narrow(float x, float& y) { y = x; }
 inline void narrow(double x, double& y) { y = x; }
 
-inline void store(bf16* p, Vec<float> x) {
+// Its upper half is x as bf16: to nearest, ties to even; NaN stays NaN.
+inline auto with_bf16_above(Vec<float> x) {
     typedef uint32_t W __attribute__((vector_size(kVectorBytes)));
+    const W bits = (W)x, rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    return x == x ? rounded : W{} + 0x7fc00000;
+}
+inline Vec<float> rounded_to_bf16(Vec<float> x) { return (Vec<float>)(with_bf16_above(x) & 0xffff0000); }
+
+inline void store(bf16* p, Vec<float> x) {
     typedef uint16_t H __attribute__((vector_size(kVectorBytes / 2)));
     typedef uint16_t HU __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
-    W bits = (W)x;
-    W rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    W result = x == x ? rounded : W{} + 0x7fc0;
-    H half = __builtin_convertvector(result, H);
+    const H half = __builtin_convertvector(with_bf16_above(x) >> 16, H);
     *reinterpret_cast<HU*>(p) = half;
 }
 
@@ -83,6 +89,29 @@ template <class T> inline T sum(Vec<T> x) {  // a fixed tree
     for (int half = kWidth<T> / 2; half; half /= 2)
         for (int i = 0; i < half; ++i) x[i] += x[i + half];
     return x[0];
+}
+
+// Lanes that are `Half` apart change places.
+template <int Half, size_t... E> WEFT_INLINE VecInt<float> crossed(VecInt<float> x, std::index_sequence<E...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(x, x, int(E ^ Half)...);
+#else
+    return __builtin_shuffle(x, VecInt<float>{int(E ^ Half)...});
+#endif
+}
+// f of all lanes, which f(f(x, y), z) = f(x, f(y, z)) makes one number.
+template <int Half, class Lanes, class F> WEFT_INLINE int32_t folded(VecInt<float> x, F f, Lanes lanes) {
+    if constexpr (Half == 0) return x[0];
+    else return folded<Half / 2>(f(x, crossed<Half>(x, lanes)), f, lanes);
+}
+template <class F> WEFT_INLINE int32_t folded(VecInt<float> x, F f) {
+    return folded<kWidth<float> / 2>(x, f, std::make_index_sequence<kWidth<float>>());
+}
+inline int32_t sum_of(VecInt<float> x) {
+    return folded(x, [](VecInt<float> a, VecInt<float> b) { return a + b; });
+}
+inline int32_t largest_of(VecInt<float> x) {
+    return folded(x, [](VecInt<float> a, VecInt<float> b) { return a > b ? a : b; });
 }
 
 template <class T> inline T largest(Vec<T> x) {
