@@ -27,7 +27,8 @@ class PackedAttention {
   PackedAttention(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
         window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
-    float *at = scratch<ATTENTION>().template take<float>(size_t(kRows) * (padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2) + 3 * kLanes);
+    const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2;
+    float *at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // vectors end behind rows
     out_ = at, at += kRows * padded_;
     piece_ = at, at += kRows * Meeting::row_floats(dim_);
     scores_ = at, at += kRows * kChunk;
@@ -333,7 +334,8 @@ class PackedAttention {
       const uint32_t *page_ahead = later < walk.end_ahead ? values_at(walk.table_ahead, walk.kv_ahead, later) + d : page;
       const uint32_t *b[NV], *ahead[NV];
       for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
-      multiply<MR, NV, kChunk / 2, 1, Last>(weights_ + (key - keys.first) / 2, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
+      const RowPair *weights = weights_ + (key - keys.first) / 2;
+      multiply<MR, NV, kChunk / 2, 1, Last>(weights, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
       key = end;
     }
 #pragma GCC unroll 16

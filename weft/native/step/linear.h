@@ -38,8 +38,8 @@ struct Share {
 // Contiguous pairs of few rows; of many rows each thread takes its own, which then mostly lie near its core. `coded`:
 // every thread will unpack the panels that it multiplies with, which must be worth it.
 inline Share share_of(int pairs, bool halves, bool coded, int64_t rows, int thread, int threads) {
-    int unit = halves ? 2 : 1, units = rounded_up(pairs, unit);  // 16 bf16 results are half a cache line
-    bool uneven = int64_t(rounded_up(units, threads)) * threads * 8 > int64_t(units) * 9;
+    int unit = halves ? 2 : 1, units = ceil_div(pairs, unit);  // 16 bf16 results are half a cache line
+    bool uneven = int64_t(ceil_div(units, threads)) * threads * 8 > int64_t(units) * 9;
     if (rows >= int64_t(coded && !uneven ? kOwnCodedRows : kOwnRows) * threads)
         return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
     auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
@@ -55,7 +55,7 @@ public:
 
     Rows<A> chunk(int64_t first, int64_t count) {
         if (in_place_) return {static_cast<const A*>(from_.base) + first * from_.stride, from_.stride};
-        int64_t stride = rounded_up(depth_, 2) * 2;
+        int64_t stride = ceil_div(depth_, 2) * 2;
         A* to = scratch<ROWS_SCRATCH>().take<A>(count * stride);
         if (first != first_ || count != count_)
             for (int64_t r = 0; r < count; ++r) convert(first + r, to + r * stride);

@@ -76,7 +76,7 @@ private:
     template <bool Stored, bool Both> static void last_step(Rows<bf16> a, int count, const bf16* b, int depth) {
         alignas(64) bf16 rows[InAmx::kRows * kStep] = {}, columns[kStep * kPair] = {};
         for (int r = 0; r < count; ++r) std::memcpy(rows + r * kStep, a.first + r * a.stride, depth * sizeof(bf16));
-        if (!Stored) std::memcpy(columns, b, size_t(rounded_up(depth, 2)) * kPair * 4);
+        if (!Stored) std::memcpy(columns, b, size_t(ceil_div(depth, 2)) * kPair * 4);
         settle_memory();
         step<Stored, Both>(rows, kStep * sizeof(bf16), Stored ? b : columns);
     }

@@ -24,7 +24,7 @@ public:
     };
 
     CodesOfPair(const Weight& w, int pair) : codes_(pair_data(w, pair)), next_(pair_bytes(Kind, w.depth)) {
-        int64_t numbers = int64_t(pair) * rounded_up(w.depth, kGroup) * kPair;
+        int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind == W_INT4) {
             if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;

@@ -28,7 +28,7 @@ inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks -
 
 // Near-equal slabs of the depth, multiples of a group, of about `most` at most.
 inline int even_slab(int depth, int most) {
-    return rounded_up(rounded_up(depth, rounded_up(depth, most)), kGroup) * kGroup;
+    return ceil_div(ceil_div(depth, ceil_div(depth, most)), kGroup) * kGroup;
 }
 
 // What a tile is computed in. A: activations; B: panels; Sum: results. kDepth neighbours of a column lie together.

@@ -45,7 +45,7 @@ inline void narrow(double x, bf16& y) { narrow(float(x), y); }
 
 // A panel of W_BF16 or W_F32 out of rows of S; `buffer` holds 17 rows of the packed type.
 template <class S, class D> void pack_words(const PanelRows& rows, int depth, D* buffer, uint32_t* out) {
-    int each = rounded_up(depth, 4 / int(sizeof(D))) * (4 / int(sizeof(D)));
+    int each = ceil_div(depth, 4 / int(sizeof(D))) * (4 / int(sizeof(D)));
     const uint32_t* words[16];
     std::memset(buffer + 16 * int64_t(each), 0, each * sizeof(D));
     bool as_it_is = sizeof(S) == sizeof(D) && each == depth;

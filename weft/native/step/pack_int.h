@@ -38,7 +38,7 @@ struct Codes {
     float column_scale = 0;
 
     explicit Codes(int depth)
-        : code(rounded_up(depth, kGroup) * kGroup), scale(rounded_up(depth, kGroup)), offset(scale.size()) {}
+        : code(ceil_div(depth, kGroup) * kGroup), scale(ceil_div(depth, kGroup)), offset(scale.size()) {}
 };
 
 inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {
@@ -109,7 +109,7 @@ inline void lay_codes(const Weight& w, const Codes& codes, int pair, int column)
         static_cast<float*>(const_cast<void*>(w.scale))[pair * kPair + column] = codes.column_scale;
         return;
     }
-    int64_t groups = rounded_up(w.depth, kGroup);
+    int64_t groups = ceil_div(w.depth, kGroup);
     for (int64_t g = 0; g < groups; ++g) {
         int64_t at = (pair * groups + g) * kPair + column;
         static_cast<uint16_t*>(const_cast<void*>(w.scale))[at] = codes.scale[g];

@@ -13,7 +13,7 @@ namespace weft {
 
 constexpr int kStep = 8;  // of the depth, which one vector of a weight's words covers
 
-inline int steps_of(int kind, int depth) { return rounded_up(depth, chunk_of(kind)) * chunk_of(kind) / kStep; }
+inline int steps_of(int kind, int depth) { return ceil_div(depth, chunk_of(kind)) * chunk_of(kind) / kStep; }
 
 // What the products of a row's group begin and end with.
 struct RoundedGroup {
@@ -107,7 +107,7 @@ public:
         : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero) {}
 
     // Of a row.
-    int groups() const { return rounded_up(depth_, kGroup); }
+    int groups() const { return ceil_div(depth_, kGroup); }
 
     // Bytes of a row.
     int64_t stride() const { return int64_t(groups()) * kGroup + 64; }

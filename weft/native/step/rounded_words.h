@@ -109,7 +109,7 @@ inline int zero_of(const Weight& w) {
 template <int Kind> class WordsOfCodes {
 public:
     WordsOfCodes(const Weight& w, int pair) : codes_(pair_data(w, pair)) {
-        const int64_t numbers = int64_t(pair) * rounded_up(w.depth, kGroup) * kPair;
+        const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (!grouped(Kind)) return;
         scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;

@@ -42,10 +42,10 @@ constexpr float kCodeUnit = 16777216.0f;
 constexpr float kCodeUnit = 1.0f;
 #endif
 
-inline int rounded_up(int n, int unit) { return (n + unit - 1) / unit; }
+inline int ceil_div(int n, int unit) { return (n + unit - 1) / unit; }
 
 inline int pairs_of(int columns, bool interleaved) {
-    return interleaved ? rounded_up(columns / 2, kPair / 2) : rounded_up(columns, kPair);
+    return interleaved ? ceil_div(columns / 2, kPair / 2) : ceil_div(columns, kPair);
 }
 inline int pairs_of(const Weight& w) { return pairs_of(w.columns, w.interleaved); }
 
@@ -59,14 +59,14 @@ inline int64_t pair_bytes(int kind, int depth) {
     switch (kind) {
         case W_F32: return int64_t(depth) * kPair * 4;
         case W_F64: return int64_t(depth) * kPair * 8;
-        case W_BF16: return int64_t(rounded_up(depth, 2 * kTogether)) * kTogether * kPair * 4;
-        default: return int64_t(rounded_up(depth, chunk_of(kind))) * kPair * 8;
+        case W_BF16: return int64_t(ceil_div(depth, 2 * kTogether)) * kTogether * kPair * 4;
+        default: return int64_t(ceil_div(depth, chunk_of(kind))) * kPair * 8;
     }
 }
 
 inline int64_t scale_bytes(int kind, int pairs, int depth) {
     if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
-    return grouped(kind) ? int64_t(pairs) * rounded_up(depth, kGroup) * kPair * 2 : 0;
+    return grouped(kind) ? int64_t(pairs) * ceil_div(depth, kGroup) * kPair * 2 : 0;
 }
 
 // Packed column of row `row` of the matrix.
@@ -104,7 +104,7 @@ inline int code_of(int kind, const char* pair, int column, int k) {
 // Scale or offset of a group's column; 0 where there are none.
 inline float group_number(const void* numbers, const Weight& w, int pair, int column, int k) {
     if (!numbers) return 0.0f;
-    int64_t group = int64_t(pair) * rounded_up(w.depth, kGroup) + k / kGroup;
+    int64_t group = int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup;
     return from_half(static_cast<const uint16_t*>(numbers)[group * kPair + column]);
 }
 
