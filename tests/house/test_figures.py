@@ -78,6 +78,8 @@ def test_quantized_weights() -> None:
     found = saved("quantization.json")["results"]
     shown = [f"{name} {found[key]['perplexity']:.3f}" for name, key in (("bf16", "none"), ("int8", "int8"))]
     assert f"{', '.join(shown)}, int4 {found['int4']['perplexity']:.3f}" in PLAIN
+    rounded = [f"{found[f'{kind}, activations int8']['perplexity']:.3f}" for kind in ("int8", "int4")]
+    assert f"with `--activations int8` {' and '.join(rounded)}" in PLAIN
     assert f"over {found['none']['tokens']:,} tokens" in PLAIN
 
 
