@@ -41,7 +41,7 @@ template <class T> struct Plain {
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int64_t kSoon = 0;
-    static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
