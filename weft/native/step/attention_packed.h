@@ -32,7 +32,8 @@ class PackedAttention {
     out_ = at, at += kRows * padded_;
     piece_ = at, at += kRows * Meeting::row_floats(dim_);
     scores_ = at, at += kRows * kChunk;
-    weights_ = reinterpret_cast<RowPair *>(at), at += kPairFloats * kRows * kChunk / 2;
+    // weights as wide as scores take their places: the nearest cache has little room beside keys and values
+    weights_ = reinterpret_cast<RowPair *>(kWidensRows ? scores_ : at), at += kPairFloats * kRows * kChunk / 2;
     queries_ = reinterpret_cast<RowPair *>(at), at += kPairFloats * kRows * dim_ / 2 + kLanes;
     query_pairs_ = reinterpret_cast<uint32_t *>(kWidensRows ? at : reinterpret_cast<float *>(queries_));
 #if defined(__AMX_BF16__)
@@ -228,9 +229,10 @@ class PackedAttention {
     float *const scores = scores_ + (key - keys.first);
     const uint32_t *b[NV], *ahead[NV];
     for (int j = 0; j < NV; ++j) {
-      const int at = key + j * kLanes, later = at + walk.distance;
-      b[j] = keys_at(walk.table, walk.kv, at);
-      ahead[j] = later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : b[j];
+      const int at = key + j * kLanes, later = at + (fetches_near(MR) ? NV * kLanes : walk.distance);
+      b[j] = ahead[j] = keys_at(walk.table, walk.kv, at);
+      if (fetches_near(MR) && later < keys.end) ahead[j] = keys_at(walk.table, walk.kv, later);
+      if (!fetches_near(MR) && later < walk.end_ahead) ahead[j] = keys_at(walk.table_ahead, walk.kv_ahead, later);
     }
     Vec<float> sums[MR][NV] = {};
     multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
@@ -330,8 +332,9 @@ class PackedAttention {
     Vec<float> sums[MR][NV] = {};
     for (int key = keys.seen; key < keys.end;) {
       const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
-      const uint32_t *page = values_at(walk.table, walk.kv, key) + d;
-      const uint32_t *page_ahead = later < walk.end_ahead ? values_at(walk.table_ahead, walk.kv_ahead, later) + d : page;
+      const uint32_t *page = values_at(walk.table, walk.kv, key) + d, *page_ahead = page;
+      if (fetches_near(MR) && end < keys.end) page_ahead = values_at(walk.table, walk.kv, end) + d;
+      if (!fetches_near(MR) && later < walk.end_ahead) page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
       const uint32_t *b[NV], *ahead[NV];
       for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
       const RowPair *weights = weights_ + (key - keys.first) / 2;

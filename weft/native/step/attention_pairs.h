@@ -57,6 +57,10 @@ WEFT_INLINE void add_product(Vec<float> &sum, BfPair a, BfPair b) {
 }
 #endif
 
+// Many rows take long over keys and values that lie in the second-level cache: what they read next is fetched from there.
+// Few rows read them once, from memory: what is read after this chunk is fetched.
+constexpr bool fetches_near(int rows) { return rows > 4; }
+
 constexpr bool kWidensRows = sizeof(RowNumber) > sizeof(bf16);
 
 // Numbers of a row, rounded to bf16.
@@ -97,7 +101,7 @@ WEFT_INLINE void multiply(const RowPair *a, const uint32_t *const *b, const uint
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
       panel[j] = Last && j == NV - 1 ? pair_part(at[j], lanes) : pair_at(at[j]);
-      __builtin_prefetch(at[j] + further[j], 0, 2);
+      __builtin_prefetch(at[j] + further[j], 0, fetches_near(MR) ? 3 : 2);
       at[j] += stride;
     }
 #pragma GCC unroll 16
