@@ -36,6 +36,7 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
     Pointers<int8_t, MR> at({rows.codes + from * kStep, rows.stride});
     for (int s = from; s < to; ++s, at.advance(kStep)) {
         Words words[kStepVectors];
+        codes.fetch(s);
         codes.step(s, words);
 #pragma GCC unroll 16
         for (int r = 0; r < MR; ++r) {
@@ -114,12 +115,12 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 
 // A tile over `steps`, which begin with a group.
 template <int MR, Brings What, class Source>
-void rounded_tile(const Source& source, RoundedRows rows, Steps steps, float* tile) {
+void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& steps, float* tile) {
     FloatSums<MR> sums = {};
     if (steps.resume) take_up<MR>(sums, tile);
-    for (int from = steps.from; from < steps.to; from += kGroupSteps) {
-        const int group = from / kGroupSteps;
-        const RoundedGroup* of_rows = rows.of(group);
+    int group = steps.from / kGroupSteps;
+    const RoundedGroup* of_rows = rows.of(group);
+    for (int from = steps.from; from < steps.to; from += kGroupSteps, ++group, of_rows += rows.count) {
         IntegerSums<MR> whole;
         begin<MR>(whole, of_rows);
         if (__builtin_expect(steps.to - from >= kGroupSteps, 1)) products<MR>(source, rows, from, from + kGroupSteps, whole);
@@ -132,9 +133,9 @@ void rounded_tile(const Source& source, RoundedRows rows, Steps steps, float* ti
 
 // `count` rows of one tile.
 template <Brings What, class Source, size_t... R>
-inline void rounded_tile_of(int count, const Source& source, RoundedRows rows, Steps steps, float* tile,
+inline void rounded_tile_of(int count, const Source& source, const RoundedRows& rows, const Steps& steps, float* tile,
                             std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const Source&, RoundedRows, Steps, float*) = {rounded_tile<int(R) + 1, What, Source>...};
+    constexpr void (*tiles[])(const Source&, const RoundedRows&, const Steps&, float*) = {rounded_tile<int(R) + 1, What, Source>...};
     tiles[count - 1](source, rows, steps, tile);
 }
 
@@ -172,8 +173,8 @@ private:
         auto* tiles = scratch<TILES_SCRATCH>().template take<float>(count * kPair);
         for (int step = 0; step < steps_; step += slab) {
             const Steps steps{step, std::min(step + slab, steps_), step > 0};
-            for (int64_t row = 0, left = (count + Tile - 1) / Tile; left; --left) {
-                const int n = even_rows(count - row, left);
+            for (int row = 0, left = ceil_div(int(count), Tile); left; --left) {
+                const int n = ceil_div(int(count) - row, left);
                 float* tile = tiles + row * kPair;
                 if (steps.to == steps_) finish_.fetch(from + row, n, pair);
                 one_tile<Tile>(source, rows.behind(row), n, steps, tile);
@@ -184,7 +185,7 @@ private:
     }
 
     template <int Tile, class Source>
-    void one_tile(const Source& source, const RoundedRows& rows, int count, Steps steps, float* tile) const {
+    void one_tile(const Source& source, const RoundedRows& rows, int count, const Steps& steps, float* tile) const {
         constexpr auto all = std::make_index_sequence<Tile>();
         if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, tile, all);
         else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
