@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
@@ -38,11 +39,15 @@ class Channel:
         """Writes one frame. TimeoutError: the other end does not read; ChannelClosed: it is gone."""
         if len(frame) > MAX_FRAME:
             raise PeerError(f"message of {len(frame)} bytes is longer than the largest frame, {MAX_FRAME} bytes")
-        self._sock.settimeout(timeout_s)
-        try:
-            self._sock.sendall(_HEADER.pack(len(frame)) + frame)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise ChannelClosed("the other end of the channel is gone") from error
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        left = memoryview(_HEADER.pack(len(frame)) + frame)
+        while left:
+            try:
+                left = left[self._sock.send(left, _flags(deadline)) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT, deadline)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise ChannelClosed("the other end of the channel is gone") from error
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """Reads one frame; without a `timeout_s` only the other end's end ends the wait."""
@@ -57,9 +62,11 @@ class Channel:
         view = memoryview(buffer)
         done = 0
         while done < size:
-            self._sock.settimeout(None if deadline is None else max(1e-3, deadline - time.monotonic()))
             try:
-                count = self._sock.recv_into(view[done:])
+                count = self._sock.recv_into(view[done:], 0, _flags(deadline))
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+                continue
             except ConnectionResetError:
                 count = 0
             if not count:
@@ -67,9 +74,22 @@ class Channel:
             done += count
         return bytes(buffer)
 
+    def _wait(self, event: int, deadline: float | None) -> None:
+        """Until the socket may be ready for more; TimeoutError at the deadline."""
+        poll = select.poll()
+        poll.register(self._sock, event)
+        left_s = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        if not poll.poll(1000 * left_s):
+            raise TimeoutError("timed out")
+
     def close(self) -> None:
         """Safe to call twice."""
         self._sock.close()
+
+
+def _flags(deadline: float | None) -> int:
+    """The socket itself always waits: to change that would be a call of the system for every frame."""
+    return 0 if deadline is None else socket.MSG_DONTWAIT
 
 
 def channel_pair() -> tuple[Channel, socket.socket]:
