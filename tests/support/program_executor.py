@@ -29,7 +29,7 @@ class ShownProgram(RankProgram):
 
     def __init__(self, runner: Runner) -> None:
         assert runner.program is not None, runner.why_eager
-        super().__init__(runner.program.program, runner.program._comm)
+        super().__init__(runner.program.program, runner.program._comm, runner.program._block)
         self._decoder = runner.decoder
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-from msgspec.structs import replace
 from torch import Tensor
 
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
+from tests.worker.decode_cases import LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.engine.engine import Engine
 from weft.errors import WeftError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -28,21 +26,8 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
-from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan, StepResult, Streams
-from weft.step.sampling_params import SamplingParams
-from weft.worker.runner import Limits, Runner
-
-LIMITS = Limits(num_blocks=12, block_size=4, max_num_seqs=4, max_model_len=32, max_num_batched_tokens=8)
-VOCABULARY = 101
-GREEDY = SamplingParams(temperature=0.0)
-LAYOUTS: list[tuple[int, dict[str, object]]] = [
-    (1, {}),
-    (2, {"attention.tp": 2}),
-    (2, {"attention.tp": 2, "dense.tp": 1}),
-    (2, {"attention.dp": 2, "lm_head.tp": 2}),
-    (4, {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 2, "lm_head.tp": 4}),
-]
+from weft.step.plan import GroupPlan, StepPlan, StepResult
+from weft.worker.runner import Runner
 
 
 class Watched(RankProgram):
@@ -50,7 +35,7 @@ class Watched(RankProgram):
 
     def __init__(self, runner: Runner) -> None:
         assert runner.program is not None
-        super().__init__(runner.program.program, runner.program._comm)
+        super().__init__(runner.program.program, runner.program._comm, runner.program._block)
         self.seen: list[Any] = []
         self.short = 0
 
@@ -139,53 +124,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random(tmp_path_factory.mktemp("model"), "biased")
 
 
-Request = tuple[int, int, int, SamplingParams]
-"""Step at which it comes, length of its prompt, tokens, and how it is sampled."""
-
-
-def serve(executor: Both, requests: Sequence[Request]) -> None:
-    config = EngineConfig(max_model_len=32, max_num_seqs=4, max_num_batched_tokens=8, block_size=4)
-    engine = Engine(executor, config, (), vocab_size=VOCABULARY)
-    waiting, step = sorted(enumerate(requests), key=lambda each: each[1][0]), 0
-    while waiting or engine.has_work:
-        while waiting and (waiting[0][1][0] <= step or not engine.has_work):
-            number, (_, length, tokens, params) = waiting.pop(0)
-            asked = replace(params, max_tokens=max(tokens, params.min_tokens), ignore_eos=True)
-            ids = [(7 * number + 3 * place) % VOCABULARY for place in range(length)]
-            engine.add_request(str(number), ids, asked)
-        for output in engine.step():
-            assert output.error is None, output.error
-        step += 1
-
-
-DRAWN = SamplingParams(temperature=0.8, top_k=20, top_p=0.9, seed=5)
-MANY: list[Request] = [(0, 3, 20, GREEDY), (0, 9, 6, DRAWN), (2, 1, 3, GREEDY), (12, 5, 9, DRAWN), (14, 2, 12, GREEDY)]
-"""Tables grow, slots are used again, prompts come between decode steps; the cache is too small for all of them."""
-
-
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: torch.dtype, model: Path) -> None:
     with both_ways(model, world, layout, dtype) as executor:
         serve(executor, MANY)
         assert min(executor.short_steps) > 8
-
-
-PARAMS = st.sampled_from(
-    [
-        GREEDY,
-        GREEDY,
-        DRAWN,
-        SamplingParams(temperature=1.3, min_p=0.05, seed=9),
-        SamplingParams(temperature=0.0, logprobs=2),
-        SamplingParams(temperature=0.5, seed=1, repetition_penalty=1.2),
-        SamplingParams(temperature=0.0, min_tokens=3, stop_token_ids=(7,)),
-        SamplingParams(temperature=0.0, prompt_logprobs=1),
-    ]
-)
-REQUESTS = st.lists(
-    st.tuples(st.integers(0, 20), st.integers(1, 10), st.integers(1, 16), PARAMS), min_size=1, max_size=7
-)
 
 
 @pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3]], ids=str)
@@ -200,16 +144,6 @@ def test_any_requests_are_served_alike_both_ways(world: int, layout: dict[str, o
 
         check()
         assert min(executor.short_steps) > 50
-
-
-def admitted(slot: int, ids: list[int]) -> GroupPlan:
-    return GroupPlan([Admit(slot, ids, [], GREEDY, 0)], [Run(slot, 0, len(ids), ids, [slot + 1], True)])
-
-
-def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int]]] = ()) -> GroupPlan:
-    """rows: slot, position, output position."""
-    found = Streams.of([Run(slot, start, 1, [], [], True, at) for slot, start, at in rows])
-    return GroupPlan([], [], Streams(found.columns, list(news)))
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[:3], ids=str)

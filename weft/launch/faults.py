@@ -80,6 +80,9 @@ class Faults:
         self._faults = [fault for fault in faults if fault.rank == rank and (fault.every or start == 0)]
         self._passed: Counter[str] = Counter()
 
+    def __bool__(self) -> bool:
+        return bool(self._faults)
+
     def at(self, point: str) -> bool:
         """Whether anything can happen at `point`."""
         return any(fault.point == point for fault in self._faults)

@@ -20,6 +20,7 @@ from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.cores import available_cores
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
+from weft.launch.following import room_for_following
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
@@ -39,6 +40,7 @@ from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
 from weft.layers import Prepare
 from weft.log import configure
+from weft.native.records import FollowingRecord
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.base import Numerics
@@ -120,7 +122,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
         gc.collect()
         gc.freeze()
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way, comm)
+        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
     finally:
         comm.close()
 
@@ -149,10 +151,15 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
     )
 
 
-def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
+def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRecord | None) -> None:
+    """`following`: for steps that need no Python; None where each must pass here."""
     number = busy_ns = 0
     before_ns, before_bytes, before_rows = comm.seconds_ns, comm.received, runner.rows
     while True:
+        ran = False
+        if following is not None:
+            ran = runner.follow(following)
+            number, busy_ns = number + following.steps, busy_ns + following.busy_ns
         message = unpack_for_rank(way.channel.receive())
         if isinstance(message, Shutdown):
             return
@@ -167,7 +174,7 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
         if message.plan.experts is not None:
             way.faults.reach("switch" if message.plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        result = runner.step(message.plan)
+        result = runner.choose(message.plan) if ran else runner.step(message.plan)
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         done = (runner.rows - before_rows, comm.seconds_ns - before_ns, comm.received - before_bytes)
@@ -175,6 +182,12 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
         way.status.step(number, busy=False)
         if runner.reports:
             way.channel.send(pack(StepDone(message.plan.index, result)))
+
+
+def _following(runner: Runner, way: _Way, slots: int) -> FollowingRecord | None:
+    if way.faults:  # they are counted in Python
+        return None
+    return room_for_following(way.channel, way.status, slots, runner.shards.layout.attention.dp, reports=runner.reports)
 
 
 def _allocation(channel: Channel) -> Allocate:

@@ -5,6 +5,7 @@ One fixed record per rank, written by the rank as it goes. Knows no message and 
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
@@ -107,6 +108,11 @@ class StatusWriter:
     def __init__(self, memory: mmap.mmap, rank: int) -> None:
         self._map = memory
         self._offset = rank * RECORD_BYTES
+
+    @property
+    def address(self) -> int:
+        """Of the record, for C++ to write; the page stays mapped from then on."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map, self._offset))
 
     def phase(self, phase: Phase) -> None:
         """Entered `phase`."""

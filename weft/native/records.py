@@ -226,5 +226,23 @@ class DecodeRecord(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
         ("values", _POINTER),
         ("chosen", _POINTER),
-        ("finite", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("group", "members", "position", "finite")),
+        ("rows_of", _POINTER),
+        ("all_values", _POINTER),
+    )
+
+
+class FollowingRecord(ctypes.Structure):
+    """`weft::Following` of following.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("fd", "group", "groups", "reports")),
+        ("rows", _POINTER),
+        ("own_rows", ctypes.c_int64),
+        ("status", _POINTER),
+        ("frame", _POINTER),
+        ("frame_room", ctypes.c_int64),
+        ("columns", _POINTER),
+        ("answer", _POINTER),
+        *((name, ctypes.c_int64) for name in ("steps", "busy_ns")),
     )

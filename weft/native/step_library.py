@@ -17,6 +17,7 @@ from weft.native.records import (
     CommRecord,
     DecodeRecord,
     ExchangeRecord,
+    FollowingRecord,
     InstructionRecord,
     StepRecord,
     WeightRecord,
@@ -27,6 +28,9 @@ SPIN_ALONE_NS = 500_000
 SPIN_SHARED_NS = 20_000
 """The same where other ranks want the cores."""
 
+UNCHOSEN = -2
+"""What `Program.follow` gives where a step ran and its tokens are still to be chosen."""
+
 _POINTER = ctypes.c_void_p
 _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
@@ -36,7 +40,7 @@ _SIGNATURES = {
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
-    "weft_decode_take_in": (None, (_POINTER, _POINTER)),
+    "weft_decode_follow": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, _POINTER)),
     "weft_program_profile": (None, (_POINTER, ctypes.c_int)),
     "weft_program_spent_ns": (ctypes.POINTER(ctypes.c_int64), (_POINTER,)),
     "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
@@ -50,7 +54,16 @@ _SIGNATURES = {
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }
-_RECORDS = (InstructionRecord, StepRecord, WeightRecord, ExchangeRecord, AreaRecord, CommRecord, DecodeRecord)
+_RECORDS = (
+    InstructionRecord,
+    StepRecord,
+    WeightRecord,
+    ExchangeRecord,
+    AreaRecord,
+    CommRecord,
+    DecodeRecord,
+    FollowingRecord,
+)
 
 
 def open_library() -> ctypes.CDLL | None:
@@ -142,9 +155,12 @@ class Program:
             return self._run(self._handle, ctypes.byref(step))
         return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))
 
-    def take_in(self, decode: DecodeRecord, values: int) -> None:
-        """What all ranks have chosen in the step that ran last, fp64 [rows, 2] at the address `values`."""
-        self._pool.lib.weft_decode_take_in(ctypes.byref(decode), values)
+    def follow(self, step: StepRecord, decode: DecodeRecord, following: FollowingRecord) -> int:
+        """Runs decode steps as they are told, as long as each is the one before it, one position further. 0: a frame
+        waits that says something else, or will never come; UNCHOSEN: the step of the frame that waits has run, and its
+        logits are not all finite; otherwise the code of the collective that failed."""
+        pointers = map(ctypes.byref, (step, decode, following))
+        return int(self._pool.lib.weft_decode_follow(self._handle, *pointers))
 
     @property
     def failed_at(self) -> int:

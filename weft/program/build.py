@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from weft.arch.shards import Shards
-from weft.comm.base import Comm
+from weft.comm.base import Comm, Group
 from weft.comm.metered import MeteredComm
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.layers import Params
+from weft.layout.ranks import block
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord
+from weft.native.records import DecodeRecord, FollowingRecord
 from weft.ops.base import KVCache, Ops
 from weft.ops.slot_tables import SlotTables
 from weft.ops.step_ops import StepOps
@@ -24,17 +26,37 @@ from weft.program.values import NotRecordableError
 class RankProgram:
     """A rank's program with what its collectives owe to the rank's `Comm`: counts, and errors that name a culprit."""
 
-    def __init__(self, program: StepProgram, comm: Comm) -> None:
-        self.program, self._comm = program, comm
+    def __init__(self, program: StepProgram, comm: Comm, block: Group) -> None:
+        """`block`: the ranks of this one's attention block."""
+        self.program, self._comm, self._block = program, comm, block
         self._metered = comm if isinstance(comm, MeteredComm) and comm.world > 1 else None
         self._seen = program.exchanged
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         """As the program's, but PeerError where a collective fails."""
-        try:
+        with self._answered_for():
             return self.program.run(batch, decode)
+
+    def follow(self, decode: DecodeRecord, following: FollowingRecord) -> bool:
+        """As the program's, but PeerError where a collective fails."""
+        with self._answered_for():
+            return self.program.follow(decode, following)
+
+    @property
+    def sharing(self) -> tuple[int, int, int]:
+        """Of the attention block, as the library knows it: its number, members and this rank's place; no members where
+        the rank is alone."""
+        if len(self._block) == 1:
+            return 0, 0, 0
+        number, position = _backend(self._comm).end[1][self._block]
+        return number, len(self._block), position
+
+    @contextmanager
+    def _answered_for(self) -> Iterator[None]:
+        try:
+            yield
         except ExchangeFailedError as failed:
-            _backend(self._comm).fail(failed.code, failed.kind, failed.group)
+            _backend(self._comm).fail(failed.code, failed.kind, failed.group or self._block)
             raise
         finally:
             self._count()
@@ -67,7 +89,8 @@ def build_program(
         raise NotRecordableError(f"operations {ops.name} have no program")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
-    return RankProgram(StepProgram(recording, shards, ops.pool, caches, most, max_positions, end), comm)
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end)
+    return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))
 
 
 def _inner(comm: Comm) -> Comm:

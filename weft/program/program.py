@@ -23,8 +23,8 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord, Op, StepRecord
-from weft.native.step_library import Pool, Program
+from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
+from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
@@ -125,15 +125,18 @@ class StepProgram:
             self._fail(code)
         return self._result
 
-    def take_in(self, decode: DecodeRecord, values: Tensor) -> None:
-        """After such a run, whose tokens several ranks chose: `values` [rows, 2], fp64, of all rows."""
-        rows = values.contiguous()
-        self._native.take_in(decode, rows.data_ptr())
+    def follow(self, decode: DecodeRecord, following: FollowingRecord) -> bool:
+        """Runs the steps that follow a run with `decode`, which chose its tokens, as long as they are like it. True:
+        the step of the frame that waits has run too, and its tokens are to be chosen. Errors as of `run`."""
+        code = self._native.follow(self._step, decode, following)
+        if code not in (0, UNCHOSEN):
+            self._fail(code)
+        return code == UNCHOSEN
 
     def _fail(self, code: int) -> None:
         if code < 0:
             raise WeftError("a step with a row beyond the slots or beyond the longest context")
-        raise ExchangeFailedError(code, self._kinds[self._native.failed_at])
+        raise ExchangeFailedError(code, self._kinds.get(self._native.failed_at, _OF_TOKENS))
 
     def _point_at(self, batch: Batch) -> None:
         step, meta = self._step, batch.meta
@@ -197,8 +200,13 @@ class StepProgram:
         self._native.close()
 
 
+_OF_TOKENS: tuple[str, Group] = ("all_gather", ())
+"""How the tokens that a block's ranks chose come together, after the program."""
+
+
 class ExchangeFailedError(PeerError):
-    """A collective inside a program failed; `code` is the library's, `kind` and `group` the collective's."""
+    """A collective inside a program failed; `code` is the library's, `kind` and `group` the collective's; no group: the
+    attention block."""
 
     def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
         self.code, (self.kind, self.group) = code, exchange

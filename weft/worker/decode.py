@@ -3,19 +3,20 @@ the program and, where it can, chooses the tokens.
 
 Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
 long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
-the same inputs and the same tokens. Knows no scheduler.
+the same inputs and the same tokens. Steps that follow, and are the same but for a position, need no Python at all:
+C++ reads what the rank is told. Knows no scheduler and no message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord
+from weft.native.records import DecodeRecord, FollowingRecord
 from weft.ops.base import AttentionMeta
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
@@ -25,26 +26,30 @@ from weft.worker.inputs import InputBuilder, StepInputs, StepShape
 
 
 class DecodeSteps:
-    """Of one rank. `logits` [most rows, vocabulary]: where its program leaves them; `last_ids` [slots] as of `inputs`;
-    `share`: from values of own rows to those of the whole group, where several ranks choose its tokens."""
+    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `tp`: ranks that hold its group's rows."""
 
     def __init__(
         self,
         inputs: InputBuilder,
         sampler: Sampler,
-        logits: Tensor,
+        program: RankProgram,
         last_ids: Tensor,
         block_size: int,
-        share: Callable[[Tensor, Batch], Tensor] | None,
+        tp: int,
     ) -> None:
-        self._inputs, self._sampler, self._share, slots = inputs, sampler, share, len(last_ids)
+        self._inputs, self._sampler, slots, logits = inputs, sampler, len(last_ids), program.program.logits
         self._fit = logits.dtype == torch.float32
         """Whether the kernel takes such logits."""
         self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
-        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), torch.zeros(slots, 2, dtype=torch.float64)
+        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), np.zeros((2, slots, 2))
+        """Values: of own rows, and of the whole group's."""
+        self._rows_of = np.zeros(tp, np.int64)
         self._shape: StepShape | None = None
+        self._followed: tuple[int, ...] = ()
+        """Rows of every group in the step that ran last, if the next one may be run like it."""
+        group, members, position = program.sharing
         self.record = DecodeRecord(
             slots=slots,
             block_size=block_size,
@@ -54,8 +59,13 @@ class DecodeSteps:
             places=self._rows[1].ctypes.data,
             logits=logits.data_ptr(),
             vocabulary=logits.shape[1],
-            values=self._values.data_ptr(),
+            values=self._values[0].ctypes.data,
             chosen=self._chosen.ctypes.data,
+            group=group,
+            members=members,
+            position=position,
+            rows_of=self._rows_of.ctypes.data,
+            all_values=self._values[1].ctypes.data,
         )
         self._take_tables()
 
@@ -65,8 +75,8 @@ class DecodeSteps:
         return not group.runs and bool(group.streams.columns)
 
     def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
-        """The rank's logits, as of `program`, and what its group's rows gave; None where tokens are still to be chosen,
-        from `inputs`."""
+        """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
+        chosen, from `inputs`."""
         shape, record, chooses = self._inputs.learn(plan), self.record, self._fit and self._sampler.plain
         if self._tables is not self._inputs.tables.rows:
             self._take_tables()
@@ -74,19 +84,30 @@ class DecodeSteps:
             self._take_shape(shape)
         record.columns, record.sampling = group.streams.columns, self._sampler.table.address if chooses else None
         logits = program.run(self.batch, record)
-        if chooses and self._share is not None:
-            program.program.take_in(record, self._shared(self._share))
+        self._followed = _rows_of_groups(plan.groups) if chooses and plan.experts is None else ()
         return logits, GroupResult(self._told.tobytes()) if chooses and record.finite else None
+
+    @property
+    def done(self) -> bool:
+        """Whether none can follow."""
+        return not self._followed
+
+    def end(self) -> None:
+        """The next step is not like the last one."""
+        self._followed = ()
+
+    def follow(self, program: RankProgram, following: FollowingRecord) -> bool:
+        """Runs the steps that follow, as long as they are like the last one, with what `following` has room for. True:
+        of the step whose frame waits, which has run too, tokens are still to be chosen, from `inputs`."""
+        rows = np.array(self._followed, np.int64)
+        following.rows, following.groups = rows.ctypes.data, len(rows)
+        return program.follow(self.record, following)
 
     def inputs(self, group: GroupPlan) -> StepInputs:
         """Those of the step that ran last, `group` its plan."""
         assert self._shape is not None
         streams = group.streams.array()
         return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
-
-    @torch.inference_mode()
-    def _shared(self, share: Callable[[Tensor, Batch], Tensor]) -> Tensor:
-        return share(self._values[: self.record.own_count], self.batch)
 
     def _take_tables(self) -> None:
         self._tables = self._inputs.tables.rows
@@ -99,6 +120,7 @@ class DecodeSteps:
         self._shape, count = shape, len(shape.run_of_row)
         first, end = shape.own
         self.record.rows, self.record.own_first, self.record.own_count = count, first, end - first
+        self._rows_of[:] = shape.chosen_by
         self._told = memoryview(self._chosen.data)[:count]
         positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
         meta = AttentionMeta(
@@ -110,3 +132,8 @@ class DecodeSteps:
         )
         ids = torch.from_numpy(self._ids)[:count]
         self.batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
+
+
+def _rows_of_groups(groups: Sequence[GroupPlan]) -> tuple[int, ...]:
+    """Streams of each group; nothing where one of them has more than streams."""
+    return () if any(group.runs for group in groups) else tuple(len(group.streams) for group in groups)

@@ -63,13 +63,14 @@ SHAPES = 64
 class StepShape:
     """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
     its number in it; `row_ends`: cumulative rows of the runs; `group_sampled`: numbers of the group's sampled rows,
-    `sampled_ends`: their `row_ends`, the same object where all rows are sampled; the rest as in `Batch` and
-    `StepInputs`."""
+    `sampled_ends`: their `row_ends`, the same object where all rows are sampled; `chosen_by`: sampled rows of each rank
+    of the attention block; the rest as in `Batch` and `StepInputs`."""
 
     rows: RowTable
     sampled: RowTable
     sampled_rows: Tensor
     own: tuple[int, int]
+    chosen_by: tuple[int, ...]
     run_of_row: NDArray[np.int64]
     within: NDArray[np.int64]
     run_of_row_there: Tensor
@@ -178,6 +179,8 @@ def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
     row_ends = tuple(ends.tolist())
     sampled_ends = tuple(np.cumsum([targets + sample for _, sample, targets in own]).tolist())
 
+    first = geometry.stage_rank - geometry.position
+
     def among_block_of(size: int) -> Tensor:
         first = geometry.stage_rank // size * size
         return _to(np.asarray(sampled_among(offsets, rows, first, first + size), np.int64), geometry.device)
@@ -187,6 +190,7 @@ def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
         sampled=sampled,
         sampled_rows=among_block_of(geometry.stream.size),
         own=_own(sampled, geometry),
+        chosen_by=tuple(sampled.rows[first : first + tp]),
         run_of_row=run_of_row,
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),

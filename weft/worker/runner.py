@@ -15,6 +15,7 @@ from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.layers import Params
 from weft.models.build import build_decoder
+from weft.native.records import FollowingRecord
 from weft.ops import Invariance
 from weft.ops.base import KVCache, Ops
 from weft.ops.native_sampling import SamplingKernel
@@ -144,9 +145,8 @@ class Runner:
         return found, ""
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
-        share = None if self.shards.layout.attention.tp == 1 else self.decoder.share_sampled
-        size, logits = self.limits.block_size, program.program.logits
-        return DecodeSteps(self.inputs, self.sampler, logits, self.last_ids, size, share)
+        tp = self.shards.layout.attention.tp
+        return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, self.limits.block_size, tp)
 
     def describe(self) -> str:
         """How steps are run, in words."""
@@ -167,14 +167,38 @@ class Runner:
         group = plan.groups[self.geometry.group]
         for admit in group.admits:
             self.sampler.admit(admit)
-        if self.decode is not None and self.program is not None and self.decode.takes(group):
+        if self.decode is None or self.program is None:
+            return self._run(plan)
+        if self.decode.takes(group):
             return self._decode(self.decode, self.program, plan, group)
+        self.decode.end()
         return self._run(plan)
 
     def _decode(self, decode: DecodeSteps, program: RankProgram, plan: StepPlan, group: GroupPlan) -> GroupResult:
         logits, result = decode.run(program, plan, group)
-        self.rows += decode.batch.rows.rows[self.geometry.stage_rank]
+        self.rows += self._own_rows(decode)
         return self._sample(logits, decode.inputs(group)) if result is None else result
+
+    def _own_rows(self, decode: DecodeSteps) -> int:
+        return decode.batch.rows.rows[self.geometry.stage_rank]
+
+    def follow(self, following: FollowingRecord) -> bool:
+        """Runs the steps that follow as far as that takes no Python; `following` says where they come from, and counts
+        them. True: the step of the plan that comes next has run, and wants `choose`."""
+        following.steps = following.busy_ns = 0
+        if self.decode is None or self.program is None or self.decode.done:
+            return False
+        following.own_rows, following.group = self._own_rows(self.decode), self.geometry.group
+        ran = self.decode.follow(self.program, following)
+        self.rows += following.steps * following.own_rows
+        return ran
+
+    def choose(self, plan: StepPlan) -> GroupResult:
+        """As `step`, of a plan whose step has run."""
+        assert self.decode is not None and self.program is not None
+        self.rows += self._own_rows(self.decode)
+        logits = self.program.program.logits[: self.decode.record.own_count]
+        return self._sample(logits, self.decode.inputs(plan.groups[self.geometry.group]))
 
     @torch.inference_mode()
     def _run(self, plan: StepPlan) -> GroupResult:

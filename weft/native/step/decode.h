@@ -1,5 +1,6 @@
 // A step in which every row of an attention block is a stream's: its inputs are made of three columns and of what is kept
-// for every slot, its program is run, and each row's token is chosen. Answer key: weft/worker/inputs.py and runner.py.
+// for every slot, its program is run, and each row's token is chosen, by whichever rank has its logits. Answer key:
+// weft/worker/inputs.py and runner.py.
 #pragma once
 
 #include <string.h>
@@ -14,8 +15,8 @@ namespace weft {
 struct Decode {
   const int64_t *columns;  // [3, rows]: slot, position, tokens that the request had generated
   int64_t rows, slots, block_size, table_width;
-  const int32_t *tables;  // [slots, table_width]: blocks of each slot
-  int64_t *last_ids;      // [slots]: the token that each slot was given last
+  int32_t *tables;    // [slots, table_width]: blocks of each slot
+  int64_t *last_ids;  // [slots]: the token that each slot was given last
   // Where a Step of these rows finds its inputs; room for a row of each slot.
   int64_t *ids;
   int32_t *positions, *places, *block_tables;
@@ -25,7 +26,11 @@ struct Decode {
   int64_t own_first, own_count;  // rows that this rank samples
   double *values;                // [own_count, 2]: of these, id and whether the logits were finite; room for every slot
   int64_t *chosen;               // [rows]: results
-  int32_t finite;                // result: whether all logits were
+  // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
+  int32_t group, members, position;
+  int32_t finite;                // result: whether all logits were; if not, nothing was chosen
+  const int64_t *rows_of;        // [members]
+  double *all_values;            // room for those of every slot
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -49,42 +54,49 @@ inline void fill_inputs(const Decode &d, const int64_t *slot, const int64_t *sta
   }
 }
 
-// `values` [rows, 2]: of every row.
-inline void take_in(Decode &d, const double *values) {
-  d.finite = 1;
-  for (int64_t r = 0; r < d.rows; ++r) {
-    d.finite &= values[2 * r + 1] != 0;
-    d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
+// Values [rows, 2] of every row, or null: `code` is then what the exchange gave.
+inline const double *every_value(const Decode &d, Program *program, int &code) {
+  if (!d.members) return d.values;
+  char *outs[MAX_MEMBERS], *at = reinterpret_cast<char *>(d.all_values);
+  uint64_t bytes[MAX_MEMBERS];
+  for (int m = 0; m < d.members; ++m) {
+    outs[m] = at, bytes[m] = uint64_t(d.rows_of[m]) * 2 * sizeof(double);
+    at += bytes[m];
   }
+  code = program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64));
+  return code ? nullptr : d.all_values;
 }
 
-inline void choose(Decode &d, Pool *pool) {
+inline int choose(Decode &d, Program *program) {
   const int64_t *slot = d.columns + d.own_first, *output_position = slot + 2 * d.rows;
   if (d.own_count)
-    sample({d.logits, d.vocabulary, d.own_count, d.vocabulary, *d.sampling, slot, output_position, d.values, 2}, pool);
-  if (d.own_count == d.rows) take_in(d, d.values);
+    sample({d.logits, d.vocabulary, d.own_count, d.vocabulary, *d.sampling, slot, output_position, d.values, 2},
+           program->pool());
+  int code = 0;
+  const double *values = every_value(d, program, code);
+  if (!values) return code;
+  d.finite = 1;
+  for (int64_t r = 0; r < d.rows; ++r) d.finite &= values[2 * r + 1] != 0;
+  for (int64_t r = 0; r < d.rows && d.finite; ++r) d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
+  return 0;
 }
 
 constexpr int kBeyondTables = -1;
 
-}  // namespace weft
-
-// `step` has the counts, and points to where `decode` puts the inputs. 0, what the exchange gave that failed, or
+// `step` has the counts, and points to where `d` puts the inputs. 0, what the exchange gave that failed, or
 // kBeyondTables: nothing was done.
-WEFT_C int weft_program_decode(weft::Program *program, weft::Step *step, weft::Decode *decode) {
-  const int64_t *slot = decode->columns, *start = slot + decode->rows;
-  const int64_t width = weft::width_of(*decode, slot, start);
-  if (!width) return weft::kBeyondTables;
-  weft::fill_inputs(*decode, slot, start, width);
+inline int decode_step(Program *program, Step *step, Decode &d) {
+  const int64_t *slot = d.columns, *start = slot + d.rows;
+  const int64_t width = width_of(d, slot, start);
+  if (!width) return kBeyondTables;
+  fill_inputs(d, slot, start, width);
   step->table_width = int32_t(width);
   const int code = program->run(*step);
-  if (!code && decode->sampling) weft::choose(*decode, program->pool());
-  return code;
+  return code || !d.sampling ? code : choose(d, program);
 }
-// After a step whose rows were sampled by several ranks: `values` [rows, 2] of all of them.
-WEFT_C void weft_decode_take_in(weft::Decode *decode, const double *values) { weft::take_in(*decode, values); }
-WEFT_C int weft_step_record_bytes(int which) {
-  const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step), sizeof(weft::Weight), sizeof(weft::Exchange),
-                          sizeof(weft::Area), sizeof(weft::CommCalls), sizeof(weft::Decode)};
-  return int(sizes[which]);
+
+}  // namespace weft
+
+WEFT_C int weft_program_decode(weft::Program *program, weft::Step *step, weft::Decode *decode) {
+  return weft::decode_step(program, step, *decode);
 }

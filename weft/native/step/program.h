@@ -32,6 +32,16 @@ class Program {
     return failed_.load(std::memory_order_relaxed);
   }
 
+  // Rows of every member of a group, in order, `bytes` of each; 0, or what `comm` gave.
+  int all_gather(uint32_t group, int position, const void *own, char *const *outs, const uint64_t *bytes, int members,
+                 int dtype) {
+    const int64_t began = monotonic_ns();
+    const int code = comm_.all_gather(comm_.handle, group, static_cast<const char *>(own), outs, bytes, dtype);
+    exchange_ns_ += monotonic_ns() - began;
+    for (int m = 0; m < members; ++m) received_ += m == position ? 0 : bytes[m];
+    return code;
+  }
+
   bool complete() const {
     for (size_t i = 0; i < code_.size(); ++i)
       if (!kernels_[i] && !is_exchange(code_[i].op)) return false;

@@ -1,0 +1,269 @@
+"""Steps that C++ takes from frames give what the general path gives; what it must not take, it leaves to Python."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from tests.support.waiting import until
+from tests.worker.decode_cases import LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.comm.metered import MeteredComm
+from weft.errors import WeftError
+from weft.launch.channel import Channel, ChannelClosed, channel_pair
+from weft.launch.faults import Faults
+from weft.launch.following import room_for_following
+from weft.launch.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
+from weft.launch.rank import _steps
+from weft.launch.status import StatusPage
+from weft.layout.resolve import resolve
+from weft.native.records import FollowingRecord
+from weft.ops.base import Numerics
+from weft.step.plan import GroupPlan, StepPlan, StepResult, Streams
+from weft.worker.runner import Limits
+
+
+class Ranks(ProgramExecutor):
+    """Ranks that are told their steps by frames, as in processes of their own."""
+
+    def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: Limits) -> None:
+        super().__init__(checkpoint, shards, numerics, limits)
+        self.page = StatusPage.create(len(self.runners))
+        self._before, self._rooms = [0] * len(self.runners), list[FollowingRecord]()
+        self.channels, self.loops, self.given = [], [], 0
+        for rank in range(len(self.runners)):
+            ours, end = channel_pair()
+            self.channels.append(ours)
+            theirs = Channel(end)
+            self._rooms.append(self._room(rank, theirs))
+            self._count(rank, self._rooms[rank])
+            self.loops.append(self._threads.submit(self._serve, rank, theirs))
+
+    def _room(self, rank: int, channel: Channel) -> FollowingRecord:
+        groups, reports = self.shards.layout.attention.dp, self.runners[rank].reports
+        return room_for_following(channel, self.page.writer(rank), LIMITS.max_num_seqs, groups, reports=reports)
+
+    def _serve(self, rank: int, channel: Channel) -> None:
+        runner, status = self.runners[rank], self.page.writer(rank)
+        way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
+        try:
+            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank])
+        finally:
+            channel.close()
+
+    @property
+    def followed(self) -> list[int]:
+        """Steps of each rank that Python did not see."""
+        return [self._before[rank] + room.steps for rank, room in enumerate(self._rooms)]
+
+    def _count(self, rank: int, room: FollowingRecord) -> None:
+        inner = self.runners[rank].follow
+
+        def follow(following: FollowingRecord) -> bool:
+            self._before[rank] += room.steps
+            return inner(following)
+
+        self.runners[rank].follow = follow  # type: ignore[method-assign]
+
+    def step(self, plan: StepPlan) -> StepResult:
+        for channel in self.channels:
+            channel.send(pack(RunStep(plan)))
+        self.given += 1
+        parts = []
+        for runner, channel in zip(self.runners, self.channels, strict=True):
+            if runner.reports:
+                done = unpack_from_rank(channel.receive(20.0))
+                assert isinstance(done, StepDone) and done.index == plan.index
+                parts.append(done.result)
+        for rank in range(len(self.runners)):
+            until(lambda rank=rank: self._rests(rank), f"rank {rank} after step {self.given}")
+        return StepResult(plan.index, parts)
+
+    def _rests(self, rank: int) -> bool:
+        status = self.page.read(rank)
+        return status.step == self.given and not status.busy
+
+    def close(self) -> None:
+        for channel, loop in zip(self.channels, self.loops, strict=True):
+            if not loop.done():
+                channel.send(pack(Shutdown()))
+            channel.close()
+        self._threads.shutdown()
+        for rank, runner in enumerate(self.runners):
+            assert self.page.work(rank).rows == runner.rows
+        super().close()
+
+
+class Both:
+    """An executor that runs every plan both ways and compares."""
+
+    def __init__(self, frames: Ranks, general: ProgramExecutor) -> None:
+        self.frames, self.general = frames, general
+        self.layout, self.num_blocks = frames.layout, frames.num_blocks
+        for runner in general.runners:
+            runner.decode = None
+
+    def step(self, plan: StepPlan) -> StepResult:
+        result = self.frames.step(plan)
+        assert result == self.general.step(plan), plan
+        for one, other in zip(self.frames.runners, self.general.runners, strict=True):
+            assert torch.equal(one.last_ids, other.last_ids)
+        return result
+
+    def close(self) -> None:
+        self.frames.close()
+        self.general.close()
+
+
+@contextmanager
+def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
+    made = Both(*(kind(checkpoint, shards, Numerics(dtype), LIMITS) for kind in (Ranks, ProgramExecutor)))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "biased")
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_steps_from_frames_give_the_same(
+    world: int, layout: dict[str, object], dtype: torch.dtype, model: Path
+) -> None:
+    with both_ways(model, world, layout, dtype) as executor:
+        serve(executor, MANY)
+        assert min(executor.frames.followed) > 4
+
+
+@pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3]], ids=str)
+def test_any_requests_are_served_alike(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+
+        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(REQUESTS)
+        @example(MANY)
+        def check(requests: list[Request]) -> None:
+            serve(executor, requests)
+
+        check()
+        assert min(executor.frames.followed) > 4
+
+
+def grown(group: GroupPlan, *tables: tuple[int, int, int]) -> GroupPlan:
+    """tables: slot, known, block."""
+    return GroupPlan([], [], Streams(group.streams.columns, [], struct.pack(f"<{3 * len(tables)}q", *sum(tables, ()))))
+
+
+def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        plans = [
+            ([admitted(0, [5, 9])], 0),
+            ([streams((0, 2, 1))], 0),
+            ([streams((0, 3, 2))], 1),
+            ([grown(streams((0, 4, 3)), (0, 1, 7))], 2),
+            ([admitted(2, [4])], 2),
+            ([streams((2, 1, 1), (0, 5, 4))], 2),
+            ([streams((2, 2, 2), (0, 6, 5))], 3),
+            ([streams((2, 3, 3), (0, 7, 6), news=[(0, 2, [8])])], 3),
+            ([streams((0, 8, 7), (2, 4, 4), news=[(2, 1, [9])])], 3),
+            ([streams((2, 5, 5), (0, 9, 8))], 4),
+            ([streams((0, 10, 9))], 4),
+            ([streams((0, 11, 10))], 5),
+        ]
+        for index, (groups, count) in enumerate(plans):
+            executor.step(StepPlan(index + 70_000 * (index > 6), groups))
+            assert executor.frames.followed == [count], index
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS[:4], ids=str)
+def test_a_logit_that_is_not_finite_is_told_alike(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        rest = [GroupPlan()] * (executor.layout.attention.dp - 1)
+        others = [streams((1, at, at - 1)) for at in range(2, 7) for _ in rest]
+        executor.step(StepPlan(0, [admitted(0, [5, 9]), *[admitted(1, [7, 8])] * len(rest)]))
+        executor.step(StepPlan(1, [streams((0, 2, 1)), *others[:1]]))
+        for each in (executor.frames, executor.general):
+            for runner in each.runners:
+                runner.cos_sin[4] = torch.nan
+        executor.step(StepPlan(2, [streams((0, 3, 2)), *others[1:2]]))
+        more = [grown(each, (1, 1, 6)) for each in others[2:3]]
+        executor.step(StepPlan(3, [grown(streams((0, 4, 3)), (0, 1, 5)), *more]))
+        assert executor.frames.followed == [1] * world
+        executor.step(StepPlan(4, [admitted(2, [3]), *[admitted(3, [4])] * len(rest)]))
+        executor.step(StepPlan(5, [streams((2, 1, 1)), *[streams((3, 1, 1))] * len(rest)]))
+
+
+@pytest.mark.parametrize("row", [(0, 32, 3), (5, 3, 2), (0, -1, 2)])
+def test_a_row_that_there_is_not_ends_the_rank_as_it_does_in_python(row: tuple[int, int, int], model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        ranks = executor.frames
+        ranks.channels[0].send(pack(RunStep(StepPlan(2, [streams(row)]))))
+        with pytest.raises(WeftError, match="beyond the slots"):
+            ranks.loops[0].result(20.0)
+        assert ranks.followed == [0]
+
+
+def test_a_table_that_there_is_not_is_left_to_python(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        executor.step(StepPlan(2, [grown(streams((0, 3, 2)), (0, 1, 4), (0, 60, 5))]))
+        assert executor.frames.followed == [0]
+
+
+def test_a_frame_longer_than_the_room_is_left_to_python(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        executor.step(StepPlan(2, [grown(streams((0, 3, 2)), *[(0, 1, 4)] * 40)]))
+        assert executor.frames.followed == [0]
+
+
+def test_frames_that_come_in_pieces_or_together_are_read(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        plans = [StepPlan(index, [streams((0, index + 1, index))]) for index in (2, 3, 4)]
+        frames = [pack(RunStep(plan)) for plan in plans]
+        ranks, channel = executor.frames, executor.frames.channels[0]
+        together = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+        # positions 4 and on need a block that the plan must tell of; here they stay in the null block
+        for piece in (together[:2], together[2:40], together[40:]):
+            channel._sock.sendall(piece)
+            until(lambda: True)
+        for plan in plans:
+            done = unpack_from_rank(channel.receive(20.0))
+            assert isinstance(done, StepDone) and done.index == plan.index
+            assert done.result == executor.general.step(plan).groups[0]
+        ranks.given += 3
+
+
+def test_a_rank_whose_supervisor_is_gone_ends(model: Path) -> None:
+    with both_ways(model, 1, {}) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        ranks = executor.frames
+        ranks.channels[0].close()
+        with pytest.raises(ChannelClosed):
+            ranks.loops[0].result(20.0)
