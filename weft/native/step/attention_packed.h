@@ -229,10 +229,9 @@ class PackedAttention {
     float *const scores = scores_ + (key - keys.first);
     const uint32_t *b[NV], *ahead[NV];
     for (int j = 0; j < NV; ++j) {
-      const int at = key + j * kLanes, later = at + (fetches_near(MR) ? NV * kLanes : walk.distance);
-      b[j] = ahead[j] = keys_at(walk.table, walk.kv, at);
-      if (fetches_near(MR) && later < keys.end) ahead[j] = keys_at(walk.table, walk.kv, later);
-      if (!fetches_near(MR) && later < walk.end_ahead) ahead[j] = keys_at(walk.table_ahead, walk.kv_ahead, later);
+      const int at = key + j * kLanes;
+      b[j] = keys_at(walk.table, walk.kv, at);
+      ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
     }
     Vec<float> sums[MR][NV] = {};
     multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
@@ -240,6 +239,18 @@ class PackedAttention {
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) store(scores + r * kChunk + j * kLanes, sums[r][j]);
+  }
+
+  // Keys that lie where those of `key` do in what comes next; `none` where there are none.
+  const uint32_t *in_next(const Walk &walk, int key, const uint32_t *none) const {
+    const int later = key + walk.distance;
+    return later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : none;
+  }
+  // What is read after the keys at `key`: those `step` further on, or the first values.
+  const uint32_t *after_keys(const Span &keys, const Walk &walk, int key, int step) const {
+    if (key + step < keys.end) return keys_at(walk.table, walk.kv, key + step);
+    const int first = keys.begin + (key - keys.begin) % step;
+    return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
   }
 
   // Scores of row r become bf16 weights; of them, the peak (a power of two) and the sum go to the row's piece.
@@ -333,8 +344,10 @@ class PackedAttention {
     for (int key = keys.seen; key < keys.end;) {
       const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
       const uint32_t *page = values_at(walk.table, walk.kv, key) + d, *page_ahead = page;
-      if (fetches_near(MR) && end < keys.end) page_ahead = values_at(walk.table, walk.kv, end) + d;
-      if (!fetches_near(MR) && later < walk.end_ahead) page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
+      if (fetches_near(MR))
+        page_ahead = end < keys.end ? values_at(walk.table, walk.kv, end) + d : in_next(walk, keys.begin, page);
+      else if (later < walk.end_ahead)
+        page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
       const uint32_t *b[NV], *ahead[NV];
       for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
       const RowPair *weights = weights_ + (key - keys.first) / 2;
