@@ -68,8 +68,8 @@ REQUESTS = st.lists(
 )
 
 
-def admitted(slot: int, ids: list[int]) -> GroupPlan:
-    return GroupPlan([Admit(slot, ids, [], GREEDY, 0)], [Run(slot, 0, len(ids), ids, [slot + 1], True)])
+def admitted(slot: int, ids: list[int], params: SamplingParams = GREEDY) -> GroupPlan:
+    return GroupPlan([Admit(slot, ids, [], params, 0)], [Run(slot, 0, len(ids), ids, [slot + 1], True)])
 
 
 def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int]]] = ()) -> GroupPlan:

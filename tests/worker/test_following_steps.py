@@ -32,6 +32,7 @@ from weft.layout.resolve import resolve
 from weft.native.records import FollowingRecord
 from weft.ops.base import Numerics
 from weft.step.plan import GroupPlan, StepPlan, StepResult, Streams
+from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import Limits
 
 
@@ -192,6 +193,33 @@ def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:
         for index, (groups, count) in enumerate(plans):
             executor.step(StepPlan(index + 70_000 * (index > 6), groups))
             assert executor.frames.followed == [count], index
+
+
+ASKING = SamplingParams(temperature=0.0, logprobs=1)
+AFTER_TWO = SamplingParams(temperature=0.0, min_tokens=2, stop_token_ids=(7,))
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS[:2], ids=str)
+def test_a_row_that_wants_python_does_so_only_while_it_is_there(
+    world: int, layout: dict[str, object], model: Path
+) -> None:
+    with both_ways(model, world, layout) as executor:
+        plans = [
+            (admitted(0, [5, 9]), 0),
+            (admitted(1, [3], ASKING), 0),
+            (streams((0, 2, 1)), 0),
+            (streams((0, 3, 2)), 1),  # slot 1 rests
+            (streams((0, 4, 3), (1, 1, 1)), 1),
+            (streams((0, 5, 4), (1, 2, 2)), 1),
+            (streams((0, 6, 5)), 1),
+            (streams((0, 7, 6)), 2),
+            (admitted(1, [3], AFTER_TWO), 2),
+            (streams((0, 8, 7), (1, 1, 1)), 2),
+            (streams((0, 9, 8), (1, 2, 2)), 3),
+        ]
+        for index, (group, count) in enumerate(plans):
+            executor.step(StepPlan(index, [group]))
+            assert executor.frames.followed == [count] * world, index
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[:4], ids=str)

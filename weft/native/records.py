@@ -222,11 +222,12 @@ class DecodeRecord(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
         *((name, _POINTER) for name in ("tables", "last_ids", "ids", "positions", "places", "block_tables")),
         ("sampling", _POINTER),
+        ("chosen_from", _POINTER),
         ("logits", _POINTER),
         *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
         ("values", _POINTER),
         ("chosen", _POINTER),
-        *((name, ctypes.c_int32) for name in ("group", "members", "position", "finite")),
+        *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
         ("rows_of", _POINTER),
         ("all_values", _POINTER),
     )

@@ -158,7 +158,7 @@ class Program:
     def follow(self, step: StepRecord, decode: DecodeRecord, following: FollowingRecord) -> int:
         """Runs decode steps as they are told, as long as each is the one before it, one position further. 0: a frame
         waits that says something else, or will never come; UNCHOSEN: the step of the frame that waits has run, and its
-        logits are not all finite; otherwise the code of the collective that failed."""
+        tokens are still to be chosen; otherwise the code of the collective that failed."""
         pointers = map(ctypes.byref, (step, decode, following))
         return int(self._pool.lib.weft_decode_follow(self._handle, *pointers))
 

@@ -55,8 +55,8 @@ class Sampler:
         self.table = SlotTable(slots, vocab_size)
         self._plain_from: NDArray[np.int64] = np.zeros(slots, np.int64)
         """From which output position on nothing changes a slot's logits."""
-        self._changing: set[int] = set()
-        """Slots whose logits are changed, at some position or at all."""
+        self.chosen_from: NDArray[np.int64] = np.zeros(slots, np.int64)
+        """From which output position on that is all there is to a slot's row: no log-probability is asked for."""
         self._asking: set[int] = set()
         """Slots that ask for log-probabilities."""
         self._following: set[int] = set()
@@ -75,15 +75,10 @@ class Sampler:
         plain_from = NEVER if always else params.min_tokens if len(slot.ends) else 0
         self._plain_from[admit.slot] = plain_from
         asks = params.logprobs is not None or params.prompt_logprobs is not None
+        self.chosen_from[admit.slot] = NEVER if asks else plain_from
         follows = slot.history is not None or slot.rules is not None
-        for slots, member in ((self._changing, plain_from > 0), (self._asking, asks), (self._following, follows)):
+        for slots, member in ((self._asking, asks), (self._following, follows)):
             (slots.add if member else slots.discard)(admit.slot)
-
-    @property
-    def plain(self) -> bool:
-        """Whether the kernel can sample all rows of any step: there is one, and no slot has its logits changed or asks
-        for log-probabilities."""
-        return self.kernel is not None and not self._changing and not self._asking
 
     def width(self, rows: SampledRows) -> int:
         """Columns of the values that an attention block with these rows shares; the same on each of its ranks."""
@@ -95,7 +90,8 @@ class Sampler:
     def sample(self, logits: Tensor, rows: SampledRows, width: int) -> Tensor:
         """Values [m, width] for logits [m, V], one row for each of `rows`; one that is only scored has its target as
         id."""
-        if len(rows) and width == _LOGPROB and not self._changing and self.kernel is not None and _for_kernel(logits):
+        takes_whole = len(rows) > 0 and width == _LOGPROB and _for_kernel(logits)
+        if self.kernel is not None and takes_whole and self._plain(rows).all():
             values = torch.empty((len(rows), width), dtype=torch.float64)
             self.kernel(logits, self.table, rows.slots, rows.positions, values)
             return values
@@ -122,11 +118,14 @@ class Sampler:
                 _put_named(values[:, _TOP:], raw, named)
         return values
 
+    def _plain(self, rows: SampledRows) -> NDArray[np.bool_]:
+        return np.asarray(rows.positions >= self._plain_from[rows.slots])
+
     def _sample_plain(self, raw: Tensor, rows: SampledRows, values: Tensor) -> Column:
         """Samples the rows that the kernel can; the others."""
         if self.kernel is None or raw.dtype != torch.float32:
             return np.arange(len(rows))
-        plain = rows.positions >= self._plain_from[rows.slots]
+        plain = self._plain(rows)
         if plain.all():
             self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self.table, rows.slots, rows.positions, values)
         elif plain.any():

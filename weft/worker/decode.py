@@ -57,6 +57,7 @@ class DecodeSteps:
             ids=self._ids.ctypes.data,
             positions=self._rows[0].ctypes.data,
             places=self._rows[1].ctypes.data,
+            chosen_from=sampler.chosen_from.ctypes.data,
             logits=logits.data_ptr(),
             vocabulary=logits.shape[1],
             values=self._values[0].ctypes.data,
@@ -77,15 +78,15 @@ class DecodeSteps:
     def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
         """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
         chosen, from `inputs`."""
-        shape, record, chooses = self._inputs.learn(plan), self.record, self._fit and self._sampler.plain
+        shape, record, able = self._inputs.learn(plan), self.record, self._fit and self._sampler.kernel is not None
         if self._tables is not self._inputs.tables.rows:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
-        record.columns, record.sampling = group.streams.columns, self._sampler.table.address if chooses else None
+        record.columns, record.sampling = group.streams.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
-        self._followed = _rows_of_groups(plan.groups) if chooses and plan.experts is None else ()
-        return logits, GroupResult(self._told.tobytes()) if chooses and record.finite else None
+        self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
+        return logits, GroupResult(self._told.tobytes()) if record.chose else None
 
     @property
     def done(self) -> bool:

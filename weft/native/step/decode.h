@@ -21,6 +21,7 @@ struct Decode {
   int64_t *ids;
   int32_t *positions, *places, *block_tables;
   const SamplingTable *sampling;  // null: nothing is chosen here
+  const int64_t *chosen_from;     // [slots]: from which output position on a slot's token can be chosen here
   const float *logits;            // [rows, vocabulary]
   int64_t vocabulary;
   int64_t own_first, own_count;  // rows that this rank samples
@@ -28,7 +29,7 @@ struct Decode {
   int64_t *chosen;               // [rows]: results
   // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
   int32_t group, members, position;
-  int32_t finite;                // result: whether all logits were; if not, nothing was chosen
+  int32_t chose;                 // result: whether every row's token was, else none: they want more, or are not finite
   const int64_t *rows_of;        // [members]
   double *all_values;            // room for those of every slot
 };
@@ -67,6 +68,13 @@ inline const double *every_value(const Decode &d, Program *program, int &code) {
   return code ? nullptr : d.all_values;
 }
 
+inline bool can_choose(const Decode &d) {
+  const int64_t *slot = d.columns, *output_position = slot + 2 * d.rows;
+  bool all = d.sampling;
+  for (int64_t r = 0; r < d.rows && all; ++r) all = output_position[r] >= d.chosen_from[slot[r]];
+  return all;
+}
+
 inline int choose(Decode &d, Program *program) {
   const int64_t *slot = d.columns + d.own_first, *output_position = slot + 2 * d.rows;
   if (d.own_count)
@@ -75,9 +83,10 @@ inline int choose(Decode &d, Program *program) {
   int code = 0;
   const double *values = every_value(d, program, code);
   if (!values) return code;
-  d.finite = 1;
-  for (int64_t r = 0; r < d.rows; ++r) d.finite &= values[2 * r + 1] != 0;
-  for (int64_t r = 0; r < d.rows && d.finite; ++r) d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
+  bool finite = true;
+  for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
+  for (int64_t r = 0; r < d.rows && finite; ++r) d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
+  d.chose = finite;
   return 0;
 }
 
@@ -92,7 +101,8 @@ inline int decode_step(Program *program, Step *step, Decode &d) {
   fill_inputs(d, slot, start, width);
   step->table_width = int32_t(width);
   const int code = program->run(*step);
-  return code || !d.sampling ? code : choose(d, program);
+  d.chose = 0;
+  return code || !can_choose(d) ? code : choose(d, program);
 }
 
 }  // namespace weft

@@ -1,6 +1,6 @@
 // Decode steps that follow one another: as long as a rank is told to run the step that it ran last, one position further,
 // it goes from frame to frame without Python. A frame that is anything else stays where it is, for Python to read; so
-// does that of a step whose logits are not all finite, which Python has to choose the tokens of. Answer key:
+// does that of a step whose tokens Python has to choose. Answer key:
 // weft/launch/rank.py.
 #pragma once
 
@@ -68,7 +68,7 @@ inline bool send_all(int fd, const uint8_t *from, int64_t size) {
 
 constexpr int kUnchosen = -2;
 
-// One step; what `decode_step` gives, or kUnchosen: it ran, and logits are not all finite.
+// One step; what `decode_step` gives, or kUnchosen: it ran, and its tokens are not chosen.
 inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
   Status &status = *f.status;
   const int64_t began = monotonic_ns(), waited = program->exchange_ns(), received = int64_t(program->received());
@@ -78,7 +78,7 @@ inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
   if (code) return code;
   const int64_t took = monotonic_ns() - began;
   f.busy_ns += took;
-  if (!d.finite) return kUnchosen;
+  if (!d.chose) return kUnchosen;
   status.busy_ns += took, status.rows += f.own_rows;
   status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
   status.busy = 0;
@@ -88,7 +88,7 @@ inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
 
 }  // namespace weft
 
-// `step` and `decode` are those of the step that ran last, which chose its tokens. 0: something else waits, or the other
+// `step` and `decode` are those of the step that ran last. 0: something else waits, or the other
 // end is gone; kUnchosen: the step of the frame that waits has run; otherwise what the exchange gave that failed.
 WEFT_C int weft_decode_follow(weft::Program *program, weft::Step *step, weft::Decode *decode, weft::Following *following) {
   weft::Following &f = *following;
