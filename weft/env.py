@@ -17,6 +17,11 @@ import os
 from collections.abc import Mapping
 
 
+def own(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """All of them that are set."""
+    return {name: value for name, value in environ.items() if name.startswith("WEFT_")}
+
+
 def debug(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether tracebacks are wanted."""
     return environ.get("WEFT_DEBUG", "") not in ("", "0")

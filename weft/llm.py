@@ -6,6 +6,7 @@ with weft.LLM("path/to/model", layout={"attention.dp": 2, "dense.tp": 2}) as llm
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -22,6 +23,7 @@ from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
 from weft.launch.offline import OfflineEngines
 from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.processes import Spawner
 from weft.launch.start import Listener
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -84,21 +86,23 @@ class LLM:
         ensure_built()
         if isinstance(layout, Layout) and (tp is not None or world_size is not None):
             raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
-        checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
-        if not isinstance(model, Checkpoint):
-            check_hashes(checkpoint, verify_checkpoint or "auto")
-        elif verify_checkpoint is not None:
+        if isinstance(model, Checkpoint) and verify_checkpoint is not None:
             raise UsageError("an open checkpoint is taken as it is: leave verify_checkpoint out, or give its path")
-        self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        experts = parse_config(checkpoint.config).num_experts
-        resolved = (
-            layout if isinstance(layout, Layout) else resolve(as_given(layout), world_size, tp, num_experts=experts)
-        )
         settings = as_engine_config(config, engine)
-        plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
-        self.recommended = recommended(checkpoint.generation_config)
-        """The model's own sampling values."""
-        self._engines = OfflineEngines(plan, listener)
+        with contextlib.closing(Spawner()) as spawner:
+            spawner.start_ahead()
+            checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
+            if not isinstance(model, Checkpoint):
+                check_hashes(checkpoint, verify_checkpoint or "auto")
+            self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+            experts = parse_config(checkpoint.config).num_experts
+            resolved = (
+                layout if isinstance(layout, Layout) else resolve(as_given(layout), world_size, tp, num_experts=experts)
+            )
+            plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
+            self.recommended = recommended(checkpoint.generation_config)
+            """The model's own sampling values."""
+            self._engines = OfflineEngines(plan, listener, spawner)
         self._finalizer = weakref.finalize(self, self._engines.close)
         self._plan = self._engines.plan
         self._requests = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_group import fake_plan, program
+from tests.support.fake_group import fake_plan, spawner
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import children
 from weft.errors import ConfigError, PeerError, WeftError
@@ -52,7 +52,7 @@ def step(executor: ProcessExecutor, index: int) -> None:
 
 def fails(plan: LaunchPlan, behaviour: str) -> tuple[WeftError, float]:
     """The error of the third step, and how long that took."""
-    executor = Starting(plan, None, program(behaviour)).wait()
+    executor = Starting(plan, None, spawner(behaviour)).wait()
     try:
         for index in range(2):
             step(executor, index)
@@ -74,7 +74,7 @@ def test_a_signal_that_ends_a_rank_is_named_at_once(plan: LaunchPlan, name: str)
 
 
 def test_a_rank_killed_while_idle_is_named(plan: LaunchPlan) -> None:
-    executor = Starting(plan, None, program("good")).wait()
+    executor = Starting(plan, None, spawner("good")).wait()
     wake = os.eventfd(0)
     try:
         step(executor, 0)
@@ -95,12 +95,12 @@ def test_a_stopped_rank_is_named_after_the_step_limit(plan: LaunchPlan) -> None:
 
 def test_a_rank_killed_while_loading_is_named_with_the_phase(plan: LaunchPlan) -> None:
     with pytest.raises(PeerError, match=r"rank 1 \(dp 1\) pid \d+ was killed by SIGKILL in phase load; .*memory"):
-        Starting(plan, None, program("killed-loading")).wait()
+        Starting(plan, None, spawner("killed-loading")).wait()
 
 
 @pytest.mark.parametrize("ends_late", [False, True], ids=["at once", "after its channel closed"])
 def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    starting = Starting(plan, None, program("good"))
+    starting = Starting(plan, None, spawner("good"))
     executor = starting.wait()
     told: list[int] = []
     starting._watch.rendezvous.mark_dead = told.append  # type: ignore[method-assign]
@@ -120,7 +120,7 @@ def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, mo
 
 def test_settings_that_differ_are_shown_field_by_field(plan: LaunchPlan) -> None:
     with pytest.raises(ConfigError) as caught:
-        Starting(plan, None, program("other-torch")).wait()
+        Starting(plan, None, spawner("other-torch")).wait()
     assert caught.value.exit_code == 78
     first, *lines = str(caught.value).split("\n  ")
     assert first == "ranks do not have the same settings" and len(lines) == 2
@@ -138,11 +138,11 @@ def test_settings_that_differ_are_shown_field_by_field(plan: LaunchPlan) -> None
 )
 def test_a_process_that_is_not_the_rank_it_should_be_is_refused(plan: LaunchPlan, behaviour: str, said: str) -> None:
     with pytest.raises(PeerError, match=rf"rank 1 \(dp 1\) pid \d+ {said}"):
-        Starting(plan, None, program(behaviour)).wait()
+        Starting(plan, None, spawner(behaviour)).wait()
 
 
 def test_every_rank_reports_where_it_is(plan: LaunchPlan) -> None:
-    starting = Starting(plan, None, program("good"))
+    starting = Starting(plan, None, spawner("good"))
     assert [report.phase for report in starting.reports()] == ["spawn", "spawn"]
     executor = starting.wait()
     try:
@@ -162,7 +162,7 @@ def test_every_rank_reports_where_it_is(plan: LaunchPlan) -> None:
 def test_a_late_rank_is_named_with_the_option(plan: LaunchPlan, phase_limit: dict[str, float], option: str) -> None:
     hurried = replace(plan, limits=ProcessLimits(**phase_limit))  # type: ignore[arg-type]
     with pytest.raises(PeerError, match=rf"no answer to start-up, phase \w+ \({option}\) within .* from rank"):
-        Starting(hurried, None, program("stuck-loading")).wait()
+        Starting(hurried, None, spawner("stuck-loading")).wait()
 
 
 def test_the_step_limit_follows_what_steps_took() -> None:

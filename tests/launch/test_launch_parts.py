@@ -137,7 +137,6 @@ def test_messages_survive_the_wire() -> None:
         checkpoint=b"table",
         eos_token_ids=(1, 2),
         comm="none",
-        comm_fd=-1,
         comm_bytes=0,
         comm_port=0,
         comm_limit_s=1.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_group import program
+from tests.support.fake_group import spawner
 from tests.support.fake_rank import LETTERS
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import alive, children, wait_gone
@@ -23,6 +23,7 @@ from weft.launch.executor import ProcessExecutor
 from weft.launch.limits import ProcessLimits
 from weft.launch.phases import Phase, PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.processes import Spawner
 from weft.launch.start import Starting
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
@@ -74,7 +75,7 @@ def run_until_it_fails(executor: ProcessExecutor) -> WeftError:
 
 def test_steps_go_to_all_ranks_and_first_ranks_answer(plan: LaunchPlan) -> None:
     seen: list[PhaseChange] = []
-    executor = Starting(plan, seen.append, program("good")).wait()
+    executor = Starting(plan, seen.append, spawner("good")).wait()
     try:
         assert executor.num_blocks == plan.memory.num_blocks  # type: ignore[union-attr]
         for index in range(5):
@@ -90,26 +91,26 @@ def test_steps_go_to_all_ranks_and_first_ranks_answer(plan: LaunchPlan) -> None:
 
 
 def test_a_killed_rank_is_named(plan: LaunchPlan) -> None:
-    error = run_until_it_fails(Starting(plan, None, program("killed")).wait())
+    error = run_until_it_fails(Starting(plan, None, spawner("killed")).wait())
     assert isinstance(error, PeerError)
     assert "rank 1 (dp 1) pid " in str(error)
     assert "was killed by SIGKILL in phase serving, in step 3" in str(error)
 
 
 def test_a_rank_that_raises_is_named_with_its_error(plan: LaunchPlan) -> None:
-    error = run_until_it_fails(Starting(plan, None, program("raises")).wait())
+    error = run_until_it_fails(Starting(plan, None, spawner("raises")).wait())
     assert "rank 1 (dp 1) pid " in str(error)
     assert "ZeroDivisionError: division by zero" in str(error)
 
 
 def test_a_frame_that_is_no_message_ends_the_group(plan: LaunchPlan) -> None:
-    error = run_until_it_fails(Starting(plan, None, program("garbage")).wait())
+    error = run_until_it_fails(Starting(plan, None, spawner("garbage")).wait())
     assert isinstance(error, PeerError)
     assert "no message" in str(error)
 
 
 def test_a_suspended_rank_is_named_after_the_step_limit(plan: LaunchPlan) -> None:
-    executor = Starting(plan, None, program("stopped")).wait()
+    executor = Starting(plan, None, spawner("stopped")).wait()
     executor.clock.fixed = 2.0
     error = run_until_it_fails(executor)
     assert isinstance(error, PeerError)
@@ -119,7 +120,7 @@ def test_a_suspended_rank_is_named_after_the_step_limit(plan: LaunchPlan) -> Non
 
 def test_bad_weights_are_reported_by_the_rank_that_found_them(plan: LaunchPlan) -> None:
     with pytest.raises(CheckpointError) as caught:
-        Starting(plan, None, program("bad-weights")).wait()
+        Starting(plan, None, spawner("bad-weights")).wait()
     assert caught.value.problems == ("a.safetensors: t: wanted 1, got 2",)
     assert "rank 1 (dp 1)" in str(caught.value)
 
@@ -127,16 +128,16 @@ def test_bad_weights_are_reported_by_the_rank_that_found_them(plan: LaunchPlan) 
 def test_a_rank_late_in_a_phase_is_named_with_it(plan: LaunchPlan) -> None:
     hurried = replace(plan, limits=ProcessLimits(load_limit=3.0))
     with pytest.raises(PeerError, match=r"no answer to start-up, phase load \(--load-limit\) within 3 s from rank 1"):
-        Starting(hurried, None, program("stuck-loading")).wait()
+        Starting(hurried, None, spawner("stuck-loading")).wait()
 
 
 def test_a_program_that_cannot_run_is_named(plan: LaunchPlan) -> None:
     with pytest.raises(PeerError, match=r"rank \d \(dp \d\) pid \d+ ended with exit code 3 in phase spawn"):
-        Starting(plan, None, (sys.executable, "-c", "import sys; sys.exit(3)")).wait()
+        Starting(plan, None, Spawner((sys.executable, "-c", "import sys; sys.exit(3)"))).wait()
 
 
 def test_idle_waiting_notices_a_death(plan: LaunchPlan) -> None:
-    executor = Starting(plan, None, program("good")).wait()
+    executor = Starting(plan, None, spawner("good")).wait()
     wake = os.eventfd(0)
     try:
         os.kill(executor.workers[0].pid, signal.SIGTERM)
@@ -148,7 +149,7 @@ def test_idle_waiting_notices_a_death(plan: LaunchPlan) -> None:
 
 
 def test_idle_waiting_ends_when_woken(plan: LaunchPlan) -> None:
-    executor = Starting(plan, None, program("good")).wait()
+    executor = Starting(plan, None, spawner("good")).wait()
     wake = os.eventfd(1)
     try:
         executor.wait(wake)
@@ -158,7 +159,7 @@ def test_idle_waiting_ends_when_woken(plan: LaunchPlan) -> None:
 
 
 def test_cancelling_a_start_ends_it(plan: LaunchPlan) -> None:
-    starting = Starting(plan, None, program("stuck-loading"))
+    starting = Starting(plan, None, spawner("stuck-loading"))
     starting.cancel()
     with pytest.raises(PeerError, match="was killed by SIGKILL"):
         starting.wait()
@@ -167,15 +168,16 @@ def test_cancelling_a_start_ends_it(plan: LaunchPlan) -> None:
 PARENT = """
 import sys, threading, time
 from weft.launch.plan import plan_launch
+from weft.launch.processes import Spawner
 from weft.launch.start import Starting
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
-program = (sys.executable, "-m", "tests.support.fake_rank", "good")
+spawner = Spawner((sys.executable, "-m", "tests.support.fake_rank", "good"))
 plan = plan_launch(open_checkpoint(sys.argv[1]), resolve({"attention.dp": 2}), EngineConfig(kv_cache_memory=1 << 20))
 def start():
     global executor
-    executor = Starting(plan, None, program).wait()
+    executor = Starting(plan, None, spawner).wait()
     print(*(worker.pid for worker in executor.workers), flush=True)
 if sys.argv[2] == "thread":
     thread = threading.Thread(target=start)

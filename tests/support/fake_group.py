@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.checkpoint import open_checkpoint
 from weft.launch.limits import ProcessLimits
 from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.processes import Spawner
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
@@ -21,6 +22,6 @@ def fake_plan(
     return plan_launch(open_checkpoint(model), layout, engine, limits=limits)
 
 
-def program(behaviour: str) -> tuple[str, ...]:
-    """A rank's command."""
-    return (sys.executable, "-m", "tests.support.fake_rank", behaviour)
+def spawner(behaviour: str) -> Spawner:
+    """Of ranks that behave so."""
+    return Spawner((sys.executable, "-m", "tests.support.fake_rank", behaviour))

@@ -39,9 +39,10 @@ LETTERS = 65
 
 
 def main(behaviour: str, words: list[str]) -> None:
-    control, status_fd, lifeline, parent, by_signal = map(int, words)
+    control, lifeline, parent, by_signal = map(int, words)
     tie_to_parent(parent, lifeline, by_signal=bool(by_signal))
     channel = Channel.of_fd(control)
+    status_fd, *_ = channel.receive_fds()
     setup = unpack_for_rank(channel.receive())
     assert isinstance(setup, Setup)
     last = setup.rank == setup.layout.world - 1

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.support.fake_group import fake_plan, program
+from tests.support.fake_group import fake_plan, spawner
 from weft.errors import WeftError
 from weft.launch.limits import ProcessLimits
 from weft.launch.phases import PhaseChange
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
 
     engine = partial(
         Replicas,
-        starts_of(plan, phase, program(words[1])),
+        starts_of(plan, phase, spawner(words[1])),
         max_queued=8,
         on_ready=lambda: print("ready", flush=True),
         recovery=Impatient if restart else None,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import gguf
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.checkpoints import SCALES, random_blocks
+from tests.support.native_libraries import need
 from weft.checkpoint.formats import LOADABLE, QUANTIZED, Format
+from weft.native.step_library import open_library
 from weft.weights.dequantize import decode
 
 NAMES = [fmt.name for fmt in QUANTIZED]
@@ -26,26 +30,34 @@ def test_blocks_are_what_the_package_says(name: str) -> None:
     assert gguf.GGML_QUANT_SIZES[kind] == (LOADABLE[name].block, LOADABLE[name].nbytes)
 
 
+@pytest.fixture(params=["torch", "library"])
+def library(request: pytest.FixtureRequest) -> ctypes.CDLL | None:
+    if request.param == "torch":
+        return None
+    need("step")
+    return open_library()
+
+
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 5), blocks=st.integers(1, 4), seed=st.integers(0, 2**32))
-def test_every_bit_as_the_package(name: str, rows: int, blocks: int, seed: int) -> None:
+def test_every_bit_as_the_package(name: str, rows: int, blocks: int, seed: int, library: ctypes.CDLL | None) -> None:
     columns = blocks * LOADABLE[name].block
     raw = random_blocks(name, rows, columns, np.random.default_rng(seed))
-    got = decode(torch.from_numpy(raw), name, columns)
+    got = decode(torch.from_numpy(raw), name, columns, library)
     assert got.dtype == torch.float32 and got.shape == (rows, columns)
     assert got.numpy().tobytes() == by_package(raw, name).tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scales_that_are_not_finite_stay_so(name: str) -> None:
+def test_scales_that_are_not_finite_stay_so(name: str, library: ctypes.CDLL | None) -> None:
     raw = random_blocks(name, 2, 256, np.random.default_rng(0))
     for at in SCALES[name]:
         raw.reshape(-1, LOADABLE[name].nbytes)[0, at : at + 2] = np.float16("inf").tobytes()[0], 0x7C
     with np.errstate(invalid="ignore"):
         wanted = by_package(raw, name)
     assert not np.isfinite(wanted).all()
-    np.testing.assert_array_equal(decode(torch.from_numpy(raw), name, 256).numpy(), wanted)
+    np.testing.assert_array_equal(decode(torch.from_numpy(raw), name, 256, library).numpy(), wanted)
 
 
 @pytest.mark.parametrize("name", ["F64", "F32", "F16", "BF16"])

@@ -13,20 +13,22 @@ from importlib.metadata import PackageNotFoundError, version
 from weft import env
 from weft.cli.parser import CommandParser
 from weft.errors import UsageError, WeftError
+from weft.launch.processes import Spawner
 from weft.options import nearest
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command lives in weft/cli/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
-    `run(args) -> exit code`."""
+    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way."""
 
     name: str
     summary: str
+    starts_ranks: bool = False
 
 
 COMMANDS = (
-    Command("serve", "serve a model over HTTP"),
+    Command("serve", "serve a model over HTTP", starts_ranks=True),
     Command("generate", "answer prompts on the terminal, without a server"),
     Command("explain", "show what each rank holds and every collective of a layout"),
     Command("dry-run", "run the real model code as one rank of any world, without weights, and count"),
@@ -76,11 +78,24 @@ def _dispatch(words: list[str]) -> int:
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
+    spawner = Spawner()
+    if command.starts_ranks and not {"-h", "--help"} & set(words):
+        # Importing torch takes as long as all that is done here before the ranks can be told anything.
+        spawner.start_ahead()
+    try:
+        return _run(command, words, spawner)
+    finally:
+        spawner.close()
+
+
+def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
     module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
-    code = module.run(parser.parse_command(words))
+    args = parser.parse_command(words)
+    args.spawner = spawner
+    code = module.run(args)
     assert isinstance(code, int)
     sys.stdout.flush()  # here a reader that has gone is still an exception, at exit it is noise
     return code

@@ -33,6 +33,7 @@ from weft.errors import ConfigError, RequestError
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.processes import Spawner
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
 from weft.options import made
@@ -124,16 +125,16 @@ def run(args: argparse.Namespace) -> int:
             names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
             aliases=names[1:], root=root,
         )  # fmt: skip
-        _serve(http, plan, model, sock)
+        _serve(http, plan, model, sock, args.spawner)
     return 0
 
 
-def _serve(http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket) -> None:
+def _serve(http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner) -> None:
     with phase_view(plan.where) as view:
         shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
         engines = partial(
             Replicas,
-            starts_of(plan, shown.phase),
+            starts_of(plan, shown.phase, spawner),
             max_queued=http.max_queued,
             on_ready=shown.ready,
             recovery=Recovery if plan.limits.restart else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.comm.gloo import GlooComm
@@ -15,26 +17,25 @@ from weft.launch.messages import Setup
 from weft.launch.status import StatusWriter
 
 
-def make_comm(setup: Setup, shards: Shards, status: StatusWriter, faults: Faults) -> Comm:
-    """Returns when the others are there. PeerError: somebody did not come."""
-    comm = _plain_comm(setup, shards)
+def make_comm(setup: Setup, shards: Shards, status: StatusWriter, faults: Faults, fds: Sequence[int]) -> Comm:
+    """Returns when the others are there. `fds`: what the rank was handed for it. PeerError: somebody did not come."""
+    comm = _plain_comm(setup, shards, fds)
     if setup.comm == "gloo":
         comm = RecordedComm(comm, status, groups_of(shards))
     return FaultyComm(comm, faults) if faults.at("collective") else comm
 
 
-def _plain_comm(setup: Setup, shards: Shards) -> Comm:
+def _plain_comm(setup: Setup, shards: Shards, fds: Sequence[int]) -> Comm:
     limit_s = setup.comm_limit_s
     if setup.comm == "shared_memory":
-        return SharedMemoryComm(Region(setup.comm_fd, setup.comm_bytes), setup.rank, timeout=limit_s)
+        return SharedMemoryComm(Region(fds[0], setup.comm_bytes), setup.rank, timeout=limit_s)
     if setup.comm == "gloo":
-        listen_fd = setup.comm_fd if setup.rank == 0 else None
         return GlooComm(
             setup.rank,
             setup.layout.world,
             groups_of(shards),
             port=setup.comm_port,
-            listen_fd=listen_fd,
+            listen_fd=fds[0] if setup.rank == 0 else None,
             timeout=limit_s,
             debug=setup.comm_debug,
         )

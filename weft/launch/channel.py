@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 from weft.errors import PeerError
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes. 64 prompts of 128k token ids fit; anything longer is a fault, not a message."""
+
+MOST_FDS = 8
+"""Descriptors that are handed over together."""
+
+_HAND_OVER = b"\xfd"
 
 _HEADER = struct.Struct("<I")
 
@@ -56,6 +63,25 @@ class Channel:
         if length > MAX_FRAME:
             raise PeerError(f"frame of {length} bytes is longer than the largest, {MAX_FRAME} bytes")
         return self._exactly(length, deadline)
+
+    def send_fds(self, fds: Sequence[int]) -> None:
+        """Hands over at most MOST_FDS descriptors; the other end asks for them before the next frame. ChannelClosed: it
+        is gone."""
+        try:
+            socket.send_fds(self._sock, [_HAND_OVER], fds)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ChannelClosed("the other end of the channel is gone") from error
+
+    def receive_fds(self) -> list[int]:
+        """Those of the other end's `send_fds`, which are the caller's from here on; waits for them."""
+        data, fds, _, _ = socket.recv_fds(self._sock, len(_HAND_OVER), MOST_FDS)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        if not data:
+            raise ChannelClosed("the other end of the channel is gone")
+        if data != _HAND_OVER or not fds:
+            raise PeerError("expected descriptors, got something else")
+        return fds
 
     def _exactly(self, size: int, deadline: float | None) -> bytes:
         buffer = bytearray(size)

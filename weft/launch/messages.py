@@ -19,7 +19,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message to a rank: all that it must know to start.
 
     `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
-    an inherited region (`comm_fd`, `comm_bytes`) or a loopback port to meet at (rank 0 has its socket, `comm_fd`).
+    a region of `comm_bytes` that is handed over or a loopback port to meet at (rank 0 is handed its socket).
     """
 
     rank: int
@@ -29,7 +29,6 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     checkpoint: bytes
     eos_token_ids: tuple[int, ...]
     comm: str
-    comm_fd: int
     comm_bytes: int
     comm_port: int
     comm_limit_s: float
@@ -47,6 +46,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     staged_slots: int = 0
     """Expert slots of a layer that a rank can receive before the layer switches."""
     count_experts: bool = False
+    environ: dict[str, str] = {}
+    """weft's variables, as they are now: the process may have been started before they were set."""
 
 
 class Allocate(msgspec.Struct, frozen=True, tag="allocate"):

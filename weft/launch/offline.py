@@ -18,6 +18,7 @@ from weft.launch.engines import balancing_of, make_engine
 from weft.launch.executor import ProcessExecutor
 from weft.launch.fingerprint import Settings
 from weft.launch.plan import LaunchPlan
+from weft.launch.processes import Spawner
 from weft.launch.start import Listener, Starting
 from weft.log import get_logger
 from weft.step.sampling_params import SamplingParams
@@ -28,12 +29,12 @@ _log = get_logger(__name__)
 class OfflineEngines:
     """Started by `plan`, all replicas at once. PeerError, ConfigError: one of them cannot be; then none is left."""
 
-    def __init__(self, plan: LaunchPlan, listener: Listener | None = None) -> None:
+    def __init__(self, plan: LaunchPlan, listener: Listener | None = None, spawner: Spawner | None = None) -> None:
         count = plan.layout.replicas
         parts = [plan.of_replica(replica) for replica in range(count)]
         balancing = [balancing_of(part) for part in parts]
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="replica")
-        self._executors, started = self._start(parts, listener)
+        self._executors, started = self._start(parts, listener, spawner or Spawner())
         pairs = zip(self._executors, started, balancing, strict=True)
         self._engines = [make_engine(executor, part, moves) for executor, part, moves in pairs]
         longest = min(part.engine.max_model_len or 0 for part in started)
@@ -48,14 +49,14 @@ class OfflineEngines:
         self._stepping: dict[int, Future[Outputs]] = {}
 
     def _start(
-        self, parts: Sequence[LaunchPlan], listener: Listener | None
+        self, parts: Sequence[LaunchPlan], listener: Listener | None, spawner: Spawner
     ) -> tuple[list[ProcessExecutor], list[LaunchPlan]]:
         """Processes come from this thread, which outlives them; each replica is waited for in one of its own."""
         starting: list[Starting] = []
         agreed = Settings()
         try:
             for part in parts:
-                starting.append(Starting(part, listener, agreed=agreed))
+                starting.append(Starting(part, listener, spawner, agreed=agreed))
             waits = [self._pool.submit(one.wait) for one in starting]
             wait(waits, return_when="FIRST_EXCEPTION")
             failed = next((one for one in waits if one.done() and one.exception() is not None), None)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.launch.channel import Channel, channel_pair
+from weft.launch.channel import Channel, ChannelClosed, channel_pair
 
 DEFAULT_PROGRAM = (sys.executable, "-m", "weft.launch.worker")
 
@@ -22,6 +22,9 @@ _QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """A few microseconds: a thread that spins longer at the end of a parallel loop takes the core of one that still works
 (with one core too few, 9 s of work took 30 s). torch's warnings about a peer that is gone would bury the line that
 names it. The user's own settings win."""
+
+_FEW = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Until the rank knows how many threads are its own, and tells torch."""
 
 
 @dataclass(slots=True)
@@ -59,49 +62,104 @@ class WorkerProcess:
             return False
 
 
-def spawn(
-    rank: int,
-    where: str,
-    *,
-    number: int | None = None,
-    status_fd: int,
-    inherit: Sequence[int] = (),
-    threads: int = 1,
-    program: Sequence[str] = DEFAULT_PROGRAM,
-    by_signal: bool | None = None,
-) -> WorkerProcess:
-    """Starts `program CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID BY_SIGNAL`.
+@dataclass(slots=True)
+class _Begun:
+    """A process that has not been told what it is for."""
 
-    `by_signal`: the child is killed when the calling thread ends, so only for a thread that outlives the child; None:
-    where this is the main thread.
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    lifeline: int
 
-    In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then ends the ranks.
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=60)
+        self.channel.close()
+        os.close(self.lifeline)
+
+
+class Spawner:
+    """Starts `program CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`, once for each worker.
+
+    One can be started ahead, before anybody knows which ranks there will be; it imports meanwhile what they all need.
     """
-    channel, theirs = channel_pair()
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    if by_signal is None:
-        by_signal = threading.current_thread() is threading.main_thread()
-    fds = (theirs.fileno(), status_fd, read_end)
-    arguments = [*program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
-    environment = _QUIET | os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    try:
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(*fds, *inherit),
-            env=environment,
-            process_group=0,
+
+    def __init__(self, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
+        self._program = program
+        self._ahead: _Begun | None = None
+        self._lock = threading.Lock()
+        """Replicas spawn their ranks side by side."""
+
+    def start_ahead(self) -> None:
+        """The first worker's process. It must be spawned, or `close` called."""
+        self._ahead = self._begin(None)
+
+    def close(self) -> None:
+        """Ends the process that was started ahead, if no worker has become of it."""
+        begun = self._taken()
+        if begun is not None:
+            begun.end()
+
+    def spawn(
+        self,
+        rank: int,
+        where: str,
+        *,
+        number: int | None = None,
+        status_fd: int,
+        inherit: Sequence[int] = (),
+        by_signal: bool | None = None,
+    ) -> WorkerProcess:
+        """A worker, which is handed `status_fd` and then those of `inherit`.
+
+        `by_signal`: the child is killed when the calling thread ends, so only for a thread that outlives the child;
+        None: where this is the main thread.
+        """
+        begun = self._taken()
+        if begun is not None and begun.process.poll() is not None:
+            begun.end()
+            begun = None
+        if begun is None:
+            begun = self._begin(by_signal)
+        try:
+            begun.channel.send_fds((status_fd, *inherit))
+        except ChannelClosed:  # whoever waits for the worker will see how it ended
+            pass
+        return WorkerProcess(
+            rank,
+            where,
+            begun.process,
+            os.pidfd_open(begun.process.pid),
+            begun.channel,
+            begun.lifeline,
+            rank if number is None else number,
         )
-    except OSError:
-        channel.close()
-        os.close(write_end)
-        raise
-    finally:
-        theirs.close()
-        os.close(read_end)
-    return WorkerProcess(
-        rank, where, process, os.pidfd_open(process.pid), channel, write_end, rank if number is None else number
-    )
+
+    def _taken(self) -> _Begun | None:
+        with self._lock:
+            begun, self._ahead = self._ahead, None
+        return begun
+
+    def _begin(self, by_signal: bool | None) -> _Begun:
+        """In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which ends the ranks."""
+        channel, theirs = channel_pair()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        if by_signal is None:
+            by_signal = threading.current_thread() is threading.main_thread()
+        fds = (theirs.fileno(), read_end)
+        arguments = [*self._program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
+        environment = _QUIET | os.environ | _FEW
+        try:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, pass_fds=fds, env=environment, process_group=0
+            )
+        except OSError:
+            channel.close()
+            os.close(write_end)
+            raise
+        finally:
+            theirs.close()
+            os.close(read_end)
+        return _Begun(process, channel, write_end)
 
 
 def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -80,7 +81,7 @@ def _device(setup: Setup) -> torch.device:
     return torch.device("cuda", number)
 
 
-def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
+def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int]) -> None:
     """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
     configure(setup.where)
     way = _Way(setup, channel, StatusPage(status_fd, setup.layout.world).writer(setup.rank))
@@ -108,7 +109,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int) -> None:
     channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
 
     way.enter(Phase.GROUPS, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
-    comm = MeteredComm(make_comm(setup, shards, way.status, way.faults))
+    comm = MeteredComm(make_comm(setup, shards, way.status, way.faults, comm_fds))
     try:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
+from weft import env
 from weft.errors import PeerError
 from weft.launch.backend import Rendezvous
 from weft.launch.cores import numa_node
@@ -21,7 +22,7 @@ from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
 from weft.launch.messages import Allocate, Entered, Joined, Loaded, Setup, pack
 from weft.launch.phases import Phase, PhaseBoard, PhaseChange
 from weft.launch.plan import LaunchPlan
-from weft.launch.processes import DEFAULT_PROGRAM, WorkerProcess, end_all, spawn
+from weft.launch.processes import Spawner, WorkerProcess, end_all
 from weft.launch.report import RankReport
 from weft.launch.status import StatusPage
 from weft.launch.watch import Watch
@@ -38,16 +39,16 @@ class Starting:
         self,
         plan: LaunchPlan,
         listener: Listener | None = None,
-        program: Sequence[str] = DEFAULT_PROGRAM,
+        spawner: Spawner | None = None,
         *,
         by_signal: bool | None = None,
         start: int = 0,
         agreed: Settings | None = None,
     ) -> None:
-        """`by_signal`: see `spawn`. `start`: how many sets of ranks there were before. `agreed`: what all replicas
-        have in common."""
+        """`spawner`: None for one of its own. `by_signal`: see its `spawn`. `start`: how many sets of ranks there were
+        before. `agreed`: what all replicas have in common."""
         self.plan, self._agreed = plan, agreed
-        self._by_signal, self._start = by_signal, start
+        self._spawner, self._by_signal, self._start = spawner or Spawner(), by_signal, start
         self.memory = plan.memory
         self._began = time.monotonic()
         self._board = PhaseBoard(plan.where, listener, plan.first_rank)
@@ -60,7 +61,7 @@ class Starting:
         self.workers: list[WorkerProcess] = []
         try:
             for rank in range(world):
-                self.workers.append(self._spawn(rank, status, rendezvous, program))
+                self.workers.append(self._spawn(rank, status, rendezvous))
             for worker in self.workers:
                 worker.channel.send(pack(self._setup(worker.rank, rendezvous)), 30.0)
         except BaseException:
@@ -70,16 +71,14 @@ class Starting:
             raise
         self._watch = Watch(self.workers, status, rendezvous)
 
-    def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous, program: Sequence[str]) -> WorkerProcess:
+    def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous) -> WorkerProcess:
         share = self.plan.cores[rank]
-        worker = spawn(
+        worker = self._spawner.spawn(
             rank,
             self.plan.where[rank],
             number=self.plan.first_rank + rank,
             status_fd=status.fd,
             inherit=rendezvous.fds(rank),
-            threads=share.threads,
-            program=program,
             by_signal=self._by_signal,
         )
         self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
@@ -95,7 +94,6 @@ class Starting:
             checkpoint=plan.checkpoint.table(),
             eos_token_ids=plan.eos_token_ids,
             comm=plan.backend.name,
-            comm_fd=next(iter(rendezvous.fds(rank)), -1),
             comm_bytes=rendezvous.nbytes,
             comm_port=rendezvous.port,
             comm_limit_s=plan.limits.comm_s,
@@ -108,6 +106,7 @@ class Starting:
             slot_maps=plan.slot_maps,
             staged_slots=plan.experts.staged if plan.experts else 0,
             count_experts=plan.experts is not None,
+            environ=env.own(),
         )
 
     def wait(self) -> ProcessExecutor:

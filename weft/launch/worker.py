@@ -1,6 +1,7 @@
-"""The first lines of a rank's process: tied to its parent and pinned to its cores before torch is loaded.
+"""The first lines of a rank's process: tied to its parent before torch is loaded.
 
-Run as `python -m weft.launch.worker CONTROL_FD STATUS_FD LIFELINE_FD PARENT_PID BY_SIGNAL`.
+Run as `python -m weft.launch.worker CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`. What it is for it may be told much
+later: all that any rank needs is imported meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from weft.errors import PeerError, WeftError
 from weft.launch.channel import Channel, ChannelClosed
@@ -19,18 +21,18 @@ from weft.launch.messages import Setup, failure_of, pack, unpack_for_rank
 
 def main(arguments: list[str]) -> int:
     """The rank's whole life; its exit code."""
-    control_fd, status_fd, lifeline_fd, parent_pid, by_signal = (int(word) for word in arguments)
+    control_fd, lifeline_fd, parent_pid, by_signal = (int(word) for word in arguments)
     tie_to_parent(parent_pid, lifeline_fd, by_signal=bool(by_signal))
     channel = Channel.of_fd(control_fd)
-    setup = unpack_for_rank(channel.receive())
-    if not isinstance(setup, Setup):
-        return 70
-    if setup.cpus:
-        # Before torch: threads that it makes inherit the affinity.
-        os.sched_setaffinity(0, setup.cpus)
     try:
-        # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
-        importlib.import_module("weft.launch.rank").serve(setup, channel, status_fd)
+        with ThreadPoolExecutor(1) as pool:
+            # In a thread: whoever sends the setup, a megabyte for many tensors, does not wait for the import.
+            told = pool.submit(_told, channel)
+            # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
+            rank = importlib.import_module("weft.launch.rank")
+            setup, (status_fd, *comm_fds) = told.result()
+        _begin(setup)
+        rank.serve(setup, channel, status_fd, comm_fds)
     except ChannelClosed:
         return PeerError.exit_code
     except WeftError as error:
@@ -40,6 +42,22 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
         return _report(error, channel, WeftError.exit_code)
     return 0
+
+
+def _told(channel: Channel) -> tuple[Setup, list[int]]:
+    """The setup; descriptors of the status page and of the collectives."""
+    fds = channel.receive_fds()
+    setup = unpack_for_rank(channel.receive())
+    if not isinstance(setup, Setup):
+        raise PeerError(f"expected a setup, got {type(setup).__name__}")
+    return setup, fds
+
+
+def _begin(setup: Setup) -> None:
+    os.environ.update(setup.environ)
+    if setup.cpus:
+        # Before torch runs anything: threads that it makes inherit the affinity.
+        os.sched_setaffinity(0, setup.cpus)
 
 
 def _report(error: Exception, channel: Channel, code: int) -> int:

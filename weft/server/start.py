@@ -6,7 +6,7 @@ Knows no HTTP.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from weft.engine.engine import Engine
 from weft.errors import PeerError
@@ -15,7 +15,7 @@ from weft.launch.executor import ProcessExecutor
 from weft.launch.fingerprint import Settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan
-from weft.launch.processes import DEFAULT_PROGRAM
+from weft.launch.processes import Spawner
 from weft.launch.report import RankReport
 from weft.launch.start import Starting
 
@@ -23,11 +23,11 @@ Listener = Callable[[int, PhaseChange], None]
 """Hears (number of the replica's set of ranks, phase change); from the engine's thread."""
 
 
-def starts_of(plan: LaunchPlan, listener: Listener, program: Sequence[str] = DEFAULT_PROGRAM) -> list[EngineStart]:
+def starts_of(plan: LaunchPlan, listener: Listener, spawner: Spawner | None = None) -> list[EngineStart]:
     """One for each replica of the plan. Several must agree on code and files, whenever they are started."""
     replicas = range(plan.layout.replicas)
     agreed = Settings() if len(replicas) > 1 else None
-    return [EngineStart(plan.of_replica(replica), listener, program, agreed) for replica in replicas]
+    return [EngineStart(plan.of_replica(replica), listener, spawner or Spawner(), agreed) for replica in replicas]
 
 
 class EngineStart:
@@ -40,10 +40,10 @@ class EngineStart:
         self,
         plan: LaunchPlan,
         listener: Listener,
-        program: Sequence[str] = DEFAULT_PROGRAM,
+        spawner: Spawner,
         agreed: Settings | None = None,
     ) -> None:
-        self._plan, self._listener, self._program, self._agreed = plan, listener, program, agreed
+        self._plan, self._listener, self._spawner, self._agreed = plan, listener, spawner, agreed
         self._balancing = balancing_of(plan)
         self._lock = threading.Lock()
         self._starting: Starting | None = None
@@ -69,7 +69,7 @@ class EngineStart:
             self._starting = Starting(
                 self._plan,
                 lambda change: self._listener(number, change),
-                self._program,
+                self._spawner,
                 by_signal=True,
                 start=number,
                 agreed=self._agreed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.tensors import TensorInfo, raise_all
 from weft.layers import Prepare
+from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
 from weft.weights.check import check_checkpoint
 from weft.weights.reader import ReadError, SliceReader
@@ -60,7 +62,7 @@ def load_params(
     params: dict[str, Weight] = {}
     waiting: dict[str, FileBlocks] = {}
     problems: list[str] = []
-    with SliceReader() as reader, _one_thread():
+    with SliceReader(open_library()) as reader, _one_thread():
         for spec in own:
             load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite)
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
@@ -199,10 +201,9 @@ class _Load:
             return self._run_blocks(reader, dim, interval)
         try:
             for row, values in reader.pieces(self.info, dim, interval):
-                converted = values.to(self.place.dtype)
+                converted = self.place[row : row + len(values)].copy_(values)
                 if self.check_finite and not _surely_finite(converted):
                     self._count(values, converted)
-                self.place[row : row + len(values)].copy_(converted)
         except ReadError as error:
             return [str(error)]
         return self._problems()
@@ -240,6 +241,6 @@ class _Load:
 
 def _surely_finite(values: Tensor) -> bool:
     """Whether a sum over all values is finite: one pass over them, while counting takes several. False may be a sum
-    that overflowed."""
-    total = values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
-    return bool(total.isfinite())
+    that overflowed, which bf16, as wide as fp32, does no sooner; its sum in bf16 takes a fifth of the time."""
+    narrow = values.dtype not in (torch.float64, torch.bfloat16)
+    return math.isfinite(values.sum(dtype=torch.float32 if narrow else None).item())

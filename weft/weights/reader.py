@@ -6,6 +6,7 @@ signal that kills the process.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -32,8 +33,10 @@ class SliceReader:
     A slice of a quantized tensor is widened to whole blocks, and the rows of a permuted one to whole heads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: ctypes.CDLL | None = None) -> None:
+        """`library`: see `decode`."""
         self.bytes_read = 0
+        self._library = library
         self._files: dict[str, int] = {}
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
@@ -75,7 +78,7 @@ class SliceReader:
         raw = self._raw(info, fmt, rows, (lo, hi))
         if not decoded:
             return raw
-        return decode(raw, fmt.name, hi - lo)[:, columns[0] - lo : columns[1] - lo]
+        return decode(raw, fmt.name, hi - lo, self._library)[:, columns[0] - lo : columns[1] - lo]
 
     def _raw(self, info: TensorInfo, fmt: Format, rows: Interval, columns: Interval) -> Tensor:
         """Bytes of a run of rows and of whole-block columns: uint8 [rows, bytes of a row's run]."""
