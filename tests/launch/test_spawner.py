@@ -67,6 +67,14 @@ def test_one_that_died_is_replaced(tmp_path: Path, spawner: Spawner) -> None:
     executor.close()
 
 
+def test_none_is_started_ahead_where_none_can_be(tmp_path: Path) -> None:
+    spawner = Spawner((str(tmp_path / "nothing"),))
+    spawner.start_ahead()
+    with pytest.raises(FileNotFoundError):
+        spawner.spawn(0, "rank 0", status_fd=0)
+    spawner.close()
+
+
 def test_a_command_that_is_refused_leaves_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = own_children()
     assert cli.main(["serve", str(tmp_path / "nothing")]) == CheckpointError.exit_code

@@ -5,6 +5,7 @@ Knows nothing of what a worker computes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -91,7 +92,8 @@ class Spawner:
 
     def start_ahead(self) -> None:
         """The first worker's process. It must be spawned, or `close` called."""
-        self._ahead = self._begin(None)
+        with contextlib.suppress(OSError):  # whoever spawns a worker will be told what is missing
+            self._ahead = self._begin(None)
 
     def close(self) -> None:
         """Ends the process that was started ahead, if no worker has become of it."""
@@ -120,10 +122,8 @@ class Spawner:
             begun = None
         if begun is None:
             begun = self._begin(by_signal)
-        try:
+        with contextlib.suppress(ChannelClosed):  # whoever waits for the worker will see how it ended
             begun.channel.send_fds((status_fd, *inherit))
-        except ChannelClosed:  # whoever waits for the worker will see how it ended
-            pass
         return WorkerProcess(
             rank,
             where,
