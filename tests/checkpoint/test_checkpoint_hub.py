@@ -19,7 +19,8 @@ from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hashes import files_read
-from weft.checkpoint.hub import HubModel, hub_model, model_path
+from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub_model import HubModel, hub_model
 from weft.checkpoint.integrity import check_hashes
 from weft.errors import CheckpointError, UsageError
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from weft.native.step_library import Pool, open_library, why_missing
+from tests.support.native_libraries import need
+from weft.native.step_library import Pool, open_library
 from weft.ops import Numerics, Ops
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
@@ -18,7 +18,7 @@ def ops_on(implementation: str, dtype: torch.dtype, threads: int) -> Ops:
     torch.set_num_threads(threads)
     if implementation == "torch":
         return TorchOps(Numerics(dtype), CPU)
+    need("step")
     library = open_library()
-    if library is None:
-        pytest.skip(why_missing())
+    assert library is not None
     return StepOps(Numerics(dtype), CPU, Pool(library, threads))

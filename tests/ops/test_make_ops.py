@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.support.native_libraries import need
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache
 from weft.ops.step_ops import StepOps
@@ -13,9 +14,9 @@ from weft.ops.weights import Use, Weight
 
 
 def test_kernels_serve_where_they_are_built() -> None:
+    need("step")
     ops = make_ops(Numerics(torch.bfloat16), "cpu")
-    if not isinstance(ops, StepOps):
-        pytest.skip(ops.describe())
+    assert isinstance(ops, StepOps)
     assert ops.describe().startswith("step library (") and "weights packed" in ops.describe()
 
 
@@ -44,9 +45,9 @@ def test_the_check_speaks_of_the_form_in_use() -> None:
 
 def test_a_rank_without_rows_goes_through_packed_operations() -> None:
     """What a rank runs beside others that have rows: products, q and k into the cache, attention over a packed one."""
+    need("step")
     ops = make_ops(Numerics(torch.bfloat16), "cpu")
-    if not isinstance(ops, StepOps):
-        pytest.skip(ops.describe())
+    assert isinstance(ops, StepOps)
     dim, width = 8, 24
     none = torch.empty(0, dtype=torch.int32)
     meta = AttentionMeta(none, none, none, torch.zeros(0, 1, dtype=torch.int32), ())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.directory import open_directory
-from weft.checkpoint.gguf_model import open_gguf
 from weft.errors import CheckpointError
 
 
@@ -20,5 +19,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if place.is_dir():
         return open_directory(place)
     if place.is_file():
+        # Here and not at the top: the package that knows this format is slow to import, and ranks do not need it.
+        from weft.checkpoint.gguf_model import open_gguf
+
         return open_gguf(place)
     raise CheckpointError(f"model {path}: no such file or directory")

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from weft.arch.families import parse_config
-from weft.checkpoint.hub import hub_model, shown_name
+from weft.checkpoint.hub import shown_name
+from weft.checkpoint.hub_model import hub_model
 from weft.cli.checkpoints import opened
 from weft.cli.model_args import (
     add_engine_arguments,

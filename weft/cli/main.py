@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from weft import env
 from weft.cli.parser import CommandParser
@@ -89,7 +90,7 @@ def run_command(command: Command, words: Sequence[str]) -> int:
 
 
 def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
-    module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
+    module = _module(command)
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
@@ -101,6 +102,16 @@ def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
     return code
 
 
+def _module(command: Command) -> ModuleType:
+    """Little of what imports make is garbage: nothing is collected meanwhile, and what they leave is not looked at
+    again."""
+    gc.disable()
+    module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
+    gc.freeze()
+    gc.enable()
+    return module
+
+
 def _overview() -> str:
     width = max(len(command.name) for command in COMMANDS)
     lines = [f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS]
@@ -109,9 +120,10 @@ def _overview() -> str:
 
 
 def _version() -> str:
+    metadata = import_module("importlib.metadata")  # slow to import, and wanted for nothing else
     try:
-        return version("weft")
-    except PackageNotFoundError:
+        return str(metadata.version("weft"))
+    except metadata.PackageNotFoundError:
         return "(not installed)"
 
 

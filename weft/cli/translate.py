@@ -16,9 +16,11 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from weft.cli.dialect_args import add_dialect_arguments, context_of, experts_in, readings_of, with_unused
+from weft.cli.dialect_args import add_dialect_arguments
+from weft.cli.foreign import context_of, experts_in, readings_of, with_unused
 from weft.dialects.base import Context, Note, Reading, Written
-from weft.dialects.registry import NAMES, dialect, read, read_words, write
+from weft.dialects.names import NAMES
+from weft.dialects.registry import dialect, read, read_words, write
 from weft.dialects.report import document, json_schema
 from weft.errors import CheckpointError, ConfigError, UsageError
 from weft.layout.serialize import to_yaml

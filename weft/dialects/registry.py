@@ -16,6 +16,7 @@ from weft.dialects.charts import charts
 from weft.dialects.commands import Programs, documents
 from weft.dialects.helm import helm
 from weft.dialects.manifests import manifest_commands, manifest_files
+from weft.dialects.names import NAMES
 from weft.dialects.nodes import compare_nodes
 from weft.dialects.other_scripts import as_shell
 from weft.dialects.strangers import HELM, stranger
@@ -24,7 +25,6 @@ from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest
 
-NAMES = ("sglang", "trtllm", "vllm", "mindie", "tokenspeed")
 ALIASES = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "vllm-ascend": "vllm", "vllm_ascend": "vllm"}
 _KEYED = re.compile(r"[ \t]*(?:-[ \t]+)?(?:[\"']?[\w.-]+[\"']?[ \t]*:(?:[ \t]|$)|[{}\[\]]|-[ \t]+[^-\s]|\.\.\.)")
 _NO_FILE = re.compile(

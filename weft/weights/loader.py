@@ -85,8 +85,8 @@ def load_params(
 
 
 def _give_back() -> None:
-    """To the system, what targets in the making left in the heap: a tenth or more of the process, which the C library
-    would keep below what was allocated last. Only glibc can."""
+    """To the system, what targets in the making left in the heap, which the C library would keep below what was
+    allocated last. Only glibc can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -251,6 +251,6 @@ class _Load:
 
 def _surely_finite(values: Tensor) -> bool:
     """Whether a sum over all values is finite: one pass over them, while counting takes several. False may be a sum
-    that overflowed, which bf16, as wide as fp32, does no sooner; its sum in bf16 takes a fifth of the time."""
+    that overflowed, which bf16, as wide as fp32, does no sooner; it is summed as it is, unwidened."""
     narrow = values.dtype not in (torch.float64, torch.bfloat16)
     return math.isfinite(values.sum(dtype=torch.float32 if narrow else None).item())

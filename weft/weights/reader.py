@@ -37,8 +37,6 @@ class SliceReader:
         """`library`: see `decode`."""
         self.bytes_read = 0
         self._library = library
-        # One that stays: pieces that come and go between targets would leave holes in the heap.
-        self._room = None if library is None else torch.empty(PIECE)
         self._files: dict[str, int] = {}
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
@@ -80,7 +78,7 @@ class SliceReader:
         raw = self._raw(info, fmt, rows, (lo, hi))
         if not decoded:
             return raw
-        return decode(raw, fmt.name, hi - lo, self._library, self._room)[:, columns[0] - lo : columns[1] - lo]
+        return decode(raw, fmt.name, hi - lo, self._library)[:, columns[0] - lo : columns[1] - lo]
 
     def _raw(self, info: TensorInfo, fmt: Format, rows: Interval, columns: Interval) -> Tensor:
         """Bytes of a run of rows and of whole-block columns: uint8 [rows, bytes of a row's run]."""

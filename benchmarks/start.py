@@ -1,0 +1,119 @@
+"""The start of `weft serve`: from the command to the first token over HTTP, and what takes the time. Files are cached.
+
+    python benchmarks/start.py [--model MODEL] [--rounds 7] [--save FILE]
+
+Rounds go through: `import torch` alone, whole and as a rank imports it; a rank's own modules behind it; a server of one
+rank; a server of two. Medians, seconds. A server's phases are those that it tells, by the time at which they are read;
+of several ranks the last one's count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+from about import about
+
+PATIENCE_S = 120.0
+IMPORTS = {
+    "import torch": "import torch",
+    "import torch, as ranks do": "from weft.launch.torch_import import import_torch; import_torch()",
+    "import torch and a rank's modules": (
+        "from weft.launch.torch_import import import_torch; import_torch(); import weft.launch.rank"
+    ),
+}
+PHASE = re.compile(r"\[[ \d.]+ s\] rank \d+ (?:\([^)]*\) )?([a-z-]+)")
+
+
+def import_s(code: str) -> float:
+    """Of a fresh interpreter, less what it takes to start one."""
+    timed = f"import gc, time; gc.disable(); began = time.perf_counter(); {code}; print(time.perf_counter() - began)"
+    return float(subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True).stdout)
+
+
+def started(model: str | None, ranks: int) -> dict[str, float]:
+    """Seconds after the command until each phase and until the first token."""
+    began = time.perf_counter()
+    words = [*([model] if model else []), "--tp", str(ranks), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "weft.cli.main", "serve", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    times: dict[str, float] = {}
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            now = time.perf_counter() - began
+            if phase := PHASE.match(line):
+                times[phase[1]] = now
+            if line.startswith("ready on "):
+                times["told ready"] = now
+                times["first token"] = _first_token(int(line.partition(";")[0].rpartition(":")[2]), began)
+                break
+        else:
+            sys.exit(f"weft serve {' '.join(words)} ended before it was ready")
+        return times
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def _first_token(port: int, began: float) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    body = json.dumps({"prompt": "The sea", "max_tokens": 1, "temperature": 0})
+    connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 200 or not answer.read():
+        sys.exit(f"no answer: {answer.status}")
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--save", type=Path)
+    arguments = parser.parse_args()
+    imports: dict[str, list[float]] = defaultdict(list)
+    starts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(arguments.rounds + 1):
+        for name, code in IMPORTS.items():
+            imports[name].append(import_s(code))
+        for ranks in (1, 2):
+            for phase, second in started(arguments.model, ranks).items():
+                starts[f"ranks: {ranks}"][phase].append(second)
+        if number == 0:  # files come into the cache
+            imports.clear()
+            starts.clear()
+    found = {
+        "imports_s": {name: _of(taken) for name, taken in imports.items()},
+        "after_the_command_s": {
+            name: {phase: _of(taken) for phase, taken in phases.items()} for name, phases in starts.items()
+        },
+    }
+    for name, taken in found["imports_s"].items():
+        print(f"{name}: {taken['median']:.2f} s")
+    for name, phases in found["after_the_command_s"].items():
+        print(f"{name}: " + ", ".join(f"{phase} {taken['median']:.2f} s" for phase, taken in phases.items()))
+    if arguments.save:
+        result = {"about": about() | {"torch": version("torch")}, "rounds": arguments.rounds, **found}
+        arguments.save.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _of(taken: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(taken), 2), "least": round(min(taken), 2), "most": round(max(taken), 2)}
+
+
+if __name__ == "__main__":
+    main()
