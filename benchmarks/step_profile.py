@@ -6,8 +6,8 @@
 One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One rank runs in this process: of its step
 program every instruction is timed (of a model without one, every operation), with the bytes of weights and cache that
 it reads and what that makes in GB/s, beside the bandwidth that the machine gave. Several ranks (--tp) run in processes
-of their own, as when serving; of them are shown the time in collectives, waiting for peers included, and in all else.
-Prints microseconds per step, medians; `--save` writes JSON and, beside it, Markdown.
+of their own, as when serving, and each has a table of its own; collectives are instructions too, and their time is also
+what a rank waits for the others. Prints microseconds per step, medians; `--save` writes JSON and, beside it, Markdown.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -28,13 +29,14 @@ from benchmarks.about import about
 from benchmarks.peers.probe import Probe
 from benchmarks.step_subject import OneRank
 from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
+from benchmarks.timed_rank import PLACE, times_of
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
 from weft.experts.loads import IntArray
 from weft.launch.executor import ProcessExecutor
 from weft.launch.plan import plan_launch
-from weft.launch.report import RankReport
+from weft.launch.processes import Spawner
 from weft.launch.start import Starting
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
@@ -86,20 +88,40 @@ def step_time(engine: Engine, executor: TimedExecutor, timers: Timers) -> StepTi
 
 
 class RankTimers:
-    """Timers of ranks in processes of their own: what the busiest of them did, from the ranks' own counts."""
+    """Timers of ranks in processes of their own (`timed_rank.py`): each operation as (rank, operation)."""
 
-    def __init__(self, reports: Callable[[], list[RankReport]]) -> None:
-        self._reports, self._before = reports, reports()
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._files = [times_of(pid).open() for pid in pids]
+        self._begun = [""] * len(pids)
 
     def take(self) -> list[Timing]:
-        """Two operations: collectives, and everything else."""
-        before, now = self._before, self._reports()
-        self._before = now
-        spent = [(b.busy_s - a.busy_s, b.collective_s - a.collective_s) for a, b in zip(before, now, strict=True)]
-        busy, collective = max(spent)
-        if not busy:
-            return []
-        return [("collectives, busiest rank", 1e6 * collective), ("all else, busiest rank", 1e6 * (busy - collective))]
+        """What ran since the last call, of all ranks; waits for those that have not written it yet."""
+        found: list[Timing] = []
+        steps = 0
+        for rank in range(len(self._files)):
+            lines = self._lines(rank)
+            while rank and len(lines) < steps:
+                time.sleep(0.001)
+                lines += self._lines(rank)
+            steps = len(lines)
+            found += [(_of_rank(rank, name), us) for line in lines for name, us in json.loads(line)]
+        return found
+
+    def _lines(self, rank: int) -> list[str]:
+        """Those that have been written to their end."""
+        *whole, self._begun[rank] = (self._begun[rank] + self._files[rank].read()).split("\n")
+        return whole
+
+
+def _of_rank(rank: int, operation: str = "") -> str:
+    return f"rank {rank}: {operation}"
+
+
+def only(steps: Sequence[StepTime], rank: int) -> list[StepTime]:
+    """The steps with the operations of one rank."""
+    prefix = _of_rank(rank)
+    kept = [{n.removeprefix(prefix): o for n, o in each.operations.items() if n.startswith(prefix)} for each in steps]
+    return [StepTime(each.whole, each.ranks, own) for each, own in zip(steps, kept, strict=True)]
 
 
 class Subject:
@@ -123,10 +145,11 @@ class Subject:
         self.executor: OneRank | ProcessExecutor
         self.one: OneRank | None = None
         if tp > 1:
-            starting = Starting(plan_launch(checkpoint, layout, self.settings, "auto", ()))
+            spawner = Spawner((sys.executable, "-m", "benchmarks.timed_rank"))
+            starting = Starting(plan_launch(checkpoint, layout, self.settings, "auto", ()), None, spawner)
             self.executor = starting.wait()
             self.vocabulary = starting.plan.config.vocab_size
-            self.timers: Timers = RankTimers(starting.reports)
+            self.timers: Timers = RankTimers([worker.pid for worker in self.executor.workers])
             self.kinds = [f"{tp} ranks: {starting.plan.backend}"]
             return
         self.one = self.executor = OneRank(checkpoint, self.settings, threads, streams * (-(-length // BLOCK_SIZE) + 1))
@@ -145,6 +168,12 @@ class Subject:
             return {}
         context = prompt + WARM_UP + STEPS // 2
         return {**self.one.weight_bytes, "attention": streams * context * self.one.kv_bytes}
+
+    def by_rank(self, case: str, steps: Sequence[StepTime]) -> dict[str, Sequence[StepTime]]:
+        """The tables of a case, by title."""
+        if self.one is not None:
+            return {case: steps}
+        return {f"{case}, rank {rank}": only(steps, rank) for rank in range(self.executor.layout.world)}
 
     def run(self, streams: int, prompt: int) -> list[StepTime]:
         """The steps that count: decode steps of all streams together, or for a long prompt the steps that read it."""
@@ -174,7 +203,8 @@ def main() -> None:
     parser.add_argument("--activations", default="full", choices=("full", "int8"))
     parser.add_argument("--save", type=Path, metavar="FILE.json")
     arguments = parser.parse_args()
-    with Probe(CACHE) as probe:  # before this process keeps to one core
+    with Probe(CACHE) as probe, tempfile.TemporaryDirectory() as place:  # before this process keeps to one core
+        os.environ[PLACE] = place
         subject = Subject(arguments.model, arguments.tp, arguments.threads, vars(arguments))
         try:
             cases, states = measure(subject, probe)
@@ -202,9 +232,11 @@ def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[st
     for name, streams, prompt in CASES:
         found = subject.run(streams, prompt)
         states.append(probe.ask())
-        cases[name] = table(found, subject.read(streams, prompt))
         untimed = statistics.median(step.whole for step in plain[name])
-        cases[name]["whole step, nothing timed"] = {"us": round(untimed, 1), "calls": 1, "share": 1.0}
+        for title, steps in subject.by_rank(name, found).items():
+            cases[title] = table(steps, subject.read(streams, prompt))
+            if subject.one is not None:
+                cases[title]["whole step, nothing timed"] = {"us": round(untimed, 1), "calls": 1, "share": 1.0}
     return cases, states
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -86,10 +86,12 @@ class OneRank:
     def weight_bytes(self) -> Counter[str]:
         """What each kind of instruction reads of weights."""
         found: Counter[str] = Counter()
-        for instruction in () if self.runner.program is None else self.runner.program.program.instructions:
+        if self.runner.program is None:
+            return found
+        for label, instruction in zip(labels_of(self.runner), self.runner.program.program.instructions, strict=True):
             weight = instruction.tensors.get(WEIGHT)
             if instruction.op is Op.LINEAR and isinstance(weight, PackedWeight):
-                found[self._label(instruction)] += weight.nbytes
+                found[label] += weight.nbytes
         return found
 
     def watch(self, timers: CallTimers) -> Timers:
@@ -98,26 +100,31 @@ class OneRank:
         for method in ("sample", "remember"):
             timers.watch(self.runner.sampler, method, lambda _: "sampling")
         if self.runner.program is None:
-            names = self._names()
+            names = _names(self.runner)
             for method in sorted(Ops.__abstractmethods__ - AT_START):
                 timers.watch(self.runner.ops, method, _labeller(method, names))
             return timers
         if self.runner.decode is not None:
             timers.watch(self.runner.decode, "run", lambda _: "inputs")
         timers.watch(self.runner.program, "run", lambda args: AROUND[len(args)])
-        program = self.runner.program.program
-        return ProgramTimers(program, [self._label(each) for each in program.instructions], timers)
+        return ProgramTimers(self.runner.program.program, labels_of(self.runner), timers)
 
-    def _names(self) -> dict[int, str]:
-        return {id(p): n.removeprefix("layers.").lstrip("0123456789.") for n, p in self.runner.params.items()}
 
-    def _label(self, instruction: Instruction) -> str:
-        """Instructions of all layers that do the same have one label."""
-        names = self._names()
-        held = (names[id(one)] for index, one in instruction.tensors.items() if index != BIAS and id(one) in names)
-        name = next(held, None)
-        kind = instruction.op.name.lower()
-        return kind if name is None else f"{kind} {name.removesuffix('.weight')}"
+def labels_of(runner: Runner) -> list[str]:
+    """A label for each instruction of its step program; those of all layers that do the same have one."""
+    names = _names(runner)
+    return [] if runner.program is None else [_label(each, names) for each in runner.program.program.instructions]
+
+
+def _names(runner: Runner) -> dict[int, str]:
+    return {id(p): n.removeprefix("layers.").lstrip("0123456789.") for n, p in runner.params.items()}
+
+
+def _label(instruction: Instruction, names: Mapping[int, str]) -> str:
+    held = (names[id(one)] for index, one in instruction.tensors.items() if index != BIAS and id(one) in names)
+    name = next(held, None)
+    kind = instruction.op.name.lower()
+    return kind if name is None else f"{kind} {name.removesuffix('.weight')}"
 
 
 class ProgramTimers:

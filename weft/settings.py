@@ -20,7 +20,7 @@ class EngineConfig:
 
     dtype: str = option(
         "auto",
-        "type of weights and activations; auto takes the checkpoint's",
+        "type of weights and activations; auto takes the checkpoint's; float16 is slow on CPUs",
         "--dtype",
         choices=("auto", *DTYPE_BYTES),
     )

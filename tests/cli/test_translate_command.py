@@ -314,6 +314,7 @@ def test_sizes_that_contradict_name_both(own: list[str], text: str) -> None:
     [
         (["--from", "sglang"], "--from sglang needs the engine's words behind --"),
         (["--"], "no words follow --"),
+        (["--set", "TP=4"], "--set TP=4 is for another engine's words"),
     ],
 )
 def test_words_are_needed(words: list[str], text: str) -> None:

@@ -44,9 +44,61 @@ import_torch()
 import torch
 assert not hasattr(torch._meta_registrations, "__no_such__") and {READ!r} not in sys.modules
 assert callable(torch._meta_registrations.register_meta)
-assert {READ!r} in sys.modules and type(torch._meta_registrations) is type(sys)
+assert {READ!r} in sys.modules
 assert not hasattr(torch._meta_registrations, "no_such")
 """)
+
+
+@needs_known
+def test_the_rest_makes_torch_whole() -> None:
+    run(f"""
+import_torch()
+import torch
+import_rest()
+assert {READ!r} in sys.modules
+import_rest()
+torch.Generator().manual_seed(0)
+x = torch.empty(1, 2, 4, 8, device="meta")
+assert torch.nn.functional.scaled_dot_product_attention(x, x, x).shape == x.shape
+assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+""")
+
+
+@needs_known
+def test_threads_that_ask_at_once_all_get_it() -> None:
+    run("""
+from concurrent.futures import ThreadPoolExecutor
+import_torch()
+import torch
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda _: torch._meta_registrations.register_meta, range(8)))
+assert len(set(found)) == 1
+""")
+
+
+@needs_known
+def test_a_failure_is_told_again() -> None:
+    run("""
+import_torch()
+import torch
+module = torch._meta_registrations
+good = module.__spec__.loader._inner
+class Bad:
+    def exec_module(self, module): raise ImportError("no")
+for _ in range(2):
+    module.__spec__.loader._inner = Bad()
+    try: module.register_meta
+    except ImportError as error: assert str(error) == "no"
+    else: raise AssertionError
+module.__spec__.loader._inner = good
+assert callable(module.register_meta)
+""")
+
+
+@needs_known
+@pytest.mark.parametrize("first", ["", "import torch"])
+def test_without_anything_put_off_there_is_no_rest(first: str) -> None:
+    run(f"torch_import.KNOWN = ()\n{first}\nimport_rest()\nimport_torch()\nimport_rest()")
 
 
 @needs_known

@@ -36,6 +36,8 @@ def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) 
     if args.foreign is None:
         if args.dialect is not None:
             raise UsageError(f"--from {args.dialect} needs the engine's words behind --")
+        if args.settings:
+            raise UsageError(f"--set {args.settings[0]} is for another engine's words, and none stand behind --")
         return
     if not args.foreign:
         raise UsageError("no words follow --")

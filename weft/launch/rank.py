@@ -39,6 +39,7 @@ from weft.launch.messages import (
 from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
 from weft.launch.status import StatusPage, StatusWriter
+from weft.launch.torch_import import import_rest
 from weft.layers import Prepare
 from weft.log import configure
 from weft.native.records import FollowingRecord
@@ -103,6 +104,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     start = time.monotonic()
     own_cores = bool(setup.cpus)
     ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS)
+    if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
+        import_rest()  # torch's own operations are all there is, or multiply experts
     prepare = Prepare(ops, shards, setup.rank)
     loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=prepare)
     took = time.monotonic() - start

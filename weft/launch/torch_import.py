@@ -1,8 +1,9 @@
-"""Imports torch in a rank, without the part that describes operations to compilers. Knows no rank.
+"""Imports torch in a rank, at first without the part that describes operations to compilers. Knows no rank.
 
-`torch._meta_registrations`, with the decompositions that it imports, is a quarter to a third of the time that `import
-torch` takes (`benchmarks/start.py`). It says in Python what shapes operations give, for tensors without data and for
-compilers.
+`torch._meta_registrations`, with what it imports, is a quarter to a third of the time that `import torch` takes
+(`benchmarks/start.py`). It says in Python what shapes operations give, for tensors without data and for compilers; a
+rank whose steps run in C++ does without. It is no longer there for whoever needs it unknowingly (`torch.Generator`,
+tensors without data, `torch.compile`): a rank that computes with torch's own operations must call `import_rest` first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -21,7 +23,7 @@ KNOWN = ("2.13.",)
 
 
 def import_torch() -> None:
-    """`import torch`, where `PUT_OFF` is read when one of its names is first asked for."""
+    """`import torch` without `PUT_OFF`."""
     if "torch" in sys.modules or not _version().startswith(KNOWN):
         importlib.import_module("torch")
         return
@@ -33,6 +35,13 @@ def import_torch() -> None:
         sys.meta_path.remove(finder)
 
 
+def import_rest() -> None:
+    """What `import_torch` has put off, if it was not read since."""
+    module = sys.modules.get(PUT_OFF)
+    if isinstance(module, _Later):
+        module.fill()
+
+
 def _version() -> str:
     try:
         return version("torch")
@@ -41,28 +50,47 @@ def _version() -> str:
 
 
 class _Later(ModuleType):
-    """A module that runs its code at the first question for a name of its own."""
+    """A module that runs its code at the first question for a name of its own, or when it is told to."""
+
+    def fill(self) -> None:
+        """Runs its code, once."""
+        loader = self.__spec__ and self.__spec__.loader
+        assert isinstance(loader, _Loader)
+        loader.fill(self)
 
     def __getattr__(self, name: str) -> Any:
-        spec = self.__spec__
-        if name.startswith("__") or spec is None or not isinstance(spec.loader, _Loader):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        self.__class__ = ModuleType
-        spec.loader.inner.exec_module(self)
-        return getattr(self, name)
+        if not name.startswith("__"):
+            self.fill()
+        if name in self.__dict__:
+            return self.__dict__[name]
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
 class _Loader:
     """Makes the module, and leaves its code to `inner`, later."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        self._inner = inner
+        self._lock = threading.RLock()
+        self._begun = False
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         return _Later(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing yet."""
+
+    def fill(self, module: ModuleType) -> None:
+        """Runs the code, unless that was done, or is being done by this thread."""
+        with self._lock:
+            if self._begun:
+                return
+            self._begun = True
+            try:
+                self._inner.exec_module(module)
+            except BaseException:
+                self._begun = False
+                raise
 
 
 class _Finder:

@@ -1,0 +1,56 @@
+"""A rank's process whose step program times its instructions: what `step_profile.py` starts several of.
+
+    python -m benchmarks.timed_rank CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL
+
+Each step, also one that would run without Python, appends a line to the file of this process in $WEFT_STEP_TIMES:
+[operation, microseconds] for every instruction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.step_subject import labels_of
+from weft.launch.worker import main
+from weft.native.records import FollowingRecord
+from weft.step.plan import StepPlan
+from weft.worker.runner import Runner
+
+PLACE = "WEFT_STEP_TIMES"
+
+
+def times_of(pid: int) -> Path:
+    """The file of a rank's process."""
+    return Path(os.environ[PLACE]) / f"{pid}.jsonl"
+
+
+def _timed(file: Any) -> None:
+    """From now on every runner of this process writes what its steps took."""
+    plain = Runner.step
+
+    def step(runner: Runner, plan: StepPlan) -> Any:
+        program = runner.program and runner.program.program
+        if program is not None:
+            program.profile(True)
+        result = plain(runner, plan)
+        spent = [] if program is None else list(zip(labels_of(runner), program.spent_us(), strict=True))
+        file.write(json.dumps(spent) + "\n")
+        file.flush()
+        return result
+
+    def follow(runner: Runner, following: FollowingRecord) -> bool:
+        following.steps = following.busy_ns = 0
+        return False
+
+    Runner.step, Runner.follow = step, follow  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    with times_of(os.getpid()).open("w") as file:
+        _timed(file)
+        code = main(sys.argv[1:])
+    sys.exit(code)
