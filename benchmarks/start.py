@@ -10,18 +10,22 @@ of several ranks the last one's count.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import re
 import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
-from about import about
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.about import about
+from weft.bench.served import Served
+from weft.cli.hosted import PROGRAM
 
 PATIENCE_S = 120.0
 IMPORTS = {
@@ -42,41 +46,21 @@ def import_s(code: str) -> float:
 
 def started(model: str | None, ranks: int) -> dict[str, float]:
     """Seconds after the command until each phase and until the first token."""
-    began = time.perf_counter()
-    words = [*([model] if model else []), "--tp", str(ranks), "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "weft.cli.main", "serve", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
     times: dict[str, float] = {}
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            now = time.perf_counter() - began
-            if phase := PHASE.match(line):
-                times[phase[1]] = now
-            if line.startswith("ready on "):
-                times["told ready"] = now
-                times["first token"] = _first_token(int(line.partition(";")[0].rpartition(":")[2]), began)
-                break
-        else:
-            sys.exit(f"weft serve {' '.join(words)} ended before it was ready")
-        return times
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
 
+    def hear(line: str) -> None:
+        if phase := PHASE.match(line):
+            times[phase[1]] = time.perf_counter() - began
 
-def _first_token(port: int, began: float) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    body = json.dumps({"prompt": "The sea", "max_tokens": 1, "temperature": 0})
-    connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
-    answer = connection.getresponse()
-    if answer.status != 200 or not answer.read():
-        sys.exit(f"no answer: {answer.status}")
-    return time.perf_counter() - began
+    words = ["serve", *([model] if model else []), "--tp", str(ranks), "--port", "0"]
+    began = time.perf_counter()
+    with Served(PROGRAM, words, hear) as served:
+        url = served.wait_ready()
+        body = json.dumps({"prompt": "The sea", "max_tokens": 1, "temperature": 0}).encode()
+        request = urllib.request.Request(f"{url}/v1/completions", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            answer.read()
+        return times | {"first token": time.perf_counter() - began}
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One ra
 program every instruction is timed (of a model without one, every operation), with the bytes of weights and cache that
 it reads and what that makes in GB/s, beside the bandwidth that the machine gave. Several ranks (--tp) run in processes
 of their own, as when serving, and each has a table of its own; collectives are instructions too, and their time is also
-what a rank waits for the others. Prints microseconds per step, medians; `--save` writes JSON and, beside it, Markdown.
+what a rank waits for the others; between them stands also what noting the times takes. Prints microseconds per step,
+medians; `--save` writes JSON and, beside it, Markdown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -88,29 +90,32 @@ def step_time(engine: Engine, executor: TimedExecutor, timers: Timers) -> StepTi
 
 
 class RankTimers:
-    """Timers of ranks in processes of their own (`timed_rank.py`): each operation as (rank, operation)."""
+    """Timers of ranks in processes of their own (`timed_rank.py`), whose operations have the rank before their name."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._files = [times_of(pid).open() for pid in pids]
         self._begun = [""] * len(pids)
+        self._labels: list[list[str]] = [[] for _ in pids]
 
     def take(self) -> list[Timing]:
         """What ran since the last call, of all ranks; waits for those that have not written it yet."""
         found: list[Timing] = []
         steps = 0
-        for rank in range(len(self._files)):
+        for rank, labels in enumerate(self._labels):
             lines = self._lines(rank)
             while rank and len(lines) < steps:
                 time.sleep(0.001)
                 lines += self._lines(rank)
             steps = len(lines)
-            found += [(_of_rank(rank, name), us) for line in lines for name, us in json.loads(line)]
+            if lines and not labels:
+                labels += [_of_rank(rank, label) for label in lines.pop(0)]
+            found += [pair for line in lines for pair in zip(labels, line, strict=True)]
         return found
 
-    def _lines(self, rank: int) -> list[str]:
+    def _lines(self, rank: int) -> list[list[Any]]:
         """Those that have been written to their end."""
         *whole, self._begun[rank] = (self._begun[rank] + self._files[rank].read()).split("\n")
-        return whole
+        return [json.loads(line) for line in whole]
 
 
 def _of_rank(rank: int, operation: str = "") -> str:
@@ -221,10 +226,10 @@ def main() -> None:
 
 
 def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[str, float]]], list[dict[str, float]]]:
-    """The table of every case; what timing costs shows in the step with nothing timed, which runs before. And what the
-    memory gave beside each."""
+    """The table of every case; what timing costs shows, of one rank, in the step with nothing timed, which runs before.
+    And what the memory gave beside each."""
     plain, states = {}, []
-    for name, streams, prompt in CASES:
+    for name, streams, prompt in CASES if subject.one is not None else ():
         plain[name] = subject.run(streams, prompt)
         states.append(probe.ask())
     subject.watch()
@@ -232,11 +237,11 @@ def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[st
     for name, streams, prompt in CASES:
         found = subject.run(streams, prompt)
         states.append(probe.ask())
-        untimed = statistics.median(step.whole for step in plain[name])
         for title, steps in subject.by_rank(name, found).items():
             cases[title] = table(steps, subject.read(streams, prompt))
-            if subject.one is not None:
-                cases[title]["whole step, nothing timed"] = {"us": round(untimed, 1), "calls": 1, "share": 1.0}
+        if name in plain:
+            untimed = statistics.median(step.whole for step in plain[name])
+            cases[name]["whole step, nothing timed"] = {"us": round(untimed, 1), "calls": 1, "share": 1.0}
     return cases, states
 
 

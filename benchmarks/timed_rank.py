@@ -2,8 +2,8 @@
 
     python -m benchmarks.timed_rank CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL
 
-Each step, also one that would run without Python, appends a line to the file of this process in $WEFT_STEP_TIMES:
-[operation, microseconds] for every instruction.
+The file of this process in $WEFT_STEP_TIMES has a line with the operation of every instruction, then a line for each
+step, also one that would run without Python: their microseconds.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ def times_of(pid: int) -> Path:
 
 def _timed(file: Any) -> None:
     """From now on every runner of this process writes what its steps took."""
-    plain = Runner.step
+    plain, told = Runner.step, False
 
     def step(runner: Runner, plan: StepPlan) -> Any:
+        nonlocal told
+        if not told:
+            file.write(json.dumps(labels_of(runner)) + "\n")
+            told = True
         program = runner.program and runner.program.program
         if program is not None:
             program.profile(True)
         result = plain(runner, plan)
-        spent = [] if program is None else list(zip(labels_of(runner), program.spent_us(), strict=True))
-        file.write(json.dumps(spent) + "\n")
+        file.write(json.dumps([] if program is None else program.spent_us()) + "\n")
         file.flush()
         return result
 

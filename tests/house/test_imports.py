@@ -21,8 +21,8 @@ DEFERRED_ALLOWED = {
     "weft.checkpoint.hub": {"model_path"},  # an HTTP client, for models that are no path
     "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
     "weft.cli.dialect_args": {"take_foreign"},  # all of weft.dialects, for words of other engines
-    "weft.cli.phase_view": {"phase_view"},  # rich, for terminals
-    "weft.cli.serve": {"_said_of"},  # vLLM's flags, for one that is unknown
+    "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
+    "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
 }
 """Functions that may hold an import statement, by module: what is slow to import, and seldom needed for `weft serve`
 (`benchmarks/start.py`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.garbage import keep_all, not_collected
 from weft.launch import backend
 from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
@@ -281,3 +283,18 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     rank_process._settle(SimpleNamespace(program=object(), ops=ops), own_cores)  # type: ignore[arg-type]
     assert pinned == ([[0, 1]] if own_cores else [])
+
+
+def test_garbage_is_collected_again_after_imports_that_failed() -> None:
+    with pytest.raises(ImportError), not_collected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_what_is_kept_is_not_looked_at_again() -> None:
+    try:
+        keep_all()
+        assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
 
 from weft import env
 from weft.cli.parser import CommandParser
 from weft.errors import UsageError, WeftError
+from weft.garbage import not_collected
 from weft.launch.processes import Spawner
 from weft.options import nearest
 
@@ -90,7 +89,8 @@ def run_command(command: Command, words: Sequence[str]) -> int:
 
 
 def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
-    module = _module(command)
+    with not_collected():
+        module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
@@ -100,16 +100,6 @@ def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
     assert isinstance(code, int)
     sys.stdout.flush()  # here a reader that has gone is still an exception, at exit it is noise
     return code
-
-
-def _module(command: Command) -> ModuleType:
-    """Little of what imports make is garbage: nothing is collected meanwhile, and what they leave is not looked at
-    again."""
-    gc.disable()
-    module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
-    gc.freeze()
-    gc.enable()
-    return module
 
 
 def _overview() -> str:

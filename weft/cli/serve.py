@@ -25,10 +25,10 @@ from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.flags import add_flags, values_of
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.parser import CommandParser
-from weft.cli.phase_view import phase_view
-from weft.cli.plain_view import PlainView
+from weft.cli.phase_view import PlainView, phase_view
 from weft.cli.rank_args import add_comm_argument, say_native
 from weft.cli.say import say
+from weft.cli.vllm_words import said_of
 from weft.errors import ConfigError, RequestError
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_dialect_arguments(parser)
     if isinstance(parser, CommandParser):
-        parser.said_of = _said_of
+        parser.said_of = said_of
     group = parser.add_argument_group("server")
     group.add_argument(
         "--chat-template", metavar="FILE", type=Path, help="Jinja template of conversations instead of the model's own"
@@ -62,13 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(group, http_settings(), "http_given")
     add_comm_argument(group)
     add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
-
-
-def _said_of(flag: str) -> str | None:
-    # Here and not at the top: only for an option that is not known.
-    from weft.cli.vllm_words import said_of
-
-    return said_of(flag)
 
 
 def limits_from(args: argparse.Namespace) -> ProcessLimits:

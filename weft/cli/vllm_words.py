@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weft.dialects.vllm_flags import TABLE
-
 INSTEAD = {
     "--model": "the model is named without a flag: weft serve MODEL",
     "--gpu-memory-utilization": "use --mem-fraction-static, or --kv-cache-memory",
@@ -38,6 +36,9 @@ INSTEAD = {
 
 def said_of(flag: str) -> str | None:
     """What weft has instead of vLLM's `flag`, also without its dashes in the name; None: vLLM has no such flag."""
+    # Here and not at the top: a large table, only for an option that is not known.
+    from weft.dialects.vllm_flags import TABLE
+
     name = flag if not flag.startswith("--") else "--" + flag[2:].replace("_", "-")
     found = TABLE.names.get(name.partition(".")[0])
     if found is None:

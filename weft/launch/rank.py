@@ -5,7 +5,6 @@ An error ends the rank; `worker` tells the supervisor why, which ends the other 
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.metered import MeteredComm
 from weft.errors import ConfigError, PeerError
+from weft.garbage import keep_all
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.cores import available_cores
@@ -122,9 +122,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         _settle(runner, own_cores)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
-        # What exists now lives as long as the process: later collections need not look at it.
-        gc.collect()
-        gc.freeze()
+        keep_all()
         way.enter(Phase.READY, str(invariance))
         _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
     finally:

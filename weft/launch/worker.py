@@ -7,15 +7,14 @@ later: all that any rank needs is imported meanwhile.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 
 from weft.errors import PeerError, WeftError
+from weft.garbage import not_collected
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.lifeline import tie_to_parent
 from weft.launch.messages import Setup, failure_of, pack, unpack_for_rank
@@ -31,7 +30,10 @@ def main(arguments: list[str]) -> int:
         with ThreadPoolExecutor(1) as pool:
             # In a thread: whoever sends the setup, a megabyte for many tensors, does not wait for the import.
             told = pool.submit(_told, channel)
-            rank = _imported()
+            # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
+            with not_collected():
+                import_torch()
+                rank = importlib.import_module("weft.launch.rank")
             setup, (status_fd, *comm_fds) = told.result()
         _begin(setup)
         rank.serve(setup, channel, status_fd, comm_fds)
@@ -44,18 +46,6 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
         return _report(error, channel, WeftError.exit_code)
     return 0
-
-
-def _imported() -> ModuleType:
-    """weft.launch.rank and torch, loaded here and not at the top of this file: a second of importing is then not a
-    second without a lifeline. Little of what imports make is garbage, so nothing is collected meanwhile, and what they
-    leave is never looked at again."""
-    gc.disable()
-    import_torch()
-    rank = importlib.import_module("weft.launch.rank")
-    gc.freeze()
-    gc.enable()
-    return rank
 
 
 def _told(channel: Channel) -> tuple[Setup, list[int]]:

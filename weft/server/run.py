@@ -17,6 +17,7 @@ from functools import partial
 
 import uvicorn
 
+from weft.garbage import keep_all
 from weft.log import get_logger
 from weft.server.accept import Acceptor
 from weft.server.app import Service
@@ -69,10 +70,9 @@ def run_server(
     # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
     sys.setswitchinterval(SWITCH_S)
     model.warm_up()
-    # What exists now lives as long as the process: later collections need not look at it. They come after as many
-    # objects as some hundred requests need, so that requests that come together are not held up by one after the other.
-    gc.collect()
-    gc.freeze()
+    keep_all()
+    # Collections come after as many objects as some hundred requests need, so that requests that come together are not
+    # held up by one after the other.
     gc.set_threshold(*COLLECT_AFTER)
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
         runner.run(_with_signals(sock, model, engines, drain_timeout_s, http))
