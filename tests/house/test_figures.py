@@ -1,4 +1,4 @@
-"""Figures that the README quotes against the results that are saved beside the scripts that measure them."""
+"""Figures of README and docs/performance.md against the results that are saved beside the scripts that measure them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
 PLAIN = " ".join(MEASURED.split())
+PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
 PAGES = {"peers.md": ENGINES, "peers-amx.md": ENGINES, "peers-vnni.md": (*SMALL, "onnxruntime-int4")}
@@ -121,6 +122,58 @@ def test_several_ranks() -> None:
     assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
     one, many, prompt = reached("several_ranks_even_vnni.json")
     assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
+
+
+def test_the_start() -> None:
+    served = rows("Over HTTP", 2, "peers-vnni.md")
+    weft, theirs = (served[name, "1"]["cold s"] for name in ("weft-tp1", "llama.cpp-bf16"))
+    one, two = (saved("start_vnni.json")["after_the_command_s"][f"ranks: {count}"] for count in (1, 2))
+    first = one["first token"]
+    assert (
+        f"`weft serve` has its first token after {weft} s, llama-server after {theirs} s; with the embedded model weft's"
+        f" comes after {first['median']:.1f} s, {first['least']:.1f} to {first['most']:.1f} (`start_vnni.json`)" in PLAIN
+    )
+    imports = {name: taken["median"] for name, taken in saved("start_vnni.json")["imports_s"].items()}
+    own, loading, ready = (
+        imports["import torch and a rank's modules"],
+        one["groups"]["median"] - one["load"]["median"],
+        one["ready"]["median"] - one["groups"]["median"],
+    )
+    assert (
+        f"of {first['median']:.1f} s until the first token over HTTP a rank spends {own:.1f} on torch and its own"
+        f" modules, then {loading:.1f} on loading and {ready:.1f} on its cache and a first step" in PERFORMANCE
+    )
+    assert f"two take {two['first token']['median']:.1f} s" in PERFORMANCE
+    left_out = 1 - imports["import torch, as ranks do"] / imports["import torch"]
+    assert f"{left_out:.0%}".replace("%", " %") + " of `import torch`" in PERFORMANCE
+
+
+def test_where_the_time_of_steps_goes() -> None:
+    def shares(rank: int) -> dict[str, float]:
+        found = saved("step_profile_vnni_tp2.json")["cases"][f"prefill 1024, rank {rank}"]
+        return {name: 100 * row["share"] for name, row in found.items()}
+
+    twice = sum(share for name, share in shares(0).items() if name.startswith(("norm", "add")))
+    assert (
+        f"spends {shares(0)['all_reduce']:.0f} % in all_reduces, what it waits included, and the other one"
+        f" {shares(1)['all_reduce']:.0f} %; norms and residuals, which both compute, take {twice:.0f} %" in PERFORMANCE
+    )
+    step = saved("step_profile_vnni_int4.json")["cases"]["1 stream"]
+    linear = {name: row for name, row in step.items() if name.startswith("linear")}
+    read = sum(row["us"] * row["gb_per_s"] for row in linear.values()) / 1e3
+    layers = [row["gb_per_s"] for name, row in linear.items() if "head" not in name]
+    whole, spent = step["whole step"]["us"], sum(row["us"] for row in linear.values())
+    memory = saved("step_profile_vnni_int4.json")["memory"]["gb_per_s"]
+    assert f"reads {read:.0f} MB a step" in PERFORMANCE
+    assert (
+        f"spends {spent / whole:.0%} of its time on that, at {min(layers):.0f} to {max(layers):.0f} GB/s in the layers"
+        f" and {linear['linear lm_head']['gb_per_s']:.0f} in the head, where the memory gave {memory:.0f}"
+        f" (`step_profile_vnni_int4.md`); attention takes {step['attention']['share']:.0%}, the scheduler"
+        f" {step['scheduler']['share']:.0%}".replace("%", " %") in PERFORMANCE
+    )
+    theirs = float(rows("Offline", 1, "peers-vnni.md")[("onnxruntime-int4",)]["decode tok/s"])
+    assert f"{2 * theirs:.0f} tokens a second, {500 / theirs:.1f} ms" in PERFORMANCE
+    assert f"which take {(whole - spent) / 1e3:.1f} now" in PERFORMANCE
 
 
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
