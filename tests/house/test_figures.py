@@ -130,8 +130,9 @@ def test_the_start() -> None:
     one, two = (saved("start_vnni.json")["after_the_command_s"][f"ranks: {count}"] for count in (1, 2))
     first = one["first token"]
     assert (
-        f"`weft serve` has its first token after {weft} s, llama-server after {theirs} s; with the embedded model weft's"
-        f" comes after {first['median']:.1f} s, {first['least']:.1f} to {first['most']:.1f} (`start_vnni.json`)" in PLAIN
+        f"`weft serve` has its first token after {weft} s, llama-server after {theirs} s; with the embedded model"
+        f" weft's comes after {first['median']:.1f} s, {first['least']:.1f} to {first['most']:.1f} (`start_vnni.json`)"
+        in PLAIN
     )
     imports = {name: taken["median"] for name, taken in saved("start_vnni.json")["imports_s"].items()}
     own, loading, ready = (
@@ -169,7 +170,8 @@ def test_where_the_time_of_steps_goes() -> None:
         f"spends {spent / whole:.0%} of its time on that, at {min(layers):.0f} to {max(layers):.0f} GB/s in the layers"
         f" and {linear['linear lm_head']['gb_per_s']:.0f} in the head, where the memory gave {memory:.0f}"
         f" (`step_profile_vnni_int4.md`); attention takes {step['attention']['share']:.0%}, the scheduler"
-        f" {step['scheduler']['share']:.0%}".replace("%", " %") in PERFORMANCE
+        f" {step['scheduler']['share']:.0%}".replace("%", " %")
+        in PERFORMANCE
     )
     theirs = float(rows("Offline", 1, "peers-vnni.md")[("onnxruntime-int4",)]["decode tok/s"])
     assert f"{2 * theirs:.0f} tokens a second, {500 / theirs:.1f} ms" in PERFORMANCE

@@ -22,6 +22,36 @@ void turns(void *context, int thread, int threads) {
   }
 }
 
+struct Shares {
+  weft::Pool *pool;
+  const int64_t *sizes;           // units of each thread
+  std::atomic<int64_t> *done;     // of every unit, thread by thread, how often it was run
+  int rounds;
+  bool first_waits;               // thread 0 goes on only when all units but those in its hands are done
+  std::atomic<int64_t> left{0}, not_its_own{0};
+
+  int64_t start_of(int owner) const {
+    int64_t start = 0;
+    for (int i = 0; i < owner; ++i) start += sizes[i];
+    return start;
+  }
+};
+
+void shares(void *context, int thread, int threads) {
+  auto &job = *static_cast<Shares *>(context);
+  for (int round = 0; round < job.rounds; ++round) {
+    if (!thread) job.left = job.start_of(threads);
+    job.pool->barrier(thread);
+    job.pool->taker(thread, threads).share([&](int owner) { return job.sizes[owner]; }, [&](int owner, int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
+      if (owner != thread) job.not_its_own.fetch_add(to - from);
+      job.left.fetch_sub(to - from);
+      while (job.first_waits && !thread && job.left.load()) weft::relax();
+    });
+    job.pool->barrier(thread);
+  }
+}
+
 void where(void *context, int thread, int) { static_cast<int64_t *>(context)[thread] = sched_getcpu(); }
 
 }  // namespace
@@ -30,6 +60,13 @@ extern "C" int64_t probe_turns(weft::Pool *pool, int64_t *cells, int rounds) {
   Turns job{pool, cells, rounds, {}};
   pool->run(turns, &job);
   return job.wrong;
+}
+
+// Units that a thread ran which were another's.
+extern "C" int64_t probe_shares(weft::Pool *pool, const int64_t *sizes, int64_t *done, int rounds, int first_waits) {
+  Shares job{pool, sizes, reinterpret_cast<std::atomic<int64_t> *>(done), rounds, first_waits != 0, {}, {}};
+  pool->run(shares, &job);
+  return job.not_its_own;
 }
 
 extern "C" void probe_cores(weft::Pool *pool, int64_t *cores) { pool->run(where, cores); }

@@ -1,4 +1,5 @@
-"""The thread pool: every thread takes part, barriers hold, nothing is busy while idle, and it ends with its owner."""
+"""The thread pool: every thread takes part, barriers hold, nothing is busy while idle, it ends with its owner; and units
+of work are each done once, by whoever is free."""
 
 from __future__ import annotations
 
@@ -35,6 +36,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     probe.probe_turns.restype = ctypes.c_int64
     probe.probe_turns.argtypes = [pointer, pointer, ctypes.c_int]
     probe.probe_cores.argtypes = [pointer, pointer]
+    probe.probe_shares.restype = ctypes.c_int64
+    probe.probe_shares.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
     return probe
 
 
@@ -66,6 +69,38 @@ def test_every_thread_takes_part_and_barriers_hold(library: ctypes.CDLL, pool: t
     handle, threads = pool
     for rounds in (1, 0, 2, 300):
         assert turns(library, handle, threads, rounds) == (0, [rounds] * threads)
+
+
+def shares(
+    library: ctypes.CDLL, handle: int, sizes: list[int], rounds: int, first_waits: bool = False
+) -> tuple[int, list[int]]:
+    """(units that were done by a thread that did not own them, how often each was done)."""
+    done = (ctypes.c_int64 * sum(sizes))()
+    given = (ctypes.c_int64 * len(sizes))(*sizes)
+    return int(library.probe_shares(handle, given, done, rounds, int(first_waits))), list(done)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 9, 100])
+def test_every_unit_is_done_once(library: ctypes.CDLL, pool: tuple[int, int], size: int) -> None:
+    handle, threads = pool
+    for sizes in ([size] * threads, [size + 3 * i for i in range(threads)], [0] * (threads - 1) + [size]):
+        assert shares(library, handle, sizes, 50)[1] == [50] * sum(sizes)
+
+
+@pytest.mark.parametrize("threads", [2, 3, MANY])
+def test_what_a_thread_has_not_begun_others_do(library: ctypes.CDLL, threads: int) -> None:
+    """The first one keeps the half that it took first until everything else is done."""
+    handle = new(library, threads, SPIN)
+    found, done = shares(library, handle, [16] * threads, 1, first_waits=True)
+    assert done == [1] * 16 * threads
+    assert found >= 8
+    library.weft_pool_free(handle)
+
+
+def test_too_many_units_to_count_are_each_thread_s_own(library: ctypes.CDLL) -> None:
+    handle = new(library, 2, SPIN)
+    assert shares(library, handle, [1 << 20, 5], 1) == (0, [1] * ((1 << 20) + 5))
+    library.weft_pool_free(handle)
 
 
 def test_the_spin_can_change(library: ctypes.CDLL, pool: tuple[int, int]) -> None:

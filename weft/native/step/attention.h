@@ -1,4 +1,4 @@
-// ATTENTION: each thread's units, one after the other.
+// ATTENTION: units one after the other, each thread's own first.
 #pragma once
 
 #include "attention_packed.h"
@@ -6,25 +6,31 @@
 
 namespace weft {
 
-template <class Kind> inline void attend(const Instruction &i, const Step &step, int thread, int threads) {
+template <class Kind> inline void attend(const Instruction &i, const Step &step, const Taker &me) {
   char *workspace = static_cast<char *>(const_cast<void *>(i.p[WORKSPACE]));
   const int chunks = workspace ? i.n[WORK_CHUNKS] : 0;
   const int64_t place = Meeting::bytes(chunks, kAttentionRows, i.n[HEAD_DIM]);
-  const auto &units = Units(i, step, Kind::kRows, workspace && Kind::kMeets ? threads : 0, chunks).of(thread, threads);
-  if (units.empty()) return;
+  Units all(i, step, Kind::kRows, workspace && Kind::kMeets ? me.threads : 0, chunks);
   Kind kind(i, step);
-  for (size_t u = 0; u < units.size(); ++u)
-    kind.run(units[u], u + 1 < units.size() ? &units[u + 1] : nullptr,
-             units[u].whole() ? nullptr : reinterpret_cast<Meeting *>(workspace + units[u].slot * place));
+  const std::vector<Unit> *units = nullptr;
+  auto of_owner = [&](int owner) {
+    units = &all.of(owner, me.threads);
+    return int64_t(units->size());
+  };
+  me.share(of_owner, [&](int, int64_t from, int64_t to) {
+    for (size_t u = from; u < size_t(to); ++u)
+      kind.run((*units)[u], u + 1 < units->size() ? &(*units)[u + 1] : nullptr,
+               (*units)[u].whole() ? nullptr : reinterpret_cast<Meeting *>(workspace + (*units)[u].slot * place));
+  });
 }
 
-inline void attention(const Instruction &i, const Step &step, int thread, int threads) {
-  if (i.n[PACKED_CACHE]) return attend<PackedAttention>(i, step, thread, threads);
-  if (i.exact) return attend<PlainAttention<float, double, double>>(i, step, thread, threads);
+inline void attention(const Instruction &i, const Step &step, const Taker &me) {
+  if (i.n[PACKED_CACHE]) return attend<PackedAttention>(i, step, me);
+  if (i.exact) return attend<PlainAttention<float, double, double>>(i, step, me);
   switch (i.in[0].dtype) {
-    case BF16: return attend<PlainAttention<bf16, bf16, float>>(i, step, thread, threads);
-    case F64: return attend<PlainAttention<double, double, double>>(i, step, thread, threads);
-    default: return attend<PlainAttention<float, float, float>>(i, step, thread, threads);
+    case BF16: return attend<PlainAttention<bf16, bf16, float>>(i, step, me);
+    case F64: return attend<PlainAttention<double, double, double>>(i, step, me);
+    default: return attend<PlainAttention<float, float, float>>(i, step, me);
   }
 }
 

@@ -118,8 +118,8 @@ inline Exchanged run_exchange(const Instruction &i, const Step &step, const Comm
 }
 
 // A part of rows and columns as it is, or all of it in a wider dtype (bf16 to f32).
-inline void copy(const Instruction &i, const Step &step, int thread, int threads) {
-  const int64_t rows = step.rows[i.rows], lo = rows * thread / threads, hi = rows * (thread + 1) / threads;
+inline void copy(const Instruction &i, const Step &step, const Taker &me) {
+  const int64_t rows = step.rows[i.rows], lo = rows * me.thread / me.threads, hi = rows * (me.thread + 1) / me.threads;
   char *from = static_cast<char *>(input_of(i, step)), *to = static_cast<char *>(i.out.base);
   if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
     const int size = i.out.columns;

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "taking.h"
+
 // A function for ctypes. Inline, so that headers may hold it, and kept though nothing here calls it.
 #define WEFT_C extern "C" inline __attribute__((used))
 
@@ -140,7 +142,7 @@ struct CommCalls {
                     const uint64_t *received, int dtype);
 };
 
-// The part of an instruction that one of `threads` threads does. Called by all of them, a barrier after each.
-using Kernel = void (*)(const Instruction &, const Step &, int thread, int threads);
+// A thread's part of an instruction. Called by all of them, a barrier after each.
+using Kernel = void (*)(const Instruction &, const Step &, const Taker &me);
 
 }  // namespace weft

@@ -14,11 +14,11 @@
 namespace weft {
 
 // Attention of all rows, or of the sampled ones where n[TABLE] is their table: in[0] then holds no others.
-inline void attention_of_table(const Instruction &i, const Step &step, int thread, int threads) {
-  if (!i.n[TABLE]) return attention(i, step, thread, threads);
+inline void attention_of_table(const Instruction &i, const Step &step, const Taker &me) {
+  if (!i.n[TABLE]) return attention(i, step, me);
   Step sampled = step;
   sampled.positions = step.sampled_positions, sampled.row_ends = step.sampled_row_ends;
-  attention(i, sampled, thread, threads);
+  attention(i, sampled, me);
 }
 
 // Null for an op that has none.

@@ -14,8 +14,8 @@ template <class X, class T, class Q, class C> class Latent {
   Latent(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, sizeof(C)), heads_(i.n[Q_HEADS]), dim_(i.n[HEAD_DIM]), rotated_(i.n[ROPE_DIM]) {}
 
-  void run(int thread, int threads) const {
-    const RowShare share(step_.rows[i_.rows], thread, threads);
+  void run(const Taker &me) const {
+    const RowShare share(step_.rows[i_.rows], me.thread, me.threads);
     const int kept = dim_ - rotated_, given = i_.in[0].columns / heads_;
     for (int64_t r = share.begin; r < share.end; ++r) {
       const X *q = row_of<X>(i_.in[0], r), *latent = row_of<X>(i_.in[1], r);
@@ -56,28 +56,28 @@ template <class X, class T, class Q, class C> class Latent {
   const int heads_, dim_, rotated_;
 };
 
-inline void latent(const Instruction &i, const Step &step, int thread, int threads) {
-  if (i.exact) return Latent<float, double, float, double>(i, step).run(thread, threads);
-  if (i.out.dtype == F64) return Latent<double, double, double, double>(i, step).run(thread, threads);
-  if (i.out.dtype == F32) return Latent<float, float, float, float>(i, step).run(thread, threads);
-  Latent<bf16, float, bf16, bf16>(i, step).run(thread, threads);
+inline void latent(const Instruction &i, const Step &step, const Taker &me) {
+  if (i.exact) return Latent<float, double, float, double>(i, step).run(me);
+  if (i.out.dtype == F64) return Latent<double, double, double, double>(i, step).run(me);
+  if (i.out.dtype == F32) return Latent<float, float, float, float>(i, step).run(me);
+  Latent<bf16, float, bf16, bf16>(i, step).run(me);
 }
 
 // Of each head's IN_STEP columns the first, times the head's own weight, to the first of its OUT_STEP columns.
-inline void per_head(const Instruction &i, const Step &step, int thread, int threads) {
+inline void per_head(const Instruction &i, const Step &step, const Taker &me) {
   const auto *weights = static_cast<const Weight *const *>(i.p[WEIGHTS]);
   Instruction one = i;
   for (int h = 0; h < i.n[Q_HEADS]; ++h) {
     one.in[0].base = static_cast<char *>(i.in[0].base) + h * int64_t(i.n[IN_STEP]) * item_bytes(i.in[0].dtype);
     one.out.base = static_cast<char *>(i.out.base) + h * int64_t(i.n[OUT_STEP]) * item_bytes(i.out.dtype);
     // heads take turns in which thread gets the larger share
-    linear_rows(one, *weights[h], 0, step.rows[i.rows], (thread + h) % threads, threads);
+    linear_rows(one, *weights[h], 0, step.rows[i.rows], Taker((me.thread + h) % me.threads, me.threads));
   }
 }
 
 // out[r] = in0[r] on the exact model's grid.
-inline void round_rows(const Instruction &i, const Step &step, int thread, int threads) {
-  const RowShare share(step.rows[i.rows], thread, threads);
+inline void round_rows(const Instruction &i, const Step &step, const Taker &me) {
+  const RowShare share(step.rows[i.rows], me.thread, me.threads);
   for (int64_t r = share.begin; r < share.end; ++r)
     for (int c = 0; c < i.out.columns; ++c) row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
 }

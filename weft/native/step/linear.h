@@ -98,9 +98,21 @@ template <class C> struct Product {
     Product(const Instruction& i, const Weight& w)
         : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w}, tile_of_pair(stored_as<C>(w.kind)) {}
 
-    void run(const Share& share) {
-        if (stored_as<C>(weight.kind)) return stored(share);
-        coded(share);
+    // Of the rows that one thread has, how many are multiplied at a time.
+    int64_t near() const {
+        if (stored_as<C>(weight.kind)) return std::min<int64_t>(near_rows(kNearRows), 192);
+        return std::max<int64_t>(192, near_rows(kFarRows));
+    }
+
+    // Pairs [first, last) of `count` rows from row `from` on.
+    void run(int first, int last, int64_t from, int64_t count) {
+        const Rows<A> rows = activations.chunk(from, count);
+        const bool stored = stored_as<C>(weight.kind), unaided = count == 1 && !C::kSoon;
+        for (int pair = first; pair < last; ++pair) {
+            if (!stored) in_slabs(from, rows, count, pair);
+            else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
+            else in_one(from, rows, count, pair, unaided);
+        }
     }
 
 private:
@@ -120,20 +132,6 @@ private:
     }
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
-
-    // Panels are read as they lie.
-    void stored(const Share& share) {
-        const int64_t near = std::min<int64_t>(near_rows(kNearRows), 192);
-        const bool unaided = share.last_row - share.first_row == 1 && !C::kSoon;
-        for (int64_t from = share.first_row; from < share.last_row; from += near) {
-            int64_t count = std::min(near, share.last_row - from);
-            Rows<A> rows = activations.chunk(from, count);
-            for (int pair = share.first_pair; pair < share.last_pair; ++pair) {
-                if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
-                else in_one(from, rows, count, pair, unaided);
-            }
-        }
-    }
 
     // The first blocks of rows fetch the next pair while they compute.
     void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, bool unaided) {
@@ -166,15 +164,6 @@ private:
         }
     }
 
-    void coded(const Share& share) {
-        const int64_t chunk = std::max<int64_t>(192, near_rows(kFarRows));
-        for (int64_t from = share.first_row; from < share.last_row; from += chunk) {
-            int64_t count = std::min(chunk, share.last_row - from);
-            Rows<A> rows = activations.chunk(from, count);
-            for (int pair = share.first_pair; pair < share.last_pair; ++pair) in_slabs(from, rows, count, pair);
-        }
-    }
-
     // Slabs of the depth are unpacked, by the first tile's products where it can, into a panel that stays in the
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
     void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
@@ -195,45 +184,66 @@ private:
     }
 };
 
-inline void rounded_rows_times(const Instruction& instruction, const Weight& weight, const Share& s) {
-    auto run = [&](auto product) { product.run(s.first_pair, s.last_pair, s.first_row, s.last_row); };
-    if (weight.kind == W_INT8) run(RoundedProduct<W_INT8>(instruction, weight));
-    else if (weight.kind == W_INT8G) run(RoundedProduct<W_INT8G>(instruction, weight));
-    else run(RoundedProduct<W_INT4>(instruction, weight));
-}
+// The rows and pairs that a thread has, cut in parts: a chunk of rows times `unit` pairs, chunk by chunk.
+struct ShareParts {
+    Share share;
+    int unit;
+    int64_t near;  // rows of a chunk
+
+    int64_t across() const { return ceil_div(share.last_pair - share.first_pair, unit); }
+    int64_t count() const { return across() * ((share.last_row - share.first_row + near - 1) / near); }
+
+    // run(first pair, last pair, first row, rows) for parts [from, to).
+    template <class F> void each(int64_t from, int64_t to, F&& run) const {
+        for (int64_t end; from < to; from = end) {
+            const int64_t chunk = from / across(), before = chunk * across(), row = share.first_row + chunk * near;
+            end = std::min(to, before + across());
+            run(share.first_pair + int(from - before) * unit, std::min(share.last_pair, share.first_pair + int(end - before) * unit),
+                row, std::min(near, share.last_row - row));
+        }
+    }
+};
 
 // `rows` rows of the instruction's operands from row `first` on, times `weight`.
-inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int thread,
-                        int threads) {
-    bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF;
-    const bool coded = weight.kind == W_INT8 || grouped(weight.kind);
-    Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, thread, threads);
-    share.first_row += first, share.last_row += first;
-    if (share.first_pair >= share.last_pair || share.first_row >= share.last_row) return;
-    if (weight.kind == W_F64) return Product<InF64>(instruction, weight).run(share);
-    if (coded && weight.rounds_rows) return rounded_rows_times(instruction, weight, share);
+inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, const Taker& me) {
+    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = weight.kind == W_INT8 || grouped(weight.kind);
+    auto multiply = [&](auto product) {
+        auto parts = [&](int owner) {
+            Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, me.threads);
+            share.first_row += first, share.last_row += first;
+            return ShareParts{share, halves ? 2 : 1, product.near()};
+        };
+        me.share([&](int owner) { return parts(owner).count(); },
+                 [&](int owner, int64_t from, int64_t to) {
+                     parts(owner).each(from, to, [&](int low, int high, int64_t row, int64_t count) { product.run(low, high, row, count); });
+                 });
+    };
+    if (weight.kind == W_F64) return multiply(Product<InF64>(instruction, weight));
+    if (coded && weight.rounds_rows) {
+        if (weight.kind == W_INT8) return multiply(RoundedProduct<W_INT8>(instruction, weight));
+        if (weight.kind == W_INT8G) return multiply(RoundedProduct<W_INT8G>(instruction, weight));
+        return multiply(RoundedProduct<W_INT4>(instruction, weight));
+    }
 #if defined(__AVX512BF16__)
-    if (instruction.in[0].dtype == BF16 && weight.kind != W_F32)
-        return Product<InPairs>(instruction, weight).run(share);
+    if (instruction.in[0].dtype == BF16 && weight.kind != W_F32) return multiply(Product<InPairs>(instruction, weight));
 #endif
-    Product<InF32>(instruction, weight).run(share);
+    multiply(Product<InF32>(instruction, weight));
 }
 
-inline void linear(const Instruction& instruction, const Step& step, int thread, int threads) {
-    const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
-    linear_rows(instruction, weight, 0, step.rows[instruction.rows], thread, threads);
+inline void linear(const Instruction& instruction, const Step& step, const Taker& me) {
+    linear_rows(instruction, *static_cast<const Weight*>(instruction.p[WEIGHT]), 0, step.rows[instruction.rows], me);
 }
 
 // Rows sorted by slot, each slot's times its own weight: rows [ends[s - 1], ends[s]) with weights[s]. No barrier is needed
 // between slots, whose rows are their own.
-inline void grouped_linear(const Instruction& instruction, const Step&, int thread, int threads) {
+inline void grouped_linear(const Instruction& instruction, const Step&, const Taker& me) {
     const auto* weights = static_cast<const Weight* const*>(instruction.p[WEIGHTS]);
     const auto* ends = static_cast<const int64_t*>(instruction.p[ENDS]);
     for (int slot = 0; slot < instruction.n[SLOTS]; ++slot) {
         int64_t first = slot ? ends[slot - 1] : 0;
         // slots take turns in which thread gets the larger share
-        int place = (thread + slot) % threads;
-        if (ends[slot] > first) linear_rows(instruction, *weights[slot], first, ends[slot] - first, place, threads);
+        const Taker own((me.thread + slot) % me.threads, me.threads);
+        if (ends[slot] > first) linear_rows(instruction, *weights[slot], first, ends[slot] - first, own);
     }
 }
 

@@ -139,19 +139,18 @@ inline void rounded_tile_of(int count, const Source& source, const RoundedRows& 
     tiles[count - 1](source, rows, steps, tile);
 }
 
-// Pairs [first_pair, last_pair) of rows [first_row, last_row).
 template <int Kind> class RoundedProduct {
 public:
     RoundedProduct(const Instruction& instruction, const Weight& weight)
         : weight_(weight), rounding_(instruction.in[0], weight, zero_of(weight)), finish_{instruction, weight, 1.0f} {}
 
-    void run(int first_pair, int last_pair, int64_t first_row, int64_t last_row) {
-        const int64_t near = std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile);
-        for (int64_t from = first_row; from < last_row; from += near) {
-            const int64_t count = std::min(near, last_row - from);
-            const RoundedRows rows = rounding_.chunk(from, count);
-            for (int pair = first_pair; pair < last_pair; ++pair) one_pair(from, rows, count, pair);
-        }
+    // Rows that are multiplied at a time.
+    int64_t near() const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
+
+    // Pairs [first, last) of `count` rows from row `from` on.
+    void run(int first, int last, int64_t from, int64_t count) {
+        const RoundedRows rows = rounding_.chunk(from, count);
+        for (int pair = first; pair < last; ++pair) one_pair(from, rows, count, pair);
     }
 
 private:

@@ -79,7 +79,7 @@ class Pool {
   // `threads` with the caller's, which is thread 0; `cores`: one for each thread to be pinned to, or null. Throws
   // std::system_error where a thread cannot be made or pinned.
   Pool(int threads, const int32_t *cores, int64_t spin_ns)
-      : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]) {
+      : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]), taken_(new Taken[threads]) {
     if (cores) pin(cores[0]);
     workers_.reserve(threads - 1);
     try {
@@ -120,6 +120,11 @@ class Pool {
     places_[0].go.raise();
     function(context, 0, threads_);
     barrier(0);
+  }
+
+  // `thread`, of the `threads` that run a function, between two barriers.
+  Taker taker(int thread, int threads) const {
+    return {thread, threads, taken_.get(), threads > 1 ? places_[thread].turn : 0};
   }
 
   // Returns once every thread has called it. Only inside a function that `run` runs, on all its threads.
@@ -192,6 +197,7 @@ class Pool {
   std::atomic<int64_t> spin_ns_;
   const pid_t owner_;
   std::unique_ptr<Place[]> places_;
+  std::unique_ptr<Taken[]> taken_;
   Function function_ = nullptr;
   void *context_ = nullptr;
   bool alone_ = false;

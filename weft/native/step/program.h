@@ -63,7 +63,7 @@ class Program {
   void work(int thread, int threads) {
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
     for (size_t i = 0; i < code_.size(); ++i) {
-      if (kernels_[i]) kernels_[i](code_[i], *step_, thread, threads);
+      if (kernels_[i]) kernels_[i](code_[i], *step_, pool_->taker(thread, threads));
       else if (!thread) exchange(i);
       pool_->barrier(thread);
       // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
@@ -122,13 +122,14 @@ WEFT_C uint64_t weft_program_received(const weft::Program *program) { return pro
 WEFT_C int weft_run_one(weft::Pool *pool, const weft::Instruction *instruction, const weft::Step *step) {
   struct Job {
     weft::Kernel kernel;
+    weft::Pool *pool;
     const weft::Instruction *instruction;
     const weft::Step *step;
-  } job{weft::kernel_of(instruction->op), instruction, step};
+  } job{weft::kernel_of(instruction->op), pool, instruction, step};
   if (!job.kernel) return -1;
   pool->run([](void *given, int thread, int threads) {
     const Job &it = *static_cast<Job *>(given);
-    it.kernel(*it.instruction, *it.step, thread, threads);
+    it.kernel(*it.instruction, *it.step, it.pool->taker(thread, threads));
   }, &job);
   return 0;
 }

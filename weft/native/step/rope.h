@@ -13,9 +13,9 @@ template <class X, class T, class Q, class C> class RopeAndCache {
   RopeAndCache(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
 
-  void run(int thread, int threads) {
+  void run(const Taker &me) {
     const int64_t rows = step_.rows[i_.rows], work = rows * kv_heads_;
-    const RowShare share(work, thread, threads);
+    const RowShare share(work, me.thread, me.threads);
     for (int64_t begin = 0; begin < rows;) {
       int64_t end = begin + 1;
       while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
@@ -88,12 +88,12 @@ template <class X, class T, class Q, class C> class RopeAndCache {
   const int dim_, heads_, kv_heads_;
 };
 
-inline void qkv(const Instruction &i, const Step &step, int thread, int threads) {
-  if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(thread, threads);
-  if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(thread, threads);
-  if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(thread, threads);
-  if (i.in[0].dtype == BF16) return RopeAndCache<bf16, float, bf16, bf16>(i, step).run(thread, threads);
-  RopeAndCache<float, float, bf16, bf16>(i, step).run(thread, threads);
+inline void qkv(const Instruction &i, const Step &step, const Taker &me) {
+  if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(me);
+  if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(me);
+  if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(me);
+  if (i.in[0].dtype == BF16) return RopeAndCache<bf16, float, bf16, bf16>(i, step).run(me);
+  RopeAndCache<float, float, bf16, bf16>(i, step).run(me);
 }
 
 }  // namespace weft

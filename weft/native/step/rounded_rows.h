@@ -99,7 +99,7 @@ inline RoundedGroup round_group(const S* x, int count, int zero, const WordOrder
     return {scale, scale * float(sum), -zero * sum};
 }
 
-// The rows that a thread multiplies, rounded anew for each chunk of them.
+// The rows that a thread multiplies, rounded when a chunk of them is first asked for, or again after another one.
 class Rounding {
 public:
     // `zero`: of the weight's codes.
@@ -115,7 +115,9 @@ public:
     RoundedRows chunk(int64_t first, int64_t count) {
         auto* codes = scratch<CODES_SCRATCH>().take<int8_t>(count * stride());
         auto* groups = scratch<GROUPS_SCRATCH>().take<RoundedGroup>(count * this->groups());
-        for (int64_t r = 0; r < count; ++r) {
+        const bool there = first == first_ && count == count_;
+        first_ = first, count_ = count;
+        for (int64_t r = 0; r < count && !there; ++r) {
             if (from_.dtype == BF16) round<bf16>(first + r, codes + r * stride(), groups + r, count);
             else if (from_.dtype == F64) round<double>(first + r, codes + r * stride(), groups + r, count);
             else round<float>(first + r, codes + r * stride(), groups + r, count);
@@ -136,6 +138,7 @@ private:
     Operand from_;
     WordOrder order_;
     int depth_, zero_;
+    int64_t first_ = -1, count_ = 0;
 };
 
 }  // namespace weft
