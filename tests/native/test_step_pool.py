@@ -1,5 +1,5 @@
-"""The thread pool: every thread takes part, barriers hold, nothing is busy while idle, it ends with its owner; and units
-of work are each done once, by whoever is free."""
+"""The thread pool: every thread takes part, barriers hold, nothing is busy while idle, it ends with its owner; units of
+work are each done once, by whoever is free."""
 
 from __future__ import annotations
 
