@@ -71,7 +71,7 @@ inline void per_head(const Instruction &i, const Step &step, const Taker &me) {
     one.in[0].base = static_cast<char *>(i.in[0].base) + h * int64_t(i.n[IN_STEP]) * item_bytes(i.in[0].dtype);
     one.out.base = static_cast<char *>(i.out.base) + h * int64_t(i.n[OUT_STEP]) * item_bytes(i.out.dtype);
     // heads take turns in which thread gets the larger share
-    linear_rows(one, *weights[h], 0, step.rows[i.rows], Taker((me.thread + h) % me.threads, me.threads));
+    linear_rows(one, *weights[h], step.rows[i.rows], Taker((me.thread + h) % me.threads, me.threads));
   }
 }
 

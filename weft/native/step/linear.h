@@ -204,47 +204,94 @@ struct ShareParts {
     }
 };
 
-// `rows` rows of the instruction's operands from row `first` on, times `weight`.
-inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, const Taker& me) {
+// What owner `owner` of `threads` has of `rows` rows of the instruction's operands, from row `first` on, times `weight`.
+inline ShareParts parts_of(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int owner,
+                           int threads, int64_t near) {
     const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = weight.kind == W_INT8 || grouped(weight.kind);
-    auto multiply = [&](auto product) {
-        auto parts = [&](int owner) {
-            Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, me.threads);
-            share.first_row += first, share.last_row += first;
-            return ShareParts{share, halves ? 2 : 1, product.near()};
-        };
+    Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads);
+    share.first_row += first, share.last_row += first;
+    return {share, halves ? 2 : 1, near};
+}
+
+// f(what multiplies the instruction's rows with `weight`)
+template <class F> inline void with_product(const Instruction& instruction, const Weight& weight, F&& f) {
+    if (weight.kind == W_F64) return f(Product<InF64>(instruction, weight));
+    if (weight.rounds_rows && (weight.kind == W_INT8 || grouped(weight.kind))) {
+        if (weight.kind == W_INT8) return f(RoundedProduct<W_INT8>(instruction, weight));
+        if (weight.kind == W_INT8G) return f(RoundedProduct<W_INT8G>(instruction, weight));
+        return f(RoundedProduct<W_INT4>(instruction, weight));
+    }
+#if defined(__AVX512BF16__)
+    if (instruction.in[0].dtype == BF16 && weight.kind != W_F32) return f(Product<InPairs>(instruction, weight));
+#endif
+    f(Product<InF32>(instruction, weight));
+}
+
+// `rows` rows of the instruction's operands times `weight`.
+inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t rows, const Taker& me) {
+    with_product(instruction, weight, [&](auto product) {
+        auto parts = [&](int owner) { return parts_of(instruction, weight, 0, rows, owner, me.threads, product.near()); };
         me.share([&](int owner) { return parts(owner).count(); },
                  [&](int owner, int64_t from, int64_t to) {
                      parts(owner).each(from, to, [&](int low, int high, int64_t row, int64_t count) { product.run(low, high, row, count); });
                  });
-    };
-    if (weight.kind == W_F64) return multiply(Product<InF64>(instruction, weight));
-    if (coded && weight.rounds_rows) {
-        if (weight.kind == W_INT8) return multiply(RoundedProduct<W_INT8>(instruction, weight));
-        if (weight.kind == W_INT8G) return multiply(RoundedProduct<W_INT8G>(instruction, weight));
-        return multiply(RoundedProduct<W_INT4>(instruction, weight));
-    }
-#if defined(__AVX512BF16__)
-    if (instruction.in[0].dtype == BF16 && weight.kind != W_F32) return multiply(Product<InPairs>(instruction, weight));
-#endif
-    multiply(Product<InF32>(instruction, weight));
+    });
 }
 
 inline void linear(const Instruction& instruction, const Step& step, const Taker& me) {
-    linear_rows(instruction, *static_cast<const Weight*>(instruction.p[WEIGHT]), 0, step.rows[instruction.rows], me);
+    linear_rows(instruction, *static_cast<const Weight*>(instruction.p[WEIGHT]), step.rows[instruction.rows], me);
 }
 
 // Rows sorted by slot, each slot's times its own weight: rows [ends[s - 1], ends[s]) with weights[s]. No barrier is needed
 // between slots, whose rows are their own.
-inline void grouped_linear(const Instruction& instruction, const Step&, const Taker& me) {
-    const auto* weights = static_cast<const Weight* const*>(instruction.p[WEIGHTS]);
-    const auto* ends = static_cast<const int64_t*>(instruction.p[ENDS]);
-    for (int slot = 0; slot < instruction.n[SLOTS]; ++slot) {
-        int64_t first = slot ? ends[slot - 1] : 0;
-        // slots take turns in which thread gets the larger share
-        const Taker own((me.thread + slot) % me.threads, me.threads);
-        if (ends[slot] > first) linear_rows(instruction, *weights[slot], first, ends[slot] - first, own);
+class GroupedLinear {
+public:
+    GroupedLinear(const Instruction& instruction, int threads)
+        : instruction_(instruction), threads_(threads), weights_(static_cast<const Weight* const*>(instruction.p[WEIGHTS])),
+          ends_(static_cast<const int64_t*>(instruction.p[ENDS])) {}
+
+    // Columns of all slots that an owner has, each with all the rows that it has of the slot.
+    int64_t units(int owner) const {
+        int64_t found = 0;
+        for (int slot = 0; slot < instruction_.n[SLOTS]; ++slot) found += parts(slot, owner).count();
+        return found;
     }
+
+    void run(int owner, int64_t from, int64_t to) const {
+        for (int slot = 0; slot < instruction_.n[SLOTS] && to > 0; ++slot) {
+            const ShareParts own = parts(slot, owner);
+            const int64_t count = own.count();
+            if (from < count) multiply(slot, own, std::max<int64_t>(from, 0), std::min(to, count));
+            from -= count, to -= count;
+        }
+    }
+
+private:
+    ShareParts parts(int slot, int owner) const {
+        const int64_t first = slot ? ends_[slot - 1] : 0;
+        // slots take turns in which owner gets the larger share
+        return parts_of(instruction_, *weights_[slot], first, ends_[slot] - first, (owner + slot) % threads_, threads_, INT64_MAX / 2);
+    }
+
+    void multiply(int slot, const ShareParts& own, int64_t from, int64_t to) const {
+        with_product(instruction_, *weights_[slot], [&](auto product) {
+            own.each(from, to, [&](int low, int high, int64_t row, int64_t count) {
+                for (const int64_t end = row + count, near = product.near(); row < end; row += near)
+                    product.run(low, high, row, std::min(near, end - row));
+            });
+        });
+    }
+
+    const Instruction& instruction_;
+    const int threads_;
+    const Weight* const* weights_;
+    const int64_t* ends_;
+};
+
+inline void grouped_linear(const Instruction& instruction, const Step&, const Taker& me) {
+    const GroupedLinear slots(instruction, me.threads);
+    me.share([&](int owner) { return slots.units(owner); },
+             [&](int owner, int64_t from, int64_t to) { slots.run(owner, from, to); });
 }
 
 }  // namespace weft

@@ -28,10 +28,14 @@ class Taker {
   // run(owner, from, to) for ranges of the `units(owner)` that each thread has, until all are begun. Once between two
   // barriers, by every thread, each with the same `units`.
   template <class Units, class Run> void share(Units &&units, Run &&run) const {
-    if (!all_ || units(thread) >= kMost) return whole(units, run);
+    const int64_t own = units(thread);
+    if (!all_ || own >= kMost) {
+      if (own > 0) run(thread, int64_t(0), own);
+      return;
+    }
     for (int i = 0; i < threads; ++i) {
       const int owner = thread + i < threads ? thread + i : thread + i - threads;
-      const int64_t count = units(owner);
+      const int64_t count = i ? units(owner) : own;
       for (int64_t from, to; count < kMost && take(owner, count, from, to);) run(owner, from, to);
     }
   }
@@ -56,10 +60,6 @@ class Taker {
   static constexpr int kBits = 20;
   static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, above which nobody else takes them
   static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
-
-  template <class Units, class Run> void whole(Units &&units, Run &&run) const {
-    if (const int64_t count = units(thread); count > 0) run(thread, int64_t(0), count);
-  }
 
   Taken *const all_;
   const uint32_t turn_;

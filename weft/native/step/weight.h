@@ -12,6 +12,7 @@
 // gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -144,6 +145,13 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
     if (w.kind == W_BF16) {
         const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair));
         for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[pair_word(k / 2, lane) * 2 + k % 2]));
+        return;
+    }
+    if (w.kind == W_INT8) {
+        const float scale = static_cast<const float*>(w.scale)[pair * kPair + lane];
+        const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair)) + lane * 2;
+        for (int k = 0; k < w.depth; k += 8, words += 64)
+            for (int i = 0; i < std::min(8, w.depth - k); ++i) out[k + i] = T(float(int8_t(words[i % 2] >> i / 2 * 8)) * scale);
         return;
     }
     for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));
