@@ -48,12 +48,12 @@ class Taker {
       const bool begun = seen >> (2 * kBits) == turn_;
       const int64_t front = begun ? int64_t(seen >> kBits & (kMost - 1)) : 0, back = begun ? int64_t(seen & (kMost - 1)) : 0;
       const int64_t left = count - front - back, size = (left + 1) / 2;
-      if (left <= 0) return false;
       const bool own = owner == thread;
+      if (left <= 0 && (begun || !own)) return false;  // an owner without units says that the turn is this one
       from = own ? front : count - back - size, to = from + size;
       next = uint64_t(turn_) << (2 * kBits) | uint64_t(own ? front + size : front) << kBits | uint64_t(own ? back : back + size);
     } while (!state.compare_exchange_weak(seen, next, std::memory_order_relaxed));
-    return true;
+    return from < to;
   }
 
  private:
