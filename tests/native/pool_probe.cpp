@@ -1,4 +1,5 @@
 // What a test of the pool calls: jobs that can only end right if every thread takes part and barriers hold.
+#include "instruction.h"
 #include "pool.h"
 
 namespace {
@@ -56,22 +57,22 @@ void where(void *context, int thread, int) { static_cast<int64_t *>(context)[thr
 
 }  // namespace
 
-extern "C" int64_t probe_turns(weft::Pool *pool, int64_t *cells, int rounds) {
+WEFT_C int64_t probe_turns(weft::Pool *pool, int64_t *cells, int rounds) {
   Turns job{pool, cells, rounds, {}};
   pool->run(turns, &job);
   return job.wrong;
 }
 
 // Units that a thread ran which were another's.
-extern "C" int64_t probe_shares(weft::Pool *pool, const int64_t *sizes, int64_t *done, int rounds, int first_waits) {
+WEFT_C int64_t probe_shares(weft::Pool *pool, const int64_t *sizes, int64_t *done, int rounds, int first_waits) {
   Shares job{pool, sizes, reinterpret_cast<std::atomic<int64_t> *>(done), rounds, first_waits != 0, {}, {}};
   pool->run(shares, &job);
   return job.not_its_own;
 }
 
-extern "C" void probe_cores(weft::Pool *pool, int64_t *cores) { pool->run(where, cores); }
+WEFT_C void probe_cores(weft::Pool *pool, int64_t *cores) { pool->run(where, cores); }
 
-extern "C" double probe_barrier_us(weft::Pool *pool, int64_t *cells, int rounds) {
+WEFT_C double probe_barrier_us(weft::Pool *pool, int64_t *cells, int rounds) {
   const int64_t begin = weft::monotonic_ns();
   probe_turns(pool, cells, rounds);
   return double(weft::monotonic_ns() - begin) / (2e3 * rounds);

@@ -16,7 +16,7 @@ import step_cases
 
 from weft.native import build, libraries
 
-SOURCE = 'extern "C" int answer() { return ANSWER; }\n'
+SOURCE = 'extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
 
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -50,6 +50,17 @@ def test_builds_once_and_loads(folder: Path) -> None:
     assert libraries.missing_reason("small") == ""
     (again,) = build.ensure_built()
     assert (again.state, again.path) == ("current", status.path)
+
+
+@needs_compiler
+def test_what_an_inline_function_keeps_is_each_library_s_own(folder: Path) -> None:
+    """Variants of one library in one process would else run each other's tables of functions."""
+    counted = "inline int up() { static int n = 0; return ++n; }\n" + SOURCE.replace("ANSWER", "up()")
+    (folder / "small.cpp").write_text(counted)
+    (folder / "other.cpp").write_text(counted)
+    build.ensure_built()
+    both = [libraries.load(name) for name in ("small", "other")]
+    assert [library and library.answer() for library in both] == [1, 1]
 
 
 @needs_compiler

@@ -9,7 +9,8 @@ import pytest
 from weft.errors import ConfigError
 from weft.native import build, isa, libraries
 
-SOURCE = """#if defined(__AMX_BF16__)
+SOURCE = """#pragma GCC visibility push(default)
+#if defined(__AMX_BF16__)
 extern "C" int which() { return 5; }
 #elif defined(__AVX512BF16__)
 extern "C" int which() { return 4; }

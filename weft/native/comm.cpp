@@ -126,6 +126,8 @@ constexpr uint64_t SHARES_FROM = 32 << 10;  // bytes
 
 }  // namespace
 
+#pragma GCC visibility push(default)
+
 extern "C" {
 
 Comm *weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) {
@@ -271,3 +273,5 @@ int weft_comm_barrier(Comm *c, uint32_t group) {
 }
 
 }  // extern "C"
+
+#pragma GCC visibility pop

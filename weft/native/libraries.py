@@ -19,7 +19,18 @@ from pathlib import Path
 from weft.native import isa
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-march=native", "-pthread", "-Wall", "-Wextra")
+FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-march=native",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+)
+"""Hidden: else the loader would unite what inline functions keep, also of two variants of one library."""
 VARIED = ("step",)
 
 

@@ -10,7 +10,7 @@
 #include "taking.h"
 
 // A function for ctypes. Inline, so that headers may hold it, and kept though nothing here calls it.
-#define WEFT_C extern "C" inline __attribute__((used))
+#define WEFT_C extern "C" inline __attribute__((used, visibility("default")))
 
 namespace weft {
 
