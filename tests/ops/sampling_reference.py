@@ -59,6 +59,8 @@ def probabilities(x: Sequence[float], params: SamplingParams) -> list[float]:
 def chosen(x: Sequence[float], params: SamplingParams, number: float) -> int:
     """The token at `number` in [0, 1) of the cumulated mass, in the order of ids; greedy at temperature 0."""
     if params.temperature < 1e-5:
+        for value in x:
+            _apart(value, max(x))
         return max(range(len(x)), key=lambda token: (x[token], -token))
     mass = probabilities(x, params)
     target, reached = number * sum(mass), 0.0
@@ -72,5 +74,5 @@ def chosen(x: Sequence[float], params: SamplingParams, number: float) -> int:
 
 
 def _apart(a: float, b: float) -> None:
-    if a != b and abs(a - b) < CLOSE * max(a, b):
+    if a != b and abs(a - b) < CLOSE * max(abs(a), abs(b)) < math.inf:
         raise TooCloseToCall
