@@ -40,6 +40,12 @@ class Probe:
         self._process.communicate()
 
 
+def stolen_s() -> float:
+    """Seconds, of all cores together, that the hypervisor has given to others while somebody here wanted them."""
+    first = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(first[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def build(cache: Path) -> Path:
     """The program, compiled for this machine where it is missing or older than its source."""
     source, program = HERE / "memory_state.cpp", cache / "memory_state"

@@ -20,10 +20,11 @@ import pytest
 from benchmarks.peers import cases, engines
 from benchmarks.peers.http_client import BurstFailed, burst, llama_server_ids, request
 from benchmarks.peers.places import HERE, ROOT, Places
+from benchmarks.peers.probe import stolen_s
 from benchmarks.peers.process_tree import memory, runs, tree
 from benchmarks.peers.processes import DriverProcess, Failed, Refused, ServerProcess
 from benchmarks.peers.prompts import prompts
-from benchmarks.peers.schedule import Record, to_do
+from benchmarks.peers.schedule import MOST_STOLEN, TRIES, Record, least_disturbed, to_do
 from benchmarks.peers.visits import Visitor, said, served_figures
 from tests.support.waiting import ticks, until
 from weft.bench.outcome import Outcome
@@ -259,6 +260,25 @@ def test_every_round_visits_all_there_and_back(tmp_path: Path) -> None:
         *(("weft-tp1", "served", 0), ("vllm-cpu", "served", 0), ("vllm-cpu", "served", 1), ("weft-tp1", "served", 1)),
     ]
     assert all(len(one.cases) == 1 for one in found)
+
+
+@pytest.mark.parametrize(
+    ("stolen", "kept", "others"),
+    [
+        ([0.0], 0, 0),
+        ([MOST_STOLEN], 0, 0),
+        ([0.9, 0.2, 0.01], 2, 2),
+        ([0.9, 0.2, 0.3, 0.4], 1, TRIES - 1),
+    ],
+)
+def test_a_visit_that_was_robbed_of_the_cores_is_made_again(stolen: list[float], kept: int, others: int) -> None:
+    left, pauses = [{"number": number, "stolen": share} for number, share in enumerate(stolen)], list[float]()
+    found, again = least_disturbed(lambda: left.pop(0), pauses.append)
+    assert (found["number"], again, len(pauses), left) == (kept, others, others, [])
+
+
+def test_what_was_stolen_never_falls() -> None:
+    assert 0 <= stolen_s() <= stolen_s()
 
 
 def test_a_run_is_resumed_where_it_was_left(tmp_path: Path) -> None:
