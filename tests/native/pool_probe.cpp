@@ -12,8 +12,9 @@ struct Turns {
 };
 
 // In every round each thread raises its cell, meets the others, and checks that all cells stand at this round.
-void turns(void *context, int thread, int threads) {
+void turns(void *context, const weft::TeamMember &me) {
   auto &job = *static_cast<Turns *>(context);
+  const int thread = me.thread, threads = me.threads;
   for (int round = 1; round <= job.rounds; ++round) {
     job.cells[thread] += 1;
     job.pool->barrier(thread);
@@ -38,12 +39,13 @@ struct Shares {
   }
 };
 
-void shares(void *context, int thread, int threads) {
+void shares(void *context, const weft::TeamMember &me) {
   auto &job = *static_cast<Shares *>(context);
+  const int thread = me.thread;
   for (int round = 0; round < job.rounds; ++round) {
-    if (!thread) job.left = job.start_of(threads);
+    if (!thread) job.left = job.start_of(me.threads);
     job.pool->barrier(thread);
-    job.pool->taker(thread, threads).share([&](int owner) { return job.sizes[owner]; }, [&](int owner, int64_t from, int64_t to) {
+    me.run_units([&](int owner) { return job.sizes[owner]; }, [&](int owner, int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
       if (owner != thread) job.not_its_own.fetch_add(to - from);
       job.left.fetch_sub(to - from);
@@ -53,7 +55,7 @@ void shares(void *context, int thread, int threads) {
   }
 }
 
-void where(void *context, int thread, int) { static_cast<int64_t *>(context)[thread] = sched_getcpu(); }
+void where(void *context, const weft::TeamMember &me) { static_cast<int64_t *>(context)[me.thread] = sched_getcpu(); }
 
 }  // namespace
 

@@ -32,6 +32,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     probe.weft_pool_new.restype = pointer
     probe.weft_pool_new.argtypes = [ctypes.c_int, pointer, ctypes.c_int64, pointer]
     probe.weft_pool_free.argtypes = [pointer]
+    probe.weft_pool_stealing.argtypes = [pointer, ctypes.c_int]
     probe.weft_pool_spin.argtypes = [pointer, ctypes.c_int64]
     probe.probe_turns.restype = ctypes.c_int64
     probe.probe_turns.argtypes = [pointer, pointer, ctypes.c_int]
@@ -95,6 +96,15 @@ def test_what_a_thread_has_not_begun_others_do(library: ctypes.CDLL, threads: in
     assert done == [1] * 16 * threads
     assert found >= 8
     library.weft_pool_free(handle)
+
+
+def test_nobody_steals_where_it_is_switched_off(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
+    handle, threads = pool
+    library.weft_pool_stealing(handle, 0)
+    sizes = [0, *(5 * thread for thread in range(1, threads))]
+    assert shares(library, handle, sizes, 50) == (0, [50] * sum(sizes))
+    library.weft_pool_stealing(handle, 1)
+    assert shares(library, handle, sizes, 50)[1] == [50] * sum(sizes)
 
 
 def test_too_many_units_to_count_are_each_thread_s_own(library: ctypes.CDLL) -> None:

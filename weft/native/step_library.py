@@ -36,6 +36,7 @@ _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
+    "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
@@ -115,6 +116,10 @@ class Pool:
         if error:
             raise ConfigError(f"cores {list(cores)}: {os.strerror(error)}", field="threads", value=self.threads)
         self.cores = tuple(cores[: self.threads])
+
+    def steal(self, on: bool) -> None:
+        """Whether threads that have nothing left steal units of others, as they do at first: results are the same."""
+        self.lib.weft_pool_stealing(self.handle, int(on))
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""

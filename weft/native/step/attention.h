@@ -6,7 +6,7 @@
 
 namespace weft {
 
-template <class Kind> inline void attend(const Instruction &i, const Step &step, const Taker &me) {
+template <class Kind> inline void attend(const Instruction &i, const Step &step, const TeamMember &me) {
   char *workspace = static_cast<char *>(const_cast<void *>(i.p[WORKSPACE]));
   const int chunks = workspace ? i.n[WORK_CHUNKS] : 0;
   const int64_t place = Meeting::bytes(chunks, kAttentionRows, i.n[HEAD_DIM]);
@@ -17,14 +17,14 @@ template <class Kind> inline void attend(const Instruction &i, const Step &step,
     units = &all.of(owner, me.threads);
     return int64_t(units->size());
   };
-  me.share(of_owner, [&](int, int64_t from, int64_t to) {
+  me.run_units(of_owner, [&](int, int64_t from, int64_t to) {
     for (size_t u = from; u < size_t(to); ++u)
       kind.run((*units)[u], u + 1 < units->size() ? &(*units)[u + 1] : nullptr,
                (*units)[u].whole() ? nullptr : reinterpret_cast<Meeting *>(workspace + (*units)[u].slot * place));
   });
 }
 
-inline void attention(const Instruction &i, const Step &step, const Taker &me) {
+inline void attention(const Instruction &i, const Step &step, const TeamMember &me) {
   if (i.n[PACKED_CACHE]) return attend<PackedAttention>(i, step, me);
   if (i.exact) return attend<PlainAttention<float, double, double>>(i, step, me);
   switch (i.in[0].dtype) {

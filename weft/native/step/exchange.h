@@ -118,12 +118,12 @@ inline Exchanged run_exchange(const Instruction &i, const Step &step, const Comm
 }
 
 // A part of rows and columns as it is, or all of it in a wider dtype (bf16 to f32).
-inline void copy(const Instruction &i, const Step &step, const Taker &me) {
-  const int64_t rows = step.rows[i.rows], lo = rows * me.thread / me.threads, hi = rows * (me.thread + 1) / me.threads;
+inline void copy(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   char *from = static_cast<char *>(input_of(i, step)), *to = static_cast<char *>(i.out.base);
   if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
     const int size = i.out.columns;
-    for (int64_t r = lo; r < hi; ++r)
+    for (int64_t r = share.begin; r < share.end; ++r)
       for (int c = 0; c < size; c += kWidth<float>)
         give(row_of<float>(i.out, r) + c, take<float>(row_of<bf16>(i.in[0], r) + c, size - c), size - c);
     return;
@@ -134,7 +134,7 @@ inline void copy(const Instruction &i, const Step &step, const Taker &me) {
     const Area &a = x->sends[0];
     from += ((starts[a.lo] - starts[x->in_base]) * i.in[0].stride + a.left) * item;
   }
-  for (int64_t r = lo; r < hi; ++r)
+  for (int64_t r = share.begin; r < share.end; ++r)
     memcpy(to + r * i.out.stride * item, from + r * i.in[0].stride * item, i.out.columns * int64_t(item));
 }
 

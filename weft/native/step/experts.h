@@ -106,8 +106,8 @@ template <class T> class Router {
   T *scores_, *choice_, *groups_;
 };
 
-inline void route(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void route(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     if constexpr (sizeof(typename decltype(to)::type) > 2) {
       Router<typename decltype(computed)::type> router(i);
@@ -156,7 +156,7 @@ inline int64_t *starts_of(int64_t *ends, int slots) {
 }
 
 // All choices of the block's rows, on one thread: they are few beside the products, and every one depends on those before.
-inline void place_choices(const Instruction &i, const Step &step, const Taker &me) {
+inline void place_choices(const Instruction &i, const Step &step, const TeamMember &me) {
   if (me.thread) return;
   const int64_t rows = step.rows[i.rows];
   const int k = i.n[TOP_K], lo = i.n[HERE_LO], held = i.n[HERE_HI] - lo;
@@ -193,8 +193,8 @@ inline void place_choices(const Instruction &i, const Step &step, const Taker &m
 }
 
 // out[j] = in[0][order[j]], as many as *COUNT says.
-inline void gather_rows(const Instruction &i, const Step &, const Taker &me) {
-  const RowShare share(*static_cast<const int64_t *>(i.p[COUNT]), me.thread, me.threads);
+inline void gather_rows(const Instruction &i, const Step &, const TeamMember &me) {
+  const RowShare share(*static_cast<const int64_t *>(i.p[COUNT]), me);
   const int64_t *order = static_cast<const int64_t *>(i.p[ORDER]);
   const int64_t item = item_bytes(i.out.dtype), bytes = i.in[0].columns * item;
   const char *from = static_cast<const char *>(i.in[0].base);
@@ -205,8 +205,8 @@ inline void gather_rows(const Instruction &i, const Step &, const Taker &me) {
 // out[r] = sum of weight * answer over the choices of a row, in their order; those without a place are answered elsewhere.
 // Where ranks share every answer, all addends of the first lie before those of the second, in the order they are added in.
 // Weights: of the answers as they lie (SORTED_WEIGHTS), or none where the answers have them already.
-inline void combine(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void combine(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   const int k = i.n[TOP_K], size = i.out.columns;
   const double *weights = static_cast<const double *>(i.p[SORTED_WEIGHTS]);
   with_types(i.out.dtype == F64 || i.in[0].dtype == F64, i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "taking.h"
+#include "stealing.h"
 
 // A function for ctypes. Inline, so that headers may hold it, and kept though nothing here calls it.
 #define WEFT_C extern "C" inline __attribute__((used, visibility("default")))
@@ -142,7 +142,7 @@ struct CommCalls {
                     const uint64_t *received, int dtype);
 };
 
-// A thread's part of an instruction. Called by all of them, a barrier after each.
-using Kernel = void (*)(const Instruction &, const Step &, const Taker &me);
+// A thread's part of an instruction. Called by the whole team, a barrier after each.
+using Kernel = void (*)(const Instruction &, const Step &, const TeamMember &me);
 
 }  // namespace weft

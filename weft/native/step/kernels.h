@@ -6,7 +6,7 @@
 #include "experts.h"
 #include "instruction.h"
 #include "latent.h"
-#include "linear.h"
+#include "linear_many.h"
 #include "pointwise.h"
 #include "rope.h"
 #include "routed.h"
@@ -14,7 +14,7 @@
 namespace weft {
 
 // Attention of all rows, or of the sampled ones where n[TABLE] is their table: in[0] then holds no others.
-inline void attention_of_table(const Instruction &i, const Step &step, const Taker &me) {
+inline void attention_of_table(const Instruction &i, const Step &step, const TeamMember &me) {
   if (!i.n[TABLE]) return attention(i, step, me);
   Step sampled = step;
   sampled.positions = step.sampled_positions, sampled.row_ends = step.sampled_row_ends;

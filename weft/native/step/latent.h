@@ -1,10 +1,10 @@
-// Multi-head latent attention beside its products over all heads: latents into the cache, rotated parts of queries, and
-// products of each head's own. See weft/layers/latent_attention.py. The cache holds one latent per token: keys and values
-// are the same memory, plain, and attention reads them as one KV head.
+// Multi-head latent attention beside its products: latents into the cache, and rotated parts of queries.
+// See weft/layers/latent_attention.py. The cache holds one latent per token: keys and values are the same memory, plain,
+// and attention reads them as one KV head.
 #pragma once
 
 #include "cache.h"
-#include "linear.h"
+#include "pointwise.h"
 
 namespace weft {
 
@@ -14,8 +14,8 @@ template <class X, class T, class Q, class C> class Latent {
   Latent(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, sizeof(C)), heads_(i.n[Q_HEADS]), dim_(i.n[HEAD_DIM]), rotated_(i.n[ROPE_DIM]) {}
 
-  void run(const Taker &me) const {
-    const RowShare share(step_.rows[i_.rows], me.thread, me.threads);
+  void run(const TeamMember &me) const {
+    const RowShare share(step_.rows[i_.rows], me);
     const int kept = dim_ - rotated_, given = i_.in[0].columns / heads_;
     for (int64_t r = share.begin; r < share.end; ++r) {
       const X *q = row_of<X>(i_.in[0], r), *latent = row_of<X>(i_.in[1], r);
@@ -56,28 +56,16 @@ template <class X, class T, class Q, class C> class Latent {
   const int heads_, dim_, rotated_;
 };
 
-inline void latent(const Instruction &i, const Step &step, const Taker &me) {
+inline void latent(const Instruction &i, const Step &step, const TeamMember &me) {
   if (i.exact) return Latent<float, double, float, double>(i, step).run(me);
   if (i.out.dtype == F64) return Latent<double, double, double, double>(i, step).run(me);
   if (i.out.dtype == F32) return Latent<float, float, float, float>(i, step).run(me);
   Latent<bf16, float, bf16, bf16>(i, step).run(me);
 }
 
-// Of each head's IN_STEP columns the first, times the head's own weight, to the first of its OUT_STEP columns.
-inline void per_head(const Instruction &i, const Step &step, const Taker &me) {
-  const auto *weights = static_cast<const Weight *const *>(i.p[WEIGHTS]);
-  Instruction one = i;
-  for (int h = 0; h < i.n[Q_HEADS]; ++h) {
-    one.in[0].base = static_cast<char *>(i.in[0].base) + h * int64_t(i.n[IN_STEP]) * item_bytes(i.in[0].dtype);
-    one.out.base = static_cast<char *>(i.out.base) + h * int64_t(i.n[OUT_STEP]) * item_bytes(i.out.dtype);
-    // heads take turns in which thread gets the larger share
-    linear_rows(one, *weights[h], step.rows[i.rows], Taker((me.thread + h) % me.threads, me.threads));
-  }
-}
-
 // out[r] = in0[r] on the exact model's grid.
-inline void round_rows(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void round_rows(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   for (int64_t r = share.begin; r < share.end; ++r)
     for (int c = 0; c < i.out.columns; ++c) row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
 }

@@ -9,6 +9,7 @@
 #include "epilogue.h"
 #include "linear_amx.h"
 #include "linear_int.h"
+#include "linear_parts.h"
 #include "linear_rounded.h"
 #include "linear_tile.h"
 #include "scratch.h"
@@ -19,32 +20,11 @@ enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
 
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
 constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
-constexpr int kOwnCodedRows = 192;        // from so many rows for each thread on, threads take rows and not columns
 #if defined(__AMX_BF16__)
-constexpr int kOwnRows = 128;
 using InPairs = InAmx;  // what products of bf16 pairs are done in
-#else
-constexpr int kOwnRows = 4 * kTileRows;
-#if defined(__AVX512BF16__)
+#elif defined(__AVX512BF16__)
 using InPairs = InBf16;
 #endif
-#endif
-
-struct Share {
-    int first_pair, last_pair;
-    int64_t first_row, last_row;
-};
-
-// Contiguous pairs of few rows; of many rows each thread takes its own, which then mostly lie near its core. `coded`:
-// every thread will unpack the panels that it multiplies with, which must be worth it.
-inline Share share_of(int pairs, bool halves, bool coded, int64_t rows, int thread, int threads) {
-    int unit = halves ? 2 : 1, units = ceil_div(pairs, unit);  // 16 bf16 results are half a cache line
-    bool uneven = int64_t(ceil_div(units, threads)) * threads * 8 > int64_t(units) * 9;
-    if (rows >= int64_t(coded && !uneven ? kOwnCodedRows : kOwnRows) * threads)
-        return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
-    auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
-    return {edge(thread), edge(thread + 1), 0, rows};
-}
 
 // Rows of an operand as C takes them: in place, or converted into scratch, a chunk at a time.
 template <class C> class Activations {
@@ -184,35 +164,6 @@ private:
     }
 };
 
-// The rows and pairs that a thread has, cut in parts: a chunk of rows times `unit` pairs, chunk by chunk.
-struct ShareParts {
-    Share share;
-    int unit;
-    int64_t near;  // rows of a chunk
-
-    int64_t across() const { return ceil_div(share.last_pair - share.first_pair, unit); }
-    int64_t count() const { return across() * ((share.last_row - share.first_row + near - 1) / near); }
-
-    // run(first pair, last pair, first row, rows) for parts [from, to).
-    template <class F> void each(int64_t from, int64_t to, F&& run) const {
-        for (int64_t end; from < to; from = end) {
-            const int64_t chunk = from / across(), before = chunk * across(), row = share.first_row + chunk * near;
-            end = std::min(to, before + across());
-            run(share.first_pair + int(from - before) * unit, std::min(share.last_pair, share.first_pair + int(end - before) * unit),
-                row, std::min(near, share.last_row - row));
-        }
-    }
-};
-
-// What owner `owner` of `threads` has of `rows` rows of the instruction's operands, from row `first` on, times `weight`.
-inline ShareParts parts_of(const Instruction& instruction, const Weight& weight, int64_t first, int64_t rows, int owner,
-                           int threads, int64_t near) {
-    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = weight.kind == W_INT8 || grouped(weight.kind);
-    Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads);
-    share.first_row += first, share.last_row += first;
-    return {share, halves ? 2 : 1, near};
-}
-
 // f(what multiplies the instruction's rows with `weight`)
 template <class F> inline void with_product(const Instruction& instruction, const Weight& weight, F&& f) {
     if (weight.kind == W_F64) return f(Product<InF64>(instruction, weight));
@@ -227,71 +178,15 @@ template <class F> inline void with_product(const Instruction& instruction, cons
     f(Product<InF32>(instruction, weight));
 }
 
-// `rows` rows of the instruction's operands times `weight`.
-inline void linear_rows(const Instruction& instruction, const Weight& weight, int64_t rows, const Taker& me) {
+inline void linear(const Instruction& instruction, const Step& step, const TeamMember& me) {
+    const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
     with_product(instruction, weight, [&](auto product) {
-        auto parts = [&](int owner) { return parts_of(instruction, weight, 0, rows, owner, me.threads, product.near()); };
-        me.share([&](int owner) { return parts(owner).count(); },
-                 [&](int owner, int64_t from, int64_t to) {
-                     parts(owner).each(from, to, [&](int low, int high, int64_t row, int64_t count) { product.run(low, high, row, count); });
-                 });
+        auto parts = [&](int owner) {
+            return parts_of(instruction, weight, {0, step.rows[instruction.rows]}, product.near(), owner, me.threads);
+        };
+        me.run_units([&](int owner) { return parts(owner).count(); },
+                     [&](int owner, int64_t from, int64_t to) { parts(owner).run(product, from, to); });
     });
-}
-
-inline void linear(const Instruction& instruction, const Step& step, const Taker& me) {
-    linear_rows(instruction, *static_cast<const Weight*>(instruction.p[WEIGHT]), step.rows[instruction.rows], me);
-}
-
-// Rows sorted by slot, each slot's times its own weight: rows [ends[s - 1], ends[s]) with weights[s]. No barrier is needed
-// between slots, whose rows are their own.
-class GroupedLinear {
-public:
-    GroupedLinear(const Instruction& instruction, int threads)
-        : instruction_(instruction), threads_(threads), weights_(static_cast<const Weight* const*>(instruction.p[WEIGHTS])),
-          ends_(static_cast<const int64_t*>(instruction.p[ENDS])) {}
-
-    // Columns of all slots that an owner has, each with all the rows that it has of the slot.
-    int64_t units(int owner) const {
-        int64_t found = 0;
-        for (int slot = 0; slot < instruction_.n[SLOTS]; ++slot) found += parts(slot, owner).count();
-        return found;
-    }
-
-    void run(int owner, int64_t from, int64_t to) const {
-        for (int slot = 0; slot < instruction_.n[SLOTS] && to > 0; ++slot) {
-            const ShareParts own = parts(slot, owner);
-            const int64_t count = own.count();
-            if (from < count) multiply(slot, own, std::max<int64_t>(from, 0), std::min(to, count));
-            from -= count, to -= count;
-        }
-    }
-
-private:
-    ShareParts parts(int slot, int owner) const {
-        const int64_t first = slot ? ends_[slot - 1] : 0;
-        // slots take turns in which owner gets the larger share
-        return parts_of(instruction_, *weights_[slot], first, ends_[slot] - first, (owner + slot) % threads_, threads_, INT64_MAX / 2);
-    }
-
-    void multiply(int slot, const ShareParts& own, int64_t from, int64_t to) const {
-        with_product(instruction_, *weights_[slot], [&](auto product) {
-            own.each(from, to, [&](int low, int high, int64_t row, int64_t count) {
-                for (const int64_t end = row + count, near = product.near(); row < end; row += near)
-                    product.run(low, high, row, std::min(near, end - row));
-            });
-        });
-    }
-
-    const Instruction& instruction_;
-    const int threads_;
-    const Weight* const* weights_;
-    const int64_t* ends_;
-};
-
-inline void grouped_linear(const Instruction& instruction, const Step&, const Taker& me) {
-    const GroupedLinear slots(instruction, me.threads);
-    me.share([&](int owner) { return slots.units(owner); },
-             [&](int owner, int64_t from, int64_t to) { slots.run(owner, from, to); });
 }
 
 }  // namespace weft

@@ -14,8 +14,8 @@ template <class T, class F> inline void each_vector(int size, F &&f) {
   for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
 }
 
-inline void norm(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   const int size = i.out.columns;
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     using T = typename decltype(computed)::type;
@@ -32,8 +32,8 @@ inline void norm(const Instruction &i, const Step &step, const Taker &me) {
 }
 
 // Table rows from in[1] (row-major) or, where it has no base, from the packed p[WEIGHT].
-inline void embed(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void embed(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   const int size = i.out.columns;
   const Operand &table = i.in[1];
   for (int64_t r = share.begin; r < share.end; ++r) {
@@ -65,8 +65,8 @@ inline void embed(const Instruction &i, const Step &step, const Taker &me) {
   }
 }
 
-inline void silu_mul(const Instruction &i, const Step &step, const Taker &me) {
-  const RowShare share(step.rows[i.rows], me.thread, me.threads);
+inline void silu_mul(const Instruction &i, const Step &step, const TeamMember &me) {
+  const RowShare share(step.rows[i.rows], me);
   const int size = i.out.columns;
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     using T = typename decltype(computed)::type;
@@ -95,27 +95,27 @@ template <class Added> inline void add_rows(const Instruction &i, const RowShare
   });
 }
 
-inline void add(const Instruction &i, const Step &step, const Taker &me) {
-  add_rows(i, RowShare(step.rows[i.rows], me.thread, me.threads), i.in[0].dtype, [&](int64_t r) -> const void * {
+inline void add(const Instruction &i, const Step &step, const TeamMember &me) {
+  add_rows(i, RowShare(step.rows[i.rows], me), i.in[0].dtype, [&](int64_t r) -> const void * {
     return row_of<char>(i.in[0], 0) + r * i.in[0].stride * item_bytes(i.in[0].dtype);
   });
 }
 
-inline void add_bias(const Instruction &i, const Step &step, const Taker &me) {
-  add_rows(i, RowShare(step.rows[i.rows], me.thread, me.threads), i.out.dtype == F64 ? F64 : F32,
+inline void add_bias(const Instruction &i, const Step &step, const TeamMember &me) {
+  add_rows(i, RowShare(step.rows[i.rows], me), i.out.dtype == F64 ? F64 : F32,
            [&](int64_t) { return i.p[BIAS]; });
 }
 
 // Numbers of rows ascend: going down, no row is overwritten before it was read. Threads deal columns, so that each goes
 // down all rows by itself. Where all rows are sampled there is nothing to do.
-inline void select_rows(const Instruction &i, const Step &step, const Taker &me) {
+inline void select_rows(const Instruction &i, const Step &step, const TeamMember &me) {
   for (const Operand &x : i.in) {
     if (!x.base) continue;
     const int64_t item = item_bytes(x.dtype), stride = x.stride * item;
-    const int64_t lo = int64_t(x.columns) * me.thread / me.threads * item, hi = int64_t(x.columns) * (me.thread + 1) / me.threads * item;
-    char *first = row_of<char>(x, 0) + lo;
+    const RowShare columns(x.columns, me);
+    char *first = row_of<char>(x, 0) + columns.begin * item;
     for (int64_t r = 0; r < step.rows[i.rows]; ++r)
-      if (step.sampled_rows[r] != r) memcpy(first + r * stride, first + step.sampled_rows[r] * stride, hi - lo);
+      if (step.sampled_rows[r] != r) memcpy(first + r * stride, first + step.sampled_rows[r] * stride, (columns.end - columns.begin) * item);
   }
 }
 

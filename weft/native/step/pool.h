@@ -74,12 +74,12 @@ class alignas(64) Signal {
 
 class Pool {
  public:
-  using Function = void (*)(void *context, int thread, int threads);
+  using Function = void (*)(void *context, const TeamMember &me);
 
   // `threads` with the caller's, which is thread 0; `cores`: one for each thread to be pinned to, or null. Throws
   // std::system_error where a thread cannot be made or pinned.
   Pool(int threads, const int32_t *cores, int64_t spin_ns)
-      : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]), taken_(new Taken[threads]) {
+      : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]), queues_(new UnitQueue[threads]) {
     if (cores) pin(cores[0]);
     workers_.reserve(threads - 1);
     try {
@@ -98,6 +98,7 @@ class Pool {
   Pool &operator=(const Pool &) = delete;
 
   int threads() const { return threads_; }
+  void set_stealing(bool on) { steals_.store(on, std::memory_order_relaxed); }
   void set_spin(int64_t spin_ns) { spin_ns_.store(spin_ns, std::memory_order_relaxed); }
 
   // The caller's thread to cores[0], the others to the cores that follow. Returns errno's number, 0 where it went well.
@@ -112,19 +113,14 @@ class Pool {
     return 0;
   }
 
-  // Calls function(context, thread, threads) on every thread and returns when all are done. One caller at a time.
+  // Calls function(context, member) on every thread and returns when all are done. One caller at a time.
   void run(Function function, void *context) {
     if (threads_ == 1 || getpid() != owner_) return alone(function, context);
     function_ = function;
     context_ = context;
     places_[0].go.raise();
-    function(context, 0, threads_);
+    function(context, member(0));
     barrier(0);
-  }
-
-  // `thread`, of the `threads` that run a function, between two barriers.
-  Taker taker(int thread, int threads) const {
-    return {thread, threads, taken_.get(), threads > 1 ? places_[thread].turn : 0};
   }
 
   // Returns once every thread has called it. Only inside a function that `run` runs, on all its threads.
@@ -156,9 +152,13 @@ class Pool {
 
   void wait(Signal &signal, uint32_t wanted) { signal.wait(wanted, spin_ns_.load(std::memory_order_relaxed)); }
 
+  TeamMember member(int thread) const {
+    return {thread, threads_, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &places_[thread].turn};
+  }
+
   void alone(Function function, void *context) {
     alone_ = true;
-    function(context, 0, 1);
+    function(context, TeamMember(0, 1));
     alone_ = false;
   }
 
@@ -166,7 +166,7 @@ class Pool {
     for (uint32_t job = 1;; ++job) {
       wait(places_[0].go, job);
       if (ending_.load(std::memory_order_acquire)) return;
-      function_(context_, thread, threads_);
+      function_(context_, member(thread));
       barrier(thread);
     }
   }
@@ -195,9 +195,10 @@ class Pool {
 
   const int threads_;
   std::atomic<int64_t> spin_ns_;
+  std::atomic<bool> steals_{true};
   const pid_t owner_;
   std::unique_ptr<Place[]> places_;
-  std::unique_ptr<Taken[]> taken_;
+  std::unique_ptr<UnitQueue[]> queues_;
   Function function_ = nullptr;
   void *context_ = nullptr;
   bool alone_ = false;
@@ -205,16 +206,17 @@ class Pool {
   std::vector<std::thread> workers_;
 };
 
-// unit(i) for every i below `units`, each on the thread that is free next.
+// unit(i) for every i below `units`.
 template <class Unit> void deal(Pool *pool, int units, Unit &&unit) {
   struct Job {
     int units;
     Unit &unit;
-    std::atomic<int> next{0};
   } job{units, unit};
-  pool->run([](void *given, int, int) {
+  pool->run([](void *given, const TeamMember &me) {
     Job &it = *static_cast<Job *>(given);
-    for (int i; (i = it.next.fetch_add(1, std::memory_order_relaxed)) < it.units;) it.unit(i);
+    me.run_evenly(it.units, [&](int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; ++i) it.unit(int(i));
+    });
   }, &job);
 }
 
@@ -234,4 +236,6 @@ WEFT_C weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin
 }
 WEFT_C int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
 WEFT_C void weft_pool_free(weft::Pool *pool) { delete pool; }
+// Whether threads steal each other's units from now on, as they do at first.
+WEFT_C void weft_pool_stealing(weft::Pool *pool, int on) { pool->set_stealing(on != 0); }
 WEFT_C void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }

@@ -28,7 +28,7 @@ class Program {
     step_ = &step;
     failed_.store(0, std::memory_order_relaxed);
     failed_at_.store(kNowhere, std::memory_order_relaxed);
-    pool_->run([](void *self, int thread, int threads) { static_cast<Program *>(self)->work(thread, threads); }, this);
+    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this);
     return failed_.load(std::memory_order_relaxed);
   }
 
@@ -60,10 +60,11 @@ class Program {
  private:
   static constexpr int kNowhere = INT_MAX;
 
-  void work(int thread, int threads) {
+  void work(const TeamMember &me) {
+    const int thread = me.thread;
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
     for (size_t i = 0; i < code_.size(); ++i) {
-      if (kernels_[i]) kernels_[i](code_[i], *step_, pool_->taker(thread, threads));
+      if (kernels_[i]) kernels_[i](code_[i], *step_, me);
       else if (!thread) exchange(i);
       pool_->barrier(thread);
       // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
@@ -122,14 +123,13 @@ WEFT_C uint64_t weft_program_received(const weft::Program *program) { return pro
 WEFT_C int weft_run_one(weft::Pool *pool, const weft::Instruction *instruction, const weft::Step *step) {
   struct Job {
     weft::Kernel kernel;
-    weft::Pool *pool;
     const weft::Instruction *instruction;
     const weft::Step *step;
-  } job{weft::kernel_of(instruction->op), pool, instruction, step};
+  } job{weft::kernel_of(instruction->op), instruction, step};
   if (!job.kernel) return -1;
-  pool->run([](void *given, int thread, int threads) {
+  pool->run([](void *given, const weft::TeamMember &me) {
     const Job &it = *static_cast<Job *>(given);
-    it.kernel(*it.instruction, *it.step, it.pool->taker(thread, threads));
+    it.kernel(*it.instruction, *it.step, me);
   }, &job);
   return 0;
 }

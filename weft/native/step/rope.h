@@ -13,9 +13,9 @@ template <class X, class T, class Q, class C> class RopeAndCache {
   RopeAndCache(const Instruction &i, const Step &step)
       : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
 
-  void run(const Taker &me) {
+  void run(const TeamMember &me) {
     const int64_t rows = step_.rows[i_.rows], work = rows * kv_heads_;
-    const RowShare share(work, me.thread, me.threads);
+    const RowShare share(work, me);
     for (int64_t begin = 0; begin < rows;) {
       int64_t end = begin + 1;
       while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
@@ -88,7 +88,7 @@ template <class X, class T, class Q, class C> class RopeAndCache {
   const int dim_, heads_, kv_heads_;
 };
 
-inline void qkv(const Instruction &i, const Step &step, const Taker &me) {
+inline void qkv(const Instruction &i, const Step &step, const TeamMember &me) {
   if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(me);
   if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(me);
   if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(me);

@@ -168,7 +168,7 @@ class Dealer {
 };
 
 // On one thread, as `place_choices`.
-inline void deal_choices(const Instruction &i, const Step &step, const Taker &me) {
+inline void deal_choices(const Instruction &i, const Step &step, const TeamMember &me) {
   if (me.thread) return;
   Dealer dealer(i, step);
   with_choices(i.in[0], [&](auto tag) { dealer.run<typename decltype(tag)::type>(); });

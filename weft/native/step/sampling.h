@@ -259,14 +259,15 @@ inline int id_of_row(const Sampling &job, int64_t r, RowSampler &row, int larges
                   counter_uniform(t.seed[slot], uint64_t(job.positions[r])));
 }
 
-inline void sample_rows(const Sampling &job, int thread, int threads) {
-  const RowShare share(job.rows, thread, threads);
-  for (int64_t r = share.begin; r < share.end; ++r) {
-    RowSampler row(job.logits + r * job.stride, int(job.size));
-    double *out = job.values + r * job.values_stride;
-    out[1] = row.look();
-    out[0] = out[1] ? id_of_row(job, r, row, -1) : 0;
-  }
+inline void sample_rows(const Sampling &job, const TeamMember &me) {
+  me.run_evenly(job.rows, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; ++r) {
+      RowSampler row(job.logits + r * job.stride, int(job.size));
+      double *out = job.values + r * job.values_stride;
+      out[1] = row.look();
+      out[0] = out[1] ? id_of_row(job, r, row, -1) : 0;
+    }
+  });
 }
 
 // One row: each thread looks at a part of it, mostly the one that it computed.
@@ -280,11 +281,11 @@ struct RowInParts {
   const Sampling &job;
   std::vector<Part> parts;
 
-  void look(int thread, int threads) {
-    const RowShare share(job.size, thread, threads);
+  void look(const TeamMember &me) {
+    const RowShare share(job.size, me);
     RowSampler part(job.logits + share.begin, int(share.end - share.begin));
     const bool finite = part.look();
-    parts[thread] = {part.top(), finite ? int(share.begin) + part.largest_id() : 0, finite};
+    parts[me.thread] = {part.top(), finite ? int(share.begin) + part.largest_id() : 0, finite};
   }
 
   void sample() const {
@@ -303,16 +304,14 @@ struct RowInParts {
 
 // On the caller alone where pool is null.
 inline void sample(const Sampling &job, Pool *pool) {
-  if (!pool || job.size < pool->threads()) return sample_rows(job, 0, 1);
+  if (!pool || job.size < pool->threads()) return sample_rows(job, TeamMember(0, 1));
   if (job.rows == 1) {
     RowInParts row{job, std::vector<RowInParts::Part>(pool->threads())};
-    pool->run([](void *context, int thread, int threads) {
-      static_cast<RowInParts *>(context)->look(thread, threads);
-    }, &row);
+    pool->run([](void *context, const TeamMember &me) { static_cast<RowInParts *>(context)->look(me); }, &row);
     return row.sample();
   }
-  pool->run([](void *context, int thread, int threads) {
-    sample_rows(*static_cast<const Sampling *>(context), thread, threads);
+  pool->run([](void *context, const TeamMember &me) {
+    sample_rows(*static_cast<const Sampling *>(context), me);
   }, const_cast<Sampling *>(&job));
 }
 

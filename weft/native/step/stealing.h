@@ -1,0 +1,76 @@
+// Work stealing. The units of an instruction are dealt to the threads of a team, each a row of its own. A thread runs its
+// own from the front, half of what is left at a time; when it has none left it steals what others have not begun, from the
+// back. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or were just lent to another
+// process. A result does not depend on who computes it. Knows no kernel and no pool.
+#pragma once
+
+#include <stdint.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace weft {
+
+// How far a thread's units have been taken from the front and from the back, since which of the team's barriers.
+struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched with a line
+  std::atomic<uint64_t> state{0};
+};
+
+// One of the threads that run a function together.
+class TeamMember {
+ public:
+  const int thread, threads;
+
+  // `queues`: one for each thread, or null where nobody steals; `turn`: how many barriers this thread has passed.
+  TeamMember(int thread, int threads, UnitQueue *queues = nullptr, const uint32_t *turn = nullptr)
+      : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
+
+  // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun. At most once between
+  // two barriers, by every thread, each with the same `units`.
+  template <class Units, class Run> void run_units(Units &&units, Run &&run) const {
+    const int64_t own = units(thread);
+    if (!queues_ || own >= kMost) {
+      if (own > 0) run(thread, int64_t(0), own);
+      return;
+    }
+    for (int i = 0; i < threads; ++i) {
+      const int owner = thread + i < threads ? thread + i : thread + i - threads;
+      const int64_t count = i ? units(owner) : own;
+      for (int64_t from, to; count < kMost && take(owner, count, from, to);) run(owner, from, to);
+    }
+  }
+
+  // run(from, to) for ranges of `count` units, dealt evenly.
+  template <class Run> void run_evenly(int64_t count, Run &&run) const {
+    auto edge = [&](int owner) { return count * owner / threads; };
+    run_units([&](int owner) { return edge(owner + 1) - edge(owner); },
+              [&](int owner, int64_t from, int64_t to) { run(edge(owner) + from, edge(owner) + to); });
+  }
+
+ private:
+  static constexpr int kBits = 20;
+  static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, from which on nobody steals them
+  static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
+
+  // [from, to) of `owner`'s `count` units, half of those that are left; false where none is.
+  bool take(int owner, int64_t count, int64_t &from, int64_t &to) const {
+    std::atomic<uint64_t> &state = queues_[owner].state;
+    const bool own = owner == thread;
+    const uint32_t turn = *turn_ & kTurns;
+    uint64_t seen = state.load(std::memory_order_relaxed), next;
+    do {
+      const bool begun = seen >> (2 * kBits) == turn;
+      const int64_t front = begun ? int64_t(seen >> kBits & (kMost - 1)) : 0, back = begun ? int64_t(seen & (kMost - 1)) : 0;
+      const int64_t left = count - front - back, size = (left + 1) / 2;
+      if (left <= 0 && (begun || !own)) return false;  // an owner without units says that the turn is this one
+      from = own ? front : count - back - size, to = from + size;
+      next = uint64_t(turn) << (2 * kBits) | uint64_t(own ? to : front) << kBits | uint64_t(own ? back : back + size);
+    } while (!state.compare_exchange_weak(seen, next, std::memory_order_relaxed));
+    return from < to;
+  }
+
+  UnitQueue *const queues_;
+  const uint32_t *const turn_;
+};
+
+}  // namespace weft
