@@ -178,6 +178,19 @@ def test_where_the_time_of_steps_goes() -> None:
     assert f"which take {(whole - spent) / 1e3:.1f} now" in PERFORMANCE
 
 
+def test_what_stealing_brings() -> None:
+    ratios: dict[str, list[float]] = {}
+    for name in ("work_stealing_vnni.json", "work_stealing_vnni_int8.json"):
+        for title, cases in saved(name)["cases"].items():
+            ratios.setdefault(title, []).extend(case["ratio"] for case in cases.values())
+    alone, beside = ([f"{pick(found):.2f}" for pick in (min, max)] for found in ratios.values())
+    assert (
+        f"are {' to '.join(alone)} times as fast with it on a machine that others use too, and {' to '.join(beside)}"
+        " times where somebody takes a quarter of one core besides" in PERFORMANCE
+    )
+    assert {saved(name)["busy_percent"] for name in ("work_stealing_vnni.json", "work_stealing_vnni_int8.json")} == {25}
+
+
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
 def test_a_larger_model(form: str) -> None:
     found = rows("Offline", 1, f"peers-{form}.md")
