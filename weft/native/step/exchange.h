@@ -119,7 +119,7 @@ inline Exchanged run_exchange(const Instruction &i, const Step &step, const Comm
 
 // A part of rows and columns as it is, or all of it in a wider dtype (bf16 to f32).
 inline void copy(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   char *from = static_cast<char *>(input_of(i, step)), *to = static_cast<char *>(i.out.base);
   if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
     const int size = i.out.columns;

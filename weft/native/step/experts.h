@@ -107,7 +107,7 @@ template <class T> class Router {
 };
 
 inline void route(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     if constexpr (sizeof(typename decltype(to)::type) > 2) {
       Router<typename decltype(computed)::type> router(i);
@@ -194,7 +194,7 @@ inline void place_choices(const Instruction &i, const Step &step, const TeamMemb
 
 // out[j] = in[0][order[j]], as many as *COUNT says.
 inline void gather_rows(const Instruction &i, const Step &, const TeamMember &me) {
-  const RowShare share(*static_cast<const int64_t *>(i.p[COUNT]), me);
+  const EvenShare share = me.share(*static_cast<const int64_t *>(i.p[COUNT]));
   const int64_t *order = static_cast<const int64_t *>(i.p[ORDER]);
   const int64_t item = item_bytes(i.out.dtype), bytes = i.in[0].columns * item;
   const char *from = static_cast<const char *>(i.in[0].base);
@@ -206,7 +206,7 @@ inline void gather_rows(const Instruction &i, const Step &, const TeamMember &me
 // Where ranks share every answer, all addends of the first lie before those of the second, in the order they are added in.
 // Weights: of the answers as they lie (SORTED_WEIGHTS), or none where the answers have them already.
 inline void combine(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   const int k = i.n[TOP_K], size = i.out.columns;
   const double *weights = static_cast<const double *>(i.p[SORTED_WEIGHTS]);
   with_types(i.out.dtype == F64 || i.in[0].dtype == F64, i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {

@@ -15,7 +15,7 @@ template <class X, class T, class Q, class C> class Latent {
       : i_(i), step_(step), pages_(i, sizeof(C)), heads_(i.n[Q_HEADS]), dim_(i.n[HEAD_DIM]), rotated_(i.n[ROPE_DIM]) {}
 
   void run(const TeamMember &me) const {
-    const RowShare share(step_.rows[i_.rows], me);
+    const EvenShare share = me.share(step_.rows[i_.rows]);
     const int kept = dim_ - rotated_, given = i_.in[0].columns / heads_;
     for (int64_t r = share.begin; r < share.end; ++r) {
       const X *q = row_of<X>(i_.in[0], r), *latent = row_of<X>(i_.in[1], r);
@@ -65,7 +65,7 @@ inline void latent(const Instruction &i, const Step &step, const TeamMember &me)
 
 // out[r] = in0[r] on the exact model's grid.
 inline void round_rows(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   for (int64_t r = share.begin; r < share.end; ++r)
     for (int c = 0; c < i.out.columns; ++c) row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
 }

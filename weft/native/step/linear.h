@@ -16,7 +16,7 @@
 
 namespace weft {
 
-enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH };
+enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH, ENDS_SCRATCH };
 
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
 constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows

@@ -5,43 +5,48 @@
 
 namespace weft {
 
-// Set: count() operations; of each weight(i), rows(i), instruction(i). Operations take turns in which thread gets the
-// larger share; a thread's units are its parts of one after the other.
+// Set: count() operations; of each weight(i), rows(i), instruction(i), which differs from `common` in its operands' places.
+// Weights of a set have one shape and one kind. Operations take turns in which thread gets the larger share; a thread's
+// units are its parts of one after the other.
 template <class Set> class ManyLinears {
 public:
-    ManyLinears(const Set& set, int threads) : set_(set), threads_(threads) {}
-
-    int64_t units(int owner) const {
-        int64_t found = 0;
-        for (int i = 0; i < set_.count(); ++i) found += parts(i, owner).count();
-        return found;
+    ManyLinears(const Set& set, const Instruction& common, int threads) : set_(set), common_(common), threads_(threads) {
+        with_product(common, set.weight(0), [&](const auto& product) { near_ = product.near(); });
     }
 
-    void run(int owner, int64_t from, int64_t to) const {
-        for (int i = 0; i < set_.count() && to > 0; ++i) {
-            const LinearParts own = parts(i, owner);
-            const int64_t count = own.count();
-            if (from < count)
-                with_product(set_.instruction(i), set_.weight(i),
-                             [&](auto product) { own.run(product, std::max<int64_t>(from, 0), std::min(to, count)); });
-            from -= count, to -= count;
+    // Of all operations. Remembers where each one's begin: run() is for the owner that was asked for last.
+    int64_t units(int owner) {
+        ends_ = scratch<ENDS_SCRATCH>().take<int64_t>(set_.count());
+        int64_t end = 0;
+        for (int i = 0; i < set_.count(); ++i) ends_[i] = end += set_.rows(i).count ? parts(i, owner).count() : 0;
+        return end;
+    }
+
+    void run(int owner, int64_t from, int64_t to) {
+        int i = int(std::upper_bound(ends_, ends_ + set_.count(), from) - ends_);
+        for (int64_t before, end; from < to; from = end, ++i) {
+            before = i ? ends_[i - 1] : 0, end = std::min(to, ends_[i]);
+            if (from == end) continue;
+            with_product(set_.instruction(i), set_.weight(i),
+                         [&](auto product) { parts(i, owner).run(product, from - before, end - before); });
         }
     }
 
 private:
     LinearParts parts(int i, int owner) const {
-        if (!set_.rows(i).count) return {{}, 1, 1};
-        int64_t near = 0;
-        with_product(set_.instruction(i), set_.weight(i), [&](const auto& product) { near = product.near(); });
-        return parts_of(set_.instruction(i), set_.weight(i), set_.rows(i), near, (owner + i) % threads_, threads_);
+        return parts_of(common_, set_.weight(i), set_.rows(i), near_, (owner + i) % threads_, threads_);
     }
 
     const Set& set_;
+    const Instruction& common_;
     const int threads_;
+    int64_t near_ = 0;
+    int64_t* ends_ = nullptr;
 };
 
-template <class Set> inline void many_linears(const Set& set, const TeamMember& me) {
-    const ManyLinears<Set> all(set, me.threads);
+template <class Set> inline void many_linears(const Set& set, const Instruction& common, const TeamMember& me) {
+    if (!set.count()) return;
+    ManyLinears<Set> all(set, common, me.threads);
     me.run_units([&](int owner) { return all.units(owner); },
                  [&](int owner, int64_t from, int64_t to) { all.run(owner, from, to); });
 }
@@ -67,7 +72,7 @@ private:
     const int64_t* ends_;
 };
 
-inline void grouped_linear(const Instruction& i, const Step&, const TeamMember& me) { many_linears(SlotLinears(i), me); }
+inline void grouped_linear(const Instruction& i, const Step&, const TeamMember& me) { many_linears(SlotLinears(i), i, me); }
 
 // Of each head's IN_STEP columns the first, times the head's own weight, to the first of its OUT_STEP columns.
 class HeadLinears {
@@ -92,7 +97,7 @@ private:
 };
 
 inline void per_head(const Instruction& i, const Step& step, const TeamMember& me) {
-    many_linears(HeadLinears(i, step.rows[i.rows]), me);
+    many_linears(HeadLinears(i, step.rows[i.rows]), i, me);
 }
 
 }  // namespace weft

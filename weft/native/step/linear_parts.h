@@ -15,25 +15,27 @@ constexpr int kOwnRows = 128;
 constexpr int kOwnRows = 4 * kTileRows;
 #endif
 
+struct RowRange {
+    int64_t first, count;
+};
+
 struct Share {
     int first_pair, last_pair;
-    int64_t first_row, last_row;
+    RowRange rows;
 };
 
 // Contiguous pairs of few rows; of many rows each thread takes its own, which then mostly lie near its core. `coded`:
 // every thread will unpack the panels that it multiplies with, which must be worth it.
-inline Share share_of(int pairs, bool halves, bool coded, int64_t rows, int thread, int threads) {
+inline Share share_of(int pairs, bool halves, bool coded, RowRange rows, int thread, int threads) {
     int unit = halves ? 2 : 1, units = ceil_div(pairs, unit);  // 16 bf16 results are half a cache line
     bool uneven = int64_t(ceil_div(units, threads)) * threads * 8 > int64_t(units) * 9;
-    if (rows >= int64_t(coded && !uneven ? kOwnCodedRows : kOwnRows) * threads)
-        return {0, pairs, rows * thread / threads, rows * (thread + 1) / threads};
-    auto edge = [&](int t) { return std::min(pairs, int(int64_t(units) * t / threads) * unit); };
-    return {edge(thread), edge(thread + 1), 0, rows};
+    if (rows.count >= int64_t(coded && !uneven ? kOwnCodedRows : kOwnRows) * threads) {
+        const EvenShare own(rows.count, thread, threads);
+        return {0, pairs, {rows.first + own.begin, own.size()}};
+    }
+    const EvenShare own(units, thread, threads);
+    return {int(own.begin) * unit, std::min(pairs, int(own.end) * unit), rows};
 }
-
-struct RowRange {
-    int64_t first, count;
-};
 
 // The rows and pairs that a thread has, cut in parts: a chunk of rows times `unit` pairs, chunk by chunk.
 struct LinearParts {
@@ -42,14 +44,14 @@ struct LinearParts {
     int64_t near;  // rows of a chunk
 
     int64_t across() const { return ceil_div(share.last_pair - share.first_pair, unit); }
-    int64_t count() const { return across() * ((share.last_row - share.first_row + near - 1) / near); }
+    int64_t count() const { return across() * ((share.rows.count + near - 1) / near); }
 
     // product.run(first pair, last pair, first row, rows) for parts [from, to).
     template <class Product> void run(Product& product, int64_t from, int64_t to) const {
         for (int64_t end; from < to; from = end) {
-            const int64_t chunk = from / across(), before = chunk * across(), row = share.first_row + chunk * near;
+            const int64_t chunk = from / across(), before = chunk * across(), row = chunk * near;
             end = std::min(to, before + across());
-            product.run(pair(from - before), pair(end - before), row, std::min(near, share.last_row - row));
+            product.run(pair(from - before), pair(end - before), share.rows.first + row, std::min(near, share.rows.count - row));
         }
     }
 
@@ -60,9 +62,7 @@ private:
 // What thread `owner` of `threads` has of `rows` of the instruction's operands, times `weight`; `near`: rows of a chunk.
 inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner, int threads) {
     const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = weight.kind == W_INT8 || grouped(weight.kind);
-    Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows.count, owner, threads);
-    share.first_row += rows.first, share.last_row += rows.first;
-    return {share, halves ? 2 : 1, near};
+    return {share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads), halves ? 2 : 1, near};
 }
 
 }  // namespace weft

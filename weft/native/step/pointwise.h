@@ -15,7 +15,7 @@ template <class T, class F> inline void each_vector(int size, F &&f) {
 }
 
 inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   const int size = i.out.columns;
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     using T = typename decltype(computed)::type;
@@ -33,7 +33,7 @@ inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
 
 // Table rows from in[1] (row-major) or, where it has no base, from the packed p[WEIGHT].
 inline void embed(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   const int size = i.out.columns;
   const Operand &table = i.in[1];
   for (int64_t r = share.begin; r < share.end; ++r) {
@@ -66,7 +66,7 @@ inline void embed(const Instruction &i, const Step &step, const TeamMember &me) 
 }
 
 inline void silu_mul(const Instruction &i, const Step &step, const TeamMember &me) {
-  const RowShare share(step.rows[i.rows], me);
+  const EvenShare share = me.share(step.rows[i.rows]);
   const int size = i.out.columns;
   with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
     using T = typename decltype(computed)::type;
@@ -82,7 +82,7 @@ inline void silu_mul(const Instruction &i, const Step &step, const TeamMember &m
 }
 
 // f(row of out, row of what is added, from where its type is T's or narrower).
-template <class Added> inline void add_rows(const Instruction &i, const RowShare &share, int dtype, Added &&added) {
+template <class Added> inline void add_rows(const Instruction &i, const EvenShare &share, int dtype, Added &&added) {
   const int size = i.out.columns;
   // out is where the sum is kept: fp64 only if it is
   with_types(i.out.dtype == F64, dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
@@ -96,13 +96,13 @@ template <class Added> inline void add_rows(const Instruction &i, const RowShare
 }
 
 inline void add(const Instruction &i, const Step &step, const TeamMember &me) {
-  add_rows(i, RowShare(step.rows[i.rows], me), i.in[0].dtype, [&](int64_t r) -> const void * {
+  add_rows(i, me.share(step.rows[i.rows]), i.in[0].dtype, [&](int64_t r) -> const void * {
     return row_of<char>(i.in[0], 0) + r * i.in[0].stride * item_bytes(i.in[0].dtype);
   });
 }
 
 inline void add_bias(const Instruction &i, const Step &step, const TeamMember &me) {
-  add_rows(i, RowShare(step.rows[i.rows], me), i.out.dtype == F64 ? F64 : F32,
+  add_rows(i, me.share(step.rows[i.rows]), i.out.dtype == F64 ? F64 : F32,
            [&](int64_t) { return i.p[BIAS]; });
 }
 
@@ -112,7 +112,7 @@ inline void select_rows(const Instruction &i, const Step &step, const TeamMember
   for (const Operand &x : i.in) {
     if (!x.base) continue;
     const int64_t item = item_bytes(x.dtype), stride = x.stride * item;
-    const RowShare columns(x.columns, me);
+    const EvenShare columns = me.share(x.columns);
     char *first = row_of<char>(x, 0) + columns.begin * item;
     for (int64_t r = 0; r < step.rows[i.rows]; ++r)
       if (step.sampled_rows[r] != r) memcpy(first + r * stride, first + step.sampled_rows[r] * stride, (columns.end - columns.begin) * item);

@@ -15,7 +15,7 @@ template <class X, class T, class Q, class C> class RopeAndCache {
 
   void run(const TeamMember &me) {
     const int64_t rows = step_.rows[i_.rows], work = rows * kv_heads_;
-    const RowShare share(work, me);
+    const EvenShare share = me.share(work);
     for (int64_t begin = 0; begin < rows;) {
       int64_t end = begin + 1;
       while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;

@@ -282,7 +282,7 @@ struct RowInParts {
   std::vector<Part> parts;
 
   void look(const TeamMember &me) {
-    const RowShare share(job.size, me);
+    const EvenShare share = me.share(job.size);
     RowSampler part(job.logits + share.begin, int(share.end - share.begin));
     const bool finite = part.look();
     parts[me.thread] = {part.top(), finite ? int(share.begin) + part.largest_id() : 0, finite};

@@ -141,11 +141,4 @@ template <class F> inline void with_types(bool wide, int from, int to, F &&f) {
 
 template <class T> inline T *row_of(const Operand &o, int64_t row) { return static_cast<T *>(o.base) + row * o.stride; }
 
-// The rows that a thread takes: [begin, end).
-struct RowShare {
-  int64_t begin, end;
-  RowShare(int64_t rows, const TeamMember &me)
-      : begin(rows * me.thread / me.threads), end(rows * (me.thread + 1) / me.threads) {}
-};
-
 }  // namespace weft

@@ -11,6 +11,13 @@
 
 namespace weft {
 
+// What thread `owner` of `threads` has of `count` things dealt evenly: [begin, end).
+struct EvenShare {
+  int64_t begin, end;
+  EvenShare(int64_t count, int owner, int threads) : begin(count * owner / threads), end(count * (owner + 1) / threads) {}
+  int64_t size() const { return end - begin; }
+};
+
 // How far a thread's units have been taken from the front and from the back, since which of the team's barriers.
 struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched with a line
   std::atomic<uint64_t> state{0};
@@ -25,8 +32,11 @@ class TeamMember {
   TeamMember(int thread, int threads, UnitQueue *queues = nullptr, const uint32_t *turn = nullptr)
       : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
-  // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun. At most once between
-  // two barriers, by every thread, each with the same `units`.
+  // This thread's own where nobody steals.
+  EvenShare share(int64_t count) const { return {count, thread, threads}; }
+
+  // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
+  // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
   template <class Units, class Run> void run_units(Units &&units, Run &&run) const {
     const int64_t own = units(thread);
     if (!queues_ || own >= kMost) {
@@ -42,9 +52,11 @@ class TeamMember {
 
   // run(from, to) for ranges of `count` units, dealt evenly.
   template <class Run> void run_evenly(int64_t count, Run &&run) const {
-    auto edge = [&](int owner) { return count * owner / threads; };
-    run_units([&](int owner) { return edge(owner + 1) - edge(owner); },
-              [&](int owner, int64_t from, int64_t to) { run(edge(owner) + from, edge(owner) + to); });
+    run_units([&](int owner) { return EvenShare(count, owner, threads).size(); },
+              [&](int owner, int64_t from, int64_t to) {
+                const int64_t begin = EvenShare(count, owner, threads).begin;
+                run(begin + from, begin + to);
+              });
   }
 
  private:
