@@ -61,6 +61,11 @@ def new(library: ctypes.CDLL, threads: int, spin: int, cores: list[int] | None =
     return int(handle)
 
 
+def tasks() -> set[str]:
+    """Ids of this process's threads, also of one that has just ended: the system shows it a moment longer."""
+    return set(os.listdir("/proc/self/task"))
+
+
 def turns(library: ctypes.CDLL, handle: int, threads: int, rounds: int) -> tuple[int, list[int]]:
     cells = (ctypes.c_int64 * threads)()
     return int(library.probe_turns(handle, cells, rounds)), list(cells)
@@ -138,10 +143,10 @@ def test_two_pools_at_once(library: ctypes.CDLL) -> None:
 
 
 def test_idle_threads_sleep(library: ctypes.CDLL) -> None:
-    others = set(os.listdir("/proc/self/task"))
+    others = tasks()
     handle = new(library, 4, SPIN)
     turns(library, handle, 4, 10)
-    workers = [Path(f"/proc/self/task/{task}/stat") for task in os.listdir("/proc/self/task") if task not in others]
+    workers = [Path(f"/proc/self/task/{task}/stat") for task in tasks() - others]
     assert len(workers) == 3
     for worker in workers:  # the suite's own limit ends a wait for a worker that spins for ever
         while worker.read_text().rpartition(")")[2].split()[0] != "S":
@@ -149,16 +154,16 @@ def test_idle_threads_sleep(library: ctypes.CDLL) -> None:
     library.weft_pool_free(handle)
 
 
-def wait_for_threads(count: int) -> None:
-    """The system shows a thread that has ended a moment longer; the suite limits a wait for one that stays."""
-    while len(os.listdir("/proc/self/task")) != count:
+def wait_for_threads(before: set[str]) -> None:
+    """Until there is none but those; the suite limits a wait for one that stays."""
+    while not tasks() <= before:
         os.sched_yield()
 
 
 def test_threads_end_with_the_pool(library: ctypes.CDLL) -> None:
-    before = len(os.listdir("/proc/self/task"))
+    before = tasks()
     handle = new(library, 5, SPIN)
-    assert len(os.listdir("/proc/self/task")) == before + 4
+    assert len(tasks() - before) == 4
     library.weft_pool_free(handle)
     wait_for_threads(before)
 
@@ -182,7 +187,7 @@ def test_threads_stay_on_their_cores(library: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize("cores", [[0, 100_000], [0, -1]])
 def test_a_core_that_is_not_there_is_an_error_and_leaves_no_thread(library: ctypes.CDLL, cores: list[int]) -> None:
-    before = len(os.listdir("/proc/self/task"))
+    before = tasks()
     codes: list[int | None] = []
 
     def use() -> None:
