@@ -35,8 +35,8 @@ from benchmarks.timed_rank import PLACE, times_of
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
+from weft.engine.executor import Executor
 from weft.experts.loads import IntArray
-from weft.launch.executor import ProcessExecutor
 from weft.launch.plan import plan_launch
 from weft.launch.processes import Spawner
 from weft.launch.start import Starting
@@ -56,7 +56,7 @@ CACHE = Path.home() / ".cache" / "weft"
 class TimedExecutor:
     """The executor, and how long its steps took in seconds."""
 
-    def __init__(self, executor: OneRank | ProcessExecutor) -> None:
+    def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.layout, self.num_blocks = executor.layout, executor.num_blocks
         self.seconds = 0.0
@@ -147,14 +147,14 @@ class Subject:
             quantization=numbers["quantization"],
             activations=numbers["activations"],
         )
-        self.executor: OneRank | ProcessExecutor
+        self.executor: Executor
         self.one: OneRank | None = None
         if tp > 1:
             spawner = Spawner((sys.executable, "-m", "benchmarks.timed_rank"))
             starting = Starting(plan_launch(checkpoint, layout, self.settings, "auto", ()), None, spawner)
-            self.executor = starting.wait()
-            self.vocabulary = starting.plan.config.vocab_size
-            self.timers: Timers = RankTimers([worker.pid for worker in self.executor.workers])
+            ranks = starting.wait()
+            self.executor, self.vocabulary = ranks, starting.plan.config.vocab_size
+            self.timers: Timers = RankTimers([worker.pid for worker in ranks.workers])
             self.kinds = [f"{tp} ranks: {starting.plan.backend}"]
             return
         self.one = self.executor = OneRank(checkpoint, self.settings, threads, streams * (-(-length // BLOCK_SIZE) + 1))

@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,15 +49,13 @@ class Alternating:
             sys.exit(f"no threads of weft's own: {one.runner.ops.describe()}")
         self._one, self._pool = one, one.runner.ops.pool
         self.layout, self.num_blocks = one.layout, one.num_blocks
-        self.seconds: list[float] = []
+        self.stole = False
 
     def step(self, plan: StepPlan) -> StepResult:
         """As the executor's."""
-        self._pool.steal(len(self.seconds) % 2 == 1)
-        began = time.perf_counter()
-        result = self._one.step(plan)
-        self.seconds.append(time.perf_counter() - began)
-        return result
+        self.stole = not self.stole
+        self._pool.steal(self.stole)
+        return self._one.step(plan)
 
     def expert_counts(self) -> IntArray:
         """As the executor's."""
@@ -89,16 +86,15 @@ def measure(subject: Subject, executor: Alternating, streams: int, prompt: int, 
     plain: list[float] = []
     stolen: list[float] = []
     for _ in range(rounds if prompt <= SHORT else 4 * rounds):
-        executor.seconds.clear()
-        counted = len(subject.run(streams, prompt)) // 2 * 2
-        seconds = executor.seconds[-counted:]
-        first = (len(executor.seconds) - counted) % 2
-        plain += seconds[first::2]
-        stolen += seconds[1 - first :: 2]
+        times = [step.ranks for step in subject.run(streams, prompt)]
+        times = times[len(times) % 2 :]
+        first, second = times[0::2], times[1::2]
+        plain += first if executor.stole else second
+        stolen += second if executor.stole else first
     ratios = [before / after for before, after in zip(plain, stolen, strict=True)]
     return {
-        "plain_ms": round(statistics.median(plain) * 1e3, 3),
-        "stealing_ms": round(statistics.median(stolen) * 1e3, 3),
+        "plain_ms": round(statistics.median(plain) / 1e3, 3),
+        "stealing_ms": round(statistics.median(stolen) / 1e3, 3),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_q1": round(quantile(ratios, 0.25), 3),
         "ratio_q3": round(quantile(ratios, 0.75), 3),
@@ -121,7 +117,7 @@ def main() -> None:
         sys.exit("one core: there is nobody to steal from")
     subject = Subject(arguments.model, 1, threads, vars(arguments))
     assert subject.one is not None
-    subject.executor = executor = Alternating(subject.one)  # type: ignore[assignment]
+    subject.executor = executor = Alternating(subject.one)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for percent in (0.0, arguments.busy):
         with busy_core(percent):

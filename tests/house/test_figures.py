@@ -87,6 +87,11 @@ def test_quantized_weights() -> None:
 def test_a_machine_without_products_of_bf16() -> None:
     found = rows("Offline", 1, "peers-vnni.md")
     assert f"weft starts in {found[('weft-tp1',)]['cold s']} s there" in PLAIN
+    offline = (RESULTS / "peers-vnni.md").read_text().split("## Offline")[1].split("\n## ")[0]
+    rates = (cell for line in offline.splitlines() for cell in line.split(" | ")[3:7])  # without memory and start
+    ranges = re.findall(r"\[([\d.]+)\.\.([\d.]+)\]", " ".join(rates))
+    most = max(float(high) / float(low) for low, high in ranges)
+    assert f"rounds of one engine differ by up to {most:.1f} times" in PLAIN
     served = rows("Over HTTP", 2, "peers-vnni.md")
 
     def of(server: str) -> str:
@@ -176,6 +181,9 @@ def test_where_the_time_of_steps_goes() -> None:
     theirs = float(rows("Offline", 1, "peers-vnni.md")[("onnxruntime-int4",)]["decode tok/s"])
     assert f"{2 * theirs:.0f} tokens a second, {500 / theirs:.1f} ms" in PERFORMANCE
     assert f"which take {(whole - spent) / 1e3:.1f} now" in PERFORMANCE
+    reading = read / memory
+    assert f"{read:.0f} MB at {memory:.0f} GB/s are {reading:.1f} ms, so that twice" in PERFORMANCE
+    assert f"leaves {500 / theirs - reading:.1f} ms" in PERFORMANCE
 
 
 def test_what_stealing_brings() -> None:
