@@ -69,6 +69,7 @@ def test_a_changed_header_of_the_folder_is_never_served_by_an_old_file(folder: P
 
 def flags_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     monkeypatch.setattr(isa, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(isa, "cpu_vendor", lambda: "")
     monkeypatch.setattr(isa.platform, "machine", lambda: "x86_64")
 
 
@@ -98,6 +99,25 @@ def test_tile_registers_that_the_system_keeps_back_are_not_used(monkeypatch: pyt
     flags_of(monkeypatch, *isa._NEEDED["amx"])
     monkeypatch.setattr(isa, "tiles_allowed", lambda: False)
     assert isa.runnable() == ("avx512bf16", "avx512vnni", "avx512", "avx2", "generic")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "more", "best"),
+    [
+        ("GenuineIntel", {"avx512_fp16"}, "avx512vnni"),
+        ("GenuineIntel", set(), "avx512bf16"),
+        ("AuthenticAMD", {"avx512_fp16"}, "avx512bf16"),
+        ("GenuineIntel", {"avx512_fp16", "amx_tile", "amx_bf16"}, "amx"),
+    ],
+)
+def test_slow_products_of_pairs_are_not_the_best(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, more: set[str], best: str
+) -> None:
+    flags_of(monkeypatch, *isa._NEEDED["avx512bf16"], *more)
+    monkeypatch.setattr(isa, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(isa, "tiles_allowed", lambda: True)
+    assert isa.runnable()[0] == best
+    assert sorted(isa.runnable()) == sorted(name for name in isa.FLAGS if name != "amx" or "amx_tile" in more)
 
 
 def test_another_kind_of_machine_has_the_generic_variant_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,24 @@ def buildable() -> tuple[str, ...]:
 
 def runnable() -> tuple[str, ...]:
     """Those of `buildable` that this CPU has the instructions for, and the system the registers, best first."""
-    return tuple(name for name in buildable() if _NEEDED[name] <= cpu_flags() and (name != "amx" or tiles_allowed()))
+    able = [name for name in buildable() if _NEEDED[name] <= cpu_flags() and (name != "amx" or tiles_allowed())]
+    if pairs_are_slow():
+        able.sort(key=_BEHIND.index)
+    return tuple(able)
+
+
+_BEHIND = ("amx", "avx512vnni", "avx512bf16", "avx512", "avx2", "generic")
+"""Best first where vectors of bf16 pairs are slow."""
+
+
+def pairs_are_slow() -> bool:
+    """Whether a product of bf16 pairs takes longer than the two multiply-adds of fp32 that it stands for.
+
+    On Intel's processors that have tile registers, where the system or the machine keeps these back: there it takes two
+    cycles of one unit, and two units do a multiply-add each in every cycle (`packed_linear_pairs.json` beside
+    `packed_linear_no_pairs.json`). They can be told by their arithmetic of fp16, which Cooper Lake does not have.
+    """
+    return cpu_vendor() == "GenuineIntel" and "avx512_fp16" in cpu_flags()
 
 
 def chosen() -> str:

@@ -87,11 +87,11 @@ template <class C> struct Product {
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
-        const bool stored = stored_as<C>(weight.kind), unaided = count == 1 && !C::kSoon;
+        const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
             if (!stored) in_slabs(from, rows, count, pair);
             else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
-            else in_one(from, rows, count, pair, unaided);
+            else in_one(from, rows, count, pair);
         }
     }
 
@@ -113,14 +113,14 @@ private:
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
 
-    // The first blocks of rows fetch the next pair while they compute.
-    void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, bool unaided) {
+    // A single block of rows fetches what it will soon take, the first ones of several the next pair.
+    void in_one(int64_t from, Rows<A> rows, int64_t count, int pair) {
         alignas(64) T tile[C::kRows * kPair];
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
-            int lines = unaided ? 0 : of == 1 ? 2 : i < 2 ? 1 : 0;
-            Ahead ahead{of == 1 && C::kSoon ? data + C::kSoon : data + bytes + i * half, 64};
+            const int lines = of == 1 ? 2 : i < 2 ? 1 : 0;
+            const Ahead ahead{of == 1 ? data + kSoon : data + bytes + i * half, 64};
             epilogue.fetch(from + row, n, pair);
             tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead, tile, false);
             epilogue.rows(from + row, n, pair, tile);
@@ -155,9 +155,12 @@ private:
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first);
             else unpack<C>(weight, pair, k, part.depth, panel);
-            blocks(count - first, [&](int64_t row, int n, int64_t, int64_t) {
+            // codes fetch what lies behind them while they are unpacked
+            const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
+            blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
-                tile_of_pair(behind(rows, row), n, panel, part.depth, 0, {}, sums + row * kPair, part.resume);
+                const int lines = weight.kind == W_BF16 && !i ? 1 : 0;
+                tile_of_pair(behind(rows, row), n, panel, part.depth, lines, halves, sums + row * kPair, part.resume);
             });
         }
         epilogue.rows(from, count, pair, sums);

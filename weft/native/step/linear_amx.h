@@ -18,9 +18,6 @@ struct InAmx {
     static constexpr int kDepth = 2, kColumns = kPair, kRows = 32;
     // A tile of 32 rows costs what one of 17 does: all but the last are whole.
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
-    // Registers are filled in bursts that the hardware does not foresee: where nothing else takes its time, what comes a
-    // little later is fetched.
-    static constexpr int64_t kSoon = 6144;
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
     static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
 };

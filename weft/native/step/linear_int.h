@@ -150,6 +150,7 @@ template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab sla
             const auto both = (VecInt<float>)load(words + v * kWidth<float>);
             even[v] = (Vec<float>)(both << 16), odd[v] = (Vec<float>)(both & int32_t(0xffff0000));
         }
+        for (int line = 0; line < kPair * 4; line += 64) __builtin_prefetch(reinterpret_cast<const char*>(words) + kSoon + line, 0, 2);
         add(even, 0);
         if (k + 1 < slab.depth) add(odd, 1);
     }

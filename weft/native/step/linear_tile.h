@@ -21,6 +21,10 @@ namespace weft {
 constexpr int kTileVectors = 2;                             // vectors of accumulators per row
 constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
 
+// A core looks ahead in a stream of weights by itself, but not as far, nor over the end of a page, as memory needs that
+// others use too: few rows, which reading bounds, ask for lines so many bytes before they take them.
+constexpr int64_t kSoon = 6144;
+
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
@@ -40,7 +44,6 @@ template <class T> struct Plain {
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int64_t kSoon = 0;
     static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
@@ -58,7 +61,6 @@ struct InBf16 {
     static constexpr int kDepth = 2;
     static constexpr int kColumns = kPair, kRows = kTileRows;
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int64_t kSoon = 0;  // a single stream of rows is fetched ahead by the hardware itself
     static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
