@@ -61,9 +61,9 @@ _BEHIND = ("amx", "avx512vnni", "avx512bf16", "avx512", "avx2", "generic")
 def pairs_are_slow() -> bool:
     """Whether a product of bf16 pairs takes longer than the two multiply-adds of fp32 that it stands for.
 
-    On Intel's processors that have tile registers, where the system or the machine keeps these back: there it takes two
-    cycles of one unit, and two units do a multiply-add each in every cycle (`packed_linear_pairs.json` beside
-    `packed_linear_no_pairs.json`). They can be told by their arithmetic of fp16, which Cooper Lake does not have.
+    On Intel's processors that have tile registers, where the system or the machine keeps these back: there it takes as
+    long as four of them (`benchmarks/kernel_variants.py`, `kernel_variants_xeon.json`). They can be told by their
+    arithmetic of fp16, which Cooper Lake, the first with such products, does not have.
     """
     return cpu_vendor() == "GenuineIntel" and "avx512_fp16" in cpu_flags()
 

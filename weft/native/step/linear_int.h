@@ -120,8 +120,10 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
     }
 }
 
-// Most rows whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
-constexpr int kApartRows = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 3 : 1;
+// Rows of a tile whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
+constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 3 : 1;
+// So many rows do so, tile by tile: taking apart is cheap beside a tile of twelve, laying a panel is not beside three.
+constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
 // The same of codes.
 constexpr int kCodedRows = kVectorBytes == 64 ? 8 : 0;
@@ -164,6 +166,14 @@ template <size_t... R>
 inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
     constexpr void (*tiles[])(const char*, Rows<float>, Slab, float*) = {tile_of_halves<int(R) + 1>...};
     tiles[rows - 1](pairs, a, slab, tile);
+}
+
+inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile) {
+    if constexpr (kApartTile > 0)
+        for (int tiles = ceil_div(rows, kApartTile), n; tiles; --tiles, rows -= n, a.first += n * a.stride, tile += n * kPair) {
+            n = even_rows(rows, tiles);
+            tile_of_halves(n, pairs, a, slab, tile, std::make_index_sequence<kApartTile>());
+        }
 }
 
 // Rows of the first tile, in which codes, or halves, go straight into products; 0 where they are unpacked first.
@@ -214,10 +224,7 @@ inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, S
 #endif
 
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
-    if constexpr (kApartRows > 0) {
-        constexpr auto all = std::make_index_sequence<kApartRows>();
-        if (w.kind == W_BF16) return tile_of_halves(rows, pair_data(w, pair), a, slab, tile, all);
-    }
+    if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
     tile_of_floats(w, pair, a, rows, slab, tile, std::make_index_sequence<kCodedRows>());
 #endif

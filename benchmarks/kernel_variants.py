@@ -1,0 +1,98 @@
+"""The variants of the step library beside each other: the products of a decoder step with packed weights, in turns.
+
+python benchmarks/kernel_variants.py [--variants avx512bf16 avx512vnni ...] [--model smollm2-135m] [--rounds 7]
+                                     [--out FILE.json]
+
+Milliseconds for the products of all layers (and the head, up to 64 rows), medians, and what that makes in GB/s of
+weights and GFLOP/s. Without --variants all that this CPU runs, in the order in which weft prefers them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import functools
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from about import about
+from packed_linear import HEAD_ROWS, KINDS, MODELS, Buffers, bandwidth, program_of, shapes_of, step_of
+from timing import interleaved
+
+from weft.native import build, isa, libraries
+from weft.native.step_library import Pool, Program, bound
+from weft.ops.packed import Arena, Packing
+
+ROWS = (1, 4, 8, 16, 32, 128, 512)
+SPIN_NS = 2_000
+"""Threads of the pools whose turn it is not must not be in the way."""
+
+
+def pool_of(variant: str, threads: int) -> Pool:
+    """Of the library built for `variant`; compiled here if it is not there yet."""
+    (status,) = build.ensure_built([f"step-{variant}"])
+    path = libraries.find(f"step-{variant}")
+    if path is None:
+        sys.exit(f"{variant}: {status.reason}")
+    return Pool(bound(ctypes.CDLL(str(path))), threads, spin_ns=SPIN_NS)
+
+
+def run_kind(pools: dict[str, Pool], model: str, kind: str, rounds: int) -> list[dict[str, Any]]:
+    """One record for each number of rows."""
+    code, rounds_rows = KINDS[kind]
+    shapes = shapes_of(model)
+    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
+    buffers, programs, nbytes = Buffers(shapes, max(ROWS)), dict[str, Program](), [0] * len(shapes)
+    for variant, pool in pools.items():
+        arena, packing = Arena(), Packing(pool, rounds_rows)
+        weights = [
+            packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
+            for (name, _, _), weight in zip(shapes, plain, strict=True)
+        ]
+        programs[variant], nbytes = program_of(pool, shapes, weights, buffers), [weight.nbytes for weight in weights]
+    found = []
+    for rows in ROWS:
+        step, reading = step_of(rows), bandwidth()
+        used = [
+            (n * k, size)
+            for (name, n, k), size in zip(shapes, nbytes, strict=True)
+            if name != "head" or rows <= HEAD_ROWS
+        ]
+        calls = {variant: functools.partial(program.run, step) for variant, program in programs.items()}
+        record: dict[str, Any] = {"kind": kind, "rows": rows, "read_gb_s": round(reading, 1), "variants": {}}
+        for variant, times in interleaved(calls, rounds).items():
+            ms = statistics.median(times)
+            gb_s, gflop_s = sum(size for _, size in used) / ms / 1e6, 2 * rows * sum(n for n, _ in used) / ms / 1e6
+            record["variants"][variant] = {"ms": round(ms, 3), "gb_s": round(gb_s, 1), "gflop_s": round(gflop_s)}
+        print(record, flush=True)
+        found.append(record)
+    for program in programs.values():
+        program.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=list(isa.runnable()), choices=isa.runnable())
+    parser.add_argument("--model", default="smollm2-135m", choices=list(MODELS))
+    parser.add_argument("--kinds", nargs="+", default=["bf16", "int8"], choices=list(KINDS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    pools = {variant: pool_of(variant, args.threads) for variant in args.variants}
+    products = [each for kind in args.kinds for each in run_kind(pools, args.model, kind, args.rounds)]
+    for pool in pools.values():
+        pool.close()
+    if args.out:
+        record = {"about": about(), "threads": args.threads, "model": args.model, "products": products}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
