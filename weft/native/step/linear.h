@@ -53,7 +53,10 @@ private:
         else copy(static_cast<const float*>(from_.base) + at, to);
     }
     template <class S> void copy(const S* from, A* to) const {
-        for (int k = 0; k < depth_; ++k)
+        int k = 0;
+        if constexpr (sizeof(A) == 4 && sizeof(S) == 2)
+            for (; k + kWidth<float> <= depth_; k += kWidth<float>) store(to + k, load(from + k));
+        for (; k < depth_; ++k)
             if constexpr (sizeof(A) == 2) narrow(float(widen(from[k])), to[k]);
             else to[k] = A(widen(from[k]));
     }
