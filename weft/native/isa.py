@@ -39,6 +39,8 @@ _NEEDED = {
     "avx2": _NEEDED_AVX2,
     "generic": frozenset(),
 }
+_SLOW_PAIRS_LATER = ("amx", "avx512vnni", "avx512bf16", "avx512", "avx2", "generic")
+"""Best first where `pairs_are_slow`."""
 
 
 def buildable() -> tuple[str, ...]:
@@ -50,20 +52,16 @@ def runnable() -> tuple[str, ...]:
     """Those of `buildable` that this CPU has the instructions for, and the system the registers, best first."""
     able = [name for name in buildable() if _NEEDED[name] <= cpu_flags() and (name != "amx" or tiles_allowed())]
     if pairs_are_slow():
-        able.sort(key=_BEHIND.index)
+        able.sort(key=_SLOW_PAIRS_LATER.index)
     return tuple(able)
-
-
-_BEHIND = ("amx", "avx512vnni", "avx512bf16", "avx512", "avx2", "generic")
-"""Best first where vectors of bf16 pairs are slow."""
 
 
 def pairs_are_slow() -> bool:
     """Whether a product of bf16 pairs takes longer than the two multiply-adds of fp32 that it stands for.
 
-    On Intel's processors that have tile registers, where the system or the machine keeps these back: there it takes as
-    long as four of them (`benchmarks/kernel_variants.py`, `kernel_variants_xeon.json`). They can be told by their
-    arithmetic of fp16, which Cooper Lake, the first with such products, does not have.
+    So it is on Intel's processors that have tile registers, where the system or the machine keeps these back
+    (`benchmarks/kernel_variants.py`, `kernel_variants_xeon.json`). They can be told by their arithmetic of fp16, which
+    Cooper Lake, the first with such products, does not have.
     """
     return cpu_vendor() == "GenuineIntel" and "avx512_fp16" in cpu_flags()
 
