@@ -2,7 +2,8 @@
 //
 //   gb_per_s       read bandwidth of all threads together, over 257 MiB (about what the embedded model has)
 //   flag_us        one way of a flag between the first two cores: tells whether they share a die
-//   gflop_per_s    bf16 products in registers, all threads: of tiles, or of vectors, or 0 where the processor has neither
+//   gflop_per_s    products in registers, all threads: of bf16 in tiles, or in vectors of pairs or of numbers widened to
+//                  fp32, whichever are faster; 0 where the processor has no AVX-512
 //
 // Threads are pinned to the cores that the process may use. Sleeps between questions.
 #include <pthread.h>
@@ -18,7 +19,7 @@
 #include <functional>
 #include <thread>
 #include <vector>
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -134,25 +135,39 @@ double tile_products(const std::vector<int>&) { return 0; }
 
 #endif
 
-double vector_products(const std::vector<int>& on) {
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
+
+// GFLOP/s of vector instructions that do `flop` each: step(sum, zero) for sums that do not wait for each other.
+template <class Step> double vector_rate(const std::vector<int>& on, double flop, Step step) {
     const double seconds = together(on, [&](int) {
-        __m512bh one = (__m512bh)_mm512_setzero_si512();
-        __m512 sums[16];
-        for (auto& sum : sums) sum = _mm512_setzero_ps();
+        __m512 zero = _mm512_setzero_ps(), sums[16];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < 16; lane++) sums[lane] = _mm512_set1_ps(static_cast<float>(lane));
         for (int i = 0; i < kProducts; i++) {
 #pragma GCC unroll 16
-            for (int lane = 0; lane < 16; lane++) sums[lane] = _mm512_dpbf16_ps(sums[lane], one, one);
-            asm volatile("" : "+v"(one));
+            for (int lane = 0; lane < 16; lane++) sums[lane] = step(sums[lane], zero);
+            asm volatile("" : "+v"(zero));
         }
-        for (const auto& sum : sums) sink = sink + static_cast<unsigned long>(_mm512_cvtss_f32(sum));
+#pragma GCC unroll 16
+        for (int lane = 0; lane < 16; lane++) sink = sink + static_cast<unsigned long>(_mm512_cvtss_f32(sums[lane]));
     });
-    return 64.0 * 16 * kProducts * on.size() / seconds / 1e9;
-#else
-    (void)on;
-    return 0;
-#endif
+    return flop * 16 * kProducts * on.size() / seconds / 1e9;
 }
+
+double vector_products(const std::vector<int>& on) {
+    const double widened = vector_rate(on, 32, [](__m512 sum, __m512 zero) { return _mm512_fmadd_ps(zero, zero, sum); });
+    double pairs = 0;
+#ifdef __AVX512BF16__
+    pairs = vector_rate(on, 64, [](__m512 sum, __m512 zero) { return _mm512_dpbf16_ps(sum, (__m512bh)zero, (__m512bh)zero); });
+#endif
+    return pairs > widened ? pairs : widened;
+}
+
+#else
+
+double vector_products(const std::vector<int>&) { return 0; }
+
+#endif
 
 }  // namespace
 
