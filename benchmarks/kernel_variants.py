@@ -20,12 +20,22 @@ from typing import Any
 
 import torch
 from about import about
-from packed_linear import HEAD_ROWS, KINDS, MODELS, Buffers, bandwidth, program_of, shapes_of, step_of
+from packed_linear import (
+    KINDS,
+    MODELS,
+    Buffers,
+    bandwidth,
+    packed,
+    plain_weights,
+    program_of,
+    rates,
+    shapes_of,
+    step_of,
+)
 from timing import interleaved
 
 from weft.native import build, isa, libraries
-from weft.native.step_library import Pool, Program, bound
-from weft.ops.packed import Arena, Packing
+from weft.native.step_library import Pool, bound
 
 ROWS = (1, 4, 8, 16, 32, 128, 512)
 SPIN_NS = 2_000
@@ -43,31 +53,17 @@ def pool_of(variant: str, threads: int) -> Pool:
 
 def run_kind(pools: dict[str, Pool], model: str, kind: str, rounds: int) -> list[dict[str, Any]]:
     """One record for each number of rows."""
-    code, rounds_rows = KINDS[kind]
     shapes = shapes_of(model)
-    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
-    buffers, programs, nbytes = Buffers(shapes, max(ROWS)), dict[str, Program](), [0] * len(shapes)
-    for variant, pool in pools.items():
-        arena, packing = Arena(), Packing(pool, rounds_rows)
-        weights = [
-            packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
-            for (name, _, _), weight in zip(shapes, plain, strict=True)
-        ]
-        programs[variant], nbytes = program_of(pool, shapes, weights, buffers), [weight.nbytes for weight in weights]
-    found = []
+    plain, buffers, found = plain_weights(shapes), Buffers(shapes, max(ROWS)), []
+    weights = {variant: packed(pool, kind, shapes, plain) for variant, pool in pools.items()}
+    programs = {variant: program_of(pool, shapes, weights[variant], buffers) for variant, pool in pools.items()}
     for rows in ROWS:
         step, reading = step_of(rows), bandwidth()
-        used = [
-            (n * k, size)
-            for (name, n, k), size in zip(shapes, nbytes, strict=True)
-            if name != "head" or rows <= HEAD_ROWS
-        ]
         calls = {variant: functools.partial(program.run, step) for variant, program in programs.items()}
         record: dict[str, Any] = {"kind": kind, "rows": rows, "read_gb_s": round(reading, 1), "variants": {}}
         for variant, times in interleaved(calls, rounds).items():
             ms = statistics.median(times)
-            gb_s, gflop_s = sum(size for _, size in used) / ms / 1e6, 2 * rows * sum(n for n, _ in used) / ms / 1e6
-            record["variants"][variant] = {"ms": round(ms, 3), "gb_s": round(gb_s, 1), "gflop_s": round(gflop_s)}
+            record["variants"][variant] = {"ms": round(ms, 3), **rates(shapes, weights[variant], rows, ms)}
         print(record, flush=True)
         found.append(record)
     for program in programs.values():

@@ -51,6 +51,35 @@ def shapes_of(model: str) -> list[Shape]:
     return layer * layers + [("head", vocabulary, hidden)]
 
 
+def plain_weights(shapes: list[Shape]) -> list[Tensor]:
+    """bf16 [out, in] of every product, random."""
+    return [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
+
+
+def packed(pool: Pool, kind: str, shapes: list[Shape], plain: list[Tensor]) -> list[PackedWeight]:
+    """The weights as `kind` of KINDS, by the library of `pool`."""
+    code, rounds = KINDS[kind]
+    arena, packing = Arena(), Packing(pool, rounds)
+    return [
+        packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
+        for (name, _, _), weight in zip(shapes, plain, strict=True)
+    ]
+
+
+def rates(shapes: list[Shape], weights: list[PackedWeight] | list[Tensor], rows: int, ms: float) -> dict[str, float]:
+    """GB/s of weights and GFLOP/s of products of so many rows that took `ms`."""
+    used = [
+        (n * k, w.nbytes) for (name, n, k), w in zip(shapes, weights, strict=True) if has_head(rows) or name != "head"
+    ]
+    nbytes, numbers = sum(size for _, size in used), sum(count for count, _ in used)
+    return {"weights_gb_s": round(nbytes / ms / 1e6, 1), "gflop_s": round(2 * rows * numbers / ms / 1e6)}
+
+
+def has_head(rows: int) -> bool:
+    """Of a long prompt only a few rows go through the head."""
+    return rows <= HEAD_ROWS
+
+
 def bandwidth() -> float:
     """GB/s of reading 256 MiB with all threads, best of three."""
     block = torch.ones(64 << 20)
@@ -92,12 +121,14 @@ def program_of(pool: Pool, shapes: list[Shape], weights: list[PackedWeight], buf
 
 def step_of(rows: int) -> StepRecord:
     step = StepRecord()
-    step.rows[0], step.rows[1] = rows, rows if rows <= HEAD_ROWS else 0
+    step.rows[0], step.rows[1] = rows, rows if has_head(rows) else 0
     return step
 
 
 def torch_products(shapes: list[Shape], plain: list[Tensor], x: dict[int, Tensor], rows: int) -> Callable[[], None]:
-    pairs = [(x[k][:rows], w) for (name, _, k), w in zip(shapes, plain, strict=True) if name != "head" or rows <= 64]
+    pairs = [
+        (x[k][:rows], w) for (name, _, k), w in zip(shapes, plain, strict=True) if has_head(rows) or name != "head"
+    ]
 
     def run() -> None:
         for given, weight in pairs:
@@ -112,7 +143,7 @@ def onednn_products(
     """The same with weights in oneDNN's own order; None where torch has no such call."""
     try:
         reorder, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
-        chosen = [(k, w) for (name, _, k), w in zip(shapes, plain, strict=True) if name != "head" or rows <= HEAD_ROWS]
+        chosen = [(k, w) for (name, _, k), w in zip(shapes, plain, strict=True) if has_head(rows) or name != "head"]
         packed = [(x[k][:rows], reorder(w, rows)) for k, w in chosen]
     except (AttributeError, RuntimeError):
         return None
@@ -127,14 +158,10 @@ def onednn_products(
 def run_model(model: str, pool: Pool, rows: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     """One record for each kind and number of rows."""
     shapes = shapes_of(model)
-    plain = [torch.randn(columns, depth).mul_(0.02).bfloat16() for _, columns, depth in shapes]
+    plain = plain_weights(shapes)
     buffers, found = Buffers(shapes, max(rows)), []
-    for kind, (code, rounds) in KINDS.items():
-        arena, packing = Arena(), Packing(pool, rounds)
-        weights = [
-            packing.pack(weight, code, interleaved=name == "gate_up", arena=arena)
-            for (name, _, _), weight in zip(shapes, plain, strict=True)
-        ]
+    for kind in KINDS:
+        weights = packed(pool, kind, shapes, plain)
         program = program_of(pool, shapes, weights, buffers)
         for count in rows:
             step = step_of(count)
@@ -158,15 +185,13 @@ def record_of(
     seconds: float,
 ) -> dict[str, Any]:
     reading = bandwidth()
-    used = [(n * k, w.nbytes) for (name, n, k), w in zip(shapes, weights, strict=True) if name != "head" or rows <= 64]
     result: dict[str, Any] = {
         "model": model,
         "kind": kind,
         "rows": rows,
         **best_and_median(filling(run, seconds), 3, "_ms"),
     }
-    result["weights_gb_s"] = round(sum(size for _, size in used) / result["best_ms"] / 1e6, 1)
-    result["gflop_s"] = round(2 * rows * sum(numbers for numbers, _ in used) / result["best_ms"] / 1e6)
+    result |= rates(shapes, weights, rows, result["best_ms"])
     result["read_gb_s"] = round(reading, 1)
     print(
         f"{model} {kind:>8} {rows:4} rows: {result['best_ms']:8.2f} ms (median {result['median_ms']:.2f}),"

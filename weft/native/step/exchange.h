@@ -124,8 +124,9 @@ inline void copy(const Instruction &i, const Step &step, const TeamMember &me) {
   if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
     const int size = i.out.columns;
     for (int64_t r = share.begin; r < share.end; ++r)
-      for (int c = 0; c < size; c += kWidth<float>)
-        give(row_of<float>(i.out, r) + c, take<float>(row_of<bf16>(i.in[0], r) + c, size - c), size - c);
+      each_vector<float>(size, [&](int c, int left) {
+        give(row_of<float>(i.out, r) + c, take<float>(row_of<bf16>(i.in[0], r) + c, left), left);
+      });
     return;
   }
   const int item = item_bytes(i.out.dtype);

@@ -53,12 +53,8 @@ private:
         else copy(static_cast<const float*>(from_.base) + at, to);
     }
     template <class S> void copy(const S* from, A* to) const {
-        int k = 0;
-        if constexpr (sizeof(A) == 4 && sizeof(S) == 2)
-            for (; k + kWidth<float> <= depth_; k += kWidth<float>) store(to + k, load(from + k));
-        for (; k < depth_; ++k)
-            if constexpr (sizeof(A) == 2) narrow(float(widen(from[k])), to[k]);
-            else to[k] = A(widen(from[k]));
+        using T = typename C::Sum;
+        each_vector<T>(depth_, [&](int k, int left) { give(to + k, take<T>(from + k, left), left); });
     }
 
     Operand from_;
@@ -158,7 +154,8 @@ private:
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first);
             else unpack<C>(weight, pair, k, part.depth, panel);
-            // codes fetch what lies behind them while they are unpacked
+            // codes fetch the next pair while they are unpacked; there is less to do for halves, whose next slab is
+            // fetched by products
             const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;

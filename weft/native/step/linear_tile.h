@@ -21,8 +21,8 @@ namespace weft {
 constexpr int kTileVectors = 2;                             // vectors of accumulators per row
 constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
 
-// A core looks ahead in a stream of weights by itself, but not as far, nor over the end of a page, as memory needs that
-// others use too: few rows, which reading bounds, ask for lines so many bytes before they take them.
+// Few rows, which reading bounds, ask for lines of weights so many bytes before they take them: what a core looks ahead by
+// itself ends with a page.
 constexpr int64_t kSoon = 6144;
 
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches

@@ -10,10 +10,6 @@
 
 namespace weft {
 
-template <class T, class F> inline void each_vector(int size, F &&f) {
-  for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
-}
-
 inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
   const EvenShare share = me.share(step.rows[i.rows]);
   const int size = i.out.columns;

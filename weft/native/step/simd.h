@@ -88,6 +88,11 @@ template <class T, class S> inline void give_as(S *p, Vec<T> x, int count) {
 template <class S> inline void give(S *p, Vec<float> x, int count) { give_as<float>(p, x, count); }
 template <class S> inline void give(S *p, Vec<double> x, int count) { give_as<double>(p, x, count); }
 
+// f(place, elements from there on) for every vector of `size` elements, the last one perhaps in part.
+template <class T, class F> inline void each_vector(int size, F &&f) {
+  for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
+}
+
 // The exact model's grid: see weft/ops/exact_ops.py.
 inline double snapped(double x) {
   const double units = nearbyint(x * 64.0);
