@@ -57,6 +57,17 @@ def all_sizes(world: int) -> Iterator[Sizes]:
     yield from itertools.product(divisors(world), repeat=5)  # type: ignore[misc]
 
 
+def every_four(world: int) -> tuple[list[Sizes], list[Sizes]]:
+    """`all_sizes` in two: a part with every combination of any four modules' sizes, once each, and the rest.
+
+    Sizes are numbered from 0; numbers that add up to a multiple of how many there are: any four give the fifth.
+    """
+    number = {size: index for index, size in enumerate(divisors(world))}
+    chosen = [sizes for sizes in all_sizes(world) if sum(number[size] for size in sizes) % len(number) == 0]
+    taken = set(chosen)
+    return chosen, [sizes for sizes in all_sizes(world) if sizes not in taken]
+
+
 @dataclass(frozen=True)
 class ExpertSizes:
     """Sizes of a layout of a model with experts; what is not named takes its default."""
@@ -104,6 +115,19 @@ def all_dispatched(world: int, num_experts: int) -> Iterator[ExpertSizes]:
         yield sizes
         if sizes.tp * sizes.ep > 1:
             yield replace(sizes, dispatch="all_to_all")
+
+
+def each_with_one_shared(world: int, num_experts: int) -> tuple[list[ExpertSizes], list[ExpertSizes]]:
+    """`all_dispatched` in two: every combination of all but the shared experts' size with one of those, and the rest.
+
+    Neighbours take the next size, so that each is there beside every size of every other module.
+    """
+    kinds: dict[ExpertSizes, list[ExpertSizes]] = {}
+    for sizes in all_dispatched(world, num_experts):
+        kinds.setdefault(replace(sizes, shared=1), []).append(sizes)
+    chosen = [same[index % len(same)] for index, same in enumerate(kinds.values())]
+    taken = set(chosen)
+    return chosen, [sizes for sizes in all_dispatched(world, num_experts) if sizes not in taken]
 
 
 def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:

@@ -1,9 +1,10 @@
-"""Forks the ranks of a world once and sends them one layout after the other: each replays plans over a real comm.
+"""Forks the ranks of a world and sends them one layout after the other: each replays plans over a real comm.
 
 Backend `program` is shared memory too, the step program instead of the operations one by one.
 
-In: one JSON line {backend, world, checkpoint, cases: [{sizes, plans}]} (plans: base64 msgpack). Out: one JSON line, for
-every rank and case the digests of its logits, step by step. An import of torch serves all ranks; no thread at the fork.
+In: a JSON line for each world {backend, world, checkpoint, cases: [{sizes, plans}]} (plans: base64 msgpack).
+Out: a JSON line for each, for every rank and case the digests of its logits, step by step.
+An import of torch serves all ranks of all worlds; no thread at the fork.
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ def comm_maker(job: dict[str, Any]) -> Any:
     return gloo
 
 
-def main() -> None:
-    job = json.loads(sys.stdin.readline())
+def answers_of(job: dict[str, Any]) -> list[Any]:
+    """Every rank's answer to a world's job, or the error that ended it."""
     make_comm, pipes, pids = comm_maker(job), [], []
     for rank in range(job["world"]):
         read, write = os.pipe()
@@ -167,7 +168,12 @@ def main() -> None:
         with os.fdopen(read) as pipe:
             answers.append(json.loads(pipe.read() or '"ended without a word"'))
         os.waitpid(pid, 0)
-    print(json.dumps(answers))
+    return answers
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(answers_of(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ BASE: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 64,
     "intermediate_size": 96,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,  # alike: one that hands on every row, and the last, in which only sampled rows go on
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
     "head_dim": 8,
@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     # uneven experts, every layer routed
     "experts": {
+        "num_hidden_layers": 3,
         "architectures": ["Qwen3MoeForCausalLM"],
         "model_type": "qwen3_moe",
         "num_experts": 5,
@@ -49,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     # latents, grouped sigmoid routing with a correction, shared experts, one dense layer
     "latent": {
+        "num_hidden_layers": 3,
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
         "q_lora_rank": 24,

@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import os
 import platform
+from functools import lru_cache
 from pathlib import Path
 
 from weft.native import isa
@@ -140,9 +141,16 @@ def _recorded_failure(name: str) -> str:
 
 
 def _source_hash(name: str) -> str:
-    digest = hashlib.sha256(" ".join(flags(name)).encode())
     source = source_of(name)
-    for path in (source, *sorted(SOURCES.glob("*.h")), *sorted((SOURCES / source.stem).glob("*.h"))):
+    files = (source, *sorted(SOURCES.glob("*.h")), *sorted((SOURCES / source.stem).glob("*.h")))
+    return _digest(flags(name), tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=16)
+def _digest(flags: tuple[str, ...], files: tuple[tuple[Path, int], ...]) -> str:
+    """Of flags and files' contents; a process that opens a library many times reads them once while none is written."""
+    digest = hashlib.sha256(" ".join(flags).encode())
+    for path, _ in files:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
