@@ -58,7 +58,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PY) scripts/broken_packages.py
 	@touch $@
 
+# An editable install has no bytecode; where PYTHONDONTWRITEBYTECODE is set every process would compile weft again.
 native: $(STAMP)
+	@$(PY) -m compileall -q weft
 	@$(PY) -m weft.native.build || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
 serve: native

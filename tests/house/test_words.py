@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,17 +20,28 @@ MAY_PRINT = ("weft/cli/", "scripts/", "benchmarks/", "weft/native/build.py")
 
 def ours() -> Iterator[Path]:
     """Every text file of the working copy that belongs to it."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        hidden = [part for part in parts if part.startswith(".") and part not in (".ci", ".gitignore")]
-        if path.is_file() and not hidden and not NOT_OURS.intersection(parts) and path.suffix in TEXT:
-            if not any(part.endswith(".egg-info") for part in parts):
-                yield path
+    for folder, below, names in os.walk(ROOT):
+        below[:] = sorted(name for name in below if is_ours(name))
+        yield from (Path(folder, name) for name in sorted(names) if is_ours(name) and Path(name).suffix in TEXT)
+
+
+def is_ours(name: str) -> bool:
+    """Of a file or a folder; what is in a folder that is not ours is not looked at."""
+    hidden = name.startswith(".") and name not in (".ci", ".gitignore")
+    return not hidden and name not in NOT_OURS and not name.endswith(".egg-info")
 
 
 FILES = {str(path.relative_to(ROOT)): path for path in ours()}
-CODE = {name: ast.parse(path.read_text()) for name, path in FILES.items() if name.endswith(".py")}
-PRODUCT = {name: tree for name, tree in CODE.items() if not name.startswith("tests/")}
+
+
+@cache
+def code() -> dict[str, ast.Module]:
+    """Every Python file; seconds to parse, so not while tests are collected."""
+    return {name: ast.parse(path.read_text()) for name, path in FILES.items() if name.endswith(".py")}
+
+
+def product() -> dict[str, ast.Module]:
+    return {name: tree for name, tree in code().items() if not name.startswith("tests/")}
 
 
 def dotted(node: ast.expr) -> str:
@@ -83,7 +96,7 @@ def is_not_implemented(node: ast.AST) -> bool:
     "wrong", [is_pickle, is_unsafe_call, is_bare_except, is_assert_for_users, is_global, is_not_implemented]
 )
 def test_the_product_never(wrong: Callable[[ast.AST], bool]) -> None:
-    found = [f"{name}:{node.lineno}" for name, tree in PRODUCT.items() for node in ast.walk(tree) if wrong(node)]  # type: ignore[attr-defined]
+    found = [f"{name}:{node.lineno}" for name, tree in product().items() for node in ast.walk(tree) if wrong(node)]  # type: ignore[attr-defined]
     assert not found
 
 
@@ -96,7 +109,7 @@ def safe_loaders(tree: ast.Module) -> set[str]:
 
 def test_yaml_is_loaded_safely() -> None:
     found = []
-    for name, tree in CODE.items():
+    for name, tree in code().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and dotted(node.func) in {"yaml.load", "yaml.load_all"}:
                 loader = keyword(node, "Loader") or (node.args[1] if len(node.args) > 1 else None)
@@ -108,7 +121,7 @@ def test_yaml_is_loaded_safely() -> None:
 def test_libraries_do_not_print() -> None:
     found = [
         f"{name}:{node.lineno}"
-        for name, tree in PRODUCT.items()
+        for name, tree in product().items()
         if not name.startswith(MAY_PRINT)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and dotted(node.func) == "print"
@@ -125,7 +138,7 @@ def is_broad(handler: ast.ExceptHandler) -> bool:
 
 def test_a_broad_except_gives_its_reason() -> None:
     found = []
-    for name, tree in PRODUCT.items():
+    for name, tree in product().items():
         lines = FILES[name].read_text().splitlines()
         for node in ast.walk(tree):
             if isinstance(node, ast.ExceptHandler) and is_broad(node):

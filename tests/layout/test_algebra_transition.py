@@ -25,7 +25,10 @@ def kinds(src: Placement, dst: Placement, width: int = WIDTH) -> list[tuple[str,
     return [(step.kind, step.size, step.stride) for step in transition(src, dst, width)]
 
 
-@pytest.mark.parametrize("world", range(1, 25))
+LARGE = [pytest.param(world, marks=pytest.mark.long) for world in range(19, 25)]
+
+
+@pytest.mark.parametrize("world", [*range(1, 19), *LARGE])
 def test_every_ordered_pair_arrives(world: int) -> None:
     found = placements(world, HEADS, KV_HEADS, HEAD_DIM, ("groups",))
     assert len([placement for placement in found if placement.kind is Kind.FULL]) == len(divisors(world))
