@@ -9,6 +9,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 WORKERS ?= 2
+# Neighbours stay with one worker, which has made what they share; who is done takes from the other's end.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 LAYOUT ?= layouts/two-ranks.yaml
 PORT ?= 8000
 ARGS ?=
@@ -79,10 +81,10 @@ size: $(STAMP)
 	@$(PY) scripts/size.py
 
 test: lint native
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+	$(PYTEST)
 
 test-long: lint native
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "long or not long"
+	$(PYTEST) -m "long or not long"
 
 clean:
 	rm -rf $(VENV) weft/native/_build build *.egg-info
