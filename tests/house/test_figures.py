@@ -150,6 +150,9 @@ def test_several_ranks() -> None:
     assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
     one, many, prompt = reached("several_ranks_xeon.json")
     assert f"on the Intel machine above {one}, {many} and {prompt}" in PLAIN
+    even_one, _, even_prompt = reached("several_ranks_even_xeon.json")
+    said = f"two ranks reach {even_one} in decode and {even_prompt} in prompts with them, {one} and {prompt} with nine"
+    assert said in " ".join((ROOT / "docs/performance.md").read_text().split())
 
 
 def test_the_start() -> None:

@@ -1,5 +1,7 @@
-"""Transitions: every ordered pair of placements in every world up to 24 (from 19 on in the long suite), by brute force on
-who holds what."""
+"""Transitions: every ordered pair of placements in every world up to 24, by brute force on who holds what.
+
+Worlds from 19 on are long tests.
+"""
 
 from __future__ import annotations
 
