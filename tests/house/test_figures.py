@@ -158,7 +158,8 @@ def test_several_ranks() -> None:
         for rank in (0, 1)
     ]
     of_five, of_four = (f"{100 * share:.0f} %" for share in waits)
-    assert f"the rank with 5 heads is {of_five} of its time in all_reduces there, the other one {of_four}" in PERFORMANCE
+    waiting = f"the rank with 5 heads is {of_five} of its time in all_reduces there, the other one {of_four}"
+    assert waiting in PERFORMANCE
 
 
 def test_the_start() -> None:
