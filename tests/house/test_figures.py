@@ -139,6 +139,18 @@ def test_long_prompts_and_more_streams() -> None:
     assert "64 streams get {}, OpenVINO {}".format(*of("streams64 tok/s")) in PLAIN
 
 
+def test_long_contexts_and_many_streams_on_the_intel_machine() -> None:
+    table = rows("Offline", 1, "peers-xeon-long.md")
+
+    def of(column: str) -> list[str]:
+        return [f"{float(table[name,][column].split()[0]):.0f}" for name in ("weft-tp1", "openvino-bf16")]
+
+    (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
+    assert f"in bf16 gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
+    many, most = of("streams64 tok/s"), of("streams256 tok/s")
+    assert "64 streams get {}, OpenVINO {}; 256 get {}, OpenVINO {}".format(*many, *most) in PLAIN
+
+
 def test_several_ranks() -> None:
     def reached(name: str) -> list[str]:
         cases = saved(name)["cases"]
