@@ -85,9 +85,10 @@ def test_experts_equal_one_rank(
     ("variant", "world", "layouts"), chunks({(variant, 4): rest for variant, (_, rest) in THIRDS.items()})
 )
 def test_the_other_layouts_of_world_4_equal_one_rank(
-    variant: str, world: int, layouts: list[ExpertSizes], model: Models
+    variant: str, world: int, layouts: list[ExpertSizes], model: Models, record_property: Callable[[str, object], None]
 ) -> None:
     check(model(variant, EXACT), world, layouts)
+    record_property("expert_layouts_equal", len(layouts))
 
 
 @pytest.mark.parametrize("variant", EXPERTS)

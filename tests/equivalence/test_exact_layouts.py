@@ -55,8 +55,11 @@ def test_layouts_equal_one_rank(model: Models, world: int, layouts: list[Sizes],
 
 @pytest.mark.long
 @pytest.mark.parametrize(("world", "layouts"), chunks({6: REST}))
-def test_the_other_layouts_of_world_6_equal_one_rank(model: Models, world: int, layouts: list[Sizes]) -> None:
+def test_the_other_layouts_of_world_6_equal_one_rank(
+    model: Models, world: int, layouts: list[Sizes], record_property: Recorder
+) -> None:
     check(model("biased", EXACT), world, layouts)
+    record_property("layouts_equal", len(layouts))
 
 
 def test_every_layout_is_a_case() -> None:

@@ -41,6 +41,7 @@ def code() -> dict[str, ast.Module]:
 
 
 def product() -> dict[str, ast.Module]:
+    """Without the tests."""
     return {name: tree for name, tree in code().items() if not name.startswith("tests/")}
 
 
