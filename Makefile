@@ -62,7 +62,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # An editable install has no bytecode; where PYTHONDONTWRITEBYTECODE is set every process would compile weft again.
 native: $(STAMP)
-	@$(PY) -m compileall -q weft
+	@$(PY) -m compileall -q weft || echo "without bytecode beside it, weft only starts a little later"
 	@$(PY) -m weft.native.build || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
 serve: native

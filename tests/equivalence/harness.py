@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
+import pytest
 import torch
 
 from weft.arch import Shards, parse_config
@@ -27,6 +29,7 @@ from weft.worker.runner import Limits
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]
+T = TypeVar("T")
 LIMITS = Limits(num_blocks=40, block_size=4, max_num_seqs=4, max_model_len=32)
 EXACT = Numerics(torch.float32, exact=True)
 
@@ -63,9 +66,8 @@ def every_four(world: int) -> tuple[list[Sizes], list[Sizes]]:
     Sizes are numbered from 0; numbers that add up to a multiple of how many there are: any four give the fifth.
     """
     number = {size: index for index, size in enumerate(divisors(world))}
-    chosen = [sizes for sizes in all_sizes(world) if sum(number[size] for size in sizes) % len(number) == 0]
-    taken = set(chosen)
-    return chosen, [sizes for sizes in all_sizes(world) if sizes not in taken]
+    every = list(all_sizes(world))
+    return _parted(every, {sizes for sizes in every if sum(number[size] for size in sizes) % len(number) == 0})
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,24 @@ def each_with_one_shared(world: int, num_experts: int) -> tuple[list[ExpertSizes
 
     Neighbours take the next size, so that each is there beside every size of every other module.
     """
+    every = list(all_dispatched(world, num_experts))
     kinds: dict[ExpertSizes, list[ExpertSizes]] = {}
-    for sizes in all_dispatched(world, num_experts):
+    for sizes in every:
         kinds.setdefault(replace(sizes, shared=1), []).append(sizes)
-    chosen = [same[index % len(same)] for index, same in enumerate(kinds.values())]
-    taken = set(chosen)
-    return chosen, [sizes for sizes in all_dispatched(world, num_experts) if sizes not in taken]
+    return _parted(every, {same[index % len(same)] for index, same in enumerate(kinds.values())})
+
+
+def _parted(every: list[T], chosen: set[T]) -> tuple[list[T], list[T]]:
+    return [one for one in every if one in chosen], [one for one in every if one not in chosen]
+
+
+def in_chunks(layouts: Mapping[tuple[object, ...], list[T]], size: int) -> list[Any]:
+    """Parameters of tests: the key of a list, and at most `size` of its layouts."""
+    return [
+        pytest.param(*key, every[first : first + size], id="-".join(map(str, (*key, first))))
+        for key, every in layouts.items()
+        for first in range(0, len(every), size)
+    ]
 
 
 def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:

@@ -7,7 +7,7 @@ Of world 4 the short suite takes a third: everything else in every combination, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.equivalence.harness import (
     all_dispatched,
     checkpoint_at,
     each_with_one_shared,
+    in_chunks,
     make_executor,
     run_workload,
     same_bits,
@@ -43,16 +44,6 @@ Models = Callable[[str, Numerics], Model]
 EXPERTS = {"experts": 5, "latent": 6}
 CHUNK = 40
 WORLDS = (1, 2, 3, 4)
-
-
-def chunks(layouts: Mapping[tuple[str, int], list[ExpertSizes]]) -> list[object]:
-    return [
-        pytest.param(variant, world, sizes[first : first + CHUNK], id=f"{variant}-world{world}-{first}")
-        for (variant, world), sizes in layouts.items()
-        for first in range(0, len(sizes), CHUNK)
-    ]
-
-
 THIRDS = {variant: each_with_one_shared(4, experts) for variant, experts in EXPERTS.items()}
 CHOSEN = {
     (variant, world): THIRDS[variant][0] if world == 4 else list(all_dispatched(world, experts))
@@ -72,7 +63,7 @@ def check(model: Model, world: int, layouts: Iterable[ExpertSizes]) -> None:
         assert is_equal(model, world, sizes), f"world {world}, {sizes} differs from one rank"
 
 
-@pytest.mark.parametrize(("variant", "world", "layouts"), chunks(CHOSEN))
+@pytest.mark.parametrize(("variant", "world", "layouts"), in_chunks(CHOSEN, CHUNK))
 def test_experts_equal_one_rank(
     variant: str, world: int, layouts: list[ExpertSizes], model: Models, record_property: Callable[[str, object], None]
 ) -> None:
@@ -82,7 +73,7 @@ def test_experts_equal_one_rank(
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("variant", "world", "layouts"), chunks({(variant, 4): rest for variant, (_, rest) in THIRDS.items()})
+    ("variant", "world", "layouts"), in_chunks({(variant, 4): rest for variant, (_, rest) in THIRDS.items()}, CHUNK)
 )
 def test_the_other_layouts_of_world_4_equal_one_rank(
     variant: str, world: int, layouts: list[ExpertSizes], model: Models, record_property: Callable[[str, object], None]

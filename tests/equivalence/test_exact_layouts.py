@@ -18,6 +18,7 @@ from tests.equivalence.harness import (
     Sizes,
     all_sizes,
     every_four,
+    in_chunks,
     layout_of,
     make_executor,
     run_workload,
@@ -30,15 +31,7 @@ Recorder = Callable[[str, object], None]
 CHUNK = 32
 WORLDS = (1, 2, 3, 4, 6)
 QUARTER, REST = every_four(6)
-CHOSEN = {world: QUARTER if world == 6 else list(all_sizes(world)) for world in WORLDS}
-
-
-def chunks(layouts: dict[int, list[Sizes]]) -> list[object]:
-    return [
-        pytest.param(world, sizes[first : first + CHUNK], id=f"world{world}-{first}")
-        for world, sizes in layouts.items()
-        for first in range(0, len(sizes), CHUNK)
-    ]
+CHOSEN = {(world,): QUARTER if world == 6 else list(all_sizes(world)) for world in WORLDS}
 
 
 def check(model: Model, world: int, layouts: Iterable[Sizes], split: str = "groups") -> None:
@@ -47,14 +40,14 @@ def check(model: Model, world: int, layouts: Iterable[Sizes], split: str = "grou
         assert same_bits(found, model.reference), f"world {world}, {sizes} differs from one rank"
 
 
-@pytest.mark.parametrize(("world", "layouts"), chunks(CHOSEN))
+@pytest.mark.parametrize(("world", "layouts"), in_chunks(CHOSEN, CHUNK))
 def test_layouts_equal_one_rank(model: Models, world: int, layouts: list[Sizes], record_property: Recorder) -> None:
     check(model("biased", EXACT), world, layouts)
     record_property("layouts_equal", len(layouts))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("world", "layouts"), chunks({6: REST}))
+@pytest.mark.parametrize(("world", "layouts"), in_chunks({(6,): REST}, CHUNK))
 def test_the_other_layouts_of_world_6_equal_one_rank(
     model: Models, world: int, layouts: list[Sizes], record_property: Recorder
 ) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -102,8 +103,10 @@ def replayed() -> Iterator[Replayed]:
         def ask(job: dict[str, Any]) -> list[Any]:
             requests.write(json.dumps(job) + "\n")
             requests.flush()
+            if not select.select([answers], [], [], 240)[0]:
+                process.kill()
             line = answers.readline()
-            assert line, "the ranks' parent has ended; stderr says why"
+            assert line, "the ranks' parent has ended, or was killed after 240 s; stderr says why"
             found: list[Any] = json.loads(line)
             return found
 
