@@ -3,7 +3,7 @@
 Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the records here. Nameless (memfd): it is
 gone with the last process that holds it, whatever ended that process.
 
-    header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
+    header | state of each rank | record of each rank | who lends its core to whom | group table | per group: members, counter, heads, counts, texts
     | per group: two slots of `piece` bytes per member
 """
 
@@ -25,7 +25,7 @@ PIECE_BYTES = 256 << 10
 SPIN_US = 300
 MAX_MEMBERS = 256
 
-_HEADER = struct.Struct("<QQQIIIIQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
+_HEADER = struct.Struct("<QQQIIIIQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
 _STATE = struct.Struct("<I")
 _RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
 _GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
@@ -190,6 +190,7 @@ class _Header:
     states: int
     records: int
     group_table: int
+    lending: int
 
 
 def _header(memory: mmap.mmap) -> _Header:
@@ -232,6 +233,7 @@ class _Plan:
         self._end = _HEADER.size
         self.states = self._take(_STATE.size * world)
         self.records = self._take(_RECORD.size * world)
+        self.lending = self._take(_LINE * world + world * (-(-4 * (1 + world) // _LINE) * _LINE))
         self.group_table = self._take(_GROUP.size * len(groups))
         control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
         slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
@@ -250,7 +252,8 @@ class _Plan:
 
     def write(self, memory: mmap.mmap, spin_us: int, debug: bool) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, self.states, self.records, self.group_table)
+        offsets = (self.states, self.records, self.group_table, self.lending)
+        _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)
             struct.pack_into(f"<{len(group)}I", memory, table[0], *group)

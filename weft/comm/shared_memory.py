@@ -28,7 +28,7 @@ from weft.comm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open
 from weft.comm.region import Region
 from weft.errors import PeerError
 from weft.native import missing_reason
-from weft.native.records import CommRecord
+from weft.native.records import CommRecord, LenderRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 
@@ -115,6 +115,18 @@ class SharedMemoryComm(Comm):
         calls = (ctypes.cast(getattr(self._library, f"weft_comm_{name}"), ctypes.c_void_p).value for name in names)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
         return CommRecord(self._handle, *calls), groups
+
+    def lend(self, core: int) -> None:
+        """From now on this rank's thread, which keeps to `core`, lends it to ranks that it waits for."""
+        self._library.weft_comm_lend(self._handle, core)
+
+    def lenders(self) -> tuple[Sequence[LenderRecord], int]:
+        """What guests of this rank go by (`Pool.invite`): the other ranks, and the address of whether this one computes.
+        Both hold until `close`."""
+        others = [rank for rank in range(self.world) if rank != self.rank]
+        rows = (self._library.weft_comm_lent(self._handle, rank) for rank in others)
+        lenders = [LenderRecord(row, row + 4 * (1 + self.rank)) for row in rows]
+        return lenders, self._library.weft_comm_computing(self._handle)
 
     @property
     def watched(self) -> bool:

@@ -13,7 +13,9 @@ import torch
 from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
+from weft.comm.base import Comm
 from weft.comm.metered import MeteredComm
+from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError, PeerError
 from weft.garbage import keep_all
 from weft.launch.backends import make_comm
@@ -119,17 +121,19 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
-        _settle(runner, own_cores)
+        _settle(runner, comm.inner, own_cores)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
         keep_all()
         way.enter(Phase.READY, str(invariance))
         _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
     finally:
+        if isinstance(ops, StepOps):
+            ops.pool.dismiss()
         comm.close()
 
 
-def _settle(runner: Runner, own_cores: bool) -> None:
+def _settle(runner: Runner, comm: Comm, own_cores: bool) -> None:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
     torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
     first ones: the system moves those."""
@@ -139,6 +143,10 @@ def _settle(runner: Runner, own_cores: bool) -> None:
     cores = [core[0] for core in available_cores()]
     if own_cores and len(cores) >= runner.ops.pool.threads:
         runner.ops.pool.pin(cores)
+        import os
+        if isinstance(comm, SharedMemoryComm) and not os.environ.get("NOGUESTS"):
+            comm.lend(cores[0])
+            runner.ops.pool.invite(*comm.lenders())
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:

@@ -154,6 +154,9 @@ Comm *weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
   c->timeout_ns = timeout_ms * 1'000'000LL;
   c->debug = h.debug != 0;
   c->states = reinterpret_cast<std::atomic<uint32_t> *>(base + h.states_at);
+  c->computing = reinterpret_cast<Computing *>(base + h.lending_at);
+  c->lent = reinterpret_cast<std::atomic<uint32_t> *>(c->computing + h.world);
+  c->row = (1 + h.world + 15) / 16 * 16;
   c->record = reinterpret_cast<Record *>(base + h.records_at) + rank;
   c->record->pid = static_cast<uint32_t>(getpid());
   const GroupEntry *entries = reinterpret_cast<GroupEntry *>(base + h.groups_at);
@@ -182,6 +185,13 @@ void weft_comm_close(Comm *c) {
 
 // What a debug run compares beside sizes: the call in words, put ahead of each collective.
 void weft_comm_describe(Comm *c, const char *text) { strncpy(c->text, text, TEXT - 1); }
+
+// From now on this rank lends `core` while it waits.
+void weft_comm_lend(Comm *c, uint32_t core) { c->lent[c->rank * c->row] = core + 1; }
+
+// What a rank's guests go by: the row of `lender`, and whether this rank computes.
+void *weft_comm_lent(Comm *c, uint32_t lender) { return c->lent + lender * c->row; }
+void *weft_comm_computing(Comm *c) { return c->computing + c->rank; }
 
 const Failure *weft_comm_failure(const Comm *c) { return &c->failure; }
 

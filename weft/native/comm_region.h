@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
+constexpr int64_t LEND_AFTER_NS = 10'000;   // two changes of threads take a few microseconds
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
@@ -24,12 +25,18 @@ enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, B
 struct Header {
   uint64_t magic, size, piece;
   uint32_t world, groups, spin_us, debug;
-  uint64_t states_at, records_at, groups_at;
+  uint64_t states_at, records_at, groups_at, lending_at;
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
   uint32_t kind, group, inside, pid;
   uint64_t calls, bytes, since_ns, pad[3];
 };
+// Ranks that wait lend their core to a rank that still computes: guests of that rank, threads of its process, then run
+// there (step/guests.h). Per rank a line, then per lender a row.
+struct alignas(64) Computing {
+  std::atomic<uint32_t> on;  // whether this rank is in a step, between two collectives
+};
+enum Guest : uint32_t { NO_GUEST = 0, IDLE = 1, CALLED = 2 };
 struct GroupEntry {
   uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, pad;
 };
@@ -66,6 +73,9 @@ struct Comm {
   int64_t spin_ns, timeout_ns;
   bool debug;
   std::atomic<uint32_t> *states;  // [world]
+  Computing *computing;           // [world]
+  std::atomic<uint32_t> *lent;    // [world][row]: the lender's core + 1, then for each rank how its guest there stands
+  uint32_t row;
   Record *record;
   Group *groups;
   Failure failure;
@@ -92,8 +102,8 @@ char *slot(const Comm &c, const Group &g, uint32_t member, uint32_t parity) {
 
 // ---- waiting
 
-void futex(std::atomic<uint64_t> *word, int op, uint32_t value, const timespec *timeout) {
-  syscall(SYS_futex, reinterpret_cast<uint32_t *>(word), op, value, timeout, nullptr, 0);
+void futex(void *word, int op, uint32_t value, const timespec *timeout) {
+  syscall(SYS_futex, static_cast<uint32_t *>(word), op, value, timeout, nullptr, 0);
 }
 
 uint32_t state_of(const Comm &c, uint32_t rank) { return c.states[rank].load(std::memory_order_acquire); }
@@ -145,6 +155,24 @@ int timed_out(Comm &c, const Group &g) {
   return fail(c, TIMED_OUT, first, first);
 }
 
+// Gives this thread's core to a member that has not come and still computes, until its guest has nothing left to do
+// there. False where there is none.
+bool lend(Comm &c, const Group &g) {
+  std::atomic<uint32_t> *row = c.lent + c.rank * c.row;
+  for (uint32_t i = 0; i < g.n && row[0].load(std::memory_order_relaxed); i++) {
+    const uint32_t host = g.ranks[i];
+    std::atomic<uint32_t> &guest = row[1 + host];
+    uint32_t idle = IDLE;
+    if (i == g.me || !absent(g, i) || !c.computing[host].on.load(std::memory_order_acquire)) continue;
+    if (!guest.compare_exchange_strong(idle, CALLED)) continue;
+    futex(&guest, FUTEX_WAKE, 1, nullptr);
+    timespec slice{0, SLICE_NS};
+    while (guest.load(std::memory_order_acquire) == CALLED && !find_gone(c, g).code) futex(&guest, FUTEX_WAIT, CALLED, &slice);
+    return true;
+  }
+  return false;
+}
+
 int wait_slowly(Comm &c, Group &g, uint64_t target) {
   Counter &k = *g.counter;
   int64_t deadline = now_ns() + c.timeout_ns;
@@ -154,6 +182,7 @@ int wait_slowly(Comm &c, Group &g, uint64_t target) {
     if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
     int64_t left = deadline - now_ns();
     if (left <= 0) return timed_out(c, g);
+    if (lend(c, g)) continue;
     timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
     k.sleepers.fetch_add(1);
     uint64_t seen = k.arrived.load();
@@ -174,13 +203,16 @@ int meet(Comm &c, Group &g, const Head &mine) {
     return OK;
   }
   if (c.spin_ns) {
-    int64_t until = now_ns() + c.spin_ns;
+    const int64_t began = now_ns();
+    int64_t now = began;
     do {
       for (int i = 0; i < 16; i++) {
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
         relax();
       }
-    } while (now_ns() < until);
+      now = now_ns();
+      if (now - began > LEND_AFTER_NS) lend(c, g);
+    } while (now - began < c.spin_ns);
   }
   return wait_slowly(c, g, target);
 }

@@ -214,6 +214,12 @@ class CommRecord(ctypes.Structure):
     )
 
 
+class LenderRecord(ctypes.Structure):
+    """`weft::Lender` of guests.h."""
+
+    _fields_ = (("core", _POINTER), ("guest", _POINTER))
+
+
 class DecodeRecord(ctypes.Structure):
     """`weft::Decode` of decode.h."""
 

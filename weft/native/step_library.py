@@ -19,6 +19,7 @@ from weft.native.records import (
     ExchangeRecord,
     FollowingRecord,
     InstructionRecord,
+    LenderRecord,
     StepRecord,
     WeightRecord,
 )
@@ -36,6 +37,8 @@ _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
+    "weft_pool_invite": (ctypes.c_int, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
+    "weft_pool_dismiss": (None, (_POINTER,)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
@@ -120,6 +123,18 @@ class Pool:
     def steal(self, on: bool) -> None:
         """Whether threads that have nothing left steal units of others, as they do at first: results are the same."""
         self.lib.weft_pool_stealing(self.handle, int(on))
+
+    def invite(self, lenders: Sequence[LenderRecord], computing: int) -> None:
+        """Starts a thread for each rank that may lend its core, to steal units there, until `dismiss`; the region that
+        `SharedMemoryComm.lenders` names must be there until then. ConfigError where a thread cannot be made."""
+        error = self.lib.weft_pool_invite(self.handle, (LenderRecord * len(lenders))(*lenders), len(lenders), computing)
+        if error:
+            raise ConfigError(f"guests on {len(lenders)} cores: {os.strerror(error)}", field="world", value=len(lenders) + 1)
+
+    def dismiss(self) -> None:
+        """Ends the guests; safe without any."""
+        if self.handle:
+            self.lib.weft_pool_dismiss(self.handle)
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""

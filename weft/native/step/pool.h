@@ -22,23 +22,11 @@
 #include <thread>
 #include <vector>
 
+#include "guests.h"
 #include "instruction.h"
+#include "spin.h"
 
 namespace weft {
-
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-inline int64_t monotonic_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t(now.tv_sec) * 1000000000 + now.tv_nsec;
-}
 
 // A counter that one thread raises and others wait for.
 class alignas(64) Signal {
@@ -113,9 +101,23 @@ class Pool {
     return 0;
   }
 
+  // Threads on cores that other ranks lend, until `dismiss`. Returns errno's number, 0 where it went well.
+  int invite(const Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+    try {
+      guests_.reset(new Guests(lenders, count, computing, threads_, queues_.get()));
+    } catch (const std::system_error &failure) {
+      return failure.code().value();
+    }
+    return 0;
+  }
+  void dismiss() { guests_.reset(); }
+  // Null where nobody lends; to be used by thread 0 of a function that runs.
+  Guests *guests() const { return alone_ || !steals_.load(std::memory_order_relaxed) ? nullptr : guests_.get(); }
+  uint32_t turn() const { return places_[0].turn; }
+
   // Calls function(context, member) on every thread and returns when all are done. One caller at a time.
   void run(Function function, void *context) {
-    if (threads_ == 1 || getpid() != owner_) return alone(function, context);
+    if ((threads_ == 1 && !guests_) || getpid() != owner_) return alone(function, context);
     function_ = function;
     context_ = context;
     places_[0].go.raise();
@@ -125,9 +127,10 @@ class Pool {
 
   // Returns once every thread has called it. Only inside a function that `run` runs, on all its threads.
   void barrier(int thread) {
-    if (alone_ || threads_ == 1) return;
+    if (alone_) return;
     Place *const all = places_.get();
     const uint32_t turn = ++all[thread].turn;
+    if (threads_ == 1) return;
     if (threads_ <= kDirect) {
       all[thread].arrived.raise();
       for (int i = 0; i < threads_; ++i)
@@ -174,8 +177,9 @@ class Pool {
   void end() {
     if (getpid() != owner_) {  // the workers were not copied by the fork
       for (auto &worker : workers_) worker.detach();
-      return;
+      return void(guests_.release());
     }
+    dismiss();
     ending_.store(true, std::memory_order_release);
     places_[0].go.raise();
     for (auto &worker : workers_) worker.join();
@@ -204,6 +208,7 @@ class Pool {
   bool alone_ = false;
   std::atomic<bool> ending_{false};
   std::vector<std::thread> workers_;
+  std::unique_ptr<Guests> guests_;
 };
 
 // unit(i) for every i below `units`.
@@ -235,6 +240,10 @@ WEFT_C weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin
   return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
+WEFT_C int weft_pool_invite(weft::Pool *pool, const weft::Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+  return pool->invite(lenders, count, computing);
+}
+WEFT_C void weft_pool_dismiss(weft::Pool *pool) { pool->dismiss(); }
 WEFT_C void weft_pool_free(weft::Pool *pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool *pool, int on) { pool->set_stealing(on != 0); }

@@ -15,6 +15,9 @@ namespace weft {
 
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
+// Whether its kernel deals units, which can be stolen.
+inline bool deals_units(int op) { return op == LINEAR || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
+
 class Program {
  public:
   Program(Pool *pool, const Instruction *code, int count, const CommCalls *comm)
@@ -62,10 +65,18 @@ class Program {
 
   void work(const TeamMember &me) {
     const int thread = me.thread;
+    Guests *const guests = thread ? nullptr : pool_->guests();
+    if (guests) guests->compute(true);
+    follow(me, guests);
+    if (guests) guests->compute(false);
+  }
+
+  void follow(const TeamMember &me, Guests *guests) {
+    const int thread = me.thread;
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
     for (size_t i = 0; i < code_.size(); ++i) {
-      if (kernels_[i]) kernels_[i](code_[i], *step_, me);
-      else if (!thread) exchange(i);
+      if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
+      else if (!thread) exchange(i, guests);
       pool_->barrier(thread);
       // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
       if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
@@ -77,12 +88,20 @@ class Program {
     }
   }
 
-  void exchange(size_t i) {
+  void compute(size_t i, const TeamMember &me, Guests *guests) {
+    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn());
+    kernels_[i](code_[i], *step_, me);
+    if (guests) guests->close();
+  }
+
+  void exchange(size_t i, Guests *guests) {
+    if (guests) guests->compute(false);
     const int64_t began = monotonic_ns();
     const Instruction &it = code_[i];
     const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
     exchange_ns_ += monotonic_ns() - began;
     received_ += done.received;
+    if (guests) guests->compute(true);
     if (!done.code) return;
     failed_.store(done.code, std::memory_order_relaxed);
     failed_at_.store(int(i), std::memory_order_relaxed);

@@ -23,7 +23,7 @@ struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched 
   std::atomic<uint64_t> state{0};
 };
 
-// One of the threads that run a function together.
+// One of the threads that run a function together, or a guest, who has no share and comes as thread `threads`.
 class TeamMember {
  public:
   const int thread, threads;
@@ -38,14 +38,14 @@ class TeamMember {
   // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
   // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
   template <class Units, class Run> void run_units(Units &&units, Run &&run) const {
-    const int64_t own = units(thread);
+    const int64_t own = thread < threads ? units(thread) : 0;
     if (!queues_ || own >= kMost) {
       if (own > 0) run(thread, int64_t(0), own);
       return;
     }
     for (int i = 0; i < threads; ++i) {
       const int owner = thread + i < threads ? thread + i : thread + i - threads;
-      const int64_t count = i ? units(owner) : own;
+      const int64_t count = owner == thread ? own : units(owner);
       for (int64_t from, to; count < kMost && take(owner, count, from, to);) run(owner, from, to);
     }
   }
