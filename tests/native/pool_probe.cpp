@@ -55,6 +55,57 @@ void shares(void *context, const weft::TeamMember &me) {
   }
 }
 
+// What an instruction does here: units of `Shares`, of which those are counted that a guest ran.
+void share_of_units(const weft::Instruction &instruction, const weft::Step &, const weft::TeamMember &me) {
+  auto &job = *static_cast<Shares *>(const_cast<void *>(instruction.p[0]));
+  const bool guest = me.thread == me.threads;
+  me.run_units([&](int owner) { return job.sizes[owner]; }, [&](int owner, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
+    if (guest) job.not_its_own.fetch_add(to - from);
+    job.left.fetch_sub(to - from);
+    while (job.first_waits && !me.thread && job.left.load()) weft::relax();
+  });
+}
+
+// Instructions one after the other, open to guests; `late`: units that were not done when no guest was at work.
+struct Opened {
+  Shares shares;
+  weft::Instruction instruction{};
+  weft::Step step{};
+  std::atomic<int64_t> late{0};
+};
+
+void open_to_guests(void *context, const weft::TeamMember &me) {
+  auto &job = *static_cast<Opened *>(context);
+  weft::Pool *pool = job.shares.pool;
+  weft::Guests *guests = me.thread ? nullptr : pool->guests();
+  for (int round = 0; round < job.shares.rounds; ++round) {
+    if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
+    pool->barrier(me.thread);
+    if (guests) guests->compute(true);
+    if (guests) guests->open(share_of_units, job.instruction, job.step, pool->turn(), round % 2);
+    share_of_units(job.instruction, job.step, me);
+    if (guests) guests->close();
+    pool->barrier(me.thread);
+    if (!me.thread) job.late.fetch_add(job.shares.left.load());
+    if (guests && round % 3 == 0) guests->compute(false);
+  }
+  if (guests) guests->compute(false);
+}
+
+// A rank that waits for as long as it lives, and lends its core whenever it can.
+void lend(std::atomic<uint32_t> *guest, std::atomic<uint32_t> *computing, std::atomic<bool> *ending) {
+  while (!ending->load()) {
+    uint32_t idle = 1;
+    if (!computing->load() || !guest->compare_exchange_strong(idle, 2)) {
+      sched_yield();
+      continue;
+    }
+    syscall(SYS_futex, guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    while (guest->load() == 2) syscall(SYS_futex, guest, FUTEX_WAIT, 2, nullptr, nullptr, 0);
+  }
+}
+
 void where(void *context, const weft::TeamMember &me) { static_cast<int64_t *>(context)[me.thread] = sched_getcpu(); }
 
 }  // namespace
@@ -70,6 +121,20 @@ WEFT_C int64_t probe_shares(weft::Pool *pool, const int64_t *sizes, int64_t *don
   Shares job{pool, sizes, reinterpret_cast<std::atomic<int64_t> *>(done), rounds, first_waits != 0, {}, {}};
   pool->run(shares, &job);
   return job.not_its_own;
+}
+
+// Units that guests ran, or -1: some were still to be done when no guest was at work. `lenders`: as for `weft_pool_invite`.
+WEFT_C int64_t probe_guests(weft::Pool *pool, const int64_t *sizes, int64_t *done, int rounds, int first_waits,
+                            const weft::Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+  Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t> *>(done), rounds, first_waits != 0, {}, {}}};
+  job.instruction.p[0] = &job.shares;
+  std::atomic<bool> ending{false};
+  std::vector<std::thread> ranks;
+  for (int i = 0; i < count; ++i) ranks.emplace_back(lend, lenders[i].guest, computing, &ending);
+  pool->run(open_to_guests, &job);
+  ending = true;
+  for (auto &rank : ranks) rank.join();
+  return job.late ? -1 : job.shares.not_its_own.load();
 }
 
 WEFT_C void probe_cores(weft::Pool *pool, int64_t *cores) { pool->run(where, cores); }

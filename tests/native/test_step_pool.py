@@ -6,40 +6,21 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pools import MANY, SPIN, new, probe, tasks, wait_for_threads
 
-from weft.native import build, libraries
+from weft.native import build
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
-
-SPIN = 20_000
-MANY = 12  # more threads than cores, and than threads that watch each other directly
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    made = tmp_path_factory.mktemp("pool") / "probe.so"
-    source = Path(__file__).with_name("pool_probe.cpp")
-    command = [*(build.find_compiler() or ()), *libraries.FLAGS, f"-I{libraries.SOURCES / 'step'}", str(source)]
-    subprocess.run([*command, "-o", str(made)], check=True, timeout=300)
-    probe = ctypes.CDLL(str(made))
-    pointer = ctypes.c_void_p
-    probe.weft_pool_new.restype = pointer
-    probe.weft_pool_new.argtypes = [ctypes.c_int, pointer, ctypes.c_int64, pointer]
-    probe.weft_pool_free.argtypes = [pointer]
-    probe.weft_pool_stealing.argtypes = [pointer, ctypes.c_int]
-    probe.weft_pool_spin.argtypes = [pointer, ctypes.c_int64]
-    probe.probe_turns.restype = ctypes.c_int64
-    probe.probe_turns.argtypes = [pointer, pointer, ctypes.c_int]
-    probe.probe_cores.argtypes = [pointer, pointer]
-    probe.probe_shares.restype = ctypes.c_int64
-    probe.probe_shares.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
-    return probe
+    return probe(tmp_path_factory.mktemp("pool"))
 
 
 @pytest.fixture(params=[(1, SPIN), (2, SPIN), (3, 0), (8, SPIN), (MANY, 0), (MANY, SPIN)], ids=str)
@@ -49,21 +30,6 @@ def pool(library: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[tuple
     handle = new(library, threads, spin)
     yield handle, threads
     library.weft_pool_free(handle)
-
-
-def new(library: ctypes.CDLL, threads: int, spin: int, cores: list[int] | None = None) -> int:
-    error = ctypes.c_int32(-1)
-    given = (ctypes.c_int32 * threads)(*cores) if cores else None
-    handle = library.weft_pool_new(threads, given, spin, ctypes.byref(error))
-    if error.value:
-        assert not handle
-        raise OSError(error.value, "pool")
-    return int(handle)
-
-
-def tasks() -> set[str]:
-    """Ids of this process's threads, also of one that has just ended: the system shows it a moment longer."""
-    return set(os.listdir("/proc/self/task"))
 
 
 def turns(library: ctypes.CDLL, handle: int, threads: int, rounds: int) -> tuple[int, list[int]]:
@@ -152,12 +118,6 @@ def test_idle_threads_sleep(library: ctypes.CDLL) -> None:
         while worker.read_text().rpartition(")")[2].split()[0] != "S":
             os.sched_yield()
     library.weft_pool_free(handle)
-
-
-def wait_for_threads(before: set[str]) -> None:
-    """Until there is none but those; the suite limits a wait for one that stays."""
-    while not tasks() <= before:
-        os.sched_yield()
 
 
 def test_threads_end_with_the_pool(library: ctypes.CDLL) -> None:

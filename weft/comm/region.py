@@ -3,8 +3,8 @@
 Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the records here. Nameless (memfd): it is
 gone with the last process that holds it, whatever ended that process.
 
-    header | state of each rank | record of each rank | who lends its core to whom | group table | per group: members, counter, heads, counts, texts
-    | per group: two slots of `piece` bytes per member
+    header | state of each rank | record of each rank | who computes, who lends a core to whom | group table
+    | per group: members, counter, heads, counts, texts | per group: two slots of `piece` bytes per member
 """
 
 from __future__ import annotations

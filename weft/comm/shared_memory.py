@@ -121,8 +121,8 @@ class SharedMemoryComm(Comm):
         self._library.weft_comm_lend(self._handle, core)
 
     def lenders(self) -> tuple[Sequence[LenderRecord], int]:
-        """What guests of this rank go by (`Pool.invite`): the other ranks, and the address of whether this one computes.
-        Both hold until `close`."""
+        """What guests of this rank go by (`Pool.invite`), until `close`: the other ranks, and the address of whether it
+        computes."""
         others = [rank for rank in range(self.world) if rank != self.rank]
         rows = (self._library.weft_comm_lent(self._handle, rank) for rank in others)
         lenders = [LenderRecord(row, row + 4 * (1 + self.rank)) for row in rows]

@@ -52,6 +52,9 @@ from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
+MOST_LENDERS = 16
+"""Ranks of a region, up to which they lend cores to each other: each has a thread on each other's."""
+
 
 class _Way:
     """The rank's way through the phases: each is told to the supervisor and written to the status page."""
@@ -121,8 +124,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
-        _settle(runner, comm.inner, own_cores)
-        way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
+        lent = _settle(runner, comm.inner, own_cores, setup.engine.lend_cores)
+        way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
         way.enter(Phase.READY, str(invariance))
@@ -133,20 +136,22 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         comm.close()
 
 
-def _settle(runner: Runner, comm: Comm, own_cores: bool) -> None:
+def _settle(runner: Runner, comm: Comm, own_cores: bool, lends: bool) -> str:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
     torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
-    first ones: the system moves those."""
+    first ones: the system moves those. `lends`: whether a core may be lent; in words, which one is."""
     if runner.program is None or not isinstance(runner.ops, StepOps):
-        return
+        return ""
     torch.set_num_threads(1)
-    cores = [core[0] for core in available_cores()]
-    if own_cores and len(cores) >= runner.ops.pool.threads:
-        runner.ops.pool.pin(cores)
-        import os
-        if isinstance(comm, SharedMemoryComm) and not os.environ.get("NOGUESTS"):
-            comm.lend(cores[0])
-            runner.ops.pool.invite(*comm.lenders())
+    cores, pool = [core[0] for core in available_cores()], runner.ops.pool
+    if not own_cores or len(cores) < pool.threads:
+        return ""
+    pool.pin(cores)
+    if not lends or not isinstance(comm, SharedMemoryComm) or comm.world > MOST_LENDERS:
+        return ""
+    comm.lend(cores[0])
+    pool.invite(*comm.lenders())
+    return f"; cpu {cores[0]} is lent to ranks that this one waits for"
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:

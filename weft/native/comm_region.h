@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
-constexpr int64_t LEND_AFTER_NS = 10'000;   // two changes of threads take a few microseconds
+constexpr int64_t LEND_AFTER_NS = 2'000;     // about what it takes to change threads there and back
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
@@ -155,20 +155,20 @@ int timed_out(Comm &c, const Group &g) {
   return fail(c, TIMED_OUT, first, first);
 }
 
-// Gives this thread's core to a member that has not come and still computes, until its guest has nothing left to do
-// there. False where there is none.
+// Gives this thread's core to a member that has not come and still computes, at most for a slice of time. Whether the
+// member's guest has given it back, for the member comes to a collective itself.
 bool lend(Comm &c, const Group &g) {
   std::atomic<uint32_t> *row = c.lent + c.rank * c.row;
   for (uint32_t i = 0; i < g.n && row[0].load(std::memory_order_relaxed); i++) {
     const uint32_t host = g.ranks[i];
     std::atomic<uint32_t> &guest = row[1 + host];
-    uint32_t idle = IDLE;
+    uint32_t standing = IDLE;
     if (i == g.me || !absent(g, i) || !c.computing[host].on.load(std::memory_order_acquire)) continue;
-    if (!guest.compare_exchange_strong(idle, CALLED)) continue;
-    futex(&guest, FUTEX_WAKE, 1, nullptr);
-    timespec slice{0, SLICE_NS};
-    while (guest.load(std::memory_order_acquire) == CALLED && !find_gone(c, g).code) futex(&guest, FUTEX_WAIT, CALLED, &slice);
-    return true;
+    if (guest.compare_exchange_strong(standing, CALLED)) futex(&guest, FUTEX_WAKE, 1, nullptr);
+    else if (standing != CALLED) continue;
+    const timespec slice{0, SLICE_NS};
+    futex(&guest, FUTEX_WAIT, CALLED, &slice);
+    return guest.load(std::memory_order_acquire) != CALLED;
   }
   return false;
 }
@@ -203,15 +203,14 @@ int meet(Comm &c, Group &g, const Head &mine) {
     return OK;
   }
   if (c.spin_ns) {
-    const int64_t began = now_ns();
-    int64_t now = began;
+    int64_t began = now_ns(), now = began;
     do {
       for (int i = 0; i < 16; i++) {
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
         relax();
       }
       now = now_ns();
-      if (now - began > LEND_AFTER_NS) lend(c, g);
+      if (now - began > LEND_AFTER_NS && lend(c, g)) began = now_ns();
     } while (now - began < c.spin_ns);
   }
   return wait_slowly(c, g, target);

@@ -129,7 +129,8 @@ class Pool:
         `SharedMemoryComm.lenders` names must be there until then. ConfigError where a thread cannot be made."""
         error = self.lib.weft_pool_invite(self.handle, (LenderRecord * len(lenders))(*lenders), len(lenders), computing)
         if error:
-            raise ConfigError(f"guests on {len(lenders)} cores: {os.strerror(error)}", field="world", value=len(lenders) + 1)
+            message = f"a thread for each of {len(lenders)} ranks that lend their cores: {os.strerror(error)}"
+            raise ConfigError(f"{message}; give --no-lend-cores", field="lend_cores", value=True)
 
     def dismiss(self) -> None:
         """Ends the guests; safe without any."""

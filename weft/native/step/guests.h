@@ -45,9 +45,10 @@ class Guests {
 
   void compute(bool on) { computing_->store(on, std::memory_order_release); }
 
-  // From here on guests may take units of the instruction, as it stands after `turn` barriers of the team.
-  void open(Kernel kernel, const Instruction &instruction, const Step &step, uint32_t turn) {
-    kernel_ = kernel, instruction_ = &instruction, step_ = &step;
+  // From here on guests may take units of the instruction, as it stands after `turn` barriers of the team. `last`: what
+  // comes before the next collective is not worth staying for.
+  void open(Kernel kernel, const Instruction &instruction, const Step &step, uint32_t turn, bool last) {
+    kernel_ = kernel, instruction_ = &instruction, step_ = &step, last_ = last;
     open_.store(uint64_t(turn) + 1, std::memory_order_seq_cst);
   }
 
@@ -60,35 +61,33 @@ class Guests {
 
  private:
   enum Standing : uint32_t { NOBODY, IDLE, CALLED };  // as comm_region.h has them
-  static constexpr long kSliceNs = 100'000'000;       // how late a guest sees the end whose waking it missed
 
   struct alignas(128) Place {
     std::atomic<uint32_t> inside{0};
   };
 
-  static void futex(std::atomic<uint32_t> *word, int op, uint32_t value, const timespec *timeout) {
-    syscall(SYS_futex, word, op, value, timeout, nullptr, 0);
-  }
-
   void serve(int number) {
     const Lender &lender = lenders_[number];
-    const timespec slice{0, kSliceNs};
-    lender.guest->store(IDLE, std::memory_order_release);
-    for (uint32_t core = 0; !ending_.load(std::memory_order_acquire);) {
+    uint32_t core = 0;
+    say(lender, IDLE);
+    while (!ending_.load(std::memory_order_seq_cst)) {
       if (lender.guest->load(std::memory_order_acquire) != CALLED) {
-        futex(lender.guest, FUTEX_WAIT, IDLE, &slice);
+        syscall(SYS_futex, lender.guest, FUTEX_WAIT, IDLE, nullptr, nullptr, 0);
         continue;
       }
       if (const uint32_t now = lender.core->load(std::memory_order_relaxed); now != core) keep_to((core = now) - 1);
       help(places_[number]);
-      lender.guest->store(IDLE, std::memory_order_release);
-      futex(lender.guest, FUTEX_WAKE, INT_MAX, nullptr);
+      say(lender, IDLE);
     }
-    lender.guest->store(NOBODY, std::memory_order_release);
-    futex(lender.guest, FUTEX_WAKE, INT_MAX, nullptr);
+    say(lender, NOBODY);
   }
 
-  void help(Place &place) const {
+  static void say(const Lender &lender, uint32_t standing) {
+    lender.guest->store(standing, std::memory_order_seq_cst);
+    syscall(SYS_futex, lender.guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  }
+
+  void help(Place &place) {
     for (uint64_t done = 0; computing_->load(std::memory_order_acquire) && !ending_.load(std::memory_order_acquire);) {
       if (const uint64_t seen = open_.load(std::memory_order_relaxed); !seen || seen == done) {
         relax();
@@ -99,6 +98,7 @@ class Guests {
         const uint32_t of = uint32_t(turn - 1);
         kernel_(*instruction_, *step_, TeamMember(threads_, threads_, queues_, &of));
         done = turn;
+        if (last_) compute(false);
       }
       place.inside.store(0, std::memory_order_release);
     }
@@ -111,9 +111,13 @@ class Guests {
     pthread_setaffinity_np(pthread_self(), sizeof(set), &set);  // elsewhere it helps too
   }
 
+  // Who sleeps finds that it is idle no longer; who is at work looks before it sleeps.
   void end() {
-    ending_.store(true, std::memory_order_release);
-    for (const Lender &lender : lenders_) futex(lender.guest, FUTEX_WAKE, INT_MAX, nullptr);
+    ending_.store(true, std::memory_order_seq_cst);
+    for (size_t i = 0; i < guests_.size(); ++i) {
+      uint32_t idle = IDLE;
+      if (lenders_[i].guest->compare_exchange_strong(idle, NOBODY)) say(lenders_[i], NOBODY);
+    }
     for (auto &guest : guests_) guest.join();
   }
 
@@ -124,6 +128,7 @@ class Guests {
   Kernel kernel_ = nullptr;
   const Instruction *instruction_ = nullptr;
   const Step *step_ = nullptr;
+  bool last_ = false;
   std::atomic<uint64_t> open_{0};  // turn + 1
   std::atomic<bool> ending_{false};
   std::vector<Place> places_;

@@ -16,7 +16,9 @@ namespace weft {
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
 // Whether its kernel deals units, which can be stolen.
-inline bool deals_units(int op) { return op == LINEAR || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
+inline bool deals_units(int op) {
+  return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD;
+}
 
 class Program {
  public:
@@ -24,6 +26,9 @@ class Program {
       : pool_(pool), code_(code, code + count), spent_ns_(count) {
     if (comm) comm_ = *comm;
     for (const Instruction &i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+    last_.resize(code_.size());
+    bool more = false;
+    for (size_t i = code_.size(); i--; more = !is_exchange(code_[i].op) && (more || deals_units(code_[i].op))) last_[i] = !more;
   }
 
   // 0, or what `comm` gave for the exchange that failed; the step is then lost.
@@ -89,7 +94,7 @@ class Program {
   }
 
   void compute(size_t i, const TeamMember &me, Guests *guests) {
-    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn());
+    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), last_[i]);
     kernels_[i](code_[i], *step_, me);
     if (guests) guests->close();
   }
@@ -110,6 +115,7 @@ class Program {
   Pool *const pool_;
   const std::vector<Instruction> code_;
   std::vector<Kernel> kernels_;
+  std::vector<bool> last_;  // whether no units are dealt between it and the next exchange
   CommCalls comm_{};
   const Step *step_ = nullptr;
   std::atomic<int> failed_{0};

@@ -14,21 +14,25 @@ template <class X, class T, class Q, class C> class RopeAndCache {
       : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
 
   void run(const TeamMember &me) {
-    const int64_t rows = step_.rows[i_.rows], work = rows * kv_heads_;
-    const EvenShare share = me.share(work);
-    for (int64_t begin = 0; begin < rows;) {
-      int64_t end = begin + 1;
-      while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
-      for (int g = 0; g < kv_heads_; ++g) {
-        const int64_t place = begin * kv_heads_ + g * (end - begin);
-        if (place >= share.begin && place < share.end) unit(begin, end, g);
-      }
-      begin = end;
-    }
+    me.run_evenly(step_.rows[i_.rows] * kv_heads_, [&](int64_t from, int64_t to) { units(from, to); });
   }
 
  private:
   static constexpr int W = kWidth<T>;
+
+  // Those whose rows times KV heads begin in [from, to).
+  void units(int64_t from, int64_t to) {
+    const int64_t rows = step_.rows[i_.rows];
+    for (int64_t begin = 0; begin < rows && begin * kv_heads_ < to;) {
+      int64_t end = begin + 1;
+      while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
+      for (int g = 0; g < kv_heads_; ++g) {
+        const int64_t place = begin * kv_heads_ + g * (end - begin);
+        if (place >= from && place < to) unit(begin, end, g);
+      }
+      begin = end;
+    }
+  }
 
   void unit(int64_t begin, int64_t end, int g) {
     // a head's rotation is its own: they are dealt in even shares, whatever keys they read
