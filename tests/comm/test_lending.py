@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from weft.comm.region import Region
+from weft.comm.region import Region, read_records
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
 
@@ -78,6 +78,8 @@ def test_a_waiting_rank_lends_its_core_until_the_guest_gives_it_back(pair: Pair)
         assert waiting() is None
         pair.computing.value = 1
     assert pair.guest.value == IDLE
+    host, lender = read_records(pair.region.fd)
+    assert host.lent_s == 0 < lender.lent_s
 
 
 @pytest.mark.parametrize("missing", ["core", "computing", "guest"])

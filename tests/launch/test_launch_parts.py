@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
+from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
 from weft.garbage import keep_all, not_collected
 from weft.launch import backend
@@ -281,8 +282,28 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     ops.pool = SimpleNamespace(pin=pinned.append, threads=2)  # type: ignore[assignment]
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
-    rank_process._settle(SimpleNamespace(program=object(), ops=ops), own_cores)  # type: ignore[arg-type]
-    assert pinned == ([[0, 1]] if own_cores else [])
+    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), None, own_cores, True)  # type: ignore[arg-type]
+    assert (pinned, said) == ([[0, 1]] if own_cores else [], "")
+
+
+@pytest.mark.parametrize(
+    "own_cores, asked, world", [(True, True, 2), (False, True, 2), (True, False, 2), (True, True, 17)]
+)
+def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
+    own_cores: bool, asked: bool, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lends = own_cores and asked and world == 2
+    lent, invited = [], []
+    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given))  # type: ignore[assignment]
+    comm.world = world
+    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, core: lent.append(core))
+    monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), comm, own_cores, asked)  # type: ignore[arg-type]
+    assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
+    assert said == ("; cpu 5 is lent to ranks that this one waits for" if lends else "")
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

@@ -27,7 +27,7 @@ MAX_MEMBERS = 256
 
 _HEADER = struct.Struct("<QQQIIIIQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
 _STATE = struct.Struct("<I")
-_RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
+_RECORD = struct.Struct("<IIIIQQQQ16x")  # kind, group, inside, pid, calls, bytes, since_ns, lent_ns
 _GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
 _LINE = 64
 _PAGE = 4096
@@ -59,7 +59,7 @@ class State(IntEnum):
 class RankRecord:
     """The collective that a rank was last in: its `call`-th over `group`; `inside` until it returned from it.
 
-    `seconds`: since it entered. A rank that runs on while this is read may show fields of two neighbouring calls.
+    `seconds`: since it entered. `lent_s`: for how long it has lent its core while it waited. A rank that runs on while this is read may show fields of two neighbouring calls.
     """
 
     rank: int
@@ -71,6 +71,7 @@ class RankRecord:
     bytes: int
     inside: bool
     seconds: float
+    lent_s: float = 0.0
 
     def __str__(self) -> str:
         if self.kind is Kind.NONE:
@@ -211,7 +212,7 @@ def _read_state(memory: mmap.mmap, at: int) -> State:
 
 def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], rank: int, now: int) -> RankRecord:
     at = header.records + rank * _RECORD.size
-    kind, group, inside, pid, calls, size, since = _RECORD.unpack_from(memory, at)
+    kind, group, inside, pid, calls, size, since, lent = _RECORD.unpack_from(memory, at)
     return RankRecord(
         rank=rank,
         state=_read_state(memory, header.states + rank * _STATE.size),
@@ -222,6 +223,7 @@ def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], ra
         bytes=size,
         inside=bool(inside),
         seconds=(now - since) / 1e9 if kind else 0.0,
+        lent_s=lent / 1e9,
     )
 
 

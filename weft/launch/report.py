@@ -9,7 +9,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long.
 
     Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
-    its own; `collective_bytes` received.
+    its own; `collective_bytes` received. `lent_s`: of the waiting, while others used its core.
     """
 
     rank: int
@@ -26,3 +26,4 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     collective_s: float = 0.0
     collective_bytes: int = 0
+    lent_s: float = 0.0

@@ -210,6 +210,7 @@ class Starting:
             rows=work.rows,
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
+            lent_s=self._watch.rendezvous.lent_s(worker.rank),
         )
 
     def cancel(self) -> None:

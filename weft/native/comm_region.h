@@ -29,7 +29,7 @@ struct Header {
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
   uint32_t kind, group, inside, pid;
-  uint64_t calls, bytes, since_ns, pad[3];
+  uint64_t calls, bytes, since_ns, lent_ns, pad[2];
 };
 // Ranks that wait lend their core to a rank that still computes: guests of that rank, threads of its process, then run
 // there (step/guests.h). Per rank a line, then per lender a row.
@@ -167,7 +167,9 @@ bool lend(Comm &c, const Group &g) {
     if (guest.compare_exchange_strong(standing, CALLED)) futex(&guest, FUTEX_WAKE, 1, nullptr);
     else if (standing != CALLED) continue;
     const timespec slice{0, SLICE_NS};
+    const int64_t began = now_ns();
     futex(&guest, FUTEX_WAIT, CALLED, &slice);
+    c.record->lent_ns += static_cast<uint64_t>(now_ns() - began);
     return guest.load(std::memory_order_acquire) != CALLED;
   }
   return false;
