@@ -1,6 +1,7 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
-    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--rounds 12] [--save FILE.json]
+    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--attn-split groups] [--no-lend-cores]
+                                       [--rounds 12] [--save FILE.json]
 
 Both engines stay up and take turns burst by burst, so that what else the machine does meets both; of every burst the
 ratio is taken, and of the ratios median and quartiles: how much of one rank's speed several reach. `--even-heads`: the
@@ -68,13 +69,17 @@ def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
+    parser.add_argument("--attn-split", choices=("auto", "groups", "balanced"), default="auto")
+    parser.add_argument("--no-lend-cores", action="store_true")
     parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
-    config = EngineConfig(max_model_len=2048, kv_cache_memory=512 << 20, enable_prefix_caching=False)
-    with LLM(model, tp=1, config=config) as one, LLM(model, tp=arguments.tp, config=config) as several:
+    lends = not arguments.no_lend_cores
+    config = EngineConfig(max_model_len=2048, kv_cache_memory=512 << 20, enable_prefix_caching=False, lend_cores=lends)
+    layout = {"attention": {"split": arguments.attn_split}}
+    with LLM(model, tp=1, config=config) as one, LLM(model, layout=layout, tp=arguments.tp, config=config) as several:
         tell(arguments, {name: measure(one, several, case, arguments.rounds) for name, case in CASES.items()})
 
 
