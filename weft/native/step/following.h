@@ -35,8 +35,17 @@ struct Following {
   int64_t steps, busy_ns;       // results: steps that were run, and nanoseconds inside them
 };
 
+// Where nobody waits for this rank's answer it has its core to itself, and looks for the next frame for a while: who
+// sleeps on an idle core comes late, and the others wait for it.
+inline void look_for_frame(const Following &f, int64_t spin_ns) {
+  char first;
+  const int64_t until = monotonic_ns() + spin_ns;
+  while (recv(f.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN && monotonic_ns() < until) relax();
+}
+
 // Bytes of the frame that waits, without its length; 0 where none is wholly there. Waits for its first byte.
-inline int64_t waiting_frame(const Following &f) {
+inline int64_t waiting_frame(const Following &f, int64_t spin_ns) {
+  if (!f.reports) look_for_frame(f, spin_ns);
   const int64_t there = recv(f.fd, f.frame, size_t(f.frame_room), MSG_PEEK);
   uint32_t size;
   if (there < int64_t(sizeof size)) return 0;
@@ -93,7 +102,7 @@ inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
 WEFT_C int weft_decode_follow(weft::Program *program, weft::Step *step, weft::Decode *decode, weft::Following *following) {
   weft::Following &f = *following;
   for (f.steps = f.busy_ns = 0;;) {
-    const int64_t size = weft::waiting_frame(f);
+    const int64_t size = weft::waiting_frame(f, program->pool()->spin_ns());
     weft::StreamsPlan plan;
     if (!size || !weft::read_streams(f.frame + 4, size, f.groups, f.rows, f.group, plan)) return 0;
     if (!weft::take_tables(*decode, plan)) return 0;

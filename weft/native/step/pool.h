@@ -87,6 +87,7 @@ class Pool {
 
   int threads() const { return threads_; }
   void set_stealing(bool on) { steals_.store(on, std::memory_order_relaxed); }
+  int64_t spin_ns() const { return spin_ns_.load(std::memory_order_relaxed); }
   void set_spin(int64_t spin_ns) { spin_ns_.store(spin_ns, std::memory_order_relaxed); }
 
   // The caller's thread to cores[0], the others to the cores that follow. Returns errno's number, 0 where it went well.
@@ -153,7 +154,7 @@ class Pool {
     uint32_t turn = 0;
   };
 
-  void wait(Signal &signal, uint32_t wanted) { signal.wait(wanted, spin_ns_.load(std::memory_order_relaxed)); }
+  void wait(Signal &signal, uint32_t wanted) { signal.wait(wanted, spin_ns()); }
 
   TeamMember member(int thread) const {
     return {thread, threads_, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &places_[thread].turn};
