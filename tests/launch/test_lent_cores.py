@@ -32,7 +32,7 @@ def answers(lend_cores: bool) -> tuple[dict[str, Answer], list[float]]:
             found[str(length)] = []
         while engine.has_work:
             for output in engine.step():
-                found[output.request_id] += zip(output.new_token_ids, (each.logprob for each in output.logprobs or ()))
+                found[output.request_id] += [(each.token_id, each.logprob) for each in output.logprobs]
         return found, [report.lent_s for report in starting.reports()]
     finally:
         executor.close()

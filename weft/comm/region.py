@@ -59,7 +59,8 @@ class State(IntEnum):
 class RankRecord:
     """The collective that a rank was last in: its `call`-th over `group`; `inside` until it returned from it.
 
-    `seconds`: since it entered. `lent_s`: for how long it has lent its core while it waited. A rank that runs on while this is read may show fields of two neighbouring calls.
+    `seconds`: since it entered. `lent_s`: for how long it has lent its core. A rank that runs on while this is read may
+    show fields of two neighbouring calls.
     """
 
     rank: int
