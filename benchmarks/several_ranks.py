@@ -1,12 +1,12 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
-    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--attn-split groups] [--no-lend-cores]
-                                       [--rounds 12] [--save FILE.json]
+    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--rounds 12] [--save FILE.json]
 
-Both engines stay up and take turns burst by burst, so that what else the machine does meets both; of every burst the
-ratio is taken, and of the ratios median and quartiles: how much of one rank's speed several reach. `--even-heads`: the
-embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros (9 become 12 over 4 of
-keys and values); the peers' converter must be installed. Offline: no HTTP.
+Four engines stay up and take turns burst by burst, so that what else the machine does meets all: one rank; several,
+which lend each other their cores; the same with whole KV groups dealt (`--attn-split groups`); and without lent cores.
+Of every burst the ratio is taken, and of the ratios median and quartiles: how much of one rank's speed several reach.
+`--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
+(9 become 12 over 4 of keys and values); the peers' converter must be installed. Offline: no HTTP.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -46,41 +49,50 @@ def burst_s(llm: LLM, streams: int, length: int, tokens: int) -> float:
     return time.perf_counter() - began
 
 
-def measure(one: LLM, several: LLM, case: tuple[int, int, int], rounds: int) -> dict[str, float]:
-    """Tokens per second (of a prompt's where none but one are given), medians, and the ratio's quartiles."""
-    taken: dict[LLM, list[float]] = {one: [], several: []}
-    for number in range(rounds + 1):
-        for llm in (one, several) if number % 2 else (several, one):
-            taken[llm].append(burst_s(llm, *case))
-    first, second = (taken[llm][1:] for llm in (one, several))
-    ratios = [alone / shared for alone, shared in zip(first, second, strict=True)]
+WAYS = {
+    "several": ("auto", True),
+    "several, whole groups": ("groups", True),
+    "several, no core lent": ("auto", False),
+}
+"""How heads are dealt, and whether cores are lent."""
+
+
+def measure(engines: Mapping[str, LLM], case: tuple[int, int, int], rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens per second (of a prompt's where none but one are given), medians; of what is not the first engine also its
+    ratio to that, with quartiles."""
+    taken: dict[str, list[float]] = {name: [] for name in engines}
+    names = list(engines)
+    for turn in range(rounds + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            taken[name].append(burst_s(engines[name], *case))
     streams, length, tokens = case
     count = streams * (tokens if tokens > 1 else length)
-    return {
-        "one_rank_tok_s": round(count / statistics.median(first), 1),
-        "several_ranks_tok_s": round(count / statistics.median(second), 1),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_q1": round(quantile(ratios, 0.25), 3),
-        "ratio_q3": round(quantile(ratios, 0.75), 3),
-    }
+    alone, found = taken[names[0]][1:], {}
+    for name, seconds in taken.items():
+        ratios = [one / each for one, each in zip(alone, seconds[1:], strict=True)]
+        found[name] = {"tok_s": round(count / statistics.median(seconds[1:]), 1)}
+        if name != names[0]:
+            found[name]["ratio"] = round(statistics.median(ratios), 3)
+            found[name] |= {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
+    return found
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
-    parser.add_argument("--attn-split", choices=("auto", "groups", "balanced"), default="auto")
-    parser.add_argument("--no-lend-cores", action="store_true")
     parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
-    lends = not arguments.no_lend_cores
-    config = EngineConfig(max_model_len=2048, kv_cache_memory=512 << 20, enable_prefix_caching=False, lend_cores=lends)
-    layout = {"attention": {"split": arguments.attn_split}}
-    with LLM(model, tp=1, config=config) as one, LLM(model, layout=layout, tp=arguments.tp, config=config) as several:
-        tell(arguments, {name: measure(one, several, case, arguments.rounds) for name, case in CASES.items()})
+    config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
+    with ExitStack() as stack:
+        engines = {"one": stack.enter_context(LLM(model, tp=1, config=config))}
+        for name, (split, lends) in WAYS.items():
+            settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
+            engines[name] = stack.enter_context(LLM(model, layout=layout, tp=arguments.tp, config=settings))
+        tell(arguments, {name: measure(engines, case, arguments.rounds) for name, case in CASES.items()})
 
 
 if __name__ == "__main__":

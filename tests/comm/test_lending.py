@@ -15,7 +15,8 @@ from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
 
 PAIR = (0, 1)
-NOBODY, IDLE, CALLED = range(3)
+NOBODY, IDLE = range(2)
+STEP = 7  # what the host computes
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ def in_background(call: Callable[[], None]) -> Callable[[], Exception | None]:
 
 def test_a_waiting_rank_lends_its_core_until_the_guest_gives_it_back(pair: Pair) -> None:
     pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, 1
+    pair.guest.value, pair.computing.value = IDLE, STEP
     for _ in range(3):
         waiting = in_background(lambda: pair.lender.barrier(PAIR))
-        pair.reached(CALLED)
-        pair.computing.value, pair.guest.value = 0, IDLE
+        pair.reached(STEP)
+        pair.computing.value, pair.guest.value = STEP + 1, IDLE
         pair.host.barrier(PAIR)
         assert waiting() is None
-        pair.computing.value = 1
+        pair.computing.value = STEP
     assert pair.guest.value == IDLE
     host, lender = read_records(pair.region.fd)
     assert host.lent_s == 0 < lender.lent_s
@@ -88,7 +89,7 @@ def test_nothing_is_lent_where_something_is_missing(pair: Pair, missing: str) ->
     if missing != "core":
         pair.lender.lend(0)
     pair.guest.value = NOBODY if missing == "guest" else IDLE
-    pair.computing.value = int(missing != "computing")
+    pair.computing.value = STEP + int(missing == "computing")
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
     error = waiting()
     assert "rank 0 did not come within 0.2 s" in str(error)
@@ -97,25 +98,25 @@ def test_nothing_is_lent_where_something_is_missing(pair: Pair, missing: str) ->
 
 def test_who_comes_while_its_guest_is_still_there_is_not_missed(pair: Pair) -> None:
     pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, 1
+    pair.guest.value, pair.computing.value = IDLE, STEP
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
-    pair.reached(CALLED)
+    pair.reached(STEP)
     pair.host.barrier(PAIR)
     assert waiting() is None
 
 
 def test_the_time_limit_holds_while_a_core_is_lent(pair: Pair) -> None:
     pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, 1
+    pair.guest.value, pair.computing.value = IDLE, STEP
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
     assert "rank 0 did not come within 0.2 s" in str(waiting())
-    assert pair.guest.value == CALLED
+    assert pair.guest.value == STEP
 
 
 def test_a_rank_that_dies_with_a_lent_core_is_named(pair: Pair) -> None:
     pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, 1
+    pair.guest.value, pair.computing.value = IDLE, STEP
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
-    pair.reached(CALLED)
+    pair.reached(STEP)
     pair.region.mark_dead(0)
     assert "rank 0 died" in str(waiting())

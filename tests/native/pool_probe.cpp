@@ -79,30 +79,32 @@ void open_to_guests(void *context, const weft::TeamMember &me) {
   auto &job = *static_cast<Opened *>(context);
   weft::Pool *pool = job.shares.pool;
   weft::Guests *guests = me.thread ? nullptr : pool->guests();
+  bool computes = false;
   for (int round = 0; round < job.shares.rounds; ++round) {
     if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
     pool->barrier(me.thread);
-    if (guests) guests->compute(true);
+    if (guests && !computes) guests->begin(), computes = true;
     if (guests) guests->open(share_of_units, job.instruction, job.step, pool->turn(), round % 2);
     share_of_units(job.instruction, job.step, me);
     if (guests) guests->close();
     pool->barrier(me.thread);
     if (!me.thread) job.late.fetch_add(job.shares.left.load());
-    if (guests && round % 3 == 0) guests->compute(false);
+    if (guests && (round % 2 || round % 3 == 0)) guests->finish(), computes = false;
   }
-  if (guests) guests->compute(false);
+  if (guests) guests->finish();
 }
 
 // A rank that waits for as long as it lives, and lends its core whenever it can.
 void lend(std::atomic<uint32_t> *guest, std::atomic<uint32_t> *computing, std::atomic<bool> *ending) {
   while (!ending->load()) {
     uint32_t idle = 1;
-    if (!computing->load() || !guest->compare_exchange_strong(idle, 2)) {
+    const uint32_t at = computing->load();
+    if (at % 2 == 0 || !guest->compare_exchange_strong(idle, at)) {
       sched_yield();
       continue;
     }
     syscall(SYS_futex, guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-    while (guest->load() == 2) syscall(SYS_futex, guest, FUTEX_WAIT, 2, nullptr, nullptr, 0);
+    while (guest->load() == at) syscall(SYS_futex, guest, FUTEX_WAIT, at, nullptr, nullptr, 0);
   }
 }
 

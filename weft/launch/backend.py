@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from dataclasses import dataclass
 
 from weft.arch.shards import Shards
@@ -100,7 +101,7 @@ class Rendezvous:
         region = self._region
         try:
             return 0.0 if region is None else read_records(region.fd)[rank].lent_s
-        except (OSError, ValueError):  # closed meanwhile
+        except (OSError, ValueError, IndexError, struct.error):  # closed meanwhile
             return 0.0
 
     def mark_dead(self, rank: int) -> None:

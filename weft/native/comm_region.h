@@ -34,9 +34,9 @@ struct Record {  // one line a rank, written by it as it goes, read by the super
 // Ranks that wait lend their core to a rank that still computes: guests of that rank, threads of its process, then run
 // there (step/guests.h). Per rank a line, then per lender a row.
 struct alignas(64) Computing {
-  std::atomic<uint32_t> on;  // whether this rank is in a step, between two collectives
+  std::atomic<uint32_t> at;  // odd: this rank computes between two collectives, another number for each time
 };
-enum Guest : uint32_t { NO_GUEST = 0, IDLE = 1, CALLED = 2 };
+enum Guest : uint32_t { NO_GUEST = 0, IDLE = 1 };  // or called for what `Computing::at` was
 struct GroupEntry {
   uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, pad;
 };
@@ -155,22 +155,23 @@ int timed_out(Comm &c, const Group &g) {
   return fail(c, TIMED_OUT, first, first);
 }
 
-// Gives this thread's core to a member that has not come and still computes, at most for a slice of time. Whether the
-// member's guest has given it back, for the member comes to a collective itself.
+// Gives this thread's core to a member that has not come and still computes, at most for a slice of time, until its
+// guest gives it back, for the member comes to a collective itself. False where there is none. The guest is told what it
+// is called for: when it gets here the member may be at something later.
 bool lend(Comm &c, const Group &g) {
   std::atomic<uint32_t> *row = c.lent + c.rank * c.row;
   for (uint32_t i = 0; i < g.n && row[0].load(std::memory_order_relaxed); i++) {
-    const uint32_t host = g.ranks[i];
+    const uint32_t host = g.ranks[i], at = c.computing[host].at.load(std::memory_order_acquire);
     std::atomic<uint32_t> &guest = row[1 + host];
     uint32_t standing = IDLE;
-    if (i == g.me || !absent(g, i) || !c.computing[host].on.load(std::memory_order_acquire)) continue;
-    if (guest.compare_exchange_strong(standing, CALLED)) futex(&guest, FUTEX_WAKE, 1, nullptr);
-    else if (standing != CALLED) continue;
+    if (i == g.me || !absent(g, i) || at % 2 == 0) continue;
+    if (guest.compare_exchange_strong(standing, at)) futex(&guest, FUTEX_WAKE, 1, nullptr), standing = at;
+    if (standing <= IDLE) continue;
     const timespec slice{0, SLICE_NS};
     const int64_t began = now_ns();
-    futex(&guest, FUTEX_WAIT, CALLED, &slice);
+    futex(&guest, FUTEX_WAIT, standing, &slice);
     c.record->lent_ns += static_cast<uint64_t>(now_ns() - began);
-    return guest.load(std::memory_order_acquire) != CALLED;
+    return true;
   }
   return false;
 }
@@ -205,15 +206,16 @@ int meet(Comm &c, Group &g, const Head &mine) {
     return OK;
   }
   if (c.spin_ns) {
-    int64_t began = now_ns(), now = began;
+    const int64_t entered = now_ns();
+    int64_t began = entered, now = entered;
     do {
       for (int i = 0; i < 16; i++) {
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
         relax();
       }
       now = now_ns();
-      if (now - began > LEND_AFTER_NS && lend(c, g)) began = now_ns();
-    } while (now - began < c.spin_ns);
+      if (now - began > LEND_AFTER_NS && lend(c, g)) began = now = now_ns();
+    } while (now - began < c.spin_ns && now - entered < SLICE_NS);
   }
   return wait_slowly(c, g, target);
 }

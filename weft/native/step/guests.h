@@ -28,7 +28,7 @@ struct Lender {
 
 class Guests {
  public:
-  // `computing`: whether lenders may call; `threads`, `queues`: of the team that guests steal from. Throws
+  // `computing`: what lenders call for, odd where they may; `threads`, `queues`: of the team that guests steal from. Throws
   // std::system_error where a thread cannot be made.
   Guests(const Lender *lenders, int count, std::atomic<uint32_t> *computing, int threads, UnitQueue *queues)
       : lenders_(lenders, lenders + count), computing_(computing), threads_(threads), queues_(queues), places_(count) {
@@ -43,7 +43,13 @@ class Guests {
   Guests(const Guests &) = delete;
   Guests &operator=(const Guests &) = delete;
 
-  void compute(bool on) { computing_->store(on, std::memory_order_release); }
+  // The rank begins to compute what guests may help with, or has ended it.
+  void begin() {
+    at_ = at_ + 2 > 2 ? at_ + 2 : 3;
+    computing_->store(at_, std::memory_order_release);
+  }
+  void end_of(uint32_t at) { computing_->compare_exchange_strong(at, at + 1); }
+  void finish() { end_of(at_); }
 
   // From here on guests may take units of the instruction, as it stands after `turn` barriers of the team. `last`: what
   // comes before the next collective is not worth staying for.
@@ -60,7 +66,7 @@ class Guests {
   }
 
  private:
-  enum Standing : uint32_t { NOBODY, IDLE, CALLED };  // as comm_region.h has them
+  enum Standing : uint32_t { NOBODY, IDLE };  // as comm_region.h has them; above, called for what `computing` was
 
   struct alignas(128) Place {
     std::atomic<uint32_t> inside{0};
@@ -71,12 +77,13 @@ class Guests {
     uint32_t core = 0;
     say(lender, IDLE);
     while (!ending_.load(std::memory_order_seq_cst)) {
-      if (lender.guest->load(std::memory_order_acquire) != CALLED) {
-        syscall(SYS_futex, lender.guest, FUTEX_WAIT, IDLE, nullptr, nullptr, 0);
+      const uint32_t called = lender.guest->load(std::memory_order_acquire), now = lender.core->load(std::memory_order_relaxed);
+      if (called <= IDLE) {
+        syscall(SYS_futex, lender.guest, FUTEX_WAIT, called, nullptr, nullptr, 0);
         continue;
       }
-      if (const uint32_t now = lender.core->load(std::memory_order_relaxed); now != core) keep_to((core = now) - 1);
-      help(places_[number]);
+      if (now != core && keeps_to(now - 1)) core = now;
+      if (now == core) help(places_[number], called);
       say(lender, IDLE);
     }
     say(lender, NOBODY);
@@ -87,8 +94,8 @@ class Guests {
     syscall(SYS_futex, lender.guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   }
 
-  void help(Place &place) {
-    for (uint64_t done = 0; computing_->load(std::memory_order_acquire) && !ending_.load(std::memory_order_acquire);) {
+  void help(Place &place, uint32_t at) {
+    for (uint64_t done = 0; computing_->load(std::memory_order_acquire) == at && !ending_.load(std::memory_order_acquire);) {
       if (const uint64_t seen = open_.load(std::memory_order_relaxed); !seen || seen == done) {
         relax();
         continue;
@@ -98,25 +105,26 @@ class Guests {
         const uint32_t of = uint32_t(turn - 1);
         kernel_(*instruction_, *step_, TeamMember(threads_, threads_, queues_, &of));
         done = turn;
-        if (last_) compute(false);
+        if (last_) end_of(at);
       }
       place.inside.store(0, std::memory_order_release);
     }
   }
 
-  static void keep_to(uint32_t core) {
+  static bool keeps_to(uint32_t core) {
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(core, &set);
-    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);  // elsewhere it helps too
+    return !pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
   }
 
-  // Who sleeps finds that it is idle no longer; who is at work looks before it sleeps.
+  // Who sleeps is woken, also where a lender that called did not come so far; who is at work looks before it sleeps.
   void end() {
     ending_.store(true, std::memory_order_seq_cst);
     for (size_t i = 0; i < guests_.size(); ++i) {
       uint32_t idle = IDLE;
-      if (lenders_[i].guest->compare_exchange_strong(idle, NOBODY)) say(lenders_[i], NOBODY);
+      lenders_[i].guest->compare_exchange_strong(idle, NOBODY);
+      syscall(SYS_futex, lenders_[i].guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
     }
     for (auto &guest : guests_) guest.join();
   }
@@ -129,6 +137,7 @@ class Guests {
   const Instruction *instruction_ = nullptr;
   const Step *step_ = nullptr;
   bool last_ = false;
+  uint32_t at_ = 1;  // odd
   std::atomic<uint64_t> open_{0};  // turn + 1
   std::atomic<bool> ending_{false};
   std::vector<Place> places_;

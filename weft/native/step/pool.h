@@ -105,9 +105,12 @@ class Pool {
   // Threads on cores that other ranks lend, until `dismiss`. Returns errno's number, 0 where it went well.
   int invite(const Lender *lenders, int count, std::atomic<uint32_t> *computing) {
     try {
+      dismiss();
       guests_.reset(new Guests(lenders, count, computing, threads_, queues_.get()));
     } catch (const std::system_error &failure) {
       return failure.code().value();
+    } catch (const std::bad_alloc &) {
+      return ENOMEM;
     }
     return 0;
   }

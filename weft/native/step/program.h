@@ -71,9 +71,9 @@ class Program {
   void work(const TeamMember &me) {
     const int thread = me.thread;
     Guests *const guests = thread ? nullptr : pool_->guests();
-    if (guests) guests->compute(true);
+    if (guests) guests->begin();
     follow(me, guests);
-    if (guests) guests->compute(false);
+    if (guests) guests->finish();
   }
 
   void follow(const TeamMember &me, Guests *guests) {
@@ -97,16 +97,17 @@ class Program {
     if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), last_[i]);
     kernels_[i](code_[i], *step_, me);
     if (guests) guests->close();
+    if (guests && last_[i]) guests->finish();
   }
 
   void exchange(size_t i, Guests *guests) {
-    if (guests) guests->compute(false);
+    if (guests) guests->finish();
     const int64_t began = monotonic_ns();
     const Instruction &it = code_[i];
     const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
     exchange_ns_ += monotonic_ns() - began;
     received_ += done.received;
-    if (guests) guests->compute(true);
+    if (guests && !last_[i]) guests->begin();
     if (!done.code) return;
     failed_.store(done.code, std::memory_order_relaxed);
     failed_at_.store(int(i), std::memory_order_relaxed);
