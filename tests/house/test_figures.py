@@ -160,22 +160,35 @@ def test_several_ranks() -> None:
     assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
     one, many, prompt = reached("several_ranks_even_vnni.json")
     assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
-    one, many, prompt = reached("several_ranks_xeon.json")
-    assert f"on the Intel machine above {one}, {many} and {prompt}" in PLAIN
-    even_prompt = reached("several_ranks_even_xeon.json")[-1]
-    assert f"heads that divide bring a prompt from {prompt} to {even_prompt}" in PERFORMANCE
-    of_five, of_four = (
-        100 * saved("step_profile_xeon_tp2.json")["cases"][f"prefill 1024, rank {rank}"]["all_reduce"]["share"]
-        for rank in (0, 1)
+
+
+def test_lent_cores() -> None:
+    cases = saved("several_ranks_xeon.json")["cases"]
+    ways = ("several", "several, whole groups", "several, no core lent")
+
+    def reached(case: str) -> tuple[str, str, str]:
+        lent, groups, waiting = (f"{cases[case][way]['ratio']:.2f}" for way in ways)
+        return lent, groups, waiting
+
+    one, eight, many = reached("decode"), reached("8 streams"), reached("32 streams")
+    prompt, prompts = reached("prefill of 1,024"), reached("32 prompts of 128")
+    lent, groups, waiting = ("{}, {} and {}".format(*each) for each in zip(one, many, prompt, strict=True))
+    assert (
+        f"on the Intel machine above {lent}, with whole KV groups dealt {groups}, with no core lent {waiting}" in PLAIN
     )
-    spent = f"the rank with 5 heads spends {of_five:.0f} % of it in all_reduces, the other one {of_four:.0f} %"
-    assert spent in PERFORMANCE
-    nine, even = (
-        "{ratio:.2f} {ratio_q1:.2f} {ratio_q3:.2f}".format(**saved(name)["cases"]["decode"]).split()
-        for name in ("several_ranks_xeon.json", "several_ranks_even_xeon.json")
-    )
-    assert "reach {} there (quartiles {} and {}) and in the run".format(*nine) in PERFORMANCE
-    assert "that divide {} ({} and {})".format(*even) in PERFORMANCE
+    assert f"{prompt[0]} of one rank in a prompt of 1,024 with that and {prompt[2]} without" in PERFORMANCE
+    assert f"{prompts[0]} and {prompts[2]} with 32 prompts of 128, {eight[0]} and {eight[2]} with 8" in PERFORMANCE
+    assert f"{many[0]} and {many[2]} with 32. One stream" in PERFORMANCE
+    assert f"{one[0]} and {one[2]}, with quartiles that overlap" in PERFORMANCE
+    assert cases["decode"][ways[0]]["ratio_q3"] > cases["decode"][ways[2]]["ratio_q1"]
+    found = f"reaches {prompt[1]}, {prompts[1]}, {eight[1]} and {many[1]}, with one stream {one[1]}"
+    assert found in PERFORMANCE
+
+
+def test_the_bound_of_a_step() -> None:
+    share = saved("decode_bound_xeon_bf16.json")["cases"]["decode, one stream"]
+    median, low, high = (f"{100 * share[key]:.0f}" for key in ("share_of_bound", "share_q1", "share_q3"))
+    assert f"that bound was {median} % of a step of the engine (quartiles {low} and {high};" in PERFORMANCE
 
 
 def test_the_start() -> None:
