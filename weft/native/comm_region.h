@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
-constexpr int64_t LEND_AFTER_NS = 2'000;     // about what it takes to change threads there and back
+constexpr int64_t LEND_AFTER_NS = 2'000;  // about what it takes to change threads there and back
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
