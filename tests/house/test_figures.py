@@ -181,6 +181,11 @@ def test_lent_cores() -> None:
     assert f"{many[0]} and {many[2]} with 32. One stream" in PERFORMANCE
     assert f"{one[0]} and {one[2]}, with quartiles that overlap" in PERFORMANCE
     assert cases["decode"][ways[0]]["ratio_q3"] > cases["decode"][ways[2]]["ratio_q1"]
+    served = rows("Over HTTP", 2, "peers-xeon-ranks.md")
+    two, alone = ([served[name, n]["output tok/s"] for n in ("1", "8", "32")] for name in ("weft-tp2", "weft-tp1"))
+    assert (
+        "get {}, {} and {} tokens a second from two ranks, {}, {} and {} from one".format(*two, *alone) in PERFORMANCE
+    )
     found = f"reaches {prompt[1]}, {prompts[1]}, {eight[1]} and {many[1]}, with one stream {one[1]}"
     assert found in PERFORMANCE
 
