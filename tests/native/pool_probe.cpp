@@ -58,10 +58,9 @@ void shares(void *context, const weft::TeamMember &me) {
 // What an instruction does here: units of `Shares`, of which those are counted that a guest ran.
 void share_of_units(const weft::Instruction &instruction, const weft::Step &, const weft::TeamMember &me) {
   auto &job = *static_cast<Shares *>(const_cast<void *>(instruction.p[0]));
-  const bool guest = me.thread == me.threads;
   me.run_units([&](int owner) { return job.sizes[owner]; }, [&](int owner, int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
-    if (guest) job.not_its_own.fetch_add(to - from);
+    if (me.is_guest()) job.not_its_own.fetch_add(to - from);
     job.left.fetch_sub(to - from);
     while (job.first_waits && !me.thread && job.left.load()) weft::relax();
   });
@@ -79,32 +78,30 @@ void open_to_guests(void *context, const weft::TeamMember &me) {
   auto &job = *static_cast<Opened *>(context);
   weft::Pool *pool = job.shares.pool;
   weft::Guests *guests = me.thread ? nullptr : pool->guests();
-  bool computes = false;
-  for (int round = 0; round < job.shares.rounds; ++round) {
+  for (int round = 0, last = 1; round < job.shares.rounds; ++round) {
     if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
     pool->barrier(me.thread);
-    if (guests && !computes) guests->begin(), computes = true;
-    if (guests) guests->open(share_of_units, job.instruction, job.step, pool->turn(), round % 2);
+    if (guests && last) guests->begin();
+    last = round % 2 || round + 1 == job.shares.rounds;
+    if (guests) guests->open(share_of_units, job.instruction, job.step, pool->turn(), last);
     share_of_units(job.instruction, job.step, me);
     if (guests) guests->close();
     pool->barrier(me.thread);
     if (!me.thread) job.late.fetch_add(job.shares.left.load());
-    if (guests && (round % 2 || round % 3 == 0)) guests->finish(), computes = false;
   }
-  if (guests) guests->finish();
 }
 
 // A rank that waits for as long as it lives, and lends its core whenever it can.
-void lend(std::atomic<uint32_t> *guest, std::atomic<uint32_t> *computing, std::atomic<bool> *ending) {
+void lend(std::atomic<uint32_t> *guest, weft::Computing *computing, std::atomic<bool> *ending) {
   while (!ending->load()) {
-    uint32_t idle = 1;
+    uint32_t idle = weft::IDLE_GUEST;
     const uint32_t at = computing->load();
     if (at % 2 == 0 || !guest->compare_exchange_strong(idle, at)) {
       sched_yield();
       continue;
     }
-    syscall(SYS_futex, guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-    while (guest->load() == at) syscall(SYS_futex, guest, FUTEX_WAIT, at, nullptr, nullptr, 0);
+    weft::futex(guest, FUTEX_WAKE, INT_MAX);
+    while (guest->load() == at) weft::futex(guest, FUTEX_WAIT, at);
   }
 }
 
@@ -127,7 +124,7 @@ WEFT_C int64_t probe_shares(weft::Pool *pool, const int64_t *sizes, int64_t *don
 
 // Units that guests ran, or -1: some were still to be done when no guest was at work. `lenders`: as for `weft_pool_invite`.
 WEFT_C int64_t probe_guests(weft::Pool *pool, const int64_t *sizes, int64_t *done, int rounds, int first_waits,
-                            const weft::Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+                            const weft::Lender *lenders, int count, weft::Computing *computing) {
   Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t> *>(done), rounds, first_waits != 0, {}, {}}};
   job.instruction.p[0] = &job.shares;
   std::atomic<bool> ending{false};

@@ -3,8 +3,8 @@
 Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the records here. Nameless (memfd): it is
 gone with the last process that holds it, whatever ended that process.
 
-    header | state of each rank | record of each rank | who computes, who lends a core to whom | group table
-    | per group: members, counter, heads, counts, texts | per group: two slots of `piece` bytes per member
+    header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
+    | per group: two slots of `piece` bytes per member | per rank: what it computes, its core, how guests there stand
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PIECE_BYTES = 256 << 10
 SPIN_US = 300
 MAX_MEMBERS = 256
 
-_HEADER = struct.Struct("<QQQIIIIQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
+_HEADER = struct.Struct("<QQQIIIIQQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets, bytes
 _STATE = struct.Struct("<I")
-_RECORD = struct.Struct("<IIIIQQQQ16x")  # kind, group, inside, pid, calls, bytes, since_ns, lent_ns
+_RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
 _GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
 _LINE = 64
 _PAGE = 4096
@@ -59,8 +59,7 @@ class State(IntEnum):
 class RankRecord:
     """The collective that a rank was last in: its `call`-th over `group`; `inside` until it returned from it.
 
-    `seconds`: since it entered. `lent_s`: for how long it has lent its core. A rank that runs on while this is read may
-    show fields of two neighbouring calls.
+    `seconds`: since it entered. A rank that runs on while this is read may show fields of two neighbouring calls.
     """
 
     rank: int
@@ -72,7 +71,6 @@ class RankRecord:
     bytes: int
     inside: bool
     seconds: float
-    lent_s: float = 0.0
 
     def __str__(self) -> str:
         if self.kind is Kind.NONE:
@@ -193,6 +191,7 @@ class _Header:
     records: int
     group_table: int
     lending: int
+    lending_bytes: int
 
 
 def _header(memory: mmap.mmap) -> _Header:
@@ -213,7 +212,7 @@ def _read_state(memory: mmap.mmap, at: int) -> State:
 
 def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], rank: int, now: int) -> RankRecord:
     at = header.records + rank * _RECORD.size
-    kind, group, inside, pid, calls, size, since, lent = _RECORD.unpack_from(memory, at)
+    kind, group, inside, pid, calls, size, since = _RECORD.unpack_from(memory, at)
     return RankRecord(
         rank=rank,
         state=_read_state(memory, header.states + rank * _STATE.size),
@@ -224,7 +223,6 @@ def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], ra
         bytes=size,
         inside=bool(inside),
         seconds=(now - since) / 1e9 if kind else 0.0,
-        lent_s=lent / 1e9,
     )
 
 
@@ -236,11 +234,12 @@ class _Plan:
         self._end = _HEADER.size
         self.states = self._take(_STATE.size * world)
         self.records = self._take(_RECORD.size * world)
-        self.lending = self._take(_LINE * world + world * (-(-4 * (1 + world) // _LINE) * _LINE))
         self.group_table = self._take(_GROUP.size * len(groups))
         control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
         slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
         self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
+        self.lending_bytes = _LINE + -(-4 * (1 + world) // _LINE) * _LINE
+        self.lending = self._take(self.lending_bytes * world)
         self.size = -(-self._end // _PAGE) * _PAGE
 
     @staticmethod
@@ -255,7 +254,7 @@ class _Plan:
 
     def write(self, memory: mmap.mmap, spin_us: int, debug: bool) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        offsets = (self.states, self.records, self.group_table, self.lending)
+        offsets = (self.states, self.records, self.group_table, self.lending, self.lending_bytes)
         _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)

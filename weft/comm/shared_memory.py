@@ -114,19 +114,22 @@ class SharedMemoryComm(Comm):
         names = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
         calls = (ctypes.cast(getattr(self._library, f"weft_comm_{name}"), ctypes.c_void_p).value for name in names)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
-        return CommRecord(self._handle, *calls), groups
+        return CommRecord(self._handle, *calls, self._library.weft_comm_lent_ns(self._handle)), groups
 
     def lend(self, core: int) -> None:
         """From now on this rank's thread, which keeps to `core`, lends it to ranks that it waits for."""
         self._library.weft_comm_lend(self._handle, core)
 
-    def lenders(self) -> tuple[Sequence[LenderRecord], int]:
-        """What guests of this rank go by (`Pool.invite`), until `close`: the other ranks, and the address of whether it
+    def lenders(self) -> tuple[ctypes.Array[LenderRecord], int]:
+        """What guests of this rank go by (`Pool.invite`), until `close`: the other ranks, and the address of what it
         computes."""
-        others = [rank for rank in range(self.world) if rank != self.rank]
-        rows = (self._library.weft_comm_lent(self._handle, rank) for rank in others)
-        lenders = [LenderRecord(row, row + 4 * (1 + self.rank)) for row in rows]
-        return lenders, self._library.weft_comm_computing(self._handle)
+        lenders = (LenderRecord * (self.world - 1))()
+        return lenders, self._library.weft_comm_lenders(self._handle, lenders)
+
+    @property
+    def lent_ns(self) -> int:
+        """Nanoseconds of waiting in which this rank's core was lent, so far."""
+        return ctypes.c_uint64.from_address(self._library.weft_comm_lent_ns(self._handle)).value
 
     @property
     def watched(self) -> bool:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from dataclasses import dataclass
 
 from weft.arch.shards import Shards
@@ -96,14 +95,6 @@ class Rendezvous:
         """What each rank was last in; none where the region does not say it."""
         return () if self._region is None else read_records(self._region.fd)
 
-    def lent_s(self, rank: int) -> float:
-        """For how long `rank` has lent its core, from any thread; 0 where that is not known, or no longer."""
-        region = self._region
-        try:
-            return 0.0 if region is None else read_records(region.fd)[rank].lent_s
-        except (OSError, ValueError, IndexError, struct.error):  # closed meanwhile
-            return 0.0
-
     def mark_dead(self, rank: int) -> None:
         """Ends the others' waits for `rank`, with its name."""
         if self._region is not None:
@@ -117,6 +108,6 @@ class Rendezvous:
     def close(self) -> None:
         """Gives everything back; safe to call twice."""
         self.met()
-        region, self._region = self._region, None
-        if region is not None:
-            region.close()
+        if self._region is not None:
+            self._region.close()
+            self._region = None

@@ -169,7 +169,7 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
 def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRecord | None) -> None:
     """`following`: for steps that need no Python; None where each must pass here."""
     number = busy_ns = 0
-    before_ns, before_bytes, before_rows = comm.seconds_ns, comm.received, runner.rows
+    before = _work(runner, comm)
     while True:
         ran = False
         if following is not None:
@@ -192,11 +192,14 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRec
         result = runner.choose(message.plan) if ran else runner.step(message.plan)
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
-        done = (runner.rows - before_rows, comm.seconds_ns - before_ns, comm.received - before_bytes)
-        way.status.work(busy_ns, *done)
+        way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
         way.status.step(number, busy=False)
         if runner.reports:
             way.channel.send(pack(StepDone(message.plan.index, result)))
+
+
+def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:
+    return runner.rows, comm.seconds_ns, comm.received, comm.lent_ns
 
 
 def _following(runner: Runner, way: _Way, slots: int) -> FollowingRecord | None:

@@ -9,8 +9,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long.
 
     Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
-    its own; `collective_bytes` received. `lent_s`: for how long others have used its core while it waited, since it
-    started.
+    its own; `collective_bytes` received; `lent_s` of waiting in them, while its core was lent.
     """
 
     rank: int

@@ -210,7 +210,7 @@ class Starting:
             rows=work.rows,
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
-            lent_s=self._watch.rendezvous.lent_s(worker.rank),
+            lent_s=work.lent_s,
         )
 
     def cancel(self) -> None:

@@ -23,9 +23,9 @@ _COLLECTIVE = struct.Struct("<BBI")
 _COLLECTIVE_AT = 2
 _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
-_WORK = struct.Struct("<QQQQ")  # busy ns, rows, collectives' ns, bytes received
+_WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes received, ns of them while the core was lent
 _WORK_AT = 32
-RECORD_BYTES = 64
+RECORD_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,17 @@ _ORDER = tuple(Phase)
 @dataclass(frozen=True, slots=True)
 class RankWork:
     """What a rank has done since it was ready: seconds in steps, rows of its own, seconds in collectives (part of the
-    former), and bytes received in them."""
+    former), bytes received in them, and seconds of waiting in them in which its core was lent."""
 
     busy_s: float
     rows: int
     collective_s: float
     collective_bytes: int
+    lent_s: float
 
 
 class StatusPage:
-    """`world` records of 64 bytes in a memfd that children inherit."""
+    """`world` records in a memfd that children inherit."""
 
     def __init__(self, fd: int, world: int) -> None:
         self.fd = fd
@@ -78,9 +79,9 @@ class StatusPage:
     def work(self, rank: int) -> RankWork:
         """What `rank` has done; nothing once the page is closed."""
         if self.fd < 0:
-            return RankWork(0.0, 0, 0.0, 0)
-        busy, rows, collective, received = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
-        return RankWork(busy / 1e9, rows, collective / 1e9, received)
+            return RankWork(0.0, 0, 0.0, 0, 0.0)
+        busy, rows, collective, received, lent = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
+        return RankWork(busy / 1e9, rows, collective / 1e9, received, lent / 1e9)
 
     def collective(self, rank: int, groups: Sequence[Group]) -> RankRecord | None:
         """What `rank` was last in, where it writes that here."""
@@ -123,9 +124,9 @@ class StatusWriter:
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
 
-    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int) -> None:
+    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, lent_ns: int) -> None:
         """All that it has done so far."""
-        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received)
+        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, lent_ns)
 
     def collective(self, kind: Kind, group: int, calls: int) -> None:
         """Entered this rank's `calls`-th collective over the `group`-th group."""

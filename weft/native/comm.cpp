@@ -29,7 +29,7 @@ struct Call {
     r.group = group;
     r.calls = g.call;
     r.bytes = bytes;
-    r.since_ns = static_cast<uint64_t>(now_ns());
+    r.since_ns = static_cast<uint64_t>(monotonic_ns());
     r.inside = 1;
   }
   ~Call() {
@@ -154,9 +154,8 @@ Comm *weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
   c->timeout_ns = timeout_ms * 1'000'000LL;
   c->debug = h.debug != 0;
   c->states = reinterpret_cast<std::atomic<uint32_t> *>(base + h.states_at);
-  c->computing = reinterpret_cast<Computing *>(base + h.lending_at);
-  c->lent = reinterpret_cast<std::atomic<uint32_t> *>(c->computing + h.world);
-  c->row = (1 + h.world + 15) / 16 * 16;
+  c->lending = base + h.lending_at;
+  c->lending_bytes = h.lending_bytes;
   c->record = reinterpret_cast<Record *>(base + h.records_at) + rank;
   c->record->pid = static_cast<uint32_t>(getpid());
   const GroupEntry *entries = reinterpret_cast<GroupEntry *>(base + h.groups_at);
@@ -187,11 +186,17 @@ void weft_comm_close(Comm *c) {
 void weft_comm_describe(Comm *c, const char *text) { strncpy(c->text, text, TEXT - 1); }
 
 // From now on this rank lends `core` while it waits.
-void weft_comm_lend(Comm *c, uint32_t core) { c->lent[c->rank * c->row] = core + 1; }
+void weft_comm_lend(Comm *c, uint32_t core) { *lender_of(*c, c->rank, c->rank).core = core + 1; }
 
-// What a rank's guests go by: the row of `lender`, and whether this rank computes.
-void *weft_comm_lent(Comm *c, uint32_t lender) { return c->lent + lender * c->row; }
-void *weft_comm_computing(Comm *c) { return c->computing + c->rank; }
+// What a rank's guests go by: every other rank into `lenders`; what this one computes.
+weft::Computing *weft_comm_lenders(Comm *c, weft::Lender *lenders) {
+  for (uint32_t rank = 0; rank < c->world; rank++)
+    if (rank != c->rank) *lenders++ = lender_of(*c, rank, c->rank);
+  return &computing(*c, c->rank);
+}
+
+// For how long this rank has lent its core.
+const uint64_t *weft_comm_lent_ns(const Comm *c) { return &c->lent_ns; }
 
 const Failure *weft_comm_failure(const Comm *c) { return &c->failure; }
 

@@ -1,22 +1,26 @@
 // The shared region's structs, the mirror of weft/comm/region.py, and waiting in it. Knows no collective.
 #pragma once
 
-#include <linux/futex.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 
+#include "lending.h"
+#include "waiting.h"
+
 namespace {
+
+using weft::futex;
+using weft::monotonic_ns;
+using weft::relax;
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
-constexpr int64_t LEND_AFTER_NS = 2'000;  // about what it takes to change threads there and back
+constexpr int64_t LEND_AFTER_NS = 2'000;  // who is as good as there needs no help
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
@@ -25,18 +29,12 @@ enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, B
 struct Header {
   uint64_t magic, size, piece;
   uint32_t world, groups, spin_us, debug;
-  uint64_t states_at, records_at, groups_at, lending_at;
+  uint64_t states_at, records_at, groups_at, lending_at, lending_bytes;
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
   uint32_t kind, group, inside, pid;
-  uint64_t calls, bytes, since_ns, lent_ns, pad[2];
+  uint64_t calls, bytes, since_ns, pad[3];
 };
-// Ranks that wait lend their core to a rank that still computes: guests of that rank, threads of its process, then run
-// there (step/guests.h). Per rank a line, then per lender a row.
-struct alignas(64) Computing {
-  std::atomic<uint32_t> at;  // odd: this rank computes between two collectives, another number for each time
-};
-enum Guest : uint32_t { NO_GUEST = 0, IDLE = 1 };  // or called for what `Computing::at` was
 struct GroupEntry {
   uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, pad;
 };
@@ -73,38 +71,20 @@ struct Comm {
   int64_t spin_ns, timeout_ns;
   bool debug;
   std::atomic<uint32_t> *states;  // [world]
-  Computing *computing;           // [world]
-  std::atomic<uint32_t> *lent;    // [world][row]: the lender's core + 1, then for each rank how its guest there stands
-  uint32_t row;
+  char *lending;  // [world][lending_bytes]: what a rank computes; from the next line on its core and how guests there stand
+  uint64_t lending_bytes;
+  uint64_t lent_ns;  // for how long this rank has lent its core
   Record *record;
   Group *groups;
   Failure failure;
   char text[TEXT];
 };
 
-int64_t now_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
-}
-
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 char *slot(const Comm &c, const Group &g, uint32_t member, uint32_t parity) {
   return g.slots + (2 * static_cast<uint64_t>(member) + parity) * c.piece;
 }
 
 // ---- waiting
-
-void futex(void *word, int op, uint32_t value, const timespec *timeout) {
-  syscall(SYS_futex, static_cast<uint32_t *>(word), op, value, timeout, nullptr, 0);
-}
 
 uint32_t state_of(const Comm &c, uint32_t rank) { return c.states[rank].load(std::memory_order_acquire); }
 
@@ -155,22 +135,32 @@ int timed_out(Comm &c, const Group &g) {
   return fail(c, TIMED_OUT, first, first);
 }
 
+weft::Computing &computing(const Comm &c, uint32_t rank) {
+  return *reinterpret_cast<weft::Computing *>(c.lending + rank * c.lending_bytes);
+}
+
+// `rank` as it lends its core to `host`.
+weft::Lender lender_of(const Comm &c, uint32_t rank, uint32_t host) {
+  auto *words = reinterpret_cast<std::atomic<uint32_t> *>(c.lending + rank * c.lending_bytes + 64);
+  return {words, words + 1 + host};
+}
+
 // Gives this thread's core to a member that has not come and still computes, at most for a slice of time, until its
-// guest gives it back, for the member comes to a collective itself. False where there is none. The guest is told what it
-// is called for: when it gets here the member may be at something later.
+// guest gives it back, for the member has nothing left to share. False where there is none. The guest is told what it is
+// called for: when it gets here the member may be at something later.
 bool lend(Comm &c, const Group &g) {
-  std::atomic<uint32_t> *row = c.lent + c.rank * c.row;
-  for (uint32_t i = 0; i < g.n && row[0].load(std::memory_order_relaxed); i++) {
-    const uint32_t host = g.ranks[i], at = c.computing[host].at.load(std::memory_order_acquire);
-    std::atomic<uint32_t> &guest = row[1 + host];
-    uint32_t standing = IDLE;
+  for (uint32_t i = 0; i < g.n; i++) {
+    const weft::Lender own = lender_of(c, c.rank, g.ranks[i]);
+    if (!own.core->load(std::memory_order_relaxed)) return false;
+    const uint32_t at = computing(c, g.ranks[i]).load(std::memory_order_acquire);
     if (i == g.me || !absent(g, i) || at % 2 == 0) continue;
-    if (guest.compare_exchange_strong(standing, at)) futex(&guest, FUTEX_WAKE, 1, nullptr), standing = at;
-    if (standing <= IDLE) continue;
+    uint32_t standing = weft::IDLE_GUEST;
+    if (own.guest->compare_exchange_strong(standing, at)) futex(own.guest, FUTEX_WAKE, 1), standing = at;
+    if (standing <= weft::IDLE_GUEST) continue;
     const timespec slice{0, SLICE_NS};
-    const int64_t began = now_ns();
-    futex(&guest, FUTEX_WAIT, standing, &slice);
-    c.record->lent_ns += static_cast<uint64_t>(now_ns() - began);
+    const int64_t began = monotonic_ns();
+    futex(own.guest, FUTEX_WAIT, standing, &slice);
+    c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
     return true;
   }
   return false;
@@ -178,12 +168,12 @@ bool lend(Comm &c, const Group &g) {
 
 int wait_slowly(Comm &c, Group &g, uint64_t target) {
   Counter &k = *g.counter;
-  int64_t deadline = now_ns() + c.timeout_ns;
+  int64_t deadline = monotonic_ns() + c.timeout_ns;
   for (;;) {
     Gone gone = find_gone(c, g);
     if (k.arrived.load(std::memory_order_acquire) >= target) return OK;  // it may have arrived here before it ended
     if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
-    int64_t left = deadline - now_ns();
+    int64_t left = deadline - monotonic_ns();
     if (left <= 0) return timed_out(c, g);
     if (lend(c, g)) continue;
     timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
@@ -202,19 +192,19 @@ int meet(Comm &c, Group &g, const Head &mine) {
   Counter &k = *g.counter;
   uint64_t target = g.n * g.round;
   if (k.arrived.fetch_add(1) + 1 == target) {
-    if (k.sleepers.load()) futex(&k.arrived, FUTEX_WAKE, INT32_MAX, nullptr);
+    if (k.sleepers.load()) futex(&k.arrived, FUTEX_WAKE, INT32_MAX);
     return OK;
   }
   if (c.spin_ns) {
-    const int64_t entered = now_ns();
+    const int64_t entered = monotonic_ns();
     int64_t began = entered, now = entered;
     do {
       for (int i = 0; i < 16; i++) {
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
         relax();
       }
-      now = now_ns();
-      if (now - began > LEND_AFTER_NS && lend(c, g)) began = now = now_ns();
+      now = monotonic_ns();
+      if (now - began > LEND_AFTER_NS && lend(c, g)) began = now = monotonic_ns();
     } while (now - began < c.spin_ns && now - entered < SLICE_NS);
   }
   return wait_slowly(c, g, target);

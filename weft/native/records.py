@@ -210,12 +210,12 @@ class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
     _fields_ = tuple(
-        (name, _POINTER) for name in ("handle", "all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+        (name, _POINTER) for name in ("handle", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "lent_ns")
     )
 
 
 class LenderRecord(ctypes.Structure):
-    """`weft::Lender` of guests.h."""
+    """`weft::Lender` of lending.h."""
 
     _fields_ = (("core", _POINTER), ("guest", _POINTER))
 

@@ -124,10 +124,10 @@ class Pool:
         """Whether threads that have nothing left steal units of others, as they do at first: results are the same."""
         self.lib.weft_pool_stealing(self.handle, int(on))
 
-    def invite(self, lenders: Sequence[LenderRecord], computing: int) -> None:
+    def invite(self, lenders: ctypes.Array[LenderRecord], computing: int) -> None:
         """Starts a thread for each rank that may lend its core, to steal units there, until `dismiss`; the region that
         `SharedMemoryComm.lenders` names must be there until then. ConfigError where a thread cannot be made."""
-        error = self.lib.weft_pool_invite(self.handle, (LenderRecord * len(lenders))(*lenders), len(lenders), computing)
+        error = self.lib.weft_pool_invite(self.handle, lenders, len(lenders), computing)
         if error:
             message = f"a thread for each of {len(lenders)} ranks that lend their cores: {os.strerror(error)}"
             raise ConfigError(f"{message}; give --no-lend-cores", field="lend_cores", value=True)

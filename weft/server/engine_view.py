@@ -36,7 +36,7 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
     ("rows", "Rows of its own", lambda rank: rank.rows),
     ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
-    ("lent_seconds", "Since its start, waiting while others used its core", lambda rank: rank.lent_s),
+    ("lent_seconds", "Waiting in collectives, its core lent meanwhile", lambda rank: rank.lent_s),
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
 )
 

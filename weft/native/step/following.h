@@ -17,9 +17,9 @@ struct Status {
   uint8_t phase, busy, kind, inside;
   uint32_t collective;
   uint64_t step, calls, since_ns;
-  uint64_t busy_ns, rows, exchange_ns, received;
+  uint64_t busy_ns, rows, exchange_ns, received, lent_ns, pad[7];
 };
-static_assert(sizeof(Status) == 64, "as in weft/launch/status.py");
+static_assert(sizeof(Status) == 128, "as in weft/launch/status.py");
 
 struct Following {
   int32_t fd;                   // a stream of frames, each behind its length
@@ -35,8 +35,8 @@ struct Following {
   int64_t steps, busy_ns;       // results: steps that were run, and nanoseconds inside them
 };
 
-// Where nobody waits for this rank's answer it has its core to itself, and looks for the next frame for a while: who
-// sleeps on an idle core comes late, and the others wait for it.
+// A rank that answers nobody has nothing to do before the next frame, and looks for it for a while: it need not be woken
+// then, and the others need not wait for that.
 inline void look_for_frame(const Following &f, int64_t spin_ns) {
   char first;
   const int64_t until = monotonic_ns() + spin_ns;
@@ -80,7 +80,8 @@ constexpr int kUnchosen = -2;
 // One step; what `decode_step` gives, or kUnchosen: it ran, and its tokens are not chosen.
 inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
   Status &status = *f.status;
-  const int64_t began = monotonic_ns(), waited = program->exchange_ns(), received = int64_t(program->received());
+  const int64_t began = monotonic_ns(), waited = program->exchange_ns();
+  const uint64_t received = program->received(), lent = program->lent_ns();
   ++status.step, status.busy = 1;
   const int code = decode_step(program, step, d);
   if (code == kBeyondTables) --status.step, status.busy = 0;
@@ -90,6 +91,7 @@ inline int follow_step(Program *program, Step *step, Decode &d, Following &f) {
   if (!d.chose) return kUnchosen;
   status.busy_ns += took, status.rows += f.own_rows;
   status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
+  status.lent_ns += program->lent_ns() - lent;
   status.busy = 0;
   ++f.steps;
   return 0;

@@ -1,36 +1,28 @@
-// Guests: threads of this process on cores that other ranks lend while they wait for this rank in a collective (see
-// weft/native/comm_region.h). A guest steals units of the instruction in hand, and gives the core back once its rank has
-// come to a collective itself. Knows no kernel and no collective.
+// Guests: threads of this process on cores that other ranks lend while they wait for this rank in a collective (`lend` in
+// comm_region.h). A guest steals units of the instruction in hand, and gives the core back when there are no more before
+// its rank comes to a collective itself. Knows no kernel and no collective.
 #pragma once
 
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <thread>
 #include <vector>
 
+#include "../lending.h"
+#include "../waiting.h"
 #include "instruction.h"
-#include "spin.h"
 
 namespace weft {
 
-// A rank that may lend its core: the core's number + 1, and how this rank's guest there stands.
-struct Lender {
-  const std::atomic<uint32_t> *core;
-  std::atomic<uint32_t> *guest;
-};
-
 class Guests {
  public:
-  // `computing`: what lenders call for, odd where they may; `threads`, `queues`: of the team that guests steal from. Throws
-  // std::system_error where a thread cannot be made.
-  Guests(const Lender *lenders, int count, std::atomic<uint32_t> *computing, int threads, UnitQueue *queues)
+  // `computing`: this rank's; `threads`, `queues`: of the team that guests steal from. Throws std::system_error where a
+  // thread cannot be made.
+  Guests(const Lender *lenders, int count, Computing *computing, int threads, UnitQueue *queues)
       : lenders_(lenders, lenders + count), computing_(computing), threads_(threads), queues_(queues), places_(count) {
     try {
       for (int i = 0; i < count; ++i) guests_.emplace_back(&Guests::serve, this, i);
@@ -43,16 +35,15 @@ class Guests {
   Guests(const Guests &) = delete;
   Guests &operator=(const Guests &) = delete;
 
-  // The rank begins to compute what guests may help with, or has ended it.
+  // From here on units will be dealt before the next collective: others may lend their cores.
   void begin() {
-    at_ = at_ + 2 > 2 ? at_ + 2 : 3;
+    at_ += 2;
+    if (at_ == IDLE_GUEST) at_ += 2;  // after 2^31 collectives
     computing_->store(at_, std::memory_order_release);
   }
-  void end_of(uint32_t at) { computing_->compare_exchange_strong(at, at + 1); }
-  void finish() { end_of(at_); }
 
-  // From here on guests may take units of the instruction, as it stands after `turn` barriers of the team. `last`: what
-  // comes before the next collective is not worth staying for.
+  // From here on guests may take units of the instruction, as it stands after `turn` barriers of the team. `last`: there
+  // are no more before the next collective.
   void open(Kernel kernel, const Instruction &instruction, const Step &step, uint32_t turn, bool last) {
     kernel_ = kernel, instruction_ = &instruction, step_ = &step, last_ = last;
     open_.store(uint64_t(turn) + 1, std::memory_order_seq_cst);
@@ -63,11 +54,10 @@ class Guests {
     open_.store(0, std::memory_order_seq_cst);
     for (Place &place : places_)
       while (place.inside.load(std::memory_order_seq_cst)) relax();
+    if (last_) end_of(at_);
   }
 
  private:
-  enum Standing : uint32_t { NOBODY, IDLE };  // as comm_region.h has them; above, called for what `computing` was
-
   struct alignas(128) Place {
     std::atomic<uint32_t> inside{0};
   };
@@ -75,25 +65,27 @@ class Guests {
   void serve(int number) {
     const Lender &lender = lenders_[number];
     uint32_t core = 0;
-    say(lender, IDLE);
+    say(lender, IDLE_GUEST);
     while (!ending_.load(std::memory_order_seq_cst)) {
-      const uint32_t called = lender.guest->load(std::memory_order_acquire), now = lender.core->load(std::memory_order_relaxed);
-      if (called <= IDLE) {
-        syscall(SYS_futex, lender.guest, FUTEX_WAIT, called, nullptr, nullptr, 0);
+      const uint32_t called = lender.guest->load(std::memory_order_acquire);
+      if (called <= IDLE_GUEST) {
+        futex(lender.guest, FUTEX_WAIT, called);
         continue;
       }
+      const uint32_t now = lender.core->load(std::memory_order_relaxed);
       if (now != core && keeps_to(now - 1)) core = now;
       if (now == core) help(places_[number], called);
-      say(lender, IDLE);
+      say(lender, IDLE_GUEST);
     }
-    say(lender, NOBODY);
+    say(lender, NO_GUEST);
   }
 
   static void say(const Lender &lender, uint32_t standing) {
     lender.guest->store(standing, std::memory_order_seq_cst);
-    syscall(SYS_futex, lender.guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    futex(lender.guest, FUTEX_WAKE, INT_MAX);
   }
 
+  // What is open, as long as the rank computes what it was called for.
   void help(Place &place, uint32_t at) {
     for (uint64_t done = 0; computing_->load(std::memory_order_acquire) == at && !ending_.load(std::memory_order_acquire);) {
       if (const uint64_t seen = open_.load(std::memory_order_relaxed); !seen || seen == done) {
@@ -103,13 +95,15 @@ class Guests {
       place.inside.store(1, std::memory_order_seq_cst);
       if (const uint64_t turn = open_.load(std::memory_order_seq_cst)) {
         const uint32_t of = uint32_t(turn - 1);
-        kernel_(*instruction_, *step_, TeamMember(threads_, threads_, queues_, &of));
+        kernel_(*instruction_, *step_, TeamMember::guest(threads_, queues_, &of));
         done = turn;
         if (last_) end_of(at);
       }
       place.inside.store(0, std::memory_order_release);
     }
   }
+
+  void end_of(uint32_t at) { computing_->compare_exchange_strong(at, at + 1); }
 
   static bool keeps_to(uint32_t core) {
     cpu_set_t set;
@@ -122,15 +116,15 @@ class Guests {
   void end() {
     ending_.store(true, std::memory_order_seq_cst);
     for (size_t i = 0; i < guests_.size(); ++i) {
-      uint32_t idle = IDLE;
-      lenders_[i].guest->compare_exchange_strong(idle, NOBODY);
-      syscall(SYS_futex, lenders_[i].guest, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+      uint32_t idle = IDLE_GUEST;
+      lenders_[i].guest->compare_exchange_strong(idle, NO_GUEST);
+      futex(lenders_[i].guest, FUTEX_WAKE, INT_MAX);
     }
     for (auto &guest : guests_) guest.join();
   }
 
   const std::vector<Lender> lenders_;
-  std::atomic<uint32_t> *const computing_;
+  Computing *const computing_;
   const int threads_;
   UnitQueue *const queues_;
   Kernel kernel_ = nullptr;

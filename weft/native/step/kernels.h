@@ -21,6 +21,11 @@ inline void attention_of_table(const Instruction &i, const Step &step, const Tea
   attention(i, sampled, me);
 }
 
+// Whether its kernel deals units, which a guest can steal.
+inline bool deals_units(int op) {
+  return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD;
+}
+
 // Null for an op that has none.
 inline Kernel kernel_of(int op) {
   switch (op) {

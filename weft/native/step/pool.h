@@ -8,12 +8,9 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -22,9 +19,9 @@
 #include <thread>
 #include <vector>
 
+#include "../waiting.h"
 #include "guests.h"
 #include "instruction.h"
-#include "spin.h"
 
 namespace weft {
 
@@ -34,7 +31,7 @@ class alignas(64) Signal {
   void raise() {
     // The store must be visible before the sleepers are counted: a waiter counts itself, then looks again.
     count_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst)) syscall(SYS_futex, &count_, FUTEX_WAKE_PRIVATE, INT_MAX, 0, 0, 0);
+    if (sleepers_.load(std::memory_order_seq_cst)) futex(&count_, FUTEX_WAKE_PRIVATE, INT_MAX);
   }
 
   // Returns once the counter has reached `wanted` (modulo 2^32).
@@ -49,7 +46,7 @@ class alignas(64) Signal {
     } while (monotonic_ns() < until);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     for (uint32_t seen; int32_t((seen = count_.load(std::memory_order_seq_cst)) - wanted) < 0;)
-      syscall(SYS_futex, &count_, FUTEX_WAIT_PRIVATE, seen, 0, 0, 0);
+      futex(&count_, FUTEX_WAIT_PRIVATE, seen);
     sleepers_.fetch_sub(1, std::memory_order_relaxed);
   }
 
@@ -103,7 +100,7 @@ class Pool {
   }
 
   // Threads on cores that other ranks lend, until `dismiss`. Returns errno's number, 0 where it went well.
-  int invite(const Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+  int invite(const Lender *lenders, int count, Computing *computing) {
     try {
       dismiss();
       guests_.reset(new Guests(lenders, count, computing, threads_, queues_.get()));
@@ -114,7 +111,7 @@ class Pool {
     }
     return 0;
   }
-  void dismiss() { guests_.reset(); }
+  void dismiss() { getpid() == owner_ ? guests_.reset() : void(guests_.release()); }  // a fork copies no thread
   // Null where nobody lends; to be used by thread 0 of a function that runs.
   Guests *guests() const { return alone_ || !steals_.load(std::memory_order_relaxed) ? nullptr : guests_.get(); }
   uint32_t turn() const { return places_[0].turn; }
@@ -179,11 +176,11 @@ class Pool {
   }
 
   void end() {
+    dismiss();
     if (getpid() != owner_) {  // the workers were not copied by the fork
       for (auto &worker : workers_) worker.detach();
-      return void(guests_.release());
+      return;
     }
-    dismiss();
     ending_.store(true, std::memory_order_release);
     places_[0].go.raise();
     for (auto &worker : workers_) worker.join();
@@ -244,7 +241,7 @@ WEFT_C weft::Pool *weft_pool_new(int threads, const int32_t *cores, int64_t spin
   return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool *pool, const int32_t *cores) { return pool->pin_all(cores); }
-WEFT_C int weft_pool_invite(weft::Pool *pool, const weft::Lender *lenders, int count, std::atomic<uint32_t> *computing) {
+WEFT_C int weft_pool_invite(weft::Pool *pool, const weft::Lender *lenders, int count, weft::Computing *computing) {
   return pool->invite(lenders, count, computing);
 }
 WEFT_C void weft_pool_dismiss(weft::Pool *pool) { pool->dismiss(); }

@@ -15,20 +15,14 @@ namespace weft {
 
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
-// Whether its kernel deals units, which can be stolen.
-inline bool deals_units(int op) {
-  return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD;
-}
-
 class Program {
  public:
   Program(Pool *pool, const Instruction *code, int count, const CommCalls *comm)
       : pool_(pool), code_(code, code + count), spent_ns_(count) {
     if (comm) comm_ = *comm;
     for (const Instruction &i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
-    last_.resize(code_.size());
-    bool more = false;
-    for (size_t i = code_.size(); i--; more = !is_exchange(code_[i].op) && (more || deals_units(code_[i].op))) last_[i] = !more;
+    more_.resize(code_.size() + 1);
+    for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
   }
 
   // 0, or what `comm` gave for the exchange that failed; the step is then lost.
@@ -64,6 +58,7 @@ class Program {
   int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
   int64_t exchange_ns() const { return exchange_ns_; }
   uint64_t received() const { return received_; }
+  uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
 
  private:
   static constexpr int kNowhere = INT_MAX;
@@ -71,13 +66,7 @@ class Program {
   void work(const TeamMember &me) {
     const int thread = me.thread;
     Guests *const guests = thread ? nullptr : pool_->guests();
-    if (guests) guests->begin();
-    follow(me, guests);
-    if (guests) guests->finish();
-  }
-
-  void follow(const TeamMember &me, Guests *guests) {
-    const int thread = me.thread;
+    if (guests && more_[0]) guests->begin();
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
     for (size_t i = 0; i < code_.size(); ++i) {
       if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
@@ -94,21 +83,21 @@ class Program {
   }
 
   void compute(size_t i, const TeamMember &me, Guests *guests) {
-    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), last_[i]);
+    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !more_[i + 1]);
     kernels_[i](code_[i], *step_, me);
     if (guests) guests->close();
-    if (guests && last_[i]) guests->finish();
   }
 
   void exchange(size_t i, Guests *guests) {
-    if (guests) guests->finish();
     const int64_t began = monotonic_ns();
     const Instruction &it = code_[i];
     const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
     exchange_ns_ += monotonic_ns() - began;
     received_ += done.received;
-    if (guests && !last_[i]) guests->begin();
-    if (!done.code) return;
+    if (!done.code) {
+      if (guests && more_[i + 1]) guests->begin();
+      return;
+    }
     failed_.store(done.code, std::memory_order_relaxed);
     failed_at_.store(int(i), std::memory_order_relaxed);
   }
@@ -116,7 +105,7 @@ class Program {
   Pool *const pool_;
   const std::vector<Instruction> code_;
   std::vector<Kernel> kernels_;
-  std::vector<bool> last_;  // whether no units are dealt between it and the next exchange
+  std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
   CommCalls comm_{};
   const Step *step_ = nullptr;
   std::atomic<int> failed_{0};

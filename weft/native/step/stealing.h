@@ -23,7 +23,7 @@ struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched 
   std::atomic<uint64_t> state{0};
 };
 
-// One of the threads that run a function together, or a guest, who has no share and comes as thread `threads`.
+// One of the threads that run a function together, or a guest of theirs: it has no share, and only steals.
 class TeamMember {
  public:
   const int thread, threads;
@@ -32,13 +32,16 @@ class TeamMember {
   TeamMember(int thread, int threads, UnitQueue *queues = nullptr, const uint32_t *turn = nullptr)
       : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
+  static TeamMember guest(int threads, UnitQueue *queues, const uint32_t *turn) { return {threads, threads, queues, turn}; }
+  bool is_guest() const { return thread == threads; }
+
   // This thread's own where nobody steals.
-  EvenShare share(int64_t count) const { return {count, thread, threads}; }
+  EvenShare share(int64_t count) const { return {is_guest() ? 0 : count, thread, threads}; }
 
   // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
   // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
   template <class Units, class Run> void run_units(Units &&units, Run &&run) const {
-    const int64_t own = thread < threads ? units(thread) : 0;
+    const int64_t own = is_guest() ? 0 : units(thread);
     if (!queues_ || own >= kMost) {
       if (own > 0) run(thread, int64_t(0), own);
       return;
