@@ -142,15 +142,23 @@ def _recorded_failure(name: str) -> str:
 
 def _source_hash(name: str) -> str:
     source = source_of(name)
-    files = (source, *sorted(SOURCES.glob("*.h")), *sorted((SOURCES / source.stem).glob("*.h")))
-    return _digest(flags(name), tuple((path, path.stat().st_mtime_ns) for path in files))
+    own = (str(source), source.stat().st_mtime_ns)
+    return _digest(flags(name), (own, *_headers(SOURCES), *_headers(SOURCES / source.stem)))
+
+
+def _headers(folder: Path) -> list[tuple[str, int]]:
+    """Headers by name, and when each was written; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted((entry.path, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".h"))
 
 
 @lru_cache(maxsize=16)
-def _digest(flags: tuple[str, ...], files: tuple[tuple[Path, int], ...]) -> str:
+def _digest(flags: tuple[str, ...], files: tuple[tuple[str, int], ...]) -> str:
     """Of flags and files' contents; a process that opens a library many times reads them once while none is written."""
     digest = hashlib.sha256(" ".join(flags).encode())
-    for path, _ in files:
+    for path in (Path(name) for name, _ in files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
