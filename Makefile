@@ -1,4 +1,4 @@
-# The commands of a working copy. Needs Python 3.11 or newer and make; a C++ compiler makes attention faster.
+# The commands of a working copy. Needs Python 3.11 or newer and make; a C++ compiler makes the whole step faster.
 #   make serve                   environment, C++ parts, the small embedded model, a server on 127.0.0.1:8000
 #   make serve PORT=9000 ARGS="--max-model-len 2048"
 #   make test                    what must pass: lint, types, the CPU suite

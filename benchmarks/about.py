@@ -1,4 +1,4 @@
-"""What every saved figure needs beside it: the command, the machine and the versions."""
+"""What every saved figure needs beside it: the command, the machine, the versions and the commit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from weft.bench.machine import commit, versions
+
+CORES = len(os.sched_getaffinity(0))
+"""Of the process as it began: later its first thread may keep to one of them."""
+
 
 def about() -> dict[str, Any]:
-    """Command, processor, cores, kernel, Python, torch (where it is loaded), compiler, load average."""
-    torch = sys.modules.get("torch")
+    """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
     return {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": commit(Path(__file__).parent),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": getattr(torch, "__version__", None),
+        "torch": versions()["torch"],
         "compiler": _compiler(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }

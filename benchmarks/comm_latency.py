@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import at_least, run_command, whole
 
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
@@ -177,9 +178,9 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency and bandwidth of shared_memory against gloo.")
-    parser.add_argument("--worlds", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--bytes", type=int, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each backend in each case")
+    parser.add_argument("--worlds", type=at_least(2), nargs="+", default=[2, 4])
+    parser.add_argument("--bytes", type=whole, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20])
+    parser.add_argument("--rounds", type=whole, default=5, help="turns of each backend in each case")
     parser.add_argument("--save", action="store_true", help=f"write the files under {RESULTS.name}/")
     options = parser.parse_args()
     if (status := ensure_built(["comm"])[0]).path is None:
@@ -200,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, quantile, tell
 from benchmarks.peers.probe import Probe
 from benchmarks.step_subject import OneRank
@@ -95,15 +96,17 @@ def measure(arguments: argparse.Namespace, probe: Probe) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser = options(__doc__, ranks=False)
+    parser.add_argument("--threads", type=whole, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--activations", choices=("full", "int8"), default="full")
-    parser.add_argument("--rounds", type=int, default=5, help="streams, one after another")
+    parser.add_argument("--rounds", type=whole, default=5, help="streams, one after another")
     arguments = parser.parse_args()
+    if arguments.activations != "full" and arguments.quantization == "none":
+        parser.error("--activations int8 needs --quantization int8 or int4")
     with Probe(cache_dir() / "peers") as probe:
         tell(arguments, {"decode, one stream": measure(arguments, probe)})
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,10 +20,10 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from about import about
+from command import result_file, run_command
 from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
@@ -237,7 +237,7 @@ def measure(server: subprocess.Popen[str]) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--save", type=result_file, metavar="FILE")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -261,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

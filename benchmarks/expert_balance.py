@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import result_file, run_command
 
 from weft.experts import LoadBalancer, SlotShape
 from weft.experts.loads import FloatArray
@@ -62,7 +63,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stats", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     loads = {path.name.split(".")[0]: read_loads(path) for path in args.stats}
     loads = {name: rows[rows.any(axis=1)] for name, rows in loads.items()}
@@ -85,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from about import about
+from command import result_file, run_command, whole
 
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
@@ -125,13 +126,13 @@ def table(found: dict[str, dict[int, list[float]]], streams: list[int]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40, help="of each measurement")
-    parser.add_argument("--ep", type=int, default=1, help="ranks; attention dp is as large")
+    parser.add_argument("--streams", type=whole, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--rounds", type=whole, default=3)
+    parser.add_argument("--steps", type=whole, default=40, help="of each measurement")
+    parser.add_argument("--ep", type=whole, default=1, help="ranks; attention dp is as large")
     parser.add_argument("--dispatch", choices=("auto", "all_gather", "all_to_all"), default="auto")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "expert_decode.json")
+    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     ensure_built()
     with tempfile.TemporaryDirectory() as folder:
@@ -145,9 +146,11 @@ def main() -> None:
         "dispatch": args.dispatch,
         "tokens_per_second": found,
     }
+    if args.out is None:
+        return
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     args.out.with_suffix(".md").write_text(f"`{record['command']}`\n\n{said}\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

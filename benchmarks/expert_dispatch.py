@@ -13,11 +13,11 @@ import json
 import multiprocessing
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from command import at_least, result_file, run_command, whole
 
 from weft.arch import ModelConfig
 from weft.arch.config import MoEConfig
@@ -126,12 +126,12 @@ def explained(shards: Shards, rows: int, itemsize: int) -> float:
 def main() -> None:
     """Measures, prints and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--worlds", type=at_least(2), nargs="+", default=[2, 4])
+    parser.add_argument("--rows", type=whole, nargs="+", default=[1, 4, 16, 64, 256])
     for name, default in (("hidden", 576), ("intermediate", 384), ("experts", 16), ("top-k", 2), ("passes", 40)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=whole, default=default)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "expert_dispatch.json")
+    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     rows = []
     for world in args.worlds:
@@ -145,6 +145,8 @@ def main() -> None:
                 rows.append(dict(zip(COLUMNS, line, strict=True)))
                 print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     given = {name: value for name, value in vars(args).items() if name != "out"}
+    if args.out is None:
+        return
     args.out.write_text(json.dumps({"about": about(), "given": given, "rows": rows}, indent=1) + "\n")
     cells = [COLUMNS, ("---",) * len(COLUMNS), *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in cells)
@@ -152,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from about import about
+from command import result_file, run_command, whole
 
 from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
@@ -248,12 +249,12 @@ def upcycled(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path)
-    parser.add_argument("--slots", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=120, help="of each phase, and between rebalancings")
-    parser.add_argument("--streams", type=int, default=32, help="requests that decode at once")
-    parser.add_argument("--prefill", type=int, nargs=2, default=(16, 256), metavar=("PROMPTS", "TOKENS"))
+    parser.add_argument("--slots", type=whole, default=20)
+    parser.add_argument("--steps", type=whole, default=120, help="of each phase, and between rebalancings")
+    parser.add_argument("--streams", type=whole, default=32, help="requests that decode at once")
+    parser.add_argument("--prefill", type=whole, nargs=2, default=(16, 256), metavar=("PROMPTS", "TOKENS"))
     parser.add_argument("--bytes-per-step", type=int, default=EngineConfig().eplb_bytes_per_step)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "expert_serving.json")
+    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     ensure_built()
     with tempfile.TemporaryDirectory() as folder:
@@ -263,9 +264,11 @@ def main() -> None:
     said = table([each for found in runs.values() for each in found["rows"]])
     moves = json.dumps({name: value for name, value in runs["balanced"].items() if name != "rows"})
     print(f"{said}\n{moves}")
+    if args.out is None:
+        return
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     args.out.with_suffix(".md").write_text(f"`{record['command']}`\n\n{said}\n\nBeside the steps: `{moves}`\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -30,6 +30,7 @@ from typing import Any
 
 import uvloop
 from about import about
+from command import result_file, run_command, whole
 from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
@@ -245,13 +246,13 @@ def measure(args: argparse.Namespace, arrival: str) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=512)
-    parser.add_argument("--requests", type=int, default=2048)
-    parser.add_argument("--tokens", type=int, default=128, help="mean length of an answer")
+    parser.add_argument("--streams", type=whole, default=512)
+    parser.add_argument("--requests", type=whole, default=2048)
+    parser.add_argument("--tokens", type=whole, default=128, help="mean length of an answer")
     parser.add_argument("--step-ms", type=float, default=20.0)
     parser.add_argument("--arrival", nargs="+", choices=ARRIVALS, default=ARRIVALS, help="how the streams begin")
-    parser.add_argument("--replicas", type=int, default=1, help="engines that share the streams")
-    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--replicas", type=whole, default=1, help="engines that share the streams")
+    parser.add_argument("--save", type=result_file, metavar="FILE")
     parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve_fd is not None:
@@ -266,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

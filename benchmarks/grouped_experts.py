@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from about import about
+from command import positive, result_file, run_command, whole
 from timing import best_and_median, filling
 from torch import Tensor
 
@@ -65,9 +66,9 @@ def ways(ops: SingleExperts, packed: PackedSlots, plain: Tensor, counts: Tensor)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=0.6)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "grouped_experts.json")
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=positive, default=0.6)
+    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
@@ -88,8 +89,10 @@ def main() -> None:
             print(f"{spread} {rows:4} rows over {used:2} of {SLOTS} slots, ms: {said}", flush=True)
     pool.close()
     record = {"benchmark": "grouped_experts", **about(), "threads": args.threads, "products": found}
+    if args.out is None:
+        return
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

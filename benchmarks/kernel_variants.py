@@ -15,11 +15,11 @@ import functools
 import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from command import result_file, run_command, whole
 from packed_linear import (
     KINDS,
     MODELS,
@@ -76,9 +76,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(isa.runnable()), choices=isa.runnable())
     parser.add_argument("--model", default="smollm2-135m", choices=list(MODELS))
     parser.add_argument("--kinds", nargs="+", default=["bf16", "int8"], choices=list(KINDS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser.add_argument("--rounds", type=whole, default=7)
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
+    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     torch.manual_seed(0)
     pools = {variant: pool_of(variant, args.threads) for variant in args.variants}
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

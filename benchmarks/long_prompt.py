@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from weft.settings import EngineConfig
 
@@ -50,8 +51,8 @@ def measure(engine: Watched, streams: int, length: int) -> dict[str, float]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--prompt", type=int, default=8000)
+    parser.add_argument("--streams", type=whole, default=8)
+    parser.add_argument("--prompt", type=whole, default=8000)
     arguments = parser.parse_args()
     cases = {}
     for stretch in (EngineConfig().prefill_stretch, 0.0):
@@ -67,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

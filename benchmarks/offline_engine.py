@@ -8,9 +8,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.about import about
+from benchmarks.command import result_file, whole
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
@@ -70,12 +70,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """What every benchmark of such an engine takes."""
+def options(description: str | None, ranks: bool = True) -> argparse.ArgumentParser:
+    """What every benchmark of such an engine takes; `ranks`: whether it may have several."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
-    parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--save", type=Path, metavar="FILE.json")
+    if ranks:
+        parser.add_argument("--tp", type=whole, default=1)
+    parser.add_argument("--save", type=result_file, metavar="FILE.json")
     return parser
 
 

@@ -12,12 +12,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from about import about
+from command import positive, result_file, run_command, whole
 from timing import best_and_median, filling
 from torch import Tensor
 
@@ -203,11 +203,11 @@ def record_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
-    parser.add_argument("--seconds", type=float, default=0.5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rows", type=whole, nargs="+", default=list(ROWS))
+    parser.add_argument("--seconds", type=positive, default=0.5)
+    parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
@@ -227,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

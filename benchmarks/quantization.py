@@ -15,11 +15,11 @@ import math
 import pydoc_data.topics
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from command import result_file, run_command, whole
 
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
@@ -107,8 +107,8 @@ def against(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
-    parser.add_argument("--windows", type=int, default=24)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--windows", type=whole, default=24)
+    parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     ensure_built()
     path = model_path(args.model, lambda line: print(line, file=sys.stderr))
@@ -134,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from about import about
+from command import result_file, run_command, whole
 
 PATIENCE_S = 240.0
 STEP_LIMIT_S = 5.0
@@ -227,9 +228,9 @@ def ports_in_use(model: str | None, times: Times, count: int) -> None:
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--times", type=whole, default=5)
     parser.add_argument("--model", help="default: the embedded model")
-    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--save", type=result_file, metavar="FILE")
     args = parser.parse_args()
     times = Times()
     ranks_die(args.model, times, args.times)
@@ -247,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

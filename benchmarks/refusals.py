@@ -20,11 +20,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvloop
 from about import about
+from command import result_file, run_command, whole
 from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
@@ -159,9 +159,9 @@ def measure(args: argparse.Namespace, connections: str) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--clients", type=whole, default=64)
+    parser.add_argument("--requests", type=whole, default=20_000)
+    parser.add_argument("--save", type=result_file, metavar="FILE")
     parser.add_argument("--serve-fd", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve_fd is not None:
@@ -175,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

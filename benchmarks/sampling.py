@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from about import about
+from command import result_file, run_command, whole
 from timing import best_and_median, interleaved
 
 from weft.native.isa import chosen
@@ -62,10 +62,10 @@ def run_case(params: dict[str, Any], rows: int, vocab: int, kernel: SamplingKern
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--vocab", type=int, default=49_152)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
+    parser.add_argument("--vocab", type=whole, default=49_152)
+    parser.add_argument("--rounds", type=whole, default=9)
+    parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     kernel = make_kernel(args.threads)
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

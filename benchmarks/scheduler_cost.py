@@ -15,12 +15,12 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from about import about
+from command import result_file, run_command
 from fake_engine import answer
 
 from weft.engine.engine import Engine
@@ -142,7 +142,7 @@ def timed_step(engine: Engine, executor: Instant) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", type=Path, help="write the cases to this JSON file")
+    parser.add_argument("--save", type=result_file, help="write the cases to this JSON file")
     arguments = parser.parse_args()
     cases = []
     for running, context in ((1, 128), (32, 128), (256, 128), (1024, 128), (32, 4096), (256, 4096)):
@@ -159,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

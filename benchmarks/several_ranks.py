@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, quantile, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
@@ -81,7 +82,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=whole, default=12)
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from weft.settings import EngineConfig
 
@@ -46,8 +47,8 @@ def measure(engine: Watched, chats: int, turns: int) -> dict[str, float]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--chats", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--chats", type=whole, default=8)
+    parser.add_argument("--turns", type=whole, default=4)
     arguments = parser.parse_args()
     cases = {}
     for caching in (True, False):
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

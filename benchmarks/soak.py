@@ -7,8 +7,7 @@ are chats and texts, whole or as events, with several answers, log-probabilities
 random model is served. Afterwards every request that the server accepted must have completed, failed or been cancelled,
 and memory, descriptors and KV blocks must be what they were after the warm-up. Memory is noted all along: in the second
 half it may not grow with the requests. Texts come from a pool: the tokenizer library keeps up to 10,000 words that it
-has seen, and to the random model a whole text is one word of 2 KiB: texts that are ever new would take 20 MiB before
-memory is level.
+has seen, and to the random model a whole text is one word of 2 KiB: ever new ones would take 20 MiB.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from about import about
+from command import positive, result_file, run_command, whole
 from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the small model is made by what makes the tests'
@@ -259,14 +259,14 @@ async def soak(port: int, pids: list[int], minutes: float, rate: float, seed: in
 def main() -> None:
     """Serves, soaks, prints, saves; exit code 1 where something did not add up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--rate", type=float, default=17.0, help="requests per second")
+    parser.add_argument("--minutes", type=positive, default=10.0)
+    parser.add_argument("--rate", type=positive, default=17.0, help="requests per second")
     parser.add_argument("--model", help="what `weft serve` takes, or `embedded`; left out: a small random model")
     parser.add_argument("--warm-up", type=int, default=200, metavar="N", help="requests that are not counted")
     parser.add_argument("--kv-cache-memory", metavar="SIZE", help="small, so that the warm-up touches all of it")
-    parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--tp", type=whole, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--save", type=result_file, metavar="FILE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = [args.model or str(write_tiny_chat(Path(folder) / "tiny"))]
@@ -297,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.about import about
+from benchmarks.command import result_file, run_command, whole
 from weft.bench.served import Served
 from weft.cli.hosted import PROGRAM
 
@@ -66,8 +67,8 @@ def started(model: str | None, ranks: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--rounds", type=whole, default=7)
+    parser.add_argument("--save", type=result_file)
     arguments = parser.parse_args()
     imports: dict[str, list[float]] = defaultdict(list)
     starts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -100,4 +101,4 @@ def _of(taken: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
+from command import result_file, run_command, whole
 from timing import best_and_median, interleaved
 from torch import Tensor
 
@@ -107,10 +107,10 @@ def measure(layers: Layers, pool: Pool, rounds: int) -> dict[str, dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--blocks", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
+    parser.add_argument("--blocks", type=whole, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--rounds", type=whole, default=15)
+    parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     torch.manual_seed(0)
     library = open_library()
@@ -140,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 from benchmarks.about import about
+from benchmarks.command import result_file, run_command, whole
 from benchmarks.peers.probe import Probe
 from benchmarks.step_subject import OneRank
 from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
@@ -146,6 +147,7 @@ class Subject:
             dtype=numbers["dtype"],
             quantization=numbers["quantization"],
             activations=numbers["activations"],
+            threads=threads if tp > 1 else None,
         )
         self.executor: Executor
         self.one: OneRank | None = None
@@ -201,16 +203,19 @@ class Subject:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
-    parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--tp", type=whole, default=1)
+    parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
     parser.add_argument("--activations", default="full", choices=("full", "int8"))
-    parser.add_argument("--save", type=Path, metavar="FILE.json")
+    parser.add_argument("--save", type=result_file, metavar="FILE.json")
     arguments = parser.parse_args()
+    if arguments.activations != "full" and arguments.quantization == "none":
+        parser.error("--activations int8 needs --quantization int8 or int4")
+    threads = arguments.threads or max(1, len(os.sched_getaffinity(0)) // arguments.tp)
     with Probe(CACHE) as probe, tempfile.TemporaryDirectory() as place:  # before this process keeps to one core
         os.environ[PLACE] = place
-        subject = Subject(arguments.model, arguments.tp, arguments.threads, vars(arguments))
+        subject = Subject(arguments.model, arguments.tp, threads, vars(arguments))
         try:
             cases, states = measure(subject, probe)
         finally:
@@ -219,7 +224,7 @@ def main() -> None:
     text = "\n\n".join(f"## {name}\n\n{markdown(rows)}" for name, rows in cases.items())
     print(text, "\n", memory)
     if arguments.save:
-        head = {"about": about(), "operations": subject.kinds, "tp": arguments.tp, "threads": arguments.threads}
+        head = {"about": about(), "operations": subject.kinds, "tp": arguments.tp, "threads": threads}
         arguments.save.write_text(json.dumps({**head, "memory": memory, "cases": cases}, indent=1) + "\n")
         title = f"# Where a step's time goes\n\n`{subject.kinds}`\n\nMemory beside it: {memory}"
         arguments.save.with_suffix(".md").write_text(f"{title}\n\n{text}\n")
@@ -246,4 +251,4 @@ def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[st
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.about import about
+from benchmarks.command import result_file, run_command, whole
 from benchmarks.offline_engine import quantile
 from benchmarks.step_profile import CASES, SHORT, Subject
 from benchmarks.step_subject import OneRank
@@ -109,8 +110,8 @@ def main() -> None:
     parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
     parser.add_argument("--activations", default="full", choices=("full", "int8"))
     parser.add_argument("--busy", type=float, default=25.0, metavar="PERCENT")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", type=Path, metavar="FILE.json")
+    parser.add_argument("--rounds", type=whole, default=3)
+    parser.add_argument("--save", type=result_file, metavar="FILE.json")
     arguments = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     if threads < 2:
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

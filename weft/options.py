@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -110,6 +111,8 @@ class Setting:
             return bool(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return True
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
         low, high, above = self.option.minimum, self.option.maximum, self.option.above
         return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 
@@ -127,7 +130,10 @@ class Setting:
             return tuple(int(part) for part in word.split(","))
         if self.option.choices and word not in self.option.choices:
             raise ValueError(word)
-        return self.kind(word)
+        value = self.kind(word)
+        if self.kind is float and not math.isfinite(value):
+            raise ValueError(word)
+        return value
 
     def schema(self) -> dict[str, object]:
         """JSON schema of the field."""

@@ -52,7 +52,8 @@ class EngineConfig:
     )
     prefill_stretch: float = option(
         2.0,
-        "how many times longer prompts may make a step of streams that began before they came; 0: no limit",
+        "how many times longer prompts may make a step of streams that began before they came, as far as 16 rows of"
+        " prompts a step allow; 0: no limit",
         "--prefill-stretch",
         minimum=0.0,
     )
@@ -131,6 +132,13 @@ class EngineConfig:
             if problem:
                 legal = setting.option.choices
                 raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
+        if 0 < self.prefill_stretch < 1:
+            raise ConfigError(
+                f"prefill_stretch {self.prefill_stretch}: a prompt makes no step shorter; legal: 0 (no limit), or 1 and"
+                " more",
+                field="prefill_stretch",
+                value=self.prefill_stretch,
+            )
         if not all(self.served_names) or len({*self.served_names}) < len(self.served_names):
             raise ConfigError(
                 f"served_model_name {self.served_model_name}: legal: different names with commas between",

@@ -1,9 +1,9 @@
-"""Points clients that others wrote at a served tiny model and saves what worked.
+"""Points clients that others wrote at a served tiny model and says what works.
 
-python -m benchmarks.clients.run [NAME...] [--venvs DIR]
+python -m benchmarks.clients.run [NAME...] [--venvs DIR] [--save FILE.json]
 
 Each client gets a virtual environment of its own under DIR, kept for the next run. pip has the caller's settings.
-Saves benchmarks/results/clients.json; exit code 1 where a client failed.
+Exit code 1 where a client failed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.clients.catalogue import Client, Place, chosen
+from benchmarks.command import result_file, run_command
 from tests.support.tiny_chat import write_tiny_chat
 from weft.bench.machine import commit, machine, versions
 from weft.bench.served import Served
@@ -36,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="clients to try (default: all)")
     parser.add_argument("--venvs", type=Path, default=Path(tempfile.gettempdir()) / "weft-clients", metavar="DIR")
-    parser.add_argument("--save", type=Path, default=ROOT / "benchmarks" / "results" / "clients.json", metavar="FILE")
+    parser.add_argument("--save", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
     clients = chosen(args.names)
     pythons = {client.name: install(client, args.venvs.absolute() / client.name) for client in clients}
@@ -47,7 +48,8 @@ def main() -> int:
             results = [_try(client, pythons[client.name], Path(folder), url, model) for client in clients]
             results = [result | {"server_alive": served.alive} for result in results]
     head = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(), "machine": machine()}
-    args.save.write_text(json.dumps({**head, "git": commit(ROOT), "clients": results}, indent=2) + "\n")
+    if args.save:
+        args.save.write_text(json.dumps({**head, "git": commit(ROOT), "clients": results}, indent=2) + "\n")
     for result in results:
         _show(result)
     return 0 if all(result["ok"] for result in results) else 1
@@ -128,4 +130,4 @@ def _show(result: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.places import HERE, Places
+from weft.errors import WeftError
 
 SOURCES = "vendor/llama.cpp"
 TOOLS = ("llama-bench", "llama-batched-bench", "llama-server", "llama-quantize")
@@ -32,7 +33,7 @@ CMAKE = (
 )
 
 
-class NotInstalled(Exception):
+class NotInstalled(WeftError):
     """A peer that could not be set up; the others can."""
 
 

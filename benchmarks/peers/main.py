@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.about import about
+from benchmarks.command import result_file, run_command, whole
 from benchmarks.peers import cases as case_table
 from benchmarks.peers import engines as engine_table
 from benchmarks.peers.install import NotInstalled, install
@@ -49,15 +50,15 @@ def main() -> int:
     parser.add_argument(
         "--cases", nargs="+", default=["main"], metavar="NAME", help="by name or group (main, long, ...)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="visits of each engine (default 3)")
-    parser.add_argument("--bursts", type=int, default=2, help="repetitions of each served case in a visit (default 2)")
+    parser.add_argument("--rounds", type=whole, default=3, help="visits of each engine (default 3)")
+    parser.add_argument("--bursts", type=whole, default=2, help="of each served case in a visit (default 2)")
     parser.add_argument("--form", choices=FORMS, default=EMBEDDED, help="the model (default: the embedded one)")
     parser.add_argument("--quick", action="store_true", help="one round, few tokens, saved in the cache")
     parser.add_argument("--resume", action="store_true", help="keep what the results file has, measure what it lacks")
     parser.add_argument("--setup", action="store_true", help="set up and make model files, measure nothing")
     parser.add_argument("--show", action="store_true", help="print and draw the results file, measure nothing")
     parser.add_argument("--cache", type=Path, default=cache_dir() / "peers", metavar="DIR")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="default: benchmarks/results/peers[-FORM].json")
+    parser.add_argument("--out", type=result_file, metavar="FILE.json", help="default: results/peers[-FORM].json here")
     arguments = parser.parse_args()
     try:
         engines = engine_table.chosen(arguments.engines)
@@ -190,4 +191,4 @@ def show(out: Path, places: Places) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import Engine
 from benchmarks.peers.limits import Shape, read_shape
+from weft.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -48,8 +49,11 @@ class Places:
         return Path(sys.executable) if peer in ("weft", "llamacpp") else venv
 
     def shape(self) -> Shape:
-        """The model's sizes."""
-        return read_shape(self.models / "directory" / "config.json")
+        """The model's sizes. ConfigError where the model was not made yet."""
+        config = self.models / "directory" / "config.json"
+        if not config.exists():
+            raise ConfigError(f"{config} is not there: run this once with --setup, and the same --form and --cache")
+        return read_shape(config)
 
     def length(self, cases: tuple[Case, ...]) -> int:
         """Tokens of the longest sequence, with some room where the model's context has it: a prompt's last token and a

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import Engine
 from weft.bench.compare import interleaved
+from weft.errors import UsageError
 
 SCHEMA = "weft.peers/1"
 KINDS = ("offline", "served")
@@ -76,8 +77,14 @@ class Record:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A results file."""
-    return dict(json.loads(path.read_text()))
+    """A results file. UsageError where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out {path}: not a file of results: {error}") from None
+    if not isinstance(found, dict) or "visits" not in found:
+        raise UsageError(f"--out {path}: not a file of results of this command: it has no visits")
+    return found
 
 
 def failed(visit: dict[str, Any]) -> bool:

@@ -148,6 +148,13 @@ def test_two_parses_share_nothing() -> None:
         ("block_size", 2048, "block_size: 2048 is not a whole number at least 1 and at most 1024"),
         ("mem_fraction_static", 1.5, "mem_fraction_static: 1.5 is not a number above 0 and at most 1"),
         ("mem_fraction_static", 0.0, "mem_fraction_static: 0.0 is not a number above 0 and at most 1"),
+        ("prefill_stretch", float("nan"), "prefill_stretch: nan is not a number at least 0"),
+        ("prefill_stretch", float("inf"), "prefill_stretch: inf is not a number at least 0"),
+        (
+            "prefill_stretch",
+            0.5,
+            "prefill_stretch 0.5: a prompt makes no step shorter; legal: 0 (no limit), or 1 and more",
+        ),
         ("dtype", "int8", "dtype: int8 is not one of auto, float32, bfloat16, float16, float64"),
         ("device", "tpu", "device: tpu is not one of cpu, cuda"),
         ("served_model_name", "", "served_model_name: '' is not a word"),

@@ -16,6 +16,7 @@ from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families import parse_config
 from weft.arch.params import param_specs
 from weft.arch.shards import Shards
+from weft.cli.main import main
 from weft.errors import LayoutError
 from weft.explain import Report, explain, memory, traffic
 from weft.explain.memory import alike_weights, distinct, memory_of_ranks
@@ -167,8 +168,8 @@ def codes(report: Report) -> dict[str, str]:
 def test_notes_name_imbalance_copies_and_ties() -> None:
     found = codes(report_of(SMOLLM2, {"attention.tp": 2, "attention.split": "groups", "dense.tp": 4}, 4))
     assert found["uneven_heads"] == (
-        "attention's ranks hold 6 3 of 9 query heads: a step takes as long as 6, ranks idle 25% of that time; "
-        "split: balanced would give 5 4"
+        "attention's ranks hold 6 3 of 9 query heads: a step takes as long as 6, "
+        "ranks idle 25% of that time, or lend their cores; split: balanced would give 5 4"
     )
     assert "384 192 columns" in found["uneven_o_proj"]
     assert found["residual"].endswith("not of attention's size 2: dense 4")
@@ -222,9 +223,22 @@ def test_experts_are_explained_as_sizes() -> None:
 @pytest.mark.parametrize(
     ("values", "world", "text"),
     [
-        ({"attention.tp": 8}, 8, "attention tp 8: num_attention_heads is 6, not enough for every rank; legal: 1, 2, 4"),
-        ({"dense.tp": 60}, 60, "dense tp 60: intermediate_size is 40, not enough for every rank; legal: 1, 2, 3"),
-        ({"lm_head.tp": 60}, 60, "lm_head tp 60: vocab_size is 50, not enough for every rank; legal: 1, 2, 3"),
+        (
+            {"attention.tp": 8},
+            8,
+            "attention tp 8: num_attention_heads is 6, not enough for every rank; "
+            "legal with 8 ranks: 1, 2, 4; with others at most 6",
+        ),
+        (
+            {"dense.tp": 60},
+            60,
+            "dense tp 60: intermediate_size is 40, not enough for every rank; legal with 60 ranks: 1, 2, 3",
+        ),
+        (
+            {"lm_head.tp": 60},
+            60,
+            "lm_head tp 60: vocab_size is 50, not enough for every rank; legal with 60 ranks: 1, 2, 3",
+        ),
         ({"embedding.tp": 60}, 60, "embedding tp 60: vocab_size is 50"),
         ({"o_proj.tp": 48}, 48, "o_proj tp 48: num_attention_heads * head_dim is 24, not enough for every rank"),
         ({"pipeline.stages": 5}, None, "pipeline stages 5: the model has 4 layers; legal: 1 to 4"),
@@ -244,7 +258,7 @@ def test_a_model_that_does_not_fit_is_refused(values: dict[str, object], world: 
 def test_o_proj_gives_every_rank_a_column_even_of_uneven_heads() -> None:
     """9 heads over 2 ranks by groups: 6 and 3; with head_dim 2, a block of 16 cuts the smaller share in 8."""
     config = replace(SMALL, num_heads=9, num_kv_heads=3, head_dim=2)
-    with pytest.raises(LayoutError, match=r"o_proj tp 16: .*legal: 1, 2, 4, 8$"):
+    with pytest.raises(LayoutError, match=r"o_proj tp 16: .*legal with 16 ranks: 1, 2, 4, 8$"):
         report_of(config, {"attention.tp": 2, "attention.split": "groups", "o_proj.tp": 16}, 16)
 
 
@@ -301,3 +315,9 @@ def counted(counts: Counter[str], name: str, function: Callable[..., Any]) -> Ca
         return function(*args)
 
     return call
+
+
+def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, end in (((), "bfloat16\n"), (("--quantization", "int4"), "bfloat16, matrices in int4\n")):
+        assert main(["explain", *words]) == 0
+        assert capsys.readouterr().out.partition("world")[0].endswith(end)

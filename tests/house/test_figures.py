@@ -151,6 +151,34 @@ def test_long_contexts_and_many_streams_on_the_intel_machine() -> None:
     assert "64 streams get {}, OpenVINO {}; 256 get {}, OpenVINO {}".format(*many, *most) in PLAIN
 
 
+def test_what_is_slower_is_said_too() -> None:
+    there = rows("Offline", 1, "peers-vnni.md")
+
+    def of(case: str) -> list[str]:
+        return [f"{float(there[name,][case].split()[0]):.0f}" for name in ("weft-int8", "weft-int4")]
+
+    (eight, four), (prompt8, prompt4) = of("decode tok/s"), of("prefill tok/s")
+    assert f"8 and 4 bits get {eight} and {four} there with one stream and {prompt8} and {prompt4} in a prompt" in PLAIN
+    assert max(int(prompt8), int(prompt4)) < float(there["weft-tp1",]["prefill tok/s"].split()[0])
+    page = rows("Offline", 1, "peers.md")
+    lost = [
+        1 - float(page[name,][case].split()[0]) / float(page["weft-tp1",][case].split()[0])
+        for name in ("weft-int8", "weft-int4")
+        for case in ("streams32 tok/s", "prefill tok/s")
+    ]
+    assert f"are {100 * min(lost):.0f} to {100 * max(lost):.0f} % slower than in bf16" in PLAIN
+    answers = saved("quantization.json")["results"]
+    equal8, equal4 = (answers[kind]["answers_equal"] for kind in ("int8", "int4"))
+    assert (
+        f"of {answers['int8']['answers']} greedy answers of 64 tokens {equal8} and {equal4} are those of bf16" in PLAIN
+    )
+    visits = saved("peers-xeon-long.json")["visits"]
+    for engine, words in (("weft-tp1", "{} to {} GB/s beside weft's"), ("openvino-bf16", "{} to {} beside OpenVINO's")):
+        cases = [found for visit in visits if visit["engine"] == engine for found in visit["cases"].values()]
+        memory = [burst["state"]["gb_per_s"] for found in cases for burst in found.get("bursts", [found])]
+        assert words.format(f"{min(memory):.0f}", f"{max(memory):.0f}") in PLAIN
+
+
 THREE = ("decode", "32 streams", "prefill of 1,024")
 
 
@@ -175,7 +203,8 @@ def test_lent_cores() -> None:
     told = zip(*([f"{cases[case][way]['ratio']:.2f}" for way in ways] for case in THREE), strict=True)
     lent, groups, waiting = ("{}, {} and {}".format(*each) for each in told)
     assert (
-        f"on the Intel machine above {lent}, with whole KV groups dealt {groups}, with no core lent {waiting}" in PLAIN
+        f"with nine heads they reach {lent} on the Intel machine, with whole KV groups dealt {groups},"
+        f" with no core lent {waiting}" in PLAIN
     )
     found = [measured[way] for measured in cases.values() for way in ways]
     below = max(each["ratio"] - each["ratio_q1"] for each in found)

@@ -282,15 +282,23 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     ops.pool = SimpleNamespace(pin=pinned.append, threads=2)  # type: ignore[assignment]
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
-    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), None, own_cores, True)  # type: ignore[arg-type]
+    alone = SimpleNamespace(world=1)
+    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), alone, own_cores, True)  # type: ignore[arg-type]
     assert (pinned, said) == ([[0, 1]] if own_cores else [], "")
 
 
 @pytest.mark.parametrize(
-    "own_cores, asked, world", [(True, True, 2), (False, True, 2), (True, False, 2), (True, True, 17)]
+    "own_cores, asked, world, said",
+    [
+        (True, True, 2, "; cpu 5 is lent to ranks that this one waits for"),
+        (False, True, 2, "; no core is lent: ranks have no cores of their own"),
+        (True, False, 2, ""),
+        (True, True, 17, "; no core is lent: the machine has more than 16 ranks"),
+        (True, True, 1, ""),
+    ],
 )
 def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
-    own_cores: bool, asked: bool, world: int, monkeypatch: pytest.MonkeyPatch
+    own_cores: bool, asked: bool, world: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lends = own_cores and asked and world == 2
     lent, invited = [], []
@@ -301,9 +309,15 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
-    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), comm, own_cores, asked)  # type: ignore[arg-type]
+    runner = SimpleNamespace(program=object(), ops=ops)
+    assert rank_process._settle(runner, comm, own_cores, asked) == said  # type: ignore[arg-type]
     assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
-    assert said == ("; cpu 5 is lent to ranks that this one waits for" if lends else "")
+
+
+def test_ranks_without_a_program_lend_nothing_and_say_so() -> None:
+    runner, comm = SimpleNamespace(program=None, ops=None), SimpleNamespace(world=2)
+    assert rank_process._settle(runner, comm, True, True) == "; no core is lent: steps are no program"  # type: ignore[arg-type]
+    assert rank_process._settle(runner, comm, True, False) == ""  # type: ignore[arg-type]
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

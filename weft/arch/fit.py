@@ -30,9 +30,10 @@ def check_fit(layout: Layout, config: ModelConfig) -> None:
     for need in _needs(layout, config):
         if not need.fits(need.size):
             legal = tuple(size for size in divisors(layout.stage_size) if need.fits(size))
+            others = f"; with others at most {need.units}" if need.fits(need.units) else ""
             raise LayoutError(
                 f"{need.module} tp {need.size}: {need.dimension} is {need.units}, not enough for every rank; "
-                f"legal: {', '.join(map(str, legal))}",
+                f"legal with {layout.stage_size} ranks: {', '.join(map(str, legal))}{others}",
                 field=f"{need.module}.tp",
                 value=need.size,
                 legal=legal,

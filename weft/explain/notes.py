@@ -182,7 +182,7 @@ def _left_out(layout: Layout) -> Iterator[Note]:
 def _idle(counts: list[int]) -> str:
     """Ranks wait for the largest share."""
     idle = 1 - sum(counts) / (len(counts) * max(counts))
-    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time"
+    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time, or lend their cores"
 
 
 def _length(interval: Interval) -> int:

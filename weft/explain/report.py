@@ -37,6 +37,8 @@ class Report:
     hops: tuple[HopTraffic, ...]
     """Between pipeline stages."""
     notes: tuple[Note, ...]
+    quantization: str
+    """How matrices are kept, as the engine's setting says."""
 
     @property
     def boundaries(self) -> tuple[BoundaryTraffic, ...]:
@@ -95,4 +97,5 @@ def explain(
         traffic=traffic_of(shards, itemsize, batches),
         hops=hop_traffic(shards, itemsize, batches),
         notes=notes_of(shards, ranks),
+        quantization=shards.kept.quantization,
     )

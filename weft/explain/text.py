@@ -38,10 +38,11 @@ def print_report(report: Report, console: Console) -> None:
 def _model_line(report: Report) -> Text:
     config = report.config
     tied = ", tied" if config.tie_embeddings else ""
+    kept = "" if report.quantization == "none" else f", matrices in {report.quantization}"
     facts = (
         f"{config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads / {config.num_kv_heads} KV heads of {config.head_dim}, "
-        f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, {report.dtype}"
+        f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, {report.dtype}{kept}"
     )
     return Text.assemble((report.model, "bold"), f"  {facts}")
 

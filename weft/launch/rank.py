@@ -139,16 +139,19 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 def _settle(runner: Runner, comm: Comm, own_cores: bool, lends: bool) -> str:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
     torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
-    first ones: the system moves those. `lends`: whether a core may be lent; in words, which one is."""
+    first ones: the system moves those. `lends`: whether a core may be lent; in words, which one is, or why none."""
+    none = "; no core is lent: " if lends and comm.world > 1 else ""
     if runner.program is None or not isinstance(runner.ops, StepOps):
-        return ""
+        return none and f"{none}steps are no program"
     torch.set_num_threads(1)
     cores, pool = [core[0] for core in available_cores()], runner.ops.pool
     if not own_cores or len(cores) < pool.threads:
-        return ""
+        return none and f"{none}ranks have no cores of their own"
     pool.pin(cores)
-    if not lends or not isinstance(comm, SharedMemoryComm) or comm.world > MOST_LENDERS:
+    if not none or not isinstance(comm, SharedMemoryComm):
         return ""
+    if comm.world > MOST_LENDERS:
+        return f"{none}the machine has more than {MOST_LENDERS} ranks"
     comm.lend(cores[0])
     pool.invite(*comm.lenders())
     return f"; cpu {cores[0]} is lent to ranks that this one waits for"

@@ -86,7 +86,7 @@ def build_program(
     """NotRecordableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
     `max_positions`: of the longest context; `slot_tables`: of the layers' experts."""
     if not isinstance(ops, StepOps):
-        raise NotRecordableError(f"operations {ops.name} have no program")
+        raise NotRecordableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
     program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end)
@@ -109,7 +109,7 @@ def _end(comm: Comm) -> End | None:
     if comm.world == 1:
         return None
     if not isinstance(inner, SharedMemoryComm):
-        raise NotRecordableError(f"collectives by {type(inner).__name__}: a program needs shared memory")
+        raise NotRecordableError("ranks do not meet in shared memory, which a program's collectives need")
     if inner.watched:
         raise NotRecordableError("every collective's shapes are compared")
     return End(*inner.end)

@@ -1,0 +1,76 @@
+"""Commands of `benchmarks/`: what they take is checked before anything is measured, and a mistake is one line."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.command import at_least, positive, result_file, run_command, whole
+from weft.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+HELPERS = {"about", "command", "offline_engine", "step_subject", "step_timers", "timed_rank", "timing"}
+COMMANDS = sorted(
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if "def main" in path.read_text() and path.stem not in HELPERS
+)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
+def test_whole_numbers(text: str) -> None:
+    assert whole("1") == 1 and at_least(2)("2") == 2
+    with pytest.raises(argparse.ArgumentTypeError, match="1 or more"):
+        whole(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "inf"])
+def test_positive_numbers(text: str) -> None:
+    assert positive("0.5") == 0.5
+    with pytest.raises(argparse.ArgumentTypeError, match="above 0"):
+        positive(text)
+
+
+def test_a_result_has_a_place(tmp_path: Path) -> None:
+    assert result_file(str(tmp_path / "x.json")) == tmp_path / "x.json"
+    for wrong in (tmp_path / "none" / "x.json", tmp_path):
+        with pytest.raises(argparse.ArgumentTypeError, match="directory"):
+            result_file(str(wrong))
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise ConfigError("tp 3: legal: 1, 2")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 78
+    assert capsys.readouterr().err.endswith(": tp 3: legal: 1, 2\n")
+
+
+def test_every_command_ends_so() -> None:
+    assert len(COMMANDS) > 20
+    for name in COMMANDS:
+        text = (ROOT / "benchmarks" / f"{name}.py").read_text()
+        assert "run_command(main)" in text, name
+        assert "type=int" not in text or "serve-fd" in text or "seed" in text or "bytes-per-step" in text, name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["benchmarks/decode_bound.py", "--rounds", "0"], "1 or more"),
+        (["benchmarks/decode_bound.py", "--activations", "int8"], "needs --quantization"),
+        (["benchmarks/comm_latency.py", "--worlds", "1"], "2 or more"),
+        (["benchmarks/grouped_experts.py", "--out", "none/x.json"], "no directory none"),
+        (["benchmarks/long_prompt.py", "--model", "/none"], "/none"),
+        (["-m", "benchmarks.peers.main", "--show", "--out", "none.json"], "not a file of results"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(words: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr, done.stderr
