@@ -244,6 +244,33 @@ def test_the_bound_of_a_step() -> None:
     assert f"are {100 * all_of_them:.0f} % of a step" in PERFORMANCE
 
 
+def test_where_it_falls_short() -> None:
+    page = re.search(r"\| weft-tp1 \| \S+ \| bf16 \| [^|]*\((\d+)%\)", (RESULTS / "peers.md").read_text())
+    share = saved("decode_bound_xeon_bf16.json")["cases"]["decode, one stream"]["share"]
+    alone = saved("step_profile_xeon.json")["cases"]["1 stream"]
+    linear = sum(row["share"] for name, row in alone.items() if name.startswith("linear"))
+    assert (
+        page
+        and f"{page[1]} % of its bound in `peers.md`, and to {100 * share:.0f} % in `decode_bound_xeon_bf16.json`"
+        in PERFORMANCE
+    )
+    assert f"are {100 * linear:.0f} % of a step at nearly" in PERFORMANCE
+    assert f"attention is {100 * alone['attention']['share']:.0f} %" in PERFORMANCE
+
+    def slowest(name: str) -> list[str]:
+        served = rows("Over HTTP", 2, name)
+        times = [[float(served["weft-tp1", n][f"ITL {p} ms"].split()[0]) for p in ("p50", "p99")] for n in ("8", "32")]
+        return [f"{high / low:.1f}" for low, high in times]
+
+    told = ("{} and {} times the median in `peers.md`", "{} and {} in `peers-xeon.md`", "{} and {} in `peers-vnni.md`")
+    for words, name in zip(told, ("peers.md", "peers-xeon.md", "peers-vnni.md"), strict=True):
+        assert words.format(*slowest(name)) in PERFORMANCE
+    steps = {case["running"]: case for case in saved("scheduler_cost.json")["cases"] if case["context"] == 128}
+    many, few = (f"{steps[count]['whole_step_us']:.0f}" for count in (1024, 32))
+    assert f"**1,024 running requests** cost {many} us of Python a step, 32 cost {few}" in PERFORMANCE
+    assert 0.4 < steps[1024]["records_us"] / steps[1024]["whole_step_us"] < 0.6
+
+
 def test_the_start() -> None:
     served = rows("Over HTTP", 2, "peers-vnni.md")
     weft, theirs = (served[name, "1"]["cold s"] for name in ("weft-tp1", "llama.cpp-bf16"))
