@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from weft.bench.machine import commit, versions
+from weft.bench.machine import commit, machine, versions
 
 CORES = len(os.sched_getaffinity(0))
 """Of the process as it began: later its first thread may keep to one of them."""
@@ -19,25 +18,19 @@ CORES = len(os.sched_getaffinity(0))
 
 def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
+    found, packages = machine(), versions()
     return {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": commit(Path(__file__).parent),
-        "cpu": _cpu(),
+        "cpu": found["cpu"],
         "cores": CORES,
-        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": versions()["torch"],
+        "kernel": found["system"],
+        "python": packages["python"],
+        "torch": packages["torch"],
         "compiler": _compiler(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "load_average": found["load_average"],
     }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _compiler() -> str | None:

@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 from command import at_least, run_command, whole
 
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
 from weft.comm.shared_memory import SharedMemoryComm
-from weft.native.build import ensure_built, find_compiler
+from weft.native.build import ensure_built
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
@@ -131,34 +129,17 @@ def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, A
     return list(json.loads(text))
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    with open("/proc/cpuinfo") as cpuinfo:
-        model = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
-    compiler = find_compiler()
-    version = subprocess.run([*(compiler or ["true"]), "--version"], capture_output=True, text=True, check=False).stdout
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "compiler": version.splitlines()[0] if compiler else "none",
-        "load_average_before": [round(load, 2) for load in os.getloadavg()],
-    }
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as markdown."""
-    info = report["machine"]
+    info = report["about"]
     lines = [
         "# Latency and bandwidth of collectives: shared_memory against gloo",
         "",
-        f"`{report['command']}`, {report['date']}",
+        f"`{info['command']}`, {info['created']}",
         "",
-        f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, Python {info['python']}, "
+        f"{info['cpu']}, {info['cores']} cores, {info['kernel']}, Python {info['python']}, "
         f"torch {info['torch']}, {info['compiler']}; "
-        f"load average {info['load_average_before']} before, {report['load_average_after']} after.",
+        f"load average {info['load_average']} before, {report['load_average_after']} after.",
         "",
         "Microseconds per call through the Python API, p50 / p99. The backends take turns in the same processes; what "
         "else the machine does (see the load average) shows in p99 first. Ranks are pinned, one to a core, where there "
@@ -185,12 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     if (status := ensure_built(["comm"])[0]).path is None:
         sys.exit(f"no shared_memory here: {status.reason}")
-    report: dict[str, Any] = {
-        "schema": "weft.benchmark.comm_latency/1",
-        "command": shlex.join(["python", "benchmarks/comm_latency.py", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": machine(),
-    }
+    report: dict[str, Any] = {"about": about()}
     report["cases"] = [case for world in options.worlds for case in run_world(world, options.bytes, options.rounds)]
     report["load_average_after"] = [round(load, 2) for load in os.getloadavg()]
     print(table(report))

@@ -102,8 +102,6 @@ def main() -> None:
     parser.add_argument("--activations", choices=("full", "int8"), default="full")
     parser.add_argument("--rounds", type=whole, default=5, help="streams, one after another")
     arguments = parser.parse_args()
-    if arguments.activations != "full" and arguments.quantization == "none":
-        parser.error("--activations int8 needs --quantization int8 or int4")
     with Probe(cache_dir() / "peers") as probe:
         tell(arguments, {"decode, one stream": measure(arguments, probe)})
 

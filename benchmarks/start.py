@@ -18,7 +18,6 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -92,7 +91,7 @@ def main() -> None:
     for name, phases in found["after_the_command_s"].items():
         print(f"{name}: " + ", ".join(f"{phase} {taken['median']:.2f} s" for phase, taken in phases.items()))
     if arguments.save:
-        result = {"about": about() | {"torch": version("torch")}, "rounds": arguments.rounds, **found}
+        result = {"about": about(), "rounds": arguments.rounds, **found}
         arguments.save.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -210,8 +210,6 @@ def main() -> None:
     parser.add_argument("--activations", default="full", choices=("full", "int8"))
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     arguments = parser.parse_args()
-    if arguments.activations != "full" and arguments.quantization == "none":
-        parser.error("--activations int8 needs --quantization int8 or int4")
     threads = arguments.threads or max(1, len(os.sched_getaffinity(0)) // arguments.tp)
     with Probe(CACHE) as probe, tempfile.TemporaryDirectory() as place:  # before this process keeps to one core
         os.environ[PLACE] = place

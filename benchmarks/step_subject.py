@@ -27,6 +27,7 @@ from weft.program.program import StepProgram
 from weft.program.values import Instruction
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
+from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
 
@@ -42,6 +43,7 @@ class OneRank:
 
     def __init__(self, checkpoint: Checkpoint, settings: EngineConfig, threads: int, num_blocks: int) -> None:
         config = parse_config(checkpoint.config)
+        kept_weights(settings, checkpoint, ())  # refuses settings that contradict each other, as every engine does
         shards = Shards(config, resolve({}, num_experts=config.num_experts))
         numerics = Numerics(
             getattr(torch, settings.dtype),

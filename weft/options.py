@@ -130,10 +130,7 @@ class Setting:
             return tuple(int(part) for part in word.split(","))
         if self.option.choices and word not in self.option.choices:
             raise ValueError(word)
-        value = self.kind(word)
-        if self.kind is float and not math.isfinite(value):
-            raise ValueError(word)
-        return value
+        return self.kind(word)
 
     def schema(self) -> dict[str, object]:
         """JSON schema of the field."""

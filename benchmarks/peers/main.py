@@ -37,7 +37,6 @@ from benchmarks.peers.schedule import MOST_STOLEN, Record, Visit, least_disturbe
 from benchmarks.peers.summary import rows
 from benchmarks.peers.table import page
 from benchmarks.peers.visits import Visitor
-from weft.bench.machine import commit
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import cache_dir, embedded_model
 from weft.text import Tokenizer
@@ -115,7 +114,6 @@ def measure(
     head = {
         "form": arguments.form,
         "about": _about(out if arguments.resume else None),
-        "git": commit(ROOT),
         "threads": len(places.cores),
         "made_again": read(out).get("made_again", 0) if arguments.resume and out.exists() else 0,
     }
@@ -180,7 +178,8 @@ def show(out: Path, places: Places) -> None:
     document = read(out)
     found = rows(document["visits"], places.shape())
     title = f"weft beside other CPU engines, {document['form']}"
-    about = {**document["about"], "threads": document["threads"], "commit": (document["git"] or {}).get("commit")}
+    git = document["about"].pop("git", None) or document.get("git") or {}  # beside it in older files
+    about = {**document["about"], "threads": document["threads"], "commit": git.get("commit")}
     if document.get("made_again"):
         why = f"more than {MOST_STOLEN:.0%} of the cores' time was others'"
         about["visits made again"] = f"{document['made_again']}, for {why}"

@@ -136,6 +136,12 @@ def test_options_and_positionals_may_come_in_any_order() -> None:
     assert (args.model, args.tp, args.engine_given) == ("dir", 2, {"seed": Entry(2, "--seed")})
 
 
+def test_what_is_not_a_number_contradicts_nothing() -> None:
+    args = parser().parse_command(["dir", "--prefill-stretch", "nan"])
+    with pytest.raises(ConfigError, match="prefill_stretch: nan is not a number at least 0"):
+        EngineConfig(prefill_stretch=args.engine_given["prefill_stretch"].value)
+
+
 def test_two_parses_share_nothing() -> None:
     made = parser()
     assert made.parse_command(["--seed", "2"]).engine_given and not made.parse_command([]).engine_given

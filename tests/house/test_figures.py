@@ -179,13 +179,13 @@ def test_what_is_slower_is_said_too() -> None:
         assert words.format(f"{min(memory):.0f}", f"{max(memory):.0f}") in PLAIN
 
 
-THREE = ("decode", "32 streams", "prefill of 1,024")
+RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
 
 
 def test_several_ranks() -> None:
     def reached(name: str) -> list[str]:
         cases = saved(name)["cases"]
-        return [f"{cases[case]['ratio']:.2f}" for case in THREE]
+        return [f"{cases[case]['ratio']:.2f}" for case in RANK_CASES]
 
     one, many, prompt = reached("several_ranks_vnni.json")
     assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
@@ -200,7 +200,7 @@ def test_lent_cores() -> None:
     for case, measured in cases.items():
         reached = [f"{measured[way]['ratio']:.2f}" for way in ways]
         assert f"| {titles.get(case, case)} | {' | '.join(reached)} |" in PERFORMANCE
-    told = zip(*([f"{cases[case][way]['ratio']:.2f}" for way in ways] for case in THREE), strict=True)
+    told = zip(*([f"{cases[case][way]['ratio']:.2f}" for way in ways] for case in RANK_CASES), strict=True)
     lent, groups, waiting = ("{}, {} and {}".format(*each) for each in told)
     assert (
         f"with nine heads they reach {lent} on the Intel machine, with whole KV groups dealt {groups},"
@@ -214,8 +214,10 @@ def test_lent_cores() -> None:
 
 def test_lent_cores_with_heads_that_divide() -> None:
     cases = saved("several_ranks_even_xeon.json")["cases"]
-    one, many, prompt = (f"{cases[case]['several']['ratio']:.2f}" for case in THREE)
+    one, many, prompt = (f"{cases[case]['several']['ratio']:.2f}" for case in RANK_CASES)
     assert f"reach {one} with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PERFORMANCE
+    apart = max(abs(case["several"]["ratio"] - case["several, whole groups"]["ratio"]) for case in cases.values())
+    assert f"differ by up to {apart:.2f}" in PERFORMANCE
 
 
 def test_two_ranks_over_http() -> None:
@@ -235,7 +237,9 @@ def test_the_bound_of_a_step() -> None:
 
     median, low, high = share("bf16")
     assert f"the bound was {median} % of a step of the engine (quartiles {low} and {high};" in PERFORMANCE
-    assert f"in part stay in its last cache, {share('int8')[0]} %" in PERFORMANCE
+    weights = saved("decode_bound_xeon_int8.json")["cases"]["decode, one stream"]["weights_mb"]
+    assert f"whose {weights:.0f} MB are half of what" in PERFORMANCE
+    assert f"may keep more of them, {share('int8')[0]} %" in PERFORMANCE
     profile = saved("step_profile_xeon.json")
     linear = {name: row for name, row in profile["cases"]["1 stream"].items() if name.startswith("linear")}
     rates = [row["gb_per_s"] for row in linear.values()]
@@ -254,8 +258,14 @@ def test_where_it_falls_short() -> None:
         and f"{page[1]} % of its bound in `peers.md`, and to {100 * share:.0f} % in `decode_bound_xeon_bf16.json`"
         in PERFORMANCE
     )
-    assert f"are {100 * linear:.0f} % of a step at nearly" in PERFORMANCE
+    assert f"are {100 * linear:.0f} % of a step (`step_profile_xeon.md`)" in PERFORMANCE
     assert f"attention is {100 * alone['attention']['share']:.0f} %" in PERFORMANCE
+
+    (alone_one,) = [
+        each for each in saved("kernel_variants_xeon.json")["products"] if (each["kind"], each["rows"]) == ("bf16", 1)
+    ]
+    rate = alone_one["variants"]["avx512vnni"]["weights_gb_s"]
+    assert f"they read {rate:.1f} GB/s where plain reads gave {alone_one['read_gb_s']:.1f}" in PERFORMANCE
 
     def slowest(name: str) -> list[str]:
         served = rows("Over HTTP", 2, name)
@@ -392,6 +402,9 @@ def test_long_prompts_and_shared_ones() -> None:
     limited, free = (saved("long_prompt.json")["cases"][f"prefill_stretch {stretch}"] for stretch in (2, 0))
     gaps = [f"{each['itl_p50_while_ms']:,.0f} ms" for each in (limited, free)]
     assert f"their tokens come {gaps[0]} apart (p50), without a limit {gaps[1]}" in PLAIN
+    before = limited["itl_p50_before_ms"]
+    operations = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert f"{before:.1f} ms become {limited['itl_p50_while_ms']:.0f})" in operations
     shared = saved("shared_prefix.json")["cases"]
     first = [f"{shared[name]['ttft_p50_ms']:,.0f} ms" for name in ("prefix cache", "no prefix cache")]
     assert f"a first token after {first[0]} with the prefix cache, {first[1]} without it" in PLAIN

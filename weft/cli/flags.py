@@ -37,7 +37,7 @@ class _Collect(argparse.Action):
         for name, new in {self.setting.name: value, **self.sets}.items():
             entry = Entry(new, flag or name)
             before = given.setdefault(name, entry)
-            if before.value != new:
+            if before is not entry and before.value != new:
                 raise UsageError(
                     f"{before.flag} {shown(before.value)} and {entry.flag} {shown(new)} contradict each other"
                 )

@@ -45,7 +45,7 @@ from weft.launch.torch_import import import_rest
 from weft.layers import Prepare
 from weft.log import configure
 from weft.native.records import FollowingRecord
-from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
+from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS, Pool
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.step_ops import StepOps
@@ -137,24 +137,32 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
 
 def _settle(runner: Runner, comm: Comm, own_cores: bool, lends: bool) -> str:
+    """Keeps threads to their cores, and where `lends` lends one; in words, which one is lent, or why none."""
+    pinned = _pinned(runner, own_cores)
+    if not lends or comm.world == 1:
+        return ""
+    if comm.world > MOST_LENDERS:
+        pinned = f"the machine has more than {MOST_LENDERS} ranks"
+    if isinstance(pinned, str) or not isinstance(comm, SharedMemoryComm):
+        return f"; no core is lent: {pinned}"
+    pool, core = pinned
+    comm.lend(core)
+    pool.invite(*comm.lenders())
+    return f"; cpu {core} is lent to ranks that this one waits for"
+
+
+def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | str:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
     torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
-    first ones: the system moves those. `lends`: whether a core may be lent; in words, which one is, or why none."""
-    none = "; no core is lent: " if lends and comm.world > 1 else ""
+    first ones: the system moves those. The threads and the caller's core, or why none is kept to."""
     if runner.program is None or not isinstance(runner.ops, StepOps):
-        return none and f"{none}steps are no program"
+        return "steps are no program"
     torch.set_num_threads(1)
     cores, pool = [core[0] for core in available_cores()], runner.ops.pool
     if not own_cores or len(cores) < pool.threads:
-        return none and f"{none}ranks have no cores of their own"
+        return "ranks have no cores of their own"
     pool.pin(cores)
-    if not none or not isinstance(comm, SharedMemoryComm):
-        return ""
-    if comm.world > MOST_LENDERS:
-        return f"{none}the machine has more than {MOST_LENDERS} ranks"
-    comm.lend(cores[0])
-    pool.invite(*comm.lenders())
-    return f"; cpu {cores[0]} is lent to ranks that this one waits for"
+    return pool, cores[0]
 
 
 def _limits(setup: Setup, allocate: Allocate) -> Limits:
