@@ -21,12 +21,15 @@ def once(call: Call) -> float:
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int, between: Call = nothing) -> dict[str, list[float]]:
-    """Milliseconds of each call in every round, after one round to warm up; `between` runs before each round."""
+    """Milliseconds of each call in every round, after one round to warm up; `between` runs before each round. Another
+    call begins in every round, for the first one finds the caches as `between` or the last one left them."""
     times: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for index in range(rounds + 1):
         between()
-        for name, call in calls.items():
-            spent = once(call)
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            spent = once(calls[name])
             if index:
                 times[name].append(spent)
     return times

@@ -27,10 +27,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_calls_take_turns_after_a_round_that_does_not_count(clock: Clock) -> None:
+def test_calls_take_turns_in_going_first_after_a_round_that_does_not_count(clock: Clock) -> None:
     calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 2.0)}
     assert timing.interleaved(calls, 2, clock.call("-", 50.0)) == {"a": [1000.0] * 2, "b": [2000.0] * 2}
-    assert "".join(clock.log) == "-ab-ab-ab"
+    assert "".join(clock.log) == "-ab-ba-ab"
 
 
 @pytest.mark.parametrize(
