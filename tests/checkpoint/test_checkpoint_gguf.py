@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.checkpoints import make_gguf, small_config, smollm2, trained_tokenizer
+from tests.support.checkpoints import make_gguf, package_reader, small_config, smollm2, trained_tokenizer
 from weft.arch import param_specs, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.gguf_header import read_gguf_header
@@ -28,7 +28,7 @@ def problems(path: Path) -> tuple[str, ...]:
 
 
 def assert_same_as_package(path: Path) -> None:
-    header, reader = read_gguf_header(path), gguf.GGUFReader(path)
+    header, reader = read_gguf_header(path), package_reader(path)
     wanted = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     assert header.metadata == wanted
     assert [(t.source, t.dtype, list(t.shape), t.offset, t.nbytes) for t in header.tensors] == [

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.equivalence.harness import all_expert_sizes, all_sizes, layout_of
+from tests.equivalence.harness import all_dispatched, all_sizes, covering, layout_of
 from tests.support.exact_model import exact_config, write_random
 from weft.arch import ModelConfig, Shards, parse_config
 from weft.checkpoint import open_checkpoint
@@ -22,7 +20,7 @@ from weft.cli.model_config import KNOWN, known_models
 from weft.comm.base import Comm, Group
 from weft.dryrun.comm import RecordingComm
 from weft.dryrun.run import DryRun, dry_run
-from weft.explain import explain
+from weft.explain import Report, explain
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -34,6 +32,7 @@ from weft.worker.runner import Limits
 
 Found = Counter[tuple[str, Group, int, str]]
 BATCH = 3
+EIGHTS = ("o_proj.tp", "lm_head.tp", "dense.tp", "embedding.tp")
 
 
 def config_of(variant: str) -> ModelConfig:
@@ -44,9 +43,9 @@ def counted(found: DryRun) -> Found:
     return Counter({(c.kind, c.ranks, c.nbytes, c.where): c.calls for c in found.collectives})
 
 
-def explained(config: ModelConfig, layout: Layout, rank: int, batch: int, dtype: str) -> Found:
+def explained(report: Report, rank: int) -> Found:
     found: Found = Counter()
-    for passed in explain("m", config, layout, dtype=dtype, batch=batch).traffic:
+    for passed in report.traffic:
         for call in passed.calls:
             if call.kind != "slice" and passed.times:
                 (group,) = [group for group in call.groups if rank in group]
@@ -60,7 +59,7 @@ def agrees(config: ModelConfig, layout: Layout, ranks: Sequence[int], dtype: str
     report = explain("m", config, layout, dtype=dtype, batch=BATCH)
     for rank in ranks:
         found = dry_run(shards, rank, size, BATCH)
-        assert counted(found) == explained(config, layout, rank, BATCH, dtype), (layout, rank)
+        assert counted(found) == explained(report, rank), (layout, rank)
         most = {passed.name: passed.most[-1].per_rank[rank] for passed in report.routed}
         assert {c.where: c.most for c in found.collectives if c.where in most} == most
         assert all(c.most == c.nbytes for c in found.collectives if c.where not in most)
@@ -71,8 +70,7 @@ def agrees(config: ModelConfig, layout: Layout, ranks: Sequence[int], dtype: str
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_small_dense_layouts(world: int) -> None:
-    layouts = list(all_sizes(world))
-    for sizes in random.Random(world).sample(layouts, min(len(layouts), 24)):
+    for sizes in covering(all_sizes(world), 2)[0]:
         agrees(config_of("biased"), layout_of(world, sizes), range(world))
 
 
@@ -83,18 +81,11 @@ def test_every_small_dense_layout(world: int) -> None:
         agrees(config_of("tied"), layout_of(world, sizes), range(world))
 
 
-@pytest.mark.parametrize("dispatch", ["all_gather", "all_to_all"])
 @pytest.mark.parametrize(("variant", "experts"), [("experts", 5), ("latent", 6)])
-def test_small_layouts_with_experts(variant: str, experts: int, dispatch: str) -> None:
-    layouts = list(all_expert_sizes(4, experts))
-    for sizes in random.Random(experts).sample(layouts, 12):
-        agrees(config_of(variant), replace(sizes, dispatch=dispatch).layout(4, experts), range(4))
-
-
-def agrees_at_its_size(name: str, given: dict[str, object], world: int) -> None:
-    config = parse_config(json.loads((KNOWN / f"{name}.json").read_text()))
-    layout = resolve(given, world, num_experts=config.num_experts)
-    agrees(config, layout, (0, world - 3), dtype="bfloat16")
+def test_small_layouts_with_experts(variant: str, experts: int) -> None:
+    """With any two sizes; each layout as two of its ranks."""
+    for number, sizes in enumerate(covering(all_dispatched(4, experts), 2)[0]):
+        agrees(config_of(variant), sizes.layout(4, experts), (number % 4, 3 - number % 4))
 
 
 @pytest.mark.parametrize(
@@ -104,23 +95,20 @@ def agrees_at_its_size(name: str, given: dict[str, object], world: int) -> None:
         ("Qwen3-235B-A22B", {"attention.tp": 4, "attention.dp": 4, "experts.tp": 2, "experts.ep": 8}, 16),
         ("DeepSeek-V3", {"attention.dp": 144, "experts.slots": 288, "experts.dispatch": "all_to_all"}, 144),
         ("Mixtral-8x7B", {"attention.tp": 2, "experts.tp": 2, "experts.ep": 4, "experts.dispatch": "all_to_all"}, 8),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in [
+                ("DeepSeek-V3", {"attention.dp": 32, **dict.fromkeys(EIGHTS, 8)}, 32),
+                ("DeepSeek-V3", {"attention.dp": 32, "experts.dispatch": "all_gather"}, 32),
+                ("Kimi-K2", {"attention.tp": 2, "attention.dp": 8, "experts.slots": 400, "shared_experts.tp": 4}, 16),
+            ]
+        ),
     ],
 )
 def test_big_models_at_their_sizes(name: str, given: dict[str, object], world: int) -> None:
-    agrees_at_its_size(name, given, world)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "given", "world"),
-    [
-        ("DeepSeek-V3", {"attention.dp": 32, "o_proj.tp": 8, "lm_head.tp": 8, "dense.tp": 8, "embedding.tp": 8}, 32),
-        ("DeepSeek-V3", {"attention.dp": 32, "experts.dispatch": "all_gather"}, 32),
-        ("Kimi-K2", {"attention.tp": 2, "attention.dp": 8, "experts.slots": 400, "shared_experts.tp": 4}, 16),
-    ],
-)
-def test_more_big_models_at_their_sizes(name: str, given: dict[str, object], world: int) -> None:
-    agrees_at_its_size(name, given, world)
+    config = parse_config(json.loads((KNOWN / f"{name}.json").read_text()))
+    layout = resolve(given, world, num_experts=config.num_experts)
+    agrees(config, layout, (0, world - 3), dtype="bfloat16")
 
 
 class Recorded(Comm):

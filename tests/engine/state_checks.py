@@ -86,11 +86,12 @@ def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:
     assert {digest: block for block, digest in published.items()} == blocks._by_digest
     assert set(blocks._idle) <= set(published) and not set(blocks._free) & set(published)
     check_contents(requests, holders, published, size)
+    parents = {block: blocks._parent[block] for block in published}
+    assert {0, *parents.values()} <= {0, *published}, "a cached block that nobody can find"
     order = {block: place for place, block in enumerate(blocks._idle)}
-    for block in published:
-        parent = blocks._parent[block]
-        assert parent == 0 or parent in published, "a cached block that nobody can find"
-        assert parent not in order or order.get(block, len(order)) < order[parent], "a parent goes before its child"
+    for block, parent in parents.items():
+        if parent in order:
+            assert order.get(block, len(order)) < order[parent], "a parent goes before its child"
 
 
 def check_contents(requests: list[Request], holders: Counter[int], published: dict[int, bytes], size: int) -> None:

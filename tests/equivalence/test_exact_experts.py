@@ -1,11 +1,12 @@
 """Every legal size of experts, slots and shared experts, under every dispatcher, in worlds 1 to 4, gives what one rank
 gives, bit for bit; and an all_to_all gives it on weights that are not exact, too.
 
-Of world 4 the short suite takes a third: everything else in every combination, with one size of the shared experts.
+The short suite takes some of them, in which any three sizes (slots and dispatchers, too) have every combination.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -23,7 +24,8 @@ from tests.equivalence.harness import (
     ExpertSizes,
     all_dispatched,
     checkpoint_at,
-    each_with_one_shared,
+    combinations_of,
+    covering,
     in_chunks,
     make_executor,
     run_workload,
@@ -44,9 +46,8 @@ Models = Callable[[str, Numerics], Model]
 EXPERTS = {"experts": 5, "latent": 6}
 CHUNK = 40
 WORLDS = (1, 2, 3, 4)
-THIRDS = {variant: each_with_one_shared(4, experts) for variant, experts in EXPERTS.items()}
-CHOSEN = {
-    (variant, world): THIRDS[variant][0] if world == 4 else list(all_dispatched(world, experts))
+PARTS = {
+    (variant, world): covering(all_dispatched(world, experts), 3)
     for variant, experts in EXPERTS.items()
     for world in WORLDS
 }
@@ -63,7 +64,7 @@ def check(model: Model, world: int, layouts: Iterable[ExpertSizes]) -> None:
         assert is_equal(model, world, sizes), f"world {world}, {sizes} differs from one rank"
 
 
-@pytest.mark.parametrize(("variant", "world", "layouts"), in_chunks(CHOSEN, CHUNK))
+@pytest.mark.parametrize(("variant", "world", "layouts"), in_chunks(PARTS, CHUNK))
 def test_experts_equal_one_rank(
     variant: str, world: int, layouts: list[ExpertSizes], model: Models, record_property: Callable[[str, object], None]
 ) -> None:
@@ -71,26 +72,12 @@ def test_experts_equal_one_rank(
     record_property("expert_layouts_equal", len(layouts))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("variant", "world", "layouts"), in_chunks({(variant, 4): rest for variant, (_, rest) in THIRDS.items()}, CHUNK)
-)
-def test_the_other_layouts_of_world_4_equal_one_rank(
-    variant: str, world: int, layouts: list[ExpertSizes], model: Models, record_property: Callable[[str, object], None]
-) -> None:
-    check(model(variant, EXACT), world, layouts)
-    record_property("expert_layouts_equal", len(layouts))
-
-
-@pytest.mark.parametrize("variant", EXPERTS)
-def test_the_third_has_each_shared_size_beside_every_size_of_every_module(variant: str) -> None:
-    chosen, rest = THIRDS[variant]
-    every = list(all_dispatched(4, EXPERTS[variant]))
-    assert set(chosen) | set(rest) == set(every) and len(chosen) + len(rest) == len(every) == 3 * len(chosen)
-    for name in ("attention", "tp", "ep", "slots", "others", "dispatch"):
-        assert {(each.shared, getattr(each, name)) for each in chosen} == {
-            (each.shared, getattr(each, name)) for each in every
-        }
+def test_every_layout_is_a_case() -> None:
+    assert sum(len(chosen) + len(rest) for chosen, rest in PARTS.values()) == 904
+    for (variant, world), (chosen, rest) in PARTS.items():
+        assert {*chosen, *rest} == set(all_dispatched(world, EXPERTS[variant]))
+        for axes in itertools.combinations(range(7), 3):
+            assert combinations_of(chosen, axes) == combinations_of([*chosen, *rest], axes)
 
 
 @pytest.mark.parametrize("variant", EXPERTS)

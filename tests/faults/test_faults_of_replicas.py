@@ -69,7 +69,7 @@ class Streams:
     def __init__(self, server: Server, pool: ThreadPoolExecutor) -> None:
         self._server, self._pool = server, pool
 
-    def send(self, prompt: object, *, stream: bool = True, tokens: int = 200) -> Future[tuple[int, list[str]]]:
+    def send(self, prompt: object, *, stream: bool = True, tokens: int = 100) -> Future[tuple[int, list[str]]]:
         """(status, lines) once it has ended, in whatever way."""
         return self._pool.submit(self._run, LONG | {"prompt": prompt, "max_tokens": tokens, "stream": stream})
 
@@ -120,7 +120,7 @@ def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
 
 def test_a_stopped_rank_holds_up_its_own_replica_alone(model: Path) -> None:
     with (
-        two_replicas(model, "replica1-once-stopped", "ranks=1", "step_limit=6") as server,
+        two_replicas(model, "replica1-once-stopped", "ranks=1", "step_limit=4") as server,
         ThreadPoolExecutor(4) as pool,
     ):
         streams = Streams(server, pool)
@@ -133,7 +133,7 @@ def test_a_stopped_rank_holds_up_its_own_replica_alone(model: Path) -> None:
         until(lambda: states(server) == ["ready", "ready"])
         assert restarts(server) == [0, 1]
         assert re.search(
-            r"no answer to step \d+ within 6 s from rank 1; rank 1 \(replica 1\) pid \d+ is suspended", server.text
+            r"no answer to step \d+ within 4 s from rank 1; rank 1 \(replica 1\) pid \d+ is suspended", server.text
         )
 
 

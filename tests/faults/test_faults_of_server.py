@@ -203,7 +203,8 @@ def test_an_idle_server_ends_at_once(model: Path, number: signal.Signals) -> Non
 
 def test_a_drain_lets_streams_end(model: Path) -> None:
     with serving(model, "slow") as server, httpx.Client(base_url=server.http.base_url, timeout=PATIENCE_S) as other:
-        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
+        body = LONG | {"stream": True, "max_tokens": 60}
+        with server.http.stream("POST", "/v1/completions", json=body) as response:
             lines = response.iter_lines()
             next(lines)
             server.signal(signal.SIGTERM)
@@ -289,20 +290,11 @@ def test_ranks_of_a_restart_end_with_a_killed_server_too(model: Path) -> None:
         wait_gone(pids)
 
 
-SERVERS = 6
-"""Twenty in the long version."""
-
-
-def test_many_servers_start_at_once(model: Path) -> None:
+@pytest.mark.parametrize("servers", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_many_servers_start_at_once(model: Path, servers: int) -> None:
     """Sockets are bound once and handed over, so that no two take the same port."""
     with ThreadPoolExecutor(20) as pool:
-        assert sorted(pool.map(lambda _: starts_and_ends(model), range(SERVERS))) == [0] * SERVERS
-
-
-@pytest.mark.long
-def test_twenty_servers_start_at_once(model: Path) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        assert sorted(pool.map(lambda _: starts_and_ends(model), range(20))) == [0] * 20
+        assert sorted(pool.map(lambda _: starts_and_ends(model), range(servers))) == [0] * servers
 
 
 def starts_and_ends(model: Path) -> int:

@@ -49,20 +49,14 @@ def check_world(world: int, heads: int, kv_heads: int, head_dim: int) -> int:
     return len(pairs)
 
 
+LONG = pytest.mark.long
 MODELS = [(14, 7, 3), (9, 3, 4), (14, 2, 5), (24, 8, 2)]
 """(heads, KV heads, head dim)"""
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
-@pytest.mark.parametrize("world", range(1, 9))
+@pytest.mark.parametrize("world", [*range(1, 9), *(pytest.param(n, marks=LONG) for n in (9, 10, 11, 12, 16, 18))])
 def test_cost_is_the_least(world: int, model: tuple[int, int, int]) -> None:
-    check_world(world, *model)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("model", MODELS, ids=str)
-@pytest.mark.parametrize("world", [9, 10, 11, 12, 16, 18])
-def test_cost_is_the_least_in_larger_worlds(world: int, model: tuple[int, int, int]) -> None:
     check_world(world, *model)
 
 

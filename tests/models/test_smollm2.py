@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.support.checkpoints import read_once
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
@@ -96,7 +97,7 @@ def test_layout_gives_the_tokens_of_one_rank(
 @pytest.fixture(scope="module")
 def reference(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> list[Outcome]:
     """transformers in fp32 over the prompts and the tokens that one rank gave."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), read_once():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     found = []

@@ -126,7 +126,11 @@ def start_server(tokenizer: Tokenizer) -> Start:
         executors = [ranks(script, step_s=step_s, dp=dp, num_blocks=blocks) for _ in range(replicas)]
         config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
         listening = sock or bind("127.0.0.1", 0)
-        url = "http://localhost" if sock else f"http://127.0.0.1:{listening.getsockname()[1]}"
+        url = (
+            "http://localhost"
+            if listening.family == socket.AF_UNIX
+            else f"http://127.0.0.1:{listening.getsockname()[1]}"
+        )
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
         started: list[tuple[Replicas, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()

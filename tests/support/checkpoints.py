@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,6 +27,7 @@ from weft.checkpoint import embedded_model
 Array = npt.NDArray[np.float32]
 Raw = npt.NDArray[np.uint8]
 Config = dict[str, Any]
+READER = gguf.GGUFReader
 
 SIZES: Config = {
     "hidden_size": 288,
@@ -197,13 +200,32 @@ def gguf_name(name: str) -> str:
 
 def gguf_weights(path: Path, config: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Array]:
     """Tensors of a GGUF (None: all) under HF names, whole, by the gguf package's reader and dequantizer."""
-    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    stored = {tensor.name: tensor for tensor in package_reader(path).tensors}
     found = {}
     for name in names or {spec.name for spec in param_specs(parse_config(config))}:
         tensor = stored[gguf_name(name)]
         x = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1].tolist())
         found[name] = _unpermuted(name, x, config) if config["model_type"] in ("llama", "mistral") else x
     return found
+
+
+@functools.cache
+def _embedded_reader() -> gguf.GGUFReader:
+    return READER(smollm2())
+
+
+def package_reader(path: Path) -> gguf.GGUFReader:
+    """The gguf package's reader; it takes seconds for the embedded model, so once for all that look at that."""
+    return _embedded_reader() if path == smollm2() else READER(path)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """transformers reads a GGUF twice, and makes the same table of names for every module of a model: here once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
+        patch.setattr(gguf, "GGUFReader", lambda path: package_reader(Path(path)))
+        yield
 
 
 def random_blocks(qtype: str, rows: int, columns: int, draw: np.random.Generator) -> Raw:

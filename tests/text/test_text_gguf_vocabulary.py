@@ -20,27 +20,7 @@ from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.text.splits import PRE
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
-PIECES = [
-    "▁",
-    "a",
-    "b",
-    "n",
-    "t",
-    "é",
-    "an",
-    "▁a",
-    "na",
-    "ana",
-    "▁an",
-    "▁b",
-    "ban",
-    "▁ban",
-    "nt",
-    "ant",
-    "▁▁",
-    "▁▁▁",
-    "tt",
-]
+PIECES = "▁ a b n t é an ▁a na ana ▁an ▁b ban ▁ban nt ant ▁▁ ▁▁▁ tt".split()
 
 
 def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tests.support.checkpoints import (
     make_checkpoint,
     make_gguf,
     make_tokenizer,
+    read_once,
     small_config,
     smollm2,
     trained_tokenizer,
@@ -66,7 +67,8 @@ def embedded() -> Tokenizer:
 
 @cache
 def reference() -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(smollm2().parent, gguf_file=smollm2().name)
+    with read_once():
+        tokenizer = AutoTokenizer.from_pretrained(smollm2().parent, gguf_file=smollm2().name)
     tokenizer._tokenizer.pre_tokenizer = digits_apart()
     return tokenizer
 

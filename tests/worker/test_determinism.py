@@ -1,10 +1,15 @@
 """Within one layout a request's tokens and logits are the same bits alone, in any batch, at any row, with any chunk
-size, after a prefix hit or a miss, preempted or not; with operations one by one and with step programs."""
+size, after a prefix hit or a miss, preempted or not; with operations one by one and with step programs.
+
+The short suite has each form at each size, greedy and drawn in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -91,11 +96,6 @@ class _Pool:
         self.layout, self.step, self.close = recorder.layout, recorder.step, recorder.close
 
 
-@pytest.fixture(params=[1, 2, 3], ids=lambda tp: f"tp{tp}")
-def tp(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
 FORMS = {
     "eager-fp32": Numerics(torch.float32),
     "eager-bf16": Numerics(torch.bfloat16),
@@ -107,28 +107,36 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=list(FORMS))
-def make(
-    request: pytest.FixtureRequest, tp: int, checkpoint: Checkpoint
-) -> Iterator[Callable[[SamplingParams], Bench]]:
+def cases() -> list[Any]:
+    """Every form at every size, greedy and drawn; one of the two in the short suite, so that it has any two."""
+    kinds = itertools.product(enumerate(FORMS), (1, 2, 3), enumerate({"greedy": GREEDY, "drawn": DRAWN}.items()))
+    return [
+        pytest.param(form, tp, params, id=f"{form}-tp{tp}-{name}", marks=[pytest.mark.long] * ((at + tp + kind) % 2))
+        for (at, form), tp, (kind, (name, params)) in kinds
+    ]
+
+
+def executor_of(form: str, tp: int, checkpoint: Checkpoint) -> LockstepExecutor:
     # modules of other sizes than attention's, so that rows are scattered between them
     sizes = {"attention.tp": tp, "o_proj.tp": 1 if tp == 2 else tp, "lm_head.tp": 1 if tp == 3 else tp}
     shards = Shards(parse_config(checkpoint.config), resolve(sizes, tp))
     # blocks of 16 tokens are what a packed cache holds
     limits = Limits(num_blocks=64, block_size=BLOCK, max_num_seqs=8, max_model_len=128)
-    numerics, device = FORMS[request.param], torch.device("cpu")
-    if request.param.startswith("program"):
+    if form.startswith("program"):
         need("step", "comm")
-        executor: LockstepExecutor = ProgramExecutor(checkpoint, shards, numerics, limits)
-    else:
-        executor = LockstepExecutor(checkpoint, shards, numerics, limits, device)
-    yield lambda params: Bench(executor, params)
-    executor.close()
+        return ProgramExecutor(checkpoint, shards, FORMS[form], limits)
+    return LockstepExecutor(checkpoint, shards, FORMS[form], limits, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-def test_a_request_does_not_see_its_neighbours(make: Callable[[SamplingParams], Bench], params: SamplingParams) -> None:
-    bench = make(params)
+@pytest.mark.parametrize(("form", "tp", "params"), cases())
+def test_a_request_does_not_see_its_neighbours(
+    form: str, tp: int, params: SamplingParams, checkpoint: Checkpoint
+) -> None:
+    with closing(executor_of(form, tp, checkpoint)) as executor:
+        sees_no_neighbours(Bench(executor, params))
+
+
+def sees_no_neighbours(bench: Bench) -> None:
     alone = bench.run()
     assert len(alone.tokens) == len(alone.logits) == NEW
     cases: dict[str, Outcome] = {
