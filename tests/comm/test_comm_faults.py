@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 NEVER = 120.0  # a time limit of the collectives that no test waits for
+STOPPED = {"timeout": 2.5, "stopped": 1, "signal": int(signal.SIGSTOP)}
 
 
 def errors(outcome: dict[str, Any]) -> list[str]:
@@ -47,39 +48,19 @@ def test_a_killed_rank_of_two(rank_host: Any, backend: str, victim: int) -> None
 
 
 def test_a_stopped_rank_is_named(rank_host: Any, backend: str) -> None:
-    outcome = rank_host.run(
-        backend,
-        3,
-        "die",
-        timeout=4.0,
-        stopped=1,
-        victim=2,
-        signal=int(signal.SIGSTOP),
-        kind="all_reduce",
-        count=10,
-    )
+    outcome = rank_host.run(backend, 3, "die", victim=2, kind="all_reduce", count=10, **STOPPED)
     assert outcome["ranks"][2]["signal"] == signal.SIGKILL
     assert all(names_the_absent(error, 2) for error in errors(outcome)[:2]), outcome
 
 
 def test_records_tell_where_a_stopped_rank_was(rank_host: Any, native_comm: None) -> None:
-    outcome = rank_host.run(
-        "shared_memory",
-        2,
-        "die",
-        timeout=4.0,
-        stopped=1,
-        victim=1,
-        signal=int(signal.SIGSTOP),
-        kind="all_gather",
-        count=10,
-    )
+    outcome = rank_host.run("shared_memory", 2, "die", victim=1, kind="all_gather", count=10, **STOPPED)
     assert "all_gather over (0, 1), call " in outcome["records"][1]
     assert "rank 0 has been for" in outcome["records"][0]
 
 
 def test_a_rank_that_does_not_come_is_named(rank_host: Any, backend: str) -> None:
-    outcome = rank_host.run(backend, 3, "absent_rank", timeout=4.0, stopped=1)
+    outcome = rank_host.run(backend, 3, "absent_rank", timeout=2.5, stopped=1)
     assert outcome["ranks"][2]["signal"] == signal.SIGKILL
     assert all(names_the_absent(error, 2) for error in errors(outcome)[:2]), outcome
 

@@ -82,10 +82,12 @@ def test_every_layout_is_a_case() -> None:
 
 @pytest.mark.parametrize("variant", EXPERTS)
 @pytest.mark.parametrize("world", [6, 8])
-def test_sample_of_larger_worlds(variant: str, world: int, model: Models) -> None:
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_sample_of_larger_worlds(variant: str, world: int, part: int, model: Models) -> None:
+    """Every size of every module, and ten others."""
     layouts = [sizes for sizes in all_dispatched(world, EXPERTS[variant]) if sizes.attention <= 9]
     usable = [sizes for sizes in layouts if sizes.ep <= EXPERTS[variant] or sizes.slots > EXPERTS[variant]]
-    check(model(variant, EXACT), world, random.Random(world).sample(usable, 10))
+    check(model(variant, EXACT), world, covering(random.Random(world).sample(usable, len(usable)), 1)[part][:10])
 
 
 def drop_a_choice(patch: pytest.MonkeyPatch) -> None:

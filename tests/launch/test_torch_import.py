@@ -53,7 +53,7 @@ assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)
 """)
 
 
-@pytest.mark.parametrize("known", [(), ("1.",)])
+@pytest.mark.parametrize("known", [pytest.param((), marks=pytest.mark.long), ("1.",)])
 def test_another_version_is_imported_whole(known: tuple[str, ...]) -> None:
     run(f"""
 torch_import.KNOWN = {known!r}

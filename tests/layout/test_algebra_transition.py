@@ -28,10 +28,10 @@ def kinds(src: Placement, dst: Placement, width: int = WIDTH) -> list[tuple[str,
     return [(step.kind, step.size, step.stride) for step in transition(src, dst, width)]
 
 
-LARGE = [pytest.param(world, marks=pytest.mark.long) for world in range(19, 25)]
+LARGE = [pytest.param(world, marks=pytest.mark.long) for world in range(17, 25)]
 
 
-@pytest.mark.parametrize("world", [*range(1, 19), *LARGE])
+@pytest.mark.parametrize("world", [*range(1, 17), *LARGE])
 def test_every_ordered_pair_arrives(world: int) -> None:
     found = placements(world, HEADS, KV_HEADS, HEAD_DIM, ("groups",))
     assert len([placement for placement in found if placement.kind is Kind.FULL]) == len(divisors(world))

@@ -245,7 +245,7 @@ def _cut(response: Any) -> str:
 
 def test_who_runs_is_not_too_late(start_server: Start) -> None:
     """Its patience ends in the middle of its answer."""
-    server = start_server("abc", step_s=0.02)
+    server = start_server("abc", step_s=0.012)
     try:
         began = time.monotonic()
         answer = server.http.post("/v1/completions", json=LONG | {"timeout": 2.0})
