@@ -16,7 +16,7 @@ import argparse
 import itertools
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,13 +29,17 @@ from packed_linear import Buffers, packed, plain_weights, program_of, shapes_of,
 from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from benchmarks.peers.http_client import burst
+from benchmarks.peers.prompts import prompts as prompts_of
 from benchmarks.timing import once
 from weft.bench.served import Served
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import model_path
 from weft.cli.hosted import PROGRAM
 from weft.errors import UnavailableError
 from weft.native import missing_reason
 from weft.native.step_library import Pool, open_library
 from weft.settings import EngineConfig
+from weft.text import Tokenizer
 
 PROMPT = 128
 LIMIT_S = 300.0
@@ -48,27 +52,28 @@ Gaps = list[list[float]]
 """Milliseconds between tokens, of each stream."""
 
 
-def over_http(url: str, number: int, streams: int, tokens: int) -> Gaps:
-    """Of one burst; no two rounds have a prompt in common."""
-    prompts = [prompt_of(number * streams + stream) for stream in range(streams)]
+def over_http(url: str, prompts: Sequence[Sequence[int]], tokens: int) -> Gaps:
+    """Of one burst."""
     port = urlsplit(url).port
     assert port is not None
     outcomes = burst(port, prompts, tokens, LIMIT_S)
     return [[1e3 * gap for gap in outcome.gaps] for outcome in outcomes]
 
 
-def through_engine(engine: Watched, number: int, streams: int, tokens: int) -> Gaps:
+def through_engine(engine: Watched, prompts: Sequence[Sequence[int]], tokens: int) -> Gaps:
     """Of the same requests without HTTP."""
-    names = [f"{number}.{stream}" for stream in range(streams)]
-    for stream, name in enumerate(names):
-        engine.add(name, prompt_of(number * streams + stream), tokens)
+    names = [f"{len(engine.came)}.{stream}" for stream in range(len(prompts))]
+    for name, prompt in zip(names, prompts, strict=True):
+        engine.add(name, prompt, tokens)
     engine.finish()
     return [[1e3 * (b - a) for a, b in itertools.pairwise(engine.came[name])] for name in names]
 
 
-def prompt_of(seed: int) -> list[int]:
-    """Ids that no other seed gives."""
-    return [(7919 * (seed + 1) + 31 * place) % 49_000 for place in range(PROMPT)]
+def texts(model: str | None, streams: int) -> list[list[int]]:
+    """Prompts of words, as `peers/run` gives: behind ids at random some answers have characters of several tokens, that
+    a stream holds back until they are whole."""
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(model_path(model)))
+    return prompts_of(lambda text: list(tokenizer.encode(text)), streams, PROMPT)
 
 
 def products(streams: int) -> tuple[Pool, Callable[[], None]]:
@@ -103,13 +108,13 @@ def slowest(rounds: list[Gaps]) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace, url: str, engine: Watched) -> dict[str, dict[str, object]]:
     """All three, in turns; the first round is not counted."""
-    streams, tokens = arguments.streams, arguments.tokens
-    pool, run = products(streams)
+    prompts, tokens = texts(arguments.model, arguments.streams), arguments.tokens
+    pool, run = products(arguments.streams)
     kinds: dict[str, list[Gaps]] = {"http": [], "engine": [], "products alone": []}
     for number in range(arguments.rounds + 1):
         found = [
-            over_http(url, number, streams, tokens),
-            through_engine(engine, number, streams, tokens),
+            over_http(url, prompts, tokens),
+            through_engine(engine, prompts, tokens),
             [[once(run) for _ in range(tokens - 1)]],
         ]
         for name, gaps in zip(kinds, found, strict=True):
