@@ -168,9 +168,12 @@ def test_what_is_slower_is_said_too() -> None:
     ]
     assert f"are {100 * min(lost):.0f} to {100 * max(lost):.0f} % slower than in bf16" in PLAIN
     answers = saved("quantization.json")["results"]
-    equal8, equal4 = (answers[kind]["answers_equal"] for kind in ("int8", "int4"))
+    equal8, equal4, rows8, rows4 = (
+        answers[kind + more]["answers_equal"] for more in ("", ", activations int8") for kind in ("int8", "int4")
+    )
     assert (
-        f"of {answers['int8']['answers']} greedy answers of 64 tokens {equal8} and {equal4} are those of bf16" in PLAIN
+        f"of {answers['int8']['answers']} greedy answers of 64 tokens {equal8} and {equal4} are those of bf16,"
+        f" with `--activations int8` {rows8} and {rows4}" in PLAIN
     )
     visits = saved("peers-xeon-long.json")["visits"]
     for engine, words in (("weft-tp1", "{} to {} GB/s beside weft's"), ("openvino-bf16", "{} to {} beside OpenVINO's")):
@@ -205,7 +208,14 @@ def test_gaps_between_tokens() -> None:
     assert f"of the bare products of such a step {said[2]}" in PERFORMANCE
     alone, served = (cases[0][way]["p50_ms"] for way in ("products alone", "http"))
     assert f"take {alone:.1f} ms where a token over HTTP takes {served:.1f}" in PERFORMANCE
-    assert f"is {http[1]:.1f} times their median, of 32 too" in PLAIN and f"{http[1]:.1f}" == f"{http[2]:.1f}"
+    served = rows("Over HTTP", 2, "peers-xeon.md")
+    times = [[float(served["weft-tp1", n][f"ITL {p} ms"].split()[0]) for p in ("p50", "p99")] for n in ("8", "32")]
+    eight, many = (f"{high / low:.1f}" for low, high in times)
+    assert f"8 and 32 streams is {eight} and {many} times their median" in PLAIN
+    assert f"{http[1]:.1f} and {http[2]:.1f} times over more of them" in PLAIN
+    first = saved("start_xeon.json")["after_the_command_s"]["ranks: 1"]["first token"]["median"]
+    starts = served["weft-tp1", "1"]["cold s"]
+    assert f"first token after {starts} s, with the embedded model after {first:.1f} s (`start_xeon" in PLAIN
 
 
 def test_the_same_bits_in_every_batch() -> None:
@@ -319,9 +329,10 @@ def test_where_it_falls_short() -> None:
     steps = {case["running"]: case for case in saved("scheduler_cost.json")["cases"] if case["context"] == 128}
     many, few = (f"{steps[count]['whole_step_us']:.0f}" for count in (1024, 32))
     assert f"**1,024 running requests** cost {many} us of Python a step, 32 cost {few}" in PERFORMANCE
-    engine = {count: steps[count]["decode_step_us_median"] for count in (256, 1024)}
-    assert f"{engine[1024]:.0f} of them are the engine's, of 256 requests {engine[256]:.0f}" in PERFORMANCE
-    assert f"prefix cache, {(engine[1024] - engine[256]) / (1024 / 16):.0f} us each" in PERFORMANCE
+    engine = {count: steps[count]["decode_step_us_mean"] for count in (32, 256, 1024)}
+    words = "engine has {:.0f} in the mean, of 256 requests {:.0f}, of 32 it has {:.0f}:"
+    assert words.format(*(engine[count] for count in (1024, 256, 32))) in PERFORMANCE
+    assert f"prefix cache, {(engine[1024] - engine[32]) / (1024 / 16):.0f} us each" in PERFORMANCE
     assert f"{steps[1024]['sampler_us']:.0f} are the choice of 1,024 tokens" in PERFORMANCE
 
 

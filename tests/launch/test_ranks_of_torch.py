@@ -50,6 +50,14 @@ def test_without_c_the_answers_are_those_of_c(tmp_path: Path, monkeypatch: pytes
     assert answers(model, 1, dtype="float64") == answers(model, 2, dtype="float64") == wanted
 
 
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_rows_of_8_bits_without_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
+    monkeypatch.setenv("WEFT_NATIVE", "0")
+    model = write_random(tmp_path, "tied")
+    found = answers(model, 2, dtype="float32", quantization=quantization, activations="int8")
+    assert [len(ids) for ids in found] == [6, 6]
+
+
 def test_a_dtype_without_kernels_is_served(tmp_path: Path) -> None:
     found = answers(write_random(tmp_path, "biased"), 1, dtype="float16")
     assert [len(ids) for ids in found] == [6, 6]

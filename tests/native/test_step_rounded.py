@@ -60,6 +60,15 @@ def allowed(rows: Tensor, values: Tensor, out: torch.dtype) -> Tensor:
     return rows.abs() @ values.abs().T * (1e-6 + (2**-8 if out == torch.bfloat16 else 0)) + 1e-30
 
 
+@pytest.mark.parametrize("depth", [64, 70])
+def test_no_rows(depth: int) -> None:
+    assert (
+        rounded_rows(torch.empty(0, depth)).shape
+        == quantized(torch.empty(0, depth), WeightKind.INT4).shape
+        == (0, depth)
+    )
+
+
 @pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_product_is_that_of_the_rounded_numbers(variant: str, shape: tuple[int, int], kind: WeightKind) -> None:
