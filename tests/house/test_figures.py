@@ -198,6 +198,34 @@ def test_the_other_rates_on_the_intel_machine() -> None:
     assert "weft starts in {} s there, OpenVINO in {} s, llama.cpp in {} s".format(*starts) in PLAIN
 
 
+def test_where_leads_are_smallest() -> None:
+    page = rows("Offline", 1)
+    raw = (RESULTS / MAIN).read_text().split("## Offline")[1].split("\n## ")[0]
+
+    def lead(ours: str, theirs: tuple[str, ...], case: str) -> str:
+        rate = {name: float(page[name,][f"{case} tok/s"]) for name in (ours, *theirs)}
+        return f"{rate[ours] / max(rate[name] for name in theirs):.2f}"
+
+    def bound(engine: str) -> list[str]:
+        (line,) = (line for line in raw.splitlines() if line.startswith(f"| {engine} |"))
+        return re.findall(r"\((\d+)%\)", line)[:4]
+
+    llama, vino, codes = ("llama.cpp-bf16",), ("openvino-bf16",), ("llama.cpp-q8_0", "openvino-int8")
+    one, prompt, eight, many = bound("weft-tp1")
+    leads = [lead("weft-tp1", vino, case) for case in ("prefill", "streams8", "streams32")]
+    assert (
+        f"{lead('weft-tp1', llama, 'decode')} times llama.cpp with one stream, at {one} % of the bound" in PERFORMANCE
+    )
+    assert f"{leads[0]} times OpenVINO in a prompt, at {prompt} %" in PERFORMANCE
+    assert f"{leads[1]} and {leads[2]} times with 8 and 32 streams, at {eight} and {many} %" in PERFORMANCE
+    with8 = lead("weft-int8", codes, "decode")
+    with4 = lead("weft-int4", ("llama.cpp-q4_0", "onnxruntime-int4"), "decode")
+    assert (
+        f"{with8} times the best of the others with 8 bits, at {bound('weft-int8')[0]} %, and {with4} times with 4"
+        in (PERFORMANCE)
+    )
+
+
 def test_gaps_between_tokens() -> None:
     cases = [saved(f"token_gaps_xeon{streams}.json")["cases"] for streams in ("_1", "", "_32")]
     http, engine, products = (
