@@ -44,7 +44,7 @@ def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True) -> Tensor:
     depth = x.shape[1]
     short = -depth % GROUP
     # the last group of a depth that is no multiple of 32 is filled up with its own last number
-    groups = torch.cat((x, x[:, -1:].expand(-1, short)), 1).unflatten(1, ((depth + short) // GROUP, GROUP))
+    groups = torch.cat((x, x[:, -1:].expand(-1, short)), 1).view(x.shape[0], (depth + short) // GROUP, GROUP)
     if kind == WeightKind.INT4:
         low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
         offset, scale = low.half().float(), ((high - low) / 15).half().float()
@@ -65,7 +65,7 @@ def rounded_rows(x: Tensor) -> Tensor:
     rows, depth = x.shape
     short = -depth % GROUP
     filled = torch.cat((x.float(), x.new_zeros(rows, short, dtype=torch.float32)), 1)
-    groups = filled.unflatten(1, ((depth + short) // GROUP, GROUP))  # not -1: there may be no rows
+    groups = filled.view(rows, (depth + short) // GROUP, GROUP)  # not -1: there may be no rows
     most = groups.abs().amax(2, keepdim=True)
     # a quotient each: torch takes a number divided by a tensor as a product, and ties would fall to another code
     nothing, largest = most < SMALLEST, torch.full_like(most, 127)
