@@ -23,7 +23,7 @@ import torch
 from about import about
 from command import result_file, run_command, whole
 from step_attention import CASES, Layers
-from timing import Call, interleaved
+from timing import TURN_SPIN_NS, Call, interleaved
 
 from weft.errors import UnavailableError
 from weft.native.build import find_compiler
@@ -34,8 +34,6 @@ from weft.native.step_library import Pool, bound
 PIECES = (256, 1024, 16384)
 """Keys; the first is weft's."""
 BLOCK = 16
-SPIN_NS = 2_000
-"""Threads of the pools whose turn it is not must not be in the way."""
 
 
 def library(piece: int, folder: Path) -> ctypes.CDLL:
@@ -86,7 +84,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         built = {piece: library(piece, Path(folder)) for piece in PIECES}
-        pools = {piece: Pool(each, args.threads, spin_ns=SPIN_NS) for piece, each in built.items()}
+        pools = {piece: Pool(each, args.threads, spin_ns=TURN_SPIN_NS) for piece, each in built.items()}
         cases = measure(pools, args.rounds)
         for pool in pools.values():
             pool.close()

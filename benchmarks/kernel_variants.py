@@ -32,14 +32,12 @@ from packed_linear import (
     shapes_of,
     step_of,
 )
-from timing import interleaved
+from timing import TURN_SPIN_NS, interleaved
 
 from weft.native import build, isa, libraries
 from weft.native.step_library import Pool, bound
 
 ROWS = (1, 4, 8, 16, 32, 128, 512)
-SPIN_NS = 2_000
-"""Threads of the pools whose turn it is not must not be in the way."""
 
 
 def pool_of(variant: str, threads: int) -> Pool:
@@ -48,7 +46,7 @@ def pool_of(variant: str, threads: int) -> Pool:
     path = libraries.find(f"step-{variant}")
     if path is None:
         sys.exit(f"{variant}: {status.reason}")
-    return Pool(bound(ctypes.CDLL(str(path))), threads, spin_ns=SPIN_NS)
+    return Pool(bound(ctypes.CDLL(str(path))), threads, spin_ns=TURN_SPIN_NS)
 
 
 def run_kind(pools: dict[str, Pool], model: str, kind: str, rounds: int) -> list[dict[str, Any]]:

@@ -46,7 +46,12 @@ HEAD_ROWS = 64
 
 def shapes_of(model: str) -> list[Shape]:
     """(name, out, in) of every product, in order."""
-    layers, (hidden, qkv, o, wide, vocabulary) = MODELS[model]
+    return step_shapes(*MODELS[model])
+
+
+def step_shapes(layers: int, sizes: tuple[int, ...]) -> list[Shape]:
+    """The same, of so many dense layers and `sizes` as in MODELS."""
+    hidden, qkv, o, wide, vocabulary = sizes
     layer = [("qkv", qkv, hidden), ("o", hidden, o), ("gate_up", 2 * wide, hidden), ("down", hidden, wide)]
     return layer * layers + [("head", vocabulary, hidden)]
 

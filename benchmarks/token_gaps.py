@@ -5,9 +5,9 @@
 In turns: the streams over HTTP; the same through the engine alone, with its ranks in processes of their own but no
 HTTP; and the products of such a step alone, C++ without Python, engine or rank, as often as there are steps. All
 streams wait alike for a step, so that the 99th percentile of an answer of 128 tokens is about its second slowest one:
-where products alone spread as far, it is the machine that makes steps slow. Of each: the median and the 99th
-percentile of a round, medians over rounds, quartiles of their ratio; of HTTP and engine also which gaps are slowest,
-by their number.
+where products alone spread as far, it is the machine that makes steps slow. Of each: the median, the 99th percentile
+and the longest of a round, medians over rounds, quartiles of the ratio of the first two; of HTTP and engine also which
+gaps are slowest, by their number. A stream whose prompt is read a step before others' waits for those first.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packed_linear import Buffers, packed, plain_weights, program_of, shapes_of, step_of
+from packed_linear import Buffers, packed, plain_weights, program_of, step_of, step_shapes
 
 from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from benchmarks.peers.http_client import burst
 from benchmarks.peers.prompts import prompts as prompts_of
-from benchmarks.timing import once
+from benchmarks.timing import TURN_SPIN_NS, once
+from weft.arch.families import parse_config
 from weft.bench.served import Served
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.cli.hosted import PROGRAM
-from weft.errors import UnavailableError
+from weft.errors import ConfigError, UnavailableError
 from weft.native import missing_reason
 from weft.native.step_library import Pool, open_library
 from weft.settings import EngineConfig
@@ -43,9 +44,6 @@ from weft.text import Tokenizer
 
 PROMPT = 128
 LIMIT_S = 300.0
-PRODUCTS_OF = "smollm2-135m"
-SPIN_NS = 2_000
-"""Threads of products whose turn it is not must not be in the way."""
 SLOWEST = 3
 
 Gaps = list[list[float]]
@@ -76,12 +74,17 @@ def texts(model: str | None, streams: int) -> list[list[int]]:
     return prompts_of(lambda text: list(tokenizer.encode(text)), streams, PROMPT)
 
 
-def products(streams: int) -> tuple[Pool, Callable[[], None]]:
-    """Those of one step of so many streams, with random weights of the embedded model's shapes."""
+def products(model: str | None, streams: int) -> tuple[Pool, Callable[[], None]]:
+    """Those of one step of so many streams, with random weights of the model's shapes. ConfigError: it is not dense."""
     library = open_library()
     if library is None:
         raise UnavailableError(f"the step library is missing: {missing_reason('step')}")
-    pool, shapes = Pool(library, torch.get_num_threads(), spin_ns=SPIN_NS), shapes_of(PRODUCTS_OF)
+    config = parse_config(open_checkpoint(model_path(model)).config)
+    if config.num_experts or config.mla:
+        raise ConfigError("products alone are those of dense models: this one has experts or latent attention")
+    heads, kept = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
+    sizes = (config.hidden_size, heads + kept, heads, config.intermediate_size, config.vocab_size)
+    pool, shapes = Pool(library, torch.get_num_threads(), spin_ns=TURN_SPIN_NS), step_shapes(config.num_layers, sizes)
     plain, buffers = plain_weights(shapes), Buffers(shapes, streams)
     program = program_of(pool, shapes, packed(pool, "bf16", shapes, plain), buffers)
     step = step_of(streams)
@@ -94,6 +97,7 @@ def summary(rounds: list[Gaps]) -> dict[str, object]:
     p50, p99 = [statistics.median(gaps) for gaps in every], [quantile(gaps, 0.99) for gaps in every]
     ratios = [high / middle for high, middle in zip(p99, p50, strict=True)]
     found = {"p50_ms": statistics.median(p50), "p99_ms": statistics.median(p99), "p99_over_p50": quantile(ratios, 0.5)}
+    found["longest_ms"] = statistics.median(max(gaps) for gaps in every)
     found |= {f"p99_over_p50_q{n}": quantile(ratios, n / 4) for n in (1, 3)}
     return {name: round(value, 2) for name, value in found.items()}
 
@@ -109,7 +113,7 @@ def slowest(rounds: list[Gaps]) -> dict[str, float]:
 def measure(arguments: argparse.Namespace, url: str, engine: Watched) -> dict[str, dict[str, object]]:
     """All three, in turns; the first round is not counted."""
     prompts, tokens = texts(arguments.model, arguments.streams), arguments.tokens
-    pool, run = products(arguments.streams)
+    pool, run = products(arguments.model, arguments.streams)
     kinds: dict[str, list[Gaps]] = {"http": [], "engine": [], "products alone": []}
     for number in range(arguments.rounds + 1):
         found = [

@@ -120,10 +120,11 @@ def test_empty_directory_names_all_that_is_missing(tmp_path: Path) -> None:
     assert any("no model.safetensors" in line for line in found)
 
 
-def test_pickles_are_named_and_not_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+def test_pickles_are_named_and_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    assert any("pytorch_model.bin is a pickle" in line for line in problems(tmp_path))
+    (tmp_path / name).write_bytes(b"x")
+    assert any(f"{name} is a pickle" in line for line in problems(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"'])

@@ -199,7 +199,7 @@ def test_a_killed_download_starts_again_with_what_is_missing(hub: Hub, tmp_path:
     ("word", "code", "said"),
     [
         ("some-org/nothing", 65, "no such model for you (for a private one, give your token in HF_TOKEN)"),
-        ("some-org/pickled", 65, "no safetensors; pytorch_model.bin is a pickle, which weft never fetches"),
+        ("some-org/pickled", 65, "no safetensors (pytorch_model.bin is a pickle, which weft never opens: convert it"),
         ("some-org/torn", 65, "model-00001-of-00001.safetensors: named by model.safetensors.index.json, not in the"),
         ("some-org/evil", 65, "x.bin: not safetensors"),
         ("some-org/quants", 65, "no config.json; its .gguf files: m-q4.gguf, m-q8.gguf; name one: some-org/quants:"),

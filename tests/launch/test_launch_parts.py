@@ -314,9 +314,14 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
 
 
-def test_ranks_without_a_program_lend_nothing_and_say_so() -> None:
-    runner, comm = SimpleNamespace(program=None, ops=None), SimpleNamespace(world=2)
-    assert rank_process._settle(runner, comm, True, True) == "; no core is lent: steps are no program"  # type: ignore[arg-type]
+def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
+    runner, comm, elsewhere = (
+        SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
+    )  # fmt: skip
+    comm.world = 2
+    said = [rank_process._settle(runner, each, True, True) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    why = ("steps are no program", "ranks do not meet in shared memory")
+    assert said == [f"; no core is lent: {each}" for each in why]
     assert rank_process._settle(runner, comm, True, False) == ""  # type: ignore[arg-type]
 
 

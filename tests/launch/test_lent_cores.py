@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.native_libraries import need
 from weft.checkpoint import embedded_model, open_checkpoint
 from weft.engine.engine import Engine
 from weft.launch.cores import available_cores
 from weft.launch.plan import plan_launch
 from weft.launch.start import Starting
 from weft.layout.resolve import resolve
-from weft.native import missing_reason
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 
@@ -39,8 +39,8 @@ def answers(lend_cores: bool) -> tuple[dict[str, Answer], list[float]]:
 
 
 @pytest.mark.skipif(len(available_cores()) < 2, reason="two ranks have no core of their own here")
-@pytest.mark.skipif(bool(missing_reason("comm") or missing_reason("step")), reason="no compiled libraries")
 def test_lent_cores_change_no_bit() -> None:
+    need("comm", "step")
     lent, seconds = answers(True)
     assert [len(answer) for answer in lent.values()] == [24] * 3
     assert max(seconds) > 0, "no core was lent"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ CONFIG = ("config.json", "generation_config.json")
 TEXT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLED = (".bin", ".pt", ".pth")
+"""How files end whose weights are pickles, which run code when they are read."""
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
@@ -101,10 +104,15 @@ def _weight_files(path: Path, problems: list[str]) -> tuple[list[Path], dict[str
     if len(files) > 1:
         problems += _missing_numbers(files)
     if not files:
-        pickled = sorted(file.name for file in path.glob("*.bin"))
-        also = f" ({pickled[0]} is a pickle, which weft never opens: convert it to safetensors)" if pickled else ""
-        problems.append(f"{path}: no {SINGLE}, no {INDEX} and no other *.safetensors{also}")
+        names = [file.name for file in path.iterdir()]
+        problems.append(f"{path}: no {SINGLE}, no {INDEX} and no other *.safetensors{pickle_among(names)}")
     return files, {}
+
+
+def pickle_among(names: Iterable[str]) -> str:
+    """What to add where safetensors are missing: names the first pickle, if there is one."""
+    first = min((name for name in names if name.endswith(PICKLED)), default=None)
+    return f" ({first} is a pickle, which weft never opens: convert it to safetensors)" if first else ""
 
 
 def _indexed(path: Path, problems: list[str]) -> tuple[list[Path], dict[str, Path]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
-from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT
+from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT, pickle_among
 from weft.checkpoint.hub_model import HubModel, Say
 from weft.errors import CheckpointError, UnavailableError, WeftError
 
@@ -71,9 +71,7 @@ def _weight_files(model: HubModel, sizes: dict[str, int]) -> list[str]:
         return [INDEX, *_indexed(model, sizes)]
     names = sorted(name for name in sizes if name.endswith(".safetensors") and "/" not in name)
     if not names:
-        pickles = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth")))
-        also = f"; {pickles[0]} is a pickle, which weft never fetches" if pickles else ""
-        raise CheckpointError(f"model {model}: the repository has no safetensors{also}")
+        raise CheckpointError(f"model {model}: the repository has no safetensors{pickle_among(sizes)}")
     return names
 
 

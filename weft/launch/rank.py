@@ -141,9 +141,11 @@ def _settle(runner: Runner, comm: Comm, own_cores: bool, lends: bool) -> str:
     pinned = _pinned(runner, own_cores)
     if not lends or comm.world == 1:
         return ""
+    if not isinstance(comm, SharedMemoryComm):
+        return "; no core is lent: ranks do not meet in shared memory"
     if comm.world > MOST_LENDERS:
         pinned = f"the machine has more than {MOST_LENDERS} ranks"
-    if isinstance(pinned, str) or not isinstance(comm, SharedMemoryComm):
+    if isinstance(pinned, str):
         return f"; no core is lent: {pinned}"
     pool, core = pinned
     comm.lend(core)

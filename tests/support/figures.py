@@ -1,0 +1,31 @@
+"""What README and docs/performance.md say, and saved results: for tests that hold one against the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+MEASURED = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
+PLAIN = " ".join(MEASURED.split())
+PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
+MAIN = "peers.md"
+
+
+def saved(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def rows(title: str, keys: int, page: str = MAIN) -> dict[tuple[str, ...], dict[str, str]]:
+    """A table of a page by engine, and with two `keys` by streams too; of cells what stands before any bracket."""
+    lines = (RESULTS / page).read_text().split(f"## {title}")[1].split("\n## ")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    head = table[0]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for cells in table[2:]:
+        named = dict(zip(head, (re.split(r" [(\[]", cell)[0] for cell in cells), strict=True))
+        found[(cells[0], named.get("streams", ""))[:keys]] = named
+    return found
