@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 Call = Callable[[], object]
 TURN_SPIN_NS = 2_000
-"""How long threads of a pool look for work, where pools take turns: those whose turn it is not must not be in the way."""
+"""How long threads look for work in pools that take turns: those whose turn it is not must not be in the way."""
 
 
 def nothing() -> None:
