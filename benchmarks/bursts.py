@@ -1,0 +1,57 @@
+"""The same bursts of requests through several engines, in turns: how much of the first one's speed the others have.
+
+Engines stay up and take turns burst by burst, so that what else the machine does meets all. Of every burst the ratio is
+taken, and of the ratios median and quartiles. Offline: no HTTP. Knows no engine's settings.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+from benchmarks.offline_engine import quantile
+from weft.llm import LLM
+from weft.step.sampling_params import SamplingParams
+
+Burst = tuple[int, int, int]
+"""Streams, tokens of each prompt, tokens to give."""
+
+CASES: dict[str, Burst] = {
+    "prefill of 1,024": (1, 1024, 1),
+    "decode": (1, 8, 40),
+    "8 streams": (8, 8, 24),
+    "32 streams": (32, 8, 24),
+    "8 prompts of 128": (8, 128, 1),
+    "32 prompts of 128": (32, 128, 1),
+}
+
+
+def burst_s(llm: LLM, burst: Burst) -> float:
+    """Seconds until all have ended."""
+    streams, length, tokens = burst
+    params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+    prompts = [[(7919 * (stream + 1) + 31 * place) % 49_000 for place in range(length)] for stream in range(streams)]
+    began = time.perf_counter()
+    llm.generate(prompts, params)
+    return time.perf_counter() - began
+
+
+def compare(engines: Mapping[str, LLM], burst: Burst, rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens per second (of a prompt's where none but one are given), medians; of what is not the first engine also its
+    ratio to that, with quartiles."""
+    taken: dict[str, list[float]] = {name: [] for name in engines}
+    names = list(engines)
+    for turn in range(rounds + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            taken[name].append(burst_s(engines[name], burst))
+    streams, length, tokens = burst
+    count = streams * (tokens if tokens > 1 else length)
+    alone, found = taken[names[0]][1:], {}
+    for name, seconds in taken.items():
+        ratios = [one / each for one, each in zip(alone, seconds[1:], strict=True)]
+        found[name] = {"tok_s": round(count / statistics.median(seconds[1:]), 1)}
+        if name != names[0]:
+            found[name]["ratio"] = round(statistics.median(ratios), 3)
+            found[name] |= {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
+    return found
