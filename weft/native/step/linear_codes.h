@@ -145,6 +145,13 @@ template <class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
     else f(CodesOfPair<W_INT4>(w, pair));
 }
 
+// To nearest, ties to even, for what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
+// eight highest bits, and taking that away again is exact. What is subnormal in fp32 stays as it is.
+WEFT_INLINE __m512 near_bf16(__m512 x) {
+    const __m512 power = (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(int(0xff800000))), far = _mm512_set1_ps(65536.0f);
+    return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, x));
+}
+
 // A step's values, rounded to bf16 where `Round` says so, as fp32 of columns 0 to 15 and 16 to 31, its first neighbours
 // and its second ones.
 template <bool Round> WEFT_INLINE void take_apart(__m512 (&values)[4], Vec<float> (&even)[2], Vec<float> (&odd)[2]) {
@@ -152,11 +159,7 @@ template <bool Round> WEFT_INLINE void take_apart(__m512 (&values)[4], Vec<float
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(1));
     if constexpr (Round) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            __m512i bits = (__m512i)values[i], last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-            bits = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
-            values[i] = (__m512)_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000)));
-        }
+        for (int i = 0; i < 4; ++i) values[i] = near_bf16(values[i]);
     }
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
