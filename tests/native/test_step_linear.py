@@ -198,6 +198,33 @@ def test_groups_give_the_bits_of_their_bf16_matrix(packing: Packing, kind: Weigh
         assert torch.equal(*out)
 
 
+def test_ties_of_a_group_go_to_even(packing: Packing) -> None:
+    """257/256 times most codes lies in the middle of two bf16 numbers; both signs, and beside offsets."""
+    codes = torch.arange(-127, 128).to(torch.int8).view(-1, 1).expand(-1, 32)
+    for name, scale in [
+        ("Q8_0", 257 / 256),
+        ("Q8_0", 1.5 / 256),
+        ("Q8_0", 0.0),
+        ("Q4_0", 259 / 256),
+        ("Q4_1", 17 / 16),
+    ]:
+        halves = torch.tensor([[scale], [24.125]]).half().view(torch.uint8)
+        nibbles = (codes & 15 | (codes + 5 & 15) << 4)[:, :16]
+        parts = [halves[0], *([halves[1]] if BLOCKS[name].has_offset else [])]
+        numbers = torch.cat(parts).expand(len(codes), -1)
+        raw = torch.cat((numbers, (codes if name == "Q8_0" else nibbles).contiguous().view(torch.uint8)), 1)
+        values = decoded(raw[:, None], name)
+        assert scale == 0 or not torch.equal(values, values.bfloat16().float())
+        made = packing.pack_blocks(raw, name, 32)
+        for count in (1, 5, 30):
+            x = rows_among_noise(count, 32, torch.bfloat16)
+            out = [
+                linear(packing, x, each, torch.empty(count, len(codes)))
+                for each in (made, packing.pack(values.bfloat16()))
+            ]
+            assert torch.equal(*out), (name, scale, count)
+
+
 def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tuple[PackedWeight, Tensor]:
     raw = torch.randint(0, 256, (columns, -(-depth // 32), BLOCKS[name].nbytes), dtype=torch.uint8)
     numbers = 4 if BLOCKS[name].has_offset else 2

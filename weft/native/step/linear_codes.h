@@ -9,15 +9,17 @@
 
 namespace weft {
 
-// Codes of one pair as values of columns 0 to 7, 8 to 15, ...: fp32, lane 2 i the first and lane 2 i + 1 the second
-// neighbour of column i. Values of W_INT8 are codes times kCodeUnit, without their scale.
-template <int Kind> class CodesOfPair {
+// Codes of one pair as values, fp32. Values of W_INT8 are codes times kCodeUnit, without their scale. As they lie: of columns
+// 0 to 7, 8 to 15, ..., lane 2 i the first and lane 2 i + 1 the second neighbour of column i. `Apart`: of columns 0 to 15
+// and 16 to 31, their first neighbours, then their second ones.
+template <int Kind, bool Apart> class CodesOfPair {
 public:
     static constexpr bool kGrouped = Kind != W_INT8;
     static constexpr int kChunk = chunk_of(Kind), kSteps = kChunk / 2;
 
-    struct Scales {  // of a group; for W_INT8 nothing
-        __m512 scale[4], offset[4];
+    struct Scales {  // of a group, for vectors of values in turn; for W_INT8 nothing
+        static constexpr int kCount = Apart ? 2 : 4;
+        __m512 scale[kCount], offset[kCount];
     };
     struct Words {  // of a chunk
         __m512i of[4];
@@ -38,7 +40,7 @@ public:
         if constexpr (kGrouped) of_group(scale_ + group * kPair, found.scale, Kind == W_INT4 ? 1.0f : 1.0f / kCodeUnit);
         if constexpr (Kind == W_INT4) {
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) found.offset[i] = _mm512_setzero_ps();
+            for (int i = 0; i < Scales::kCount; ++i) found.offset[i] = _mm512_setzero_ps();
             if (offset_) of_group(offset_ + group * kPair, found.offset, 1.0f);
         }
         return found;
@@ -49,6 +51,7 @@ public:
         Words found;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) found.of[i] = _mm512_loadu_si512(at + 64 * i);
+        if constexpr (Apart) take_apart(found.of);
         return found;
     }
 
@@ -66,10 +69,10 @@ public:
             // Codes have 8 bits at most and scales 11: products are exact, and one rounding is left.
             if constexpr (Kind == W_INT4) {
                 __m512 x = _mm512_permutexvar_ps(_mm512_srli_epi32(words.of[i], unsigned(4 * j)), table_);
-                values[i] = _mm512_fmadd_ps(x, scales.scale[i], scales.offset[i]);
+                values[i] = _mm512_fmadd_ps(x, scales.scale[i % Scales::kCount], scales.offset[i % Scales::kCount]);
             } else {
                 __m512 x = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(words.of[i], highest(j)));
-                values[i] = kGrouped ? _mm512_mul_ps(x, scales.scale[i]) : x;
+                values[i] = kGrouped ? _mm512_mul_ps(x, scales.scale[i % Scales::kCount]) : x;
             }
         }
     }
@@ -118,16 +121,31 @@ private:
         return _mm512_add_epi32(first, _mm512_set1_epi32(j << 24));
     }
 
-    // 32 fp16 numbers as fp32 times `unit`, each in two lanes.
-    static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[4], float unit) {
+    // Words of two neighbours of 8 columns each: those of 16 columns' first neighbours, and of their second ones.
+    static WEFT_INLINE void take_apart(__m512i (&words)[4]) {
+        const __m512i first = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+        const __m512i low[2] = {words[0], words[1]}, high[2] = {words[2], words[3]};
+        words[0] = _mm512_permutex2var_epi32(low[0], first, low[1]);
+        words[1] = _mm512_permutex2var_epi32(high[0], first, high[1]);
+        words[2] = _mm512_permutex2var_epi32(low[0], second, low[1]);
+        words[3] = _mm512_permutex2var_epi32(high[0], second, high[1]);
+    }
+
+    // 32 fp16 numbers as fp32 times `unit`, for the lanes of values.
+    static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[Scales::kCount], float unit) {
         const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
         const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             __m512 wide = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(numbers + 16 * half)));
             if (unit != 1.0f) wide = _mm512_mul_ps(wide, _mm512_set1_ps(unit));
-            lanes[2 * half] = _mm512_permutexvar_ps(low, wide);
-            lanes[2 * half + 1] = _mm512_permutexvar_ps(high, wide);
+            if constexpr (Apart) {
+                lanes[half] = wide;
+            } else {
+                lanes[2 * half] = _mm512_permutexvar_ps(low, wide);
+                lanes[2 * half + 1] = _mm512_permutexvar_ps(high, wide);
+            }
         }
     }
 
@@ -139,10 +157,10 @@ private:
 };
 
 // Calls f(CodesOfPair of the weight's kind and `pair`).
-template <class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
-    if (w.kind == W_INT8) f(CodesOfPair<W_INT8>(w, pair));
-    else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G>(w, pair));
-    else f(CodesOfPair<W_INT4>(w, pair));
+template <bool Apart, class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
+    if (w.kind == W_INT8) f(CodesOfPair<W_INT8, Apart>(w, pair));
+    else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G, Apart>(w, pair));
+    else f(CodesOfPair<W_INT4, Apart>(w, pair));
 }
 
 // To nearest, ties to even, for what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
@@ -152,30 +170,24 @@ WEFT_INLINE __m512 near_bf16(__m512 x) {
     return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, x));
 }
 
-// A step's values, rounded to bf16 where `Round` says so, as fp32 of columns 0 to 15 and 16 to 31, its first neighbours
-// and its second ones.
-template <bool Round> WEFT_INLINE void take_apart(__m512 (&values)[4], Vec<float> (&even)[2], Vec<float> (&odd)[2]) {
-    const __m512i low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(1));
-    if constexpr (Round) {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) values[i] = near_bf16(values[i]);
-    }
+// A step's values that were taken apart, rounded to bf16 where `Round` says so: of first neighbours, of second ones.
+template <bool Round>
+WEFT_INLINE void as_floats(const __m512 (&values)[4], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-        even[half] = (Vec<float>)_mm512_permutex2var_ps(values[2 * half], low, values[2 * half + 1]);
-        odd[half] = (Vec<float>)_mm512_permutex2var_ps(values[2 * half], high, values[2 * half + 1]);
+        first[half] = (Vec<float>)(Round ? near_bf16(values[half]) : values[half]);
+        second[half] = (Vec<float>)(Round ? near_bf16(values[2 + half]) : values[2 + half]);
     }
 }
 
 // Two rows (the first only, unless `both`) of a fp32 panel from a step's values.
-template <bool Round> WEFT_INLINE void lay_step(__m512 (&values)[4], float* panel, bool both) {
-    Vec<float> even[2], odd[2];
-    take_apart<Round>(values, even, odd);
+template <bool Round> WEFT_INLINE void lay_step(const __m512 (&values)[4], float* panel, bool both) {
+    Vec<float> first[2], second[2];
+    as_floats<Round>(values, first, second);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-        store(panel + 16 * half, even[half]);
-        if (both) store(panel + kPair + 16 * half, odd[half]);
+        store(panel + 16 * half, first[half]);
+        if (both) store(panel + kPair + 16 * half, second[half]);
     }
 }
 
@@ -188,10 +200,10 @@ template <int MR, class Codes> WEFT_INLINE void tile_of_floats(const Codes& code
     codes.each_step(
         slab.from, slab.depth,
         [&](int j, __m512(&values)[4], auto last) WEFT_LAMBDA_INLINE {
-            Vec<float> even[2], odd[2];
-            take_apart<Codes::kGrouped>(values, even, odd);
-            one_step<InF32, MR, false>(sums, at, 2 * j, even);
-            if (!decltype(last)::value) one_step<InF32, MR, false>(sums, at, 2 * j + 1, odd);
+            Vec<float> first[2], second[2];
+            as_floats<Codes::kGrouped>(values, first, second);
+            one_step<InF32, MR, false>(sums, at, 2 * j, first);
+            if (!decltype(last)::value) one_step<InF32, MR, false>(sums, at, 2 * j + 1, second);
         },
         [&](int chunk) WEFT_LAMBDA_INLINE {
             codes.fetch(chunk);

@@ -38,7 +38,7 @@ inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* pa
 }
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    with_codes(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
+    with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
 }
 
 #else
@@ -194,7 +194,7 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
 
 template <int MR, bool Lay>
 inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int step) {
-    with_codes(w, pair, [&](auto codes) { tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step); });
+    with_codes<false>(w, pair, [&](auto codes) { tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step); });
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
@@ -215,7 +215,7 @@ inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab s
 template <size_t... R>
 inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile,
                            std::index_sequence<R...>) {
-    with_codes(w, pair, [&](auto codes) {
+    with_codes<true>(w, pair, [&](auto codes) {
         using Codes = decltype(codes);
         constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_floats<int(R) + 1, Codes>...};
         tiles[rows - 1](codes, a, slab, tile);
