@@ -57,6 +57,7 @@ def test_every_command_ends_so() -> None:
     ("words", "said"),
     [
         (["benchmarks/decode_bound.py", "--rounds", "0"], "1 or more"),
+        (["benchmarks/coded_weights.py", "--rounds", "none"], "1 or more"),
         (["benchmarks/decode_bound.py", "--activations", "int8"], "give --quantization int8"),
         (["benchmarks/comm_latency.py", "--worlds", "1"], "2 or more"),
         (["benchmarks/grouped_experts.py", "--out", "none/x.json"], "no directory none"),

@@ -52,56 +52,6 @@ def test_the_same_bits_in_every_batch() -> None:
     assert f"whole context {min(whole):.2f} to {max(whole):.2f}" in PERFORMANCE
 
 
-RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
-
-
-def test_several_ranks() -> None:
-    def reached(name: str) -> list[str]:
-        cases = saved(name)["cases"]
-        return [f"{cases[case]['ratio']:.2f}" for case in RANK_CASES]
-
-    one, many, prompt = reached("several_ranks_vnni.json")
-    assert f"{one} of its speed with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PLAIN
-    one, many, prompt = reached("several_ranks_even_vnni.json")
-    assert f"with heads that divide {one}, {many} and {prompt}" in PLAIN
-
-
-def test_lent_cores() -> None:
-    cases = saved("several_ranks_xeon.json")["cases"]
-    ways = ("several", "several, whole groups", "several, no core lent")
-    titles = {"decode": "one stream", "prefill of 1,024": "a prompt of 1,024"}
-    for case, measured in cases.items():
-        reached = [f"{measured[way]['ratio']:.2f}" for way in ways]
-        assert f"| {titles.get(case, case)} | {' | '.join(reached)} |" in PERFORMANCE
-    told = zip(*([f"{cases[case][way]['ratio']:.2f}" for way in ways] for case in RANK_CASES), strict=True)
-    lent, groups, waiting = ("{}, {} and {}".format(*each) for each in told)
-    assert (
-        f"with nine heads they reach {lent} on the Intel machine, with whole KV groups dealt {groups},"
-        f" with no core lent {waiting}" in PLAIN
-    )
-    found = [measured[way] for measured in cases.values() for way in ways]
-    below = max(each["ratio"] - each["ratio_q1"] for each in found)
-    above = max(each["ratio_q3"] - each["ratio"] for each in found)
-    assert f"quartiles lie up to {below:.2f} below and {above:.2f} above" in PERFORMANCE
-
-
-def test_lent_cores_with_heads_that_divide() -> None:
-    cases = saved("several_ranks_even_xeon.json")["cases"]
-    one, many, prompt = (f"{cases[case]['several']['ratio']:.2f}" for case in RANK_CASES)
-    assert f"reach {one} with one stream, {many} with 32 and {prompt} in a prompt of 1,024" in PERFORMANCE
-    apart = max(abs(case["several"]["ratio"] - case["several, whole groups"]["ratio"]) for case in cases.values())
-    assert f"differ by up to {apart:.2f}" in PERFORMANCE
-
-
-def test_two_ranks_over_http() -> None:
-    served = rows("Over HTTP", 2, "peers-xeon-ranks.md")
-    two, one = ([served[name, n]["output tok/s"] for n in ("1", "8", "32")] for name in ("weft-tp2", "weft-tp1"))
-    assert "get {}, {} and {} tokens a second from two ranks, {}, {} and {} from one".format(*two, *one) in PERFORMANCE
-    profile = saved("step_profile_xeon_tp2.json")["cases"]
-    low, high = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
-    assert f"61 a token, {low:.0f} and {high:.0f} % of its step" in PERFORMANCE
-
-
 def test_the_bound_of_a_step() -> None:
     def share(kind: str) -> tuple[str, str, str]:
         found = saved(f"decode_bound_xeon_{kind}.json")["cases"]["decode, one stream"]
