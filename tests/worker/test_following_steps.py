@@ -60,7 +60,7 @@ class Ranks(ProgramExecutor):
         runner, status = self.runners[rank], self.page.writer(rank)
         way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
         try:
-            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank])
+            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank], None)
         finally:
             channel.close()
 

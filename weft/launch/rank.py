@@ -50,6 +50,7 @@ from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
+from weft.worker.first_writes import FirstWrites
 from weft.worker.runner import Limits, Runner
 
 MOST_LENDERS = 16
@@ -118,6 +119,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
     way.enter(Phase.GROUPS, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
     comm = MeteredComm(make_comm(setup, shards, way.status, way.faults, comm_fds))
+    first_writes: FirstWrites | None = None
     try:
         allocate = _allocation(channel)
         way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
@@ -128,9 +130,12 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
+        first_writes = runner.first_writes(way.status.steps)
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
+        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs), first_writes)
     finally:
+        if first_writes is not None:
+            first_writes.close()
         if isinstance(ops, StepOps):
             ops.pool.dismiss()
         comm.close()
@@ -179,8 +184,16 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
     )
 
 
-def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRecord | None) -> None:
+def _steps(
+    runner: Runner,
+    way: _Way,
+    comm: MeteredComm,
+    following: FollowingRecord | None,
+    first_writes: FirstWrites | None,
+) -> None:
     """`following`: for steps that need no Python; None where each must pass here."""
+    if first_writes is not None:
+        first_writes.start()
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:
@@ -196,6 +209,8 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRec
             continue
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")
+        if first_writes is not None:
+            first_writes.wake()
         number += 1
         way.status.step(number, busy=True)
         way.faults.reach("step")

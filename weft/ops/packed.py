@@ -6,7 +6,6 @@ Knows no module and no layout. How elements lie is told in `weft/native/step/wei
 from __future__ import annotations
 
 import ctypes
-import mmap
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
+from weft.ops.large_pages import large_pages
 from weft.ops.weights import Packed, Weight, plain
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
@@ -45,7 +45,6 @@ BLOCKS = {
     "Q4_1": Blocks(18, WeightKind.INT4, 20, INT4_CODES, has_offset=True),
 }
 BLOCK = 32
-_HUGE = 2 << 20
 _LINE = 64
 
 
@@ -69,21 +68,10 @@ class Arena:
         size = -(-nbytes // _LINE) * _LINE
         if size > len(self._free):
             if 2 * size > self._piece:
-                return _large_pages(size)[:nbytes]
-            self._free = _large_pages(self._piece)
+                return large_pages(size)[:nbytes]
+            self._free = large_pages(self._piece)
         taken, self._free = self._free[:nbytes], self._free[size:]
         return taken
-
-
-def _large_pages(nbytes: int) -> Tensor:
-    """Zeros in a mapping of its own that starts on a large page; its whole large pages are asked for as such."""
-    mapping = mmap.mmap(-1, nbytes + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory = torch.frombuffer(mapping, dtype=torch.uint8)
-    begin = -memory.data_ptr() % _HUGE
-    whole = nbytes // _HUGE * _HUGE
-    if whole and hasattr(mmap, "MADV_HUGEPAGE"):
-        mapping.madvise(mmap.MADV_HUGEPAGE, begin, whole)
-    return memory[begin : begin + nbytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +201,7 @@ class Packing:
         chosen = KINDS[weight.dtype] if kind is None else kind
         data, scale = self.sizes(chosen, (columns, depth), interleaved)
         numbers = scale if chosen == WeightKind.INT4 else 0
-        parts = tuple(_large_pages(slots * size).view(slots, size) for size in (data, scale, numbers) if size)
+        parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale, numbers) if size)
         made = [
             self.pack(part, chosen, interleaved=interleaved, arena=_Given([held[slot] for held in parts]))
             for slot, part in enumerate(weight.view(slots, columns, depth))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,17 +15,19 @@ from weft.layers import Params
 from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
 from weft.ops import Invariance
-from weft.ops.base import KVCache, Ops
+from weft.ops.base import Ops
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
-from weft.ops.step_ops import StepOps, packs_cache
+from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram, build_program
 from weft.program.program import Most
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
+from weft.worker.caches import allocate_caches
 from weft.worker.decode import DecodeSteps
 from weft.worker.expert_moves import ExpertMover
+from weft.worker.first_writes import FirstWrites, Steps
 from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
 
@@ -49,34 +49,6 @@ class Limits:
 
 WARM_UP_ROWS = 2
 VOCABULARY_PART = 8192
-
-
-def allocate_caches(shards: Shards, rank: int, ops: Ops, limits: Limits, device: torch.device) -> list[KVCache]:
-    """Every layer's K and V for the heads of `rank`, [blocks + 1, heads, block size, dims]; block 0: null block.
-
-    With MLA, K and V are one tensor of latents.
-    """
-    heads, dims = shards.cache_shape(rank)
-    blocks, size = limits.num_blocks + 1, limits.block_size
-    latent = shards.config.mla is not None
-    packed = isinstance(ops, StepOps) and not latent and packs_cache(ops.numerics.dtype, size, dims)
-
-    dtype = ops.numerics.cache_dtype
-
-    def zeros(*shape: int) -> Tensor:
-        if device.type != "cpu":
-            return torch.zeros(shape, dtype=dtype, device=device)
-        # NumPy's zeros are pages that the system gives when they are first written; torch would write them all now
-        return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
-
-    def cache() -> KVCache:
-        if packed:  # a block's keys and values of a head are neighbours: they are read one after the other
-            both = zeros(blocks, heads, 2, size, dims)
-            return KVCache(both[:, :, 0], both[:, :, 1], packed)
-        k = zeros(blocks, heads, size, dims)
-        return KVCache(k, k if shards.config.mla else zeros(blocks, heads, size, dims))
-
-    return [cache() for _ in range(shards.config.num_layers)]
 
 
 def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
@@ -114,7 +86,8 @@ class Runner:
         self.cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)
-        self.caches = allocate_caches(shards, comm.rank, ops, limits, device)
+        self.cache_memory = allocate_caches(shards, comm.rank, ops, limits.num_blocks, limits.block_size, device)
+        self.caches = self.cache_memory.caches
         vocab = shards.config.vocab_size
         self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, _sampling_kernel(ops, device))
         self.program, self.why_eager = self._program(comm, enforce_eager)
@@ -159,6 +132,14 @@ class Runner:
     def reports(self) -> bool:
         """Whether this rank tells the engine what its attention block sampled."""
         return self.geometry.position == 0
+
+    def first_writes(self, steps: Callable[[], Steps]) -> FirstWrites | None:
+        """Of its cache, not yet started; None where that is not the host's memory."""
+        cache = self.cache_memory
+        if cache.memory is None:
+            return None
+        tables = self.inputs.tables
+        return FirstWrites(cache.memory, cache.block_bytes, lambda: int(tables.rows.max(initial=0)), steps)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

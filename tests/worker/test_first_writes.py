@@ -1,0 +1,110 @@
+"""Pages of the cache that come ahead of the steps that write them: how far, and that nothing else changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from mmap import PAGESIZE
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from weft.ops.large_pages import large_pages
+from weft.worker.first_writes import AHEAD_BYTES, AT_ONCE_BYTES, LEAST_BYTES, FirstWrites
+
+BLOCK = 100 * PAGESIZE
+ENOUGH_S = 10.0
+
+
+def resident(memory: Tensor) -> int:
+    """Bytes of the mapping that lie in memory."""
+    begin, inside = memory.data_ptr(), False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0] and ":" not in line.split(" ", 1)[0]:
+            low, high = (int(place, 16) for place in line.split(" ", 1)[0].split("-"))
+            inside = low <= begin < high
+        elif inside and line.startswith("Rss:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no such mapping")
+
+
+def quiet() -> tuple[int, bool]:
+    return 1, False
+
+
+def drained(writes: FirstWrites, ahead: int) -> int:
+    while writes.advance(ahead):
+        pass
+    return writes.ready
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    until = time.monotonic() + ENOUGH_S
+    while not reached():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_pages_come_a_little_beyond_the_last_block() -> None:
+    memory, last = large_pages(96 << 20), [0]
+    writes = FirstWrites(memory, BLOCK, lambda: last[0], quiet)
+    assert resident(memory) < 4 << 20
+    assert drained(writes, 8 << 20) == BLOCK + (8 << 20)
+    assert writes.ready <= resident(memory) < writes.ready + (8 << 20)
+    assert not writes.advance(8 << 20)
+    last[0] = 99
+    assert writes.advance(8 << 20) and writes.ready == BLOCK + (8 << 20) + AT_ONCE_BYTES
+    assert drained(writes, 8 << 20) == 100 * BLOCK + (8 << 20)
+    last[0] = 10_000
+    assert drained(writes, 0) == len(memory)
+
+
+def test_blocks_need_not_end_with_a_page() -> None:
+    memory, last = large_pages(40_000), [0]
+    writes = FirstWrites(memory, 1_000, lambda: last[0], quiet)
+    for last[0] in range(40):
+        drained(writes, 0)
+        assert 1_000 * (last[0] + 1) <= writes.ready < 1_000 * (last[0] + 1) + PAGESIZE
+
+
+def test_what_is_written_already_stays() -> None:
+    memory = large_pages(8 << 20)
+    memory[: 1 << 20], memory[5 << 20] = 7, 9
+    assert drained(FirstWrites(memory, BLOCK, lambda: 0, quiet), 64 << 20) == len(memory)
+    assert (memory[: 1 << 20] == 7).all() and memory[5 << 20] == 9 and memory.sum(dtype=int) == (7 << 20) + 9
+
+
+def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes, asked = FirstWrites(large_pages(8 << 20), BLOCK, lambda: 0, quiet), list[int]()
+    monkeypatch.setattr(writes, "_madvise", lambda *_: asked.append(1) or -1)
+    assert not writes.advance(4 << 20) and not writes.advance(4 << 20) and len(asked) == 1
+    writes.start()
+    wait_for(lambda: not writes._thread.is_alive())
+    writes.close()
+
+
+@pytest.mark.parametrize(
+    ("busy", "ahead"), [(False, AHEAD_BYTES), (True, LEAST_BYTES)], ids=["between steps", "beside steps"]
+)
+def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, ahead: int) -> None:
+    memory, begun = large_pages(AHEAD_BYTES + (8 << 20)), [0]
+
+    def steps() -> tuple[int, bool]:
+        begun[0] += busy
+        return begun[0], False
+
+    writes = FirstWrites(memory, BLOCK, lambda: 0, steps)
+    writes.start()
+    try:
+        wait_for(lambda: writes.ready >= BLOCK + ahead)
+        if busy:
+            time.sleep(0.2)
+        assert writes.ready == BLOCK + ahead
+    finally:
+        writes.close()
+    assert not writes._thread.is_alive()
+
+
+def test_one_that_was_never_started_can_be_closed() -> None:
+    FirstWrites(large_pages(PAGESIZE), BLOCK, lambda: 0, quiet).close()

@@ -1,0 +1,57 @@
+"""The KV cache of a rank: where its blocks lie. Knows no table, no scheduler and no kernel.
+
+On the host a block's keys and values of all layers lie together: a new block takes the next few pages and not some of
+each layer's. No page is taken before it is first written, or asked for ahead of that (`first_writes.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from weft.arch.shards import Shards
+from weft.ops.base import KVCache, Ops
+from weft.ops.large_pages import large_pages
+from weft.ops.step_ops import StepOps, packs_cache
+
+_LINE = 64
+"""Bytes: where a layer's part of a block begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMemory:
+    """Every layer's K and V. On the host also all of it, uint8, one block of all layers behind the other."""
+
+    caches: list[KVCache]
+    memory: Tensor | None
+    block_bytes: int
+
+
+def allocate_caches(
+    shards: Shards, rank: int, ops: Ops, num_blocks: int, block_size: int, device: torch.device
+) -> CacheMemory:
+    """For the heads of `rank`, zeros, [num_blocks + 1, heads, block size, dims] each; block 0: null block. With MLA
+    K and V are one tensor, of latents."""
+    heads, dims = shards.cache_shape(rank)
+    layers, blocks, dtype = shards.config.num_layers, num_blocks + 1, ops.numerics.cache_dtype
+    latent = shards.config.mla is not None
+    packed = isinstance(ops, StepOps) and not latent and packs_cache(ops.numerics.dtype, block_size, dims)
+    # packed: a block's keys and values of a head are neighbours, for they are read one after the other
+    shape = (heads, 2, block_size, dims) if packed else (1 if latent else 2, heads, block_size, dims)
+
+    def cache(both: Tensor) -> KVCache:
+        return KVCache(both[:, :, 0], both[:, :, 1], True) if packed else KVCache(both[:, 0], both[:, -1])
+
+    numbers, line = prod(shape), _LINE // dtype.itemsize
+    part = -(-numbers // line) * line
+    block_bytes = layers * part * dtype.itemsize
+    if device.type != "cpu":
+        each = [torch.zeros(blocks, *shape, dtype=dtype, device=device) for _ in range(layers)]
+        return CacheMemory([cache(both) for both in each], None, block_bytes)
+    memory = large_pages(blocks * block_bytes)
+    whole = memory.view(dtype).view(blocks, layers, part)
+    each = [torch.unflatten(whole[:, layer, :numbers], 1, shape) for layer in range(layers)]
+    return CacheMemory([cache(both) for both in each], memory, block_bytes)
