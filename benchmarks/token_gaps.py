@@ -7,7 +7,8 @@ HTTP; and the products of such a step alone, C++ without Python, engine or rank,
 streams wait alike for a step, so that the 99th percentile of an answer of 128 tokens is about its second slowest one:
 where products alone spread as far, it is the machine that makes steps slow. Of each: the median, the 99th percentile
 and the longest of a round, medians over rounds, quartiles of the ratio of the first two; of HTTP and engine also which
-gaps are slowest, by their number. A stream whose prompt is read a step before others' waits for those first.
+gaps are slowest, by their number. A stream whose prompt is read a step before others' waits for those first. No two
+prompts are alike, so that the prefix cache keeps every block, and each round's blocks are new ones.
 """
 
 from __future__ import annotations
@@ -112,10 +113,12 @@ def slowest(rounds: list[Gaps]) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace, url: str, engine: Watched) -> dict[str, dict[str, object]]:
     """All three, in turns; the first round is not counted."""
-    prompts, tokens = texts(arguments.model, arguments.streams), arguments.tokens
-    pool, run = products(arguments.model, arguments.streams)
+    streams, tokens = arguments.streams, arguments.tokens
+    every = texts(arguments.model, streams * (arguments.rounds + 1))
+    pool, run = products(arguments.model, streams)
     kinds: dict[str, list[Gaps]] = {"http": [], "engine": [], "products alone": []}
     for number in range(arguments.rounds + 1):
+        prompts = every[number * streams : (number + 1) * streams]
         found = [
             over_http(url, prompts, tokens),
             through_engine(engine, prompts, tokens),
@@ -139,8 +142,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model = [arguments.model] if arguments.model else []
     words = ["serve", *model, "--tp", str(arguments.tp), "--port", "0", "--served-model-name", "model"]
-    settings = EngineConfig(dtype="bfloat16", max_num_seqs=arguments.streams, enable_prefix_caching=False)
-    with Served(PROGRAM, [*words, "--dtype", "bfloat16", "--no-enable-prefix-caching"]) as served:
+    settings = EngineConfig(dtype="bfloat16", max_num_seqs=arguments.streams)
+    with Served(PROGRAM, [*words, "--dtype", "bfloat16"]) as served:
         url = served.wait_ready()
         with watched(arguments.model, arguments.tp, settings) as engine:
             tell(arguments, measure(arguments, url, engine))
