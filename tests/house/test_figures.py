@@ -35,9 +35,36 @@ def test_gaps_between_tokens() -> None:
     eight, many = (f"{high / low:.1f}" for low, high in times)
     assert f"8 and 32 streams is {eight} and {many} times their median" in PLAIN
     assert f"{http[1]:.1f} and {http[2]:.1f} times over more of them" in PLAIN
+    later = rows("Over HTTP", 2, "peers-xeon-served.md")
+    rates = ["{:.0f}".format(float(later["weft-tp1", n]["output tok/s"])) for n in ("1", "8", "32")]
+    times = [[float(later["weft-tp1", n][f"ITL {p} ms"]) for p in ("p50", "p99")] for n in ("8", "32")]
+    assert (
+        "they get {}, {} and {}, a first token after {} s, and".format(*rates, later["weft-tp1", "1"]["cold s"])
+        + " {:.1f} and {:.1f} times".format(*(high / low for low, high in times))
+        in PLAIN
+    )
     first = saved("start_xeon.json")["after_the_command_s"]["ranks: 1"]["first token"]["median"]
     starts = served["weft-tp1", "1"]["cold s"]
     assert f"first token after {starts} s, with the embedded model after {first:.1f} s (`start_xeon" in PLAIN
+
+
+def test_weights_in_codes() -> None:
+    cases = saved("coded_weights_xeon.json")["cases"]
+    one = cases["decode"]
+
+    def ratios(*kinds: str) -> list[float]:
+        return [found[kind]["ratio"] for case, found in cases.items() if case != "decode" for kind in kinds]
+
+    eight, four, rounded = ratios("int8"), ratios("int4"), ratios("int8 x 8", "int4 x 8")
+    assert f"8 bits have {min(eight):.2f} to {max(eight):.2f} of its speed there" in PERFORMANCE
+    assert f"4 bits {min(four):.2f} to {max(four):.2f}; with one stream {one['int8']['ratio']:.2f}" in PERFORMANCE
+    assert f"and {one['int4']['ratio']:.2f} (`coded_weights_xeon.json`)" in PERFORMANCE
+    assert f"codes as they are: {min(rounded):.2f} to {max(rounded):.2f}." in PERFORMANCE
+    told = [
+        " and ".join(f"{cases[case][kind]['ratio']:.2f}" for kind in ("int8", "int4"))
+        for case in ("prefill of 1,024", "8 streams", "32 streams")
+    ]
+    assert "they have {} of its speed in a prompt, {} with 8 streams, {} with 32".format(*told) in PLAIN
 
 
 def test_the_same_bits_in_every_batch() -> None:
@@ -59,7 +86,8 @@ def test_the_bound_of_a_step() -> None:
         return median, low, high
 
     median, low, high = share("bf16")
-    assert f"the bound was {median} % of a step of the engine (quartiles {low} and {high};" in PERFORMANCE
+    assert f"the bound was {median} % of a step (200 streams, quartiles {low} and {high};" in PERFORMANCE
+    assert "--rounds 200" in saved("decode_bound_xeon_bf16.json")["about"]["command"]
     weights = saved("decode_bound_xeon_int8.json")["cases"]["decode, one stream"]["weights_mb"]
     assert f"whose {weights:.0f} MB are half of what" in PERFORMANCE
     assert f"may keep more of them, {share('int8')[0]} %" in PERFORMANCE
@@ -78,7 +106,7 @@ def test_where_it_falls_short() -> None:
     linear = sum(row["share"] for name, row in alone.items() if name.startswith("linear"))
     assert (
         page
-        and f"{page[1]} % of its bound in `peers.md`, and to {100 * share:.0f} % in `decode_bound_xeon_bf16.json`"
+        and f"{page[1]} % of its bound in `peers.md`, of older code, and to {100 * share:.0f} % in `decode_bound_xeon"
         in PERFORMANCE
     )
     assert f"are {100 * linear:.0f} % of a step (`step_profile_xeon.md`)" in PERFORMANCE
