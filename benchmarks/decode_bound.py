@@ -14,7 +14,6 @@ two tokens, with one rank in a process of its own, as `weft serve` runs it; HTTP
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from benchmarks.peers.probe import Probe
-from benchmarks.step_subject import OneRank
+from benchmarks.step_subject import OneRank, cores_given_back
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import cache_dir
 from weft.checkpoint.hub import model_path
@@ -51,11 +50,10 @@ class Bytes:
 
 def bytes_of(model: str | None, settings: EngineConfig) -> Bytes:
     """By the packed weights that the step program's products name."""
-    cores = os.sched_getaffinity(0)
-    one = OneRank(open_checkpoint(model_path(model)), settings, 1, LENGTH // BLOCK_SIZE + 2)
+    with cores_given_back():
+        one = OneRank(open_checkpoint(model_path(model)), settings, 1, LENGTH // BLOCK_SIZE + 2)
     found = Bytes(sum(one.weight_bytes.values()), one.kv_bytes)
     one.close()
-    os.sched_setaffinity(0, cores)
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +37,16 @@ AT_START |= {"check_batch_invariance"}
 
 AROUND = ("", "around the program", "inputs, sampling, around the program")
 """By the number of arguments: in a decode step C++ makes inputs and samples in the call that runs the program."""
+
+
+@contextmanager
+def cores_given_back() -> Iterator[None]:
+    """A rank in this process keeps the thread that makes it to one core; behind this the thread has all it had."""
+    cores = os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 class OneRank:

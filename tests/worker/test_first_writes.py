@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import time
 from collections.abc import Callable
 from mmap import PAGESIZE
-from pathlib import Path
 
 import pytest
 from torch import Tensor
 
 from weft.ops.large_pages import large_pages
-from weft.worker.first_writes import AHEAD_BYTES, AT_ONCE_BYTES, LEAST_BYTES, FirstWrites
+from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, FirstWrites
 
 BLOCK = 100 * PAGESIZE
 ENOUGH_S = 10.0
 
 
 def resident(memory: Tensor) -> int:
-    """Bytes of the mapping that lie in memory."""
-    begin, inside = memory.data_ptr(), False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split(" ", 1)[0] and ":" not in line.split(" ", 1)[0]:
-            low, high = (int(place, 16) for place in line.split(" ", 1)[0].split("-"))
-            inside = low <= begin < high
-        elif inside and line.startswith("Rss:"):
-            return int(line.split()[1]) << 10
-    raise AssertionError("no such mapping")
+    """Bytes of it that lie in memory: mincore(2)."""
+    pages = (ctypes.c_ubyte * -(-len(memory) // PAGESIZE))()
+    mincore = ctypes.CDLL(None, use_errno=True).mincore
+    assert not mincore(ctypes.c_void_p(memory.data_ptr()), ctypes.c_size_t(len(memory)), pages), ctypes.get_errno()
+    return PAGESIZE * sum(page & 1 for page in pages)
 
 
 def quiet() -> tuple[int, bool]:
@@ -48,10 +45,10 @@ def wait_for(reached: Callable[[], bool]) -> None:
 
 def test_pages_come_a_little_beyond_the_last_block() -> None:
     memory, last = large_pages(96 << 20), [0]
-    writes = FirstWrites(memory, BLOCK, lambda: last[0], quiet)
+    writes = FirstWrites(memory, BLOCK, 8, lambda: last[0], quiet)
     assert resident(memory) < 4 << 20
     assert drained(writes, 8 << 20) == BLOCK + (8 << 20)
-    assert writes.ready <= resident(memory) < writes.ready + (8 << 20)
+    assert writes.ready <= resident(memory) < writes.ready + (4 << 20)
     assert not writes.advance(8 << 20)
     last[0] = 99
     assert writes.advance(8 << 20) and writes.ready == BLOCK + (8 << 20) + AT_ONCE_BYTES
@@ -62,7 +59,7 @@ def test_pages_come_a_little_beyond_the_last_block() -> None:
 
 def test_blocks_need_not_end_with_a_page() -> None:
     memory, last = large_pages(40_000), [0]
-    writes = FirstWrites(memory, 1_000, lambda: last[0], quiet)
+    writes = FirstWrites(memory, 1_000, 8, lambda: last[0], quiet)
     for last[0] in range(40):
         drained(writes, 0)
         assert 1_000 * (last[0] + 1) <= writes.ready < 1_000 * (last[0] + 1) + PAGESIZE
@@ -71,40 +68,54 @@ def test_blocks_need_not_end_with_a_page() -> None:
 def test_what_is_written_already_stays() -> None:
     memory = large_pages(8 << 20)
     memory[: 1 << 20], memory[5 << 20] = 7, 9
-    assert drained(FirstWrites(memory, BLOCK, lambda: 0, quiet), 64 << 20) == len(memory)
+    assert drained(FirstWrites(memory, BLOCK, 8, lambda: 0, quiet), 64 << 20) == len(memory)
     assert (memory[: 1 << 20] == 7).all() and memory[5 << 20] == 9 and memory.sum(dtype=int) == (7 << 20) + 9
 
 
 def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    writes, asked = FirstWrites(large_pages(8 << 20), BLOCK, lambda: 0, quiet), list[int]()
-    monkeypatch.setattr(writes, "_madvise", lambda *_: asked.append(1) or -1)
-    assert not writes.advance(4 << 20) and not writes.advance(4 << 20) and len(asked) == 1
+    writes, asked = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet), list[int]()
+
+    def refused(*_: object) -> int:
+        asked.append(1)
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    monkeypatch.setattr(writes, "_madvise", refused)
     writes.start()
     wait_for(lambda: not writes._thread.is_alive())
+    assert len(asked) == 1
     writes.close()
 
 
-@pytest.mark.parametrize(
-    ("busy", "ahead"), [(False, AHEAD_BYTES), (True, LEAST_BYTES)], ids=["between steps", "beside steps"]
-)
-def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, ahead: int) -> None:
-    memory, begun = large_pages(AHEAD_BYTES + (8 << 20)), [0]
+def test_without_memory_now_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet)
+    with monkeypatch.context() as short:
+        short.setattr(writes, "_madvise", lambda *_: ctypes.set_errno(errno.ENOMEM) or -1)
+        assert not writes.advance(4 << 20) and writes.ready == 0
+    assert writes.advance(4 << 20) and writes.ready == AT_ONCE_BYTES
+
+
+@pytest.mark.parametrize(("slots", "blocks"), [(2, 2 * AHEAD_BLOCKS), (1000, None)], ids=["few slots", "many"])
+@pytest.mark.parametrize("busy", [False, True], ids=["between steps", "beside steps"])
+def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blocks: int | None) -> None:
+    memory, begun = large_pages(MOST_BYTES + (8 << 20)), [0]
+    ahead = MOST_BYTES if blocks is None else blocks * BLOCK
+    wanted = BLOCK + min(ahead, BESIDE_BYTES if busy else ahead)
 
     def steps() -> tuple[int, bool]:
         begun[0] += busy
         return begun[0], False
 
-    writes = FirstWrites(memory, BLOCK, lambda: 0, steps)
+    writes = FirstWrites(memory, BLOCK, slots, lambda: 0, steps)
     writes.start()
     try:
-        wait_for(lambda: writes.ready >= BLOCK + ahead)
-        if busy:
-            time.sleep(0.2)
-        assert writes.ready == BLOCK + ahead
+        wait_for(lambda: writes.ready >= wanted)
+        time.sleep(0.1)
+        assert writes.ready == wanted
     finally:
         writes.close()
     assert not writes._thread.is_alive()
 
 
 def test_one_that_was_never_started_can_be_closed() -> None:
-    FirstWrites(large_pages(PAGESIZE), BLOCK, lambda: 0, quiet).close()
+    FirstWrites(large_pages(PAGESIZE), BLOCK, 8, lambda: 0, quiet).close()

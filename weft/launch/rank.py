@@ -40,7 +40,7 @@ from weft.launch.messages import (
 )
 from weft.launch.numbers import torch_dtype
 from weft.launch.phases import Phase
-from weft.launch.status import StatusPage, StatusWriter
+from weft.launch.status import RankStatus, StatusPage, StatusWriter
 from weft.launch.torch_import import import_rest
 from weft.layers import Prepare
 from weft.log import configure
@@ -91,7 +91,8 @@ def _device(setup: Setup) -> torch.device:
 def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int]) -> None:
     """Runs until told to shut down. ChannelClosed: the supervisor is gone."""
     configure(setup.where)
-    way = _Way(setup, channel, StatusPage(status_fd, setup.layout.world).writer(setup.rank))
+    page = StatusPage(status_fd, setup.layout.world)
+    way = _Way(setup, channel, page.writer(setup.rank))
     device = _device(setup)
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
@@ -130,7 +131,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
-        first_writes = runner.first_writes(way.status.steps)
+        first_writes = runner.first_writes(lambda: _steps_of(page.read(setup.rank)))
         way.enter(Phase.READY, str(invariance))
         _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs), first_writes)
     finally:
@@ -224,6 +225,10 @@ def _steps(
         way.status.step(number, busy=False)
         if runner.reports:
             way.channel.send(pack(StepDone(message.plan.index, result)))
+
+
+def _steps_of(status: RankStatus) -> tuple[int, bool]:
+    return status.step, status.busy
 
 
 def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:

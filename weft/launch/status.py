@@ -124,11 +124,6 @@ class StatusWriter:
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
 
-    def steps(self) -> tuple[int, bool]:
-        """How many have begun, and whether one is in hand: also of those that C++ counts."""
-        (number,) = struct.unpack_from("<Q", self._map, self._offset + _STEP_AT)
-        return number, bool(self._map[self._offset + 1])
-
     def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, lent_ns: int) -> None:
         """All that it has done so far."""
         _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, lent_ns)

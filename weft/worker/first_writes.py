@@ -8,15 +8,17 @@ written whole at the start: pages are asked for a little beyond the last block i
 from __future__ import annotations
 
 import ctypes
+import errno
 import threading
 from collections.abc import Callable
 from mmap import PAGESIZE
 
 from torch import Tensor
 
-AHEAD_BYTES, LEAST_BYTES = 64 << 20, 8 << 20
-"""How far beyond the last block in use pages are asked for: between steps that do not follow each other; and beside
-steps, which then are slower."""
+AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
+"""How far beyond the last block in use pages are asked for while no step runs: blocks for each slot, bytes."""
+BESIDE_BYTES = 8 << 20
+"""How far beside steps, which then are slower."""
 AT_ONCE_BYTES = 2 << 20
 EVERY_S = 0.02
 LOOKS = 100
@@ -30,12 +32,20 @@ Steps = tuple[int, bool]
 
 class FirstWrites:
     """A thread for `memory`, uint8, whose blocks of `block_bytes` are numbered from its start; `last_block`: the
-    highest in use. Where the system knows no such request, pages come as steps write them."""
+    highest in use, by `slots` requests at most. Where the system knows no such request, pages come as steps write
+    them."""
 
     def __init__(
-        self, memory: Tensor, block_bytes: int, last_block: Callable[[], int], steps: Callable[[], Steps]
+        self,
+        memory: Tensor,
+        block_bytes: int,
+        slots: int,
+        last_block: Callable[[], int],
+        steps: Callable[[], Steps],
     ) -> None:
         self._memory, self._block_bytes, self._last_block, self._steps = memory, block_bytes, last_block, steps
+        self.ahead = min(MOST_BYTES, AHEAD_BLOCKS * slots * block_bytes)
+        """How far pages are asked for while no step runs, bytes."""
         self._madvise = ctypes.CDLL(None, use_errno=True).madvise
         self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         self._woken, self._ended = threading.Event(), threading.Event()
@@ -66,7 +76,8 @@ class FirstWrites:
         if size <= 0:
             return False
         if self._madvise(self._memory.data_ptr() + self.ready, size, _POPULATE_WRITE):
-            self.ready = len(self._memory)
+            if ctypes.get_errno() == errno.EINVAL:  # an older system; else there may be memory another time
+                self.ready = len(self._memory)
             return False
         self.ready += size
         return True
@@ -82,7 +93,7 @@ class FirstWrites:
         while quiet < LOOKS and not self._ended.is_set():
             now = self._steps()
             idle, seen = now == seen and not now[1], now
-            asked = self.advance(AHEAD_BYTES if idle else LEAST_BYTES)
+            asked = self.advance(self.ahead if idle else min(self.ahead, BESIDE_BYTES))
             quiet = quiet + 1 if idle and not asked else 0
             if not (idle and asked):
                 self._ended.wait(EVERY_S)

@@ -139,7 +139,8 @@ class Runner:
         if cache.memory is None:
             return None
         tables = self.inputs.tables
-        return FirstWrites(cache.memory, cache.block_bytes, lambda: int(tables.rows.max(initial=0)), steps)
+        slots = self.limits.max_num_seqs
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(tables.rows.max(initial=0)), steps)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

@@ -1,0 +1,139 @@
+"""What first writes of the cache's pages cost streams that begin together, and what it brings to ask for pages ahead.
+
+    python benchmarks/first_writes.py [--model DIR] [--streams 8] [--rounds 8] [--save FILE.json]
+
+Two engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache
+keeps every block, and each burst's blocks are new ones. Before a burst one of them has asked for the pages that the
+burst will write (`weft/worker/first_writes.py`, here without its thread), the other has not. Of each: the median of the
+steps in which all streams begin a block over that of the others, the 99th percentile over the median, and the step that
+reads the prompts, milliseconds; medians over bursts. Beside it what 4 KiB cost whoever writes them first, one page by
+one and on large pages, in memory that is all kept: a virtual machine may have to be given it by its host.
+"""
+
+from __future__ import annotations
+
+import mmap
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.command import run_command, whole
+from benchmarks.offline_engine import Watched, options, quantile, tell
+from benchmarks.step_subject import OneRank, cores_given_back
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import model_path
+from weft.engine.engine import Engine
+from weft.launch.cores import available_cores
+from weft.ops.large_pages import large_pages
+from weft.settings import EngineConfig
+
+PROMPT, TOKENS, BLOCK_SIZE = 128, 129, 16
+BLOCKS = -(-(PROMPT + TOKENS) // BLOCK_SIZE)
+"""Of a stream."""
+NEW_BYTES = 32 << 20
+
+
+def first_write_us(memory: memoryview) -> float:
+    """Of 4 KiB, less what a later write takes."""
+
+    def write() -> float:
+        began = time.perf_counter()
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
+        return time.perf_counter() - began
+
+    return 1e6 * (write() - write()) * mmap.PAGESIZE / len(memory)
+
+
+def page_us(rounds: int) -> dict[str, float]:
+    """Microseconds of the first write of 4 KiB: median, least and most of the rounds."""
+    kept, found = list[memoryview](), dict[str, list[float]]()
+    for _ in range(rounds):
+        small = mmap.mmap(-1, NEW_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        kinds = {"single pages": memoryview(small), "large pages": memoryview(large_pages(NEW_BYTES).numpy())}
+        for name, memory in kinds.items():
+            kept.append(memory)
+            found.setdefault(name, []).append(first_write_us(memory))
+    picks = {"": statistics.median, " least": min, " most": max}
+    return {name + mark: round(pick(us), 2) for name, us in found.items() for mark, pick in picks.items()}
+
+
+class Subject:
+    """An engine whose pages come ahead, or not."""
+
+    def __init__(self, model: str | None, streams: int, bursts: int, ahead: bool) -> None:
+        blocks = streams * BLOCKS * bursts + 1
+        settings = EngineConfig(
+            max_model_len=BLOCKS * BLOCK_SIZE,
+            max_num_seqs=streams,
+            max_num_batched_tokens=streams * PROMPT,
+            block_size=BLOCK_SIZE,
+            dtype="bfloat16",
+        )
+        with cores_given_back():
+            self.rank = OneRank(open_checkpoint(model_path(model)), settings, len(available_cores()), blocks)
+        self._engine = Watched(Engine(self.rank, settings, ()), self.rank.runner.shards.config.vocab_size)
+        self._streams, self._ahead, self._bursts = streams, ahead, 0
+        self._writes = self.rank.runner.first_writes(lambda: (0, False))
+
+    def burst(self) -> list[float]:
+        """Milliseconds of its steps."""
+        if self._ahead and self._writes is not None:
+            while self._writes.advance(self._streams * BLOCKS * self.rank.runner.cache_memory.block_bytes):
+                pass
+        for stream in range(self._streams):
+            number = self._streams * self._bursts + stream
+            self._engine.add(str(number), self._engine.prompt(number, PROMPT), TOKENS)
+        self._bursts += 1
+        steps = []
+        while self._engine.engine.has_work:
+            began = time.perf_counter()
+            self._engine.step()
+            steps.append(1e3 * (time.perf_counter() - began))
+        return steps
+
+
+def summary(bursts: list[list[float]]) -> dict[str, float]:
+    """Of one kind. Step 0 reads the prompts; step 1 is the first to write to a new block, then every 16th."""
+    begin, slow = [], []
+    for steps in bursts:
+        streams = steps[1:TOKENS]
+        first = [took for number, took in enumerate(streams) if number % BLOCK_SIZE == 0]
+        rest = [took for number, took in enumerate(streams) if number % BLOCK_SIZE]
+        begin.append(statistics.median(first) / statistics.median(rest))
+        slow.append(quantile(streams, 0.99) / statistics.median(streams))
+    found = {"block begins / others": begin, "p99_over_p50": slow, "prompts_ms": [steps[0] for steps in bursts]}
+    return {
+        f"{name}{mark}": round(quantile(values, share), 2)
+        for name, values in found.items()
+        for mark, share in (("", 0.5), ("_q1", 0.25), ("_q3", 0.75))
+    }
+
+
+def main() -> None:
+    parser = options(__doc__, ranks=False)
+    parser.add_argument("--streams", type=whole, default=8)
+    parser.add_argument("--rounds", type=whole, default=8)
+    arguments = parser.parse_args()
+    pages = page_us(arguments.rounds)
+    kinds = {"pages as steps write them": False, "pages ahead": True}
+    subjects = {
+        name: Subject(arguments.model, arguments.streams, arguments.rounds + 1, ahead) for name, ahead in kinds.items()
+    }
+    bursts: dict[str, list[list[float]]] = {name: [] for name in kinds}
+    for number in range(arguments.rounds + 1):
+        for name in list(kinds)[:: 1 if number % 2 else -1]:
+            steps = subjects[name].burst()
+            if number:
+                bursts[name].append(steps)
+    for subject in subjects.values():
+        subject.rank.close()
+    cases: dict[str, dict[str, float]] = {name: summary(found) for name, found in bursts.items()}
+    tell(arguments, {"page_us": pages, **cases})
+
+
+if __name__ == "__main__":
+    run_command(main)
