@@ -48,6 +48,16 @@ def test_gaps_between_tokens() -> None:
     assert f"first token after {starts} s, with the embedded model after {first:.1f} s (`start_xeon" in PLAIN
 
 
+def test_first_writes() -> None:
+    cases = saved("first_writes_xeon.json")["cases"]
+    late, ahead = (cases[name]["block begins / others"] for name in ("pages as steps write them", "pages ahead"))
+    assert f"took {late:.2f} times as long as the others, and where pages are asked for ahead {ahead:.2f} times" in (
+        PERFORMANCE
+    )
+    single, large = (cases["page_us"][f"{kind} pages"] for kind in ("single", "large"))
+    assert f"took {single:.1f} us there where pages are single, {large:.1f} us within large ones" in PERFORMANCE
+
+
 def test_weights_in_codes() -> None:
     cases = saved("coded_weights_xeon.json")["cases"]
     one = cases["decode"]

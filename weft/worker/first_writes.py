@@ -1,8 +1,9 @@
 """Pages of the KV cache, asked of the system ahead of the steps that write them first. Knows blocks by number only.
 
-A page that was never written costs whoever writes it some microseconds, in a virtual machine tens of them: where eight
-streams begin a block in one step, that is as much as another step. A cache is as large as memory allows, so it is not
-written whole at the start: pages are asked for a little beyond the last block in use, while nothing else is to be done.
+Whoever writes a page first waits for the system, in a virtual machine perhaps for its host too: steps in which eight
+streams begin a block may take half as long again (`benchmarks/first_writes.py`). A cache is as large as memory allows,
+so it is not written whole at the start: pages are asked for a little beyond the last block in use, while nothing else is
+to be done.
 """
 
 from __future__ import annotations
