@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import time
 from collections.abc import Callable
 from mmap import PAGESIZE
@@ -12,6 +13,7 @@ import pytest
 from torch import Tensor
 
 from weft.ops.large_pages import large_pages
+from weft.worker import first_writes
 from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, FirstWrites
 
 BLOCK = 100 * PAGESIZE
@@ -43,7 +45,7 @@ def wait_for(reached: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_pages_come_a_little_beyond_the_last_block() -> None:
+def test_pages_come_a_little_beyond_the_highest_block() -> None:
     memory, last = large_pages(96 << 20), [0]
     writes = FirstWrites(memory, BLOCK, 8, lambda: last[0], quiet)
     assert resident(memory) < 4 << 20
@@ -83,7 +85,7 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(writes, "_madvise", refused)
     writes.start()
     wait_for(lambda: not writes._thread.is_alive())
-    assert len(asked) == 1
+    assert len(asked) == 1 and writes.done and writes.ready == 0
     writes.close()
 
 
@@ -115,6 +117,42 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
     finally:
         writes.close()
     assert not writes._thread.is_alive()
+
+
+def test_steps_after_a_rest_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_writes, "LOOKS", 2)
+    now = [(1, False)]
+    writes = FirstWrites(large_pages(64 << 20), BLOCK, 1, lambda: now[0][0], lambda: now[0])
+    writes.start()
+    try:
+        rests = 3 * BLOCK // 2 + writes.ahead
+        wait_for(lambda: writes.ready > rests)
+        time.sleep(0.1)
+        now[0] = (100, True)
+        wait_for(lambda: writes.ready > 100 * BLOCK)
+    finally:
+        writes.close()
+
+
+def test_it_keeps_to_the_cpus_it_was_given() -> None:
+    free = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+
+    def steps() -> tuple[int, bool]:
+        seen.append(os.sched_getaffinity(0))
+        return 1, False
+
+    os.sched_setaffinity(0, {min(free)})
+    try:
+        for cpus in (free, ()):
+            seen.clear()
+            writes = FirstWrites(large_pages(8 << 20), BLOCK, 1, lambda: 0, steps, cpus)
+            writes.start()
+            wait_for(lambda: bool(seen))
+            writes.close()
+            assert seen[0] == (set(cpus) or {min(free)})
+    finally:
+        os.sched_setaffinity(0, free)
 
 
 def test_one_that_was_never_started_can_be_closed() -> None:

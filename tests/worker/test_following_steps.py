@@ -60,7 +60,7 @@ class Ranks(ProgramExecutor):
         runner, status = self.runners[rank], self.page.writer(rank)
         way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
         try:
-            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank], None)
+            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank])
         finally:
             channel.close()
 
@@ -121,6 +121,8 @@ class Both:
         assert result == self.general.step(plan), plan
         for one, other in zip(self.frames.runners, self.general.runners, strict=True):
             assert torch.equal(one.last_ids, other.last_ids)
+            tables = one.inputs.tables
+            assert tables.highest == other.inputs.tables.highest >= tables.rows.max()
         return result
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ An error ends the rank; `worker` tells the supervisor why, which ends the other 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -127,13 +128,16 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
+        cpus = os.sched_getaffinity(0)
         lent = _settle(runner, comm.inner, own_cores, setup.engine.lend_cores)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
-        first_writes = runner.first_writes(lambda: _steps_of(page.read(setup.rank)))
+        first_writes = runner.first_writes(lambda: _steps_of(page.read(setup.rank)), cpus)
+        if first_writes is not None:
+            first_writes.start()
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs), first_writes)
+        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
     finally:
         if first_writes is not None:
             first_writes.close()
@@ -185,16 +189,8 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
     )
 
 
-def _steps(
-    runner: Runner,
-    way: _Way,
-    comm: MeteredComm,
-    following: FollowingRecord | None,
-    first_writes: FirstWrites | None,
-) -> None:
+def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRecord | None) -> None:
     """`following`: for steps that need no Python; None where each must pass here."""
-    if first_writes is not None:
-        first_writes.start()
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:
@@ -210,8 +206,6 @@ def _steps(
             continue
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")
-        if first_writes is not None:
-            first_writes.wake()
         number += 1
         way.status.step(number, busy=True)
         way.faults.reach("step")

@@ -226,7 +226,7 @@ class DecodeRecord(ctypes.Structure):
     _fields_ = (
         ("columns", ctypes.c_char_p),
         *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
-        *((name, _POINTER) for name in ("tables", "last_ids", "ids", "positions", "places", "block_tables")),
+        *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
         ("sampling", _POINTER),
         ("chosen_from", _POINTER),
         ("logits", _POINTER),

@@ -115,6 +115,7 @@ class DecodeSteps:
         self._block_tables = np.zeros_like(self._tables)
         self.record.tables, self.record.table_width = self._tables.ctypes.data, self._tables.shape[1]
         self.record.block_tables = self._block_tables.ctypes.data
+        self.record.highest = self._inputs.tables.highest.ctypes.data
         self._shape = None
 
     def _take_shape(self, shape: StepShape) -> None:

@@ -97,17 +97,21 @@ class BlockTables:
     def __init__(self, slots: int, width: int) -> None:
         self.rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
         """[slots, width]; another array from when a longer context comes."""
+        self.highest: NDArray[np.int64] = np.zeros(1, np.int64)
+        """[1]: of all blocks that ever came; steps that follow one another in C++ write it too."""
 
     def take(self, slot: int, known: int, blocks: Sequence[int]) -> None:
         """The first `known` entries of the slot's table stay, `blocks` follow."""
         end = known + len(blocks)
         self._widen(end)
         self.rows[slot, known:end] = blocks
+        self.highest[0] = max(self.highest[0], max(blocks, default=0))
 
     def grow(self, more: NDArray[np.int64]) -> None:
         """more [tables, 3]: slot, how many entries stay, and the block that follows."""
         self._widen(int(more[:, 1].max()) + 1)
         self.rows[more[:, 0], more[:, 1]] = more[:, 2]
+        self.highest[0] = max(self.highest[0], more[:, 2].max())
 
     def _widen(self, width: int) -> None:
         held = self.rows.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -133,14 +133,13 @@ class Runner:
         """Whether this rank tells the engine what its attention block sampled."""
         return self.geometry.position == 0
 
-    def first_writes(self, steps: Callable[[], Steps]) -> FirstWrites | None:
+    def first_writes(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> FirstWrites | None:
         """Of its cache, not yet started; None where that is not the host's memory."""
-        cache = self.cache_memory
+        cache, highest = self.cache_memory, self.inputs.tables.highest
         if cache.memory is None:
             return None
-        tables = self.inputs.tables
         slots = self.limits.max_num_seqs
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(tables.rows.max(initial=0)), steps)
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

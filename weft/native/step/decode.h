@@ -16,6 +16,7 @@ struct Decode {
   const int64_t *columns;  // [3, rows]: slot, position, tokens that the request had generated
   int64_t rows, slots, block_size, table_width;
   int32_t *tables;    // [slots, table_width]: blocks of each slot
+  int64_t *highest;   // of all blocks that ever came
   int64_t *last_ids;  // [slots]: the token that each slot was given last
   // Where a Step of these rows finds its inputs; room for a row of each slot.
   int64_t *ids;

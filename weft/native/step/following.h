@@ -60,7 +60,9 @@ inline bool take_tables(Decode &d, const StreamsPlan &plan) {
       memcpy(slot_known_block, plan.grown + t * kTableBytes, kTableBytes);
       const auto [slot, known, block] = slot_known_block;
       if (uint64_t(slot) >= uint64_t(d.slots) || uint64_t(known) >= uint64_t(d.table_width)) return false;
-      if (pass) d.tables[slot * d.table_width + known] = int32_t(block);
+      if (!pass) continue;
+      d.tables[slot * d.table_width + known] = int32_t(block);
+      if (block > *d.highest) *d.highest = block;
     }
   return true;
 }
