@@ -71,8 +71,10 @@ class EngineConfig:
     threads: int | None = option(
         None, "compute threads of each rank (default: its share of the cores)", "--threads", minimum=1
     )
-    lend_cores: bool = option(
-        True, "a rank that waits for another one on its machine lends it its core meanwhile", "--lend-cores"
+    lend_cores: bool | None = option(
+        None,
+        "a rank that waits for another one on its machine lends it its core meanwhile (default: where that can be)",
+        "--lend-cores",
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     expert_placement: str | None = option(

@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
 from weft.garbage import keep_all, not_collected
 from weft.launch import backend
 from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
-from weft.launch.cores import CoreShare, available_cores, cpu_quota, deal_cores, server_cpus
+from weft.launch.cores import CoreShare, available_cores, deal_cores, server_cpus
 from weft.launch.executor import reporting_ranks
 from weft.launch.messages import (
     Allocate,
@@ -85,13 +84,6 @@ def test_this_machine_has_cores() -> None:
     assert available_cores()
     assert str(CoreShare((0, 1, 2, 5), 2)) == "2 threads on cpus 0-2, 5"
     assert str(CoreShare((), 1)) == "1 thread not pinned"
-
-
-@pytest.mark.parametrize(("text", "quota"), [("max 100000", None), ("150000 100000", 1.5)])
-def test_the_quota_of_a_control_group(tmp_path: Path, text: str, quota: float | None) -> None:
-    assert cpu_quota(tmp_path) is None
-    (tmp_path / "cpu.max").write_text(text + "\n")
-    assert cpu_quota(tmp_path) == quota
 
 
 def test_frames_arrive_whole() -> None:
@@ -283,46 +275,8 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     alone = SimpleNamespace(world=1)
-    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), alone, own_cores, True)  # type: ignore[arg-type]
+    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), alone, own_cores, None)  # type: ignore[arg-type]
     assert (pinned, said) == ([[0, 1]] if own_cores else [], "")
-
-
-@pytest.mark.parametrize(
-    "own_cores, asked, world, said",
-    [
-        (True, True, 2, "; cpu 5 is lent to ranks that this one waits for"),
-        (False, True, 2, "; no core is lent: ranks have no cores of their own"),
-        (True, False, 2, ""),
-        (True, True, 17, "; no core is lent: the machine has more than 16 ranks"),
-        (True, True, 1, ""),
-    ],
-)
-def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
-    own_cores: bool, asked: bool, world: int, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lends = own_cores and asked and world == 2
-    lent, invited = [], []
-    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
-    ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given))  # type: ignore[assignment]
-    comm.world = world
-    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, core: lent.append(core))
-    monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
-    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
-    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
-    runner = SimpleNamespace(program=object(), ops=ops)
-    assert rank_process._settle(runner, comm, own_cores, asked) == said  # type: ignore[arg-type]
-    assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
-
-
-def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
-    runner, comm, elsewhere = (
-        SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
-    )  # fmt: skip
-    comm.world = 2
-    said = [rank_process._settle(runner, each, True, True) for each in (comm, elsewhere)]  # type: ignore[arg-type]
-    why = ("steps are no program", "ranks do not meet in shared memory")
-    assert said == [f"; no core is lent: {each}" for each in why]
-    assert rank_process._settle(runner, comm, True, False) == ""  # type: ignore[arg-type]
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from tests.support.exact_model import exact_config
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards
+from weft.errors import ConfigError
 from weft.layout.resolve import resolve
-from weft.ops import make_ops
+from weft.ops import large_pages, make_ops
 from weft.ops.base import Numerics
 from weft.worker.caches import CacheMemory, allocate_caches
 
@@ -58,3 +60,14 @@ def test_a_rank_has_room_for_its_own_heads() -> None:
     whole, third = allocated("tied", torch.bfloat16), allocated("tied", torch.bfloat16, rank=1, tp=3)
     assert whole.caches[0].k.shape[1] == 3 * third.caches[0].k.shape[1]
     assert third.block_bytes < whole.block_bytes
+
+
+def test_a_cache_that_the_system_refuses_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(large_pages.mmap, "mmap", refused)
+    words = r"KV cache of 5 blocks: the system refuses .* MiB: Cannot allocate memory; .*or give a smaller --kv-cache-m"
+    with pytest.raises(ConfigError, match=words) as found:
+        allocated("tied", torch.bfloat16)
+    assert found.value.field == "kv_cache_memory"

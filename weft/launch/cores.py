@@ -71,18 +71,6 @@ def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core,
     return tuple(tuple(groups[key]) for key in sorted(groups))
 
 
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that the control group allows; None without a limit."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    limit_us = _number(root / "cpu" / "cpu.cfs_quota_us", -1)
-    period_us = _number(root / "cpu" / "cpu.cfs_period_us", 0)
-    return limit_us / period_us if limit_us > 0 and period_us > 0 else None
-
-
 def numa_node(cpus: Sequence[int], root: Path = Path("/sys/devices/system/cpu")) -> int | None:
     """The memory node of these CPU numbers; None for none, for several nodes, and where the system does not say."""
     nodes = {entry.name for cpu in cpus for entry in (root / f"cpu{cpu}").glob("node[0-9]*")}

@@ -192,29 +192,11 @@ def _parts(memory: RankMemory) -> str:
     return f"weights {size(memory.weights)}, workspace {size(memory.workspace)}{process}"
 
 
-def available_bytes(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Free memory of the host, or of the control group where that has less."""
+def available_bytes(proc: Path = Path("/proc/meminfo"), group: int | None = None) -> int:
+    """Free memory of the host, or what a control group leaves (`group`) where that is less."""
     fields = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit, used, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        try:
-            ceiling = int((cgroup / limit).read_text())
-            taken = int((cgroup / used).read_text()) - _page_cache((cgroup / stat).read_text())
-        except (OSError, ValueError):
-            continue
-        free = min(free, ceiling - taken)
-    return max(0, free)
-
-
-def _page_cache(stat: str) -> int:
-    """File pages that the kernel gives back when asked."""
-    for line in stat.splitlines():
-        if line.startswith("inactive_file "):
-            return int(line.split()[1])
-    return 0
+    return max(0, free if group is None else min(free, group))
 
 
 def size(count: int) -> str:

@@ -18,8 +18,10 @@ from weft.checkpoint import Checkpoint
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
-from weft.launch.cores import CoreShare, as_runs, available_cores, cpu_quota, deal_cores, server_cpus
+from weft.launch.control_groups import cpu_quota, memory_left
+from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, server_cpus
 from weft.launch.expert_plan import ExpertPlan, plan_experts
+from weft.launch.lending import lends
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
@@ -167,9 +169,18 @@ def plan_launch(
     shards = replace(shards, kept=kept)
     memory = None
     if engine.device == "cpu":
-        memory = plan_memory(shards, engine, itemsize, available_bytes(), experts.staged if experts else 0)
+        staged = experts.staged if experts else 0
+        memory = plan_memory(shards, engine, itemsize, available_bytes(group=memory_left()), staged)
         engine = replace(engine, max_model_len=memory.max_model_len)
     shares = deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads)
+    backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
+    lends(
+        engine.lend_cores,
+        layout.world // layout.replicas,
+        shared_memory=backend.name != "gloo",
+        program=not engine.enforce_eager,
+        own_cores=all(share.cpus for share in shares),
+    )
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,
@@ -178,9 +189,7 @@ def plan_launch(
         memory=memory,
         cores=shares,
         plans_ahead=engine.device != "cpu" or bool(server_cpus(shares)),
-        backend=replace(
-            choose_backend(comm, replace(shards, layout=replace(layout, replicas=1))), debug=limits.comm_debug
-        ),
+        backend=replace(backend, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
         limits=limits,

@@ -25,6 +25,7 @@ from weft.launch.cores import available_cores
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.following import room_for_following
+from weft.launch.lending import lends
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
@@ -53,9 +54,6 @@ from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.first_writes import FirstWrites
 from weft.worker.runner import Limits, Runner
-
-MOST_LENDERS = 16
-"""Ranks of a region, up to which they lend cores to each other: each has a thread on each other's."""
 
 
 class _Way:
@@ -146,33 +144,30 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         comm.close()
 
 
-def _settle(runner: Runner, comm: Comm, own_cores: bool, lends: bool) -> str:
-    """Keeps threads to their cores, and where `lends` lends one; in words, which one is lent, or why none."""
+def _settle(runner: Runner, comm: Comm, own_cores: bool, asked: bool | None) -> str:
+    """Keeps threads to their cores, and lends one where that is `asked` for or can be; in words, which one is lent, or
+    why none."""
     pinned = _pinned(runner, own_cores)
-    if not lends or comm.world == 1:
-        return ""
-    if not isinstance(comm, SharedMemoryComm):
-        return "; no core is lent: ranks do not meet in shared memory"
-    if comm.world > MOST_LENDERS:
-        pinned = f"the machine has more than {MOST_LENDERS} ranks"
-    if isinstance(pinned, str):
-        return f"; no core is lent: {pinned}"
+    program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
+    lent = lends(asked, comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
+    if pinned is None or not isinstance(comm, SharedMemoryComm) or lent is not True:
+        return f"; no core is lent: {lent}" if isinstance(lent, str) and comm.world > 1 else ""
     pool, core = pinned
     comm.lend(core)
     pool.invite(*comm.lenders())
     return f"; cpu {core} is lent to ranks that this one waits for"
 
 
-def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | str:
+def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | None:
     """Where steps run as a program, its threads are the rank's only busy ones: each keeps to a core of its own, and
     torch does what is left (sampling with penalties) on the caller's. Ranks that share cores would all take the same
-    first ones: the system moves those. The threads and the caller's core, or why none is kept to."""
+    first ones: the system moves those. The threads and the caller's core; None where none is kept to."""
     if runner.program is None or not isinstance(runner.ops, StepOps):
-        return "steps are no program"
+        return None
     torch.set_num_threads(1)
     cores, pool = [core[0] for core in available_cores()], runner.ops.pool
     if not own_cores or len(cores) < pool.threads:
-        return "ranks have no cores of their own"
+        return None
     pool.pin(cores)
     return pool, cores[0]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.shards import Shards
+from weft.errors import ConfigError
 from weft.ops.base import KVCache, Ops
 from weft.ops.large_pages import large_pages
 from weft.ops.step_ops import StepOps, packs_cache
@@ -34,7 +35,7 @@ def allocate_caches(
     shards: Shards, rank: int, ops: Ops, num_blocks: int, block_size: int, device: torch.device
 ) -> CacheMemory:
     """For the heads of `rank`, zeros, [num_blocks + 1, heads, block size, dims] each; block 0: null block. With MLA
-    K and V are one tensor, of latents."""
+    K and V are one tensor, of latents. ConfigError: the system has no memory for them."""
     heads, dims = shards.cache_shape(rank)
     layers, blocks, dtype = shards.config.num_layers, num_blocks + 1, ops.numerics.cache_dtype
     latent = shards.config.mla is not None
@@ -51,7 +52,11 @@ def allocate_caches(
     if device.type != "cpu":
         each = [torch.zeros(blocks, *shape, dtype=dtype, device=device) for _ in range(layers)]
         return CacheMemory([cache(both) for both in each], None, block_bytes)
-    memory = large_pages(blocks * block_bytes)
+    try:
+        memory = large_pages(blocks * block_bytes)
+    except ConfigError as error:
+        message = f"KV cache of {num_blocks} blocks: {error}, or give a smaller --kv-cache-memory"
+        raise ConfigError(message, field="kv_cache_memory") from None
     whole = memory.view(dtype).view(blocks, layers, part)
     each = [torch.unflatten(whole[:, layer, :numbers], 1, shape) for layer in range(layers)]
     return CacheMemory([cache(both) for both in each], memory, block_bytes)

@@ -1,0 +1,81 @@
+"""Whether a rank lends its core: where it can, and never where it was told not to; refused where it was asked in vain."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.native_libraries import need
+from weft.checkpoint import embedded_model, open_checkpoint
+from weft.comm.shared_memory import SharedMemoryComm
+from weft.errors import ConfigError
+from weft.launch import plan as plans
+from weft.launch import rank as rank_process
+from weft.launch.plan import plan_launch
+from weft.layout.resolve import resolve
+from weft.ops.step_ops import StepOps
+from weft.settings import EngineConfig
+
+
+@pytest.mark.parametrize(
+    "own_cores, asked, world, said",
+    [
+        (True, None, 2, "; cpu 5 is lent to ranks that this one waits for"),
+        (True, True, 2, "; cpu 5 is lent to ranks that this one waits for"),
+        (False, None, 2, "; no core is lent: ranks have no cores of their own"),
+        (True, False, 2, ""),
+        (True, None, 17, "; no core is lent: the machine has more than 16 ranks"),
+        (True, None, 1, ""),
+    ],
+)
+def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
+    own_cores: bool, asked: bool | None, world: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lends = own_cores and asked is not False and world == 2
+    lent, invited = [], []
+    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given))  # type: ignore[assignment]
+    comm.world = world
+    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, core: lent.append(core))
+    monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    runner = SimpleNamespace(program=object(), ops=ops)
+    assert rank_process._settle(runner, comm, own_cores, asked) == said  # type: ignore[arg-type]
+    assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
+
+
+def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
+    runner, comm, elsewhere = (
+        SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
+    )  # fmt: skip
+    comm.world = 2
+    said = [rank_process._settle(runner, each, True, None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    why = ("steps are no program", "ranks do not meet in shared memory")
+    assert said == [f"; no core is lent: {each}" for each in why]
+    assert rank_process._settle(runner, comm, True, False) == ""  # type: ignore[arg-type]
+    for each, reason in zip((comm, elsewhere), why, strict=True):
+        with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
+            rank_process._settle(runner, each, True, True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings", "backend", "reason"),
+    [
+        (1, {}, "auto", "one rank waits for no other"),
+        (2, {}, "gloo", "ranks do not meet in shared memory"),
+        (2, {"enforce_eager": True}, "auto", "steps are no program"),
+        (2, {}, "auto", "ranks have no cores of their own"),
+    ],
+)
+def test_lending_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_starts(
+    ranks: int, settings: dict[str, bool], backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("comm")
+    monkeypatch.setattr(plans, "available_cores", lambda: ((0,),) if "own" in reason else ((0,), (1,)))
+    checkpoint, layout = open_checkpoint(embedded_model(print)), resolve({}, tp=ranks)
+    with pytest.raises(ConfigError, match=f"lend_cores: {reason}") as found:
+        plan_launch(checkpoint, layout, EngineConfig(lend_cores=True, **settings), backend)
+    assert found.value.field == "lend_cores"
+    plan_launch(checkpoint, layout, EngineConfig(**settings), backend)

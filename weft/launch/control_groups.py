@@ -1,0 +1,66 @@
+"""What the control groups of this process leave it, of memory and of processor time. Knows no rank.
+
+A limit may stand at the process's own group (a unit of systemd, a container that sees the host's groups) or at any
+above it; a container that sees only its own has it at the root. Both versions are read: cgroups(7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_MEMORY = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of each version: what a group may have, what it has, and what of that the kernel gives back when asked."""
+
+
+def memory_left(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """Bytes, the least of all groups; None without a limit."""
+    left = (_left(folder, *names) for folder in _folders("memory", root, own) for names in _MEMORY)
+    return min((found for found in left if found is not None), default=None)
+
+
+def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
+    """Cores' worth of time, the least of all groups; None without a limit."""
+    return min((quota for folder in _folders("cpu", root, own) if (quota := _quota(folder))), default=None)
+
+
+def _folders(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """Of the groups that this process is in, whether they are there or not, and the roots."""
+    yield from (root, root / controller)
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        parts = PurePosixPath(path).parts[1:]
+        if ".." in parts or controllers and controller not in controllers.split(","):
+            continue
+        base = root / controller if controllers else root
+        yield from (base.joinpath(*parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _left(folder: Path, limit: str, used: str, given_back: str) -> int | None:
+    try:
+        most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return most - taken + int(stat.get(given_back, 0))
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        limit_us, period_us = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return None
+    return limit_us / period_us if limit_us > 0 and period_us > 0 else None
