@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import step_cases
 
+from weft.errors import ConfigError
 from weft.native import build, libraries
 
 SOURCE = 'extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
@@ -138,6 +139,13 @@ def test_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert libraries.load("small") is None
     assert libraries.missing_reason("small") == "native code is switched off by WEFT_NATIVE=0"
     assert build.ensure_built()[0].state == "disabled"
+
+
+@pytest.mark.parametrize("value", ["off", "2", " 0"])
+def test_a_switch_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_NATIVE", value)
+    with pytest.raises(ConfigError, match=f"WEFT_NATIVE {value}: legal: 0, 1"):
+        libraries.disabled()
 
 
 def test_an_unknown_name_lists_the_known(folder: Path) -> None:

@@ -63,6 +63,16 @@ def test_greedy_takes_the_lowest_of_equals() -> None:
     assert ids(make(temperature=0.0), logits, [run_of(0), run_of(1), run_of(2)]) == [0, 20, 49]
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_no_fp32_holds_counts_as_the_largest() -> None:
+    logits = torch.tensor([[3.0, -2.0, 1.0, 0.0]])
+    for size in (1e308, 1e39):
+        assert ids(make(vocab=4, temperature=size), logits, [run_of(0)])[0] in range(4)
+        sampler = Sampler(1, 4, CPU)
+        admit(sampler, 0, prompt=[0], temperature=0.0, repetition_penalty=size)
+        assert ids(sampler, logits, [run_of(0)]) == [2]
+
+
 def test_a_slot_without_a_request_is_greedy() -> None:
     logits = torch.randn(1, 50)
     assert ids(Sampler(2, 50, CPU), logits, [run_of(1)]) == [int(logits.argmax())]

@@ -17,6 +17,7 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
+from weft.errors import ConfigError
 from weft.native import isa
 
 SOURCES = Path(__file__).parent
@@ -36,8 +37,11 @@ VARIED = ("step",)
 
 
 def disabled() -> bool:
-    """True where WEFT_NATIVE=0 asks for the plain paths."""
-    return os.environ.get("WEFT_NATIVE", "1") == "0"
+    """True where WEFT_NATIVE=0 asks for the plain paths. ConfigError: another value than 0 or 1."""
+    value = os.environ.get("WEFT_NATIVE") or "1"
+    if value not in ("0", "1"):
+        raise ConfigError(f"WEFT_NATIVE {value}: legal: 0, 1", field="WEFT_NATIVE", value=value, legal=("0", "1"))
+    return value == "0"
 
 
 def names() -> tuple[str, ...]:

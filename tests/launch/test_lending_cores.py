@@ -1,4 +1,4 @@
-"""Whether a rank lends its core: where it can, and never where it was told not to; refused where it was asked in vain."""
+"""Whether a rank lends its core: where it can, never where it was told not to; refused where it was asked in vain."""
 
 from __future__ import annotations
 
