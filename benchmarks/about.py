@@ -15,6 +15,9 @@ from weft.bench.machine import commit, machine, versions
 CORES = len(os.sched_getaffinity(0))
 """Of the process as it began: later its first thread may keep to one of them."""
 
+NOT_MEASURED = ("benchmarks/results", "docs", "tests", "*.md")
+"""Files whose changes change no figure: other results, and what is said of them."""
+
 
 def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
@@ -22,7 +25,7 @@ def about() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": commit(Path(__file__).parent),
+        "git": commit(Path(__file__).parent, *NOT_MEASURED),
         "cpu": found["cpu"],
         "cores": CORES,
         "kernel": found["system"],

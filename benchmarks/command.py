@@ -49,9 +49,13 @@ def result_file(text: str) -> Path:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command and ends the process: what cannot be done is a line on stderr, and the error's exit code."""
+    """Runs a command and ends the process: what cannot be done is a line on stderr, and the error's exit code; so is
+    Ctrl-C."""
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; nothing was saved", file=sys.stderr)
+        sys.exit(130)
     except WeftError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

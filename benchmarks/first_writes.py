@@ -2,12 +2,13 @@
 
     python benchmarks/first_writes.py [--model DIR] [--streams 8] [--rounds 8] [--save FILE.json]
 
-Two engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache
-keeps every block, and each burst's blocks are new ones. Before a burst one of them has asked for the pages that the
-burst will write (`weft/worker/first_writes.py`, here without its thread), the other has not. Of each: the median of the
-steps in which all streams begin a block over that of the others, the 99th percentile over the median, and the step that
-reads the prompts, milliseconds; medians over bursts. Beside it what 4 KiB cost whoever writes them first, one page by
-one and on large pages, in memory that is all kept: a virtual machine may have to be given it by its host.
+Engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache keeps
+every block, and each burst's blocks are new ones. One of them asks, before a burst, for the pages that the burst will
+write (`weft/worker/first_writes.py`, here without its thread); one does not; and one has its cache on single pages
+instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a block over
+that of the others, the 99th percentile over the median, the median, and the step that reads the prompts, milliseconds;
+medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large pages, in memory
+that is all kept: a virtual machine may have to be given it by its host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,11 +34,12 @@ from weft.engine.engine import Engine
 from weft.launch.cores import available_cores
 from weft.ops.large_pages import large_pages
 from weft.settings import EngineConfig
+from weft.worker import caches
 
 PROMPT, TOKENS, BLOCK_SIZE = 128, 129, 16
 BLOCKS = -(-(PROMPT + TOKENS) // BLOCK_SIZE)
 """Of a stream."""
-NEW_BYTES = 32 << 20
+NEW_BYTES, PAGE_ROUNDS = 32 << 20, 8
 
 
 def first_write_us(memory: memoryview) -> float:
@@ -48,23 +54,29 @@ def first_write_us(memory: memoryview) -> float:
     return 1e6 * (write() - write()) * mmap.PAGESIZE / len(memory)
 
 
-def page_us(rounds: int) -> dict[str, float]:
+def single_pages(nbytes: int) -> Tensor:
+    """As `large_pages`, on pages of 4 KiB."""
+    mapping = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    mapping.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(mapping, dtype=torch.uint8)
+
+
+def page_us() -> dict[str, float]:
     """Microseconds of the first write of 4 KiB: median, least and most of the rounds."""
-    kept, found = list[memoryview](), dict[str, list[float]]()
-    for _ in range(rounds):
-        small = mmap.mmap(-1, NEW_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        kinds = {"single pages": memoryview(small), "large pages": memoryview(large_pages(NEW_BYTES).numpy())}
-        for name, memory in kinds.items():
-            kept.append(memory)
-            found.setdefault(name, []).append(first_write_us(memory))
+    kinds = {"single pages": single_pages, "large pages": large_pages}
+    kept, found = list[Tensor](), dict[str, list[float]]()
+    for number in range(PAGE_ROUNDS):
+        for name in list(kinds)[:: 1 if number % 2 else -1]:
+            kept.append(kinds[name](NEW_BYTES))
+            found.setdefault(name, []).append(first_write_us(memoryview(kept[-1].numpy())))
     picks = {"": statistics.median, " least": min, " most": max}
-    return {name + mark: round(pick(us), 2) for name, us in found.items() for mark, pick in picks.items()}
+    return {name + mark: round(pick(found[name]), 2) for name in kinds for mark, pick in picks.items()}
 
 
 class Subject:
-    """An engine whose pages come ahead, or not."""
+    """An engine whose pages come `ahead`, or not, and are `large`, or not."""
 
-    def __init__(self, model: str | None, streams: int, bursts: int, ahead: bool) -> None:
+    def __init__(self, model: str | None, streams: int, bursts: int, *, ahead: bool, large: bool) -> None:
         blocks = streams * BLOCKS * bursts + 1
         settings = EngineConfig(
             max_model_len=BLOCKS * BLOCK_SIZE,
@@ -73,7 +85,7 @@ class Subject:
             block_size=BLOCK_SIZE,
             dtype="bfloat16",
         )
-        with cores_given_back():
+        with cores_given_back(), patch.object(caches, "large_pages", large_pages if large else single_pages):
             self.rank = OneRank(open_checkpoint(model_path(model)), settings, len(available_cores()), blocks)
         self._engine = Watched(Engine(self.rank, settings, ()), self.rank.runner.shards.config.vocab_size)
         self._streams, self._ahead, self._bursts = streams, ahead, 0
@@ -105,7 +117,9 @@ def summary(bursts: list[list[float]]) -> dict[str, float]:
         rest = [took for number, took in enumerate(streams) if number % BLOCK_SIZE]
         begin.append(statistics.median(first) / statistics.median(rest))
         slow.append(quantile(streams, 0.99) / statistics.median(streams))
-    found = {"block begins / others": begin, "p99_over_p50": slow, "prompts_ms": [steps[0] for steps in bursts]}
+    found = {"block begins / others": begin, "p99_over_p50": slow}
+    found["median_ms"] = [statistics.median(steps[1:TOKENS]) for steps in bursts]
+    found["prompts_ms"] = [steps[0] for steps in bursts]
     return {
         f"{name}{mark}": round(quantile(values, share), 2)
         for name, values in found.items()
@@ -118,14 +132,16 @@ def main() -> None:
     parser.add_argument("--streams", type=whole, default=8)
     parser.add_argument("--rounds", type=whole, default=8)
     arguments = parser.parse_args()
-    pages = page_us(arguments.rounds)
-    kinds = {"pages as steps write them": False, "pages ahead": True}
+    pages = page_us()
+    model, streams, count = arguments.model, arguments.streams, arguments.rounds + 1
     subjects = {
-        name: Subject(arguments.model, arguments.streams, arguments.rounds + 1, ahead) for name, ahead in kinds.items()
+        "pages as steps write them": Subject(model, streams, count, ahead=False, large=True),
+        "pages ahead": Subject(model, streams, count, ahead=True, large=True),
+        "single pages as steps write them": Subject(model, streams, count, ahead=False, large=False),
     }
-    bursts: dict[str, list[list[float]]] = {name: [] for name in kinds}
-    for number in range(arguments.rounds + 1):
-        for name in list(kinds)[:: 1 if number % 2 else -1]:
+    bursts: dict[str, list[list[float]]] = {name: [] for name in subjects}
+    for number in range(count):
+        for name in list(subjects)[:: 1 if number % 2 else -1]:
             steps = subjects[name].burst()
             if number:
                 bursts[name].append(steps)

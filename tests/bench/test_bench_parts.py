@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import statistics
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,29 @@ def test_a_measurement_says_where_it_was_made(tmp_path: Path) -> None:
     assert isinstance(here["cores"], int) and here["cores"] >= 1 and here["cpu"] and here["memory_bytes"]
     assert versions()["python"] and versions()["torch"]
     assert commit(tmp_path) is None
+
+
+def test_changes_that_change_no_figure_are_left_out(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], cwd=tmp_path, check=True)
+
+    (tmp_path / "results").mkdir()
+    files = [tmp_path / name for name in ("code.py", "results/one.json", "page.md")]
+    for file in files:
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "x")
+
+    def changed(folder: Path = tmp_path) -> list[object]:
+        return [(commit(folder, *but) or {})["changed"] for but in ((), ("results", "*.md"))]
+
+    assert changed() == [False, False]
+    for file in files[1:]:
+        file.write_text("2")
+    assert changed() == changed(tmp_path / "results") == [True, False]
+    files[0].write_text("2")
+    assert changed(tmp_path / "results") == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,14 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def commit(folder: Path) -> dict[str, object] | None:
-    """The commit of the working copy that `folder` stands in, and whether files differ from it; None: no git there."""
+def commit(folder: Path, *leaving_out: str) -> dict[str, object] | None:
+    """The commit of the working copy that `folder` stands in, and whether files differ from it, those that git knows by
+    the patterns `leaving_out` aside; None: no git there."""
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    others = [f":(top,exclude){pattern}" for pattern in leaving_out]
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *others)
     return {"commit": head, "changed": bool(changed)}
 
 
