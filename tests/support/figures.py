@@ -1,4 +1,4 @@
-"""What README and docs/performance.md say, and saved results: for tests that hold one against the other."""
+"""What README and docs say that was measured, and saved results: for tests that hold one against the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-MEASURED = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
+README = (ROOT / "README.md").read_text().split("## What was measured")[1].split("\n## ")[0]
+MEASURED = README + (ROOT / "docs" / "measured.md").read_text()
 PLAIN = " ".join(MEASURED.split())
 PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
 MAIN = "peers.md"
@@ -30,6 +31,13 @@ def rows(title: str, keys: int, page: str = MAIN) -> dict[tuple[str, ...], dict[
         named = dict(zip(head, (re.split(r" [(\[]", cell)[0] for cell in cells), strict=True))
         found[(cells[0], named.get("streams", ""))[:keys]] = named
     return found
+
+
+def leads(page: str) -> dict[tuple[str, str, str], str]:
+    """Of weft over the fastest of the others, as a page has it, by weft's engine, case and quantity."""
+    lines = (RESULTS / page).read_text().split("## Ratios of medians")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
+    return {(ours, case, quantity): ratio for ours, _, case, quantity, ratio, _ in cells}
 
 
 def whole(table: dict[tuple[str, ...], dict[str, str]], engines: Iterable[str], column: str) -> list[str]:
