@@ -1,12 +1,12 @@
 """What first writes of the cache's pages cost streams that begin together, and what it brings to ask for pages ahead.
 
-    python benchmarks/first_writes.py [--model DIR] [--streams 8] [--rounds 8] [--save FILE.json]
+    python benchmarks/first_writes.py [--model DIR] [--streams 8] [--prompt 128] [--rounds 8] [--save FILE.json]
 
 Engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache keeps
 every block, and each burst's blocks are new ones. One of them asks, before a burst, for the pages that the burst will
 write (`weft/worker/first_writes.py`, here without its thread); one does not; and one has its cache on single pages
 instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a block over
-that of the others, the 99th percentile over the median, the median, and the step that reads the prompts, milliseconds;
+that of the others, the 99th percentile over the median, the median, and the steps that read the prompts, milliseconds;
 medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large pages, in memory
 that is all kept: a virtual machine may have to be given it by its host.
 """
@@ -17,6 +17,7 @@ import mmap
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,9 +37,7 @@ from weft.ops.large_pages import large_pages
 from weft.settings import EngineConfig
 from weft.worker import caches
 
-PROMPT, TOKENS, BLOCK_SIZE = 128, 129, 16
-BLOCKS = -(-(PROMPT + TOKENS) // BLOCK_SIZE)
-"""Of a stream."""
+TOKENS, BLOCK_SIZE, MOST_ROWS = 129, 16, 2048
 NEW_BYTES, PAGE_ROUNDS = 32 << 20, 8
 
 
@@ -76,29 +75,31 @@ def page_us() -> dict[str, float]:
 class Subject:
     """An engine whose pages come `ahead`, or not, and are `large`, or not."""
 
-    def __init__(self, model: str | None, streams: int, bursts: int, *, ahead: bool, large: bool) -> None:
-        blocks = streams * BLOCKS * bursts + 1
+    def __init__(self, model: str | None, streams: int, prompt: int, bursts: int, *, ahead: bool, large: bool) -> None:
+        of_stream = -(-(prompt + TOKENS) // BLOCK_SIZE)
+        blocks = streams * of_stream * bursts + 1
         settings = EngineConfig(
-            max_model_len=BLOCKS * BLOCK_SIZE,
+            max_model_len=of_stream * BLOCK_SIZE,
             max_num_seqs=streams,
-            max_num_batched_tokens=streams * PROMPT,
+            max_num_batched_tokens=MOST_ROWS,
             block_size=BLOCK_SIZE,
             dtype="bfloat16",
         )
         with cores_given_back(), patch.object(caches, "large_pages", large_pages if large else single_pages):
             self.rank = OneRank(open_checkpoint(model_path(model)), settings, len(available_cores()), blocks)
         self._engine = Watched(Engine(self.rank, settings, ()), self.rank.runner.shards.config.vocab_size)
-        self._streams, self._ahead, self._bursts = streams, ahead, 0
+        self._streams, self._prompt, self._ahead, self._bursts = streams, prompt, ahead, 0
+        self._new_bytes = streams * of_stream * self.rank.runner.cache_memory.block_bytes
         self._writes = self.rank.runner.first_writes(lambda: (0, False))
 
     def burst(self) -> list[float]:
         """Milliseconds of its steps."""
         if self._ahead and self._writes is not None:
-            while self._writes.advance(self._streams * BLOCKS * self.rank.runner.cache_memory.block_bytes):
+            while self._writes.advance(self._new_bytes):
                 pass
         for stream in range(self._streams):
             number = self._streams * self._bursts + stream
-            self._engine.add(str(number), self._engine.prompt(number, PROMPT), TOKENS)
+            self._engine.add(str(number), self._engine.prompt(number, self._prompt), TOKENS)
         self._bursts += 1
         steps = []
         while self._engine.engine.has_work:
@@ -109,17 +110,16 @@ class Subject:
 
 
 def summary(bursts: list[list[float]]) -> dict[str, float]:
-    """Of one kind. Step 0 reads the prompts; step 1 is the first to write to a new block, then every 16th."""
-    begin, slow = [], []
+    """Of one kind. The first of the steps that read no prompt is the first to write to a new block, then every 16th."""
+    found: dict[str, list[float]] = {"block begins / others": [], "p99_over_p50": [], "median_ms": [], "prompts_ms": []}
     for steps in bursts:
-        streams = steps[1:TOKENS]
+        prompts, streams = steps[: 1 - TOKENS], steps[1 - TOKENS :]
         first = [took for number, took in enumerate(streams) if number % BLOCK_SIZE == 0]
         rest = [took for number, took in enumerate(streams) if number % BLOCK_SIZE]
-        begin.append(statistics.median(first) / statistics.median(rest))
-        slow.append(quantile(streams, 0.99) / statistics.median(streams))
-    found = {"block begins / others": begin, "p99_over_p50": slow}
-    found["median_ms"] = [statistics.median(steps[1:TOKENS]) for steps in bursts]
-    found["prompts_ms"] = [steps[0] for steps in bursts]
+        found["block begins / others"].append(statistics.median(first) / statistics.median(rest))
+        found["p99_over_p50"].append(quantile(streams, 0.99) / statistics.median(streams))
+        found["median_ms"].append(statistics.median(streams))
+        found["prompts_ms"].append(sum(prompts))
     return {
         f"{name}{mark}": round(quantile(values, share), 2)
         for name, values in found.items()
@@ -130,14 +130,16 @@ def summary(bursts: list[list[float]]) -> dict[str, float]:
 def main() -> None:
     parser = options(__doc__, ranks=False)
     parser.add_argument("--streams", type=whole, default=8)
+    parser.add_argument("--prompt", type=whole, default=128, help="tokens of each prompt, whole blocks of 16")
     parser.add_argument("--rounds", type=whole, default=8)
     arguments = parser.parse_args()
     pages = page_us()
-    model, streams, count = arguments.model, arguments.streams, arguments.rounds + 1
+    model, count = arguments.model, arguments.rounds + 1
+    subject = partial(Subject, model, arguments.streams, arguments.prompt, count)
     subjects = {
-        "pages as steps write them": Subject(model, streams, count, ahead=False, large=True),
-        "pages ahead": Subject(model, streams, count, ahead=True, large=True),
-        "single pages as steps write them": Subject(model, streams, count, ahead=False, large=False),
+        "pages as steps write them": subject(ahead=False, large=True),
+        "pages ahead": subject(ahead=True, large=True),
+        "single pages as steps write them": subject(ahead=False, large=False),
     }
     bursts: dict[str, list[list[float]]] = {name: [] for name in subjects}
     for number in range(count):
@@ -145,8 +147,8 @@ def main() -> None:
             steps = subjects[name].burst()
             if number:
                 bursts[name].append(steps)
-    for subject in subjects.values():
-        subject.rank.close()
+    for each in subjects.values():
+        each.rank.close()
     cases: dict[str, dict[str, float]] = {name: summary(found) for name, found in bursts.items()}
     tell(arguments, {"page_us": pages, **cases})
 

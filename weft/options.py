@@ -82,7 +82,7 @@ class Setting:
             )
             if bound is not None
         ]
-        return " ".join((text, " and ".join(bounds))).strip()
+        return ", ".join(filter(None, (text, " and ".join(bounds))))
 
     def normal(self, value: object) -> object:
         """The value in the field's own type: 2.0 is 2 where a whole number is wanted, a list becomes a tuple."""
@@ -203,7 +203,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to an unknown one, or nothing."""
     # dashes are in every option: they say nothing about likeness
     bare = {each.lstrip("-"): each for each in known}
-    found = get_close_matches(name.lstrip("-"), list(bare), n=1, cutoff=0.5)
+    found = get_close_matches(name.lstrip("-"), list(bare), n=1, cutoff=0.55)
     return f"; did you mean {bare[found[0]]}?" if found else ""
 
 

@@ -178,7 +178,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
         ([[]], "line 1: a JSON object is needed"),
         ([{"prompt": "x"}, {"prompt": ""}], "line 2: a prompt of text or token ids is needed"),
         ([{"prompt": ["a"]}], "a prompt of text or token ids is needed"),
-        ([{"prompt": "x", "output_len": 0}], "output_len 0: a whole number at least 1 is needed"),
+        ([{"prompt": "x", "output_len": 0}], "output_len 0: a whole number, at least 1 is needed"),
         ([], "has no line"),
     ],
 )
@@ -198,10 +198,10 @@ def test_a_file_that_is_not_there() -> None:
         ({"workload": "flie"}, "workload: flie is not one of random, shared-prefix, file"),
         ({"workload": "file"}, "a file is needed"),
         ({"file": "x"}, "--file needs --workload file"),
-        ({"concurrency": (0,)}, r"concurrency: \[0\] is not a list of whole numbers at least 1"),
+        ({"concurrency": (0,)}, r"concurrency: \[0\] is not a list of whole numbers, at least 1"),
         ({"endpoint": "chat", "prompts_as": "ids"}, "prompts_as ids: chat takes text"),
-        ({"repeat": 0}, "repeat: 0 is not a whole number at least 1"),
-        ({"timeout": 0.0}, "timeout: 0.0 is not a number above 0"),
+        ({"repeat": 0}, "repeat: 0 is not a whole number, at least 1"),
+        ({"timeout": 0.0}, "timeout: 0.0 is not a number, above 0"),
     ],
 )
 def test_impossible_settings(values: dict[str, object], said: str) -> None:

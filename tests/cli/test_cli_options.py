@@ -100,7 +100,7 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("--max-num-seqs many", "argument --max-num-seqs: 'many' is not a whole number at least 1"),
+        ("--max-num-seqs many", "argument --max-num-seqs: 'many' is not a whole number, at least 1"),
         (
             "--kv-cache-memory lots",
             "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB",
@@ -138,7 +138,7 @@ def test_options_and_positionals_may_come_in_any_order() -> None:
 
 def test_what_is_not_a_number_contradicts_nothing() -> None:
     args = parser().parse_command(["dir", "--prefill-stretch", "nan"])
-    with pytest.raises(ConfigError, match="prefill_stretch: nan is not a number at least 0"):
+    with pytest.raises(ConfigError, match="prefill_stretch: nan is not a number, at least 0"):
         EngineConfig(prefill_stretch=args.engine_given["prefill_stretch"].value)
 
 
@@ -150,12 +150,12 @@ def test_two_parses_share_nothing() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("max_num_seqs", 0, "max_num_seqs: 0 is not a whole number at least 1"),
-        ("block_size", 2048, "block_size: 2048 is not a whole number at least 1 and at most 1024"),
-        ("mem_fraction_static", 1.5, "mem_fraction_static: 1.5 is not a number above 0 and at most 1"),
-        ("mem_fraction_static", 0.0, "mem_fraction_static: 0.0 is not a number above 0 and at most 1"),
-        ("prefill_stretch", float("nan"), "prefill_stretch: nan is not a number at least 0"),
-        ("prefill_stretch", float("inf"), "prefill_stretch: inf is not a number at least 0"),
+        ("max_num_seqs", 0, "max_num_seqs: 0 is not a whole number, at least 1"),
+        ("block_size", 2048, "block_size: 2048 is not a whole number, at least 1 and at most 1024"),
+        ("mem_fraction_static", 1.5, "mem_fraction_static: 1.5 is not a number, above 0 and at most 1"),
+        ("mem_fraction_static", 0.0, "mem_fraction_static: 0.0 is not a number, above 0 and at most 1"),
+        ("prefill_stretch", float("nan"), "prefill_stretch: nan is not a number, at least 0"),
+        ("prefill_stretch", float("inf"), "prefill_stretch: inf is not a number, at least 0"),
         (
             "prefill_stretch",
             0.5,
@@ -166,7 +166,7 @@ def test_two_parses_share_nothing() -> None:
         ("served_model_name", "", "served_model_name: '' is not a word"),
         ("served_model_name", "a,,b", "served_model_name a,,b: legal: different names with commas between"),
         ("served_model_name", "a, a", "served_model_name a, a: legal: different names with commas between"),
-        ("seed", -1, "seed: -1 is not a whole number at least 0 and at most"),
+        ("seed", -1, "seed: -1 is not a whole number, at least 0 and at most"),
         ("enable_prefix_caching", 1, "enable_prefix_caching: 1 is not true or false"),
         ("max_num_seqs", None, "max_num_seqs: None is not a whole number"),
     ],
@@ -214,7 +214,7 @@ def test_settings_come_from_fields() -> None:
         (str, False, "a"),
         (int, False, 1),
     ]
-    assert found["parts"].problem((1, 0)) == "[1, 0] is not a list of whole numbers at least 1"
+    assert found["parts"].problem((1, 0)) == "[1, 0] is not a list of whole numbers, at least 1"
     assert found["parts"].problem(None) is None and found["parts"].normal([2.0]) == (2,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from weft.errors import UsageError
@@ -79,14 +79,15 @@ def _add_value(
         default=argparse.SUPPRESS,
         type=setting.parse,
         metavar="{" + ",".join(setting.option.choices) + "}" if setting.option.choices else _metavar(setting),
-        help=setting.option.help + (f"; also sets {also}" if also else ""),
+        help=setting.option.help + (f"; also sets {also}" if also else _default(setting)),
     )
 
 
 def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
     for flag in setting.option.flags:
         for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
-            _add_constant(parser, setting, dest, name, value, setting.option.help if value else "the opposite")
+            help = setting.option.help if value else "the opposite"
+            _add_constant(parser, setting, dest, name, value, help + (" (default)" if setting.default is value else ""))
 
 
 def _add_constant(
@@ -103,6 +104,16 @@ def _add_constant(
         const=value,
         help=help,
     )
+
+
+def _default(setting: Setting) -> str:
+    """What help says of it; nothing where the help does, or there is none."""
+    default = setting.default
+    if default is None or default is MISSING or default == () or "default" in setting.option.help:
+        return ""
+    if setting.option.unit == "bytes" and isinstance(default, int) and not default % 2**20:
+        return f" (default: {default >> 20}MiB)"
+    return f" (default: {default})"
 
 
 def _metavar(setting: Setting) -> str:

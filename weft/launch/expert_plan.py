@@ -86,11 +86,13 @@ def plan_experts(config: ModelConfig, layout: Layout, engine: EngineConfig, item
     """None where nothing was asked for. ConfigError: what cannot be, with the legal values."""
     experts = layout.experts
     if experts is None or config.moe is None:
-        _refuse(engine, ("expert_placement", "expert_stats", *_BALANCING), "the model has no routed experts")
+        _refuse(
+            engine, ("expert_placement", "expert_stats", *_BALANCING), "the model has no routed experts; leave it out"
+        )
         return None
     balanced = experts.balance.policy != "none"
     if not balanced:
-        _refuse(engine, _BALANCING, "experts are not balanced; give --eplb too")
+        _refuse(engine, _BALANCING, "experts are not balanced; give --eplb too, or leave it out")
         if engine.expert_placement is None and engine.expert_stats is None:
             return None
     if balanced and experts.ep == 1:
@@ -189,4 +191,4 @@ def _refuse(engine: EngineConfig, names: tuple[str, ...], why: str) -> None:
     for name in names:
         value = getattr(engine, name)
         if value != defaults[name]:
-            raise ConfigError(f"{name} {value}: {why}, or leave it out", field=name, value=value)
+            raise ConfigError(f"{name} {value}: {why}", field=name, value=value)

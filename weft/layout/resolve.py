@@ -52,7 +52,7 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
     world_size = _one_world(values.pop("world", None), world_size)
     for field, number in (("--world-size", world_size), ("--tp", tp)):
         if number is not None and (type(number) is not int or number < 1):
-            raise LayoutError(f"{field} {number}: not a whole number at least 1", field=field, value=number)
+            raise LayoutError(f"{field} {number}: not a whole number, at least 1", field=field, value=number)
         check_ranks(field, f"{field} {number}", number or 1)
     if tp is not None and "attention.tp" in values:
         raise LayoutError(
@@ -113,7 +113,7 @@ def _one_world(stated: object, world_size: int | None) -> int | None:
     if stated is None:
         return world_size
     if type(stated) is not int or stated < 1:
-        raise LayoutError(f"world: {stated!r} is not a whole number at least 1", field="world", value=stated)
+        raise LayoutError(f"world: {stated!r} is not a whole number, at least 1", field="world", value=stated)
     check_ranks("world", f"world {stated}", stated)
     if world_size is not None and stated != world_size:
         raise LayoutError(

@@ -142,7 +142,7 @@ class _Reader:
         if name == "world":
             whole = _whole(value)
             legal = type(whole) is int and whole >= 1
-            return None if legal else f"{value} is not a whole number at least 1"
+            return None if legal else f"{value} is not a whole number, at least 1"
         return self.settings[name].problem(value)
 
     def _value(self, node: yaml.Node) -> object:

@@ -10,6 +10,7 @@
 
 #include "attention_amx.h"
 #include "attention_pairs.h"
+#include "attention_softmax.h"
 #include "attention_units.h"
 #include "cache.h"
 #include "scratch.h"
@@ -17,7 +18,6 @@
 namespace weft {
 
 constexpr int kPairFloats = sizeof(RowPair) / sizeof(float);
-constexpr float kHidden = -1e30f;  // a score that cannot be seen; finite, so that differences are numbers
 
 class PackedAttention {
  public:
@@ -253,79 +253,12 @@ class PackedAttention {
     return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
   }
 
-  // Scores of row r become bf16 weights; of them, the peak (a power of two) and the sum go to the row's piece.
   void soften(const Unit &unit, const Span &keys, int r, float *piece) {
-    float *s = scores_ + r * kChunk;
-    RowNumber *w = reinterpret_cast<RowNumber *>(weights_) + r * kChunk;
-    const int position = unit.position + r / unit.heads.count;
-    constexpr int kWhole = kHasAmx ? 2 * kLanes : kLanes;  // weights that are read together
-    const int from = keys.begin - keys.first, read = keys.end - keys.first, to = (read + kWhole - 1) / kWhole * kWhole;
-    const int end = std::min(read, position + 1 - keys.first);
+    const int position = unit.position + r / unit.heads.count, from = keys.begin - keys.first;
+    const int end = std::min(keys.end, position + 1) - keys.first;
     const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
-    if (begin >= end) {
-      memset(w + from, 0, (to - from) * sizeof(RowNumber));
-      piece[0] = kHidden, piece[1] = 0;
-      return;
-    }
-    for (int j = from; j < begin; j += kLanes) hide(s + j, begin - j, kLanes);
-    for (int j = end / kLanes * kLanes; j < to; j += kLanes) hide(s + j, 0, end - j);
-    Vec<float> highest[2] = {splat(kHidden), splat(kHidden)};
-    int i = from;
-    for (; i + 2 * kLanes <= to; i += 2 * kLanes)
-      for (int j = 0; j < 2; ++j) {
-        const Vec<float> x = load(s + i + j * kLanes);
-        highest[j] = larger(x, highest[j]);
-      }
-    if (i < to) {
-      const Vec<float> x = load(s + i);
-      highest[0] = larger(x, highest[0]);
-    }
-    const float peak = piece[0] = highest_of(larger(highest[0], highest[1])) * scale_;
-    const Vec<float> level = splat(-peak), scale = splat(scale_);
-    Vec<float> sums[2] = {};
-    for (i = from; i + 2 * kLanes <= to; i += 2 * kLanes) {
-      const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
-      const Vec<float> y = exp2_below_zero(fused(load(s + i + kLanes), scale, level));
-      sums[0] += x, sums[1] += y;
-      put_numbers(w + i, x), put_numbers(w + i + kLanes, y);
-    }
-    if (i < to) {
-      const Vec<float> x = exp2_below_zero(fused(load(s + i), scale, level));
-      sums[0] += x;
-      put_numbers(w + i, x);
-    }
-    piece[1] = sum_of(sums[0] + sums[1]);
-  }
-
-  // Keeps the lanes [begin, end) of the scores at s.
-  static WEFT_INLINE void hide(float *s, int begin, int end) {
-    VecInt<float> lane;
-    for (int j = 0; j < kLanes; ++j) lane[j] = j;
-    store(s, (lane >= begin) & (lane < end) ? load(s) : splat(kHidden));
-  }
-
-  // Of x and y; y where x is not a number.
-  static WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) {
-#if defined(__AVX512F__)
-    return (Vec<float>)_mm512_max_ps((__m512)x, (__m512)y);
-#else
-    return x > y ? x : y;
-#endif
-  }
-
-  static WEFT_INLINE float highest_of(Vec<float> x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)x);
-#else
-    return largest<float>(x);
-#endif
-  }
-  static WEFT_INLINE float sum_of(Vec<float> x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    return sum<float>(x);
-#endif
+    RowNumber *weights = reinterpret_cast<RowNumber *>(weights_) + r * kChunk;
+    weights_of_scores(scores_ + r * kChunk, weights, from, keys.end - keys.first, begin, end, scale_, piece);
   }
 
   // Weights times values.

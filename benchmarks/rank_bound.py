@@ -1,0 +1,84 @@
+"""How near two ranks of one thread each can come to one rank of two threads, by profiles that were saved.
+
+    python benchmarks/rank_bound.py [--one FILE] [--two FILE] [--collectives FILE] [--save FILE.json]
+
+Reads what `step_profile.py` saved of one rank and of two, and `comm_latency.py`, all of one machine. What two ranks do
+beyond what one does, as shares of a step: norms, which both compute; projections of the K/V heads that both keep, and
+what turns them; residuals, which one rank adds in its products; and what all_reduces take for their bytes when nobody
+is late, beyond one of 64 bytes, which is mostly the call from Python. The bound is the step over the step with these,
+if cores never waited for each other; whose heads are more does not count in it, for ranks lend each other their cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from benchmarks.about import about
+from benchmarks.command import result_file, run_command
+from weft.arch import ModelConfig, Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import model_path
+from weft.layout.resolve import resolve
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = {"1 stream": 1, "8 streams": 8, "32 streams": 32, "prefill 1024": 1024}
+ITEM = 2
+"""Bytes of bf16."""
+
+
+def kept_twice(config: ModelConfig) -> float:
+    """Of attention's projections, how much more two ranks keep together than one."""
+    one, two = (Shards(config, resolve({}, tp=tp)) for tp in (1, 2))
+    return sum(two.bytes(rank, ITEM)["attention"] for rank in range(2)) / one.bytes(0, ITEM)["attention"] - 1
+
+
+def bytes_us(collectives: dict[str, Any], nbytes: int) -> float:
+    """Of an all_reduce of two ranks in shared memory, between the sizes that were measured, less the smallest."""
+    found = [each for each in collectives["cases"] if (each["kind"], each["ranks"]) == ("all_reduce", 2)]
+    sizes, us = zip(*((each["bytes"], each["shared_memory"]["p50_us"]) for each in found), strict=True)
+    return float(np.interp(nbytes, sizes, us)) - us[0]
+
+
+def bound(case: str, one: dict[str, Any], two: dict[str, Any], collectives: dict[str, Any]) -> dict[str, float]:
+    """Shares of a case's step, and what they leave."""
+    config = parse_config(open_checkpoint(model_path(None)).config)
+    shares = {name: found["share"] for name, found in one["cases"][case].items()}
+    ranks = [two["cases"][f"{case}, rank {rank}"] for rank in range(2)]
+    reduce = bytes_us(collectives, ROWS[case] * config.hidden_size * ITEM)
+    parts = {
+        "norms": sum(share for name, share in shares.items() if name.startswith("norm")),
+        "heads": kept_twice(config) * (shares["linear attention.qkv"] + shares["qkv"]),
+        "residuals": sum(rank["add"]["share"] for rank in ranks) / len(ranks),
+        "sums": ranks[0]["all_reduce"]["calls"] * reduce / one["cases"][case]["whole step"]["us"],
+    }
+    return {name: round(share, 4) for name, share in parts.items()} | {"bound": round(1 / (1 + sum(parts.values())), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", type=Path, default=RESULTS / "step_profile_xeon.json", help="a profile of one rank")
+    parser.add_argument("--two", type=Path, default=RESULTS / "step_profile_xeon_tp2.json", help="of two")
+    parser.add_argument("--collectives", type=Path, default=RESULTS / "comm_latency.json", help="latencies")
+    parser.add_argument("--save", type=result_file, help="write the cases to this JSON file")
+    arguments = parser.parse_args()
+    one, two, collectives = (
+        json.loads(path.read_text()) for path in (arguments.one, arguments.two, arguments.collectives)
+    )
+    cases = {case: bound(case, one, two, collectives) for case in ROWS}
+    for case, found in cases.items():
+        print(f"{case}: {found}")
+    if arguments.save:
+        sources = [path.name for path in (arguments.one, arguments.two, arguments.collectives)]
+        arguments.save.write_text(json.dumps({"about": about(), "of": sources, "cases": cases}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)
