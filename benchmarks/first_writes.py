@@ -7,8 +7,8 @@ every block, and each burst's blocks are new ones. One of them asks, before a bu
 write (`weft/worker/first_writes.py`, here without its thread); one does not; and one has its cache on single pages
 instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a block over
 that of the others, the 99th percentile over the median, the median, and the steps that read the prompts, milliseconds;
-medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large pages, in memory
-that is all kept: a virtual machine may have to be given it by its host.
+medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large pages, before
+all that and behind it: a virtual machine has to be given by its host what nobody in it has used yet.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=whole, default=128, help="tokens of each prompt, whole blocks of 16")
     parser.add_argument("--rounds", type=whole, default=8)
     arguments = parser.parse_args()
-    pages = page_us()
+    before = page_us()
     model, count = arguments.model, arguments.rounds + 1
     subject = partial(Subject, model, arguments.streams, arguments.prompt, count)
     subjects = {
@@ -147,10 +147,11 @@ def main() -> None:
             steps = subjects[name].burst()
             if number:
                 bursts[name].append(steps)
+    after = page_us()
     for each in subjects.values():
         each.rank.close()
     cases: dict[str, dict[str, float]] = {name: summary(found) for name, found in bursts.items()}
-    tell(arguments, {"page_us": pages, **cases})
+    tell(arguments, {"page_us_before": before, "page_us_after": after, **cases})
 
 
 if __name__ == "__main__":
