@@ -44,7 +44,7 @@ def bytes_us(collectives: dict[str, Any], nbytes: int) -> float:
     """Of an all_reduce of two ranks in shared memory, between the sizes that were measured, less the smallest."""
     found = [each for each in collectives["cases"] if (each["kind"], each["ranks"]) == ("all_reduce", 2)]
     sizes, us = zip(*((each["bytes"], each["shared_memory"]["p50_us"]) for each in found), strict=True)
-    return float(np.interp(nbytes, sizes, us)) - us[0]
+    return float(np.interp(nbytes, sizes, us) - us[0])
 
 
 def bound(case: str, one: dict[str, Any], two: dict[str, Any], collectives: dict[str, Any]) -> dict[str, float]:

