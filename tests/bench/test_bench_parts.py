@@ -178,7 +178,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
         ([[]], "line 1: a JSON object is needed"),
         ([{"prompt": "x"}, {"prompt": ""}], "line 2: a prompt of text or token ids is needed"),
         ([{"prompt": ["a"]}], "a prompt of text or token ids is needed"),
-        ([{"prompt": "x", "output_len": 0}], "output_len 0: a whole number, at least 1 is needed"),
+        ([{"prompt": "x", "output_len": 0}], "output_len 0: a whole number, at least 1, is needed"),
         ([], "has no line"),
     ],
 )

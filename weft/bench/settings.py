@@ -31,7 +31,7 @@ class BenchSettings:
         None, "JSON lines: prompt (text or ids) or messages; output_len where it differs", "--file"
     )
     concurrency: tuple[int, ...] | None = option(
-        None, "requests in flight; one run for each (default 1,8)", "--concurrency", minimum=1, maximum=4096
+        None, "requests in flight; one run for each (default: 1,8)", "--concurrency", minimum=1, maximum=4096
     )
     request_rate: tuple[float, ...] | None = None
     """Requests per second (Poisson arrivals), one run for each; inf sends all at once."""

@@ -131,7 +131,7 @@ def _line(value: object, settings: BenchSettings) -> Request:
         raise ValueError("a JSON object is needed")
     output_len = value.get("output_len", value.get("max_tokens", settings.output_len))
     if type(output_len) is not int or output_len < 1:
-        raise ValueError(f"output_len {output_len!r}: a whole number, at least 1 is needed")
+        raise ValueError(f"output_len {output_len!r}: a whole number, at least 1, is needed")
     wanted = "messages" if settings.endpoint == "chat" else "prompt"
     if settings.endpoint == "chat" and "messages" not in value and isinstance(value.get("prompt"), str):
         return Request([{"role": "user", "content": value["prompt"]}], output_len)

@@ -50,12 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_balance(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--slots", type=int, metavar="S", help="expert slots of a layer, over all ranks")
-    group.add_argument("--nodes", type=int, metavar="N", help="nodes that the ranks stand on (default 1)")
+    group.add_argument("--nodes", type=int, metavar="N", help="nodes that the ranks stand on (default: 1)")
     group.add_argument(
-        "--groups", type=int, metavar="G", help="groups of experts, as the router knows them (default 1)"
+        "--groups", type=int, metavar="G", help="groups of experts, as the router knows them (default: 1)"
     )
     policy = "hierarchical keeps groups inside nodes; auto: hierarchical where nodes and groups are given, else global"
-    group.add_argument("--policy", metavar="P", help=f"{', '.join(POLICIES)} (default auto); {policy}")
+    group.add_argument("--policy", metavar="P", help=f"{', '.join(POLICIES)} (default: auto); {policy}")
     group.add_argument(
         "--from-placement", type=Path, metavar="FILE", help="start from this placement, moving few slots"
     )
@@ -63,7 +63,7 @@ def _add_balance(group: argparse._ArgumentGroup) -> None:
         "--max-moved",
         type=float,
         metavar="SHARE",
-        help=f"with --from-placement: share of a layer's slots that may change (default {MAX_MOVED}; 1: no limit)",
+        help=f"with --from-placement: share of a layer's slots that may change (default: {MAX_MOVED}; 1: no limit)",
     )
     group.add_argument(
         "--format", metavar="F", help=f"print the placement as {', '.join(FORMATS)} instead of a summary"
@@ -72,7 +72,7 @@ def _add_balance(group: argparse._ArgumentGroup) -> None:
         "--layer-updates-per-iter",
         type=int,
         metavar="N",
-        help="with --format trtllm: its field of this name (default 0)",
+        help="with --format trtllm: its field of this name (default: 0)",
     )
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default 8)"
+        "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default: 8)"
     )
     group.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="memory of a rank, as 80GiB: does it fit, what KV remains"

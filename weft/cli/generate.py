@@ -53,7 +53,7 @@ _HELP = {
     "seed": "of the random numbers",
     "stop": "text that ends an answer (repeatable)",
     "stop_token_ids": "token id that ends an answer (repeatable)",
-    "max_tokens": f"longest answer, in tokens (default {MAX_TOKENS})",
+    "max_tokens": f"longest answer, in tokens (default: {MAX_TOKENS})",
     "min_tokens": "shortest answer, in tokens",
     "ignore_eos": "go on after the model's own end",
     "presence_penalty": "against tokens that occurred",

@@ -54,7 +54,7 @@ def add_verify_checkpoint(parser: argparse.ArgumentParser) -> None:
         choices=VERIFY,
         default="auto",
         help="compare the model's files with the hashes that SHA256SUMS beside them or the hub knows: auto: each file"
-        " once until it changes; strict: at every start, and weights without a known hash are refused (default auto)",
+        " once until it changes; strict: at every start, and weights without a known hash are refused (default: auto)",
     )
 
 

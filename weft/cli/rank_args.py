@@ -18,7 +18,7 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
         "--comm",
         default="auto",
         choices=BACKENDS,
-        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default auto)",
+        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default: auto)",
     )
 
 

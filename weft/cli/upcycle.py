@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_verify_checkpoint(parser)
     group = parser.add_argument_group("recipe")
-    group.add_argument("--experts", type=int, default=8, metavar="N", help="copies of every MLP (default 8)")
-    group.add_argument("--top-k", type=int, default=2, metavar="K", help="experts of a row (default 2)")
+    group.add_argument("--experts", type=int, default=8, metavar="N", help="copies of every MLP (default: 8)")
+    group.add_argument("--top-k", type=int, default=2, metavar="K", help="experts of a row (default: 2)")
     group.add_argument("--skew", default="none", metavar="SKEW", help="shares of the experts: none, or zipf:1.2")
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the new checkpoint")
     group.add_argument("--dtype", choices=tuple(DTYPE_BYTES), default="bfloat16", help="of the written weights")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the routers (default 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the routers (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:

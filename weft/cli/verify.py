@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     group = parser.add_argument_group("comparison", "dtype auto means float32 here: the sharpest test of a layout.")
     group.add_argument("--prompt", action="append", metavar="TEXT", help="compare on this text (repeatable)")
-    group.add_argument("--tokens", type=int, default=16, metavar="N", help="greedy tokens per prompt (default 16)")
+    group.add_argument("--tokens", type=int, default=16, metavar="N", help="greedy tokens per prompt (default: 16)")
     group.add_argument(
         "--comm", choices=(*BACKENDS, "lockstep"), default="auto",
         help="backend of the real processes; lockstep: no processes, only ranks in turns",

@@ -33,24 +33,24 @@ class ProcessLimits:
     )
     join_limit: float = option(
         120.0,
-        "seconds until every rank's process has reported (default 120)",
+        "seconds until every rank's process has reported (default: 120)",
         "--join-limit",
         above=0.0,
         maximum=_DAY,
     )
     load_limit: float = option(
-        1800.0, "seconds for loading the weights (default 1800)", "--load-limit", above=0.0, maximum=_DAY
+        1800.0, "seconds for loading the weights (default: 1800)", "--load-limit", above=0.0, maximum=_DAY
     )
     warm_up_limit: float = option(
         600.0,
-        "seconds for each of groups, cache and warm-up (default 600)",
+        "seconds for each of groups, cache and warm-up (default: 600)",
         "--warm-up-limit",
         above=0.0,
         maximum=_DAY,
     )
     drain_timeout: float = option(
         30.0,
-        "seconds that running requests have to end after SIGTERM (default 30)",
+        "seconds that running requests have to end after SIGTERM (default: 30)",
         "--drain-timeout",
         minimum=0.0,
         maximum=_DAY,
