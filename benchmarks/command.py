@@ -54,7 +54,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; nothing was saved", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)
     except WeftError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)

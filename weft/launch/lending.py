@@ -1,4 +1,4 @@
-"""Whether ranks lend each other their cores while they wait. Knows what stands in the way, no process and no thread."""
+"""What keeps ranks from lending each other their cores while they wait. Knows no process and no thread."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ MOST_LENDERS = 16
 """Ranks of a region, up to which they lend cores to each other: each has a thread on each other's."""
 
 
-def lends(asked: bool | None, ranks: int, *, shared_memory: bool, program: bool, own_cores: bool) -> bool | str:
-    """`asked`: --lend-cores, None where nothing was said. Whether each rank lends a core, or why none can. ConfigError:
-    none can, and it was asked for."""
-    obstacles = {
-        "one rank waits for no other": ranks == 1,
-        "ranks do not meet in shared memory": not shared_memory,
-        "steps are no program": not program,
-        f"the machine has more than {MOST_LENDERS} ranks": ranks > MOST_LENDERS,
-        "ranks have no cores of their own": not own_cores,
-    }
-    reason = next((reason for reason, there in obstacles.items() if there), None)
-    if asked and reason:
-        raise ConfigError(f"lend_cores: {reason}; leave --lend-cores out", field="lend_cores", value=True)
-    return asked is not False and (reason or True)
+def obstacle(ranks: int, *, shared_memory: bool, program: bool, own_cores: bool) -> str | None:
+    """Why no rank can lend a core; None where each can."""
+    if ranks == 1:
+        return "one rank waits for no other"
+    if not shared_memory:
+        return "ranks do not meet in shared memory"
+    if not program:
+        return "steps are no program"
+    if ranks > MOST_LENDERS:
+        return f"the machine has more than {MOST_LENDERS} ranks"
+    return None if own_cores else "ranks have no cores of their own"
+
+
+def check_asked(asked: bool | None, why_not: str | None) -> None:
+    """ConfigError where cores are to be lent, as `asked` by --lend-cores, and cannot be."""
+    if asked and why_not is not None:
+        raise ConfigError(f"lend_cores: {why_not}; leave --lend-cores out", field="lend_cores", value=True)

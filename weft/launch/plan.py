@@ -21,7 +21,7 @@ from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
 from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, server_cpus
 from weft.launch.expert_plan import ExpertPlan, plan_experts
-from weft.launch.lending import lends
+from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
 from weft.layout.layout import Layout
@@ -174,13 +174,13 @@ def plan_launch(
         engine = replace(engine, max_model_len=memory.max_model_len)
     shares = deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads)
     backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
-    lends(
-        engine.lend_cores,
+    why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=backend.name != "gloo",
         program=not engine.enforce_eager,
         own_cores=all(share.cpus for share in shares),
     )
+    check_asked(engine.lend_cores, why_not)
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,

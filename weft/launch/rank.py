@@ -25,7 +25,7 @@ from weft.launch.cores import available_cores
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.following import room_for_following
-from weft.launch.lending import lends
+from weft.launch.lending import check_asked, obstacle
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
@@ -149,9 +149,12 @@ def _settle(runner: Runner, comm: Comm, own_cores: bool, asked: bool | None) -> 
     why none."""
     pinned = _pinned(runner, own_cores)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
-    lent = lends(asked, comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
-    if pinned is None or not isinstance(comm, SharedMemoryComm) or lent is not True:
-        return f"; no core is lent: {lent}" if isinstance(lent, str) and comm.world > 1 else ""
+    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
+    check_asked(asked, why_not)
+    if asked is False or comm.world == 1:
+        return ""
+    if why_not is not None or pinned is None or not isinstance(comm, SharedMemoryComm):
+        return f"; no core is lent: {why_not}"
     pool, core = pinned
     comm.lend(core)
     pool.invite(*comm.lenders())

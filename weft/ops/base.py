@@ -18,6 +18,9 @@ from weft.ops.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import FileBlocks, Use, Weight
 
+FP32_MAX = torch.finfo(torch.float32).max
+"""What a larger setting counts as, where fp32 is computed with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Numerics:

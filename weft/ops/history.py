@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weft.ops.native_sampling import LARGEST
+from weft.ops.base import FP32_MAX
 from weft.ops.rules import Rules
 from weft.step.plan import Admit
 from weft.step.sampling_params import SamplingParams
@@ -122,7 +122,7 @@ def adjust(logits: Tensor, slots: Sequence[Slot], output_pos: Sequence[int]) -> 
 
 
 def _penalty(row: int, params: SamplingParams, history: History) -> Part:
-    factors = (min(params.repetition_penalty, LARGEST), params.frequency_penalty, params.presence_penalty)
+    factors = (min(params.repetition_penalty, FP32_MAX), params.frequency_penalty, params.presence_penalty)
     values = np.empty((len(history.ids), 4), np.float32)
     values[:, 0], values[:, 1:] = history.counts, factors
     return row, history.ids, values

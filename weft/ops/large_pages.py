@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -26,5 +27,6 @@ def large_pages(nbytes: int) -> Tensor:
     begin = -memory.data_ptr() % _HUGE
     whole = nbytes // _HUGE * _HUGE
     if whole and hasattr(mmap, "MADV_HUGEPAGE"):
-        mapping.madvise(mmap.MADV_HUGEPAGE, begin, whole)
+        with suppress(OSError):  # a kernel without large pages: they are small then
+            mapping.madvise(mmap.MADV_HUGEPAGE, begin, whole)
     return memory[begin : begin + nbytes]

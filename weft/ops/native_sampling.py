@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.native.step_library import Pool, open_library
-
-LARGEST = float(np.finfo(np.float32).max)
-"""What a larger setting counts as, where fp32 is computed with."""
+from weft.ops.base import FP32_MAX
 
 
 class _Table(ctypes.Structure):
@@ -39,7 +37,7 @@ class SlotTable:
     def set(self, slot: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> None:
         """`temperature` 0 in fp32, which the kernel divides by: the largest logit. `top_k` below 1: all. Of `seed` the
         low 64 bits count."""
-        self.temperature[slot] = np.float32(min(temperature, LARGEST))
+        self.temperature[slot] = np.float32(min(temperature, FP32_MAX))
         self.top_p[slot], self.min_p[slot] = top_p, min_p
         self.top_k[slot] = min(top_k, self.vocab_size) if top_k > 0 else self.vocab_size
         self.seed[slot] = seed & (2**64 - 1)
