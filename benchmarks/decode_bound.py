@@ -3,13 +3,13 @@
     python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations int8]]
                                       [--rounds 50] [--save FILE.json]
 
-A virtual machine's memory changes its speed within seconds. So each stream, 72 tokens behind a prompt of 128, stands
+A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens behind a prompt of 128, stands
 between two looks at it (the probe that `peers/run` asks): the bound is a step's bytes, weights and the context's keys
 and values, over the mean of both bandwidths, and the figure is bound over step, the mean step of a stream, median and
 quartiles over the streams. A look reads 514 MiB, so the eight steps right behind it and the prompt, which pay for that,
-are a figure of their own. What stays in the last cache from step to step is read faster than the bound says: weights of
-fewer bytes than the 257 MiB that a look goes through may pass it. A step is what a caller of the engine sees, between
-two tokens, with one rank in a process of its own, as `weft serve` runs it; HTTP is not part of it.
+are a figure of their own, and so are the 48 that follow. What stays in the last cache from step to step is read faster
+than the bound says: where later steps pass it, that is why. A step is what a caller of the engine sees, between two
+tokens, with one rank in a process of its own, as `weft serve` runs it; HTTP is not part of it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from weft.checkpoint.hub import model_path
 from weft.settings import EngineConfig
 
 PROMPT, BLOCK_SIZE = 128, 16
-STEPS, BEHIND = 72, 8
-"""Of a stream; of those, right behind a look."""
+STEPS = 255
+"""Of a stream; the prompt brings the first token."""
+PARTS = {"share": (8, STEPS), "share_right_behind_a_look": (0, 8), "share_then": (8, 56), "share_at_last": (128, STEPS)}
+"""Its steps that each figure is of."""
 LENGTH = PROMPT + STEPS + 1
 
 
@@ -68,7 +70,7 @@ def steps_s(engine: Watched, name: str) -> list[float]:
 def measure(engine: Watched, probe: Probe, reads: Bytes, rounds: int) -> dict[str, float]:
     """Medians, and quartiles of the shares; the first stream is not counted."""
     bounds, steps = list[float](), list[float]()
-    shares: dict[str, list[float]] = {"share": [], "share_right_behind_a_look": []}
+    shares: dict[str, list[float]] = {name: [] for name in PARTS}
     before = probe.ask()["gb_per_s"]
     for number in range(rounds + 1):
         took = steps_s(engine, str(number))
@@ -76,11 +78,12 @@ def measure(engine: Watched, probe: Probe, reads: Bytes, rounds: int) -> dict[st
         bandwidth, before = 1e9 * statistics.mean((before, after)), after
         if not number:
             continue
-        for name, part, first in (("share_right_behind_a_look", took[:BEHIND], 0), ("share", took[BEHIND:], BEHIND)):
-            bound = reads.of(PROMPT + first + len(part) // 2) / bandwidth
-            shares[name].append(bound / statistics.mean(part))
-        bounds.append(bound)
-        steps.append(statistics.mean(took[BEHIND:]))
+        for name, (first, end) in PARTS.items():
+            bound, step = reads.of(PROMPT + (first + end) // 2) / bandwidth, statistics.mean(took[first:end])
+            shares[name].append(bound / step)
+            if name == "share":
+                bounds.append(bound)
+                steps.append(step)
     found = {
         "weights_mb": reads.weights / 1e6,
         "bound_ms": 1e3 * statistics.median(bounds),
