@@ -9,9 +9,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from benchmarks.offline_engine import quantile
-from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
 
 Burst = tuple[int, int, int]
@@ -27,7 +27,14 @@ CASES: dict[str, Burst] = {
 }
 
 
-def burst_s(llm: LLM, burst: Burst) -> float:
+class Generates(Protocol):
+    """Such as `weft.LLM`."""
+
+    def generate(self, prompts: list[list[int]], params: SamplingParams, /) -> object:
+        """Returns when all have ended."""
+
+
+def burst_s(llm: Generates, burst: Burst) -> float:
     """Seconds until all have ended."""
     streams, length, tokens = burst
     params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
@@ -37,7 +44,7 @@ def burst_s(llm: LLM, burst: Burst) -> float:
     return time.perf_counter() - began
 
 
-def compare(engines: Mapping[str, LLM], burst: Burst, rounds: int) -> dict[str, dict[str, float]]:
+def compare(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, dict[str, float]]:
     """Tokens per second (of a prompt's where none but one are given), medians; of what is not the first engine also its
     ratio to that, with quartiles."""
     taken: dict[str, list[float]] = {name: [] for name in engines}

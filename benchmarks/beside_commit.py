@@ -1,0 +1,126 @@
+"""This working copy beside a commit of it: the same bursts of requests through both, in turns.
+
+    python benchmarks/beside_commit.py COMMIT [--model DIR] [--rounds 12] [--save FILE.json]
+
+For what a change costs or brings where the machine's own speed changes more. The commit is checked out to a folder of
+its own, its C++ parts are compiled there, and an engine of one rank runs in a process for each of the two; see
+`benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in the prefix cache. Nothing of the
+commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.bursts import CASES, Burst, compare
+from benchmarks.command import run_command, whole
+from benchmarks.offline_engine import options, tell
+from weft.checkpoint.hub import model_path
+from weft.errors import UsageError, WeftError
+from weft.step.sampling_params import SamplingParams
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG: dict[str, Burst] = {
+    "decode behind 8,000": (1, 8000, 33),
+    "8 streams behind 2,000": (8, 2000, 33),
+    "64 streams": (64, 8, 24),
+}
+DRIVER = """
+import json, pathlib, sys
+import weft
+from weft.settings import EngineConfig
+tree, model, cached = sys.argv[1:]
+assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
+limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
+                      enable_prefix_caching=cached == "True")
+with weft.LLM(model, config=limits) as llm:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        prompts, tokens = json.loads(line)
+        llm.generate(prompts, weft.SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True))
+        print("done", flush=True)
+"""
+
+
+class Tree:
+    """An engine of the code in `folder`, in a process of its own."""
+
+    def __init__(self, folder: Path, model: Path, cached: bool) -> None:
+        words = [sys.executable, "-c", DRIVER, str(folder), str(model), str(cached)]
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=of_tree(folder)
+        )
+        self._wait("ready")
+
+    def generate(self, prompts: list[list[int]], params: SamplingParams) -> None:
+        """Returns when all have ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([prompts, params.max_tokens]) + "\n")
+        self._process.stdin.flush()
+        self._wait("done")
+
+    def close(self) -> None:
+        """Ends the engine."""
+        self._process.communicate()
+
+    def _wait(self, word: str) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip() == word:
+                return
+        raise WeftError(f"the engine in {self._process.args[3]} ended")  # type: ignore[index]
+
+
+def of_tree(folder: Path) -> dict[str, str]:
+    """The environment in which `weft` is the one there."""
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def run(words: Sequence[str], folder: Path) -> None:
+    """UsageError with the last line of what a command said, where it failed."""
+    done = subprocess.run(words, cwd=folder, env=of_tree(folder), capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+
+
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """A folder with the commit's files, its C++ parts compiled; gone behind."""
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above).resolve() / "tree"
+        run(["git", "worktree", "add", "--detach", str(folder), commit], ROOT)
+        try:
+            run([sys.executable, "-m", "weft.native.build"], folder)
+            yield folder
+        finally:
+            run(["git", "worktree", "remove", "--force", str(folder)], ROOT)
+
+
+def main() -> None:
+    parser = options(__doc__, ranks=False)
+    parser.add_argument("commit")
+    parser.add_argument("--rounds", type=whole, default=12)
+    arguments = parser.parse_args()
+    cases: dict[str, dict[str, dict[str, float]]] = {}
+    with checked_out(arguments.commit) as folder:
+        for bursts, cached in ((CASES, False), (LONG, True)):
+            with ExitStack() as stack:
+                trees: dict[str, Tree] = {}
+                for name, place in ((arguments.commit, folder), ("this one", ROOT)):
+                    trees[name] = Tree(place, model_path(arguments.model), cached)
+                    stack.callback(trees[name].close)
+                cases |= {name: compare(trees, burst, arguments.rounds) for name, burst in bursts.items()}
+    tell(arguments, cases)
+
+
+if __name__ == "__main__":
+    run_command(main)
