@@ -55,6 +55,7 @@ class Tree:
     """An engine of the code in `folder`, in a process of its own."""
 
     def __init__(self, folder: Path, model: Path, cached: bool) -> None:
+        self._folder = folder
         words = [sys.executable, "-c", DRIVER, str(folder), str(model), str(cached)]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=of_tree(folder)
@@ -77,7 +78,7 @@ class Tree:
         for line in self._process.stdout:
             if line.strip() == word:
                 return
-        raise WeftError(f"the engine in {self._process.args[3]} ended")  # type: ignore[index]
+        raise WeftError(f"the engine in {self._folder} ended")
 
 
 def of_tree(folder: Path) -> dict[str, str]:
