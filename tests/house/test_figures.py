@@ -34,7 +34,9 @@ def test_gaps_between_tokens() -> None:
     of_median = [float(served[n]["ITL p99 ms"]) / float(served[n]["ITL p50 ms"]) for n in ("1", "8", "32")]
     said = ["{:.1f}, {:.1f} and {:.1f} times".format(*found) for found in (of_median, http)]
     assert "of 1, 8 and 32 streams is {} their median, over more bursts {}".format(*said) in PLAIN
-    assert f"prompts of all others, {cases[1]['http']['longest_ms'] / 1000:.1f} s at most" in PLAIN
+    over_http, alone = (cases[1][way]["longest_ms"] / 1000 for way in ("http", "engine"))
+    assert f"the longest gap of 8 was {over_http:.1f} s over HTTP" in PLAIN
+    assert f"and {alone:.2f} s through the engine, where they come together" in PLAIN
     first = saved("start_xeon.json")["after_the_command_s"]["ranks: 1"]["first token"]["median"]
     starts = served["1"]["cold s"]
     assert f"first token after {starts} s, with the embedded model after {first:.1f} s (`start_xeon" in PLAIN
@@ -88,17 +90,20 @@ def test_the_same_bits_in_every_batch() -> None:
 
 
 def test_the_bound_of_a_step() -> None:
-    def share(kind: str) -> tuple[str, str, str]:
-        found = saved(f"decode_bound_xeon_{kind}.json")["cases"]["decode, one stream"]
-        median, low, high = (f"{100 * found[key]:.0f}" for key in ("share", "share_q1", "share_q3"))
-        return median, low, high
+    def of(kind: str) -> tuple[int, dict[str, str], float]:
+        found = saved(f"decode_bound_xeon_{kind}.json")
+        case = found["cases"]["decode, one stream"]
+        return found["rounds"], {key: f"{100 * case[key]:.0f}" for key in case if "share" in key}, case["weights_mb"]
 
-    median, low, high = share("bf16")
-    assert f"the bound was {median} % of a step (200 streams, quartiles {low} and {high};" in PERFORMANCE
-    assert "--rounds 200" in saved("decode_bound_xeon_bf16.json")["about"]["command"]
-    weights = saved("decode_bound_xeon_int8.json")["cases"]["decode, one stream"]["weights_mb"]
-    assert f"whose {weights:.0f} MB are half of what" in PERFORMANCE
-    assert f"may keep more of them, {share('int8')[0]} %" in PERFORMANCE
+    streams, share, _ = of("bf16")
+    quartiles = f"quartiles {share['share_q1']} and {share['share_q3']}"
+    assert f"was {share['share']} % of a step ({streams} streams of 256 tokens, {quartiles};" in PERFORMANCE
+    parts = [share[f"share_{part}"] for part in ("right_behind_a_look", "then", "at_last")]
+    words = "{} % in the eight steps right behind a look at the memory, {} in the next 48, {} in the second half"
+    assert words.format(*parts) in PERFORMANCE
+    _, share, weights = of("int8")
+    words = f"With 8 bits, {weights:.0f} MB, it is {share['share']} %, and {share['share_right_behind_a_look']} right"
+    assert words in PERFORMANCE
     profile = saved("step_profile_xeon.json")
     linear = {name: row for name, row in profile["cases"]["1 stream"].items() if name.startswith("linear")}
     rates = [row["gb_per_s"] for row in linear.values()]

