@@ -26,6 +26,7 @@ from benchmarks.command import result_file, run_command
 from weft.arch import ModelConfig, Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
+from weft.layout.cuts import dealt
 from weft.layout.resolve import resolve
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +37,7 @@ ITEM = 2
 
 def kept_twice(config: ModelConfig) -> float:
     """Of attention's projections, how much more two ranks keep together than one."""
-    one, two = (Shards(config, resolve({}, tp=tp)) for tp in (1, 2))
+    one, two = (Shards(config, dealt(resolve({}, tp=tp), lends=True)) for tp in (1, 2))
     return sum(two.bytes(rank, ITEM)["attention"] for rank in range(2)) / one.bytes(0, ITEM)["attention"] - 1
 
 

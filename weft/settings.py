@@ -122,6 +122,11 @@ class EngineConfig:
         self.check()
 
     @property
+    def lends(self) -> bool:
+        """Whether ranks lend each other their cores, where nothing keeps them from it."""
+        return self.device == "cpu" and self.lend_cores is not False
+
+    @property
     def served_names(self) -> tuple[str, ...]:
         """The names of `served_model_name`; none where it is not given."""
         return () if self.served_model_name is None else tuple(map(str.strip, self.served_model_name.split(",")))

@@ -12,6 +12,7 @@ from weft.dryrun.report import document, lines
 from weft.dryrun.run import dry_run
 from weft.errors import UsageError
 from weft.launch.numbers import torch_dtype
+from weft.layout.cuts import dealt
 from weft.settings import resolve_dtype
 
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, the layout, and which rank of it."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=("dtype",))
+    add_engine_arguments(parser, only=("dtype", "device", "lend_cores"))
     group = parser.add_argument_group("dry run")
     group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
     group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
@@ -29,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
-    layout = layout_from(args, config, runnable=False)
+    engine = engine_config_from(args)
+    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     if not 0 <= args.rank < layout.world:
         raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
-    dtype = resolve_dtype(engine_config_from(args).dtype, config.dtype)
+    dtype = resolve_dtype(engine.dtype, config.dtype)
     shards = Shards(config, layout)
     found = dry_run(shards, args.rank, torch_dtype(dtype), args.batch)
     print(json.dumps(document(found), indent=2) if args.json else "\n".join(lines(name, shards, dtype, found)))

@@ -19,12 +19,13 @@ from weft.cli.model_config import add_config_model, model_checkpoint, model_conf
 from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.fits import Load, budget, fit, lines
+from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.options import parse_bytes
 from weft.settings import DTYPE_BYTES, resolve_dtype
 from weft.weights.kept import kept_weights
 
-SETTINGS = ("dtype", "quantization", "max_num_batched_tokens", "max_num_seqs")
+SETTINGS = ("dtype", "quantization", "max_num_batched_tokens", "max_num_seqs", "device", "lend_cores")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--batch {args.batch}: at least 1")
     take_foreign(args, only=SETTINGS)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
-    layout = layout_from(args, config, runnable=False)
     engine = engine_config_from(args)
+    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     dtype = resolve_dtype(engine.dtype, config.dtype)
     blocks = engine.quantization == "gguf"
     file = model_checkpoint(args.model, args.revision) if blocks else None

@@ -24,6 +24,7 @@ from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
+from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
@@ -152,6 +153,7 @@ def plan_launch(
     limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
+    layout = dealt(layout, lends=engine.lends)
     if config.quantization:
         raise ConfigError(
             f"quantization_config {config.quantization}: quantized safetensors cannot be loaded; take the plain model "
