@@ -3,10 +3,10 @@
     python benchmarks/rank_bound.py [--one FILE] [--two FILE] [--collectives FILE] [--save FILE.json]
 
 Reads what `step_profile.py` saved of one rank and of two, and `comm_latency.py`, all of one machine. What two ranks do
-beyond what one does, as shares of a step: norms, which both compute; projections of the K/V heads that both keep, and
-what turns them; residuals, which one rank adds in its products; and what all_reduces take for their bytes when nobody
-is late, beyond one of 64 bytes, which is mostly the call from Python. The bound is the step over the step with these,
-if cores never waited for each other; whose heads are more does not count in it, for ranks lend each other their cores.
+beyond what one does, as shares of a step: norms, which both compute, and with them the addition to the residual stream,
+which one rank makes in its products; and what all_reduces take for their bytes when nobody is late, beyond one of 64
+bytes, which is mostly the call from Python. The bound is the step over the step with these, if cores never waited for
+each other; whose heads are more does not count in it, for ranks lend each other their cores.
 """
 
 from __future__ import annotations
@@ -23,22 +23,14 @@ import numpy as np
 
 from benchmarks.about import about
 from benchmarks.command import result_file, run_command
-from weft.arch import ModelConfig, Shards, parse_config
+from weft.arch import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
-from weft.layout.cuts import dealt
-from weft.layout.resolve import resolve
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = {"1 stream": 1, "8 streams": 8, "32 streams": 32, "prefill 1024": 1024}
 ITEM = 2
 """Bytes of bf16."""
-
-
-def kept_twice(config: ModelConfig) -> float:
-    """Of attention's projections, how much more two ranks keep together than one."""
-    one, two = (Shards(config, dealt(resolve({}, tp=tp), lends=True)) for tp in (1, 2))
-    return sum(two.bytes(rank, ITEM)["attention"] for rank in range(2)) / one.bytes(0, ITEM)["attention"] - 1
 
 
 def bytes_us(collectives: dict[str, Any], nbytes: int) -> float:
@@ -48,18 +40,21 @@ def bytes_us(collectives: dict[str, Any], nbytes: int) -> float:
     return float(np.interp(nbytes, sizes, us) - us[0])
 
 
+def norms_us(profile: dict[str, Any]) -> float:
+    """Of a step."""
+    return float(sum(row["us"] for name, row in profile.items() if name.startswith("norm")))
+
+
 def bound(case: str, one: dict[str, Any], two: dict[str, Any], collectives: dict[str, Any]) -> dict[str, float]:
     """Shares of a case's step, and what they leave."""
-    config = parse_config(open_checkpoint(model_path(None)).config)
-    shares = {name: found["share"] for name, found in one["cases"][case].items()}
-    ranks = [two["cases"][f"{case}, rank {rank}"] for rank in range(2)]
-    reduce = bytes_us(collectives, ROWS[case] * config.hidden_size * ITEM)
-    parts = {
-        "norms": sum(share for name, share in shares.items() if name.startswith("norm")),
-        "heads": kept_twice(config) * (shares["linear attention.qkv"] + shares["qkv"]),
-        "residuals": sum(rank["add"]["share"] for rank in ranks) / len(ranks),
-        "sums": ranks[0]["all_reduce"]["calls"] * reduce / one["cases"][case]["whole step"]["us"],
+    hidden = parse_config(open_checkpoint(model_path(None)).config).hidden_size
+    alone, ranks = one["cases"][case], [two["cases"][f"{case}, rank {rank}"] for rank in range(2)]
+    reduce = bytes_us(collectives, ROWS[case] * hidden * ITEM)
+    more_us = {
+        "norms": sum(map(norms_us, ranks)) / len(ranks) - norms_us(alone),
+        "sums": ranks[0]["all_reduce"]["calls"] * reduce,
     }
+    parts = {name: us / alone["whole step"]["us"] for name, us in more_us.items()}
     return {name: round(share, 4) for name, share in parts.items()} | {"bound": round(1 / (1 + sum(parts.values())), 3)}
 
 

@@ -3,7 +3,8 @@
     python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--rounds 12] [--save FILE.json]
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
-query heads dealt evenly (`--attn-split balanced`); and without lent cores. `benchmarks/bursts.py` says what is compared.
+query heads dealt evenly (`--attn-split balanced`); and without lent cores. See `benchmarks/bursts.py` for what is
+compared.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
 """

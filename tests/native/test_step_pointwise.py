@@ -114,6 +114,25 @@ def test_add(variant: str, kept: torch.dtype, added: torch.dtype, rows: int, col
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kept, added", [(F32, F32), (F32, BF16), (F64, F64), (F64, F32), (BF16, BF16), (BF16, F32)])
+@pytest.mark.parametrize("rows, columns", SHAPES)
+def test_a_norm_that_adds_first_is_both(
+    variant: str, kept: torch.dtype, added: torch.dtype, rows: int, columns: int
+) -> None:
+    x, weight = (
+        wide(rows, columns, added, seed=2),
+        wide(1, columns, torch.promote_types(kept, F32), seed=3)[0].contiguous(),
+    )
+    last = {"f": {EPS: SMALL}, "p": {NORM_WEIGHT: weight}}
+    for threads in THREADS:
+        summed, both = (wide(rows, columns, kept, extra=9) for _ in range(2))
+        step_cases.run(variant, threads, Op.ADD, summed, [x])
+        wanted = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [summed], **last)
+        found = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [both, x], **last)
+        assert torch.equal(found, wanted) and torch.equal(both, summed)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
 def test_select(variant: str, dtype: torch.dtype) -> None:
     """In place, of one operand or two of different widths; nothing beside the rows that are left is touched."""

@@ -20,7 +20,7 @@ ALIGNMENT = 4096
 def optimize(recording: Recording) -> Recording:
     """The same program in fewer instructions."""
     code = list(recording.instructions)
-    for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear):
+    for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear, _add_in_norm):
         code = rewrite(code)
     return Recording(tuple(code), recording.logits)
 
@@ -70,12 +70,24 @@ def _add_in_linear(code: list[Instruction]) -> list[Instruction]:
     return _merge_pairs(code, merge)
 
 
+def _add_in_norm(code: list[Instruction]) -> list[Instruction]:
+    """ADD to the residual stream, NORM of it: a row is normed while it is at hand. Others may read it too."""
+
+    def merge(first: Instruction, second: Instruction) -> Instruction | None:
+        if first.op is not Op.ADD or second.op is not Op.NORM or second.inputs != (first.out,):
+            return None
+        second.inputs = (first.out, *first.inputs)
+        return second
+
+    return _merge_pairs(code, merge, overwritten=True)
+
+
 def _merge_pairs(
     code: list[Instruction],
     merge: Callable[[Instruction, Instruction], Instruction | None],
     overwritten: bool = False,
 ) -> list[Instruction]:
-    """Neighbours of which the second alone reads the first's result. `overwritten`: it changes it in place."""
+    """Neighbours of which the second alone reads the first's result. `overwritten`: it keeps what that gave."""
     done: list[Instruction] = []
     for instruction in code:
         before = done[-1] if done else None

@@ -16,7 +16,7 @@ namespace weft {
 
 enum Op : int32_t {
   EMBED = 1,       // out[r] = table row ids[r] - n[LO], zero where it is held elsewhere
-  NORM,            // out[r] = rms norm of in0[r]
+  NORM,            // out[r] = rms norm of in0[r], which in1[r] is added to before, where there is one
   LINEAR,          // out[r] (op)= in0[r] @ weight^T + bias, by `epilogue`
   QKV,             // q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated q
   ATTENTION,       // out[r] = attention of q in in0[r] over the cache

@@ -10,6 +10,19 @@
 
 namespace weft {
 
+// y += x, each of `size` elements; `x` in T's type or a narrower one.
+template <class T, class To, class From> inline void add_row(To *y, const From *x, int size) {
+  each_vector<T>(size, [&](int d, int left) { give(y + d, take<T>(y + d, left) + take<T>(x + d, left), left); });
+}
+
+// Row r of `to` += row r of `from`. `to` is where the sum is kept: fp64 only if it is.
+inline void add_rows_of(const Operand &to, const Operand &from, int64_t r) {
+  with_types(to.dtype == F64, from.dtype, to.dtype, [&](auto given, auto kept, auto computed) {
+    using T = typename decltype(computed)::type;
+    add_row<T>(row_of<typename decltype(kept)::type>(to, r), row_of<typename decltype(given)::type>(from, r), to.columns);
+  });
+}
+
 inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
   const EvenShare share = me.share(step.rows[i.rows]);
   const int size = i.out.columns;
@@ -17,6 +30,7 @@ inline void norm(const Instruction &i, const Step &step, const TeamMember &me) {
     using T = typename decltype(computed)::type;
     const T *weight = static_cast<const T *>(i.p[NORM_WEIGHT]);
     for (int64_t r = share.begin; r < share.end; ++r) {
+      if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
       const auto *x = row_of<typename decltype(from)::type>(i.in[0], r);
       auto *y = row_of<typename decltype(to)::type>(i.out, r);
       const Vec<T> factor = splat(T(T(1) / sqrt(squares<T>(x, size) / T(size) + T(i.f[EPS]))));
@@ -77,29 +91,15 @@ inline void silu_mul(const Instruction &i, const Step &step, const TeamMember &m
   });
 }
 
-// f(row of out, row of what is added, from where its type is T's or narrower).
-template <class Added> inline void add_rows(const Instruction &i, const EvenShare &share, int dtype, Added &&added) {
-  const int size = i.out.columns;
-  // out is where the sum is kept: fp64 only if it is
-  with_types(i.out.dtype == F64, dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
-    using T = typename decltype(computed)::type;
-    for (int64_t r = share.begin; r < share.end; ++r) {
-      const auto *x = static_cast<const typename decltype(from)::type *>(added(r));
-      auto *y = row_of<typename decltype(to)::type>(i.out, r);
-      each_vector<T>(size, [&](int d, int left) { give(y + d, take<T>(y + d, left) + take<T>(x + d, left), left); });
-    }
-  });
-}
-
 inline void add(const Instruction &i, const Step &step, const TeamMember &me) {
-  add_rows(i, me.share(step.rows[i.rows]), i.in[0].dtype, [&](int64_t r) -> const void * {
-    return row_of<char>(i.in[0], 0) + r * i.in[0].stride * item_bytes(i.in[0].dtype);
-  });
+  const EvenShare share = me.share(step.rows[i.rows]);
+  for (int64_t r = share.begin; r < share.end; ++r) add_rows_of(i.out, i.in[0], r);
 }
 
 inline void add_bias(const Instruction &i, const Step &step, const TeamMember &me) {
-  add_rows(i, me.share(step.rows[i.rows]), i.out.dtype == F64 ? F64 : F32,
-           [&](int64_t) { return i.p[BIAS]; });
+  const EvenShare share = me.share(step.rows[i.rows]);
+  const Operand bias = {const_cast<void *>(i.p[BIAS]), 0, i.out.dtype == F64 ? F64 : F32, i.out.columns};
+  for (int64_t r = share.begin; r < share.end; ++r) add_rows_of(i.out, bias, r);
 }
 
 // Numbers of rows ascend: going down, no row is overwritten before it was read. Threads deal columns, so that each goes
