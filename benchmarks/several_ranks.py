@@ -4,7 +4,7 @@
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
 query heads dealt evenly (`--attn-split balanced`); and without lent cores. See `benchmarks/bursts.py` for what is
-compared.
+compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, compare
+from benchmarks.bursts import Burst, compare
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
@@ -27,6 +27,12 @@ from weft.checkpoint.embedded import cache_dir, embedded_model
 from weft.llm import LLM
 from weft.settings import EngineConfig
 
+CASES: dict[str, Burst] = {
+    "prefill of 1,024": (1, 1024, 1),
+    "decode": (1, 128, 256),
+    "8 streams": (8, 128, 128),
+    "32 streams": (32, 128, 128),
+}
 WAYS = {
     "several": ("auto", True),
     "several, even heads": ("balanced", True),
