@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.engine.flow import FEW, Flow
+from weft.engine.flow import Flow
 from weft.engine.lanes import Rows
 from weft.engine.request import Request
 from weft.step.plan import Streams
@@ -53,6 +53,7 @@ class Worlds:
 
     random: Random
     block_size: int
+    span: int
     flow: Flow = field(init=False)
     plain: dict[int, Plain] = field(default_factory=dict)
     flying: deque[Step] = field(default_factory=deque)
@@ -63,7 +64,7 @@ class Worlds:
     seen: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.flow = Flow(SLOTS, self.block_size)
+        self.flow = Flow(SLOTS, self.block_size, self.span)
 
     def join(self) -> None:
         """A request whose prompt was computed, and whose first token is known."""
@@ -128,8 +129,8 @@ class Worlds:
         self.flying.append(Step(found, rows))
 
     def land(self) -> None:
-        """Whoever filled a block, reached its length, was given an id that may end it or has more to tell is named;
-        then it is settled, and nobody has lost a token."""
+        """Whoever reached its length, was given an id that may end it or has more to tell is named; then it is settled,
+        and nobody has lost a token."""
         if not self.flying:
             return
         step = self.flying.popleft()
@@ -139,32 +140,27 @@ class Worlds:
         alive = [plain for plain in step.plain if self.plain.get(plain.request.arrival) is plain]
         given = dict(zip((plain.request.arrival for plain in step.plain), ids.tolist(), strict=True))
         ends = frozenset(token for plain in self.plain.values() for token in plain.request.eos_ids)
-        filled, looked_at = [], []
+        looked_at = []
         for plain in alive:
             token = given[plain.request.arrival]
             plain.tokens.append(token)
             plain.landed += 1
             if plain.request.slot in told or token in ends or len(plain.tokens) == plain.request.max_len:
                 looked_at.append(plain)
-            elif plain.landed % self.block_size == 0:
-                filled.append(plain)
         assert [lane.request for lane in landed.looked_at] == [plain.request for plain in looked_at]
-        assert {lane.request.arrival for lane in landed.filled} == {plain.request.arrival for plain in filled}
         dead = [plain.request for plain in step.plain if plain not in alive]
         assert [lane.request for lane in landed.dead] == dead
-        self._settle(landed.filled, landed.looked_at)
+        for lane in landed.looked_at:
+            assert lane.settled < self.flow.landed, "its last result can no longer be dropped"
+            self.flow.settle(lane)
+            self._check(self.plain[lane.request.arrival])
+        behind = [len(plain.tokens) - len(plain.request.token_ids) for plain in self.plain.values()]
+        assert max(behind, default=0) < self.span, "ids that are not kept any more"
         for plain in looked_at:
             if given[plain.request.arrival] in plain.request.eos_ids or len(plain.tokens) == plain.request.max_len:
                 self._end(plain)
         self.seen |= {name for name, some in (("dead", dead), ("looked", looked_at)) if some}
-        self.seen |= {"many" if len(filled) >= FEW else "few"} if filled else set()
-
-    def _settle(self, filled: list, looked_at: list) -> None:  # type: ignore[type-arg]
-        self.flow.settle_filled(filled)
-        for lane in looked_at:
-            self.flow.settle(lane)
-        for lane in (*filled, *looked_at):
-            self._check(self.plain[lane.request.arrival])
+        self.seen |= {"behind"} if max(behind, default=0) == self.span - 1 else set()
 
     def _check(self, plain: Plain) -> None:
         assert plain.request.token_ids == plain.tokens
@@ -211,24 +207,22 @@ class Worlds:
     block_size=st.sampled_from((1, 2, 4, 16)),
     ahead=st.integers(1, 3),
     joins=st.sampled_from((0.03, 0.15, 0.4)),
-    few=st.sampled_from((0, FEW)),
+    span=st.sampled_from((1, 2, 7, 256)),
 )
 def test_columns_say_what_a_look_at_everybody_says(
-    seed: int, block_size: int, ahead: int, joins: float, few: int
+    seed: int, block_size: int, ahead: int, joins: float, span: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("weft.engine.flow.FEW", few)
-        Worlds(Random(seed), block_size).run(250, ahead, joins)
+    Worlds(Random(seed), block_size, span).run(250, ahead, joins)
 
 
 def test_the_worlds_have_everything() -> None:
-    worlds = Worlds(Random(1), 1)
+    worlds = Worlds(Random(1), 1, 3)
     worlds.run(3_000, 2, 0.3)
-    assert worlds.seen == {"dead", "looked", "many", "few"}
+    assert worlds.seen == {"dead", "looked", "behind"}
 
 
 def test_nothing_holds_a_request_that_has_left() -> None:
-    worlds = Worlds(Random(3), 4)
+    worlds = Worlds(Random(3), 4, 16)
     worlds.run(200, 2, 0.4)
     while worlds.flying:
         worlds.land()
@@ -246,7 +240,7 @@ def test_nothing_holds_a_request_that_has_left() -> None:
 @pytest.mark.parametrize("rows", (1, 200))
 def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows: int) -> None:
     """None of their objects is touched."""
-    flow = Flow(rows, 1 << 10)
+    flow = Flow(rows, 1 << 10, 1 << 10)
     for slot in range(rows):
         request = Request(
             request_id=str(slot),
@@ -270,7 +264,7 @@ def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows:
     before = [(lane.request.token_ids[:], lane.request.num_computed, lane.settled) for lane in lanes]
     for step in range(1, 300):
         landed = flow.land(rest, np.full(rows, 7), ())
-        assert landed.filled == landed.looked_at == landed.dead == []
+        assert landed.looked_at == landed.dead == []
         rest, streams = flow.plan(step)
         assert rest.lanes is lanes and streams.news == [] and not streams.grown
     assert [(lane.request.token_ids, lane.request.num_computed, lane.settled) for lane in lanes] == before

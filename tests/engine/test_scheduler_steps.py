@@ -216,6 +216,23 @@ def test_a_cached_prefix_is_reported_with_the_output() -> None:
     assert (output.prompt_tokens, output.cached_tokens, output.output_tokens) == (9, 8, 1)
 
 
+@pytest.mark.parametrize("leaves", ["at its length", "aborted"])
+def test_an_answer_is_for_others_once_its_request_has_left(leaves: str) -> None:
+    """The next turn of a chat finds all full blocks; while the answer grows, only its prompt's are offered."""
+    bench = Bench(max_num_batched_tokens=64)
+    name, answer = bench.add(prompt_of(8), max_tokens=12 if leaves == "at its length" else 100), list[int]()
+    while len(answer) < 12:
+        answer += [token for output in bench.engine.step() for token in output.new_token_ids]
+        if len(answer) == 11:
+            bench.add([*prompt_of(8), *answer, 1, 2], max_tokens=1)
+    bench.engine.abort(name)
+    bench.finish()
+    bench.add([*prompt_of(8), *answer[:12], 1, 2], max_tokens=1)
+    bench.finish()
+    cached = bench.engine.stats().total.cached_tokens
+    assert cached == 8 + 16  # of the 20 tokens 19 are computed: four full blocks of four
+
+
 def test_outputs_of_one_request_share_its_prompt() -> None:
     bench = Bench(max_num_batched_tokens=64)
     bench.add(prompt_of(30), max_tokens=3, n=4, seed=1)

@@ -1,9 +1,9 @@
 """Flow: the requests of one group that decode, as columns that a step moves on by one row each, however many they are.
 
-Python looks at a request only at its events: it begins to flow, needs a block, fills one, is given an id that may end
-it, reaches its length, leaves. Since every request that flows has one row in every step, when its next event comes by
-itself is known ahead, and kept by step. Between events what a request's own fields say of its tokens is behind;
-`settle` brings it up to date. Knows no block and no budget.
+Python looks at a request only at its events: it begins to flow, needs a block, is given an id that may end it, reaches
+its length, leaves, or has as many results as are kept here. Since every request that flows has one row in every step,
+when its next event comes by itself is known ahead, and kept by step. Between events what a request's own fields say of
+its tokens is behind; `settle` brings it up to date. Knows no block and no budget.
 
 Steps are counted twice: `tick` is the number of the next to be planned, `landed` of the next to bring results.
 """
@@ -21,18 +21,18 @@ from weft.engine.outputs import Head
 from weft.engine.request import Request
 from weft.step.plan import WORD, Streams
 
-FEW = 8
-"""Lanes below which they are settled one by one: it is faster."""
+SPAN = 256
+"""Steps whose ids are kept: each lane is settled that often at least."""
 
 
 class Flow:
-    """`slots` requests at most, in blocks of `block_size` tokens."""
+    """`slots` requests at most, in blocks of `block_size` tokens; the ids of `span` steps are kept."""
 
-    def __init__(self, slots: int, block_size: int) -> None:
-        self._size = block_size
+    def __init__(self, slots: int, block_size: int, span: int = SPAN) -> None:
+        self._size, self._span = block_size, span
         self._lanes: dict[int, Lane] = {}
-        self._log: NDArray[np.int32] = np.zeros((block_size, slots), np.int32)
-        """Ids by step (the last block_size) and slot: a request settles whenever it fills a block."""
+        self._log: NDArray[np.int32] = np.zeros((span, slots), np.int32)
+        """Ids by step, the last ones, and slot."""
         self._columns: NDArray[np.int64] = np.zeros((3, 0), np.int64)
         """Slot, start and output_pos of each row of the next step."""
         self._slots, self._moving = self._columns[0], self._columns[1:]
@@ -64,9 +64,9 @@ class Flow:
         self._stale = True
         self.num_rows += 1
         self._ends.update(request.eos_ids | request.stop_ids)
-        start, size = self.tick + lane.offset, self._size
-        self._lands.at(min(self.tick + size - 1 - start % size, lane.end - 1)).append(lane)
-        need = len(request.table) * size - lane.offset
+        # many that begin together are not due together
+        self._lands.at(min(self.tick + self._span - 1 - request.slot % self._span, lane.end - 1)).append(lane)
+        need = len(request.table) * self._size - lane.offset
         if need == self.tick:
             self._needy.append(lane)
         else:
@@ -136,52 +136,31 @@ class Flow:
 
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
-        self._log[self.landed % self._size][rows.slots] = result
-        ids, filled = result.tolist(), [lane for lane in self._lands.take(self.landed) if lane.alive]
-        fills, self.landed = self.landed + self._size, self.landed + 1
-        due = self._lands.at(fills) if filled else []
-        for lane in filled:
-            if fills < lane.end:
-                due.append(lane)
-            elif self.landed < lane.end:
-                self._lands.at(lane.end - 1).append(lane)
+        self._log[self.landed % self._span][rows.slots] = result
+        ids, due = result.tolist(), [lane for lane in self._lands.take(self.landed) if lane.alive]
+        self.landed += 1
+        looked_at = [lane for lane in due if lane.end == self.landed]
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        looked_at = [lane for lane in filled if lane.end == self.landed]
         if told or not self._ends.keys().isdisjoint(ids):
             looked_at += self._telling(rows, ids, frozenset(told))
-        if looked_at:
-            named = set(looked_at)
-            looked_at = sorted(named, key=lambda lane: lane.number)
-            filled = [lane for lane in filled if lane not in named]
-        return Landed(ids, filled, looked_at, dead)
+        named = set(looked_at)
+        for lane in due:
+            if lane.end > self.landed:
+                self._lands.at(min(self.landed + self._span, lane.end) - 1).append(lane)
+            if lane not in named:  # whose last result may have to be dropped
+                self.settle(lane)
+        return Landed(ids, sorted(named, key=lambda lane: lane.number), dead)
 
     def _telling(self, rows: Rows, ids: list[int], told: frozenset[int]) -> list[Lane]:
         """Who may have been given the id that ends it, or has more to tell than an id."""
         pairs = zip(rows.lanes, ids, strict=True)
         return [each for each, token in pairs if each.alive and (token in self._ends or each.request.slot in told)]
 
-    def settle_filled(self, lanes: list[Lane]) -> list[Lane]:
-        """As `settle`, for lanes with results of at most one block; gives them back."""
-        if len(lanes) < FEW:
-            for lane in lanes:
-                self.settle(lane)
-            return lanes
-        oldest_first = (np.arange(self._size) + self.landed) % self._size
-        slots = [lane.request.slot for lane in lanes]
-        for lane, ids in zip(lanes, self._log[oldest_first[:, None], slots].T.tolist(), strict=True):
-            request, count = lane.request, self.landed - lane.settled
-            request.token_ids += ids[-count:]
-            request.num_computed += count
-            lane.settled = self.landed
-            if lane.planned:
-                request.last_step = self.step
-        return lanes
-
     def settle(self, lane: Lane, *, but: int = 0) -> None:
         """What its request says of itself is true now; the last `but` results that it has are dropped."""
         request, count = lane.request, self.landed - lane.settled - but
         if count > 0:
-            begin, end = lane.settled % self._size, (lane.settled + count) % self._size
+            begin, end = lane.settled % self._span, (lane.settled + count) % self._span
             column = self._log[:, request.slot]
             ids = column[begin:end] if begin < end else np.concatenate((column[begin:], column[:end]))
             request.token_ids += ids.tolist()

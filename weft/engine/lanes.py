@@ -64,11 +64,10 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
 
 
 class Landed(NamedTuple):
-    """What the results of a step mean for lanes: the ids of its rows; who filled a block, and nothing else; who must be
-    looked at, in order; whose rows were for nothing."""
+    """What the results of a step mean for lanes: the ids of its rows; who must be looked at, in order; whose rows were
+    for nothing."""
 
     ids: list[int]
-    filled: list[Lane]
     looked_at: list[Lane]
     dead: list[Lane]
 

@@ -47,6 +47,8 @@ class Request:
     """Block ids. A departure replaces the list instead of clearing it."""
     told: int = 0
     """Entries of `table` that the ranks hold under the slot."""
+    shared: int = 0
+    """Leading blocks of `table` that came from the prefix cache or were offered to it."""
     claimed: int = 0
     """Full blocks [0, claimed) were cached or claimed for computing at the last admission."""
     queued_step: int = -1

@@ -192,6 +192,7 @@ class Scheduler:
     def _start(self, request: Request, cached: int) -> None:
         tokens = cached * self.limits.block_size
         request.slot, request.num_computed, request.told = self._slots.pop(), tokens, 0
+        request.shared = cached
         request.admission += 1
         request.claimed = len(request.digests)
         self._waiting.claim(request, request.digests[cached:])
@@ -217,8 +218,9 @@ class Scheduler:
             request.prompt_logprobs = []
 
     def _depart(self, request: Request) -> None:
-        """Takes a running request out of its slot and blocks."""
+        """Takes a running request out of its slot and blocks, of which others may have those that it has filled."""
         self._flow.leave(request)
+        self.sharing.publish(request)
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
@@ -240,8 +242,6 @@ class Scheduler:
         told = {record.slot: record for record in result.told} if result.told else {}
         landed = self._flow.land(rows, result.array(), told)
         self.counters.generated_tokens += rows.count - len(landed.dead)
-        for lane in self._flow.settle_filled(landed.filled):
-            self._publish(lane.request, lane.request.num_computed - 1)
         others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
         for lane in landed.looked_at:
             others[lane.head] = self._look(lane, told.get(lane.request.slot))
@@ -254,9 +254,7 @@ class Scheduler:
             self.counters.generated_tokens -= 1
             self._flow.settle(lane, but=1)
             return self._fail(request, record.error)
-        before = request.num_computed
         self._flow.settle(lane)
-        self._publish(request, before)
         return self._told(request, record or Sampled(request.slot, request.token_ids[-1]))
 
     def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
@@ -264,10 +262,10 @@ class Scheduler:
         request.landed(run)
         if result is not None and result.error is not None:
             return self._fail(request, result.error)
-        before = request.num_computed
         request.num_computed += run.count
         self.queued_tokens -= run.count
-        self._publish(request, before)
+        if self.sharing.publish(request):
+            self._flow.tell(request)
         if result is None:
             return None
         request.prompt_logprobs += result.prompt
@@ -290,9 +288,6 @@ class Scheduler:
     def _fail(self, request: Request, error: str) -> RequestOutput:
         # What a failed request read or wrote must not reach another one through the cache.
         self.blocks.withdraw(request.table)
+        request.shared = len(request.table)
         self.remove(request)
         return output_of(request, finish=FinishReason.ERROR, error=error)
-
-    def _publish(self, request: Request, before: int) -> None:
-        if self.sharing.publish(request, before):
-            self._flow.tell(request)

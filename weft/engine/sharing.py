@@ -38,13 +38,18 @@ class Sharing:
             self._waiting.park(claimed)
         return None
 
-    def publish(self, request: Request, before: int) -> bool:
-        """Makes the blocks known to the cache that were filled since the request had `before` computed tokens. Whether
-        its table has changed: where others had the same blocks already, it has theirs now."""
+    def publish(self, request: Request) -> bool:
+        """Makes the blocks known to the cache that were filled since it was called last. Whether the request's table
+        has changed: where others had the same blocks already, it has theirs now.
+
+        Of a prompt that is after each step, for others may wait for it. What a request answers is wanted by later ones,
+        such as the next turn of a chat: that is when it leaves, and steps between do without.
+        """
         size = self._limits.block_size
-        first, full = before // size, request.num_computed // size
-        if full == first or not self._limits.enable_prefix_caching:
+        first, full = request.shared, request.num_computed // size
+        if full <= first or not self._limits.enable_prefix_caching:
             return False
+        request.shared = full
         digests, changed = request.digests, False
         if len(digests) < full:
             extend_digests(digests, request.token_ids, full, size, request.params.cache_salt)
