@@ -1,0 +1,25 @@
+"""What Python costs in a step, and what a change cost, in docs/performance.md, against what is saved."""
+
+from __future__ import annotations
+
+from tests.support.figures import PERFORMANCE, saved
+
+
+def test_the_scheduler() -> None:
+    def of(name: str) -> dict[int, dict[str, float]]:
+        return {case["running"]: case for case in saved(name)["cases"] if case["context"] == 128}
+
+    steps, before = of("scheduler_cost_xeon.json"), of("scheduler_cost.json")
+    engine = {count: steps[count]["decode_step_us_mean"] for count in (32, 256, 1024)}
+    words = "cost the engine {:.0f} us of Python a step, 256 cost {:.0f}, 32 cost {:.0f} ("
+    assert words.format(*(engine[count] for count in (1024, 256, 32))) in PERFORMANCE
+    assert f"takes a block in every step, {(engine[1024] - engine[32]) / (1024 / 16):.1f} us each" in PERFORMANCE
+    assert f"in Python too, {steps[1024]['inputs_us'] + steps[1024]['sampler_us']:.0f} us for 1,024" in PERFORMANCE
+    assert f"the whole was {before[1024]['whole_step_us']:.0f} us when filled blocks were hashed" in PERFORMANCE
+
+
+def test_before_and_after_the_cache_was_rearranged() -> None:
+    found = saved("beside_9344ef8_xeon.json")["cases"]
+    ratios = [case["this one"]["ratio"] for case in found.values()]
+    words = f"{len(ratios)} kinds of bursts had {min(ratios):.2f} to {max(ratios):.2f} of their speed before"
+    assert words in PERFORMANCE
