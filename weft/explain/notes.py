@@ -13,7 +13,7 @@ from weft.errors import LayoutError
 from weft.explain.memory import RankMemory, bytes_of_second_copy
 from weft.explain.units import binary
 from weft.layout.cuts import deal_heads
-from weft.layout.layout import Layout, Split
+from weft.layout.layout import Layout
 from weft.layout.placement import Interval
 from weft.layout.support import refuse_unsupported
 
@@ -60,10 +60,9 @@ def _heads(shards: Shards) -> Iterator[Note]:
     if len(set(counts)) == 1:
         return
     text = f"attention's ranks hold {_join(counts)} of {config.num_heads} query heads: " + _idle(counts)
-    other: Split = "groups" if attention.split == "balanced" else "balanced"
-    dealt = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, other)]
-    if max(dealt) < max(counts):
-        text += f"; split: {other} would give {_join(dealt)}"
+    even = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, "balanced")]
+    if max(even) < max(counts):
+        text += f"; split: balanced, for ranks that lend none, gives {_join(even)}"
     yield Note("warning", "uneven_heads", text)
 
 
