@@ -1,4 +1,4 @@
-// What the machine gives at this moment: answers each line of its input with one line of JSON, about 40 ms later.
+// What the machine gives at this moment: answers each line of its input with one line of JSON, about 60 ms later.
 //
 //   gb_per_s       read bandwidth of all threads together, over 257 MiB (about what the embedded model has)
 //   flag_us        one way of a flag between the first two cores: tells whether they share a die
@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -74,17 +75,24 @@ double together(const std::vector<int>& on, const std::function<void(int)>& work
 
 volatile unsigned long sink;
 
-double bandwidth(const std::vector<int>& on, const unsigned long* data) {
-    const size_t share = kBytes / sizeof(unsigned long) / on.size() / 64 * 64;
+// Reads of `kLines` lines whose sums do not wait for each other. Which number is fastest differs by processor: on a
+// Zen 4 eight take 1.7 times as long as one.
+template <int kLines> double bandwidth_by(const std::vector<int>& on, const unsigned long* data) {
+    constexpr size_t kStep = kLines * 8;
+    const size_t share = kBytes / sizeof(unsigned long) / on.size() / kStep * kStep;
     const double seconds = together(on, [&](int thread) {
         const unsigned long* part = data + thread * share;
-        unsigned long sums[64] = {};
+        unsigned long sums[kStep] = {};
         for (int read = 0; read < kReads; read++)
-            for (size_t i = 0; i < share; i += 64)
-                for (int lane = 0; lane < 64; lane++) sums[lane] ^= part[i + lane];
+            for (size_t i = 0; i < share; i += kStep)
+                for (size_t lane = 0; lane < kStep; lane++) sums[lane] ^= part[i + lane];
         for (unsigned long sum : sums) sink = sink + sum;
     });
     return kReads * share * sizeof(unsigned long) * on.size() / seconds / 1e9;
+}
+
+double bandwidth(const std::vector<int>& on, const unsigned long* data) {
+    return std::max(bandwidth_by<1>(on, data), bandwidth_by<8>(on, data));
 }
 
 double flag(const std::vector<int>& on) {

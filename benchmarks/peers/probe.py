@@ -20,7 +20,7 @@ State = dict[str, float]
 
 
 class Probe:
-    """The running program; `ask` takes about 40 ms."""
+    """The running program; `ask` takes about 60 ms."""
 
     def __init__(self, cache: Path) -> None:
         self._process = subprocess.Popen(
