@@ -75,8 +75,7 @@ double together(const std::vector<int>& on, const std::function<void(int)>& work
 
 volatile unsigned long sink;
 
-// Reads of `kLines` lines whose sums do not wait for each other. Which number is fastest differs by processor: on a
-// Zen 4 eight take 1.7 times as long as one.
+// Reads of `kLines` lines whose sums do not wait for each other. Which number is fastest differs by processor.
 template <int kLines> double bandwidth_by(const std::vector<int>& on, const unsigned long* data) {
     constexpr size_t kStep = kLines * 8;
     const size_t share = kBytes / sizeof(unsigned long) / on.size() / kStep * kStep;

@@ -40,6 +40,13 @@ def leads(page: str) -> dict[tuple[str, str, str], str]:
     return {(ours, case, quantity): ratio for ours, _, case, quantity, ratio, _ in cells}
 
 
+def shares(engine: str, page: str = MAIN) -> list[str]:
+    """Percents of its bounds that an engine reaches offline, case by case."""
+    offline = (RESULTS / page).read_text().split("## Offline")[1].split("\n## ")[0]
+    (line,) = (line for line in offline.splitlines() if line.startswith(f"| {engine} |"))
+    return re.findall(r"\((\d+)%\)", line)
+
+
 def whole(table: dict[tuple[str, ...], dict[str, str]], engines: Iterable[str], column: str) -> list[str]:
     """Of a table by engine: one column's figures as they are quoted, without fractions."""
     return [f"{float(table[engine,][column].split()[0]):.0f}" for engine in engines]

@@ -6,15 +6,10 @@ import re
 from functools import partial
 from statistics import median
 
-from tests.support.figures import MAIN, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, whole
+from tests.support.figures import MAIN, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, shares, whole
 
 PAGE = "peers-zen4.md"
 ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "output"))
-
-
-def offline_line(engine: str, page: str = PAGE) -> str:
-    text = (RESULTS / page).read_text().split("## Offline")[1].split("\n## ")[0]
-    return next(line for line in text.splitlines() if line.startswith(f"| {engine} |"))
 
 
 def test_the_machine() -> None:
@@ -24,20 +19,20 @@ def test_the_machine() -> None:
     words = f"whose memory gave {min(memory):.0f} GB/s at one moment and {max(memory):.0f} at another"
     assert f"{words}, {median(memory):.0f} in the median" in PLAIN
     assert f"memory that gave {min(memory):.0f} to {max(memory):.0f} GB/s from moment to moment" in PERFORMANCE
-    here, there = (re.findall(r"(\d+) GFLOP/s", offline_line("bound", page))[0] for page in (PAGE, MAIN))
+    here, there = (re.findall(r"(\d+) GFLOP/s", (RESULTS / page).read_text())[0] for page in (PAGE, MAIN))
     assert f"({here} GFLOP/s on both cores, there {int(there):,})" in PLAIN
 
 
 def test_leads_and_bounds() -> None:
     found = leads(PAGE)
-    decode, prompt, eight, many = re.findall(r"\((\d+)%\)", offline_line("weft-tp1"))[:4]
+    decode, prompt, eight, many = shares("weft-tp1", PAGE)[:4]
     llama, vino = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
     assert f"leads are as small: {llama} times llama.cpp, at {decode} % of the bound" in PERFORMANCE
     assert f"{vino} times OpenVINO in a prompt, at {prompt} %" in PERFORMANCE
     streams = " and ".join(found["weft-tp1", *case] for case in CASES)
     assert f"{streams} times with 8 and 32 streams, at {eight} and {many} %" in PERFORMANCE
     with8, with4 = (found[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4"))
-    share = re.findall(r"\((\d+)%\)", offline_line("weft-int4-rows8"))[0]
+    share = shares("weft-int4-rows8", PAGE)[0]
     assert (
         f"one stream has {with8} times the speed of the best of the others with 8 bits and {with4} times with 4,"
         in (PERFORMANCE)
@@ -74,4 +69,4 @@ def test_serving() -> None:
 def test_how_near_one_stream_comes_to_the_bound() -> None:
     found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
     share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
-    assert f"there it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
+    assert f"`peers-zen4.md` it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
