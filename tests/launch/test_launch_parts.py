@@ -24,7 +24,7 @@ from weft.launch import backend
 from weft.launch import rank as rank_process
 from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
-from weft.launch.cores import CoreShare, available_cores, deal_cores, server_cpus
+from weft.launch.cores import CoreShare, available_cores, deal_cores, make_way, server_cpus
 from weft.launch.executor import reporting_ranks
 from weft.launch.messages import (
     Allocate,
@@ -78,6 +78,17 @@ def test_threads_as_asked() -> None:
     assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
     with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
         deal_cores(cores, 2, None, 5)
+
+
+def test_one_thread_makes_way_where_no_core_is_spare() -> None:
+    cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
+    for ranks in (1, 2):
+        shares = make_way(deal_cores(cores, ranks), cores)
+        assert [share.way for share in shares] == [()] * (ranks - 1) + [(3, 7)]
+        assert server_cpus(shares) == (3, 7)
+    assert server_cpus(make_way(deal_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
+    for shares in (deal_cores(cores, 4), deal_cores(cores, 5), deal_cores(cores, 2, None, 3)):
+        assert make_way(shares, cores) == shares, "a rank's only thread, or none that keeps to a core"
 
 
 def test_this_machine_has_cores() -> None:
@@ -270,13 +281,15 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     assert given == [None if own_cores else 0]
 
     pinned: list[list[int]] = []
+    makes_way: list[bool] = []
     ops = object.__new__(StepOps)
-    ops.pool = SimpleNamespace(pin=pinned.append, threads=2)  # type: ignore[assignment]
+    ops.pool = SimpleNamespace(pin=pinned.append, threads=2, make_way=makes_way.append)  # type: ignore[assignment]
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
-    alone = SimpleNamespace(world=1)
-    said = rank_process._settle(SimpleNamespace(program=object(), ops=ops), alone, own_cores, None)  # type: ignore[arg-type]
-    assert (pinned, said) == ([[0, 1]] if own_cores else [], "")
+    alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
+    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(lend_cores=None), makes_way=True)
+    said = rank_process._settle(runner, alone, setup)  # type: ignore[arg-type]
+    assert (pinned, makes_way, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

@@ -105,6 +105,36 @@ void lend(std::atomic<uint32_t> *guest, weft::Computing *computing, std::atomic<
   }
 }
 
+// Instructions one after the other, each of `units`, to which the last thread may come late; thread 0 waits for it before
+// the barrier that ends instruction `waits_at`.
+struct Late {
+  weft::Pool *pool;
+  int64_t units, rounds, waits_at;
+  std::atomic<int64_t> *done;  // [rounds, units]
+  int64_t *first;              // of each thread: with which instruction it began, or -1
+  std::atomic<int64_t> wrong{0};
+};
+
+void late(void *context, const weft::TeamMember &given) {
+  auto &job = *static_cast<Late *>(context);
+  weft::TeamMember me = given;
+  const int thread = me.thread;
+  job.first[thread] = int64_t(job.pool->first_of(thread));
+  for (int64_t round = job.first[thread]; round < job.rounds; ++round) {
+    std::atomic<int64_t> *const done = job.done + round * job.units;
+    me.run_evenly(job.units, [&](int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; ++i) done[i].fetch_add(1);
+    });
+    if (!thread) {
+      const bool whole = me.threads == job.pool->threads();
+      while (!job.pool->let_in(size_t(round) + 1) && round == job.waits_at && !whole) sched_yield();
+    }
+    if (job.pool->barrier(thread)) me = job.pool->member(thread);
+    for (int64_t i = 0; i < job.units; ++i)
+      if (done[i].load() != 1) job.wrong.fetch_add(1);
+  }
+}
+
 void where(void *context, const weft::TeamMember &me) { static_cast<int64_t *>(context)[me.thread] = sched_getcpu(); }
 
 }  // namespace
@@ -134,6 +164,13 @@ WEFT_C int64_t probe_guests(weft::Pool *pool, const int64_t *sizes, int64_t *don
   ending = true;
   for (auto &rank : ranks) rank.join();
   return job.late ? -1 : job.shares.not_its_own.load();
+}
+
+// Units that were not done, or more than once, when the barrier behind them had been passed.
+WEFT_C int64_t probe_late(weft::Pool *pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t *done, int64_t *first) {
+  Late job{pool, units, rounds, waits_at, reinterpret_cast<std::atomic<int64_t> *>(done), first, {}};
+  pool->run(late, &job, true);
+  return job.wrong;
 }
 
 WEFT_C void probe_cores(weft::Pool *pool, int64_t *cores) { pool->run(where, cores); }

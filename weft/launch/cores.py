@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weft.errors import ConfigError
@@ -16,11 +16,12 @@ Core = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class CoreShare:
     """`cpus` to run on (empty: not pinned) and the number of compute threads; `spare`: those of its cpus whose cores no
-    thread keeps to."""
+    thread keeps to; `way`: those of its last thread, where that makes way for the front end and the engines."""
 
     cpus: tuple[int, ...]
     threads: int
     spare: tuple[int, ...] = ()
+    way: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         where = f"on cpus {as_runs(self.cpus)}" if self.cpus else "not pinned"
@@ -56,9 +57,19 @@ def deal_cores(
     return tuple(shares)
 
 
+def make_way(shares: Sequence[CoreShare], cores: Sequence[Core]) -> tuple[CoreShare, ...]:
+    """`shares` of `cores`, where the last rank's last thread makes way if no core is spare and it is not its only one:
+    one thread that comes a little later to each step costs less than one that is interrupted in it."""
+    last = shares[-1]
+    if server_cpus(shares) or not last.cpus or last.threads == 1:
+        return tuple(shares)
+    return (*shares[:-1], replace(last, way=_cpus(cores[-1:])))
+
+
 def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
-    """Where the front end and the engines run: on what the ranks' threads leave; empty where they leave nothing."""
-    return tuple(sorted(cpu for share in shares for cpu in share.spare))
+    """Where the front end and the engines run: on what the ranks' threads leave, else where one makes way; empty where
+    they have everything."""
+    return tuple(sorted(cpu for share in shares for cpu in share.spare)) or shares[-1].way
 
 
 def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core, ...]:

@@ -34,6 +34,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     comm_limit_s: float
     cpus: list[int]
     threads: int
+    makes_way: bool = False
+    """Whether its last thread makes way at the begin of a step for the front end and the engine."""
     comm_debug: bool = False
     where: str = ""
     """Its number and coordinates among the ranks of all replicas, for people."""

@@ -19,7 +19,7 @@ from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
-from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, server_cpus
+from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, make_way, server_cpus
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
@@ -56,7 +56,8 @@ class LaunchPlan:
     kept: Kept = field(default_factory=Kept)
     """Which weights are kept in codes."""
     plans_ahead: bool = False
-    """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free."""
+    """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
+    whose thread makes way."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -132,7 +133,8 @@ class LaunchPlan:
             lines += self.memory.lines()
         lines += [f"{where}: {share}" for where, share in zip(self.where, self.cores, strict=True)]
         free = as_runs(self.server_cpus)
-        lines.append(f"front end and engine {f'on cpus {free}' if free else 'run where the ranks leave time'}")
+        way = ", where the last thread makes way for them" if self.cores[-1].way else ""
+        lines.append(f"front end and engine {f'on cpus {free}{way}' if free else 'run where the ranks leave time'}")
         if self.unused:
             lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
         return lines
@@ -174,7 +176,10 @@ def plan_launch(
         staged = experts.staged if experts else 0
         memory = plan_memory(shards, engine, itemsize, available_bytes(group=memory_left()), staged)
         engine = replace(engine, max_model_len=memory.max_model_len)
-    shares = deal_cores(available_cores(), layout.world, cpu_quota(), engine.threads)
+    cores = available_cores()
+    shares = deal_cores(cores, layout.world, cpu_quota(), engine.threads)
+    if layout.world == layout.replicas and _runs_programs(engine):
+        shares = make_way(shares, cores)
     backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
     why_not = obstacle(
         layout.world // layout.replicas,
@@ -222,6 +227,11 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
+
+
+def _runs_programs(engine: EngineConfig) -> bool:
+    """Whether steps run as programs, whose threads may come later to them."""
+    return not engine.enforce_eager and not _why_not_packed(engine.device, engine.dtype)
 
 
 def _why_not_packed(device: str, dtype: str) -> str:

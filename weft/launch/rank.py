@@ -127,7 +127,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
         cpus = os.sched_getaffinity(0)
-        lent = _settle(runner, comm.inner, own_cores, setup.engine.lend_cores)
+        lent = _settle(runner, comm.inner, setup)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
@@ -144,10 +144,12 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         comm.close()
 
 
-def _settle(runner: Runner, comm: Comm, own_cores: bool, asked: bool | None) -> str:
-    """Keeps threads to their cores, and lends one where that is `asked` for or can be; in words, which one is lent, or
+def _settle(runner: Runner, comm: Comm, setup: Setup) -> str:
+    """Keeps threads to their cores, and lends one where that is asked for or can be; in words, which one is lent, or
     why none."""
-    pinned = _pinned(runner, own_cores)
+    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.lend_cores
+    if pinned is not None:
+        pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
     check_asked(asked, why_not)

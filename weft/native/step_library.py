@@ -39,6 +39,7 @@ _SIGNATURES = {
     "weft_pool_free": (None, (_POINTER,)),
     "weft_pool_invite": (ctypes.c_int, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_pool_dismiss": (None, (_POINTER,)),
+    "weft_pool_make_way": (None, (_POINTER, ctypes.c_int)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
@@ -123,6 +124,11 @@ class Pool:
     def steal(self, on: bool) -> None:
         """Whether threads that have nothing left steal units of others, as they do at first: results are the same."""
         self.lib.weft_pool_stealing(self.handle, int(on))
+
+    def make_way(self, on: bool) -> None:
+        """Whether the last thread, where it is not the only one, lets others have its core when a decode step begins,
+        and comes between two instructions once nobody wants it, as it does not at first: results are the same."""
+        self.lib.weft_pool_make_way(self.handle, int(on))
 
     def invite(self, lenders: ctypes.Array[LenderRecord], computing: int) -> None:
         """Starts a thread for each rank that may lend its core, to steal units there, until `dismiss`; the region that

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -19,43 +18,12 @@
 #include <thread>
 #include <vector>
 
-#include "../waiting.h"
 #include "guests.h"
 #include "instruction.h"
+#include "latecomer.h"
+#include "signals.h"
 
 namespace weft {
-
-// A counter that one thread raises and others wait for.
-class alignas(64) Signal {
- public:
-  void raise() {
-    // The store must be visible before the sleepers are counted: a waiter counts itself, then looks again.
-    count_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst)) futex(&count_, FUTEX_WAKE_PRIVATE, INT_MAX);
-  }
-
-  // Returns once the counter has reached `wanted` (modulo 2^32).
-  void wait(uint32_t wanted, int64_t spin_ns) {
-    if (reached(wanted)) return;
-    const int64_t until = monotonic_ns() + spin_ns;
-    do {
-      for (int i = 0; i < 32; ++i) {
-        if (reached(wanted)) return;
-        relax();
-      }
-    } while (monotonic_ns() < until);
-    sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    for (uint32_t seen; int32_t((seen = count_.load(std::memory_order_seq_cst)) - wanted) < 0;)
-      futex(&count_, FUTEX_WAIT_PRIVATE, seen);
-    sleepers_.fetch_sub(1, std::memory_order_relaxed);
-  }
-
- private:
-  bool reached(uint32_t wanted) const { return int32_t(count_.load(std::memory_order_acquire) - wanted) >= 0; }
-
-  std::atomic<uint32_t> count_{0};
-  std::atomic<uint32_t> sleepers_{0};
-};
 
 class Pool {
  public:
@@ -116,33 +84,62 @@ class Pool {
   Guests *guests() const { return alone_ || !steals_.load(std::memory_order_relaxed) ? nullptr : guests_.get(); }
   uint32_t turn() const { return places_[0].turn; }
 
-  // Calls function(context, member) on every thread and returns when all are done. One caller at a time.
-  void run(Function function, void *context) {
+  // Whether from now on the last thread makes way at the begin of a job for whoever wants its core, where the job takes
+  // latecomers.
+  void set_making_way(bool on) { makes_way_.store(on, std::memory_order_relaxed); }
+
+  // Calls function(context, member) on every thread and returns when all are done. One caller at a time. A function that
+  // `takes_latecomers` calls `let_in`, begins at `first_of(thread)`, and may find the last thread missing all along; a
+  // thread that did not come to the last one of them is not waited for by the others either.
+  void run(Function function, void *context, bool takes_latecomers = false) {
     if ((threads_ == 1 && !guests_) || getpid() != owner_) return alone(function, context);
     function_ = function;
     context_ = context;
+    const bool makes_way = threads_ > 1 && !guests_ && makes_way_.load(std::memory_order_relaxed);
+    const bool may_come = takes_latecomers && makes_way, misses = may_come || (away_ && makes_way);
+    places_[0].present = at_start_ = threads_ - misses;
+    latecomer_.announce(++job_, may_come ? Latecomer::kMayCome : misses ? Latecomer::kTooLate : Latecomer::kAwaited,
+                        places_[0].turn);
     places_[0].go.raise();
     function(context, member(0));
+    away_ = places_[0].present < threads_;
+    if (may_come && away_) latecomer_.close();
     barrier(0);
   }
 
-  // Returns once every thread has called it. Only inside a function that `run` runs, on all its threads.
-  void barrier(int thread) {
-    if (alone_) return;
+  // By thread 0, once before a barrier: who comes late begins behind it, with instruction `next`. Whether somebody does.
+  bool let_in(size_t next) {
+    return !alone_ && places_[0].present < threads_ && latecomer_.let_in(places_[0].turn + 1, next);
+  }
+  size_t first_of(int thread) const { return places_[thread].first; }
+
+  // Returns once every thread has called it; true: the team has grown, `member` tells this thread's place in it. Only
+  // inside a function that `run` runs, on all its threads.
+  bool barrier(int thread) {
+    if (alone_) return false;
     Place *const all = places_.get();
     const uint32_t turn = ++all[thread].turn;
-    if (threads_ == 1) return;
+    if (threads_ == 1) return false;
+    const int present = all[thread].present;
     if (threads_ <= kDirect) {
       all[thread].arrived.raise();
-      for (int i = 0; i < threads_; ++i)
+      for (int i = 0; i < present; ++i)
         if (i != thread) wait(all[i].arrived, turn);
     } else if (thread) {
       all[thread].arrived.raise();
       wait(all[0].arrived, turn);
     } else {
-      for (int i = 1; i < threads_; ++i) wait(all[i].arrived, turn);
+      for (int i = 1; i < present; ++i) wait(all[i].arrived, turn);
       all[0].arrived.raise();
     }
+    if (present == threads_ || !latecomer_.is_in(turn)) return false;
+    all[thread].present = threads_;
+    return true;
+  }
+
+  TeamMember member(int thread) const {
+    Place &place = places_[thread];
+    return {thread, place.present, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &place.turn};
   }
 
  private:
@@ -152,13 +149,11 @@ class Pool {
     Signal arrived;
     Signal go;  // of place 0 only
     uint32_t turn = 0;
+    int present = 1;   // threads of the team, as this one knows
+    size_t first = 0;  // instruction of the job in hand that it begins with
   };
 
   void wait(Signal &signal, uint32_t wanted) { signal.wait(wanted, spin_ns()); }
-
-  TeamMember member(int thread) const {
-    return {thread, threads_, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &places_[thread].turn};
-  }
 
   void alone(Function function, void *context) {
     alone_ = true;
@@ -167,9 +162,27 @@ class Pool {
   }
 
   void work(int thread) {
+    if (thread == threads_ - 1) return come_late(thread);
     for (uint32_t job = 1;; ++job) {
       wait(places_[0].go, job);
       if (ending_.load(std::memory_order_acquire)) return;
+      places_[thread].present = at_start_;
+      function_(context_, member(thread));
+      barrier(thread);
+    }
+  }
+
+  // As `work`, of the last thread, which may miss jobs, and barriers of others.
+  void come_late(int thread) {
+    Place &own = places_[thread];
+    own.present = threads_;
+    for (uint32_t job = 0;;) {
+      places_[0].go.wait(job + 1, spin_ns(), makes_way_.load(std::memory_order_relaxed));
+      if (ending_.load(std::memory_order_acquire)) return;
+      if (!latecomer_.comes(job)) continue;
+      own.turn = latecomer_.turn(), own.first = latecomer_.next();
+      own.arrived.skip_to(own.turn);
+      for (int i = 0; i < (threads_ <= kDirect ? thread : 1); ++i) wait(places_[i].arrived, own.turn);
       function_(context_, member(thread));
       barrier(thread);
     }
@@ -204,6 +217,11 @@ class Pool {
   const pid_t owner_;
   std::unique_ptr<Place[]> places_;
   std::unique_ptr<UnitQueue[]> queues_;
+  std::atomic<bool> makes_way_{false};
+  Latecomer latecomer_;
+  uint32_t job_ = 0;
+  int at_start_ = 1;   // threads at the begin of the job in hand
+  bool away_ = false;  // the last thread did not come to the last job that it might come late to
   Function function_ = nullptr;
   void *context_ = nullptr;
   bool alone_ = false;
@@ -248,4 +266,6 @@ WEFT_C void weft_pool_dismiss(weft::Pool *pool) { pool->dismiss(); }
 WEFT_C void weft_pool_free(weft::Pool *pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool *pool, int on) { pool->set_stealing(on != 0); }
+// Whether the last thread makes way for others when a program begins, as none does at first.
+WEFT_C void weft_pool_make_way(weft::Pool *pool, int on) { pool->set_making_way(on != 0); }
 WEFT_C void weft_pool_spin(weft::Pool *pool, int64_t spin_ns) { pool->set_spin(spin_ns); }

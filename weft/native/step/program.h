@@ -26,11 +26,12 @@ class Program {
   }
 
   // 0, or what `comm` gave for the exchange that failed; the step is then lost.
-  int run(const Step &step) {
+  // `makes_way`: the pool's last thread may come later.
+  int run(const Step &step, bool makes_way = false) {
     step_ = &step;
     failed_.store(0, std::memory_order_relaxed);
     failed_at_.store(kNowhere, std::memory_order_relaxed);
-    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this);
+    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this, makes_way);
     return failed_.load(std::memory_order_relaxed);
   }
 
@@ -63,15 +64,18 @@ class Program {
  private:
   static constexpr int kNowhere = INT_MAX;
 
-  void work(const TeamMember &me) {
+  void work(TeamMember me) {
     const int thread = me.thread;
+    const size_t first = pool_->first_of(thread);
+    if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
     Guests *const guests = thread ? nullptr : pool_->guests();
     if (guests && more_[0]) guests->begin();
     int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
-    for (size_t i = 0; i < code_.size(); ++i) {
+    for (size_t i = first; i < code_.size(); ++i) {
       if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
       else if (!thread) exchange(i, guests);
-      pool_->barrier(thread);
+      if (!thread) pool_->let_in(i + 1);
+      if (pool_->barrier(thread)) me = pool_->member(thread);
       // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
       if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
       if (profiling_ && !thread) {

@@ -38,9 +38,9 @@ inline void sample_rows(const Sampling &job, const TeamMember &me) {
 // One row: each thread looks at a part of it, mostly the one that it computed.
 struct RowInParts {
   struct alignas(64) Part {
-    float top;
-    int id;
-    bool finite;
+    float top = -INFINITY;  // as it stays where a thread does not take part
+    int id = 0;
+    bool finite = true;
   };
 
   const Sampling &job;

@@ -26,7 +26,7 @@ struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched 
 // One of the threads that run a function together, or a guest of theirs: it has no share, and only steals.
 class TeamMember {
  public:
-  const int thread, threads;
+  int thread, threads;
 
   // `queues`: one for each thread, or null where nobody steals; `turn`: how many barriers this thread has passed.
   TeamMember(int thread, int threads, UnitQueue *queues = nullptr, const uint32_t *turn = nullptr)
@@ -84,8 +84,8 @@ class TeamMember {
     return from < to;
   }
 
-  UnitQueue *const queues_;
-  const uint32_t *const turn_;
+  UnitQueue *queues_;
+  const uint32_t *turn_;
 };
 
 }  // namespace weft
