@@ -13,13 +13,21 @@ SPIN = 20_000
 MANY = 12  # more threads than cores, and than threads that watch each other directly
 
 
-def probe(folder: Path) -> ctypes.CDLL:
-    """The library, made in `folder`."""
-    made = folder / "probe.so"
-    source = Path(__file__).with_name("pool_probe.cpp")
+def compiled(source: Path, folder: Path) -> ctypes.CDLL:
+    """A test's functions beside headers of the step library, made in `folder`."""
+    made = folder / f"{source.stem}.so"
     command = [*(build.find_compiler() or ()), *libraries.FLAGS, f"-I{libraries.SOURCES / 'step'}", str(source)]
     subprocess.run([*command, "-o", str(made)], check=True, timeout=300)
-    opened, pointer, number = ctypes.CDLL(str(made)), ctypes.c_void_p, ctypes.c_int
+    return ctypes.CDLL(str(made))
+
+
+def probe(folder: Path) -> ctypes.CDLL:
+    """The library, made in `folder`."""
+    opened, pointer, number = (
+        compiled(Path(__file__).with_name("pool_probe.cpp"), folder),
+        ctypes.c_void_p,
+        ctypes.c_int,
+    )
     signatures = {
         "weft_pool_new": (pointer, [number, pointer, ctypes.c_int64, pointer]),
         "weft_pool_free": (None, [pointer]),

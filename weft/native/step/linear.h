@@ -6,6 +6,7 @@
 // (fp64 for W_F64).
 #pragma once
 
+#include "cache_ahead.h"
 #include "epilogue.h"
 #include "linear_amx.h"
 #include "linear_int.h"
@@ -17,6 +18,11 @@
 namespace weft {
 
 enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH, ENDS_SCRATCH };
+
+inline CacheLines& cache_lines() {
+    static thread_local CacheLines lines;  // its room stays
+    return lines;
+}
 
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
 constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
@@ -83,11 +89,22 @@ template <class C> struct Product {
         return std::max<int64_t>(192, near_rows(kFarRows));
     }
 
+    // Has tiles that leave the memory idle fetch what the next attention will read; `own`: this thread's part. Few rows
+    // have no such tiles.
+    void fetch_cache(const Step& step, const LinearParts& own, const TeamMember& me) {
+        const Share& share = own.share;
+        if (!C::kFetchesCache || share.rows.count <= (stored_as<C>(weight.kind) ? 2 : 1) * C::kRows) return;
+        const auto& ahead = *static_cast<const CacheAhead*>(instruction.p[CACHE_AHEAD]);
+        cache = &cache_lines(), own_row = share.rows.first;
+        cache->plan(ahead, step, me.thread, me.threads, share.first_pair, share.last_pair - share.first_pair);
+    }
+
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
+            if (cache) cache->begin(from == own_row ? pair : -1);
             if (!stored) in_slabs(from, rows, count, pair);
             else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else in_one(from, rows, count, pair);
@@ -95,6 +112,19 @@ template <class C> struct Product {
     }
 
 private:
+    CacheLines* cache = nullptr;
+    int64_t own_row = 0;
+
+    // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
+    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume) {
+        for (int k = 0; k < depth;) {
+            const CacheLines::Lines lines = cache ? cache->take((depth - k) / C::kDepth) : CacheLines::Lines{nullptr, 0};
+            const int part = lines.count ? lines.count * C::kDepth : depth - k;
+            tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums, resume || k);
+            k += part;
+        }
+    }
+
     int64_t near_rows(int64_t bytes) const {
         int64_t fit = bytes / (int64_t(weight.depth) * int64_t(sizeof(A))) / C::kRows * C::kRows;
         return std::max<int64_t>(fit, 2 * C::kRows);
@@ -121,7 +151,9 @@ private:
             const int lines = of == 1 ? 2 : i < 2 ? 1 : 0;
             const Ahead ahead{of == 1 ? data + kSoon : data + bytes + i * half, 64};
             epilogue.fetch(from + row, n, pair);
-            tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), weight.depth, lines, ahead, tile, false);
+            const B* panel = reinterpret_cast<const B*>(data);
+            if (lines) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false);
+            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false);
             epilogue.rows(from + row, n, pair, tile);
         });
     }
@@ -159,8 +191,9 @@ private:
             const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
-                const int lines = weight.kind == W_BF16 && !i ? 1 : 0;
-                tile_of_pair(behind(rows, row), n, panel, part.depth, lines, halves, sums + row * kPair, part.resume);
+                T* const own = sums + row * kPair;
+                if (weight.kind == W_BF16 && !i) tile_of_pair(behind(rows, row), n, panel, part.depth, 1, halves, own, part.resume);
+                else tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
             });
         }
         epilogue.rows(from, count, pair, sums);
@@ -187,6 +220,7 @@ inline void linear(const Instruction& instruction, const Step& step, const TeamM
         auto parts = [&](int owner) {
             return parts_of(instruction, weight, {0, step.rows[instruction.rows]}, product.near(), owner, me.threads);
         };
+        if (instruction.p[CACHE_AHEAD] && !me.is_guest()) product.fetch_cache(step, parts(me.thread), me);
         me.run_units([&](int owner) { return parts(owner).count(); },
                      [&](int owner, int64_t from, int64_t to) { parts(owner).run(product, from, to); });
     });

@@ -20,6 +20,7 @@ struct InAmx {
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
     static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
+    static constexpr bool kFetchesCache = false;  // its tiles wait for weights
 };
 
 template <> class TileOf<InAmx> {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "epilogue.h"
-#include "linear_tile.h"
+#include "linear_parts.h"
 #include "rounded_words.h"
 
 namespace weft {
@@ -146,6 +146,8 @@ public:
 
     // Rows that are multiplied at a time.
     int64_t near() const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
+
+    void fetch_cache(const Step&, const LinearParts&, const TeamMember&) {}
 
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {

@@ -45,6 +45,7 @@ template <class T> struct Plain {
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
@@ -62,6 +63,7 @@ struct InBf16 {
     static constexpr int kColumns = kPair, kRows = kTileRows;
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr bool kFetchesCache = true;
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
         int both;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <vector>
 
+#include "cache_ahead.h"
 #include "exchange.h"
 #include "kernels.h"
 #include "pool.h"
@@ -18,7 +19,9 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 class Program {
  public:
   Program(Pool *pool, const Instruction *code, int count, const CommCalls *comm)
-      : pool_(pool), code_(code, code + count), spent_ns_(count) {
+      : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
+    for (int i = 0; i < count; ++i)
+      if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
     if (comm) comm_ = *comm;
     for (const Instruction &i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
     more_.resize(code_.size() + 1);
@@ -107,7 +110,8 @@ class Program {
   }
 
   Pool *const pool_;
-  const std::vector<Instruction> code_;
+  std::vector<Instruction> code_;
+  const std::vector<CacheAhead> ahead_;
   std::vector<Kernel> kernels_;
   std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
   CommCalls comm_{};
