@@ -126,8 +126,8 @@ class Pool:
         self.lib.weft_pool_stealing(self.handle, int(on))
 
     def make_way(self, on: bool) -> None:
-        """Whether the last thread, where it is not the only one, lets others have its core when a decode step begins,
-        and comes between two instructions once nobody wants it, as it does not at first: results are the same."""
+        """Whether the last thread, where it is not the only one, lets others have its core when a program begins, and
+        comes between two instructions once nobody wants it, as it does not at first: results are the same."""
         self.lib.weft_pool_make_way(self.handle, int(on))
 
     def invite(self, lenders: ctypes.Array[LenderRecord], computing: int) -> None:

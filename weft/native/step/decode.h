@@ -101,7 +101,7 @@ inline int decode_step(Program *program, Step *step, Decode &d) {
   if (!width) return kBeyondTables;
   fill_inputs(d, slot, start, width);
   step->table_width = int32_t(width);
-  const int code = program->run(*step, true);
+  const int code = program->run(*step);
   d.chose = 0;
   return code || !can_choose(d) ? code : choose(d, program);
 }

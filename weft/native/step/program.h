@@ -29,12 +29,11 @@ class Program {
   }
 
   // 0, or what `comm` gave for the exchange that failed; the step is then lost.
-  // `makes_way`: the pool's last thread may come later.
-  int run(const Step &step, bool makes_way = false) {
+  int run(const Step &step) {
     step_ = &step;
     failed_.store(0, std::memory_order_relaxed);
     failed_at_.store(kNowhere, std::memory_order_relaxed);
-    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this, makes_way);
+    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this, true);
     return failed_.load(std::memory_order_relaxed);
   }
 
