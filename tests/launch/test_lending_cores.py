@@ -14,11 +14,18 @@ from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.launch import plan as plans
 from weft.launch import rank as rank_process
+from weft.launch.messages import Setup
 from weft.launch.plan import plan_launch
 from weft.layout.cuts import dealt
 from weft.layout.resolve import resolve
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
+
+
+def setup(own_cores: bool, asked: bool | None) -> Setup:
+    """As much of a rank's first message as settling reads."""
+    cpus = [5, 1] * own_cores
+    return SimpleNamespace(cpus=cpus, engine=SimpleNamespace(lend_cores=asked), makes_way=False)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -38,14 +45,18 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     lends = own_cores and asked is not False and world == 2
     lent, invited = [], []
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
-    ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given))  # type: ignore[assignment]
+    ways: list[bool] = []
+    ops.pool = SimpleNamespace(  # type: ignore[assignment]
+        pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given), make_way=ways.append
+    )
     comm.world = world
     monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, core: lent.append(core))
     monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     runner = SimpleNamespace(program=object(), ops=ops)
-    assert rank_process._settle(runner, comm, own_cores, asked) == said  # type: ignore[arg-type]
+    assert rank_process._settle(runner, comm, setup(own_cores, asked)) == said  # type: ignore[arg-type]
+    assert ways == [False] * own_cores
     assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
 
 
@@ -54,13 +65,13 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
         SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
     )  # fmt: skip
     comm.world = 2
-    said = [rank_process._settle(runner, each, True, None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    said = [rank_process._settle(runner, each, setup(True, None)) for each in (comm, elsewhere)]  # type: ignore[arg-type]
     why = ("steps are no program", "ranks do not meet in shared memory")
     assert said == [f"; no core is lent: {each}" for each in why]
-    assert rank_process._settle(runner, comm, True, False) == ""  # type: ignore[arg-type]
+    assert rank_process._settle(runner, comm, setup(True, False)) == ""  # type: ignore[arg-type]
     for each, reason in zip((comm, elsewhere), why, strict=True):
         with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
-            rank_process._settle(runner, each, True, True)  # type: ignore[arg-type]
+            rank_process._settle(runner, each, setup(True, True))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
