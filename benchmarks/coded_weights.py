@@ -1,10 +1,10 @@
-"""Weights of 8 and 4 bits beside those of bf16: the same bursts of requests, in turns.
+"""Weights of 8 and 4 bits, and of bf16 in 12 bits, beside those of bf16: the same bursts of requests, in turns.
 
-    python benchmarks/coded_weights.py [--model DIR] [--rounds 12] [--save FILE.json]
+    python benchmarks/coded_weights.py [--model DIR] [--rounds 12] [--kinds KIND ...] [--save FILE.json]
 
-Five engines of one rank: bf16; 8 and 4 bits, whose panels are unpacked to be multiplied with rows as they are; and the
-same with rows rounded to 8 bits (`--activations int8`, here `x 8`), which multiplies codes. See `benchmarks/bursts.py`
-for what is compared.
+Six engines of one rank: bf16; the same numbers in 12 bits each (`--compress-weights`); 8 and 4 bits, whose panels are
+unpacked to be multiplied with rows as they are; and the same with rows rounded to 8 bits (`--activations int8`, here
+`x 8`), which multiplies codes. See `benchmarks/bursts.py` for what is compared.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,27 +23,27 @@ from benchmarks.offline_engine import options, tell
 from weft.llm import LLM
 from weft.settings import EngineConfig
 
-KINDS = {
-    "bf16": ("none", "full"),
-    "int8": ("int8", "full"),
-    "int4": ("int4", "full"),
-    "int8 x 8": ("int8", "int8"),
-    "int4 x 8": ("int4", "int8"),
+KINDS: dict[str, dict[str, Any]] = {
+    "bf16": {"compress_weights": False},
+    "bf16 in 12": {"compress_weights": True},
+    "int8": {"quantization": "int8"},
+    "int4": {"quantization": "int4"},
+    "int8 x 8": {"quantization": "int8", "activations": "int8"},
+    "int4 x 8": {"quantization": "int4", "activations": "int8"},
 }
-"""`--quantization` and `--activations`."""
+"""Settings of each; the first is what others are compared with."""
 
 
 def main() -> None:
     parser = options(__doc__, ranks=False)
     parser.add_argument("--rounds", type=whole, default=12)
+    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS)[1:], default=tuple(KINDS)[1:], help="beside bf16")
     arguments = parser.parse_args()
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False, dtype="bfloat16")
     with ExitStack() as stack:
         engines = {
-            name: stack.enter_context(
-                LLM(arguments.model, config=replace(config, quantization=quantization, activations=activations))
-            )
-            for name, (quantization, activations) in KINDS.items()
+            name: stack.enter_context(LLM(arguments.model, config=replace(config, **KINDS[name])))
+            for name in ("bf16", *arguments.kinds)
         }
         tell(arguments, {name: compare(engines, burst, arguments.rounds) for name, burst in CASES.items()})
 

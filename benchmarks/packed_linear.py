@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[int, tuple[int, ...]]] = {
 """Layers (fewer than the model has, where they do not fit), and hidden, qkv, o, intermediate, vocabulary."""
 KINDS = {
     "bf16": (None, False),
+    "bf16 in 12": (WeightKind.BF12, False),
     "int8": (WeightKind.INT8, False),
     "int8 x 8": (WeightKind.INT8, True),
     "int4": (WeightKind.INT4, False),

@@ -60,6 +60,7 @@ class OneRank:
             getattr(torch, settings.dtype),
             quantization=settings.quantization,
             rounds_rows=settings.activations == "int8",
+            compress_weights=settings.compress_weights,
         )
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)

@@ -38,6 +38,12 @@ class EngineConfig:
         "--activations",
         choices=("full", "int8"),
     )
+    compress_weights: bool | None = option(
+        None,
+        "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none of them changed (default:"
+        " where that is faster)",
+        "--compress-weights",
+    )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
     )

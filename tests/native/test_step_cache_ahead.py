@@ -147,7 +147,7 @@ def test_nothing_is_fetched_for_a_prompt_or_a_cache_that_is_not_packed(library: 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.INT8, WeightKind.INT4, WeightKind.F32])
+@pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.BF12, WeightKind.INT8, WeightKind.INT4, WeightKind.F32])
 def test_products_have_the_same_bits(variant: str, kind: WeightKind) -> None:
     torch.manual_seed(1)
     for columns, depth in ((160, 576), (96, 1100), (70, 33)):

@@ -16,6 +16,7 @@ from weft.errors import CheckpointError, ConfigError
 from weft.layers import Prepare
 from weft.layers.base import use_of
 from weft.layout.resolve import resolve
+from weft.native import isa
 from weft.native.build import ensure_built, find_compiler
 from weft.native.records import WeightKind
 from weft.ops import Numerics, make_ops
@@ -46,7 +47,7 @@ def _built() -> None:
 
 
 def ops_for(quantization: str) -> StepOps:
-    ops = make_ops(Numerics(torch.bfloat16, quantization=quantization), CPU)
+    ops = make_ops(Numerics(torch.bfloat16, quantization=quantization, compress_weights=False), CPU)
     assert isinstance(ops, StepOps)
     return ops
 
@@ -191,6 +192,44 @@ def test_rows_of_8_bits_need_matrices_in_codes() -> None:
     with pytest.raises(ConfigError, match="give --quantization int8, int4 or gguf too") as error:
         kept_weights(EngineConfig(dtype="bfloat16", activations="int8"), None, ())
     assert error.value.field == "activations"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --compress-weights out"),
+        ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
+        ({"dtype": "bfloat16", "quantization": "int8"}, "with --quantization int8 matrices are codes already"),
+    ],
+)
+def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        kept_weights(EngineConfig(compress_weights=True, **settings), None, ())
+    assert error.value.field == "compress_weights"
+    for asked in (None, False):
+        kept_weights(EngineConfig(compress_weights=asked, **settings), None, ())
+
+
+def test_compressed_numbers_meet_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.ops.open_library", lambda: None)
+    with pytest.raises(ConfigError, match="leave --compress-weights out") as error:
+        make_ops(Numerics(torch.bfloat16, compress_weights=True), CPU)
+    assert error.value.field == "compress_weights"
+    assert type(make_ops(Numerics(torch.bfloat16), CPU)) is TorchOps
+
+
+@pytest.mark.parametrize("asked", [None, False, True])
+def test_matrices_that_layers_multiply_by_are_compressed_where_asked_or_faster(asked: bool | None) -> None:
+    ops = make_ops(Numerics(torch.bfloat16, compress_weights=asked), CPU)
+    assert isinstance(ops, StepOps)
+    faster = isa.chosen() == "avx512bf16"
+    wanted = WeightKind.BF12 if (faster if asked is None else asked) else WeightKind.BF16
+    matrix = torch.randn(64, 64).bfloat16()
+    kinds = {use: ops.prepare(matrix, use).kind for use in Use}  # type: ignore[union-attr]
+    assert kinds == {use: WeightKind.BF16 if use is Use.KEPT else wanted for use in Use}
+    assert (", bf16 in 12 bits" in ops.describe()) == (wanted == WeightKind.BF12)
+    fp32 = make_ops(Numerics(torch.float32, compress_weights=asked), CPU)
+    assert fp32.prepare(matrix.float(), Use.LINEAR).kind == WeightKind.F32  # type: ignore[union-attr]
 
 
 def test_blocks_of_a_file_meet_rounded_rows_in_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:

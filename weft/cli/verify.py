@@ -97,6 +97,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
             moe_backend=plan.engine.moe_backend,
             quantization=plan.engine.quantization,
             rounds_rows=plan.engine.activations == "int8",
+            compress_weights=plan.engine.compress_weights,
         ),
         device=torch.device(plan.engine.device),
         progress=progress,

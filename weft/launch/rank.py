@@ -105,6 +105,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         moe_backend=setup.engine.moe_backend,
         quantization=setup.engine.quantization,
         rounds_rows=setup.engine.activations == "int8",
+        compress_weights=setup.engine.compress_weights,
     )
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()

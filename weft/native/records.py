@@ -29,6 +29,8 @@ class WeightKind(IntEnum):
     """One of 16 numbers per code, times a scale (plus an offset) per 32 of depth."""
     INT8G = 5
     """A code and one scale per 32 of depth."""
+    BF12 = 6
+    """The numbers of BF16, all of them, in 12 bits each and a few apart; see `weft/native/step/bf12.h`."""
 
 
 class Epilogue(IntEnum):

@@ -35,6 +35,13 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
             value="int8",
             legal=("full",),
         )
+    if library is None and numerics.compress_weights:
+        raise ConfigError(
+            f"compress_weights: only the C++ parts multiply compressed numbers ({why_missing()}); leave"
+            " --compress-weights out",
+            field="compress_weights",
+            value=True,
+        )
     if library is None or numerics.dtype not in PACKABLE:
         name = str(numerics.dtype).removeprefix("torch.")
         reason = why_missing() if library is None else f"there are none for {name}"

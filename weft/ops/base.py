@@ -37,6 +37,9 @@ class Numerics:
     are, where the implementation takes them)."""
     rounds_rows: bool = False
     """Whether rows are rounded to 8 bits before they are multiplied with matrices kept in codes."""
+    compress_weights: bool | None = None
+    """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where that is
+    faster."""
 
     @property
     def cache_dtype(self) -> torch.dtype:

@@ -155,26 +155,32 @@ class Packing:
     def __init__(self, pool: Pool, rounds_rows: bool = False) -> None:
         self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
 
-    def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int]:
-        """Bytes of data, and of scales (of offsets as many, where there are any)."""
-        found = (ctypes.c_int64 * 2)()
+    @property
+    def suits_bf12(self) -> bool:
+        """Whether this variant is about as fast or faster with BF12 than with BF16."""
+        return bool(self._library.weft_suits_bf12())
+
+    def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:
+        """Bytes of data, of scales, and of offsets where there are any."""
+        found = (ctypes.c_int64 * 3)()
         self._library.weft_packed_sizes(kind, *shape, interleaved, found)
-        return found[0], found[1]
+        return found[0], found[1], found[2]
 
     def pack(
         self, weight: Tensor, kind: WeightKind | None = None, *, interleaved: bool = False, arena: Memory | None = None
     ) -> PackedWeight:
         """`weight` [out, in] in fp32, bf16 or fp64 as `kind` (None: the one that keeps its numbers). Codes are rounded
-        as `weft.ops.quantized` tells."""
+        as `weft.ops.quantized` tells. BF16 instead of BF12 where exponents lie too far apart for it."""
         if weight.dtype not in DTYPES:
             raise TypeError(f"cannot pack {weight.dtype}; legal: {', '.join(map(str, DTYPES))}")
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
         columns, depth = weight.shape
         chosen = KINDS[weight.dtype] if kind is None else kind
-        offset = chosen == WeightKind.INT4
+        offset = chosen in (WeightKind.INT4, WeightKind.BF12)
         made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
         stride = weight.stride(0) * weight.element_size()
-        self._fill(made, weight, DTYPES[weight.dtype], stride)
+        if not self._fill(made, weight, DTYPES[weight.dtype], stride):
+            return self.pack(weight, WeightKind.BF16, interleaved=interleaved, arena=arena)
         return made
 
     def pack_blocks(
@@ -196,11 +202,14 @@ class Packing:
     def pack_slots(
         self, weight: Tensor, slots: int, kind: WeightKind | None = None, *, interleaved: bool = False
     ) -> PackedSlots:
-        """`weight` [slots * out, in], slot by slot."""
+        """`weight` [slots * out, in], slot by slot. Not as BF12: slots may move between ranks, which must keep them
+        alike whatever their numbers."""
+        if kind == WeightKind.BF12:
+            raise ValueError("slots are not kept in 12 bits a number")
         columns, depth = weight.shape[0] // slots, weight.shape[1]
         chosen = KINDS[weight.dtype] if kind is None else kind
-        data, scale = self.sizes(chosen, (columns, depth), interleaved)
-        numbers = scale if chosen == WeightKind.INT4 else 0
+        data, scale, offset = self.sizes(chosen, (columns, depth), interleaved)
+        numbers = offset if chosen == WeightKind.INT4 else 0
         parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale, numbers) if size)
         made = [
             self.pack(part, chosen, interleaved=interleaved, arena=_Given([held[slot] for held in parts]))
@@ -220,7 +229,7 @@ class Packing:
     ) -> PackedWeight:
         if interleaved and shape[0] % 2:
             raise ValueError(f"{shape[0]} rows are not as many gate as up rows")
-        data, scale = self.sizes(kind, shape, interleaved)
+        data, scale, offset = self.sizes(kind, shape, interleaved)
         return PackedWeight(
             shape=shape,
             kind=kind,
@@ -228,13 +237,15 @@ class Packing:
             dtype=dtype,
             data=arena.take(data),
             scale=arena.take(scale),
-            offset=arena.take(scale if has_offset else 0),
+            offset=arena.take(offset if has_offset else 0),
             table=codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16),
             packing=self,
         )
 
-    def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> None:
-        self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride)
+    def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> bool:
+        """Whether the kind suits the numbers."""
+        packed = self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride)
+        return int(packed) >= 0
 
     def unpack(self, weight: PackedWeight, lo: int, hi: int) -> Tensor:
         """See `PackedWeight.rows`."""

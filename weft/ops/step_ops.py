@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.native import isa
-from weft.native.records import Epilogue
+from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
 from weft.ops.linear import Invariance
@@ -41,12 +41,16 @@ class StepOps(TorchOps):
     def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
         super().__init__(numerics, device)
         self.pool, self._packing, self._arena = pool, Packing(pool, numerics.rounds_rows), Arena()
+        asked = numerics.compress_weights
+        self._compresses = numerics.dtype == torch.bfloat16 and (self._packing.suits_bf12 if asked is None else asked)
         self._single = SingleLatent(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
+        if kind is None and use is not Use.KEPT and self._compresses:
+            kind = WeightKind.BF12
         return self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
 
     def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
@@ -147,6 +151,8 @@ class StepOps(TorchOps):
     def describe(self) -> str:
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
+        if self._compresses and self.numerics.quantization in ("none", "gguf"):
+            kept += ", bf16 in 12 bits"
         if self.numerics.rounds_rows:
             kept += ", rows rounded to 8 bits"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"

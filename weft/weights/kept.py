@@ -23,8 +23,9 @@ DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "ggu
 
 def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
     """`engine` with its dtype named. ConfigError for a dtype or device that has no kernel for codes, and for gguf
-    without a file that has such blocks."""
+    without a file that has such blocks; for compressed numbers where there are none."""
     asked = engine.quantization
+    _check_compressed(engine)
     if asked == "none" and engine.activations != "full":
         raise ConfigError(
             f"activations {engine.activations}: only matrices kept in codes are multiplied with rows of 8 bits; give"
@@ -46,6 +47,21 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
     if not blocks:
         raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
     return Kept(asked, blocks)
+
+
+def _check_compressed(engine: EngineConfig) -> None:
+    if not engine.compress_weights:
+        return
+    why_not = None
+    if engine.dtype != "bfloat16":
+        why_not = f"only numbers of bfloat16 take 12 bits, not those of {engine.dtype}; give --dtype bfloat16"
+    elif engine.device != "cpu":
+        why_not = f"compressed numbers are multiplied on the CPU only, not on {engine.device}; give --device cpu"
+    elif engine.quantization in ("int8", "int4"):
+        why_not = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
+    if why_not:
+        message = f"compress_weights: {why_not}, or leave --compress-weights out"
+        raise ConfigError(message, field="compress_weights", value=True)
 
 
 def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:

@@ -86,6 +86,12 @@ class CacheLines {
     return lines;
   }
 
+  // Fetches the next `most`, or what is left of a block.
+  void fetch(int most) {
+    const Lines lines = take(most);
+    for (int i = 0; i < lines.count; ++i) __builtin_prefetch(lines.from + int64_t(i) * 64, 0, 2);
+  }
+
  private:
   // Of a thread, for one attention: what its share of the last cache holds until then, beside weights and rows.
   static constexpr int64_t kMostBytes = 2 << 20;

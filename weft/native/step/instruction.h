@@ -106,6 +106,7 @@ enum WeightKind : int32_t {
   W_INT8 = 3,   // per output column: value = q * scale[column]
   W_INT4 = 4,   // groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column])
   W_INT8G = 5,  // groups of 32 along depth: value = q * scale[group][column]
+  W_BF12 = 6,   // the numbers of a W_BF16 in 12 bits each; see bf12.h
 };
 
 // A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; see linear.h for the order of elements.

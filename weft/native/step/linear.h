@@ -105,7 +105,8 @@ template <class C> struct Product {
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
             if (cache) cache->begin(from == own_row ? pair : -1);
-            if (!stored) in_slabs(from, rows, count, pair);
+            if (in_code_tiles<C>(weight.kind, count)) in_tiles(from, rows, count, pair);
+            else if (!stored) in_slabs(from, rows, count, pair);
             else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else in_one(from, rows, count, pair);
         }
@@ -158,6 +159,16 @@ private:
         });
     }
 
+    // Each block of rows takes numbers out of codes by itself; the first one fetches the next pair.
+    void in_tiles(int64_t from, Rows<A> rows, int64_t count, int pair) {
+        alignas(64) T tile[C::kRows * kPair];
+        blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
+            epilogue.fetch(from + row, n, pair);
+            tile_of_codes(n, weight, pair, behind(rows, row), i ? cache : nullptr, tile);
+            epilogue.rows(from + row, n, pair, tile);
+        });
+    }
+
     // A slab of the pair stays in the nearest cache while the blocks of rows pass by; sums are put down between slabs.
     void in_stored_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
         const int slab = even_slab(weight.depth, C::kMostSlab);
@@ -203,7 +214,7 @@ private:
 // f(what multiplies the instruction's rows with `weight`)
 template <class F> inline void with_product(const Instruction& instruction, const Weight& weight, F&& f) {
     if (weight.kind == W_F64) return f(Product<InF64>(instruction, weight));
-    if (weight.rounds_rows && (weight.kind == W_INT8 || grouped(weight.kind))) {
+    if (weight.rounds_rows && rounded(weight.kind)) {
         if (weight.kind == W_INT8) return f(RoundedProduct<W_INT8>(instruction, weight));
         if (weight.kind == W_INT8G) return f(RoundedProduct<W_INT8G>(instruction, weight));
         return f(RoundedProduct<W_INT4>(instruction, weight));

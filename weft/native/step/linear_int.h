@@ -2,6 +2,8 @@
 // few rows, straight into products. Both give the same bits.
 #pragma once
 
+#include "cache_ahead.h"
+#include "elements.h"
 #include "linear_amx.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
@@ -30,11 +32,11 @@ template <class C, class Codes>
 inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
     codes.each_step(
         from, depth,
-        [&](int, __m512(&values)[4], auto last) WEFT_LAMBDA_INLINE {
+        [&](int, auto& values, auto last) WEFT_LAMBDA_INLINE {
             lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
             panel += 2 * kPair;
         },
-        [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); });
+        [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<C::kRows>(chunk); });
 }
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
@@ -101,6 +103,7 @@ inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNum
 #endif
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
+    if (w.kind == W_BF12) return bf12_to_panel(w, pair, from, depth, panel);
     const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair));
     const int chunk = chunk_of(w.kind), bits = w.kind == W_INT4 ? 4 : 8;
     GroupNumbers group(w);
@@ -190,11 +193,42 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
     return rows > 8 && (rows <= kTileRows || kind == W_INT4) ? 4 : 8;
 }
 
+// Whether each tile of so many rows takes numbers out of codes anew, which is cheap beside a tile of twelve rows; a panel
+// that is laid for all of them pays for more.
+constexpr int kCodeTileRows = 128;
+template <class C> constexpr bool in_code_tiles(int kind, int64_t rows) {
+    return C::kDepth == 2 && C::kRows <= kTileRows && kind == W_BF12 && rows <= kCodeTileRows;
+}
+
 #if defined(__AVX512BF16__)
 
 template <int MR, bool Lay>
 inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int step) {
-    with_codes<false>(w, pair, [&](auto codes) { tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step); });
+    with_codes<false>(w, pair, [&](auto codes) {
+        auto fetch = [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<MR>(chunk); };
+        tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step, fetch);
+    });
+}
+
+// A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
+template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
+    const Slab all{0, depth, false};
+    auto codes_ahead = [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<MR>(chunk); };
+    auto cache_ahead = [&](int) WEFT_LAMBDA_INLINE { cache->fetch(codes.kSteps); };
+    if (cache) tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, cache_ahead);
+    else tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, codes_ahead);
+}
+
+template <size_t... R>
+inline void tile_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, CacheLines* cache, float* tile, std::index_sequence<R...>) {
+    using Codes = CodesOfPair<W_BF12, false>;
+    constexpr void (*tiles[])(const Codes&, Rows<bf16>, int, CacheLines*, float*) = {tile_of_bf12<int(R) + 1>...};
+    tiles[rows - 1](Codes(w, pair), a, w.depth, cache, tile);
+}
+
+// See in_code_tiles.
+inline void tile_of_codes(int rows, const Weight& w, int pair, Rows<bf16> a, CacheLines* cache, float* tile) {
+    tile_of_bf12(rows, w, pair, a, cache, tile, std::make_index_sequence<kTileRows>());
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
@@ -232,5 +266,6 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
 
 template <class A, class B, class T>
 inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
+template <class A, class T> inline void tile_of_codes(int, const Weight&, int, Rows<A>, CacheLines*, T*) {}
 
 }  // namespace weft

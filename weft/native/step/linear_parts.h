@@ -61,7 +61,7 @@ private:
 
 // What thread `owner` of `threads` has of `rows` of the instruction's operands, times `weight`; `near`: rows of a chunk.
 inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner, int threads) {
-    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = weight.kind == W_INT8 || grouped(weight.kind);
+    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = rounded(weight.kind) || weight.kind == W_BF12;
     return {share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads), halves ? 2 : 1, near};
 }
 

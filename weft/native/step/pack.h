@@ -3,8 +3,9 @@
 
 #include <vector>
 
-#include "pool.h"
+#include "bf12.h"
 #include "pack_int.h"
+#include "pool.h"
 #include "weight.h"
 
 namespace weft {
@@ -44,7 +45,7 @@ template <int Together> void transpose_words(const uint32_t* const rows[16], int
 inline void narrow(double x, bf16& y) { narrow(float(x), y); }
 
 // A panel of W_BF16 or W_F32 out of rows of S; `buffer` holds 17 rows of the packed type.
-template <class S, class D> void pack_words(const PanelRows& rows, int depth, D* buffer, uint32_t* out) {
+template <int Together, class S, class D> void pack_words(const PanelRows& rows, int depth, D* buffer, uint32_t* out) {
     int each = ceil_div(depth, 4 / int(sizeof(D))) * (4 / int(sizeof(D)));
     const uint32_t* words[16];
     std::memset(buffer + 16 * int64_t(each), 0, each * sizeof(D));
@@ -57,7 +58,7 @@ template <class S, class D> void pack_words(const PanelRows& rows, int depth, D*
         for (int k = 0; k < depth; ++k) narrow(widen(row[k]), own[k]);
         for (int k = depth; k < each; ++k) own[k] = D{};
     }
-    transpose_words<sizeof(D) == 2 ? kTogether : 1>(words, each * int(sizeof(D)) / 4, out);
+    transpose_words<Together>(words, each * int(sizeof(D)) / 4, out);
 }
 
 template <class S> void pack_doubles(const PanelRows& rows, int depth, double* out) {
@@ -73,13 +74,34 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
     uint32_t* words = reinterpret_cast<uint32_t*>(to);
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     if (w.kind == W_BF16)
-        return pack_words<S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words + pair_word(0, panel * 16));
-    if constexpr (sizeof(S) <= 4) return pack_words<S>(rows, w.depth, buffer.data(), words + panel * 16);
+        return pack_words<kTogether, S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words + pair_word(0, panel * 16));
+    if constexpr (sizeof(S) <= 4) return pack_words<1, S>(rows, w.depth, buffer.data(), words + panel * 16);
 }
 
-// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it.
-inline void pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
-    bool codes = w.kind == W_INT8 || grouped(w.kind);
+template <class S> bool pack_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<uint32_t>& far) {
+    std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
+    std::vector<uint32_t> words(int64_t(ceil_div(w.depth, kGroup)) * kGroup / 2 * kPair);
+    for (int panel = 0; panel < 2; ++panel)
+        pack_words<1, S>(rows_of_panel(w, from, stride_bytes, pair, panel), w.depth, reinterpret_cast<bf16*>(buffer.data()), words.data() + panel * 16);
+    return encode_pair(w, pair, reinterpret_cast<const uint16_t*>(words.data()), far);
+}
+
+// How many numbers are far; -1 where they are more than `w` has room for.
+inline int64_t pack_bf12(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+    std::atomic<uint32_t> far{0};
+    std::atomic<bool> fits{true};
+    deal(pool, pairs_of(w), [&](int pair) {
+        auto pack_of = format == FROM_BF16 ? pack_bf12<bf16> : format == FROM_F64 ? pack_bf12<double> : pack_bf12<float>;
+        if (fits && !pack_of(w, from, stride_bytes, pair, far)) fits = false;
+    });
+    return fits ? int64_t(far) : -1;
+}
+
+// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. Negative: `w` has too
+// little room.
+inline int64_t pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+    if (w.kind == W_BF12) return pack_bf12(w, from, format, stride_bytes, pool);
+    const bool codes = rounded(w.kind);
     deal(pool, 2 * pairs_of(w), [&](int i) {
         PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2);
         if (codes) pack_codes(w, rows.row, format, i / 2, i % 2);
@@ -87,6 +109,7 @@ inline void pack(const Weight& w, const char* from, int format, int64_t stride_b
         else if (format == FROM_F64) pack_panel<double>(w, rows, i / 2, i % 2);
         else pack_panel<float>(w, rows, i / 2, i % 2);
     });
+    return 0;
 }
 
 }  // namespace weft

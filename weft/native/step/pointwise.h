@@ -6,7 +6,7 @@
 
 #include "scratch.h"
 #include "simd.h"
-#include "weight.h"
+#include "elements.h"
 
 namespace weft {
 

@@ -7,6 +7,7 @@
 //   W_INT8, W_INT8G  [depth / 8][32 columns][2] 32-bit words of four codes each, W_INT4 [depth / 16][32 columns][2]
 //                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
 //                    or 16 c + 2 j + p
+//   W_BF12           [depth / 32] groups, which bf12.h describes
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns].
 // Depths are rounded up, columns beyond the last hold zeros. An interleaved weight [2 I, depth] (gate above up) puts
 // gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
@@ -51,6 +52,7 @@ inline int pairs_of(int columns, bool interleaved) {
 inline int pairs_of(const Weight& w) { return pairs_of(w.columns, w.interleaved); }
 
 inline constexpr bool grouped(int kind) { return kind == W_INT4 || kind == W_INT8G; }
+inline constexpr bool rounded(int kind) { return kind == W_INT8 || grouped(kind); }  // to codes
 
 // Depth of a word's neighbours: twice the codes of a word.
 inline constexpr int chunk_of(int kind) { return kind == W_INT4 ? 16 : 8; }
@@ -61,12 +63,14 @@ inline int64_t pair_bytes(int kind, int depth) {
         case W_F32: return int64_t(depth) * kPair * 4;
         case W_F64: return int64_t(depth) * kPair * 8;
         case W_BF16: return int64_t(ceil_div(depth, 2 * kTogether)) * kTogether * kPair * 4;
+        case W_BF12: return int64_t(ceil_div(depth, kGroup)) * kGroup * kPair * 3 / 2;
         default: return int64_t(ceil_div(depth, chunk_of(kind))) * kPair * 8;
     }
 }
 
 inline int64_t scale_bytes(int kind, int pairs, int depth) {
     if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
+    if (kind == W_BF12) return int64_t(pairs) * ceil_div(depth, kGroup) * 8;
     return grouped(kind) ? int64_t(pairs) * ceil_div(depth, kGroup) * kPair * 2 : 0;
 }
 
@@ -122,39 +126,6 @@ inline float group_value(const Weight& w, int pair, int column, int k) {
     float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
     return rounded_to_bf16(of_code * group_number(w.scale, w, pair, column, k) +
                            group_number(w.offset, w, pair, column, k));
-}
-
-// Element (column of `pair`, k) as fp32, of any kind but W_F64.
-inline float element(const Weight& w, int pair, int column, int k) {
-    const char* data = pair_data(w, pair);
-    if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
-    if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[pair_word(k / 2, column) * 2 + k % 2]);
-    if (w.kind == W_INT8)
-        return float(code_of(W_INT8, data, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
-    return group_value(w, pair, column, k);
-}
-
-// out[0 .. depth) = row `row` of the matrix.
-template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) {
-    int column = packed_column(int(row), w.columns, w.interleaved), pair = column / kPair, lane = column % kPair;
-    if (w.kind == W_F64) {
-        const double* data = reinterpret_cast<const double*>(pair_data(w, pair)) + lane;
-        for (int k = 0; k < w.depth; ++k) out[k] = T(data[int64_t(k) * kPair]);
-        return;
-    }
-    if (w.kind == W_BF16) {
-        const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair));
-        for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[pair_word(k / 2, lane) * 2 + k % 2]));
-        return;
-    }
-    if (w.kind == W_INT8) {
-        const float scale = static_cast<const float*>(w.scale)[pair * kPair + lane];
-        const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair)) + lane * 2;
-        for (int k = 0; k < w.depth; k += 8, words += 64)
-            for (int i = 0; i < std::min(8, w.depth - k); ++i) out[k + i] = T(float(int8_t(words[i % 2] >> i / 2 * 8)) * scale);
-        return;
-    }
-    for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));
 }
 
 }  // namespace weft
