@@ -70,3 +70,25 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
     share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
     assert f"`peers-zen4.md` it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
+
+
+def test_bf16_in_12_bits() -> None:
+    cases, kind = saved("coded_weights_zen4.json")["cases"], "bf16 in 12"
+    one, eight, many, prompt = (
+        f"{cases[case][kind]['ratio']:.2f}" for case in ("decode", "8 streams", "32 streams", "prefill of 1,024")
+    )
+    words = (
+        f"has {one} of their speed with one stream, {eight} with 8, {many} with 32 and {prompt} in a prompt of 1,024"
+    )
+    assert words in PERFORMANCE
+    page = "peers-zen4-bf12.md"
+    found, share = leads(page), shares("weft-tp1", page)[0]
+    llama, vino = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
+    eight, many = (found["weft-tp1", *case] for case in CASES)
+    assert f"one stream is {llama} times as fast as llama.cpp, {share} % of what memory allows" in PERFORMANCE
+    assert f"are {eight} and {many} times as fast as OpenVINO, a prompt {vino} times." in PERFORMANCE
+    assert (
+        f"one stream has {llama} times the speed of llama.cpp there, 8 and 32 streams {eight} and {many} times" in PLAIN
+    )
+    sizes = [rows("Offline", 1, page)[name,]["peak MB (PSS)"].split()[0] for name in ("weft-tp1", "weft-tp2")]
+    assert "The most memory is {} MB, for two ranks {}.".format(*sizes) in PERFORMANCE
