@@ -54,7 +54,7 @@ _SIGNATURES = {
     "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
     "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
-    "weft_pack": (ctypes.c_int64, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)),
+    "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)),
     "weft_suits_bf12": (ctypes.c_int, ()),
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, _POINTER)),

@@ -244,8 +244,7 @@ class Packing:
 
     def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> bool:
         """Whether the kind suits the numbers."""
-        packed = self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride)
-        return int(packed) >= 0
+        return bool(self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride))
 
     def unpack(self, weight: PackedWeight, lo: int, hi: int) -> Tensor:
         """See `PackedWeight.rows`."""

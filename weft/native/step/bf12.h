@@ -7,7 +7,6 @@
 // subnormal). What has another exponent is far: told apart from the stream, whole. Knows no product.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -16,9 +15,9 @@
 
 namespace weft {
 
-constexpr int kNearExponents = 15, kZeroExponent = 15;
-constexpr int kGroupNumbers = kGroup * kPair, kStepNumbers = 2 * kPair;
-constexpr int kBf12Step = kStepNumbers * 3 / 2;  // bytes of two neighbours of the depth
+constexpr int kNearExponents = 15, kZeroCode = 15, kFarCode = 16;
+constexpr int kStepNumbers = 2 * kPair, kGroupNumbers = kGroup * kPair;
+constexpr int kStepBf12 = kStepNumbers * 3 / 2;  // bytes of two neighbours of the depth
 
 // Of Weight::scale, [pair][depth / 32].
 struct Bf12Group {
@@ -35,34 +34,34 @@ struct FarNumber {
 // What a weight has room for: one for each group, and a few. More would make it slow before they made it large.
 inline int64_t most_far(int pairs, int depth) { return int64_t(pairs) * ceil_div(depth, kGroup) + 64; }
 
-inline const Bf12Group& bf12_group(const Weight& w, int pair, int k) {
-    return static_cast<const Bf12Group*>(w.scale)[int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup];
+inline int64_t bf12_group(const Weight& w, int pair, int k) { return int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup; }
+
+// Number `i` of the 64 at `step`, if it is not far.
+inline bf16 near_number(const char* step, int highest, int i) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(step);
+    const int code = bytes[kStepNumbers + i % 32] >> (i / 32 * 4) & 15, exponent = code == kZeroCode ? 0 : highest - code;
+    return {uint16_t((bytes[i] & 0x80) << 8 | exponent << 7 | (bytes[i] & 0x7f))};
 }
 
-inline const FarNumber* far_numbers(const Weight& w, const Bf12Group& group) {
-    return static_cast<const FarNumber*>(w.offset) + group.first;
-}
-
-// Number of (column, k) of a pair's stream, far ones not.
-inline bf16 near_number(const char* pair, const Bf12Group& group, int column, int k) {
-    const auto* step = reinterpret_cast<const uint8_t*>(pair) + int64_t(k / 2) * kBf12Step;
-    const int i = 2 * column + k % 2, code = step[kStepNumbers + i % 32] >> (i / 32 * 4) & 15;
-    const int exponent = code == kZeroExponent ? 0 : group.highest - code;
-    return {uint16_t((step[i] & 0x80) << 8 | exponent << 7 | (step[i] & 0x7f))};
-}
-
-inline bf16 bf12_number(const Weight& w, int pair, int column, int k) {
-    const Bf12Group& group = bf12_group(w, pair, k);
-    const int place = k % kGroup / 2 * kStepNumbers + 2 * column + k % 2;
-    const FarNumber* far = far_numbers(w, group);
-    for (int i = 0; i < group.far; ++i)
-        if (far[i].place == place) return far[i].number;
-    return near_number(pair_data(w, pair), group, column, k);
+// give(column, k, number) for columns [first, last) and the depth of the group at `k`: of a far number twice, first a wrong
+// one.
+template <class Give> inline void numbers_of_group(const Weight& w, int pair, int k, int first, int last, Give give) {
+    const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
+    const char* steps = pair_data(w, pair) + int64_t(k / 2) * kStepBf12;
+    const int depth = std::min(kGroup, w.depth - k);
+    for (int i = 0; i < depth; ++i)
+        for (int column = first; column < last; ++column)
+            give(column, k + i, near_number(steps + i / 2 * kStepBf12, group.highest, 2 * column + i % 2));
+    const FarNumber* far = static_cast<const FarNumber*>(w.offset) + group.first;
+    for (const FarNumber* end = far + group.far; far < end; ++far) {
+        const int column = far->place % kStepNumbers / 2, i = far->place / kStepNumbers * 2 + far->place % 2;
+        if (column >= first && column < last && i < depth) give(column, k + i, far->number);
+    }
 }
 
 // The highest of 15 neighbouring exponents that most of a group's numbers have.
-inline int best_exponents(const uint16_t* numbers) {
-    int of[256 + kNearExponents] = {}, within = 0, most = -1, highest = kNearExponents - 1;
+inline int highest_exponent(const uint16_t* numbers) {
+    int of[256] = {}, within = 0, most = -1, highest = 0;
     for (int i = 0; i < kGroupNumbers; ++i) of[numbers[i] >> 7 & 255]++;
     of[0] = 0;  // they have a code of their own
     for (int e = 0; e < 256; ++e) {
@@ -72,55 +71,43 @@ inline int best_exponents(const uint16_t* numbers) {
     return highest;
 }
 
-// Codes of 64 numbers whose exponents reach to `highest`; whether one of them is far.
-inline bool encode_step(const uint16_t* numbers, int highest, uint8_t* to) {
-    uint8_t codes[kStepNumbers];
-    int far = 0;
-    for (int i = 0; i < kStepNumbers; ++i) {
-        const int16_t exponent = numbers[i] >> 7 & 255, down = int16_t(highest - exponent);
-        const bool near = exponent != 0 && down >= 0 && down < kNearExponents;
-        far |= !near && exponent != 0;
-        codes[i] = near ? uint8_t(down) : kZeroExponent;
-        to[i] = uint8_t((numbers[i] >> 8 & 0x80) | (numbers[i] & 0x7f));
-    }
-    for (int i = 0; i < 32; ++i) to[kStepNumbers + i] = uint8_t(codes[i] | codes[32 + i] << 4);
-    return far;
+inline int code_of_exponent(uint16_t number, int highest) {
+    const int exponent = number >> 7 & 255, down = highest - exponent;
+    if (!exponent) return kZeroCode;
+    return down >= 0 && down < kNearExponents ? down : kFarCode;
 }
 
-// A group's highest exponent if none of its numbers is far from it, and whether that is so.
-inline bool all_near(const uint16_t* numbers, int& highest) {
-    uint16_t most = 0, least = 0xffff;
-    for (int i = 0; i < kGroupNumbers; ++i) {
-        const uint16_t exponent = numbers[i] & 0x7f80;
-        most = std::max(most, exponent);
-        least = std::min<uint16_t>(least, uint16_t(exponent - 1));  // of zeros the largest there is
-    }
-    highest = std::max(most >> 7, kNearExponents - 1);
-    return !most || highest - ((least + 1) >> 7) < kNearExponents;
-}
-
-// Numbers of one pair, in the order of W_BF16 with two neighbours together, depth filled up with zeros to whole groups.
-// False where `taken`, the far numbers of all pairs, passes what there is room for.
-inline bool encode_pair(const Weight& w, int pair, const uint16_t* numbers, std::atomic<uint32_t>& taken) {
-    auto* to = reinterpret_cast<uint8_t*>(const_cast<char*>(pair_data(w, pair)));
-    const int64_t room = most_far(pairs_of(w), w.depth);
-    for (int k = 0; k < w.depth; k += kGroup, numbers += kGroupNumbers) {
-        int highest;
-        if (!all_near(numbers, highest)) highest = best_exponents(numbers);
-        FarNumber far[kGroupNumbers];
-        int count = 0;
-        for (int step = 0; step < kGroup / 2; ++step, to += kBf12Step) {
-            const uint16_t* from = numbers + step * kStepNumbers;
-            if (!encode_step(from, highest, to)) continue;
-            for (int i = 0; i < kStepNumbers; ++i) {
-                const int exponent = from[i] >> 7 & 255, down = highest - exponent;
-                if (exponent && (down < 0 || down >= kNearExponents)) far[count++] = {uint16_t(step * kStepNumbers + i), {from[i]}};
-            }
+// Group of `numbers`, in the order of W_BF16 with two neighbours together; far ones to `far`: how many.
+inline int encode_group(const uint16_t* numbers, int highest, char* to, FarNumber* far) {
+    int count = 0;
+    for (int place = 0; place < kGroupNumbers; to += kStepBf12) {
+        auto* bytes = reinterpret_cast<uint8_t*>(to);
+        std::memset(bytes + kStepNumbers, 0, kStepNumbers / 2);
+        for (int i = 0; i < kStepNumbers; ++i, ++place) {
+            const uint16_t number = numbers[place];
+            const int code = code_of_exponent(number, highest);
+            bytes[i] = uint8_t((number >> 8 & 0x80) | (number & 0x7f));
+            bytes[kStepNumbers + i % 32] |= uint8_t((code & 15) << (i / 32 * 4));
+            if (code == kFarCode) far[count++] = {uint16_t(place), {number}};
         }
-        const uint32_t first = count ? taken.fetch_add(uint32_t(count)) : 0;
-        if (first + int64_t(count) > room) return false;
-        const_cast<Bf12Group&>(bf12_group(w, pair, k)) = {first, uint16_t(count), uint8_t(highest), 0};
-        if (count) std::memcpy(const_cast<FarNumber*>(far_numbers(w, bf12_group(w, pair, k))), far, count * sizeof(FarNumber));
+    }
+    return count;
+}
+
+// Numbers of one pair, depth filled up with zeros to whole groups. False where `taken`, the far numbers of all pairs, passes
+// what there is room for.
+inline bool encode_pair(const Weight& w, int pair, const uint16_t* numbers, std::atomic<int64_t>& taken) {
+    char* to = const_cast<char*>(pair_data(w, pair));
+    auto* groups = static_cast<Bf12Group*>(const_cast<void*>(w.scale));
+    auto* apart = static_cast<FarNumber*>(const_cast<void*>(w.offset));
+    const int64_t room = most_far(pairs_of(w), w.depth);
+    FarNumber far[kGroupNumbers];
+    for (int k = 0; k < w.depth; k += kGroup, numbers += kGroupNumbers, to += kGroup / 2 * kStepBf12) {
+        const int highest = highest_exponent(numbers), count = encode_group(numbers, highest, to, far);
+        const int64_t first = count ? taken.fetch_add(count) : 0;
+        if (first + count > room) return false;
+        groups[bf12_group(w, pair, k)] = {uint32_t(first), uint16_t(count), uint8_t(highest), 0};
+        std::memcpy(apart + first, far, count * sizeof(FarNumber));
     }
     return true;
 }

@@ -6,21 +6,14 @@
 
 namespace weft {
 
-// Element (column of `pair`, k) as fp32, of any kind but W_F64.
+// Element (column of `pair`, k) as fp32, of any kind but W_F64 and W_BF12.
 inline float element(const Weight& w, int pair, int column, int k) {
     const char* data = pair_data(w, pair);
     if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
     if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[pair_word(k / 2, column) * 2 + k % 2]);
-    if (w.kind == W_BF12) return widen(bf12_number(w, pair, column, k));
     if (w.kind == W_INT8)
         return float(code_of(W_INT8, data, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
     return group_value(w, pair, column, k);
-}
-
-// panel[k - from][c] for k in [from, from + depth), of W_BF12.
-inline void bf12_to_panel(const Weight& w, int pair, int from, int depth, float* panel) {
-    for (int k = from; k < from + depth; ++k)
-        for (int c = 0; c < kPair; ++c) *panel++ = widen(bf12_number(w, pair, c, k));
 }
 
 // out[0 .. depth) = row `row` of the matrix.
@@ -41,6 +34,11 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
         const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair)) + lane * 2;
         for (int k = 0; k < w.depth; k += 8, words += 64)
             for (int i = 0; i < std::min(8, w.depth - k); ++i) out[k + i] = T(float(int8_t(words[i % 2] >> i / 2 * 8)) * scale);
+        return;
+    }
+    if (w.kind == W_BF12) {
+        for (int k = 0; k < w.depth; k += kGroup)
+            numbers_of_group(w, pair, k, lane, lane + 1, [&](int, int at, bf16 x) { out[at] = T(widen(x)); });
         return;
     }
     for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));

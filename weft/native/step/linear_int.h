@@ -2,8 +2,8 @@
 // few rows, straight into products. Both give the same bits.
 #pragma once
 
+#include "bf12.h"
 #include "cache_ahead.h"
-#include "elements.h"
 #include "linear_amx.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
@@ -103,7 +103,11 @@ inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNum
 #endif
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    if (w.kind == W_BF12) return bf12_to_panel(w, pair, from, depth, panel);
+    if (w.kind == W_BF12) {
+        for (int k = from; k < from + depth; k += kGroup)
+            numbers_of_group(w, pair, k, 0, kPair, [&](int c, int at, bf16 x) { panel[(at - from) * kPair + c] = widen(x); });
+        return;
+    }
     const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair));
     const int chunk = chunk_of(w.kind), bits = w.kind == W_INT4 ? 4 : 8;
     GroupNumbers group(w);

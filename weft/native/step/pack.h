@@ -10,6 +10,18 @@
 
 namespace weft {
 
+// Bytes of Weight::scale and Weight::offset.
+inline int64_t scale_bytes(int kind, int pairs, int depth) {
+    const int64_t groups = int64_t(pairs) * ceil_div(depth, kGroup);
+    if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
+    if (kind == W_BF12) return groups * int64_t(sizeof(Bf12Group));
+    return grouped(kind) ? groups * kPair * 2 : 0;
+}
+inline int64_t offset_bytes(int kind, int pairs, int depth) {
+    if (kind == W_BF12) return most_far(pairs, depth) * int64_t(sizeof(FarNumber));
+    return kind == W_INT4 ? scale_bytes(kind, pairs, depth) : 0;
+}
+
 // Source rows of the sixteen columns of a panel; null where there is no column.
 struct PanelRows {
     const char* row[16];
@@ -78,7 +90,7 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
     if constexpr (sizeof(S) <= 4) return pack_words<1, S>(rows, w.depth, buffer.data(), words + panel * 16);
 }
 
-template <class S> bool pack_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<uint32_t>& far) {
+template <class S> bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     std::vector<uint32_t> words(int64_t(ceil_div(w.depth, kGroup)) * kGroup / 2 * kPair);
     for (int panel = 0; panel < 2; ++panel)
@@ -86,20 +98,20 @@ template <class S> bool pack_bf12(const Weight& w, const char* from, int64_t str
     return encode_pair(w, pair, reinterpret_cast<const uint16_t*>(words.data()), far);
 }
 
-// How many numbers are far; -1 where they are more than `w` has room for.
-inline int64_t pack_bf12(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
-    std::atomic<uint32_t> far{0};
+// False where more numbers are far than `w` has room for.
+inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+    auto pack_pair = format == FROM_BF16 ? pack_pair_bf12<bf16> : format == FROM_F64 ? pack_pair_bf12<double> : pack_pair_bf12<float>;
+    std::atomic<int64_t> far{0};
     std::atomic<bool> fits{true};
     deal(pool, pairs_of(w), [&](int pair) {
-        auto pack_of = format == FROM_BF16 ? pack_bf12<bf16> : format == FROM_F64 ? pack_bf12<double> : pack_bf12<float>;
-        if (fits && !pack_of(w, from, stride_bytes, pair, far)) fits = false;
+        if (fits && !pack_pair(w, from, stride_bytes, pair, far)) fits = false;
     });
-    return fits ? int64_t(far) : -1;
+    return fits;
 }
 
-// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. Negative: `w` has too
-// little room.
-inline int64_t pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. False where `w` is of a
+// kind that does not suit the numbers.
+inline bool pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
     if (w.kind == W_BF12) return pack_bf12(w, from, format, stride_bytes, pool);
     const bool codes = rounded(w.kind);
     deal(pool, 2 * pairs_of(w), [&](int i) {
@@ -109,7 +121,7 @@ inline int64_t pack(const Weight& w, const char* from, int format, int64_t strid
         else if (format == FROM_F64) pack_panel<double>(w, rows, i / 2, i % 2);
         else pack_panel<float>(w, rows, i / 2, i % 2);
     });
-    return 0;
+    return true;
 }
 
 }  // namespace weft

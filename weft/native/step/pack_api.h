@@ -6,12 +6,12 @@
 #include "pack.h"
 #include "pool.h"
 
-// Bytes that `data`, `scale` and `offset`, where there is one, of a weight take: sizes[0] to [2].
+// Bytes that `data`, `scale` and `offset`, if it has one, of a weight take: sizes[0] to [2].
 WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved, int64_t* sizes) {
     int pairs = weft::pairs_of(columns, interleaved);
     sizes[0] = pairs * weft::pair_bytes(kind, depth);
     sizes[1] = weft::scale_bytes(kind, pairs, depth);
-    sizes[2] = kind == weft::W_BF12 ? weft::most_far(pairs, depth) * sizeof(weft::FarNumber) : sizes[1];
+    sizes[2] = weft::offset_bytes(kind, pairs, depth);
 }
 
 // Whether numbers of bf16 are multiplied about as fast out of 12 bits as out of 16 even where memory bounds nothing: where
@@ -24,8 +24,8 @@ WEFT_C int weft_suits_bf12() {
 #endif
 }
 
-// Negative: `to` is of a kind that does not suit these numbers; see pack.h.
-WEFT_C int64_t weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes) {
+// 0 where `to` is of a kind that does not suit the numbers; see pack.h.
+WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes) {
     return weft::pack(*to, static_cast<const char*>(from), format, stride_bytes, pool);
 }
 

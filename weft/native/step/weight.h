@@ -68,12 +68,6 @@ inline int64_t pair_bytes(int kind, int depth) {
     }
 }
 
-inline int64_t scale_bytes(int kind, int pairs, int depth) {
-    if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
-    if (kind == W_BF12) return int64_t(pairs) * ceil_div(depth, kGroup) * 8;
-    return grouped(kind) ? int64_t(pairs) * ceil_div(depth, kGroup) * kPair * 2 : 0;
-}
-
 // Packed column of row `row` of the matrix.
 inline int packed_column(int row, int columns, bool interleaved) {
     if (!interleaved) return row;
