@@ -36,9 +36,9 @@ def far(weight: PackedWeight) -> int:
 
 def long_tailed(shape: tuple[int, int]) -> Tensor:
     """As trained weights are, and more of them far from the others' exponents; zeros, and what is subnormal."""
-    weight = torch.distributions.StudentT(torch.tensor(3.0)).sample(shape)
-    weight[torch.rand(shape) < 0.1] = 0
-    weight[torch.rand(shape) < 0.01] *= -1e-39
+    weight = 0.05 * torch.distributions.StudentT(torch.tensor(3.0)).sample(shape)
+    weight[torch.rand(shape) < 5e-4] *= 0
+    weight[torch.rand(shape) < 1e-4] *= -1e-39
     return weight.bfloat16()
 
 
@@ -63,10 +63,10 @@ def test_every_number_comes_back(packing: Packing, shape: tuple[int, int]) -> No
 
 
 def test_what_is_far_is_kept_apart(packing: Packing) -> None:
-    """A group has 15 exponents: not that of a number 2^15 times as small as others, nor of an infinite one."""
+    """A group has 16 exponents: not that of a number 2^16 times as small as others, nor of an infinite one."""
     weight = torch.ones(32, 64, dtype=torch.bfloat16)
-    assert far(packing.pack(weight * 2**-14 + weight.tril(), WeightKind.BF12)) == 0
-    weight[3, 5], weight[31, 31], weight[0, 33], weight[7, 63] = 2**-15, -(2**-20), float("inf"), float("nan")
+    assert far(packing.pack(weight * 1.5 * 2**-15 + weight.tril(), WeightKind.BF12)) == 0
+    weight[3, 5], weight[31, 31], weight[0, 33], weight[7, 63] = 2**-16, -(2**-20), float("inf"), float("nan")
     made = packing.pack(weight, WeightKind.BF12)
     assert far(made) == 4
     assert torch.equal(made.rows(0, 32).view(torch.int32), weight.float().view(torch.int32))

@@ -1,29 +1,42 @@
-// Numbers of bf16 in 12 bits each, none of them changed: most exponents of a group lie close together, so that four bits
-// tell them. (Exponents of a trained model's weights have an entropy of under three bits: DFloat11, arXiv 2504.11651.)
+// Numbers of bf16 in 12 bits each, none of them changed: most exponents of a group are 16 neighbours, so that four bits tell
+// them. (Exponents of a trained model's weights have an entropy of under three bits: DFloat11, arXiv 2504.11651.)
 //
-// A group is 32 of the depth of a pair's 32 columns, 1,536 bytes: for each two neighbours of the depth 64 bytes of signs and
-// fractions, in the order in which W_BF16 has its numbers, then 32 bytes of codes, of number i the low four bits of byte i,
-// of number 32 + i the high ones. Code c of 0 to 14 is the exponent `highest` - c, 15 the exponent 0 (zeros and what is
-// subnormal). What has another exponent is far: told apart from the stream, whole. Knows no product.
+// A group is 32 of the depth of a pair's 32 columns, 1,536 bytes: 192 for each four neighbours of the depth, whose 128
+// numbers, in the order in which W_BF16 has them, are four vectors. Three have a word for each of their numbers: sign and
+// fraction where bf16 has them, between them the low four bits of exponent - `lowest`. A word's other four bits are of the
+// number in the fourth vector: in the first word those of its exponent, in the second the high ones of its fraction, in the
+// third its sign and the low ones of its fraction. What would be 2^`lowest` is 0. What has another exponent, and what is
+// 2^`lowest`, is far: told apart from the stream, whole; so are zeros where `lowest` is no multiple of 16, which would make
+// them dear to tell. Knows no product.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 
 #include "weight.h"
 
 namespace weft {
 
-constexpr int kNearExponents = 15, kZeroCode = 15, kFarCode = 16;
-constexpr int kStepNumbers = 2 * kPair, kGroupNumbers = kGroup * kPair;
-constexpr int kStepBf12 = kStepNumbers * 3 / 2;  // bytes of two neighbours of the depth
+constexpr int kNearExponents = 16, kBf12Chunk = 16;  // neighbours of the depth
+constexpr int kStepNumbers = 2 * kPair, kQuadNumbers = 2 * kStepNumbers, kGroupNumbers = kGroup * kPair;
+constexpr int kQuadBytes = kQuadNumbers * 3 / 2;
+constexpr int kOwnBits = 0x87ff, kLentFrom = 11;  // of a word: its own number's, and where the fourth vector's four begin
+
+// What of a chunk must be minded, in the order of what that costs.
+enum ChunkKind : int { PLAIN, WITH_ZEROS, WITH_FAR };
 
 // Of Weight::scale, [pair][depth / 32].
 struct Bf12Group {
     uint32_t first;  // of its far numbers, in Weight::offset
     uint16_t far;    // how many, in the order of their places
-    uint8_t highest, unused;
+    uint8_t lowest;
+    uint8_t kinds;  // of its two chunks, a half byte each
+
+    int kind(int chunk) const { return kinds >> 4 * (chunk % 2) & 15; }
+    bool may_have_zeros() const { return lowest % kNearExponents == 0; }
 };
 
 struct FarNumber {
@@ -36,78 +49,91 @@ inline int64_t most_far(int pairs, int depth) { return int64_t(pairs) * ceil_div
 
 inline int64_t bf12_group(const Weight& w, int pair, int k) { return int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup; }
 
-// Number `i` of the 64 at `step`, if it is not far.
-inline bf16 near_number(const char* step, int highest, int i) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(step);
-    const int code = bytes[kStepNumbers + i % 32] >> (i / 32 * 4) & 15, exponent = code == kZeroCode ? 0 : highest - code;
-    return {uint16_t((bytes[i] & 0x80) << 8 | exponent << 7 | (bytes[i] & 0x7f))};
+// The 128 numbers of four neighbours, in the order of W_BF16 with two neighbours together; wrong ones where they are far.
+inline void decode_quad(const uint16_t* words, int lowest, uint16_t* numbers) {
+    auto number = [&](int bits) { return uint16_t((bits & kOwnBits) + (bits & 0x7ff ? lowest << 7 : 0)); };
+    auto lent = [&](int i) { return words[i] >> kLentFrom & 15; };
+    for (int i = 0; i < 96; ++i) numbers[i] = number(words[i]);
+    for (int i = 0; i < 32; ++i)
+        numbers[96 + i] = number((lent(64 + i) & 8) << 12 | lent(i) << 7 | lent(32 + i) << 3 | (lent(64 + i) & 7));
 }
 
-// give(column, k, number) for columns [first, last) and the depth of the group at `k`: of a far number twice, first a wrong
-// one.
-template <class Give> inline void numbers_of_group(const Weight& w, int pair, int k, int first, int last, Give give) {
-    const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
-    const char* steps = pair_data(w, pair) + int64_t(k / 2) * kStepBf12;
-    const int depth = std::min(kGroup, w.depth - k);
-    for (int i = 0; i < depth; ++i)
-        for (int column = first; column < last; ++column)
-            give(column, k + i, near_number(steps + i / 2 * kStepBf12, group.highest, 2 * column + i % 2));
-    const FarNumber* far = static_cast<const FarNumber*>(w.offset) + group.first;
-    for (const FarNumber* end = far + group.far; far < end; ++far) {
-        const int column = far->place % kStepNumbers / 2, i = far->place / kStepNumbers * 2 + far->place % 2;
-        if (column >= first && column < last && i < depth) give(column, k + i, far->number);
+struct GroupOfPair {
+    alignas(64) uint16_t numbers[kGroupNumbers];  // [32 / 2][column][2]
+
+    // Of the depth from `k` on; what lies behind it is unspecified.
+    GroupOfPair(const Weight& w, int pair, int k) {
+        const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
+        const auto* words = reinterpret_cast<const uint16_t*>(pair_data(w, pair) + int64_t(k / 4) * kQuadBytes);
+        for (int i = 0; i < kGroupNumbers; i += kQuadNumbers, words += kQuadBytes / 2) decode_quad(words, group.lowest, numbers + i);
+        const FarNumber* far = static_cast<const FarNumber*>(w.offset) + group.first;
+        for (int i = 0; i < group.far; ++i) numbers[far[i].place] = far[i].number.bits;
+    }
+    bf16 at(int column, int i) const { return {numbers[i / 2 * kStepNumbers + 2 * column + i % 2]}; }
+};
+
+inline bool is_zero(uint16_t number) { return !(number & 0x7fff); }
+
+// The lowest of 16 neighbouring exponents that most of `count` numbers have.
+inline int lowest_exponent(const uint16_t* numbers, int count) {
+    int of[256 + 1] = {}, zeros = 0, most = -1, lowest = 0;
+    for (int i = 0; i < count; ++i) is_zero(numbers[i]) ? ++zeros : ++of[numbers[i] >> 7 & 255];
+    int within = std::accumulate(of, of + kNearExponents, 0);
+    for (int e = 0; e + kNearExponents <= 256; within += of[e + kNearExponents] - of[e], ++e) {
+        const int near = within + (e % kNearExponents ? 0 : zeros);
+        if (near > most) most = near, lowest = e;
+    }
+    return lowest;
+}
+
+inline int chunk_kind(uint16_t number, int lowest) {
+    if (is_zero(number) && lowest % kNearExponents == 0) return lowest ? WITH_ZEROS : PLAIN;
+    const int up = (number & 0x7fff) - (lowest << 7);
+    return up > 0 && up < kNearExponents << 7 ? PLAIN : WITH_FAR;
+}
+
+// 128 numbers as 96 words.
+inline void encode_quad(const uint16_t* numbers, int lowest, uint16_t* words) {
+    auto own = [&](int i) { return (numbers[i] - (is_zero(numbers[i]) ? 0 : lowest << 7)) & kOwnBits; };
+    for (int i = 0; i < 32; ++i) {
+        const int fourth = own(96 + i), lent[3] = {fourth >> 7 & 15, fourth >> 3 & 15, fourth >> 15 << 3 | (fourth & 7)};
+        for (int word = 0; word < 3; ++word) words[32 * word + i] = uint16_t(own(32 * word + i) | lent[word] << kLentFrom);
     }
 }
 
-// The highest of 15 neighbouring exponents that most of a group's numbers have.
-inline int highest_exponent(const uint16_t* numbers) {
-    int of[256] = {}, within = 0, most = -1, highest = 0;
-    for (int i = 0; i < kGroupNumbers; ++i) of[numbers[i] >> 7 & 255]++;
-    of[0] = 0;  // they have a code of their own
-    for (int e = 0; e < 256; ++e) {
-        within += of[e] - (e >= kNearExponents ? of[e - kNearExponents] : 0);
-        if (e >= kNearExponents - 1 && within > most) most = within, highest = e;
+// `count` numbers of a group, in the order of W_BF16 with two neighbours together; far ones to `far`.
+inline Bf12Group encode_group(const uint16_t* numbers, int count, char* to, FarNumber* far) {
+    const int lowest = lowest_exponent(numbers, count);
+    for (int i = 0; i < count; i += kQuadNumbers, to += kQuadBytes)
+        encode_quad(numbers + i, lowest, reinterpret_cast<uint16_t*>(to));
+    Bf12Group group{0, 0, uint8_t(lowest), 0};
+    int kinds[2] = {};
+    for (int i = 0; i < count; ++i) {
+        const int kind = chunk_kind(numbers[i], lowest);
+        if (kind == WITH_FAR) far[group.far++] = {uint16_t(i), {numbers[i]}};
+        int& of_chunk = kinds[i / (kBf12Chunk * kPair)];
+        of_chunk = std::max(of_chunk, kind);
     }
-    return highest;
+    group.kinds = uint8_t(kinds[1] << 4 | kinds[0]);
+    return group;
 }
 
-inline int code_of_exponent(uint16_t number, int highest) {
-    const int exponent = number >> 7 & 255, down = highest - exponent;
-    if (!exponent) return kZeroCode;
-    return down >= 0 && down < kNearExponents ? down : kFarCode;
-}
-
-// Group of `numbers`, in the order of W_BF16 with two neighbours together; far ones to `far`: how many.
-inline int encode_group(const uint16_t* numbers, int highest, char* to, FarNumber* far) {
-    int count = 0;
-    for (int place = 0; place < kGroupNumbers; to += kStepBf12) {
-        auto* bytes = reinterpret_cast<uint8_t*>(to);
-        std::memset(bytes + kStepNumbers, 0, kStepNumbers / 2);
-        for (int i = 0; i < kStepNumbers; ++i, ++place) {
-            const uint16_t number = numbers[place];
-            const int code = code_of_exponent(number, highest);
-            bytes[i] = uint8_t((number >> 8 & 0x80) | (number & 0x7f));
-            bytes[kStepNumbers + i % 32] |= uint8_t((code & 15) << (i / 32 * 4));
-            if (code == kFarCode) far[count++] = {uint16_t(place), {number}};
-        }
-    }
-    return count;
-}
-
-// Numbers of one pair, depth filled up with zeros to whole groups. False where `taken`, the far numbers of all pairs, passes
-// what there is room for.
+// Numbers of one pair, depth filled up to whole groups. False where `taken`, the far numbers of all pairs, passes what there
+// is room for.
 inline bool encode_pair(const Weight& w, int pair, const uint16_t* numbers, std::atomic<int64_t>& taken) {
     char* to = const_cast<char*>(pair_data(w, pair));
     auto* groups = static_cast<Bf12Group*>(const_cast<void*>(w.scale));
     auto* apart = static_cast<FarNumber*>(const_cast<void*>(w.offset));
     const int64_t room = most_far(pairs_of(w), w.depth);
     FarNumber far[kGroupNumbers];
-    for (int k = 0; k < w.depth; k += kGroup, numbers += kGroupNumbers, to += kGroup / 2 * kStepBf12) {
-        const int highest = highest_exponent(numbers), count = encode_group(numbers, highest, to, far);
-        const int64_t first = count ? taken.fetch_add(count) : 0;
-        if (first + count > room) return false;
-        groups[bf12_group(w, pair, k)] = {uint32_t(first), uint16_t(count), uint8_t(highest), 0};
-        std::memcpy(apart + first, far, count * sizeof(FarNumber));
+    for (int k = 0; k < w.depth; k += kGroup, numbers += kGroupNumbers, to += kGroup / 4 * kQuadBytes) {
+        const int count = ceil_div(std::min(kGroup, w.depth - k), 2) * kStepNumbers;
+        Bf12Group group = encode_group(numbers, count, to, far);
+        const int64_t first = group.far ? taken.fetch_add(group.far) : 0;
+        if (first + group.far > room) return false;
+        group.first = uint32_t(first);
+        groups[bf12_group(w, pair, k)] = group;
+        std::memcpy(apart + first, far, group.far * sizeof(FarNumber));
     }
     return true;
 }

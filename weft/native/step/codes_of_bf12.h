@@ -13,7 +13,7 @@ namespace weft {
 template <bool Apart> class CodesOfPair<W_BF12, Apart> {
 public:
     static constexpr bool kGrouped = true;
-    static constexpr int kChunk = 16, kSteps = kChunk / 2, kChunkBytes = kSteps * kStepBf12;
+    static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     CodesOfPair(const Weight& w, int pair)
         : codes_(pair_data(w, pair)), next_(pair_bytes(W_BF12, w.depth)),
@@ -28,63 +28,88 @@ public:
     }
 
     template <class Step, class Chunk> WEFT_INLINE void each_step(int from, int depth, Step step, Chunk begin) const {
-        for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
-            const Bf12Group& now = groups_[group];
-            const __m512i exponents = exponents_of(now.highest);
-            if (__builtin_expect(depth < kGroup || now.far, 0)) {
-                some_steps(group, std::min(depth, kGroup), exponents, step, begin);
-                continue;
-            }
-#pragma GCC unroll 1
-            for (int c = group * (kGroup / kChunk); c < (group + 1) * (kGroup / kChunk); ++c) {
-                begin(c);
-                const char* at = codes_ + int64_t(c) * kChunkBytes;
-#pragma GCC unroll 8
-                for (int j = 0; j < kSteps; ++j) {
-                    __m512i values[2];
-                    take(at + j * kStepBf12, exponents, values);
-                    step(j, values, std::false_type());
-                }
-            }
+        for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
+            const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+            begin(chunk);
+            if (__builtin_expect(depth < kChunk, 0) || group.kind(chunk) == WITH_FAR) from_laid(chunk, depth, step);
+            else if (group.kind(chunk) == WITH_ZEROS) from_codes<true>(chunk, group.lowest, step);
+            else from_codes<false>(chunk, group.lowest, step);
         }
     }
 
 private:
-    // Of each code in place, twice: a look-up takes the lowest five bits of a half word.
-    static WEFT_INLINE __m512i exponents_of(int highest) {
-        const __m256i codes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        const __m256i down = _mm256_sub_epi16(_mm256_set1_epi16(int16_t(highest)), codes);
-        return _mm512_broadcast_i64x4(_mm256_maskz_slli_epi16(0x7fff, down, 7));
+    // `mask` ? a : b, bit by bit.
+    static WEFT_INLINE __m512i either(int16_t mask, __m512i a, __m512i b) {
+        return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi16(mask), 0xe4);
     }
 
-    static WEFT_INLINE void take(const char* step, __m512i exponents, __m512i (&values)[2]) {
-        const __m512i kept = _mm512_set1_epi16(int16_t(0x807f));  // of a byte that was widened with its sign
-        const __m512i codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(step + kStepNumbers)));
-        const __m512i of[2] = {codes, _mm512_srli_epi16(codes, 4)};
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) {
-            const __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(step + 32 * i)));
-            values[i] = _mm512_ternarylogic_epi32(wide, kept, _mm512_permutexvar_epi16(of[i], exponents), 0xea);  // a & b | c
+    // As the number of `bits`.
+    template <bool Zeros> static WEFT_INLINE __m512i number(__m512i bits, __m512i lowest) {
+        const __m512i own = _mm512_and_si512(bits, _mm512_set1_epi16(int16_t(kOwnBits)));
+        if (!Zeros) return _mm512_add_epi16(own, lowest);
+        // One less than 0, or than the bits of -0, has ones at the four highest bits of the exponent, which are all of `lowest`.
+        const __m512i less = _mm512_sub_epi16(own, _mm512_set1_epi16(1));
+        return _mm512_ternarylogic_epi32(own, less, lowest, 0xf2);  // a | (~b & c)
+    }
+
+    // Of four neighbours of the depth the first two, or the `second` two. Shifts and masks, which wait for products, are few
+    // or none; adding and choosing bits is done anywhere.
+    template <bool Zeros> static WEFT_INLINE void take(const char* quad, bool second, __m512i lowest, __m512i (&values)[2]) {
+        auto words = [&](int i) WEFT_LAMBDA_INLINE { return _mm512_loadu_si512(quad + 64 * i); };
+        if (!second) {
+            values[0] = number<Zeros>(words(0), lowest), values[1] = number<Zeros>(words(1), lowest);
+            return;
+        }
+        asm("" : "+r"(quad));  // read anew: there are no registers that words could stay in beside a tile's sums
+        const __m512i third = words(2);
+        const __m512i middle = either(0x0780, _mm512_srli_epi16(words(0), kLentFrom - 7), _mm512_srli_epi16(words(1), kLentFrom - 3));
+        const __m512i ends = either(0x0007, _mm512_srli_epi16(third, kLentFrom), _mm512_add_epi16(third, third));
+        values[0] = number<Zeros>(third, lowest), values[1] = number<Zeros>(either(0x07f8, middle, ends), lowest);
+    }
+
+    template <bool Zeros, class Step> WEFT_INLINE void from_codes(int chunk, int lowest_exponent, Step step) const {
+        const __m512i lowest = _mm512_set1_epi16(int16_t(lowest_exponent << 7));
+        const char* at = codes_ + int64_t(chunk) * kChunkBytes;
+#pragma GCC unroll 8
+        for (int j = 0; j < kSteps; ++j) {
+            __m512i values[2];
+            take<Zeros>(at + j / 2 * kQuadBytes, j % 2, lowest, values);
+            step(j, values, std::false_type());
         }
     }
 
-    // Of a group with far numbers, or of the last one.
-    template <class Step, class Chunk>
-    WEFT_INLINE void some_steps(int group, int depth, __m512i exponents, Step step, Chunk begin) const {
-        const FarNumber *far = far_ + groups_[group].first, *end = far + groups_[group].far;
-        for (int j = 0; j < ceil_div(depth, 2); ++j) {
-            const int s = group * kGroup / 2 + j;
-            if (j % kSteps == 0) begin(s / kSteps);
-            __m512i values[2];
-            take(codes_ + int64_t(s) * kStepBf12, exponents, values);
-            for (; far < end && far->place / kStepNumbers == j; ++far) {
-                const __m512i number = _mm512_set1_epi16(int16_t(far->number.bits));
-                const uint64_t place = uint64_t(1) << far->place % kStepNumbers;
-                values[0] = _mm512_mask_mov_epi16(values[0], __mmask32(place), number);
-                values[1] = _mm512_mask_mov_epi16(values[1], __mmask32(place >> 32), number);
-            }
-            if (2 * j + 1 < depth) step(j % kSteps, values, std::false_type());
-            else step(j % kSteps, values, std::true_type());
+    // With far numbers, or not whole.
+    template <class Step> WEFT_INLINE void from_laid(int chunk, int depth, Step step) const {
+        __m512i laid[kSteps][2];
+        lay(chunk, laid);
+        if (depth >= kChunk) {
+#pragma GCC unroll 8
+            for (int j = 0; j < kSteps; ++j) step(j, laid[j], std::false_type());
+            return;
+        }
+        for (int j = 0; j < depth / 2; ++j) step(j, laid[j], std::false_type());
+        if (depth % 2 == 0) return;
+        for (__m512i& both : laid[depth / 2]) both = _mm512_and_si512(both, _mm512_set1_epi32(0xffff));
+        step(depth / 2, laid[depth / 2], std::true_type());
+    }
+
+    WEFT_INLINE void lay(int chunk, __m512i (&laid)[kSteps][2]) const {
+        const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+        const __m512i lowest = _mm512_set1_epi16(int16_t(group.lowest << 7));
+        const char* at = codes_ + int64_t(chunk) * kChunkBytes;
+        if (group.may_have_zeros()) lay_codes<true>(at, lowest, laid);
+        else lay_codes<false>(at, lowest, laid);
+        const int first = chunk % (kGroup / kChunk) * kChunk * kPair;
+        auto* numbers = reinterpret_cast<uint16_t*>(laid) - first;
+        for (const FarNumber *far = far_ + group.first, *end = far + group.far; far < end; ++far)
+            if (far->place / (kChunk * kPair) * (kChunk * kPair) == first) numbers[far->place] = far->number.bits;
+    }
+
+    template <bool Zeros> static WEFT_INLINE void lay_codes(const char* at, __m512i lowest, __m512i (&laid)[kSteps][2]) {
+#pragma GCC unroll 1
+        for (int j = 0; j < kSteps; j += 2, at += kQuadBytes) {
+            take<Zeros>(at, false, lowest, laid[j]);
+            take<Zeros>(at, true, lowest, laid[j + 1]);
         }
     }
 

@@ -37,8 +37,10 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
         return;
     }
     if (w.kind == W_BF12) {
-        for (int k = 0; k < w.depth; k += kGroup)
-            numbers_of_group(w, pair, k, lane, lane + 1, [&](int, int at, bf16 x) { out[at] = T(widen(x)); });
+        for (int k = 0; k < w.depth; k += kGroup) {
+            const GroupOfPair group(w, pair, k);
+            for (int i = 0; i < std::min(kGroup, w.depth - k); ++i) out[k + i] = T(widen(group.at(lane, i)));
+        }
         return;
     }
     for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));

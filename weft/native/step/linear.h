@@ -105,8 +105,7 @@ template <class C> struct Product {
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
             if (cache) cache->begin(from == own_row ? pair : -1);
-            if (in_code_tiles<C>(weight.kind, count)) in_tiles(from, rows, count, pair);
-            else if (!stored) in_slabs(from, rows, count, pair);
+            if (!stored) in_slabs(from, rows, count, pair);
             else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else in_one(from, rows, count, pair);
         }
@@ -159,16 +158,6 @@ private:
         });
     }
 
-    // Each block of rows takes numbers out of codes by itself; the first one fetches the next pair.
-    void in_tiles(int64_t from, Rows<A> rows, int64_t count, int pair) {
-        alignas(64) T tile[C::kRows * kPair];
-        blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
-            epilogue.fetch(from + row, n, pair);
-            tile_of_codes(n, weight, pair, behind(rows, row), i ? cache : nullptr, tile);
-            epilogue.rows(from + row, n, pair, tile);
-        });
-    }
-
     // A slab of the pair stays in the nearest cache while the blocks of rows pass by; sums are put down between slabs.
     void in_stored_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
         const int slab = even_slab(weight.depth, C::kMostSlab);
@@ -195,7 +184,7 @@ private:
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
-            if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first);
+            if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first, cache);
             else unpack<C>(weight, pair, k, part.depth, panel);
             // codes fetch the next pair while they are unpacked; there is less to do for halves, whose next slab is
             // fetched by products

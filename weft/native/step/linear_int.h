@@ -102,12 +102,17 @@ inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNum
 
 #endif
 
-template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    if (w.kind == W_BF12) {
-        for (int k = from; k < from + depth; k += kGroup)
-            numbers_of_group(w, pair, k, 0, kPair, [&](int c, int at, bf16 x) { panel[(at - from) * kPair + c] = widen(x); });
-        return;
+// The same of W_BF12, group by group.
+inline void lay_groups(const Weight& w, int pair, int from, int depth, float* panel) {
+    for (int k = from; k < from + depth; k += kGroup) {
+        const GroupOfPair group(w, pair, k);
+        for (int i = 0; i < std::min(kGroup, from + depth - k); ++i, panel += kPair)
+            for (int c = 0; c < kPair; ++c) panel[c] = widen(group.at(c, i));
     }
+}
+
+template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
+    if (w.kind == W_BF12) return lay_groups(w, pair, from, depth, panel);
     const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair));
     const int chunk = chunk_of(w.kind), bits = w.kind == W_INT4 ? 4 : 8;
     GroupNumbers group(w);
@@ -132,8 +137,19 @@ constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVector
 // So many rows do so, tile by tile: taking apart is cheap beside a tile of twelve, laying a panel is not beside three.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
-// The same of codes.
+// The same of codes; those of W_BF12 are as cheap as halves.
 constexpr int kCodedRows = kVectorBytes == 64 ? 8 : 0;
+constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : 0, kBf12Rows = 3 * kBf12Tile;
+// More than these where pairs are multiplied: a panel that is laid for all of them pays for more.
+constexpr int kBf12PairRows = 128;
+
+// Calls one(rows, a, tile) for near-equal tiles of at most `most` rows.
+template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A> a, float* tile, F one) {
+    for (int tiles = ceil_div(rows, most), n; tiles; --tiles, rows -= n, a.first += n * a.stride, tile += n * kPair) {
+        n = even_rows(rows, tiles);
+        one(n, a, tile);
+    }
+}
 
 // The tile of MR rows of fp32 times a pair of panels of bf16: a product after the other, as those of an unpacked panel.
 template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab slab, float* tile) {
@@ -177,31 +193,23 @@ inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab
 
 inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile) {
     if constexpr (kApartTile > 0)
-        for (int tiles = ceil_div(rows, kApartTile), n; tiles; --tiles, rows -= n, a.first += n * a.stride, tile += n * kPair) {
-            n = even_rows(rows, tiles);
-            tile_of_halves(n, pairs, a, slab, tile, std::make_index_sequence<kApartTile>());
-        }
+        in_even_tiles(rows, kApartTile, a, tile, [&](int n, Rows<float> from, float* to) {
+            tile_of_halves(n, pairs, from, slab, to, std::make_index_sequence<kApartTile>());
+        });
 }
 
-// Rows of the first tile, in which codes, or halves, go straight into products; 0 where they are unpacked first.
+// Rows of the first tile, or tiles, in which codes, or halves, go straight into products; 0 where they are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
     if (sizeof(typename C::B) == 4 && kind != W_F32) {
-        const int most = kind == W_BF16 ? kApartRows : kCodedRows;
+        const int most = kind == W_BF16 ? kApartRows : kind == W_BF12 ? kBf12Rows : kCodedRows;
         return rows <= most ? int(rows) : 0;
     }
     if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
-    if (rows < 4) return int(rows);
+    if (rows < 4 || (kind == W_BF12 && rows <= kBf12PairRows)) return int(rows);
     if (rows < 8) return 4;
     // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no
     // room for the scales and offsets of four bits beside them.
     return rows > 8 && (rows <= kTileRows || kind == W_INT4) ? 4 : 8;
-}
-
-// Whether each tile of so many rows takes numbers out of codes anew, which is cheap beside a tile of twelve rows; a panel
-// that is laid for all of them pays for more.
-constexpr int kCodeTileRows = 128;
-template <class C> constexpr bool in_code_tiles(int kind, int64_t rows) {
-    return C::kDepth == 2 && C::kRows <= kTileRows && kind == W_BF12 && rows <= kCodeTileRows;
 }
 
 #if defined(__AVX512BF16__)
@@ -217,26 +225,31 @@ inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, 
 // A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
 template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
     const Slab all{0, depth, false};
-    auto codes_ahead = [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<MR>(chunk); };
-    auto cache_ahead = [&](int) WEFT_LAMBDA_INLINE { cache->fetch(codes.kSteps); };
-    if (cache) tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, cache_ahead);
-    else tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, codes_ahead);
+    tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, [&](int chunk) WEFT_LAMBDA_INLINE {
+        if (cache) cache->fetch(codes.kSteps);
+        else codes.template fetch<MR>(chunk);
+    });
 }
 
 template <size_t... R>
-inline void tile_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, CacheLines* cache, float* tile, std::index_sequence<R...>) {
-    using Codes = CodesOfPair<W_BF12, false>;
-    constexpr void (*tiles[])(const Codes&, Rows<bf16>, int, CacheLines*, float*) = {tile_of_bf12<int(R) + 1>...};
-    tiles[rows - 1](Codes(w, pair), a, w.depth, cache, tile);
+inline void tile_of_bf12(int rows, const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile,
+                         std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, CacheLines*, float*) = {tile_of_bf12<int(R) + 1>...};
+    tiles[rows - 1](codes, a, depth, cache, tile);
 }
 
-// See in_code_tiles.
-inline void tile_of_codes(int rows, const Weight& w, int pair, Rows<bf16> a, CacheLines* cache, float* tile) {
-    tile_of_bf12(rows, w, pair, a, cache, tile, std::make_index_sequence<kTileRows>());
+// Each tile takes numbers out of codes anew, which is cheap beside a dozen rows; the first one fetches the next pair.
+inline void tiles_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, CacheLines* cache) {
+    const CodesOfPair<W_BF12, false> codes(w, pair);
+    const bf16* first = a.first;
+    in_even_tiles(rows, kTileRows, a, tile, [&](int n, Rows<bf16> from, float* to) {
+        tile_of_bf12(n, codes, from, w.depth, from.first == first ? nullptr : cache, to, std::make_index_sequence<kTileRows>());
+    });
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
-inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more) {
+inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more, CacheLines* cache) {
+    if (w.kind == W_BF12 && !more) return tiles_of_bf12(rows, w, pair, a, tile, cache);
     int step = more ? 2 * kPair : 0;
     switch (rows) {
         case 1: return tile_from_codes<1, false>(w, pair, a, slab, tile, panel, 0);
@@ -250,26 +263,26 @@ inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab s
 #endif
 
 #if defined(__AVX512F__)
-template <size_t... R>
-inline void tile_of_floats(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile,
-                           std::index_sequence<R...>) {
-    with_codes<true>(w, pair, [&](auto codes) {
-        using Codes = decltype(codes);
-        constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_floats<int(R) + 1, Codes>...};
-        tiles[rows - 1](codes, a, slab, tile);
-    });
+template <class Codes, size_t... R>
+inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_floats<int(R) + 1, Codes>...};
+    tiles[rows - 1](codes, a, slab, tile);
 }
 #endif
 
-inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
+inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
-    tile_of_floats(w, pair, a, rows, slab, tile, std::make_index_sequence<kCodedRows>());
+    with_codes<true>(w, pair, [&](auto codes) {
+        constexpr int most = std::is_same_v<decltype(codes), CodesOfPair<W_BF12, true>> ? kBf12Tile : kCodedRows;
+        in_even_tiles(rows, most, a, tile, [&](int n, Rows<float> from, float* to) {
+            tile_of_floats(n, codes, from, slab, to, std::make_index_sequence<most>());
+        });
+    });
 #endif
 }
 
 template <class A, class B, class T>
-inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
-template <class A, class T> inline void tile_of_codes(int, const Weight&, int, Rows<A>, CacheLines*, T*) {}
+inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool, CacheLines*) {}
 
 }  // namespace weft

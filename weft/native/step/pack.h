@@ -93,8 +93,13 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
 template <class S> bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     std::vector<uint32_t> words(int64_t(ceil_div(w.depth, kGroup)) * kGroup / 2 * kPair);
-    for (int panel = 0; panel < 2; ++panel)
-        pack_words<1, S>(rows_of_panel(w, from, stride_bytes, pair, panel), w.depth, reinterpret_cast<bf16*>(buffer.data()), words.data() + panel * 16);
+    PanelRows panels[2] = {rows_of_panel(w, from, stride_bytes, pair, 0), rows_of_panel(w, from, stride_bytes, pair, 1)};
+    for (PanelRows& panel : panels)
+        for (const char*& row : panel.row)
+            if (!row) row = panels[0].row[0];  // zeros would have to be minded
+    for (int i = 0; i < 2; ++i)
+        pack_words<1, S>(panels[i], w.depth, reinterpret_cast<bf16*>(buffer.data()), words.data() + i * 16);
+    for (int c = 0; c < kPair && w.depth % 2; ++c) words[int64_t(w.depth / 2) * kPair + c] *= 0x10001;  // the same
     return encode_pair(w, pair, reinterpret_cast<const uint16_t*>(words.data()), far);
 }
 
