@@ -16,12 +16,12 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.lockstep import LockstepWorld
 from weft.experts.loads import IntArray
+from weft.launch.numbers import numerics_of
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
 from weft.native.records import BIAS, WEIGHT, Op
 from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
-from weft.ops.base import Numerics
 from weft.ops.packed import PackedWeight
 from weft.ops.step_ops import StepOps
 from weft.program.program import StepProgram
@@ -56,12 +56,7 @@ class OneRank:
         config = parse_config(checkpoint.config)
         kept_weights(settings, checkpoint, ())  # refuses settings that contradict each other, as every engine does
         shards = Shards(config, resolve({}, num_experts=config.num_experts))
-        numerics = Numerics(
-            getattr(torch, settings.dtype),
-            quantization=settings.quantization,
-            rounds_rows=settings.activations == "int8",
-            compress_weights=settings.compress_weights,
-        )
+        numerics = numerics_of(settings)
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)
         ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS)

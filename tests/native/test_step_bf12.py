@@ -82,6 +82,23 @@ def test_numbers_without_neighbours_stay_whole(packing: Packing) -> None:
     assert torch.equal(made.unpacked(), weight)
 
 
+def test_what_was_tried_in_vain_takes_no_memory(packing: Packing) -> None:
+    wide = (torch.randn(64, 96) * 2.0 ** torch.randint(-60, 60, (64, 96))).bfloat16()
+    near = torch.randn(64, 96).bfloat16()
+    arena = Arena(1 << 17)
+    before = packing.pack(near, WeightKind.BF12, arena=arena)
+    made = packing.pack(wide, WeightKind.BF12, arena=arena)
+    after = packing.pack(near, WeightKind.BF12, arena=arena)
+    assert [each.kind for each in (before, made, after)] == [WeightKind.BF12, WeightKind.BF16, WeightKind.BF12]
+    line = lambda size: -(-size // 64) * 64  # noqa: E731
+    at = before.offset.data_ptr() + line(before.offset.nbytes)
+    for part in (made.data, after.data, after.scale, after.offset):
+        assert part.data_ptr() == at
+        at += line(part.nbytes)
+    for each, weight in ((before, near), (made, wide), (after, near)):
+        assert torch.equal(bits(each.unpacked()), bits(weight))
+
+
 def test_slots_are_not_compressed() -> None:
     with pytest.raises(ValueError, match="not kept in 12 bits"):
         step_cases.packing(ISAS[0]).pack_slots(torch.randn(64, 32).bfloat16(), 2, WeightKind.BF12)

@@ -17,13 +17,12 @@ from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.errors import UsageError
 from weft.launch.backend import BACKENDS
-from weft.launch.numbers import torch_dtype
+from weft.launch.numbers import numerics_of
 from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.start import start_workers
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
-from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 from weft.verify.memory import check_memory
@@ -92,13 +91,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
         layout=plan.of_replica(0).layout,
         engine=plan.engine,
         slot_maps=plan.slot_maps,
-        numerics=Numerics(
-            torch_dtype(plan.engine.dtype),
-            moe_backend=plan.engine.moe_backend,
-            quantization=plan.engine.quantization,
-            rounds_rows=plan.engine.activations == "int8",
-            compress_weights=plan.engine.compress_weights,
-        ),
+        numerics=numerics_of(plan.engine),
         device=torch.device(plan.engine.device),
         progress=progress,
     )

@@ -1,8 +1,11 @@
-"""dtype names as torch's dtypes. Knows nothing else; imports torch, so only ranks use it."""
+"""Settings of an engine as torch and operations name them. Knows no rank; imports torch, so only ranks use it."""
 
 from __future__ import annotations
 
 import torch
+
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
 
 _DTYPES = {
     "float32": torch.float32,
@@ -15,3 +18,14 @@ _DTYPES = {
 def torch_dtype(name: str) -> torch.dtype:
     """KeyError for a name that settings do not allow."""
     return _DTYPES[name]
+
+
+def numerics_of(engine: EngineConfig) -> Numerics:
+    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`."""
+    return Numerics(
+        torch_dtype(engine.dtype),
+        moe_backend=engine.moe_backend,
+        quantization=engine.quantization,
+        rounds_rows=engine.activations == "int8",
+        compress_weights=engine.compress_weights,
+    )

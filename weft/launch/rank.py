@@ -40,7 +40,7 @@ from weft.launch.messages import (
     pack,
     unpack_for_rank,
 )
-from weft.launch.numbers import torch_dtype
+from weft.launch.numbers import numerics_of
 from weft.launch.phases import Phase
 from weft.launch.status import RankStatus, StatusPage, StatusWriter
 from weft.launch.torch_import import import_rest
@@ -49,7 +49,6 @@ from weft.log import configure
 from weft.native.records import FollowingRecord
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS, Pool
 from weft.ops import make_ops
-from weft.ops.base import Numerics
 from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.first_writes import FirstWrites
@@ -100,13 +99,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     channel.send(pack(joined(setup)))
 
     way.enter(Phase.LOAD, f"weights, {setup.engine.dtype}")
-    numerics = Numerics(
-        torch_dtype(setup.engine.dtype),
-        moe_backend=setup.engine.moe_backend,
-        quantization=setup.engine.quantization,
-        rounds_rows=setup.engine.activations == "int8",
-        compress_weights=setup.engine.compress_weights,
-    )
+    numerics = numerics_of(setup.engine)
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
     own_cores = bool(setup.cpus)

@@ -6,6 +6,8 @@ Knows no module and no layout. How elements lie is told in `weft/native/step/wei
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,6 +74,16 @@ class Arena:
             self._free = large_pages(self._piece)
         taken, self._free = self._free[:nbytes], self._free[size:]
         return taken
+
+    @contextmanager
+    def attempt(self) -> Iterator[list[Tensor]]:
+        """Parts that the caller leaves in the list are free again behind this; nothing else is taken in between."""
+        free, unused = self._free, list[Tensor]()
+        yield unused
+        if unused:
+            self._free = free
+        for part in unused:
+            part.zero_()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,12 +188,20 @@ class Packing:
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
         columns, depth = weight.shape
         chosen = KINDS[weight.dtype] if kind is None else kind
-        offset = chosen in (WeightKind.INT4, WeightKind.BF12)
-        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
-        stride = weight.stride(0) * weight.element_size()
-        if not self._fill(made, weight, DTYPES[weight.dtype], stride):
-            return self.pack(weight, WeightKind.BF16, interleaved=interleaved, arena=arena)
+        if chosen == WeightKind.BF12:
+            return self._pack_bf12(weight, interleaved, arena if isinstance(arena, Arena) else Arena())
+        shape, offset = (columns, depth), chosen == WeightKind.INT4
+        made = self._allocate(shape, chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
+        self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size())
         return made
+
+    def _pack_bf12(self, weight: Tensor, interleaved: bool, arena: Arena) -> PackedWeight:
+        shape, stride = (weight.shape[0], weight.shape[1]), weight.stride(0) * weight.element_size()
+        with arena.attempt() as unused:
+            made = self._allocate(shape, WeightKind.BF12, interleaved, weight.dtype, arena, INT4_CODES, True)
+            if not self._fill(made, weight, DTYPES[weight.dtype], stride):
+                unused += [made.data, made.scale, made.offset]
+        return self.pack(weight, WeightKind.BF16, interleaved=interleaved, arena=arena) if unused else made
 
     def pack_blocks(
         self, raw: Tensor, name: str, depth: int, *, interleaved: bool = False, arena: Arena | None = None
