@@ -13,6 +13,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 LAYOUT ?= layouts/two-ranks.yaml
 PORT ?= 8000
+CPP := $(wildcard weft/native/*.cpp weft/native/*.h weft/native/step/*.h tests/native/*.cpp benchmarks/peers/*.cpp)
 ARGS ?=
 
 .PHONY: help venv native serve test test-long lint format size clean
@@ -22,8 +23,8 @@ help:
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
 	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT) with $(LAYOUT); PORT=, LAYOUT=; ARGS= adds flags"
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
-	@echo "make lint       ruff and mypy only"
-	@echo "make format     rewrite the code in ruff's format"
+	@echo "make lint       ruff, mypy and clang-format only"
+	@echo "make format     rewrite the code in ruff's and clang-format's format"
 	@echo "make size       lines of code per package against the budget"
 	@echo "make clean      remove $(VENV), compiled parts and caches"
 
@@ -71,11 +72,13 @@ serve: native
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$(PY) -m mypy
 
 format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
 
 size: $(STAMP)
 	@$(PY) scripts/size.py

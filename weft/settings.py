@@ -40,8 +40,8 @@ class EngineConfig:
     )
     compress_weights: bool | None = option(
         None,
-        "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none of them changed (default:"
-        " where that is faster)",
+        "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none changed: few streams are"
+        " faster, many a little slower (default: on CPUs whose vectors multiply pairs of bf16)",
         "--compress-weights",
     )
     max_model_len: int | None = option(

@@ -29,9 +29,7 @@ namespace {
 constexpr size_t kBytes = 257ul << 20;
 constexpr int kReads = 2, kFlags = 20000, kProducts = 2000000, kTileProducts = 1000000;
 
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::vector<int> cores() {
     cpu_set_t set;
@@ -58,8 +56,7 @@ double together(const std::vector<int>& on, const std::function<void(int)>& work
         threads.emplace_back([&, t] {
             pin(on[t]);
             there++;
-            while (there < on.size()) {
-            }
+            while (there < on.size()) {}
             began[t] = now();
             work(static_cast<int>(t));
             ended[t] = now();
@@ -102,8 +99,7 @@ double flag(const std::vector<int>& on) {
     const double seconds = together({on[0], on[1]}, [&](int thread) {
         for (int i = 1; i <= kFlags; i++) {
             if (thread == 0) flags[0].value.store(i, std::memory_order_release);
-            while (flags[1 - thread].value.load(std::memory_order_acquire) < i) {
-            }
+            while (flags[1 - thread].value.load(std::memory_order_acquire) < i) {}
             if (thread == 1) flags[1].value.store(i, std::memory_order_release);
         }
     });

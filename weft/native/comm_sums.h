@@ -13,98 +13,96 @@ namespace {
 
 enum DType : int { F32 = 0, F64, BF16, F16, I32, I64 };
 
-
 inline float widen_bf16(uint16_t v) {
-  uint32_t bits = static_cast<uint32_t>(v) << 16;
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
+    uint32_t bits = static_cast<uint32_t>(v) << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
 }
 inline uint16_t narrow_bf16(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  uint16_t rounded = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-  return f != f ? static_cast<uint16_t>(0x7fc0) : rounded;
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint16_t rounded = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    return f != f ? static_cast<uint16_t>(0x7fc0) : rounded;
 }
 #if defined(__F16C__)
 inline float widen_f16(uint16_t v) { return _cvtsh_ss(v); }
 inline uint16_t narrow_f16(float f) { return _cvtss_sh(f, 0); }
 #else
 inline float widen_f16(uint16_t v) {
-  uint32_t sign = static_cast<uint32_t>(v & 0x8000) << 16, exponent = (v >> 10) & 31, mantissa = v & 1023, bits;
-  if (exponent == 31) bits = sign | 0x7f800000 | (mantissa << 13);
-  else if (exponent) bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
-  else {
-    float small = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
-    memcpy(&bits, &small, 4);
-    bits |= sign;
-  }
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
+    uint32_t sign = static_cast<uint32_t>(v & 0x8000) << 16, exponent = (v >> 10) & 31, mantissa = v & 1023, bits;
+    if (exponent == 31) bits = sign | 0x7f800000 | (mantissa << 13);
+    else if (exponent) bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+    else {
+        float small = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
+        memcpy(&bits, &small, 4);
+        bits |= sign;
+    }
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
 }
 inline uint16_t narrow_f16(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
-  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);
-  if (magnitude < 0x38800000) {  // a subnormal half: adding 0.5 leaves its rounded mantissa in the low bits
-    float positive;
-    memcpy(&positive, &magnitude, 4);
-    positive += 0.5f;
-    memcpy(&bits, &positive, 4);
-    return static_cast<uint16_t>(sign | (bits - 0x3f000000));
-  }
-  magnitude += 0xfff + ((magnitude >> 13) & 1);
-  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000) >> 13));
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+    if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);
+    if (magnitude < 0x38800000) {  // a subnormal half: adding 0.5 leaves its rounded mantissa in the low bits
+        float positive;
+        memcpy(&positive, &magnitude, 4);
+        positive += 0.5f;
+        memcpy(&bits, &positive, 4);
+        return static_cast<uint16_t>(sign | (bits - 0x3f000000));
+    }
+    magnitude += 0xfff + ((magnitude >> 13) & 1);
+    return static_cast<uint16_t>(sign | ((magnitude - 0x38000000) >> 13));
 }
 #endif
 
-template <class T>
-void sum_plain(T *__restrict out, const char *const *from, uint32_t n, uint64_t count) {
-  constexpr uint64_t TILE = 4096;
-  for (uint64_t at = 0; at < count; at += TILE) {
-    uint64_t m = std::min(TILE, count - at);
-    T *__restrict o = out + at;
-    const T *__restrict a = reinterpret_cast<const T *>(from[0]) + at;
-    const T *__restrict b = reinterpret_cast<const T *>(from[1]) + at;
-    for (uint64_t i = 0; i < m; i++) o[i] = a[i] + b[i];
-    for (uint32_t j = 2; j < n; j++) {
-      const T *__restrict s = reinterpret_cast<const T *>(from[j]) + at;
-      for (uint64_t i = 0; i < m; i++) o[i] += s[i];
+template <class T> void sum_plain(T* __restrict out, const char* const* from, uint32_t n, uint64_t count) {
+    constexpr uint64_t TILE = 4096;
+    for (uint64_t at = 0; at < count; at += TILE) {
+        uint64_t m = std::min(TILE, count - at);
+        T* __restrict o = out + at;
+        const T* __restrict a = reinterpret_cast<const T*>(from[0]) + at;
+        const T* __restrict b = reinterpret_cast<const T*>(from[1]) + at;
+        for (uint64_t i = 0; i < m; i++) o[i] = a[i] + b[i];
+        for (uint32_t j = 2; j < n; j++) {
+            const T* __restrict s = reinterpret_cast<const T*>(from[j]) + at;
+            for (uint64_t i = 0; i < m; i++) o[i] += s[i];
+        }
     }
-  }
 }
 
 template <float (*widen)(uint16_t), uint16_t (*narrow)(float)>
-void sum_half(uint16_t *__restrict out, const char *const *from, uint32_t n, uint64_t count) {
-  constexpr uint64_t TILE = 1024;
-  float sum[TILE];
-  for (uint64_t at = 0; at < count; at += TILE) {
-    uint64_t m = std::min(TILE, count - at);
-    for (uint32_t j = 0; j < n; j++) {
-      const uint16_t *__restrict s = reinterpret_cast<const uint16_t *>(from[j]) + at;
-      if (j == 0)
-        for (uint64_t i = 0; i < m; i++) sum[i] = widen(s[i]);
-      else
-        for (uint64_t i = 0; i < m; i++) sum[i] += widen(s[i]);
+void sum_half(uint16_t* __restrict out, const char* const* from, uint32_t n, uint64_t count) {
+    constexpr uint64_t TILE = 1024;
+    float sum[TILE];
+    for (uint64_t at = 0; at < count; at += TILE) {
+        uint64_t m = std::min(TILE, count - at);
+        for (uint32_t j = 0; j < n; j++) {
+            const uint16_t* __restrict s = reinterpret_cast<const uint16_t*>(from[j]) + at;
+            if (j == 0)
+                for (uint64_t i = 0; i < m; i++) sum[i] = widen(s[i]);
+            else
+                for (uint64_t i = 0; i < m; i++) sum[i] += widen(s[i]);
+        }
+        for (uint64_t i = 0; i < m; i++) out[at + i] = narrow(sum[i]);
     }
-    for (uint64_t i = 0; i < m; i++) out[at + i] = narrow(sum[i]);
-  }
 }
 
 uint64_t item_bytes(int dtype) { return dtype == F64 || dtype == I64 ? 8 : dtype == F32 || dtype == I32 ? 4 : 2; }
 
-void ordered_sum(char *out, const char *const *from, uint32_t n, uint64_t count, int dtype) {
-  switch (dtype) {
-    case F32: return sum_plain(reinterpret_cast<float *>(out), from, n, count);
-    case F64: return sum_plain(reinterpret_cast<double *>(out), from, n, count);
-    case I32: return sum_plain(reinterpret_cast<uint32_t *>(out), from, n, count);  // unsigned: wraps as torch does
-    case I64: return sum_plain(reinterpret_cast<uint64_t *>(out), from, n, count);
-    case BF16: return sum_half<widen_bf16, narrow_bf16>(reinterpret_cast<uint16_t *>(out), from, n, count);
-    case F16: return sum_half<widen_f16, narrow_f16>(reinterpret_cast<uint16_t *>(out), from, n, count);
-  }
+void ordered_sum(char* out, const char* const* from, uint32_t n, uint64_t count, int dtype) {
+    switch (dtype) {
+        case F32: return sum_plain(reinterpret_cast<float*>(out), from, n, count);
+        case F64: return sum_plain(reinterpret_cast<double*>(out), from, n, count);
+        case I32: return sum_plain(reinterpret_cast<uint32_t*>(out), from, n, count);  // unsigned: wraps as torch does
+        case I64: return sum_plain(reinterpret_cast<uint64_t*>(out), from, n, count);
+        case BF16: return sum_half<widen_bf16, narrow_bf16>(reinterpret_cast<uint16_t*>(out), from, n, count);
+        case F16: return sum_half<widen_f16, narrow_f16>(reinterpret_cast<uint16_t*>(out), from, n, count);
+    }
 }
 
 }  // namespace

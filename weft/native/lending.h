@@ -14,8 +14,8 @@ enum Standing : uint32_t { NO_GUEST = 0, IDLE_GUEST = 1 };
 // A rank that may lend its core, as another one sees it: the core's number + 1 (0: it lends none), and how the other one's
 // guest there stands.
 struct Lender {
-  std::atomic<uint32_t> *core;
-  std::atomic<uint32_t> *guest;
+    std::atomic<uint32_t>* core;
+    std::atomic<uint32_t>* guest;
 };
 
 // Odd while a rank computes between two collectives, another number above IDLE_GUEST each time.

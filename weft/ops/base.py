@@ -38,8 +38,8 @@ class Numerics:
     rounds_rows: bool = False
     """Whether rows are rounded to 8 bits before they are multiplied with matrices kept in codes."""
     compress_weights: bool | None = None
-    """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where that is
-    faster."""
+    """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where it costs
+    many rows little."""
 
     @property
     def cache_dtype(self) -> torch.dtype:

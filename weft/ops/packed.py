@@ -169,7 +169,7 @@ class Packing:
 
     @property
     def suits_bf12(self) -> bool:
-        """Whether this variant is about as fast or faster with BF12 than with BF16."""
+        """Whether many rows lose little with BF12 in this variant; few always gain."""
         return bool(self._library.weft_suits_bf12())
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:

@@ -57,8 +57,7 @@ public:
 
     // sums of row r, dim 16 j + i += weights[r * stride + t] * value t, over 32 tokens, or 16 (Half); `values`: pairs of
     // tokens, `dim` words apart.
-    template <bool Half>
-    static void weigh(const bf16* weights, int64_t stride, const uint32_t* values, int dim, int count) {
+    template <bool Half> static void weigh(const bf16* weights, int64_t stride, const uint32_t* values, int dim, int count) {
         const int64_t value_bytes = dim * 4;
         if constexpr (Half) {
             _tile_loadd(5, weights, stride * 2);

@@ -20,291 +20,290 @@ namespace weft {
 constexpr int kPairFloats = sizeof(RowPair) / sizeof(float);
 
 class PackedAttention {
- public:
-  static constexpr int kRows = kAttentionRows;
-  static constexpr bool kMeets = true;  // units may be cut
+public:
+    static constexpr int kRows = kAttentionRows;
+    static constexpr bool kMeets = true;  // units may be cut
 
-  PackedAttention(const Instruction &i, const Step &step)
-      : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
-        window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
-    const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2;
-    float *at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // vectors end behind rows
-    out_ = at, at += kRows * padded_;
-    piece_ = at, at += kRows * Meeting::row_floats(dim_);
-    scores_ = at, at += kRows * kChunk;
-    // weights as wide as scores take their places: the nearest cache has little room beside keys and values
-    weights_ = reinterpret_cast<RowPair *>(kWidensRows ? scores_ : at), at += kPairFloats * kRows * kChunk / 2;
-    queries_ = reinterpret_cast<RowPair *>(at), at += kPairFloats * kRows * dim_ / 2 + kLanes;
-    query_pairs_ = reinterpret_cast<uint32_t *>(kWidensRows ? at : reinterpret_cast<float *>(queries_));
+    PackedAttention(const Instruction& i, const Step& step)
+        : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
+          window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
+        const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2;
+        float* at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // vectors end behind rows
+        out_ = at, at += kRows * padded_;
+        piece_ = at, at += kRows * Meeting::row_floats(dim_);
+        scores_ = at, at += kRows * kChunk;
+        // weights as wide as scores take their places: the nearest cache has little room beside keys and values
+        weights_ = reinterpret_cast<RowPair*>(kWidensRows ? scores_ : at), at += kPairFloats * kRows * kChunk / 2;
+        queries_ = reinterpret_cast<RowPair*>(at), at += kPairFloats * kRows * dim_ / 2 + kLanes;
+        query_pairs_ = reinterpret_cast<uint32_t*>(kWidensRows ? at : reinterpret_cast<float*>(queries_));
 #if defined(__AMX_BF16__)
-    in_tiles_ = AmxAttention::fits(pages_);
+        in_tiles_ = AmxAttention::fits(pages_);
 #endif
-  }
-
-  // `next`: what this thread attends to afterwards, or null.
-  void run(const Unit &unit, const Unit *next, Meeting *meeting) {
-    run_one_of(std::make_integer_sequence<int, kRows>(), unit, next ? *next : unit, meeting);
-  }
-
- private:
-  template <int... I>
-  void run_one_of(std::integer_sequence<int, I...>, const Unit &unit, const Unit &next, Meeting *meeting) {
-    using Tile = void (PackedAttention::*)(const Unit &, const Unit &, Meeting *);
-    static constexpr Tile tiles[] = {&PackedAttention::tile<I + 1>...};
-    (this->*tiles[unit.rows() - 1])(unit, next, meeting);
-  }
-
-  // Of one chunk: [begin, end) its keys, all of them that some row of the tile sees.
-  struct Span {
-    int first, begin, seen, end;  // absolute: first of the chunk; first scored; first weighed; last + 1
-  };
-  Span span(const Unit &unit, int chunk) const {
-    const int first = chunk * kChunk, low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
-    // scored from a whole group of panels on, so that what is added together does not depend on the tile
-    return {first, std::max(first, low / (4 * kLanes) * (4 * kLanes)), std::max(first, low / 2 * 2),
-            std::min(first + kChunk, unit.position + unit.tokens)};
-  }
-
-  template <int MR> void tile(const Unit &unit, const Unit &next, Meeting *meeting) {
-    if (in_tiles_) take_query_rows(unit, MR);
-    else take_queries<MR>(unit);
-    std::fill(out_, out_ + MR * padded_, 0.0f);
-    float peak[MR], total[MR];
-    for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
-    const int32_t *table = step_.block_tables + int64_t(unit.run) * step_.table_width;
-    for (int chunk = unit.from; chunk < unit.to; ++chunk) {
-      const Span keys = span(unit, chunk);
-      const Unit &later = chunk + 1 < unit.to ? unit : next;
-      const Span ahead = span(later, chunk + 1 < unit.to ? chunk + 1 : next.from);
-      const int32_t *table_ahead = step_.block_tables + int64_t(later.run) * step_.table_width;
-      const Walk walk{table, table_ahead, unit.heads.kv, later.heads.kv, ahead.begin - keys.begin, ahead.end};
-      float *piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
-      if (in_tiles_) score_in_tiles(keys, walk, unit.tokens == 1);
-      else score<MR>(keys, walk);
-      for (int r = 0; r < MR; ++r) soften(unit, keys, r, piece + r * Meeting::row_floats(dim_));
-      if (in_tiles_) weigh_in_tiles(keys, walk, piece);
-      else weigh<MR>(keys, walk, piece);
-      if (unit.whole()) add_chunk(MR, piece, peak, total);
     }
-    if (!unit.whole()) {
-      if (!last_to_arrive(unit, meeting)) return;
-      for (int chunk = 0; chunk < unit.end - unit.begin; ++chunk)
-        add_chunk(MR, meeting->piece(chunk, MR, dim_), peak, total);
+
+    // `next`: what this thread attends to afterwards, or null.
+    void run(const Unit& unit, const Unit* next, Meeting* meeting) {
+        run_one_of(std::make_integer_sequence<int, kRows>(), unit, next ? *next : unit, meeting);
     }
-    give_results<MR>(unit, total);
-  }
 
-  static bool last_to_arrive(const Unit &unit, Meeting *meeting) {
-    const int mine = unit.to - unit.from, all = unit.end - unit.begin;
-    if (meeting->arrived.fetch_add(mine, std::memory_order_acq_rel) + mine < all) return false;
-    meeting->arrived.store(0, std::memory_order_relaxed);
-    return true;
-  }
-
-  // Adds what a chunk gave to the rows: both times 2^(own peak - common peak).
-  void add_chunk(int rows, const float *piece, float *peak, float *total) {
-    for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
-      if (piece[1] == 0) continue;  // it saw no key of this chunk
-      const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
-      const Vec<float> keep = exp2_below_zero(splat(peak[r] - higher)), gain = exp2_below_zero(splat(piece[0] - higher));
-      total[r] = total[r] * keep[0] + piece[1] * gain[0];
-      peak[r] = higher;
-      float *out = out_ + r * padded_;
-      for (int d = 0; d < padded_; d += kLanes) store(out + d, fused(load(out + d), keep, load(piece + 16 + d) * gain));
+private:
+    template <int... I>
+    void run_one_of(std::integer_sequence<int, I...>, const Unit& unit, const Unit& next, Meeting* meeting) {
+        using Tile = void (PackedAttention::*)(const Unit&, const Unit&, Meeting*);
+        static constexpr Tile tiles[] = {&PackedAttention::tile<I + 1>...};
+        (this->*tiles[unit.rows() - 1])(unit, next, meeting);
     }
-  }
 
-  // Pairs of all rows side by side.
-  template <int MR> void take_queries(const Unit &unit) {
-    const uint32_t *rows[MR];
-    for (int r = 0; r < MR; ++r) rows[r] = reinterpret_cast<const uint32_t *>(query(unit, r));
-    int k = 0;
-    if constexpr (MR > 4 && MR <= kLanes)
-      for (; k + kLanes <= dim_ / 2; k += kLanes) {  // moves bits only; what is written behind MR is written over
-        Vec<float> square[kLanes] = {};
-        for (int r = 0; r < MR; ++r) square[r] = load(reinterpret_cast<const float *>(rows[r]) + k);
-        transpose<float>(square);
-        for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float *>(query_pairs_) + (k + j) * MR, square[j]);
-      }
-    for (; k < dim_ / 2; ++k)
-      for (int r = 0; r < MR; ++r) memcpy(query_pairs_ + k * MR + r, rows[r] + k, 4);
-    widen_rows(reinterpret_cast<const bf16 *>(query_pairs_), MR * dim_, reinterpret_cast<RowNumber *>(queries_));
-  }
+    // Of one chunk: [begin, end) its keys, all of them that some row of the tile sees.
+    struct Span {
+        int first, begin, seen, end;  // absolute: first of the chunk; first scored; first weighed; last + 1
+    };
+    Span span(const Unit& unit, int chunk) const {
+        const int first = chunk * kChunk, low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
+        // scored from a whole group of panels on, so that what is added together does not depend on the tile
+        return {first, std::max(first, low / (4 * kLanes) * (4 * kLanes)), std::max(first, low / 2 * 2),
+                std::min(first + kChunk, unit.position + unit.tokens)};
+    }
 
-  // One row behind the other.
-  void take_query_rows(const Unit &unit, int rows) {
-    for (int r = 0; r < rows; ++r)
-      memcpy(queries_ + r * dim_ / 2, query(unit, r), size_t(dim_) * sizeof(bf16));
+    template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
+        if (in_tiles_) take_query_rows(unit, MR);
+        else take_queries<MR>(unit);
+        std::fill(out_, out_ + MR * padded_, 0.0f);
+        float peak[MR], total[MR];
+        for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
+        const int32_t* table = step_.block_tables + int64_t(unit.run) * step_.table_width;
+        for (int chunk = unit.from; chunk < unit.to; ++chunk) {
+            const Span keys = span(unit, chunk);
+            const Unit& later = chunk + 1 < unit.to ? unit : next;
+            const Span ahead = span(later, chunk + 1 < unit.to ? chunk + 1 : next.from);
+            const int32_t* table_ahead = step_.block_tables + int64_t(later.run) * step_.table_width;
+            const Walk walk{table, table_ahead, unit.heads.kv, later.heads.kv, ahead.begin - keys.begin, ahead.end};
+            float* piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
+            if (in_tiles_) score_in_tiles(keys, walk, unit.tokens == 1);
+            else score<MR>(keys, walk);
+            for (int r = 0; r < MR; ++r) soften(unit, keys, r, piece + r * Meeting::row_floats(dim_));
+            if (in_tiles_) weigh_in_tiles(keys, walk, piece);
+            else weigh<MR>(keys, walk, piece);
+            if (unit.whole()) add_chunk(MR, piece, peak, total);
+        }
+        if (!unit.whole()) {
+            if (!last_to_arrive(unit, meeting)) return;
+            for (int chunk = 0; chunk < unit.end - unit.begin; ++chunk)
+                add_chunk(MR, meeting->piece(chunk, MR, dim_), peak, total);
+        }
+        give_results<MR>(unit, total);
+    }
+
+    static bool last_to_arrive(const Unit& unit, Meeting* meeting) {
+        const int mine = unit.to - unit.from, all = unit.end - unit.begin;
+        if (meeting->arrived.fetch_add(mine, std::memory_order_acq_rel) + mine < all) return false;
+        meeting->arrived.store(0, std::memory_order_relaxed);
+        return true;
+    }
+
+    // Adds what a chunk gave to the rows: both times 2^(own peak - common peak).
+    void add_chunk(int rows, const float* piece, float* peak, float* total) {
+        for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
+            if (piece[1] == 0) continue;  // it saw no key of this chunk
+            const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
+            const Vec<float> keep = exp2_below_zero(splat(peak[r] - higher)), gain = exp2_below_zero(splat(piece[0] - higher));
+            total[r] = total[r] * keep[0] + piece[1] * gain[0];
+            peak[r] = higher;
+            float* out = out_ + r * padded_;
+            for (int d = 0; d < padded_; d += kLanes) store(out + d, fused(load(out + d), keep, load(piece + 16 + d) * gain));
+        }
+    }
+
+    // Pairs of all rows side by side.
+    template <int MR> void take_queries(const Unit& unit) {
+        const uint32_t* rows[MR];
+        for (int r = 0; r < MR; ++r) rows[r] = reinterpret_cast<const uint32_t*>(query(unit, r));
+        int k = 0;
+        if constexpr (MR > 4 && MR <= kLanes)
+            for (; k + kLanes <= dim_ / 2; k += kLanes) {  // moves bits only; what is written behind MR is written over
+                Vec<float> square[kLanes] = {};
+                for (int r = 0; r < MR; ++r) square[r] = load(reinterpret_cast<const float*>(rows[r]) + k);
+                transpose<float>(square);
+                for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float*>(query_pairs_) + (k + j) * MR, square[j]);
+            }
+        for (; k < dim_ / 2; ++k)
+            for (int r = 0; r < MR; ++r) memcpy(query_pairs_ + k * MR + r, rows[r] + k, 4);
+        widen_rows(reinterpret_cast<const bf16*>(query_pairs_), MR * dim_, reinterpret_cast<RowNumber*>(queries_));
+    }
+
+    // One row behind the other.
+    void take_query_rows(const Unit& unit, int rows) {
+        for (int r = 0; r < rows; ++r) memcpy(queries_ + r * dim_ / 2, query(unit, r), size_t(dim_) * sizeof(bf16));
 #if defined(__AMX_BF16__)
-    amx_.shape(rows);
+        amx_.shape(rows);
 #endif
-  }
-
-  const bf16 *query(const Unit &unit, int r) const {
-    return row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
-  }
-
-  template <int MR> void give_results(const Unit &unit, const float *total) const {
-    for (int r = 0; r < MR; ++r) {
-      bf16 *out = row_of<bf16>(i_.out, unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
-      const Vec<float> inverse = splat(1.0f / total[r]);
-      for (int d = 0; d < dim_; d += kLanes) give(out + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
     }
-  }
 
-  // Finds pages, and those that lie `distance` keys further on in what comes next.
-  struct Walk {
-    const int32_t *table, *table_ahead;
-    int kv, kv_ahead, distance, end_ahead;
-  };
-  const uint32_t *keys_at(const int32_t *table, int kv, int key) const {
-    return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.offset_of(key);
-  }
-  const uint32_t *values_at(const int32_t *table, int kv, int key) const {
-    return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
-  }
+    const bf16* query(const Unit& unit, int r) const {
+        return row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
+    }
+
+    template <int MR> void give_results(const Unit& unit, const float* total) const {
+        for (int r = 0; r < MR; ++r) {
+            bf16* out =
+                row_of<bf16>(i_.out, unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
+            const Vec<float> inverse = splat(1.0f / total[r]);
+            for (int d = 0; d < dim_; d += kLanes) give(out + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
+        }
+    }
+
+    // Finds pages, and those that lie `distance` keys further on in what comes next.
+    struct Walk {
+        const int32_t *table, *table_ahead;
+        int kv, kv_ahead, distance, end_ahead;
+    };
+    const uint32_t* keys_at(const int32_t* table, int kv, int key) const {
+        return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.offset_of(key);
+    }
+    const uint32_t* values_at(const int32_t* table, int kv, int key) const {
+        return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
+    }
 
 #if defined(__AMX_BF16__)
-  static constexpr int kPanels = 4;  // of 16 keys or dims, whose sums the registers hold
+    static constexpr int kPanels = 4;  // of 16 keys or dims, whose sums the registers hold
 
-  void score_in_tiles(const Span &keys, const Walk &walk, bool few) {
-    for (int key = keys.begin; key < keys.end; key += kPanels * kLanes) {
-      const int count = std::min(kPanels, (keys.end - key + kLanes - 1) / kLanes);
-      const uint32_t *panels[kPanels];
-      for (int j = 0; j < count; ++j) {
-        panels[j] = keys_at(walk.table, walk.kv, key + j * kLanes);
-        if (few) fetch_beside(keys, walk, key + j * kLanes);
-      }
-      AmxAttention::score(reinterpret_cast<const bf16 *>(queries_), dim_, panels, pages_.tokens, count,
-                          scores_ + (key - keys.first), kChunk);
+    void score_in_tiles(const Span& keys, const Walk& walk, bool few) {
+        for (int key = keys.begin; key < keys.end; key += kPanels * kLanes) {
+            const int count = std::min(kPanels, (keys.end - key + kLanes - 1) / kLanes);
+            const uint32_t* panels[kPanels];
+            for (int j = 0; j < count; ++j) {
+                panels[j] = keys_at(walk.table, walk.kv, key + j * kLanes);
+                if (few) fetch_beside(keys, walk, key + j * kLanes);
+            }
+            AmxAttention::score(reinterpret_cast<const bf16*>(queries_), dim_, panels, pages_.tokens, count,
+                                scores_ + (key - keys.first), kChunk);
+        }
     }
-  }
 
-  // For a panel's keys: their values, and the keys that come after the registers' panels, here or in what comes next.
-  void fetch_beside(const Span &keys, const Walk &walk, int key) {
-    const char *values = reinterpret_cast<const char *>(values_at(walk.table, walk.kv, key));
-    for (int i = 0; i < kLanes * dim_ * 2; i += 64) __builtin_prefetch(values + i, 0, 2);
-    const int later = key + kPanels * kLanes, first = keys.begin + walk.distance + (key - keys.begin) % (kPanels * kLanes);
-    if (later < keys.end) fetch_keys(keys_at(walk.table, walk.kv, later));
-    else if (first < walk.end_ahead) fetch_keys(keys_at(walk.table_ahead, walk.kv_ahead, first));
-  }
-  void fetch_keys(const uint32_t *panel) {
-    for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + int64_t(d) * pages_.tokens);
-  }
-
-  void weigh_in_tiles(const Span &keys, const Walk &walk, float *piece) {
-    if (AmxAttention::step(pages_) == kAmxStep) weigh_in_steps<kAmxStep>(keys, walk, piece);
-    else weigh_in_steps<kAmxStep / 2>(keys, walk, piece);
-  }
-
-  template <int Step> void weigh_in_steps(const Span &keys, const Walk &walk, float *piece) {
-    settle_memory();
-    for (int d = 0; d < dim_; d += kPanels * kLanes) {
-      const int count = std::min(kPanels, (dim_ - d) / kLanes);
-      AmxAttention::zero();
-      for (int key = keys.seen / Step * Step; key < keys.end; key += Step)
-        AmxAttention::weigh<Step != kAmxStep>(reinterpret_cast<const bf16 *>(weights_) + (key - keys.first), kChunk,
-                                              values_at(walk.table, walk.kv, key) + d, dim_, count);
-      AmxAttention::put_down(piece + 16 + d, Meeting::row_floats(dim_), count);
+    // For a panel's keys: their values, and the keys that come after the registers' panels, here or in what comes next.
+    void fetch_beside(const Span& keys, const Walk& walk, int key) {
+        const char* values = reinterpret_cast<const char*>(values_at(walk.table, walk.kv, key));
+        for (int i = 0; i < kLanes * dim_ * 2; i += 64) __builtin_prefetch(values + i, 0, 2);
+        const int later = key + kPanels * kLanes, first = keys.begin + walk.distance + (key - keys.begin) % (kPanels * kLanes);
+        if (later < keys.end) fetch_keys(keys_at(walk.table, walk.kv, later));
+        else if (first < walk.end_ahead) fetch_keys(keys_at(walk.table_ahead, walk.kv_ahead, first));
     }
-  }
+    void fetch_keys(const uint32_t* panel) {
+        for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + int64_t(d) * pages_.tokens);
+    }
+
+    void weigh_in_tiles(const Span& keys, const Walk& walk, float* piece) {
+        if (AmxAttention::step(pages_) == kAmxStep) weigh_in_steps<kAmxStep>(keys, walk, piece);
+        else weigh_in_steps<kAmxStep / 2>(keys, walk, piece);
+    }
+
+    template <int Step> void weigh_in_steps(const Span& keys, const Walk& walk, float* piece) {
+        settle_memory();
+        for (int d = 0; d < dim_; d += kPanels * kLanes) {
+            const int count = std::min(kPanels, (dim_ - d) / kLanes);
+            AmxAttention::zero();
+            for (int key = keys.seen / Step * Step; key < keys.end; key += Step)
+                AmxAttention::weigh<Step != kAmxStep>(reinterpret_cast<const bf16*>(weights_) + (key - keys.first), kChunk,
+                                                      values_at(walk.table, walk.kv, key) + d, dim_, count);
+            AmxAttention::put_down(piece + 16 + d, Meeting::row_floats(dim_), count);
+        }
+    }
 #else
-  void score_in_tiles(const Span &, const Walk &, bool) {}
-  void weigh_in_tiles(const Span &, const Walk &, float *) {}
+    void score_in_tiles(const Span&, const Walk&, bool) {}
+    void weigh_in_tiles(const Span&, const Walk&, float*) {}
 #endif
 
-  template <int MR> void score(const Span &keys, const Walk &walk) {
-    constexpr int NV = panels_beside(MR);
-    for (int key = keys.begin; key < keys.end; key += NV * kLanes) {
-      const int left = (keys.end - key + kLanes - 1) / kLanes;
-      if (left >= NV) {
-        score_panels<MR, NV>(keys, walk, key);
-      } else {
-        for (int j = 0; j < left; ++j) score_panels<MR, 1>(keys, walk, key + j * kLanes);
-      }
+    template <int MR> void score(const Span& keys, const Walk& walk) {
+        constexpr int NV = panels_beside(MR);
+        for (int key = keys.begin; key < keys.end; key += NV * kLanes) {
+            const int left = (keys.end - key + kLanes - 1) / kLanes;
+            if (left >= NV) {
+                score_panels<MR, NV>(keys, walk, key);
+            } else {
+                for (int j = 0; j < left; ++j) score_panels<MR, 1>(keys, walk, key + j * kLanes);
+            }
+        }
     }
-  }
 
-  template <int MR, int NV> void score_panels(const Span &keys, const Walk &walk, int key) {
-    float *const scores = scores_ + (key - keys.first);
-    const uint32_t *b[NV], *ahead[NV];
-    for (int j = 0; j < NV; ++j) {
-      const int at = key + j * kLanes;
-      b[j] = keys_at(walk.table, walk.kv, at);
-      ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
-    }
-    Vec<float> sums[MR][NV] = {};
-    multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
+    template <int MR, int NV> void score_panels(const Span& keys, const Walk& walk, int key) {
+        float* const scores = scores_ + (key - keys.first);
+        const uint32_t *b[NV], *ahead[NV];
+        for (int j = 0; j < NV; ++j) {
+            const int at = key + j * kLanes;
+            b[j] = keys_at(walk.table, walk.kv, at);
+            ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
+        }
+        Vec<float> sums[MR][NV] = {};
+        multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
 #pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
+        for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) store(scores + r * kChunk + j * kLanes, sums[r][j]);
-  }
-
-  // Keys that lie where those of `key` do in what comes next; `none` where there are none.
-  const uint32_t *in_next(const Walk &walk, int key, const uint32_t *none) const {
-    const int later = key + walk.distance;
-    return later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : none;
-  }
-  // What is read after the keys at `key`: those `step` further on, or the first values.
-  const uint32_t *after_keys(const Span &keys, const Walk &walk, int key, int step) const {
-    if (key + step < keys.end) return keys_at(walk.table, walk.kv, key + step);
-    const int first = keys.begin + (key - keys.begin) % step;
-    return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
-  }
-
-  void soften(const Unit &unit, const Span &keys, int r, float *piece) {
-    const int position = unit.position + r / unit.heads.count, from = keys.begin - keys.first;
-    const int end = std::min(keys.end, position + 1) - keys.first;
-    const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
-    RowNumber *weights = reinterpret_cast<RowNumber *>(weights_) + r * kChunk;
-    weights_of_scores(scores_ + r * kChunk, weights, from, keys.end - keys.first, begin, end, scale_, piece);
-  }
-
-  // Weights times values.
-  template <int MR> void weigh(const Span &keys, const Walk &walk, float *piece) {
-    constexpr int NV = panels_beside(MR);
-    int d = 0;
-    for (; d + NV * kLanes <= dim_; d += NV * kLanes) weigh_panels<MR, NV, false>(keys, walk, d, piece);
-    for (; d + kLanes <= dim_; d += kLanes) weigh_panels<MR, 1, false>(keys, walk, d, piece);
-    if (d < dim_) weigh_panels<MR, 1, true>(keys, walk, d, piece);
-  }
-
-  template <int MR, int NV, bool Last>
-  WEFT_INLINE void weigh_panels(const Span &keys, const Walk &walk, int d, float *piece) {
-    const int64_t floats = Meeting::row_floats(dim_);
-    Vec<float> sums[MR][NV] = {};
-    for (int key = keys.seen; key < keys.end;) {
-      const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
-      const uint32_t *page = values_at(walk.table, walk.kv, key) + d, *page_ahead = page;
-      if (fetches_near(MR))
-        page_ahead = end < keys.end ? values_at(walk.table, walk.kv, end) + d : in_next(walk, keys.begin, page);
-      else if (later < walk.end_ahead)
-        page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
-      const uint32_t *b[NV], *ahead[NV];
-      for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
-      const RowPair *weights = weights_ + (key - keys.first) / 2;
-      multiply<MR, NV, kChunk / 2, 1, Last>(weights, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
-      key = end;
+            for (int j = 0; j < NV; ++j) store(scores + r * kChunk + j * kLanes, sums[r][j]);
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) store(piece + r * floats + 16 + d + j * kLanes, sums[r][j]);
-  }
 
-  const Instruction &i_;
-  const Step &step_;
-  const Pages pages_;
-  const int dim_, padded_, window_;
-  const float scale_;
-  bool in_tiles_ = false;
+    // Keys that lie where those of `key` do in what comes next; `none` where there are none.
+    const uint32_t* in_next(const Walk& walk, int key, const uint32_t* none) const {
+        const int later = key + walk.distance;
+        return later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : none;
+    }
+    // What is read after the keys at `key`: those `step` further on, or the first values.
+    const uint32_t* after_keys(const Span& keys, const Walk& walk, int key, int step) const {
+        if (key + step < keys.end) return keys_at(walk.table, walk.kv, key + step);
+        const int first = keys.begin + (key - keys.begin) % step;
+        return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
+    }
+
+    void soften(const Unit& unit, const Span& keys, int r, float* piece) {
+        const int position = unit.position + r / unit.heads.count, from = keys.begin - keys.first;
+        const int end = std::min(keys.end, position + 1) - keys.first;
+        const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
+        RowNumber* weights = reinterpret_cast<RowNumber*>(weights_) + r * kChunk;
+        weights_of_scores(scores_ + r * kChunk, weights, from, keys.end - keys.first, begin, end, scale_, piece);
+    }
+
+    // Weights times values.
+    template <int MR> void weigh(const Span& keys, const Walk& walk, float* piece) {
+        constexpr int NV = panels_beside(MR);
+        int d = 0;
+        for (; d + NV * kLanes <= dim_; d += NV * kLanes) weigh_panels<MR, NV, false>(keys, walk, d, piece);
+        for (; d + kLanes <= dim_; d += kLanes) weigh_panels<MR, 1, false>(keys, walk, d, piece);
+        if (d < dim_) weigh_panels<MR, 1, true>(keys, walk, d, piece);
+    }
+
+    template <int MR, int NV, bool Last>
+    WEFT_INLINE void weigh_panels(const Span& keys, const Walk& walk, int d, float* piece) {
+        const int64_t floats = Meeting::row_floats(dim_);
+        Vec<float> sums[MR][NV] = {};
+        for (int key = keys.seen; key < keys.end;) {
+            const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
+            const uint32_t *page = values_at(walk.table, walk.kv, key) + d, *page_ahead = page;
+            if (fetches_near(MR))
+                page_ahead = end < keys.end ? values_at(walk.table, walk.kv, end) + d : in_next(walk, keys.begin, page);
+            else if (later < walk.end_ahead) page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
+            const uint32_t *b[NV], *ahead[NV];
+            for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
+            const RowPair* weights = weights_ + (key - keys.first) / 2;
+            multiply<MR, NV, kChunk / 2, 1, Last>(weights, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
+            key = end;
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+            for (int j = 0; j < NV; ++j) store(piece + r * floats + 16 + d + j * kLanes, sums[r][j]);
+    }
+
+    const Instruction& i_;
+    const Step& step_;
+    const Pages pages_;
+    const int dim_, padded_, window_;
+    const float scale_;
+    bool in_tiles_ = false;
 #if defined(__AMX_BF16__)
-  AmxAttention amx_;
+    AmxAttention amx_;
 #endif
-  float *out_, *piece_, *scores_;
-  RowPair *weights_, *queries_;
-  uint32_t *query_pairs_;
+    float *out_, *piece_, *scores_;
+    RowPair *weights_, *queries_;
+    uint32_t* query_pairs_;
 };
 
 }  // namespace weft

@@ -23,10 +23,10 @@ constexpr int panels_beside(int rows) { return rows <= 6 ? 4 : rows <= 12 ? 2 : 
 using BfPair = __m512bh;
 using RowPair = uint32_t;  // a pair of a row's numbers
 WEFT_INLINE BfPair pair_of(RowPair x) { return (__m512bh)_mm512_set1_epi32(int(x)); }
-WEFT_INLINE BfPair pair_at(const uint32_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
-WEFT_INLINE void add_product(Vec<float> &sum, BfPair a, BfPair b) { sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b); }
+WEFT_INLINE BfPair pair_at(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
+WEFT_INLINE void add_product(Vec<float>& sum, BfPair a, BfPair b) { sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b); }
 
-using RowNumber = bf16;    // half of it
+using RowNumber = bf16;  // half of it
 
 #else
 
@@ -39,22 +39,16 @@ constexpr int panels_beside(int rows) { return rows == 1 ? 4 : 2; }
 #endif
 
 struct BfPair {
-  Vec<float> even, odd;
+    Vec<float> even, odd;
 };
 struct RowPair {
-  float even, odd;
+    float even, odd;
 };
 using RowNumber = float;
-WEFT_INLINE BfPair widened(VecInt<float> both) {
-  return {(Vec<float>)(both << 16), (Vec<float>)(both & int32_t(0xffff0000))};
-}
-WEFT_INLINE BfPair pair_of(const RowPair &x) { return {splat(x.even), splat(x.odd)}; }
-WEFT_INLINE BfPair pair_at(const uint32_t *p) {
-  return widened((VecInt<float>)load(reinterpret_cast<const float *>(p)));
-}
-WEFT_INLINE void add_product(Vec<float> &sum, BfPair a, BfPair b) {
-  sum = fused(a.odd, b.odd, fused(a.even, b.even, sum));
-}
+WEFT_INLINE BfPair widened(VecInt<float> both) { return {(Vec<float>)(both << 16), (Vec<float>)(both & int32_t(0xffff0000))}; }
+WEFT_INLINE BfPair pair_of(const RowPair& x) { return {splat(x.even), splat(x.odd)}; }
+WEFT_INLINE BfPair pair_at(const uint32_t* p) { return widened((VecInt<float>)load(reinterpret_cast<const float*>(p))); }
+WEFT_INLINE void add_product(Vec<float>& sum, BfPair a, BfPair b) { sum = fused(a.odd, b.odd, fused(a.even, b.even, sum)); }
 #endif
 
 // Many rows take long over keys and values that lie in the second-level cache: what they read next is fetched from there.
@@ -64,53 +58,53 @@ constexpr bool fetches_near(int rows) { return rows > 4; }
 constexpr bool kWidensRows = sizeof(RowNumber) > sizeof(bf16);
 
 // Numbers of a row, rounded to bf16.
-WEFT_INLINE void put_numbers(RowNumber *to, Vec<float> x) {
-  if constexpr (kWidensRows) store(to, rounded_to_bf16(x));
-  else store_narrow(to, x);
+WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x) {
+    if constexpr (kWidensRows) store(to, rounded_to_bf16(x));
+    else store_narrow(to, x);
 }
 
 // `count` numbers, up to whole vectors, where rows are widened.
-WEFT_INLINE void widen_rows(const bf16 *from, int count, RowNumber *to) {
-  if constexpr (kWidensRows)
-    for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
+WEFT_INLINE void widen_rows(const bf16* from, int count, RowNumber* to) {
+    if constexpr (kWidensRows)
+        for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
 }
 
 // The first `count` 32-bit pairs at p, zeros behind: nothing beyond them is read.
-WEFT_INLINE BfPair pair_part(const uint32_t *p, int count) {
-  if (count >= kLanes) return pair_at(p);
+WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
+    if (count >= kLanes) return pair_at(p);
 #if defined(__AVX512BF16__)
-  return (__m512bh)_mm512_maskz_loadu_epi32(__mmask16((1u << count) - 1), p);
+    return (__m512bh)_mm512_maskz_loadu_epi32(__mmask16((1u << count) - 1), p);
 #else
-  uint32_t whole[kLanes] = {};
-  for (int i = 0; i < count; ++i) whole[i] = p[i];
-  return pair_at(whole);
+    uint32_t whole[kLanes] = {};
+    for (int i = 0; i < count; ++i) whole[i] = p[i];
+    return pair_at(whole);
 #endif
 }
 
 // sums[r][j] += a[r] . b[j] over `count` pairs: pair k of row r at a[r * AR + k * AK], of panel j at b[j] + k * stride;
 // `ahead`: what will be read later in the same way. Last: the last panel has `lanes` columns.
 template <int MR, int NV, int AR, int AK, bool Last>
-WEFT_INLINE void multiply(const RowPair *a, const uint32_t *const *b, const uint32_t *const *ahead, int64_t stride, int count,
+WEFT_INLINE void multiply(const RowPair* a, const uint32_t* const* b, const uint32_t* const* ahead, int64_t stride, int count,
                           int lanes, Vec<float> (&sums)[MR][NV]) {
-  const uint32_t *at[NV];
-  int64_t further[NV];
+    const uint32_t* at[NV];
+    int64_t further[NV];
 #pragma GCC unroll 8
-  for (int j = 0; j < NV; ++j) at[j] = b[j], further[j] = ahead[j] - b[j];
-  for (int k = 0; k < count; ++k) {
-    BfPair panel[NV];
+    for (int j = 0; j < NV; ++j) at[j] = b[j], further[j] = ahead[j] - b[j];
+    for (int k = 0; k < count; ++k) {
+        BfPair panel[NV];
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; ++j) {
-      panel[j] = Last && j == NV - 1 ? pair_part(at[j], lanes) : pair_at(at[j]);
-      __builtin_prefetch(at[j] + further[j], 0, fetches_near(MR) ? 3 : 2);
-      at[j] += stride;
-    }
+        for (int j = 0; j < NV; ++j) {
+            panel[j] = Last && j == NV - 1 ? pair_part(at[j], lanes) : pair_at(at[j]);
+            __builtin_prefetch(at[j] + further[j], 0, fetches_near(MR) ? 3 : 2);
+            at[j] += stride;
+        }
 #pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r) {
-      const BfPair one = pair_of(a[r * AR + k * AK]);
+        for (int r = 0; r < MR; ++r) {
+            const BfPair one = pair_of(a[r * AR + k * AK]);
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) add_product(sums[r][j], one, panel[j]);
+            for (int j = 0; j < NV; ++j) add_product(sums[r][j], one, panel[j]);
+        }
     }
-  }
 }
 
 }  // namespace weft

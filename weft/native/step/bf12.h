@@ -65,7 +65,8 @@ struct GroupOfPair {
     GroupOfPair(const Weight& w, int pair, int k) {
         const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
         const auto* words = reinterpret_cast<const uint16_t*>(pair_data(w, pair) + int64_t(k / 4) * kQuadBytes);
-        for (int i = 0; i < kGroupNumbers; i += kQuadNumbers, words += kQuadBytes / 2) decode_quad(words, group.lowest, numbers + i);
+        for (int i = 0; i < kGroupNumbers; i += kQuadNumbers, words += kQuadBytes / 2)
+            decode_quad(words, group.lowest, numbers + i);
         const FarNumber* far = static_cast<const FarNumber*>(w.offset) + group.first;
         for (int i = 0; i < group.far; ++i) numbers[far[i].place] = far[i].number.bits;
     }

@@ -14,26 +14,26 @@
 namespace weft {
 
 struct Pages {
-  char *k, *v;
-  int64_t block, head;  // bytes from block to block, from head to head
-  int tokens, dim, shift;  // shift: tokens = 2^shift, or -1
-  bool packed;
+    char *k, *v;
+    int64_t block, head;     // bytes from block to block, from head to head
+    int tokens, dim, shift;  // shift: tokens = 2^shift, or -1
+    bool packed;
 
-  Pages(const Instruction &i, int element)
-      : k(static_cast<char *>(const_cast<void *>(i.p[K_CACHE]))), v(static_cast<char *>(const_cast<void *>(i.p[V_CACHE]))),
-        block(i.cache_stride[0] * element), head(i.cache_stride[1] * element), tokens(i.n[BLOCK_SIZE]),
-        dim(i.n[HEAD_DIM]), shift(tokens & (tokens - 1) ? -1 : __builtin_ctz(tokens)), packed(i.n[PACKED_CACHE]) {}
+    Pages(const Instruction& i, int element)
+        : k(static_cast<char*>(const_cast<void*>(i.p[K_CACHE]))), v(static_cast<char*>(const_cast<void*>(i.p[V_CACHE]))),
+          block(i.cache_stride[0] * element), head(i.cache_stride[1] * element), tokens(i.n[BLOCK_SIZE]), dim(i.n[HEAD_DIM]),
+          shift(tokens & (tokens - 1) ? -1 : __builtin_ctz(tokens)), packed(i.n[PACKED_CACHE]) {}
 
-  // Of a position (mostly without a division, which would be felt).
-  int block_of(int position) const { return shift < 0 ? position / tokens : position >> shift; }
-  int offset_of(int position) const { return shift < 0 ? position % tokens : position & (tokens - 1); }
+    // Of a position (mostly without a division, which would be felt).
+    int block_of(int position) const { return shift < 0 ? position / tokens : position >> shift; }
+    int offset_of(int position) const { return shift < 0 ? position % tokens : position & (tokens - 1); }
 
-  template <class S> S *keys(int64_t of_block, int of_head) const {
-    return reinterpret_cast<S *>(k + of_block * block + of_head * head);
-  }
-  template <class S> S *values(int64_t of_block, int of_head) const {
-    return reinterpret_cast<S *>(v + of_block * block + of_head * head);
-  }
+    template <class S> S* keys(int64_t of_block, int of_head) const {
+        return reinterpret_cast<S*>(k + of_block * block + of_head * head);
+    }
+    template <class S> S* values(int64_t of_block, int of_head) const {
+        return reinterpret_cast<S*>(v + of_block * block + of_head * head);
+    }
 };
 
 #if defined(__AMX_BF16__)
@@ -43,57 +43,57 @@ constexpr int kValueGroup = 2;
 #endif
 
 // rows[count][dim]: tokens offset .. offset + count - 1 of a packed page of keys.
-inline void write_packed_keys(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
-  constexpr int W = kWidth<float>;
-  const int pairs = pages.dim / 2;
-  for (int t = 0; t < count;) {
-    const uint32_t *row = reinterpret_cast<const uint32_t *>(rows + int64_t(t) * pages.dim);
-    if (count - t < W || pairs < W) {
-      for (int d = 0; d < pairs; ++d) page[int64_t(d) * pages.tokens + offset + t] = row[d];
-      ++t;
-      continue;
+inline void write_packed_keys(uint32_t* page, const Pages& pages, const bf16* rows, int offset, int count) {
+    constexpr int W = kWidth<float>;
+    const int pairs = pages.dim / 2;
+    for (int t = 0; t < count;) {
+        const uint32_t* row = reinterpret_cast<const uint32_t*>(rows + int64_t(t) * pages.dim);
+        if (count - t < W || pairs < W) {
+            for (int d = 0; d < pairs; ++d) page[int64_t(d) * pages.tokens + offset + t] = row[d];
+            ++t;
+            continue;
+        }
+        int d = 0;
+        for (; d + W <= pairs; d += W) {  // moves bits only
+            Vec<float> square[W];
+            for (int j = 0; j < W; ++j) square[j] = load(reinterpret_cast<const float*>(row + int64_t(j) * pairs) + d);
+            transpose<float>(square);
+            for (int j = 0; j < W; ++j)
+                store(reinterpret_cast<float*>(page + int64_t(d + j) * pages.tokens + offset + t), square[j]);
+        }
+        for (; d < pairs; ++d)
+            for (int j = 0; j < W; ++j) page[int64_t(d) * pages.tokens + offset + t + j] = row[int64_t(j) * pairs + d];
+        t += W;
     }
-    int d = 0;
-    for (; d + W <= pairs; d += W) {  // moves bits only
-      Vec<float> square[W];
-      for (int j = 0; j < W; ++j) square[j] = load(reinterpret_cast<const float *>(row + int64_t(j) * pairs) + d);
-      transpose<float>(square);
-      for (int j = 0; j < W; ++j)
-        store(reinterpret_cast<float *>(page + int64_t(d + j) * pages.tokens + offset + t), square[j]);
-    }
-    for (; d < pairs; ++d)
-      for (int j = 0; j < W; ++j) page[int64_t(d) * pages.tokens + offset + t + j] = row[int64_t(j) * pairs + d];
-    t += W;
-  }
 }
 
 // Of a group that was begun by writing the tokens [begin, end): the pairs behind the last one.
-inline void zero_rest_of_group(uint32_t *page, const Pages &pages, int begin, int end) {
-  const int group = (end - 1) / kValueGroup * kValueGroup, first = (end + 1) / 2;
-  const int behind = std::min(group + kValueGroup, pages.tokens) / 2;
-  if (group >= begin && first < behind)
-    memset(page + int64_t(first) * pages.dim, 0, size_t(behind - first) * pages.dim * sizeof(uint32_t));
+inline void zero_rest_of_group(uint32_t* page, const Pages& pages, int begin, int end) {
+    const int group = (end - 1) / kValueGroup * kValueGroup, first = (end + 1) / 2;
+    const int behind = std::min(group + kValueGroup, pages.tokens) / 2;
+    if (group >= begin && first < behind)
+        memset(page + int64_t(first) * pages.dim, 0, size_t(behind - first) * pages.dim * sizeof(uint32_t));
 }
 
 // The same for values.
-inline void write_packed_values(uint32_t *page, const Pages &pages, const bf16 *rows, int offset, int count) {
-  const int dim = pages.dim;
-  for (int t = 0; t < count;) {
-    const bf16 *row = rows + int64_t(t) * dim;
-    uint32_t *to = page + int64_t((offset + t) / 2) * dim;
-    if ((offset + t) % 2) {
-      uint16_t *second = reinterpret_cast<uint16_t *>(to) + 1;
-      for (int d = 0; d < dim; ++d) memcpy(second + 2 * d, row + d, 2);
-      ++t;
-    } else if (t + 1 == count) {
-      for (int d = 0; d < dim; ++d) to[d] = row[d].bits;
-      ++t;
-    } else {
-      for (int d = 0; d < dim; ++d) to[d] = row[d].bits | uint32_t(row[dim + d].bits) << 16;
-      t += 2;
+inline void write_packed_values(uint32_t* page, const Pages& pages, const bf16* rows, int offset, int count) {
+    const int dim = pages.dim;
+    for (int t = 0; t < count;) {
+        const bf16* row = rows + int64_t(t) * dim;
+        uint32_t* to = page + int64_t((offset + t) / 2) * dim;
+        if ((offset + t) % 2) {
+            uint16_t* second = reinterpret_cast<uint16_t*>(to) + 1;
+            for (int d = 0; d < dim; ++d) memcpy(second + 2 * d, row + d, 2);
+            ++t;
+        } else if (t + 1 == count) {
+            for (int d = 0; d < dim; ++d) to[d] = row[d].bits;
+            ++t;
+        } else {
+            for (int d = 0; d < dim; ++d) to[d] = row[d].bits | uint32_t(row[dim + d].bits) << 16;
+            t += 2;
+        }
     }
-  }
-  zero_rest_of_group(page, pages, offset, offset + count);
+    zero_rest_of_group(page, pages, offset, offset + count);
 }
 
 }  // namespace weft

@@ -62,7 +62,8 @@ private:
         }
         asm("" : "+r"(quad));  // read anew: there are no registers that words could stay in beside a tile's sums
         const __m512i third = words(2);
-        const __m512i middle = either(0x0780, _mm512_srli_epi16(words(0), kLentFrom - 7), _mm512_srli_epi16(words(1), kLentFrom - 3));
+        const __m512i middle =
+            either(0x0780, _mm512_srli_epi16(words(0), kLentFrom - 7), _mm512_srli_epi16(words(1), kLentFrom - 3));
         const __m512i ends = either(0x0007, _mm512_srli_epi16(third, kLentFrom), _mm512_add_epi16(third, third));
         values[0] = number<Zeros>(third, lowest), values[1] = number<Zeros>(either(0x07f8, middle, ends), lowest);
     }

@@ -120,7 +120,8 @@ private:
         for (int k = 0; k < depth;) {
             const CacheLines::Lines lines = cache ? cache->take((depth - k) / C::kDepth) : CacheLines::Lines{nullptr, 0};
             const int part = lines.count ? lines.count * C::kDepth : depth - k;
-            tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums, resume || k);
+            tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums,
+                         resume || k);
             k += part;
         }
     }
@@ -169,7 +170,8 @@ private:
             blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
                 Ahead ahead{data + bytes + i * half, 64};
                 if (k + depth == weight.depth) epilogue.fetch(from + row, n, pair);
-                tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair, k > 0);
+                tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair,
+                             k > 0);
                 if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair);
             });
         }
@@ -192,7 +194,8 @@ private:
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
                 T* const own = sums + row * kPair;
-                if (weight.kind == W_BF16 && !i) tile_of_pair(behind(rows, row), n, panel, part.depth, 1, halves, own, part.resume);
+                if (weight.kind == W_BF16 && !i)
+                    tile_of_pair(behind(rows, row), n, panel, part.depth, 1, halves, own, part.resume);
                 else tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
             });
         }

@@ -20,13 +20,13 @@ template <bool Apart, class F> WEFT_INLINE void with_codes(const Weight& w, int 
 // To nearest, ties to even, for what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
 // eight highest bits, and taking that away again is exact. What is subnormal in fp32 stays as it is.
 WEFT_INLINE __m512 near_bf16(__m512 x) {
-    const __m512 power = (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(int(0xff800000))), far = _mm512_set1_ps(65536.0f);
+    const __m512 power = (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(int(0xff800000))),
+                 far = _mm512_set1_ps(65536.0f);
     return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, x));
 }
 
 // A step's values that were taken apart, rounded to bf16 where `Round` says so: of first neighbours, of second ones.
-template <bool Round>
-WEFT_INLINE void as_floats(const __m512 (&values)[4], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
+template <bool Round> WEFT_INLINE void as_floats(const __m512 (&values)[4], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
         first[half] = (Vec<float>)(Round ? near_bf16(values[half]) : values[half]);
@@ -35,8 +35,7 @@ WEFT_INLINE void as_floats(const __m512 (&values)[4], Vec<float> (&first)[2], Ve
 }
 
 // The same of pairs of bf16.
-template <bool>
-WEFT_INLINE void as_floats(const __m512i (&values)[2], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
+template <bool> WEFT_INLINE void as_floats(const __m512i (&values)[2], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
         first[half] = (Vec<float>)_mm512_slli_epi32(values[half], 16);
@@ -99,7 +98,8 @@ template <bool, class Values> WEFT_INLINE void lay_step(const Values& values, bf
 // The tile of MR rows: numbers go from codes to products in registers. With Lay, they are left in `panel` for the rows
 // that follow, `panel_step` apart (0: there are none). fetch(chunk) as each chunk begins.
 template <int MR, bool Lay, class Codes, class Fetch>
-WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int panel_step, Fetch fetch) {
+WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int panel_step,
+                               Fetch fetch) {
     Sums<InBf16, MR> sums;
     take_up<InBf16, MR>(sums, tile, slab.resume);
     Pointers<bf16, MR> at(a);

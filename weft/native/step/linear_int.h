@@ -28,8 +28,7 @@ inline void halves_to_floats(const char* pairs, int depth, float* panel) {
 
 #if defined(__AVX512F__)
 
-template <class C, class Codes>
-inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
+template <class C, class Codes> inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
     codes.each_step(
         from, depth,
         [&](int, auto& values, auto last) WEFT_LAMBDA_INLINE {
@@ -50,7 +49,8 @@ struct GroupNumbers {
     alignas(64) float of_code[16] = {}, scale[kPair], offset[kPair];
 
     explicit GroupNumbers(const Weight& w) {
-        for (int code = 0; code < 16 && w.kind == W_INT4; ++code) of_code[code] = widen(static_cast<const bf16*>(w.table)[code]);
+        for (int code = 0; code < 16 && w.kind == W_INT4; ++code)
+            of_code[code] = widen(static_cast<const bf16*>(w.table)[code]);
     }
     void take(const Weight& w, int pair, int k) {
         for (int c = 0; c < kPair; ++c) {
@@ -158,8 +158,7 @@ template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab sla
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v)
-            sums[r][v] = slab.resume ? load(tile + r * kPair + v * kWidth<float>) : Vec<float>{};
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = slab.resume ? load(tile + r * kPair + v * kWidth<float>) : Vec<float>{};
     Pointers<float, MR> at(a);
     const auto* words = reinterpret_cast<const float*>(pairs) + int64_t(slab.from / 2) * kPair;
     auto add = [&](const Vec<float>(&b)[kVectors], int which) WEFT_LAMBDA_INLINE {
@@ -175,7 +174,8 @@ template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab sla
             const auto both = (VecInt<float>)load(words + v * kWidth<float>);
             even[v] = (Vec<float>)(both << 16), odd[v] = (Vec<float>)(both & int32_t(0xffff0000));
         }
-        for (int line = 0; line < kPair * 4; line += 64) __builtin_prefetch(reinterpret_cast<const char*>(words) + kSoon + line, 0, 2);
+        for (int line = 0; line < kPair * 4; line += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(words) + kSoon + line, 0, 2);
         add(even, 0);
         if (k + 1 < slab.depth) add(odd, 1);
     }
@@ -223,7 +223,8 @@ inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, 
 }
 
 // A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
-template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
+template <int MR>
+void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
     const Slab all{0, depth, false};
     tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, [&](int chunk) WEFT_LAMBDA_INLINE {
         if (cache) cache->fetch(codes.kSteps);
@@ -232,9 +233,10 @@ template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Row
 }
 
 template <size_t... R>
-inline void tile_of_bf12(int rows, const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile,
-                         std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, CacheLines*, float*) = {tile_of_bf12<int(R) + 1>...};
+inline void tile_of_bf12(int rows, const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache,
+                         float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, CacheLines*,
+                              float*) = {tile_of_bf12<int(R) + 1>...};
     tiles[rows - 1](codes, a, depth, cache, tile);
 }
 
@@ -248,7 +250,8 @@ inline void tiles_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, flo
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
-inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more, CacheLines* cache) {
+inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more,
+                       CacheLines* cache) {
     if (w.kind == W_BF12 && !more) return tiles_of_bf12(rows, w, pair, a, tile, cache);
     int step = more ? 2 * kPair : 0;
     switch (rows) {

@@ -8,7 +8,7 @@
 
 namespace weft {
 
-constexpr int kOwnCodedRows = 192;        // from so many rows for each thread on, threads take rows and not columns
+constexpr int kOwnCodedRows = 192;  // from so many rows for each thread on, threads take rows and not columns
 #if defined(__AMX_BF16__)
 constexpr int kOwnRows = 128;
 #else
@@ -51,7 +51,8 @@ struct LinearParts {
         for (int64_t end; from < to; from = end) {
             const int64_t chunk = from / across(), before = chunk * across(), row = chunk * near;
             end = std::min(to, before + across());
-            product.run(pair(from - before), pair(end - before), share.rows.first + row, std::min(near, share.rows.count - row));
+            product.run(pair(from - before), pair(end - before), share.rows.first + row,
+                        std::min(near, share.rows.count - row));
         }
     }
 
@@ -60,7 +61,8 @@ private:
 };
 
 // What thread `owner` of `threads` has of `rows` of the instruction's operands, times `weight`; `near`: rows of a chunk.
-inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner, int threads) {
+inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner,
+                            int threads) {
     const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = rounded(weight.kind) || weight.kind == W_BF12;
     return {share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads), halves ? 2 : 1, near};
 }

@@ -135,7 +135,8 @@ void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& st
 template <Brings What, class Source, size_t... R>
 inline void rounded_tile_of(int count, const Source& source, const RoundedRows& rows, const Steps& steps, float* tile,
                             std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const Source&, const RoundedRows&, const Steps&, float*) = {rounded_tile<int(R) + 1, What, Source>...};
+    constexpr void (*tiles[])(const Source&, const RoundedRows&, const Steps&,
+                              float*) = {rounded_tile<int(R) + 1, What, Source>...};
     tiles[count - 1](source, rows, steps, tile);
 }
 

@@ -18,8 +18,8 @@
 
 namespace weft {
 
-constexpr int kTileVectors = 2;                             // vectors of accumulators per row
-constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;      // 24 of 32 or 12 of 16 registers hold sums
+constexpr int kTileVectors = 2;                         // vectors of accumulators per row
+constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;  // 24 of 32 or 12 of 16 registers hold sums
 
 // Few rows, which reading bounds, ask for lines of weights so many bytes before they take them: what a core looks ahead by
 // itself ends with a page.
@@ -31,9 +31,7 @@ constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room 
 inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
 
 // Near-equal slabs of the depth, multiples of a group, of about `most` at most.
-inline int even_slab(int depth, int most) {
-    return ceil_div(ceil_div(depth, ceil_div(depth, most)), kGroup) * kGroup;
-}
+inline int even_slab(int depth, int most) { return ceil_div(ceil_div(depth, ceil_div(depth, most)), kGroup) * kGroup; }
 
 // What a tile is computed in. A: activations; B: panels; Sum: results. kDepth neighbours of a column lie together.
 template <class T> struct Plain {
@@ -125,9 +123,7 @@ template <class A, int MR> struct Pointers {
     WEFT_INLINE explicit Pointers(Rows<A> rows) : stride(rows.stride), twice(2 * rows.stride) {
         for (int i = 0; i < kBases; ++i) base[i] = rows.first + 3 * i * rows.stride;
     }
-    WEFT_INLINE const A* row(int r) const {
-        return base[r / 3] + (r % 3 == 2 ? twice : r % 3 == 1 ? stride : 0);
-    }
+    WEFT_INLINE const A* row(int r) const { return base[r / 3] + (r % 3 == 2 ? twice : r % 3 == 1 ? stride : 0); }
     WEFT_INLINE void advance(int elements) {
 #pragma GCC unroll 4
         for (int i = 0; i < kBases; ++i) base[i] += elements;
@@ -146,9 +142,11 @@ WEFT_INLINE void one_step(Sums<C, MR>& sums, const Pointers<typename C::A, MR>& 
 
 // tile[r][c] (+)= sum over `depth` of a[r][k] * b[k][c], c < C::kColumns, Lines lines fetched ahead per step.
 template <class C, int MR, int Lines>
-void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile,
-                   bool resume) {
-    constexpr int kUnroll = MR <= 3 ? 8 : MR <= 6 ? 4 : 2, kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
+void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile, bool resume) {
+    constexpr int kUnroll = MR <= 3   ? 8
+                            : MR <= 6 ? 4
+                                      : 2,
+                  kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
     using V = decltype(C::load_b(b));
     Sums<C, MR> sums;
     take_up<C, MR>(sums, tile, resume);
@@ -176,12 +174,10 @@ void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahe
     put_down<C, MR>(sums, tile);
 }
 
-template <class C>
-using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
+template <class C> using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
 
 // Not a static table: the loader would make those of all variants in a process one.
-template <class C, int Lines, size_t... R>
-inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
+template <class C, int Lines, size_t... R> inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
     constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
     return tiles[rows - 1];
 }
@@ -199,8 +195,7 @@ public:
         if constexpr (sizeof(typename C::Sum) == 4) {
             if (lines) first = lines == 2 ? tile_for<C, 2>(count, all) : tile_for<C, 1>(count, all);
         }
-        for (int c = 0; c < kPair; c += C::kColumns)
-            (c ? rest : first)(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
+        for (int c = 0; c < kPair; c += C::kColumns) (c ? rest : first)(a, b + c * C::kDepth, depth, ahead, tile + c, resume);
     }
 };
 

@@ -86,11 +86,13 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
     uint32_t* words = reinterpret_cast<uint32_t*>(to);
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     if (w.kind == W_BF16)
-        return pack_words<kTogether, S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()), words + pair_word(0, panel * 16));
+        return pack_words<kTogether, S>(rows, w.depth, reinterpret_cast<bf16*>(buffer.data()),
+                                        words + pair_word(0, panel * 16));
     if constexpr (sizeof(S) <= 4) return pack_words<1, S>(rows, w.depth, buffer.data(), words + panel * 16);
 }
 
-template <class S> bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
+template <class S>
+bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     std::vector<uint32_t> words(int64_t(ceil_div(w.depth, kGroup)) * kGroup / 2 * kPair);
     PanelRows panels[2] = {rows_of_panel(w, from, stride_bytes, pair, 0), rows_of_panel(w, from, stride_bytes, pair, 1)};
@@ -105,7 +107,9 @@ template <class S> bool pack_pair_bf12(const Weight& w, const char* from, int64_
 
 // False where more numbers are far than `w` has room for.
 inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
-    auto pack_pair = format == FROM_BF16 ? pack_pair_bf12<bf16> : format == FROM_F64 ? pack_pair_bf12<double> : pack_pair_bf12<float>;
+    auto pack_pair = format == FROM_BF16  ? pack_pair_bf12<bf16>
+                     : format == FROM_F64 ? pack_pair_bf12<double>
+                                          : pack_pair_bf12<float>;
     std::atomic<int64_t> far{0};
     std::atomic<bool> fits{true};
     deal(pool, pairs_of(w), [&](int pair) {

@@ -14,8 +14,8 @@ WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved,
     sizes[2] = weft::offset_bytes(kind, pairs, depth);
 }
 
-// Whether numbers of bf16 are multiplied about as fast out of 12 bits as out of 16 even where memory bounds nothing: where
-// vectors have products of pairs, and there are no tile registers, whose products would wait.
+// Whether many rows, whose products memory does not bound, lose little where numbers of bf16 take 12 bits: where vectors
+// have products of pairs. Products of fp32 lose a tenth (docs/performance.md), those in tile registers would wait longer.
 WEFT_C int weft_suits_bf12() {
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
     return 1;

@@ -37,8 +37,7 @@ struct Codes {
     std::vector<uint16_t> scale, offset;
     float column_scale = 0;
 
-    explicit Codes(int depth)
-        : code(ceil_div(depth, kGroup) * kGroup), scale(ceil_div(depth, kGroup)), offset(scale.size()) {}
+    explicit Codes(int depth) : code(ceil_div(depth, kGroup) * kGroup), scale(ceil_div(depth, kGroup)), offset(scale.size()) {}
 };
 
 inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {

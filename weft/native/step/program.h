@@ -17,141 +17,143 @@ namespace weft {
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
 class Program {
- public:
-  Program(Pool *pool, const Instruction *code, int count, const CommCalls *comm)
-      : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
-    for (int i = 0; i < count; ++i)
-      if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
-    if (comm) comm_ = *comm;
-    for (const Instruction &i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
-    more_.resize(code_.size() + 1);
-    for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
-  }
-
-  // 0, or what `comm` gave for the exchange that failed; the step is then lost.
-  int run(const Step &step) {
-    step_ = &step;
-    failed_.store(0, std::memory_order_relaxed);
-    failed_at_.store(kNowhere, std::memory_order_relaxed);
-    pool_->run([](void *self, const TeamMember &me) { static_cast<Program *>(self)->work(me); }, this, true);
-    return failed_.load(std::memory_order_relaxed);
-  }
-
-  // Rows of every member of a group, in order, `bytes` of each; 0, or what `comm` gave.
-  int all_gather(uint32_t group, int position, const void *own, char *const *outs, const uint64_t *bytes, int members,
-                 int dtype) {
-    const int64_t began = monotonic_ns();
-    const int code = comm_.all_gather(comm_.handle, group, static_cast<const char *>(own), outs, bytes, dtype);
-    exchange_ns_ += monotonic_ns() - began;
-    for (int m = 0; m < members; ++m) received_ += m == position ? 0 : bytes[m];
-    return code;
-  }
-
-  bool complete() const {
-    for (size_t i = 0; i < code_.size(); ++i)
-      if (!kernels_[i] && !is_exchange(code_[i].op)) return false;
-    return true;
-  }
-  void profile(bool on) {
-    profiling_ = on;
-    spent_ns_.assign(code_.size(), 0);
-  }
-  const int64_t *spent_ns() const { return spent_ns_.data(); }
-  Pool *pool() const { return pool_; }
-  int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
-  int64_t exchange_ns() const { return exchange_ns_; }
-  uint64_t received() const { return received_; }
-  uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
-
- private:
-  static constexpr int kNowhere = INT_MAX;
-
-  void work(TeamMember me) {
-    const int thread = me.thread;
-    const size_t first = pool_->first_of(thread);
-    if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
-    Guests *const guests = thread ? nullptr : pool_->guests();
-    if (guests && more_[0]) guests->begin();
-    int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
-    for (size_t i = first; i < code_.size(); ++i) {
-      if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
-      else if (!thread) exchange(i, guests);
-      if (!thread) pool_->let_in(i + 1);
-      if (pool_->barrier(thread)) me = pool_->member(thread);
-      // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
-      if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
-      if (profiling_ && !thread) {
-        const int64_t now = monotonic_ns();
-        spent_ns_[i] += now - began;
-        began = now;
-      }
+public:
+    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm)
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
+        for (int i = 0; i < count; ++i)
+            if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
+        if (comm) comm_ = *comm;
+        for (const Instruction& i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+        more_.resize(code_.size() + 1);
+        for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
     }
-  }
 
-  void compute(size_t i, const TeamMember &me, Guests *guests) {
-    if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !more_[i + 1]);
-    kernels_[i](code_[i], *step_, me);
-    if (guests) guests->close();
-  }
-
-  void exchange(size_t i, Guests *guests) {
-    const int64_t began = monotonic_ns();
-    const Instruction &it = code_[i];
-    const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
-    exchange_ns_ += monotonic_ns() - began;
-    received_ += done.received;
-    if (!done.code) {
-      if (guests && more_[i + 1]) guests->begin();
-      return;
+    // 0, or what `comm` gave for the exchange that failed; the step is then lost.
+    int run(const Step& step) {
+        step_ = &step;
+        failed_.store(0, std::memory_order_relaxed);
+        failed_at_.store(kNowhere, std::memory_order_relaxed);
+        pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this, true);
+        return failed_.load(std::memory_order_relaxed);
     }
-    failed_.store(done.code, std::memory_order_relaxed);
-    failed_at_.store(int(i), std::memory_order_relaxed);
-  }
 
-  Pool *const pool_;
-  std::vector<Instruction> code_;
-  const std::vector<CacheAhead> ahead_;
-  std::vector<Kernel> kernels_;
-  std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
-  CommCalls comm_{};
-  const Step *step_ = nullptr;
-  std::atomic<int> failed_{0};
-  std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
-  bool profiling_ = false;
-  std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
-  int64_t exchange_ns_ = 0;
-  uint64_t received_ = 0;
+    // Rows of every member of a group, in order, `bytes` of each; 0, or what `comm` gave.
+    int all_gather(uint32_t group, int position, const void* own, char* const* outs, const uint64_t* bytes, int members,
+                   int dtype) {
+        const int64_t began = monotonic_ns();
+        const int code = comm_.all_gather(comm_.handle, group, static_cast<const char*>(own), outs, bytes, dtype);
+        exchange_ns_ += monotonic_ns() - began;
+        for (int m = 0; m < members; ++m) received_ += m == position ? 0 : bytes[m];
+        return code;
+    }
+
+    bool complete() const {
+        for (size_t i = 0; i < code_.size(); ++i)
+            if (!kernels_[i] && !is_exchange(code_[i].op)) return false;
+        return true;
+    }
+    void profile(bool on) {
+        profiling_ = on;
+        spent_ns_.assign(code_.size(), 0);
+    }
+    const int64_t* spent_ns() const { return spent_ns_.data(); }
+    Pool* pool() const { return pool_; }
+    int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
+    int64_t exchange_ns() const { return exchange_ns_; }
+    uint64_t received() const { return received_; }
+    uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
+
+private:
+    static constexpr int kNowhere = INT_MAX;
+
+    void work(TeamMember me) {
+        const int thread = me.thread;
+        const size_t first = pool_->first_of(thread);
+        if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
+        Guests* const guests = thread ? nullptr : pool_->guests();
+        if (guests && more_[0]) guests->begin();
+        int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
+        for (size_t i = first; i < code_.size(); ++i) {
+            if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
+            else if (!thread) exchange(i, guests);
+            if (!thread) pool_->let_in(i + 1);
+            if (pool_->barrier(thread)) me = pool_->member(thread);
+            // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
+            if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
+            if (profiling_ && !thread) {
+                const int64_t now = monotonic_ns();
+                spent_ns_[i] += now - began;
+                began = now;
+            }
+        }
+    }
+
+    void compute(size_t i, const TeamMember& me, Guests* guests) {
+        if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !more_[i + 1]);
+        kernels_[i](code_[i], *step_, me);
+        if (guests) guests->close();
+    }
+
+    void exchange(size_t i, Guests* guests) {
+        const int64_t began = monotonic_ns();
+        const Instruction& it = code_[i];
+        const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
+        exchange_ns_ += monotonic_ns() - began;
+        received_ += done.received;
+        if (!done.code) {
+            if (guests && more_[i + 1]) guests->begin();
+            return;
+        }
+        failed_.store(done.code, std::memory_order_relaxed);
+        failed_at_.store(int(i), std::memory_order_relaxed);
+    }
+
+    Pool* const pool_;
+    std::vector<Instruction> code_;
+    const std::vector<CacheAhead> ahead_;
+    std::vector<Kernel> kernels_;
+    std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
+    CommCalls comm_{};
+    const Step* step_ = nullptr;
+    std::atomic<int> failed_{0};
+    std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
+    bool profiling_ = false;
+    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
+    int64_t exchange_ns_ = 0;
+    uint64_t received_ = 0;
 };
 
 }  // namespace weft
 
 // For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
 // instructions point to must outlive the program.
-WEFT_C weft::Program *weft_program_new(weft::Pool *pool, const weft::Instruction *code, int count,
-                                       const weft::CommCalls *comm) {
-  auto *program = new weft::Program(pool, code, count, comm);
-  if (program->complete()) return program;
-  delete program;
-  return nullptr;
+WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count,
+                                       const weft::CommCalls* comm) {
+    auto* program = new weft::Program(pool, code, count, comm);
+    if (program->complete()) return program;
+    delete program;
+    return nullptr;
 }
-WEFT_C void weft_program_free(weft::Program *program) { delete program; }
-WEFT_C int weft_program_run(weft::Program *program, const weft::Step *step) { return program->run(*step); }
-WEFT_C void weft_program_profile(weft::Program *program, int on) { program->profile(on != 0); }
-WEFT_C const int64_t *weft_program_spent_ns(const weft::Program *program) { return program->spent_ns(); }
-WEFT_C int weft_program_failed_at(const weft::Program *program) { return program->failed_at(); }
-WEFT_C int64_t weft_program_exchange_ns(const weft::Program *program) { return program->exchange_ns(); }
-WEFT_C uint64_t weft_program_received(const weft::Program *program) { return program->received(); }
+WEFT_C void weft_program_free(weft::Program* program) { delete program; }
+WEFT_C int weft_program_run(weft::Program* program, const weft::Step* step) { return program->run(*step); }
+WEFT_C void weft_program_profile(weft::Program* program, int on) { program->profile(on != 0); }
+WEFT_C const int64_t* weft_program_spent_ns(const weft::Program* program) { return program->spent_ns(); }
+WEFT_C int weft_program_failed_at(const weft::Program* program) { return program->failed_at(); }
+WEFT_C int64_t weft_program_exchange_ns(const weft::Program* program) { return program->exchange_ns(); }
+WEFT_C uint64_t weft_program_received(const weft::Program* program) { return program->received(); }
 // One instruction by itself; -1 where it has no kernel.
-WEFT_C int weft_run_one(weft::Pool *pool, const weft::Instruction *instruction, const weft::Step *step) {
-  struct Job {
-    weft::Kernel kernel;
-    const weft::Instruction *instruction;
-    const weft::Step *step;
-  } job{weft::kernel_of(instruction->op), instruction, step};
-  if (!job.kernel) return -1;
-  pool->run([](void *given, const weft::TeamMember &me) {
-    const Job &it = *static_cast<Job *>(given);
-    it.kernel(*it.instruction, *it.step, me);
-  }, &job);
-  return 0;
+WEFT_C int weft_run_one(weft::Pool* pool, const weft::Instruction* instruction, const weft::Step* step) {
+    struct Job {
+        weft::Kernel kernel;
+        const weft::Instruction* instruction;
+        const weft::Step* step;
+    } job{weft::kernel_of(instruction->op), instruction, step};
+    if (!job.kernel) return -1;
+    pool->run(
+        [](void* given, const weft::TeamMember& me) {
+            const Job& it = *static_cast<Job*>(given);
+            it.kernel(*it.instruction, *it.step, me);
+        },
+        &job);
+    return 0;
 }

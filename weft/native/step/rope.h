@@ -9,95 +9,96 @@ namespace weft {
 
 // X: of the rows; T: computed in; Q: of the rotated q; C: of the cache.
 template <class X, class T, class Q, class C> class RopeAndCache {
- public:
-  RopeAndCache(const Instruction &i, const Step &step)
-      : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
+public:
+    RopeAndCache(const Instruction& i, const Step& step)
+        : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
 
-  void run(const TeamMember &me) {
-    me.run_evenly(step_.rows[i_.rows] * kv_heads_, [&](int64_t from, int64_t to) { units(from, to); });
-  }
-
- private:
-  static constexpr int W = kWidth<T>;
-
-  // Those whose rows times KV heads begin in [from, to).
-  void units(int64_t from, int64_t to) {
-    const int64_t rows = step_.rows[i_.rows];
-    for (int64_t begin = 0; begin < rows && begin * kv_heads_ < to;) {
-      int64_t end = begin + 1;
-      while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens) ++end;
-      for (int g = 0; g < kv_heads_; ++g) {
-        const int64_t place = begin * kv_heads_ + g * (end - begin);
-        if (place >= from && place < to) unit(begin, end, g);
-      }
-      begin = end;
+    void run(const TeamMember& me) {
+        me.run_evenly(step_.rows[i_.rows] * kv_heads_, [&](int64_t from, int64_t to) { units(from, to); });
     }
-  }
 
-  void unit(int64_t begin, int64_t end, int g) {
-    // a head's rotation is its own: they are dealt in even shares, whatever keys they read
-    const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
-    for (int64_t r = begin; r < end; ++r) {
-      const X *x = row_of<X>(i_.in[0], r);
-      Q *q = row_of<Q>(i_.out, r);
-      for (int h = first; h < last; ++h)
-        rotate(x + h * dim_, static_cast<const T *>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
+private:
+    static constexpr int W = kWidth<T>;
+
+    // Those whose rows times KV heads begin in [from, to).
+    void units(int64_t from, int64_t to) {
+        const int64_t rows = step_.rows[i_.rows];
+        for (int64_t begin = 0; begin < rows && begin * kv_heads_ < to;) {
+            int64_t end = begin + 1;
+            while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens)
+                ++end;
+            for (int g = 0; g < kv_heads_; ++g) {
+                const int64_t place = begin * kv_heads_ + g * (end - begin);
+                if (place >= from && place < to) unit(begin, end, g);
+            }
+            begin = end;
+        }
     }
-    const int64_t block = step_.slots[begin] / pages_.tokens;
-    const int offset = step_.slots[begin] % pages_.tokens, count = int(end - begin);
-    C *keys = pages_.template keys<C>(block, g), *values = pages_.template values<C>(block, g);
-    if constexpr (sizeof(C) == 2) {
-      if (pages_.packed) return packed(begin, count, g, offset, keys, values);
+
+    void unit(int64_t begin, int64_t end, int g) {
+        // a head's rotation is its own: they are dealt in even shares, whatever keys they read
+        const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
+        for (int64_t r = begin; r < end; ++r) {
+            const X* x = row_of<X>(i_.in[0], r);
+            Q* q = row_of<Q>(i_.out, r);
+            for (int h = first; h < last; ++h)
+                rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
+        }
+        const int64_t block = step_.slots[begin] / pages_.tokens;
+        const int offset = step_.slots[begin] % pages_.tokens, count = int(end - begin);
+        C *keys = pages_.template keys<C>(block, g), *values = pages_.template values<C>(block, g);
+        if constexpr (sizeof(C) == 2) {
+            if (pages_.packed) return packed(begin, count, g, offset, keys, values);
+        }
+        for (int t = 0; t < count; ++t) key_and_value(begin + t, g, keys + (offset + t) * dim_, values + (offset + t) * dim_);
     }
-    for (int t = 0; t < count; ++t) key_and_value(begin + t, g, keys + (offset + t) * dim_, values + (offset + t) * dim_);
-  }
 
-  void packed(int64_t begin, int count, int g, int offset, C *keys, C *values) {
-    if constexpr (sizeof(C) == 2) {
-      C *rows = scratch<QKV>().template take<C>(size_t(2) * pages_.tokens * dim_ + 2 * W);
-      C *value_rows = rows + pages_.tokens * dim_;
-      for (int t = 0; t < count; ++t) key_and_value(begin + t, g, rows + t * dim_, value_rows + t * dim_);
-      write_packed_keys(reinterpret_cast<uint32_t *>(keys), pages_, rows, offset, count);
-      write_packed_values(reinterpret_cast<uint32_t *>(values), pages_, value_rows, offset, count);
+    void packed(int64_t begin, int count, int g, int offset, C* keys, C* values) {
+        if constexpr (sizeof(C) == 2) {
+            C* rows = scratch<QKV>().template take<C>(size_t(2) * pages_.tokens * dim_ + 2 * W);
+            C* value_rows = rows + pages_.tokens * dim_;
+            for (int t = 0; t < count; ++t) key_and_value(begin + t, g, rows + t * dim_, value_rows + t * dim_);
+            write_packed_keys(reinterpret_cast<uint32_t*>(keys), pages_, rows, offset, count);
+            write_packed_values(reinterpret_cast<uint32_t*>(values), pages_, value_rows, offset, count);
+        }
     }
-  }
 
-  void key_and_value(int64_t r, int g, C *key, C *value) {
-    const X *k = row_of<X>(i_.in[0], r) + (heads_ + g) * dim_, *v = k + kv_heads_ * dim_;
-    rotate(k, static_cast<const T *>(i_.p[K_NORM]), step_.positions[r], key);
-    for (int d = 0; d < dim_; d += W) give(value + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
-  }
-
-  // Neox style: the first half of the rotated dims pairs with the second; dims behind are kept.
-  template <class O> void rotate(const X *x, const T *norm, int64_t position, O *out) const {
-    const int rotated = i_.n[ROPE_DIM], half = rotated / 2;
-    const T *cos = static_cast<const T *>(i_.p[COS_SIN]) + position * rotated, *sin = cos + half;
-    const T factor = norm ? T(T(1) / sqrt(squares<T>(x, dim_) / T(dim_) + T(i_.f[EPS]))) : T(1);
-    auto at = [&](int d, int left) {
-      const Vec<T> v = take<T>(x + d, left);
-      return norm ? snapped<T>(v * splat(factor) * take<T>(norm + d, left), i_.exact) : v;
-    };
-    for (int d = 0; d < half; d += W) {
-      const int left = half - d;
-      const Vec<T> a = at(d, left), b = at(half + d, left), c = take<T>(cos + d, left), s = take<T>(sin + d, left);
-      give(out + d, snapped<T>(a * c - b * s, i_.exact), left);
-      give(out + half + d, snapped<T>(b * c + a * s, i_.exact), left);
+    void key_and_value(int64_t r, int g, C* key, C* value) {
+        const X *k = row_of<X>(i_.in[0], r) + (heads_ + g) * dim_, *v = k + kv_heads_ * dim_;
+        rotate(k, static_cast<const T*>(i_.p[K_NORM]), step_.positions[r], key);
+        for (int d = 0; d < dim_; d += W) give(value + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
     }
-    for (int d = rotated; d < dim_; d += W) give(out + d, snapped<T>(at(d, dim_ - d), i_.exact), dim_ - d);
-  }
 
-  const Instruction &i_;
-  const Step &step_;
-  const Pages pages_;
-  const int dim_, heads_, kv_heads_;
+    // Neox style: the first half of the rotated dims pairs with the second; dims behind are kept.
+    template <class O> void rotate(const X* x, const T* norm, int64_t position, O* out) const {
+        const int rotated = i_.n[ROPE_DIM], half = rotated / 2;
+        const T *cos = static_cast<const T*>(i_.p[COS_SIN]) + position * rotated, *sin = cos + half;
+        const T factor = norm ? T(T(1) / sqrt(squares<T>(x, dim_) / T(dim_) + T(i_.f[EPS]))) : T(1);
+        auto at = [&](int d, int left) {
+            const Vec<T> v = take<T>(x + d, left);
+            return norm ? snapped<T>(v * splat(factor) * take<T>(norm + d, left), i_.exact) : v;
+        };
+        for (int d = 0; d < half; d += W) {
+            const int left = half - d;
+            const Vec<T> a = at(d, left), b = at(half + d, left), c = take<T>(cos + d, left), s = take<T>(sin + d, left);
+            give(out + d, snapped<T>(a * c - b * s, i_.exact), left);
+            give(out + half + d, snapped<T>(b * c + a * s, i_.exact), left);
+        }
+        for (int d = rotated; d < dim_; d += W) give(out + d, snapped<T>(at(d, dim_ - d), i_.exact), dim_ - d);
+    }
+
+    const Instruction& i_;
+    const Step& step_;
+    const Pages pages_;
+    const int dim_, heads_, kv_heads_;
 };
 
-inline void qkv(const Instruction &i, const Step &step, const TeamMember &me) {
-  if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(me);
-  if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(me);
-  if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(me);
-  if (i.in[0].dtype == BF16) return RopeAndCache<bf16, float, bf16, bf16>(i, step).run(me);
-  RopeAndCache<float, float, bf16, bf16>(i, step).run(me);
+inline void qkv(const Instruction& i, const Step& step, const TeamMember& me) {
+    if (i.exact) return RopeAndCache<float, double, float, double>(i, step).run(me);
+    if (i.out.dtype == F64) return RopeAndCache<double, double, double, double>(i, step).run(me);
+    if (i.out.dtype == F32) return RopeAndCache<float, float, float, float>(i, step).run(me);
+    if (i.in[0].dtype == BF16) return RopeAndCache<bf16, float, bf16, bf16>(i, step).run(me);
+    RopeAndCache<float, float, bf16, bf16>(i, step).run(me);
 }
 
 }  // namespace weft

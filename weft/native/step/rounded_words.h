@@ -7,7 +7,7 @@
 
 namespace weft {
 
-using Words = VecInt<float>;                        // four codes a lane
+using Words = VecInt<float>;  // four codes a lane
 constexpr int kWordLanes = kWidth<float>;
 constexpr int kColumnVectors = kPair / kWordLanes;  // a lane for each column of a pair
 constexpr int kStepVectors = 2 * kColumnVectors;    // a column's eight codes of a step lie in two lanes
@@ -101,9 +101,7 @@ WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVe
 }
 
 // What codes of a kind stand for, beside scale and offset: number = code as a lane holds it - zero.
-inline int zero_of(const Weight& w) {
-    return w.kind == W_INT4 ? -int(widen(static_cast<const bf16*>(w.table)[0])) : kShift;
-}
+inline int zero_of(const Weight& w) { return w.kind == W_INT4 ? -int(widen(static_cast<const bf16*>(w.table)[0])) : kShift; }
 
 // The words of one pair, out of its codes.
 template <int Kind> class WordsOfCodes {

@@ -16,134 +16,130 @@ namespace weft {
 // a * b + c, rounded once where the target can.
 inline Vec<float> fused(Vec<float> a, Vec<float> b, Vec<float> c) {
 #if defined(__AVX512F__)
-  return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
-  return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
-  return a * b + c;
+    return a * b + c;
 #endif
 }
 inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
 #if defined(__AVX512F__)
-  return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 #elif defined(__FMA__)
-  return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #else
-  return a * b + c;
+    return a * b + c;
 #endif
 }
 
 // To bf16, nearest, ties to even.
-inline void store_narrow(bf16 *p, Vec<float> x) {
+inline void store_narrow(bf16* p, Vec<float> x) {
 #if defined(__AVX512BF16__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), (__m256i)_mm512_cvtneps_pbh((__m512)x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)x));
 #else
-  store(p, x);
+    store(p, x);
 #endif
 }
-template <class T> inline void store_narrow(T *p, Vec<T> x) { store(p, x); }
+template <class T> inline void store_narrow(T* p, Vec<T> x) { store(p, x); }
 
 // 2^x for x <= 0, within 5e-5; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
 inline Vec<float> exp2_below_zero(Vec<float> x) {
 #if defined(__AVX512F__)
-  const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec<float> whole = (x + magic) - magic;
+    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const Vec<float> whole = (x + magic) - magic;
 #endif
-  const Vec<float> rest = x - whole;
-  Vec<float> p = fused(splat(9.6180e-3f), rest, splat(5.5504e-2f));
-  p = fused(p, rest, splat(2.40226507e-1f));
-  p = fused(p, rest, splat(6.9314718e-1f));
-  p = fused(p, rest, splat(1.0f));
+    const Vec<float> rest = x - whole;
+    Vec<float> p = fused(splat(9.6180e-3f), rest, splat(5.5504e-2f));
+    p = fused(p, rest, splat(2.40226507e-1f));
+    p = fused(p, rest, splat(6.9314718e-1f));
+    p = fused(p, rest, splat(1.0f));
 #if defined(__AVX512F__)
-  return (Vec<float>)_mm512_scalef_ps((__m512)p, (__m512)whole);
+    return (Vec<float>)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
-  const VecInt<float> bits = ((VecInt<float>)(x + magic) << 23) + (127 << 23);
-  return x < -126.0f ? Vec<float>{} : p * (Vec<float>)bits;
+    const VecInt<float> bits = ((VecInt<float>)(x + magic) << 23) + (127 << 23);
+    return x < -126.0f ? Vec<float>{} : p * (Vec<float>)bits;
 #endif
 }
 
 // The first `count` elements at p in the type T that is computed in, zeros behind.
-template <class T, class S> inline Vec<T> take(const S *p, int count) {
-  if constexpr (sizeof(S) <= sizeof(T) && (sizeof(T) == 4 || sizeof(S) == 8))
-    if (count >= kWidth<T>) return load(p);
-  Vec<T> x{};
-  for (int i = 0; i < count && i < kWidth<T>; ++i) x[i] = T(widen(p[i]));
-  return x;
+template <class T, class S> inline Vec<T> take(const S* p, int count) {
+    if constexpr (sizeof(S) <= sizeof(T) && (sizeof(T) == 4 || sizeof(S) == 8))
+        if (count >= kWidth<T>) return load(p);
+    Vec<T> x{};
+    for (int i = 0; i < count && i < kWidth<T>; ++i) x[i] = T(widen(p[i]));
+    return x;
 }
-template <class T, class S> inline void give_as(S *p, Vec<T> x, int count) {
-  if constexpr (sizeof(S) <= sizeof(T) && (sizeof(T) == 4 || sizeof(S) == 8))
-    if (count >= kWidth<T>) return store_narrow(p, x);
-  for (int i = 0; i < count && i < kWidth<T>; ++i)
-    if constexpr (sizeof(S) == 2) {
-      S whole[kWidth<T>];  // the rounding of whole vectors
-      store_narrow(whole, x);
-      p[i] = whole[i];
-    } else {
-      p[i] = S(x[i]);
-    }
+template <class T, class S> inline void give_as(S* p, Vec<T> x, int count) {
+    if constexpr (sizeof(S) <= sizeof(T) && (sizeof(T) == 4 || sizeof(S) == 8))
+        if (count >= kWidth<T>) return store_narrow(p, x);
+    for (int i = 0; i < count && i < kWidth<T>; ++i)
+        if constexpr (sizeof(S) == 2) {
+            S whole[kWidth<T>];  // the rounding of whole vectors
+            store_narrow(whole, x);
+            p[i] = whole[i];
+        } else {
+            p[i] = S(x[i]);
+        }
 }
 
-template <class S> inline void give(S *p, Vec<float> x, int count) { give_as<float>(p, x, count); }
-template <class S> inline void give(S *p, Vec<double> x, int count) { give_as<double>(p, x, count); }
+template <class S> inline void give(S* p, Vec<float> x, int count) { give_as<float>(p, x, count); }
+template <class S> inline void give(S* p, Vec<double> x, int count) { give_as<double>(p, x, count); }
 
 // f(place, elements from there on) for every vector of `size` elements, the last one perhaps in part.
-template <class T, class F> inline void each_vector(int size, F &&f) {
-  for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
+template <class T, class F> inline void each_vector(int size, F&& f) {
+    for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
 }
 
 // The exact model's grid: see weft/ops/exact_ops.py.
 inline double snapped(double x) {
-  const double units = nearbyint(x * 64.0);
-  return (units < -256.0 ? -256.0 : units > 256.0 ? 256.0 : units) / 64.0;
+    const double units = nearbyint(x * 64.0);
+    return (units < -256.0 ? -256.0 : units > 256.0 ? 256.0 : units) / 64.0;
 }
 template <class T> inline Vec<T> snapped(Vec<T> x, bool exact) {
-  if (exact)
-    for (int i = 0; i < kWidth<T>; ++i) x[i] = T(snapped(double(x[i])));
-  return x;
+    if (exact)
+        for (int i = 0; i < kWidth<T>; ++i) x[i] = T(snapped(double(x[i])));
+    return x;
 }
 
 // Sum of squares in one order for a length, whatever the rows beside it.
-template <class T, class S> inline T squares(const S *x, int size) {
-  constexpr int W = kWidth<T>;
-  Vec<T> sums[4] = {};
-  int i = 0;
-  for (; i + 4 * W <= size; i += 4 * W)
-    for (int j = 0; j < 4; ++j) {
-      const Vec<T> v = take<T>(x + i + j * W, W);
-      sums[j] = fused(v, v, sums[j]);
+template <class T, class S> inline T squares(const S* x, int size) {
+    constexpr int W = kWidth<T>;
+    Vec<T> sums[4] = {};
+    int i = 0;
+    for (; i + 4 * W <= size; i += 4 * W)
+        for (int j = 0; j < 4; ++j) {
+            const Vec<T> v = take<T>(x + i + j * W, W);
+            sums[j] = fused(v, v, sums[j]);
+        }
+    for (int j = 0; i < size; i += W, ++j) {
+        const Vec<T> v = take<T>(x + i, size - i);
+        sums[j] = fused(v, v, sums[j]);
     }
-  for (int j = 0; i < size; i += W, ++j) {
-    const Vec<T> v = take<T>(x + i, size - i);
-    sums[j] = fused(v, v, sums[j]);
-  }
-  return sum<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    return sum<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-template <class S> struct Tag { using type = S; };
+template <class S> struct Tag {
+    using type = S;
+};
 
 // Whether an instruction's sums and parameters are fp64.
-inline bool in_double(const Instruction &i) {
-  return i.exact || i.out.dtype == F64 || i.in[0].dtype == F64;
-}
+inline bool in_double(const Instruction& i) { return i.exact || i.out.dtype == F64 || i.in[0].dtype == F64; }
 
-template <class F> inline void with_types_of(int from, int to, F &&f) {
-  if (from == BF16)
-    to == BF16 ? f(Tag<bf16>{}, Tag<bf16>{}, Tag<float>{}) : f(Tag<bf16>{}, Tag<float>{}, Tag<float>{});
-  else
-    to == BF16 ? f(Tag<float>{}, Tag<bf16>{}, Tag<float>{}) : f(Tag<float>{}, Tag<float>{}, Tag<float>{});
+template <class F> inline void with_types_of(int from, int to, F&& f) {
+    if (from == BF16) to == BF16 ? f(Tag<bf16>{}, Tag<bf16>{}, Tag<float>{}) : f(Tag<bf16>{}, Tag<float>{}, Tag<float>{});
+    else to == BF16 ? f(Tag<float>{}, Tag<bf16>{}, Tag<float>{}) : f(Tag<float>{}, Tag<float>{}, Tag<float>{});
 }
 
 // f(Tag<in's>, Tag<out's>, Tag<what is computed in>): fp32 between fp32 and bf16, fp64 between fp32 and fp64.
-template <class F> inline void with_types(bool wide, int from, int to, F &&f) {
-  if (!wide) return with_types_of(from, to, f);
-  if (from == F64)
-    to == F64 ? f(Tag<double>{}, Tag<double>{}, Tag<double>{}) : f(Tag<double>{}, Tag<float>{}, Tag<double>{});
-  else
-    to == F64 ? f(Tag<float>{}, Tag<double>{}, Tag<double>{}) : f(Tag<float>{}, Tag<float>{}, Tag<double>{});
+template <class F> inline void with_types(bool wide, int from, int to, F&& f) {
+    if (!wide) return with_types_of(from, to, f);
+    if (from == F64) to == F64 ? f(Tag<double>{}, Tag<double>{}, Tag<double>{}) : f(Tag<double>{}, Tag<float>{}, Tag<double>{});
+    else to == F64 ? f(Tag<float>{}, Tag<double>{}, Tag<double>{}) : f(Tag<float>{}, Tag<float>{}, Tag<double>{});
 }
 
-template <class T> inline T *row_of(const Operand &o, int64_t row) { return static_cast<T *>(o.base) + row * o.stride; }
+template <class T> inline T* row_of(const Operand& o, int64_t row) { return static_cast<T*>(o.base) + row * o.stride; }
 
 }  // namespace weft

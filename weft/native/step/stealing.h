@@ -13,79 +13,80 @@ namespace weft {
 
 // What thread `owner` of `threads` has of `count` things dealt evenly: [begin, end).
 struct EvenShare {
-  int64_t begin, end;
-  EvenShare(int64_t count, int owner, int threads) : begin(count * owner / threads), end(count * (owner + 1) / threads) {}
-  int64_t size() const { return end - begin; }
+    int64_t begin, end;
+    EvenShare(int64_t count, int owner, int threads) : begin(count * owner / threads), end(count * (owner + 1) / threads) {}
+    int64_t size() const { return end - begin; }
 };
 
 // How far a thread's units have been taken from the front and from the back, since which of the team's barriers.
 struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched with a line
-  std::atomic<uint64_t> state{0};
+    std::atomic<uint64_t> state{0};
 };
 
 // One of the threads that run a function together, or a guest of theirs: it has no share, and only steals.
 class TeamMember {
- public:
-  int thread, threads;
+public:
+    int thread, threads;
 
-  // `queues`: one for each thread, or null where nobody steals; `turn`: how many barriers this thread has passed.
-  TeamMember(int thread, int threads, UnitQueue *queues = nullptr, const uint32_t *turn = nullptr)
-      : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
+    // `queues`: one for each thread, or null where nobody steals; `turn`: how many barriers this thread has passed.
+    TeamMember(int thread, int threads, UnitQueue* queues = nullptr, const uint32_t* turn = nullptr)
+        : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
-  static TeamMember guest(int threads, UnitQueue *queues, const uint32_t *turn) { return {threads, threads, queues, turn}; }
-  bool is_guest() const { return thread == threads; }
+    static TeamMember guest(int threads, UnitQueue* queues, const uint32_t* turn) { return {threads, threads, queues, turn}; }
+    bool is_guest() const { return thread == threads; }
 
-  // This thread's own where nobody steals.
-  EvenShare share(int64_t count) const { return {is_guest() ? 0 : count, thread, threads}; }
+    // This thread's own where nobody steals.
+    EvenShare share(int64_t count) const { return {is_guest() ? 0 : count, thread, threads}; }
 
-  // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
-  // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
-  template <class Units, class Run> void run_units(Units &&units, Run &&run) const {
-    const int64_t own = is_guest() ? 0 : units(thread);
-    if (!queues_ || own >= kMost) {
-      if (own > 0) run(thread, int64_t(0), own);
-      return;
+    // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
+    // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
+    template <class Units, class Run> void run_units(Units&& units, Run&& run) const {
+        const int64_t own = is_guest() ? 0 : units(thread);
+        if (!queues_ || own >= kMost) {
+            if (own > 0) run(thread, int64_t(0), own);
+            return;
+        }
+        for (int i = 0; i < threads; ++i) {
+            const int owner = thread + i < threads ? thread + i : thread + i - threads;
+            const int64_t count = owner == thread ? own : units(owner);
+            for (int64_t from, to; count < kMost && take(owner, count, from, to);) run(owner, from, to);
+        }
     }
-    for (int i = 0; i < threads; ++i) {
-      const int owner = thread + i < threads ? thread + i : thread + i - threads;
-      const int64_t count = owner == thread ? own : units(owner);
-      for (int64_t from, to; count < kMost && take(owner, count, from, to);) run(owner, from, to);
+
+    // run(from, to) for ranges of `count` units, dealt evenly.
+    template <class Run> void run_evenly(int64_t count, Run&& run) const {
+        run_units([&](int owner) { return EvenShare(count, owner, threads).size(); },
+                  [&](int owner, int64_t from, int64_t to) {
+                      const int64_t begin = EvenShare(count, owner, threads).begin;
+                      run(begin + from, begin + to);
+                  });
     }
-  }
 
-  // run(from, to) for ranges of `count` units, dealt evenly.
-  template <class Run> void run_evenly(int64_t count, Run &&run) const {
-    run_units([&](int owner) { return EvenShare(count, owner, threads).size(); },
-              [&](int owner, int64_t from, int64_t to) {
-                const int64_t begin = EvenShare(count, owner, threads).begin;
-                run(begin + from, begin + to);
-              });
-  }
+private:
+    static constexpr int kBits = 20;
+    static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, from which on nobody steals them
+    static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
 
- private:
-  static constexpr int kBits = 20;
-  static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, from which on nobody steals them
-  static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
+    // [from, to) of `owner`'s `count` units, half of those that are left; false where none is.
+    bool take(int owner, int64_t count, int64_t& from, int64_t& to) const {
+        std::atomic<uint64_t>& state = queues_[owner].state;
+        const bool own = owner == thread;
+        const uint32_t turn = *turn_ & kTurns;
+        uint64_t seen = state.load(std::memory_order_relaxed), next;
+        do {
+            const bool begun = seen >> (2 * kBits) == turn;
+            const int64_t front = begun ? int64_t(seen >> kBits & (kMost - 1)) : 0,
+                          back = begun ? int64_t(seen & (kMost - 1)) : 0;
+            const int64_t left = count - front - back, size = (left + 1) / 2;
+            if (left <= 0 && (begun || !own)) return false;  // an owner without units says that the turn is this one
+            from = own ? front : count - back - size, to = from + size;
+            next = uint64_t(turn) << (2 * kBits) | uint64_t(own ? to : front) << kBits | uint64_t(own ? back : back + size);
+        } while (!state.compare_exchange_weak(seen, next, std::memory_order_relaxed));
+        return from < to;
+    }
 
-  // [from, to) of `owner`'s `count` units, half of those that are left; false where none is.
-  bool take(int owner, int64_t count, int64_t &from, int64_t &to) const {
-    std::atomic<uint64_t> &state = queues_[owner].state;
-    const bool own = owner == thread;
-    const uint32_t turn = *turn_ & kTurns;
-    uint64_t seen = state.load(std::memory_order_relaxed), next;
-    do {
-      const bool begun = seen >> (2 * kBits) == turn;
-      const int64_t front = begun ? int64_t(seen >> kBits & (kMost - 1)) : 0, back = begun ? int64_t(seen & (kMost - 1)) : 0;
-      const int64_t left = count - front - back, size = (left + 1) / 2;
-      if (left <= 0 && (begun || !own)) return false;  // an owner without units says that the turn is this one
-      from = own ? front : count - back - size, to = from + size;
-      next = uint64_t(turn) << (2 * kBits) | uint64_t(own ? to : front) << kBits | uint64_t(own ? back : back + size);
-    } while (!state.compare_exchange_weak(seen, next, std::memory_order_relaxed));
-    return from < to;
-  }
-
-  UnitQueue *queues_;
-  const uint32_t *turn_;
+    UnitQueue* queues_;
+    const uint32_t* turn_;
 };
 
 }  // namespace weft

@@ -149,9 +149,11 @@ inline Vec<double> exp(Vec<double> x) {
     Vec<double> r = x - n * 6.93145751953125e-1;
     r = r - n * 1.42860682030941723212e-6;
     Vec<double> p = splat(1.0 / 6227020800.0);
+    // clang-format off: a table
     const double inverse_factorials[] = {1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0,
                                          1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,     1.0 / 120.0,
                                          1.0 / 24.0,        1.0 / 6.0,        0.5,             1.0, 1.0};
+    // clang-format on
     for (double c : inverse_factorials) p = p * r + c;
     VecInt<double> ti = (VecInt<double>)t;
     VecInt<double> bits = (ti << 52) + (int64_t(1023) << 52);
@@ -160,8 +162,7 @@ inline Vec<double> exp(Vec<double> x) {
     return x > 709.0 ? splat(std::numeric_limits<double>::infinity()) : y;
 }
 
-template <class T, int Half, size_t... E>
-inline void exchange(Vec<T>& a, Vec<T>& b, std::index_sequence<E...>) {
+template <class T, int Half, size_t... E> inline void exchange(Vec<T>& a, Vec<T>& b, std::index_sequence<E...>) {
     constexpr int W = kWidth<T>;
     Vec<T> low, high;
 #if defined(__clang__)

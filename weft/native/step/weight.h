@@ -34,7 +34,8 @@ constexpr int kTogether = 1;
 
 // Place of a pair of the depth in a stream, in 32-bit words.
 inline constexpr int64_t pair_word(int k_pair, int column) {
-    return int64_t(k_pair / kTogether) * kTogether * kPair + column / 16 * kTogether * 16 + k_pair % kTogether * 16 + column % 16;
+    return int64_t(k_pair / kTogether) * kTogether * kPair + column / 16 * kTogether * 16 + k_pair % kTogether * 16 +
+           column % 16;
 }
 
 // What codes of 8 bits are multiplied by as they become numbers; a power of two, so that it leaves no trace.
@@ -118,8 +119,7 @@ inline float rounded_to_bf16(float x) {
 inline float group_value(const Weight& w, int pair, int column, int k) {
     int code = code_of(w.kind, pair_data(w, pair), column, k);
     float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
-    return rounded_to_bf16(of_code * group_number(w.scale, w, pair, column, k) +
-                           group_number(w.offset, w, pair, column, k));
+    return rounded_to_bf16(of_code * group_number(w.scale, w, pair, column, k) + group_number(w.offset, w, pair, column, k));
 }
 
 }  // namespace weft
