@@ -49,8 +49,8 @@ def products(pool: Pool, rounds: int) -> list[dict[str, Any]]:
         calls = {kind: functools.partial(program.run, step_of(rows)) for kind, program in programs.items()}
         whole_ms, ms = interleaved(calls, rounds).values()
         ratios = [ours / theirs for ours, theirs in zip(ms, whole_ms, strict=True)]
-        medians = {"16 bits ms": statistics.median(whole_ms), "12 bits ms": statistics.median(ms)}
-        found.append({"rows": rows, **medians, "ratio": statistics.median(ratios)})
+        medians = {"16 bits ms": whole_ms, "12 bits ms": ms, "ratio": ratios}
+        found.append({"rows": rows, **{name: round(statistics.median(each), 3) for name, each in medians.items()}})
         print(found[-1], flush=True)
     for program in programs.values():
         program.close()
