@@ -34,15 +34,21 @@ class Engine:
         return self.peer == "weft"
 
 
-def _weft(name: str, dtype: str, tp: int, **engine: str) -> Engine:
+def _words(option: str, value: str | bool) -> tuple[str, ...]:
+    flag = option.replace("_", "-")
+    return (f"--{flag}" if value else f"--no-{flag}",) if isinstance(value, bool) else (f"--{flag}", value)
+
+
+def _weft(name: str, dtype: str, tp: int, **engine: str | bool) -> Engine:
     """`engine`: settings other than the defaults."""
-    words = [word for key, value in engine.items() for word in (f"--{key}", value)]
+    words = [word for option, value in engine.items() for word in _words(option, value)]
     return Engine(name, "weft", dtype, "directory", {"tp": tp, "engine": engine}, ("--tp", str(tp), *words))
 
 
 ENGINES = (
     _weft("weft-tp1", "bf16", 1),
     _weft("weft-tp2", "bf16", 2),
+    _weft("weft-whole", "bf16", 1, compress_weights=False),
     _weft("weft-int8", "int8", 1, quantization="int8"),
     _weft("weft-int4", "int4", 1, quantization="int4"),
     _weft("weft-int8-rows8", "int8", 1, quantization="int8", activations="int8"),

