@@ -161,13 +161,13 @@ class Ratio:
 
 
 def ratios(found: Sequence[Row]) -> list[Ratio]:
-    """Each of ours on one rank against the best peer with weights as wide; more ranks against one."""
-    one_rank = {row.engine.dtype: row for row in found if row.engine.ours and row.engine.tp == 1}
+    """Each of ours on one rank against the best peer with weights as wide; more ranks against one, settings alike."""
     ratios: list[Ratio] = []
     for table in ("figures", "served"):
         for row in (row for row in found if row.engine.ours):
             if row.engine.tp > 1:
-                others = [one_rank[row.engine.dtype]] if row.engine.dtype in one_rank else []
+                alone = {**row.engine.options, "tp": 1}
+                others = [each for each in found if each.engine.ours and each.engine.options == alone]
             else:
                 others = [peer for peer in found if not peer.engine.ours and peer.engine.dtype == row.engine.dtype]
             ratios += _against(row, others, table)

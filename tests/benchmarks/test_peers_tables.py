@@ -183,6 +183,12 @@ def test_ratios_take_the_best_peer_with_weights_as_wide_and_one_rank_for_two() -
     assert found["weft-tp1", "http1", "ttft_p50"].value < 1
 
 
+def test_more_ranks_are_held_against_one_of_the_same_settings() -> None:
+    names = ("weft-tp1", "weft-tp2", "weft-whole")
+    found = ratios(rows([visit(name, 0, cases=decode(100 + i)) for i, name in enumerate(names)], SMALL))
+    assert [(one.ours, one.theirs) for one in found] == [("weft-tp2", "weft-tp1")]
+
+
 def test_the_least_time_is_the_best_peer() -> None:
     visits = [
         visit("weft-tp1", 0, "served", cases={"http1": {"bursts": [burst(1, 50.0)]}}),

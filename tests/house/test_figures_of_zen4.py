@@ -27,10 +27,10 @@ def test_leads_and_bounds() -> None:
     found = leads(PAGE)
     decode, prompt, eight, many = shares("weft-tp1", PAGE)[:4]
     llama, vino = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
-    assert f"leads are as small: {llama} times llama.cpp, at {decode} % of the bound" in PERFORMANCE
-    assert f"{vino} times OpenVINO in a prompt, at {prompt} %" in PERFORMANCE
+    assert f"leads in products are as small: {vino} times OpenVINO in a prompt, at {prompt} %;" in PERFORMANCE
     streams = " and ".join(found["weft-tp1", *case] for case in CASES)
-    assert f"{streams} times with 8 and 32 streams, at {eight} and {many} %" in PERFORMANCE
+    assert f"{streams} times with 8 and 32 streams, at {eight} and {many} %." in PERFORMANCE
+    assert f"One stream has {llama} times the speed of llama.cpp, at {decode} % of the bound of 16 bits" in PERFORMANCE
     with8, with4 = (found[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4"))
     share = shares("weft-int4-rows8", PAGE)[0]
     assert (
@@ -81,14 +81,37 @@ def test_bf16_in_12_bits() -> None:
         f"has {one} of their speed with one stream, {eight} with 8, {many} with 32 and {prompt} in a prompt of 1,024"
     )
     assert words in PERFORMANCE
-    page = "peers-zen4-bf12.md"
-    found, share = leads(page), shares("weft-tp1", page)[0]
-    llama, vino = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
-    eight, many = (found["weft-tp1", *case] for case in CASES)
-    assert f"one stream is {llama} times as fast as llama.cpp, {share} % of what memory allows" in PERFORMANCE
-    assert f"are {eight} and {many} times as fast as OpenVINO, a prompt {vino} times." in PERFORMANCE
-    assert (
-        f"one stream has {llama} times the speed of llama.cpp there, 8 and 32 streams {eight} and {many} times" in PLAIN
+
+
+def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
+    found = leads(PAGE)
+    of_limit = [shares(engine, PAGE)[0] for engine in ("weft-tp1", "weft-whole")]
+    decode, prompt, eight, many = (
+        [found[engine, *case] for engine in ("weft-tp1", "weft-whole")]
+        for case in (ONE, ("prefill", "prefill"), *CASES)
     )
-    sizes = [rows("Offline", 1, page)[name,]["peak MB (PSS)"].split()[0] for name in ("weft-tp1", "weft-tp2")]
-    assert "The most memory is {} MB, for two ranks {}.".format(*sizes) in PERFORMANCE
+    assert f"one stream is {decode[0]} times as fast as llama.cpp, {of_limit[0]} % of what memory allows" in PERFORMANCE
+    assert f"with whole numbers {decode[1]} times and {of_limit[1]} %;" in PERFORMANCE
+    told = f"8 and 32 streams are {eight[0]} and {many[0]} times as fast as OpenVINO, with whole numbers {eight[1]} and"
+    assert f"{told} {many[1]}; a prompt {prompt[0]} and {prompt[1]} times." in PERFORMANCE
+    told = f"one stream has {decode[1]} times the speed of llama.cpp on the second machine, 8 and 32 streams {eight[1]}"
+    assert f"{told} and {many[1]} times OpenVINO's, a prompt {prompt[1]} times." in PLAIN
+
+
+def test_products_out_of_12_bits() -> None:
+    found = saved("compressed_weights_zen4.json")
+    pairs, fp32, avx2 = (
+        {each["rows"]: each["ratio"] for each in found["products"][variant]}
+        for variant in ("avx512bf16", "avx512vnni", "avx2")
+    )
+    many = [ratio for count, ratio in pairs.items() if count >= 12]
+    told = f"take {pairs[1]:.2f} of the time with one row, {pairs[8]:.2f} with 8 and {min(many):.2f} to {max(many):.2f}"
+    assert f"{told} with 12 to 512 (`compressed_weights_zen4.json`)." in PERFORMANCE
+    some = [fp32[count] for count in fp32 if 8 <= count <= 32]
+    assert f"where 8 to 32 rows take {min(some):.2f} to {max(some):.2f} of the time (products of fp32" in PERFORMANCE
+    assert f"where a single row takes {avx2[1]:.1f} times as long (AVX2)" in PERFORMANCE
+    each = median(counts[1] for name, counts in found["far"].items() if name.startswith("model."))
+    normal, tails = (f"{found['far'][kind][1]:.2f}" for kind in ("normal", "Student's t, 3"))
+    assert f"of normal numbers {normal} a group, of such with long tails" in PERFORMANCE
+    assert f"three degrees of freedom) {tails}, of a matrix of the embedded model" in PERFORMANCE
+    assert f"were 4-bit once, {each:.2f} in the median" in PERFORMANCE

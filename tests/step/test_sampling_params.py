@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from weft.errors import RequestError
 from weft.step.sampling_params import SamplingParams, check
@@ -53,6 +56,13 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("top_p", math.nan, "above 0"),
     ("top_k", -2, "-1 or more"),
     ("top_k", 2.0, "whole number"),
+    ("top_k", 2**63, "from -2^63 to 2^63 - 1"),
+    ("max_tokens", 10**4000, "from -2^63 to 2^63 - 1"),
+    ("temperature", 10**400, "0 or more; whole ones from"),
+    ("stop", ("\ud800",), "1 to 1024 characters"),
+    ("bad_words", ("\ud800",), "1 to 1024 characters"),
+    ("cache_salt", "\ud800", "1 to 256 characters"),
+    ("stop_token_ids", (10**4000,), "from 0 to 99"),
     ("min_p", -0.01, "from 0 to 1"),
     ("min_p", 1.01, "from 0 to 1"),
     ("presence_penalty", 2.1, "from -2 to 2"),
@@ -100,3 +110,22 @@ def test_every_field_is_checked_or_free() -> None:
     """A field added to the record must be given a range here."""
     free = {"ignore_eos", "include_stop_str_in_output", "skip_special_tokens"}
     assert {field for field, _, _ in WRONG} | free == set(SamplingParams.__struct_fields__)
+
+
+ANYTHING = st.one_of(
+    *(st.integers(), st.integers(-(2**70), 2**70), st.floats(), st.text(), st.booleans(), st.none()),
+    *(st.lists(each, max_size=3).map(tuple) for each in (st.integers(), st.text(), st.lists(st.integers(0, 99)))),
+    st.lists(st.tuples(st.integers(0, 99), st.one_of(st.integers(), st.floats())), max_size=3).map(tuple),
+)
+
+
+@given(fields=st.dictionaries(st.sampled_from(SamplingParams.__struct_fields__), ANYTHING, max_size=3))
+@settings(max_examples=400)
+def test_what_passes_can_be_sent_to_ranks(fields: dict[str, Any]) -> None:
+    """A plan that cannot be sent would end the ranks, and what runs beside it with them."""
+    params = SamplingParams(**fields)
+    try:
+        check(params, VOCAB)
+    except RequestError:
+        return
+    assert msgspec.convert(msgspec.msgpack.decode(msgspec.msgpack.encode(params)), SamplingParams) == params

@@ -13,6 +13,7 @@ import msgspec
 from weft.step.sampling_params import (
     MAX_BAD_WORDS,
     MAX_BIAS,
+    MAX_INTEGER,
     MAX_LOGPROB_IDS,
     MAX_LOGPROBS,
     MAX_N,
@@ -33,7 +34,7 @@ def bounded(**schema: Any) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-Count = Annotated[int, bounded(minimum=0)]
+Count = Annotated[int, bounded(minimum=0, maximum=MAX_INTEGER)]
 Logprobs = Annotated[int, bounded(minimum=0, maximum=MAX_LOGPROBS)]
 Penalty = Annotated[float, bounded(minimum=-2, maximum=2)]
 Scalar = str | int | float | bool | None
@@ -57,13 +58,13 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, bounded(minimum=1, maximum=MAX_N)] = 1
-    max_tokens: Annotated[int, bounded(minimum=0)] | None = None
+    max_tokens: Annotated[int, bounded(minimum=0, maximum=MAX_INTEGER)] | None = None
     min_tokens: Count = 0
     temperature: Annotated[float, bounded(minimum=0)] = 1.0
     top_p: Annotated[float, bounded(exclusiveMinimum=0, maximum=1)] = 1.0
-    top_k: Annotated[int, bounded(minimum=-1)] = 0
+    top_k: Annotated[int, bounded(minimum=-1, maximum=MAX_INTEGER)] = 0
     min_p: Annotated[float, bounded(minimum=0, maximum=1)] = 0.0
-    seed: Annotated[int, bounded(minimum=-(2**63), maximum=2**63 - 1)] | None = None
+    seed: Annotated[int, bounded(minimum=-MAX_INTEGER - 1, maximum=MAX_INTEGER)] | None = None
     stop: Annotated[str | list[StopText], bounded(maxItems=MAX_STOPS)] = []
     stop_token_ids: Annotated[list[TokenId], bounded(maxItems=MAX_STOPS)] = []
     ignore_eos: bool = False
@@ -125,7 +126,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Scalar] = {}
-    max_completion_tokens: Annotated[int, bounded(minimum=1)] | None = None
+    max_completion_tokens: Annotated[int, bounded(minimum=1, maximum=MAX_INTEGER)] | None = None
     logprobs: bool = False
     top_logprobs: Logprobs | None = None
 

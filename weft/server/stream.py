@@ -8,8 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import msgspec
-
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.step.sampling_params import SamplingParams
@@ -134,4 +132,4 @@ class Stream:
 
     def digest(self) -> bytes:
         """Equal for two requests that ask for the same."""
-        return hashlib.sha256(msgspec.msgpack.encode((self.prompts, self.params))).digest()
+        return hashlib.sha256(repr((self.prompts, self.params)).encode(errors="backslashreplace")).digest()

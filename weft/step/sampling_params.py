@@ -64,6 +64,8 @@ MAX_BIAS = 100.0
 MAX_BAD_WORDS = 128
 MAX_PRIORITY = 2**31 - 1
 MAX_SALT = 256
+MAX_INTEGER = 2**63 - 1
+"""No parameter is a larger whole number: it goes to ranks in 64 bits."""
 
 
 def check(params: SamplingParams, vocab_size: int) -> None:
@@ -77,7 +79,7 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _number(params, "frequency_penalty", -2.0, 2.0)
     _number(params, "repetition_penalty", 0.0, above=True)
     _integer(params, "min_tokens", 0)
-    _optional_integer(params, "seed", -(2**63), 2**63 - 1)
+    _optional_integer(params, "seed", -MAX_INTEGER - 1)
     _optional_integer(params, "max_tokens", 1)
     _optional_integer(params, "logprobs", 0, MAX_LOGPROBS)
     _optional_integer(params, "prompt_logprobs", 0, MAX_LOGPROBS)
@@ -88,7 +90,7 @@ def check(params: SamplingParams, vocab_size: int) -> None:
             _refuse(field, getattr(params, field), "true or false")
     _integer(params, "priority", -MAX_PRIORITY, MAX_PRIORITY)
     salt = params.cache_salt
-    if salt is not None and not (isinstance(salt, str) and 1 <= len(salt) <= MAX_SALT):
+    if salt is not None and not _is_text(salt, MAX_SALT):
         _refuse("cache_salt", repr(salt)[:40], f"a string of 1 to {MAX_SALT} characters")
     for field in LISTS:
         if not isinstance(getattr(params, field), tuple) and (field, getattr(params, field)) != (LISTS[3], None):
@@ -113,7 +115,7 @@ def _check_words(params: SamplingParams, vocab_size: int) -> None:
     if len(params.bad_words) > MAX_BAD_WORDS:
         _refuse("bad_words", f"with {len(params.bad_words)} entries", f"at most {MAX_BAD_WORDS}")
     for text in params.bad_words:
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_LENGTH or not text.strip():
+        if not _is_text(text, MAX_STOP_LENGTH) or not text.strip():
             _refuse("bad_words", repr(text)[:40], f"words of 1 to {MAX_STOP_LENGTH} characters")
     for run in params.bad_token_ids:
         if not isinstance(run, tuple | list) or not run:
@@ -133,7 +135,7 @@ def _check_stops(params: SamplingParams, vocab_size: int) -> None:
         if len(stops) > MAX_STOPS:
             _refuse(field, f"with {len(stops)} entries", f"at most {MAX_STOPS}")
     for text in params.stop:
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_LENGTH:
+        if not _is_text(text, MAX_STOP_LENGTH):
             shown = f"{text[:20]!r}..." if isinstance(text, str) and len(text) > 20 else repr(text)
             _refuse("stop", shown, f"strings of 1 to {MAX_STOP_LENGTH} characters")
     for token in params.stop_token_ids:
@@ -148,7 +150,7 @@ def _check_bias(params: SamplingParams, vocab_size: int) -> None:
     for token, value in params.logit_bias:
         _check_token("logit_bias", token, vocab_size)
         if not _is_number(value) or not -MAX_BIAS <= value <= MAX_BIAS:
-            _refuse("logit_bias", f"of token {token}: {value!r}", f"a number from {-MAX_BIAS:g} to {MAX_BIAS:g}")
+            _refuse("logit_bias", f"of token {token}: {_shown(value)}", f"a number from {-MAX_BIAS:g} to {MAX_BIAS:g}")
     if len(set(tokens)) < len(tokens):
         repeated = next(token for token in tokens if tokens.count(token) > 1)
         _refuse("logit_bias", f"with token {repeated} twice", "each token once")
@@ -156,15 +158,28 @@ def _check_bias(params: SamplingParams, vocab_size: int) -> None:
 
 def _check_token(field: str, token: object, vocab_size: int) -> None:
     if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
-        _refuse(field, f"token {token!r}", f"ids from 0 to {vocab_size - 1}")
+        _refuse(field, f"token {_shown(token)}", f"ids from 0 to {vocab_size - 1}")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_integer(value) if not isinstance(value, float) else math.isfinite(value)
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and _fits(value)
+
+
+def _fits(value: int) -> bool:
+    return -MAX_INTEGER - 1 <= value <= MAX_INTEGER
+
+
+def _shown(value: object) -> str:
+    return repr(value) if not isinstance(value, int) or _fits(value) else f"of {value.bit_length()} bits"
+
+
+def _is_text(value: object, longest: int) -> bool:
+    """Of 1 to `longest` characters, all of which UTF-8 has: half a surrogate pair is none."""
+    return isinstance(value, str) and 1 <= len(value) <= longest and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _number(params: SamplingParams, field: str, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -176,20 +191,20 @@ def _number(params: SamplingParams, field: str, low: float, high: float = math.i
     _refuse(field, value, f"a number {bounds}" + ("" if high == math.inf else f"{' and' if above else ''} to {high:g}"))
 
 
-def _integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
+def _integer(params: SamplingParams, field: str, low: int, high: int = MAX_INTEGER) -> None:
     value = getattr(params, field)
-    if _is_integer(value) and low <= value and (high is None or value <= high):
-        return
-    _refuse(field, value, f"a whole number, {low} or more" if high is None else f"a whole number from {low} to {high}")
+    if not _is_integer(value) or not low <= value <= high:
+        unbounded = high == MAX_INTEGER and low > -high
+        _refuse(field, value, f"a whole number, {low} or more" if unbounded else f"a whole number from {low} to {high}")
 
 
-def _optional_integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
+def _optional_integer(params: SamplingParams, field: str, low: int, high: int = MAX_INTEGER) -> None:
     if getattr(params, field) is not None:
         _integer(params, field, low, high)
 
 
 def _refuse(field: str, value: object, legal: str) -> NoReturn:
-    shown = (
-        value if isinstance(value, str) and field != "stop" else repr(value) if not isinstance(value, str) else value
-    )
+    shown = value if isinstance(value, str) else _shown(value)
+    if isinstance(value, int) and not _fits(value):
+        legal = f"{legal}; whole ones from -2^63 to 2^63 - 1"
     raise RequestError(f"{field} {shown}: legal: {legal}", param=field, code="invalid_value")

@@ -1,6 +1,7 @@
 // Packing: rows of a matrix [columns, depth] as they were loaded, into the panels that weight.h describes.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "bf12.h"
@@ -67,7 +68,10 @@ template <int Together, class S, class D> void pack_words(const PanelRows& rows,
         const S* row = reinterpret_cast<const S*>(rows.row[r]);
         words[r] = reinterpret_cast<const uint32_t*>(!row ? buffer + 16 * int64_t(each) : as_it_is ? (const D*)row : own);
         if (!row || as_it_is) continue;
-        for (int k = 0; k < depth; ++k) narrow(widen(row[k]), own[k]);
+        for (int k = 0; k < depth; ++k) {
+            if constexpr (std::is_same_v<S, D>) own[k] = row[k];  // whatever its bits are
+            else narrow(widen(row[k]), own[k]);
+        }
         for (int k = depth; k < each; ++k) own[k] = D{};
     }
     transpose_words<Together>(words, each * int(sizeof(D)) / 4, out);
