@@ -50,6 +50,9 @@ def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
     assert (
         f"beside one have {one} of its speed with one stream, {eight} and {many} with 8 and 32, {prompt} in a" in PLAIN
     )
+    offline = (RESULTS / PAGE).read_text()
+    alone, both = (re.findall(rf"\| {name} .* fast (\d+)/(\d+) \|", offline)[0] for name in ("weft-tp1", "weft-tp2"))
+    assert f"figures {both[0]} of {both[1]} found it fast, beside one rank's {alone[0]}, so" in PLAIN
 
 
 def test_serving() -> None:
