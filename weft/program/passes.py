@@ -1,6 +1,7 @@
 """Rewrites of a recording that save passes over memory, and where every buffer lies. Knows no kernel and no address.
 
-Each rewrite needs that what it removes is read by nobody else; without it the program would be longer, never another.
+Each rewrite needs that what it removes is read by nobody else. In the exact model, fp32 and fp64 no result changes;
+bf16 is rounded less often, where a sum stays in fp32 on its way to the next instruction.
 """
 
 from __future__ import annotations
