@@ -99,6 +99,15 @@ def test_what_was_tried_in_vain_takes_no_memory(packing: Packing) -> None:
         assert torch.equal(bits(each.unpacked()), bits(weight))
 
 
+@pytest.mark.parametrize("largest", [0, 3, 40])
+def test_powers_of_two_are_near(packing: Packing, largest: int) -> None:
+    """2^lowest has no code of its own, so the exponents begin below the numbers' least."""
+    weight = (2.0 ** torch.randint(largest - 5, largest + 1, (64, 96)) * torch.randn(64, 96).sign()).bfloat16()
+    made = packing.pack(weight, WeightKind.BF12)
+    assert made.kind == WeightKind.BF12 and far(made) == 0
+    assert torch.equal(bits(made.unpacked()), bits(weight))
+
+
 def test_slots_are_not_compressed() -> None:
     with pytest.raises(ValueError, match="not kept in 12 bits"):
         step_cases.packing(ISAS[0]).pack_slots(torch.randn(64, 32).bfloat16(), 2, WeightKind.BF12)

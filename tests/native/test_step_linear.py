@@ -260,6 +260,18 @@ def decoded(raw: Tensor, name: str) -> Tensor:
     return (nibbles * scale + offset).flatten(1)
 
 
+@pytest.mark.parametrize("kind", [WeightKind.INT8, WeightKind.INT8G, WeightKind.INT4], ids=str)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")], ids=str)
+def test_what_is_no_number_stays_none_in_codes(packing: Packing, kind: WeightKind, wrong: float) -> None:
+    """A broken checkpoint must not be served as if it were whole; all that share a scale with it are no numbers."""
+    weight = torch.randn(40, 75)
+    weight[3, 40], weight[33, 0] = wrong, wrong
+    found, wanted = packing.pack(weight, kind).rows(0, 40), quantized(weight, kind)
+    assert torch.equal(found.isfinite(), wanted.isfinite())
+    assert not found[3, 40].isfinite() and not found[33, 0].isfinite() and found[4].isfinite().all()
+    assert torch.equal(found[wanted.isfinite()], wanted[wanted.isfinite()])
+
+
 def test_weights_of_an_arena_do_not_touch(packing: Packing) -> None:
     arena = Arena(1 << 16)
     weights = [torch.randn(n, 40 + n) for n in (1, 7, 33, 200, 64)]

@@ -7,6 +7,7 @@ for is plain torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -44,15 +45,19 @@ class StepOps(TorchOps):
         self.pool, self._packing, self._arena = pool, Packing(pool, numerics.rounds_rows), Arena()
         asked = numerics.compress_weights
         self._compresses = numerics.dtype == torch.bfloat16 and (self._packing.suits_bf12 if asked is None else asked)
+        self._kinds: Counter[WeightKind] = Counter()  # of the matrices that were to be compressed
         self._single = SingleLatent(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
     def prepare(self, weight: Tensor, use: Use) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
-        if kind is None and use is not Use.KEPT and self._compresses:
+        compresses = kind is None and use is not Use.KEPT and self._compresses
+        if compresses:
             kind = WeightKind.BF12
-        return self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+        made = self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+        self._kinds[made.kind] += compresses
+        return made
 
     def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
         return self._packing.pack_slots(weight, heads)
@@ -152,8 +157,8 @@ class StepOps(TorchOps):
     def describe(self) -> str:
         threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
-        if self._compresses and self.numerics.quantization in ("none", "gguf"):
-            kept += ", bf16 in 12 bits"
+        if matrices := self._kinds.total():
+            kept += f", bf16 in 12 bits ({self._kinds[WeightKind.BF12]} of {matrices} matrices)"
         if self.numerics.rounds_rows:
             kept += ", rows rounded to 8 bits"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"

@@ -79,7 +79,7 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _number(params, "frequency_penalty", -2.0, 2.0)
     _number(params, "repetition_penalty", 0.0, above=True)
     _integer(params, "min_tokens", 0)
-    _optional_integer(params, "seed", -MAX_INTEGER - 1)
+    _optional_integer(params, "seed", -(2**63), MAX_INTEGER)
     _optional_integer(params, "max_tokens", 1)
     _optional_integer(params, "logprobs", 0, MAX_LOGPROBS)
     _optional_integer(params, "prompt_logprobs", 0, MAX_LOGPROBS)
@@ -179,7 +179,12 @@ def _shown(value: object) -> str:
 
 def _is_text(value: object, longest: int) -> bool:
     """Of 1 to `longest` characters, all of which UTF-8 has: half a surrogate pair is none."""
-    return isinstance(value, str) and 1 <= len(value) <= longest and not any("\ud800" <= c <= "\udfff" for c in value)
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        return False
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _number(params: SamplingParams, field: str, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -191,14 +196,14 @@ def _number(params: SamplingParams, field: str, low: float, high: float = math.i
     _refuse(field, value, f"a number {bounds}" + ("" if high == math.inf else f"{' and' if above else ''} to {high:g}"))
 
 
-def _integer(params: SamplingParams, field: str, low: int, high: int = MAX_INTEGER) -> None:
+def _integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
     value = getattr(params, field)
-    if not _is_integer(value) or not low <= value <= high:
-        unbounded = high == MAX_INTEGER and low > -high
-        _refuse(field, value, f"a whole number, {low} or more" if unbounded else f"a whole number from {low} to {high}")
+    if _is_integer(value) and low <= value and (high is None or value <= high):
+        return
+    _refuse(field, value, f"a whole number, {low} or more" if high is None else f"a whole number from {low} to {high}")
 
 
-def _optional_integer(params: SamplingParams, field: str, low: int, high: int = MAX_INTEGER) -> None:
+def _optional_integer(params: SamplingParams, field: str, low: int, high: int | None = None) -> None:
     if getattr(params, field) is not None:
         _integer(params, field, low, high)
 

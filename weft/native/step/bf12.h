@@ -36,8 +36,9 @@ struct Bf12Group {
     uint8_t kinds;  // of its two chunks, a half byte each
 
     int kind(int chunk) const { return kinds >> 4 * (chunk % 2) & 15; }
-    bool may_have_zeros() const { return lowest % kNearExponents == 0; }
 };
+
+inline bool has_zeros_near(int lowest) { return lowest % kNearExponents == 0; }
 
 struct FarNumber {
     uint16_t place;  // in the group: 64 * (depth / 2) + 2 * column + depth % 2
@@ -75,20 +76,24 @@ struct GroupOfPair {
 
 inline bool is_zero(uint16_t number) { return !(number & 0x7fff); }
 
-// The lowest of 16 neighbouring exponents that most of `count` numbers have.
+// The lowest of 16 neighbouring exponents with which most of `count` numbers are near.
 inline int lowest_exponent(const uint16_t* numbers, int count) {
-    int of[256 + 1] = {}, zeros = 0, most = -1, lowest = 0;
-    for (int i = 0; i < count; ++i) is_zero(numbers[i]) ? ++zeros : ++of[numbers[i] >> 7 & 255];
+    int of[256 + 1] = {}, powers[256] = {}, zeros = 0, most = -1, lowest = 0;
+    for (int i = 0; i < count; ++i) {
+        const int exponent = numbers[i] >> 7 & 255;
+        if (is_zero(numbers[i])) ++zeros;
+        else ++of[exponent], powers[exponent] += !(numbers[i] & 127);
+    }
     int within = std::accumulate(of, of + kNearExponents, 0);
     for (int e = 0; e + kNearExponents <= 256; within += of[e + kNearExponents] - of[e], ++e) {
-        const int near = within + (e % kNearExponents ? 0 : zeros);
+        const int near = within - powers[e] + (has_zeros_near(e) ? zeros : 0);
         if (near > most) most = near, lowest = e;
     }
     return lowest;
 }
 
 inline int chunk_kind(uint16_t number, int lowest) {
-    if (is_zero(number) && lowest % kNearExponents == 0) return lowest ? WITH_ZEROS : PLAIN;
+    if (is_zero(number) && has_zeros_near(lowest)) return lowest ? WITH_ZEROS : PLAIN;
     const int up = (number & 0x7fff) - (lowest << 7);
     return up > 0 && up < kNearExponents << 7 ? PLAIN : WITH_FAR;
 }

@@ -98,7 +98,7 @@ private:
         const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
         const __m512i lowest = _mm512_set1_epi16(int16_t(group.lowest << 7));
         const char* at = codes_ + int64_t(chunk) * kChunkBytes;
-        if (group.may_have_zeros()) lay_codes<true>(at, lowest, laid);
+        if (has_zeros_near(group.lowest)) lay_codes<true>(at, lowest, laid);
         else lay_codes<false>(at, lowest, laid);
         const int first = chunk % (kGroup / kChunk) * kChunk * kPair;
         auto* numbers = reinterpret_cast<uint16_t*>(laid) - first;

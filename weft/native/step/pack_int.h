@@ -44,32 +44,42 @@ inline void round_codes(const float* x, int count, float scale, float offset, in
     float inverse = scale != 0 ? 1 / scale : 0;
     for (int k = 0; k < count; ++k) {
         float nearest = std::nearbyint((x[k] - offset) * inverse);
-        code[k] = int8_t(std::min(std::max(nearest, float(low)), float(high)));
+        code[k] = std::isnan(nearest) ? 0 : int8_t(std::min(std::max(nearest, float(low)), float(high)));
     }
 }
 
-inline float magnitude_of(const float* x, int count) {
-    float largest = 0;
-    for (int k = 0; k < count; ++k) largest = std::max(largest, std::fabs(x[k]));
-    return largest;
-}
+// Of the numbers, or NaN where one is NaN: all that share its scale are no numbers then, as in torch.
+struct Range {
+    float low, high;
+
+    Range(const float* x, int count) : low(x[0]), high(x[0]) {
+        for (int k = 0; k < count; ++k) {
+            if (std::isnan(x[k])) {
+                low = high = x[k];
+                return;
+            }
+            low = std::min(low, x[k]), high = std::max(high, x[k]);
+        }
+    }
+    float magnitude() const { return std::max(std::fabs(low), std::fabs(high)); }
+};
 
 inline void quantize_column(int kind, const float* x, int depth, Codes& to) {
     if (kind == W_INT8) {
-        to.column_scale = magnitude_of(x, depth) / 127;
+        to.column_scale = Range(x, depth).magnitude() / 127;
         return round_codes(x, depth, to.column_scale, 0, -127, 127, to.code.data());
     }
     for (int k = 0; k < depth; k += kGroup) {
         int count = std::min(kGroup, depth - k);
         int8_t* code = to.code.data() + k;
         uint16_t &scale = to.scale[k / kGroup], &offset = to.offset[k / kGroup];
+        const Range range(x + k, count);
         if (kind == W_INT4) {
-            auto range = std::minmax_element(x + k, x + k + count);
-            offset = to_half(*range.first);
-            scale = to_half((*range.second - *range.first) / 15);
+            offset = to_half(range.low);
+            scale = to_half((range.high - range.low) / 15);
             round_codes(x + k, count, from_half(scale), from_half(offset), 0, 15, code);
         } else {
-            scale = to_half(magnitude_of(x + k, count) / 127);
+            scale = to_half(range.magnitude() / 127);
             round_codes(x + k, count, from_half(scale), 0, -127, 127, code);
         }
     }
