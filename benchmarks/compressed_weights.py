@@ -1,32 +1,29 @@
 """Products with numbers of bf16 in 12 bits beside those in 16, in turns, and how many of the numbers are told apart.
 
-python benchmarks/compressed_weights.py [--variants avx512bf16 avx2 ...] [--model DIR] [--rounds 20] [--out FILE.json]
+python benchmarks/compressed_weights.py [--variants avx512bf16 avx2 ...] [--model DIR] [--rounds 15] [--out FILE.json]
 
 Milliseconds for the products of all layers (and the head, up to 64 rows) of SmolLM2-135M's shapes with normal numbers,
-by variant of the step library and number of rows, medians, and the median ratio of the times. Of normal numbers, of
-others with longer tails (Student's t) and of the matrices of a model: the share of groups of 1,024 that hold a number
-whose exponent is told apart, and how many of those a group holds.
+by variant of the step library and number of rows, medians, and the median ratio of the times. Of normal numbers, with
+and without many zeros, of others with longer tails (Student's t) and of the matrices of a model: the share of groups of
+1,024 that hold a number whose exponent is told apart, and how many of those a group holds; null where the matrix stays
+whole.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
 from typing import Any
 
 import torch
-from about import about
-from command import result_file, run_command, whole
-from kernel_variants import pool_of
+from command import run_command
+from kernel_variants import options, run
 from packed_linear import Buffers, packed, plain_weights, program_of, shapes_of, step_of
 from timing import interleaved
 from torch import Tensor
 
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
-from weft.native import isa
 from weft.native.records import WeightKind
 from weft.native.step_library import Pool
 from weft.ops.packed import Packing
@@ -70,6 +67,9 @@ def shares(packing: Packing, model: str | None) -> dict[str, tuple[float, float]
     """`far` by what the numbers are."""
     side = (2048, 2048)
     found = {"normal": far(packing, torch.randn(side))}
+    for deviation in (0.02, 1.0):
+        half = torch.randn(side).mul_(deviation).masked_fill_(torch.rand(side) < 0.5, 0)
+        found[f"half of them 0, the others normal, deviation {deviation}"] = far(packing, half)
     for freedom in (8, 5, 3):
         found[f"Student's t, {freedom}"] = far(packing, torch.distributions.StudentT(float(freedom)).sample(side))
     matrices = [info for info in open_checkpoint(model_path(model)).tensors.values() if len(info.shape) == 2]
@@ -81,22 +81,15 @@ def shares(packing: Packing, model: str | None) -> dict[str, tuple[float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", default=list(isa.runnable()), choices=isa.runnable())
+    parser = options(__doc__, rounds=15)
     parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
-    parser.add_argument("--rounds", type=whole, default=20)
-    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
-    parser.add_argument("--out", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
-    torch.manual_seed(0)
-    pools = {variant: pool_of(variant, args.threads) for variant in args.variants}
-    record: dict[str, Any] = {"about": about(), "threads": args.threads}
-    record["far"] = shares(Packing(next(iter(pools.values()))), args.model)
-    record["products"] = {variant: products(pool, args.rounds) for variant, pool in pools.items()}
-    for pool in pools.values():
-        pool.close()
-    if args.out:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+    def measured(pools: dict[str, Pool]) -> dict[str, Any]:
+        found = shares(Packing(next(iter(pools.values()))), args.model)
+        return {"far": found, "products": {variant: products(pool, args.rounds) for variant, pool in pools.items()}}
+
+    run(args, measured)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import functools
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,23 +70,38 @@ def run_kind(pools: dict[str, Pool], model: str, kind: str, rounds: int) -> list
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Of a benchmark of variants."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(isa.runnable()), choices=isa.runnable())
-    parser.add_argument("--model", default="smollm2-135m", choices=list(MODELS))
-    parser.add_argument("--kinds", nargs="+", default=["bf16", "int8"], choices=list(KINDS))
-    parser.add_argument("--rounds", type=whole, default=7)
+    parser.add_argument("--rounds", type=whole, default=rounds)
     parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
     parser.add_argument("--out", type=result_file, metavar="FILE.json")
-    args = parser.parse_args()
+    return parser
+
+
+def run(args: argparse.Namespace, measured: Callable[[dict[str, Pool]], dict[str, Any]]) -> None:
+    """Saves what is measured with a pool of each variant, where `options` ask for it."""
     torch.manual_seed(0)
     pools = {variant: pool_of(variant, args.threads) for variant in args.variants}
-    products = [each for kind in args.kinds for each in run_kind(pools, args.model, kind, args.rounds)]
+    record = {"about": about(), "threads": args.threads, **measured(pools)}
     for pool in pools.values():
         pool.close()
     if args.out:
-        record = {"about": about(), "threads": args.threads, "model": args.model, "products": products}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = options(__doc__, rounds=7)
+    parser.add_argument("--model", default="smollm2-135m", choices=list(MODELS))
+    parser.add_argument("--kinds", nargs="+", default=["bf16", "int8"], choices=list(KINDS))
+    args = parser.parse_args()
+
+    def products(pools: dict[str, Pool]) -> dict[str, Any]:
+        found = [each for kind in args.kinds for each in run_kind(pools, args.model, kind, args.rounds)]
+        return {"model": args.model, "products": found}
+
+    run(args, products)
 
 
 if __name__ == "__main__":

@@ -190,8 +190,8 @@ class Packing:
         chosen = KINDS[weight.dtype] if kind is None else kind
         if chosen == WeightKind.BF12:
             return self._pack_bf12(weight, interleaved, arena if isinstance(arena, Arena) else Arena())
-        shape, offset = (columns, depth), chosen == WeightKind.INT4
-        made = self._allocate(shape, chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
+        offset = chosen == WeightKind.INT4
+        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
         self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size())
         return made
 

@@ -53,8 +53,7 @@ class StepOps(TorchOps):
     def prepare(self, weight: Tensor, use: Use) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
         compresses = kind is None and use is not Use.KEPT and self._compresses
-        if compresses:
-            kind = WeightKind.BF12
+        kind = WeightKind.BF12 if compresses else kind
         made = self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
         self._kinds[made.kind] += compresses
         return made
