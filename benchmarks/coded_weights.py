@@ -26,8 +26,8 @@ from weft.settings import EngineConfig
 KINDS: dict[str, dict[str, Any]] = {
     "bf16": {"compress_weights": False},
     "bf16 in 12": {"compress_weights": True},
-    "int8": {"quantization": "int8"},
-    "int4": {"quantization": "int4"},
+    "int8": {"quantization": "int8", "activations": "full"},
+    "int4": {"quantization": "int4", "activations": "full"},
     "int8 x 8": {"quantization": "int8", "activations": "int8"},
     "int4 x 8": {"quantization": "int4", "activations": "int8"},
 }

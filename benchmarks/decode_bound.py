@@ -1,6 +1,6 @@
 """How near decode steps come to what reading their bytes takes: streams, and the memory's speed, in turns.
 
-    python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations int8]]
+    python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations full|int8]]
                                       [--rounds 50] [--save FILE.json]
 
 A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens behind a prompt of 128, stands
@@ -98,7 +98,7 @@ def main() -> None:
     parser = options(__doc__, ranks=False)
     parser.add_argument("--threads", type=whole, help="of the rank (default: one for each core)")
     parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
-    parser.add_argument("--activations", choices=("full", "int8"), default="full")
+    parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
     parser.add_argument("--rounds", type=whole, default=50, help="streams, one after another")
     arguments = parser.parse_args()
     settings = EngineConfig(

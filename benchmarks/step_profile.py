@@ -1,6 +1,6 @@
 """Where a step's time goes: each instruction, collectives, sampling, Python between them, the scheduler.
 
-    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--quantization Q [--activations int8]]
+    python benchmarks/step_profile.py [--model DIR] [--tp N] [--threads N] [--quantization Q [--activations full|int8]]
                                        [--save FILE.json]
 
 One stream, 8, 32 and a prefill of 1,024 tokens, through the real engine. One rank runs in this process: of its step
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
-    parser.add_argument("--activations", default="full", choices=("full", "int8"))
+    parser.add_argument("--activations", default="auto", choices=("auto", "full", "int8"))
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     arguments = parser.parse_args()
     threads = arguments.threads or max(1, len(os.sched_getaffinity(0)) // arguments.tp)

@@ -1,7 +1,7 @@
 """What it brings that a rank's threads steal each other's work: steps with and without it, in turns.
 
-    python benchmarks/work_stealing.py [--model DIR] [--quantization Q [--activations int8]] [--busy 25] [--rounds 3]
-                                       [--save FILE.json]
+    python benchmarks/work_stealing.py [--model DIR] [--quantization Q [--activations full|int8]] [--busy 25]
+                                       [--rounds 3] [--save FILE.json]
 
 One rank in this process, a thread on every core. Every other step runs without stealing, so that what else the machine
 does meets both; of neighbours the ratio is taken, and of the ratios median and quartiles. Once by itself, and once
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--model", help="directory or .gguf (default: the embedded model)")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
-    parser.add_argument("--activations", default="full", choices=("full", "int8"))
+    parser.add_argument("--activations", default="auto", choices=("auto", "full", "int8"))
     parser.add_argument("--busy", type=float, default=25.0, metavar="PERCENT")
     parser.add_argument("--rounds", type=whole, default=3)
     parser.add_argument("--save", type=result_file, metavar="FILE.json")

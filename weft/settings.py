@@ -32,11 +32,12 @@ class EngineConfig:
         choices=("none", "int8", "int4", "gguf"),
     )
     activations: str = option(
-        "full",
+        "auto",
         "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per 32): faster, a"
-        " little less exact",
+        " little less exact; auto: int8 for quantization int8 and int4 in bf16 where vectors multiply bytes and no tile"
+        " registers multiply bf16, else full",
         "--activations",
-        choices=("full", "int8"),
+        choices=("auto", "full", "int8"),
     )
     compress_weights: bool | None = option(
         None,

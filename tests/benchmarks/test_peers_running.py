@@ -205,7 +205,7 @@ def test_servers_have_room_for_the_cases_and_keep_no_prefix(places: Places) -> N
         else:
             assert words[words.index("--max-num-seqs") + 1] == "32"
     int8 = engines.chosen(["weft-int8"])[0]
-    assert places.server(int8, main, 1)[-2:] == ["--quantization", "int8"]
+    assert places.server(int8, main, 1)[-4:] == ["--quantization", "int8", "--activations", "full"]
 
 
 class Visits(Visitor):

@@ -116,5 +116,10 @@ def test_products_out_of_12_bits() -> None:
     each = median(counts[1] for name, counts in found["far"].items() if name.startswith("model."))
     normal, tails = (f"{found['far'][kind][1]:.2f}" for kind in ("normal", "Student's t, 3"))
     assert f"of normal numbers {normal} a group, of such with long tails" in PERFORMANCE
-    assert f"three degrees of freedom) {tails}, of a matrix of the embedded model" in PERFORMANCE
+    assert f"three degrees of freedom) {tails}, of a matrix half of whose numbers" in PERFORMANCE
+    zeros = "half of them 0, the others normal, deviation"
+    words = f"with a deviation of 0.02, {found['far'][f'{zeros} 0.02'][1]:.2f}, of a matrix of the embedded model"
+    assert words in PERFORMANCE
+    assert found["far"][f"{zeros} 1.0"] is None
+    assert "with a deviation of 1 a matrix half of zeros stays whole" in PERFORMANCE
     assert f"were 4-bit once, {each:.2f} in the median" in PERFORMANCE

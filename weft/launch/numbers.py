@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from weft.ops.base import Numerics
+from weft.ops import Numerics, suits_rounded_rows
 from weft.settings import EngineConfig
 
 _DTYPES = {
@@ -21,11 +21,19 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def numerics_of(engine: EngineConfig) -> Numerics:
-    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`."""
+    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`.
+    `activations: auto` is settled here, by what this process's kernels do fast."""
     return Numerics(
         torch_dtype(engine.dtype),
         moe_backend=engine.moe_backend,
         quantization=engine.quantization,
-        rounds_rows=engine.activations == "int8",
+        rounds_rows=_rounds_rows(engine),
         compress_weights=engine.compress_weights,
     )
+
+
+def _rounds_rows(engine: EngineConfig) -> bool:
+    """By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness."""
+    if engine.activations != "auto":
+        return engine.activations == "int8"
+    return engine.quantization in ("int8", "int4") and engine.dtype == "bfloat16" and suits_rounded_rows()

@@ -56,6 +56,7 @@ _SIGNATURES = {
     "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)),
     "weft_suits_bf12": (ctypes.c_int, ()),
+    "weft_suits_rounded_rows": (ctypes.c_int, ()),
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),

@@ -13,7 +13,13 @@ from weft.ops.packed import DTYPES as PACKABLE
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
 
-__all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops"]
+__all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops", "suits_rounded_rows"]
+
+
+def suits_rounded_rows() -> bool:
+    """Whether rows of 8 bits are multiplied with codes faster here than rows of bf16, however many there are."""
+    library = open_library()
+    return library is not None and bool(library.weft_suits_rounded_rows())
 
 
 def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS) -> Ops:

@@ -158,8 +158,8 @@ class StepOps(TorchOps):
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
         if matrices := self._kinds.total():
             kept += f", bf16 in 12 bits ({self._kinds[WeightKind.BF12]} of {matrices} matrices)"
-        if self.numerics.rounds_rows:
-            kept += ", rows rounded to 8 bits"
+        if self.numerics.quantization != "none":
+            kept += f", rows {'rounded to 8 bits' if self.numerics.rounds_rows else 'in full'}"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
 
 

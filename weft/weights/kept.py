@@ -26,13 +26,13 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
     without a file that has such blocks; for compressed numbers where there are none."""
     asked = engine.quantization
     _check_compressed(engine)
-    if asked == "none" and engine.activations != "full":
+    if asked == "none" and engine.activations == "int8":
         raise ConfigError(
-            f"activations {engine.activations}: only matrices kept in codes are multiplied with rows of 8 bits; give"
+            "activations int8: only matrices kept in codes are multiplied with rows of 8 bits; give"
             " --quantization int8, int4 or gguf too, or --activations full",
             field="activations",
-            value=engine.activations,
-            legal=("full",),
+            value="int8",
+            legal=("auto", "full"),
         )
     if asked == "none":
         return Kept()

@@ -24,6 +24,16 @@ WEFT_C int weft_suits_bf12() {
 #endif
 }
 
+// Whether rows of 8 bits are multiplied with codes faster than rows of bf16 are, however many there are: where vectors add
+// products of bytes, but for tile registers, which many rows of bf16 fill.
+WEFT_C int weft_suits_rounded_rows() {
+#if defined(__AVX512VNNI__) && !defined(__AMX_BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // 0 where `to` is of a kind that does not suit the numbers; see pack.h.
 WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes) {
     return weft::pack(*to, static_cast<const char*>(from), format, stride_bytes, pool);
