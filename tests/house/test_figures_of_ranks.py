@@ -51,6 +51,17 @@ def test_lent_cores_with_heads_that_divide() -> None:
     assert f"differ by up to {apart:.2f}" in PERFORMANCE
 
 
+def test_lent_cores_where_products_of_bf16_are_few() -> None:
+    cases = saved("several_ranks_zen4.json")["cases"]
+    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
+    lent, waiting = (
+        [f"{cases[case][way]['ratio']:.2f}" for case in order] for way in ("several", "several, no core lent")
+    )
+    words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt,"
+    alone = "with no core lent {}, {}, {} and {} (`several_ranks_zen4.json`)"
+    assert f"{words.format(*lent)} {alone.format(*waiting)}" in PLAIN
+
+
 def test_two_ranks_over_http() -> None:
     served = rows("Over HTTP", 2, "peers-xeon.md")
     two, one = (

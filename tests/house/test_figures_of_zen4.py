@@ -123,3 +123,24 @@ def test_products_out_of_12_bits() -> None:
     assert found["far"][f"{zeros} 1.0"] is None
     assert "with a deviation of 1 a matrix half of zeros stays whole" in PERFORMANCE
     assert f"were 4-bit once, {each:.2f} in the median" in PERFORMANCE
+
+
+def test_where_steps_that_products_bound_spend_their_time() -> None:
+    """Products: of the embedded model's 30 layers, the last of which goes on with sampled rows only, and its head."""
+    profile = saved("step_profile_zen4.json")
+    found = []
+    for case, rows_, sampled in (("prefill 1024", 1024, 1), ("32 streams", 32, 32)):
+        us = {name: each["us"] for name, each in profile["cases"][case].items()}
+        linear, whole_step = sum(us[name] for name in us if name.startswith("linear")), us["whole step"]
+        numbers = 30 * 960 * rows_ + (576 + 3 * 1536) * (29 * rows_ + sampled) + 49152 * sampled
+        full = 2 * 576 * numbers / profile["memory"]["gflop_per_s"] / 1e3
+        shares_ = (linear / whole_step, full / linear, us["attention"] / whole_step)
+        found.append(([round(100 * share) for share in shares_], f"{1 + (full - linear) / whole_step:.2f}"))
+    (prompt, left), (many, left_many) = found
+    assert (
+        "the linear ones are {} % of a prompt's step there and multiply at {} % of the machine's rate, attention is"
+        " {} %;".format(*prompt)
+        in PERFORMANCE
+    )
+    assert "a step of 32 streams the linear ones are {} %, at {} %, attention {} %.".format(*many) in PERFORMANCE
+    assert f"would leave {left} of the prompt's time and {left_many} of the step's" in PERFORMANCE

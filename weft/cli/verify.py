@@ -97,7 +97,8 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     )
     if not served:
         return verifier.run(prompts, tokens)
-    progress(f"starting {plan.layout.world} processes, collectives {plan.backend}")
+    ranks = f"{plan.layout.world} process{'es' if plan.layout.world > 1 else ''}"
+    progress(f"starting {ranks}, collectives {plan.backend}")
     with contextlib.ExitStack() as stack:
         executors = []
         for replica in range(plan.layout.replicas):

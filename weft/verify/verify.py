@@ -102,7 +102,7 @@ class Verifier:
         max_tokens: int,
         tolerance: float,
     ) -> Agreement:
-        self.progress(f"running {self.layout.world} processes, as served")
+        self.progress(f"running {self.layout.world} process{'es' if self.layout.world > 1 else ''}, as served")
         engine = self._engine(served, prompts, max_tokens)
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
         tokens: list[list[int]] = [[] for _ in prompts]
