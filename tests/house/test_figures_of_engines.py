@@ -105,6 +105,16 @@ def test_quantized_weights() -> None:
     assert f"over {found['none']['tokens']:,} tokens" in PLAIN
 
 
+@pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md", ZEN4])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_rows_of_8_bits_were_faster_wherever_both_were_measured(page: str, kind: str) -> None:
+    offline = rows("Offline", 1, page)
+    rounded, full = offline[f"weft-{kind}-rows8",], offline[f"weft-{kind}",]
+    cases = [case for case in full if case.endswith("tok/s") and full[case]]
+    assert len(cases) >= 3
+    assert all(float(rounded[case].split()[0]) > float(full[case].split()[0]) for case in cases)
+
+
 def test_a_machine_without_products_of_bf16() -> None:
     found = rows("Offline", 1, "peers-vnni.md")
     assert f"weft starts in {found[('weft-tp1',)]['cold s']} s there" in PLAIN

@@ -58,7 +58,7 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
         [f"{cases[case][way]['ratio']:.2f}" for case in order] for way in ("several", "several, no core lent")
     )
     words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt,"
-    alone = "with no core lent {}, {}, {} and {} (`several_ranks_zen4.json`)"
+    alone = "with no core lent {}, {}, {} and {} (`several_ranks_zen4.json`;"
     assert f"{words.format(*lent)} {alone.format(*waiting)}" in PLAIN
 
 

@@ -23,6 +23,8 @@ from weft.ops.single_experts import SingleExperts
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
+FASTER = ("avx512bf16", "avx512vnni")
+"""Variants that multiply codes faster with rows of 8 bits, however many there are."""
 SHAPES = [(1, 1), (5, 7), (33, 65), (48, 31), (70, 100), (130, 33), (96, 576), (32, 1540)]
 
 
@@ -184,3 +186,7 @@ def test_plain_weights_keep_their_rows(variant: str) -> None:
     pool = step_cases.pool(variant, 1)
     found = [Single(pool).linear(x, Packing(pool, rounds).pack(weight), torch.empty(5, 40)) for rounds in (False, True)]
     assert torch.equal(*found)
+
+
+def test_which_variants_round_rows_by_themselves(variant: str) -> None:
+    assert bool(step_cases.lib(variant).weft_suits_rounded_rows()) == (variant in FASTER)
