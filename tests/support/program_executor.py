@@ -33,6 +33,8 @@ class ShownProgram(RankProgram):
         self._decoder = runner.decoder
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
+        if decode is not None:
+            decode.own_logits = None  # whole rows of logits are wanted, also where the largest is taken
         logits = super().run(batch, decode)
         self._decoder._show("lm_head", logits, self._decoder.boundaries["lm_head.out"].dst)
         return logits

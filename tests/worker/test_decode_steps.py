@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker.decode_cases import LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
+from tests.worker.decode_cases import DRAWN, GREEDY, LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
@@ -29,6 +29,9 @@ from weft.program.build import RankProgram
 from weft.step.plan import GroupPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
 
+LARGEST = 2
+"""`DecodeRecord.chose` where ranks told each other the largest logits of their columns, as decode.h numbers it."""
+
 
 class Watched(RankProgram):
     """Notes what each step of the program reads, whoever put it there, and its logits."""
@@ -37,12 +40,15 @@ class Watched(RankProgram):
         assert runner.program is not None
         super().__init__(runner.program.program, runner.program._comm, runner.program._block)
         self.seen: list[Any] = []
-        self.short = 0
+        self.short = self.largest = 0
+        """Decode steps, and those that brought no logits together."""
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         logits = super().run(batch, decode)
         self.short += decode is not None
-        self.seen = [*self._read(batch), logits.clone()]
+        without = decode is not None and decode.chose == LARGEST
+        self.largest += without
+        self.seen = [*self._read(batch), None if without else logits.clone()]
         return logits
 
     def _read(self, batch: Batch) -> Iterator[object]:
@@ -93,7 +99,7 @@ class Both:
         programs = [runner.program for runner in (short, general)]
         (*inputs, logits), (*wanted, wanted_logits) = (each.seen for each in programs if isinstance(each, Watched))
         assert inputs == wanted, f"rank {rank}"
-        assert torch.equal(logits.nan_to_num(7e7), wanted_logits.nan_to_num(7e7)), f"rank {rank}"
+        assert logits is None or torch.equal(logits.nan_to_num(7e7), wanted_logits.nan_to_num(7e7)), f"rank {rank}"
         assert torch.equal(short.last_ids, general.last_ids) and short.rows == general.rows
         assert programs[1].short == 0  # type: ignore[union-attr]
 
@@ -101,6 +107,11 @@ class Both:
     def short_steps(self) -> list[int]:
         """Of every rank."""
         return [runner.program.short for runner in self.executors[0].runners]  # type: ignore[union-attr]
+
+    @property
+    def largest_steps(self) -> list[int]:
+        """Those of every rank that brought no logits together."""
+        return [runner.program.largest for runner in self.executors[0].runners]  # type: ignore[union-attr]
 
     def close(self) -> None:
         for executor in self.executors:
@@ -157,6 +168,38 @@ def test_a_logit_that_is_not_finite_is_told_alike(world: int, layout: dict[str, 
         assert [record.slot for record in result.groups[0].told] == [0]
         assert result.groups[0].told[0].error is not None
         assert executor.short_steps == [1] * world
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+def test_where_every_row_takes_its_largest_logit_a_block_brings_no_logits_together(
+    world: int, layout: dict[str, object], model: Path
+) -> None:
+    with both_ways(model, world, layout) as executor:
+        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
+        within = executor.layout.attention.tp == executor.layout.lm_head.tp > 1
+        assert executor.largest_steps == (executor.short_steps if within else [0] * world)
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS[1:3], ids=str)
+def test_one_drawn_row_wants_the_logits_of_all(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [admitted(2, [4], DRAWN)]))
+        executor.step(StepPlan(2, [streams((2, 1, 1), (0, 2, 1))]))
+        assert executor.short_steps == [1] * world and executor.largest_steps == [0] * world
+        executor.step(StepPlan(3, [streams((0, 3, 2))]))
+        assert executor.largest_steps == [1] * world
+
+
+def test_of_equal_logits_the_first_id_wins_whichever_rank_has_it(model: Path) -> None:
+    with both_ways(model, *LAYOUTS[1]) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        for runner in (runner for each in executor.executors for runner in each.runners):
+            assert runner.decoder.norm is not None
+            runner.decoder.norm.weight.zero_()  # all logits are 0
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        assert executor.largest_steps == [1, 1]
+        assert [int(runner.last_ids[0]) for runner in executor.executors[0].runners] == [0, 0]
 
 
 def test_a_table_that_becomes_wider_is_read_anew(model: Path) -> None:

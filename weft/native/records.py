@@ -240,6 +240,8 @@ class DecodeRecord(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
         ("rows_of", _POINTER),
         ("all_values", _POINTER),
+        ("own_logits", _POINTER),
+        *((name, ctypes.c_int64) for name in ("own_columns", "first_column")),
     )
 
 

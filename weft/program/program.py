@@ -29,7 +29,7 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
-from weft.program.passes import optimize, place
+from weft.program.passes import Places, optimize, place
 from weft.program.recorder import RecordingOps
 from weft.program.routed_exchange import RecordedAllToAll
 from weft.program.values import Buffer, Recording, Rows, Table
@@ -72,6 +72,16 @@ class Most:
     sampled: int
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLogits:
+    """Where a rank's columns of the logits of its block's rows lie, before the last instruction brings the columns of
+    all its ranks together: `columns` of them from column `first` on, fp32."""
+
+    address: int
+    columns: int
+    first: int
+
+
 class StepProgram:
     """Runs steps of a recording on a pool. `instructions`: what it runs, in order."""
 
@@ -107,16 +117,29 @@ class StepProgram:
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
+        self.own_logits = self._own_logits(recording, places, address)
+        """None where the last instruction is none that only the block's own ranks take part in."""
         self._step = StepRecord()
         self._decoded: Batch | None = None
         """Whose addresses `_step` has, where its inputs were made by the last run."""
         self._counted: tuple[RowTable | None, RowTable | None] = (None, None)
         self._ends_of: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
+    def _own_logits(self, recording: Recording, places: Places, address: int) -> OwnLogits | None:
+        last = recording.instructions[-1]
+        if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
+            return None
+        held, group = last.inputs[0].buffer, last.plan.group
+        within = len(group) == self._tp and held.rows == Rows("sampled", group[0], group[0] + self._tp)
+        if not within or held.dtype != torch.float32 or last.out.buffer is not self._logits:
+            return None
+        return OwnLogits(address + places.of[held.home], held.columns, last.plan.keeps[1].left)
+
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
-        failed. `decode`: how to make inputs, where `batch` has only room for them, and whether tokens are chosen too;
-        WeftError: its columns have a slot or a position that there is not."""
+        failed. `decode`: how to make inputs, where `batch` has only room for them, and whether tokens are chosen too
+        (logits may then be those of an earlier step); WeftError: its columns have a slot or a position that there is
+        not."""
         if decode is None or batch is not self._decoded:
             self._point_at(batch)
             self._decoded = None if decode is None else batch

@@ -43,8 +43,10 @@ class DecodeSteps:
         self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
-        self._run_of_row, self._values = np.arange(slots, dtype=np.int32), np.zeros((2, slots, 2))
-        """Values: of own rows, and of the whole group's."""
+        self._run_of_row = np.arange(slots, dtype=np.int32)
+        self._values, self._all_values = np.zeros((slots, 2)), np.zeros((tp, slots, 2))
+        """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
+        of every rank's."""
         self._rows_of = np.zeros(tp, np.int64)
         self._shape: StepShape | None = None
         self._followed: tuple[int, ...] = ()
@@ -60,14 +62,17 @@ class DecodeSteps:
             chosen_from=sampler.chosen_from.ctypes.data,
             logits=logits.data_ptr(),
             vocabulary=logits.shape[1],
-            values=self._values[0].ctypes.data,
+            values=self._values.ctypes.data,
             chosen=self._chosen.ctypes.data,
             group=group,
             members=members,
             position=position,
             rows_of=self._rows_of.ctypes.data,
-            all_values=self._values[1].ctypes.data,
+            all_values=self._all_values.ctypes.data,
         )
+        if (own := program.program.own_logits) is not None:
+            self.record.own_logits, self.record.own_columns = own.address, own.columns
+            self.record.first_column = own.first
         self._take_tables()
 
     @staticmethod

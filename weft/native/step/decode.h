@@ -6,11 +6,15 @@
 #include <string.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "program.h"
 #include "sampling.h"
 
 namespace weft {
+
+// Of every row the token, or of none: they want more, or are not finite. From logits, or before they were brought together.
+enum Chose : int32_t { CHOSE_NONE = 0, CHOSE_FROM_LOGITS = 1, CHOSE_LARGEST = 2 };
 
 struct Decode {
     const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
@@ -30,9 +34,13 @@ struct Decode {
     int64_t* chosen;               // [rows]: results
     // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
     int32_t group, members, position;
-    int32_t chose;           // result: whether every row's token was, else none: they want more, or are not finite
+    int32_t chose;           // result, a Chose
     const int64_t* rows_of;  // [members]
-    double* all_values;      // room for those of every slot
+    double* all_values;      // [members]: room for those of every slot
+    // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together;
+    // null where it is none that does. Where each row takes its largest logit that instruction is left out.
+    const float* own_logits;  // [rows, own_columns]
+    int64_t own_columns, first_column;
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -87,7 +95,55 @@ inline int choose(Decode& d, Program* program) {
     bool finite = true;
     for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
     for (int64_t r = 0; r < d.rows && finite; ++r) d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
-    d.chose = finite;
+    d.chose = finite ? CHOSE_FROM_LOGITS : CHOSE_NONE;
+    return 0;
+}
+
+// Whether every row's token is that of its largest logit, which members find each in its own columns.
+inline bool takes_largest(const Decode& d) {
+    bool all = d.members && d.own_logits && can_choose(d);
+    for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
+    return all;
+}
+
+// Of each row the id of the largest logit among this rank's columns, and the logit: none where one is not finite.
+inline void find_largest(const Decode& d, Pool* pool) {
+    const int64_t *slot = d.columns, *output_position = slot + 2 * d.rows;
+    sample({d.own_logits, d.own_columns, d.rows, d.own_columns, *d.sampling, slot, output_position, d.values, 2}, pool);
+    for (int64_t r = 0; r < d.rows; ++r) {
+        double* const id_logit = d.values + 2 * r;
+        id_logit[1] = id_logit[1] ? double(d.own_logits[r * d.own_columns + int64_t(id_logit[0])]) : NAN;
+        id_logit[0] += double(d.first_column);
+    }
+}
+
+// Of equal ones the first id's, as in a whole row.
+inline const double* larger(const double* a, const double* b) { return b[1] > a[1] || (b[1] == a[1] && b[0] < a[0]) ? b : a; }
+
+// As `choose`, of a step that left the last instruction out; where a logit is not finite it is run now.
+inline int choose_largest(Decode& d, Program* program, const Step& step) {
+    find_largest(d, program->pool());
+    char* outs[MAX_MEMBERS];
+    uint64_t bytes[MAX_MEMBERS];
+    for (int m = 0; m < d.members; ++m) {
+        bytes[m] = uint64_t(d.rows) * 2 * sizeof(double);
+        outs[m] = reinterpret_cast<char*>(d.all_values) + m * bytes[m];
+    }
+    if (const int code = program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64)))
+        return code;
+    bool finite = true;
+    for (int64_t r = 0; r < d.rows; ++r) {
+        const double* best = d.all_values + 2 * r;
+        for (int m = 0; m < d.members; ++m) {
+            const double* const one = d.all_values + 2 * (m * d.rows + r);
+            finite = finite && !std::isnan(one[1]);
+            best = larger(best, one);
+        }
+        d.chosen[r] = int64_t(best[0]);
+    }
+    if (!finite) return program->run_last(step);
+    d.chose = CHOSE_LARGEST;
+    for (int64_t r = 0; r < d.rows; ++r) d.last_ids[d.columns[r]] = d.chosen[r];
     return 0;
 }
 
@@ -101,9 +157,11 @@ inline int decode_step(Program* program, Step* step, Decode& d) {
     if (!width) return kBeyondTables;
     fill_inputs(d, slot, start, width);
     step->table_width = int32_t(width);
-    const int code = program->run(*step);
-    d.chose = 0;
-    return code || !can_choose(d) ? code : choose(d, program);
+    const bool largest = takes_largest(d);
+    const int code = program->run(*step, largest);
+    d.chose = CHOSE_NONE;
+    if (code || !can_choose(d)) return code;
+    return largest ? choose_largest(d, program, *step) : choose(d, program);
 }
 
 }  // namespace weft

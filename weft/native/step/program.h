@@ -28,12 +28,19 @@ public:
         for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
     }
 
-    // 0, or what `comm` gave for the exchange that failed; the step is then lost.
-    int run(const Step& step) {
-        step_ = &step;
+    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but_last`: without the last instruction.
+    int run(const Step& step, bool but_last = false) {
+        step_ = &step, end_ = code_.size() - but_last;
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this, true);
+        return failed_.load(std::memory_order_relaxed);
+    }
+
+    // The last instruction, an exchange that `run` left out. As `run`.
+    int run_last(const Step& step) {
+        step_ = &step;
+        exchange(code_.size() - 1, nullptr);
         return failed_.load(std::memory_order_relaxed);
     }
 
@@ -73,7 +80,7 @@ private:
         Guests* const guests = thread ? nullptr : pool_->guests();
         if (guests && more_[0]) guests->begin();
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
-        for (size_t i = first; i < code_.size(); ++i) {
+        for (size_t i = first; i < end_; ++i) {
             if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
             else if (!thread) exchange(i, guests);
             if (!thread) pool_->let_in(i + 1);
@@ -115,6 +122,7 @@ private:
     std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
     CommCalls comm_{};
     const Step* step_ = nullptr;
+    size_t end_ = 0;  // of the instructions that are run
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
     bool profiling_ = false;
