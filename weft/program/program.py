@@ -97,7 +97,7 @@ class StepProgram:
         exact: bool = False,
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context."""
-        self._most, self._tp = most, shards.layout.attention.tp
+        self._most, self._tp, self._stage = most, shards.layout.attention.tp, shards.layout.stage_size
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
@@ -130,7 +130,8 @@ class StepProgram:
         if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
             return None
         held, group = last.inputs[0].buffer, last.plan.group
-        within = len(group) == self._tp and held.rows == Rows("sampled", group[0], group[0] + self._tp)
+        first = group[0] % self._stage
+        within = len(group) == self._tp and held.rows == Rows("sampled", first, first + self._tp)
         if not within or held.dtype != torch.float32 or last.out.buffer is not self._logits:
             return None
         return OwnLogits(address + places.of[held.home], held.columns, last.plan.keeps[1].left)
