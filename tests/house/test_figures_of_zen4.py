@@ -86,6 +86,18 @@ def test_bf16_in_12_bits() -> None:
     assert words in PERFORMANCE
 
 
+def test_8_and_4_bits_beside_bf16() -> None:
+    cases = saved("coded_weights_zen4.json")["cases"]
+    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
+
+    def two(*kinds: str) -> list[str]:
+        return [" and ".join(f"{cases[case][kind]['ratio']:.2f}" for kind in kinds) for case in order]
+
+    one, eight, many, prompt = two("int8 x 8", "int4 x 8")
+    told = f"{one} of the speed of bf16 in whole numbers with one stream, {eight} with 8, {many} with 32, {prompt}"
+    assert f"have {told} in a prompt; with `--activations full` {', '.join(two('int8', 'int4'))} (the" in PERFORMANCE
+
+
 def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
     found = leads(PAGE)
     of_limit = [shares(engine, PAGE)[0] for engine in ("weft-tp1", "weft-whole")]
