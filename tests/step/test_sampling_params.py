@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from weft.errors import RequestError
@@ -120,6 +120,8 @@ ANYTHING = st.one_of(
 
 
 @given(fields=st.dictionaries(st.sampled_from(SamplingParams.__struct_fields__), ANYTHING, max_size=3))
+@example(fields={"bad_token_ids": ([0],)})
+@example(fields={"temperature": 1})
 @settings(max_examples=400)
 def test_what_passes_can_be_sent_to_ranks(fields: dict[str, Any]) -> None:
     """A plan that cannot be sent would end the ranks, and what runs beside it with them."""
@@ -128,4 +130,6 @@ def test_what_passes_can_be_sent_to_ranks(fields: dict[str, Any]) -> None:
         check(params, VOCAB)
     except RequestError:
         return
-    assert msgspec.convert(msgspec.msgpack.decode(msgspec.msgpack.encode(params)), SamplingParams) == params
+    arrived = msgspec.convert(msgspec.msgpack.decode(msgspec.msgpack.encode(params)), SamplingParams)
+    # a list arrives as the tuple that it stands for
+    assert arrived == msgspec.convert(msgspec.to_builtins(params), SamplingParams)
