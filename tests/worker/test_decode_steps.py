@@ -23,14 +23,11 @@ from weft.errors import WeftError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord
+from weft.native.records import Chose, DecodeRecord
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
 from weft.step.plan import GroupPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
-
-LARGEST = 2
-"""`DecodeRecord.chose` where ranks told each other the largest logits of their columns, as decode.h numbers it."""
 
 
 class Watched(RankProgram):
@@ -46,7 +43,7 @@ class Watched(RankProgram):
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         logits = super().run(batch, decode)
         self.short += decode is not None
-        without = decode is not None and decode.chose == LARGEST
+        without = decode is not None and decode.chose == Chose.LARGEST
         self.largest += without
         self.seen = [*self._read(batch), None if without else logits.clone()]
         return logits
@@ -191,7 +188,7 @@ def test_one_drawn_row_wants_the_logits_of_all(world: int, layout: dict[str, obj
         assert executor.largest_steps == [1] * world
 
 
-def test_of_equal_logits_the_first_id_wins_whichever_rank_has_it(model: Path) -> None:
+def test_of_equal_logits_on_several_ranks_the_first_id_wins(model: Path) -> None:
     with both_ways(model, *LAYOUTS[1]) as executor:
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         for runner in (runner for each in executor.executors for runner in each.runners):

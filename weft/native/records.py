@@ -41,6 +41,15 @@ class Epilogue(IntEnum):
     ADD_TO = 2
 
 
+class Chose(IntEnum):
+    """Of which rows a decode step chose the token; decode.h says more."""
+
+    NONE = 0
+    FROM_LOGITS = 1
+    LARGEST = 2
+    """Of all, without bringing logits together: those that the program gave are an earlier step's."""
+
+
 class Op(IntEnum):
     """What an instruction does; instruction.h says it in a line each."""
 

@@ -97,7 +97,7 @@ class StepProgram:
         exact: bool = False,
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context."""
-        self._most, self._tp, self._stage = most, shards.layout.attention.tp, shards.layout.stage_size
+        self._most, self._tp = most, shards.layout.attention.tp
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
@@ -117,24 +117,13 @@ class StepProgram:
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
-        self.own_logits = self._own_logits(recording, places, address)
+        self.own_logits = _own_logits(recording, shards.layout, places, address)
         """None where the last instruction is none that only the block's own ranks take part in."""
         self._step = StepRecord()
         self._decoded: Batch | None = None
         """Whose addresses `_step` has, where its inputs were made by the last run."""
         self._counted: tuple[RowTable | None, RowTable | None] = (None, None)
         self._ends_of: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-
-    def _own_logits(self, recording: Recording, places: Places, address: int) -> OwnLogits | None:
-        last = recording.instructions[-1]
-        if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
-            return None
-        held, group = last.inputs[0].buffer, last.plan.group
-        first = group[0] % self._stage
-        within = len(group) == self._tp and held.rows == Rows("sampled", first, first + self._tp)
-        if not within or held.dtype != torch.float32 or last.out.buffer is not self._logits:
-            return None
-        return OwnLogits(address + places.of[held.home], held.columns, last.plan.keeps[1].left)
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         """Logits [own sampled rows, vocabulary], valid until the next step. ExchangeFailedError where a collective
@@ -235,6 +224,19 @@ class ExchangeFailedError(PeerError):
     def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
         self.code, (self.kind, self.group) = code, exchange
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
+
+
+def _own_logits(recording: Recording, layout: Layout, places: Places, base: int) -> OwnLogits | None:
+    """`base`: address of the arena."""
+    last, tp = recording.instructions[-1], layout.attention.tp
+    if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
+        return None
+    held, group = last.inputs[0].buffer, last.plan.group
+    first = group[0] % layout.stage_size
+    within = len(group) == tp and held.rows == Rows("sampled", first, first + tp)
+    if not within or held.dtype != torch.float32:
+        return None
+    return OwnLogits(base + places.of[held.home], held.columns, last.plan.keeps[1].left)
 
 
 def _room(layout: Layout, most: Most, rows: Rows) -> int:

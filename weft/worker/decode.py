@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord, FollowingRecord
+from weft.native.records import Chose, DecodeRecord, FollowingRecord
 from weft.ops.base import AttentionMeta
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
@@ -91,7 +91,7 @@ class DecodeSteps:
         record.columns, record.sampling = group.streams.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
         self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
-        return logits, GroupResult(self._told.tobytes()) if record.chose else None
+        return logits, GroupResult(self._told.tobytes()) if record.chose != Chose.NONE else None
 
     @property
     def done(self) -> bool:

@@ -13,7 +13,8 @@
 
 namespace weft {
 
-// Of every row the token, or of none: they want more, or are not finite. From logits, or before they were brought together.
+// Of which rows the token was chosen: of none, for they want more or are not finite; of all, from logits, or before these
+// were brought together.
 enum Chose : int32_t { CHOSE_NONE = 0, CHOSE_FROM_LOGITS = 1, CHOSE_LARGEST = 2 };
 
 struct Decode {
@@ -64,19 +65,6 @@ inline void fill_inputs(const Decode& d, const int64_t* slot, const int64_t* sta
     }
 }
 
-// Values [rows, 2] of every row, or null: `code` is then what the exchange gave.
-inline const double* every_value(const Decode& d, Program* program, int& code) {
-    if (!d.members) return d.values;
-    char *outs[MAX_MEMBERS], *at = reinterpret_cast<char*>(d.all_values);
-    uint64_t bytes[MAX_MEMBERS];
-    for (int m = 0; m < d.members; ++m) {
-        outs[m] = at, bytes[m] = uint64_t(d.rows_of[m]) * 2 * sizeof(double);
-        at += bytes[m];
-    }
-    code = program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64));
-    return code ? nullptr : d.all_values;
-}
-
 inline bool can_choose(const Decode& d) {
     const int64_t *slot = d.columns, *output_position = slot + 2 * d.rows;
     bool all = d.sampling;
@@ -84,66 +72,68 @@ inline bool can_choose(const Decode& d) {
     return all;
 }
 
-inline int choose(Decode& d, Program* program) {
-    const int64_t *slot = d.columns + d.own_first, *output_position = slot + 2 * d.rows;
-    if (d.own_count)
-        sample({d.logits, d.vocabulary, d.own_count, d.vocabulary, *d.sampling, slot, output_position, d.values, 2},
-               program->pool());
-    int code = 0;
-    const double* values = every_value(d, program, code);
-    if (!values) return code;
-    bool finite = true;
-    for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
-    for (int64_t r = 0; r < d.rows && finite; ++r) d.last_ids[d.columns[r]] = d.chosen[r] = int64_t(values[2 * r]);
-    d.chose = finite ? CHOSE_FROM_LOGITS : CHOSE_NONE;
-    return 0;
-}
-
-// Whether every row's token is that of its largest logit, which members find each in its own columns.
+// Whether every row that can be chosen takes its largest logit, which members find each in its own columns.
 inline bool takes_largest(const Decode& d) {
-    bool all = d.members && d.own_logits && can_choose(d);
+    bool all = d.members && d.own_logits;
     for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
     return all;
 }
 
-// Of each row the id of the largest logit among this rank's columns, and the logit: none where one is not finite.
-inline void find_largest(const Decode& d, Pool* pool) {
-    const int64_t *slot = d.columns, *output_position = slot + 2 * d.rows;
-    sample({d.own_logits, d.own_columns, d.rows, d.own_columns, *d.sampling, slot, output_position, d.values, 2}, pool);
-    for (int64_t r = 0; r < d.rows; ++r) {
-        double* const id_logit = d.values + 2 * r;
-        id_logit[1] = id_logit[1] ? double(d.own_logits[r * d.own_columns + int64_t(id_logit[0])]) : NAN;
-        id_logit[0] += double(d.first_column);
-    }
-}
-
-// Of equal ones the first id's, as in a whole row.
-inline const double* larger(const double* a, const double* b) { return b[1] > a[1] || (b[1] == a[1] && b[0] < a[0]) ? b : a; }
-
-// As `choose`, of a step that left the last instruction out; where a logit is not finite it is run now.
-inline int choose_largest(Decode& d, Program* program, const Step& step) {
-    find_largest(d, program->pool());
-    char* outs[MAX_MEMBERS];
+// Every member's `values` to `all_values`, one behind the other; `rows_of(member)`: its rows. What the exchange gave.
+template <class RowsOf> inline int gather_values(const Decode& d, Program* program, RowsOf rows_of) {
+    char *outs[MAX_MEMBERS], *at = reinterpret_cast<char*>(d.all_values);
     uint64_t bytes[MAX_MEMBERS];
     for (int m = 0; m < d.members; ++m) {
-        bytes[m] = uint64_t(d.rows) * 2 * sizeof(double);
-        outs[m] = reinterpret_cast<char*>(d.all_values) + m * bytes[m];
+        outs[m] = at, bytes[m] = uint64_t(rows_of(m)) * 2 * sizeof(double);
+        at += bytes[m];
     }
-    if (const int code = program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64)))
-        return code;
+    return program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64));
+}
+
+// Of `count` rows from row `first` on, id and whether the logits are finite, to `values`.
+inline void sample_into_values(const Decode& d, const float* logits, int64_t columns, int64_t first, int64_t count,
+                               Pool* pool) {
+    const int64_t *slot = d.columns + first, *output_position = slot + 2 * d.rows;
+    sample({logits, columns, count, columns, *d.sampling, slot, output_position, d.values, 2}, pool);
+}
+
+inline void take(Decode& d, int64_t row, double id) { d.last_ids[d.columns[row]] = d.chosen[row] = int64_t(id); }
+
+// Each member chooses the tokens of its own rows.
+inline int choose(Decode& d, Program* program) {
+    if (d.own_count) sample_into_values(d, d.logits, d.vocabulary, d.own_first, d.own_count, program->pool());
+    const double* values = d.members ? d.all_values : d.values;
+    if (d.members)
+        if (const int code = gather_values(d, program, [&](int m) { return d.rows_of[m]; })) return code;
     bool finite = true;
+    for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
+    for (int64_t r = 0; r < d.rows && finite; ++r) take(d, r, values[2 * r]);
+    d.chose = finite ? CHOSE_FROM_LOGITS : CHOSE_NONE;
+    return 0;
+}
+
+// Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
+// finite. The step left the last instruction out; where a logit is not finite it is run now.
+inline int choose_largest(Decode& d, Program* program, const Step& step) {
+    sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
+    for (int64_t r = 0; r < d.rows; ++r) {
+        double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
+        logit = logit ? double(d.own_logits[r * d.own_columns + int64_t(id)]) : NAN;
+        id += double(d.first_column);
+    }
+    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    bool finite = true;
+    for (int64_t i = 0; i < d.members * d.rows; ++i) finite &= !std::isnan(d.all_values[2 * i + 1]);
+    if (!finite) return program->run_last(step);
     for (int64_t r = 0; r < d.rows; ++r) {
         const double* best = d.all_values + 2 * r;
-        for (int m = 0; m < d.members; ++m) {
+        for (int m = 1; m < d.members; ++m) {  // in the order of their columns: of equal logits the first id's stays
             const double* const one = d.all_values + 2 * (m * d.rows + r);
-            finite = finite && !std::isnan(one[1]);
-            best = larger(best, one);
+            if (one[1] > best[1]) best = one;
         }
-        d.chosen[r] = int64_t(best[0]);
+        take(d, r, best[0]);
     }
-    if (!finite) return program->run_last(step);
     d.chose = CHOSE_LARGEST;
-    for (int64_t r = 0; r < d.rows; ++r) d.last_ids[d.columns[r]] = d.chosen[r];
     return 0;
 }
 
@@ -157,10 +147,10 @@ inline int decode_step(Program* program, Step* step, Decode& d) {
     if (!width) return kBeyondTables;
     fill_inputs(d, slot, start, width);
     step->table_width = int32_t(width);
-    const bool largest = takes_largest(d);
+    const bool can = can_choose(d), largest = can && takes_largest(d);
     const int code = program->run(*step, largest);
     d.chose = CHOSE_NONE;
-    if (code || !can_choose(d)) return code;
+    if (code || !can) return code;
     return largest ? choose_largest(d, program, *step) : choose(d, program);
 }
 
