@@ -1,11 +1,12 @@
 """This working copy beside a commit of it: the same bursts of requests through both, in turns.
 
-    python benchmarks/beside_commit.py COMMIT [--model DIR] [--rounds 12] [--save FILE.json]
+    python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--rounds 12] [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. The commit is checked out to a folder of
-its own, its C++ parts are compiled there, and an engine of one rank runs in a process for each of the two; see
-`benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in the prefix cache. Nothing of the
-commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
+its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
+where `--tp` asks for several; see `benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in
+the prefix cache. Nothing of the commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an
+old one.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ DRIVER = """
 import json, pathlib, sys
 import weft
 from weft.settings import EngineConfig
-tree, model, cached = sys.argv[1:]
+tree, model, cached, tp = sys.argv[1:]
 assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
 limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
                       enable_prefix_caching=cached == "True")
-with weft.LLM(model, config=limits) as llm:
+with weft.LLM(model, config=limits, tp=int(tp)) as llm:
     print("ready", flush=True)
     for line in sys.stdin:
         prompts, tokens = json.loads(line)
@@ -54,9 +55,9 @@ with weft.LLM(model, config=limits) as llm:
 class Tree:
     """An engine of the code in `folder`, in a process of its own."""
 
-    def __init__(self, folder: Path, model: Path, cached: bool) -> None:
+    def __init__(self, folder: Path, model: Path, cached: bool, tp: int) -> None:
         self._folder = folder
-        words = [sys.executable, "-c", DRIVER, str(folder), str(model), str(cached)]
+        words = [sys.executable, "-c", DRIVER, str(folder), str(model), str(cached), str(tp)]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=of_tree(folder)
         )
@@ -107,7 +108,7 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 
 def main() -> None:
-    parser = options(__doc__, ranks=False)
+    parser = options(__doc__)
     parser.add_argument("commit")
     parser.add_argument("--rounds", type=whole, default=12)
     arguments = parser.parse_args()
@@ -117,7 +118,7 @@ def main() -> None:
             with ExitStack() as stack:
                 trees: dict[str, Tree] = {}
                 for name, place in ((arguments.commit, folder), ("this one", ROOT)):
-                    trees[name] = Tree(place, model_path(arguments.model), cached)
+                    trees[name] = Tree(place, model_path(arguments.model), cached, arguments.tp)
                     stack.callback(trees[name].close)
                 cases |= {name: compare(trees, burst, arguments.rounds) for name, burst in bursts.items()}
     tell(arguments, cases)
