@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.peers.cases import SERVED
 from benchmarks.peers.summary import Row, columns
 from weft.bench.compare import Measured
+from weft.counted import counted
 
 OURS, THEIRS = "#0b6e5f", "#b8bfc6"
 ACROSS = 4
@@ -24,7 +25,7 @@ def panels(rows: Sequence[Row]) -> list[tuple[str, list[tuple[Row, Measured]]]]:
         found.append((f"{case.name}, {quantity}" if case.name != quantity else case.name, bars))
     for case in SERVED:
         bars = [(row, value) for row in rows if (value := row.served.get((case.name, "output")))]
-        found.append((f"over HTTP, {case.streams} stream{'s' if case.streams > 1 else ''}", bars))
+        found.append((f"over HTTP, {counted(case.streams, 'stream')}", bars))
     return [(title, bars) for title, bars in found if bars]
 
 

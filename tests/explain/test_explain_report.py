@@ -175,8 +175,9 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
     assert found["residual"].endswith("not of attention's size 2: dense 4")
     assert "one copy" in found["tied_one_copy"]
     found = codes(report_of(SMOLLM2, {"attention.tp": 4, "lm_head.tp": 2}))
-    assert "holds 4 KV heads for the model's 3" in found["kv_copies"]
+    assert "holds 4 KV heads for the model's 3" in found["kv_copies"] and "largest_logit" not in found
     assert "embedding has size 4, lm_head 2: a second copy, up to 54.0 MiB a rank" in found["tied_two_copies"]
+    assert "16 bytes a row and rank" in codes(report_of(SMOLLM2, {"attention.tp": 2}))["largest_logit"]
     assert codes(report_of(SMALL, {})) == {
         "residual": "the residual stream lies on the rank that owns the row: attention has size 1"
     }

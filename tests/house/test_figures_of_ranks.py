@@ -88,3 +88,10 @@ def test_what_two_ranks_can_reach() -> None:
     assert words in PERFORMANCE
     sums, norms = (100 * found["prefill 1024"][name] for name in ("sums", "norms"))
     assert f"where sums take {sums:.0f} % of a step and norms {norms:.0f}." in PERFORMANCE
+
+
+def test_before_and_after_ranks_left_logits_where_they_are() -> None:
+    found = saved("beside_6fb741a_zen4_tp2.json")["cases"]
+    ratios = [found[case]["this one"]["ratio"] for case in ("decode", "8 streams", "32 streams", "64 streams")]
+    words = f"1 to 64 streams that decode had {min(ratios):.2f} to {max(ratios):.2f} of their speed before"
+    assert words in PERFORMANCE

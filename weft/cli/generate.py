@@ -26,6 +26,7 @@ from weft.cli.model_args import (
     layout_from,
 )
 from weft.cli.rank_args import add_comm_argument, say_native
+from weft.counted import counted
 from weft.errors import UsageError
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     if args.system is not None and not chat:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
-    _say(f"starting {layout.world} rank{'s' if layout.world > 1 else ''} of {name}")
+    _say(f"starting {counted(layout.world, 'rank')} of {name}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine_config_from(args)) as llm:
         if args.json:
             print(

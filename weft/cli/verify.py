@@ -15,6 +15,7 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
+from weft.counted import counted
 from weft.errors import UsageError
 from weft.launch.backend import BACKENDS
 from weft.launch.numbers import numerics_of
@@ -97,7 +98,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     )
     if not served:
         return verifier.run(prompts, tokens)
-    ranks = f"{plan.layout.world} process{'es' if plan.layout.world > 1 else ''}"
+    ranks = counted(plan.layout.world, "process", "es")
     progress(f"starting {ranks}, collectives {plan.backend}")
     with contextlib.ExitStack() as stack:
         executors = []

@@ -39,6 +39,7 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
         *_residual(shards),
         *_dispatch(shards),
         *_tied(shards, ranks),
+        *_largest_logit(shards.layout),
         *_latents(shards),
         *_slots(shards),
         *_quantized(shards),
@@ -123,6 +124,12 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
     extra = binary(bytes_of_second_copy(shards.layout, ranks))
     text = f"embedding and lm_head are tied, but {reason}: a second copy, up to {extra} a rank"
     yield Note("info", "tied_two_copies", text)
+
+
+def _largest_logit(layout: Layout) -> Iterator[Note]:
+    if layout.attention.tp == layout.lm_head.tp > 1:
+        text = "lm_head.out moves logits where rows are drawn or log-probabilities wanted; where each takes its largest"
+        yield Note("info", "largest_logit", f"{text} logit, a decode step in C++ moves 16 bytes a row and rank instead")
 
 
 def _latents(shards: Shards) -> Iterator[Note]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from weft.counted import counted
 from weft.explain.picture import picture
 from weft.explain.report import Report
 from weft.explain.traffic import Call, RoutedTraffic, Traffic
@@ -117,7 +118,7 @@ def _totals(report: Report) -> Iterator[Text]:
         )
     for batch in report.batches:
         received = report.received_per_step(batch)
-        rows = f"{batch} row{'s' if batch > 1 else ''} per dp group"
+        rows = f"{counted(batch, 'row')} per dp group"
         most, together = max(received), binary(sum(received))
         text = f": {count(most)} bytes ({binary(most)}) to the busiest rank, {together} to all"
         yield Text.assemble((f"a decode step of {rows}", "bold"), text)

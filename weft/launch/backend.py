@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
 from weft.comm.region import RankRecord, Region, read_records
+from weft.counted import counted
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import missing_reason
@@ -31,7 +32,7 @@ class Backend:
     def __str__(self) -> str:
         if self.name == "none":
             return "none, a single rank"
-        count = f"{self.name} over {len(self.groups)} group{'s' if len(self.groups) != 1 else ''}"
+        count = f"{self.name} over {counted(len(self.groups), 'group')}"
         count += ", shapes compared" if self.debug else ""
         return f"{count} ({self.reason})" if self.reason else count
 

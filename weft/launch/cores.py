@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from weft.counted import counted
 from weft.errors import ConfigError
 
 Core = tuple[int, ...]
@@ -25,7 +26,7 @@ class CoreShare:
 
     def __str__(self) -> str:
         where = f"on cpus {as_runs(self.cpus)}" if self.cpus else "not pinned"
-        return f"{self.threads} thread{'s' if self.threads > 1 else ''} {where}"
+        return f"{counted(self.threads, 'thread')} {where}"
 
 
 def deal_cores(

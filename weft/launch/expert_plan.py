@@ -11,6 +11,7 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap, most_moved, staged_slots
+from weft.counted import counted
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancer import LoadBalancer
@@ -63,8 +64,8 @@ class ExpertPlan:
             lines.append(
                 f"balancing of experts: {settings.balancer.resolved}, every {settings.interval} steps{window}; moves up"
                 f" to {settings.most_moved} slots of a layer, {size(settings.slot_bytes)} each in"
-                f" {settings.pace.parts} part{'s' if settings.pace.parts > 1 else ''}, {settings.pace.parts_per_step}"
-                f" part{'s' if settings.pace.parts_per_step > 1 else ''} a rank and step"
+                f" {counted(settings.pace.parts, 'part')}, {counted(settings.pace.parts_per_step, 'part')}"
+                " a rank and step"
             )
         if self.stats is not None:
             lines.append(f"expert loads are written to {self.stats} every {settings.interval} steps and at the end")

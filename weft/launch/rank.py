@@ -17,6 +17,7 @@ from weft.checkpoint import Checkpoint
 from weft.comm.base import Comm
 from weft.comm.metered import MeteredComm
 from weft.comm.shared_memory import SharedMemoryComm
+from weft.counted import counted
 from weft.errors import ConfigError, PeerError
 from weft.garbage import keep_all
 from weft.launch.backends import make_comm
@@ -75,7 +76,7 @@ def _device(setup: Setup) -> torch.device:
     number = setup.first_rank + setup.rank
     count = torch.cuda.device_count()
     if number >= count:
-        fewer = f", or {count} replica{'s' if count > 1 else ''}" if count else ""
+        fewer = f", or {counted(count, 'replica')}" if count else ""
         raise ConfigError(
             f"device cuda: this process sees {count} CUDA devices (torch {torch.__version__}), and {setup.where} needs"
             f" one of its own; legal here: cpu{fewer}",

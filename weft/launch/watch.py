@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.region import Kind, RankRecord
+from weft.counted import counted
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import ChannelClosed
@@ -125,7 +126,7 @@ class Watch:
         told = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
         problems = tuple(dict.fromkeys(problem for failure in told for problem in failure.problems))
         where = [w.where for w in self.workers if failures.get(w.rank) in told]
-        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        count = counted(len(problems), "problem")
         return CheckpointError(f"{', '.join(where)}: {count} with the model's files", problems)
 
     def epitaph(self, worker: WorkerProcess) -> str:

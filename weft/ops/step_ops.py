@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
+from weft.counted import counted
 from weft.native import isa
 from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
@@ -154,7 +155,7 @@ class StepOps(TorchOps):
         return super().check_batch_invariance(plain, seconds)
 
     def describe(self) -> str:
-        threads = f"{self.pool.threads} thread{'s' if self.pool.threads > 1 else ''}"
+        threads = counted(self.pool.threads, "thread")
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
         if matrices := self._kinds.total():
             kept += f", bf16 in 12 bits ({self._kinds[WeightKind.BF12]} of {matrices} matrices)"

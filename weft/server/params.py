@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from weft.counted import counted
 from weft.errors import RequestError
 from weft.server.formats import Shown
 from weft.server.requests import MAX_BIASED, MAX_TIMEOUT_S, ChatRequest, Common, CompletionRequest
@@ -77,7 +78,7 @@ def _check_common(request: Common, outputs: int, num_prompts: int) -> None:
     if num_prompts > MAX_N:
         _refuse("prompt", f"{num_prompts} prompts", f"at most {MAX_N}")
     if max(1, outputs) * num_prompts > MAX_N:
-        given = f"{outputs} for {num_prompts} prompt{'s' if num_prompts > 1 else ''}"
+        given = f"{outputs} for {counted(num_prompts, 'prompt')}"
         _refuse("n" if outputs == request.n else "best_of", given, f"{MAX_N} outputs in all")
     if request.timeout is not None and not 0 < request.timeout <= MAX_TIMEOUT_S:
         _refuse("timeout", request.timeout, f"above 0, to {MAX_TIMEOUT_S:g} seconds")

@@ -15,6 +15,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
+from weft.counted import counted
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.launch.lockstep_executor import LockstepExecutor
@@ -102,7 +103,7 @@ class Verifier:
         max_tokens: int,
         tolerance: float,
     ) -> Agreement:
-        self.progress(f"running {self.layout.world} process{'es' if self.layout.world > 1 else ''}, as served")
+        self.progress(f"running {counted(self.layout.world, 'process', 'es')}, as served")
         engine = self._engine(served, prompts, max_tokens)
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
         tokens: list[list[int]] = [[] for _ in prompts]
