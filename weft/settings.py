@@ -45,6 +45,13 @@ class EngineConfig:
         " faster, many a little slower (default: on CPUs whose vectors multiply pairs of bf16)",
         "--compress-weights",
     )
+    screen_logits: bool | None = option(
+        None,
+        "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
+        " alone that could be it: no token changes, lm_head takes a byte more a number (default: in bf16 on CPUs whose"
+        " vectors multiply bytes and pairs of bf16)",
+        "--screen-logits",
+    )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
     )

@@ -24,10 +24,18 @@ from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.decoder import Batch
 from weft.native.records import Chose, DecodeRecord
+from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
+from weft.program.screen import Screen
 from weft.step.plan import GroupPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
+
+
+def suits_bounds() -> bool:
+    """Whether this CPU's best variant looks at bounds."""
+    library = open_library()
+    return library is not None and bool(library.weft_suits_screen())
 
 
 class Watched(RankProgram):
@@ -126,6 +134,9 @@ def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dty
         made.close()
 
 
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("step", "comm")
@@ -133,7 +144,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@DTYPES
 def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: torch.dtype, model: Path) -> None:
     with both_ways(model, world, layout, dtype) as executor:
         serve(executor, MANY)
@@ -151,12 +162,15 @@ def test_any_requests_are_served_alike_both_ways(world: int, layout: dict[str, o
             serve(executor, requests)
 
         check()
-        assert min(executor.short_steps) > 50
+        assert min(executor.short_steps) > 20
 
 
+@DTYPES
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[:3], ids=str)
-def test_a_logit_that_is_not_finite_is_told_alike(world: int, layout: dict[str, object], model: Path) -> None:
-    with both_ways(model, world, layout) as executor:
+def test_a_logit_that_is_not_finite_is_told_alike(
+    world: int, layout: dict[str, object], dtype: torch.dtype, model: Path
+) -> None:
+    with both_ways(model, world, layout, dtype) as executor:
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [admitted(2, [4])]))
         for runner in (runner for each in executor.executors for runner in each.runners):
@@ -175,6 +189,34 @@ def test_where_every_row_takes_its_largest_logit_a_block_brings_no_logits_togeth
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
         within = executor.layout.attention.tp == executor.layout.lm_head.tp > 1
         assert executor.largest_steps == (executor.short_steps if within else [0] * world)
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+def test_bounds_leave_few_logits_to_compute_and_change_no_token(
+    world: int, layout: dict[str, object], model: Path
+) -> None:
+    with both_ways(model, world, layout, torch.bfloat16) as executor:
+        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
+        screens = [runner.program.program.screen for runner in executor.executors[0].runners]  # type: ignore[union-attr]
+        if not suits_bounds():
+            assert screens == ["this CPU's vectors do not multiply both bytes and pairs of bf16"] * world
+        elif executor.layout.attention.tp != executor.layout.lm_head.tp:
+            assert screens == ["ranks of several attention blocks bring their logits together"] * world
+        else:
+            assert executor.largest_steps == executor.short_steps
+            assert all(isinstance(screen, Screen) and screen.record.looked for screen in screens)
+
+
+def test_bounds_that_bring_nothing_leave_the_choice_to_all_logits(model: Path) -> None:
+    with both_ways(model, 1, {}, torch.bfloat16) as executor:
+        program = executor.executors[0].runners[0].program
+        assert program is not None
+        screen = program.program.screen
+        if not isinstance(screen, Screen):
+            pytest.skip(screen)
+        screen.record.left = 3
+        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
+        assert screen.record.left == 0 and screen.record.looked and executor.largest_steps == executor.short_steps
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[1:3], ids=str)

@@ -29,6 +29,7 @@ def numerics_of(engine: EngineConfig) -> Numerics:
         quantization=engine.quantization,
         rounds_rows=_rounds_rows(engine),
         compress_weights=engine.compress_weights,
+        screen_logits=engine.screen_logits,
     )
 
 

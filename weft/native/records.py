@@ -251,6 +251,18 @@ class DecodeRecord(ctypes.Structure):
         ("all_values", _POINTER),
         ("own_logits", _POINTER),
         *((name, ctypes.c_int64) for name in ("own_columns", "first_column")),
+        ("screen", _POINTER),
+    )
+
+
+class ScreenRecord(ctypes.Structure):
+    """`weft::Screen` of screen.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("instruction", "unused")),
+        *((name, _POINTER) for name in ("codes", "steps", "lengths", "most", "tops", "best")),
+        ("looked", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("pause", "left")),
     )
 
 

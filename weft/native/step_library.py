@@ -20,6 +20,7 @@ from weft.native.records import (
     FollowingRecord,
     InstructionRecord,
     LenderRecord,
+    ScreenRecord,
     StepRecord,
     WeightRecord,
 )
@@ -57,6 +58,10 @@ _SIGNATURES = {
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)),
     "weft_suits_bf12": (ctypes.c_int, ()),
     "weft_suits_rounded_rows": (ctypes.c_int, ()),
+    "weft_suits_screen": (ctypes.c_int, ()),
+    "weft_screen_sizes": (None, (_POINTER, _POINTER)),
+    "weft_screen_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_screen_largest": (ctypes.c_int, (*[_POINTER] * 3, ctypes.c_int64, _POINTER)),
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
@@ -71,6 +76,7 @@ _RECORDS = (
     CommRecord,
     DecodeRecord,
     FollowingRecord,
+    ScreenRecord,
 )
 
 

@@ -89,7 +89,8 @@ def build_program(
         raise NotRecordableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
-    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end)
+    screens = ops.numerics.screen_logits is not False
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, screens=screens)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))
 
 

@@ -29,9 +29,11 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
-from weft.program.passes import Places, optimize, place
+from weft.program.own_logits import own_logits
+from weft.program.passes import optimize, place
 from weft.program.recorder import RecordingOps
 from weft.program.routed_exchange import RecordedAllToAll
+from weft.program.screen import screen_of
 from weft.program.values import Buffer, Recording, Rows, Table
 
 
@@ -72,16 +74,6 @@ class Most:
     sampled: int
 
 
-@dataclass(frozen=True, slots=True)
-class OwnLogits:
-    """Where a rank's columns of the logits of its block's rows lie, before the last instruction brings the columns of
-    all its ranks together: `columns` of them from column `first` on, fp32."""
-
-    address: int
-    columns: int
-    first: int
-
-
 class StepProgram:
     """Runs steps of a recording on a pool. `instructions`: what it runs, in order."""
 
@@ -95,8 +87,10 @@ class StepProgram:
         max_positions: int,
         end: End | None = None,
         exact: bool = False,
+        screens: bool = True,
     ) -> None:
-        """`most`: rows of one dp group in a step; `max_positions`: of the longest context."""
+        """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `screens`: whether logits
+        are bounded, where that is possible, so that few need be computed."""
         self._most, self._tp = most, shards.layout.attention.tp
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
@@ -117,8 +111,10 @@ class StepProgram:
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
-        self.own_logits = _own_logits(recording, shards.layout, places, address)
-        """None where the last instruction is none that only the block's own ranks take part in."""
+        self.own_logits = own_logits(recording, shards.layout, places, address)
+        room = _room(shards.layout, most, self._logits.rows)
+        self.screen = screen_of(recording, self.own_logits, room, pool) if screens else "as asked"
+        """Or why there is none."""
         self._step = StepRecord()
         self._decoded: Batch | None = None
         """Whose addresses `_step` has, where its inputs were made by the last run."""
@@ -224,19 +220,6 @@ class ExchangeFailedError(PeerError):
     def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
         self.code, (self.kind, self.group) = code, exchange
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
-
-
-def _own_logits(recording: Recording, layout: Layout, places: Places, base: int) -> OwnLogits | None:
-    """`base`: address of the arena."""
-    last, tp = recording.instructions[-1], layout.attention.tp
-    if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
-        return None
-    held, group = last.inputs[0].buffer, last.plan.group
-    first = group[0] % layout.stage_size
-    within = len(group) == tp and held.rows == Rows("sampled", first, first + tp)
-    if not within or held.dtype != torch.float32:
-        return None
-    return OwnLogits(base + places.of[held.home], held.columns, last.plan.keeps[1].left)
 
 
 def _room(layout: Layout, most: Most, rows: Rows) -> int:

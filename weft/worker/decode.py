@@ -21,6 +21,7 @@ from weft.ops.base import AttentionMeta
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
 from weft.program.build import RankProgram
+from weft.program.screen import Screen
 from weft.step.plan import GroupPlan, GroupResult, StepPlan
 from weft.worker.inputs import InputBuilder, StepInputs, StepShape
 
@@ -73,6 +74,8 @@ class DecodeSteps:
         if (own := program.program.own_logits) is not None:
             self.record.own_logits, self.record.own_columns = own.address, own.columns
             self.record.first_column = own.first
+        if isinstance(screen := program.program.screen, Screen):
+            self.record.screen = screen.address
         self._take_tables()
 
     @staticmethod

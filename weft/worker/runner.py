@@ -22,6 +22,7 @@ from weft.ops.sampling import Sampler
 from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram, build_program
 from weft.program.program import Most
+from weft.program.screen import Screen, check_asked
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
 from weft.worker.caches import allocate_caches
@@ -105,6 +106,7 @@ class Runner:
     def _program(self, comm: Comm, enforce_eager: bool) -> tuple[RankProgram | None, str]:
         """The step program, or why there is none."""
         if enforce_eager:
+            check_asked(self.ops.numerics, "a step runs eagerly")
             return None, "as asked"
         limits = self.limits
         most, positions = Most(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs)), limits.max_model_len
@@ -114,7 +116,9 @@ class Runner:
                 self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions, tables
             )
         except NotRecordableError as reason:
+            check_asked(self.ops.numerics, str(reason))
             return None, str(reason)
+        check_asked(self.ops.numerics, found.program.screen)
         return found, ""
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
@@ -126,7 +130,9 @@ class Runner:
         if self.program is None:
             return f"operations one by one ({self.why_eager})"
         program = self.program.program
-        return f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
+        words = f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
+        screen = program.screen
+        return f"{words}, bounds of logits {screen.nbytes / 2**20:.0f} MiB" if isinstance(screen, Screen) else words
 
     @property
     def reports(self) -> bool:

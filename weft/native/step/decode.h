@@ -10,6 +10,7 @@
 
 #include "program.h"
 #include "sampling.h"
+#include "screen.h"
 
 namespace weft {
 
@@ -38,10 +39,12 @@ struct Decode {
     int32_t chose;           // result, a Chose
     const int64_t* rows_of;  // [members]
     double* all_values;      // [members]: room for those of every slot
-    // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together;
-    // null where it is none that does. Where each row takes its largest logit that instruction is left out.
+    // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together,
+    // or, of a rank that has all columns, gives itself; null where it does neither. Where each row takes its largest logit
+    // the members' are not brought together.
     const float* own_logits;  // [rows, own_columns]
     int64_t own_columns, first_column;
+    Screen* screen;  // of the instruction that gives own_logits; null where there is none
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -74,7 +77,7 @@ inline bool can_choose(const Decode& d) {
 
 // Whether every row that can be chosen takes its largest logit, which members find each in its own columns.
 inline bool takes_largest(const Decode& d) {
-    bool all = d.members && d.own_logits;
+    bool all = d.own_logits && (d.members || d.screen);
     for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
     return all;
 }
@@ -112,23 +115,41 @@ inline int choose(Decode& d, Program* program) {
     return 0;
 }
 
-// Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
-// finite. The step left the last instruction out; where a logit is not finite it is run now.
-inline int choose_largest(Decode& d, Program* program, const Step& step) {
+// Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`. True: the
+// screen found it, so that own_logits has no others.
+inline bool largest_of_own(Decode& d, Program* program, const Step& step) {
+    if (d.screen) {
+        const int logits = d.screen->instruction;
+        if (largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool())) return true;
+        program->run_one(logits, step);
+    }
     sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
+    return false;
+}
+
+// Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
+// finite. The step left out what gives and gathers logits; where a logit is not finite that is run now.
+inline int choose_largest(Decode& d, Program* program, const Step& step) {
+    const bool screened = largest_of_own(d, program, step);
     for (int64_t r = 0; r < d.rows; ++r) {
         double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
         logit = logit ? double(d.own_logits[r * d.own_columns + int64_t(id)]) : NAN;
         id += double(d.first_column);
     }
-    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    if (d.members)
+        if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    const double* const values = d.members ? d.all_values : d.values;
+    const int members = std::max(d.members, 1);
     bool finite = true;
-    for (int64_t i = 0; i < d.members * d.rows; ++i) finite &= !std::isnan(d.all_values[2 * i + 1]);
-    if (!finite) return program->run_last(step);
+    for (int64_t i = 0; i < members * d.rows; ++i) finite &= !std::isnan(values[2 * i + 1]);
+    if (!finite) {
+        if (screened) program->run_one(d.screen->instruction, step);
+        return d.members ? program->run_last(step) : 0;
+    }
     for (int64_t r = 0; r < d.rows; ++r) {
-        const double* best = d.all_values + 2 * r;
-        for (int m = 1; m < d.members; ++m) {  // in the order of their columns: of equal logits the first id's stays
-            const double* const one = d.all_values + 2 * (m * d.rows + r);
+        const double* best = values + 2 * r;
+        for (int m = 1; m < members; ++m) {  // in the order of their columns: of equal logits the first id's stays
+            const double* const one = values + 2 * (m * d.rows + r);
             if (one[1] > best[1]) best = one;
         }
         take(d, r, best[0]);
@@ -148,7 +169,7 @@ inline int decode_step(Program* program, Step* step, Decode& d) {
     fill_inputs(d, slot, start, width);
     step->table_width = int32_t(width);
     const bool can = can_choose(d), largest = can && takes_largest(d);
-    const int code = program->run(*step, largest);
+    const int code = program->run(*step, largest ? (d.members > 0) + (d.screen != nullptr) : 0);
     d.chose = CHOSE_NONE;
     if (code || !can) return code;
     return largest ? choose_largest(d, program, *step) : choose(d, program);

@@ -28,13 +28,25 @@ public:
         for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
     }
 
-    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but_last`: without the last instruction.
-    int run(const Step& step, bool but_last = false) {
-        step_ = &step, end_ = code_.size() - but_last;
+    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
+    // instructions.
+    int run(const Step& step, int but = 0) {
+        step_ = &step, end_ = code_.size() - but;
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this, true);
         return failed_.load(std::memory_order_relaxed);
+    }
+
+    // One that `run` left out and that is no exchange.
+    void run_one(int number, const Step& step) {
+        step_ = &step, number_ = number;
+        pool_->run(
+            [](void* self, const TeamMember& me) {
+                auto& it = *static_cast<Program*>(self);
+                it.kernels_[it.number_](it.code_[it.number_], *it.step_, me);
+            },
+            this);
     }
 
     // The last instruction, an exchange that `run` left out. As `run`.
@@ -65,6 +77,7 @@ public:
     }
     const int64_t* spent_ns() const { return spent_ns_.data(); }
     Pool* pool() const { return pool_; }
+    const Instruction& at(int number) const { return code_[number]; }
     int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
     int64_t exchange_ns() const { return exchange_ns_; }
     uint64_t received() const { return received_; }
@@ -123,6 +136,7 @@ private:
     CommCalls comm_{};
     const Step* step_ = nullptr;
     size_t end_ = 0;  // of the instructions that are run
+    int number_ = 0;  // of the one that is run alone
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
     bool profiling_ = false;

@@ -1,0 +1,44 @@
+"""The columns of logits that a rank computes itself, before ranks bring theirs together. Knows no token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from weft.layout.layout import Layout
+from weft.native.records import Op
+from weft.program.passes import Places
+from weft.program.values import Buffer, Recording, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLogits:
+    """Those of a rank's block's rows, before the last instruction brings the columns of all its ranks together, or what
+    the last instruction gives: `columns` of them from column `first` on, fp32, by instruction `number`."""
+
+    address: int
+    columns: int
+    first: int
+    number: int
+
+
+def own_logits(recording: Recording, layout: Layout, places: Places, base: int) -> OwnLogits | None:
+    """None where the last instruction neither gives all logits nor brings together those of the block's own ranks
+    alone. `base`: address of the arena."""
+    last, before = recording.instructions[-1], len(recording.instructions) - 2
+    if last.op is Op.LINEAR and layout.attention.tp == 1 and last.out.buffer is recording.logits.buffer:
+        return _at(last.out.buffer, 0, before + 1, places, base)
+    if last.op is not Op.ALL_TO_ALL or last.plan is None or last.plan.keeps is None:
+        return None
+    held, group, tp = last.inputs[0].buffer, last.plan.group, layout.attention.tp
+    first = group[0] % layout.stage_size
+    if len(group) != tp or held.rows != Rows("sampled", first, first + tp):
+        return None
+    return _at(held, last.plan.keeps[1].left, before, places, base)
+
+
+def _at(held: Buffer, first: int, number: int, places: Places, base: int) -> OwnLogits | None:
+    if held.dtype != torch.float32:
+        return None
+    return OwnLogits(base + places.of[held.home], held.columns, first, number)
