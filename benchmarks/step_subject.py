@@ -25,6 +25,7 @@ from weft.ops import Ops, make_ops
 from weft.ops.packed import PackedWeight
 from weft.ops.step_ops import StepOps
 from weft.program.program import StepProgram
+from weft.program.screen import Screen
 from weft.program.values import Instruction
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
@@ -93,7 +94,7 @@ class OneRank:
 
     @property
     def weight_bytes(self) -> Counter[str]:
-        """What each kind of instruction reads of weights."""
+        """What each kind of instruction reads of weights; of lm_head its bounds, where logits are bounded."""
         found: Counter[str] = Counter()
         if self.runner.program is None:
             return found
@@ -101,6 +102,9 @@ class OneRank:
             weight = instruction.tensors.get(WEIGHT)
             if instruction.op is Op.LINEAR and isinstance(weight, PackedWeight):
                 found[label] += weight.nbytes
+        program = self.runner.program.program
+        if isinstance(program.screen, Screen):
+            found[labels_of(self.runner)[program.screen.record.instruction]] = program.screen.bytes_of_bounds
         return found
 
     def watch(self, timers: CallTimers) -> Timers:

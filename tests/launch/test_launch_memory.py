@@ -110,3 +110,13 @@ def test_a_control_group_may_leave_less_than_is_free(tmp_path: Path) -> None:
 )
 def test_sizes_in_words(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
+    def workspace(**given: object) -> int:
+        return rank_memories(shards(), EngineConfig(**{"dtype": "bfloat16", **given}), 2, None)[0].workspace  # type: ignore[arg-type]
+
+    numbers = BIG.vocab_size * BIG.hidden_size
+    assert numbers < workspace() - workspace(screen_logits=False) < 1.2 * numbers
+    for without in ({"enforce_eager": True}, {"quantization": "int8"}, {"dtype": "float32"}, {"device": "cuda"}):
+        assert workspace(**without) == workspace(screen_logits=False, **without)

@@ -91,13 +91,24 @@ def rank_memories(
 
 def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request,
-    or of the rows of a prompt that a step may score."""
+    or of the rows of a prompt that a step may score; lm_head once more, as logits are bounded with it."""
     config = shards.config
     rows = engine.max_num_batched_tokens * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
-    return (rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)) * itemsize + logits
+    return (rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)) * itemsize + logits + _bounds(shards, engine)
+
+
+def _bounds(shards: Shards, engine: EngineConfig) -> int:
+    """A byte for each number of lm_head, a step for 64, and a bound for each request and 32 columns; also where the CPU
+    turns out to be none that they are for."""
+    able = engine.dtype == "bfloat16" and engine.device == "cpu" and engine.quantization in ("none", "gguf")
+    if not able or engine.enforce_eager or engine.screen_logits is False:
+        return 0
+    columns = -(-shards.config.vocab_size // shards.layout.lm_head.tp)
+    rows = most_sampled(engine.max_num_seqs) * shards.layout.attention.dp
+    return columns * shards.config.hidden_size * 17 // 16 + rows * columns // 8
 
 
 def _routed(shards: Shards, rows: int) -> int:

@@ -35,6 +35,11 @@ class Screen:
         return sum(part.nbytes for part in self.memory)
 
     @property
+    def bytes_of_bounds(self) -> int:
+        """That a step reads, however few its rows."""
+        return sum(part.nbytes for part in self.memory[:2])
+
+    @property
     def address(self) -> int:
         """Of the record; valid while this object lives."""
         return ctypes.addressof(self.record)

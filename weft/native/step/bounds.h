@@ -27,7 +27,7 @@ constexpr int kBoundGroup = 64;  // of the depth, with one step a column
 // Numbers [pairs][depth / 4][32 columns][4] as 128 + number / step; depths are rounded up.
 struct BoundCodes {
     uint8_t* codes;
-    float* steps;    // [pairs, groups, 32 columns]
+    float* steps;           // [pairs, groups, 32 columns]
     float *lengths, *most;  // [groups] of all columns: the largest |q|, and the largest number
 };
 
@@ -75,8 +75,7 @@ inline bool pack_for_bounds(const Weight& weight, const BoundCodes& to, Pool* po
             }
         }
     });
-    for (int g = 0; g < groups; ++g)
-        to.lengths[g] = std::sqrt(float(squares[g])) * 1.0001f, to.most[g] = steps[g] * 127.5f;
+    for (int g = 0; g < groups; ++g) to.lengths[g] = std::sqrt(float(squares[g])) * 1.0001f, to.most[g] = steps[g] * 127.5f;
     return finite;
 }
 
@@ -121,7 +120,9 @@ public:
                 round_part(x + r * stride + group_of_[part] * kBoundGroup, with.lengths, int(part), int(part) >= groups, r);
         return true;
     }
-    BoundedRows rows() const { return {group_of_.data(), made_.data(), codes_.data(), depth_, int(group_of_.size()), int(twice_.size())}; }
+    BoundedRows rows() const {
+        return {group_of_.data(), made_.data(), codes_.data(), depth_, int(group_of_.size()), int(twice_.size())};
+    }
 
 private:
     struct Norms {
@@ -174,9 +175,9 @@ private:
     }
 
     int count_ = 0, depth_ = 0;
-    std::vector<Norms> norms_;     // [groups, rows]
-    std::vector<float> weighs_;    // [groups]
-    std::vector<bool> twice_;      // [groups]
+    std::vector<Norms> norms_;   // [groups, rows]
+    std::vector<float> weighs_;  // [groups]
+    std::vector<bool> twice_;    // [groups]
     std::vector<int32_t> group_of_;
     std::vector<BoundedGroup> made_;
     std::vector<int8_t> codes_;

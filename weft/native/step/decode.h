@@ -120,7 +120,9 @@ inline int choose(Decode& d, Program* program) {
 inline bool largest_of_own(Decode& d, Program* program, const Step& step) {
     if (d.screen) {
         const int logits = d.screen->instruction;
-        if (largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool())) return true;
+        if (program->timed(
+                logits, [&] { return largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool()); }))
+            return true;
         program->run_one(logits, step);
     }
     sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());

@@ -38,15 +38,27 @@ public:
         return failed_.load(std::memory_order_relaxed);
     }
 
-    // One that `run` left out and that is no exchange.
+    // What `work` gives, which does the work of instruction `number`, or some of it.
+    template <class Work> auto timed(int number, Work&& work) {
+        struct Noted {
+            int64_t& spent;
+            const int64_t began = monotonic_ns();
+            ~Noted() { spent += monotonic_ns() - began; }
+        } noted{spent_ns_[number]};
+        return work();
+    }
+
+    // Runs an instruction that `run` left out and that is no exchange.
     void run_one(int number, const Step& step) {
         step_ = &step, number_ = number;
-        pool_->run(
-            [](void* self, const TeamMember& me) {
-                auto& it = *static_cast<Program*>(self);
-                it.kernels_[it.number_](it.code_[it.number_], *it.step_, me);
-            },
-            this);
+        timed(number, [&] {
+            pool_->run(
+                [](void* self, const TeamMember& me) {
+                    auto& it = *static_cast<Program*>(self);
+                    it.kernels_[it.number_](it.code_[it.number_], *it.step_, me);
+                },
+                this);
+        });
     }
 
     // The last instruction, an exchange that `run` left out. As `run`.

@@ -13,9 +13,9 @@ constexpr int kFirstPause = 16, kLongestPause = 1024;  // steps
 struct Screen {
     int32_t instruction, unused;  // which of the program's gives the logits
     BoundCodes codes;
-    float* tops;     // [most rows, pairs]: the highest bound of a row's columns
-    uint64_t* best;  // [most rows]: the largest logit so far, and where; see `key_of`
-    int64_t looked;  // pairs of rows that were computed so far
+    float* tops;          // [most rows, pairs]: the highest bound of a row's columns
+    uint64_t* best;       // [most rows]: the largest logit so far, and where; see `key_of`
+    int64_t looked;       // pairs of rows that were computed so far
     int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
 };
 
@@ -79,8 +79,8 @@ private:
         bool finite = true;
         blocks([&](int64_t row, int count, int i) {
             if (int(rounded.size()) <= i) rounded.emplace_back();
-            finite = finite && rounded[i].round(row_of<const bf16>(x, row), x.stride, count, weight_.depth,
-                                                screen_.codes, rows_ <= kFewRows);
+            finite = finite && rounded[i].round(row_of<const bf16>(x, row), x.stride, count, weight_.depth, screen_.codes,
+                                                rows_ <= kFewRows);
         });
         if (!finite) return give_up();
         me.run_evenly(pairs_, [&](int64_t from, int64_t to) {
@@ -112,7 +112,11 @@ private:
         const bool alone = rows_ <= kRows;
         Vec<float> bounds[kRows][2];
         tiles[count - 1](block, codes, screen_.codes.steps + pair * bound_groups(weight_.depth) * kPair,
-                         codes + (alone ? kSoon : bytes + number * bytes / 2), alone ? 2 : number < 2 ? 1 : 0, bounds);
+                         codes + (alone ? kSoon : bytes + number * bytes / 2),
+                         alone        ? 2
+                         : number < 2 ? 1
+                                      : 0,
+                         bounds);
         for (int r = 0; r < count; ++r) {
             const Vec<float> left = bounds[r][0], right = bounds[r][1];
             screen_.tops[(row + r) * pairs_ + pair] = kLeast + _mm512_reduce_max_ps((__m512)(left > right ? left : right));
@@ -168,7 +172,8 @@ private:
         for (int c = pair * kPair; c < std::min(weight_.columns, (pair + 1) * kPair); ++c)
             found = std::max(found, key_of(logits[c], c));
         uint64_t seen = __atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED);
-        while (found > seen && !__atomic_compare_exchange_n(&screen_.best[row], &seen, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+        while (found > seen &&
+               !__atomic_compare_exchange_n(&screen_.best[row], &seen, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
         looked_.fetch_add(1, std::memory_order_relaxed);
     }
     float best_of(int64_t row) const { return logit_of(__atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED)); }

@@ -1,0 +1,86 @@
+"""Whether a rank bounds its logits: by itself where it can, not where it is told not to, an error where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.errors import ConfigError
+from weft.launch.lockstep_executor import LockstepExecutor
+from weft.layout.resolve import resolve
+from weft.native.step_library import open_library
+from weft.ops.base import Numerics
+from weft.program.screen import Screen
+from weft.worker.runner import Limits, Runner
+
+LIMITS = Limits(num_blocks=4, block_size=16, max_num_seqs=4, max_model_len=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "tied")
+
+
+def runner(model: Path, numerics: Numerics, eager: bool = False) -> Runner:
+    checkpoint = open_checkpoint(model)
+    shards = Shards(parse_config(checkpoint.config), resolve({}))
+    if eager:
+        return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device("cpu")).runners[0]
+    return ProgramExecutor(checkpoint, shards, numerics, LIMITS).runners[0]
+
+
+def screen_of(runner: Runner) -> Screen | str:
+    assert runner.program is not None
+    return runner.program.program.screen
+
+
+@pytest.fixture(scope="module")
+def able(model: Path) -> None:
+    library = open_library()
+    if library is None or not library.weft_suits_screen():
+        pytest.skip("this CPU's vectors do not multiply both bytes and pairs of bf16")
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize("whole", [True, False], ids=["16 bits", "12 bits"])
+def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path) -> None:
+    found = runner(model, Numerics(torch.bfloat16, compress_weights=not whole, screen_logits=asked))
+    screen = screen_of(found)
+    assert isinstance(screen, Screen) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
+    vocabulary, hidden = found.shards.config.vocab_size, found.shards.config.hidden_size
+    assert vocabulary * hidden < screen.bytes_of_bounds <= (vocabulary + 32) * (hidden + 64) * 17 // 16
+    assert screen.bytes_of_bounds < screen.nbytes
+
+
+def test_it_can_be_left_out(model: Path) -> None:
+    found = runner(model, Numerics(torch.bfloat16, screen_logits=False))
+    assert screen_of(found) == "as asked" and "bounds" not in found.describe()
+    assert found.decode is not None and found.decode.record.screen is None
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    ("numerics", "eager", "why"),
+    [
+        (Numerics(torch.float32, screen_logits=True), False, "lm_head's numbers are not those of bfloat16"),
+        (
+            Numerics(torch.bfloat16, quantization="int8", screen_logits=True),
+            False,
+            "lm_head's numbers are not those of bfloat16",
+        ),
+        (Numerics(torch.bfloat16, screen_logits=True), True, "a step runs eagerly"),
+    ],
+)
+def test_an_error_says_why_it_cannot_be(numerics: Numerics, eager: bool, why: str, model: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^screen_logits: {why}; leave --screen-logits out$") as error:
+        runner(model, numerics, eager)
+    assert error.value.field == "screen_logits"
