@@ -97,7 +97,8 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
-    return (rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)) * itemsize + logits + _bounds(shards, engine)
+    activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
+    return activations * itemsize + logits + _bounds(shards, engine)
 
 
 def _bounds(shards: Shards, engine: EngineConfig) -> int:
