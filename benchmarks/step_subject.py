@@ -104,7 +104,7 @@ class OneRank:
                 found[label] += weight.nbytes
         program = self.runner.program.program
         if isinstance(program.screen, Screen):
-            found[labels_of(self.runner)[program.screen.record.instruction]] = program.screen.bytes_of_bounds
+            found[labels_of(self.runner)[program.screen.record.instruction]] = program.screen.bytes_read(1)
         return found
 
     def watch(self, timers: CallTimers) -> Timers:

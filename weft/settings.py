@@ -48,8 +48,8 @@ class EngineConfig:
     screen_logits: bool | None = option(
         None,
         "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
-        " alone that could be it: no token changes, lm_head takes a byte more a number (default: in bf16 on CPUs whose"
-        " vectors multiply bytes and pairs of bf16)",
+        " alone that could be it: no token changes, lm_head takes 13 bits more a number, in codes 5 (default: in bf16"
+        " on CPUs whose vectors multiply bytes)",
         "--screen-logits",
     )
     max_model_len: int | None = option(

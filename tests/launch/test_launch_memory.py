@@ -117,6 +117,8 @@ def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
         return rank_memories(shards(), EngineConfig(**{"dtype": "bfloat16", **given}), 2, None)[0].workspace  # type: ignore[arg-type]
 
     numbers = BIG.vocab_size * BIG.hidden_size
-    assert numbers < workspace() - workspace(screen_logits=False) < 1.2 * numbers
-    for without in ({"enforce_eager": True}, {"quantization": "int8"}, {"dtype": "float32"}, {"device": "cuda"}):
+    assert 1.5 * numbers < workspace() - workspace(screen_logits=False) < 2 * numbers
+    coded = {"quantization": "int8"}
+    assert 0.5 * numbers < workspace(**coded) - workspace(screen_logits=False, **coded) < 0.9 * numbers
+    for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
         assert workspace(**without) == workspace(screen_logits=False, **without)

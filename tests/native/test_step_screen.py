@@ -15,28 +15,41 @@ from torch import Tensor
 
 from weft.native import build, isa
 from weft.native.records import WEIGHT, InstructionRecord, Op, StepRecord, WeightKind
-from weft.ops.packed import PackedWeight, operand
+from weft.ops.packed import CODED, PackedWeight, Packing, operand
 from weft.program import screen as screens
 from weft.program.screen import Screen
 
-ABLE = [variant for variant in ISAS if "-mavx512bf16" in isa.FLAGS[variant]]
+ABLE = [variant for variant in ISAS if "-mavx512vnni" in isa.FLAGS[variant]]
 pytestmark = [
     pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine"),
-    pytest.mark.skipif(not ABLE, reason="this CPU's vectors do not multiply both bytes and pairs of bf16"),
+    pytest.mark.skipif(not ABLE, reason="this CPU's vectors do not multiply bytes"),
 ]
 SHAPES = [(1, 1), (5, 7), (33, 65), (70, 100), (200, 130), (1000, 576), (515, 1100)]
 ROWS = (1, 3, 4, 5, 8, 9, 17, 64)
-KINDS = (WeightKind.BF16, WeightKind.BF12)
+FEW = (1, 2)
+KINDS = [
+    (kind, rounds)
+    for kind in (WeightKind.BF16, WeightKind.BF12, *CODED)
+    for rounds in (False, True)[: 1 + (kind in CODED)]
+]
+"""And whether rows that they are multiplied with are rounded to 8 bits."""
 
 
 class Head:
     """A matrix [columns, depth] with its screen, on `threads` threads."""
 
-    def __init__(self, weight: Tensor, kind: WeightKind = WeightKind.BF16, threads: int = 2, variant: str = "") -> None:
-        self.variant, self.threads = variant or ABLE[0], threads
-        self.pool = step_cases.pool(self.variant, threads)
-        self.weight: PackedWeight = step_cases.packing(self.variant, threads).pack(weight, kind)
-        made = screens.made(self.weight, 0, max(ROWS), self.pool)
+    def __init__(
+        self,
+        weight: Tensor,
+        kind: WeightKind = WeightKind.BF16,
+        threads: int = 2,
+        variant: str = "",
+        rounds_rows: bool = False,
+        weighs: Tensor | None = None,
+    ) -> None:
+        self.pool = step_cases.pool(variant or ABLE[0], threads)
+        self.weight: PackedWeight = Packing(self.pool, rounds_rows).pack(weight, kind)
+        made = screens.made(self.weight, 0, max(ROWS), self.pool, weighs)
         assert made is not None
         self.screen: Screen = made
 
@@ -57,8 +70,7 @@ class Head:
 
     def tops(self, rows: int) -> Tensor:
         """[rows, pairs]: the highest bound of each pair's columns."""
-        tops = self.screen.memory[3].view(torch.float32)
-        return tops.view(max(ROWS), -1)[:rows].clone()
+        return self.screen.memory[-2].view(max(ROWS), -1)[:rows].clone()
 
     def _record(self, x: Tensor, out: Tensor) -> InstructionRecord:
         record = InstructionRecord(op=Op.LINEAR, rows=0, out=operand(out))
@@ -92,23 +104,35 @@ def pointing(weight: Tensor, rows: int, noise: float = 0.3) -> Tensor:
     """Rows each near one of the matrix's, some of their numbers far larger than others."""
     x = weight[torch.randint(0, len(weight), (rows,))].float()
     x = x + noise * torch.randn_like(x) * x.std(1, keepdim=True, correction=0)
-    x[:, :: max(1, x.shape[1] // 5)] *= 30
+    x[:, :: max(1, x.shape[1] // 16)] *= 10
     return x.bfloat16()
 
 
 @pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("kind", "rounds_rows"), KINDS, ids=str)
 @pytest.mark.parametrize("variant", ABLE)
-def test_of_rows_that_point_somewhere_few_logits_are_computed(variant: str, kind: WeightKind, threads: int) -> None:
+def test_of_rows_that_point_somewhere_few_logits_are_computed(
+    variant: str, kind: WeightKind, rounds_rows: bool, threads: int
+) -> None:
     for shape in SHAPES:
-        weight = torch.randn(shape).bfloat16()
-        head = Head(weight, kind, threads, variant)
-        for rows in ROWS:
-            assert check(head, pointing(weight, rows)), (shape, rows)
+        weight = (torch.randn(shape) + 0.3 * torch.randn(shape[1])).bfloat16()
+        x = pointing(weight, max(ROWS))
+        weighs = x.float().square().mean(0).sqrt()
+        head = Head(weight, kind, threads, variant, rounds_rows, weighs)
+        for rows in ROWS if kind not in CODED else FEW:
+            assert check(head, x[:rows]), (shape, rows)
             before = head.screen.record.looked
             assert check(head, pointing(weight, rows, noise=0.0)), (shape, rows)
             if shape == (1000, 576):
                 assert head.screen.record.looked - before <= 6 * rows
+
+
+@pytest.mark.parametrize("kind", CODED, ids=str)
+def test_of_codes_the_logits_of_more_than_a_few_rows_are_computed(kind: WeightKind) -> None:
+    weight = torch.randn(300, 70).bfloat16()
+    head, x = Head(weight, kind), pointing(weight, 5)
+    assert head.screen.few == 2 and check(head, x[:2]) and head.largest(x[:3]) is None
+    assert head.screen.record.left == 0
 
 
 NUMBERS = st.one_of(
@@ -127,7 +151,9 @@ def test_any_numbers(data: st.DataObject) -> None:
     power = 10.0 ** torch.randint(-3, 4, (depth,))
     weight = of_weight[torch.randint(0, len(of_weight), (columns, depth))] * power
     x = of_rows[torch.randint(0, len(of_rows), (rows, depth))] * power[torch.randperm(depth)]
-    check(Head(weight.bfloat16()), x.bfloat16())
+    kind, rounds_rows = data.draw(st.sampled_from(KINDS))
+    most = 60000.0 if kind in CODED else torch.inf  # scales of groups have 16 bits
+    check(Head(weight.clamp(-most, most).bfloat16(), kind, rounds_rows=rounds_rows), x.bfloat16())
 
 
 @pytest.mark.parametrize("threads", THREADS)

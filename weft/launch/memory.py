@@ -102,14 +102,15 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
 
 
 def _bounds(shards: Shards, engine: EngineConfig) -> int:
-    """A byte for each number of lm_head, a step for 64, and a bound for each request and 32 columns; also where the CPU
-    turns out to be none that they are for."""
-    able = engine.dtype == "bfloat16" and engine.device == "cpu" and engine.quantization in ("none", "gguf")
+    """lm_head in codes of about 4.5 bits a number, and where it is bf16 also of 8, and a bound for each request and 32
+    columns (`native/step/bound_codes.h`); also where the CPU turns out to be none that they are for."""
+    able = engine.dtype == "bfloat16" and engine.device == "cpu"
     if not able or engine.enforce_eager or engine.screen_logits is False:
         return 0
     columns = -(-shards.config.vocab_size // shards.layout.lm_head.tp)
     rows = most_sampled(engine.max_num_seqs) * shards.layout.attention.dp
-    return columns * shards.config.hidden_size * 17 // 16 + rows * columns // 8
+    bits = 5 if engine.quantization in ("int8", "int4") else 13.5
+    return int(columns * (shards.config.hidden_size + 64) * bits / 8) + rows * columns // 8
 
 
 def _routed(shards: Shards, rows: int) -> int:

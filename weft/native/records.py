@@ -255,12 +255,20 @@ class DecodeRecord(ctypes.Structure):
     )
 
 
+class BoundStreamRecord(ctypes.Structure):
+    """`weft::BoundStream` of bound_codes.h."""
+
+    _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
+
+
 class ScreenRecord(ctypes.Structure):
     """`weft::Screen` of screen.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("instruction", "unused")),
-        *((name, _POINTER) for name in ("codes", "steps", "lengths", "most", "tops", "best")),
+        ("few", BoundStreamRecord),
+        ("many", BoundStreamRecord),
+        *((name, _POINTER) for name in ("lengths", "most", "means", "order", "tops", "best")),
         ("looked", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("pause", "left")),
     )

@@ -11,33 +11,43 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError
-from weft.native.records import BIAS, WEIGHT, Epilogue, Op, ScreenRecord, WeightKind
+from weft.native.records import (
+    BIAS,
+    NORM_WEIGHT,
+    WEIGHT,
+    BoundStreamRecord,
+    Epilogue,
+    Op,
+    ScreenRecord,
+    WeightKind,
+)
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.large_pages import large_pages
-from weft.ops.packed import PackedWeight
+from weft.ops.packed import CODED, PackedWeight
 from weft.program.own_logits import OwnLogits
 from weft.program.values import Recording
 
-SCREENED = (WeightKind.BF16, WeightKind.BF12)
-"""Kinds of matrices whose logits are bounded; codes are half as long already."""
+SCREENED = (WeightKind.BF16, WeightKind.BF12, *CODED)
+"""Kinds of matrices whose logits are bounded; of codes those of few rows only, for more are bound by products of bytes
+anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """`record` points into `memory`."""
+    """`record` points into `memory`: codes for `few` rows and less, codes for any number, and what is small."""
 
     record: ScreenRecord
     memory: tuple[Tensor, ...]
+    few: int
 
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.memory)
 
-    @property
-    def bytes_of_bounds(self) -> int:
-        """That a step reads, however few its rows."""
-        return sum(part.nbytes for part in self.memory[:2])
+    def bytes_read(self, rows: int) -> int:
+        """By a step of so many rows, beside the logits that it computes; 0: it computes all."""
+        return self.memory[rows > self.few].nbytes
 
     @property
     def address(self) -> int:
@@ -48,7 +58,7 @@ class Screen:
 def screen_of(recording: Recording, own: OwnLogits | None, rows: int, pool: Pool) -> Screen | str:
     """The screen of a rank's own logits, of which a step has at most `rows` rows; or why there is none, in words."""
     if not pool.lib.weft_suits_screen():
-        return "this CPU's vectors do not multiply both bytes and pairs of bf16"
+        return "this CPU's vectors do not multiply bytes"
     if own is None:
         return "ranks of several attention blocks bring their logits together"
     gives = recording.instructions[own.number]
@@ -56,10 +66,20 @@ def screen_of(recording: Recording, own: OwnLogits | None, rows: int, pool: Pool
     if gives.op is not Op.LINEAR or gives.epilogue is not Epilogue.STORE or gives.tensors.get(BIAS) is not None:
         return "logits are more than a product of rows and lm_head"
     if not isinstance(weight, PackedWeight) or weight.kind not in SCREENED or weight.interleaved:
-        return "lm_head's numbers are not those of bfloat16"
+        return "lm_head's numbers are neither those of bfloat16 nor codes"
     if gives.inputs[0].buffer.dtype != torch.bfloat16:
         return "rows that lm_head is multiplied with are not bfloat16"
-    return made(weight, own.number, rows, pool) or "a number of lm_head is not finite"
+    weighs = _last_norm(recording, weight.shape[1])
+    return made(weight, own.number, rows, pool, weighs) or "a number of lm_head is not finite"
+
+
+def _last_norm(recording: Recording, depth: int) -> Tensor | None:
+    """How much a row weighs at each place of the depth, as far as its norm says."""
+    for each in reversed(recording.instructions):
+        if each.op is Op.NORM:
+            found = each.tensors[NORM_WEIGHT]
+            return found.float().abs() if isinstance(found, Tensor) and found.shape == (depth,) else None
+    return None
 
 
 def check_asked(numerics: Numerics, screen: Screen | str) -> None:
@@ -69,12 +89,23 @@ def check_asked(numerics: Numerics, screen: Screen | str) -> None:
         raise ConfigError(message, field="screen_logits", value=True)
 
 
-def made(weight: PackedWeight, number: int, rows: int, pool: Pool) -> Screen | None:
-    """Of a matrix that instruction `number` multiplies at most `rows` rows with; None where a number is not finite."""
-    sizes = (ctypes.c_int64 * 4)()
+def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tensor | None = None) -> Screen | None:
+    """Of a matrix that instruction `number` multiplies at most `rows` rows with; None where a number is not finite.
+    `weighs`: about how much rows weigh at each place of the depth."""
+    depth = weight.shape[1]
+    sizes = (ctypes.c_int64 * 7)()
     pool.lib.weft_screen_sizes(weight.address, sizes)
-    codes, steps, groups, pairs = sizes
-    memory = tuple(large_pages(size) for size in (codes, steps, groups, rows * pairs * 4, rows * 8))
-    code, step, group, *rest = (part.data_ptr() for part in memory)
-    screen = Screen(ScreenRecord(number, 0, code, step, group, group + groups // 2, *rest), memory)
+    groups, pairs, fine_of_few, few_bytes, fine_of_many, many_bytes, few = sizes
+    codes = large_pages(few_bytes), large_pages(0 if weight.kind in CODED else many_bytes)
+    streams = [
+        BoundStreamRecord(part.data_ptr() if len(part) else None, fine, groups)
+        for part, fine in zip(codes, (fine_of_few, fine_of_many), strict=True)
+    ]
+    weighs = torch.ones(depth) if weighs is None else weighs.nan_to_num()
+    order = weighs.argsort(descending=True, stable=True).int()
+    numbers = torch.zeros(groups), torch.zeros(groups), torch.zeros(depth)
+    found = torch.zeros(rows, pairs), torch.zeros(rows, dtype=torch.int64)
+    small = (*numbers, order, *found)
+    record = ScreenRecord(number, 0, *streams, *(part.data_ptr() for part in small))
+    screen = Screen(record, (*codes, *small), few)
     return screen if pool.lib.weft_screen_pack(pool.handle, weight.address, screen.address) else None

@@ -9,6 +9,8 @@
 namespace weft {
 
 constexpr int kFirstPause = 16, kLongestPause = 1024;  // steps
+constexpr int kFewRows = 2;                            // for which coarse codes are best: reading takes longer than multiplying
+constexpr int kFineGroups = 1;                         // that are fine beside them: the first, where rows weigh most
 
 struct Screen {
     int32_t instruction, unused;  // which of the program's gives the logits
@@ -19,7 +21,7 @@ struct Screen {
     int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
 };
 
-#if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#if defined(__AVX512VNNI__)
 
 // A logit and its column as a number that is larger for a larger logit, and of equal ones for the first column.
 inline uint64_t key_of(float logit, int column) {
@@ -42,9 +44,13 @@ class Screening {
 public:
     Screening(const Screen& screen, const Instruction& instruction, int64_t rows)
         : screen_(screen), instruction_(instruction), weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows),
-          pairs_(pairs_of(weight_)), most_(4 * rows + pairs_ * std::max<int64_t>(rows / 8, 1) / 4) {
+          pairs_(pairs_of(weight_)), few_(rows <= kFewRows),
+          most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
         std::fill_n(screen.best, rows, key_of(-INFINITY, 0));
     }
+
+    // Whether so many rows can be looked at.
+    bool fits() const { return few_ || screen_.codes.many.data; }
 
     // Whether it was worth it; false: a row was not finite, or too many logits could be the largest.
     bool run(Pool* pool) {
@@ -54,7 +60,12 @@ public:
                 auto& it = *static_cast<Screening*>(self);
                 it.bound(me);
                 it.pool_->barrier(me.thread);
-                it.look(me);
+                if (it.gave_up()) return;  // all threads do
+                with_product(it.instruction_, it.weight_, [&](auto product) {
+                    it.look_at_highest(product, me);
+                    it.pool_->barrier(me.thread);
+                    it.look_at_others(product, me);
+                });
             },
             this);
         return !gave_up_;
@@ -64,7 +75,7 @@ public:
     bool gave_up() const { return gave_up_; }
 
 private:
-    static constexpr int kRows = 8, kFewRows = 4;
+    static constexpr int kRows = 8;
     static constexpr float kLeast = 1e-30f;  // more than what products below the normal range lose
     struct Top {
         float bound;
@@ -74,18 +85,17 @@ private:
 
     // Bounds of all rows and this thread's pairs. Each thread rounds the rows for itself, and reads them from near.
     void bound(const TeamMember& me) {
-        const Operand& x = instruction_.in[0];
+        RowsInOrder ordered(instruction_.in[0], weight_, screen_.codes);
         std::vector<BoundedBlock>& rounded = rounded_blocks();
         bool finite = true;
         blocks([&](int64_t row, int count, int i) {
             if (int(rounded.size()) <= i) rounded.emplace_back();
-            finite = finite && rounded[i].round(row_of<const bf16>(x, row), x.stride, count, weight_.depth, screen_.codes,
-                                                rows_ <= kFewRows);
+            finite = finite && rounded[i].round(ordered, row, count, weight_.depth, screen_.codes, few_);
         });
         if (!finite) return give_up();
         me.run_evenly(pairs_, [&](int64_t from, int64_t to) {
             for (int64_t pair = from; pair < to; ++pair)
-                blocks([&](int64_t row, int count, int i) { bound(rounded[i].rows(), row, count, i, pair); });
+                blocks([&](int64_t row, int count, int i) { bound(rounded[i].rows(), row, count, i, int(pair)); });
         });
     }
     static std::vector<BoundedBlock>& rounded_blocks() {
@@ -104,54 +114,62 @@ private:
         }
     }
 
-    // A single block of rows fetches what it will soon take, the first two of several the next pair.
-    void bound(const BoundedRows& block, int64_t row, int count, int number, int64_t pair) const {
-        static constexpr auto tiles = bounds_of_rows(std::make_index_sequence<kRows>());
-        const int64_t bytes = bound_pair_bytes(weight_.depth);
-        const uint8_t* const codes = screen_.codes.codes + pair * bytes;
-        const bool alone = rows_ <= kRows;
+    void bound(const BoundedRows& block, int64_t row, int count, int number, int pair) const {
         Vec<float> bounds[kRows][2];
-        tiles[count - 1](block, codes, screen_.codes.steps + pair * bound_groups(weight_.depth) * kPair,
-                         codes + (alone ? kSoon : bytes + number * bytes / 2),
-                         alone        ? 2
-                         : number < 2 ? 1
-                                      : 0,
-                         bounds);
+        few_ ? bound_few(block, pair, bounds) : bound_many(block, number, pair, bounds);
         for (int r = 0; r < count; ++r) {
-            const Vec<float> left = bounds[r][0], right = bounds[r][1];
+            Vec<float> left = bounds[r][0], right = bounds[r][1];
+            if (few_) left += bounds[count + r][0], right += bounds[count + r][1];  // what rounding left
             screen_.tops[(row + r) * pairs_ + pair] = kLeast + _mm512_reduce_max_ps((__m512)(left > right ? left : right));
         }
     }
-
-    // Computes logits from the highest bound on down, of each row by one thread, or of parts of it where rows are few.
-    void look(const TeamMember& me) {
-        Product<InPairs> product(instruction_, weight_);
-        const int64_t parts = std::max<int64_t>(1, me.threads / rows_);
-        me.run_evenly(rows_ * parts, [&](int64_t from, int64_t to) { look(product, from, to, parts); });
+    void bound_few(const BoundedRows& block, int pair, Vec<float> bounds[][2]) const {
+        static constexpr auto tiles = bounds_of_rows<true, 2>(std::make_index_sequence<2 * kFewRows>());
+        const BoundStream& stream = screen_.codes.few;
+        tiles[block.count - 1](block, stream, stream.pair(pair), kSoon, bounds);
+    }
+    // A single block of rows fetches what it will soon take, the first two of several the next pair.
+    void bound_many(const BoundedRows& block, int number, int pair, Vec<float> bounds[][2]) const {
+        static constexpr auto alone = bounds_of_rows<false, 2>(std::make_index_sequence<kRows>());
+        static constexpr auto first = bounds_of_rows<false, 1>(std::make_index_sequence<kRows>());
+        static constexpr auto others = bounds_of_rows<false, 0>(std::make_index_sequence<kRows>());
+        const BoundStream& stream = screen_.codes.many;
+        const bool single = rows_ <= kRows;
+        const auto& tiles = single ? alone : number < 2 ? first : others;
+        tiles[block.count - 1](block, stream, stream.pair(pair), single ? kSoon : stream.pair_bytes() + 64 * number, bounds);
     }
 
-    void look(Product<InPairs>& product, int64_t from, int64_t to, int64_t parts) {
-        static thread_local std::vector<Top> highest, others;  // their room stays
-        highest.clear(), others.clear();
-        auto share = [&](int64_t i) { return EvenShare(pairs_, int(i % parts), int(parts)); };
-        auto tops = [&](int64_t i) { return screen_.tops + i / parts * pairs_; };
-        for (int64_t i = from; i < to; ++i) {
-            const float* const top = std::max_element(tops(i) + share(i).begin, tops(i) + share(i).end);
-            highest.push_back({*top, int(i / parts), int(top - tops(i))});
-        }
-        compute(product, highest);
-        for (int64_t i = from; i < to; ++i) {
-            const size_t before = others.size();
-            for (int64_t pair = share(i).begin; pair < share(i).end; ++pair)
-                if (pair != highest[i - from].pair && tops(i)[pair] >= best_of(i / parts))
-                    others.push_back({tops(i)[pair], int(i / parts), int(pair)});
-            std::sort(others.begin() + before, others.end());
-        }
-        compute(product, others);
+    const float* tops(int64_t row) const { return screen_.tops + row * pairs_; }
+    int highest(int64_t row) const { return int(std::max_element(tops(row), tops(row) + pairs_) - tops(row)); }
+
+    // The logits of each row's highest bound, which mostly leave nothing to do.
+    template <class Product> void look_at_highest(Product& product, const TeamMember& me) {
+        me.run_evenly(rows_, [&](int64_t from, int64_t to) {
+            for (int64_t row = from; row < to; ++row) compute(product, row, highest(row));
+        });
+    }
+
+    // Then from the next bound on down, of each row by one thread, or of parts of it where rows are few.
+    template <class Product> void look_at_others(Product& product, const TeamMember& me) {
+        static thread_local std::vector<Top> others;  // its room stays
+        const int64_t parts = std::max<int64_t>(1, me.threads / rows_);
+        me.run_evenly(rows_ * parts, [&](int64_t from, int64_t to) {
+            others.clear();
+            for (int64_t i = from; i < to; ++i) {
+                const int64_t row = i / parts;
+                const EvenShare share(pairs_, int(i % parts), int(parts));
+                const size_t before = others.size();
+                const int seen = highest(row);
+                for (int pair = int(share.begin); pair < share.end; ++pair)
+                    if (pair != seen && tops(row)[pair] >= best_of(row)) others.push_back({tops(row)[pair], int(row), pair});
+                std::sort(others.begin() + before, others.end());
+            }
+            compute(product, others);
+        });
     }
 
     // In their order, but for those whose bound is below what was found; each asks for the next one's numbers.
-    void compute(Product<InPairs>& product, const std::vector<Top>& tops) {
+    template <class Product> void compute(Product& product, const std::vector<Top>& tops) {
         auto wanted = [&](size_t i) { return i < tops.size() && tops[i].bound >= best_of(tops[i].row); };
         for (size_t i = 0; i < tops.size(); ++i) {
             if (wanted(i + 1)) fetch(tops[i + 1].pair);
@@ -165,7 +183,7 @@ private:
         for (int64_t at = 0; at < pair_bytes(weight_.kind, weight_.depth); at += 64) _mm_prefetch(data + at, _MM_HINT_T1);
     }
 
-    void compute(Product<InPairs>& product, int64_t row, int pair) {
+    template <class Product> void compute(Product& product, int64_t row, int pair) {
         product.run(pair, pair + 1, row, 1);
         const float* const logits = row_of<const float>(instruction_.out, row);
         uint64_t found = 0;
@@ -186,6 +204,7 @@ private:
     const Weight& weight_;
     const int64_t rows_;
     const int pairs_;
+    const bool few_;
     const int64_t most_;  // pairs of rows to look at, beyond which all logits are computed sooner
     std::atomic<int64_t> looked_{0};
     std::atomic<bool> gave_up_{false};
@@ -196,6 +215,7 @@ private:
 inline bool largest_of_screen(Screen& screen, const Instruction& instruction, int64_t rows, double* values, Pool* pool) {
     if (screen.left) return --screen.left, false;
     Screening screening(screen, instruction, rows);
+    if (!screening.fits()) return false;
     const bool found = screening.run(pool);
     screen.looked += screening.looked();
     screen.pause = found ? 0 : std::min(std::max(2 * screen.pause, kFirstPause), kLongestPause);
@@ -212,21 +232,21 @@ inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Poo
 
 }  // namespace weft
 
-// Whether this variant looks at bounds: where vectors add products of bytes, and logits are products of bf16 pairs.
+// Whether this variant looks at bounds: where vectors add products of bytes.
 WEFT_C int weft_suits_screen() {
-#if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#if defined(__AVX512VNNI__)
     return 1;
 #else
     return 0;
 #endif
 }
-// Bytes of a screen's codes, of its steps, of lengths and largest numbers together, and pairs of columns: sizes[0] to [3].
+// How large a screen is: groups of the depth and pairs of columns; groups in fine codes, and bytes, of the codes for few rows
+// and of those for many; how many rows are few.
 WEFT_C void weft_screen_sizes(const weft::Weight* weight, int64_t* sizes) {
-    const int64_t pairs = weft::pairs_of(*weight), groups = weft::bound_groups(weight->depth);
-    sizes[0] = pairs * weft::bound_pair_bytes(weight->depth);
-    sizes[1] = pairs * groups * weft::kPair * int64_t(sizeof(float));
-    sizes[2] = 2 * groups * int64_t(sizeof(float));
-    sizes[3] = pairs;
+    const int32_t pairs = weft::pairs_of(*weight), groups = weft::bound_groups(weight->depth);
+    const weft::BoundStream few{nullptr, std::min(groups, weft::kFineGroups), groups}, many{nullptr, groups, groups};
+    sizes[0] = groups, sizes[1] = pairs, sizes[2] = few.fine, sizes[3] = pairs * few.pair_bytes();
+    sizes[4] = many.fine, sizes[5] = pairs * many.pair_bytes(), sizes[6] = weft::kFewRows;
 }
 // 0 where a number of the matrix is none or infinite; `screen` is then of no use.
 WEFT_C int weft_screen_pack(weft::Pool* pool, const weft::Weight* weight, const weft::Screen* screen) {
