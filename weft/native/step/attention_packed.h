@@ -106,7 +106,7 @@ private:
         for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
             if (piece[1] == 0) continue;  // it saw no key of this chunk
             const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
-            const Vec<float> keep = exp2_below_zero(splat(peak[r] - higher)), gain = exp2_below_zero(splat(piece[0] - higher));
+            const Vec<float> keep = exp2_near(splat(peak[r] - higher)), gain = exp2_near(splat(piece[0] - higher));
             total[r] = total[r] * keep[0] + piece[1] * gain[0];
             peak[r] = higher;
             float* out = out_ + r * padded_;

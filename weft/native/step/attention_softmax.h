@@ -56,13 +56,13 @@ inline void weights_of_scores(float* s, RowNumber* w, int from, int read, int be
     const Vec<float> level = splat(-peak), times = splat(scale);
     Vec<float> sums[2] = {};
     for (i = from; i + 2 * kLanes <= to; i += 2 * kLanes) {
-        const Vec<float> x = exp2_below_zero(fused(load(s + i), times, level));
-        const Vec<float> y = exp2_below_zero(fused(load(s + i + kLanes), times, level));
+        const Vec<float> x = exp2_near(fused(load(s + i), times, level));
+        const Vec<float> y = exp2_near(fused(load(s + i + kLanes), times, level));
         sums[0] += x, sums[1] += y;
         put_numbers(w + i, x), put_numbers(w + i + kLanes, y);
     }
     if (i < to) {
-        const Vec<float> x = exp2_below_zero(fused(load(s + i), times, level));
+        const Vec<float> x = exp2_near(fused(load(s + i), times, level));
         sums[0] += x;
         put_numbers(w + i, x);
     }

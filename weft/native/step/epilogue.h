@@ -60,7 +60,7 @@ private:
             for (int v = 0; v < kVectors; ++v) x[v] = scaled ? load(sums + v * W) * scales[v] : load(sums + v * W);
             if constexpr (Epilogue == SILU_MUL_OF) {
                 for (int v = 0; v < kVectors / 2; ++v)
-                    store_narrow(to + v * W, x[v] / (exp(-x[v]) + 1.0f) * x[v + kVectors / 2]);
+                    store_narrow(to + v * W, silu_near(x[v]) * x[v + kVectors / 2]);
             } else {
                 for (int v = 0; v < kVectors; ++v)
                     store_narrow(to + v * W, Epilogue == ADD_TO ? load(to + v * W) + x[v] : x[v]);
@@ -133,7 +133,13 @@ private:
             return;
         }
         for (int c = 0; c < 16; c += kWidth<T>) {
-            Vec<T> gate = load(sums + c), up = load(sums + 16 + c);
+            const Vec<T> gate = load(sums + c), up = load(sums + 16 + c);
+            if constexpr (std::is_same_v<T, float>) {
+                if (instruction.out.dtype == BF16) {
+                    store(both + c, silu_near(gate) * up);
+                    continue;
+                }
+            }
             store(both + c, gate / (exp(-gate) + T(1)) * up);
         }
     }

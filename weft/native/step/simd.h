@@ -43,8 +43,8 @@ inline void store_narrow(bf16* p, Vec<float> x) {
 }
 template <class T> inline void store_narrow(T* p, Vec<T> x) { store(p, x); }
 
-// 2^x for x <= 0, within 5e-5; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
-inline Vec<float> exp2_below_zero(Vec<float> x) {
+// 2^x for x <= 126, within 5e-5 of it; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
+inline Vec<float> exp2_near(Vec<float> x) {
 #if defined(__AVX512F__)
     const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
@@ -62,6 +62,12 @@ inline Vec<float> exp2_below_zero(Vec<float> x) {
     const VecInt<float> bits = ((VecInt<float>)(x + magic) << 23) + (127 << 23);
     return x < -126.0f ? Vec<float>{} : p * (Vec<float>)bits;
 #endif
+}
+
+// x / (1 + e^-x) within 6e-5 of it, for what is rounded to bf16: `exp` is exact beyond what that keeps. NaN stays NaN.
+inline Vec<float> silu_near(Vec<float> x) {
+    const Vec<float> power = x * -1.44269504f;
+    return x / (exp2_near(power < 126.0f ? power : splat(126.0f)) + 1.0f);
 }
 
 // The first `count` elements at p in the type T that is computed in, zeros behind.
