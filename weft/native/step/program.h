@@ -24,8 +24,9 @@ public:
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
         for (const Instruction& i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
-        more_.resize(code_.size() + 1);
-        for (size_t i = code_.size(); i--;) more_[i] = !is_exchange(code_[i].op) && (more_[i + 1] || deals_units(code_[i].op));
+        dealing_.resize(code_.size() + 1, kNone);
+        for (size_t i = code_.size(); i--;)
+            dealing_[i] = is_exchange(code_[i].op) ? kNone : deals_units(code_[i].op) ? i : dealing_[i + 1];
     }
 
     // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
@@ -97,13 +98,14 @@ public:
 
 private:
     static constexpr int kNowhere = INT_MAX;
+    static constexpr size_t kNone = SIZE_MAX;
 
     void work(TeamMember me) {
         const int thread = me.thread;
         const size_t first = pool_->first_of(thread);
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
         Guests* const guests = thread ? nullptr : pool_->guests();
-        if (guests && more_[0]) guests->begin();
+        if (guests && deals_from(0)) guests->begin();
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
         for (size_t i = first; i < end_; ++i) {
             if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
@@ -120,8 +122,12 @@ private:
         }
     }
 
+    // Whether units will be dealt from an instruction on, before the next exchange and the end of this run: nobody may be
+    // told to wait for such as are left out.
+    bool deals_from(size_t i) const { return dealing_[i] < end_; }
+
     void compute(size_t i, const TeamMember& me, Guests* guests) {
-        if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !more_[i + 1]);
+        if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !deals_from(i + 1));
         kernels_[i](code_[i], *step_, me);
         if (guests) guests->close();
     }
@@ -133,7 +139,7 @@ private:
         exchange_ns_ += monotonic_ns() - began;
         received_ += done.received;
         if (!done.code) {
-            if (guests && more_[i + 1]) guests->begin();
+            if (guests && deals_from(i + 1)) guests->begin();
             return;
         }
         failed_.store(done.code, std::memory_order_relaxed);
@@ -144,7 +150,7 @@ private:
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
     std::vector<Kernel> kernels_;
-    std::vector<bool> more_;  // whether units are dealt from an instruction on, before the next exchange
+    std::vector<size_t> dealing_;  // which instruction deals units next, from each one on, before the next exchange
     CommCalls comm_{};
     const Step* step_ = nullptr;
     size_t end_ = 0;  // of the instructions that are run
