@@ -60,23 +60,26 @@ inline uint16_t narrow_f16(float f) {
 }
 #endif
 
-template <class T> void sum_plain(T* __restrict out, const char* const* from, uint32_t n, uint64_t count) {
+// `out` may be from[0] or, of two, from[1].
+template <class T> void sum_plain(T* out, const char* const* from, uint32_t n, uint64_t count) {
     constexpr uint64_t TILE = 4096;
     for (uint64_t at = 0; at < count; at += TILE) {
         uint64_t m = std::min(TILE, count - at);
-        T* __restrict o = out + at;
-        const T* __restrict a = reinterpret_cast<const T*>(from[0]) + at;
-        const T* __restrict b = reinterpret_cast<const T*>(from[1]) + at;
+        T* o = out + at;
+        const T* a = reinterpret_cast<const T*>(from[0]) + at;
+        const T* b = reinterpret_cast<const T*>(from[1]) + at;
+#pragma GCC ivdep
         for (uint64_t i = 0; i < m; i++) o[i] = a[i] + b[i];
         for (uint32_t j = 2; j < n; j++) {
-            const T* __restrict s = reinterpret_cast<const T*>(from[j]) + at;
+            const T* s = reinterpret_cast<const T*>(from[j]) + at;
+#pragma GCC ivdep
             for (uint64_t i = 0; i < m; i++) o[i] += s[i];
         }
     }
 }
 
 template <float (*widen)(uint16_t), uint16_t (*narrow)(float)>
-void sum_half(uint16_t* __restrict out, const char* const* from, uint32_t n, uint64_t count) {
+void sum_half(uint16_t* out, const char* const* from, uint32_t n, uint64_t count) {
     constexpr uint64_t TILE = 1024;
     float sum[TILE];
     for (uint64_t at = 0; at < count; at += TILE) {

@@ -22,8 +22,10 @@ from weft.native.records import (
     K_CACHE,
     K_NORM,
     MAX_ROW_REGISTERS,
+    MEMBERS,
     NORM_WEIGHT,
     PACKED_CACHE,
+    POSITION,
     Q_NORM,
     V_CACHE,
     WEIGHT,
@@ -125,6 +127,8 @@ class Assembler:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
         if instruction.group is not None:
             record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
+        if instruction.dealt is not None and self._end is not None:
+            record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from weft.native.records import BIAS, EPILOGUE, Epilogue, Op
+from weft.program.dealt_rows import deal_rows
 from weft.program.values import Buffer, Instruction, Recording, Rows
 
 ALIGNMENT = 4096
@@ -23,7 +24,7 @@ def optimize(recording: Recording) -> Recording:
     code = list(recording.instructions)
     for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear, _add_in_norm):
         code = rewrite(code)
-    return Recording(tuple(code), recording.logits)
+    return Recording(tuple(deal_rows(code, recording.logits)), recording.logits)
 
 
 def _widen_embedding(code: list[Instruction]) -> list[Instruction]:

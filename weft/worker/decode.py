@@ -45,9 +45,9 @@ class DecodeSteps:
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
         self._run_of_row = np.arange(slots, dtype=np.int32)
-        self._values, self._all_values = np.zeros((slots, 2)), np.zeros((tp, slots, 2))
+        self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((tp, slots + 1, 2))
         """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
-        of every rank's."""
+        of every rank's. Behind these, whether a rank will bound its logits in the next step."""
         self._rows_of = np.zeros(tp, np.int64)
         self._shape: StepShape | None = None
         self._followed: tuple[int, ...] = ()

@@ -32,19 +32,20 @@ struct Decode {
     const float* logits;            // [rows, vocabulary]
     int64_t vocabulary;
     int64_t own_first, own_count;  // rows that this rank samples
-    double* values;                // [own_count, 2]: of these, id and whether the logits were finite; room for every slot
+    double* values;                // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
     int64_t* chosen;               // [rows]: results
     // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
     int32_t group, members, position;
     int32_t chose;           // result, a Chose
     const int64_t* rows_of;  // [members]
-    double* all_values;      // [members]: room for those of every slot
+    double* all_values;      // [members]: room for those of every slot and one
     // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together,
     // or, of a rank that has all columns, gives itself; null where it does neither. Where each row takes its largest logit
     // the members' are not brought together.
     const float* own_logits;  // [rows, own_columns]
     int64_t own_columns, first_column;
     Screen* screen;  // of the instruction that gives own_logits; null where there is none
+    int32_t meets, unused;  // whether members tell each other, of the next step's rows, what they find first
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -115,45 +116,72 @@ inline int choose(Decode& d, Program* program) {
     return 0;
 }
 
-// Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`. True: the
-// screen found it, so that own_logits has no others.
-inline bool largest_of_own(Decode& d, Program* program, const Step& step) {
+// What members have found of every row where a screen computed the logits of its highest bound, or that they have none: a
+// member whose columns do not hold the largest logit need not find the largest of its own. To every second of `values`, the
+// largest of them; what the exchange gave.
+inline int tell_first_found(const Decode& d, Program* program, const Screen* screen) {
+    for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = screen ? double(logit_of(screen->best[r])) : -INFINITY;
+    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    for (int64_t i = 0; i < d.members * d.rows; ++i) {
+        double& largest = d.values[2 * (i % d.rows) + 1];
+        largest = std::max(largest, d.all_values[2 * i + 1]);
+    }
+    return 0;
+}
+
+// Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`; of one whose
+// largest logit is not here, any column whose logit is known. `screened`: the screen found it, so that own_logits has no
+// others. What the exchange gave.
+inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& screened) {
+    int code = 0;
+    bool met = !d.meets;
+    auto meet = [&](const Screen* screen) { met = true, code = tell_first_found(d, program, screen); };
     if (d.screen) {
         const int logits = d.screen->instruction;
-        if (program->timed(
-                logits, [&] { return largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool()); }))
-            return true;
-        program->run_one(logits, step);
+        Telling telling;
+        if (d.meets) telling = {[&] { meet(d.screen); }, d.values};
+        screened = program->timed(logits, [&] {
+            return largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool(), telling);
+        });
     }
+    if (!met) meet(nullptr);
+    if (screened || code) return code;
+    if (d.screen) program->run_one(d.screen->instruction, step);
     sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
-    return false;
+    return 0;
 }
 
 // Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
-// finite. The step left out what gives and gathers logits; where a logit is not finite that is run now.
+// finite. The step left out what gives and gathers logits; where a logit is not finite that is run now. Behind the rows each
+// says whether it will try its screen in the next step.
 inline int choose_largest(Decode& d, Program* program, const Step& step) {
-    const bool screened = largest_of_own(d, program, step);
+    bool screened = false;
+    if (const int code = largest_of_own(d, program, step, screened)) return code;
     for (int64_t r = 0; r < d.rows; ++r) {
         double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
         logit = logit ? double(d.own_logits[r * d.own_columns + int64_t(id)]) : NAN;
         id += double(d.first_column);
     }
+    d.values[2 * d.rows] = d.screen && tries(*d.screen, d.rows);
     if (d.members)
-        if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+        if (const int code = gather_values(d, program, [&](int) { return d.rows + 1; })) return code;
     const double* const values = d.members ? d.all_values : d.values;
     const int members = std::max(d.members, 1);
-    bool finite = true;
-    for (int64_t i = 0; i < members * d.rows; ++i) finite &= !std::isnan(values[2 * i + 1]);
+    const auto value = [&](int member, int64_t r) { return values + 2 * (member * (d.rows + 1) + r); };
+    bool finite = true, tries = false;
+    for (int m = 0; m < members; ++m) {
+        for (int64_t r = 0; r < d.rows; ++r) finite &= !std::isnan(value(m, r)[1]);
+        tries |= value(m, d.rows)[0] != 0;
+    }
+    d.meets = d.members && tries;
     if (!finite) {
         if (screened) program->run_one(d.screen->instruction, step);
         return d.members ? program->run_last(step) : 0;
     }
     for (int64_t r = 0; r < d.rows; ++r) {
-        const double* best = values + 2 * r;
-        for (int m = 1; m < members; ++m) {  // in the order of their columns: of equal logits the first id's stays
-            const double* const one = values + 2 * (m * d.rows + r);
-            if (one[1] > best[1]) best = one;
-        }
+        const double* best = value(0, r);
+        for (int m = 1; m < members; ++m)  // in the order of their columns: of equal logits the first id's stays
+            if (value(m, r)[1] > best[1]) best = value(m, r);
         take(d, r, best[0]);
     }
     d.chose = CHOSE_LARGEST;

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "dealt_rows.h"
 #include "scratch.h"
 #include "simd.h"
 #include "elements.h"
@@ -24,12 +25,13 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
 }
 
 inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
-    const EvenShare share = me.share(step.rows[i.rows]);
+    const OwnRows own = own_rows(i, step);
+    const EvenShare share = me.share(own.count());
     const int size = i.out.columns;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;
         const T* weight = static_cast<const T*>(i.p[NORM_WEIGHT]);
-        for (int64_t r = share.begin; r < share.end; ++r) {
+        for (int64_t r = own.begin + share.begin; r < own.begin + share.end; ++r) {
             if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
             const auto* x = row_of<typename decltype(from)::type>(i.in[0], r);
             auto* y = row_of<typename decltype(to)::type>(i.out, r);

@@ -3,6 +3,8 @@
 // row_sampler.h.
 #pragma once
 
+#include <functional>
+
 #include "bounds.h"
 #include "linear.h"
 
@@ -19,6 +21,13 @@ struct Screen {
     uint64_t* best;       // [most rows]: the largest logit so far, and where; see `key_of`
     int64_t looked;       // pairs of rows that were computed so far
     int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
+};
+
+// Called by one thread once each row's logits of its highest bound are known, or it is known that there will be none: what
+// others have found. `floors`, where there are any: [rows, 2], logits behind something else; no lower one is looked for.
+struct Telling {
+    std::function<void()> call;
+    const double* floors = nullptr;
 };
 
 #if defined(__AVX512VNNI__)
@@ -39,18 +48,16 @@ inline float logit_of(uint64_t key) {
     return logit;
 }
 
-// The largest logit of each of `rows` rows that `instruction` would give, and nothing else of them.
+// The largest logit of each of `rows` rows that `instruction` would give, unless it is below the row's floor, and nothing
+// else of them.
 class Screening {
 public:
-    Screening(const Screen& screen, const Instruction& instruction, int64_t rows)
-        : screen_(screen), instruction_(instruction), weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows),
+    Screening(const Screen& screen, const Instruction& instruction, int64_t rows, const Telling& telling)
+        : telling_(telling), screen_(screen), instruction_(instruction), weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows),
           pairs_(pairs_of(weight_)), few_(rows <= kFewRows),
           most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
         std::fill_n(screen.best, rows, key_of(-INFINITY, 0));
     }
-
-    // Whether so many rows can be looked at.
-    bool fits() const { return few_ || screen_.codes.many.data; }
 
     // Whether it was worth it; false: a row was not finite, or too many logits could be the largest.
     bool run(Pool* pool) {
@@ -60,11 +67,10 @@ public:
                 auto& it = *static_cast<Screening*>(self);
                 it.bound(me);
                 it.pool_->barrier(me.thread);
-                if (it.gave_up()) return;  // all threads do
                 with_product(it.instruction_, it.weight_, [&](auto product) {
-                    it.look_at_highest(product, me);
-                    it.pool_->barrier(me.thread);
-                    it.look_at_others(product, me);
+                    if (!it.gave_up()) it.look_at_highest(product, me);  // all threads do, or none
+                    it.tell(me.thread);
+                    if (!it.gave_up()) it.look_at_others(product, me);
                 });
             },
             this);
@@ -97,6 +103,12 @@ private:
             for (int64_t pair = from; pair < to; ++pair)
                 blocks([&](int64_t row, int count, int i) { bound(rounded[i].rows(), row, count, i, int(pair)); });
         });
+    }
+    void tell(int thread) {
+        pool_->barrier(thread);
+        if (!telling_.call) return;
+        if (!thread) telling_.call();
+        pool_->barrier(thread);
     }
     static std::vector<BoundedBlock>& rounded_blocks() {
         static thread_local std::vector<BoundedBlock> blocks;  // their room stays
@@ -161,7 +173,7 @@ private:
                 const size_t before = others.size();
                 const int seen = highest(row);
                 for (int pair = int(share.begin); pair < share.end; ++pair)
-                    if (pair != seen && tops(row)[pair] >= best_of(row)) others.push_back({tops(row)[pair], int(row), pair});
+                    if (pair != seen && tops(row)[pair] >= least_of(row)) others.push_back({tops(row)[pair], int(row), pair});
                 std::sort(others.begin() + before, others.end());
             }
             compute(product, others);
@@ -170,7 +182,7 @@ private:
 
     // In their order, but for those whose bound is below what was found; each asks for the next one's numbers.
     template <class Product> void compute(Product& product, const std::vector<Top>& tops) {
-        auto wanted = [&](size_t i) { return i < tops.size() && tops[i].bound >= best_of(tops[i].row); };
+        auto wanted = [&](size_t i) { return i < tops.size() && tops[i].bound >= least_of(tops[i].row); };
         for (size_t i = 0; i < tops.size(); ++i) {
             if (wanted(i + 1)) fetch(tops[i + 1].pair);
             if (!wanted(i)) continue;
@@ -194,11 +206,16 @@ private:
                !__atomic_compare_exchange_n(&screen_.best[row], &seen, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
         looked_.fetch_add(1, std::memory_order_relaxed);
     }
-    float best_of(int64_t row) const { return logit_of(__atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED)); }
+    // The least logit that the largest may still be.
+    float least_of(int64_t row) const {
+        const float best = logit_of(__atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED));
+        return telling_.floors ? std::max(best, float(telling_.floors[2 * row + 1])) : best;
+    }
 
     void give_up() { gave_up_.store(true, std::memory_order_relaxed); }
 
     Pool* pool_ = nullptr;
+    const Telling& telling_;
     const Screen& screen_;
     const Instruction& instruction_;
     const Weight& weight_;
@@ -210,12 +227,16 @@ private:
     std::atomic<bool> gave_up_{false};
 };
 
+// Whether the next step of so many rows would be tried.
+inline bool tries(const Screen& screen, int64_t rows) { return !screen.left && (rows <= kFewRows || screen.codes.many.data); }
+
 // The ids of the largest logits that `instruction` would give, to every second of `values`, and whether they were found
-// without computing all. Where this brings nothing it rests for a while.
-inline bool largest_of_screen(Screen& screen, const Instruction& instruction, int64_t rows, double* values, Pool* pool) {
+// without computing all. Where this brings nothing it rests for a while, and nobody is met.
+inline bool largest_of_screen(Screen& screen, const Instruction& instruction, int64_t rows, double* values, Pool* pool,
+                              const Telling& telling) {
     if (screen.left) return --screen.left, false;
-    Screening screening(screen, instruction, rows);
-    if (!screening.fits()) return false;
+    if (!tries(screen, rows)) return false;
+    Screening screening(screen, instruction, rows, telling);
     const bool found = screening.run(pool);
     screen.looked += screening.looked();
     screen.pause = found ? 0 : std::min(std::max(2 * screen.pause, kFirstPause), kLongestPause);
@@ -226,7 +247,9 @@ inline bool largest_of_screen(Screen& screen, const Instruction& instruction, in
 
 #else
 
-inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Pool*) { return false; }
+inline bool tries(const Screen&, int64_t) { return false; }
+inline float logit_of(uint64_t) { return 0; }
+inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Pool*, const Telling&) { return false; }
 
 #endif
 
@@ -256,5 +279,5 @@ WEFT_C int weft_screen_pack(weft::Pool* pool, const weft::Weight* weight, const 
 // where it gave up.
 WEFT_C int weft_screen_largest(weft::Pool* pool, weft::Screen* screen, const weft::Instruction* instruction, int64_t rows,
                                double* values) {
-    return weft::largest_of_screen(*screen, *instruction, rows, values, pool);
+    return weft::largest_of_screen(*screen, *instruction, rows, values, pool, {});
 }

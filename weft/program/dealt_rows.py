@@ -1,0 +1,56 @@
+"""Sums and norms of many rows that a group's ranks deal among themselves. Knows no kernel and no address.
+
+Where an all_reduce ends half a layer, every rank would add the same sums to the residual stream and norm the same rows.
+With many rows each rank does so for a share of them and hands out what it normed, as the residual stream of sequence
+parallelism does (Korthikanti et al., arXiv 2205.05198). How many are many is said in `weft/native/step/dealt_rows.h`,
+for each step by itself: a program is the same for all numbers of rows. A row's bits do not depend on who computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from weft.comm.base import Group
+from weft.native.records import Op
+from weft.program.values import Instruction, View
+
+
+def deal_rows(code: Sequence[Instruction], result: View) -> Iterator[Instruction]:
+    """`code` with an ALL_GATHER of normed rows behind each ALL_REDUCE whose sums only a NORM reads, all three marked.
+
+    Ranks then hold their own rows of the residual stream alone, so that it is gathered as well where something other
+    than such a NORM reads it next; `result`: what the program gives.
+    """
+    dealt = {index + 1: group for index in range(len(code) - 1) if (group := _group_of_pair(code, index)) is not None}
+    for index, instruction in enumerate(code):
+        instruction.dealt = dealt.get(index, dealt.get(index + 1))
+        yield instruction
+        if index in dealt:
+            reduce, stream = code[index - 1], instruction.inputs[0]
+            yield _gather(reduce, instruction.out)
+            following = _next_touch(code, index + 1, stream)
+            if following not in dealt and (following is not None or result.buffer.home is stream.buffer.home):
+                yield _gather(reduce, stream)
+
+
+def _group_of_pair(code: Sequence[Instruction], index: int) -> Group | None:
+    """Of an ALL_REDUCE at `index` and a NORM behind it that alone reads the sums and adds them to a whole stream."""
+    reduce, norm = code[index], code[index + 1]
+    if reduce.op is not Op.ALL_REDUCE or norm.op is not Op.NORM or len(norm.inputs) != 2 or reduce.plan is None:
+        return None
+    stream, sums = norm.inputs
+    whole = all(view.fold == 1 and view.columns == view.buffer.columns for view in (stream, sums, norm.out))
+    read_again = _next_touch(code, index + 2, sums)
+    unread = read_again is None or sums.buffer.home not in {view.buffer.home for view in code[read_again].inputs}
+    together = sums == reduce.out and stream.buffer.rows == sums.buffer.rows == norm.out.buffer.rows
+    return reduce.plan.group if whole and unread and together else None
+
+
+def _next_touch(code: Sequence[Instruction], start: int, view: View) -> int | None:
+    home = view.buffer.home
+    touching = (i for i in range(start, len(code)) if home in {each.buffer.home for each in code[i].touched})
+    return next(touching, None)
+
+
+def _gather(reduce: Instruction, rows: View) -> Instruction:
+    return Instruction(Op.ALL_GATHER, reduce.module, rows, (rows,), plan=reduce.plan, dealt=reduce.dealt)
