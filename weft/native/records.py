@@ -111,8 +111,10 @@ TP, EP, PLACE_IN_BLOCK, FIRST_RANK = range(5, 9)
 SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
 """Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
 GROUP, MEMBERS, POSITION, KIND = range(4)
-"""Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes. MEMBERS and POSITION are also those of
-NORM, ALL_REDUCE and ALL_GATHER whose rows a group may deal; see `weft/native/step/dealt_rows.h`."""
+"""Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
+DEALT_FROM = 3
+"""Index into `InstructionRecord.n` of NORM, ALL_REDUCE and ALL_GATHER, beside MEMBERS and POSITION: from how many rows
+on the members deal them."""
 TABLE = 9
 """Index into `InstructionRecord.n` of ATTENTION and DEAL: whose rows, 0 all, 1 the sampled ones."""
 ADDENDS = 1

@@ -16,6 +16,7 @@ from weft.native.records import (
     BLOCK_SIZE,
     CORRECTION,
     COS_SIN,
+    DEALT_FROM,
     EXCHANGE,
     GROUP,
     HEAD_DIM,
@@ -42,6 +43,7 @@ from weft.native.records import (
 from weft.native.step_library import Pool
 from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
+from weft.program.dealt_rows import dealt_from
 from weft.program.passes import Places
 from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
 
@@ -129,6 +131,7 @@ class Assembler:
             record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
         if instruction.dealt is not None and self._end is not None:
             record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
+            record.n[DEALT_FROM] = dealt_from(instruction.out.columns)
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

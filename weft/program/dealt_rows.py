@@ -2,8 +2,9 @@
 
 Where an all_reduce ends half a layer, every rank would add the same sums to the residual stream and norm the same rows.
 With many rows each rank does so for a share of them and hands out what it normed, as the residual stream of sequence
-parallelism does (Korthikanti et al., arXiv 2205.05198). How many are many is said in `weft/native/step/dealt_rows.h`,
-for each step by itself: a program is the same for all numbers of rows. A row's bits do not depend on who computed it.
+parallelism does (Korthikanti et al., arXiv 2205.05198). Whether rows are many is seen in each step
+(`weft/native/step/dealt_rows.h`): a program is the same for all numbers of rows. A row's bits do not depend on who
+computed it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from collections.abc import Iterator, Sequence
 from weft.comm.base import Group
 from weft.native.records import Op
 from weft.program.values import Instruction, View
+
+NUMBERS = 48 << 10
+"""Of a step's rows, from which on less work outweighs that ranks meet twice and not once."""
+
+
+def dealt_from(columns: int) -> int:
+    """How many rows of so many columns are many."""
+    return -(-NUMBERS // columns)
 
 
 def deal_rows(code: Sequence[Instruction], result: View) -> Iterator[Instruction]:

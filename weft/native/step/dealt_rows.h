@@ -6,8 +6,6 @@
 
 namespace weft {
 
-constexpr int64_t kDealtFrom = 48 << 10;  // numbers of all rows: from so many on, less work outweighs a meeting
-
 struct OwnRows {
     int64_t begin, end;
     int64_t count() const { return end - begin; }
@@ -15,7 +13,7 @@ struct OwnRows {
 
 // Whether an instruction of this step has its rows dealt. The same on all ranks of its group.
 inline bool deals_rows(const Instruction& i, const Step& step) {
-    return i.n[MEMBERS] > 1 && step.rows[i.rows] * i.out.columns >= kDealtFrom;
+    return i.n[MEMBERS] > 1 && step.rows[i.rows] >= i.n[DEALT_FROM];
 }
 
 inline OwnRows rows_of_member(const Instruction& i, const Step& step, int member) {

@@ -1,0 +1,125 @@
+"""Ranks that deal sums and norms of rows among themselves give the bits of ranks that each do all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from tests.worker.test_last_layer import LIMITS, decode, logits_of, prefill
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.layout.resolve import resolve
+from weft.native.records import Op
+from weft.ops.base import Numerics
+from weft.program import dealt_rows
+from weft.program.values import Buffer, Instruction, Rows, View
+
+NEVER = 1 << 30
+BLOCKS = {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 2, "lm_head.tp": 2}
+LAYOUTS: list[tuple[str, int, dict[str, object]]] = [
+    ("tied", 2, {"attention.tp": 2}),
+    ("tied", 3, {"attention.tp": 3}),
+    ("tied", 4, dict(BLOCKS)),
+    ("experts", 2, {"attention.tp": 2, "experts.tp": 2, "experts.ep": 1}),
+    ("latent", 2, {"attention.tp": 2, "o_proj.tp": 2, "dense.tp": 2, "experts.tp": 2, "experts.ep": 1}),
+]
+
+
+def executor(path: Path, world: int, given: dict[str, object], dtype: torch.dtype) -> ProgramExecutor:
+    checkpoint = open_checkpoint(path)
+    config = parse_config(checkpoint.config)
+    shards = Shards(config, resolve(given, world, num_experts=config.num_experts))
+    return ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS)
+
+
+def dealt(made: ProgramExecutor) -> list[Instruction]:
+    return [each for each in made.runners[0].program.program.instructions if each.dealt]  # type: ignore[union-attr]
+
+
+def answers(made: ProgramExecutor, *, scored: bool) -> tuple[tuple[Tensor, Tensor], list[int]]:
+    """Logits of a step of prompts, then of streams beside a chunk, and the bytes that every rank received."""
+    return logits_of(made, scored=scored), made.received()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    need("step", "comm")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
+def test_no_bit_changes(
+    variant: str,
+    world: int,
+    given: dict[str, object],
+    dtype: torch.dtype,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows are fewer than ranks, too: a prompt's last layer has one."""
+    write_random(path, variant)
+    for scored in (False, True):
+        found = []
+        for numbers in (1, NEVER):
+            monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)
+            made = executor(path, world, given, dtype)
+            found.append(answers(made, scored=scored))
+            marked = {each.op for each in dealt(made)}
+            made.close()
+        assert marked == {Op.ALL_REDUCE, Op.NORM, Op.ALL_GATHER}
+        (logits, bytes_of), (wanted, whole_bytes) = found
+        assert all(map(torch.equal, logits, wanted))
+        assert bytes_of != whole_bytes
+
+
+def test_a_stream_that_is_not_brought_together_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads it next would read rows of an earlier layer."""
+    write_random(path, "tied")
+    found = []
+    for whole in (True, False):
+        if not whole:
+            monkeypatch.setattr(dealt_rows, "_next_touch", lambda code, start, view: None)
+        monkeypatch.setattr(dealt_rows, "NUMBERS", 1)
+        made = executor(path, 2, {"attention.tp": 2}, torch.float32)
+        made.step(prefill(1, scored=False))
+        found.append(answers(made, scored=False)[0])
+        made.step(decode(1))
+        made.close()
+    assert not torch.equal(found[0][0], found[1][0])
+
+
+def test_few_rows_are_everybodys() -> None:
+    assert [dealt_rows.dealt_from(columns) for columns in (576, 4096, 1 << 20)] == [86, 12, 1]
+
+
+def view(rows: Rows, dtype: torch.dtype = torch.float32) -> View:
+    return View(Buffer(rows, 8, dtype), 0, 8)
+
+
+def ops(code: Sequence[Instruction], result: View) -> list[tuple[Op, View]]:
+    return [(each.op, each.out) for each in dealt_rows.deal_rows(code, result)]
+
+
+def test_what_a_stage_passes_on_is_whole() -> None:
+    """The stream is gathered behind the last norm that is dealt, if anything reads it then, or it is the answer."""
+    rows, plan = Rows("rows", 0, 2), SimpleNamespace(group=(0, 1))
+    stream, part, normed, other, behind = (view(rows) for _ in range(5))
+    reduce = Instruction(Op.ALL_REDUCE, "o_proj.out", part, (), plan=plan)  # type: ignore[arg-type]
+    norm = Instruction(Op.NORM, "norm", normed, (stream, part))
+    product = Instruction(Op.LINEAR, "dense.up", other, (normed,))
+    added = Instruction(Op.ADD, "", stream, (other,))
+    pair = [(Op.ALL_REDUCE, part), (Op.NORM, normed), (Op.ALL_GATHER, normed)]
+    assert ops([reduce, norm, product], other) == [*pair, (Op.LINEAR, other)]
+    assert ops([reduce, norm, product], stream) == [*pair, (Op.ALL_GATHER, stream), (Op.LINEAR, other)]
+    assert ops([reduce, norm, product, added], other)[:4] == [*pair, (Op.ALL_GATHER, stream)]
+    reads_sums = Instruction(Op.LINEAR, "", behind, (part,))
+    assert ops([reduce, norm, reads_sums], other) == [(Op.ALL_REDUCE, part), (Op.NORM, normed), (Op.LINEAR, behind)]
