@@ -95,3 +95,12 @@ def test_before_and_after_ranks_left_logits_where_they_are() -> None:
     ratios = [found[case]["this one"]["ratio"] for case in ("decode", "8 streams", "32 streams", "64 streams")]
     words = f"1 to 64 streams that decode had {min(ratios):.2f} to {max(ratios):.2f} of their speed before"
     assert words in PERFORMANCE
+
+
+def test_before_and_after_ranks_dealt_norms() -> None:
+    found = saved("beside_716b59a_zen4_tp2.json")["cases"]
+    prompt, one, eight, many = (
+        f"{found[case]['this one']['ratio']:.2f}" for case in ("prefill of 1,024", "decode", "8 streams", "32 streams")
+    )
+    words = f"two ranks are {prompt} times as fast in a prompt of 1,024, {one} with one stream and {eight} and {many}"
+    assert f"{words} with 8 and 32 (`beside_716b59a_zen4_tp2.json`, 8 rounds)." in PERFORMANCE

@@ -38,6 +38,11 @@ def test_leads_and_bounds() -> None:
         in (PERFORMANCE)
     )
     assert f"at {share} %." in PERFORMANCE
+    offline = rows("Offline", 1, PAGE)
+    ours, llama = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "llama.cpp-q4_0"))
+    memory = float(offline["weft-int4-rows8",]["memory GB/s"])
+    told = f"a token takes {1e3 / ours:.1f} ms there, twice the speed of llama.cpp would be {5e2 / llama:.1f}, and the"
+    assert told in PERFORMANCE and f"take {89 / memory:.1f} at the median of what the memory gave" in PERFORMANCE
 
 
 def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
@@ -73,6 +78,17 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
     share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
     assert f"`peers-zen4.md` it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
+
+
+def test_what_bounds_of_logits_bring() -> None:
+    found = saved("beside_716b59a_zen4.json")["cases"]
+    one, eight, many, most, late, prompt = (
+        f"{found[case]['this one']['ratio']:.2f}"
+        for case in ("decode", "8 streams", "32 streams", "64 streams", "decode behind 8,000", "prefill of 1,024")
+    )
+    told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, 64 {most}, one behind a prompt"
+    assert f"{told} of 8,000 tokens {late} times (`beside_716b59a_zen4.json`, 12 rounds)" in PERFORMANCE
+    assert f"which prompts hardly feel ({prompt})." in PERFORMANCE
 
 
 def test_bf16_in_12_bits() -> None:
@@ -138,20 +154,21 @@ def test_products_out_of_12_bits() -> None:
 
 
 def test_where_steps_that_products_bound_spend_their_time() -> None:
-    """Products: of the embedded model's 30 layers, the last of which goes on with sampled rows only, and its head."""
+    """Products: of the embedded model's 30 layers, the last of which goes on with sampled rows only; logits are
+    bounded by other ones."""
     profile = saved("step_profile_zen4.json")
     found = []
     for case, rows_, sampled in (("prefill 1024", 1024, 1), ("32 streams", 32, 32)):
         us = {name: each["us"] for name, each in profile["cases"][case].items()}
         linear, whole_step = sum(us[name] for name in us if name.startswith("linear")), us["whole step"]
-        numbers = 30 * 960 * rows_ + (576 + 3 * 1536) * (29 * rows_ + sampled) + 49152 * sampled
-        full = 2 * 576 * numbers / profile["memory"]["gflop_per_s"] / 1e3
-        shares_ = (linear / whole_step, full / linear, us["attention"] / whole_step)
-        found.append(([round(100 * share) for share in shares_], f"{1 + (full - linear) / whole_step:.2f}"))
+        numbers = 30 * 960 * rows_ + (576 + 3 * 1536) * (29 * rows_ + sampled)
+        full, of_layers = 2 * 576 * numbers / profile["memory"]["gflop_per_s"] / 1e3, linear - us["linear lm_head"]
+        shares_ = (linear / whole_step, full / of_layers, us["attention"] / whole_step)
+        found.append(([round(100 * share) for share in shares_], f"{1 + (full - of_layers) / whole_step:.2f}"))
     (prompt, left), (many, left_many) = found
     assert (
-        "the linear ones are {} % of a prompt's step there and multiply at {} % of the machine's rate, attention is"
-        " {} %;".format(*prompt)
+        "the linear ones are {} % of a prompt's step there and multiply at {} % of the machine's rate in the layers,"
+        " attention is {} %;".format(*prompt)
         in PERFORMANCE
     )
     assert "a step of 32 streams the linear ones are {} %, at {} %, attention {} %.".format(*many) in PERFORMANCE

@@ -11,7 +11,8 @@ import torch
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker.decode_cases import admitted, streams
+from tests.worker.decode_cases import GREEDY, admitted, serve, streams
+from tests.worker.test_decode_steps import both_ways
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
@@ -122,3 +123,20 @@ def test_no_core_is_called_for_logits_that_a_step_leaves_out(screens: bool, mode
         assert words[2] and words[2] % 2 == 0, "it would still be helped"
     found.ops.pool.dismiss()
     assert isinstance(screen_of(found), Screen) == screens
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("resting", [0, 3, 100])
+def test_ranks_tell_each_other_what_they_find_first(resting: int, model: Path) -> None:
+    """Also one whose own bounds rest; where nobody's are looked at, nobody is told anything."""
+    with both_ways(model, 2, {"attention.tp": 2}, torch.bfloat16) as executor:
+        runners = executor.executors[0].runners
+        screens = [screen_of(each) for each in runners]
+        for screen in screens[: 2 if resting == 100 else 1]:
+            assert isinstance(screen, Screen)
+            screen.record.left = resting
+        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
+        assert executor.largest_steps == executor.short_steps
+        assert [each.decode.record.meets for each in runners if each.decode] == [int(resting < 100)] * 2
+        looked = [screen.record.looked for screen in screens if isinstance(screen, Screen)]
+        assert all(looked) if resting < 100 else not any(looked)

@@ -129,7 +129,8 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
 def _largest_logit(layout: Layout) -> Iterator[Note]:
     if layout.attention.tp == layout.lm_head.tp > 1:
         text = "lm_head.out moves logits where rows are drawn or log-probabilities wanted; where each takes its largest"
-        yield Note("info", "largest_logit", f"{text} logit, a decode step in C++ moves 16 bytes a row and rank instead")
+        instead = "a decode step in C++ moves at most 48 bytes a row and rank instead"
+        yield Note("info", "largest_logit", f"{text} logit, {instead}")
 
 
 def _latents(shards: Shards) -> Iterator[Note]:

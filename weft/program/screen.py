@@ -1,4 +1,4 @@
-"""A screen of the matrix that gives logits: it once more in 8 bits a number, by which C++ bounds all logits and
+"""A screen of the matrix that gives logits: it once more in codes of 8 and 4 bits, by which C++ bounds all logits and
 computes few of them where only the largest is asked for (`native/step/screen.h`). No token changes. Knows no step.
 """
 

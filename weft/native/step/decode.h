@@ -45,7 +45,7 @@ struct Decode {
     const float* own_logits;  // [rows, own_columns]
     int64_t own_columns, first_column;
     Screen* screen;  // of the instruction that gives own_logits; null where there is none
-    int32_t meets, unused;  // whether members tell each other, of the next step's rows, what they find first
+    int32_t meets, unused;  // whether members tell each other what they find first, in the next step
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -168,12 +168,12 @@ inline int choose_largest(Decode& d, Program* program, const Step& step) {
     const double* const values = d.members ? d.all_values : d.values;
     const int members = std::max(d.members, 1);
     const auto value = [&](int member, int64_t r) { return values + 2 * (member * (d.rows + 1) + r); };
-    bool finite = true, tries = false;
+    bool finite = true, again = false;
     for (int m = 0; m < members; ++m) {
         for (int64_t r = 0; r < d.rows; ++r) finite &= !std::isnan(value(m, r)[1]);
-        tries |= value(m, d.rows)[0] != 0;
+        again |= value(m, d.rows)[0] != 0;
     }
-    d.meets = d.members && tries;
+    d.meets = d.members && again;
     if (!finite) {
         if (screened) program->run_one(d.screen->instruction, step);
         return d.members ? program->run_last(step) : 0;
