@@ -100,6 +100,8 @@ def test_bf16_in_12_bits() -> None:
         f"has {one} of their speed with one stream, {eight} with 8, {many} with 32 and {prompt} in a prompt of 1,024"
     )
     assert words in PERFORMANCE
+    codes, numbers = whole(rows("Offline", 1, PAGE), ("weft-tp1", "weft-whole"), "decode tok/s")
+    assert f"one stream gains more, {codes} tokens a second beside {numbers} in `peers-zen4.md`." in PERFORMANCE
 
 
 def test_8_and_4_bits_beside_bf16() -> None:
