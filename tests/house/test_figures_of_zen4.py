@@ -39,9 +39,9 @@ def test_leads_and_bounds() -> None:
     )
     assert f"at {share} %." in PERFORMANCE
     offline = rows("Offline", 1, PAGE)
-    fastest, llama = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "llama.cpp-q4_0"))
+    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "llama.cpp-q4_0"))
     memory = float(offline["weft-int4-rows8",]["memory GB/s"])
-    told = f"a token takes {1e3 / fastest:.1f} ms there, twice the speed of llama.cpp would be {5e2 / llama:.1f}, and the"
+    told = f"a token takes {1e3 / here:.1f} ms there, twice the speed of llama.cpp would be {5e2 / there:.1f}, and the"
     assert told in PERFORMANCE and f"take {89 / memory:.1f} at the median of what the memory gave" in PERFORMANCE
 
 
