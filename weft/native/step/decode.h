@@ -32,8 +32,8 @@ struct Decode {
     const float* logits;            // [rows, vocabulary]
     int64_t vocabulary;
     int64_t own_first, own_count;  // rows that this rank samples
-    double* values;                // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
-    int64_t* chosen;               // [rows]: results
+    double* values;   // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
+    int64_t* chosen;  // [rows]: results
     // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
     int32_t group, members, position;
     int32_t chose;           // result, a Chose
@@ -44,7 +44,7 @@ struct Decode {
     // the members' are not brought together.
     const float* own_logits;  // [rows, own_columns]
     int64_t own_columns, first_column;
-    Screen* screen;  // of the instruction that gives own_logits; null where there is none
+    Screen* screen;         // of the instruction that gives own_logits; null where there is none
     int32_t meets, unused;  // whether members tell each other what they find first, in the next step
 };
 

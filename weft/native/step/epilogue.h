@@ -59,8 +59,7 @@ private:
             Vec<float> x[kVectors];
             for (int v = 0; v < kVectors; ++v) x[v] = scaled ? load(sums + v * W) * scales[v] : load(sums + v * W);
             if constexpr (Epilogue == SILU_MUL_OF) {
-                for (int v = 0; v < kVectors / 2; ++v)
-                    store_narrow(to + v * W, silu_near(x[v]) * x[v + kVectors / 2]);
+                for (int v = 0; v < kVectors / 2; ++v) store_narrow(to + v * W, silu_near(x[v]) * x[v + kVectors / 2]);
             } else {
                 for (int v = 0; v < kVectors; ++v)
                     store_narrow(to + v * W, Epilogue == ADD_TO ? load(to + v * W) + x[v] : x[v]);

@@ -55,8 +55,7 @@ public:
     Screening(const Screen& screen, const Instruction& instruction, int64_t rows, const Telling& telling)
         : telling_(telling), screen_(screen), instruction_(instruction),
           weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows), pairs_(pairs_of(weight_)),
-          few_(rows <= kFewRows),
-          most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
+          few_(rows <= kFewRows), most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
         std::fill_n(screen.best, rows, key_of(-INFINITY, 0));
     }
 
