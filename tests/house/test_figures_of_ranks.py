@@ -60,6 +60,10 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
     words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt,"
     alone = "with no core lent {}, {}, {} and {} (`several_ranks_zen4.json`;"
     assert f"{words.format(*lent)} {alone.format(*waiting)}" in PLAIN
+    profile = saved("step_profile_zen4_tp2.json")["cases"]
+    few, many = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
+    told = f"where one stream comes to {lent[0]}, sums with what ranks wait are {few:.0f} and {many:.0f} % of their steps"
+    assert told in PERFORMANCE
 
 
 def test_two_ranks_over_http() -> None:
