@@ -62,7 +62,9 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
     assert f"{words.format(*lent)} {alone.format(*waiting)}" in PLAIN
     profile = saved("step_profile_zen4_tp2.json")["cases"]
     few, many = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
-    told = f"where one stream comes to {lent[0]}, sums with what ranks wait are {few:.0f} and {many:.0f} % of their steps"
+    told = (
+        f"where one stream comes to {lent[0]}, sums with what ranks wait are {few:.0f} and {many:.0f} % of their steps"
+    )
     assert told in PERFORMANCE
 
 
