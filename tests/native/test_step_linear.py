@@ -148,7 +148,7 @@ def test_gate_and_up_meet_in_the_epilogue(packing: Packing, half: int, kind: Wei
 
 @pytest.mark.parametrize(("out_dtype", "relative"), [(torch.bfloat16, 4e-3), (torch.float32, 1e-5)], ids=str)
 def test_gates_of_any_size(packing: Packing, out_dtype: torch.dtype, relative: float) -> None:
-    gate = torch.cat((torch.linspace(-150, 150, 4001), torch.tensor([-1e4, 1e4, torch.nan])))
+    gate = torch.cat((torch.linspace(-150, 150, 4001), torch.tensor([-1e4, 1e4, torch.nan, torch.inf])))
     made = packing.pack(torch.zeros(2 * len(gate), 1), interleaved=True)
     out, bias = torch.empty(1, len(gate), dtype=out_dtype), torch.cat((gate, torch.ones_like(gate)))
     linear(packing, torch.ones(1, 1), made, out, bias, Epilogue.SILU_MUL_OF)

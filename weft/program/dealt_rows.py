@@ -38,7 +38,11 @@ def deal_rows(code: Sequence[Instruction], result: View) -> Iterator[Instruction
             reduce, stream = code[index - 1], instruction.inputs[0]
             yield _gather(reduce, instruction.out)
             following = _next_touch(code, index + 1, stream)
-            if following not in dealt and (following is not None or result.buffer.home is stream.buffer.home):
+            if following is None:
+                read = result.buffer.home is stream.buffer.home
+            else:
+                read = dealt.get(following) != dealt[index] or code[following].inputs[0] != stream
+            if read:
                 yield _gather(reduce, stream)
 
 
@@ -49,8 +53,7 @@ def _group_of_pair(code: Sequence[Instruction], index: int) -> Group | None:
         return None
     stream, sums = norm.inputs
     whole = all(view.fold == 1 and view.columns == view.buffer.columns for view in (stream, sums, norm.out))
-    read_again = _next_touch(code, index + 2, sums)
-    unread = read_again is None or sums.buffer.home not in {view.buffer.home for view in code[read_again].inputs}
+    unread = _next_touch(code, index + 2, sums) is None
     together = sums == reduce.out and stream.buffer.rows == sums.buffer.rows == norm.out.buffer.rows
     return reduce.plan.group if whole and unread and together else None
 

@@ -64,10 +64,12 @@ inline Vec<float> exp2_near(Vec<float> x) {
 #endif
 }
 
-// x / (1 + e^-x) within 6e-5 of it, for what is rounded to bf16: `exp` is exact beyond what that keeps. NaN stays NaN.
+// x / (1 + e^-x), for what is rounded to bf16, where `exp` is exact beyond what that keeps: within 6e-5 of it, below -87, where
+// it tends to 0, within |x| 2^-126. NaN stays NaN.
 inline Vec<float> silu_near(Vec<float> x) {
     const Vec<float> power = x * -1.44269504f;
-    return x / (exp2_near(power < 126.0f ? power : splat(126.0f)) + 1.0f);
+    const Vec<float> below = power < 126.0f ? power : splat(126.0f);
+    return x / (exp2_near(below > -126.0f ? below : splat(-126.0f)) + 1.0f);
 }
 
 // The first `count` elements at p in the type T that is computed in, zeros behind.
