@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.rank_bound import bound
-from tests.support.figures import PERFORMANCE, PLAIN, rows, saved
+from tests.support.figures import PERFORMANCE, PLAIN, leads, rows, saved
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
 
@@ -110,3 +110,15 @@ def test_before_and_after_ranks_dealt_norms() -> None:
     )
     words = f"two ranks are {prompt} times as fast in a prompt of 1,024, {one} with one stream and {eight} and {many}"
     assert f"{words} with 8 and 32 (`beside_716b59a_zen4_tp2.json`, 8 rounds)." in PERFORMANCE
+
+
+def test_two_ranks_engine_by_engine_where_products_of_bf16_are_few() -> None:
+    found, served = leads("peers-zen4.md"), rows("Over HTTP", 2, "peers-zen4.md")
+    cases = (("decode", "decode"), ("streams8", "output"), ("streams32", "output"))
+    one, eight, many = (found["weft-tp2", *case] for case in cases)
+    http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
+    told = f"two ranks have {one} of one's speed with one stream, {eight} and {many} with 8 and 32, over HTTP"
+    assert f"{told} {http[0]}, {http[1]} and {http[2]}, and their slowest" in PERFORMANCE
+    gaps = [served["weft-tp2", count] for count in ("1", "32")]
+    few, most = (f"{float(each['ITL p99 ms']) / float(each['ITL p50 ms']):.1f}" for each in gaps)
+    assert f"between tokens is {few} and {most} times the median with 1 and 32 streams." in PERFORMANCE

@@ -77,6 +77,7 @@ def test_serving() -> None:
 def test_how_near_one_stream_comes_to_the_bound() -> None:
     found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
     share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    assert f"On the machine of `peers-zen4.md` it is {share} % of the bytes that are read there" in PERFORMANCE
     assert f"`peers-zen4.md` it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
 
 
@@ -113,6 +114,11 @@ def test_8_and_4_bits_beside_bf16() -> None:
 
     one, eight, many, prompt = two("int8 x 8", "int4 x 8")
     told = f"{one} of the speed of bf16 in whole numbers with one stream, {eight} with 8, {many} with 32, {prompt}"
+    full8, full4 = ([f"{cases[case][kind]['ratio']:.2f}" for case in order[1:3]] for kind in ("int8", "int4"))
+    less = (
+        f"have less than bf16's speed, {full8[0]} and {full8[1]}, with 4 bits {full4[0]} and {full4[1]}, and 8 streams"
+    )
+    assert f"{less} {cases['8 streams']['int8 x 8']['ratio']:.2f} even with" in PERFORMANCE
     assert f"have {told} in a prompt; with `--activations full` {', '.join(two('int8', 'int4'))} (the" in PERFORMANCE
 
 
@@ -175,3 +181,6 @@ def test_where_steps_that_products_bound_spend_their_time() -> None:
     )
     assert "a step of 32 streams the linear ones are {} %, at {} %, attention {} %.".format(*many) in PERFORMANCE
     assert f"would leave {left} of the prompt's time and {left_many} of the step's" in PERFORMANCE
+    lead, of_whole = (float(leads(PAGE)[engine, "prefill", "prefill"]) for engine in ("weft-tp1", "weft-whole"))
+    most, most_whole = (f"{each / float(left):.2f}" for each in (lead, of_whole))
+    assert f"a lead of {lead} could become {most} at most, of whole numbers {of_whole} {most_whole}," in PERFORMANCE
