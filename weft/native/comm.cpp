@@ -240,17 +240,13 @@ int weft_comm_reduce_scatter(Comm* c, uint32_t group, const char* const* xs, con
     uint64_t part = c->piece / g.n / 64 * 64, longest = *std::max_element(bytes, bytes + g.n);
     Call call(*c, group, REDUCE_SCATTER, dtype, bytes[g.me], hash_counts(bytes, g.n));
     const char* from[MAX_MEMBERS];
-    const bool in_place = g.n == 2;  // `out` may be xs[me], which is read whole before the second of two is added to it
     uint64_t at = 0;
     do {
         call.begin();
-        for (uint32_t i = 0; i < g.n; i++) {
-            if (i == g.me && in_place) continue;
-            if (uint64_t m = window(at, part, bytes[i])) memcpy(call.theirs(g.me) + i * part, xs[i] + at, m);
-        }
+        for (uint32_t i = 0; i < g.n; i++)
+            if (uint64_t m = i == g.me ? 0 : window(at, part, bytes[i])) memcpy(call.theirs(g.me) + i * part, xs[i] + at, m);
         if (int code = at == 0 ? call.first_round(nullptr) : call.round()) return code;
-        for (uint32_t i = 0; i < g.n; i++) from[i] = call.theirs(i) + g.me * part;
-        if (in_place) from[g.me] = xs[g.me] + at;
+        for (uint32_t i = 0; i < g.n; i++) from[i] = i == g.me ? xs[i] + at : call.theirs(i) + g.me * part;
         if (uint64_t m = window(at, part, bytes[g.me])) ordered_sum(out + at, from, g.n, m / item_bytes(dtype), dtype);
         at += part;
     } while (at < longest);

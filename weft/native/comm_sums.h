@@ -1,4 +1,5 @@
-// Ordered sums: added in the order of `from`; half types are widened to fp32 and rounded once. Knows no rank.
+// Ordered sums: added in the order of `from`, one of which may be where the sums go; half types are widened to fp32 and
+// rounded once. Knows no rank.
 #pragma once
 
 #include <stdint.h>
@@ -60,21 +61,18 @@ inline uint16_t narrow_f16(float f) {
 }
 #endif
 
-// `out` may be from[0] or, of two, from[1].
 template <class T> void sum_plain(T* out, const char* const* from, uint32_t n, uint64_t count) {
-    constexpr uint64_t TILE = 4096;
+    constexpr uint64_t TILE = 1024;
+    T sum[TILE];
     for (uint64_t at = 0; at < count; at += TILE) {
         uint64_t m = std::min(TILE, count - at);
-        T* o = out + at;
-        const T* a = reinterpret_cast<const T*>(from[0]) + at;
-        const T* b = reinterpret_cast<const T*>(from[1]) + at;
-#pragma GCC ivdep
-        for (uint64_t i = 0; i < m; i++) o[i] = a[i] + b[i];
+        const T *a = reinterpret_cast<const T*>(from[0]) + at, *b = reinterpret_cast<const T*>(from[1]) + at;
+        for (uint64_t i = 0; i < m; i++) sum[i] = a[i] + b[i];
         for (uint32_t j = 2; j < n; j++) {
             const T* s = reinterpret_cast<const T*>(from[j]) + at;
-#pragma GCC ivdep
-            for (uint64_t i = 0; i < m; i++) o[i] += s[i];
+            for (uint64_t i = 0; i < m; i++) sum[i] += s[i];
         }
+        memcpy(out + at, sum, m * sizeof(T));
     }
 }
 

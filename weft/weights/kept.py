@@ -23,9 +23,9 @@ DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "ggu
 
 def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
     """`engine` with its dtype named. ConfigError for a dtype or device that has no kernel for codes, and for gguf
-    without a file that has such blocks; for compressed numbers where there are none."""
+    without a file that has such blocks; for compressed numbers and bounds of logits where there are none."""
     asked = engine.quantization
-    _check_compressed(engine)
+    _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
         raise ConfigError(
             "activations int8: only matrices kept in codes are multiplied with rows of 8 bits; give"
@@ -49,19 +49,25 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
     return Kept(asked, blocks)
 
 
-def _check_compressed(engine: EngineConfig) -> None:
-    if not engine.compress_weights:
+def _check_switches(engine: EngineConfig) -> None:
+    """Of bounds of logits only what is seen before there is a program; `weft.program.screen` sees the rest."""
+    codes = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
+    eager = "a step runs eagerly; leave --enforce-eager out"
+    coded = engine.quantization in ("int8", "int4")
+    _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", codes if coded else "")
+    _check_switch(engine, "screen_logits", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
+
+
+def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> None:
+    if not getattr(engine, field):
         return
-    why_not = None
     if engine.dtype != "bfloat16":
-        why_not = f"only numbers of bfloat16 take 12 bits, not those of {engine.dtype}; give --dtype bfloat16"
+        why_not = f"only {what}, not those of {engine.dtype}; give --dtype bfloat16"
     elif engine.device != "cpu":
-        why_not = f"compressed numbers are multiplied on the CPU only, not on {engine.device}; give --device cpu"
-    elif engine.quantization in ("int8", "int4"):
-        why_not = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
+        why_not = f"{what} on the CPU only, not on {engine.device}; give --device cpu"
     if why_not:
-        message = f"compress_weights: {why_not}, or leave --compress-weights out"
-        raise ConfigError(message, field="compress_weights", value=True)
+        message = f"{field}: {why_not}, or leave --{field.replace('_', '-')} out"
+        raise ConfigError(message, field=field, value=True)
 
 
 def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:

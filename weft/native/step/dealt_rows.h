@@ -6,25 +6,18 @@
 
 namespace weft {
 
-struct OwnRows {
-    int64_t begin, end;
-    int64_t count() const { return end - begin; }
-};
-
 // Whether an instruction of this step has its rows dealt. The same on all ranks of its group.
 inline bool deals_rows(const Instruction& i, const Step& step) {
     return i.n[MEMBERS] > 1 && step.rows[i.rows] >= i.n[DEALT_FROM];
 }
 
-inline OwnRows rows_of_member(const Instruction& i, const Step& step, int member) {
-    const int64_t rows = step.rows[i.rows], members = i.n[MEMBERS];
-    return {rows * member / members, rows * (member + 1) / members};
+inline EvenShare rows_of_member(const Instruction& i, const Step& step, int member) {
+    return {step.rows[i.rows], member, i.n[MEMBERS]};
 }
 
 // The rows that this rank computes of an instruction that may be dealt: all of them where they are not.
-inline OwnRows own_rows(const Instruction& i, const Step& step) {
-    if (!deals_rows(i, step)) return {0, step.rows[i.rows]};
-    return rows_of_member(i, step, i.n[POSITION]);
+inline EvenShare own_rows(const Instruction& i, const Step& step) {
+    return deals_rows(i, step) ? rows_of_member(i, step, i.n[POSITION]) : EvenShare(step.rows[i.rows], 0, 1);
 }
 
 }  // namespace weft

@@ -84,15 +84,14 @@ inline void* input_of(const Instruction& i, const Step& step) {
 inline Exchanged exchange_dealt(const Instruction& i, const Step& step, const CommCalls& comm) {
     const Exchange& x = *static_cast<const Exchange*>(i.p[EXCHANGE]);
     const int64_t row = i.out.columns * int64_t(item_bytes(i.out.dtype));
-    char *parts[MAX_MEMBERS], *own;
-    uint64_t bytes[MAX_MEMBERS], all = 0;
+    char* parts[MAX_MEMBERS];
+    uint64_t bytes[MAX_MEMBERS];
     for (int m = 0; m < x.members; ++m) {
-        const OwnRows rows = rows_of_member(i, step, m);
-        parts[m] = static_cast<char*>(i.out.base) + rows.begin * row;
-        all += bytes[m] = rows.count() * row;
+        const EvenShare rows = rows_of_member(i, step, m);
+        parts[m] = static_cast<char*>(i.out.base) + rows.begin * row, bytes[m] = rows.size() * row;
     }
-    own = parts[x.position];
-    const uint64_t mine = bytes[x.position];
+    char* const own = parts[x.position];
+    const uint64_t mine = bytes[x.position], all = step.rows[i.rows] * row;
     const int dtype = comm_dtype(i.out.dtype);
     if (i.op == ALL_GATHER) return {comm.all_gather(comm.handle, x.group, own, parts, bytes, dtype), all - mine};
     return {comm.reduce_scatter(comm.handle, x.group, parts, bytes, own, dtype), mine * (x.members - 1)};

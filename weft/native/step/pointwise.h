@@ -25,8 +25,7 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
 }
 
 inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
-    const OwnRows own = own_rows(i, step);
-    const EvenShare share = me.share(own.count());
+    const EvenShare own = own_rows(i, step), share = me.share(own.size());
     const int size = i.out.columns;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;

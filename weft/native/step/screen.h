@@ -30,8 +30,6 @@ struct Telling {
     const double* floors = nullptr;
 };
 
-#if defined(__AVX512VNNI__)
-
 // A logit and its column as a number that is larger for a larger logit, and of equal ones for the first column.
 inline uint64_t key_of(float logit, int column) {
     uint32_t bits;
@@ -47,6 +45,8 @@ inline float logit_of(uint64_t key) {
     std::memcpy(&logit, &bits, 4);
     return logit;
 }
+
+#if defined(__AVX512VNNI__)
 
 // The largest logit of each of `rows` rows that `instruction` would give, unless it is below the row's floor, and nothing
 // else of them.
@@ -248,7 +248,6 @@ inline bool largest_of_screen(Screen& screen, const Instruction& instruction, in
 #else
 
 inline bool tries(const Screen&, int64_t) { return false; }
-inline float logit_of(uint64_t) { return 0; }
 inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Pool*, const Telling&) { return false; }
 
 #endif
