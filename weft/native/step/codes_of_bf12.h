@@ -16,13 +16,12 @@ public:
     static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     CodesOfPair(const Weight& w, int pair)
-        : codes_(pair_data(w, pair)), next_(pair_bytes(W_BF12, w.depth)),
-          groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
+        : codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
-    // Fetches what few rows soon take, which memory bounds; for more rows the same chunk of the next pair.
-    template <int MR> WEFT_INLINE void fetch(int chunk) const {
-        const char* at = codes_ + (MR <= 3 ? kSoon : next_) + int64_t(chunk) * kChunkBytes;
+    // Fetches what is soon taken.
+    WEFT_INLINE void fetch(int chunk) const {
+        const char* at = codes_ + kSoon + int64_t(chunk) * kChunkBytes;
 #pragma GCC unroll 12
         for (int i = 0; i < kChunkBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
     }
@@ -115,7 +114,6 @@ private:
     }
 
     const char* codes_;
-    int64_t next_;
     const Bf12Group* groups_;
     const FarNumber* far_;
 };

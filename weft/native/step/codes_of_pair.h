@@ -26,7 +26,7 @@ public:
         __m512i of[4];
     };
 
-    CodesOfPair(const Weight& w, int pair) : codes_(pair_data(w, pair)), next_(pair_bytes(Kind, w.depth)) {
+    CodesOfPair(const Weight& w, int pair) : codes_(pair_data(w, pair)) {
         int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind == W_INT4) {
@@ -56,9 +56,9 @@ public:
         return found;
     }
 
-    // Fetches the same chunk of the next pair.
-    template <int> WEFT_INLINE void fetch(int chunk) const {
-        const char* at = codes_ + next_ + int64_t(chunk) * kPair * 8;
+    // Fetches what is soon taken.
+    WEFT_INLINE void fetch(int chunk) const {
+        const char* at = codes_ + kSoon + int64_t(chunk) * kPair * 8;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
     }
@@ -151,7 +151,6 @@ private:
     }
 
     const char* codes_;
-    int64_t next_;
     const uint16_t* scale_ = nullptr;
     const uint16_t* offset_ = nullptr;
     __m512 table_;

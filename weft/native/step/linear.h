@@ -188,7 +188,7 @@ private:
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first, cache);
             else unpack<C>(weight, pair, k, part.depth, panel);
-            // codes fetch the next pair while they are unpacked; there is less to do for halves, whose next slab is
+            // codes fetch those that come soon while they are unpacked; there is less to do for halves, whose next slab is
             // fetched by products
             const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {

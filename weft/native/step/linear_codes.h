@@ -69,7 +69,7 @@ template <int MR, class Codes> WEFT_INLINE void tile_of_floats(const Codes& code
             if (!decltype(last)::value) one_step<InF32, MR, false>(sums, at, 2 * j + 1, second);
         },
         [&](int chunk) WEFT_LAMBDA_INLINE {
-            codes.template fetch<MR>(chunk);
+            codes.fetch(chunk);
             at.advance(Codes::kChunk);
         });
     put_down<InF32, MR>(sums, tile);

@@ -35,7 +35,7 @@ template <class C, class Codes> inline void lay_panel(const Codes& codes, int fr
             lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
             panel += 2 * kPair;
         },
-        [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<C::kRows>(chunk); });
+        [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); });
 }
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
@@ -217,7 +217,7 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
 template <int MR, bool Lay>
 inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int step) {
     with_codes<false>(w, pair, [&](auto codes) {
-        auto fetch = [&](int chunk) WEFT_LAMBDA_INLINE { codes.template fetch<MR>(chunk); };
+        auto fetch = [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); };
         tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step, fetch);
     });
 }
@@ -228,7 +228,7 @@ void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int dep
     const Slab all{0, depth, false};
     tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, [&](int chunk) WEFT_LAMBDA_INLINE {
         if (cache) cache->fetch(codes.kSteps);
-        else codes.template fetch<MR>(chunk);
+        else codes.fetch(chunk);
     });
 }
 
@@ -240,7 +240,7 @@ inline void tile_of_bf12(int rows, const CodesOfPair<W_BF12, false>& codes, Rows
     tiles[rows - 1](codes, a, depth, cache, tile);
 }
 
-// Each tile takes numbers out of codes anew, which is cheap beside a dozen rows; the first one fetches the next pair.
+// Each tile takes numbers out of codes anew, which is cheap beside a dozen rows; the first one fetches codes.
 inline void tiles_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, CacheLines* cache) {
     const CodesOfPair<W_BF12, false> codes(w, pair);
     const bf16* first = a.first;

@@ -20,24 +20,28 @@ constexpr int kPanelTile = 6, kCodesTile = 4;
 constexpr int kPanelTile = 1, kCodesTile = 1;
 #endif
 
-// Steps [from, to) of the depth; sums go on where a tile before put them down.
+// Steps [from, to) of the depth; whether sums go on where a tile before put them down; which lines are asked for.
 struct Steps {
     int from, to;
     bool resume;
+    Lines lines;
 };
 
 template <int MR> using IntegerSums = Words[MR][kColumnVectors];
 template <int MR> using FloatSums = Vec<float>[MR][kColumnVectors];
 
-// Of each row over some steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
+// Of each row over a group's first `count` steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
 template <int MR, int Kind>
-WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& rows, int from, int to, IntegerSums<MR>& found) {
+WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& rows, int group, int count, Lines lines,
+                          IntegerSums<MR>& found) {
     Words sums[MR][kStepVectors] = {};
-    Pointers<int8_t, MR> at({rows.codes + from * kStep, rows.stride});
-    for (int s = from; s < to; ++s, at.advance(kStep)) {
+    Pointers<int8_t, MR> at({rows.codes + group * kGroup, rows.stride});
+    const char *const own = codes.group(group), *const later = codes.later(group);
+#pragma GCC unroll 4
+    for (int j = 0; j < count; ++j, at.advance(kStep)) {
         Words words[kStepVectors];
-        codes.fetch(s);
-        codes.step(s, words);
+        codes.fetch(later, j, lines);
+        codes.step(own, j, words);
 #pragma GCC unroll 16
         for (int r = 0; r < MR; ++r) {
             const Words eight = eight_codes(at.row(r));
@@ -54,10 +58,13 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
 
 // The same out of a panel: a column's word is a lane.
 template <int MR>
-WEFT_INLINE void products(const WordsOfPanel& panel, const RoundedRows& rows, int from, int to, IntegerSums<MR>& sums) {
-    const int32_t* at = panel.words(from);
-    Pointers<int8_t, MR> codes({rows.codes + from * kStep, rows.stride});
-    for (int s = from; s < to; ++s, at += kStepBytes / 4, codes.advance(kStep)) {
+WEFT_INLINE void products(const WordsOfPanel& panel, const RoundedRows& rows, int group, int count, Lines lines,
+                          IntegerSums<MR>& sums) {
+    const int32_t* at = panel.words(group * kGroupSteps);
+    const char* const later = panel.later(group);
+    Pointers<int8_t, MR> codes({rows.codes + group * kGroup, rows.stride});
+    for (int j = 0; j < count; ++j, at += kStepBytes / 4, codes.advance(kStep)) {
+        panel.fetch(later, j, lines);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             Words words[kColumnVectors];
@@ -123,8 +130,9 @@ void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& st
     for (int from = steps.from; from < steps.to; from += kGroupSteps, ++group, of_rows += rows.count) {
         IntegerSums<MR> whole;
         begin<MR>(whole, of_rows);
-        if (__builtin_expect(steps.to - from >= kGroupSteps, 1)) products<MR>(source, rows, from, from + kGroupSteps, whole);
-        else products<MR>(source, rows, from, steps.to, whole);
+        if (__builtin_expect(steps.to - from >= kGroupSteps, 1))
+            products<MR>(source, rows, group, kGroupSteps, steps.lines, whole);
+        else products<MR>(source, rows, group, steps.to - from, steps.lines, whole);
         if constexpr (What == Brings::NOTHING) add_group<MR, What>(sums, whole, of_rows, {});
         else add_group<MR, What>(sums, whole, of_rows, source.numbers(group));
     }
@@ -160,13 +168,23 @@ private:
     static constexpr int64_t kNearCodes = 448 << 10;  // bytes of rows that stay in the second-level cache
     static constexpr int kSlab = 512;                 // depth whose words and numbers stay in the nearest cache, about
 
+    // So many rows take words out of codes tile by tile, before a panel pays for being laid.
+    static constexpr int kDirectRows = 2 * kCodesTile;
+
     enum Use : int { TILES_SCRATCH = 114 };
 
     void one_pair(int64_t from, const RoundedRows& rows, int64_t count, int pair) {
-        const WordsOfCodes<Kind> codes(weight_, pair);
-        if (count <= 2 * kCodesTile) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
+        const WordsOfCodes<Kind> codes(weight_, pair, ahead(count));
+        if (count <= kDirectRows) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
         const WordsOfPanel panel(codes, steps_, grouped(Kind) ? rounding_.groups() : 0);
         slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
+    }
+
+    // Where a pair's codes are taken once, as far as it takes them to come; else those of the next pair. One row of 8 bits
+    // waits for nothing but codes, and a core looks ahead by itself as far as it can.
+    int64_t ahead(int64_t count) const {
+        if (count > kCodesTile) return pair_bytes(weight_.kind, weight_.depth);
+        return count == 1 && Kind != W_INT4 ? kSoon / 2 : kSoon;
     }
 
     // A slab of the depth is met by all rows before the next one is; sums are put down between slabs.
@@ -174,8 +192,10 @@ private:
     void slabs(const Source& source, int slab, int64_t from, const RoundedRows& rows, int64_t count, int pair) {
         auto* tiles = scratch<TILES_SCRATCH>().template take<float>(count * kPair);
         for (int step = 0; step < steps_; step += slab) {
-            const Steps steps{step, std::min(step + slab, steps_), step > 0};
-            for (int row = 0, left = ceil_div(int(count), Tile); left; --left) {
+            const int of = ceil_div(int(count), Tile);
+            for (int row = 0, left = of; left; --left) {
+                const Steps steps{step, std::min(step + slab, steps_), step > 0,
+                                  Lines::of_tile(of - left, of, WordsOfCodes<Kind>::kLines)};
                 const int n = ceil_div(int(count) - row, left);
                 float* tile = tiles + row * kPair;
                 if (steps.to == steps_) finish_.fetch(from + row, n, pair);

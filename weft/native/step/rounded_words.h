@@ -103,33 +103,58 @@ WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVe
 // What codes of a kind stand for, beside scale and offset: number = code as a lane holds it - zero.
 inline int zero_of(const Weight& w) { return w.kind == W_INT4 ? -int(widen(static_cast<const bf16*>(w.table)[0])) : kShift; }
 
+// Of a step's cache lines [first, last).
+struct Lines {
+    int first, last;
+
+    // Those that tile `number` of `tiles` over the same codes asks for, of `all`.
+    static Lines of_tile(int number, int tiles, int all) {
+        const int sharing = std::min(tiles, all);
+        return number < sharing ? Lines{all * number / sharing, all * (number + 1) / sharing} : Lines{0, 0};
+    }
+};
+
+WEFT_INLINE void fetch_lines(const char* from, Lines lines) {
+    for (int i = lines.first; i < lines.last; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
+}
+
 // The words of one pair, out of its codes.
 template <int Kind> class WordsOfCodes {
 public:
-    WordsOfCodes(const Weight& w, int pair) : codes_(pair_data(w, pair)) {
+    // `ahead`: how many bytes before they are taken codes are asked for.
+    WordsOfCodes(const Weight& w, int pair, int64_t ahead) : codes_(pair_data(w, pair)), ahead_(ahead) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (!grouped(Kind)) return;
         scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
     }
 
-    WEFT_INLINE void step(int number, Words (&words)[kStepVectors]) const {
-        const char* at = codes_ + int64_t(Kind == W_INT4 ? number / 2 : number) * kStepBytes;
+    // Where a group's codes lie.
+    WEFT_INLINE const char* group(int number) const {
+        return codes_ + int64_t(number) * (kGroupSteps / kTogether * kStepBytes);
+    }
+
+    // Step `j` of the group at `from`.
+    static WEFT_INLINE void step(const char* from, int j, Words (&words)[kStepVectors]) {
+        const char* at = from + j / kTogether * kStepBytes;
 #pragma GCC unroll 16
         for (int i = 0; i < kStepVectors; ++i) {
             words[i] = load_words(at + i * kWordLanes * 4);
             if (Kind != W_INT4) words[i] ^= kShift ? int32_t(0x80808080) : 0;
-            else words[i] = (number % 2 ? words[i] >> 4 : words[i]) & 0x0f0f0f0f;
+            else words[i] = (j % 2 ? words[i] >> 4 : words[i]) & 0x0f0f0f0f;
         }
     }
 
-    // Asks for the codes that come some steps later, of the next pair at the end of this one: a core that multiplies as
-    // fast as 4-bit codes arrive does not look far enough ahead by itself.
-    WEFT_INLINE void fetch(int number) const {
-        if (Kind == W_INT4 && number % 2) return;
-        const char* at = codes_ + int64_t(Kind == W_INT4 ? number / 2 : number) * kStepBytes + kFetched;
+    // Where codes lie that are asked for while those of a group are taken: a core that multiplies as fast as they arrive does
+    // not look far enough ahead by itself.
+    WEFT_INLINE const char* later(int group) const { return this->group(group) + ahead_; }
+
+    // Asks for some of the lines of step `j` of what lies at `from`.
+    static WEFT_INLINE void fetch(const char* from, int j, Lines lines) {
+        from += j * kLines * 64;
+        if (lines.last - lines.first < kLines) return fetch_lines(from, lines);
 #pragma GCC unroll 4
-        for (int i = 0; i < kStepBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+        for (int i = 0; i < kLines; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
     }
 
     WEFT_INLINE ColumnNumbers numbers(int group) const {
@@ -139,21 +164,25 @@ public:
         return found;
     }
 
-private:
-    static constexpr int kFetched = 3072;  // bytes ahead
+    static constexpr int kTogether = Kind == W_INT4 ? 2 : 1;  // steps whose codes share their bytes
+    static constexpr int kLines = kStepBytes / kTogether / 64;
 
+private:
     const char* codes_;
+    int64_t ahead_;
     const uint16_t *scale_ = nullptr, *offset_ = nullptr;
 };
 
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
 class WordsOfPanel {
 public:
-    template <class Codes> WordsOfPanel(const Codes& codes, int steps, int groups) {
+    template <class Codes>
+    WordsOfPanel(const Codes& codes, int steps, int groups) : lines_(Codes::kLines), later_(codes.later(0)) {
         words_ = scratch<WORDS_SCRATCH>().take<int32_t>(steps * kStepBytes / 4);
         for (int s = 0; s < steps; ++s) {
             Words words[kStepVectors], *to = reinterpret_cast<Words*>(words_ + s * kStepBytes / 4);
-            codes.step(s, words);
+            const char* at = codes.group(s / kGroupSteps);
+            codes.step(at, s % kGroupSteps, words);
             for (int i = 0; i < kColumnVectors; ++i) {
                 to[i] = first_of_two(words[2 * i], words[2 * i + 1]);
                 to[kColumnVectors + i] = second_of_two(words[2 * i], words[2 * i + 1]);
@@ -166,9 +195,15 @@ public:
     const int32_t* words(int step) const { return words_ + step * kStepBytes / 4; }
     const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
 
+    // As of the codes that it was laid out of.
+    const char* later(int group) const { return later_ + int64_t(group) * kGroupSteps * lines_ * 64; }
+    WEFT_INLINE void fetch(const char* from, int j, Lines lines) const { fetch_lines(from + j * lines_ * 64, lines); }
+
 private:
     enum Use : int { WORDS_SCRATCH = 112, NUMBERS_SCRATCH };
 
+    const int lines_;
+    const char* const later_;
     int32_t* words_;
     ColumnNumbers* numbers_;
 };
