@@ -98,7 +98,7 @@ def test_a_stream_that_is_not_brought_together_is_seen(path: Path, monkeypatch: 
 
 
 def test_few_rows_are_everybodys() -> None:
-    assert [dealt_rows.dealt_from(columns) for columns in (576, 4096, 1 << 20)] == [86, 12, 1]
+    assert [dealt_rows.dealt_from(columns) for columns in (576, 4096, 1 << 20)] == [15, 2, 1]
 
 
 def view(rows: Rows, dtype: torch.dtype = torch.float32) -> View:

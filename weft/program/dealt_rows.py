@@ -15,8 +15,9 @@ from weft.comm.base import Group
 from weft.native.records import Op
 from weft.program.values import Instruction, View
 
-NUMBERS = 48 << 10
-"""Of a step's rows, from which on less work outweighs that ranks meet twice and not once."""
+NUMBERS = 8 << 10
+"""Of a step's rows, from which on less work outweighs that ranks meet twice and not once: where ranks come together two
+rows are enough (`benchmarks/dealt_rows.py`), but each meeting waits for whoever is late."""
 
 
 def dealt_from(columns: int) -> int:
