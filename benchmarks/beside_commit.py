@@ -1,6 +1,7 @@
 """This working copy beside a commit of it: the same bursts of requests through both, in turns.
 
-    python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--rounds 12] [--save FILE.json]
+    python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
+                                              [--cases "8 streams" ...] [--rounds 12] [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. The commit is checked out to a folder of
 its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
@@ -11,6 +12,7 @@ old one.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -39,10 +41,10 @@ DRIVER = """
 import json, pathlib, sys
 import weft
 from weft.settings import EngineConfig
-tree, model, cached, tp = sys.argv[1:]
+tree, model, cached, tp, quantization, activations = sys.argv[1:]
 assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
 limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
-                      enable_prefix_caching=cached == "True")
+                      enable_prefix_caching=cached == "True", quantization=quantization, activations=activations)
 with weft.LLM(model, config=limits, tp=int(tp)) as llm:
     print("ready", flush=True)
     for line in sys.stdin:
@@ -55,9 +57,10 @@ with weft.LLM(model, config=limits, tp=int(tp)) as llm:
 class Tree:
     """An engine of the code in `folder`, in a process of its own."""
 
-    def __init__(self, folder: Path, model: Path, cached: bool, tp: int) -> None:
+    def __init__(self, folder: Path, cached: bool, given: argparse.Namespace) -> None:
         self._folder = folder
-        words = [sys.executable, "-c", DRIVER, str(folder), str(model), str(cached), str(tp)]
+        words = [sys.executable, "-c", DRIVER, str(folder), str(model_path(given.model)), str(cached)]
+        words += [str(given.tp), given.quantization, given.activations]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=of_tree(folder)
         )
@@ -110,15 +113,21 @@ def checked_out(commit: str) -> Iterator[Path]:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("commit")
+    parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
+    parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
+    parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), default=(*CASES, *LONG))
     parser.add_argument("--rounds", type=whole, default=12)
     arguments = parser.parse_args()
     cases: dict[str, dict[str, dict[str, float]]] = {}
     with checked_out(arguments.commit) as folder:
-        for bursts, cached in ((CASES, False), (LONG, True)):
+        for known, cached in ((CASES, False), (LONG, True)):
+            bursts = {name: burst for name, burst in known.items() if name in arguments.cases}
+            if not bursts:
+                continue
             with ExitStack() as stack:
                 trees: dict[str, Tree] = {}
                 for name, place in ((arguments.commit, folder), ("this one", ROOT)):
-                    trees[name] = Tree(place, model_path(arguments.model), cached, arguments.tp)
+                    trees[name] = Tree(place, cached, arguments)
                     stack.callback(trees[name].close)
                 cases |= {name: compare(trees, burst, arguments.rounds) for name, burst in bursts.items()}
     tell(arguments, cases)

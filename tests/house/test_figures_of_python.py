@@ -15,6 +15,12 @@ def test_the_scheduler() -> None:
     assert words.format(*(engine[count] for count in (1024, 256, 32))) in PERFORMANCE
     assert f"takes a block in every step, {(engine[1024] - engine[32]) / (1024 / 16):.1f} us each" in PERFORMANCE
     assert f"in Python too, {steps[1024]['inputs_us'] + steps[1024]['sampler_us']:.0f} us for 1,024" in PERFORMANCE
+    here = of("scheduler_cost_zen4.json")
+    many, some, few = (f"{here[count]['decode_step_us_mean']:.0f}" for count in (1024, 256, 32))
+    assert f"it is {many} us, {some} and {few}, `scheduler_cost_zen4.json`" in PERFORMANCE
+    profile = saved("step_profile_zen4.json")["cases"]
+    one, many = (f"{profile[case]['scheduler']['us']:.0f}" for case in ("1 stream", "32 streams"))
+    assert f"it is {one} us with one stream and {many} with 32 (`step_profile_zen4.md`)" in PERFORMANCE
     assert f"the whole was {before[1024]['whole_step_us']:.0f} us when filled blocks were hashed" in PERFORMANCE
 
 

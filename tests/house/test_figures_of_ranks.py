@@ -66,6 +66,8 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
         f"where one stream comes to {lent[0]}, sums with what ranks wait are {few:.0f} and {many:.0f} % of their steps"
     )
     assert told in PERFORMANCE
+    idle = sorted(100 * profile[f"1 stream, rank {rank}"]["between the operations"]["share"] for rank in (0, 1))
+    assert "and {:.0f} and {:.0f} % lie between operations".format(*idle) in PERFORMANCE
 
 
 def test_two_ranks_over_http() -> None:
