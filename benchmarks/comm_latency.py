@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from about import about
 from command import at_least, run_command, whole
+from forked_ranks import of_first_rank
 
 from weft.comm.base import Comm, Group
 from weft.comm.gloo import GlooComm, listen
@@ -95,38 +96,25 @@ def summary(times: list[float], size: int) -> dict[str, float]:
 
 
 def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """Forks the ranks; rank 0's cases come back over a pipe."""
+    """The cases as rank 0 of so many sees them."""
     group = tuple(range(world))
     region, rendezvous = SharedMemoryComm.create(world, [group]), listen()
-    read, write = os.pipe()
-    children = []
-    for rank in range(world):
-        pid = os.fork()
-        if pid == 0:
-            torch.set_num_threads(1)
-            if world <= len(cores := sorted(os.sched_getaffinity(0))):
-                os.sched_setaffinity(0, {cores[rank]})
-            fd = rendezvous.fileno() if rank == 0 else None
-            port = rendezvous.getsockname()[1]
-            comms = {
-                "shared_memory": SharedMemoryComm(region, rank),
-                "gloo": GlooComm(rank, world, [group], port=port, listen_fd=fd),
-            }
-            cases = measure(comms, group, sizes, rounds)
-            if rank == 0:
-                with os.fdopen(write, "w") as out:
-                    json.dump(cases, out)
-            comms["gloo"].barrier(group)
-            os._exit(0)
-        children.append(pid)
-    os.close(write)
-    with os.fdopen(read) as result:
-        text = result.read()
-    for pid in children:
-        os.waitpid(pid, 0)
+
+    def run(rank: int) -> list[dict[str, Any]]:
+        fd = rendezvous.fileno() if rank == 0 else None
+        port = rendezvous.getsockname()[1]
+        comms = {
+            "shared_memory": SharedMemoryComm(region, rank),
+            "gloo": GlooComm(rank, world, [group], port=port, listen_fd=fd),
+        }
+        cases = measure(comms, group, sizes, rounds)
+        comms["gloo"].barrier(group)
+        return cases
+
+    cases: list[dict[str, Any]] = of_first_rank(world, run)
     region.close()
     rendezvous.close()
-    return list(json.loads(text))
+    return cases
 
 
 def table(report: dict[str, Any]) -> str:

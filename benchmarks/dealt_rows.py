@@ -5,7 +5,8 @@
 What stands behind half a layer, an all_reduce of bf16 sums and a norm that adds them to a residual stream of fp32, as
 a step program of 60 of them: once with rows that are never dealt, once with rows that always are, in turns. Ranks are
 processes of one thread, pinned to cores of their own where there are enough. Prints microseconds for one of the 60,
-medians of rank 0, and dealt / not dealt: from where on that is below 1 is what `weft/program/dealt_rows.py` goes by.
+medians of rank 0, and dealt / not dealt. Ranks come together here: in a step each meeting waits for whoever is late,
+which `beside_commit.py` shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from about import about
 from command import at_least, result_file, run_command, whole
+from forked_ranks import of_first_rank
 from timing import interleaved
 
 from weft.comm.base import Group
-from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import UnavailableError
 from weft.native.records import (
@@ -38,20 +38,15 @@ from weft.native.records import (
     ExchangeRecord,
     InstructionRecord,
     Op,
-    OperandRecord,
     StepRecord,
 )
 from weft.native.step_library import Pool, Program, open_library
-from weft.ops.packed import DTYPES
+from weft.ops.packed import operand
 
 Sizes = Sequence[tuple[int, int]]
 """Rows and columns."""
 PAIRS = 60
 ALWAYS, NEVER = 1, 1 << 30
-
-
-def operand(x: torch.Tensor) -> OperandRecord:
-    return OperandRecord(x.data_ptr(), x.stride(0), DTYPES[x.dtype], x.shape[1])
 
 
 def program_of(pool: Pool, comm: SharedMemoryComm, group: Group, rows: int, columns: int, dealt_from: int) -> Program:
@@ -82,9 +77,7 @@ def program_of(pool: Pool, comm: SharedMemoryComm, group: Group, rows: int, colu
     return Program(pool, pair * PAIRS, record, [sums, normed, stream, weight, exchange])
 
 
-def measure(
-    comm: SharedMemoryComm, group: Group, sizes: Sequence[tuple[int, int]], rounds: int
-) -> list[dict[str, Any]]:
+def measure(comm: SharedMemoryComm, group: Group, sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
     """One case for each number of rows and columns, as this rank sees it."""
     library = open_library()
     if library is None:
@@ -105,33 +98,18 @@ def measure(
     return cases
 
 
-def run_rank(
-    region: Region, rank: int, group: Group, sizes: Sequence[tuple[int, int]], rounds: int
-) -> list[dict[str, Any]]:
-    torch.set_num_threads(1)
-    if len(group) <= len(cores := sorted(os.sched_getaffinity(0))):
-        os.sched_setaffinity(0, {cores[rank]})
-    comm = SharedMemoryComm(region, rank)
-    cases = measure(comm, group, sizes, rounds)
-    comm.barrier(group)
-    return cases
-
-
 def run_world(ranks: int, sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
-    """Forks the ranks but the first, which is this process."""
+    """The cases as rank 0 of so many sees them."""
     group = tuple(range(ranks))
-    region, children = SharedMemoryComm.create(ranks, [group]), []
-    for rank in group[1:]:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                run_rank(region, rank, group, sizes, rounds)
-            finally:
-                os._exit(0)
-        children.append(pid)
-    cases = run_rank(region, 0, group, sizes, rounds)
-    for pid in children:
-        os.waitpid(pid, 0)
+    region = SharedMemoryComm.create(ranks, [group])
+
+    def run(rank: int) -> list[dict[str, Any]]:
+        comm = SharedMemoryComm(region, rank)
+        cases = measure(comm, group, sizes, rounds)
+        comm.barrier(group)
+        return cases
+
+    cases: list[dict[str, Any]] = of_first_rank(ranks, run)
     region.close()
     return cases
 

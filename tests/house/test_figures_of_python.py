@@ -19,8 +19,8 @@ def test_the_scheduler() -> None:
     many, some, few = (f"{here[count]['decode_step_us_mean']:.0f}" for count in (1024, 256, 32))
     assert f"it is {many} us, {some} and {few}, `scheduler_cost_zen4.json`" in PERFORMANCE
     profile = saved("step_profile_zen4.json")["cases"]
-    one, many = (f"{profile[case]['scheduler']['us']:.0f}" for case in ("1 stream", "32 streams"))
-    assert f"it is {one} us with one stream and {many} with 32 (`step_profile_zen4.md`)" in PERFORMANCE
+    alone, crowd = (f"{profile[case]['scheduler']['us']:.0f}" for case in ("1 stream", "32 streams"))
+    assert f"it is {alone} us with one stream and {crowd} with 32 (`step_profile_zen4.md`)" in PERFORMANCE
     assert f"the whole was {before[1024]['whole_step_us']:.0f} us when filled blocks were hashed" in PERFORMANCE
 
 

@@ -191,12 +191,12 @@ private:
     template <int Tile, class Source>
     void slabs(const Source& source, int slab, int64_t from, const RoundedRows& rows, int64_t count, int pair) {
         auto* tiles = scratch<TILES_SCRATCH>().template take<float>(count * kPair);
+        const int of = ceil_div(int(count), Tile);
         for (int step = 0; step < steps_; step += slab) {
-            const int of = ceil_div(int(count), Tile);
-            for (int row = 0, left = of; left; --left) {
+            for (int number = 0, row = 0; number < of; ++number) {
                 const Steps steps{step, std::min(step + slab, steps_), step > 0,
-                                  Lines::of_tile(of - left, of, WordsOfCodes<Kind>::kLines)};
-                const int n = ceil_div(int(count) - row, left);
+                                  Lines::of_tile(number, of, WordsOfCodes<Kind>::kLines)};
+                const int n = even_rows(count - row, of - number);
                 float* tile = tiles + row * kPair;
                 if (steps.to == steps_) finish_.fetch(from + row, n, pair);
                 one_tile<Tile>(source, rows.behind(row), n, steps, tile);
