@@ -43,7 +43,7 @@ def _run_rank(rank: int, world: int, run: Callable[[int], Any], write: int) -> i
         if rank == 0:
             with os.fdopen(write, "w") as out:
                 json.dump(found, out)
-    except BaseException:
+    except BaseException:  # a fork must not go on in its parent's code, whatever happens
         traceback.print_exc(file=sys.stderr)
         return 1
     return 0

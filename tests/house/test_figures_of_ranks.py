@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.rank_bound import bound
 from tests.support.figures import PERFORMANCE, PLAIN, leads, rows, saved
+from weft.program.dealt_rows import dealt_from
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
 
@@ -68,6 +69,12 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
     assert told in PERFORMANCE
     idle = sorted(100 * profile[f"1 stream, rank {rank}"]["between the operations"]["share"] for rank in (0, 1))
     assert "and {:.0f} and {:.0f} % lie between operations".format(*idle) in PERFORMANCE
+    first, second = (
+        [profile[f"1 stream, rank {rank}"][name]["us"] for name in ("linear attention.qkv", "all_reduce")]
+        for rank in (0, 1)
+    )
+    told = "spends {:.0f} us on queries, keys and values, the other one {:.0f}, and {:.0f} in sums, against {:.0f}."
+    assert told.format(first[0], second[0], second[1], first[1]) in PERFORMANCE
 
 
 def test_two_ranks_over_http() -> None:
@@ -112,6 +119,15 @@ def test_before_and_after_ranks_dealt_norms() -> None:
     )
     words = f"two ranks are {prompt} times as fast in a prompt of 1,024, {one} with one stream and {eight} and {many}"
     assert f"{words} with 8 and 32 (`beside_716b59a_zen4_tp2.json`, 8 rounds)." in PERFORMANCE
+
+
+def test_from_how_many_rows_on_norms_are_dealt() -> None:
+    ratios = [case["ratio"] for case in saved("dealt_rows_zen4.json")["cases"]]
+    assert f"takes {min(ratios):.2f} to {max(ratios):.2f} of the time of both doing all of it" in PERFORMANCE
+    found = saved("beside_6f8743d_zen4_tp2.json")["cases"]
+    some, many = (f"{found[case]['this one']['ratio']:.2f}" for case in ("32 streams", "64 streams"))
+    assert f"32 and 64 streams have {some} and {many} of the speed (`beside_6f8743d_zen4_tp2.json`" in PERFORMANCE
+    assert f"(from {dealt_from(576)} on with 576 numbers each)" in PERFORMANCE
 
 
 def test_two_ranks_engine_by_engine_where_products_of_bf16_are_few() -> None:

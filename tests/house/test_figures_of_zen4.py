@@ -93,6 +93,10 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     found = saved("decode_bound_zen4_int4.json")["cases"]["decode, one stream"]
     share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
     assert f"with 4 bits {share} % (quartiles {low} and {high}; `decode_bound_zen4_int4.json`)" in PERFORMANCE
+    bf16 = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
+    steps, bounds = ([f"{each[key]:.1f}" for each in (bf16, found)] for key in ("step_ms", "bound_ms"))
+    told = f"steps took {' and '.join(steps)} ms, and at the memory's speed beside them their bytes"
+    assert f"{told} {' and '.join(bounds)}." in PERFORMANCE
 
 
 def test_what_bounds_of_logits_bring() -> None:
@@ -113,6 +117,10 @@ def test_what_it_brings_to_ask_for_codes_in_time() -> None:
         for case in ("decode", "8 streams", "32 streams", "prefill of 1,024")
     )
     assert f"one stream is {one} times as fast, 8 streams {eight}, 32 {many}, a prompt {prompt} (" in PERFORMANCE
+    found = saved("beside_30fffee_zen4.json")["cases"]
+    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
+    one, eight, many, prompt = (f"{found[case]['this one']['ratio']:.2f}" for case in order)
+    assert f"with bf16 {one}, {eight}, {many} and {prompt} (`beside_30fffee_zen4.json`" in PERFORMANCE
 
 
 def test_what_bounds_of_logits_read() -> None:
@@ -194,6 +202,27 @@ def test_products_out_of_12_bits() -> None:
     assert found["far"][f"{zeros} 1.0"] is None
     assert "with a deviation of 1 a matrix half of zeros stays whole" in PERFORMANCE
     assert f"were 4-bit once, {each:.2f} in the median" in PERFORMANCE
+
+
+def test_at_what_rates_prompts_multiply() -> None:
+    linear, attention = [], []
+    for name in ("", "_xeon", "_zen4"):
+        profile = saved(f"step_profile{name}.json")
+        us = {each: found["us"] for each, found in profile["cases"]["prefill 1024"].items()}
+        took = sum(us[each] for each in us if each.startswith("linear ") and each != "linear lm_head")
+        rate = profile["memory"]["gflop_per_s"] * 1e3
+        linear.append(2 * 576 * (30 * 960 * 1024 + (576 + 3 * 1536) * (29 * 1024 + 1)) / rate / took)
+        attention.append(30 * 9 * (1024 * 1025 / 2) * 4 * 64 / rate / us["attention"])
+    told = "run at {:.2f} to {:.2f} of the rate that the machine gives bf16 products, its attention at {:.2f} to {:.2f}"
+    assert told.format(min(linear), max(linear), min(attention), max(attention)) in PERFORMANCE
+
+
+def test_where_a_step_of_4_bits_spends_its_time() -> None:
+    us = {name: each["us"] for name, each in saved("step_profile_zen4_int4.json")["cases"]["1 stream"].items()}
+    linear = sum(us[name] for name in us if name.startswith("linear"))
+    shares_ = (100 * each / us["whole step"] for each in (linear, us["attention"], us["scheduler"]))
+    told = "the linear ones are {:.0f} % of a step, attention {:.0f}, the scheduler {:.0f}."
+    assert told.format(*shares_) in PERFORMANCE
 
 
 def test_where_steps_that_products_bound_spend_their_time() -> None:
