@@ -11,7 +11,6 @@
 #include "exchange.h"
 #include "kernels.h"
 #include "pool.h"
-#include "weights_ahead.h"
 
 namespace weft {
 
@@ -20,8 +19,7 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 class Program {
 public:
     Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)),
-          next_(products_ahead(code_.data(), count, is_exchange)), spent_ns_(count) {
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
@@ -132,8 +130,6 @@ private:
         if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !deals_from(i + 1));
         kernels_[i](code_[i], *step_, me);
         if (guests) guests->close();
-        const Instruction* const next = code_[i].op == LINEAR ? next_[i] : nullptr;
-        if (next && next < code_.data() + end_) FirstWeights(*next, *step_, me).fetch();
     }
 
     void exchange(size_t i, Guests* guests) {
@@ -153,7 +149,6 @@ private:
     Pool* const pool_;
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
-    const std::vector<const Instruction*> next_;  // the product behind each instruction; see weights_ahead.h
     std::vector<Kernel> kernels_;
     std::vector<size_t> dealing_;  // which instruction deals units next, from each one on, before the next exchange
     CommCalls comm_{};
