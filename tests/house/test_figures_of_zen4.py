@@ -47,13 +47,25 @@ def test_leads_and_bounds() -> None:
     )
     assert f"at {share} %." in PERFORMANCE
     offline = rows("Offline", 1, PAGE)
-    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "llama.cpp-q4_0"))
-    told = f"a token takes {1e3 / here:.1f} ms there, twice the speed of llama.cpp would be {5e2 / there:.1f}."
+    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "onnxruntime-int4"))
+    told = f"a token takes {1e3 / here:.2f} ms there, twice the speed of onnxruntime would be {5e2 / there:.2f}."
     bound = saved("decode_bound_zen4_int4.json")["cases"]["decode, one stream"]
     read = (
         f"{bound['weights_mb']:.0f} MB of weights and bounds besides keys and values, is {100 * bound['share']:.0f} %"
     )
     assert told in PERFORMANCE and read in PERFORMANCE
+
+
+def test_one_stream_of_codes_alone() -> None:
+    page, engines = "peers-zen4-codes.md", ("weft-int8-rows8", "weft-int4-rows8")
+    found = [leads(page)[engine, *ONE] for engine in engines]
+    of_bound = [shares(engine, page)[0] for engine in engines]
+    most = [f"{100 * float(lead) / float(share):.2f}" for lead, share in zip(found, of_bound, strict=True)]
+    both, near = (" and ".join(map(str, each)) for each in (found, of_bound))
+    told = f"Ten rounds of one stream alone have {both} times (`{page}`), at {near} % of the bound of their bytes:"
+    assert f"{told} 8 bits could become {most[0]} times at most by that bound, 4 bits {most[1]} times." in PERFORMANCE
+    assert f"Ten rounds of one stream alone have {both} with 8 and 4 bits, at {near} % of the bound" in PLAIN
+    assert f"8 and 4 bits have {both} times the speed of the best of the others there (`{page}`)" in PLAIN
 
 
 def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
