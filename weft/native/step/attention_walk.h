@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "attention_pairs.h"
 #include "attention_units.h"
 #include "cache.h"
 
@@ -17,9 +16,10 @@ struct KeySpan {
     // `window`: how many keys a row sees, its own the last; 0: all.
     KeySpan(const Unit& unit, int chunk, int window)
         : first(chunk * kChunk), end(std::min(first + kChunk, unit.position + unit.tokens)) {
+        constexpr int panels = 4 * kWidth<float>;
         const int low = window ? std::max(0, unit.position - window + 1) : 0;
         // scored from a whole group of panels on, so that what is added together does not depend on the tile
-        begin = std::max(first, low / (4 * kLanes) * (4 * kLanes));
+        begin = std::max(first, low / panels * panels);
         seen = std::max(first, low / 2 * 2);
     }
 };
