@@ -12,7 +12,7 @@
 #include "attention_pairs.h"
 #include "attention_softmax.h"
 #include "attention_units.h"
-#include "attention_walk.h"
+#include "cache.h"
 #include "scratch.h"
 
 namespace weft {
@@ -54,17 +54,30 @@ private:
         (this->*tiles[unit.rows() - 1])(unit, next, meeting);
     }
 
+    // Of one chunk: [begin, end) its keys, all of them that some row of the tile sees.
+    struct Span {
+        int first, begin, seen, end;  // absolute: first of the chunk; first scored; first weighed; last + 1
+    };
+    Span span(const Unit& unit, int chunk) const {
+        const int first = chunk * kChunk, low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
+        // scored from a whole group of panels on, so that what is added together does not depend on the tile
+        return {first, std::max(first, low / (4 * kLanes) * (4 * kLanes)), std::max(first, low / 2 * 2),
+                std::min(first + kChunk, unit.position + unit.tokens)};
+    }
+
     template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
         if (in_tiles_) take_query_rows(unit, MR);
         else take_queries<MR>(unit);
         std::fill(out_, out_ + MR * padded_, 0.0f);
         float peak[MR], total[MR];
         for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
+        const int32_t* table = step_.block_tables + int64_t(unit.run) * step_.table_width;
         for (int chunk = unit.from; chunk < unit.to; ++chunk) {
-            const bool goes_on = chunk + 1 < unit.to;
-            const Unit& later = goes_on ? unit : next;
-            const KeySpan keys(unit, chunk, window_), ahead(later, goes_on ? chunk + 1 : next.from, window_);
-            const Walk walk(pages_, blocks_of(unit), blocks_of(later), keys, ahead);
+            const Span keys = span(unit, chunk);
+            const Unit& later = chunk + 1 < unit.to ? unit : next;
+            const Span ahead = span(later, chunk + 1 < unit.to ? chunk + 1 : next.from);
+            const int32_t* table_ahead = step_.block_tables + int64_t(later.run) * step_.table_width;
+            const Walk walk{table, table_ahead, unit.heads.kv, later.heads.kv, ahead.begin - keys.begin, ahead.end};
             float* piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
             if (in_tiles_) score_in_tiles(keys, walk, unit.tokens == 1);
             else score<MR>(keys, walk);
@@ -79,10 +92,6 @@ private:
                 add_chunk(MR, meeting->piece(chunk, MR, dim_), peak, total);
         }
         give_results<MR>(unit, total);
-    }
-
-    Walk::Blocks blocks_of(const Unit& unit) const {
-        return {step_.block_tables + int64_t(unit.run) * step_.table_width, unit.heads.kv};
     }
 
     static bool last_to_arrive(const Unit& unit, Meeting* meeting) {
@@ -143,15 +152,27 @@ private:
         }
     }
 
+    // Finds pages, and those that lie `distance` keys further on in what comes next.
+    struct Walk {
+        const int32_t *table, *table_ahead;
+        int kv, kv_ahead, distance, end_ahead;
+    };
+    const uint32_t* keys_at(const int32_t* table, int kv, int key) const {
+        return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.offset_of(key);
+    }
+    const uint32_t* values_at(const int32_t* table, int kv, int key) const {
+        return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
+    }
+
 #if defined(__AMX_BF16__)
     static constexpr int kPanels = 4;  // of 16 keys or dims, whose sums the registers hold
 
-    void score_in_tiles(const KeySpan& keys, const Walk& walk, bool few) {
+    void score_in_tiles(const Span& keys, const Walk& walk, bool few) {
         for (int key = keys.begin; key < keys.end; key += kPanels * kLanes) {
             const int count = std::min(kPanels, (keys.end - key + kLanes - 1) / kLanes);
             const uint32_t* panels[kPanels];
             for (int j = 0; j < count; ++j) {
-                panels[j] = walk.keys(key + j * kLanes);
+                panels[j] = keys_at(walk.table, walk.kv, key + j * kLanes);
                 if (few) fetch_beside(keys, walk, key + j * kLanes);
             }
             AmxAttention::score(reinterpret_cast<const bf16*>(queries_), dim_, panels, pages_.tokens, count,
@@ -160,40 +181,39 @@ private:
     }
 
     // For a panel's keys: their values, and the keys that come after the registers' panels, here or in what comes next.
-    void fetch_beside(const KeySpan& keys, const Walk& walk, int key) {
-        const char* values = reinterpret_cast<const char*>(walk.values(key));
+    void fetch_beside(const Span& keys, const Walk& walk, int key) {
+        const char* values = reinterpret_cast<const char*>(values_at(walk.table, walk.kv, key));
         for (int i = 0; i < kLanes * dim_ * 2; i += 64) __builtin_prefetch(values + i, 0, 2);
-        const int later = key + kPanels * kLanes;
-        if (later < keys.end) return fetch_keys(walk.keys(later));
-        const int first = keys.begin + (key - keys.begin) % (kPanels * kLanes);
-        if (const uint32_t* panel = walk.keys_in_next(first, nullptr)) fetch_keys(panel);
+        const int later = key + kPanels * kLanes, first = keys.begin + walk.distance + (key - keys.begin) % (kPanels * kLanes);
+        if (later < keys.end) fetch_keys(keys_at(walk.table, walk.kv, later));
+        else if (first < walk.end_ahead) fetch_keys(keys_at(walk.table_ahead, walk.kv_ahead, first));
     }
     void fetch_keys(const uint32_t* panel) {
         for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + int64_t(d) * pages_.tokens);
     }
 
-    void weigh_in_tiles(const KeySpan& keys, const Walk& walk, float* piece) {
+    void weigh_in_tiles(const Span& keys, const Walk& walk, float* piece) {
         if (AmxAttention::step(pages_) == kAmxStep) weigh_in_steps<kAmxStep>(keys, walk, piece);
         else weigh_in_steps<kAmxStep / 2>(keys, walk, piece);
     }
 
-    template <int Step> void weigh_in_steps(const KeySpan& keys, const Walk& walk, float* piece) {
+    template <int Step> void weigh_in_steps(const Span& keys, const Walk& walk, float* piece) {
         settle_memory();
         for (int d = 0; d < dim_; d += kPanels * kLanes) {
             const int count = std::min(kPanels, (dim_ - d) / kLanes);
             AmxAttention::zero();
             for (int key = keys.seen / Step * Step; key < keys.end; key += Step)
                 AmxAttention::weigh<Step != kAmxStep>(reinterpret_cast<const bf16*>(weights_) + (key - keys.first), kChunk,
-                                                      walk.values(key) + d, dim_, count);
+                                                      values_at(walk.table, walk.kv, key) + d, dim_, count);
             AmxAttention::put_down(piece + 16 + d, Meeting::row_floats(dim_), count);
         }
     }
 #else
-    void score_in_tiles(const KeySpan&, const Walk&, bool) {}
-    void weigh_in_tiles(const KeySpan&, const Walk&, float*) {}
+    void score_in_tiles(const Span&, const Walk&, bool) {}
+    void weigh_in_tiles(const Span&, const Walk&, float*) {}
 #endif
 
-    template <int MR> void score(const KeySpan& keys, const Walk& walk) {
+    template <int MR> void score(const Span& keys, const Walk& walk) {
         constexpr int NV = panels_beside(MR);
         for (int key = keys.begin; key < keys.end; key += NV * kLanes) {
             const int left = (keys.end - key + kLanes - 1) / kLanes;
@@ -205,13 +225,13 @@ private:
         }
     }
 
-    template <int MR, int NV> void score_panels(const KeySpan& keys, const Walk& walk, int key) {
+    template <int MR, int NV> void score_panels(const Span& keys, const Walk& walk, int key) {
         float* const scores = scores_ + (key - keys.first);
         const uint32_t *b[NV], *ahead[NV];
         for (int j = 0; j < NV; ++j) {
             const int at = key + j * kLanes;
-            b[j] = walk.keys(at);
-            ahead[j] = fetches_near(MR) ? walk.after_keys(at, NV * kLanes) : walk.keys_in_next(at, b[j]);
+            b[j] = keys_at(walk.table, walk.kv, at);
+            ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
         }
         Vec<float> sums[MR][NV] = {};
         multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
@@ -221,7 +241,19 @@ private:
             for (int j = 0; j < NV; ++j) store(scores + r * kChunk + j * kLanes, sums[r][j]);
     }
 
-    void soften(const Unit& unit, const KeySpan& keys, int r, float* piece) {
+    // Keys that lie where those of `key` do in what comes next; `none` where there are none.
+    const uint32_t* in_next(const Walk& walk, int key, const uint32_t* none) const {
+        const int later = key + walk.distance;
+        return later < walk.end_ahead ? keys_at(walk.table_ahead, walk.kv_ahead, later) : none;
+    }
+    // What is read after the keys at `key`: those `step` further on, or the first values.
+    const uint32_t* after_keys(const Span& keys, const Walk& walk, int key, int step) const {
+        if (key + step < keys.end) return keys_at(walk.table, walk.kv, key + step);
+        const int first = keys.begin + (key - keys.begin) % step;
+        return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
+    }
+
+    void soften(const Unit& unit, const Span& keys, int r, float* piece) {
         const int position = unit.position + r / unit.heads.count, from = keys.begin - keys.first;
         const int end = std::min(keys.end, position + 1) - keys.first;
         const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
@@ -230,7 +262,7 @@ private:
     }
 
     // Weights times values.
-    template <int MR> void weigh(const KeySpan& keys, const Walk& walk, float* piece) {
+    template <int MR> void weigh(const Span& keys, const Walk& walk, float* piece) {
         constexpr int NV = panels_beside(MR);
         int d = 0;
         for (; d + NV * kLanes <= dim_; d += NV * kLanes) weigh_panels<MR, NV, false>(keys, walk, d, piece);
@@ -239,14 +271,15 @@ private:
     }
 
     template <int MR, int NV, bool Last>
-    WEFT_INLINE void weigh_panels(const KeySpan& keys, const Walk& walk, int d, float* piece) {
+    WEFT_INLINE void weigh_panels(const Span& keys, const Walk& walk, int d, float* piece) {
         const int64_t floats = Meeting::row_floats(dim_);
         Vec<float> sums[MR][NV] = {};
         for (int key = keys.seen; key < keys.end;) {
-            const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens);
-            const uint32_t *values = walk.values(key), *page = values + d, *page_ahead;
-            if (!fetches_near(MR)) page_ahead = walk.values_in_next(key, values) + d;
-            else page_ahead = end < keys.end ? walk.values(end) + d : walk.keys_in_next(keys.begin, page);
+            const int end = std::min(keys.end, key - pages_.offset_of(key) + pages_.tokens), later = key + walk.distance;
+            const uint32_t *page = values_at(walk.table, walk.kv, key) + d, *page_ahead = page;
+            if (fetches_near(MR))
+                page_ahead = end < keys.end ? values_at(walk.table, walk.kv, end) + d : in_next(walk, keys.begin, page);
+            else if (later < walk.end_ahead) page_ahead = values_at(walk.table_ahead, walk.kv_ahead, later) + d;
             const uint32_t *b[NV], *ahead[NV];
             for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
             const RowPair* weights = weights_ + (key - keys.first) / 2;
