@@ -60,10 +60,8 @@ def test_one_stream_of_codes_alone() -> None:
     page, engines = "peers-zen4-codes.md", ("weft-int8-rows8", "weft-int4-rows8")
     found = [leads(page)[engine, *ONE] for engine in engines]
     of_bound = [shares(engine, page)[0] for engine in engines]
-    most = [f"{100 * float(lead) / float(share):.2f}" for lead, share in zip(found, of_bound, strict=True)]
     both, near = (" and ".join(map(str, each)) for each in (found, of_bound))
-    told = f"Ten rounds of one stream alone have {both} times (`{page}`), at {near} % of the bound of their bytes:"
-    told += f" with the memory as it was then 8 bits could become {most[0]} times at most, 4 bits {most[1]} times."
+    told = f"Ten rounds of one stream alone have {both} times (`{page}`), at {near} % of the bound of their bytes."
     assert told in PERFORMANCE
     assert f"Ten rounds of one stream alone have {both} with 8 and 4 bits, at {near} % of the bound" in PLAIN
     assert f"8 and 4 bits have {both} times the speed of the best of the others there (`{page}`)" in PLAIN
