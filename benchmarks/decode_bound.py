@@ -1,7 +1,7 @@
 """How near decode steps come to what reading their bytes takes: streams, and the memory's speed, in turns.
 
     python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations full|int8]]
-                                      [--rounds 50] [--save FILE.json]
+                                      [--no-compress-weights] [--no-screen-logits] [--rounds 50] [--save FILE.json]
 
 A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens behind a prompt of 128, stands
 between two looks at it (the probe that `peers/run` asks): the bound is a step's bytes, weights and the context's keys
@@ -14,6 +14,7 @@ between two tokens, with one rank in a process of its own, as `weft serve` runs 
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from dataclasses import dataclass
@@ -99,6 +100,9 @@ def main() -> None:
     parser.add_argument("--threads", type=whole, help="of the rank (default: one for each core)")
     parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
+    on_or_off = argparse.BooleanOptionalAction
+    parser.add_argument("--compress-weights", action=on_or_off, default=None, help="numbers in 12 bits, if any")
+    parser.add_argument("--screen-logits", action=on_or_off, default=None, help="read bounds of logits, if any")
     parser.add_argument("--rounds", type=whole, default=50, help="streams, one after another")
     arguments = parser.parse_args()
     settings = EngineConfig(
@@ -109,6 +113,8 @@ def main() -> None:
         dtype="bfloat16",
         quantization=arguments.quantization,
         activations=arguments.activations,
+        compress_weights=arguments.compress_weights,
+        screen_logits=arguments.screen_logits,
         threads=arguments.threads,
     )
     reads = bytes_of(arguments.model, settings)

@@ -32,7 +32,7 @@ def weight_bits(method: str) -> int | None:
 CODED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
 """Modules whose matrices are kept in codes, beside the lm_head; router and MLA's projections are not."""
 GROUP = 32
-"""Depth that shares a scale and an offset of two bytes each."""
+"""Depth that shares a scale and an offset, of two bytes together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,6 @@ class Kept:
         if self.quantization == "int8" or (self.quantization == "int4" and head):
             return rows * (depth + 4)
         if self.quantization == "int4":
-            return rows * (-(-depth // 2) + 4 * -(-depth // GROUP))
+            return rows * (-(-depth // 2) + 2 * -(-depth // GROUP))
         numbers, size = self.blocks.get(name, (0, 0))
         return rows * -(-depth // numbers) * size if numbers and between_blocks else None

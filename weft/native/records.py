@@ -26,7 +26,7 @@ class WeightKind(IntEnum):
     INT8 = 3
     """A code and one fp32 scale per output column."""
     INT4 = 4
-    """One of 16 numbers per code, times a scale (plus an offset) per 32 of depth."""
+    """One of 16 numbers per code, times a scale (plus an offset) per 32 of depth; both in 16 bits, or in 16 each."""
     INT8G = 5
     """A code and one scale per 32 of depth."""
     BF12 = 6
@@ -143,7 +143,7 @@ class WeightRecord(ctypes.Structure):
         ("offset", _POINTER),
         ("table", _POINTER),
         ("rounds_rows", ctypes.c_int32),
-        ("unused", ctypes.c_int32),
+        ("short_numbers", ctypes.c_int32),
     )
 
 

@@ -99,13 +99,15 @@ class PackedWeight(Packed):
     scale: Tensor
     offset: Tensor
     table: Tensor
+    short_numbers: bool
+    """Scales and offsets of groups share words of 16 bits, in `scale`."""
     packing: Packing
     record: WeightRecord = field(init=False)
 
     def __post_init__(self) -> None:
         parts = (part.data_ptr() or None for part in (self.data, self.scale, self.offset, self.table))
         rounds = self.packing.rounds_rows and self.kind in CODED
-        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds)
+        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds, self.short_numbers)
         object.__setattr__(self, "record", record)
 
     @property
@@ -173,7 +175,7 @@ class Packing:
         return bool(self._library.weft_suits_bf12())
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:
-        """Bytes of data, of scales, and of offsets where there are any."""
+        """Bytes of data, of scales, and of offsets where these are kept by themselves."""
         found = (ctypes.c_int64 * 3)()
         self._library.weft_packed_sizes(kind, *shape, interleaved, found)
         return found[0], found[1], found[2]
@@ -190,15 +192,14 @@ class Packing:
         chosen = KINDS[weight.dtype] if kind is None else kind
         if chosen == WeightKind.BF12:
             return self._pack_bf12(weight, interleaved, arena if isinstance(arena, Arena) else Arena())
-        offset = chosen == WeightKind.INT4
-        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena(), INT4_CODES, offset)
+        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena())
         self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size())
         return made
 
     def _pack_bf12(self, weight: Tensor, interleaved: bool, arena: Arena) -> PackedWeight:
         shape, stride = (weight.shape[0], weight.shape[1]), weight.stride(0) * weight.element_size()
         with arena.attempt() as unused:
-            made = self._allocate(shape, WeightKind.BF12, interleaved, weight.dtype, arena, INT4_CODES, True)
+            made = self._allocate(shape, WeightKind.BF12, interleaved, weight.dtype, arena)
             if not self._fill(made, weight, DTYPES[weight.dtype], stride):
                 unused += [made.data, made.scale, made.offset]
         return self.pack(weight, WeightKind.BF16, interleaved=interleaved, arena=arena) if unused else made
@@ -211,11 +212,8 @@ class Packing:
         if raw.dtype != torch.uint8 or raw.shape[1] != -(-depth // BLOCK) * blocks.nbytes:
             raise ValueError(f"{name} rows of {depth} take {-(-depth // BLOCK) * blocks.nbytes} bytes, not {raw.shape}")
         raw = raw if raw.stride(1) == 1 else raw.contiguous()
-        codes = INT4_CODES if blocks.codes is None else blocks.codes
         shape = (raw.shape[0], depth)
-        made = self._allocate(
-            shape, blocks.kind, interleaved, torch.bfloat16, arena or Arena(), codes, blocks.has_offset
-        )
+        made = self._allocate(shape, blocks.kind, interleaved, torch.bfloat16, arena or Arena(), blocks)
         self._fill(made, raw, blocks.format, raw.stride(0))
         return made
 
@@ -228,9 +226,8 @@ class Packing:
             raise ValueError("slots are not kept in 12 bits a number")
         columns, depth = weight.shape[0] // slots, weight.shape[1]
         chosen = KINDS[weight.dtype] if kind is None else kind
-        data, scale, offset = self.sizes(chosen, (columns, depth), interleaved)
-        numbers = offset if chosen == WeightKind.INT4 else 0
-        parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale, numbers) if size)
+        data, scale, _ = self.sizes(chosen, (columns, depth), interleaved)
+        parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale) if size)
         made = [
             self.pack(part, chosen, interleaved=interleaved, arena=_Given([held[slot] for held in parts]))
             for slot, part in enumerate(weight.view(slots, columns, depth))
@@ -244,12 +241,15 @@ class Packing:
         interleaved: bool,
         dtype: torch.dtype,
         arena: Memory,
-        codes: Tensor,
-        has_offset: bool,
+        blocks: Blocks | None = None,
     ) -> PackedWeight:
+        """`blocks`: what will be taken as it is; None: numbers will be rounded."""
         if interleaved and shape[0] % 2:
             raise ValueError(f"{shape[0]} rows are not as many gate as up rows")
         data, scale, offset = self.sizes(kind, shape, interleaved)
+        short = kind == WeightKind.INT4 and blocks is None
+        has_offset = kind == WeightKind.BF12 or (blocks is not None and blocks.has_offset)
+        codes = INT4_CODES if blocks is None or blocks.codes is None else blocks.codes
         return PackedWeight(
             shape=shape,
             kind=kind,
@@ -259,6 +259,7 @@ class Packing:
             scale=arena.take(scale),
             offset=arena.take(offset if has_offset else 0),
             table=codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16),
+            short_numbers=short,
             packing=self,
         )
 

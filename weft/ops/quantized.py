@@ -1,8 +1,9 @@
 """What rounding to 8 or 4 bits makes of a matrix: the twin, in torch, of the step library's codes.
 
 Rules, rounding to nearest, ties to even. INT8: scale = largest |x| of the row / 127. INT8G, per 32 of depth: the same
-in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: offset = the smallest, scale = (largest - smallest) / 15,
-both in fp16, codes 0 to 15 (`quantize_row_q4_1` of ggml).
+in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: number = scale * (code - zero / 4), codes 0 to 15,
+scale about (largest - smallest) / 15 of the numbers and 0 with 5 bits of fraction, zero about 30 - 4 * middle / scale
+with 6 bits, which share 16 bits (`ShortNumber` in `weft/native/step/weight.h`): what leaves the smallest squares.
 
 The numbers of a group count as bf16: a matrix in codes is a shorter spelling of a bf16 matrix.
 
@@ -46,8 +47,7 @@ def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True) -> Tensor:
     # the last group of a depth that is no multiple of 32 is filled up with its own last number
     groups = torch.cat((x, x[:, -1:].expand(-1, short)), 1).view(x.shape[0], (depth + short) // GROUP, GROUP)
     if kind == WeightKind.INT4:
-        low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
-        offset, scale = low.half().float(), ((high - low) / 15).half().float()
+        scale, offset = _short_numbers(groups)
         values = _codes(groups - offset, scale, 0, 15) * scale + offset
     else:
         scale = (groups.abs().amax(2, keepdim=True) / 127).half().float()
@@ -96,6 +96,46 @@ class WithRoundedRows(Packed):
         return self.matrix.to(self.dtype)
 
 
+def _short_numbers(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and offset, fp32 [..., 1], of groups [..., 32]: of nine that are tried the first that leaves the smallest
+    sum of squared differences."""
+    low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
+    half = ((high - low) / 15).half().view(torch.int16).int()
+    span = (half + 15 + (half >> 5 & 1)) >> 5
+    tried = [
+        (scale, scale * ((zero + beside).clamp(0, 63) * -0.25))
+        for scale in (((span + beside).clamp(min=0) << 5).short().view(torch.half).float() for beside in (0, -1, 1))
+        for zero in [(30 - 2 * ((low + high) * _inverse(scale))).round()]
+        for beside in (0, -1, 1)
+    ]
+    best_scale, best_offset = tried[0]
+    least = _squares(groups, *tried[0])
+    for scale, offset in tried[1:]:
+        squares = _squares(groups, scale, offset)
+        less = squares < least
+        least, best_scale, best_offset = (
+            torch.where(less, new, old) for new, old in ((squares, least), (scale, best_scale), (offset, best_offset))
+        )
+    return best_scale, best_offset
+
+
+def _squares(groups: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Of the differences that codes leave, summed."""
+    left = groups - (_codes(groups - offset, scale, 0, 15) * scale + offset)
+    return _folded(left * left)
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Sums of the last dimension, a power of two, [..., 1]: half by half, an order that C++ has too."""
+    while x.shape[-1] > 1:
+        first, second = x.chunk(2, -1)
+        x = first + second
+    return x
+
+
+def _inverse(scale: Tensor) -> Tensor:
+    return torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
+
+
 def _codes(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-    return (x * inverse).round().clamp(low, high)
+    return (x * _inverse(scale)).round().clamp(low, high)

@@ -56,7 +56,8 @@ inline void columns_of_pair(const Weight& w, int pair, float* panel) {
             for (int c = 0; c < kPair; ++c) {
                 const int code = code_of(w.kind, pair_data(w, pair), c, k);
                 const float number = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
-                panel[k * kPair + c] = number * group_number(w.scale, w, pair, c, k) + group_number(w.offset, w, pair, c, k);
+                const GroupNumber group(w, pair, c, k);
+                panel[k * kPair + c] = number * group.scale + group.offset;
             }
         return;
     }

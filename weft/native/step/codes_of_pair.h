@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "linear_tile.h"
+#include "short_numbers.h"
 
 #if defined(__AVX512F__)
 
@@ -31,6 +32,7 @@ public:
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind == W_INT4) {
             if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
+            short_ = w.short_numbers;
             __m256i table = _mm256_loadu_si256(static_cast<const __m256i*>(w.table));
             table_ = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(table), 16);
         }
@@ -38,6 +40,7 @@ public:
 
     WEFT_INLINE Scales scales(int group) const {
         Scales found;
+        if (Kind == W_INT4 && short_) return short_of_group(scale_ + group * kPair);
         if constexpr (kGrouped) of_group(scale_ + group * kPair, found.scale, Kind == W_INT4 ? 1.0f : 1.0f / kCodeUnit);
         if constexpr (Kind == W_INT4) {
 #pragma GCC unroll 4
@@ -135,24 +138,40 @@ private:
 
     // 32 fp16 numbers as fp32 times `unit`, for the lanes of values.
     static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[Scales::kCount], float unit) {
-        const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-        const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             __m512 wide = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(numbers + 16 * half)));
             if (unit != 1.0f) wide = _mm512_mul_ps(wide, _mm512_set1_ps(unit));
-            if constexpr (Apart) {
-                lanes[half] = wide;
-            } else {
-                lanes[2 * half] = _mm512_permutexvar_ps(low, wide);
-                lanes[2 * half + 1] = _mm512_permutexvar_ps(high, wide);
-            }
+            to_lanes(wide, half, lanes);
         }
+    }
+
+    // Of 16 columns, for the lanes of values.
+    static WEFT_INLINE void to_lanes(__m512 columns, int half, __m512 (&lanes)[Scales::kCount]) {
+        if constexpr (Apart) {
+            lanes[half] = columns;
+        } else {
+            const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+            lanes[2 * half] = _mm512_permutexvar_ps(low, columns);
+            lanes[2 * half + 1] = _mm512_permutexvar_ps(_mm512_add_epi32(low, _mm512_set1_epi32(8)), columns);
+        }
+    }
+
+    static WEFT_INLINE Scales short_of_group(const uint16_t* numbers) {
+        Scales found;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const ShortNumbers columns(numbers + 16 * half);
+            to_lanes((__m512)columns.scale, half, found.scale);
+            to_lanes((__m512)columns.offset, half, found.offset);
+        }
+        return found;
     }
 
     const char* codes_;
     const uint16_t* scale_ = nullptr;
     const uint16_t* offset_ = nullptr;
+    bool short_ = false;
     __m512 table_;
 };
 

@@ -106,7 +106,8 @@ enum WeightKind : int32_t {
     W_BF16 = 1,
     W_F64 = 2,
     W_INT8 = 3,   // per output column: value = q * scale[column]
-    W_INT4 = 4,   // groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column])
+    W_INT4 = 4,   // groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column]); with
+                  // short_numbers both are in one word of 16 bits, which `scale` points to: see weight.h
     W_INT8G = 5,  // groups of 32 along depth: value = q * scale[group][column]
     W_BF12 = 6,   // the numbers of a W_BF16 in 12 bits each; see bf12.h
 };
@@ -115,8 +116,9 @@ enum WeightKind : int32_t {
 struct Weight {
     int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
     const void *data, *scale, *offset;
-    const void* table;            // W_INT4: 16 bf16 values, one apart from the next
-    int32_t rounds_rows, unused;  // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
+    const void* table;    // W_INT4: 16 bf16 values, one apart from the next
+    int32_t rounds_rows;  // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
+    int32_t short_numbers;
 };
 
 // Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.

@@ -54,8 +54,8 @@ struct GroupNumbers {
     }
     void take(const Weight& w, int pair, int k) {
         for (int c = 0; c < kPair; ++c) {
-            scale[c] = group_number(w.scale, w, pair, c, k);
-            offset[c] = group_number(w.offset, w, pair, c, k);
+            const GroupNumber group(w, pair, c, k);
+            scale[c] = group.scale, offset[c] = group.offset;
         }
     }
 };

@@ -210,7 +210,8 @@ private:
     void one_tile(const Source& source, const RoundedRows& rows, int count, const Steps& steps, float* tile) const {
         constexpr auto all = std::make_index_sequence<Tile>();
         if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, tile, all);
-        else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
+        else if (!weight_.offset && !weight_.short_numbers)
+            rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
         else rounded_tile_of<Brings::SCALES_AND_OFFSETS>(count, source, rows, steps, tile, all);
     }
 

@@ -1,35 +1,19 @@
 // Codes of W_INT8, W_INT8G and W_INT4: rounded from numbers, or taken out of the blocks of a GGUF file as they are.
 //
 // Rounding, to nearest, ties to even: W_INT8 scale = largest |x| of the column / 127; W_INT8G the same per group, in fp16
-// (ggml's quantize_row_q8_0); W_INT4 offset = the smallest of the group, scale = (largest - smallest) / 15, both in fp16
-// (ggml's quantize_row_q4_1).
+// (ggml's quantize_row_q8_0); W_INT4 with the short number that short_rounding.h finds.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "short_rounding.h"
 #include "weight.h"
 
 namespace weft {
 
 enum SourceFormat : int { FROM_F32 = F32, FROM_BF16 = BF16, FROM_F64 = F64, FROM_Q8_0 = 16, FROM_Q4_0 = 17, FROM_Q4_1 = 18 };
-
-// To nearest, ties to even; infinity beyond the largest.
-inline uint16_t to_half(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
-    if (rest >= 0x7f800000) return uint16_t(sign | (rest > 0x7f800000 ? 0x7e00 : 0x7c00));
-    if (rest >= 0x477ff000) return uint16_t(sign | 0x7c00);
-    if (rest < 0x38800000) {  // below the normal range: units of 2^-24
-        float magnitude;
-        std::memcpy(&magnitude, &rest, 4);
-        return uint16_t(sign | uint32_t(std::nearbyint(double(magnitude) * 16777216.0)));
-    }
-    uint32_t rounded = rest - 0x38000000 + 0xfff + (rest >> 13 & 1);
-    return uint16_t(sign | rounded >> 13);
-}
 
 // One column: a code per depth, and the numbers of its groups (of the column for W_INT8).
 struct Codes {
@@ -72,12 +56,12 @@ inline void quantize_column(int kind, const float* x, int depth, Codes& to) {
     for (int k = 0; k < depth; k += kGroup) {
         int count = std::min(kGroup, depth - k);
         int8_t* code = to.code.data() + k;
-        uint16_t &scale = to.scale[k / kGroup], &offset = to.offset[k / kGroup];
+        uint16_t& scale = to.scale[k / kGroup];
         const Range range(x + k, count);
         if (kind == W_INT4) {
-            offset = to_half(range.low);
-            scale = to_half((range.high - range.low) / 15);
-            round_codes(x + k, count, from_half(scale), from_half(offset), 0, 15, code);
+            const ShortNumber number = ShortRounding(x + k, count, range.low, range.high).best();
+            scale = number.word;
+            round_codes(x + k, count, number.scale(), number.offset(), 0, 15, code);
         } else {
             scale = to_half(range.magnitude() / 127);
             round_codes(x + k, count, from_half(scale), 0, -127, 127, code);

@@ -4,6 +4,7 @@
 
 #include "linear_tile.h"
 #include "rounded_rows.h"
+#include "short_numbers.h"
 
 namespace weft {
 
@@ -100,6 +101,14 @@ WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVe
 #endif
 }
 
+WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kColumnVectors; ++i) {
+        const ShortNumbers columns(numbers + i * kWordLanes);
+        to.scale[i] = columns.scale, to.offset[i] = columns.offset;
+    }
+}
+
 // What codes of a kind stand for, beside scale and offset: number = code as a lane holds it - zero.
 inline int zero_of(const Weight& w) { return w.kind == W_INT4 ? -int(widen(static_cast<const bf16*>(w.table)[0])) : kShift; }
 
@@ -125,7 +134,7 @@ public:
     WordsOfCodes(const Weight& w, int pair, int64_t ahead) : codes_(pair_data(w, pair)), ahead_(ahead) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (!grouped(Kind)) return;
-        scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
+        scale_ = static_cast<const uint16_t*>(w.scale) + numbers, short_ = w.short_numbers;
         if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
     }
 
@@ -159,6 +168,7 @@ public:
 
     WEFT_INLINE ColumnNumbers numbers(int group) const {
         ColumnNumbers found;
+        if (short_) return take_short(scale_ + group * kPair, found), found;
         take_halves(scale_ + group * kPair, found.scale);
         if (offset_) take_halves(offset_ + group * kPair, found.offset);
         return found;
@@ -171,6 +181,7 @@ private:
     const char* codes_;
     int64_t ahead_;
     const uint16_t *scale_ = nullptr, *offset_ = nullptr;
+    bool short_ = false;
 };
 
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.

@@ -8,12 +8,14 @@
 //                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
 //                    or 16 c + 2 j + p
 //   W_BF12           [depth / 32] groups, which bf12.h describes
-// Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns].
+// Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
+// 16 bits that stand for both (see ShortNumber).
 // Depths are rounded up, columns beyond the last hold zeros. An interleaved weight [2 I, depth] (gate above up) puts
 // gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -101,12 +103,46 @@ inline int code_of(int kind, const char* pair, int column, int k) {
     return kind == W_INT4 ? int(word >> (4 * code) & 15) : int(int8_t(word >> (8 * code)));
 }
 
-// Scale or offset of a group's column; 0 where there are none.
-inline float group_number(const void* numbers, const Weight& w, int pair, int column, int k) {
-    if (!numbers) return 0.0f;
-    int64_t group = int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup;
-    return from_half(static_cast<const uint16_t*>(numbers)[group * kPair + column]);
+// To nearest, ties to even; infinity beyond the largest.
+inline uint16_t to_half(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest >= 0x7f800000) return uint16_t(sign | (rest > 0x7f800000 ? 0x7e00 : 0x7c00));
+    if (rest >= 0x477ff000) return uint16_t(sign | 0x7c00);
+    if (rest < 0x38800000) {  // below the normal range: units of 2^-24
+        float magnitude;
+        std::memcpy(&magnitude, &rest, 4);
+        return uint16_t(sign | uint32_t(std::nearbyint(double(magnitude) * 16777216.0)));
+    }
+    uint32_t rounded = rest - 0x38000000 + 0xfff + (rest >> 13 & 1);
+    return uint16_t(sign | rounded >> 13);
 }
+
+// Scale and offset of a group in 16 bits: above, those of a fp16 scale without its sign and with 5 bits of fraction; below,
+// 6 bits of a zero in quarters of a step, so that offset = - scale * zero / 4, exactly.
+struct ShortNumber {
+    static constexpr int kZeroBits = 6, kMostZero = 63, kScaleBits = 0x7fe0;  // of the half
+    static constexpr float kZeroUnit = 0.25f;
+    uint16_t word;
+
+    static ShortNumber of(uint16_t half, int zero) { return {uint16_t((half & kScaleBits) << 1 | zero)}; }
+    float scale() const { return from_half(word >> 1 & kScaleBits); }
+    float offset() const { return scale() * (float(word & kMostZero) * -kZeroUnit); }
+};
+
+// Scale and offset of a group's column; 0 where there is none.
+struct GroupNumber {
+    float scale, offset;
+
+    GroupNumber(const Weight& w, int pair, int column, int k) {
+        const int64_t at = (int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup) * kPair + column;
+        const uint16_t own = static_cast<const uint16_t*>(w.scale)[at];
+        scale = w.short_numbers ? ShortNumber{own}.scale() : from_half(own);
+        if (w.short_numbers) offset = ShortNumber{own}.offset();
+        else offset = w.offset ? from_half(static_cast<const uint16_t*>(w.offset)[at]) : 0.0f;
+    }
+};
 
 inline float rounded_to_bf16(float x) {
     bf16 y;
@@ -119,7 +155,8 @@ inline float rounded_to_bf16(float x) {
 inline float group_value(const Weight& w, int pair, int column, int k) {
     int code = code_of(w.kind, pair_data(w, pair), column, k);
     float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
-    return rounded_to_bf16(of_code * group_number(w.scale, w, pair, column, k) + group_number(w.offset, w, pair, column, k));
+    const GroupNumber group(w, pair, column, k);
+    return rounded_to_bf16(of_code * group.scale + group.offset);
 }
 
 }  // namespace weft

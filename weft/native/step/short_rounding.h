@@ -1,0 +1,73 @@
+// Which short number suits a group of numbers best, as codes of 4 bits. Knows no place in a weight.
+//
+// Of the scale that spans the group and 0, and the next smaller and larger one, with each the zero that brings the middle of
+// the span to code 7.5, and the ones beside it: the first of those that leave the smallest sum of squared differences. Sums
+// are those of halves, folded, so that `weft.ops.quantized` finds the same.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "weight.h"
+
+namespace weft {
+
+class ShortRounding {
+public:
+    // Of `count` numbers between `low` and `high`, which are NaN where one of them is; a short group is filled up with its last.
+    ShortRounding(const float* x, int count, float low, float high) {
+        float all[kGroup];
+        for (int k = 0; k < kGroup; ++k) all[k] = x[std::min(k, count - 1)];
+        std::memcpy(x_, all, sizeof all);
+        low = std::min(low, 0.0f), high = std::max(high, 0.0f);
+        const int half = to_half((high - low) / 15), span = (half + 15 + (half >> 5 & 1)) >> 5;  // to nearest, ties to even
+        for (int scale : {span, std::max(span - 1, 0), span + 1}) {
+            const float wide = from_half(uint16_t(scale << 5));
+            const float zero = std::nearbyint(30 - 2 * ((low + high) * inverse_of(wide)));
+            for (float own : {zero, zero - 1, zero + 1}) attempt(ShortNumber::of(uint16_t(scale << 5), whole(own)));
+        }
+    }
+
+    ShortNumber best() const { return best_; }
+
+    static float inverse_of(float scale) { return scale != 0 ? 1 / scale : 0; }
+
+private:
+    typedef float Lanes __attribute__((vector_size(64)));
+
+    static int whole(float zero) {
+        return std::isnan(zero) ? 0 : int(std::min(std::max(zero, 0.0f), float(ShortNumber::kMostZero)));
+    }
+
+    void attempt(ShortNumber number) {
+        const float found = squares(number);
+        if (tried_ && !(found < squares_)) return;
+        tried_ = true, squares_ = found, best_ = number;
+    }
+
+    // Of the differences that are left.
+    float squares(ShortNumber number) const {
+        const float scale = number.scale(), offset = number.offset(), inverse = inverse_of(scale);
+        const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+        const Lanes none = {}, most = none + 15.0f;
+        float sums[kGroup / 2];
+        Lanes both = {};
+        for (const Lanes& x : x_) {
+            Lanes code = ((x - offset) * inverse + magic) - magic;
+            code = code < none ? none : code > most ? most : code;
+            const Lanes left = x - (code * scale + offset);
+            both += left * left;
+        }
+        std::memcpy(sums, &both, sizeof sums);
+        for (int half = kGroup / 4; half; half /= 2)
+            for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+        return sums[0];
+    }
+
+    Lanes x_[2];
+    ShortNumber best_{0};
+    float squares_ = 0;
+    bool tried_ = false;
+};
+
+}  // namespace weft
