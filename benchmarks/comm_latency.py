@@ -1,11 +1,12 @@
 """Latency and bandwidth of the comm backends between processes: shared_memory against gloo, taking turns.
 
-    python benchmarks/comm_latency.py [--worlds 2 4] [--bytes 64 4096 ...] [--rounds 5] [--save]
+    python benchmarks/comm_latency.py [--worlds 2 4] [--bytes 64 4096 ...] [--rounds 5]
+                                      [--save FILE.json]
 
 Each rank is a process, pinned to a core of its own where there are enough. A call is timed on rank 0 from entry to
 return, one after the other without a pause. `bytes` is what one rank brings: the tensor of all_reduce and all_gather,
-all parts together of reduce_scatter and all_to_all; GB/s are these bytes by the median. `--save` writes
-results/comm_latency.json and .md beside this file.
+all parts together of reduce_scatter and all_to_all; GB/s are these bytes by the median. `--save` writes a
+table in Markdown too, beside the file.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from about import about
-from command import at_least, run_command, whole
+from command import at_least, result_file, run_command, whole
 from forked_ranks import of_first_rank
 
 from weft.comm.base import Comm, Group
@@ -29,7 +29,6 @@ from weft.comm.gloo import GlooComm, listen
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.native.build import ensure_built
 
-RESULTS = Path(__file__).parent / "results"
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 BACKENDS = ("shared_memory", "gloo")
 SECONDS_A_TURN = 0.15
@@ -150,7 +149,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=at_least(2), nargs="+", default=[2, 4])
     parser.add_argument("--bytes", type=whole, nargs="+", default=[64, 4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20])
     parser.add_argument("--rounds", type=whole, default=5, help="turns of each backend in each case")
-    parser.add_argument("--save", action="store_true", help=f"write the files under {RESULTS.name}/")
+    parser.add_argument("--save", type=result_file, metavar="FILE.json", help="write it there, and a table beside it")
     options = parser.parse_args()
     if (status := ensure_built(["comm"])[0]).path is None:
         sys.exit(f"no shared_memory here: {status.reason}")
@@ -159,9 +158,8 @@ def main() -> None:
     report["load_average_after"] = [round(load, 2) for load in os.getloadavg()]
     print(table(report))
     if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "comm_latency.json").write_text(json.dumps(report, indent=1) + "\n")
-        (RESULTS / "comm_latency.md").write_text(table(report))
+        options.save.write_text(json.dumps(report, indent=1) + "\n")
+        options.save.with_suffix(".md").write_text(table(report))
 
 
 if __name__ == "__main__":

@@ -21,47 +21,57 @@ public:
         std::memcpy(x_, all, sizeof all);
         low = std::min(low, 0.0f), high = std::max(high, 0.0f);
         const int half = to_half((high - low) / 15), span = (half + 15 + (half >> 5 & 1)) >> 5;  // to nearest, ties to even
-        for (int scale : {span, std::max(span - 1, 0), span + 1}) {
-            const float wide = from_half(uint16_t(scale << 5));
-            const float zero = std::nearbyint(30 - 2 * ((low + high) * inverse_of(wide)));
-            for (float own : {zero, zero - 1, zero + 1}) attempt(ShortNumber::of(uint16_t(scale << 5), whole(own)));
+        for (int bits : {span, std::max(span - 1, 0), span + 1}) {
+            const Scale scale(uint16_t(bits << 5));
+            const float zero = std::nearbyint(30 - 2 * ((low + high) * scale.inverse));
+            for (float own : {zero, zero - 1, zero + 1}) attempt(scale, whole(own));
         }
     }
 
     ShortNumber best() const { return best_; }
 
-    static float inverse_of(float scale) { return scale != 0 ? 1 / scale : 0; }
-
 private:
     typedef float Lanes __attribute__((vector_size(64)));
+    typedef float Half __attribute__((vector_size(32)));
+    typedef float Quarter __attribute__((vector_size(16)));
+
+    struct Scale {
+        uint16_t half;
+        float wide, inverse;
+
+        explicit Scale(uint16_t half) : half(half), wide(from_half(half)), inverse(wide != 0 ? 1 / wide : 0) {}
+    };
 
     static int whole(float zero) {
         return std::isnan(zero) ? 0 : int(std::min(std::max(zero, 0.0f), float(ShortNumber::kMostZero)));
     }
 
-    void attempt(ShortNumber number) {
-        const float found = squares(number);
+    void attempt(const Scale& scale, int zero) {
+        const float found = squares(scale, scale.wide * (float(zero) * -ShortNumber::kZeroUnit));
         if (tried_ && !(found < squares_)) return;
-        tried_ = true, squares_ = found, best_ = number;
+        tried_ = true, squares_ = found, best_ = ShortNumber::of(scale.half, zero);
     }
 
     // Of the differences that are left.
-    float squares(ShortNumber number) const {
-        const float scale = number.scale(), offset = number.offset(), inverse = inverse_of(scale);
+    float squares(const Scale& scale, float offset) const {
         const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
         const Lanes none = {}, most = none + 15.0f;
-        float sums[kGroup / 2];
         Lanes both = {};
         for (const Lanes& x : x_) {
-            Lanes code = ((x - offset) * inverse + magic) - magic;
+            Lanes code = ((x - offset) * scale.inverse + magic) - magic;
             code = code < none ? none : code > most ? most : code;
-            const Lanes left = x - (code * scale + offset);
+            const Lanes left = x - (code * scale.wide + offset);
             both += left * left;
         }
-        std::memcpy(sums, &both, sizeof sums);
-        for (int half = kGroup / 4; half; half /= 2)
-            for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-        return sums[0];
+        const Quarter sums = folded<Quarter>(folded<Half>(both));
+        return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    }
+
+    // The first half of the lanes plus the second.
+    template <class To, class From> static To folded(const From& x) {
+        To halves[2];
+        std::memcpy(halves, &x, sizeof x);
+        return halves[0] + halves[1];
     }
 
     Lanes x_[2];
