@@ -185,17 +185,17 @@ def test_where_the_time_of_steps_goes() -> None:
     layers = [row["gb_per_s"] for name, row in linear.items() if "head" not in name]
     whole, spent = step["whole step"]["us"], sum(row["us"] for row in linear.values())
     memory = saved("step_profile_vnni_int4.json")["memory"]["gb_per_s"]
-    assert f"reads {read:.0f} MB a step" in PERFORMANCE
+    assert f"read {read:.0f} MB a step" in PERFORMANCE
     assert (
-        f"spends {spent / whole:.0%} of its time on that, at {min(layers):.0f} to {max(layers):.0f} GB/s in the layers"
+        f"spent {spent / whole:.0%} of its time on that, at {min(layers):.0f} to {max(layers):.0f} GB/s in the layers"
         f" and {linear['linear lm_head']['gb_per_s']:.0f} in the head, where the memory gave {memory:.0f}"
-        f" (`step_profile_vnni_int4.md`); attention takes {step['attention']['share']:.0%}, the scheduler"
+        f" (`step_profile_vnni_int4.md`); attention took {step['attention']['share']:.0%}, the scheduler"
         f" {step['scheduler']['share']:.0%}".replace("%", " %")
         in PERFORMANCE
     )
     theirs = float(rows("Offline", 1, "peers-vnni.md")[("onnxruntime-int4",)]["decode tok/s"])
     assert f"{2 * theirs:.0f} tokens a second, {500 / theirs:.1f} ms" in PERFORMANCE
-    assert f"which take {(whole - spent) / 1e3:.1f} now" in PERFORMANCE
+    assert f"which took {(whole - spent) / 1e3:.1f}." in PERFORMANCE
     reading = read / memory
     assert f"{read:.0f} MB at {memory:.0f} GB/s are {reading:.1f} ms, so that twice" in PERFORMANCE
     assert f"leaves {500 / theirs - reading:.1f} ms" in PERFORMANCE

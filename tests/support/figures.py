@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text().split("## What was measured")[1].split
 MEASURED = README + (ROOT / "docs" / "measured.md").read_text()
 PLAIN = " ".join(MEASURED.split())
 PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
+SERVING = " ".join((ROOT / "docs" / "serving.md").read_text().split())
 MAIN = "peers.md"
 
 

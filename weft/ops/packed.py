@@ -132,7 +132,7 @@ class PackedWeight(Packed):
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedSlots(Packed):
     """Matrices of one shape, one for each expert slot. `held`: their bytes, uint8 [slots, ...] each: data and, where
-    there are any, scales and offsets. What is written there is what products read from then on."""
+    there are any, scales. What is written there is what products read from then on."""
 
     shape: tuple[int, int]
     """(slots * out, in)."""

@@ -100,8 +100,9 @@ def _short_numbers(groups: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and offset, fp32 [..., 1], of groups [..., 32]: of nine that are tried the first that leaves the smallest
     sum of squared differences."""
     low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
-    half = ((high - low) / 15).half().view(torch.int16).int()
-    span = (half + 15 + (half >> 5 & 1)) >> 5
+    half = ((high - low) / 15).half().view(torch.int16).int() & 0xFFFF
+    near = (half + 15 + (half >> 5 & 1)) >> 5
+    span = torch.where(half < 0x7C00, near.clamp(max=0x3DF), near)  # what is finite stays finite
     tried = [
         (scale, scale * ((zero + beside).clamp(0, 63) * -0.25))
         for scale in (((span + beside).clamp(min=0) << 5).short().view(torch.half).float() for beside in (0, -1, 1))

@@ -116,9 +116,9 @@ enum WeightKind : int32_t {
 struct Weight {
     int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
     const void *data, *scale, *offset;
-    const void* table;    // W_INT4: 16 bf16 values, one apart from the next
-    int32_t rounds_rows;  // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
-    int32_t short_numbers;
+    const void* table;      // W_INT4: 16 bf16 values, one apart from the next
+    int32_t rounds_rows;    // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
+    int32_t short_numbers;  // of W_INT4: numbers were rounded to it, and not taken out of a file's blocks
 };
 
 // Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.
@@ -148,7 +148,7 @@ struct CommCalls {
     const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
 };
 
-// A thread's part of an instruction. Called by the whole team, a barrier after each.
+// A thread's part of an instruction. Called by the whole team, a barrier after each but own norms.
 using Kernel = void (*)(const Instruction&, const Step&, const TeamMember& me);
 
 }  // namespace weft

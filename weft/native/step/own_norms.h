@@ -4,8 +4,9 @@
 
 #include <vector>
 
-#include "kernels.h"
+#include "instruction.h"
 #include "scratch.h"
+#include "stealing.h"
 
 namespace weft {
 
@@ -21,8 +22,8 @@ public:
         return i + 1 < end && next_[i] && step.rows[code[i].rows] <= kFewRows;
     }
 
-    // By each thread: 0 into where others find it behind the next barrier, the others into memory of their own.
-    static void run(Kernel kernel, Instruction norm, const Step& step, int thread) {
+    // By each thread, with the norm's kernel: 0 into where others find it behind the next barrier, the others into memory of their own.
+    template <class Kernel> static void run(Kernel kernel, Instruction norm, const Step& step, int thread) {
         if (thread) norm.out.base = rows_of(norm.out);
         kernel(norm, step, TeamMember(0, 1));
     }

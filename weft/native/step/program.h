@@ -1,4 +1,4 @@
-// A program: instructions replayed one after the other by all threads of a pool, a barrier after each. What other ranks
+// A program: instructions replayed one after the other by all threads of a pool, a barrier after each but own norms. What other ranks
 // take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
 #pragma once
 
@@ -170,7 +170,7 @@ private:
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
     bool profiling_ = false;
-    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
+    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier, if any, included
     int64_t exchange_ns_ = 0;
     uint64_t received_ = 0;
 };

@@ -20,7 +20,8 @@ public:
         for (int k = 0; k < kGroup; ++k) all[k] = x[std::min(k, count - 1)];
         std::memcpy(x_, all, sizeof all);
         low = std::min(low, 0.0f), high = std::max(high, 0.0f);
-        const int half = to_half((high - low) / 15), span = (half + 15 + (half >> 5 & 1)) >> 5;  // to nearest, ties to even
+        const int half = to_half((high - low) / 15), near = (half + 15 + (half >> 5 & 1)) >> 5;  // to nearest, ties to even
+        const int span = half < kInfinite ? std::min(near, (kInfinite >> 5) - 1) : near;
         for (int bits : {span, std::max(span - 1, 0), span + 1}) {
             const Scale scale(uint16_t(bits << 5));
             const float zero = std::nearbyint(30 - 2 * ((low + high) * scale.inverse));
@@ -31,6 +32,8 @@ public:
     ShortNumber best() const { return best_; }
 
 private:
+    static constexpr int kInfinite = 0x7c00;  // as a half
+
     typedef float Lanes __attribute__((vector_size(64)));
     typedef float Half __attribute__((vector_size(32)));
     typedef float Quarter __attribute__((vector_size(16)));

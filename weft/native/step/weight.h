@@ -122,7 +122,7 @@ inline uint16_t to_half(float x) {
 // Scale and offset of a group in 16 bits: above, those of a fp16 scale without its sign and with 5 bits of fraction; below,
 // 6 bits of a zero in quarters of a step, so that offset = - scale * zero / 4, exactly.
 struct ShortNumber {
-    static constexpr int kZeroBits = 6, kMostZero = 63, kScaleBits = 0x7fe0;  // of the half
+    static constexpr int kMostZero = 63, kScaleBits = 0x7fe0;  // of the half
     static constexpr float kZeroUnit = 0.25f;
     uint16_t word;
 
