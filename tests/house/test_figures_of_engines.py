@@ -123,7 +123,11 @@ def test_quantized_weights() -> None:
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_rows_of_8_bits_were_faster_burst_by_burst(kind: str) -> None:
     cases = saved("coded_weights_zen4.json")["cases"]
-    assert all(case[f"{kind} x 8"]["ratio"] > case[kind]["ratio"] for case in cases.values())
+    slower = [name for name, case in cases.items() if case[f"{kind} x 8"]["ratio"] <= case[kind]["ratio"]]
+    assert slower == (["decode"] if kind == "int8" else [])
+    if slower:
+        rounded, full = (f"{cases['decode'][name]['ratio']:.2f}" for name in ("int8 x 8", "int8"))
+        assert rounded == full and f"{full} times bf16's speed burst by burst, as with `full`" in SERVING
 
 
 @pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md", ZEN4])
@@ -133,7 +137,10 @@ def test_rows_of_8_bits_were_faster_wherever_both_were_measured(page: str, kind:
     rounded, full = offline[f"weft-{kind}-rows8",], offline[f"weft-{kind}",]
     cases = [case for case in full if case.endswith("tok/s") and full[case]]
     assert len(cases) >= 3
-    assert all(float(rounded[case].split()[0]) > float(full[case].split()[0]) for case in cases)
+    slower = [case for case in cases if float(rounded[case].split()[0]) <= float(full[case].split()[0])]
+    assert slower == (["decode tok/s"] if (page, kind) == (ZEN4, "int8") else [])
+    for case in slower:
+        assert f"{rounded[case]} tokens a second engine by engine, with `full` {full[case]}." in SERVING
 
 
 def test_a_machine_without_products_of_bf16() -> None:

@@ -105,6 +105,21 @@ def test_what_two_ranks_can_reach() -> None:
     assert f"where sums take {sums:.0f} % of a step and norms {norms:.0f}." in PERFORMANCE
 
 
+def test_what_two_ranks_can_reach_beside_the_engine() -> None:
+    found = saved("rank_bound_zen4.json")["cases"]
+    names = ("step_profile_zen4.json", "step_profile_zen4_tp2.json", "comm_latency_zen4.json")
+    one_thread = saved("step_profile_zen4_one_thread.json")
+    one_rank, two_ranks, latencies = map(saved, names)
+    again = {case: bound(case, one_rank, two_ranks, latencies, one_thread) for case in found}
+    assert again == found, "benchmarks/rank_bound.py --save"
+    bounds, left = ([f"{each[name]:.2f}" for each in found.values()] for name in ("bound", "with_engine"))
+    assert "By the bound {}, {}, {} and {} could be had".format(*bounds) in PERFORMANCE
+    told = "while the other waits, {}, {}, {} and {} (`rank_bound_zen4.json`)"
+    assert told.format(*left) in PERFORMANCE
+    both, alone = (each["cases"]["1 stream"]["whole step"]["us"] for each in (one_rank, one_thread))
+    assert f"second thread goes on at {100 * both / alone:.0f} % of the speed of both." in PERFORMANCE
+
+
 def test_before_and_after_ranks_left_logits_where_they_are() -> None:
     found = saved("beside_6fb741a_zen4_tp2.json")["cases"]
     ratios = [found[case]["this one"]["ratio"] for case in ("decode", "8 streams", "32 streams", "64 streams")]

@@ -47,8 +47,8 @@ def test_leads_and_bounds() -> None:
     )
     assert f"at {share} %." in PERFORMANCE
     offline = rows("Offline", 1, PAGE)
-    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "onnxruntime-int4"))
-    told = f"a token takes {1e3 / here:.2f} ms there, twice the speed of onnxruntime would be {5e2 / there:.2f}."
+    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "llama.cpp-q4_0"))
+    told = f"a token takes {1e3 / here:.2f} ms there, twice the speed of llama.cpp would be {5e2 / there:.2f}."
     bound = saved("decode_bound_zen4_int4.json")["cases"]["decode, one stream"]
     read = (
         f"{bound['weights_mb']:.0f} MB of weights and bounds besides keys and values, is {100 * bound['share']:.0f} %"
@@ -108,6 +108,19 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     steps, bounds = ([f"{each[key]:.1f}" for each in (bf16, found)] for key in ("step_ms", "bound_ms"))
     told = f"steps took {' and '.join(steps)} ms, and at the memory's speed beside them their bytes"
     assert f"{told} {' and '.join(bounds)}." in PERFORMANCE
+    found = saved("decode_bound_zen4_whole.json")["cases"]["decode, one stream"]
+    whole_, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    words = f"In whole numbers it is {whole_} % (quartiles {low} and {high}; `decode_bound_zen4_whole.json`)"
+    assert words in PERFORMANCE
+    assert f"those of 12 bits, and {whole_} % of whole numbers." in PERFORMANCE
+    profile = saved("step_profile_zen4.json")
+    one = profile["cases"]["1 stream"]
+    layers = [row["gb_per_s"] for name, row in one.items() if name.startswith("linear") and "head" not in name]
+    assert (
+        f"Where the memory gave {profile['memory']['gb_per_s']:.1f} GB/s, by operations (`step_profile_zen4.md`), the"
+        f" linear ones of the layers read {min(layers):.1f} to {max(layers):.1f}, lm_head's bounds"
+        f" {one['linear lm_head']['gb_per_s']:.1f};" in PERFORMANCE
+    )
 
 
 def test_what_bounds_of_logits_bring() -> None:
