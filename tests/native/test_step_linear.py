@@ -282,7 +282,7 @@ def test_what_is_no_number_stays_none_in_codes(packing: Packing, kind: WeightKin
 
 
 def test_what_is_finite_stays_finite_in_4_bits(packing: Packing) -> None:
-    """Up to where a scale, which spans 15 steps, is no fp16 any more: it would round to more than the largest of 5 bits."""
+    """Up to where a scale is no fp16 any more, also where it would round to more than the largest of 5 bits."""
     for most in (65000.0, 65500.0):
         weight = torch.linspace(-1, 1, 32).repeat(2, 1) * 7.5 * most
         found, wanted = packing.pack(weight, WeightKind.INT4).rows(0, 2), quantized(weight, WeightKind.INT4)
