@@ -69,8 +69,8 @@ def steps_s(engine: Watched, name: str) -> list[float]:
 
 
 def measure(engine: Watched, probe: Probe, reads: Bytes, rounds: int) -> dict[str, float]:
-    """Medians, and quartiles of the shares; the first stream is not counted."""
-    bounds, steps = list[float](), list[float]()
+    """Medians, and quartiles of the shares; the first stream is not counted. `gb_per_s`: what the memory gave."""
+    bounds, steps, rates = list[float](), list[float](), list[float]()
     shares: dict[str, list[float]] = {name: [] for name in PARTS}
     before = probe.ask()["gb_per_s"]
     for number in range(rounds + 1):
@@ -79,6 +79,7 @@ def measure(engine: Watched, probe: Probe, reads: Bytes, rounds: int) -> dict[st
         bandwidth, before = 1e9 * statistics.mean((before, after)), after
         if not number:
             continue
+        rates.append(bandwidth / 1e9)
         for name, (first, end) in PARTS.items():
             bound, step = reads.of(PROMPT + (first + end) // 2) / bandwidth, statistics.mean(took[first:end])
             shares[name].append(bound / step)
@@ -87,6 +88,7 @@ def measure(engine: Watched, probe: Probe, reads: Bytes, rounds: int) -> dict[st
                 steps.append(step)
     found = {
         "weights_mb": reads.weights / 1e6,
+        "gb_per_s": statistics.median(rates),
         "bound_ms": 1e3 * statistics.median(bounds),
         "step_ms": 1e3 * statistics.median(steps),
     }
