@@ -108,7 +108,10 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     steps, bounds = ([f"{each[key]:.1f}" for each in (bf16, found)] for key in ("step_ms", "bound_ms"))
     told = f"steps took {' and '.join(steps)} ms, and at the memory's speed beside them their bytes"
     assert f"{told} {' and '.join(bounds)}." in PERFORMANCE
-    found = saved("decode_bound_zen4_whole.json")["cases"]["decode, one stream"]
+    int4, found = found, saved("decode_bound_zen4_whole.json")["cases"]["decode, one stream"]
+    gave = [f"{each['gb_per_s']:.0f}" for each in (bf16, int4, found)]
+    assert "The memory gave {}, {} and {} GB/s beside them in the median".format(*gave) in PERFORMANCE
+    assert f"But beside the streams with 12 bits it gave {gave[0]}, and products did not follow" in PERFORMANCE
     whole_, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
     words = f"In whole numbers it is {whole_} % (quartiles {low} and {high}; `decode_bound_zen4_whole.json`)"
     assert words in PERFORMANCE
