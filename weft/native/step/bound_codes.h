@@ -144,7 +144,7 @@ private:
             step_.of[c] = float(steps_[c]) * units_.of[c];
         }
         for (int v = 0; v < kVectors; ++v) {
-            const Vec<float> inverse = 1.0f / load(step_.vector(v)), magic = splat(12582912.0f);  // 1.5 * 2^23: rounds
+            const Vec<float> inverse = 1.0f / load(step_.vector(v)), magic = splat(kToInteger);
             Vec<float> of_fine{}, of_coarse{}, of_apart{};
             for (int i = 0; i < kBoundGroup; ++i) {
                 VecInt<float> code = VecInt<float>{} + 128;

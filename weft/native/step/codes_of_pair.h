@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "linear_tile.h"
-#include "short_numbers.h"
 
 #if defined(__AVX512F__)
 
@@ -140,7 +139,7 @@ private:
     static WEFT_INLINE void of_group(const uint16_t* numbers, __m512 (&lanes)[Scales::kCount], float unit) {
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
-            __m512 wide = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(numbers + 16 * half)));
+            __m512 wide = (__m512)widen(load_halves(numbers + 16 * half));
             if (unit != 1.0f) wide = _mm512_mul_ps(wide, _mm512_set1_ps(unit));
             to_lanes(wide, half, lanes);
         }

@@ -13,13 +13,13 @@ namespace weft {
 // Which instructions of a program are such norms.
 class OwnNorms {
 public:
-    OwnNorms(const Instruction* code, int count) : next_(count) {
-        for (int i = 0; i + 1 < count; ++i) next_[i] = suits(code[i], code[i + 1]);
+    OwnNorms(const Instruction* code, int count) : suits_(count) {
+        for (int i = 0; i + 1 < count; ++i) suits_[i] = suits(code[i], code[i + 1]);
     }
 
     // Whether each thread computes instruction `i` of a step that ends before `end`, and goes on to the next one.
     bool at(size_t i, const Instruction* code, const Step& step, size_t end) const {
-        return i + 1 < end && next_[i] && step.rows[code[i].rows] <= kFewRows;
+        return i + 1 < end && suits_[i] && step.rows[code[i].rows] <= kFewRows;
     }
 
     // By each thread, with the norm's kernel: 0 into where others find it behind the next barrier, the others into memory of their own.
@@ -54,7 +54,7 @@ private:
         return apart(from, to) && apart(from, product.out) && apart(to, product.out);
     }
 
-    std::vector<char> next_;
+    std::vector<char> suits_;
 };
 
 }  // namespace weft

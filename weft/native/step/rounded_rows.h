@@ -78,7 +78,7 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
 // Rounds `count` numbers; codes behind them, up to a multiple of 16, are zero.
 template <class S> inline RoundedGroup round_group(const S* x, int count, int zero, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;
-    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const Vec<float> magic = splat(kToInteger);
     const float most = largest_magnitude(x, count);
     const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
     const Vec<float> inverse = splat(nothing ? 0.0f : 127.0f / most);

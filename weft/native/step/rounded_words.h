@@ -4,7 +4,6 @@
 
 #include "linear_tile.h"
 #include "rounded_rows.h"
-#include "short_numbers.h"
 
 namespace weft {
 
@@ -92,13 +91,8 @@ struct ColumnNumbers {
 
 // 32 fp16 numbers as fp32.
 WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
-#if defined(__AVX512F__)
-    for (int i = 0; i < 2; ++i) to[i] = (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)numbers + i));
-#elif defined(__AVX2__)
-    for (int i = 0; i < 4; ++i) to[i] = (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)numbers + i));
-#else
-    for (int i = 0; i < kPair; ++i) to[i / kWordLanes][i % kWordLanes] = from_half(numbers[i]);
-#endif
+#pragma GCC unroll 8
+    for (int i = 0; i < kColumnVectors; ++i) to[i] = widen(load_halves(numbers + i * kWordLanes));
 }
 
 WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {

@@ -1,35 +1,31 @@
-// Short numbers of a group's columns, many at a time. Knows no code and no product.
+// Scales and offsets of groups in 16 bits, one or many at a time. Knows no code and no product.
 #pragma once
 
-#include "simd.h"
-#include "weight.h"
+#include "halves.h"
 
 namespace weft {
+
+// Scale and offset of a group in 16 bits: above, those of a fp16 scale without its sign and with 5 bits of fraction; below,
+// 6 bits of a zero in quarters of a step, so that offset = - scale * zero / 4, exactly.
+struct ShortNumber {
+    static constexpr int kMostZero = 63, kScaleBits = 0x7fe0;  // of the half
+    static constexpr float kZeroUnit = 0.25f;
+    uint16_t word;
+
+    static ShortNumber of(uint16_t half, int zero) { return {uint16_t((half & kScaleBits) << 1 | zero)}; }
+    float scale() const { return from_half(word >> 1 & kScaleBits); }
+    float offset() const { return scale() * (float(word & kMostZero) * -kZeroUnit); }
+};
 
 // Of neighbours in columns, as many as a vector has lanes.
 struct ShortNumbers {
     Vec<float> scale, offset;
 
-    explicit WEFT_INLINE ShortNumbers(const uint16_t* words) {
-#if defined(__AVX512F__)
-        const __m256i all = _mm256_loadu_si256((const __m256i*)words);
-        const __m256i half = _mm256_and_si256(_mm256_srli_epi16(all, 1), _mm256_set1_epi16(ShortNumber::kScaleBits));
-        const __m256i zero = _mm256_and_si256(all, _mm256_set1_epi16(ShortNumber::kMostZero));
-        scale = (Vec<float>)_mm512_cvtph_ps(half);
-        offset = (Vec<float>)_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(zero));
-#elif defined(__AVX2__)
-        const __m128i all = _mm_loadu_si128((const __m128i*)words);
-        const __m128i half = _mm_and_si128(_mm_srli_epi16(all, 1), _mm_set1_epi16(ShortNumber::kScaleBits));
-        const __m128i zero = _mm_and_si128(all, _mm_set1_epi16(ShortNumber::kMostZero));
-        scale = (Vec<float>)_mm256_cvtph_ps(half);
-        offset = (Vec<float>)_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(zero));
-#else
-        for (int i = 0; i < kWidth<float>; ++i) {
-            scale[i] = ShortNumber{words[i]}.scale();
-            offset[i] = float(words[i] & ShortNumber::kMostZero);
-        }
-#endif
-        offset = offset * splat(-ShortNumber::kZeroUnit) * scale;
+    explicit WEFT_INLINE ShortNumbers(const uint16_t* from) {
+        const Halves words = load_halves(from);
+        scale = widen(words >> 1 & ShortNumber::kScaleBits);
+        offset = __builtin_convertvector(integers(words & ShortNumber::kMostZero), Vec<float>) *
+                 splat(-ShortNumber::kZeroUnit) * scale;
     }
 };
 

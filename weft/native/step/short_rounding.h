@@ -57,11 +57,10 @@ private:
 
     // Of the differences that are left.
     float squares(const Scale& scale, float offset) const {
-        const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
         const Lanes none = {}, most = none + 15.0f;
         Lanes both = {};
         for (const Lanes& x : x_) {
-            Lanes code = ((x - offset) * scale.inverse + magic) - magic;
+            Lanes code = ((x - offset) * scale.inverse + kToInteger) - kToInteger;
             code = code < none ? none : code > most ? most : code;
             const Lanes left = x - (code * scale.wide + offset);
             both += left * left;

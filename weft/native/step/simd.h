@@ -48,7 +48,7 @@ inline Vec<float> exp2_near(Vec<float> x) {
 #if defined(__AVX512F__)
     const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const Vec<float> magic = splat(kToInteger);
     const Vec<float> whole = (x + magic) - magic;
 #endif
     const Vec<float> rest = x - whole;

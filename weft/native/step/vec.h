@@ -36,6 +36,8 @@ template <class T> using Vec = typename VecOf<T>::V;
 template <class T> using VecInt = typename VecOf<T>::I;
 template <class T> constexpr int kWidth = kVectorBytes / int(sizeof(T));
 
+constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23: adding it to fp32 rounds to an integer
+
 struct bf16 {
     uint16_t bits;
 };
@@ -122,7 +124,7 @@ template <class T> inline T largest(Vec<T> x) {
 
 // e^x: fp32 within 1 unit in the last place, 0 below -87.3, infinity above 88.3; NaN stays NaN.
 inline Vec<float> exp(Vec<float> x) {
-    const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const Vec<float> magic = splat(kToInteger);
     Vec<float> t = x * 1.44269504088896341f + magic;
     Vec<float> n = t - magic;
     Vec<float> r = x - n * 0.693359375f;

@@ -15,13 +15,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-#include "vec.h"
 #include "instruction.h"
+#include "short_numbers.h"
 
 namespace weft {
 
@@ -82,54 +81,12 @@ inline const char* pair_data(const Weight& w, int pair) {
     return static_cast<const char*>(w.data) + pair * pair_bytes(w.kind, w.depth);
 }
 
-inline float from_half(uint16_t bits) {
-    uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023, wide;
-    float y;
-    if (exponent == 0) {  // zero or below the normal range: fraction * 2^-24
-        y = float(fraction) * 5.9604644775390625e-8f;
-        std::memcpy(&wide, &y, 4);
-        wide |= sign;
-    } else {
-        wide = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
-    }
-    std::memcpy(&y, &wide, 4);
-    return y;
-}
-
 // Code of element (column, k) of a pair's stream.
 inline int code_of(int kind, const char* pair, int column, int k) {
     const int chunk = chunk_of(kind), code = k % chunk / 2;
     uint32_t word = reinterpret_cast<const uint32_t*>(pair)[int64_t(k / chunk) * 64 + column * 2 + k % 2];
     return kind == W_INT4 ? int(word >> (4 * code) & 15) : int(int8_t(word >> (8 * code)));
 }
-
-// To nearest, ties to even; infinity beyond the largest.
-inline uint16_t to_half(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
-    if (rest >= 0x7f800000) return uint16_t(sign | (rest > 0x7f800000 ? 0x7e00 : 0x7c00));
-    if (rest >= 0x477ff000) return uint16_t(sign | 0x7c00);
-    if (rest < 0x38800000) {  // below the normal range: units of 2^-24
-        float magnitude;
-        std::memcpy(&magnitude, &rest, 4);
-        return uint16_t(sign | uint32_t(std::nearbyint(double(magnitude) * 16777216.0)));
-    }
-    uint32_t rounded = rest - 0x38000000 + 0xfff + (rest >> 13 & 1);
-    return uint16_t(sign | rounded >> 13);
-}
-
-// Scale and offset of a group in 16 bits: above, those of a fp16 scale without its sign and with 5 bits of fraction; below,
-// 6 bits of a zero in quarters of a step, so that offset = - scale * zero / 4, exactly.
-struct ShortNumber {
-    static constexpr int kMostZero = 63, kScaleBits = 0x7fe0;  // of the half
-    static constexpr float kZeroUnit = 0.25f;
-    uint16_t word;
-
-    static ShortNumber of(uint16_t half, int zero) { return {uint16_t((half & kScaleBits) << 1 | zero)}; }
-    float scale() const { return from_half(word >> 1 & kScaleBits); }
-    float offset() const { return scale() * (float(word & kMostZero) * -kZeroUnit); }
-};
 
 // Scale and offset of a group's column; 0 where there is none.
 struct GroupNumber {
