@@ -117,7 +117,7 @@ def test_what_two_ranks_can_reach_beside_the_engine() -> None:
     told = "while the other waits, {}, {}, {} and {} (`rank_bound_zen4.json`)"
     assert told.format(*left) in PERFORMANCE
     both, alone = (each["cases"]["1 stream"]["whole step"]["us"] for each in (one_rank, one_thread))
-    assert f"second thread goes on at {100 * both / alone:.0f} % of the speed of both." in PERFORMANCE
+    assert f"its other thread, which alone has {100 * both / alone:.0f} % of the speed of both." in PERFORMANCE
 
 
 def test_before_and_after_ranks_left_logits_where_they_are() -> None:

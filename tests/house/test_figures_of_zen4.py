@@ -261,6 +261,8 @@ def test_where_a_step_of_4_bits_spends_its_time() -> None:
     shares_ = (100 * each / us["whole step"] for each in (linear, us["attention"], us["scheduler"]))
     told = "the linear ones are {:.0f} % of a step, attention {:.0f}, the scheduler {:.0f}."
     assert told.format(*shares_) in PERFORMANCE
+    head = saved("step_profile_zen4_int4.json")["cases"]["1 stream"]["linear lm_head"]
+    assert f"read {head['us'] * head['gb_per_s'] / 1e3:.0f} MB for the head's 28.)" in PERFORMANCE
 
 
 def test_where_steps_that_products_bound_spend_their_time() -> None:

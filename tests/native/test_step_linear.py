@@ -281,13 +281,17 @@ def test_what_is_no_number_stays_none_in_codes(packing: Packing, kind: WeightKin
     assert torch.equal(found[wanted.isfinite()], wanted[wanted.isfinite()])
 
 
-def test_what_is_finite_stays_finite_in_4_bits(packing: Packing) -> None:
-    """Up to where a scale is no fp16 any more, also where it would round to more than the largest of 5 bits."""
+def test_the_range_of_4_bits(packing: Packing) -> None:
+    """Also where a scale would round to more than the largest of 5 bits; steps are 2^-19 at least."""
     for most in (65000.0, 65500.0):
         weight = torch.linspace(-1, 1, 32).repeat(2, 1) * 7.5 * most
         found, wanted = packing.pack(weight, WeightKind.INT4).rows(0, 2), quantized(weight, WeightKind.INT4)
         assert found.isfinite().all() and torch.equal(found, wanted)
         assert (found - weight).abs().max() < 0.8 * most
+    beyond = torch.linspace(-1, 1, 32).repeat(2, 1) * 982_900 / 2
+    assert not packing.pack(beyond, WeightKind.INT4).rows(0, 2).isfinite().any()
+    near = torch.linspace(-1e-5, 1e-5, 32).repeat(2, 1)
+    assert (packing.pack(near, WeightKind.INT4).rows(0, 2) - near).abs().max() < 2**-20 * 1.05
 
 
 def test_weights_of_an_arena_do_not_touch(packing: Packing) -> None:
