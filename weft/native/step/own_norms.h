@@ -35,7 +35,7 @@ public:
     }
 
 private:
-    static constexpr int64_t kFewRows = 0;
+    static constexpr int64_t kFewRows = 2;
     enum Use : int { NORMED_SCRATCH = 130 };
 
     static int64_t bytes(const Operand& rows) { return kFewRows * rows.stride * item_bytes(rows.dtype); }
