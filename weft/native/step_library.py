@@ -218,7 +218,7 @@ class Program:
         self._pool.lib.weft_program_profile(self._handle, int(on))
 
     def spent_us(self) -> list[float]:
-        """Microseconds of each instruction since `profile(True)`, its barrier, if any, included."""
+        """Microseconds of each instruction since `profile(True)`, its barrier included."""
         spent = self._pool.lib.weft_program_spent_ns(self._handle)
         return [spent[index] / 1000 for index in range(self.count)]
 

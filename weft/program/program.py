@@ -198,7 +198,7 @@ class StepProgram:
         self._native.profile(on)
 
     def spent_us(self) -> list[float]:
-        """Microseconds of each instruction since `profile(True)`, its barrier, if any, included."""
+        """Microseconds of each instruction since `profile(True)`, its barrier included."""
         return self._native.spent_us()
 
     def __len__(self) -> int:

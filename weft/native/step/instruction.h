@@ -148,7 +148,7 @@ struct CommCalls {
     const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
 };
 
-// A thread's part of an instruction. Called by the whole team, a barrier after each but own norms.
+// A thread's part of an instruction. Called by the whole team, a barrier after each.
 using Kernel = void (*)(const Instruction&, const Step&, const TeamMember& me);
 
 }  // namespace weft

@@ -1,4 +1,4 @@
-// A program: instructions replayed one after the other by all threads of a pool, a barrier after each but own norms. What other ranks
+// A program: instructions replayed one after the other by all threads of a pool, a barrier after each. What other ranks
 // take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
 #pragma once
 
@@ -10,7 +10,6 @@
 #include "cache_ahead.h"
 #include "exchange.h"
 #include "kernels.h"
-#include "own_norms.h"
 #include "pool.h"
 
 namespace weft {
@@ -20,8 +19,7 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 class Program {
 public:
     Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), own_norms_(code_.data(), count),
-          spent_ns_(count) {
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
@@ -109,25 +107,18 @@ private:
         Guests* const guests = thread ? nullptr : pool_->guests();
         if (guests && deals_from(0)) guests->begin();
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
-        auto note = [&](size_t i) {
-            if (!profiling_ || thread) return;
-            const int64_t now = monotonic_ns();
-            spent_ns_[i] += now - began;
-            began = now;
-        };
         for (size_t i = first; i < end_; ++i) {
-            const bool own = own_norms_.at(i, code_.data(), *step_, end_);
-            if (own) {
-                own_norms_.run(kernels_[i], code_[i], *step_, thread);
-                note(i++);
-            }
-            if (kernels_[i]) compute(i, own && thread, me, deals_units(code_[i].op) ? guests : nullptr);
+            if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
             else if (!thread) exchange(i, guests);
             if (!thread) pool_->let_in(i + 1);
             if (pool_->barrier(thread)) me = pool_->member(thread);
             // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
             if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
-            note(i);
+            if (profiling_ && !thread) {
+                const int64_t now = monotonic_ns();
+                spent_ns_[i] += now - began;
+                began = now;
+            }
         }
     }
 
@@ -135,11 +126,9 @@ private:
     // told to wait for such as are left out.
     bool deals_from(size_t i) const { return dealing_[i] < end_; }
 
-    // `own`: of rows that this thread has normed for itself.
-    void compute(size_t i, bool own, const TeamMember& me, Guests* guests) {
+    void compute(size_t i, const TeamMember& me, Guests* guests) {
         if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !deals_from(i + 1));
-        if (own) kernels_[i](OwnNorms::product(code_[i]), *step_, me);
-        else kernels_[i](code_[i], *step_, me);
+        kernels_[i](code_[i], *step_, me);
         if (guests) guests->close();
     }
 
@@ -160,7 +149,6 @@ private:
     Pool* const pool_;
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
-    const OwnNorms own_norms_;
     std::vector<Kernel> kernels_;
     std::vector<size_t> dealing_;  // which instruction deals units next, from each one on, before the next exchange
     CommCalls comm_{};
@@ -170,7 +158,7 @@ private:
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
     bool profiling_ = false;
-    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier, if any, included
+    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
     int64_t exchange_ns_ = 0;
     uint64_t received_ = 0;
 };
