@@ -19,12 +19,8 @@ public:
         : codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
-    // Fetches what is soon taken.
-    WEFT_INLINE void fetch(int chunk) const {
-        const char* at = codes_ + kSoon + int64_t(chunk) * kChunkBytes;
-#pragma GCC unroll 12
-        for (int i = 0; i < kChunkBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
-    }
+    // What is soon taken, when `chunk` is.
+    WEFT_INLINE const char* soon(int chunk) const { return codes_ + kSoon + int64_t(chunk) * kChunkBytes; }
 
     template <class Step, class Chunk> WEFT_INLINE void each_step(int from, int depth, Step step, Chunk begin) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {

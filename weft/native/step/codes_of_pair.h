@@ -16,7 +16,7 @@ namespace weft {
 template <int Kind, bool Apart> class CodesOfPair {
 public:
     static constexpr bool kGrouped = Kind != W_INT8;
-    static constexpr int kChunk = chunk_of(Kind), kSteps = kChunk / 2;
+    static constexpr int kChunk = chunk_of(Kind), kSteps = kChunk / 2, kChunkBytes = kPair * 8;
 
     struct Scales {  // of a group, for vectors of values in turn; for W_INT8 nothing
         static constexpr int kCount = Apart ? 2 : 4;
@@ -50,7 +50,7 @@ public:
     }
 
     WEFT_INLINE Words words(int chunk) const {
-        const char* at = codes_ + int64_t(chunk) * kPair * 8;
+        const char* at = codes_ + int64_t(chunk) * kChunkBytes;
         Words found;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) found.of[i] = _mm512_loadu_si512(at + 64 * i);
@@ -58,12 +58,8 @@ public:
         return found;
     }
 
-    // Fetches what is soon taken.
-    WEFT_INLINE void fetch(int chunk) const {
-        const char* at = codes_ + kSoon + int64_t(chunk) * kPair * 8;
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
-    }
+    // What is soon taken, when `chunk` is.
+    WEFT_INLINE const char* soon(int chunk) const { return codes_ + kSoon + int64_t(chunk) * kChunkBytes; }
 
     // Step `j` of a chunk.
     WEFT_INLINE void take(const Words& words, const Scales& scales, int j, __m512 (&values)[4]) const {

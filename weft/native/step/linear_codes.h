@@ -17,6 +17,32 @@ template <bool Apart, class F> WEFT_INLINE void with_codes(const Weight& w, int 
     else f(CodesOfPair<W_INT4, Apart>(w, pair));
 }
 
+// Asks for codes that are soon taken, a chunk's all at once.
+template <class Codes> struct FetchChunks {
+    const Codes& codes;
+
+    WEFT_INLINE void begin(int chunk) const {
+        const char* at = codes.soon(chunk);
+#pragma GCC unroll 12
+        for (int i = 0; i < Codes::kChunkBytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+    }
+    WEFT_INLINE void step(int) const {}
+};
+
+// The same, a few lines with each step: what is taken now waits less for what was asked for.
+template <class Codes> struct FetchSteps {
+    const Codes& codes;
+    const char* at = nullptr;
+
+    WEFT_INLINE void begin(int chunk) { at = codes.soon(chunk); }
+    WEFT_INLINE void step(int j) const {
+        constexpr int kLines = Codes::kChunkBytes / 64;
+#pragma GCC unroll 2
+        for (int i = kLines * j / Codes::kSteps; i < kLines * (j + 1) / Codes::kSteps; ++i)
+            __builtin_prefetch(at + 64 * i, 0, 2);
+    }
+};
+
 // To nearest, ties to even, for what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
 // eight highest bits, and taking that away again is exact. What is subnormal in fp32 stays as it is.
 WEFT_INLINE __m512 near_bf16(__m512 x) {
@@ -69,7 +95,7 @@ template <int MR, class Codes> WEFT_INLINE void tile_of_floats(const Codes& code
             if (!decltype(last)::value) one_step<InF32, MR, false>(sums, at, 2 * j + 1, second);
         },
         [&](int chunk) WEFT_LAMBDA_INLINE {
-            codes.fetch(chunk);
+            FetchChunks<Codes>{codes}.begin(chunk);
             at.advance(Codes::kChunk);
         });
     put_down<InF32, MR>(sums, tile);
@@ -96,7 +122,7 @@ template <bool, class Values> WEFT_INLINE void lay_step(const Values& values, bf
 }
 
 // The tile of MR rows: numbers go from codes to products in registers. With Lay, they are left in `panel` for the rows
-// that follow, `panel_step` apart (0: there are none). fetch(chunk) as each chunk begins.
+// that follow, `panel_step` apart (0: there are none). fetch.begin(chunk) as each chunk begins, fetch.step(j) with each step.
 template <int MR, bool Lay, class Codes, class Fetch>
 WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int panel_step,
                                Fetch fetch) {
@@ -109,6 +135,7 @@ WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, floa
         [&](int j, const auto& values, auto last) WEFT_LAMBDA_INLINE {
             __m512bh pairs[2];
             as_pairs(values, pairs);
+            fetch.step(j);
             one_step<InBf16, MR, decltype(last)::value>(sums, at, 2 * j, pairs);
             if (Lay) {
                 _mm512_storeu_si512(panel, (__m512i)pairs[0]);
@@ -117,7 +144,7 @@ WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, floa
             }
         },
         [&](int chunk) WEFT_LAMBDA_INLINE {
-            fetch(chunk);
+            fetch.begin(chunk);
             at.advance(Codes::kChunk);
         });
     put_down<InBf16, MR>(sums, tile);

@@ -35,7 +35,7 @@ template <class C, class Codes> inline void lay_panel(const Codes& codes, int fr
             lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
             panel += 2 * kPair;
         },
-        [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); });
+        [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
 }
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
@@ -217,19 +217,27 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
 template <int MR, bool Lay>
 inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, float* tile, bf16* panel, int step) {
     with_codes<false>(w, pair, [&](auto codes) {
-        auto fetch = [&](int chunk) WEFT_LAMBDA_INLINE { codes.fetch(chunk); };
-        tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step, fetch);
+        tile_of_steps<MR, Lay>(codes, a, slab, tile, panel, step, FetchChunks<decltype(codes)>{codes});
     });
 }
+
+struct FetchCache {
+    CacheLines& lines;
+
+    WEFT_INLINE void begin(int) const { lines.fetch(CodesOfPair<W_BF12, false>::kSteps); }
+    WEFT_INLINE void step(int) const {}
+};
+
+constexpr int kSteppedRows = 3;  // more wait for products as long as for memory, and have few registers left
 
 // A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
 template <int MR>
 void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
+    using Codes = CodesOfPair<W_BF12, false>;
     const Slab all{0, depth, false};
-    tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, [&](int chunk) WEFT_LAMBDA_INLINE {
-        if (cache) cache->fetch(codes.kSteps);
-        else codes.fetch(chunk);
-    });
+    if (cache) return tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, FetchCache{*cache});
+    using Fetch = std::conditional_t<(MR <= kSteppedRows), FetchSteps<Codes>, FetchChunks<Codes>>;
+    tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, Fetch{codes});
 }
 
 template <size_t... R>
