@@ -1,11 +1,11 @@
-"""What bounds products of one row: the memory, what one core takes from it alone, or multiplying.
+"""What bounds products of one row on one core: what it takes from memory alone, or multiplying.
 
     python benchmarks/core_bound.py [--rounds 21] [--save FILE.json]
 
-GB/s of weights that a row is multiplied with, by how they are kept, beside plain reads, in turns, medians: from memory
-and out of the second-level cache, by one thread and by as many as there are cores. Where cores have links to memory of
-their own, none gets more than a core alone does here, and a kind of weights comes near to that, or does not, by how
-much is multiplied with the same bytes: see what it reaches out of the cache.
+GB/s of weights that a row is multiplied with by one thread, by how they are kept, beside plain reads, in turns,
+medians: from memory and out of the second-level cache. Where cores have links to memory of their own, none gets more
+than this one does alone, and a kind of weights comes near to plain reads, or does not, by how much is multiplied with
+the same bytes: see what it reaches out of the cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +30,7 @@ from weft.native.step_library import Pool, open_library
 DEPTH, COLUMNS, MATRICES = 576, 3072, 40
 """Of the matrices in memory, 70 MB and more of each kind."""
 NEAR_COLUMNS, REPEATED = 576, 200
-"""Of a thread's share of the matrix that stays in the cache, 0.7 MB at most, and how often a run reads it."""
+"""Of the matrix that stays in the cache, 0.7 MB at most, and how often a run reads it."""
 SHOWN = ("bf16", "bf16 in 12", "int8 x 8", "int4 x 8")
 
 
@@ -43,15 +42,15 @@ def products(pool: Pool, kind: str, columns: int, matrices: int, times: int) -> 
     return functools.partial(program.run, step_of(1)), sum(weight.nbytes for weight in weights)
 
 
-def measured(threads: int, rounds: int) -> dict[str, Any]:
-    """GB/s by place and kind, with so many threads."""
+def measured(rounds: int) -> dict[str, Any]:
+    """GB/s by place and kind."""
     library = open_library()
     if library is None:
         raise SystemExit(f"the step library is missing: {missing_reason('step')}")
-    torch.set_num_threads(threads)
-    pool, found = Pool(library, threads, spin_ns=TURN_SPIN_NS), {}
+    torch.set_num_threads(1)  # of plain reads
+    pool, found = Pool(library, 1, spin_ns=TURN_SPIN_NS), {}
     block = torch.ones(MATRICES * COLUMNS * DEPTH // 2)
-    places = {"memory": (COLUMNS, MATRICES, 1), "cache": (NEAR_COLUMNS * threads, 1, REPEATED)}
+    places = {"memory": (COLUMNS, MATRICES, 1), "cache": (NEAR_COLUMNS, 1, REPEATED)}
     for place, (columns, matrices, times) in places.items():
         runs = {kind: products(pool, kind, columns, matrices, times) for kind in SHOWN}
         if place == "memory":
@@ -59,7 +58,7 @@ def measured(threads: int, rounds: int) -> dict[str, Any]:
         ms = interleaved({kind: run for kind, (run, _) in runs.items()}, rounds)
         rates = {kind: [runs[kind][1] / each / 1e6 for each in times] for kind, times in ms.items()}
         found[place] = {kind: round(statistics.median(each), 1) for kind, each in rates.items()}
-        print(f"{threads} threads, {place}: {found[place]}", flush=True)
+        print(f"{place}: {found[place]}", flush=True)
     pool.close()
     return found
 
@@ -69,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=whole, default=21)
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
-    found = {"one core": measured(1, args.rounds), "all cores": measured(len(os.sched_getaffinity(0)), args.rounds)}
+    found = measured(args.rounds)
     record = {"about": about(), "instruction_set": chosen(), "gb_per_s": found}
     print(json.dumps(record, indent=1))
     if args.save:
