@@ -24,9 +24,9 @@ inline CacheLines& cache_lines() {
     return lines;
 }
 
-constexpr int64_t kFetchedRows = 128 << 10;
-constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
+constexpr int64_t kFetchedRows = 128 << 10;  // bytes of rows that are asked for all at once
+constexpr int64_t kNearRows = 448 << 10;     // bytes of rows that stay in the second-level cache while panels pass by
+constexpr int64_t kFarRows = 640 << 10;      // the same where panels must be unpacked anew for each chunk of rows
 #if defined(__AMX_BF16__)
 using InPairs = InAmx;  // what products of bf16 pairs are done in
 #elif defined(__AVX512BF16__)
