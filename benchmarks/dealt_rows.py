@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from about import about
+from built import step_library
 from command import at_least, result_file, run_command, whole
 from forked_ranks import of_first_rank
 from timing import interleaved
 
 from weft.comm.base import Group
 from weft.comm.shared_memory import SharedMemoryComm
-from weft.errors import UnavailableError
 from weft.native.records import (
     DEALT_FROM,
     EPS,
@@ -40,7 +40,7 @@ from weft.native.records import (
     Op,
     StepRecord,
 )
-from weft.native.step_library import Pool, Program, open_library
+from weft.native.step_library import Pool, Program
 from weft.ops.packed import operand
 
 Sizes = Sequence[tuple[int, int]]
@@ -79,10 +79,7 @@ def program_of(pool: Pool, comm: SharedMemoryComm, group: Group, rows: int, colu
 
 def measure(comm: SharedMemoryComm, group: Group, sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
     """One case for each number of rows and columns, as this rank sees it."""
-    library = open_library()
-    if library is None:
-        raise UnavailableError("the step library is not built; run: make native")
-    pool, cases = Pool(library, 1), []
+    pool, cases = Pool(step_library(), 1), []
     for rows, columns in sizes:
         step = StepRecord()
         step.rows[0] = rows

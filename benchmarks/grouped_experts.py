@@ -16,11 +16,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from about import about
+from built import step_library
 from command import positive, result_file, run_command, whole
 from timing import best_and_median, filling
 from torch import Tensor
 
-from weft.native.step_library import Pool, open_library
+from weft.native.step_library import Pool
 from weft.ops.packed import PackedSlots, Packing
 from weft.ops.single_experts import SingleExperts
 
@@ -72,10 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    library = open_library()
-    if library is None:
-        raise SystemExit("the step library is not built: python -m weft.native.build")
-    pool = Pool(library, args.threads)
+    pool = Pool(step_library(), args.threads)
     plain = torch.randn(SLOTS, COLUMNS, DEPTH).mul_(0.02).bfloat16()
     packed, ops = Packing(pool).pack_slots(plain.flatten(0, 1), SLOTS), SingleExperts(pool)
     found: list[dict[str, Any]] = []

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from about import about
+from built import step_library
 from command import positive, result_file, run_command, whole
 from timing import best_and_median, filling
 from torch import Tensor
 
 from weft.native.records import EPILOGUE, WEIGHT, Epilogue, InstructionRecord, Op, OperandRecord, StepRecord, WeightKind
-from weft.native.step_library import Pool, Program, open_library
+from weft.native.step_library import Pool, Program
 from weft.ops.packed import DTYPES, Arena, PackedWeight, Packing
 
 Shape = tuple[str, int, int]
@@ -217,10 +218,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    library = open_library()
-    if library is None:
-        raise SystemExit("the step library is not built: python -m weft.native.build")
-    pool, rows = Pool(library, args.threads), tuple(args.rows)
+    pool, rows = Pool(step_library(), args.threads), tuple(args.rows)
     record = {
         "benchmark": "packed_linear",
         "threads": args.threads,

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from about import about
+from built import step_library
 from command import result_file, run_command, whole
 from timing import best_and_median, interleaved
 
 from weft.native.isa import chosen
-from weft.native.step_library import Pool, open_library, why_missing
+from weft.native.step_library import Pool
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
@@ -36,9 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def make_kernel(threads: int) -> SamplingKernel:
-    library = open_library()
-    if library is None:
-        raise SystemExit(f"the C++ kernel is missing: {why_missing()}")
+    library = step_library()
     return SamplingKernel(library, Pool(library, threads))
 
 

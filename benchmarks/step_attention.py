@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from about import about
+from built import step_library
 from command import result_file, run_command, whole
 from timing import best_and_median, interleaved
 from torch import Tensor
 
-from weft.native import missing_reason
 from weft.native.isa import chosen
 from weft.native.records import Dtype, InstructionRecord, OperandRecord, StepRecord
-from weft.native.step_library import Pool, open_library
+from weft.native.step_library import Pool
 
 HEADS, KV_HEADS, DIM, LAYERS = 9, 3, 64, 30
 QKV, ATTENTION = 4, 5
@@ -113,10 +113,7 @@ def main() -> None:
     parser.add_argument("--out", type=result_file)
     args = parser.parse_args()
     torch.manual_seed(0)
-    library = open_library()
-    if library is None:
-        raise SystemExit(f"the step library is missing: {missing_reason('step')}")
-    pool = Pool(library, args.threads)
+    pool = Pool(step_library(), args.threads)
     results: dict[str, dict[str, Any]] = {}
     for name, runs in CASES.items():
         for block in args.blocks:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from packed_linear import Buffers, packed, plain_weights, program_of, step_of, step_shapes
 
+from benchmarks.built import step_library
 from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import Watched, options, quantile, tell, watched
 from benchmarks.peers.http_client import burst
@@ -37,9 +38,8 @@ from weft.bench.served import Served
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.cli.hosted import PROGRAM
-from weft.errors import ConfigError, UnavailableError
-from weft.native import missing_reason
-from weft.native.step_library import Pool, open_library
+from weft.errors import ConfigError
+from weft.native.step_library import Pool
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 
@@ -77,15 +77,13 @@ def texts(model: str | None, streams: int) -> list[list[int]]:
 
 def products(model: str | None, streams: int) -> tuple[Pool, Callable[[], None]]:
     """Those of one step of so many streams, with random weights of the model's shapes. ConfigError: it is not dense."""
-    library = open_library()
-    if library is None:
-        raise UnavailableError(f"the step library is missing: {missing_reason('step')}")
     config = parse_config(open_checkpoint(model_path(model)).config)
     if config.num_experts or config.mla:
         raise ConfigError("products alone are those of dense models: this one has experts or latent attention")
     heads, kept = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
     sizes = (config.hidden_size, heads + kept, heads, config.intermediate_size, config.vocab_size)
-    pool, shapes = Pool(library, torch.get_num_threads(), spin_ns=TURN_SPIN_NS), step_shapes(config.num_layers, sizes)
+    pool = Pool(step_library(), torch.get_num_threads(), spin_ns=TURN_SPIN_NS)
+    shapes = step_shapes(config.num_layers, sizes)
     plain, buffers = plain_weights(shapes), Buffers(shapes, streams)
     program = program_of(pool, shapes, packed(pool, "bf16", shapes, plain), buffers)
     step = step_of(streams)
