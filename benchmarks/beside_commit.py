@@ -1,7 +1,8 @@
 """This working copy beside a commit of it: the same bursts of requests through both, in turns.
 
     python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
-                                              [--cases "8 streams" ...] [--rounds 12] [--save FILE.json]
+                                              [--no-compress-weights] [--cases "8 streams" ...] [--rounds 12]
+                                              [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. The commit is checked out to a folder of
 its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
@@ -41,10 +42,10 @@ DRIVER = """
 import json, pathlib, sys
 import weft
 from weft.settings import EngineConfig
-tree, model, cached, tp, quantization, activations = sys.argv[1:]
+tree, model, cached, tp, settings = sys.argv[1:]
 assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
 limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
-                      enable_prefix_caching=cached == "True", quantization=quantization, activations=activations)
+                      enable_prefix_caching=cached == "True", **json.loads(settings))
 with weft.LLM(model, config=limits, tp=int(tp)) as llm:
     print("ready", flush=True)
     for line in sys.stdin:
@@ -60,7 +61,9 @@ class Tree:
     def __init__(self, folder: Path, cached: bool, given: argparse.Namespace) -> None:
         self._folder = folder
         words = [sys.executable, "-c", DRIVER, str(folder), str(model_path(given.model)), str(cached)]
-        words += [str(given.tp), given.quantization, given.activations]
+        settings = {name: getattr(given, name) for name in ("quantization", "activations", "compress_weights")}
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        words += [str(given.tp), json.dumps(chosen)]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=of_tree(folder)
         )
@@ -115,6 +118,8 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
+    on_or_off = argparse.BooleanOptionalAction
+    parser.add_argument("--compress-weights", action=on_or_off, default=None, help="numbers in 12 bits, if any")
     parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), default=(*CASES, *LONG))
     parser.add_argument("--rounds", type=whole, default=12)
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""What bounds products of one row on one core: what it takes from memory alone, or multiplying.
+"""What bounds products of one row: what one core takes from memory alone, what all take together, or multiplying.
 
-    python benchmarks/core_bound.py [--rounds 21] [--save FILE.json]
+    python benchmarks/core_bound.py [--rounds 60] [--save FILE.json]
 
-GB/s of weights that a row is multiplied with by one thread, by how they are kept, beside plain reads, in turns,
-medians: from memory and out of the second-level cache. Where cores have links to memory of their own, none gets more
-than this one does alone, and a kind of weights comes near to plain reads, or does not, by how much is multiplied with
-the same bytes: see what it reaches out of the cache.
+GB/s of weights that a row is multiplied with, by how they are kept, beside plain reads, in turns, medians: by one
+thread, out of its second-level cache and from memory, and from memory by a thread on each core. Cores of a virtual
+machine may sit on one die, with one link to memory, or on two, and move: rounds of all cores are told apart by how
+long a flag takes between the first two, right before and behind them (`peers/probe.py`), and left out where it changed.
 """
 
 from __future__ import annotations
@@ -13,62 +13,101 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import statistics
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
-from about import about
-from command import result_file, run_command, whole
-from packed_linear import Buffers, packed, plain_weights, program_of, step_of
-from timing import TURN_SPIN_NS, interleaved
 
-from weft.native import missing_reason
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from packed_linear import Buffers, packed, plain_weights, program_of, step_of
+
+from benchmarks.about import about
+from benchmarks.built import step_library
+from benchmarks.command import result_file, run_command, whole
+from benchmarks.peers.probe import FAR_US, Probe
+from benchmarks.timing import TURN_SPIN_NS, once
+from weft.checkpoint.embedded import cache_dir
 from weft.native.isa import chosen
-from weft.native.step_library import Pool, open_library
+from weft.native.step_library import Pool
 
 DEPTH, COLUMNS, MATRICES = 576, 3072, 40
-"""Of the matrices in memory, 70 MB and more of each kind."""
+"""Of the matrices in memory, 40 MB and more of each kind."""
 NEAR_COLUMNS, REPEATED = 576, 200
 """Of the matrix that stays in the cache, 0.7 MB at most, and how often a run reads it."""
-SHOWN = ("bf16", "bf16 in 12", "int8 x 8", "int4 x 8")
+KINDS = ("bf16", "bf16 in 12", "int8 x 8", "int4 x 8")
+READS = "plain reads"
+
+Run = tuple[Callable[[], object], int]
+"""A call, and the bytes that it reads."""
+Rates = dict[str, dict[str, list[float]]]
+"""Place -> kind -> GB/s, round by round."""
 
 
-def products(pool: Pool, kind: str, columns: int, matrices: int, times: int) -> tuple[Callable[[], None], int]:
-    """A run of all products with a row, and the bytes of weights that it reads."""
+def products(pool: Pool, kind: str, columns: int, matrices: int, times: int = 1) -> Run:
+    """All products with a row."""
     shapes = [("gate_up", columns, DEPTH)] * matrices
     weights = packed(pool, kind, shapes, plain_weights(shapes)) * times
     program = program_of(pool, shapes * times, weights, Buffers(shapes, 1))
     return functools.partial(program.run, step_of(1)), sum(weight.nbytes for weight in weights)
 
 
-def measured(rounds: int) -> dict[str, Any]:
-    """GB/s by place and kind."""
-    library = open_library()
-    if library is None:
-        raise SystemExit(f"the step library is missing: {missing_reason('step')}")
-    torch.set_num_threads(1)  # of plain reads
-    pool, found = Pool(library, 1, spin_ns=TURN_SPIN_NS), {}
+def take(rates: Mapping[str, list[float]], runs: Mapping[str, Run], first: int) -> None:
+    """One round; another kind begins in every round."""
+    names = [*runs][first % len(runs) :] + [*runs][: first % len(runs)]
+    for name in names:
+        call, nbytes = runs[name]
+        rates[name].append(nbytes / once(call) / 1e6)
+
+
+def measured(pools: Mapping[str, Pool], probe: Probe, rounds: int) -> Rates:
+    """Of one core, and of all where they are."""
     block = torch.ones(MATRICES * COLUMNS * DEPTH // 2)
-    places = {"memory": (COLUMNS, MATRICES, 1), "cache": (NEAR_COLUMNS, 1, REPEATED)}
-    for place, (columns, matrices, times) in places.items():
-        runs = {kind: products(pool, kind, columns, matrices, times) for kind in SHOWN}
-        if place == "memory":
-            runs["plain reads"] = block.sum, block.nbytes
-        ms = interleaved({kind: run for kind, (run, _) in runs.items()}, rounds)
-        rates = {kind: [runs[kind][1] / each / 1e6 for each in times] for kind, times in ms.items()}
-        found[place] = {kind: round(statistics.median(each), 1) for kind, each in rates.items()}
-        print(f"{place}: {found[place]}", flush=True)
-    pool.close()
+    runs = {
+        place: {kind: products(pools[place], kind, COLUMNS, MATRICES) for kind in KINDS} for place in ("one", "all")
+    }
+    runs["one"][READS] = block.sum, block.nbytes
+    runs["cache"] = {kind: products(pools["one"], kind, NEAR_COLUMNS, 1, REPEATED) for kind in KINDS}
+    found: Rates = defaultdict(lambda: defaultdict(list))
+    for place in runs:
+        take(defaultdict(list), runs[place], 0)  # to warm up
+    for number in range(rounds):
+        take(found["one core, out of its cache"], runs["cache"], number)
+        take(found["one core"], runs["one"], number)
+        before = probe.ask()
+        together: dict[str, list[float]] = defaultdict(list)
+        runs["all"][KINDS[0]][0]()  # cores that slept wake up
+        take(together, runs["all"], number)
+        after = probe.ask()
+        far = [state["flag_us"] > FAR_US for state in (before, after)]
+        if far[0] != far[1]:
+            continue
+        together[READS].append((before["gb_per_s"] + after["gb_per_s"]) / 2)
+        for kind, each in together.items():
+            found[f"all cores, on {'two dies' if far[0] else 'one die'}"][kind] += each
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=whole, default=21)
+    parser.add_argument("--rounds", type=whole, default=60)
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
-    found = measured(args.rounds)
+    torch.set_num_threads(1)  # of plain reads: others would look for work on cores of the rounds that follow
+    library = step_library()
+    cores = sorted(os.sched_getaffinity(0))
+    pools = {name: Pool(library, len(on), on, TURN_SPIN_NS) for name, on in (("one", cores[:1]), ("all", cores))}
+    with Probe(cache_dir() / "peers") as probe:
+        rates = measured(pools, probe, args.rounds)
+    found = {
+        place: {kind: round(statistics.median(each), 1) for kind, each in kinds.items()}
+        | {"rounds": len(kinds[KINDS[0]])}
+        for place, kinds in rates.items()
+    }
     record = {"about": about(), "instruction_set": chosen(), "gb_per_s": found}
     print(json.dumps(record, indent=1))
     if args.save:
