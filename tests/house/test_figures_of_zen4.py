@@ -17,7 +17,14 @@ from weft.ops.packed import Packing
 from weft.program.screen import made
 
 PAGE = "peers-zen4.md"
+BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024")
 ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "output"))
+
+
+def ratios(name: str, way: str = "this one") -> list[str]:
+    """Of the cases of BURSTS in a saved comparison of bursts."""
+    cases = saved(name)["cases"]
+    return [f"{cases[case][way]['ratio']:.2f}" for case in BURSTS]
 
 
 def test_the_machine() -> None:
@@ -137,22 +144,15 @@ def test_what_bounds_of_logits_bring() -> None:
 
 
 def test_what_it_brings_to_ask_for_codes_in_time() -> None:
-    found = [saved(f"beside_30fffee_zen4_{kind}.json")["cases"] for kind in ("int8", "int4")]
-    one, eight, many, prompt = (
-        " and ".join(f"{cases[case]['this one']['ratio']:.2f}" for cases in found)
-        for case in ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    )
+    both = (ratios(f"beside_30fffee_zen4_{kind}.json") for kind in ("int8", "int4"))
+    one, eight, many, prompt = (" and ".join(pair) for pair in zip(*both, strict=True))
     assert f"one stream is {one} times as fast, 8 streams {eight}, 32 {many}, a prompt {prompt} (" in PERFORMANCE
-    found = saved("beside_30fffee_zen4.json")["cases"]
-    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    one, eight, many, prompt = (f"{found[case]['this one']['ratio']:.2f}" for case in order)
+    one, eight, many, prompt = ratios("beside_30fffee_zen4.json")
     assert f"with bf16 {one}, {eight}, {many} and {prompt} (`beside_30fffee_zen4.json`" in PERFORMANCE
 
 
 def test_what_shorter_scales_bring_and_norms_by_each_thread_do_not() -> None:
-    found = saved("beside_e74684d_zen4_int4.json")["cases"]
-    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    one, eight, many, prompt = (f"{found[case]['this one']['ratio']:.2f}" for case in order)
+    one, eight, many, prompt = ratios("beside_e74684d_zen4_int4.json")
     told = f"one stream is {one} times as fast as before, 8 and 32 streams {eight} and {many}, a prompt {prompt}"
     assert f"{told} (`beside_e74684d_zen4_int4.json`, 16 rounds)" in PERFORMANCE
     each = [saved(f"beside_c86d721_zen4{kind}.json")["cases"]["decode"]["this one"] for kind in ("", "_int4", "_int8")]
@@ -161,9 +161,7 @@ def test_what_shorter_scales_bring_and_norms_by_each_thread_do_not() -> None:
 
 
 def test_what_lines_asked_for_in_time_bring() -> None:
-    found = saved("beside_e9cfcf3_zen4.json")["cases"]
-    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    one, eight, many, prompt = (f"{found[case]['this one']['ratio']:.2f}" for case in order)
+    one, eight, many, prompt = ratios("beside_e9cfcf3_zen4.json")
     told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, a prompt {prompt}"
     assert f"{told} (`beside_e9cfcf3_zen4.json`, 16 rounds)" in PERFORMANCE
 
@@ -193,10 +191,7 @@ def test_what_bounds_of_logits_read() -> None:
 
 
 def test_bf16_in_12_bits() -> None:
-    cases, kind = saved("coded_weights_zen4.json")["cases"], "bf16 in 12"
-    one, eight, many, prompt = (
-        f"{cases[case][kind]['ratio']:.2f}" for case in ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    )
+    one, eight, many, prompt = ratios("coded_weights_zen4.json", "bf16 in 12")
     words = (
         f"has {one} of their speed with one stream, {eight} with 8, {many} with 32 and {prompt} in a prompt of 1,024"
     )
@@ -204,15 +199,13 @@ def test_bf16_in_12_bits() -> None:
 
 
 def test_8_and_4_bits_beside_bf16() -> None:
-    cases = saved("coded_weights_zen4.json")["cases"]
-    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-
     def two(*kinds: str) -> list[str]:
-        return [" and ".join(f"{cases[case][kind]['ratio']:.2f}" for kind in kinds) for case in order]
+        each = (ratios("coded_weights_zen4.json", kind) for kind in kinds)
+        return [" and ".join(pair) for pair in zip(*each, strict=True)]
 
     one, eight, many, prompt = two("int8 x 8", "int4 x 8")
     told = f"{one} of the speed of bf16 in whole numbers with one stream, {eight} with 8, {many} with 32, {prompt}"
-    full8, full4 = ([f"{cases[case][kind]['ratio']:.2f}" for case in order[1:3]] for kind in ("int8", "int4"))
+    full8, full4 = (ratios("coded_weights_zen4.json", kind)[1:3] for kind in ("int8", "int4"))
     less = f"have less than bf16's speed with 8 bits, {full8[1]}, and 8 and 32 with 4 bits, {full4[0]} and {full4[1]};"
     assert f"{less} with `--activations int8` none has" in PERFORMANCE and float(full8[0]) >= 1
     assert all(float(ratio) >= 1 for pair in (one, eight, many, prompt) for ratio in pair.split(" and "))

@@ -58,7 +58,7 @@ public:
 private:
     static constexpr int dtype() { return sizeof(A) == 8 ? F64 : sizeof(A) == 4 ? F32 : BF16; }
 
-    // What other cores wrote last is far from this one, and all of it comes sooner than line by line.
+    // Other cores may have written them last: what is far comes sooner all at once than line by line.
     void fetch(Rows<A> rows, int64_t count) const {
         if (count * depth_ * int64_t(sizeof(A)) > kFetchedRows) return;
         for (int64_t r = 0; r < count; ++r)

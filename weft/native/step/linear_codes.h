@@ -29,7 +29,7 @@ template <class Codes> struct FetchChunks {
     WEFT_INLINE void step(int) const {}
 };
 
-// The same, a few lines with each step: what is taken now waits less for what was asked for.
+// The same, a line or two with each step, so that they come as evenly as they are taken.
 template <class Codes> struct FetchSteps {
     const Codes& codes;
     const char* at = nullptr;

@@ -228,7 +228,7 @@ struct FetchCache {
     WEFT_INLINE void step(int) const {}
 };
 
-constexpr int kSteppedRows = 3;  // more wait for products as long as for memory, and have few registers left
+constexpr int kSteppedRows = 3;  // few, whose products wait for memory
 
 // A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
 template <int MR>
