@@ -24,9 +24,8 @@ inline CacheLines& cache_lines() {
     return lines;
 }
 
-constexpr int64_t kFetchedRows = 128 << 10;  // bytes of rows that are asked for all at once
-constexpr int64_t kNearRows = 448 << 10;     // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kFarRows = 640 << 10;      // the same where panels must be unpacked anew for each chunk of rows
+constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
+constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
 #if defined(__AMX_BF16__)
 using InPairs = InAmx;  // what products of bf16 pairs are done in
 #elif defined(__AVX512BF16__)
@@ -41,12 +40,7 @@ public:
     Activations(const Operand& from, int depth) : from_(from), depth_(depth), in_place_(dtype() == from.dtype) {}
 
     Rows<A> chunk(int64_t first, int64_t count) {
-        if (in_place_) {
-            const Rows<A> rows{static_cast<const A*>(from_.base) + first * from_.stride, from_.stride};
-            if (first != first_ || count != count_) fetch(rows, count);
-            first_ = first, count_ = count;
-            return rows;
-        }
+        if (in_place_) return {static_cast<const A*>(from_.base) + first * from_.stride, from_.stride};
         int64_t stride = ceil_div(depth_, 2) * 2;
         A* to = scratch<ROWS_SCRATCH>().take<A>(count * stride);
         if (first != first_ || count != count_)
@@ -57,13 +51,6 @@ public:
 
 private:
     static constexpr int dtype() { return sizeof(A) == 8 ? F64 : sizeof(A) == 4 ? F32 : BF16; }
-
-    // Other cores may have written them last: what is far comes sooner all at once than line by line.
-    void fetch(Rows<A> rows, int64_t count) const {
-        if (count * depth_ * int64_t(sizeof(A)) > kFetchedRows) return;
-        for (int64_t r = 0; r < count; ++r)
-            for (int k = 0; k < depth_; k += 64 / int(sizeof(A))) __builtin_prefetch(rows.first + r * rows.stride + k, 0, 2);
-    }
 
     void convert(int64_t row, A* to) const {
         int64_t at = row * from_.stride;
