@@ -126,10 +126,7 @@ def test_quantized_weights() -> None:
 def test_rows_of_8_bits_were_faster_burst_by_burst(kind: str) -> None:
     cases = saved("coded_weights_zen4.json")["cases"]
     slower = [name for name, case in cases.items() if case[f"{kind} x 8"]["ratio"] <= case[kind]["ratio"]]
-    assert slower == (["decode"] if kind == "int8" else [])
-    if slower:
-        rounded, full = (f"{cases['decode'][name]['ratio']:.2f}" for name in ("int8 x 8", "int8"))
-        assert rounded == full and f"{full} times bf16's speed burst by burst, as with `full`" in SERVING
+    assert not slower
 
 
 @pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md", ZEN4])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
 import pytest
 import torch
 
+from benchmarks.peers.probe import FAR_US
 from tests.support.figures import MAIN, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, shares, whole
 from tests.support.native_libraries import need
 from weft.native.records import WeightKind
@@ -21,10 +23,10 @@ BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024")
 ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "output"))
 
 
-def ratios(name: str, way: str = "this one") -> list[str]:
-    """Of the cases of BURSTS in a saved comparison of bursts."""
-    cases = saved(name)["cases"]
-    return [f"{cases[case][way]['ratio']:.2f}" for case in BURSTS]
+def ratios(name: str, way: str = "this one", cases: Sequence[str] = BURSTS) -> list[str]:
+    """Of a saved comparison of bursts."""
+    found = saved(name)["cases"]
+    return [f"{found[case][way]['ratio']:.2f}" for case in cases]
 
 
 def test_the_machine() -> None:
@@ -163,16 +165,34 @@ def test_what_shorter_scales_bring_and_norms_by_each_thread_do_not() -> None:
 def test_what_lines_asked_for_in_time_bring() -> None:
     one, eight, many, prompt = ratios("beside_e9cfcf3_zen4.json")
     told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, a prompt {prompt}"
-    assert f"{told} (`beside_e9cfcf3_zen4.json`, 16 rounds)" in PERFORMANCE
-
-
-def test_what_one_core_takes_from_memory() -> None:
-    found = saved("core_bound_zen4.json")["gb_per_s"]
-    memory, cache = found["memory"], found["cache"]
-    told = f"get {memory['plain reads']} GB/s, a row times whole numbers {memory['bf16']}, times numbers of 12 bits"
-    assert f"{told} {memory['bf16 in 12']} (`core_bound_zen4.json`)" in PERFORMANCE
-    told = f"a core multiplies {cache['bf16 in 12']} GB/s of 12 bits, {cache['bf16']} of whole numbers"
+    assert f"{told} (`beside_e9cfcf3_zen4.json`, 40 rounds)" in PERFORMANCE
+    one, eight, many = ratios("beside_5ac355b_zen4.json", cases=BURSTS[:3])
+    told = (
+        f"brought nothing: {one}, {eight} and {many} with one stream, 8 and 32 (`beside_5ac355b_zen4.json`, of commit"
+    )
     assert told in PERFORMANCE
+    one, eight, many, _ = ratios("beside_e9cfcf3_zen4_whole.json")
+    assert f"whole numbers {one}, {eight} and {many} (`beside_e9cfcf3_zen4_whole.json`" in PERFORMANCE
+
+
+def test_what_one_core_and_both_take_from_memory() -> None:
+    found = saved("core_bound_zen4.json")["gb_per_s"]
+    both, one, near = (found[place] for place in ("all cores, on one die", "one core", "one core, out of its cache"))
+    twelve = "bf16 in 12"
+    told = (
+        f"read {both['bf16']} GB/s of whole numbers in a row's products, {both[twelve]} of 12 bits, where plain reads"
+    )
+    assert f"{told} gave {both['plain reads']}; one core alone" in PERFORMANCE
+    told = f"{one['bf16']} and {one[twelve]}, and out of its cache {near['bf16']} and {near[twelve]} (`core_bound_zen4.json`)"
+    assert told in PERFORMANCE
+    assert f"in {one['rounds']} rounds the cores sat on one." in PERFORMANCE and "all cores, on two dies" not in found
+    apart: dict[bool, list[float]] = {True: [], False: []}
+    for visit in saved("peers-zen4.json")["visits"]:
+        for case in visit["cases"].values():
+            for look in (burst["state"] for burst in case.get("bursts", [case]) if "state" in burst):
+                apart[look["flag_us"] > FAR_US].append(look["gb_per_s"])
+    told = f"{median(apart[True]):.0f} GB/s in the median of {len(apart[True])} looks beside `peers-zen4.md`,"
+    assert f"{told} {median(apart[False]):.0f} in that of the other {len(apart[False])}." in PERFORMANCE
 
 
 def test_what_bounds_of_logits_read() -> None:
