@@ -75,7 +75,7 @@ class Places:
             "TOKENIZERS_PARALLELISM": "0",
         }
         plain = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONPATH")}
-        return plain | common | self._own(engine, cases)
+        return {**plain, **common, **self._own(engine, cases)}
 
     def _own(self, engine: Engine, cases: tuple[Case, ...]) -> Mapping[str, str]:
         if engine.ours:
