@@ -27,7 +27,7 @@ public:
     PackedAttention(const Instruction& i, const Step& step)
         : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
           window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
-        const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2 + dim_ / 2;
+        const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2;
         float* at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // vectors end behind rows
         out_ = at, at += kRows * padded_;
         piece_ = at, at += kRows * Meeting::row_floats(dim_);
@@ -35,7 +35,6 @@ public:
         // weights as wide as scores take their places: the nearest cache has little room beside keys and values
         weights_ = reinterpret_cast<RowPair*>(kWidensRows ? scores_ : at), at += kPairFloats * kRows * kChunk / 2;
         queries_ = reinterpret_cast<RowPair*>(at), at += kPairFloats * kRows * dim_ / 2 + kLanes;
-        query_pairs_ = reinterpret_cast<uint32_t*>(kWidensRows ? at : reinterpret_cast<float*>(queries_));
 #if defined(__AMX_BF16__)
         in_tiles_ = AmxAttention::fits(pages_);
 #endif
@@ -66,8 +65,7 @@ private:
     }
 
     template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
-        if (in_tiles_) take_query_rows(unit, MR);
-        else take_queries<MR>(unit);
+        take_queries(unit);
         std::fill(out_, out_ + MR * padded_, 0.0f);
         float peak[MR], total[MR];
         for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
@@ -81,7 +79,7 @@ private:
             float* piece = unit.whole() ? piece_ : meeting->piece(chunk - unit.begin, MR, dim_);
             if (in_tiles_) score_in_tiles(keys, walk, unit.tokens == 1);
             else score<MR>(keys, walk);
-            for (int r = 0; r < MR; ++r) soften(unit, keys, r, piece + r * Meeting::row_floats(dim_));
+            soften(unit, keys, piece);
             if (in_tiles_) weigh_in_tiles(keys, walk, piece);
             else weigh<MR>(keys, walk, piece);
             if (unit.whole()) add_chunk(MR, piece, peak, total);
@@ -101,54 +99,34 @@ private:
         return true;
     }
 
-    // Adds what a chunk gave to the rows: both times 2^(own peak - common peak).
-    void add_chunk(int rows, const float* piece, float* peak, float* total) {
-        for (int r = 0; r < rows; ++r, piece += Meeting::row_floats(dim_)) {
-            if (piece[1] == 0) continue;  // it saw no key of this chunk
-            const float higher = peak[r] > piece[0] ? peak[r] : piece[0];
-            const Vec<float> keep = exp2_near(splat(peak[r] - higher)), gain = exp2_near(splat(piece[0] - higher));
-            total[r] = total[r] * keep[0] + piece[1] * gain[0];
-            peak[r] = higher;
-            float* out = out_ + r * padded_;
-            for (int d = 0; d < padded_; d += kLanes) store(out + d, fused(load(out + d), keep, load(piece + 16 + d) * gain));
-        }
+    void add_chunk(int rows, const float* piece, float* peak, float* total) const {
+        for (int r = 0; r < rows; ++r)
+            add_piece(piece + r * Meeting::row_floats(dim_), padded_, peak[r], total[r], out_ + r * padded_);
     }
 
-    // Pairs of all rows side by side.
-    template <int MR> void take_queries(const Unit& unit) {
-        const uint32_t* rows[MR];
-        for (int r = 0; r < MR; ++r) rows[r] = reinterpret_cast<const uint32_t*>(query(unit, r));
-        int k = 0;
-        if constexpr (MR > 4 && MR <= kLanes)
-            for (; k + kLanes <= dim_ / 2; k += kLanes) {  // moves bits only; what is written behind MR is written over
-                Vec<float> square[kLanes] = {};
-                for (int r = 0; r < MR; ++r) square[r] = load(reinterpret_cast<const float*>(rows[r]) + k);
-                transpose<float>(square);
-                for (int j = 0; j < kLanes; ++j) store(reinterpret_cast<float*>(query_pairs_) + (k + j) * MR, square[j]);
-            }
-        for (; k < dim_ / 2; ++k)
-            for (int r = 0; r < MR; ++r) memcpy(query_pairs_ + k * MR + r, rows[r] + k, 4);
-        widen_rows(reinterpret_cast<const bf16*>(query_pairs_), MR * dim_, reinterpret_cast<RowNumber*>(queries_));
-    }
-
-    // One row behind the other.
-    void take_query_rows(const Unit& unit, int rows) {
-        for (int r = 0; r < rows; ++r) memcpy(queries_ + r * dim_ / 2, query(unit, r), size_t(dim_) * sizeof(bf16));
+    // One row behind the other, as wide as they are multiplied.
+    void take_queries(const Unit& unit) {
+        bf16* rows[kRows];
+        rows_of(i_.in[0], unit, rows);
+        for (int r = 0; r < unit.rows(); ++r) put_row(rows[r], dim_, reinterpret_cast<RowNumber*>(queries_) + r * dim_);
 #if defined(__AMX_BF16__)
-        amx_.shape(rows);
+        if (in_tiles_) amx_.shape(unit.rows());
 #endif
     }
 
-    const bf16* query(const Unit& unit, int r) const {
-        return row_of<bf16>(i_.in[0], unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
+    // Where each row of the tile lies in x.
+    void rows_of(const Operand& x, const Unit& unit, bf16** rows) const {
+        for (int token = 0; token < unit.tokens; ++token)
+            for (int h = 0; h < unit.heads.count; ++h)
+                *rows++ = row_of<bf16>(x, unit.row + token) + (unit.heads.first + h) * dim_;
     }
 
     template <int MR> void give_results(const Unit& unit, const float* total) const {
+        bf16* rows[MR];
+        rows_of(i_.out, unit, rows);
         for (int r = 0; r < MR; ++r) {
-            bf16* out =
-                row_of<bf16>(i_.out, unit.row + r / unit.heads.count) + (unit.heads.first + r % unit.heads.count) * dim_;
             const Vec<float> inverse = splat(1.0f / total[r]);
-            for (int d = 0; d < dim_; d += kLanes) give(out + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
+            for (int d = 0; d < dim_; d += kLanes) give(rows[r] + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
         }
     }
 
@@ -234,7 +212,7 @@ private:
             ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
         }
         Vec<float> sums[MR][NV] = {};
-        multiply<MR, NV, 1, MR, false>(queries_, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
+        multiply<MR, NV, false>({queries_, dim_ / 2}, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
 #pragma GCC unroll 16
         for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
@@ -253,12 +231,23 @@ private:
         return values_at(walk.table, walk.kv, std::min(first, keys.end - 1));
     }
 
-    void soften(const Unit& unit, const Span& keys, int r, float* piece) {
-        const int position = unit.position + r / unit.heads.count, from = keys.begin - keys.first;
-        const int end = std::min(keys.end, position + 1) - keys.first;
-        const int begin = window_ ? std::max(from, position - window_ + 1 - keys.first) : from;
-        RowNumber* weights = reinterpret_cast<RowNumber*>(weights_) + r * kChunk;
-        weights_of_scores(scores_ + r * kChunk, weights, from, keys.end - keys.first, begin, end, scale_, piece);
+    // Of all rows first the peaks, then the weights: what either waits for at its row's end is little beside the next row's.
+    void soften(const Unit& unit, const Span& keys, float* piece) {
+        const ChunkScores chunk(scores_, reinterpret_cast<RowNumber*>(weights_), kChunk, keys.begin - keys.first,
+                                keys.end - keys.first, scale_);
+        const int64_t floats = Meeting::row_floats(dim_);
+        each_row(unit, keys, [&](int r, int begin, int end) { piece[r * floats] = chunk.peak(r, begin, end); });
+        each_row(unit, keys,
+                 [&](int r, int begin, int end) { piece[r * floats + 1] = chunk.weigh(r, begin, end, piece[r * floats]); });
+    }
+
+    // f(row of the tile, [begin, end) of the chunk's keys that it sees)
+    template <class F> WEFT_INLINE void each_row(const Unit& unit, const Span& keys, F&& f) const {
+        for (int token = 0, r = 0; token < unit.tokens; ++token) {
+            const int position = unit.position + token, end = std::min(keys.end, position + 1) - keys.first;
+            const int begin = std::max(keys.begin, window_ ? position - window_ + 1 : 0) - keys.first;
+            for (int h = 0; h < unit.heads.count; ++h, ++r) f(r, begin, end);
+        }
     }
 
     // Weights times values.
@@ -283,7 +272,7 @@ private:
             const uint32_t *b[NV], *ahead[NV];
             for (int j = 0; j < NV; ++j) b[j] = page + j * kLanes, ahead[j] = page_ahead + j * kLanes;
             const RowPair* weights = weights_ + (key - keys.first) / 2;
-            multiply<MR, NV, kChunk / 2, 1, Last>(weights, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
+            multiply<MR, NV, Last>({weights, kChunk / 2}, b, ahead, dim_, (end - key + 1) / 2, dim_ - d, sums);
             key = end;
         }
 #pragma GCC unroll 16
@@ -303,7 +292,6 @@ private:
 #endif
     float *out_, *piece_, *scores_;
     RowPair *weights_, *queries_;
-    uint32_t* query_pairs_;
 };
 
 }  // namespace weft

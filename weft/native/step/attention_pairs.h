@@ -5,6 +5,9 @@
 // rows once, when they are made ready, those of keys and values as they are read.
 #pragma once
 
+#include <string.h>
+
+#include "row_pointers.h"
 #include "simd.h"
 
 namespace weft {
@@ -63,10 +66,18 @@ WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x) {
     else store_narrow(to, x);
 }
 
-// `count` numbers, up to whole vectors, where rows are widened.
-WEFT_INLINE void widen_rows(const bf16* from, int count, RowNumber* to) {
-    if constexpr (kWidensRows)
-        for (int i = 0; i < count; i += kLanes) store(to + i, load(from + i));
+WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x, Vec<float> y) {
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x));
+#else
+    put_numbers(to, x), put_numbers(to + kLanes, y);
+#endif
+}
+
+// A row's `count` numbers as they are multiplied; what lies behind them, up to a whole vector, may be written too.
+WEFT_INLINE void put_row(const bf16* from, int count, RowNumber* to) {
+    if constexpr (kWidensRows) each_vector<float>(count, [&](int i, int left) { store(to + i, take<float>(from + i, left)); });
+    else memcpy(to, from, size_t(count) * sizeof(bf16));
 }
 
 // The first `count` 32-bit pairs at p, zeros behind: nothing beyond them is read.
@@ -81,11 +92,12 @@ WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
 #endif
 }
 
-// sums[r][j] += a[r] . b[j] over `count` pairs: pair k of row r at a[r * AR + k * AK], of panel j at b[j] + k * stride;
-// `ahead`: what will be read later in the same way. Last: the last panel has `lanes` columns.
-template <int MR, int NV, int AR, int AK, bool Last>
-WEFT_INLINE void multiply(const RowPair* a, const uint32_t* const* b, const uint32_t* const* ahead, int64_t stride, int count,
+// sums[r][j] += a[r] . b[j] over `count` pairs, of which k of panel j lies at b[j] + k * stride; `ahead`: what will be read
+// later in the same way. Last: the last panel has `lanes` columns.
+template <int MR, int NV, bool Last>
+WEFT_INLINE void multiply(Rows<RowPair> a, const uint32_t* const* b, const uint32_t* const* ahead, int64_t stride, int count,
                           int lanes, Vec<float> (&sums)[MR][NV]) {
+    Pointers<RowPair, MR> rows(a);
     const uint32_t* at[NV];
     int64_t further[NV];
 #pragma GCC unroll 8
@@ -100,10 +112,11 @@ WEFT_INLINE void multiply(const RowPair* a, const uint32_t* const* b, const uint
         }
 #pragma GCC unroll 16
         for (int r = 0; r < MR; ++r) {
-            const BfPair one = pair_of(a[r * AR + k * AK]);
+            const BfPair one = pair_of(*rows.row(r));
 #pragma GCC unroll 8
             for (int j = 0; j < NV; ++j) add_product(sums[r][j], one, panel[j]);
         }
+        rows.advance(1);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "row_pointers.h"
 #include "scratch.h"
 #include "simd.h"
 
@@ -75,23 +76,25 @@ inline void zero_rest_of_group(uint32_t* page, const Pages& pages, int begin, in
         memset(page + int64_t(first) * pages.dim, 0, size_t(behind - first) * pages.dim * sizeof(uint32_t));
 }
 
-// The same for values.
-inline void write_packed_values(uint32_t* page, const Pages& pages, const bf16* rows, int offset, int count) {
+// The same for values: rows[t * stride + d].
+inline void write_packed_values(uint32_t* page, const Pages& pages, Rows<bf16> rows, int offset, int count) {
     const int dim = pages.dim;
     for (int t = 0; t < count;) {
-        const bf16* row = rows + int64_t(t) * dim;
+        const bf16* row = rows.first + t * rows.stride;
         uint32_t* to = page + int64_t((offset + t) / 2) * dim;
-        if ((offset + t) % 2) {
+        if ((offset + t) % 2) {  // what is there is not read: it may be far
             uint16_t* second = reinterpret_cast<uint16_t*>(to) + 1;
             for (int d = 0; d < dim; ++d) memcpy(second + 2 * d, row + d, 2);
             ++t;
-        } else if (t + 1 == count) {
-            for (int d = 0; d < dim; ++d) to[d] = row[d].bits;
-            ++t;
-        } else {
-            for (int d = 0; d < dim; ++d) to[d] = row[d].bits | uint32_t(row[dim + d].bits) << 16;
-            t += 2;
+            continue;
         }
+        const bool both = t + 1 < count;
+        each_vector<float>(dim, [&](int d, int left) {
+            const auto first = (VecInt<float>)take<float>(row + d, left) >> 16 & 0xffff;
+            const auto second = both ? (VecInt<float>)take<float>(row + rows.stride + d, left) : VecInt<float>{};
+            give(reinterpret_cast<float*>(to) + d, (Vec<float>)(first | second), left);
+        });
+        t += both ? 2 : 1;
     }
     zero_rest_of_group(page, pages, offset, offset + count);
 }

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "row_pointers.h"
 #include "simd.h"
 #include "weight.h"
 
@@ -76,12 +77,6 @@ struct InBf16 {
 };
 #endif
 
-// Rows of activations as seen from a tile.
-template <class A> struct Rows {
-    const A* first;
-    int64_t stride;  // elements
-};
-
 // What of the depth a tile covers: [from, from + depth), `from` a multiple of kGroup; and whether sums go on.
 struct Slab {
     int from, depth;
@@ -113,22 +108,6 @@ template <class C, int MR> WEFT_INLINE void put_down(const Sums<C, MR>& sums, ty
 #pragma GCC unroll 2
         for (int v = 0; v < kTileVectors; ++v) store(tile + r * kPair + v * width, sums[r][v]);
 }
-
-// Three rows share a pointer: with the stride and its double that is all the addressing of twelve rows.
-template <class A, int MR> struct Pointers {
-    static constexpr int kBases = (MR + 2) / 3;
-    const A* base[kBases];
-    int64_t stride, twice;
-
-    WEFT_INLINE explicit Pointers(Rows<A> rows) : stride(rows.stride), twice(2 * rows.stride) {
-        for (int i = 0; i < kBases; ++i) base[i] = rows.first + 3 * i * rows.stride;
-    }
-    WEFT_INLINE const A* row(int r) const { return base[r / 3] + (r % 3 == 2 ? twice : r % 3 == 1 ? stride : 0); }
-    WEFT_INLINE void advance(int elements) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kBases; ++i) base[i] += elements;
-    }
-};
 
 template <class C, int MR, bool Last, class At>
 WEFT_INLINE void one_step(Sums<C, MR>& sums, const Pointers<typename C::A, MR>& at, int offset, At b) {

@@ -3,6 +3,8 @@
 // heads; so no two threads ever write one page.
 #pragma once
 
+#include <type_traits>
+
 #include "cache.h"
 
 namespace weft {
@@ -50,23 +52,39 @@ private:
         if constexpr (sizeof(C) == 2) {
             if (pages_.packed) return packed(begin, count, g, offset, keys, values);
         }
-        for (int t = 0; t < count; ++t) key_and_value(begin + t, g, keys + (offset + t) * dim_, values + (offset + t) * dim_);
+        for (int t = 0; t < count; ++t)
+            key(begin + t, g, keys + (offset + t) * dim_), value(begin + t, g, values + (offset + t) * dim_);
     }
 
     void packed(int64_t begin, int count, int g, int offset, C* keys, C* values) {
         if constexpr (sizeof(C) == 2) {
             C* rows = scratch<QKV>().template take<C>(size_t(2) * pages_.tokens * dim_ + 2 * W);
-            C* value_rows = rows + pages_.tokens * dim_;
-            for (int t = 0; t < count; ++t) key_and_value(begin + t, g, rows + t * dim_, value_rows + t * dim_);
+            for (int t = 0; t < count; ++t) key(begin + t, g, rows + t * dim_);
             write_packed_keys(reinterpret_cast<uint32_t*>(keys), pages_, rows, offset, count);
-            write_packed_values(reinterpret_cast<uint32_t*>(values), pages_, value_rows, offset, count);
+            write_packed_values(reinterpret_cast<uint32_t*>(values), pages_,
+                                value_rows(begin, count, g, rows + pages_.tokens * dim_), offset, count);
         }
     }
 
-    void key_and_value(int64_t r, int g, C* key, C* value) {
-        const X *k = row_of<X>(i_.in[0], r) + (heads_ + g) * dim_, *v = k + kv_heads_ * dim_;
-        rotate(k, static_cast<const T*>(i_.p[K_NORM]), step_.positions[r], key);
-        for (int d = 0; d < dim_; d += W) give(value + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
+    // Values as the cache keeps them: in place where the rows have them so, else in `room`.
+    Rows<C> value_rows(int64_t begin, int count, int g, C* room) const {
+        if constexpr (std::is_same_v<X, C>) {
+            return {key_of(begin, g) + kv_heads_ * dim_, i_.in[0].stride};
+        } else {
+            for (int t = 0; t < count; ++t) value(begin + t, g, room + t * dim_);
+            return {room, dim_};
+        }
+    }
+
+    const X* key_of(int64_t r, int g) const { return row_of<X>(i_.in[0], r) + (heads_ + g) * dim_; }
+
+    void key(int64_t r, int g, C* to) const {
+        rotate(key_of(r, g), static_cast<const T*>(i_.p[K_NORM]), step_.positions[r], to);
+    }
+
+    void value(int64_t r, int g, C* to) const {
+        const X* v = key_of(r, g) + kv_heads_ * dim_;
+        for (int d = 0; d < dim_; d += W) give(to + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
     }
 
     // Neox style: the first half of the rotated dims pairs with the second; dims behind are kept.
