@@ -6,7 +6,6 @@ Knows no scheduler and no sampling.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.large_pages import large_pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
@@ -97,8 +97,8 @@ class StepProgram:
         }
         assembler = Assembler(recording, caches, pool, max_positions, end, exact)
         places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
-        self._arena, address = _pages(places.nbytes)
-        code = assembler.assemble(places, scratch, address, rooms)
+        self._arena = large_pages(places.nbytes)
+        code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {
             index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange)
@@ -111,7 +111,7 @@ class StepProgram:
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
-        self.own_logits = own_logits(recording, shards.layout, places, address)
+        self.own_logits = own_logits(recording, shards.layout, places, self._arena.data_ptr())
         room = _room(shards.layout, most, self._logits.rows)
         self.screen = screen_of(recording, self.own_logits, room, pool) if screens else "as asked"
         """Or why there is none."""
@@ -231,10 +231,3 @@ def _room(layout: Layout, most: Most, rows: Rows) -> int:
         return (rows.hi - rows.lo) * share
     ranks = [min(rows.hi, first + tp) - max(rows.lo, first) for first in range(rows.lo // tp * tp, rows.hi, tp)]
     return sum(min(each * share, most.sampled) for each in ranks)
-
-
-def _pages(nbytes: int) -> tuple[Tensor, int]:
-    """Memory that the system gives page by page when it is first written."""
-    pages = mmap.mmap(-1, max(nbytes, mmap.PAGESIZE), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    arena = torch.frombuffer(pages, dtype=torch.uint8)
-    return arena, arena.data_ptr()
