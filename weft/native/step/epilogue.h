@@ -16,10 +16,11 @@ template <class T> struct Finish {
     const Weight& weight;
     float unit = 1.0f / kCodeUnit;  // of the scales of W_INT8
 
-    // Rows [row, row + count) of `pair`, whose sums lie kPair apart.
-    void rows(int64_t row, int64_t count, int pair, T* sums) const {
+    // Rows [row, row + count) of `pair`, whose sums lie kPair apart. `left` rows come next: where results of the first of
+    // them will go is fetched, row by row, for fetched all at once it would keep the next products waiting.
+    void rows(int64_t row, int64_t count, int pair, T* sums, int64_t left) const {
         if constexpr (std::is_same_v<T, float>)
-            if (whole_vectors(row, count, pair, sums)) return;
+            if (whole_vectors(row, count, pair, sums, left)) return;
         for (int64_t r = 0; r < count; ++r) this->row(row + r, pair, sums + r * kPair);
     }
 
@@ -36,19 +37,19 @@ template <class T> struct Finish {
 
 private:
     // What is met in every layer, without a branch per row: pairs whose columns are all there.
-    bool whole_vectors(int64_t row, int64_t count, int pair, const float* sums) const {
+    bool whole_vectors(int64_t row, int64_t count, int pair, const float* sums, int64_t left) const {
         const Operand& out = instruction.out;
         const int epilogue = instruction.n[EPILOGUE];
         if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
         if ((pair + 1) * kPair > weight.columns) return false;
-        if (out.dtype == BF16 && epilogue == SILU_MUL_OF) return each<SILU_MUL_OF, bf16>(row, count, pair, sums), true;
-        if (out.dtype == BF16 && epilogue == STORE) return each<STORE, bf16>(row, count, pair, sums), true;
-        if (out.dtype == F32 && epilogue == STORE) return each<STORE, float>(row, count, pair, sums), true;
-        if (out.dtype == F32 && epilogue == ADD_TO) return each<ADD_TO, float>(row, count, pair, sums), true;
+        if (out.dtype == BF16 && epilogue == SILU_MUL_OF) return each<SILU_MUL_OF, bf16>(row, count, pair, sums, left), true;
+        if (out.dtype == BF16 && epilogue == STORE) return each<STORE, bf16>(row, count, pair, sums, left), true;
+        if (out.dtype == F32 && epilogue == STORE) return each<STORE, float>(row, count, pair, sums, left), true;
+        if (out.dtype == F32 && epilogue == ADD_TO) return each<ADD_TO, float>(row, count, pair, sums, left), true;
         return false;
     }
 
-    template <int Epilogue, class O> void each(int64_t row, int64_t count, int pair, const float* sums) const {
+    template <int Epilogue, class O> void each(int64_t row, int64_t count, int pair, const float* sums, int64_t left) const {
         constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
         Vec<float> scales[kVectors];
         const bool scaled = weight.kind == W_INT8;
@@ -56,6 +57,9 @@ private:
             scales[v] = load(static_cast<const float*>(weight.scale) + pair * kPair + v * W) * splat(unit);
         O* to = static_cast<O*>(instruction.out.base) + row * instruction.out.stride + pair * kColumns;
         for (int64_t r = 0; r < count; ++r, to += instruction.out.stride, sums += kPair) {
+            if (r < left)
+                for (int c = 0; c < kColumns; c += 64 / int(sizeof(O)))
+                    __builtin_prefetch(to + count * instruction.out.stride + c, 1);
             Vec<float> x[kVectors];
             for (int v = 0; v < kVectors; ++v) x[v] = scaled ? load(sums + v * W) * scales[v] : load(sums + v * W);
             if constexpr (Epilogue == SILU_MUL_OF) {

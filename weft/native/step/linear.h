@@ -151,11 +151,11 @@ private:
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
             const int lines = of == 1 ? 2 : i < 2 ? 1 : 0;
             const Ahead ahead{of == 1 ? data + kSoon : data + bytes + i * half, 64};
-            epilogue.fetch(from + row, n, pair);
+            if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
             if (lines) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false);
             else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false);
-            epilogue.rows(from + row, n, pair, tile);
+            epilogue.rows(from + row, n, pair, tile, count - row - n);
         });
     }
 
@@ -169,10 +169,10 @@ private:
             const int depth = std::min(slab, weight.depth - k);
             blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
                 Ahead ahead{data + bytes + i * half, 64};
-                if (k + depth == weight.depth) epilogue.fetch(from + row, n, pair);
+                if (!i && k + depth == weight.depth) epilogue.fetch(from, n, pair);
                 tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair,
                              k > 0);
-                if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair);
+                if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair, count - row - n);
             });
         }
     }
@@ -191,15 +191,17 @@ private:
             // codes fetch those that come soon while they are unpacked; there is less to do for halves, whose next slab is
             // fetched by products
             const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
+            const bool ends = k + part.depth == depth;
+            if (ends) epilogue.rows(from, first, pair, sums, count - first);
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
                 T* const own = sums + row * kPair;
                 if (weight.kind == W_BF16 && !i)
                     tile_of_pair(behind(rows, row), n, panel, part.depth, 1, halves, own, part.resume);
                 else tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
+                if (ends) epilogue.rows(from + row, n, pair, own, count - row - n);
             });
         }
-        epilogue.rows(from, count, pair, sums);
     }
 };
 

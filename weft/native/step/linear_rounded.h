@@ -198,9 +198,9 @@ private:
                                   Lines::of_tile(number, of, WordsOfCodes<Kind>::kLines)};
                 const int n = even_rows(count - row, of - number);
                 float* tile = tiles + row * kPair;
-                if (steps.to == steps_) finish_.fetch(from + row, n, pair);
+                if (!number && steps.to == steps_) finish_.fetch(from, n, pair);
                 one_tile<Tile>(source, rows.behind(row), n, steps, tile);
-                if (steps.to == steps_) finish_.rows(from + row, n, pair, tile);
+                if (steps.to == steps_) finish_.rows(from + row, n, pair, tile, count - row - n);
                 row += n;
             }
         }
