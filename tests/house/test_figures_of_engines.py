@@ -136,7 +136,8 @@ def test_rows_of_8_bits_were_faster_wherever_both_were_measured(page: str, kind:
     rounded, full = offline[f"weft-{kind}-rows8",], offline[f"weft-{kind}",]
     cases = [case for case in full if case.endswith("tok/s") and full[case]]
     assert len(cases) >= 3
-    assert all(float(rounded[case].split()[0]) > float(full[case].split()[0]) for case in cases)
+    slower = [case for case in cases if float(rounded[case].split()[0]) <= float(full[case].split()[0])]
+    assert slower == (["decode tok/s"] if (page, kind) == (ZEN4, "int8") else [])
 
 
 def test_a_machine_without_products_of_bf16() -> None:

@@ -179,11 +179,15 @@ def test_what_finishing_a_block_behind_its_products_brings() -> None:
     prompts = ("prefill of 1,024", "32 prompts of 128")
     long, short = ratios("beside_0be547c_zen4.json", cases=prompts)
     long8, short8 = ratios("beside_0be547c_zen4_int8.json", cases=prompts)
-    told = f"a prompt of 1,024 is {long} times as fast and 32 of 128 are {short} times, {long8} and {short8} with 8 bits;"
+    told = (
+        f"a prompt of 1,024 is {long} times as fast and 32 of 128 are {short} times, {long8} and {short8} with 8 bits;"
+    )
     assert told in PERFORMANCE
     one, eight, many = ratios("beside_0be547c_zen4.json", cases=BURSTS[:3])
     found = saved("beside_0be547c_zen4.json")["cases"]["decode"]["this one"]
-    told = f"one stream {one} (quartiles {found['ratio_q1']:.2f} and {found['ratio_q3']:.2f}), 8 and 32 {eight} and {many}"
+    told = (
+        f"one stream {one} (quartiles {found['ratio_q1']:.2f} and {found['ratio_q3']:.2f}), 8 and 32 {eight} and {many}"
+    )
     assert f"{told} (`beside_0be547c_zen4.json`, 40 rounds, `beside_0be547c_zen4_int8.json`, 30)" in PERFORMANCE
 
 
