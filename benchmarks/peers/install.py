@@ -75,9 +75,10 @@ def run(command: Sequence[str | Path], folder: Path, log: str = "install.log") -
 def _venv(pins: Path, folder: Path) -> None:
     """torch before the rest, so that nothing asks for another build of it."""
     run([sys.executable, "-m", "venv", "--clear", folder / "venv"], folder)
-    pip: list[str | Path] = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
-    run([*pip, next(line for line in pins.read_text().splitlines() if line.startswith("torch=="))], folder)
-    run([*pip, "-r", pins], folder)
+    python, quietly = folder / "venv" / "bin" / "python", ("install", "--quiet", "--no-deps")
+    torch = next(line for line in pins.read_text().splitlines() if line.startswith("torch=="))
+    run([python, "-m", "pip", *quietly, torch], folder)
+    run([python, "-m", "pip", *quietly, "-r", pins], folder)
 
 
 def _tcmalloc(folder: Path) -> None:
@@ -95,19 +96,8 @@ def _build(pins: Path, places: Places) -> None:
     folder = places.peer("llamacpp")
     package = next(line for line in pins.read_text().splitlines() if not line.startswith("#"))
     name, _, version = package.partition("==")
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        name,
-        "-d",
-        folder,
-    ]
-    run([*pip, package], folder)
+    download = ("download", "--quiet", "--no-deps", "--no-binary", name, "-d", folder)
+    run([sys.executable, "-m", "pip", *download, package], folder)
     with tarfile.open(next(folder.glob(f"*{version}.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     source = sources(places)

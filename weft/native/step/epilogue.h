@@ -17,7 +17,7 @@ template <class T> struct Finish {
     float unit = 1.0f / kCodeUnit;  // of the scales of W_INT8
 
     // Rows [row, row + count) of `pair`, whose sums lie kPair apart. `left` rows come next: where results of the first of
-    // them will go is fetched, row by row, for fetched all at once it would keep the next products waiting.
+    // them will go is fetched, a row's beside each row.
     void rows(int64_t row, int64_t count, int pair, T* sums, int64_t left) const {
         if constexpr (std::is_same_v<T, float>)
             if (whole_vectors(row, count, pair, sums, left)) return;
