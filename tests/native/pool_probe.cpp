@@ -168,10 +168,12 @@ WEFT_C int64_t probe_guests(weft::Pool* pool, const int64_t* sizes, int64_t* don
     return job.late ? -1 : job.shares.not_its_own.load();
 }
 
-// Units that were not done, or more than once, when the barrier behind them had been passed.
-WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t* done, int64_t* first) {
+// Units that were not done, or more than once, when the barrier behind them had been passed. `if_away`: the last thread may
+// come late only if it still is.
+WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t* done, int64_t* first,
+                          int if_away) {
     Late job{pool, units, rounds, waits_at, reinterpret_cast<std::atomic<int64_t>*>(done), first, {}};
-    pool->run(late, &job, true);
+    pool->run(late, &job, if_away ? weft::Pool::Late::kIfAway : weft::Pool::Late::kLast);
     return job.wrong;
 }
 

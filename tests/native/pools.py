@@ -37,7 +37,7 @@ def probe(folder: Path) -> ctypes.CDLL:
         "weft_pool_make_way": (None, [pointer, number]),
         "weft_pool_spin": (None, [pointer, ctypes.c_int64]),
         "probe_turns": (ctypes.c_int64, [pointer, pointer, number]),
-        "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer]),
+        "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer, ctypes.c_int]),
         "probe_cores": (None, [pointer, pointer]),
         "probe_shares": (ctypes.c_int64, [pointer, pointer, pointer, number, number]),
         "probe_guests": (ctypes.c_int64, [pointer, pointer, pointer, number, number, pointer, number, pointer]),

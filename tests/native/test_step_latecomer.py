@@ -32,12 +32,18 @@ def pool(library: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[tuple
 
 
 def job(
-    library: ctypes.CDLL, pool: tuple[int, int], rounds: int, waits_at: int = NEVER, units: int = 9
+    library: ctypes.CDLL,
+    pool: tuple[int, int],
+    rounds: int,
+    waits_at: int = NEVER,
+    units: int = 9,
+    if_away: bool = False,
 ) -> tuple[int, list[int]]:
-    """(units that were not done once in time, with which instruction each thread began)."""
+    """(units that were not done once in time, with which instruction each thread began). `if_away`: the last thread may
+    come late only if it still is."""
     handle, threads = pool
     done, first = (ctypes.c_int64 * max(1, rounds * units))(), (ctypes.c_int64 * threads)(*[ABSENT] * threads)
-    wrong = library.probe_late(handle, units, rounds, waits_at, done, first)
+    wrong = library.probe_late(handle, units, rounds, waits_at, done, first, if_away)
     assert list(done)[: rounds * units] == [1] * rounds * units
     return int(wrong), list(first)
 
@@ -48,6 +54,16 @@ def turns(library: ctypes.CDLL, pool: tuple[int, int], rounds: int) -> list[int]
     cells = (ctypes.c_int64 * threads)()
     assert library.probe_turns(handle, cells, rounds) == 0
     return list(cells)
+
+
+def test_a_long_job_awaits_it_but_for_one_that_is_still_away(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
+    _, threads = pool
+    for _ in range(20):
+        assert job(library, pool, 5, if_away=True) == (0, [0] * threads)
+        assert job(library, pool, 0)[1][-1] == (ABSENT if threads > 1 else 0)
+        wrong, first = job(library, pool, 5, 2, if_away=True)
+        assert wrong == 0
+        assert 0 < first[-1] <= 3 if threads > 1 else first == [0]
 
 
 @pytest.mark.parametrize("waits_at", [0, 3, 9])
@@ -82,7 +98,9 @@ def test_jobs_of_all_kinds_one_after_the_other(library: ctypes.CDLL, pool: tuple
             continue
         makes_way = chance.random() < 0.8
         library.weft_pool_make_way(handle, makes_way)
-        wrong, first = job(library, pool, rounds, chance.choice([NEVER, rounds // 2]), chance.choice([0, 1, 30]))
+        wrong, first = job(
+            library, pool, rounds, chance.choice([NEVER, rounds // 2]), chance.choice([0, 1, 30]), chance.random() < 0.3
+        )
         assert wrong == 0 and first[:-1] == [0] * (threads - 1)
         here = first[-1] != ABSENT or threads == 1
     library.weft_pool_make_way(handle, 0)

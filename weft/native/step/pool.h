@@ -89,15 +89,20 @@ public:
     // latecomers.
     void set_making_way(bool on) { makes_way_.store(on, std::memory_order_relaxed); }
 
+    // Who may come late to a function: nobody; the last thread, which makes way; that one only if it is still away from
+    // the job before.
+    enum class Late { kNobody, kLast, kIfAway };
+
     // Calls function(context, member) on every thread and returns when all are done. One caller at a time. A function that
-    // `takes_latecomers` calls `let_in`, begins at `first_of(thread)`, and may find the last thread missing all along; a
+    // takes latecomers calls `let_in`, begins at `first_of(thread)`, and may find the last thread missing all along; a
     // thread that did not come to the last one of them is not waited for by the others either.
-    void run(Function function, void* context, bool takes_latecomers = false) {
+    void run(Function function, void* context, Late late = Late::kNobody) {
         if ((threads_ == 1 && !guests_) || getpid() != owner_) return alone(function, context);
         function_ = function;
         context_ = context;
         const bool makes_way = threads_ > 1 && !guests_ && makes_way_.load(std::memory_order_relaxed);
-        const bool may_come = takes_latecomers && makes_way, misses = may_come || (away_ && makes_way);
+        const bool may_come = makes_way && (late == Late::kLast || (late == Late::kIfAway && away_));
+        const bool misses = may_come || (away_ && makes_way);
         places_[0].present = at_start_ = threads_ - misses;
         latecomer_.announce(++job_,
                             may_come ? Latecomer::kMayCome

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -23,7 +24,10 @@ public:
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
-        for (const Instruction& i : code_) kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+        for (const Instruction& i : code_) {
+            kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+            registers_ = std::max(registers_, i.rows + 1);
+        }
         dealing_.resize(code_.size() + 1, kNone);
         for (size_t i = code_.size(); i--;)
             dealing_[i] = is_exchange(code_[i].op) ? kNone : deals_units(code_[i].op) ? i : dealing_[i + 1];
@@ -35,7 +39,8 @@ public:
         step_ = &step, end_ = code_.size() - but;
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
-        pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this, true);
+        pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
+                   is_long() ? Pool::Late::kIfAway : Pool::Late::kLast);
         return failed_.load(std::memory_order_relaxed);
     }
 
@@ -97,8 +102,13 @@ public:
     uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
 
 private:
+    static constexpr int64_t kLongRows = 128;
     static constexpr int kNowhere = INT_MAX;
     static constexpr size_t kNone = SIZE_MAX;
+
+    // Whether instructions take so long that a thread which comes behind the first ones misses more than the others would
+    // have taken of its core: with so many rows a core multiplies for a millisecond or more.
+    bool is_long() const { return *std::max_element(step_->rows, step_->rows + registers_) >= kLongRows; }
 
     void work(TeamMember me) {
         const int thread = me.thread;
@@ -153,8 +163,9 @@ private:
     std::vector<size_t> dealing_;  // which instruction deals units next, from each one on, before the next exchange
     CommCalls comm_{};
     const Step* step_ = nullptr;
-    size_t end_ = 0;  // of the instructions that are run
-    int number_ = 0;  // of the one that is run alone
+    int registers_ = 1;  // of a step's rows
+    size_t end_ = 0;     // of the instructions that are run
+    int number_ = 0;     // of the one that is run alone
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
     bool profiling_ = false;

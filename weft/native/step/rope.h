@@ -43,6 +43,8 @@ private:
         for (int64_t r = begin; r < end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
+            for (int d = first * dim_; r + 1 < end && d < last * dim_; d += 64 / int(sizeof(Q)))
+                __builtin_prefetch(q + i_.out.stride + d, 1);  // where the next row's will go
             for (int h = first; h < last; ++h)
                 rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
         }
