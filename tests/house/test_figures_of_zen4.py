@@ -234,6 +234,15 @@ def test_bf16_in_12_bits() -> None:
     assert words in PERFORMANCE
 
 
+def test_what_awaiting_all_threads_brings() -> None:
+    found = {case: each["this one"] for case, each in saved("beside_36768ef_zen4.json")["cases"].items()}
+    prompt, one = found["prefill of 1,024"], found["decode"]
+    told = f"brings a prompt {prompt['ratio']:.2f} ({prompt['ratio_q1']:.2f} and {prompt['ratio_q3']:.2f}), 32 of 128"
+    assert f"{told} {found['32 prompts of 128']['ratio']:.2f}; one stream, which has neither," in PERFORMANCE
+    told = f"which has neither, {one['ratio']:.2f} ({one['ratio_q1']:.2f} and {one['ratio_q3']:.2f}) and 32"
+    assert f"{told} {found['32 streams']['ratio']:.2f}, which" in PERFORMANCE
+
+
 def test_8_and_4_bits_beside_bf16() -> None:
     def two(*kinds: str) -> list[str]:
         each = (ratios("coded_weights_zen4.json", kind) for kind in kinds)
@@ -242,8 +251,9 @@ def test_8_and_4_bits_beside_bf16() -> None:
     one, eight, many, prompt = two("int8 x 8", "int4 x 8")
     told = f"{one} of the speed of bf16 in whole numbers with one stream, {eight} with 8, {many} with 32, {prompt}"
     full8, full4 = (ratios("coded_weights_zen4.json", kind)[1:3] for kind in ("int8", "int4"))
-    less = f"have less than bf16's speed with 8 bits, {full8[1]}, and 8 and 32 with 4 bits, {full4[0]} and {full4[1]};"
-    assert f"{less} with `--activations int8` none has" in PERFORMANCE and float(full8[0]) >= 1
+    assert min(map(float, (full8[0], full4[0]))) >= 1
+    less = f"32 streams have less than bf16's speed with 8 bits, {full8[1]}, and with 4 bits, {full4[1]};"
+    assert f"{less} with `--activations int8` none has" in PERFORMANCE
     assert all(float(ratio) >= 1 for pair in (one, eight, many, prompt) for ratio in pair.split(" and "))
     assert f"have {told} in a prompt; with `--activations full` {', '.join(two('int8', 'int4'))} (the" in PERFORMANCE
 
@@ -332,10 +342,8 @@ def test_where_steps_that_products_bound_spend_their_time() -> None:
     assert f"would leave {left} of the prompt's time and {left_many} of the step's" in PERFORMANCE
     lead, of_whole = (float(leads(PAGE)[engine, "prefill", "prefill"]) for engine in ("weft-tp1", "weft-whole"))
     most, most_whole = (f"{each / float(left):.2f}" for each in (lead, of_whole))
-    assert (
-        f"a lead of {lead} could become {most} at most, one of whole numbers, {of_whole}, could become {most_whole}."
-        in (PERFORMANCE)
-    )
+    told = f"a lead of {lead:.2f} could become {most} at most, one of whole numbers, {of_whole:.2f}, could become"
+    assert f"{told} {most_whole}." in PERFORMANCE
     products = 30 * 9 * (1024 * 1025 / 2) * 4 * 64 / profile["memory"]["gflop_per_s"] / 1e6
     attention = profile["cases"]["prefill 1024"]["attention"]["us"] / 1e3
     assert f"own products would take {products:.0f} ms of its {attention:.0f} at that rate." in PERFORMANCE
