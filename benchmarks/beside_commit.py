@@ -2,9 +2,11 @@
 
     python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
                                               [--no-compress-weights] [--cases "8 streams" ...] [--rounds 12]
-                                              [--save FILE.json]
+                                              [--starts 1] [--save FILE.json]
 
-For what a change costs or brings where the machine's own speed changes more. The commit is checked out to a folder of
+For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
+luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many rounds
+each, and says what each start's median was. The commit is checked out to a folder of
 its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
 where `--tp` asks for several; see `benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in
 the prefix cache. Nothing of the commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an
@@ -19,13 +21,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, Burst, compare
+from benchmarks.bursts import CASES, Burst, compared, in_turns
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
 from weft.checkpoint.hub import model_path
@@ -121,21 +124,39 @@ def main() -> None:
     on_or_off = argparse.BooleanOptionalAction
     parser.add_argument("--compress-weights", action=on_or_off, default=None, help="numbers in 12 bits, if any")
     parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), default=(*CASES, *LONG))
-    parser.add_argument("--rounds", type=whole, default=12)
+    parser.add_argument("--rounds", type=whole, default=12, help="of each start")
+    parser.add_argument("--starts", type=whole, default=1, help="of both engines")
     arguments = parser.parse_args()
-    cases: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     with checked_out(arguments.commit) as folder:
         for known, cached in ((CASES, False), (LONG, True)):
             bursts = {name: burst for name, burst in known.items() if name in arguments.cases}
             if not bursts:
                 continue
-            with ExitStack() as stack:
-                trees: dict[str, Tree] = {}
-                for name, place in ((arguments.commit, folder), ("this one", ROOT)):
-                    trees[name] = Tree(place, cached, arguments)
-                    stack.callback(trees[name].close)
-                cases |= {name: compare(trees, burst, arguments.rounds) for name, burst in bursts.items()}
-    tell(arguments, cases)
+            starts = [one_start(folder, cached, arguments, bursts) for _ in range(arguments.starts)]
+            found |= {name: over_starts([each[name] for each in starts], burst) for name, burst in bursts.items()}
+    tell(arguments, found)
+
+
+def one_start(
+    folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst]
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each burst, by case and engine."""
+    with ExitStack() as stack:
+        trees: dict[str, Tree] = {}
+        for name, place in ((arguments.commit, folder), ("this one", ROOT)):
+            trees[name] = Tree(place, cached, arguments)
+            stack.callback(trees[name].close)
+        return {name: in_turns(trees, burst, arguments.rounds) for name, burst in bursts.items()}
+
+
+def over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:
+    """What all bursts of a case say together, and the median ratio of each start where there are several."""
+    together = {name: [second for start in starts for second in start[name]] for name in starts[0]}
+    found: dict[str, dict[str, Any]] = {**compared(together, burst)}
+    if len(starts) > 1:
+        found["this one"]["ratio_of_starts"] = [compared(start, burst)["this one"]["ratio"] for start in starts]
+    return found
 
 
 if __name__ == "__main__":

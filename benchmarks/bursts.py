@@ -45,20 +45,31 @@ def burst_s(llm: Generates, burst: Burst) -> float:
 
 
 def compare(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, dict[str, float]]:
-    """Tokens per second (of a prompt's where none but one are given), medians; of what is not the first engine also its
-    ratio to that, with quartiles."""
+    """What `compared` says of so many rounds."""
+    return compared(in_turns(engines, burst, rounds), burst)
+
+
+def in_turns(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, list[float]]:
+    """Each engine's seconds, round by round; one round before them is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in engines}
     names = list(engines)
     for turn in range(rounds + 1):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             taken[name].append(burst_s(engines[name], burst))
+    return {name: seconds[1:] for name, seconds in taken.items()}
+
+
+def compared(taken: Mapping[str, list[float]], burst: Burst) -> dict[str, dict[str, float]]:
+    """Tokens per second (of a prompt's where none but one are given), medians; of what is not the first engine also its
+    ratio to that, with quartiles."""
     streams, length, tokens = burst
     count = streams * (tokens if tokens > 1 else length)
-    alone, found = taken[names[0]][1:], {}
+    first, alone = next(iter(taken.items()))
+    found = {}
     for name, seconds in taken.items():
-        ratios = [one / each for one, each in zip(alone, seconds[1:], strict=True)]
-        found[name] = {"tok_s": round(count / statistics.median(seconds[1:]), 1)}
-        if name != names[0]:
+        ratios = [one / each for one, each in zip(alone, seconds, strict=True)]
+        found[name] = {"tok_s": round(count / statistics.median(seconds), 1)}
+        if name != first:
             found[name]["ratio"] = round(statistics.median(ratios), 3)
             found[name] |= {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
     return found
