@@ -76,8 +76,8 @@ def pad_rows(x: Tensor, multiple: int) -> Tensor:
 
 def forms(dtype: torch.dtype, device: torch.device) -> tuple[Form, ...]:
     """Measured with oneDNN and MKL. On AMD's processors fp32 and fp64 rows differ only beyond a multiple of 4, bf16
-    rows only where there is a single one, and then seldom (about one number in 6,000 at a depth of 1,536); on Intel's,
-    rows of every kind differ unless all products have the same number of them."""
+    rows only where there is a single one, and then seldom; on Intel's, rows of every kind differ unless all products
+    have the same number of them."""
     if device.type == "cpu" and isa.cpu_vendor() == "GenuineIntel":
         return (Tiled(),)
     if device.type == "cpu" and dtype in (torch.bfloat16, torch.float32, torch.float64):

@@ -107,7 +107,7 @@ private:
     static constexpr size_t kNone = SIZE_MAX;
 
     // Whether instructions take so long that a thread which comes behind the first ones misses more than the others would
-    // have taken of its core: with so many rows a core multiplies for a millisecond or more.
+    // have taken of its core: a small model's products of so many rows take a core about a millisecond each.
     bool is_long() const { return *std::max_element(step_->rows, step_->rows + registers_) >= kLongRows; }
 
     void work(TeamMember me) {
