@@ -23,7 +23,7 @@ def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
     found, packages = machine(), versions()
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_root, sys.argv[1:])]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": commit(Path(__file__).parent, *NOT_MEASURED),
         "cpu": found["cpu"],
@@ -34,6 +34,11 @@ def about() -> dict[str, Any]:
         "compiler": _compiler(),
         "load_average": found["load_average"],
     }
+
+
+def _without_root(word: str) -> str:
+    """A path in here as it is from here: where a working copy lies concerns nobody else."""
+    return word.removeprefix(f"{Path(__file__).resolve().parents[1]}{os.sep}")
 
 
 def _compiler() -> str | None:
