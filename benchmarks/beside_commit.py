@@ -28,9 +28,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, Burst, compared, in_turns
+from benchmarks.bursts import CASES, Burst, compared, looked_at
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
+from benchmarks.peers.probe import Probe, State
+from weft.checkpoint.embedded import cache_dir
 from weft.checkpoint.hub import model_path
 from weft.errors import UsageError, WeftError
 from weft.step.sampling_params import SamplingParams
@@ -128,26 +130,31 @@ def main() -> None:
     parser.add_argument("--starts", type=whole, default=1, help="of both engines")
     arguments = parser.parse_args()
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    with checked_out(arguments.commit) as folder:
+    looks: list[State] = []
+    with Probe(cache_dir() / "peers") as probe, checked_out(arguments.commit) as folder:
         for known, cached in ((CASES, False), (LONG, True)):
             bursts = {name: burst for name, burst in known.items() if name in arguments.cases}
             if not bursts:
                 continue
-            starts = [one_start(folder, cached, arguments, bursts) for _ in range(arguments.starts)]
+            starts = []
+            for _ in range(arguments.starts):
+                seconds, seen = one_start(folder, cached, arguments, bursts, probe)
+                starts.append(seconds)
+                looks += seen
             found |= {name: over_starts([each[name] for each in starts], burst) for name, burst in bursts.items()}
-    tell(arguments, found)
+    tell(arguments, found, looks)
 
 
 def one_start(
-    folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst]
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each burst, by case and engine."""
+    folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst], probe: Probe
+) -> tuple[dict[str, dict[str, list[float]]], list[State]]:
+    """Seconds of each burst, by case and engine, and what the memory gave beside them."""
     with ExitStack() as stack:
         trees: dict[str, Tree] = {}
         for name, place in ((arguments.commit, folder), ("this one", ROOT)):
             trees[name] = Tree(place, cached, arguments)
             stack.callback(trees[name].close)
-        return {name: in_turns(trees, burst, arguments.rounds) for name, burst in bursts.items()}
+        return looked_at(probe, trees, bursts, arguments.rounds)
 
 
 def over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:

@@ -1,17 +1,20 @@
 """The same bursts of requests through several engines, in turns: how much of the first one's speed the others have.
 
 Engines stay up and take turns burst by burst, so that what else the machine does meets all. Of every burst the ratio is
-taken, and of the ratios median and quartiles. Offline: no HTTP. Knows no engine's settings.
+taken, and of the ratios median and quartiles. Before and behind each case a look at the memory says what state it is
+in. Offline: no HTTP. Knows no engine's settings.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from benchmarks.offline_engine import quantile
+from benchmarks.offline_engine import quantile, tell
+from benchmarks.peers.probe import Probe, State
 from weft.step.sampling_params import SamplingParams
 
 Burst = tuple[int, int, int]
@@ -44,9 +47,23 @@ def burst_s(llm: Generates, burst: Burst) -> float:
     return time.perf_counter() - began
 
 
-def compare(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, dict[str, float]]:
-    """What `compared` says of so many rounds."""
-    return compared(in_turns(engines, burst, rounds), burst)
+def looked_at(
+    probe: Probe, engines: Mapping[str, Generates], cases: Mapping[str, Burst], rounds: int
+) -> tuple[dict[str, dict[str, list[float]]], list[State]]:
+    """`in_turns` of every case, and what the memory gave before the first and behind each."""
+    looks, seconds = [probe.ask_behind()], {}
+    for name, burst in cases.items():
+        seconds[name] = in_turns(engines, burst, rounds)
+        looks.append(probe.ask_behind())
+    return seconds, looks
+
+
+def tell_compared(
+    arguments: argparse.Namespace, probe: Probe, engines: Mapping[str, Generates], cases: Mapping[str, Burst]
+) -> None:
+    """`arguments.rounds` of every case, as `tell` says them."""
+    seconds, looks = looked_at(probe, engines, cases, arguments.rounds)
+    tell(arguments, {name: compared(seconds[name], burst) for name, burst in cases.items()}, looks)
 
 
 def in_turns(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, list[float]]:

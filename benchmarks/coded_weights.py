@@ -17,9 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, compare
+from benchmarks.bursts import CASES, tell_compared
 from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import options, tell
+from benchmarks.offline_engine import options
+from benchmarks.peers.probe import Probe
+from weft.checkpoint.embedded import cache_dir
 from weft.llm import LLM
 from weft.settings import EngineConfig
 
@@ -40,12 +42,12 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS)[1:], default=tuple(KINDS)[1:], help="beside bf16")
     arguments = parser.parse_args()
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False, dtype="bfloat16")
-    with ExitStack() as stack:
+    with Probe(cache_dir() / "peers") as probe, ExitStack() as stack:
         engines = {
             name: stack.enter_context(LLM(arguments.model, config=replace(config, **KINDS[name])))
             for name in ("bf16", *arguments.kinds)
         }
-        tell(arguments, {name: compare(engines, burst, arguments.rounds) for name, burst in CASES.items()})
+        tell_compared(arguments, probe, engines, CASES)
 
 
 if __name__ == "__main__":

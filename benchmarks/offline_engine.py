@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from benchmarks.about import about
 from benchmarks.command import result_file, whole
+from benchmarks.peers.probe import State
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
@@ -80,10 +81,15 @@ def options(description: str | None, ranks: bool = True) -> argparse.ArgumentPar
     return parser
 
 
-def tell(arguments: argparse.Namespace, cases: Mapping[str, object]) -> None:
-    """Prints a line for each case; saves them with the machine and what was asked for."""
+def tell(arguments: argparse.Namespace, cases: Mapping[str, object], looks: Sequence[State] = ()) -> None:
+    """Prints a line for each case; saves them with the machine and what was asked for, and what the memory gave at
+    `looks`, if any."""
     for name, found in cases.items():
         print(f"{name}: {found}")
+    memory = {name: [look[name] for look in looks] for name in (looks[0] if looks else ())}
+    if memory:
+        print(f"the memory beside them: {memory}")
     if arguments.save:
         words = {name: value for name, value in vars(arguments).items() if name not in ("model", "save")}
+        words |= {"memory": memory} if memory else {}
         arguments.save.write_text(json.dumps({"about": about(), **words, "cases": cases}, indent=1) + "\n")

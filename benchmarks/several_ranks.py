@@ -18,11 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import Burst, compare
+from benchmarks.bursts import Burst, tell_compared
 from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import options, tell
+from benchmarks.offline_engine import options
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
+from benchmarks.peers.probe import Probe
 from weft.checkpoint.embedded import cache_dir, embedded_model
 from weft.llm import LLM
 from weft.settings import EngineConfig
@@ -51,12 +52,12 @@ def main() -> None:
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
-    with ExitStack() as stack:
+    with Probe(cache_dir() / "peers") as probe, ExitStack() as stack:
         engines = {"one": stack.enter_context(LLM(model, tp=1, config=config))}
         for name, (split, lends) in WAYS.items():
             settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
             engines[name] = stack.enter_context(LLM(model, layout=layout, tp=arguments.tp, config=settings))
-        tell(arguments, {name: compare(engines, burst, arguments.rounds) for name, burst in CASES.items()})
+        tell_compared(arguments, probe, engines, CASES)
 
 
 if __name__ == "__main__":

@@ -235,12 +235,12 @@ def measure(subject: Subject, probe: Probe) -> tuple[dict[str, dict[str, dict[st
     plain, states = {}, []
     for name, streams, prompt in CASES if subject.one is not None else ():
         plain[name] = subject.run(streams, prompt)
-        states.append(probe.ask())
+        states.append(probe.ask_behind())
     subject.watch()
     cases = {}
     for name, streams, prompt in CASES:
         found = subject.run(streams, prompt)
-        states.append(probe.ask())
+        states.append(probe.ask_behind())
         for title, steps in subject.by_rank(name, found).items():
             cases[title] = table(steps, subject.read(streams, prompt))
         if name in plain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +15,10 @@ from benchmarks.peers.places import HERE
 FAR_US = 0.12
 """One way of a flag between two cores of one die takes about 0.05 us, between two dies about 0.25 us; two dies have two
 links to memory, so that the slow flag goes with the fast memory."""
+
+SETTLED_S = 0.3
+"""By then an engine's processes are behind what follows its last answer: a probe that shares the cores with them finds
+half the machine."""
 
 State = dict[str, float]
 """gb_per_s, flag_us, gflop_per_s."""
@@ -32,6 +37,11 @@ class Probe:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write("\n")
         return dict(json.loads(self._process.stdout.readline()))
+
+    def ask_behind(self) -> State:
+        """`ask`, once those who worked until now have put away what they had."""
+        time.sleep(SETTLED_S)
+        return self.ask()
 
     def __enter__(self) -> Self:
         return self
