@@ -14,11 +14,10 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.log import get_logger
+from weft.server.errors import CLIENT_GONE
 
 _log = get_logger(__name__)
 Answered = Callable[[str, str, int, float], None]
-NOTHING_SENT = 499
-"""Status of a request whose client left before there was an answer."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -55,7 +54,7 @@ class Edge:
         try:
             await self._app(scope, receive, labelled)
         finally:
-            seconds, status = time.monotonic() - began, status or NOTHING_SENT
+            seconds, status = time.monotonic() - began, status or CLIENT_GONE
             self._answered(_handler(scope), scope["method"], status, seconds)
             if self._access_log:
                 self._note(scope, request_id, status, seconds)

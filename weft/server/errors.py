@@ -10,6 +10,9 @@ from weft.log import get_logger
 
 _log = get_logger(__name__)
 
+CLIENT_GONE = 499
+"""Status of a request whose client left before its answer was whole. No client sees it; logs and metrics do."""
+
 
 class ErrorInfo(msgspec.Struct, frozen=True):
     """The inside of OpenAI's error object."""
@@ -128,7 +131,7 @@ def queue_full(outputs: int, most: int) -> RequestError:
 
 def client_gone() -> RequestError:
     """Nobody is there to be told."""
-    return RequestError("the client closed the connection", status=499, code="client_closed_request")
+    return RequestError("the client closed the connection", status=CLIENT_GONE, code="client_closed_request")
 
 
 def deadline_exceeded(seconds: float) -> RequestError:

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from weft.engine.buckets import Buckets
 from weft.server.engine_view import EngineView, engine_label, histogram
+from weft.server.errors import CLIENT_GONE
 from weft.server.replicas import Replicas
 from weft.server.stream import Stream
 
@@ -39,7 +40,6 @@ OUTPUTS = (1, 2, 5, 10, 20)
 
 ANSWER_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 
-CLIENT_GONE = 499
 REASONS = ("stop", "length", "abort", "error")
 """Why outputs end."""
 

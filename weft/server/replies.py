@@ -22,10 +22,17 @@ from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.connection import abort, chunk_writer
-from weft.server.errors import client_gone, deadline_exceeded, error_frame, error_response, shown_error
+from weft.server.errors import (
+    CLIENT_GONE,
+    client_gone,
+    deadline_exceeded,
+    error_frame,
+    error_response,
+    shown_error,
+)
 from weft.server.formats import Format
 from weft.server.joined import joined, likeliest
-from weft.server.metrics import CLIENT_GONE, Metrics, Watch
+from weft.server.metrics import Metrics, Watch
 from weft.server.overdue import expire
 from weft.server.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.replicas import Replicas
