@@ -74,6 +74,44 @@ def test_numbers_of_vllms_config_are_numbers(config: str, result: int | str | No
         assert reading.variables == (() if result else ("R",))
 
 
+@pytest.mark.parametrize(
+    ("config", "result"),
+    [
+        ('{"eplb_config": {"num_redundant_experts": 32}}', 288),
+        ('{"init_redundancy_expert": 16}', 272),
+        ('{"eplb_config": {"num_redundant_experts": $R}}', None),
+        ('{"eplb_config": {"num_redundant_experts": "many"}}', "num_redundant_experts 'many': a whole number of at"),
+        ('{"eplb_config": {"num_redundant_experts": -5}}', "num_redundant_experts -5: a whole number of at least 0"),
+        ('{"eplb_config": {"num_redundant_experts": "32"}}', "num_redundant_experts '32': a whole number of at least"),
+        ('{"init_redundancy_expert": true}', "init_redundancy_expert True: a whole number of at least 0"),
+        ('{"eplb_config": {"expert_heat_collection_interval": 1.5}}', "expert_heat_collection_interval 1.5: a whole"),
+        ('{"num_iterations_eplb_update": null}', "num_iterations_eplb_update None: a whole number of at least 0"),
+        ('{"eplb_config": {"dynamic_eplb": "sometimes"}}', "dynamic_eplb 'sometimes': true or false"),
+        ('{"dynamic_eplb": 7}', "dynamic_eplb 7: true or false"),
+    ],
+)
+def test_numbers_of_the_plug_ins_config_are_numbers(config: str, result: int | str | None) -> None:
+    (reading,) = registry.read(f"{R1} --additional-config '{config}'", "vllm")
+    if isinstance(result, str):
+        assert reading.refused is not None and result in reading.refused.message and reading.refused.where is not None
+    else:
+        assert reading.refused is None and reading.sizes is not None and reading.sizes.slots == result
+        assert reading.variables == (() if result else ("R",))
+
+
+def test_variables_of_the_plug_ins_config_are_given_beside_the_text() -> None:
+    text = f"""{R1} --additional-config '{{"eplb_config": {{"dynamic_eplb": $D, "num_redundant_experts": $R}}}}'"""
+    (reading,) = registry.read(text, "vllm", Context(settings={"R": "32", "D": "true"}))
+    assert reading.sizes is not None and (reading.sizes.slots, reading.sizes.policy) == (288, "global")
+    (reading,) = registry.read(text, "vllm", Context(settings={"R": "few", "D": "true"}))
+    assert reading.refused is not None and "num_redundant_experts 'few'" in reading.refused.message
+
+
+def test_a_plug_ins_config_that_is_no_mapping_is_told() -> None:
+    found, codes = options_of(f"""{R1} --additional-config '{{"eplb_config": 3}}'""", "vllm")
+    assert "ignored" in codes
+
+
 def test_the_file_of_tensorrt_llm() -> None:
     """A load balancer in a file of its own is a placement file; one that stands in the options is not."""
     engine = "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\nenable_attention_dp: true\nmodel: m\n"

@@ -130,7 +130,7 @@ def load_json(name: str, text: str, word: Word, draft: Draft) -> Value:
         place = f"line {first.lineno}, column {first.colno} of the value"
         draft.note("warning", "json", f"{name} is not strict JSON ({first.msg}: {place}); read as meant", word.where)
         return value
-    bare = re.sub(r"\$\{?(\w+)\}?|<([^<>\"]+)>", lambda found: json.dumps(found[0]), mended)
+    bare = re.sub(r"\$\{\w+\}|\$\w+|<[^<>\"]+>", lambda found: json.dumps(found[0]), mended)
     try:
         return _checked(json.loads(bare))
     except (ValueError, RecursionError):

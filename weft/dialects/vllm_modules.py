@@ -7,40 +7,70 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from weft.dialects.base import Draft
+from weft.dialects.base import Draft, Where
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import divisor_values
 from weft.dialects.sizes import Size, Sizes, divides, whole_number
-from weft.dialects.values import open_name
+from weft.dialects.values import open_name, scalar
 from weft.dialects.vllm_flags import MODULE_CONFIG, MODULE_SIZES
 from weft.layout import Layout
 from weft.options import nearest
 
-_REDUNDANT = ("num_redundant_experts", "init_redundancy_expert")
-_INTERVAL = ("expert_heat_collection_interval", "num_iterations_eplb_update")
+_COUNTS = {
+    "redundant": ("num_redundant_experts", "init_redundancy_expert"),
+    "interval": ("expert_heat_collection_interval", "num_iterations_eplb_update"),
+}
+"""What weft reads -> its keys, the newer one first."""
+_BALANCED = "eplb_config"
 _FURTHER = ("olora_tensor_parallel_size",)
 
 
-@dataclass(frozen=True)
 class Balance:
-    """vLLM-Ascend's own settings of expert balancing, nested or, as in older releases, flat; None: not given."""
+    """vLLM-Ascend's own settings of expert balancing, nested or, as in older releases, flat."""
 
-    dynamic: bool = False
-    redundant: int | None = None
-    interval: int | None = None
+    def __init__(self, config: Mapping[str, object], draft: Draft, where: Where | None) -> None:
+        """Of an additional config; values that the engine would not start with are refused."""
+        self._draft, self._where = draft, where
+        inner = config.get(_BALANCED, {})
+        if not isinstance(inner, Mapping):
+            message = f"{_BALANCED} {inner!r}: the engine ignores what is no mapping of names to values"
+            draft.note("warning", "ignored", message, where)
+            inner = {}
+        both = {**config, **inner}
+        self.dynamic = self._switch("dynamic_eplb", both.get("dynamic_eplb", False))
+        self.counts: dict[str, Size] = {}
+        """`redundant` and `interval`, those that are given; None: open."""
+        for what, keys in _COUNTS.items():
+            for key in filter(both.__contains__, keys[:1] if keys[0] in both else keys):
+                self._count(what, key, both[key])
 
-    @classmethod
-    def of(cls, config: Mapping[str, object]) -> Balance:
-        """The settings of an additional config."""
-        inner = config.get("eplb_config")
-        both = {**config, **inner} if isinstance(inner, Mapping) else config
-        counts = [
-            next((value for name in names if type(value := both.get(name)) is int and value >= 0), None)
-            for names in (_REDUNDANT, _INTERVAL)
-        ]
-        return cls(both.get("dynamic_eplb") in (True, "true"), *counts)
+    def _switch(self, key: str, value: object) -> bool:
+        known, value = self._known(key, value)
+        if known and value not in (True, False, None, "true", "True"):
+            self._draft.refuse(f"{key} {value!r}: true or false, without quotes", (True, False), self._where)
+        return known and value in (True, "true", "True")
+
+    def _count(self, what: str, key: str, value: object) -> None:
+        known, value = self._known(key, value)
+        if not known:
+            self.counts[what] = None
+        elif type(value) is int and value >= 0:
+            self.counts[what] = value
+        else:
+            message = f"{key} {value!r}: a whole number of at least 0, without quotes"
+            self._draft.refuse(message, (), self._where)
+
+    def _known(self, key: str, value: object) -> tuple[bool, object]:
+        """Whether the value is known, and it; a variable's is what is said beside the text."""
+        name = open_name(value) if isinstance(value, str) else None
+        if not name:
+            return True, value
+        text = self._draft.context.settings.get(name)
+        if text is None:
+            self._draft.open(key, (name,), self._where)
+            return False, None
+        return True, scalar(text)
 
 
 class Modules:
@@ -52,7 +82,7 @@ class Modules:
         config = arguments.mapping("additional_config")
         self.shared_whole = config.get("enable_shared_expert_dp") is True
         self.values: dict[str, Size] = {}
-        self.balance = Balance.of(config)
+        self.balance = Balance(config, draft, self.where)
         inner = config.get(MODULE_CONFIG, {})
         if not isinstance(inner, dict):
             draft.refuse(f"{MODULE_CONFIG} is a mapping of names to sizes, not {inner!r}", (), self.where)

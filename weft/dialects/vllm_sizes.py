@@ -146,7 +146,7 @@ class Derivation:
         self._dispatch(sizes)
         redundant = self._balancing("num_redundant_experts", args.number("num_redundant_experts", 0, minimum=0), 0)
         ascend = self.modules.balance
-        redundant = ascend.redundant if ascend.redundant is not None else redundant
+        redundant = ascend.counts.get("redundant", redundant)
         if self.experts is not None and redundant is not None:
             sizes.slots = self.experts + redundant
         if args.switch("enable_eplb"):
@@ -155,7 +155,7 @@ class Derivation:
             window = self._balancing("window_size", args.number("eplb_window_size", 1000))
             carry_window(self.draft, args, window, sizes.interval)
         elif ascend.dynamic:
-            sizes.policy, sizes.interval = "global", ascend.interval or sizes.interval
+            sizes.policy, sizes.interval = "global", ascend.counts.get("interval") or sizes.interval
 
     def _balancing(self, key: str, default: Size, minimum: int = 1) -> Size:
         """A whole number of --eplb-config, which the engine also takes between quotes; a variable leaves it open."""
