@@ -9,10 +9,12 @@ from typing import Literal
 
 import pytest
 
-from weft.cli.flags import Entry, add_flags
+from weft.cli import serve
+from weft.cli.flags import Entry, add_flags, check_ranges
 from weft.cli.model_args import add_model_arguments, engine_config_from
 from weft.cli.parser import CommandParser
-from weft.errors import ConfigError, UsageError
+from weft.cli.rank_args import add_comm_argument
+from weft.errors import ConfigError, LayoutError, UsageError
 from weft.layout.layout import layout_settings
 from weft.options import made, nearest, option, parse_bytes, settings_of
 from weft.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
@@ -23,6 +25,12 @@ FLAGS = Path(__file__).parent / "flags.txt"
 def parser() -> CommandParser:
     made = CommandParser(prog="weft test")
     add_model_arguments(made)
+    return made
+
+
+def with_comm() -> CommandParser:
+    made = parser()
+    add_comm_argument(made)
     return made
 
 
@@ -100,13 +108,17 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("--max-num-seqs many", "argument --max-num-seqs: 'many' is not a whole number, at least 1"),
+        ("--max-num-seqs many", "--max-num-seqs: 'many' is not a whole number, at least 1"),
         (
             "--kv-cache-memory lots",
-            "argument --kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB",
+            "--kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB",
         ),
-        ("--dtype half", "argument --dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
-        ("--max-num-seqs", "argument --max-num-seqs: expected one argument"),
+        ("--dtype half", "--dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
+        ("--max-num-seqs", "--max-num-seqs: a value is missing"),
+        ("--enforce-eager=1", "--enforce-eager: takes no value, but has '1'"),
+        ("--tp two", "--tp/--tensor-parallel-size: 'two' is not a whole number"),
+        ("--verify-checkpoint never", "--verify-checkpoint: 'never' is not one of auto, strict, none"),
+        ("--comm foo", "--comm: 'foo' is not one of auto, shared_memory, gloo"),
         ("--seed 1 --seed 2", "--seed 1 and --seed 2 contradict each other"),
         (
             "--enable-prefix-caching --no-enable-prefix-caching",
@@ -120,9 +132,53 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
 )
 def test_words_that_are_not_understood(words: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parser().parse_command(words.split())
+        with_comm().parse_command(words.split())
     assert str(caught.value) == text
     assert caught.value.exit_code == 2
+
+
+def test_what_is_missing_is_named() -> None:
+    made = CommandParser(prog="weft test")
+    made.add_argument("--out", required=True)
+    made.add_argument("--files", nargs="+")
+    made.add_argument("--share", type=float)
+    for words, text in (
+        ([], "missing: --out"),
+        (["--files"], "--files: a value is missing"),
+        (["--share", "half"], "--share: 'half' is not a number"),
+    ):
+        with pytest.raises(UsageError, match=f"^{text}$"):
+            made.parse_command(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--max-num-seqs 0", "--max-num-seqs: 0 is not a whole number, at least 1"),
+        ("--kv-cache-memory 0", "--kv-cache-memory: 0 is not a number of bytes above 0, or a size such as 512MiB"),
+        ("--prefill-stretch nan", "--prefill-stretch: nan is not a number, at least 0"),
+    ],
+)
+def test_a_value_out_of_its_range_is_named_by_its_flag(words: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        engine(*words.split())
+    assert str(caught.value).startswith(text)
+    assert caught.value.field == words.split()[0].removeprefix("--").replace("-", "_")
+
+
+def test_so_is_a_size_of_a_layout() -> None:
+    with pytest.raises(LayoutError, match="^--dense-tp-size: 0 is not a whole number, at least 1$") as caught:
+        check_ranges(layout_settings(), parser().parse_command(["--dense-tp-size", "0"]).layout_given, LayoutError)
+    assert caught.value.field == "dense.tp"
+
+
+def test_so_are_the_servers_options() -> None:
+    made = CommandParser(prog="weft serve")
+    serve.add_arguments(made)
+    with pytest.raises(ConfigError, match="^--port: 99999 is not a whole number, at least 0 and at most 65535$"):
+        serve.http_from(made.parse_command(["--port", "99999"]))
+    with pytest.raises(ConfigError, match="^--join-limit: 0.0 is not a number, above 0"):
+        serve.limits_from(made.parse_command(["--join-limit", "0"]))
 
 
 def test_the_same_value_twice_is_no_contradiction() -> None:

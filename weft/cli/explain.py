@@ -92,7 +92,7 @@ def _bytes(text: str) -> int:
     try:
         return parse_bytes(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: bytes, or a size such as 80GiB") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, or a size such as 80GiB") from None
 
 
 def _write(file: Path, text: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from weft.errors import UsageError
-from weft.options import Setting, shown
+from weft.errors import ConfigError, UsageError
+from weft.options import Setting, made, settings_of, shown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,23 @@ class Entry:
 def values_of(entries: Mapping[str, Entry]) -> dict[str, object]:
     """The values alone, by field."""
     return {name: entry.value for name, entry in entries.items()}
+
+
+def made_of(record: type[T], entries: Mapping[str, Entry]) -> T:
+    """A record of what was given, as `made` makes it, after `check_ranges`."""
+    check_ranges(settings_of(record), entries)
+    return made(record, values_of(entries))
+
+
+def check_ranges(
+    settings: Iterable[Setting], entries: Mapping[str, Entry], error: type[ConfigError] = ConfigError
+) -> None:
+    """Names a value out of its range by its flag, as one of a wrong type is."""
+    for setting in settings:
+        entry = entries.get(setting.name)
+        if entry is not None and (problem := setting.problem(entry.value)) is not None:
+            legal = setting.option.choices
+            raise error(f"{entry.flag}: {problem}", field=setting.name, value=entry.value, legal=legal)
 
 
 class _Collect(argparse.Action):

@@ -112,10 +112,11 @@ def _is_union(hint: Any) -> bool:
 
 
 def _biased(word: str) -> tuple[int, float]:
-    token, colon, bias = word.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{word!r} is not TOKEN_ID:BIAS")
-    return int(token), float(bias)
+    token, _, bias = word.partition(":")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not TOKEN_ID:BIAS") from None
 
 
 def run(args: argparse.Namespace) -> int:

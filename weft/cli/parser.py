@@ -1,13 +1,25 @@
-"""The argument parser of the commands: no abbreviations, errors as UsageError, nearest name for an unknown option."""
+"""The argument parser of the commands: no abbreviations, nearest name for an unknown option, errors as UsageError in
+weft's words: the option, what was given, what is legal.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from weft.errors import UsageError
 from weft.options import nearest
+
+
+_WORDS = (
+    ("expected one argument", "a value is missing"),
+    ("expected at least one argument", "a value is missing"),
+    ("ignored explicit argument", "takes no value, but has"),
+    ("the following arguments are required:", "missing:"),
+)
+"""How argparse begins to say something, and how weft says it."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -15,6 +27,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+        for kind, words in ((int, "a whole number"), (float, "a number")):
+            self.register("type", kind, partial(_parsed, kind, words))
         self.takes_foreign = False
         """Words behind `--` are another program's: args.foreign."""
         self.said_of: Callable[[str], str | None] = lambda flag: None
@@ -43,5 +57,21 @@ class CommandParser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse for words it cannot understand."""
+        """Called by argparse, with a message in its words, for words it cannot understand."""
+        message = message.removeprefix("argument ")
+        for theirs, ours in _WORDS:
+            message = message.replace(theirs, ours)
         raise UsageError(message)
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Called by argparse for every value."""
+        if action.choices is not None and value not in action.choices:
+            legal = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {legal}")
+
+
+def _parsed(kind: Callable[[str], object], wanted: str, word: str) -> object:
+    try:
+        return kind(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not {wanted}") from None
