@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As that of `typing`, which takes longer to import than all that this package needs to begin."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from weft.llm import LLM as LLM
     from weft.step.sampling_params import SamplingParams as SamplingParams
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from weft.cli.main import COMMANDS, main
+from weft.cli.commands import COMMANDS
+from weft.cli.main import main
 from weft.errors import CheckpointError, LayoutError, PeerError, WeftError
 
 MODEL = Path(__file__).parents[1] / "explain" / "data"
@@ -165,6 +166,47 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, timeout=240, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+INTERRUPTING = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == WHEN:
+            os.kill(os.getpid(), signal.SIGINT)
+
+WHEN = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("weft.cli.main", run_name="__main__", alter_sys=True)
+print("ended", WHEN in sys.modules)
+"""
+"""Ctrl-C at the moment when a module is about to be imported."""
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("serve", "argparse"),
+        ("serve", "weft.cli.commands"),
+        ("serve", "weft.launch.processes"),
+        ("serve", "weft.cli.serve"),
+        ("serve", "weft.server.run"),
+        ("generate", "weft.errors"),
+        ("generate", "weft.llm"),
+    ],
+)
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(command: str, module: str) -> None:
+    words = [sys.executable, "-c", INTERRUPTING, module, command, "/nowhere/at/all", "text"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_way_in_imports_next_to_nothing() -> None:
+    """What is imported before anything can be caught leaves Ctrl-C a traceback."""
+    code = "import sys; before = set(sys.modules); import weft.cli.main; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.split() == ["__future__", "weft", "weft.cli", "weft.cli.main"]
 
 
 def test_the_overview_imports_neither_torch_nor_commands() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from weft.arch.families import FAMILIES
 from weft.checkpoint.formats import LOADABLE
-from weft.cli.main import COMMANDS
+from weft.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}

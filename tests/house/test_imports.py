@@ -20,6 +20,7 @@ DEFERRED_ALLOWED = {
     "weft": {"__getattr__"},  # weft.LLM: `import weft` alone stays light
     "weft.checkpoint.hub": {"model_path"},  # an HTTP client, for models that are no path
     "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
+    "weft.cli.main": {"main"},  # all of weft: Ctrl-C meanwhile is no traceback
     "weft.cli.dialect_args": {"take_foreign"},  # all of weft.dialects, for words of other engines
     "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
     "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
@@ -28,7 +29,7 @@ DEFERRED_ALLOWED = {
 (`benchmarks/start.py`)."""
 
 BY_NAME_ALLOWED = {
-    "weft.cli.main",  # the table of commands: `weft explain` loads no server
+    "weft.cli.commands",  # the table of commands: `weft explain` loads no server
     "weft.bench.plot",  # matplotlib is optional
     "weft.experts.pictures",  # the same
     "weft.dialects.registry",  # the table of dialects
