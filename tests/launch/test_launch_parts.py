@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.checkpoints import make_gguf, small_config
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
@@ -240,6 +242,54 @@ def test_the_plan_resolves_every_limit(tmp_path: Path) -> None:
     assert plan.memory is not None and plan.memory.num_blocks == 64 * 16
     text = "\n".join(plan.settings())
     assert "max_model_len 256" in text and "rank 0: weights" in text and "threads" in text or "thread" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"quantization": "gguf", "activations": "int8"}, "activations"),
+        ({"compress_weights": True}, "compress_weights"),
+        ({"screen_logits": True}, "screen_logits"),
+    ],
+)
+def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
+    settings: dict[str, Any], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
+    monkeypatch.setenv("WEFT_NATIVE", "0")
+    with pytest.raises(ConfigError, match=f"^{field} .*WEFT_NATIVE=0.*; leave --{field.replace('_', '-')} out") as error:
+        plan_launch(checkpoint, resolve({}), EngineConfig(dtype="bfloat16", **settings))
+    assert error.value.field == field
+
+
+def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
+    monkeypatch.setattr("weft.launch.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 0))
+    config = EngineConfig(dtype="bfloat16", screen_logits=True)
+    with pytest.raises(ConfigError, match="^screen_logits True: this CPU's vectors do not multiply bytes; leave --scr"):
+        plan_launch(checkpoint, resolve({}), config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"quantization": "int4"}, "in Q4_1, which int4 rounds a second time; --quantization gguf keeps them as they"),
+        ({"quantization": "int8"}, "in Q4_1, which int8 rounds a second time; --quantization gguf keeps them as they"),
+        ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
+        ({"quantization": "gguf"}, None),
+        ({"quantization": "none"}, None),
+    ],
+)
+def test_what_rounds_a_files_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str, Any], hint: str | None) -> None:
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1"))
+    lines = plan_launch(checkpoint, resolve({}), EngineConfig(**{"dtype": "bfloat16", **settings})).settings()
+    hints = [line for line in lines if line.startswith("hint: ")]
+    assert len(hints) == (hint is not None) and (hint is None or hint in hints[0])
+
+
+def test_whole_numbers_get_none(tmp_path: Path) -> None:
+    plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig(quantization="int8"))
+    assert not any(line.startswith("hint: ") for line in plan.settings())
 
 
 NO_TORCH = """

@@ -63,3 +63,19 @@ def test_mistakes(model: str, words: tuple[str, ...], code: int, said: str) -> N
     done = generate(model, *words)
     assert done.returncode == code, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--max-model-len 999999", "max_model_len 999999"),
+        ("--kv-cache-memory 1", "--kv-cache-memory 1 B holds 0 blocks"),
+        ("--quantization gguf", "the model has no tensor in Q8_0, Q4_0, Q4_1"),
+        ("--threads 999", "threads 999"),
+        ("--activations int8", "activations int8"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_ranks_are_said_to_start(model: str, option: str, said: str) -> None:
+    done = generate(model, "x", "--dtype", "bfloat16", *option.split())
+    assert done.returncode == 78 and said in done.stderr
+    assert "starting" not in done.stderr

@@ -28,6 +28,8 @@ from weft.cli.model_args import (
 from weft.cli.rank_args import add_comm_argument, say_native
 from weft.counted import counted
 from weft.errors import UsageError
+from weft.launch.phases import PhaseChange
+from weft.launch.start import Listener
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
 from weft.log import configure
@@ -134,8 +136,9 @@ def run(args: argparse.Namespace) -> int:
     if args.system is not None and not chat:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
-    _say(f"starting {counted(layout.world, 'rank')} of {name}")
-    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine_config_from(args)) as llm:
+    starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
+    engine = engine_config_from(args)
+    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
         if args.json:
             print(
                 json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)
@@ -145,6 +148,17 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(prompts, _results(llm, given, params, chat=chat))
     return 0
+
+
+def _once(line: str) -> Listener:
+    """Says `line` when a rank enters its first phase: what cannot be was refused before."""
+    lines = [line]
+
+    def entered(change: PhaseChange) -> None:
+        while lines:
+            _say(lines.pop())
+
+    return entered
 
 
 def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list[str]]:

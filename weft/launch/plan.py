@@ -29,9 +29,11 @@ from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
 from weft.native import missing_reason
+from weft.native.step_library import open_library
+from weft.options import shown
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
-from weft.weights.kept import kept_weights
+from weft.weights.kept import kept_weights, twice_rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
+        lines += twice_rounded(engine, self.checkpoint, self.shards.specs)
         if (dispatch := self.shards.passage.dispatch) is not None:
             lines.append(
                 f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
@@ -165,6 +168,7 @@ def plan_launch(
         )
     check_fit(layout, config)
     engine = _resolved(engine, config, layout)
+    _check_kernels(engine)
     itemsize = DTYPE_BYTES[engine.dtype]
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
@@ -227,6 +231,28 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
+
+
+def _check_kernels(engine: EngineConfig) -> None:
+    """ConfigError for what only the C++ parts do, where they are missing or do it on other CPUs: ranks would say it
+    after they had loaded."""
+    asked = {
+        "activations": engine.activations == "int8" and engine.quantization == "gguf",
+        "compress_weights": engine.compress_weights is True,
+        "screen_logits": engine.screen_logits is True,
+    }
+    wanted = [name for name, given in asked.items() if given]
+    if not wanted or engine.device != "cpu":
+        return
+    library, why = open_library(), ""
+    if library is None:
+        why = f"only the C++ parts do that ({missing_reason('step')})"
+    elif wanted[-1] == "screen_logits" and not library.weft_suits_screen():
+        why = "this CPU's vectors do not multiply bytes"
+    if why:
+        name = wanted[-1]
+        message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"
+        raise ConfigError(message, field=name, value=getattr(engine, name))
 
 
 def _runs_programs(engine: EngineConfig) -> bool:

@@ -71,18 +71,36 @@ def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> 
 
 
 def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:
-    """Block sizes of the tensors whose runtime parameter has one such format in all its parts."""
+    found = _formats(checkpoint, specs)
+    return {name: (LOADABLE[kind].block, LOADABLE[kind].nbytes) for name, kind in found.items()}
+
+
+def _formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, str]:
+    """Of the tensors whose runtime parameter has one format of `BLOCKS` in all its parts."""
     parts: dict[str, list[str]] = defaultdict(list)
     for spec in specs:
         if spec.name in checkpoint.tensors:
             parts[spec.target].append(spec.name)
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, str] = {}
     for names in parts.values():
         formats = {checkpoint.tensors[name].dtype for name in names}
         if len(formats) == 1 and formats <= set(BLOCKS):
-            block = LOADABLE[formats.pop()]
-            found |= dict.fromkeys(names, (block.block, block.nbytes))
+            found |= dict.fromkeys(names, formats.pop())
     return found
+
+
+def twice_rounded(engine: EngineConfig, checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> list[str]:
+    """A line for a person where codes of `engine` are made of numbers that a file has in codes of its own, which could
+    be kept; else none."""
+    rounds = engine.quantization in ("int8", "int4")
+    formats = sorted(set(_formats(checkpoint, specs).values())) if rounds else []
+    if not formats:
+        return []
+    also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
+    return [
+        f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
+        f" --quantization gguf{also} keeps them as they are"
+    ]
 
 
 def _refused(engine: EngineConfig, why: str) -> ConfigError:
