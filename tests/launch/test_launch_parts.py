@@ -43,7 +43,7 @@ from weft.launch.messages import (
 )
 from weft.launch.phases import Phase, PhaseBoard
 from weft.launch.plan import plan_launch
-from weft.launch.status import StatusPage
+from weft.launch.status import RankHeld, StatusPage
 from weft.layout.resolve import resolve
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
@@ -202,7 +202,12 @@ def test_the_status_page_is_read_by_rank() -> None:
     writer.step(2**40, busy=False)
     assert str(page.read(1)) == f"phase serving, after step {2**40}"
     assert page.read(2).step == 0
+    writer.held(3 << 40, 2, 1)
+    writer.work(5, 6, 7, 8, 9)
+    assert page.held(1) == RankHeld(3 << 40, 2, 1) and page.held(0) == page.held(2) == RankHeld()
+    assert page.work(1).rows == 6 and str(page.read(1)) == f"phase serving, after step {2**40}"
     page.close()
+    assert page.held(1) == RankHeld()
     page.close()
 
 

@@ -107,6 +107,16 @@ def idle(pids: list[int]) -> bool:
     return max(ticks(pid) - ticks_before for pid, ticks_before in zip(pids, before, strict=True)) <= 1
 
 
+def check_held(page: str, ranks: list[dict[str, object]]) -> None:
+    """/metrics and /ready say the same of what each rank holds."""
+    for rank in ranks:
+        labels = re.escape(f'{{dp="{rank["rank"]}",rank="{rank["rank"]}",replica="0",tp="0"}}')
+        held = dict(re.findall(rf"^weft:rank_(\w+_bytes){labels} (\S+)$", page, re.M))
+        assert held.keys() == {"weight_bytes", "kv_cache_bytes", "bounds_bytes"}
+        assert all(float(value) == rank[name] for name, value in held.items())
+        assert float(held["weight_bytes"]) > 50_000 and float(held["kv_cache_bytes"]) > 50_000
+
+
 def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
     with serving(str(model), *LAYOUT, "--served-model-name", "small", "--no-restart") as served:
         shown = served.text
@@ -136,6 +146,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             work = dict(re.findall(r'^weft:rank_(\w+)_total{dp="0",rank="0",replica="0",tp="0"} (\S+)$', page, re.M))
             assert float(work["rows"]) > 20 and float(work["collective_bytes"]) > 1000
             assert 0 < float(work["collective_seconds"]) < float(work["busy_seconds"])
+            check_held(page, httpx.get(f"{served.url}/ready", timeout=240).json()["ranks"])
 
             until(lambda: idle([served.process.pid, *pids]), "an idle server uses the processor")
 

@@ -64,6 +64,7 @@ def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path
     screen = screen_of(found)
     assert isinstance(screen, Screen) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
     vocabulary, hidden = found.shards.config.vocab_size, found.shards.config.hidden_size
+    assert found.held()[2] == screen.nbytes
     many = screen.bytes_read(rows=screen.few + 1)
     assert vocabulary * hidden < many < (vocabulary + 32) * (hidden + 64) * 1.1
     assert screen.bytes_read(rows=screen.few) <= many < screen.nbytes

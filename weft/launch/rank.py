@@ -126,6 +126,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
+        way.status.held(*runner.held())
         first_writes = runner.first_writes(lambda: _steps_of(page.read(setup.rank)), cpus)
         if first_writes is not None:
             first_writes.start()

@@ -195,7 +195,7 @@ class Starting:
         joined = self._joined.get(worker.rank)
         cpus = self.plan.cores[worker.rank].cpus
         device = self.plan.engine.device
-        work = self._status.work(worker.rank)
+        work, held = self._status.work(worker.rank), self._status.held(worker.rank)
         return RankReport(
             rank=number,
             coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
@@ -212,6 +212,9 @@ class Starting:
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
             lent_s=work.lent_s,
+            weight_bytes=held.weights,
+            kv_cache_bytes=held.kv_cache,
+            bounds_bytes=held.bounds,
         )
 
     def cancel(self) -> None:

@@ -25,6 +25,8 @@ _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
 _WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes received, ns of them while the core was lent
 _WORK_AT = 32
+_HELD = struct.Struct("<QQQ")  # bytes of weights, KV cache, bounds of logits
+_HELD_AT = 72
 RECORD_BYTES = 128
 
 
@@ -57,6 +59,15 @@ class RankWork:
     lent_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class RankHeld:
+    """Bytes that a rank holds, once it has loaded: of weights, of the KV cache and of bounds of logits."""
+
+    weights: int = 0
+    kv_cache: int = 0
+    bounds: int = 0
+
+
 class StatusPage:
     """`world` records in a memfd that children inherit."""
 
@@ -82,6 +93,10 @@ class StatusPage:
             return RankWork(0.0, 0, 0.0, 0, 0.0)
         busy, rows, collective, received, lent = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
         return RankWork(busy / 1e9, rows, collective / 1e9, received, lent / 1e9)
+
+    def held(self, rank: int) -> RankHeld:
+        """What `rank` holds; nothing before it is warm, and once the page is closed."""
+        return RankHeld() if self.fd < 0 else RankHeld(*_HELD.unpack_from(self._map, rank * RECORD_BYTES + _HELD_AT))
 
     def collective(self, rank: int, groups: Sequence[Group]) -> RankRecord | None:
         """What `rank` was last in, where it writes that here."""
@@ -127,6 +142,10 @@ class StatusWriter:
     def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, lent_ns: int) -> None:
         """All that it has done so far."""
         _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, lent_ns)
+
+    def held(self, weights: int, kv_cache: int, bounds: int) -> None:
+        """What it holds, in bytes."""
+        _HELD.pack_into(self._map, self._offset + _HELD_AT, weights, kv_cache, bounds)
 
     def collective(self, kind: Kind, group: int, calls: int) -> None:
         """Entered this rank's `calls`-th collective over the `group`-th group."""

@@ -6,6 +6,7 @@ Knows no implementation and no layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,3 +57,10 @@ Weight = Tensor | Packed
 def plain(weight: Weight) -> Tensor:
     """The matrix as a tensor, made anew where it is packed."""
     return weight.unpacked() if isinstance(weight, Packed) else weight
+
+
+def memory_of(weights: Collection[Weight]) -> int:
+    """Bytes that they take together: what several have in common counts once."""
+    packed = {id(weight): weight.nbytes for weight in weights if isinstance(weight, Packed)}
+    storages = [weight.untyped_storage() for weight in weights if not isinstance(weight, Packed)]
+    return sum(packed.values()) + sum({each.data_ptr(): each.nbytes() for each in storages}.values())

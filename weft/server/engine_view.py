@@ -40,6 +40,12 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
 )
 
+HELD: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
+    ("weight_bytes", "Weights that it holds, as they are kept", lambda rank: rank.weight_bytes),
+    ("kv_cache_bytes", "KV cache; its pages come when they are first written", lambda rank: rank.kv_cache_bytes),
+    ("bounds_bytes", "Codes and numbers by which logits are bounded", lambda rank: rank.bounds_bytes),
+)
+
 
 class EngineView(Collector):
     """The engines' counters at the moment of the last look; one `engine` label per dp group of a replica."""
@@ -103,6 +109,7 @@ class EngineView(Collector):
         reports = self._engines.readiness().ranks
         series = [((str(each.rank), *(str(each.coordinates[axis]) for axis in axes)), each) for each in reports]
         yield from families(CounterMetricFamily, "weft:rank_", WORK, ("rank", *axes), series)
+        yield from families(GaugeMetricFamily, "weft:rank_", HELD, ("rank", *axes), series)
 
     def _server(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(self._engines.ready))

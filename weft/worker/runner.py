@@ -20,6 +20,7 @@ from weft.ops.native_sampling import SamplingKernel
 from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.ops.step_ops import StepOps
+from weft.ops.weights import memory_of
 from weft.program.build import RankProgram, build_program
 from weft.program.program import Most
 from weft.program.screen import Screen, check_asked
@@ -133,6 +134,12 @@ class Runner:
         words = f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
         screen = program.screen
         return f"{words}, bounds of logits {screen.nbytes / 2**20:.0f} MiB" if isinstance(screen, Screen) else words
+
+    def held(self) -> tuple[int, int, int]:
+        """Bytes of weights, of the KV cache, whose pages come when they are first written, and of bounds of logits."""
+        screen = None if self.program is None else self.program.program.screen
+        cache = (self.limits.num_blocks + 1) * self.cache_memory.block_bytes
+        return memory_of(self.params.values()), cache, screen.nbytes if isinstance(screen, Screen) else 0
 
     @property
     def reports(self) -> bool:
