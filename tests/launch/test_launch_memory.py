@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from tests.support.tiny_chat import CONFIG
 from weft.arch import Shards, parse_config
 from weft.errors import ConfigError
-from weft.launch.memory import MIB, PROCESS_BYTES, available_bytes, finish_plan, plan_memory, rank_memories, size
+from weft.launch.memory import (
+    ADDRESS_BYTES,
+    MIB,
+    PROCESS_BYTES,
+    available_bytes,
+    finish_plan,
+    plan_memory,
+    process_limit,
+    rank_memories,
+    size,
+)
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
@@ -103,6 +114,27 @@ def test_a_control_group_may_leave_less_than_is_free(tmp_path: Path) -> None:
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   5000000 kB\nHugePages_Total: 0\n")
     found = [available_bytes(meminfo, group) for group in (None, 6_000_000_000, 1_000, -5)]
     assert found == [5_000_000 * 1024, 5_000_000 * 1024, 1_000, 0]
+
+
+def test_a_limit_of_addresses_counts_like_less_memory() -> None:
+    free, engine = 10**12, EngineConfig(max_model_len=1024)
+    two = shards(attention__tp=2)
+    limited = plan_memory(two, engine, 2, free, process_limit=4096 * MIB)
+    assert limited == plan_memory(two, engine, 2, 2 * 4096 * MIB)
+    assert all(m.fixed + (limited.num_blocks + 1) * m.block <= 4096 * MIB for m in limited.ranks)
+    assert plan_memory(two, engine, 2, 2**33, process_limit=2**40) == plan_memory(two, engine, 2, 2**33)
+
+
+def test_too_low_a_limit_of_addresses_is_named() -> None:
+    for engine in (EngineConfig(max_model_len=1024), EngineConfig(kv_cache_memory=100 * MIB)):
+        with pytest.raises(ConfigError, match=r"available: .*; the limit of addresses \(ulimit -v\) leaves each rank"):
+            plan_memory(shards(), engine, 2, 10**12, process_limit=300 * MIB)
+
+
+def test_the_limit_of_this_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, left in ((resource.RLIM_INFINITY, None), (4096 * MIB, 4096 * MIB - ADDRESS_BYTES + PROCESS_BYTES), (1, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert process_limit() == left
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ workspace first, the KV cache gets the rest. Every rank gets the same number of 
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from weft.step.plan import most_sampled
 MIB = 1024 * 1024
 PROCESS_BYTES = 320 * MIB
 """Interpreter, torch and its libraries in one rank, measured at 217 MiB, with room for allocator slack."""
+ADDRESS_BYTES = 1024 * MIB
+"""Addresses that a rank takes beside its weights, workspace and cache: torch's libraries, stacks, the heaps that threads
+reserve. It has memory for a part of them only, but a limit of the process counts all."""
 
 DEFAULT_FRACTION = 0.8
 MODEST_BYTES = 1024 * MIB
@@ -129,9 +133,22 @@ def _latents(shards: Shards, rows: int) -> int:
 
 
 def plan_memory(
-    shards: Shards, engine: EngineConfig, itemsize: int, available: int, staged_slots: int = 0
+    shards: Shards,
+    engine: EngineConfig,
+    itemsize: int,
+    available: int,
+    staged_slots: int = 0,
+    process_limit: int | None = None,
 ) -> MemoryPlan:
-    """The plan on a host with `available` free bytes. ConfigError: needed and available per rank, what to change."""
+    """The plan on a host with `available` free bytes, of which each rank may have `process_limit`. ConfigError: needed
+    and available per rank, what to change."""
+    allowed = available if process_limit is None else process_limit * shards.layout.world
+    if process_limit is not None and allowed < available:
+        try:
+            return plan_memory(shards, engine, itemsize, allowed, staged_slots)
+        except ConfigError as error:
+            message = f"{error}; the limit of addresses (ulimit -v) leaves each rank {size(process_limit)}: raise it"
+            raise ConfigError(message, field=error.field, value=error.value) from None
     ranks = rank_memories(shards, engine, itemsize, available, staged_slots)
     if engine.kv_cache_memory is not None:
         _check_given_cache(ranks, engine.kv_cache_memory, available)
@@ -210,6 +227,13 @@ def available_bytes(proc: Path = Path("/proc/meminfo"), group: int | None = None
     fields = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
     free = int(fields["MemAvailable"].split()[0]) * 1024
     return max(0, free if group is None else min(free, group))
+
+
+def process_limit() -> int | None:
+    """Bytes that the limit of a process's addresses (ulimit -v), which ranks inherit, leaves each for what is planned;
+    None without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - (ADDRESS_BYTES - PROCESS_BYTES))
 
 
 def size(count: int) -> str:

@@ -23,7 +23,7 @@ from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, m
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
-from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, size
+from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, process_limit, size
 from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -178,7 +178,8 @@ def plan_launch(
     memory = None
     if engine.device == "cpu":
         staged = experts.staged if experts else 0
-        memory = plan_memory(shards, engine, itemsize, available_bytes(group=memory_left()), staged)
+        free = available_bytes(group=memory_left())
+        memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
     cores = available_cores()
     shares = deal_cores(cores, layout.world, cpu_quota(), engine.threads)
