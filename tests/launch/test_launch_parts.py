@@ -262,7 +262,8 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
 ) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     monkeypatch.setenv("WEFT_NATIVE", "0")
-    with pytest.raises(ConfigError, match=f"^{field} .*WEFT_NATIVE=0.*; leave --{field.replace('_', '-')} out") as error:
+    words = f"^{field} .*WEFT_NATIVE=0.*; leave --{field.replace('_', '-')} out"
+    with pytest.raises(ConfigError, match=words) as error:
         plan_launch(checkpoint, resolve({}), EngineConfig(dtype="bfloat16", **settings))
     assert error.value.field == field
 
@@ -285,7 +286,7 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
         ({"quantization": "none"}, None),
     ],
 )
-def test_what_rounds_a_files_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str, Any], hint: str | None) -> None:
+def test_what_rounds_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str, Any], hint: str | None) -> None:
     checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1"))
     lines = plan_launch(checkpoint, resolve({}), EngineConfig(**{"dtype": "bfloat16", **settings})).settings()
     hints = [line for line in lines if line.startswith("hint: ")]

@@ -1,4 +1,4 @@
-"""The table of commands: finds one, runs it, and turns every error into one message and an exit code. Imports no torch."""
+"""The commands: finds one, runs it, and turns every error into one message and an exit code. Imports no torch."""
 
 from __future__ import annotations
 
@@ -126,4 +126,3 @@ def _fail(name: str, message: str, code: int, debug: bool) -> int:
 def _drop_stdout() -> None:
     """The reader of stdout has gone; keeps the interpreter from complaining when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-

@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     configure()
     model, prompts = _words(args.words, args.revision)
+    engine = engine_config_from(args)
     say_native(_say)
     checkpoint = opened(args, model, _say)
     name = shown_name(model, checkpoint.path)
@@ -137,7 +138,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
-    engine = engine_config_from(args)
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
         if args.json:
             print(

@@ -1,4 +1,4 @@
-"""`weft`: the way in. Imports next to nothing, so that Ctrl-C ends a command without a word from its first moment on."""
+"""`weft`: the way in. Imports next to nothing, so that Ctrl-C ends a command without a word from the start."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from weft.errors import UsageError
 from weft.options import nearest
 
-
 _WORDS = (
     ("expected one argument", "a value is missing"),
     ("expected at least one argument", "a value is missing"),

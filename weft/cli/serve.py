@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     http = http_from(args)
     to_children(http.log_level, http.log_format)
     configure()
-    limits = limits_from(args)
+    limits, engine = limits_from(args), engine_config_from(args)
     template = template_from(args)
     with contextlib.closing(listen(http)) as sock:
         say_native(_say)
@@ -111,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
         config = parse_config(checkpoint.config)
-        engine = engine_config_from(args)
         layout = layout_from(args, config)
         plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
         if plan.server_cpus:
