@@ -1,7 +1,7 @@
 """`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
 
-The order is what a person wants to hear first: a port in use, a model that cannot be read, a layout that does not fit,
-memory that does not suffice; only then are processes started. Imports no torch.
+The order is what a person wants to hear first: an impossible option, a port in use, a model that cannot be read, a
+layout that does not fit, memory that does not suffice; only then are processes started. Imports no torch.
 """
 
 from __future__ import annotations
