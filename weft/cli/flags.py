@@ -28,7 +28,8 @@ def values_of(entries: Mapping[str, Entry]) -> dict[str, object]:
 
 def made_of(record: type[T], entries: Mapping[str, Entry]) -> T:
     """A record of what was given, as `made` makes it, after `check_ranges`."""
-    check_ranges(settings_of(record), entries)
+    kind: type = record
+    check_ranges(settings_of(kind), entries)
     return made(record, values_of(entries))
 
 
