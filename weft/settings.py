@@ -85,6 +85,18 @@ class EngineConfig:
     threads: int | None = option(
         None, "compute threads of each rank (default: its share of the cores)", "--threads", minimum=1
     )
+    cpus: str | None = option(
+        None,
+        "CPUs of each rank of this machine, as '0-7|8-15' (one list a rank, no CPU on two), with a thread for each"
+        " physical core listed (default: all cores, dealt)",
+        "--cpus",
+    )
+    server_cpus: str | None = option(
+        None,
+        "CPUs of the front end and the engines, as 16-17; without --cpus the ranks are dealt the others (default: what"
+        " no thread keeps to, if anything)",
+        "--server-cpus",
+    )
     lend_cores: bool | None = option(
         None,
         "a rank that waits for another one on its machine lends it its core meanwhile (default: where that can be)",

@@ -97,6 +97,10 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
             ["serve", "--tool-call-parser", "x"],
             "weft serve: unknown option --tool-call-parser; that is vLLM's: weft has no such setting; --from vllm --",
         ),
+        (
+            ["serve", "--numa-bind-cpus", "0-3"],
+            "weft serve: unknown option --numa-bind-cpus; that is vLLM's: use --cpus",
+        ),
         (["serve", "--max-model-ln", "8"], "weft serve: unknown option --max-model-ln; did you mean --max-model-len?"),
     ],
 )

@@ -266,6 +266,11 @@ def test_serve_takes_layout_engine_options_and_model(capsys: pytest.CaptureFixtu
     assert "weft listens where its own --host and --port say" in err
 
 
+def test_cpus_that_a_vllm_command_lists_are_taken() -> None:
+    args = parsed("--from", "vllm", "--", "env", "VLLM_CPU_OMP_THREADS_BIND=0-7|8-15", "vllm", "serve", "x", "-tp", "2")
+    assert engine_config_from(args).cpus == "0-7|8-15"
+
+
 def test_a_model_of_its_own_wins_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     args = parsed("mine", "--", *SGLANG.split())
     assert args.model == "mine"

@@ -153,6 +153,27 @@ MEANINGS = [
         result="world 16 stages 2 layers 30,31 | tp 8 | experts 8x1 slots 256",
     ),
     Case(
+        name="CPUs by environment",
+        text=f"VLLM_CPU_OMP_THREADS_BIND='0-7|8-15' {LLAMA} -tp 2",
+        result="world 2 | tp 2",
+        options={"cpus": "0-7|8-15"},
+        quiet=True,
+    ),
+    Case(
+        name="CPUs by themselves",
+        text=f"docker run -e VLLM_CPU_OMP_THREADS_BIND=auto x {LLAMA} -tp 2",
+        result="world 2 | tp 2",
+        options={"cpus": None},
+        quiet=True,
+    ),
+    Case(
+        name="no CPUs",
+        text=f"VLLM_CPU_OMP_THREADS_BIND=nobind {LLAMA} -tp 2",
+        result="world 2 | tp 2",
+        options={"cpus": None},
+        notes=["approximation"],
+    ),
+    Case(
         name="o_proj on a decode node",
         text=f"{R1} -dp 32 -ep {KV} " + FINE % '"oproj_tensor_parallel_size": 4',
         result="world 32 | tp 1 dp 32 | o_proj 4 | experts 1x32 slots 256",
@@ -395,6 +416,18 @@ def test_options_are_written_under_the_engine_s_names() -> None:
     (back,) = registry.read(written.text)
     names = ("model", "max_model_len", "max_num_seqs", "enable_prefix_caching")
     assert [back.options[name] for name in names] == ["X", 4096, 8, False]
+
+
+def test_listed_cpus_are_written_as_they_were_read() -> None:
+    text = f"VLLM_CPU_OMP_THREADS_BIND='0-7|8-15' {LLAMA} -tp 2"
+    (reading,) = registry.read(text)
+    assert reading.layout is not None
+    written = registry.write(reading.layout, "vllm", reading.options, "vllm")
+    assert written.notes == () and written.text.startswith("VLLM_CPU_OMP_THREADS_BIND='0-7|8-15' vllm serve")
+    (note,) = registry.write(reading.layout, "sglang", reading.options).notes
+    assert note.code == "cannot-say" and "cpus 0-7|8-15" in note.message
+    (reading,) = registry.read(f"VLLM_CPU_OMP_THREADS_BIND=$CPUS {LLAMA} -tp 2")
+    assert "VLLM_CPU_OMP_THREADS_BIND depends on CPUS" in [note.message for note in reading.notes]
 
 
 def test_an_option_without_a_name_is_a_note() -> None:

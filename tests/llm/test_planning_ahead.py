@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
+from weft.launch.dealing import Dealing, deal
 from weft.launch.executor import AheadExecutor
 from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
@@ -16,7 +19,10 @@ PARAMS = [SamplingParams(temperature=0.0, max_tokens=3 + 5 * n, ignore_eos=n % 2
 
 
 def texts(path: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr("weft.launch.plan.server_cpus", lambda shares: (0,) if ahead else ())
+    def dealt(*given: Any, way: bool) -> Dealing:
+        return replace(deal(*given, way=way), server=(0,) if ahead else ())
+
+    monkeypatch.setattr("weft.launch.plan.deal", dealt)
     with LLM(str(path), max_num_seqs=3) as llm:
         assert all(isinstance(each, AheadExecutor) is ahead for each in llm._engines._executors)
         return [result.outputs[0].text for result in llm.generate(PROMPTS, PARAMS)]

@@ -90,3 +90,5 @@ def test_what_only_happens_while_serving_is_refused(mixture: str, capsys: Captur
     assert verify(mixture, *SPREAD, "--eplb") == 2
     assert "nothing moves" in capsys.readouterr().err
     assert verify(mixture, *SPREAD, "--expert-stats", "stats.json") == 2
+    assert verify(mixture, *SPREAD, "--server-cpus", "0") == 2
+    assert "verify has no front end and no engine" in capsys.readouterr().err

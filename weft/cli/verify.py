@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if engine.dtype == "auto":
         engine = replace(engine, dtype="float32")
     plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
-    alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), replace(engine, expert_placement=None))
+    one = replace(engine, expert_placement=None, cpus=None)
+    alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
@@ -82,6 +83,8 @@ def _refuse_moves(layout: Layout, engine: EngineConfig) -> None:
         raise UsageError("--eplb: verify compares the experts where they begin, nothing moves; leave balancing out")
     if engine.expert_stats is not None:
         raise UsageError("--expert-stats: verify records no loads; leave it out")
+    if engine.server_cpus is not None:
+        raise UsageError("--server-cpus: verify has no front end and no engine; leave it out")
 
 
 def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:

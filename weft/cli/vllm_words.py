@@ -14,6 +14,7 @@ INSTEAD = {
     "--all2all-backend": "use --moe-dispatch",
     "--eplb-config": "use --eplb, --expert-slots and --expert-balance-interval",
     "--distributed-executor-backend": "use --comm",
+    "--numa-bind-cpus": "use --cpus",
     "--disable-custom-all-reduce": "use --comm gloo",
     "--trust-remote-code": "weft never runs a model's own code",
     "--download-dir": "set HF_HOME",

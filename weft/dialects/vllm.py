@@ -32,6 +32,7 @@ _SIZE_FLAGS = {
     "data_parallel_size": "1",
     "enable_expert_parallel": "off",
 }
+_BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 _OWN_KEY = re.compile(
     r"(?m)^[ \t]*[\"']?(?:gpu[-_]memory[-_]utilization|enable[-_]expert[-_]parallel|data[-_]parallel[-_]size[-_]local)"
     r"[\"']?[ \t]*:"
@@ -70,6 +71,7 @@ class VLLM:
         arguments = arguments_of(document, draft, TABLE, self.title)
         take_options(arguments, draft, _SIZE_FLAGS)
         _served(draft)
+        _bound(draft)
         take_model(arguments, draft)
         sizes = Derivation(arguments, draft).sizes()
         role = str(arguments.mapping("kv_transfer_config").get("kv_role", ""))
@@ -78,8 +80,10 @@ class VLLM:
 
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
         """`vllm serve MODEL ...`, one flag a line."""
-        parts, notes = engine_parts(options, NAMES, OFF, TABLE if source == self.name else None)
+        flagged = {name: value for name, value in options.items() if name != "cpus"}
+        parts, notes = engine_parts(flagged, NAMES, OFF, TABLE if source == self.name else None)
         sizes, environment = _parts(layout, options)
+        environment |= {_BINDING: options["cpus"]} if "cpus" in options else {}
         text = command(f"vllm serve {options.get('model', MODEL)}", sizes + parts, environment)
         return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)
 
@@ -98,6 +102,19 @@ def _served(draft: Draft) -> None:
     names = draft.options.get("served_model_name")
     if isinstance(names, list) and len(names) == 1:
         draft.options["served_model_name"] = names[0]
+
+
+def _bound(draft: Draft) -> None:
+    """CPUs of each rank, where the environment lists them."""
+    word = draft.document.environment.get(_BINDING)
+    if word is None or word.text in ("", "auto"):
+        return
+    if word.text == "nobind":
+        draft.note("warning", "approximation", f"{_BINDING}=nobind: read as if it were not there", word.where)
+        return
+    draft.options["cpus"] = word.text
+    if word.variables:
+        draft.note("info", "open-option", f"{_BINDING} depends on {', '.join(word.variables)}", word.where)
 
 
 def _parts(layout: Layout, options: Mapping[str, object]) -> tuple[list[tuple[str, object]], dict[str, object]]:

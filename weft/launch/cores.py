@@ -45,7 +45,7 @@ def deal_cores(
             value=threads,
             legal=tuple(range(1, len(cores) + 1)),
         )
-    usable = len(cores) if quota is None else max(1, min(len(cores), int(quota + 0.5)))
+    usable = usable_cores(len(cores), quota)
     if ranks > len(cores):
         return tuple(CoreShare((), threads or 1) for _ in range(ranks))
     shares = []
@@ -53,7 +53,7 @@ def deal_cores(
         mine = cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks]
         count = threads or max(1, min(len(mine), usable // ranks))
         shares.append(
-            CoreShare(_cpus(mine), count, _cpus(mine[count:])) if count <= len(mine) else CoreShare((), count)
+            CoreShare(all_cpus(mine), count, all_cpus(mine[count:])) if count <= len(mine) else CoreShare((), count)
         )
     return tuple(shares)
 
@@ -64,7 +64,7 @@ def make_way(shares: Sequence[CoreShare], cores: Sequence[Core]) -> tuple[CoreSh
     last = shares[-1]
     if server_cpus(shares) or not last.cpus or last.threads == 1:
         return tuple(shares)
-    return (*shares[:-1], replace(last, way=_cpus(cores[-1:])))
+    return (*shares[:-1], replace(last, way=all_cpus(cores[-1:])))
 
 
 def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
@@ -89,7 +89,13 @@ def numa_node(cpus: Sequence[int], root: Path = Path("/sys/devices/system/cpu"))
     return int(nodes.pop().removeprefix("node")) if len(nodes) == 1 else None
 
 
-def _cpus(cores: Sequence[Core]) -> tuple[int, ...]:
+def usable_cores(count: int, quota: float | None) -> int:
+    """Of `count` cores, those that `quota` has time for."""
+    return count if quota is None else max(1, min(count, int(quota + 0.5)))
+
+
+def all_cpus(cores: Sequence[Core]) -> tuple[int, ...]:
+    """The CPU numbers of cores."""
     return tuple(sorted(cpu for core in cores for cpu in core))
 
 

@@ -1,12 +1,16 @@
 """OfflineEngines: the engines of all replicas, stepped by whoever reads their outputs. Knows no text and no HTTP.
 
 One engine steps in the caller's thread. Several step side by side, each in a thread while its step runs; between two of
-its steps an engine is the caller's alone.
+its steps an engine is the caller's alone. Where `server_cpus` is given these threads keep to it, the caller's until the
+engines are closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import os
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -33,6 +37,9 @@ class OfflineEngines:
         count = plan.layout.replicas
         parts = [plan.of_replica(replica) for replica in range(count)]
         balancing = [balancing_of(part) for part in parts]
+        self._moved = contextlib.ExitStack()
+        if plan.engine.server_cpus is not None:
+            self._moved.enter_context(_kept_to(plan.server_cpus))
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="replica")
         self._executors, started = self._start(parts, listener, spawner or Spawner())
         pairs = zip(self._executors, started, balancing, strict=True)
@@ -69,6 +76,7 @@ class OfflineEngines:
             self._pool.shutdown()
             for one in starting:
                 one.close()
+            self._moved.close()
             raise
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
@@ -134,3 +142,16 @@ class OfflineEngines:
             finally:
                 executor.close()
         self._pool.shutdown()
+        self._moved.close()
+
+
+@contextlib.contextmanager
+def _kept_to(cpus: Collection[int]) -> Iterator[None]:
+    """Keeps the thread that enters, and those that it makes, to these CPUs until it is left, in whichever thread."""
+    thread, before = threading.get_native_id(), os.sched_getaffinity(0)
+    os.sched_setaffinity(thread, cpus)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(thread, before)

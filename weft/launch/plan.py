@@ -19,7 +19,8 @@ from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
-from weft.launch.cores import CoreShare, as_runs, available_cores, deal_cores, make_way, server_cpus
+from weft.launch.cores import CoreShare, as_runs, available_cores
+from weft.launch.dealing import deal
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
@@ -46,6 +47,8 @@ class LaunchPlan:
     engine: EngineConfig
     memory: MemoryPlan | None
     cores: tuple[CoreShare, ...]
+    server_cpus: tuple[int, ...]
+    """Where the front end and the engines keep to; empty: nowhere, for the ranks' threads have all cores."""
     backend: Backend
     unused: tuple[str, ...]
     """Tensors of the checkpoint that the model rightly does not use."""
@@ -79,11 +82,6 @@ class LaunchPlan:
         """Every rank's number and coordinates, for people."""
         world = self.world or self.layout
         return tuple(describe(world, self.first_rank + rank) for rank in range(self.layout.world))
-
-    @property
-    def server_cpus(self) -> tuple[int, ...]:
-        """Where the front end and the engines keep to; empty: nowhere, for the ranks' threads have all cores."""
-        return server_cpus(self.cores)
 
     @property
     def first_rank(self) -> int:
@@ -181,16 +179,14 @@ def plan_launch(
         free = available_bytes(group=memory_left())
         memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
-    cores = available_cores()
-    shares = deal_cores(cores, layout.world, cpu_quota(), engine.threads)
-    if layout.world == layout.replicas and _runs_programs(engine):
-        shares = make_way(shares, cores)
+    way = layout.world == layout.replicas and _runs_programs(engine)
+    dealing = deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
     backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=backend.name != "gloo",
         program=not engine.enforce_eager,
-        own_cores=all(share.cpus for share in shares),
+        own_cores=all(share.cpus for share in dealing.shares),
     )
     check_asked(engine.lend_cores, why_not)
     return LaunchPlan(
@@ -199,8 +195,9 @@ def plan_launch(
         layout=layout,
         engine=engine,
         memory=memory,
-        cores=shares,
-        plans_ahead=engine.device != "cpu" or bool(server_cpus(shares)),
+        cores=dealing.shares,
+        server_cpus=dealing.server,
+        plans_ahead=engine.device != "cpu" or bool(dealing.server),
         backend=replace(backend, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
