@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from weft.launch.memory import (
 )
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
+from weft.weights.kept import kept_weights
 
 BIG = parse_config(
     {**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768}
@@ -146,8 +148,11 @@ def test_sizes_in_words(count: int, text: str) -> None:
 
 
 def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
-    def workspace(**given: object) -> int:
-        return rank_memories(shards(), EngineConfig(**{"dtype": "bfloat16", **given}), 2, None)[0].workspace  # type: ignore[arg-type]
+    def workspace(layout: dict[str, object] | None = None, **given: object) -> int:
+        engine = EngineConfig(**{"dtype": "bfloat16", **given})  # type: ignore[arg-type]
+        kept = kept_weights(replace(engine, screen_logits=None), None, ())
+        held = Shards(BIG, resolve(layout or {}), kept=kept)
+        return rank_memories(held, engine, 2, None)[0].workspace
 
     numbers = BIG.vocab_size * BIG.hidden_size
     assert 1.5 * numbers < workspace() - workspace(screen_logits=False) < 2 * numbers
@@ -155,3 +160,5 @@ def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
     assert 0.5 * numbers < workspace(**coded) - workspace(screen_logits=False, **coded) < 0.9 * numbers
     for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
         assert workspace(**without) == workspace(screen_logits=False, **without)
+    apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
+    assert workspace(apart) == workspace(apart, screen_logits=False)

@@ -17,6 +17,8 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
 from weft.launch.lockstep_executor import LockstepExecutor
+from weft.launch.memory import bounded_rows
+from weft.launch.numbers import numerics_of
 from weft.layout.resolve import resolve
 from weft.native.records import Chose, LenderRecord
 from weft.native.step_library import open_library
@@ -24,7 +26,9 @@ from weft.ops.base import Numerics
 from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.program.screen import Screen
+from weft.settings import EngineConfig
 from weft.step.plan import StepPlan
+from weft.weights.kept import kept_weights
 from weft.worker.runner import Limits, Runner
 
 LIMITS = Limits(num_blocks=4, block_size=16, max_num_seqs=4, max_model_len=64)
@@ -68,6 +72,29 @@ def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path
     many = screen.bytes_read(rows=screen.few + 1)
     assert vocabulary * hidden < many < (vocabulary + 32) * (hidden + 64) * 1.1
     assert screen.bytes_read(rows=screen.few) <= many < screen.nbytes
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("batched", [2, 3, 64])
+def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
+    quantization: str, tp: int, batched: int, model: Path
+) -> None:
+    checkpoint = open_checkpoint(model)
+    engine = EngineConfig(
+        dtype="bfloat16", quantization=quantization, max_num_seqs=2, max_num_batched_tokens=batched, block_size=16
+    )
+    kept = kept_weights(engine, checkpoint, ())
+    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": tp}), kept=kept)
+    limits = Limits(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
+    executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
+    rows = bounded_rows(engine, shards.layout)
+    for rank, found in enumerate(executor.runners):
+        screen = screen_of(found)
+        assert isinstance(screen, Screen) and screen.nbytes == shards.bound_bytes(rank, rows)
+        assert rows >= 2 and len(screen.memory[-1]) == rows, "each rank bounds the rows of both"
+    executor.close()
 
 
 @pytest.mark.usefixtures("able")

@@ -1,4 +1,5 @@
-"""How wide quantized weights are: those of a checkpoint that cannot be loaded, and those that weft keeps in codes.
+"""How wide weights are that are not kept as they are: those of a quantized checkpoint that cannot be loaded, those that
+weft keeps in codes, and bf16 in 12 bits.
 
 Sources of the first: the `quantization_config.quant_method` words of transformers; their scales and zero points are not
 counted. Numbers only; nothing here loads or rounds.
@@ -32,7 +33,7 @@ def weight_bits(method: str) -> int | None:
 CODED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
 """Modules whose matrices are kept in codes, beside the lm_head; router and MLA's projections are not."""
 GROUP = 32
-"""Depth that shares a scale and an offset, of two bytes together."""
+"""Depth that shares a scale and an offset, of two bytes together; the depth of a group of 12-bit numbers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Kept:
     blocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     experts: bool = True
     """Whether routed experts are among them; a file's blocks never are."""
+    compressed: bool = False
+    """Whether bf16 numbers of what else would be kept in codes take 12 bits each; routed experts' never do."""
+    packed: bool = False
+    """Whether matrices are packed, in codes or not: rows of an embedding that are only a part of it are then held once
+    more as an lm_head."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
         """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the
@@ -55,3 +61,10 @@ class Kept:
             return rows * (-(-depth // 2) + 2 * -(-depth // GROUP))
         numbers, size = self.blocks.get(name, (0, 0))
         return rows * -(-depth // numbers) * size if numbers and between_blocks else None
+
+
+def compressed_bytes(shape: tuple[int, ...]) -> int:
+    """Bytes of a slice [rows, depth] of bf16 in 12 bits a number (`native/step/bf12.h`): 32 rows' groups of 32 of the
+    depth share 8 bytes, and 4 that tell one number which does not suit them."""
+    rows, depth = shape
+    return rows * -(-depth // GROUP) * (GROUP * GROUP * 12 // 8 + 8 + 4) // GROUP

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
+from weft.arch.bounds import bound_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.passage import Passage, passage
-from weft.arch.quantization import CODED, QUANTIZED, Kept, weight_bits
+from weft.arch.quantization import CODED, QUANTIZED, Kept, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
+from weft.layout.boundaries import finds_largest
 from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
@@ -115,6 +117,11 @@ class Shards:
         """Whether `spec` needs no memory of its own."""
         return spec.module == "lm_head" and self.tied_view
 
+    @property
+    def packs_head_again(self) -> bool:
+        """Whether the lm_head is packed for itself, though it is a view of the embedding: some of its rows."""
+        return self.tied_view and self.kept.packed and self.layout.embedding.tp != self.layout.lm_head.tp
+
     def target_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
         """Shape of every runtime parameter of `rank` that has memory of its own: its parts' slices along dim 0."""
         shapes: dict[str, tuple[int, ...]] = {}
@@ -162,26 +169,51 @@ class Shards:
 
     def bytes_of(self, spec: ParamSpec, rank: int, itemsize: int) -> int:
         """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices in their own width, and what is
-        kept in codes in theirs."""
+        kept in codes, or in 12 bits, in theirs."""
         coded = self._coded_bytes(spec, rank)
         if coded is not None:
             return coded
+        if self.is_view(spec) and self.packs_head_again:
+            return prod(self.local_shape(spec, rank)) * itemsize
         bits = weight_bits(self.config.quantization) if spec.module in QUANTIZED and len(spec.shape) == 2 else None
         return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
 
     def _coded_bytes(self, spec: ParamSpec, rank: int) -> int | None:
-        embedding, head = self.layout.embedding.tp, self.layout.lm_head.tp
-        as_head = spec.module == "lm_head" or (spec.module == "embedding" and self.tied_view and embedding == head)
-        coded = spec.module in CODED and not (spec.module == "attention" and self.config.mla)
-        if len(spec.shape) != 2 or not (as_head or coded) or self.is_view(spec):
+        if len(spec.shape) != 2 or not self._multiplies(spec) or (self.is_view(spec) and not self.packs_head_again):
             return None
+        shape = self.local_shape(spec, rank)
         if spec.expert is not None:  # a file's blocks are taken of matrices that are one tensor
-            one = self.kept.matrix_bytes("", self.local_shape(spec, rank), False, False)
+            one = self.kept.matrix_bytes("", shape, False, False)
             return one * self._times(spec, rank) if one is not None and self.kept.experts else None
+        found = self.kept.matrix_bytes(spec.name, shape, self._is_head(spec), self._between_blocks(spec, rank))
+        compresses = self.kept.compressed and not self.config.quantization
+        return compressed_bytes(shape) if found is None and compresses else found
+
+    def _multiplies(self, spec: ParamSpec) -> bool:
+        """Whether it is a matrix that is kept in codes, where any is."""
+        return self._is_head(spec) or (spec.module in CODED and not (spec.module == "attention" and self.config.mla))
+
+    def _is_head(self, spec: ParamSpec) -> bool:
+        """Whether logits are multiplied from it: an lm_head, or an embedding that is all of it."""
+        alike = self.layout.embedding.tp == self.layout.lm_head.tp
+        return spec.module == "lm_head" or (spec.module == "embedding" and self.tied_view and alike)
+
+    def _between_blocks(self, spec: ParamSpec, rank: int) -> bool:
+        """Whether no block of a file is cut; rows that are packed once more are not a file's."""
         interval = self.interval(spec, rank) if spec.dim == 1 else None
         block = self.kept.blocks.get(spec.name, (1, 0))[0]
-        whole = interval is None or interval[0] % block == 0 and interval[1] % block == 0
-        return self.kept.matrix_bytes(spec.name, self.local_shape(spec, rank), as_head, whole)
+        again = self.is_view(spec) and self.packs_head_again
+        return not again and (interval is None or not (interval[0] % block or interval[1] % block))
+
+    def bound_bytes(self, rank: int, rows: int) -> int:
+        """Bytes of bounds of the logits of at most `rows` rows, on a `rank` that has some of the lm_head; 0 where the
+        layout brings logits together all the same."""
+        if not finds_largest(self.layout):
+            return 0
+        head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
+        columns, depth = self.local_shape(head, rank)
+        coded = self.kept.matrix_bytes(head.name, (columns, depth), True, self._between_blocks(head, rank)) is not None
+        return bound_bytes(columns, depth, rows, coded)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

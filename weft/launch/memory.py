@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
+from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.settings import EngineConfig
 from weft.step.plan import most_sampled
@@ -102,19 +103,20 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    return activations * itemsize + logits + _bounds(shards, engine)
+    bounds = shards.bound_bytes(0, bounded_rows(engine, shards.layout)) if may_screen(engine) else 0
+    return activations * itemsize + logits + bounds
 
 
-def _bounds(shards: Shards, engine: EngineConfig) -> int:
-    """lm_head in codes of about 4.5 bits a number, and where it is bf16 also of 8, and a bound for each request and 32
-    columns (`native/step/bound_codes.h`); also where the CPU turns out to be none that they are for."""
+def may_screen(engine: EngineConfig) -> bool:
+    """Whether logits may be bounded, as far as settings say; what a CPU does by itself is not asked."""
     able = engine.dtype == "bfloat16" and engine.device == "cpu"
-    if not able or engine.enforce_eager or engine.screen_logits is False:
-        return 0
-    columns = -(-shards.config.vocab_size // shards.layout.lm_head.tp)
-    rows = most_sampled(engine.max_num_seqs) * shards.layout.attention.dp
-    bits = 5 if engine.quantization in ("int8", "int4") else 13.5
-    return int(columns * (shards.config.hidden_size + 64) * bits / 8) + rows * columns // 8
+    return able and not engine.enforce_eager and engine.screen_logits is not False
+
+
+def bounded_rows(engine: EngineConfig, layout: Layout) -> int:
+    """Most rows of an attention block whose logits a step may give: each of its ranks bounds those of all."""
+    tp = layout.attention.tp
+    return min(most_sampled(engine.max_num_seqs), tp * -(-engine.max_num_batched_tokens // tp))
 
 
 def _routed(shards: Shards, rows: int) -> int:

@@ -24,6 +24,10 @@ SAMPLED_COLUMNS = 2
 """Of a sampled row: its id, and whether it is one. More where a request asks for log-probabilities."""
 
 
+SEVERAL_BLOCKS = "ranks of several attention blocks bring their logits together"
+"""Why logits are not bounded, in words."""
+
+
 @dataclass(frozen=True)
 class Boundary:
     """One transition between modules: `width` columns of `item` for the rows of the step or its sampled rows only."""
@@ -72,6 +76,12 @@ def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
         routed = layout.experts.tp * layout.experts.ep if dispatch == "all_gather" else 1
         sizes |= {routed, layout.shared_experts.tp}
     return full(t) if sizes == {t} else full(1)
+
+
+def finds_largest(layout: Layout) -> bool:
+    """Whether ranks that share the lm_head are those of one attention block: then each can find the largest logits of
+    its own columns, and logits need not come together. Otherwise `SEVERAL_BLOCKS`."""
+    return layout.lm_head.tp == layout.attention.tp
 
 
 def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:

@@ -112,7 +112,10 @@ class StepProgram:
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
         self.own_logits = own_logits(recording, shards.layout, places, self._arena.data_ptr())
-        room = _room(shards.layout, most, self._logits.rows)
+        first = self._logits.rows.lo // self._tp * self._tp
+        room = _room(
+            shards.layout, most, Rows("sampled", first, first + self._tp)
+        )  # each bounds those of its whole block
         self.screen = screen_of(recording, self.own_logits, room, pool) if screens else "as asked"
         """Or why there is none."""
         self._step = StepRecord()

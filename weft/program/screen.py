@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError
+from weft.layout.boundaries import SEVERAL_BLOCKS
 from weft.native.records import (
     BIAS,
     NORM_WEIGHT,
@@ -60,7 +61,7 @@ def screen_of(recording: Recording, own: OwnLogits | None, rows: int, pool: Pool
     if not pool.lib.weft_suits_screen():
         return "this CPU's vectors do not multiply bytes"
     if own is None:
-        return "ranks of several attention blocks bring their logits together"
+        return SEVERAL_BLOCKS
     gives = recording.instructions[own.number]
     weight = gives.tensors.get(WEIGHT)
     if gives.op is not Op.LINEAR or gives.epilogue is not Epilogue.STORE or gives.tensors.get(BIAS) is not None:

@@ -22,8 +22,9 @@ DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "ggu
 
 
 def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
-    """`engine` with its dtype named. ConfigError for a dtype or device that has no kernel for codes, and for gguf
-    without a file that has such blocks; for compressed numbers and bounds of logits where there are none."""
+    """`engine` with its dtype named; on a CPU as its C++ parts keep matrices. ConfigError for a dtype or device that
+    has no kernel for codes, and for gguf without a file that has such blocks; for compressed numbers and bounds of
+    logits where there are none."""
     asked = engine.quantization
     _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
@@ -34,19 +35,20 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
             value="int8",
             legal=("auto", "full"),
         )
+    packed = engine.device == "cpu" and engine.dtype != "float16"
     if asked == "none":
-        return Kept()
+        return Kept(packed=packed)
     if engine.device != "cpu":
         raise _refused(engine, f"codes are multiplied on the CPU only, not on {engine.device}; legal: none")
     if engine.dtype not in DTYPES[asked]:
         legal = " or ".join(DTYPES[asked])
         raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
     if asked != "gguf":
-        return Kept(asked, experts=engine.moe_backend in ("auto", "packed"))
+        return Kept(asked, experts=engine.moe_backend in ("auto", "packed"), packed=packed)
     blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
         raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
-    return Kept(asked, blocks)
+    return Kept(asked, blocks, packed=packed)
 
 
 def _check_switches(engine: EngineConfig) -> None:

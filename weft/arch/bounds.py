@@ -1,0 +1,21 @@
+"""What bounds of logits take: lm_head once more in codes, as `native/step/bound_codes.h` has them. Numbers only."""
+
+from __future__ import annotations
+
+PAIR, GROUP = 32, 64
+"""Columns of a pair; depth with a step a column."""
+FINE_GROUPS = 1
+"""Of the codes for few rows so many groups are fine, the others coarse."""
+_BESIDE = 2 * PAIR
+_FINE, _COARSE = GROUP * PAIR + _BESIDE, GROUP * PAIR // 2 + _BESIDE
+
+
+def bound_bytes(columns: int, depth: int, rows: int, coded: bool) -> int:
+    """Bytes for an lm_head [columns, depth] whose logits are bounded of at most `rows` rows. `coded`: it is kept in
+    codes, so that only few rows have bounds."""
+    pairs, groups = -(-columns // PAIR), -(-depth // GROUP)
+    fine = min(groups, FINE_GROUPS)
+    few = fine * _FINE + (groups - fine) * _COARSE + 4 * PAIR
+    many = 0 if coded else groups * _FINE + 4 * PAIR
+    small = 4 * (2 * groups + 2 * depth + rows * pairs) + 8 * rows
+    return pairs * (few + many) + small
