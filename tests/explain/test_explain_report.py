@@ -178,6 +178,7 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
     assert "holds 4 KV heads for the model's 3" in found["kv_copies"] and "largest_logit" not in found
     assert "embedding has size 4, lm_head 2: a second copy, up to 54.0 MiB a rank" in found["tied_two_copies"]
     assert "at most 48 bytes a row and rank" in codes(report_of(SMOLLM2, {"attention.tp": 2}))["largest_logit"]
+    assert "largest_logit" not in codes(report_of(SMOLLM2, {"attention.tp": 2, "attention.dp": 2, "lm_head.tp": 4}))
     assert codes(report_of(SMALL, {})) == {
         "residual": "the residual stream lies on the rank that owns the row: attention has size 1"
     }
@@ -319,6 +320,11 @@ def counted(counts: Counter[str], name: str, function: Callable[..., Any]) -> Ca
 
 
 def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, end in (((), "bfloat16\n"), (("--quantization", "int4"), "bfloat16, matrices in int4\n")):
+    for words, end in (
+        (("--no-compress-weights",), "bfloat16\n"),
+        (("--compress-weights",), "bfloat16, matrices in 12 bits\n"),
+        (("--quantization", "int4"), "bfloat16, matrices in int4\n"),
+        (("--quantization", "gguf", "--compress-weights"), "bfloat16, matrices in gguf, others in 12 bits\n"),
+    ):
         assert main(["explain", *words]) == 0
         assert capsys.readouterr().out.partition("world")[0].endswith(end)

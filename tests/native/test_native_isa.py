@@ -131,3 +131,14 @@ def test_a_variant_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch, a
     monkeypatch.setenv("WEFT_NATIVE_ISA", asked)
     with pytest.raises(ConfigError, match=f"WEFT_NATIVE_ISA {asked}: legal on this CPU: avx2, generic"):
         libraries.load("step")
+
+
+@needs_compiler
+@pytest.mark.parametrize("variant", isa.runnable())
+def test_what_a_variant_does_by_itself_is_what_its_library_says(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    monkeypatch.setenv("WEFT_NATIVE_ISA", variant)
+    build.ensure_built()
+    library = libraries.load("step")
+    assert library is not None
+    assert isa.suits_bf12(variant) == bool(library.weft_suits_bf12())
+    assert isa.suits_screen(variant) == bool(library.weft_suits_screen())

@@ -12,10 +12,10 @@ import msgspec
 from rich.console import Console
 
 from weft.arch.config import ModelConfig
-from weft.arch.params import param_specs
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
+from weft.cli.kept_args import choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
-from weft.cli.model_config import add_config_model, model_checkpoint, model_config
+from weft.cli.model_config import add_config_model, model_config
 from weft.errors import UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.fits import Load, budget, fit, lines
@@ -23,9 +23,19 @@ from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.options import parse_bytes
 from weft.settings import DTYPE_BYTES, resolve_dtype
-from weft.weights.kept import kept_weights
 
-SETTINGS = ("dtype", "quantization", "max_num_batched_tokens", "max_num_seqs", "device", "lend_cores")
+SETTINGS = (
+    "dtype",
+    "quantization",
+    "activations",
+    "compress_weights",
+    "screen_logits",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "device",
+    "lend_cores",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,20 +67,18 @@ def run(args: argparse.Namespace) -> int:
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
-    dtype = resolve_dtype(engine.dtype, config.dtype)
-    blocks = engine.quantization == "gguf"
-    file = model_checkpoint(args.model, args.revision) if blocks else None
-    kept = kept_weights(replace(engine, dtype=dtype), file, param_specs(config) if blocks else ())
-    report = explain(name, config, layout, dtype=dtype, batch=args.batch, kept=kept)
+    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    kept, choices = kept_from(args, engine, config), choices_from(engine, layout)
+    report = explain(name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices)
     if args.svg is not None:
         _write(args.svg, to_svg(report))
     if args.json:
         print(_json(document(report)))
     else:
         print_report(report, _console())
-    return _fit(
-        args, config, layout, Load(engine.max_num_batched_tokens, engine.max_num_seqs, DTYPE_BYTES[dtype], kept)
-    )
+    itemsize = DTYPE_BYTES[engine.dtype]
+    load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
+    return _fit(args, config, layout, load)
 
 
 def _json(value: object) -> str:

@@ -35,6 +35,8 @@ def document(report: Report) -> Json:
             "tied_embeddings": config.tie_embeddings,
         },
         "dtype": report.dtype,
+        "quantization": report.kept.quantization,
+        "compressed": report.kept.compressed,
         "layout": to_dict(report.layout),
         "derived": sorted(report.layout.derived),
         "residual": _placement(report.residual),
@@ -45,6 +47,9 @@ def document(report: Report) -> Json:
         "dispatch": asdict(report.dispatch) if report.dispatch else None,
         "routed": [_routed(passed) for passed in report.routed],
         "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
+        "received_for_largest": [
+            _received(batch, report.received_for_largest(batch)) for batch in report.batches if report.largest
+        ],
         "notes": [asdict(note) for note in report.notes],
     }
 
@@ -61,6 +66,7 @@ def _rank(rank: RankMemory) -> Json:
         "bytes": rank.bytes,
         "slots": list(rank.slots) if rank.slots else None,
         "param_bytes": rank.total,
+        "bound_bytes": rank.bounds,
         "kv_bytes_per_token": rank.kv_bytes_per_token,
     }
 
@@ -157,6 +163,8 @@ def json_schema() -> Json:
         schema={"const": SCHEMA},
         model=_model_schema(),
         dtype=text,
+        quantization=text,
+        compressed={"type": "boolean"},
         layout=layout_schema(),
         derived=_list(text),
         residual=placement,
@@ -167,6 +175,7 @@ def json_schema() -> Json:
         dispatch={"anyOf": [dispatch, {"type": "null"}]},
         routed=_list(_object(**routed)),
         received_per_step=_list(received),
+        received_for_largest=_list(received),
         notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
     )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **root}
@@ -205,6 +214,7 @@ def _rank_schema(interval: Json) -> Json:
         shares={"type": "object", "additionalProperties": _object(interval=interval, of=number)},
         bytes={"type": "object", "additionalProperties": number},
         param_bytes=number,
+        bound_bytes=number,
         kv_bytes_per_token=number,
     )
 

@@ -54,6 +54,8 @@ class RankMemory:
     shares: dict[str, Share]
     bytes: dict[str, int]
     kv_bytes_per_token: int
+    bounds: int
+    """Bytes of bounds of logits, beside the weights."""
     alike: int
     """The first rank that holds the same."""
 
@@ -63,8 +65,9 @@ class RankMemory:
         return sum(self.bytes.values())
 
 
-def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemory, ...]:
-    """Every rank of the world, in order; `itemsize` bytes an element."""
+def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tuple[RankMemory, ...]:
+    """Every rank of the world, in order; `itemsize` bytes an element. `bounded_rows`: of so many rows logits have
+    bounds."""
     first: dict[tuple[int, ...], RankMemory] = {}
     weights: dict[int, Alike] = {}
     sizes, found = tuple(shards.layout.sizes.values()), []
@@ -74,12 +77,12 @@ def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemory, ...]:
         if like not in first:
             if at.stage not in weights:
                 weights[at.stage] = alike_weights(shards, rank)
-            first[like] = distinct(shards, rank, itemsize, weights[at.stage])
+            first[like] = distinct(shards, rank, itemsize, weights[at.stage], bounded_rows)
         found.append(_as_rank(first[like], rank, at, node_of(shards.layout, rank)))
     return tuple(found)
 
 
-def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike) -> RankMemory:
+def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_rows: int = 0) -> RankMemory:
     """What a rank holds, derived from the weights of its stage: once for all ranks that stand alike in every block."""
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
@@ -97,6 +100,7 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike) -> RankMemo
         shares=_shares(shards, rank),
         bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
+        bounds=shards.bound_bytes(rank, bounded_rows) if bounded_rows and layers[1] == config.num_layers else 0,
         alike=rank,
     )
 
@@ -114,6 +118,7 @@ def _as_rank(held: RankMemory, rank: int, at: Coords, node: int) -> RankMemory:
         shares=held.shares,
         bytes=held.bytes,
         kv_bytes_per_token=held.kv_bytes_per_token,
+        bounds=held.bounds,
         alike=held.rank,
     )
 

@@ -29,8 +29,8 @@ class Note:
     message: str
 
 
-def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
-    """All notes, warnings first."""
+def notes_of(shards: Shards, ranks: tuple[RankMemory, ...], more: tuple[Note, ...] = ()) -> tuple[Note, ...]:
+    """All notes, warnings first; `more`: on what is not the layout's."""
     notes = [
         *_unsupported(shards.layout),
         *_heads(shards),
@@ -39,10 +39,10 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...]) -> tuple[Note, ...]:
         *_residual(shards),
         *_dispatch(shards),
         *_tied(shards, ranks),
-        *_largest_logit(shards.layout),
         *_latents(shards),
         *_slots(shards),
         *_quantized(shards),
+        *more,
         *_left_out(shards.layout),
     ]
     return tuple(sorted(notes, key=lambda note: note.level != "warning"))
@@ -116,6 +116,11 @@ def _words(names: list[str]) -> str:
 def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
     if not shards.config.tie_embeddings:
         return
+    if shards.packs_head_again:
+        extra = binary(bytes_of_second_copy(shards.layout, ranks))
+        text = "embedding and lm_head are tied, but every rank has the whole embedding: its rows of lm_head are packed"
+        yield Note("info", "tied_packed_again", f"{text} once more, up to {extra}")
+        return
     if shards.tied_view:
         yield Note("info", "tied_one_copy", "embedding and lm_head are tied: one copy, lm_head is a view of it")
         return
@@ -124,13 +129,6 @@ def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
     extra = binary(bytes_of_second_copy(shards.layout, ranks))
     text = f"embedding and lm_head are tied, but {reason}: a second copy, up to {extra} a rank"
     yield Note("info", "tied_two_copies", text)
-
-
-def _largest_logit(layout: Layout) -> Iterator[Note]:
-    if layout.attention.tp == layout.lm_head.tp > 1:
-        text = "lm_head.out moves logits where rows are drawn or log-probabilities wanted; where each takes its largest"
-        instead = "a decode step in C++ moves at most 48 bytes a row and rank instead"
-        yield Note("info", "largest_logit", f"{text} logit, {instead}")
 
 
 def _latents(shards: Shards) -> Iterator[Note]:

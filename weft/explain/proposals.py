@@ -23,13 +23,14 @@ GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, and what is kept in
-    codes instead."""
+    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, what is kept in
+    codes instead, and of how many rows logits are bounded."""
 
     rows: int
     sampled: int
     itemsize: int
     kept: Kept = Kept()
+    bounded_rows: int = 0
 
 
 Judge = Callable[[Layout, Load], int]

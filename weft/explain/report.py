@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
+from weft.explain.choices import Choices
 from weft.explain.hops import HopTraffic, hop_traffic
+from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note
 from weft.explain.memory import RankMemory, memory_of_ranks
 from weft.explain.notes import Note, notes_of
 from weft.explain.traffic import BoundaryTraffic, RoutedTraffic, Traffic, traffic_of
@@ -37,8 +39,11 @@ class Report:
     hops: tuple[HopTraffic, ...]
     """Between pipeline stages."""
     notes: tuple[Note, ...]
-    quantization: str
-    """How matrices are kept, as the engine's setting says."""
+    kept: Kept
+    """How matrices are."""
+    largest: tuple[int, ...]
+    """Bytes that each rank receives at each of `batches` in place of the boundaries `AT_SAMPLING`, at most, where all
+    rows take their largest logit; empty where that makes no difference."""
 
     @property
     def boundaries(self) -> tuple[BoundaryTraffic, ...]:
@@ -58,13 +63,23 @@ class Report:
     def received_per_step(self, batch: int) -> tuple[int, ...]:
         """Bytes that each rank of the world receives in one decode step, all boundaries together, with even
         choices of experts."""
-        place = self.batches.index(batch)
-        stages = [self._received_in_stage(stage, place) for stage in range(self.layout.pipeline.stages)]
-        return tuple(count for counts in stages for count in counts) * self.layout.replicas
+        return self._received(batch, self.traffic, 0)
 
-    def _received_in_stage(self, stage: int, place: int) -> list[int]:
+    def received_for_largest(self, batch: int) -> tuple[int, ...]:
+        """The same, at most, where all rows take their largest logit; empty where that makes no difference."""
+        if not self.largest:
+            return ()
+        others = tuple(passed for passed in self.traffic if passed.name not in AT_SAMPLING)
+        return self._received(batch, others, self.largest[self.batches.index(batch)])
+
+    def _received(self, batch: int, traffic: tuple[Traffic, ...], more: int) -> tuple[int, ...]:
+        place, stages = self.batches.index(batch), range(self.layout.pipeline.stages)
+        found = [self._received_in_stage(stage, place, traffic) for stage in stages]
+        return tuple(count + more for counts in found for count in counts) * self.layout.replicas
+
+    def _received_in_stage(self, stage: int, place: int, traffic: tuple[Traffic, ...]) -> list[int]:
         totals = [0] * self.layout.stage_size
-        prices = [(passed.times_of_stage[stage], call.received) for passed in self.traffic for call in passed.calls]
+        prices = [(passed.times_of_stage[stage], call.received) for passed in traffic for call in passed.calls]
         prices += [(1, passing.received) for passing in self.hops if passing.hop.receiver == stage]
         for times, received in prices:
             per_rank = received[place].per_rank
@@ -73,17 +88,27 @@ class Report:
 
 
 def explain(
-    model: str, config: ModelConfig, layout: Layout, *, dtype: str, batch: int = 1, kept: Kept | None = None
+    model: str,
+    config: ModelConfig,
+    layout: Layout,
+    *,
+    dtype: str,
+    batch: int = 1,
+    kept: Kept | None = None,
+    choices: Choices | None = None,
 ) -> Report:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
-    `kept`: what is kept in codes.
+    `kept`: what is kept in codes. `choices`: what a CPU decides.
 
     LayoutError where the model does not fit the layout.
     """
     check_fit(layout, config)
-    shards, itemsize = Shards(config, layout, kept=kept or Kept()), DTYPE_BYTES[dtype]
-    ranks = memory_of_ranks(shards, itemsize)
+    choices = choices or Choices()
+    kept = replace(kept or Kept(), compressed=choices.compressed)
+    shards, itemsize = Shards(config, layout, kept=kept), DTYPE_BYTES[dtype]
+    ranks = memory_of_ranks(shards, itemsize, choices.bounded_rows)
     batches = (1,) if batch == 1 else (1, batch)
+    largest = largest_bytes(layout, batches, choices.bounded_rows > 0) if choices.programs else ()
     return Report(
         model=model,
         config=config,
@@ -91,11 +116,12 @@ def explain(
         dtype=dtype,
         batches=batches,
         residual=shards.passage.residual,
-        tied_view=shards.tied_view,
+        tied_view=shards.tied_view and not shards.packs_head_again,
         ranks=ranks,
         dispatch=shards.passage.dispatch,
         traffic=traffic_of(shards, itemsize, batches),
         hops=hop_traffic(shards, itemsize, batches),
-        notes=notes_of(shards, ranks),
-        quantization=shards.kept.quantization,
+        notes=notes_of(shards, ranks, (*largest_note(largest), *choices.notes)),
+        kept=kept,
+        largest=largest,
     )

@@ -11,7 +11,7 @@ from weft.counted import counted
 from weft.explain.picture import picture
 from weft.explain.report import Report
 from weft.explain.traffic import Call, RoutedTraffic, Traffic
-from weft.explain.units import binary, count
+from weft.explain.units import binary, count, kept_words
 from weft.layout.layout import Layout
 
 GROUPS_SHOWN = 3
@@ -39,11 +39,11 @@ def print_report(report: Report, console: Console) -> None:
 def _model_line(report: Report) -> Text:
     config = report.config
     tied = ", tied" if config.tie_embeddings else ""
-    kept = "" if report.quantization == "none" else f", matrices in {report.quantization}"
     facts = (
         f"{config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads / {config.num_kv_heads} KV heads of {config.head_dim}, "
-        f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, {report.dtype}{kept}"
+        f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, "
+        f"{report.dtype}{kept_words(report.kept)}"
     )
     return Text.assemble((report.model, "bold"), f"  {facts}")
 
@@ -122,3 +122,7 @@ def _totals(report: Report) -> Iterator[Text]:
         most, together = max(received), binary(sum(received))
         text = f": {count(most)} bytes ({binary(most)}) to the busiest rank, {together} to all"
         yield Text.assemble((f"a decode step of {rows}", "bold"), text)
+        if largest := report.received_for_largest(batch):
+            together = binary(sum(largest))
+            text = f"{count(max(largest))} bytes ({binary(max(largest))}) to the busiest rank, {together} to all"
+            yield Text(f"  where all rows take their largest logit: at most {text}")

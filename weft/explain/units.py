@@ -1,6 +1,14 @@
-"""Numbers for people."""
+"""Numbers for people, and how matrices of them are kept."""
 
 from __future__ import annotations
+
+from weft.arch.quantization import Kept
+
+
+def kept_words(kept: Kept) -> str:
+    """', matrices in int4'; nothing for whole numbers of the dtype."""
+    words = "" if kept.quantization == "none" else f", matrices in {kept.quantization}"
+    return words + (f", {'others' if words else 'matrices'} in 12 bits" if kept.compressed else "")
 
 
 def binary(number: int) -> str:

@@ -80,6 +80,16 @@ def chosen() -> str:
     return forced or legal[0]
 
 
+def suits_bf12(variant: str) -> bool:
+    """Whether `variant` keeps bf16 in 12 bits by itself: `weft_suits_bf12`, of a library that need not be there."""
+    return "-mavx512bf16" in FLAGS[variant] and "-mamx-bf16" not in FLAGS[variant]
+
+
+def suits_screen(variant: str) -> bool:
+    """The same of bounds of logits: `weft_suits_screen`."""
+    return "-mavx512vnni" in FLAGS[variant]
+
+
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
 """Of Linux on x86-64: Documentation/arch/x86/xstate.rst."""
 

@@ -1,0 +1,154 @@
+"""What a CPU decides of memory, as `weft explain` counts it: as asked, or as this machine would, which is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.arch.bounds import bound_bytes
+from weft.arch.families import parse_config
+from weft.arch.quantization import Kept
+from weft.cli import kept_args
+from weft.cli.main import main
+from weft.explain import explain
+from weft.explain.choices import Choices, Machine, choices_of
+from weft.explain.fits import Budget, Load, fit
+from weft.explain.largest import largest_bytes
+from weft.layout import resolve
+from weft.settings import EngineConfig
+
+CONFIG = parse_config(json.loads((Path(__file__).parent / "data" / "config.json").read_text()))
+ABLE, UNABLE = Machine("able", compresses=True, screens=True), Machine("unable", compresses=False, screens=False)
+Capture = pytest.CaptureFixture[str]
+
+
+def chosen(machine: Machine, layout: dict[str, object] | None = None, **given: Any) -> Choices:
+    return choices_of(EngineConfig(**{"dtype": "bfloat16", **given}), resolve(layout or {}), machine, 7)
+
+
+@pytest.mark.parametrize(("machine", "able"), [(ABLE, True), (UNABLE, False)])
+def test_what_is_not_asked_is_as_the_machine_has_it_and_said(machine: Machine, able: bool) -> None:
+    found = chosen(machine)
+    assert (found.compressed, found.bounded_rows) == (able, 7 * able)
+    assert [note.code for note in found.notes] == (
+        ["compressed", "bounds"] if able else ["not_compressed", "no_bounds"]
+    )
+    assert all(f"CPU ({machine.name})" in note.message for note in found.notes)
+
+
+@pytest.mark.parametrize("machine", [ABLE, UNABLE])
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_asked_is_the_same_for_every_machine(machine: Machine, asked: bool) -> None:
+    found = chosen(machine, compress_weights=asked, screen_logits=asked)
+    assert (found.compressed, found.bounded_rows) == (asked, 7 * asked)
+    assert not any(machine.name in note.message for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "compressed", "bounded"),
+    [
+        ({"dtype": "float32"}, False, False),
+        ({"device": "cuda"}, False, False),
+        ({"enforce_eager": True}, True, False),
+        ({"quantization": "int8"}, False, True),
+        ({"quantization": "gguf"}, True, True),
+    ],
+)
+def test_only_bf16_on_a_cpu_is_compressed_and_bounded(given: dict[str, Any], compressed: bool, bounded: bool) -> None:
+    found = chosen(ABLE, **given)
+    assert (found.compressed, found.bounded_rows > 0) == (compressed, bounded)
+
+
+def test_a_layout_whose_logits_come_together_has_no_bounds() -> None:
+    apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
+    found = chosen(ABLE, apart)
+    assert found.bounded_rows == 0 and found.notes[-1].code == "no_bounds"
+    warning = chosen(ABLE, apart, screen_logits=True).notes[-1]
+    assert (warning.level, warning.code) == ("warning", "not_served")
+    assert warning.message.endswith("bring their logits together; leave --screen-logits out")
+
+
+def test_bounds_stand_beside_the_weights_and_count_where_memory_is_given() -> None:
+    layout, choices = resolve({}, tp=2), Choices(bounded_rows=128)
+    report = explain("m", CONFIG, layout, dtype="bfloat16", choices=choices)
+    plain = explain("m", CONFIG, layout, dtype="bfloat16")
+    nbytes = bound_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, coded=False)
+    assert [rank.bounds for rank in report.ranks] == [nbytes] * 2 and not any(rank.bounds for rank in plain.ranks)
+    assert [rank.total for rank in report.ranks] == [rank.total for rank in plain.ranks]
+    with_bounds, without = (
+        fit(CONFIG, layout, Load(2048, 64, 2, bounded_rows=rows), Budget(1 << 30)).tightest.left for rows in (128, 0)
+    )
+    assert without - with_bounds == nbytes
+
+
+def test_only_the_last_stage_has_bounds() -> None:
+    report = explain("m", CONFIG, resolve({"pipeline.stages": 2}), dtype="bfloat16", choices=Choices(bounded_rows=8))
+    assert [rank.bounds > 0 for rank in report.ranks] == [False, True]
+
+
+def test_rows_of_an_embedding_that_every_rank_has_whole_are_packed_once_more() -> None:
+    layout = resolve({"attention.tp": 2, "embedding.tp": 1})
+    head = CONFIG.vocab_size // 2 * CONFIG.hidden_size * 2
+    for packed in (True, False):
+        report = explain("m", CONFIG, layout, dtype="bfloat16", kept=Kept(packed=packed))
+        assert [rank.bytes["lm_head"] for rank in report.ranks] == [head * packed] * 2
+        assert report.tied_view is not packed
+        code = "tied_packed_again" if packed else "tied_one_copy"
+        assert code in {note.code for note in report.notes}
+
+
+def explained(capsys: Capture, *words: str) -> dict[str, Any]:
+    assert main(["explain", *words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_options_decide_what_is_counted(capsys: Capture) -> None:
+    whole = explained(capsys, "--no-compress-weights", "--no-screen-logits")
+    short = explained(capsys, "--compress-weights", "--screen-logits")
+    assert (whole["compressed"], short["compressed"]) == (False, True)
+    (one,), (other,) = whole["ranks"], short["ranks"]
+    assert 0.75 < other["param_bytes"] / one["param_bytes"] < 0.76
+    assert one["bound_bytes"] == 0 and 43 < other["bound_bytes"] / 2**20 < 45
+    (coded,) = explained(capsys, "--quantization", "int8", "--screen-logits")["ranks"]
+    assert 16 < coded["bound_bytes"] / 2**20 < 18
+
+
+def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for machine in (ABLE, UNABLE):
+        monkeypatch.setattr(kept_args, "_machine", lambda machine=machine: machine)
+        found = explained(capsys)
+        assert found["compressed"] == machine.compresses
+        assert (found["ranks"][0]["bound_bytes"] > 0) == machine.screens
+
+
+def test_without_the_c_parts_nothing_is_decided_for_them(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_NATIVE", "0")
+    found = explained(capsys)
+    assert not found["compressed"] and found["ranks"][0]["bound_bytes"] == 0
+    assert any("CPU (without C++ parts)" in note["message"] for note in found["notes"])
+
+
+def test_rounded_rows_change_no_byte_and_that_is_said(capsys: Capture) -> None:
+    full, rounded = (explained(capsys, "--quantization", "int8", "--activations", each) for each in ("full", "int8"))
+    for found, value in ((full, "full"), (rounded, "int8")):
+        assert any(note["message"].startswith(f"activations {value}: ") for note in found.pop("notes"))
+    assert full == rounded
+    assert main(["explain", "--activations", "int8"]) == 78
+
+
+def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
+    """One pair of 16 bytes a row from each other rank, one more, and with bounds another of each row before."""
+    layout = resolve({"attention.tp": 3})
+    assert largest_bytes(layout, (1, 8), False) == (2 * 32, 2 * 9 * 16)
+    assert largest_bytes(layout, (1, 8), True) == (2 * 48, 2 * 17 * 16)
+    others: list[dict[str, object]] = [{}, {"attention.tp": 4, "lm_head.tp": 2}, {"attention.dp": 2, "lm_head.tp": 2}]
+    for other in others:
+        assert largest_bytes(resolve(other), (1,), False) == ()
+    assert main(["explain", "--tp", "3", "--dtype", "float32"]) == 0
+    assert capsys.readouterr().out.count("where all rows take their largest logit: at most") == 2
+    assert main(["explain", "--tp", "3", "--dtype", "float32", "--enforce-eager"]) == 0
+    assert "largest logit" not in capsys.readouterr().out

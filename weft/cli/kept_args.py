@@ -1,0 +1,37 @@
+"""What commands without ranks share of how matrices are kept: in codes, as asked, and as this machine's CPU would."""
+
+from __future__ import annotations
+
+import argparse
+
+from weft.arch.config import ModelConfig
+from weft.arch.params import param_specs
+from weft.arch.quantization import Kept
+from weft.cli.model_config import model_checkpoint
+from weft.explain.choices import Choices, Machine, choices_of
+from weft.launch.memory import bounded_rows
+from weft.layout.layout import Layout
+from weft.native import isa
+from weft.native.libraries import disabled
+from weft.settings import EngineConfig
+from weft.weights.kept import kept_weights
+
+
+def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
+    """Of `engine`, its dtype named; MODEL is opened where its own blocks count. ConfigError for what cannot be."""
+    if engine.quantization != "gguf":
+        return kept_weights(engine, None, ())
+    file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
+    return kept_weights(engine, file, param_specs(config))
+
+
+def choices_from(engine: EngineConfig, layout: Layout) -> Choices:
+    """As this machine has them where `engine`, its dtype named, does not say."""
+    return choices_of(engine, layout, _machine(), bounded_rows(engine, layout))
+
+
+def _machine() -> Machine:
+    if disabled():
+        return Machine("without C++ parts", compresses=False, screens=False)
+    variant = isa.chosen()
+    return Machine(variant, isa.suits_bf12(variant), isa.suits_screen(variant))

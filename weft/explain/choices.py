@@ -1,0 +1,87 @@
+"""What `weft serve` decides of memory as it starts on a CPU: bf16 in 12 bits, bounds of logits. As asked, or as a
+machine would by itself, which is said in notes. Knows no library; `Machine` is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from weft.explain.notes import Note
+from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
+from weft.layout.layout import Layout
+from weft.settings import EngineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the kernels of a CPU do by themselves; `name`: of their variant."""
+
+    name: str
+    compresses: bool
+    screens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """`compressed`: bf16 matrices take 12 bits a number. `bounded_rows`: so many rows' logits are bounded at most; 0:
+    none's. `programs`: steps run in C++, so that ranks may tell each other the largest of their logits alone."""
+
+    compressed: bool = False
+    bounded_rows: int = 0
+    programs: bool = True
+    notes: tuple[Note, ...] = ()
+
+
+def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int) -> Choices:
+    """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of."""
+    bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
+    compresses = bf16 and engine.quantization in ("none", "gguf")
+    compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
+    screens = bf16 and not engine.enforce_eager
+    wanted = screens and _chosen(engine.screen_logits, machine.screens)
+    bounded = wanted and finds_largest(layout)
+    notes = [
+        *(_numbers(engine.compress_weights, compressed, machine) if compresses else ()),
+        *(_bounds(engine.screen_logits, wanted, bounded, machine) if screens else ()),
+        *_rows(engine.activations),
+    ]
+    programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
+    return Choices(compressed, rows if bounded else 0, programs, tuple(notes))
+
+
+def _chosen(asked: bool | None, by_itself: bool) -> bool:
+    return by_itself if asked is None else asked
+
+
+def _numbers(asked: bool | None, compressed: bool, machine: Machine) -> Iterator[Note]:
+    if compressed:
+        whose = (
+            "as asked" if asked else f"as this CPU ({machine.name}) has them; --no-compress-weights counts them whole"
+        )
+        text = "numbers of bf16 matrices are counted in 12 bits, those of routed experts whole"
+        whole = "where exponents lie too far apart they stay whole, and memory is planned as if all did"
+        yield Note("info", "compressed", f"{text}, {whose}; {whole}")
+    elif asked is None:
+        text = f"numbers of bf16 matrices are counted whole, as this CPU ({machine.name}) has them"
+        yield Note("info", "not_compressed", f"{text}; --compress-weights counts 12 bits")
+
+
+def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[Note]:
+    if wanted and not bounded and asked:
+        text = f"screen_logits: {SEVERAL_BLOCKS}; leave --screen-logits out"
+        yield Note("warning", "not_served", text)
+    elif wanted and not bounded:
+        yield Note("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
+    elif bounded:
+        whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-screen-logits leaves them out"
+        yield Note("info", "bounds", f"bounds of logits, lm_head once more in codes, are counted {whose}")
+    elif asked is None:
+        text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --screen-logits counts them"
+        yield Note("info", "no_bounds", text)
+
+
+def _rows(activations: str) -> Iterator[Note]:
+    if activations != "auto":
+        text = "rows are rounded as they are multiplied, which changes no byte that is held or moved"
+        yield Note("info", "activations", f"activations {activations}: {text}")

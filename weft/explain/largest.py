@@ -1,0 +1,36 @@
+"""What ranks tell each other in place of logits where every row of a decode step takes its largest one.
+
+As `native/step/decode.h` has it: of each row an id and a logit from each rank of the attention block, one such pair
+more, and, where logits are bounded, another pair of each row before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from weft.explain.notes import Note
+from weft.layout.boundaries import finds_largest
+from weft.layout.layout import Layout
+
+AT_SAMPLING = ("lm_head.out", "sampling.out")
+"""Boundaries that nothing moves at in such a step."""
+PAIR_BYTES = 16
+
+
+def largest_bytes(layout: Layout, batches: tuple[int, ...], bounded: bool) -> tuple[int, ...]:
+    """What each rank receives at each of `batches` rows in every attention-dp group, at most; empty where logits come
+    together all the same, or every rank has all of them."""
+    tp = layout.attention.tp
+    if tp == 1 or not finds_largest(layout) or layout.pipeline.stages > 1:
+        return ()
+    return tuple((tp - 1) * (batch * (1 + bounded) + 1) * PAIR_BYTES for batch in batches)
+
+
+def largest_note(largest: tuple[int, ...]) -> Iterator[Note]:
+    """Where it makes a difference."""
+    if largest:
+        text = "lm_head.out and sampling.out are those of steps in which a row is drawn or log-probabilities are wanted"
+        instead = (
+            "where all rows take their largest logit, ranks tell each other that alone, at most 48 bytes a row and rank"
+        )
+        yield Note("info", "largest_logit", f"{text}; {instead}")
