@@ -241,6 +241,41 @@ def test_command_and_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Llama-3.1-8B" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ("--quantization", "int8"),
+        ("--quantization", "int4"),
+        ("--quantization", "gguf", "--compress-weights"),
+        ("--compress-weights",),
+        ("--no-compress-weights",),
+    ],
+    ids=" ".join,
+)
+def test_matrices_are_counted_as_they_are_kept(kept: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the embedded model, a file of blocks; what moves is the same."""
+    words = ("--tp", "2", "--dtype", "bfloat16", *kept, "--json")
+    assert main(["explain", *words]) == main(["dry-run", *words, "--rank", "1"]) == 0
+    out = capsys.readouterr().out
+    explained, end = json.JSONDecoder().raw_decode(out)
+    found = json.loads(out[end:])
+    for name in ("quantization", "compressed"):
+        assert found[name] == explained[name]
+    assert found["params_by_module"] == explained["ranks"][1]["bytes"]
+    assert main(["dry-run", *words[:4], "--no-compress-weights", "--rank", "1", "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["collectives"] == found["collectives"]
+    assert (found["param_bytes"] < plain["param_bytes"]) == (kept != ("--no-compress-weights",))
+
+
+def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dry-run", "--quantization", "int4", "--tp", "2"]) == 0
+    assert "bfloat16, matrices in int4: rank 0 (tp 0) of 2" in capsys.readouterr().out
+    known = ["dry-run", "--without-checkpoint", "Llama-3.1-8B"]
+    assert main([*known, "--quantization", "gguf"]) == 78
+    assert "the model has no tensor in Q8_0, Q4_0, Q4_1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", known_models())
 def test_known_models_are_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--without-checkpoint", name, "--attn-dp-size", "2", "--json"]) == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 from weft.arch.shards import Shards
+from weft.cli.kept_args import choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.dryrun.report import document, lines
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, the layout, and which rank of it."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=("dtype", "device", "lend_cores"))
+    add_engine_arguments(parser, only=("dtype", "quantization", "compress_weights", "device", "lend_cores"))
     group = parser.add_argument_group("dry run")
     group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
     group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
@@ -36,8 +38,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
     if args.batch < 1:
         raise UsageError(f"--batch {args.batch}: at least 1")
-    dtype = resolve_dtype(engine.dtype, config.dtype)
-    shards = Shards(config, layout)
-    found = dry_run(shards, args.rank, torch_dtype(dtype), args.batch)
-    print(json.dumps(document(found), indent=2) if args.json else "\n".join(lines(name, shards, dtype, found)))
+    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    kept = replace(kept_from(args, engine, config), compressed=choices_from(engine, layout).compressed)
+    shards = Shards(config, layout, kept=kept)
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch)
+    if args.json:
+        print(json.dumps(document(found, kept), indent=2))
+    else:
+        print("\n".join(lines(name, shards, engine.dtype, found)))
     return 0

@@ -6,22 +6,25 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.dryrun.run import Collective, DryRun
-from weft.explain.units import binary
+from weft.explain.units import binary, kept_words
 from weft.layout.ranks import describe
 
 SHOWN = 6
 
 
-def document(found: DryRun) -> dict[str, Any]:
-    """The stable JSON form. Bytes; a collective's are what this rank receives in one call: of routed rows where choices
-    are even, and at the most."""
+def document(found: DryRun, kept: Kept) -> dict[str, Any]:
+    """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
+    routed rows where choices are even, and at the most."""
     return {
         "schema": "weft.dry-run/1",
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
+        "quantization": kept.quantization,
+        "compressed": kept.compressed,
         "param_bytes": found.param_bytes,
         "params_by_module": dict(found.params_by_module),
         "kv_bytes_per_token": found.kv_bytes_per_token,
@@ -42,7 +45,7 @@ def document(found: DryRun) -> dict[str, Any]:
 
 def lines(name: str, shards: Shards, dtype: str, found: DryRun) -> Iterator[str]:
     """What the rank holds, then what it exchanges in one decode step."""
-    yield f"{name}, {dtype}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
+    yield f"{name}, {dtype}{kept_words(shards.kept)}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
     yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
     for module, nbytes in found.params_by_module.items():
         yield f"    {module:<15}{binary(nbytes):>12}"
