@@ -14,8 +14,10 @@ from tests.support.exact_model import write_random
 from weft.cli.main import main
 from weft.layers import LMHead
 from weft.layout.cuts import even_cuts
+from weft.verify import compare
 
 Capture = pytest.CaptureFixture[str]
+Monkey = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,25 @@ def test_json_says_what_was_compared(model: str, capsys: Capture) -> None:
     assert found["schema"] == "weft.verify/1" and found["agrees"] and found["world"] == 3
     assert found["dtype"] == "float64" and found["lockstep"]["largest_difference"] < 1e-10
     assert found["lockstep"]["tokens"] == 15 and found["first_difference"] is None and found["served"] is None
+    assert found["verdict"] == "agrees" and found["lockstep"]["asked"] == 15 and found["lockstep"]["decided"] > 7
+
+
+def test_what_hardly_anything_was_decided_of_is_not_called_agreement(model: str, capsys: Capture) -> None:
+    words = ("--tp", "2", "--dtype", "bfloat16", "--quantization", "int4", "--activations", "int8")
+    assert verify(model, *words) == 3
+    out = capsys.readouterr().out
+    assert "2 ranks, bfloat16, matrices in int4: NOT PROVEN: nothing differs, but too few tokens were decided" in out
+    assert "of 15 tokens decided and equal" in out and "take --dtype float32" in out
+    assert verify(model, *words, "--json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["agrees"], found["lockstep"]["agrees"]) == ("undecided", False, True)
+    assert found["lockstep"]["decided"] < 0.5 * found["lockstep"]["asked"]
+
+
+def test_real_texts_are_advised_where_nothing_is_narrower(model: str, capsys: Capture, monkeypatch: Monkey) -> None:
+    monkeypatch.setattr(compare, "LEAST_DECIDED", 1.1)
+    assert verify(model, "--tp", "2") == 3
+    assert "give other texts (--prompt), or more tokens of each (--tokens)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,20 @@ def test_equal_runs_agree() -> None:
     assert found.agrees and found.tokens == 2 and found.largest_difference == 0
 
 
+@pytest.mark.parametrize(("tolerance", "decided", "enough"), [(1e-6, 2, True), (0.01, 1, True), (0.6, 0, False)])
+def test_a_token_is_decided_where_any_other_would_be_a_failure(tolerance: float, decided: int, enough: bool) -> None:
+    for found in (compare(REFERENCE, REFERENCE, tolerance), compare_tokens(REFERENCE, [[2, 0]], tolerance)):
+        assert (found.asked, found.tokens, found.decided, found.enough) == (2, 2, decided, enough)
+        assert found.agrees, "nothing speaks against it"
+
+
+def test_behind_a_divergence_nothing_is_decided() -> None:
+    reference = [outcome([2, 0, 1], [[1.0, 5.0, 10.0], [10.0, 9.99, 0.0], [0.0, 9.0, 1.0]])]
+    found = compare_tokens(reference, [[2, 1, 1]], 0.01)
+    assert (found.asked, found.tokens, found.decided) == (3, 2, 1)
+    assert found.agrees and not found.enough
+
+
 def test_rounded_rows_may_lie_further_apart_than_the_dtypes_order_of_sums() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         usual, rounded = (

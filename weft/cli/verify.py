@@ -1,4 +1,6 @@
-"""`weft verify`: the user's model under a layout against one rank. Exit code 0: they agree; 1: they do not."""
+"""`weft verify`: the user's model under a layout against one rank. Exit code 0: they agree; 1: they do not; 3: too few
+tokens were decided to say.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,13 @@ from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
+from weft.verify.compare import LEAST_DECIDED
 from weft.verify.memory import check_memory
 from weft.verify.record import Prompt
 from weft.verify.report import document, lines
-from weft.verify.verify import Report, Verifier
+from weft.verify.verify import Report, Verdict, Verifier
 
+EXIT_CODES: dict[Verdict, int] = {"agrees": 0, "differs": 1, "undecided": 3}
 TEXTS = (
     "The capital of France is",
     "Once upon a time, in a village at the foot of a mountain, there lived a weaver who",
@@ -44,7 +48,13 @@ TEXTS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, layout and engine options as for serve; prompts and how many tokens to compare."""
     add_model_arguments(parser)
-    group = parser.add_argument_group("comparison", "dtype auto means float32 here: the sharpest test of a layout.")
+    group = parser.add_argument_group(
+        "comparison",
+        "dtype auto means float32 here, the sharpest test of a layout. A token is decided where one rank prefers it by"
+        " more than the dtype's tolerance: in bfloat16, and with rows of 8 bits, few are. Exit code 0: at least"
+        f" {LEAST_DECIDED:.0%} of the tokens are decided and equal, nothing differs; 1: something differs; 3: too few"
+        " are decided",
+    )
     group.add_argument("--prompt", action="append", metavar="TEXT", help="compare on this text (repeatable)")
     group.add_argument("--tokens", type=int, default=16, metavar="N", help="greedy tokens per prompt (default: 16)")
     group.add_argument(
@@ -55,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: the layout gives what one rank gives; 1: it does not."""
+    """0: the layout gives what one rank gives; 1: it does not; 3: nothing differs, but too little was decided."""
     if args.tokens < 1:
         raise UsageError(f"--tokens {args.tokens}: at least 1")
     ensure_built()
@@ -74,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
-    return 0 if report.agrees else 1
+    return EXIT_CODES[report.verdict]
 
 
 def _refuse_moves(layout: Layout, engine: EngineConfig) -> None:

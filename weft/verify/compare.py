@@ -33,6 +33,10 @@ def tolerance_of(numerics: Numerics) -> float:
     return max(usual, ROUNDED_ROWS_TOLERANCE) if numerics.rounds_rows else usual
 
 
+LEAST_DECIDED = 0.5
+"""Share of the tokens asked for that must be decided before two runs are said to agree."""
+
+
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """The first token of a request at which two runs part. `gap`: by how much the reference preferred its own token."""
@@ -52,17 +56,28 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a comparison found over all requests. Differences of logits are shares of the row's largest magnitude."""
+    """What a comparison found over all requests. Differences of logits are shares of the row's largest magnitude.
 
+    `asked`: tokens of all requests; `tokens`: those that were compared, none behind a divergence; `decided`: of these,
+    those that are equal, and that the reference preferred to any other by more than the tolerance: another one would
+    have been a failure."""
+
+    asked: int
     tokens: int
+    decided: int
     largest_difference: float
     tolerance: float
     divergences: tuple[Divergence, ...]
 
     @property
     def agrees(self) -> bool:
-        """Logits within tolerance and every divergence excused."""
+        """Logits within tolerance and every divergence excused: nothing speaks against it."""
         return self.largest_difference <= self.tolerance and all(each.excused for each in self.divergences)
+
+    @property
+    def enough(self) -> bool:
+        """Whether so much was decided that agreement says something."""
+        return self.decided >= LEAST_DECIDED * self.asked
 
 
 def relative_difference(reference: Tensor, other: Tensor) -> float:
@@ -81,7 +96,7 @@ def relative_difference(reference: Tensor, other: Tensor) -> float:
 
 def compare(reference: Sequence[Outcome], other: Sequence[Outcome], tolerance: float) -> Agreement:
     """Compares request by request, each up to and including its first divergence."""
-    largest, tokens = 0.0, 0
+    largest, tokens, decided = 0.0, 0, 0
     divergences: list[Divergence] = []
     for request, (want, got) in enumerate(zip(reference, other, strict=True)):
         for step, (logits, others) in enumerate(zip(want.logits, got.logits, strict=True)):
@@ -90,19 +105,31 @@ def compare(reference: Sequence[Outcome], other: Sequence[Outcome], tolerance: f
             if want.tokens[step] != got.tokens[step]:
                 divergences.append(_divergence(request, step, want, got.tokens[step], tolerance))
                 break
-    return Agreement(tokens, largest, tolerance, tuple(divergences))
+            decided += _decided(logits, tolerance)
+    return Agreement(_asked(reference), tokens, decided, largest, tolerance, tuple(divergences))
 
 
 def compare_tokens(reference: Sequence[Outcome], tokens: Sequence[Sequence[int]], tolerance: float) -> Agreement:
     """Compares tokens alone, each request up to and including its first divergence."""
-    divergences, compared = [], 0
+    divergences, compared, decided = [], 0, 0
     for request, (want, got) in enumerate(zip(reference, tokens, strict=True)):
         for step, token in enumerate(got):
             compared += 1
             if want.tokens[step] != token:
                 divergences.append(_divergence(request, step, want, token, tolerance))
                 break
-    return Agreement(compared, 0.0, tolerance, tuple(divergences))
+            decided += _decided(want.logits[step], tolerance)
+    return Agreement(_asked(reference), compared, decided, 0.0, tolerance, tuple(divergences))
+
+
+def _asked(reference: Sequence[Outcome]) -> int:
+    return sum(len(outcome.tokens) for outcome in reference)
+
+
+def _decided(logits: Tensor, tolerance: float) -> bool:
+    """Whether the largest logit is ahead of all others by more than the tolerance."""
+    first, second = logits.double().topk(2).values
+    return bool(first - second > tolerance * logits.double().abs().max())
 
 
 def _divergence(request: int, step: int, want: Outcome, theirs: int, tolerance: float) -> Divergence:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from weft.counted import counted
 from weft.launch.plan import LaunchPlan
 from weft.layout.serialize import to_dict
+from weft.settings import EngineConfig
 from weft.verify.compare import Agreement, Divergence
 from weft.verify.verify import Report
+
+_VERDICTS = {
+    "agrees": "the layout agrees with one rank",
+    "differs": "the layout DIFFERS from one rank",
+    "undecided": "NOT PROVEN: nothing differs, but too few tokens were decided",
+}
 
 
 def lines(plan: LaunchPlan, report: Report) -> list[str]:
     """The verdict first, then what was compared."""
-    verdict = "agrees with" if report.agrees else "DIFFERS from"
     found = [
-        f"{plan.layout.world} ranks, {plan.engine.dtype}: the layout {verdict} one rank",
+        f"{counted(plan.layout.world, 'rank')}, {_numbers(plan.engine)}: {_VERDICTS[report.verdict]}",
         *_agreement("in lockstep", report.lockstep, with_logits=True),
     ]
     for replica, served in enumerate(report.served):
@@ -30,9 +37,24 @@ def lines(plan: LaunchPlan, report: Report) -> list[str]:
         )
     elif not report.lockstep.agrees:
         found.append("no single module differs by more than the tolerance on the longest prompt")
-    elif not report.agrees:
+    elif report.verdict == "differs":
         found.append("in lockstep the layout agrees: suspect the processes' collectives or kernels, not the layout")
+    elif report.verdict == "undecided":
+        found.append(f"where one rank itself hardly prefers its token, any answer would pass: {_advice(plan.engine)}")
     return found
+
+
+def _numbers(engine: EngineConfig) -> str:
+    coded = engine.quantization != "none"
+    return f"{engine.dtype}, matrices in {engine.quantization}" if coded else engine.dtype
+
+
+def _advice(engine: EngineConfig) -> str:
+    """What decides more."""
+    if engine.dtype in ("float32", "float64"):
+        return "give other texts (--prompt), or more tokens of each (--tokens)"
+    coded = " without --quantization" if engine.quantization == "gguf" else ""
+    return f"take --dtype float32{coded}, whose tolerance is narrower"
 
 
 def _agreement(title: str, agreement: Agreement, *, with_logits: bool) -> list[str]:
@@ -41,7 +63,9 @@ def _agreement(title: str, agreement: Agreement, *, with_logits: bool) -> list[s
         if with_logits
         else ""
     )
-    return [f"  {title}: {agreement.tokens} tokens{logits}", *(f"    {_divergence(d)}" for d in agreement.divergences)]
+    proven = f"{agreement.decided} of {agreement.asked} tokens decided and equal"
+    others = f"{agreement.tokens} compared"
+    return [f"  {title}: {proven}, {others}{logits}", *(f"    {_divergence(d)}" for d in agreement.divergences)]
 
 
 def _divergence(d: Divergence) -> str:
@@ -57,7 +81,8 @@ def document(plan: LaunchPlan, report: Report) -> dict[str, Any]:
     module = report.module
     return {
         "schema": "weft.verify/1",
-        "agrees": report.agrees,
+        "agrees": report.verdict == "agrees",
+        "verdict": report.verdict,
         "world": plan.layout.world,
         "layout": to_dict(plan.layout),
         "dtype": plan.engine.dtype,
@@ -78,7 +103,7 @@ def _served(plan: LaunchPlan, found: Sequence[Agreement]) -> dict[str, Any] | No
         return {"comm": plan.backend.name, **each[0]}
     together = {
         "agrees": all(agreement.agrees for agreement in found),
-        "tokens": sum(agreement.tokens for agreement in found),
+        **{name: sum(one[name] for one in each) for name in ("asked", "tokens", "decided")},
         "divergences": [divergence for one in each for divergence in one["divergences"]],
     }
     return {"comm": plan.backend.name, **each[0], **together, "replicas": each}
@@ -87,7 +112,9 @@ def _served(plan: LaunchPlan, found: Sequence[Agreement]) -> dict[str, Any] | No
 def _json(agreement: Agreement) -> dict[str, Any]:
     return {
         "agrees": agreement.agrees,
+        "asked": agreement.asked,
         "tokens": agreement.tokens,
+        "decided": agreement.decided,
         "largest_difference": agreement.largest_difference,
         "tolerance": agreement.tolerance,
         "divergences": [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -29,6 +30,8 @@ from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
 from weft.verify.trace import ModuleDifference, trace
 from weft.worker.runner import Limits
 
+Verdict = Literal["agrees", "differs", "undecided"]
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -40,9 +43,12 @@ class Report:
     module: ModuleDifference | None
 
     @property
-    def agrees(self) -> bool:
-        """Whether everything that was compared agrees."""
-        return self.lockstep.agrees and all(served.agrees for served in self.served)
+    def verdict(self) -> Verdict:
+        """`undecided`: nothing differs, but too few tokens were decided to say that it agrees."""
+        every = (self.lockstep, *self.served)
+        if not all(each.agrees for each in every):
+            return "differs"
+        return "agrees" if all(each.enough for each in every) else "undecided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
