@@ -350,3 +350,17 @@ def test_where_steps_that_products_bound_spend_their_time() -> None:
     products = 30 * 9 * (1024 * 1025 / 2) * 4 * 64 / profile["memory"]["gflop_per_s"] / 1e6
     attention = profile["cases"]["prefill 1024"]["attention"]["us"] / 1e3
     assert f"own products would take {products:.0f} ms of its {attention:.0f} at that rate." in PERFORMANCE
+
+
+def test_what_a_lead_of_1_15_in_a_prompt_would_take() -> None:
+    """Rates of the products of the layers, all else as it is."""
+    profile, goal = saved("step_profile_zen4.json"), 1.15
+    us = {name: each["us"] for name, each in profile["cases"]["prefill 1024"].items()}
+    linear = sum(us[name] for name in us if name.startswith("linear") and name != "linear lm_head")
+    full = 2 * 576 * (30 * 960 * 1024 + (576 + 3 * 1536) * (29 * 1024 + 1)) / profile["memory"]["gflop_per_s"] / 1e3
+    rates = []
+    for engine in ("weft-tp1", "weft-whole"):
+        spared = us["whole step"] * (1 - float(leads(PAGE)[engine, "prefill", "prefill"]) / goal)
+        rates.append(f"{100 * full / (linear - spared):.0f}")
+    told = "For 1.15 the linear ones of the layers would have to multiply at {} % of it, with whole numbers at {}"
+    assert told.format(*rates) in PERFORMANCE
