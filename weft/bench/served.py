@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from weft.errors import UnavailableError, WeftError
+from weft.interpreter import finding_weft
 
 START_LIMIT_S = 1800.0
 STOP_LIMIT_S = 40.0
@@ -45,7 +46,7 @@ class Served:
             self._process = subprocess.Popen(
                 [*program, *tie, *words],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                pass_fds=(read_end,), process_group=0, text=True, errors="replace",
+                pass_fds=(read_end,), process_group=0, text=True, errors="replace", env=finding_weft(os.environ),
             )  # fmt: skip
         except BaseException:
             os.close(self._lifeline)

@@ -1,4 +1,4 @@
-"""A weft command in a child process that ends with its parent: `python -m weft.cli.hosted FD PID BY_SIGNAL ...`."""
+"""A weft command in a child process that ends with its parent: `python -P -m weft.cli.hosted FD PID BY_SIGNAL ...`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from weft.cli.main import main
+from weft.interpreter import runs
 from weft.launch.lifeline import tie_to_parent
 
-PROGRAM = (sys.executable, "-m", "weft.cli.hosted")
+PROGRAM = runs("weft.cli.hosted")
 
 
 def host(words: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 
@@ -18,8 +17,9 @@ from weft.errors import PeerError, WeftError
 from weft.experts.balancer import LoadBalancer
 from weft.experts.loads import FloatArray
 from weft.experts.placement import ExpertPlacement
+from weft.interpreter import finding_weft, runs
 
-PROGRAM = (sys.executable, "-m", "weft.launch.decide")
+PROGRAM = runs("weft.launch.decide")
 LIMIT_S = 300.0
 """A plan that takes longer is given up."""
 
@@ -55,7 +55,7 @@ class ProcessDecider:
                     stdin=question,
                     stdout=self._answer,
                     pass_fds=(read_end,),
-                    env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    env=finding_weft(os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
                     process_group=0,
                 )
                 _give_way(self._process.pid)

@@ -9,15 +9,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from weft.interpreter import finding_weft, runs
 from weft.launch.channel import Channel, ChannelClosed, channel_pair
 
-DEFAULT_PROGRAM = (sys.executable, "-m", "weft.launch.worker")
+DEFAULT_PROGRAM = runs("weft.launch.worker")
 
 _QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """A few microseconds: a thread that spins longer at the end of a parallel loop takes the core of one that still works
@@ -147,7 +147,7 @@ class Spawner:
             by_signal = threading.current_thread() is threading.main_thread()
         fds = (theirs.fileno(), read_end)
         arguments = [*self._program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
-        environment = _QUIET | os.environ | _FEW
+        environment = finding_weft(_QUIET | os.environ | _FEW)
         try:
             process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, pass_fds=fds, env=environment, process_group=0
