@@ -152,3 +152,23 @@ def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
     assert capsys.readouterr().out.count("where all rows take their largest logit: at most") == 2
     assert main(["explain", "--tp", "3", "--dtype", "float32", "--enforce-eager"]) == 0
     assert "largest logit" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kept", "layout", "rounds"),
+    [
+        ("int8", {"o_proj.tp": 2}, True),
+        ("int8", {"dense.tp": 2}, True),
+        ("int8", {"lm_head.tp": 2}, False),
+        ("int4", {"dense.tp": 3}, False),
+        ("int4", {"dense.tp": 5}, True),
+        ("none", {"dense.tp": 5}, False),
+        ("gguf", {"dense.tp": 5}, False),
+    ],
+)
+def test_where_a_rank_rounds_its_part_of_a_row_by_itself(kept: str, layout: dict[str, Any], rounds: bool) -> None:
+    """Of 1,536 numbers a third are whole groups of 32, a fifth are not."""
+    assert CONFIG.intermediate_size == 1536
+    given = {"attention.dp": max(layout.values()), "o_proj.tp": 1, "dense.tp": 1, "lm_head.tp": 1, **layout}
+    report = explain("model", CONFIG, resolve(given), dtype="bfloat16", kept=Kept(kept))
+    assert ("rounds_slices" in {note.code for note in report.notes}) == rounds

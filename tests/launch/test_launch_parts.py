@@ -276,6 +276,15 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
         plan_launch(checkpoint, resolve({}), config)
 
 
+def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
+    monkeypatch.setattr("weft.launch.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 1))
+    config = EngineConfig(dtype="bfloat16", screen_logits=True)
+    layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
+    with pytest.raises(ConfigError, match="^screen_logits True: ranks of several attention blocks bring their logits"):
+        plan_launch(checkpoint, layout, config)
+
+
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [

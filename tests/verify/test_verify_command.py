@@ -55,6 +55,15 @@ def test_what_hardly_anything_was_decided_of_is_not_called_agreement(model: str,
     assert found["lockstep"]["decided"] < 0.5 * found["lockstep"]["asked"]
 
 
+def test_codes_of_slices_are_named_where_they_make_the_difference(model: str, capsys: Capture) -> None:
+    words = ("--tp", "2", "--quantization", "int8", "--dtype", "float32")
+    assert verify(model, *words) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS" in out and "ranks hold other codes than one: what each has of a row is rounded by itself" in out
+    assert verify(model, *words, "--o-proj-tp-size", "1", "--dense-tp-size", "1") == 0
+    assert "other codes" not in capsys.readouterr().out
+
+
 def test_real_texts_are_advised_where_nothing_is_narrower(model: str, capsys: Capture, monkeypatch: Monkey) -> None:
     monkeypatch.setattr(compare, "LEAST_DECIDED", 1.1)
     assert verify(model, "--tp", "2") == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -11,7 +12,7 @@ from weft.arch.bounds import bound_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.passage import Passage, passage
-from weft.arch.quantization import CODED, QUANTIZED, Kept, compressed_bytes, weight_bits
+from weft.arch.quantization import CODED, GROUP, QUANTIZED, Kept, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.boundaries import finds_largest
@@ -204,6 +205,21 @@ class Shards:
         block = self.kept.blocks.get(spec.name, (1, 0))[0]
         again = self.is_view(spec) and self.packs_head_again
         return not again and (interval is None or not (interval[0] % block or interval[1] % block))
+
+    @property
+    def rounds_slices(self) -> bool:
+        """Whether codes of ranks are not those of one rank, for a slice is rounded by itself: int8 has a scale for each
+        of its rows, int4 one for each 32 of its depth."""
+        asked = self.kept.quantization
+        ends = {end for end in self._depth_ends() if end} if asked in ("int8", "int4") else set()
+        return any(end % GROUP for end in ends) if asked == "int4" else bool(ends)
+
+    def _depth_ends(self) -> Iterator[int]:
+        """Where matrices that are kept in codes are cut along their depth."""
+        for spec in self.counted_specs:
+            if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.kept.experts):
+                for rank in range(self.layout.stage_size):
+                    yield from {*(self.interval(spec, rank) or ())} - {0, spec.shape[1]}
 
     def bound_bytes(self, rank: int, rows: int) -> int:
         """Bytes of bounds of the logits of at most `rows` rows, on a `rank` that has some of the lm_head; 0 where the

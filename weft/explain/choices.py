@@ -42,7 +42,7 @@ def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int
     wanted = screens and _chosen(engine.screen_logits, machine.screens)
     bounded = wanted and finds_largest(layout)
     notes = [
-        *(_numbers(engine.compress_weights, compressed, machine) if compresses else ()),
+        *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.screen_logits, wanted, bounded, machine) if screens else ()),
         *_rows(engine.activations),
     ]
@@ -54,16 +54,17 @@ def _chosen(asked: bool | None, by_itself: bool) -> bool:
     return by_itself if asked is None else asked
 
 
-def _numbers(asked: bool | None, compressed: bool, machine: Machine) -> Iterator[Note]:
+def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantization: str) -> Iterator[Note]:
+    which = "numbers of bf16 matrices" if quantization == "none" else "numbers that the file has in no such blocks"
     if compressed:
         whose = (
             "as asked" if asked else f"as this CPU ({machine.name}) has them; --no-compress-weights counts them whole"
         )
-        text = "numbers of bf16 matrices are counted in 12 bits, those of routed experts whole"
+        text = f"{which} are counted in 12 bits, those of routed experts whole"
         whole = "where exponents lie too far apart they stay whole, and memory is planned as if all did"
         yield Note("info", "compressed", f"{text}, {whose}; {whole}")
     elif asked is None:
-        text = f"numbers of bf16 matrices are counted whole, as this CPU ({machine.name}) has them"
+        text = f"{which} are counted whole, as this CPU ({machine.name}) has them"
         yield Note("info", "not_compressed", f"{text}; --compress-weights counts 12 bits")
 
 

@@ -158,6 +158,9 @@ def _slots(shards: Shards) -> Iterator[Note]:
 
 
 def _quantized(shards: Shards) -> Iterator[Note]:
+    if shards.rounds_slices:
+        text = f"{shards.kept.quantization} rounds what a rank has of a row by itself, where matrices are cut along"
+        yield Note("info", "rounds_slices", f"{text} their depth: last digits are not those of one rank")
     method = shards.config.quantization
     if not method:
         return

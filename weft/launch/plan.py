@@ -25,6 +25,7 @@ from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, process_limit, size
+from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
 from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -166,7 +167,7 @@ def plan_launch(
         )
     check_fit(layout, config)
     engine = _resolved(engine, config, layout)
-    _check_kernels(engine)
+    _check_kernels(engine, layout)
     itemsize = DTYPE_BYTES[engine.dtype]
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
@@ -213,7 +214,7 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
     if engine.max_model_len is not None and engine.max_model_len > config.max_position:
         raise ConfigError(
             f"max_model_len {engine.max_model_len}: the model's context is {config.max_position} tokens;"
-            f" legal: 1 to {config.max_position}",
+            f" legal: 2 to {config.max_position}",
             field="max_model_len",
             value=engine.max_model_len,
         )
@@ -231,9 +232,9 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
 
 
-def _check_kernels(engine: EngineConfig) -> None:
-    """ConfigError for what only the C++ parts do, where they are missing or do it on other CPUs: ranks would say it
-    after they had loaded."""
+def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
+    """ConfigError for what only the C++ parts do, where they are missing or do it on other CPUs or in other layouts:
+    ranks would say it after they had loaded."""
     asked = {
         "activations": engine.activations == "int8" and engine.quantization == "gguf",
         "compress_weights": engine.compress_weights is True,
@@ -247,6 +248,8 @@ def _check_kernels(engine: EngineConfig) -> None:
         why = f"only the C++ parts do that ({missing_reason('step')})"
     elif wanted[-1] == "screen_logits" and not library.weft_suits_screen():
         why = "this CPU's vectors do not multiply bytes"
+    elif wanted[-1] == "screen_logits" and not finds_largest(layout):
+        why = SEVERAL_BLOCKS
     if why:
         name = wanted[-1]
         message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"

@@ -12,6 +12,7 @@ from weft.settings import EngineConfig
 from weft.verify.compare import Agreement, Divergence
 from weft.verify.verify import Report
 
+_SLICES = "what each has of a row is rounded by itself, where matrices are cut along their depth"
 _VERDICTS = {
     "agrees": "the layout agrees with one rank",
     "differs": "the layout DIFFERS from one rank",
@@ -40,7 +41,9 @@ def lines(plan: LaunchPlan, report: Report) -> list[str]:
     elif report.verdict == "differs":
         found.append("in lockstep the layout agrees: suspect the processes' collectives or kernels, not the layout")
     elif report.verdict == "undecided":
-        found.append(f"where one rank itself hardly prefers its token, another passes too: {_advice(plan.engine)}")
+        found.append(f"where one rank itself hardly prefers its token, another passes too: {_advice(plan)}")
+    if report.verdict == "differs" and plan.shards.rounds_slices:
+        found.append(f"ranks hold other codes than one: {_SLICES}; verify the layout without --quantization")
     return found
 
 
@@ -49,11 +52,12 @@ def _numbers(engine: EngineConfig) -> str:
     return f"{engine.dtype}, matrices in {engine.quantization}" if coded else engine.dtype
 
 
-def _advice(engine: EngineConfig) -> str:
+def _advice(plan: LaunchPlan) -> str:
     """What decides more."""
+    engine = plan.engine
     if engine.dtype in ("float32", "float64"):
         return "give other texts (--prompt), or more tokens of each (--tokens)"
-    coded = " without --quantization" if engine.quantization == "gguf" else ""
+    coded = " without --quantization" if engine.quantization == "gguf" or plan.shards.rounds_slices else ""
     return f"take --dtype float32{coded}, whose tolerance is narrower"
 
 
