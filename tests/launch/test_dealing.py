@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.tiny_chat import write_tiny_chat
@@ -49,6 +49,7 @@ def test_what_is_shown_can_be_listed(cpus: set[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=16, max_size=16), st.one_of(st.none(), st.floats(0.1, 9)))
+@example([*[0] * 14, 1, 2], 3.0)
 def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
     owners: list[int], quota: float | None
 ) -> None:

@@ -94,15 +94,17 @@ def _lists(text: str, cores: Sequence[Core], ranks: int) -> list[tuple[Core, ...
 
 
 def _as_listed(lists: Sequence[tuple[Core, ...]], quota: float | None, threads: int | None) -> tuple[CoreShare, ...]:
-    """A thread for each core of a list, or those that were asked for, or that the quota has time for."""
+    """A thread for each core of a list, or those that were asked for, or that the quota has time for: one for each
+    rank, and of the others a part in proportion to the rest of its list."""
     least, every = min(map(len, lists)), sum(map(len, lists))
     if threads is not None and threads > least:
         rank = [*map(len, lists)].index(least)
         problem = f"threads {threads}: cpus has {counted(least, 'core')} for rank {rank}; legal: 1 to {least}"
         raise ConfigError(problem, field="threads", value=threads, legal=tuple(range(1, least + 1)))
+    others, rest = max(0, usable_cores(every, quota) - len(lists)), max(1, every - len(lists))
     shares = []
     for mine in lists:
-        count = threads or max(1, usable_cores(every, quota) * len(mine) // every)
+        count = threads or 1 + others * (len(mine) - 1) // rest
         shares.append(CoreShare(all_cpus(mine), count, all_cpus(mine[count:])))
     return tuple(shares)
 
