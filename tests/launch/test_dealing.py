@@ -8,14 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
-from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
 from weft.launch import plan as plans
 from weft.launch.cores import Core, CoreShare, as_runs, deal_cores, make_way, server_cpus
 from weft.launch.dealing import Dealing, deal, read_list
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
 TWO: tuple[Core, ...] = ((0,), (1,))
@@ -148,11 +146,6 @@ def test_lists_that_cannot_be_are_refused(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("tiny"))
-
-
-def planned(model: Path, layout: dict[str, object], **engine: object) -> LaunchPlan:
-    config = EngineConfig(kv_cache_memory=1 << 20, **engine)  # type: ignore[arg-type]
-    return plan_launch(open_checkpoint(model), resolve(layout), config)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -6,24 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
-from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
 from weft.launch import plan as plans
 from weft.launch.fingerprint import Settings
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("tiny"))
-
-
-def planned(model: Path, layout: dict[str, object], **engine: object) -> LaunchPlan:
-    config = EngineConfig(kv_cache_memory=1 << 20, **engine)  # type: ignore[arg-type]
-    return plan_launch(open_checkpoint(model), resolve(layout), config)
 
 
 def test_a_replica_is_a_world_of_its_own(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,12 +210,12 @@ class Shards:
     def rounds_slices(self) -> bool:
         """Whether codes of ranks are not those of one rank, for a slice is rounded by itself: int8 has a scale for each
         of its rows, int4 one for each 32 of its depth."""
-        asked = self.kept.quantization
-        ends = {end for end in self._depth_ends() if end} if asked in ("int8", "int4") else set()
-        return any(end % GROUP for end in ends) if asked == "int4" else bool(ends)
+        if self.kept.quantization == "int8":
+            return any(self._depth_ends())
+        return self.kept.quantization == "int4" and any(end % GROUP for end in self._depth_ends())
 
     def _depth_ends(self) -> Iterator[int]:
-        """Where matrices that are kept in codes are cut along their depth."""
+        """Where matrices that are kept in codes are cut along their depth; none at 0."""
         for spec in self.counted_specs:
             if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.kept.experts):
                 for rank in range(self.layout.stage_size):

@@ -28,7 +28,7 @@ from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub import model_path, shown_name
 from weft.cli.bench_view import bench_view
 from weft.cli.checkpoints import opened
-from weft.cli.flags import Entry, add_flags, check_ranges, values_of
+from weft.cli.flags import Entry, add_flags, values_of
 from weft.cli.hosted import PROGRAM
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.rank_args import add_comm_argument
@@ -92,7 +92,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> BenchSettings:
-    check_ranges(bench_options(), args.bench_given)
     values = {"request_rate": args.request_rate, **values_of(args.bench_given)}
     return made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from weft.errors import ConfigError, UsageError
-from weft.options import Setting, made, settings_of, shown
-
-T = TypeVar("T")
+from weft.options import Setting, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +24,9 @@ def values_of(entries: Mapping[str, Entry]) -> dict[str, object]:
     return {name: entry.value for name, entry in entries.items()}
 
 
-def made_of(record: type[T], entries: Mapping[str, Entry]) -> T:
-    """A record of what was given, as `made` makes it, after `check_ranges`."""
-    kind: type = record
-    check_ranges(settings_of(kind), entries)
-    return made(record, values_of(entries))
-
-
-def check_ranges(
-    settings: Iterable[Setting], entries: Mapping[str, Entry], error: type[ConfigError] = ConfigError
-) -> None:
-    """Names a value out of its range by its flag, as one of a wrong type is."""
-    for setting in settings:
-        entry = entries.get(setting.name)
-        if entry is not None and (problem := setting.problem(entry.value)) is not None:
-            legal = setting.option.choices
-            raise error(f"{entry.flag}: {problem}", field=setting.name, value=entry.value, legal=legal)
-
-
 class _Collect(argparse.Action):
-    """Stores entries under their dotted names in one dict of the namespace; refuses two different values."""
+    """Stores entries under their dotted names in one dict of the namespace; refuses two different values, and one that
+    is out of its setting's range, by the flag that gave it."""
 
     def __init__(self, *, sets: Mapping[str, object], setting: Setting, const: object = None, **rest: Any) -> None:
         super().__init__(const=const, **rest)
@@ -54,6 +35,9 @@ class _Collect(argparse.Action):
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
         given: dict[str, Entry] = dict(getattr(namespace, self.dest, None) or {})
         value = self.const if self.nargs == 0 else values
+        if (problem := self.setting.problem(value)) is not None:
+            legal = self.setting.option.choices
+            raise ConfigError(f"{flag}: {problem}", field=self.setting.name, value=value, legal=legal)
         for name, new in {self.setting.name: value, **self.sets}.items():
             entry = Entry(new, flag or name)
             before = given.setdefault(name, entry)

@@ -6,6 +6,7 @@ The answer goes to stdout as it comes; everything else goes to stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -151,11 +152,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _once(line: str) -> Listener:
-    """Says `line` when a rank enters its first phase: what cannot be was refused before."""
+    """Says `line` when a rank enters its first phase: what cannot be was refused before. Replicas start in threads."""
     lines = [line]
 
     def entered(change: PhaseChange) -> None:
-        while lines:
+        with contextlib.suppress(IndexError):
             _say(lines.pop())
 
     return entered

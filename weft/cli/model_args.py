@@ -9,12 +9,13 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.checkpoint.integrity import VERIFY
-from weft.cli.flags import Entry, add_flags, check_ranges, made_of, values_of
+from weft.cli.flags import Entry, add_flags, values_of
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.layout.support import refuse_unsupported
+from weft.options import made
 from weft.settings import EngineConfig, engine_settings
 
 EPILOG = "A size that is not given follows from attention's; weft explain shows every size of a layout."
@@ -84,7 +85,6 @@ def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool
 
     With `runnable`, a layout that the engine cannot run yet is refused too. Raises LayoutError.
     """
-    check_ranges(layout_settings(), args.layout_given, LayoutError)
     layout = resolve(_given(args), args.world_size, args.tp, num_experts=config.num_experts)
     check_fit(layout, config)
     if runnable:
@@ -94,7 +94,7 @@ def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool
 
 def engine_config_from(args: argparse.Namespace) -> EngineConfig:
     """EngineConfig of the command line; raises ConfigError for impossible values."""
-    return made_of(EngineConfig, args.engine_given)
+    return made(EngineConfig, values_of(args.engine_given))
 
 
 def _given(args: argparse.Namespace) -> Given:

@@ -22,7 +22,7 @@ from weft.arch.families import parse_config
 from weft.checkpoint.hub import shown_name
 from weft.cli.checkpoints import opened
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
-from weft.cli.flags import add_flags, made_of
+from weft.cli.flags import add_flags, values_of
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.cli.parser import CommandParser
 from weft.cli.phase_view import PlainView, phase_view
@@ -36,6 +36,7 @@ from weft.launch.plan import LaunchPlan, plan_launch
 from weft.launch.processes import Spawner
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
+from weft.options import made
 from weft.server.http_config import HttpConfig, http_settings
 from weft.server.listen import bind, bind_unix
 from weft.server.models import ServedModel
@@ -65,15 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def limits_from(args: argparse.Namespace) -> ProcessLimits:
     """ProcessLimits of the command line; raises ConfigError for impossible values."""
-    return made_of(ProcessLimits, args.limits_given)
+    return made(ProcessLimits, values_of(args.limits_given))
 
 
 def http_from(args: argparse.Namespace) -> HttpConfig:
     """HttpConfig of the command line; raises ConfigError for impossible values."""
-    given = args.http_given
-    if "uds" in given and (other := next((name for name in ("host", "port") if name in given), None)):
+    values = values_of(args.http_given)
+    if "uds" in values and (other := next((name for name in ("host", "port") if name in values), None)):
         raise ConfigError(f"--uds and --{other} both say where to listen; leave one out", field="uds")
-    return made_of(HttpConfig, given)
+    return made(HttpConfig, values)
 
 
 def template_from(args: argparse.Namespace) -> str | None:

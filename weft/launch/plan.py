@@ -31,6 +31,7 @@ from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
 from weft.native import missing_reason
+from weft.native.isa import NO_SCREEN
 from weft.native.step_library import open_library
 from weft.options import shown
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
@@ -240,20 +241,21 @@ def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
         "compress_weights": engine.compress_weights is True,
         "screen_logits": engine.screen_logits is True,
     }
-    wanted = [name for name, given in asked.items() if given]
-    if not wanted or engine.device != "cpu":
+    names = [name for name, given in asked.items() if given]
+    if not names or engine.device != "cpu":
         return
-    library, why = open_library(), ""
+    library = open_library()
     if library is None:
-        why = f"only the C++ parts do that ({missing_reason('step')})"
-    elif wanted[-1] == "screen_logits" and not library.weft_suits_screen():
-        why = "this CPU's vectors do not multiply bytes"
-    elif wanted[-1] == "screen_logits" and not finds_largest(layout):
-        why = SEVERAL_BLOCKS
-    if why:
-        name = wanted[-1]
-        message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"
-        raise ConfigError(message, field=name, value=getattr(engine, name))
+        raise _left_out(engine, names[0], f"only the C++ parts do that ({missing_reason('step')})")
+    if asked["screen_logits"] and not library.weft_suits_screen():
+        raise _left_out(engine, "screen_logits", NO_SCREEN)
+    if asked["screen_logits"] and not finds_largest(layout):
+        raise _left_out(engine, "screen_logits", SEVERAL_BLOCKS)
+
+
+def _left_out(engine: EngineConfig, name: str, why: str) -> ConfigError:
+    message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"
+    return ConfigError(message, field=name, value=getattr(engine, name))
 
 
 def _runs_programs(engine: EngineConfig) -> bool:

@@ -85,8 +85,12 @@ def suits_bf12(variant: str) -> bool:
     return "-mavx512bf16" in FLAGS[variant] and "-mamx-bf16" not in FLAGS[variant]
 
 
+NO_SCREEN = "this CPU's vectors do not multiply bytes"
+"""Why a variant bounds no logits, in words."""
+
+
 def suits_screen(variant: str) -> bool:
-    """The same of bounds of logits: `weft_suits_screen`."""
+    """The same of bounds of logits: `weft_suits_screen`. Otherwise `NO_SCREEN`."""
     return "-mavx512vnni" in FLAGS[variant]
 
 

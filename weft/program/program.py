@@ -113,9 +113,8 @@ class StepProgram:
         """[most rows, vocabulary]; those of a step are the first."""
         self.own_logits = own_logits(recording, shards.layout, places, self._arena.data_ptr())
         first = self._logits.rows.lo // self._tp * self._tp
-        room = _room(
-            shards.layout, most, Rows("sampled", first, first + self._tp)
-        )  # each bounds those of its whole block
+        block = Rows("sampled", first, first + self._tp)  # each rank bounds the rows of all of its attention block
+        room = _room(shards.layout, most, block)
         self.screen = screen_of(recording, self.own_logits, room, pool) if screens else "as asked"
         """Or why there is none."""
         self._step = StepRecord()

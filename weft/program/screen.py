@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weft.errors import ConfigError
 from weft.layout.boundaries import SEVERAL_BLOCKS
+from weft.native.isa import NO_SCREEN
 from weft.native.records import (
     BIAS,
     NORM_WEIGHT,
@@ -59,7 +60,7 @@ class Screen:
 def screen_of(recording: Recording, own: OwnLogits | None, rows: int, pool: Pool) -> Screen | str:
     """The screen of a rank's own logits, of which a step has at most `rows` rows; or why there is none, in words."""
     if not pool.lib.weft_suits_screen():
-        return "this CPU's vectors do not multiply bytes"
+        return NO_SCREEN
     if own is None:
         return SEVERAL_BLOCKS
     gives = recording.instructions[own.number]

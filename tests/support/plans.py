@@ -1,0 +1,16 @@
+"""Launch plans of the tiny chat model with a small cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weft.checkpoint import open_checkpoint
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.layout.resolve import resolve
+from weft.settings import EngineConfig
+
+
+def planned(model: Path, layout: dict[str, object], **engine: object) -> LaunchPlan:
+    """With `engine`, settings of an EngineConfig."""
+    config = EngineConfig(kv_cache_memory=1 << 20, **engine)  # type: ignore[arg-type]
+    return plan_launch(open_checkpoint(model), resolve(layout), config)
