@@ -1,8 +1,9 @@
-"""What Python costs in a step, and what a change cost, in docs/performance.md, against what is saved."""
+"""What Python costs in a step, what a change cost, and what ranks take of addresses, in docs, against what is saved."""
 
 from __future__ import annotations
 
-from tests.support.figures import PERFORMANCE, saved
+from tests.support.figures import PERFORMANCE, ROOT, saved
+from weft.launch.memory import ADDRESS_BYTES, MIB, PROCESS_BYTES
 
 
 def test_the_scheduler() -> None:
@@ -29,3 +30,15 @@ def test_before_and_after_the_cache_was_rearranged() -> None:
     ratios = [case["this one"]["ratio"] for case in found.values()]
     words = f"{len(ratios)} kinds of bursts had {min(ratios):.2f} to {max(ratios):.2f} of their speed before"
     assert words in PERFORMANCE
+
+
+def test_addresses_beside_what_is_planned() -> None:
+    ranks = [rank for case in saved("address_space.json")["cases"].values() for rank in case]
+    found = [rank["beside"] for rank in ranks]
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert f"a rank takes {min(found)} to {max(found)} MiB of addresses" in page
+    assert max(found) * MIB <= ADDRESS_BYTES
+    left, known = ADDRESS_BYTES // MIB, PROCESS_BYTES // MIB
+    assert (
+        f"less {left - known} MiB. For" in page and f"{left:,} are left for them, of which the plan has {known}" in page
+    )
