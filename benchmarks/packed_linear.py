@@ -24,7 +24,8 @@ from torch import Tensor
 
 from weft.native.records import EPILOGUE, WEIGHT, Epilogue, InstructionRecord, Op, OperandRecord, StepRecord, WeightKind
 from weft.native.step_library import Pool, Program
-from weft.ops.packed import DTYPES, Arena, PackedWeight, Packing
+from weft.ops.arena import Arena
+from weft.ops.packed import DTYPES, PackedWeight, Packing
 
 Shape = tuple[str, int, int]
 MODELS: dict[str, tuple[int, tuple[int, ...]]] = {

@@ -155,20 +155,19 @@ def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "layout", "rounds"),
+    ("kept", "layout", "cuts"),
     [
-        ("int8", {"o_proj.tp": 2}, True),
-        ("int8", {"dense.tp": 2}, True),
-        ("int8", {"lm_head.tp": 2}, False),
+        ("int8", {"dense.tp": 5}, False),
+        ("int4", {"lm_head.tp": 5}, False),
         ("int4", {"dense.tp": 3}, False),
         ("int4", {"dense.tp": 5}, True),
         ("none", {"dense.tp": 5}, False),
         ("gguf", {"dense.tp": 5}, False),
     ],
 )
-def test_where_a_rank_rounds_its_part_of_a_row_by_itself(kept: str, layout: dict[str, Any], rounds: bool) -> None:
+def test_where_groups_of_4_bits_are_cut(kept: str, layout: dict[str, Any], cuts: bool) -> None:
     """Of 1,536 numbers a third are whole groups of 32, a fifth are not."""
     assert CONFIG.intermediate_size == 1536
     given = {"attention.dp": max(layout.values()), "o_proj.tp": 1, "dense.tp": 1, "lm_head.tp": 1, **layout}
     report = explain("model", CONFIG, resolve(given), dtype="bfloat16", kept=Kept(kept))
-    assert ("rounds_slices" in {note.code for note in report.notes}) == rounds
+    assert ("cuts_groups" in {note.code for note in report.notes}) == cuts

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
-from weft.ops.packed import Arena, PackedWeight, Packing
+from weft.ops.arena import Arena
+from weft.ops.packed import PackedWeight, Packing
 from weft.ops.single import Single
 from weft.ops.single_latent import SingleLatent
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.arena import Arena
 from weft.ops.exact_ops import snap
-from weft.ops.packed import BLOCKS, Arena, PackedWeight, Packing
+from weft.ops.packed import BLOCKS, PackedWeight, Packing
 from weft.ops.quantized import quantized
 from weft.ops.single import Single
 
@@ -95,6 +96,11 @@ def test_codes_stand_for_what_the_twin_says(
     made = packing.pack(weight, kind)
     assert torch.equal(made.rows(0, shape[0]), quantized(weight, kind))
     assert made.unpacked().dtype == source
+    if kind == WeightKind.INT8:
+        peaks = weight.float().abs().amax(1) * 3
+        assert torch.equal(
+            packing.pack(weight, kind, peaks=peaks).rows(0, shape[0]), quantized(weight, kind, peaks=peaks)
+        )
     if shape[0] % 2 == 0:
         assert torch.equal(packing.pack(weight, kind, interleaved=True).rows(0, shape[0]), quantized(weight, kind))
 

@@ -55,11 +55,22 @@ def test_what_hardly_anything_was_decided_of_is_not_called_agreement(model: str,
     assert found["lockstep"]["decided"] < 0.5 * found["lockstep"]["asked"]
 
 
-def test_codes_of_slices_are_named_where_they_make_the_difference(model: str, capsys: Capture) -> None:
-    words = ("--tp", "2", "--quantization", "int8", "--dtype", "float32")
+@pytest.mark.parametrize("backend", ["packed", "plain"])
+@pytest.mark.parametrize("variant", ["biased", "experts", "latent"])
+def test_codes_of_8_bits_are_those_of_one_rank(tmp_path: Path, capsys: Capture, variant: str, backend: str) -> None:
+    """Also of matrices that are cut along the rows that share a scale, experts' among them."""
+    model, words = str(write_random(tmp_path, variant)), ("--quantization", "int8", "--dtype", "float32")
+    words = words if variant == "biased" else (*words, "--moe-backend", backend)
+    for layout in (("--tp", "2"), ("--tp", "2", "--attn-dp-size", "2", "--o-proj-tp-size", "4")):
+        assert verify(model, *layout, *words) == 0
+        assert "the layout agrees with one rank" in capsys.readouterr().out
+
+
+def test_codes_of_groups_are_named_where_they_make_the_difference(model: str, capsys: Capture) -> None:
+    words = ("--tp", "2", "--quantization", "int4", "--dtype", "float32")
     assert verify(model, *words) == 1
     out = capsys.readouterr().out
-    assert "DIFFERS" in out and "ranks hold other codes than one: what each has of a row is rounded by itself" in out
+    assert "DIFFERS" in out and "ranks hold other codes than one: int4 has a scale for each 32 of what each has" in out
     assert verify(model, *words, "--o-proj-tp-size", "1", "--dense-tp-size", "1") == 0
     assert "other codes" not in capsys.readouterr().out
 

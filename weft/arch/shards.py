@@ -207,11 +207,9 @@ class Shards:
         return not again and (interval is None or not (interval[0] % block or interval[1] % block))
 
     @property
-    def rounds_slices(self) -> bool:
-        """Whether codes of ranks are not those of one rank, for a slice is rounded by itself: int8 has a scale for each
-        of its rows, int4 one for each 32 of its depth."""
-        if self.kept.quantization == "int8":
-            return any(self._depth_ends())
+    def cuts_groups(self) -> bool:
+        """Whether codes of ranks are not those of one rank: int4 has a scale for each 32 of a slice's depth, which are
+        others where a cut lies inside a group of the whole row."""
         return self.kept.quantization == "int4" and any(end % GROUP for end in self._depth_ends())
 
     def _depth_ends(self) -> Iterator[int]:

@@ -158,9 +158,11 @@ def _slots(shards: Shards) -> Iterator[Note]:
 
 
 def _quantized(shards: Shards) -> Iterator[Note]:
-    if shards.rounds_slices:
-        text = f"{shards.kept.quantization} rounds what a rank has of a row by itself, where matrices are cut along"
-        yield Note("info", "rounds_slices", f"{text} their depth: last digits are not those of one rank")
+    if shards.cuts_groups:
+        text = (
+            "int4 has a scale for each 32 of what a rank has of a row, and matrices are cut inside such groups of whole"
+        )
+        yield Note("info", "cuts_groups", f"{text} rows: last digits are not those of one rank")
     method = shards.config.quantization
     if not method:
         return

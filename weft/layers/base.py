@@ -87,14 +87,19 @@ class Prepare:
         """For `rank`, one of `shards`."""
         self._ops, self._slots, self._mla = ops, shards.slots_held(rank), shards.config.mla
 
-    def __call__(self, name: str, weight: Tensor) -> Weight:
-        """The parameter `name`, once it is whole."""
+    def __call__(self, name: str, weight: Tensor, peaks: Tensor | None = None) -> Weight:
+        """The parameter `name`, once it is whole. `peaks` [rows]: see `needs_peaks`."""
         use, of_slots = use_of(name), use_of_slots(name)
         if of_slots is not None:
-            return self._ops.prepare_slots(weight, of_slots, self._slots)
+            return self._ops.prepare_slots(weight, of_slots, self._slots, peaks)
         if self._mla is not None and ".attention." in name:
             return self._latent(_in_layer(name), weight, self._mla)
-        return weight if use is None else self._ops.prepare(weight, use)
+        return weight if use is None else self._ops.prepare(weight, use, peaks)
+
+    def needs_peaks(self, name: str) -> bool:
+        """Whether a part of the rows of `name` is to be given with the largest magnitude of each whole row."""
+        use = use_of(name) or use_of_slots(name)
+        return use is not None and self._ops.needs_peaks(use)
 
     def _latent(self, name: str, weight: Tensor, mla: MLAConfig) -> Weight:
         """What is packed is put in order before; plain tensors stay as they are, and layers do it."""

@@ -116,14 +116,19 @@ class Ops(ABC):
     name: str
     numerics: Numerics
 
-    def prepare(self, weight: Tensor, use: Use) -> Weight:
-        """`weight` in the form that the products take fastest; called once for each as it is loaded, and the tensor is
-        given up afterwards."""
+    def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
+        """`weight` [out, in] in the form that the products take fastest; called once for each as it is loaded, and the
+        tensor is given up afterwards. `peaks` [out]: largest magnitudes of whole rows, where `weight` has a part of
+        each and `needs_peaks` asks for them."""
         return weight
 
-    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int, peaks: Tensor | None = None) -> Weight:
         """The same for `weight` [slots * out, in], a matrix for each expert slot one below the other."""
-        return self.prepare(weight, use)
+        return self.prepare(weight, use, peaks)
+
+    def needs_peaks(self, use: Use) -> bool:
+        """Whether how a part of a row is rounded depends on the whole row."""
+        return False
 
     def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
         """The same for `weight` [heads * out, in], which `per_head` multiplies by."""

@@ -1,4 +1,4 @@
-"""Weights packed for the step library: memory, packing, unpacking.
+"""Weights packed for the step library: packing, unpacking. Their memory is `weft/ops/arena.py`'s.
 
 Knows no module and no layout. How elements lie is told in `weft/native/step/weight.h`.
 """
@@ -6,16 +6,14 @@ Knows no module and no layout. How elements lie is told in `weft/native/step/wei
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
+from weft.ops.arena import Arena, Given, Memory
 from weft.ops.large_pages import large_pages
 from weft.ops.weights import Packed, Weight, plain
 
@@ -47,43 +45,6 @@ BLOCKS = {
     "Q4_1": Blocks(18, WeightKind.INT4, 20, INT4_CODES, has_offset=True),
 }
 BLOCK = 32
-_LINE = 64
-
-
-class Memory(Protocol):
-    """Where a packed weight's parts go."""
-
-    def take(self, nbytes: int) -> Tensor:
-        """uint8 [nbytes], on a cache line, zeros."""
-
-
-class Arena:
-    """Memory for many packed weights: large pieces on 2 MiB pages, handed out in cache lines, so that small weights get
-    large pages too. A piece lives as long as any weight in it."""
-
-    def __init__(self, piece: int = 32 << 20) -> None:
-        self._piece = piece
-        self._free = torch.empty(0, dtype=torch.uint8)
-
-    def take(self, nbytes: int) -> Tensor:
-        """uint8 [nbytes], on a cache line, zeros."""
-        size = -(-nbytes // _LINE) * _LINE
-        if size > len(self._free):
-            if 2 * size > self._piece:
-                return large_pages(size)[:nbytes]
-            self._free = large_pages(self._piece)
-        taken, self._free = self._free[:nbytes], self._free[size:]
-        return taken
-
-    @contextmanager
-    def attempt(self) -> Iterator[list[Tensor]]:
-        """Parts that the caller leaves in the list are free again behind this; nothing else is taken in between."""
-        free, unused = self._free, list[Tensor]()
-        yield unused
-        if unused:
-            self._free = free
-        for part in unused:
-            part.zero_()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,17 +112,6 @@ class PackedSlots(Packed):
         return (ctypes.c_void_p * len(self.slots))(*(slot.address for slot in self.slots))
 
 
-class _Given:
-    """Memory that was taken before, handed out piece by piece."""
-
-    def __init__(self, pieces: list[Tensor]) -> None:
-        self._pieces = pieces
-
-    def take(self, nbytes: int) -> Tensor:
-        """uint8 [nbytes]: the next piece."""
-        return self._pieces.pop(0) if nbytes else torch.empty(0, dtype=torch.uint8)
-
-
 class Packing:
     """The step library's packing, on the threads of `pool`. `rounds_rows`: rows are rounded to 8 bits before they are
     multiplied with weights in codes."""
@@ -181,10 +131,17 @@ class Packing:
         return found[0], found[1], found[2]
 
     def pack(
-        self, weight: Tensor, kind: WeightKind | None = None, *, interleaved: bool = False, arena: Memory | None = None
+        self,
+        weight: Tensor,
+        kind: WeightKind | None = None,
+        *,
+        interleaved: bool = False,
+        arena: Memory | None = None,
+        peaks: Tensor | None = None,
     ) -> PackedWeight:
         """`weight` [out, in] in fp32, bf16 or fp64 as `kind` (None: the one that keeps its numbers). Codes are rounded
-        as `weft.ops.quantized` tells. BF16 instead of BF12 where exponents lie too far apart for it."""
+        as `weft.ops.quantized` tells, with `peaks` [out]. BF16 instead of BF12 where exponents lie too far apart for
+        it."""
         if weight.dtype not in DTYPES:
             raise TypeError(f"cannot pack {weight.dtype}; legal: {', '.join(map(str, DTYPES))}")
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
@@ -193,7 +150,7 @@ class Packing:
         if chosen == WeightKind.BF12:
             return self._pack_bf12(weight, interleaved, arena if isinstance(arena, Arena) else Arena())
         made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena())
-        self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size())
+        self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size(), peaks)
         return made
 
     def _pack_bf12(self, weight: Tensor, interleaved: bool, arena: Arena) -> PackedWeight:
@@ -218,19 +175,26 @@ class Packing:
         return made
 
     def pack_slots(
-        self, weight: Tensor, slots: int, kind: WeightKind | None = None, *, interleaved: bool = False
+        self,
+        weight: Tensor,
+        slots: int,
+        kind: WeightKind | None = None,
+        *,
+        interleaved: bool = False,
+        peaks: Tensor | None = None,
     ) -> PackedSlots:
-        """`weight` [slots * out, in], slot by slot. Not as BF12: slots may move between ranks, which must keep them
-        alike whatever their numbers."""
+        """`weight` [slots * out, in], slot by slot, with `peaks` [slots * out]. Not as BF12: slots may move between
+        ranks, which must keep them alike whatever their numbers."""
         if kind == WeightKind.BF12:
             raise ValueError("slots are not kept in 12 bits a number")
         columns, depth = weight.shape[0] // slots, weight.shape[1]
         chosen = KINDS[weight.dtype] if kind is None else kind
         data, scale, _ = self.sizes(chosen, (columns, depth), interleaved)
         parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale) if size)
+        peaks_of = [None] * slots if peaks is None else peaks.view(slots, columns)
         made = [
-            self.pack(part, chosen, interleaved=interleaved, arena=_Given([held[slot] for held in parts]))
-            for slot, part in enumerate(weight.view(slots, columns, depth))
+            self.pack(part, chosen, interleaved=interleaved, arena=Given([held[slot] for held in parts]), peaks=most)
+            for slot, (part, most) in enumerate(zip(weight.view(slots, columns, depth), peaks_of, strict=True))
         ]
         return PackedSlots((weight.shape[0], depth), tuple(made), parts)
 
@@ -263,9 +227,14 @@ class Packing:
             packing=self,
         )
 
-    def _fill(self, to: PackedWeight, source: Tensor, source_format: int, stride: int) -> bool:
+    def _fill(
+        self, to: PackedWeight, source: Tensor, source_format: int, stride: int, peaks: Tensor | None = None
+    ) -> bool:
         """Whether the kind suits the numbers."""
-        return bool(self._library.weft_pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride))
+        most = None if peaks is None else peaks.float().contiguous()
+        address = None if most is None else most.data_ptr()
+        pack = self._library.weft_pack
+        return bool(pack(self.pool.handle, to.address, source.data_ptr(), source_format, stride, address))
 
     def unpack(self, weight: PackedWeight, lo: int, hi: int) -> Tensor:
         """See `PackedWeight.rows`."""

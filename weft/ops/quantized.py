@@ -1,6 +1,7 @@
 """What rounding to 8 or 4 bits makes of a matrix: the twin, in torch, of the step library's codes.
 
-Rules, rounding to nearest, ties to even. INT8: scale = largest |x| of the row / 127. INT8G, per 32 of depth: the same
+Rules, rounding to nearest, ties to even. INT8: scale = peak / 127, where peak is the largest |x| of the row, all of it
+also where a rank has a part. INT8G, per 32 of depth: the same
 in fp16 (`quantize_row_q8_0` of ggml). INT4, per 32 of depth: number = scale * (code - zero / 4), codes 0 to 15,
 scale about (largest - smallest) / 15 of the numbers and 0 with 5 bits of fraction, zero about 30 - 4 * middle / scale
 with 6 bits, which share 16 bits (`ShortNumber` in `weft/native/step/weight.h`): what leaves the smallest squares.
@@ -35,12 +36,18 @@ def kind_for(quantization: str, use: Use) -> WeightKind | None:
     return WeightKind.INT8 if quantization in ("int8", "int4") else None
 
 
-def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True) -> Tensor:
+def needs_peaks(kind: WeightKind | None) -> bool:
+    """Whether codes of a part of a row depend on what is not in it."""
+    return kind == WeightKind.INT8
+
+
+def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True, peaks: Tensor | None = None) -> Tensor:
     """The numbers that `weight` [out, in], rounded to `kind`, stands for: fp32 [out, in]. Not `as_bf16`: a group's are
-    code * scale + offset, as products of rounded rows take them."""
+    code * scale + offset, as products of rounded rows take them. `peaks` [out]: of rows that `weight` has a part of."""
     x = weight.float()
     if kind == WeightKind.INT8:
-        scale = x.abs().amax(1, keepdim=True) / 127
+        most = x.abs().amax(1) if peaks is None else peaks.float()
+        scale = most[:, None] / 127
         return _codes(x, scale, -127, 127) * scale
     depth = x.shape[1]
     short = -depth % GROUP

@@ -18,9 +18,10 @@ from weft.counted import counted
 from weft.native import isa
 from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
+from weft.ops.arena import Arena
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
 from weft.ops.linear import Invariance
-from weft.ops.packed import BLOCKS, Arena, PackedSlots, PackedWeight, Packing
+from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
 from weft.ops.quantized import kind_for
 from weft.ops.single_latent import SingleLatent
 from weft.ops.slot_tables import SlotTables
@@ -51,22 +52,22 @@ class StepOps(TorchOps):
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
-    def prepare(self, weight: Tensor, use: Use) -> Weight:
+    def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
         compresses = kind is None and use is not Use.KEPT and self._compresses
         kind = WeightKind.BF12 if compresses else kind
-        made = self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena)
+        made = self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena, peaks=peaks)
         self._kinds[made.kind] += compresses
         return made
 
     def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
         return self._packing.pack_slots(weight, heads)
 
-    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int, peaks: Tensor | None = None) -> Weight:
         if self.moe_backend != "packed":
-            return super().prepare_slots(weight, use, slots)
+            return super().prepare_slots(weight, use, slots, peaks)
         kind = kind_for(self.numerics.quantization, use)
-        return self._packing.pack_slots(weight, slots, kind, interleaved=use is Use.GATED)
+        return self._packing.pack_slots(weight, slots, kind, interleaved=use is Use.GATED, peaks=peaks)
 
     def takes_blocks(self, format: str, use: Use) -> bool:
         return self.numerics.quantization == "gguf" and format in BLOCKS

@@ -14,7 +14,7 @@ from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.linear import Form, Invariance, choose_form, forms
 from weft.ops.paged_attention import paged_attention
-from weft.ops.quantized import WithRoundedRows, kind_for, quantized, rounded_rows
+from weft.ops.quantized import WithRoundedRows, kind_for, needs_peaks, quantized, rounded_rows
 from weft.ops.routing import route
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Use, Weight, plain
@@ -77,14 +77,17 @@ class TorchOps(Ops):
         """Ways to compute `linear`, first choice first."""
         return forms(self.numerics.dtype, self.device)
 
-    def prepare(self, weight: Tensor, use: Use) -> Weight:
+    def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
         """Rounded to what codes would stand for, but kept in its own dtype; in fp32 for rows that are rounded too."""
         kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else _prepared(weight, kind, self.numerics.rounds_rows)
+        return weight if kind is None else _prepared(weight, kind, self.numerics.rounds_rows, peaks)
 
-    def prepare_slots(self, weight: Tensor, use: Use, slots: int) -> Weight:
+    def prepare_slots(self, weight: Tensor, use: Use, slots: int, peaks: Tensor | None = None) -> Weight:
         kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else _prepared(weight, kind, self._rounds_rows_of_slots)
+        return weight if kind is None else _prepared(weight, kind, self._rounds_rows_of_slots, peaks)
+
+    def needs_peaks(self, use: Use) -> bool:
+        return needs_peaks(kind_for(self.numerics.quantization, use))
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         weight = plain(weight)
@@ -229,10 +232,10 @@ class TorchOps(Ops):
         return report
 
 
-def _prepared(weight: Tensor, kind: WeightKind, rounds_rows: bool) -> Weight:
+def _prepared(weight: Tensor, kind: WeightKind, rounds_rows: bool, peaks: Tensor | None) -> Weight:
     if rounds_rows:
-        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False), weight.dtype)
-    return quantized(weight, kind).to(weight.dtype)
+        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False, peaks=peaks), weight.dtype)
+    return quantized(weight, kind, peaks=peaks).to(weight.dtype)
 
 
 def _matrix(weight: Weight) -> Tensor:

@@ -12,7 +12,7 @@ from weft.settings import EngineConfig
 from weft.verify.compare import Agreement, Divergence
 from weft.verify.verify import Report
 
-_SLICES = "what each has of a row is rounded by itself, where matrices are cut along their depth"
+_GROUPS = "int4 has a scale for each 32 of what each has of a row, and matrices are cut inside such groups"
 _VERDICTS = {
     "agrees": "the layout agrees with one rank",
     "differs": "the layout DIFFERS from one rank",
@@ -42,8 +42,8 @@ def lines(plan: LaunchPlan, report: Report) -> list[str]:
         found.append("in lockstep the layout agrees: suspect the processes' collectives or kernels, not the layout")
     elif report.verdict == "undecided":
         found.append(f"where one rank itself hardly prefers its token, another passes too: {_advice(plan)}")
-    if report.verdict == "differs" and plan.shards.rounds_slices:
-        found.append(f"ranks hold other codes than one: {_SLICES}; verify the layout without --quantization")
+    if report.verdict == "differs" and plan.shards.cuts_groups:
+        found.append(f"ranks hold other codes than one: {_GROUPS}; verify the layout without --quantization")
     return found
 
 
@@ -57,7 +57,7 @@ def _advice(plan: LaunchPlan) -> str:
     engine = plan.engine
     if engine.dtype in ("float32", "float64"):
         return "give other texts (--prompt), or more tokens of each (--tokens)"
-    coded = " without --quantization" if engine.quantization == "gguf" or plan.shards.rounds_slices else ""
+    coded = " without --quantization" if engine.quantization == "gguf" or plan.shards.cuts_groups else ""
     return f"take --dtype float32{coded}, whose tolerance is narrower"
 
 

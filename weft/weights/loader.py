@@ -60,18 +60,20 @@ def load_params(
     shapes = shards.target_shapes(rank)
     kept = _kept_blocks(checkpoint, own, shards, rank, prepare) if prepare else {}
     filling = _Filling(own, shards, rank, shapes, dtype, device, kept)
+    peaks = _peaks(own, shards, rank, shapes, prepare) if prepare else {}
     params: dict[str, Weight] = {}
     waiting: dict[str, FileBlocks] = {}
     problems: list[str] = []
     with SliceReader(open_library()) as reader, _one_thread():
         for spec in own:
-            load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite)
+            load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite, filling.rows_of(spec, peaks))
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
             whole = filling.finished(spec)
             if isinstance(whole, FileBlocks):
                 waiting[spec.target] = whole
             elif whole is not None:
-                params[spec.target] = prepare(spec.target, whole) if prepare and not problems else whole
+                most = peaks.pop(spec.target, None)
+                params[spec.target] = prepare(spec.target, whole, most) if prepare and not problems else whole
             if prepare and spec.target in waiting and spec.target != EMBEDDING and not problems:
                 params[spec.target] = prepare.blocks(spec.target, waiting.pop(spec.target))
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
@@ -125,6 +127,14 @@ def _between_blocks(spec: ParamSpec, interval: tuple[int, int] | None, name: str
     return LOADABLE[name].widen(*interval) == interval
 
 
+def _peaks(
+    specs: Sequence[ParamSpec], shards: Shards, rank: int, shapes: Mapping[str, tuple[int, ...]], prepare: Prepare
+) -> dict[str, Tensor]:
+    """Room for the largest magnitude of each whole row of the targets that are rounded by it, but cut along it."""
+    cut = {spec.target for spec in specs if spec.dim == 1 and 0 < shards.local_shape(spec, rank)[1] < spec.shape[1]}
+    return {target: torch.zeros(shapes[target][0]) for target in cut if prepare.needs_peaks(target)}
+
+
 class _Filling:
     """Targets in the making: each is there from its first part to its last, so that one that is prepared at once never
     stands beside all others."""
@@ -156,6 +166,10 @@ class _Filling:
         if spec.target not in self._open:
             self._open[spec.target] = self._made(spec.target)
         return self._open[spec.target].narrow(0, *self._rows[spec])
+
+    def rows_of(self, spec: ParamSpec, found: Mapping[str, Tensor]) -> Tensor | None:
+        """Of the rows of `found` for its target those that `spec` fills."""
+        return found[spec.target].narrow(0, *self._rows[spec]) if spec.target in found else None
 
     def _made(self, target: str) -> Tensor:
         shape = self._shapes[target]
@@ -196,11 +210,13 @@ def _tie(
 
 @dataclass(slots=True)
 class _Load:
-    """Fills `place` with a slice of a tensor, and counts what is not finite in it."""
+    """Fills `place` with a slice of a tensor, and counts what is not finite in it. `peaks` [rows]: filled with the
+    largest magnitude of each whole row, which is read for it."""
 
     info: TensorInfo
     place: Tensor
     check_finite: bool
+    peaks: Tensor | None = None
     nan: int = 0
     infinite: int = 0
     overflown: int = 0
@@ -209,14 +225,22 @@ class _Load:
         """Reads the slice; returns the problems found."""
         if self.place.dtype == torch.uint8:
             return self._run_blocks(reader, dim, interval)
+        columns = None if self.peaks is None else interval
         try:
-            for row, values in reader.pieces(self.info, dim, interval):
+            for row, values in reader.pieces(self.info, dim, interval if columns is None else None):
+                values = values if columns is None else self._part(row, values, *columns)
                 converted = self.place[row : row + len(values)].copy_(values)
                 if self.check_finite and not _surely_finite(converted):
                     self._count(values, converted)
         except ReadError as error:
             return [str(error)]
         return self._problems()
+
+    def _part(self, row: int, whole: Tensor, lo: int, hi: int) -> Tensor:
+        """Columns [lo, hi) of whole rows from `row` on, whose peaks, of numbers as they are kept, are noted."""
+        assert self.peaks is not None
+        torch.amax(whole.to(self.place.dtype).abs().float(), 1, out=self.peaks[row : row + len(whole)])
+        return whole[:, lo:hi]
 
     def _run_blocks(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
         """The same for blocks as they are: codes are finite, so what their scales and offsets say is all."""

@@ -23,17 +23,21 @@ inline int64_t offset_bytes(int kind, int pairs, int depth) {
     return kind == W_INT4 ? scale_bytes(kind, pairs, depth) : 0;
 }
 
-// Source rows of the sixteen columns of a panel; null where there is no column.
+// Source rows of the sixteen columns of a panel; null where there is no column. `peak`: see pack_codes.
 struct PanelRows {
     const char* row[16];
+    const float* peak[16];
 };
 
-inline PanelRows rows_of_panel(const Weight& w, const char* from, int64_t stride_bytes, int pair, int panel) {
+inline PanelRows rows_of_panel(const Weight& w, const char* from, int64_t stride_bytes, int pair, int panel,
+                               const float* peaks = nullptr) {
     PanelRows rows;
     for (int i = 0; i < 16; ++i) {
         int half = w.columns / 2, at = w.interleaved ? pair * 16 + i : pair * kPair + panel * 16 + i;
         bool there = at < (w.interleaved ? half : w.columns);
-        rows.row[i] = there ? from + (w.interleaved ? panel * half + at : at) * stride_bytes : nullptr;
+        int64_t row = w.interleaved ? panel * half + at : at;
+        rows.row[i] = there ? from + row * stride_bytes : nullptr;
+        rows.peak[i] = there && peaks ? peaks + row : nullptr;
     }
     return rows;
 }
@@ -122,14 +126,14 @@ inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t str
     return fits;
 }
 
-// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. False where `w` is of a
-// kind that does not suit the numbers.
-inline bool pack(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+// Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. `peaks`, for W_INT8: of
+// each row; null: of what is packed. False where `w` is of a kind that does not suit the numbers.
+inline bool pack(const Weight& w, const char* from, int format, int64_t stride_bytes, const float* peaks, Pool* pool) {
     if (w.kind == W_BF12) return pack_bf12(w, from, format, stride_bytes, pool);
     const bool codes = rounded(w.kind);
     deal(pool, 2 * pairs_of(w), [&](int i) {
-        PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2);
-        if (codes) pack_codes(w, rows.row, format, i / 2, i % 2);
+        PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2, peaks);
+        if (codes) pack_codes(w, rows.row, rows.peak, format, i / 2, i % 2);
         else if (format == FROM_BF16) pack_panel<bf16>(w, rows, i / 2, i % 2);
         else if (format == FROM_F64) pack_panel<double>(w, rows, i / 2, i % 2);
         else pack_panel<float>(w, rows, i / 2, i % 2);

@@ -35,8 +35,9 @@ WEFT_C int weft_suits_rounded_rows() {
 }
 
 // 0 where `to` is of a kind that does not suit the numbers; see pack.h.
-WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes) {
-    return weft::pack(*to, static_cast<const char*>(from), format, stride_bytes, pool);
+WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes,
+                     const float* peaks) {
+    return weft::pack(*to, static_cast<const char*>(from), format, stride_bytes, peaks, pool);
 }
 
 // out [count, depth] = rows first .. first + count of the matrix, in fp32 (fp64 for W_F64).

@@ -1,6 +1,7 @@
 // Codes of W_INT8, W_INT8G and W_INT4: rounded from numbers, or taken out of the blocks of a GGUF file as they are.
 //
-// Rounding, to nearest, ties to even: W_INT8 scale = largest |x| of the column / 127; W_INT8G the same per group, in fp16
+// Rounding, to nearest, ties to even: W_INT8 scale = peak / 127, peak = largest |x| of the column, or of more than is
+// packed of it, which the caller knows; W_INT8G the same per group, in fp16
 // (ggml's quantize_row_q8_0); W_INT4 with the short number that short_rounding.h finds.
 #pragma once
 
@@ -48,9 +49,9 @@ struct Range {
     float magnitude() const { return std::max(std::fabs(low), std::fabs(high)); }
 };
 
-inline void quantize_column(int kind, const float* x, int depth, Codes& to) {
+inline void quantize_column(int kind, const float* x, int depth, const float* peak, Codes& to) {
     if (kind == W_INT8) {
-        to.column_scale = Range(x, depth).magnitude() / 127;
+        to.column_scale = (peak ? *peak : Range(x, depth).magnitude()) / 127;
         return round_codes(x, depth, to.column_scale, 0, -127, 127, to.code.data());
     }
     for (int k = 0; k < depth; k += kGroup) {
@@ -114,7 +115,9 @@ template <class S> void as_floats(const char* row, int depth, float* to) {
     for (int k = 0; k < depth; ++k) to[k] = float(widen(reinterpret_cast<const S*>(row)[k]));
 }
 
-inline void pack_codes(const Weight& w, const char* const rows[16], int format, int pair, int panel) {
+// `peaks`: of each of the sixteen columns; null where what is packed is all of it.
+inline void pack_codes(const Weight& w, const char* const rows[16], const float* const peaks[16], int format, int pair,
+                       int panel) {
     std::vector<float> numbers(w.depth);
     for (int r = 0; r < 16; ++r) {
         Codes codes(w.depth);
@@ -124,7 +127,7 @@ inline void pack_codes(const Weight& w, const char* const rows[16], int format, 
             if (format == FROM_BF16) as_floats<bf16>(rows[r], w.depth, numbers.data());
             else if (format == FROM_F64) as_floats<double>(rows[r], w.depth, numbers.data());
             else as_floats<float>(rows[r], w.depth, numbers.data());
-            quantize_column(w.kind, numbers.data(), w.depth, codes);
+            quantize_column(w.kind, numbers.data(), w.depth, peaks[r], codes);
         }
         lay_codes(w, codes, pair, panel * 16 + r);
     }
