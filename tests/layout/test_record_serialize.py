@@ -88,6 +88,7 @@ def test_yaml_marks_what_was_derived() -> None:
         ("pipeline: {layers: []}", "layout, line 1: pipeline.layers: [] is not a list of whole numbers, at least 1"),
         ("pipeline: {layers: [[1]]}", "layout, line 1: a list inside a list or a mapping inside a list"),
         ("world: many", "layout, line 1: world: many is not a whole number, at least 1"),
+        ("world: 0", "layout, line 1: world: 0 is out of range; legal: at least 1"),
         ("- 1", "layout, line 1: a layout is a mapping of names to values, not a list"),
         ("? [a, b]\n: 1", "layout, line 1: unknown key a list"),
         ("&a {attention: *a}", "layout, line 1: unknown key attention.attention"),
