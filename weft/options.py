@@ -40,6 +40,8 @@ class Option:
     """Exclusive lower bound."""
     choices: tuple[str, ...] = ()
     unit: Literal["", "bytes"] = ""
+    metavar: str = ""
+    """What stands for the value in a command's help, where its type alone would mislead."""
     shorthand: tuple[tuple[str, Mapping[str, object]], ...] = ()
     """Further flags, each with the sibling fields that it sets besides this one."""
     switches: tuple[tuple[str, object], ...] = ()

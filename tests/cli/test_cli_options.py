@@ -181,6 +181,16 @@ def test_so_are_the_servers_options() -> None:
         made.parse_command(["--join-limit", "0"])
 
 
+def test_help_calls_a_value_what_it_is() -> None:
+    made = CommandParser(prog="weft serve")
+    serve.add_arguments(made)
+    found = {action.option_strings[0]: action.metavar for action in made._actions if action.option_strings}
+    assert [flag for flag, metavar in found.items() if metavar == "NAME"] == ["--revision"]
+    assert (found["--cpus"], found["--server-cpus"], found["--api-key-file"]) == ("LIST|LIST|...", "LIST", "FILE")
+    seconds = [flag for flag in found if flag.endswith(("-limit", "-timeout"))]
+    assert len(seconds) == 6 and {found[flag] for flag in seconds} == {"SECONDS"}
+
+
 def test_the_same_value_twice_is_no_contradiction() -> None:
     assert engine("--seed", "2", "--seed", "2").seed == 2
     given = parser().parse_command(["--lm-head-tp-size", "2", "--lm-head-local-tp", "2"]).layout_given

@@ -123,4 +123,4 @@ def _default(setting: Setting) -> str:
 def _metavar(setting: Setting) -> str:
     if setting.option.unit == "bytes":
         return "BYTES"
-    return {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")
+    return setting.option.metavar or {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")

@@ -63,7 +63,7 @@ _HELP = {
     "presence_penalty": "against tokens that occurred",
     "frequency_penalty": "against tokens, for each time they occurred",
     "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
-    "logit_bias": "TOKEN_ID:BIAS, added to the token's logit (repeatable)",
+    "logit_bias": "number added to the logit of a token id (repeatable)",
     "allowed_token_ids": "token id that may be chosen, no others (repeatable)",
     "bad_words": "word that is not written (repeatable)",
     "logprobs": "with --json: log-probabilities, with N alternatives",
@@ -105,7 +105,8 @@ def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) 
         group.add_argument(flag, action="store_true", **settings)
     elif get_origin(kind) is tuple:
         item = _biased if name == "logit_bias" else get_args(kind)[0]
-        group.add_argument(flag, action="append", type=item, metavar="X", **settings)
+        metavar = "ID:BIAS" if name == "logit_bias" else "ID" if item is int else "TEXT"
+        group.add_argument(flag, action="append", type=item, metavar=metavar, **settings)
     else:
         group.add_argument(flag, type=kind, metavar="N" if kind is int else "X", **settings)
 
@@ -119,7 +120,7 @@ def _biased(word: str) -> tuple[int, float]:
     try:
         return int(token), float(bias)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not TOKEN_ID:BIAS") from None
+        raise argparse.ArgumentTypeError(f"{word!r} is not ID:BIAS") from None
 
 
 def run(args: argparse.Namespace) -> int:
