@@ -141,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
+        for hint in llm.plan.hints():
+            _say(hint)
         if args.json:
             print(
                 json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     one = replace(engine, expert_placement=None, cpus=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
+    for hint in plan.hints():
+        _say(hint)
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))

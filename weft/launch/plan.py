@@ -111,6 +111,10 @@ class LaunchPlan:
             world=self.layout,
         )
 
+    def hints(self) -> list[str]:
+        """What would do better than what was asked, for people."""
+        return twice_rounded(self.engine, self.checkpoint, self.shards.specs)
+
     def settings(self) -> list[str]:
         """The resolved settings, for people."""
         engine = self.engine
@@ -122,7 +126,7 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
-        lines += twice_rounded(engine, self.checkpoint, self.shards.specs)
+        lines += self.hints()
         if (dispatch := self.shards.passage.dispatch) is not None:
             lines.append(
                 f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
