@@ -16,6 +16,20 @@ from weft.native.libraries import disabled
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
 
+COUNTED = (
+    "dtype",
+    "quantization",
+    "activations",
+    "compress_weights",
+    "screen_logits",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "device",
+    "lend_cores",
+)
+"""Engine options that what is held or moved depends on, or that say that it does not."""
+
 
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
     """Of `engine`, its dtype named; MODEL is opened where its own blocks count. ConfigError for what cannot be."""

@@ -19,8 +19,8 @@ from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
-from weft.launch.cores import CoreShare, as_runs, available_cores
-from weft.launch.dealing import deal
+from weft.launch.cores import CoreShare, available_cores
+from weft.launch.dealing import Dealing, deal
 from weft.launch.devices import cuda_devices, too_few
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
@@ -139,10 +139,7 @@ class LaunchPlan:
         if self.memory is not None:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
-        lines += [f"{where}: {share}" for where, share in zip(self.where, self.cores, strict=True)]
-        free = as_runs(self.server_cpus)
-        way = ", where the last thread makes way for them" if self.cores[-1].way else ""
-        lines.append(f"front end and engine {f'on cpus {free}{way}' if free else 'run where the ranks leave time'}")
+        lines += Dealing(self.cores, self.server_cpus).lines(self.where)
         if self.unused:
             lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
         return lines
@@ -186,8 +183,7 @@ def plan_launch(
         free = available_bytes(group=memory_left())
         memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
-    way = layout.world == layout.replicas and _runs_programs(engine)
-    dealing = deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
+    dealing = deal_here(layout, engine)
     backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
     why_not = obstacle(
         layout.world // layout.replicas,
@@ -212,6 +208,13 @@ def plan_launch(
         experts=experts,
         kept=kept,
     )
+
+
+def deal_here(layout: Layout, engine: EngineConfig) -> Dealing:
+    """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
+    threads that cannot be."""
+    way = layout.world == layout.replicas and _runs_programs(engine)
+    return deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
