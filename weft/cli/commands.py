@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from weft import env
+from weft.cli import addresses
 from weft.cli.parser import CommandParser
 from weft.errors import UsageError, WeftError
 from weft.garbage import not_collected
@@ -20,23 +21,28 @@ from weft.options import nearest
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command lives in weft/cli/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
-    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way."""
+    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way.
+    `addresses`: MiB without which its modules cannot be imported."""
 
     name: str
     summary: str
     starts_ranks: bool = False
+    addresses: int = 150
 
+
+TORCH = 720
+"""MiB of addresses that torch's libraries take; those for other devices take more."""
 
 COMMANDS = (
-    Command("serve", "serve a model over HTTP", starts_ranks=True),
-    Command("generate", "answer prompts on the terminal, without a server"),
+    Command("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
+    Command("generate", "answer prompts on the terminal, without a server", addresses=200),
     Command("explain", "show what each rank holds and every collective of a layout"),
-    Command("dry-run", "run the real model code as one rank of any world, without weights, and count"),
-    Command("translate", "read another engine's command or file, or write one"),
-    Command("verify", "prove that a layout gives the answers of one rank"),
-    Command("upcycle", "make a mixture of experts of a dense model, with the same answers"),
+    Command("dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH),
+    Command("translate", "read another engine's command or file, or write one", addresses=40),
+    Command("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
+    Command("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
     Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
-    Command("bench", "measure time to first token, time per token and throughput; compare layouts"),
+    Command("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
 )
 
 
@@ -55,6 +61,8 @@ def run(argv: Sequence[str]) -> int:
     except WeftError as error:
         return _fail(name, str(error), error.exit_code, debug)
     except Exception as error:  # the last handler of the process: a defect ends in one line and a known exit code
+        if (limited := addresses.explained(error)) is not None:
+            return _fail(name, str(limited), limited.exit_code, debug)
         message = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         return _fail(name, message, WeftError.exit_code, debug)
 
@@ -75,6 +83,7 @@ def _dispatch(words: list[str]) -> int:
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
+    addresses.check(command.addresses)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
         # Importing torch takes as long as all that is done here before the ranks can be told anything.
@@ -86,7 +95,7 @@ def run_command(command: Command, words: Sequence[str]) -> int:
 
 
 def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
-    with not_collected():
+    with not_collected(), addresses.sparing():
         module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
     module.add_arguments(parser)
