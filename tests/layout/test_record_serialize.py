@@ -90,6 +90,7 @@ def test_yaml_marks_what_was_derived() -> None:
         ("world: many", "layout, line 1: world: many is not a whole number, at least 1"),
         ("world: 0", "layout, line 1: world: 0 is out of range; legal: at least 1"),
         ("- 1", "layout, line 1: a layout is a mapping of names to values, not a list"),
+        ("x" * 99, f"layout, line 1: a layout is a mapping of names to values, not '{'x' * 40}...'"),
         ("? [a, b]\n: 1", "layout, line 1: unknown key a list"),
         ("&a {attention: *a}", "layout, line 1: unknown key attention.attention"),
     ],

@@ -74,6 +74,12 @@ class BenchSettings:
             )  # fmt: skip
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """Fields that this workload does not depend on."""
+        prefixes = ("prefix_len", "num_prefixes")
+        return {"random": prefixes, "file": (*prefixes, "input_len", "range_ratio")}.get(self.workload, ())
+
+    @property
     def loads(self) -> tuple[Load, ...]:
         """The loads to measure, in order; without any given: 1 and 8 in flight."""
         asked = self.concurrency or (() if self.request_rate else (1, 8))

@@ -93,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> BenchSettings:
     values = {"request_rate": args.request_rate, **values_of(args.bench_given)}
-    return made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
+    settings = made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
+    for name in settings.unused:
+        if name in args.bench_given:
+            flag = args.bench_given[name].flag
+            raise UsageError(f"{flag}: without effect on --workload {settings.workload}; leave it out")
+    return settings
 
 
 def _check_places(args: argparse.Namespace) -> None:

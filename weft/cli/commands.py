@@ -68,22 +68,26 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else UsageError.exit_code
-    if words[0] == "--version":
+    if words[0] in ("-V", "--version", "version"):
         print(f"weft {_version()}")
         return 0
     names = [command.name for command in COMMANDS]
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
-        raise UsageError(f"unknown command {words[0]}{nearest(words[0], names)} (commands: {', '.join(names)})")
+        near = nearest(words[0], (*names, "--version", "--help"))
+        raise UsageError(f"unknown command {words[0]}{near} (commands: {', '.join(names)})")
     return run_command(command, words[1:])
 
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
     addresses.check(command.addresses)
+    _refuse_other_text(words)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
         # Importing torch takes as long as all that is done here before the ranks can be told anything.
@@ -94,10 +98,26 @@ def run_command(command: Command, words: Sequence[str]) -> int:
         spawner.close()
 
 
+def _refuse_other_text(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{ascii(word)}: not UTF-8 text") from None
+
+
+def _of_serve(flag: str) -> str | None:
+    """What there is to say of an option that is `weft serve`'s alone."""
+    parser = CommandParser()
+    import_module("weft.cli.serve").add_arguments(parser)
+    return "that is weft serve's; leave it out" if flag in parser.flags() else None
+
+
 def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
     with not_collected(), addresses.sparing():
         module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
+    parser.said_of = _of_serve
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
     args = parser.parse_command(words)

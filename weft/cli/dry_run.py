@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 from weft.arch.shards import Shards
-from weft.cli.kept_args import COUNTED, choices_from, kept_from
+from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.dryrun.report import document, lines
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     if not 0 <= args.rank < layout.world:
         raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
-    if args.batch < 1:
-        raise UsageError(f"--batch {args.batch}: at least 1")
+    check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     choices = choices_from(engine, layout)
     kept = replace(kept_from(args, engine, config), compressed=choices.compressed)

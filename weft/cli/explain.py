@@ -13,7 +13,7 @@ from rich.console import Console
 
 from weft.arch.config import ModelConfig
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
-from weft.cli.kept_args import COUNTED, choices_from, kept_from
+from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.errors import ConfigError, UsageError
@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
-    if args.batch < 1:
-        raise UsageError(f"--batch {args.batch}: at least 1")
+    check_batch(args.batch)
     take_foreign(args, only=COUNTED)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)

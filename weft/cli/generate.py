@@ -127,10 +127,12 @@ def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     configure()
     model, prompts = _words(args.words, args.revision)
+    if "logprobs" in args and not args.json:
+        raise UsageError("--logprobs: only with --json")
     engine = engine_config_from(args)
     say_native(_say)
     checkpoint = opened(args, model, _say)
-    name = shown_name(model, checkpoint.path)
+    name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config))
@@ -177,10 +179,19 @@ def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list
     if not prompts:
         if sys.stdin.isatty():
             raise UsageError("no prompt: give one, or pipe one in")
-        prompts = [sys.stdin.read()]
+        prompts = [_piped()]
     if not all(prompts):
         raise UsageError("a prompt is empty")
     return model, prompts
+
+
+def _piped() -> str:
+    try:
+        text = sys.stdin.read()
+        text.encode()  # where the locale has no UTF-8, other bytes are read, too
+    except UnicodeError:
+        raise UsageError("stdin: not UTF-8 text") from None
+    return text
 
 
 def _params(args: argparse.Namespace, advised: Mapping[str, float | int]) -> SamplingParams:

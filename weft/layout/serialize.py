@@ -13,6 +13,8 @@ from weft.errors import LayoutError
 from weft.layout.layout import WORLD, Given, Layout, layout_settings
 from weft.options import Setting, nearest
 
+_SHOWN = 40
+"""Characters of a wrong value: the file may be no layout at all."""
 _JSON_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -175,7 +177,7 @@ def _is_null(node: yaml.Node) -> bool:
 
 def _kind(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return repr(node.value if len(node.value) <= _SHOWN else node.value[:_SHOWN] + "...")
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
