@@ -222,6 +222,12 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(command: str, module:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_the_package_runs_as_the_command() -> None:
+    words = [sys.executable, "-m", "weft", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.startswith("weft ")
+
+
 def test_the_way_in_imports_next_to_nothing() -> None:
     """What is imported before anything can be caught leaves Ctrl-C a traceback."""
     code = "import sys; before = set(sys.modules); import weft.cli.main; print(*sorted(set(sys.modules) - before))"
