@@ -40,6 +40,8 @@ class Option:
     """Exclusive lower bound."""
     choices: tuple[str, ...] = ()
     unit: Literal["", "bytes"] = ""
+    metavar: str = ""
+    """What stands for the value in a command's help, where its type alone would mislead."""
     shorthand: tuple[tuple[str, Mapping[str, object]], ...] = ()
     """Further flags, each with the sibling fields that it sets besides this one."""
     switches: tuple[tuple[str, object], ...] = ()
@@ -72,17 +74,20 @@ class Setting:
         if self.option.choices:
             return "one of " + ", ".join(self.option.choices)
         if self.option.unit == "bytes":
-            return "a number of bytes above 0, or a size such as 512MiB or 2GiB"
-        bounds = [
-            f"{word} {int(bound) if float(bound).is_integer() else bound}"
-            for word, bound in (
-                ("at least", self.option.minimum),
-                ("above", self.option.above),
-                ("at most", self.option.maximum),
-            )
-            if bound is not None
-        ]
-        return ", ".join(filter(None, (text, " and ".join(bounds))))
+            text = "a number of bytes, or a size such as 512MiB or 2GiB"
+        return ", ".join(filter(None, (text, self.range)))
+
+    @property
+    def range(self) -> str:
+        """The bounds in words; nothing where there are none."""
+        low, high, above = (
+            bound if bound is None or not float(bound).is_integer() else int(bound)
+            for bound in (self.option.minimum, self.option.maximum, self.option.above)
+        )
+        if low is not None and high is not None:
+            return f"{low} to {high}"
+        bounds = (("at least", low), ("above", above), ("at most", high))
+        return " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
 
     def normal(self, value: object) -> object:
         """The value in the field's own type: 2.0 is 2 where a whole number is wanted, a list becomes a tuple."""
@@ -95,24 +100,27 @@ class Setting:
         return value
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with a value, as 'VALUE is not WANTED'; None when it is legal."""
+        """What is wrong with a value: 'VALUE is not WANTED', or out of range; None when it is legal."""
         value = self.normal(value)
         if value is None and self.optional:
             return None
         items = value if self.kind is tuple and isinstance(value, tuple) and value else (value,)
         item_kind = int if self.kind is tuple and isinstance(value, tuple) else self.kind
-        legal = all(type(item) is item_kind and self._in_range(item) for item in items)
-        return None if legal and (self.kind is not tuple or value) else f"{shown(value)} is not {self.wanted}"
+        legal = all(type(item) is item_kind and self._is_one(item) for item in items)
+        if not legal or (self.kind is tuple and not value):
+            return f"{shown(value)} is not {self.wanted}"
+        strange = [item for item in items if not self._in_range(item)]
+        return f"{strange[0]} is out of range; legal: {self.range}" if strange else None
 
-    def _in_range(self, value: object) -> bool:
+    def _is_one(self, value: object) -> bool:
+        """Of a value of the right type: whether it is one of the choices, a word, a number."""
         if self.option.choices:
             return value in self.option.choices
-        if isinstance(value, str):
-            return bool(value)
+        return math.isfinite(value) if isinstance(value, float) else value != ""
+
+    def _in_range(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return True
-        if isinstance(value, float) and not math.isfinite(value):
-            return False
         low, high, above = self.option.minimum, self.option.maximum, self.option.above
         return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 

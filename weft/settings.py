@@ -78,6 +78,7 @@ class EngineConfig:
         "name under which the model is served, or several with commas between; answers have the first (default: its"
         " directory's)",
         "--served-model-name",
+        metavar="NAME,NAME,...",
     )
     enforce_eager: bool = option(
         False, "run the operations of a step one by one instead of as a recorded program", "--enforce-eager"
@@ -90,12 +91,14 @@ class EngineConfig:
         "CPUs of each rank of this machine, as '0-7|8-15' (one list a rank, no CPU on two), with a thread for each"
         " physical core listed (default: all cores, dealt)",
         "--cpus",
+        metavar="LIST|LIST|...",
     )
     server_cpus: str | None = option(
         None,
         "CPUs of the front end and the engines, as 16-17; without --cpus the ranks are dealt the others (default: what"
         " no thread keeps to, if anything)",
         "--server-cpus",
+        metavar="LIST",
     )
     lend_cores: bool | None = option(
         None,
@@ -104,10 +107,16 @@ class EngineConfig:
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     expert_placement: str | None = option(
-        None, "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)", "--expert-placement"
+        None,
+        "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)",
+        "--expert-placement",
+        metavar="FILE",
     )
     expert_stats: str | None = option(
-        None, "file that the experts' loads are written to, at each window's end and at the end", "--expert-stats"
+        None,
+        "file that the experts' loads are written to, at each window's end and at the end",
+        "--expert-stats",
+        metavar="FILE",
     )
     eplb_window: int | None = option(
         None,

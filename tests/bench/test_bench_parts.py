@@ -198,10 +198,10 @@ def test_a_file_that_is_not_there() -> None:
         ({"workload": "flie"}, "workload: flie is not one of random, shared-prefix, file"),
         ({"workload": "file"}, "a file is needed"),
         ({"file": "x"}, "--file needs --workload file"),
-        ({"concurrency": (0,)}, r"concurrency: \[0\] is not a list of whole numbers, at least 1"),
+        ({"concurrency": (0,)}, r"concurrency: 0 is out of range; legal: 1 to 4096"),
         ({"endpoint": "chat", "prompts_as": "ids"}, "prompts_as ids: chat takes text"),
-        ({"repeat": 0}, "repeat: 0 is not a whole number, at least 1"),
-        ({"timeout": 0.0}, "timeout: 0.0 is not a number, above 0"),
+        ({"repeat": 0}, "repeat: 0 is out of range; legal: 1 to 1000"),
+        ({"timeout": 0.0}, "timeout: 0.0 is out of range; legal: above 0"),
     ],
 )
 def test_impossible_settings(values: dict[str, object], said: str) -> None:

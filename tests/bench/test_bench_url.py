@@ -146,7 +146,7 @@ def test_a_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         (("--served-model-name", "big"), 78, "has no model big; legal: small"),
         (("--workload", "flie"), 2, "'flie' is not one of random, shared-prefix, file"),
         (("--request-rate", "0"), 2, "'0' is not a list of numbers above 0, or inf"),
-        (("--concurrency", "0"), 78, "concurrency: [0] is not a list of whole numbers, at least 1"),
+        (("--concurrency", "0"), 78, "concurrency: 0 is out of range; legal: 1 to 4096"),
         (("--save", "/no/such/folder/x.json"), 78, "save /no/such/folder/x.json: not a place for a file"),
         (("--plot", "x.txt"), 78, "legal endings: .png, .svg, .pdf"),
         (("--concurency", "1"), 2, "did you mean --concurrency?"),

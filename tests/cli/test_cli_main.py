@@ -79,8 +79,19 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
     [
         (["explian"], "weft: unknown command explian; did you mean explain?"),
         (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
-        (["explain", "--batch", "0"], "weft explain: --batch 0: at least 1"),
-        (["explain", "--block-size", "2"], "weft explain: unknown option --block-size"),
+        (["explain", "--batch", "0"], "weft explain: --batch 0: out of range; legal: 1 to 1048576"),
+        (
+            ["explain", "--block-size", "2"],
+            "weft explain: unknown option --block-size; that is weft serve's; leave it",
+        ),
+        (["generate", "--port=3", "hi"], "weft generate: unknown option --port; that is weft serve's; leave it"),
+        (["--versoin"], "weft: unknown command --versoin; did you mean --version?"),
+        (["explain", "\udcff"], r"weft explain: '\udcff': not UTF-8 text"),
+        (["explain", "--batch", "1048577"], "weft explain: --batch 1048577: out of range; legal: 1 to 1048576"),
+        (["explain", "--tp", "2", "--tp", "4"], "weft explain: --tp 2 and --tp 4 contradict each other"),
+        (["generate", "hi", "--logprobs", "3"], "weft generate: --logprobs: only with --json"),
+        (["bench", "--prefix-len", "3"], "weft bench: --prefix-len: without effect on --workload random; leave it"),
+        (["verify", str(MODEL), "--seed", "3"], "weft verify: --seed: verify draws nothing; leave it out"),
         (
             ["serve", "--gpu-memory-utilization", ".9"],
             "weft serve: unknown option --gpu-memory-utilization; that is vLLM's: use --mem",
@@ -117,8 +128,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(each.name in overview and each.summary in overview for each in COMMANDS)
     assert main(["explain", "--help"]) == 0
     assert "--o-proj-local-tp" in capsys.readouterr().out
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("weft ")
+    for word in ("--version", "-V", "version"):
+        assert main([word]) == 0
+        assert capsys.readouterr().out.startswith("weft ")
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out in overview
+    assert main(["help", "explain"]) == 0
+    assert "--o-proj-local-tp" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -204,6 +220,12 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(command: str, module:
     words = [sys.executable, "-c", INTERRUPTING, module, command, "/nowhere/at/all", "text"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_package_runs_as_the_command() -> None:
+    words = [sys.executable, "-m", "weft", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.startswith("weft ")
 
 
 def test_the_way_in_imports_next_to_nothing() -> None:

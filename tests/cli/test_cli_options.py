@@ -111,7 +111,7 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
         ("--max-num-seqs many", "--max-num-seqs: 'many' is not a whole number, at least 1"),
         (
             "--kv-cache-memory lots",
-            "--kv-cache-memory: 'lots' is not a number of bytes above 0, or a size such as 512MiB or 2GiB",
+            "--kv-cache-memory: 'lots' is not a number of bytes, or a size such as 512MiB or 2GiB, at least 1",
         ),
         ("--dtype half", "--dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
         ("--max-num-seqs", "--max-num-seqs: a value is missing"),
@@ -154,8 +154,8 @@ def test_what_is_missing_is_named() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("--max-num-seqs 0", "--max-num-seqs: 0 is not a whole number, at least 1"),
-        ("--kv-cache-memory 0", "--kv-cache-memory: 0 is not a number of bytes above 0, or a size such as 512MiB"),
+        ("--max-num-seqs 0", "--max-num-seqs: 0 is out of range; legal: at least 1"),
+        ("--kv-cache-memory 0", "--kv-cache-memory: 0 is out of range; legal: at least 1"),
         ("--prefill-stretch nan", "--prefill-stretch: nan is not a number, at least 0"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_value_out_of_its_range_is_named_by_its_flag(words: str, text: str) ->
 
 
 def test_so_is_a_size_of_a_layout() -> None:
-    with pytest.raises(ConfigError, match="^--dense-tp-size: 0 is not a whole number, at least 1$") as caught:
+    with pytest.raises(ConfigError, match="^--dense-tp-size: 0 is out of range; legal: at least 1$") as caught:
         parser().parse_command(["--dense-tp-size", "0"])
     assert caught.value.field == "dense.tp"
 
@@ -175,10 +175,20 @@ def test_so_is_a_size_of_a_layout() -> None:
 def test_so_are_the_servers_options() -> None:
     made = CommandParser(prog="weft serve")
     serve.add_arguments(made)
-    with pytest.raises(ConfigError, match="^--port: 99999 is not a whole number, at least 0 and at most 65535$"):
+    with pytest.raises(ConfigError, match="^--port: 99999 is out of range; legal: 0 to 65535$"):
         made.parse_command(["--port", "99999"])
-    with pytest.raises(ConfigError, match="^--join-limit: 0.0 is not a number, above 0"):
+    with pytest.raises(ConfigError, match="^--join-limit: 0.0 is out of range; legal: above 0 and at most 86400"):
         made.parse_command(["--join-limit", "0"])
+
+
+def test_help_calls_a_value_what_it_is() -> None:
+    made = CommandParser(prog="weft serve")
+    serve.add_arguments(made)
+    found = {action.option_strings[0]: action.metavar for action in made._actions if action.option_strings}
+    assert [flag for flag, metavar in found.items() if metavar == "NAME"] == ["--revision"]
+    assert (found["--cpus"], found["--server-cpus"], found["--api-key-file"]) == ("LIST|LIST|...", "LIST", "FILE")
+    seconds = [flag for flag in found if flag.endswith(("-limit", "-timeout"))]
+    assert len(seconds) == 6 and {found[flag] for flag in seconds} == {"SECONDS"}
 
 
 def test_the_same_value_twice_is_no_contradiction() -> None:
@@ -205,10 +215,10 @@ def test_two_parses_share_nothing() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("max_num_seqs", 0, "max_num_seqs: 0 is not a whole number, at least 1"),
-        ("block_size", 2048, "block_size: 2048 is not a whole number, at least 1 and at most 1024"),
-        ("mem_fraction_static", 1.5, "mem_fraction_static: 1.5 is not a number, above 0 and at most 1"),
-        ("mem_fraction_static", 0.0, "mem_fraction_static: 0.0 is not a number, above 0 and at most 1"),
+        ("max_num_seqs", 0, "max_num_seqs: 0 is out of range; legal: at least 1"),
+        ("block_size", 2048, "block_size: 2048 is out of range; legal: 1 to 1024"),
+        ("mem_fraction_static", 1.5, "mem_fraction_static: 1.5 is out of range; legal: above 0 and at most 1"),
+        ("mem_fraction_static", 0.0, "mem_fraction_static: 0.0 is out of range; legal: above 0 and at most 1"),
         ("prefill_stretch", float("nan"), "prefill_stretch: nan is not a number, at least 0"),
         ("prefill_stretch", float("inf"), "prefill_stretch: inf is not a number, at least 0"),
         (
@@ -221,7 +231,7 @@ def test_two_parses_share_nothing() -> None:
         ("served_model_name", "", "served_model_name: '' is not a word"),
         ("served_model_name", "a,,b", "served_model_name a,,b: legal: different names with commas between"),
         ("served_model_name", "a, a", "served_model_name a, a: legal: different names with commas between"),
-        ("seed", -1, "seed: -1 is not a whole number, at least 0 and at most"),
+        ("seed", -1, "seed: -1 is out of range; legal: 0 to 9223372036854775807"),
         ("enable_prefix_caching", 1, "enable_prefix_caching: 1 is not true or false"),
         ("max_num_seqs", None, "max_num_seqs: None is not a whole number"),
     ],
@@ -269,7 +279,7 @@ def test_settings_come_from_fields() -> None:
         (str, False, "a"),
         (int, False, 1),
     ]
-    assert found["parts"].problem((1, 0)) == "[1, 0] is not a list of whole numbers, at least 1"
+    assert found["parts"].problem((1, 0)) == "0 is out of range; legal: at least 1"
     assert found["parts"].problem(None) is None and found["parts"].normal([2.0]) == (2,)
 
 

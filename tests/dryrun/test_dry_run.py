@@ -268,6 +268,27 @@ def test_matrices_are_counted_as_they_are_kept(kept: Sequence[str], capsys: pyte
     assert (found["param_bytes"] < plain["param_bytes"]) == (kept != ("--no-compress-weights",))
 
 
+@pytest.mark.parametrize("layout", [("--tp", "2"), ("--attn-tp-size", "2", "--lm-head-tp-size", "1")], ids=" ".join)
+@pytest.mark.parametrize("asked", [("--screen-logits", "--max-num-seqs", "9"), ("--no-screen-logits",), ()], ids=len)
+def test_bounds_of_logits_are_counted_and_notes_said(
+    layout: Sequence[str], asked: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As explain does; `activations` changes nothing, and that is said."""
+    words = (*layout, *asked, "--activations", "full")
+    assert main(["explain", *words, "--json"]) == main(["dry-run", *words, "--rank", "1", "--json"]) == 0
+    out = capsys.readouterr().out
+    explained, end = json.JSONDecoder().raw_decode(out)
+    found = json.loads(out[end:])
+    assert found["bound_bytes"] == explained["ranks"][1]["bound_bytes"]
+    assert "--screen-logits" not in asked or "--tp" not in layout or found["bound_bytes"] > 0
+    assert all(note in explained["notes"] for note in found["notes"])
+    assert "activations" in [note["code"] for note in found["notes"]]
+    assert main(["dry-run", *words, "--rank", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert ("logit bounds" in shown) == (found["bound_bytes"] > 0)
+    assert all(note["message"] in shown for note in found["notes"])
+
+
 def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dry-run", "--quantization", "int4", "--tp", "2"]) == 0
     assert "bfloat16, matrices in int4: rank 0 (tp 0) of 2" in capsys.readouterr().out

@@ -22,6 +22,7 @@ DEFERRED_ALLOWED = {
     "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
     "weft.cli.main": {"main"},  # all of weft: Ctrl-C meanwhile is no traceback
     "weft.cli.dialect_args": {"take_foreign"},  # all of weft.dialects, for words of other engines
+    "weft.cli.explain": {"_cores"},  # what a start decides, for cores that are asked for
     "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
     "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
 }

@@ -41,7 +41,8 @@ def test_one_replica_is_the_plan_itself(model: Path) -> None:
     assert plan.of_replica(0) is plan and plan.where == ("rank 0 (dp 0)", "rank 1 (dp 1)")
 
 
-def test_replicas_of_one_rank_need_no_collectives(model: Path) -> None:
+def test_replicas_of_one_rank_need_no_collectives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "cuda_devices", lambda: (3, ""))
     assert planned(model, {"replicas": 3}).backend.name == "none"
     assert planned(model, {"replicas": 3}, device="cuda").of_replica(2).first_rank == 2
     with pytest.raises(ConfigError, match="between 2 ranks run on the CPU only; legal: replicas of 1 rank"):

@@ -81,12 +81,12 @@ def test_tp_with_attention_tp_is_refused() -> None:
         ({"lm_hed.tp": 3}, None, "unknown layout field lm_hed.tp; did you mean lm_head.tp?"),
         ({"lm_head.tp": "two"}, None, "lm_head.tp: two is not a whole number, at least 1"),
         ({"lm_head.tp": True}, None, "lm_head.tp: True is not a whole number, at least 1"),
-        ({"lm_head.tp": 0}, None, "lm_head.tp: 0 is not a whole number, at least 1"),
+        ({"lm_head.tp": 0}, None, "lm_head.tp: 0 is out of range; legal: at least 1"),
         ({"lm_head.within": "rack"}, None, "lm_head.within: rack is not one of node"),
         ({"experts.tp": 2}, 2, "experts.tp 2: the model has no experts; leave it out"),
         ({"world": 4}, 2, "world 4 in the layout, but --world-size is 2"),
-        ({"world": 0}, None, "world: 0 is not a whole number, at least 1"),
-        ({}, 0, "--world-size 0: not a whole number, at least 1"),
+        ({"world": 0}, None, "world: 0 is out of range; legal: at least 1"),
+        ({}, 0, "--world-size: 0 is out of range; legal: at least 1"),
     ],
 )
 def test_refusals(values: dict[str, object], world: int | None, text: str) -> None:

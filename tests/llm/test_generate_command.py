@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
+from weft.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,10 +27,13 @@ def generate(*words: str, text: str | None = None) -> subprocess.CompletedProces
 
 
 def test_prompts_as_json(model: str) -> None:
-    done = generate(model, "Hello", "Bye", "--json", "--n", "2", "--max-tokens", "5", "--ignore-eos", "--tp", "2")
+    named = ("--served-model-name", "weaver,other")
+    done = generate(
+        model, "Hello", "Bye", "--json", "--n", "2", "--max-tokens", "5", "--ignore-eos", "--tp", "2", *named
+    )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["schema"] == "weft.generate/1" and document["model"] == "tiny"
+    assert document["schema"] == "weft.generate/1" and document["model"] == "weaver"
     assert (
         document["layout"]["world"] == 2
         if "world" in document["layout"]
@@ -53,7 +58,7 @@ def test_one_prompt_streams_its_answer_and_nothing_else(model: str) -> None:
         ((), 2, "a prompt is empty"),
         (("",), 2, "a prompt is empty"),
         (("x", "--temperature", "hot"), 2, "--temperature"),
-        (("x", "--logit-bias", "5"), 2, "TOKEN_ID:BIAS"),
+        (("x", "--logit-bias", "5"), 2, "is not ID:BIAS"),
         (("x", "--temprature", "1"), 2, "--temperature"),
         (("x", "--raw", "--system", "Be brief."), 2, "--system"),
         (("x", "--temperature", "-1"), 2, "temperature -1"),
@@ -63,6 +68,13 @@ def test_mistakes(model: str, words: tuple[str, ...], code: int, said: str) -> N
     done = generate(model, *words)
     assert done.returncode == code, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+def test_what_is_piped_in_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for errors in ("strict", "surrogateescape"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8", errors=errors))
+        assert main(["generate"]) == 2
+        assert "stdin: not UTF-8 text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

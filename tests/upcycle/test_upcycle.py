@@ -88,6 +88,9 @@ def test_what_cannot_be_upcycled(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["upcycle", str(dense), "--experts", "2", "--top-k", "3", "--out", str(tmp_path / "m")]) == 78
     assert "legal: 1 to 2" in capsys.readouterr().err
     assert main(["upcycle", str(dense), "--out", str(dense)]) == 78
+    capsys.readouterr()
+    assert main(["upcycle", str(dense), "--out", str(dense / "config.json" / "m")]) == 78
+    assert capsys.readouterr().err.endswith(": Not a directory\n")
     assert main(["upcycle", str(dense), "--skew", "zipf", "--out", str(tmp_path / "m")]) == 2
     biased: ModelConfig = parse_config(json.loads((write_random(tmp_path / "b", "biased") / "config.json").read_text()))
     with pytest.raises(ConfigError, match="biases"):

@@ -125,11 +125,19 @@ def test_words_that_make_no_sense(model: str, capsys: Capture, tmp_path: Path) -
     assert main(["verify", model, "--prompt", "hello", "--comm", "lockstep"]) == 2
     assert "no tokenizer" in capsys.readouterr().err
     assert main(["verify", model, "--lm-head-tp-size", "3"]) == 78
+    capsys.readouterr()
+    for words, text in (
+        ("--served-model-name m", "--served-model-name: verify serves nothing; leave it out"),
+        ("--comm lockstep --threads 1", "--threads: ranks in lockstep are no processes; leave it out"),
+        ("--max-model-len 4 --tokens 3", "with the longest prompt; max_model_len is 4"),
+    ):
+        assert main(["verify", model, *words.split()]) == 2
+        assert text in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "nothing")]) == 65
 
 
 def test_real_processes_are_compared_too(model: str, capsys: Capture) -> None:
-    assert main(["verify", model, "--tokens", "2", "--tp", "2", "--json"]) == 0
+    assert main(["verify", model, "--tokens", "2", "--tp", "2", "--lend-cores", "--json"]) == 0
     served = json.loads(capsys.readouterr().out)["served"]
     assert served["agrees"] and served["tokens"] == 10 and "replicas" not in served
 

@@ -28,7 +28,7 @@ class BenchSettings:
     prefix_len: int = option(512, "tokens of a shared prefix", "--prefix-len", minimum=1)
     num_prefixes: int = option(4, "different shared prefixes", "--num-prefixes", minimum=1)
     file: str | None = option(
-        None, "JSON lines: prompt (text or ids) or messages; output_len where it differs", "--file"
+        None, "JSON lines: prompt (text or ids) or messages; output_len where it differs", "--file", metavar="FILE"
     )
     concurrency: tuple[int, ...] | None = option(
         None, "requests in flight; one run for each (default: 1,8)", "--concurrency", minimum=1, maximum=4096
@@ -49,7 +49,9 @@ class BenchSettings:
         "auto", "token ids or text; auto: ids to completions where the vocabulary is known", "--prompts-as",
         choices=PROMPTS,
     )  # fmt: skip
-    timeout: float = option(600.0, "seconds in which an answer must be complete", "--timeout", above=0.0)
+    timeout: float = option(
+        600.0, "seconds in which an answer must be complete", "--timeout", above=0.0, metavar="SECONDS"
+    )
 
     def __post_init__(self) -> None:
         for setting in bench_options():
@@ -70,6 +72,12 @@ class BenchSettings:
                 "prompts_as ids: chat takes text; legal: text, or --endpoint completions",
                 field="prompts_as", value="ids", legal=("text",),
             )  # fmt: skip
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Fields that this workload does not depend on."""
+        prefixes = ("prefix_len", "num_prefixes")
+        return {"random": prefixes, "file": (*prefixes, "input_len", "range_ratio")}.get(self.workload, ())
 
     @property
     def loads(self) -> tuple[Load, ...]:

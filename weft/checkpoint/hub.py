@@ -32,7 +32,7 @@ def model_path(
     if word is None:
         return embedded_model(say)
     if not os.path.exists(word):
-        raise CheckpointError(f"model {word}: no such file or directory, and not a hub id (org/name)")
+        raise CheckpointError(f"model {word or repr(word)}: no such file or directory, and not a hub id (org/name)")
     return Path(word)
 
 

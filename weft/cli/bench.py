@@ -93,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> BenchSettings:
     values = {"request_rate": args.request_rate, **values_of(args.bench_given)}
-    return made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
+    settings = made(BenchSettings, {"repeat": COMPARE_REPEAT, **values} if args.compare else values)
+    for name in settings.unused:
+        if name in args.bench_given:
+            flag = args.bench_given[name].flag
+            raise UsageError(f"{flag}: without effect on --workload {settings.workload}; leave it out")
+    return settings
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -145,6 +150,7 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     engine = engine_config_from(args)
     plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
+    _hint(plan)
     workload = Workload(settings, tokenizer, config.vocab_size)
     host = _host(args, checkpoint)
     with bench_view() as view:
@@ -168,6 +174,7 @@ def _bench_layouts(args: argparse.Namespace, settings: BenchSettings, checkpoint
     """--compare."""
     plans, host = _plans(args, checkpoint), _host(args, checkpoint)
     first = next(iter(plans.values()))
+    _hint(first)
     workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), first.config.vocab_size)
     candidates = [
         Candidate(Subject(name, plan=plan), str(path), memory_of(plan.shards, plan.engine.dtype))
@@ -238,6 +245,11 @@ def _command() -> list[str]:
 
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _hint(plan: LaunchPlan) -> None:
+    for hint in plan.hints():
+        _say(hint)
 
 
 def _say(line: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from weft import env
+from weft.cli import addresses
 from weft.cli.parser import CommandParser
 from weft.errors import UsageError, WeftError
 from weft.garbage import not_collected
@@ -20,23 +21,28 @@ from weft.options import nearest
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command lives in weft/cli/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
-    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way."""
+    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way.
+    `addresses`: MiB without which its modules cannot be imported."""
 
     name: str
     summary: str
     starts_ranks: bool = False
+    addresses: int = 150
 
+
+TORCH = 720
+"""MiB of addresses that torch's libraries take; those for other devices take more."""
 
 COMMANDS = (
-    Command("serve", "serve a model over HTTP", starts_ranks=True),
-    Command("generate", "answer prompts on the terminal, without a server"),
+    Command("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
+    Command("generate", "answer prompts on the terminal, without a server", addresses=200),
     Command("explain", "show what each rank holds and every collective of a layout"),
-    Command("dry-run", "run the real model code as one rank of any world, without weights, and count"),
-    Command("translate", "read another engine's command or file, or write one"),
-    Command("verify", "prove that a layout gives the answers of one rank"),
-    Command("upcycle", "make a mixture of experts of a dense model, with the same answers"),
+    Command("dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH),
+    Command("translate", "read another engine's command or file, or write one", addresses=40),
+    Command("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
+    Command("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
     Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
-    Command("bench", "measure time to first token, time per token and throughput; compare layouts"),
+    Command("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
 )
 
 
@@ -55,26 +61,33 @@ def run(argv: Sequence[str]) -> int:
     except WeftError as error:
         return _fail(name, str(error), error.exit_code, debug)
     except Exception as error:  # the last handler of the process: a defect ends in one line and a known exit code
+        if (limited := addresses.explained(error)) is not None:
+            return _fail(name, str(limited), limited.exit_code, debug)
         message = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         return _fail(name, message, WeftError.exit_code, debug)
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else UsageError.exit_code
-    if words[0] == "--version":
+    if words[0] in ("-V", "--version", "version"):
         print(f"weft {_version()}")
         return 0
     names = [command.name for command in COMMANDS]
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
-        raise UsageError(f"unknown command {words[0]}{nearest(words[0], names)} (commands: {', '.join(names)})")
+        near = nearest(words[0], (*names, "--version", "--help"))
+        raise UsageError(f"unknown command {words[0]}{near} (commands: {', '.join(names)})")
     return run_command(command, words[1:])
 
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
+    addresses.check(command.addresses)
+    _refuse_other_text(words)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
         # Importing torch takes as long as all that is done here before the ranks can be told anything.
@@ -85,10 +98,26 @@ def run_command(command: Command, words: Sequence[str]) -> int:
         spawner.close()
 
 
+def _refuse_other_text(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{ascii(word)}: not UTF-8 text") from None
+
+
+def _of_serve(flag: str) -> str | None:
+    """What there is to say of an option that is `weft serve`'s alone."""
+    parser = CommandParser()
+    import_module("weft.cli.serve").add_arguments(parser)
+    return "that is weft serve's; leave it out" if flag in parser.flags() else None
+
+
 def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
-    with not_collected():
+    with not_collected(), addresses.sparing():
         module = import_module(f"weft.cli.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
+    parser.said_of = _of_serve
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
     args = parser.parse_command(words)

@@ -7,12 +7,13 @@ import json
 from dataclasses import replace
 
 from weft.arch.shards import Shards
-from weft.cli.kept_args import choices_from, kept_from
+from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
 from weft.dryrun.report import document, lines
 from weft.dryrun.run import dry_run
 from weft.errors import UsageError
+from weft.explain.largest import largest_bytes, largest_note
 from weft.launch.numbers import torch_dtype
 from weft.layout.cuts import dealt
 from weft.settings import resolve_dtype
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, the layout, and which rank of it."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=("dtype", "quantization", "compress_weights", "device", "lend_cores"))
+    add_engine_arguments(parser, only=COUNTED)
     group = parser.add_argument_group("dry run")
     group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
     group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
@@ -36,14 +37,16 @@ def run(args: argparse.Namespace) -> int:
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     if not 0 <= args.rank < layout.world:
         raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
-    if args.batch < 1:
-        raise UsageError(f"--batch {args.batch}: at least 1")
+    check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
-    kept = replace(kept_from(args, engine, config), compressed=choices_from(engine, layout).compressed)
+    choices = choices_from(engine, layout)
+    kept = replace(kept_from(args, engine, config), compressed=choices.compressed)
     shards = Shards(config, layout, kept=kept)
-    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch)
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.bounded_rows)
+    largest = largest_bytes(layout, (args.batch,), choices.bounded_rows > 0) if choices.programs else ()
+    notes = (*largest_note(largest), *choices.notes)
     if args.json:
-        print(json.dumps(document(found, kept), indent=2))
+        print(json.dumps(document(found, kept, notes), indent=2))
     else:
-        print("\n".join(lines(name, shards, engine.dtype, found)))
+        print("\n".join(lines(name, shards, engine.dtype, found, notes)))
     return 0

@@ -13,36 +13,28 @@ from rich.console import Console
 
 from weft.arch.config import ModelConfig
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
-from weft.cli.kept_args import choices_from, kept_from
+from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
-from weft.errors import UsageError
+from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
+from weft.explain.cores import Cores, RankCores
 from weft.explain.fits import Load, budget, fit, lines
 from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
-from weft.options import parse_bytes
-from weft.settings import DTYPE_BYTES, resolve_dtype
+from weft.layout.ranks import describe
+from weft.options import parse_bytes, shown
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 
-SETTINGS = (
-    "dtype",
-    "quantization",
-    "activations",
-    "compress_weights",
-    "screen_logits",
-    "max_num_batched_tokens",
-    "max_num_seqs",
-    "enforce_eager",
-    "device",
-    "lend_cores",
-)
+CORES = ("threads", "cpus", "server_cpus")
+"""Options that say which cores of this machine who has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL may also be a bare config.json."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=SETTINGS)
+    add_engine_arguments(parser, only=(*COUNTED, *CORES))
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -61,15 +53,16 @@ def run(args: argparse.Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
-    if args.batch < 1:
-        raise UsageError(f"--batch {args.batch}: at least 1")
-    take_foreign(args, only=SETTINGS)
+    check_batch(args.batch)
+    take_foreign(args, only=COUNTED)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
-    kept, choices = kept_from(args, engine, config), choices_from(engine, layout)
-    report = explain(name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices)
+    kept, choices, cores = kept_from(args, engine, config), choices_from(engine, layout), _cores(engine, layout)
+    report = explain(
+        name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices, cores=cores
+    )
     if args.svg is not None:
         _write(args.svg, to_svg(report))
     if args.json:
@@ -79,6 +72,24 @@ def run(args: argparse.Namespace) -> int:
     itemsize = DTYPE_BYTES[engine.dtype]
     load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
     return _fit(args, config, layout, load)
+
+
+def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
+    """Who has which of this machine, where any were asked for. ConfigError: as `weft serve` would refuse them."""
+    asked = [name for name in CORES if getattr(engine, name) is not None]
+    if not asked:
+        return None
+    if layout.nodes > 1:
+        name, value = asked[0], getattr(engine, asked[0])
+        why = f"the layout has {layout.nodes} nodes, of which this machine is one; leave --{name.replace('_', '-')} out"
+        raise ConfigError(f"{name} {shown(value)}: {why}", field=name, value=value)
+    # Here and not at the top: all that a start decides, which is seldom asked for.
+    from weft.launch.plan import deal_here
+
+    dealing = deal_here(layout, engine)
+    where = [describe(layout, rank) for rank in range(layout.world)]
+    shares = tuple(RankCores(share.cpus, share.threads) for share in dealing.shares)
+    return Cores(shares, dealing.server, tuple(dealing.lines(where)))
 
 
 def _json(value: object) -> str:

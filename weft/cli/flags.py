@@ -48,6 +48,16 @@ class _Collect(argparse.Action):
         setattr(namespace, self.dest, given)
 
 
+class Once(argparse.Action):
+    """Stores a value; refuses another one."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
+        before = getattr(namespace, self.dest, None)
+        if before not in (None, values):
+            raise UsageError(f"{flag} {before} and {flag} {values} contradict each other")
+        setattr(namespace, self.dest, values)
+
+
 def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:
     """Options for all settings that have flags; the namespace gets `dest`: {dotted name: Entry} of what was given."""
     parser.set_defaults(**{dest: {}})
@@ -123,4 +133,4 @@ def _default(setting: Setting) -> str:
 def _metavar(setting: Setting) -> str:
     if setting.option.unit == "bytes":
         return "BYTES"
-    return {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")
+    return setting.option.metavar or {int: "N", float: "X", tuple: "N,N,..."}.get(setting.kind, "NAME")

@@ -63,7 +63,7 @@ _HELP = {
     "presence_penalty": "against tokens that occurred",
     "frequency_penalty": "against tokens, for each time they occurred",
     "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
-    "logit_bias": "TOKEN_ID:BIAS, added to the token's logit (repeatable)",
+    "logit_bias": "number added to the logit of a token id (repeatable)",
     "allowed_token_ids": "token id that may be chosen, no others (repeatable)",
     "bad_words": "word that is not written (repeatable)",
     "logprobs": "with --json: log-probabilities, with N alternatives",
@@ -105,7 +105,8 @@ def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) 
         group.add_argument(flag, action="store_true", **settings)
     elif get_origin(kind) is tuple:
         item = _biased if name == "logit_bias" else get_args(kind)[0]
-        group.add_argument(flag, action="append", type=item, metavar="X", **settings)
+        metavar = "ID:BIAS" if name == "logit_bias" else "ID" if item is int else "TEXT"
+        group.add_argument(flag, action="append", type=item, metavar=metavar, **settings)
     else:
         group.add_argument(flag, type=kind, metavar="N" if kind is int else "X", **settings)
 
@@ -119,17 +120,19 @@ def _biased(word: str) -> tuple[int, float]:
     try:
         return int(token), float(bias)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not TOKEN_ID:BIAS") from None
+        raise argparse.ArgumentTypeError(f"{word!r} is not ID:BIAS") from None
 
 
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     configure()
     model, prompts = _words(args.words, args.revision)
+    if "logprobs" in args and not args.json:
+        raise UsageError("--logprobs: only with --json")
     engine = engine_config_from(args)
     say_native(_say)
     checkpoint = opened(args, model, _say)
-    name = shown_name(model, checkpoint.path)
+    name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config))
@@ -140,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
+        for hint in llm.plan.hints():
+            _say(hint)
         if args.json:
             print(
                 json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)
@@ -174,10 +179,19 @@ def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list
     if not prompts:
         if sys.stdin.isatty():
             raise UsageError("no prompt: give one, or pipe one in")
-        prompts = [sys.stdin.read()]
+        prompts = [_piped()]
     if not all(prompts):
         raise UsageError("a prompt is empty")
     return model, prompts
+
+
+def _piped() -> str:
+    try:
+        text = sys.stdin.read()
+        text.encode()  # where the locale has no UTF-8, other bytes are read, too
+    except UnicodeError:
+        raise UsageError("stdin: not UTF-8 text") from None
+    return text
 
 
 def _params(args: argparse.Namespace, advised: Mapping[str, float | int]) -> SamplingParams:

@@ -8,6 +8,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.model_config import model_checkpoint
+from weft.errors import UsageError
 from weft.explain.choices import Choices, Machine, choices_of
 from weft.launch.memory import bounded_rows
 from weft.layout.layout import Layout
@@ -15,6 +16,29 @@ from weft.native import isa
 from weft.native.libraries import disabled
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
+
+COUNTED = (
+    "dtype",
+    "quantization",
+    "activations",
+    "compress_weights",
+    "screen_logits",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "device",
+    "lend_cores",
+)
+"""Engine options that what is held or moved depends on, or that say that it does not."""
+
+MOST_ROWS = 1 << 20
+"""Of a batch: each is a number in a list."""
+
+
+def check_batch(rows: int) -> None:
+    """UsageError: no step has so many rows."""
+    if not 1 <= rows <= MOST_ROWS:
+        raise UsageError(f"--batch {rows}: out of range; legal: 1 to {MOST_ROWS}")
 
 
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:

@@ -9,7 +9,7 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.checkpoint.integrity import VERIFY
-from weft.cli.flags import Entry, add_flags, values_of
+from weft.cli.flags import Entry, Once, add_flags, values_of
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
 from weft.layout.resolve import resolve
@@ -61,15 +61,18 @@ def add_verify_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     """--layout, --tp, --world-size and one option per field of the layout."""
     group = parser.add_argument_group("layout", EPILOG)
-    group.add_argument("--layout", metavar="FILE", type=Path, help="layout document, YAML or JSON")
+    group.add_argument("--layout", action=Once, metavar="FILE", type=Path, help="layout document, YAML or JSON")
     group.add_argument(
         "--tp",
         "--tensor-parallel-size",
+        action=Once,
         type=int,
         metavar="N",
         help="size of every module; explicit sizes of modules other than attention win",
     )
-    group.add_argument("--world-size", type=int, metavar="N", help="all ranks; attention dp follows from it")
+    group.add_argument(
+        "--world-size", action=Once, type=int, metavar="N", help="all ranks; attention dp follows from it"
+    )
     add_flags(group, layout_settings(), "layout_given")
 
 

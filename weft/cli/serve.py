@@ -84,7 +84,9 @@ def template_from(args: argparse.Namespace) -> str | None:
     try:
         text = str(args.chat_template.read_text(encoding="utf-8"))
         ChatTemplates({"default": text}, {}).check()
-    except (OSError, UnicodeDecodeError, RequestError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"--chat-template {args.chat_template}: not UTF-8 text", field="chat_template") from None
+    except (OSError, RequestError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"--chat-template {args.chat_template}: {reason}", field="chat_template") from error
     return text

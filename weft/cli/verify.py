@@ -34,6 +34,12 @@ from weft.verify.record import Prompt
 from weft.verify.report import document, lines
 from weft.verify.verify import Report, Verdict, Verifier
 
+_WITHOUT = {
+    "server_cpus": "verify has no front end and no engine",
+    "served_model_name": "verify serves nothing",
+    "seed": "verify draws nothing",
+}
+"""Options of an engine that nothing here depends on, and why."""
 EXIT_CODES: dict[Verdict, int] = {"agrees": 0, "differs": 1, "undecided": 3}
 TEXTS = (
     "The capital of France is",
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """0: the layout gives what one rank gives; 1: it does not; 3: nothing differs, but too little was decided."""
     if args.tokens < 1:
         raise UsageError(f"--tokens {args.tokens}: at least 1")
+    _refuse_unused(args)
     ensure_built()
     progress = _say_nothing if args.json else _say
     checkpoint = opened(args, args.model, _say)
@@ -78,10 +85,13 @@ def run(args: argparse.Namespace) -> int:
     if engine.dtype == "auto":
         engine = replace(engine, dtype="float32")
     plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
-    one = replace(engine, expert_placement=None, cpus=None)
+    one = replace(engine, expert_placement=None, cpus=None, lend_cores=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
+    for hint in plan.hints():
+        _say(hint)
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
+    _check_length(max(map(len, prompts)), args.tokens, plan.engine.max_model_len or config.max_position)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
     return EXIT_CODES[report.verdict]
@@ -93,8 +103,21 @@ def _refuse_moves(layout: Layout, engine: EngineConfig) -> None:
         raise UsageError("--eplb: verify compares the experts where they begin, nothing moves; leave balancing out")
     if engine.expert_stats is not None:
         raise UsageError("--expert-stats: verify records no loads; leave it out")
-    if engine.server_cpus is not None:
-        raise UsageError("--server-cpus: verify has no front end and no engine; leave it out")
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """UsageError: what nothing here depends on."""
+    own_cores = ("threads", "cpus") if args.comm == "lockstep" else ()
+    unused = _WITHOUT | dict.fromkeys(own_cores, "ranks in lockstep are no processes")
+    for name, why in unused.items():
+        if name in args.engine_given:
+            raise UsageError(f"{args.engine_given[name].flag}: {why}; leave it out")
+
+
+def _check_length(prompt: int, tokens: int, most: int) -> None:
+    if prompt + tokens > most:
+        together = f"{prompt + tokens} with the longest prompt"
+        raise UsageError(f"--tokens {tokens}: {together}; max_model_len is {most}")
 
 
 def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:

@@ -18,7 +18,7 @@ from weft.comm.base import Group
 from weft.dryrun.comm import RecordingComm
 from weft.dryrun.ops import ShapeOps
 from weft.errors import LayoutError, WeftError
-from weft.explain.memory import held_bytes
+from weft.explain.memory import bounds_of, held_bytes
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.hops import hop_rows, hops_of, twin
 from weft.layout.layout import Layout
@@ -54,6 +54,8 @@ class DryRun:
     coords: Coords
     batch: int
     params_by_module: Mapping[str, int]
+    bounds: int
+    """Of logits, beside the parameters."""
     kv_bytes_per_token: int
     activation_peak: int
     collectives: tuple[Collective, ...]
@@ -80,8 +82,9 @@ def _refuse(layout: Layout) -> None:
             raise LayoutError(message, field=field, value=value, legal=(legal,))
 
 
-def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun:
-    """One decode step of `rank`. Only its own rank is there: every other rank is a number.
+def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_rows: int = 0) -> DryRun:
+    """One decode step of `rank`. Only its own rank is there: every other rank is a number. `bounded_rows`: of so many
+    rows logits have bounds.
 
     Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
     """
@@ -103,6 +106,7 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int) -> DryRun
         coords=at,
         batch=batch,
         params_by_module=held_bytes(shards, rank, dtype.itemsize),
+        bounds=bounds_of(shards, rank, bounded_rows),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
         activation_peak=peak.most,
         collectives=(

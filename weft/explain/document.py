@@ -50,6 +50,7 @@ def document(report: Report) -> Json:
         "received_for_largest": [
             _received(batch, report.received_for_largest(batch)) for batch in report.batches if report.largest
         ],
+        "cores": report.cores.document() if report.cores else None,
         "notes": [asdict(note) for note in report.notes],
     }
 
@@ -176,6 +177,7 @@ def json_schema() -> Json:
         routed=_list(_object(**routed)),
         received_per_step=_list(received),
         received_for_largest=_list(received),
+        cores={"anyOf": [_cores_schema(), {"type": "null"}]},
         notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
     )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **root}
@@ -186,6 +188,12 @@ def _model_schema() -> Json:
     names = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size")
     text: Json = {"type": "string"}
     return _object(name=text, family=text, **dict.fromkeys(names, number), tied_embeddings={"type": "boolean"})
+
+
+def _cores_schema() -> Json:
+    """Of this machine, where any were asked for."""
+    cpus = _list({"type": "integer", "minimum": 0})
+    return _object(ranks=_list(_object(cpus=cpus, threads={"type": "integer", "minimum": 1})), server_cpus=cpus)
 
 
 def _hop_schema(received: Json) -> Json:

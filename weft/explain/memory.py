@@ -100,9 +100,15 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_row
         shares=_shares(shards, rank),
         bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
-        bounds=shards.bound_bytes(rank, bounded_rows) if bounded_rows and layers[1] == config.num_layers else 0,
+        bounds=bounds_of(shards, rank, bounded_rows),
         alike=rank,
     )
+
+
+def bounds_of(shards: Shards, rank: int, rows: int) -> int:
+    """Bytes that a rank of the last stage has of bounds of so many rows' logits."""
+    last = coords(shards.layout, rank).stage == shards.layout.pipeline.stages - 1
+    return shards.bound_bytes(rank, rows) if rows and last else 0
 
 
 def _as_rank(held: RankMemory, rank: int, at: Coords, node: int) -> RankMemory:

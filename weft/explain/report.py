@@ -9,6 +9,7 @@ from weft.arch.fit import check_fit
 from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.explain.choices import Choices
+from weft.explain.cores import Cores
 from weft.explain.hops import HopTraffic, hop_traffic
 from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note
 from weft.explain.memory import RankMemory, memory_of_ranks
@@ -44,6 +45,8 @@ class Report:
     largest: tuple[int, ...]
     """Bytes that each rank receives at each of `batches` in place of the boundaries `AT_SAMPLING`, at most, where all
     rows take their largest logit; empty where that makes no difference."""
+    cores: Cores | None = None
+    """Where any were asked for."""
 
     @property
     def boundaries(self) -> tuple[BoundaryTraffic, ...]:
@@ -96,9 +99,10 @@ def explain(
     batch: int = 1,
     kept: Kept | None = None,
     choices: Choices | None = None,
+    cores: Cores | None = None,
 ) -> Report:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
-    `kept`: what is kept in codes. `choices`: what a CPU decides.
+    `kept`: what is kept in codes. `choices`: what a CPU decides. `cores`: those that were asked for.
 
     LayoutError where the model does not fit the layout.
     """
@@ -124,4 +128,5 @@ def explain(
         notes=notes_of(shards, ranks, (*largest_note(largest), *choices.notes)),
         kept=kept,
         largest=largest,
+        cores=cores,
     )

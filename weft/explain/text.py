@@ -29,6 +29,11 @@ def print_report(report: Report, console: Console) -> None:
     console.print()
     for line in (*_boundaries(report), *_totals(report)):
         console.print(line, soft_wrap=True)
+    if report.cores is not None:
+        console.print()
+        console.print(Text("cores of this machine", "bold"))
+        for each in report.cores.lines:
+            console.print(Text(f"  {each}"), soft_wrap=True)
     if report.notes:
         console.print()
     for note in report.notes:

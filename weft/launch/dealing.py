@@ -26,6 +26,15 @@ class Dealing:
     shares: tuple[CoreShare, ...]
     server: tuple[int, ...]
 
+    def lines(self, where: Sequence[str]) -> list[str]:
+        """For people; `where`: every rank's number and coordinates."""
+        free = as_runs(self.server)
+        way = ", where the last thread makes way for them" if self.shares[-1].way else ""
+        return [
+            *(f"{each}: {share}" for each, share in zip(where, self.shares, strict=True)),
+            f"front end and engine {f'on cpus {free}{way}' if free else 'run where the ranks leave time'}",
+        ]
+
 
 def deal(cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, *, way: bool) -> Dealing:
     """What of `cores` each of `ranks` gets, all of this machine's, and the server. `quota`: as in `deal_cores`; `way`:

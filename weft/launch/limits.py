@@ -30,6 +30,7 @@ class ProcessLimits:
         "--step-limit",
         above=0.0,
         maximum=_DAY,
+        metavar="SECONDS",
     )
     join_limit: float = option(
         120.0,
@@ -37,9 +38,15 @@ class ProcessLimits:
         "--join-limit",
         above=0.0,
         maximum=_DAY,
+        metavar="SECONDS",
     )
     load_limit: float = option(
-        1800.0, "seconds for loading the weights (default: 1800)", "--load-limit", above=0.0, maximum=_DAY
+        1800.0,
+        "seconds for loading the weights (default: 1800)",
+        "--load-limit",
+        above=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
     )
     warm_up_limit: float = option(
         600.0,
@@ -47,6 +54,7 @@ class ProcessLimits:
         "--warm-up-limit",
         above=0.0,
         maximum=_DAY,
+        metavar="SECONDS",
     )
     drain_timeout: float = option(
         30.0,
@@ -54,6 +62,7 @@ class ProcessLimits:
         "--drain-timeout",
         minimum=0.0,
         maximum=_DAY,
+        metavar="SECONDS",
     )
     restart: bool = option(
         True,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.arch.shards import Shards
+from weft.counted import counted
 from weft.errors import ConfigError
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -189,7 +190,7 @@ def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: int
         worst = max(ranks, key=lambda m: m.fixed)
         raise ConfigError(
             f"kv_cache_memory {size(cache)}: {worst.where} needs {size(needed)} with {_parts(worst)}; available:"
-            f" {size(available // len(ranks))} per rank ({size(available)} free over {len(ranks)} ranks);"
+            f" {size(available // len(ranks))} per rank ({size(available)} free over {counted(len(ranks), 'rank')});"
             " give a smaller --kv-cache-memory or use fewer ranks",
             field="kv_cache_memory",
             value=cache,
@@ -203,7 +204,7 @@ def _too_small(
     memory = ranks[worst]
     needed = memory.fixed + (wanted + 1) * memory.block
     if engine.kv_cache_memory is not None:
-        has = f"--kv-cache-memory {size(engine.kv_cache_memory)} holds {blocks} blocks"
+        has = f"--kv-cache-memory {size(engine.kv_cache_memory)} holds {counted(blocks, 'block')}"
         change = "raise --kv-cache-memory or lower --max-model-len"
     else:
         share = free[worst] + memory.weights if free else memory.share or 0
@@ -214,7 +215,7 @@ def _too_small(
         )
     return ConfigError(
         f"{memory.where} needs {size(needed)}: {_parts(memory)}, KV cache {size((wanted + 1) * memory.block)}"
-        f" ({wanted} blocks of {engine.block_size} tokens); {has}; {change}",
+        f" ({counted(wanted, 'block')} of {counted(engine.block_size, 'token')}); {has}; {change}",
         field="max_model_len" if engine.max_model_len else "mem_fraction_static",
         value=engine.max_model_len or engine.mem_fraction_static,
     )

@@ -19,8 +19,9 @@ from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
-from weft.launch.cores import CoreShare, as_runs, available_cores
-from weft.launch.dealing import deal
+from weft.launch.cores import CoreShare, available_cores
+from weft.launch.dealing import Dealing, deal
+from weft.launch.devices import cuda_devices, too_few
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
@@ -111,6 +112,10 @@ class LaunchPlan:
             world=self.layout,
         )
 
+    def hints(self) -> list[str]:
+        """What would do better than what was asked, for people."""
+        return twice_rounded(self.engine, self.checkpoint, self.shards.specs)
+
     def settings(self) -> list[str]:
         """The resolved settings, for people."""
         engine = self.engine
@@ -122,7 +127,7 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
-        lines += twice_rounded(engine, self.checkpoint, self.shards.specs)
+        lines += self.hints()
         if (dispatch := self.shards.passage.dispatch) is not None:
             lines.append(
                 f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
@@ -134,10 +139,7 @@ class LaunchPlan:
         if self.memory is not None:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
-        lines += [f"{where}: {share}" for where, share in zip(self.where, self.cores, strict=True)]
-        free = as_runs(self.server_cpus)
-        way = ", where the last thread makes way for them" if self.cores[-1].way else ""
-        lines.append(f"front end and engine {f'on cpus {free}{way}' if free else 'run where the ranks leave time'}")
+        lines += Dealing(self.cores, self.server_cpus).lines(self.where)
         if self.unused:
             lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
         return lines
@@ -181,8 +183,7 @@ def plan_launch(
         free = available_bytes(group=memory_left())
         memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
-    way = layout.world == layout.replicas and _runs_programs(engine)
-    dealing = deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
+    dealing = deal_here(layout, engine)
     backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
     why_not = obstacle(
         layout.world // layout.replicas,
@@ -209,6 +210,13 @@ def plan_launch(
     )
 
 
+def deal_here(layout: Layout, engine: EngineConfig) -> Dealing:
+    """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
+    threads that cannot be."""
+    way = layout.world == layout.replicas and _runs_programs(engine)
+    return deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
+
+
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
     """dtype and experts' products named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
@@ -228,9 +236,18 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             value="cuda",
             legal=("cpu",),
         )
+    if engine.device == "cuda":
+        _check_devices(layout)
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
+
+
+def _check_devices(layout: Layout) -> None:
+    """ConfigError: a replica, of 1 rank, without a device of its own."""
+    count, version = cuda_devices()
+    if count is not None and count < layout.world:
+        raise too_few(count, version, describe(layout, count))
 
 
 def _check_kernels(engine: EngineConfig, layout: Layout) -> None:

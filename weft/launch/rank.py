@@ -17,12 +17,12 @@ from weft.checkpoint import Checkpoint
 from weft.comm.base import Comm
 from weft.comm.metered import MeteredComm
 from weft.comm.shared_memory import SharedMemoryComm
-from weft.counted import counted
-from weft.errors import ConfigError, PeerError
+from weft.errors import PeerError
 from weft.garbage import keep_all
 from weft.launch.backends import make_comm
 from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.cores import available_cores
+from weft.launch.devices import too_few
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.following import room_for_following
@@ -76,14 +76,7 @@ def _device(setup: Setup) -> torch.device:
     number = setup.first_rank + setup.rank
     count = torch.cuda.device_count()
     if number >= count:
-        fewer = f", or {counted(count, 'replica')}" if count else ""
-        raise ConfigError(
-            f"device cuda: this process sees {count} CUDA devices (torch {torch.__version__}), and {setup.where} needs"
-            f" one of its own; legal here: cpu{fewer}",
-            field="device",
-            value="cuda",
-            legal=("cpu",),
-        )
+        raise too_few(count, torch.__version__, setup.where)
     return torch.device("cuda", number)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from weft.options import Setting, option, settings_of
+from weft.options import Option, Setting, option, settings_of
 
 Given = Mapping[str, object]
 """What a user said: dotted names -> values, {"attention.tp": 2}. None means not given."""
@@ -19,6 +19,9 @@ Split = Literal["auto", "groups", "balanced"]
 Within = Literal["node"]
 Dispatch = Literal["auto", "all_gather", "all_to_all", "deepep", "deepep_normal", "deepep_low_latency"]
 Policy = Literal["none", "auto", "global", "hierarchical"]
+
+WORLD = Setting("world", int, True, None, Option("all ranks; checked against the sizes", minimum=1))
+"""What a document may say beside the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

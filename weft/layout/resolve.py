@@ -12,6 +12,7 @@ from math import gcd
 from weft.errors import LayoutError
 from weft.layout.counts import check_ranks, divisors
 from weft.layout.layout import (
+    WORLD,
     Attention,
     Balance,
     Dense,
@@ -51,8 +52,8 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
     values = _checked(given)
     world_size = _one_world(values.pop("world", None), world_size)
     for field, number in (("--world-size", world_size), ("--tp", tp)):
-        if number is not None and (type(number) is not int or number < 1):
-            raise LayoutError(f"{field} {number}: not a whole number, at least 1", field=field, value=number)
+        if number is not None and (problem := WORLD.problem(number)):
+            raise LayoutError(f"{field}: {problem}", field=field, value=number)
         check_ranks(field, f"{field} {number}", number or 1)
     if tp is not None and "attention.tp" in values:
         raise LayoutError(
@@ -112,14 +113,14 @@ def _checked(given: Given) -> dict[str, object]:
 def _one_world(stated: object, world_size: int | None) -> int | None:
     if stated is None:
         return world_size
-    if type(stated) is not int or stated < 1:
-        raise LayoutError(f"world: {stated!r} is not a whole number, at least 1", field="world", value=stated)
-    check_ranks("world", f"world {stated}", stated)
-    if world_size is not None and stated != world_size:
-        raise LayoutError(
-            f"world {stated} in the layout, but --world-size is {world_size}", field="world", value=stated
-        )
-    return stated
+    if problem := WORLD.problem(stated):
+        raise LayoutError(f"world: {problem}", field="world", value=stated)
+    world = WORLD.normal(stated)
+    assert isinstance(world, int)
+    check_ranks("world", f"world {world}", world)
+    if world_size is not None and world != world_size:
+        raise LayoutError(f"world {world} in the layout, but --world-size is {world_size}", field="world", value=world)
+    return world
 
 
 def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:

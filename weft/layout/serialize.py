@@ -10,11 +10,12 @@ from pathlib import Path
 import yaml
 
 from weft.errors import LayoutError
-from weft.layout.layout import Given, Layout, layout_settings
+from weft.layout.layout import WORLD, Given, Layout, layout_settings
 from weft.options import Setting, nearest
 
+_SHOWN = 40
+"""Characters of a wrong value: the file may be no layout at all."""
 _JSON_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
-_WORLD = {"description": "all ranks; checked against the sizes", "type": ["integer", "null"], "minimum": 1}
 
 
 def load_given(source: str | Path) -> Given:
@@ -73,7 +74,7 @@ def to_yaml(layout: Layout) -> str:
 
 def json_schema() -> dict[str, object]:
     """JSON schema (2020-12) of a layout document; rules between sizes are `resolve`'s."""
-    root: dict[str, object] = {"world": _WORLD}
+    root: dict[str, object] = {"world": WORLD.schema()}
     for setting in layout_settings():
         _put_schema(root, setting)
     return {
@@ -130,7 +131,7 @@ class _Reader:
         if problem:
             raise self._error(value_node, f"{name}: {problem}", name, value)
         if value is not None:
-            values[name] = self.settings[name].normal(value) if name in self.settings else _whole(value)
+            values[name] = self._setting(name).normal(value)
 
     def _names(self) -> Iterable[str]:
         return ("world", *self.sections, *self.settings)
@@ -139,11 +140,10 @@ class _Reader:
         """A problem of type or range; null means not given everywhere."""
         if value is None:
             return None
-        if name == "world":
-            whole = _whole(value)
-            legal = type(whole) is int and whole >= 1
-            return None if legal else f"{value} is not a whole number, at least 1"
-        return self.settings[name].problem(value)
+        return self._setting(name).problem(value)
+
+    def _setting(self, name: str) -> Setting:
+        return WORLD if name == "world" else self.settings[name]
 
     def _value(self, node: yaml.Node) -> object:
         if isinstance(node, yaml.SequenceNode):
@@ -177,12 +177,8 @@ def _is_null(node: yaml.Node) -> bool:
 
 def _kind(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return repr(node.value if len(node.value) <= _SHOWN else node.value[:_SHOWN] + "...")
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _sections() -> tuple[str, ...]:

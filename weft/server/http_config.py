@@ -27,32 +27,51 @@ _HOST = re.compile(r"\*|[a-z0-9._-]+|[0-9a-f.]*:[0-9a-f.]*:[0-9a-f:.]*")
 class HttpConfig:
     """As given; impossible values raise ConfigError."""
 
-    host: str = option("127.0.0.1", "address to listen on; beyond this machine only with an API key", "--host")
+    host: str = option(
+        "127.0.0.1", "address to listen on; beyond this machine only with an API key", "--host", metavar="HOST"
+    )
     port: int = option(8000, "port; 0 takes any free one", "--port", minimum=0, maximum=65535)
-    uds: str | None = option(None, "listen on this Unix socket instead", "--uds")
-    api_key: str | None = option(None, "key that clients must send (also WEFT_API_KEY)", "--api-key")
-    api_key_file: str | None = option(None, "file whose first line is the key", "--api-key-file")
-    admin_key: str | None = option(None, "key of /metrics, if another (also WEFT_ADMIN_KEY)", "--admin-key")
-    admin_key_file: str | None = option(None, "file whose first line is the admin key", "--admin-key-file")
+    uds: str | None = option(None, "listen on this Unix socket instead", "--uds", metavar="PATH")
+    api_key: str | None = option(None, "key that clients must send (also WEFT_API_KEY)", "--api-key", metavar="KEY")
+    api_key_file: str | None = option(None, "file whose first line is the key", "--api-key-file", metavar="FILE")
+    admin_key: str | None = option(
+        None, "key of /metrics, if another (also WEFT_ADMIN_KEY)", "--admin-key", metavar="KEY"
+    )
+    admin_key_file: str | None = option(
+        None, "file whose first line is the admin key", "--admin-key-file", metavar="FILE"
+    )
     allowed_origins: str | None = option(
-        None, "web pages that may call the server: origins with commas between, or *", "--allowed-origins"
+        None,
+        "web pages that may call the server: origins with commas between, or *",
+        "--allowed-origins",
+        metavar="ORIGIN,ORIGIN,...",
     )
     allowed_hosts: str | None = option(
         None,
         "names that requests may call the server by, with commas between, or *; left out: on this machine and without a"
         " key its own names, else any",
         "--allowed-hosts",
+        metavar="HOST,HOST,...",
     )
-    ssl_certfile: str | None = option(None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile")
-    ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile")
+    ssl_certfile: str | None = option(
+        None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile", metavar="FILE"
+    )
+    ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile", metavar="FILE")
     root_path: str | None = option(
-        None, "path in front of every route that a proxy leaves there; routes answer without it too", "--root-path"
+        None,
+        "path in front of every route that a proxy leaves there; routes answer without it too",
+        "--root-path",
+        metavar="PATH",
     )
     max_queued: int = option(
         256, "outputs that may wait beside the running ones; more get 429", "--max-queued", minimum=0
     )
     queue_timeout: float = option(
-        600.0, "seconds that a request may wait for its first step; then 504", "--queue-timeout", above=0.0
+        600.0,
+        "seconds that a request may wait for its first step; then 504",
+        "--queue-timeout",
+        above=0.0,
+        metavar="SECONDS",
     )
     log_level: str | None = option(
         None, "what is logged (also WEFT_LOG)", "--log-level", choices=("debug", "info", "warning", "error")

@@ -97,9 +97,12 @@ def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[st
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists already and is not an empty directory", field="out", value=str(out))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}", field="out", value=str(out)) from None
     say(f"looking at the inputs of {config.num_layers} MLPs on a sample text")
     routers = router_rows(layer_inputs(checkpoint, config), recipe.experts, recipe.skew, recipe.seed)
-    out.mkdir(parents=True, exist_ok=True)
     say(f"writing {recipe.experts} copies of every MLP to {out}")
     _write_tensors(_tensors(checkpoint, config, target, recipe, routers), out)
     _write_config(checkpoint, config, target, recipe, out)
