@@ -100,8 +100,8 @@ def main() -> None:
     torch.set_num_threads(1)  # of plain reads: others would look for work on cores of the rounds that follow
     library = step_library()
     cores = sorted(os.sched_getaffinity(0))
-    pools = {name: Pool(library, len(on), on, TURN_SPIN_NS) for name, on in (("one", cores[:1]), ("all", cores))}
-    with Probe(cache_dir() / "peers") as probe:
+    with Probe(cache_dir() / "peers") as probe:  # before this thread keeps to one core, as a pool's first does
+        pools = {name: Pool(library, len(on), on, TURN_SPIN_NS) for name, on in (("one", cores[:1]), ("all", cores))}
         rates = measured(pools, probe, args.rounds)
     found = {
         place: {kind: round(statistics.median(each), 1) for kind, each in kinds.items()}
