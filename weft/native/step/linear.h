@@ -150,7 +150,7 @@ private:
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
             const int lines = of == 1 ? 2 : i < 2 ? 1 : 0;
-            const Ahead ahead{of == 1 ? data + kSoon : data + bytes + i * half, 64};
+            const Ahead ahead{of == 1 ? data + C::soon(n) : data + bytes + i * half, 64};
             if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
             if (lines) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false);

@@ -21,6 +21,7 @@ struct InAmx {
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
     static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights
+    static constexpr int64_t soon(int) { return kSoon; }
 };
 
 template <> class TileOf<InAmx> {

@@ -180,11 +180,11 @@ private:
         slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
     }
 
-    // Where a pair's codes are taken once, as far as it takes them to come; else those of the next pair. One row of 8 bits
-    // waits for nothing but codes, and a core looks ahead by itself as far as it can.
+    // Where a pair's codes are taken once, as far as it takes them to come; else those of the next pair. One row of 8 bits is
+    // little work for a line.
     int64_t ahead(int64_t count) const {
         if (count > kCodesTile) return pair_bytes(weight_.kind, weight_.depth);
-        return count == 1 && Kind != W_INT4 ? kSoon / 2 : kSoon;
+        return count == 1 && Kind != W_INT4 ? kVerySoon : kSoon;
     }
 
     // A slab of the depth is met by all rows before the next one is; sums are put down between slabs.

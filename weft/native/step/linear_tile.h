@@ -25,6 +25,7 @@ constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;  // 24 of 32 or 12 of 16 
 // Few rows, which reading bounds, ask for lines of weights so many bytes before they take them: what a core looks ahead by
 // itself ends with a page.
 constexpr int64_t kSoon = 6144;
+constexpr int64_t kVerySoon = 2048;  // where a line is little work, so that a core's own looking ahead keeps up
 
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
 
@@ -45,6 +46,7 @@ template <class T> struct Plain {
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
+    static constexpr int64_t soon(int) { return kSoon; }
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
@@ -63,6 +65,7 @@ struct InBf16 {
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
     static constexpr bool kFetchesCache = true;
+    static constexpr int64_t soon(int rows) { return rows <= 2 ? kVerySoon : kSoon; }
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
         int both;
