@@ -192,16 +192,23 @@ def test_what_finishing_a_block_behind_its_products_brings() -> None:
 
 
 def test_what_one_core_and_both_take_from_memory() -> None:
-    found = saved("core_bound_zen4.json")["gb_per_s"]
-    both, one, near = (found[place] for place in ("all cores, on one die", "one core", "one core, out of its cache"))
-    twelve = "bf16 in 12"
+    found, before = (saved(f"core_bound{of}_zen4.json")["gb_per_s"] for of in ("", "_099cc5c"))
+    both, apart_, one, near = (
+        found[place]
+        for place in ("all cores, on one die", "all cores, on two dies", "one core", "one core, out of its cache")
+    )
+    twelve, plain = "bf16 in 12", "plain reads"
     told = (
         f"read {both['bf16']} GB/s of whole numbers in a row's products, {both[twelve]} of 12 bits, where plain reads"
+        f" gave {both[plain]}; on two dies {apart_['bf16']} and {apart_[twelve]} where these gave {apart_[plain]}; one"
+        f" core alone {one['bf16']} and {one[twelve]}, and out of its cache {near['bf16']} and {near[twelve]}"
     )
-    assert f"{told} gave {both['plain reads']}; one core alone" in PERFORMANCE
-    told = f"{one['bf16']} and {one[twelve]}, and out of its cache {near['bf16']} and {near[twelve]}"
-    assert f"{told} (`core_bound_zen4.json`)" in PERFORMANCE
-    assert f"in {one['rounds']} rounds the cores sat on one." in PERFORMANCE and "all cores, on two dies" not in found
+    rounds = f"{one['rounds']} rounds, {both['rounds']} and {apart_['rounds']} of them on one die and on two"
+    assert f"{told} (`core_bound_zen4.json`, {rounds})" in PERFORMANCE
+    told = f"{apart_['bf16']} GB/s of whole numbers and {apart_['int8 x 8']} of codes where plain reads gave"
+    then = before["all cores, on two dies"]
+    then_ = f"before {then['bf16']} and {then['int8 x 8']} of {then[plain]} (`core_bound_099cc5c_zen4.json`)"
+    assert f"{told} {apart_[plain]} (`core_bound_zen4.json`), {then_}" in PERFORMANCE
     apart: dict[bool, list[float]] = {True: [], False: []}
     for visit in saved("peers-zen4.json")["visits"]:
         for case in visit["cases"].values():
@@ -209,6 +216,27 @@ def test_what_one_core_and_both_take_from_memory() -> None:
                 apart[look["flag_us"] > FAR_US].append(look["gb_per_s"])
     told = f"{median(apart[True]):.0f} GB/s in the median of {len(apart[True])} looks beside `peers-zen4.md`,"
     assert f"{told} {median(apart[False]):.0f} in that of the other {len(apart[False])}." in PERFORMANCE
+
+
+def test_lines_that_are_asked_for_soon() -> None:
+    names = [f"beside_099cc5c_zen4_{kind}.json" for kind in ("whole", "int8")]
+    whole_, coded = (saved(name)["cases"]["decode"]["this one"] for name in names)
+    told = f"{whole_['ratio']:.2f} times as fast with whole numbers and {coded['ratio']:.2f} with codes"
+    quartiles = [f"{found[key]:.2f}" for found in (whole_, coded) for key in ("ratio_q1", "ratio_q3")]
+    words = "no more than such figures can tell (quartiles {} and {}, {} and {};".format(*quartiles)
+    assert f"{told}, {words} `{names[0]}`, `{names[1]}`, 4 starts of 10 rounds)" in PERFORMANCE
+    flags = [flag for name in names for flag in saved(name)["memory"]["flag_us"]]
+    assert max(flags) < FAR_US, "the cores sat on one die"
+
+
+def test_what_a_prompts_products_have_of_the_machines_rate() -> None:
+    found = saved("product_bound_zen4.json")["share_of_rate"]
+    prompt, near = (
+        [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
+    )
+    told = f"have {prompt[0]} of that rate with whole numbers and {prompt[1]} with 12 bits"
+    words = f"no more out of each core's own cache, {near[0]} and {near[1]} (`product_bound_zen4.json`)"
+    assert f"{told}, and {words}" in PERFORMANCE
 
 
 def test_what_bounds_of_logits_read() -> None:
