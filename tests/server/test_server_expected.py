@@ -124,7 +124,8 @@ def test_the_load_is_the_open_requests(start_server: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file"), (b"{% if %}", "the template itself is faulty"), (b"\xff", "utf-8")]
+    ("content", "reason"),
+    [(None, "No such file"), (b"{% if %}", "the template itself is faulty"), (b"\xff", "not UTF-8 text")],
 )
 def test_a_template_that_is_none_is_refused_before_loading(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "t.jinja"
