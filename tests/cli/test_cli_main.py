@@ -86,6 +86,7 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         ),
         (["generate", "--port=3", "hi"], "weft generate: unknown option --port; that is weft serve's; leave it"),
         (["--versoin"], "weft: unknown command --versoin; did you mean --version?"),
+        (["version", "extra"], "weft: version: extra has no effect on it; leave it out"),
         (["explain", "\udcff"], r"weft explain: '\udcff': not UTF-8 text"),
         (["explain", "--batch", "1048577"], "weft explain: --batch 1048577: out of range; legal: 1 to 1048576"),
         (["explain", "--tp", "2", "--tp", "4"], "weft explain: --tp 2 and --tp 4 contradict each other"),
@@ -131,8 +132,9 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("--version", "-V", "version"):
         assert main([word]) == 0
         assert capsys.readouterr().out.startswith("weft ")
-    assert main(["help"]) == 0
-    assert capsys.readouterr().out in overview
+    for words in (["help"], ["help", "help"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out in overview
     assert main(["help", "explain"]) == 0
     assert "--o-proj-local-tp" in capsys.readouterr().out
 

@@ -57,6 +57,7 @@ def test_answers_are_the_dense_models(variant: str, tmp_path: Path) -> None:
 def test_transformers_reads_it(tmp_path: Path) -> None:
     dense = write_random(tmp_path / "dense", "tied", sizes={"max_position_embeddings": 256})
     assert main(["upcycle", str(dense), "--experts", "4", "--dtype", "float32", "--out", str(tmp_path / "m")]) == 0
+    assert len({path.stat().st_mode for path in (tmp_path / "m").iterdir()}) == 1, "readers of one file may read all"
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
     outcome = run(dense, {}, 1)[0]
     with torch.inference_mode():

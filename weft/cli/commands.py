@@ -69,11 +69,13 @@ def run(argv: Sequence[str]) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if words[:1] == ["help"]:
-        words = [*words[1:2], "--help"]
+        words = [*(word for word in words[1:2] if word != "help"), "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else UsageError.exit_code
     if words[0] in ("-V", "--version", "version"):
+        if words[1:]:
+            raise UsageError(f"{words[0]}: {words[1]} has no effect on it; leave it out")
         print(f"weft {_version()}")
         return 0
     names = [command.name for command in COMMANDS]

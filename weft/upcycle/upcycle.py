@@ -139,7 +139,10 @@ def _write_tensors(tensors: Iterator[tuple[str, Tensor]], out: Path) -> None:
         if shard:
             number += 1
             file = f"model-{number:05d}.safetensors"
+            (out / file).touch()
+            mode = (out / file).stat().st_mode
             save_file(shard, out / file, metadata={"format": "pt"})
+            (out / file).chmod(mode)  # the library's own file is for its owner alone
             files.update(dict.fromkeys(shard, file))
             shard, size = {}, 0
 
