@@ -11,7 +11,6 @@ long a flag takes between the first two, right before and behind them (`peers/pr
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import statistics
@@ -24,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packed_linear import Buffers, packed, plain_weights, program_of, step_of
+from packed_linear import Buffers, repeated
 
 from benchmarks.about import about
 from benchmarks.built import step_library
@@ -50,10 +49,8 @@ Rates = dict[str, dict[str, list[float]]]
 
 def products(pool: Pool, kind: str, columns: int, matrices: int, times: int = 1) -> Run:
     """All products with a row."""
-    shapes = [("gate_up", columns, DEPTH)] * matrices
-    weights = packed(pool, kind, shapes, plain_weights(shapes)) * times
-    program = program_of(pool, shapes * times, weights, Buffers(shapes, 1))
-    return functools.partial(program.run, step_of(1)), sum(weight.nbytes for weight in weights)
+    shape = "gate_up", columns, DEPTH
+    return repeated(pool, kind, shape, Buffers([shape], 1), 1, matrices, times)
 
 
 def take(rates: Mapping[str, list[float]], runs: Mapping[str, Run], first: int) -> None:

@@ -9,6 +9,7 @@ row. `onednn` is torch's prepacked linear, where this build of torch has it.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -125,6 +126,16 @@ def program_of(pool: Pool, shapes: list[Shape], weights: list[PackedWeight], buf
         record.p[WEIGHT] = weight.address
         code.append(record)
     return Program(pool, code, None, [buffers, weights])
+
+
+def repeated(
+    pool: Pool, kind: str, shape: Shape, buffers: Buffers, rows: int, matrices: int, times: int
+) -> tuple[Callable[[], object], int]:
+    """Multiplies `rows` with each of so many random matrices of `shape`, so many times; bytes of weights read."""
+    shapes = [shape] * matrices
+    weights = packed(pool, kind, shapes, plain_weights(shapes)) * times
+    program = program_of(pool, shapes * times, weights, buffers)
+    return functools.partial(program.run, step_of(rows)), sum(weight.nbytes for weight in weights)
 
 
 def step_of(rows: int) -> StepRecord:

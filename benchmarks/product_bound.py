@@ -11,7 +11,6 @@ In turns, each beside the rate that products have in registers (`peers/probe.py`
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import statistics
@@ -24,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packed_linear import MODELS, Buffers, Shape, packed, plain_weights, program_of, shapes_of, step_of
+from packed_linear import MODELS, Buffers, Shape, repeated, step_shapes
 
 from benchmarks.about import about
 from benchmarks.built import step_library
@@ -35,7 +34,8 @@ from weft.checkpoint.embedded import cache_dir
 from weft.native.isa import chosen
 from weft.native.step_library import Pool
 
-MODEL = "smollm2-135m"
+LAYER = step_shapes(1, MODELS["smollm2-135m"][1])[:-1]
+"""Its products, without the head."""
 LAYERS, ROWS = 6, 1024
 """Of the prompt: with so many layers weights come from memory, as in a whole model."""
 NEAR_ROWS, NEAR_BYTES, REPEATED = 192, 224 << 10, 24
@@ -49,11 +49,6 @@ Shares = dict[str, dict[str, dict[str, list[float]]]]
 """Kind -> place -> product -> shares of the machine's rate, round by round."""
 
 
-def layer_of(model: str) -> list[Shape]:
-    """A layer's products."""
-    return shapes_of(model)[: len(shapes_of(model)) // MODELS[model][0]]
-
-
 def near_shape(shape: Shape) -> Shape:
     """So few of its columns that they stay in a cache."""
     name, _, depth = shape
@@ -65,20 +60,17 @@ def products(pool: Pool, kind: str, shape: Shape, among: list[Shape], rows: int,
     buffers = Buffers(among, rows)
     if "qkv" in buffers.out:
         buffers.out["qkv"] = buffers.out["qkv"].bfloat16()  # as attention takes them
-    shapes = [shape] * matrices
-    weights = packed(pool, kind, shapes, plain_weights(shapes)) * times
-    program = program_of(pool, shapes * times, weights, buffers)
-    return functools.partial(program.run, step_of(rows)), 2e-9 * rows * shape[1] * shape[2] * matrices * times
+    run, _ = repeated(pool, kind, shape, buffers, rows, matrices, times)
+    return run, 2e-9 * rows * shape[1] * shape[2] * matrices * times
 
 
 def runs_of(pool: Pool, threads: int) -> dict[tuple[str, str, str], Run]:
     """Of each kind, place and product."""
-    layer = layer_of(MODEL)
-    near = [near_shape(shape) for shape in layer]
+    near = [near_shape(shape) for shape in LAYER]
     found = {}
     for kind in KINDS:
-        for shape, small in zip(layer, near, strict=True):
-            found[kind, "prompt", shape[0]] = products(pool, kind, shape, layer, ROWS, LAYERS, 1)
+        for shape, small in zip(LAYER, near, strict=True):
+            found[kind, "prompt", shape[0]] = products(pool, kind, shape, LAYER, ROWS, LAYERS, 1)
             found[kind, "near", shape[0]] = products(pool, kind, small, near, NEAR_ROWS * threads, 1, REPEATED)
     return found
 
@@ -103,7 +95,7 @@ def measured(runs: dict[tuple[str, str, str], Run], probe: Probe, rounds: int) -
 def summary(shares: dict[str, list[float]]) -> dict[str, float]:
     """Medians, and that of all products together."""
     middle = {product: statistics.median(each) for product, each in shares.items()}
-    numbers = {name: columns * depth for name, columns, depth in layer_of(MODEL)}
+    numbers = {name: columns * depth for name, columns, depth in LAYER}
     taken = sum(numbers[product] / share for product, share in middle.items())
     return {name: round(share, 3) for name, share in {**middle, "all": sum(numbers.values()) / taken}.items()}
 

@@ -152,7 +152,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plan_has_and_shows_what_is_listed(model: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "available_cores", lambda: tuple((cpu,) for cpu in range(8)))
     monkeypatch.setattr(plans, "cpu_quota", lambda: None)
-    monkeypatch.setattr(plans, "cuda_devices", lambda: (2, ""))
+    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     plan = planned(model, {"replicas": 2}, cpus="4-6|1", server_cpus="0,7", device=device)
     assert plan.server_cpus == (0, 7) and plan.plans_ahead
     assert [plan.of_replica(replica).cores[0].cpus for replica in range(2)] == [(4, 5, 6), (1,)]

@@ -42,7 +42,7 @@ def test_one_replica_is_the_plan_itself(model: Path) -> None:
 
 
 def test_replicas_of_one_rank_need_no_collectives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "cuda_devices", lambda: (3, ""))
+    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     assert planned(model, {"replicas": 3}).backend.name == "none"
     assert planned(model, {"replicas": 3}, device="cuda").of_replica(2).first_rank == 2
     with pytest.raises(ConfigError, match="between 2 ranks run on the CPU only; legal: replicas of 1 rank"):

@@ -40,22 +40,29 @@ class _Collect(argparse.Action):
             raise ConfigError(f"{flag}: {problem}", field=self.setting.name, value=value, legal=legal)
         for name, new in {self.setting.name: value, **self.sets}.items():
             entry = Entry(new, flag or name)
-            before = given.setdefault(name, entry)
-            if before is not entry and before.value != new:
-                raise UsageError(
-                    f"{before.flag} {shown(before.value)} and {entry.flag} {shown(new)} contradict each other"
-                )
+            _refuse_another(given.setdefault(name, entry), entry)
         setattr(namespace, self.dest, given)
 
 
 class Once(argparse.Action):
-    """Stores a value; refuses another one."""
+    """Stores a value, for the words of one command; refuses another one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._first: Entry | None = None
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
-        before = getattr(namespace, self.dest, None)
-        if before not in (None, values):
-            raise UsageError(f"{flag} {before} and {flag} {values} contradict each other")
+        entry = Entry(values, flag or self.dest)
+        self._first = self._first or entry
+        _refuse_another(self._first, entry)
         setattr(namespace, self.dest, values)
+
+
+def _refuse_another(before: Entry, entry: Entry) -> None:
+    if before.value != entry.value:
+        raise UsageError(
+            f"{before.flag} {shown(before.value)} and {entry.flag} {shown(entry.value)} contradict each other"
+        )
 
 
 def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:

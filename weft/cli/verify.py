@@ -88,8 +88,6 @@ def run(args: argparse.Namespace) -> int:
     one = replace(engine, expert_placement=None, cpus=None, lend_cores=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
-    for hint in plan.hints():
-        _say(hint)
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     _check_length(max(map(len, prompts)), args.tokens, plan.engine.max_model_len or config.max_position)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)

@@ -21,7 +21,7 @@ from weft.launch.backend import Backend, choose_backend
 from weft.launch.control_groups import cpu_quota, memory_left
 from weft.launch.cores import CoreShare, available_cores
 from weft.launch.dealing import Dealing, deal
-from weft.launch.devices import cuda_devices, too_few
+from weft.launch.devices import too_few, torch_without_devices
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
@@ -236,18 +236,11 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             value="cuda",
             legal=("cpu",),
         )
-    if engine.device == "cuda":
-        _check_devices(layout)
+    if engine.device == "cuda" and (version := torch_without_devices()) is not None:
+        raise too_few(0, version, describe(layout, 0))
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
-
-
-def _check_devices(layout: Layout) -> None:
-    """ConfigError: a replica, of 1 rank, without a device of its own."""
-    count, version = cuda_devices()
-    if count is not None and count < layout.world:
-        raise too_few(count, version, describe(layout, count))
 
 
 def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
