@@ -19,13 +19,11 @@ WEFT_INLINE void hide(float* s, int begin, int end) {
     store(s, (lane >= begin) & (lane < end) ? load(s) : splat(kHidden));
 }
 
-// Of x and y; y where x is not a number. Then the largest lane and the sum of all.
+// The largest lane and the sum of all.
 #if defined(__AVX512F__)
-WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) { return (Vec<float>)_mm512_max_ps((__m512)x, (__m512)y); }
 WEFT_INLINE float highest_of(Vec<float> x) { return _mm512_reduce_max_ps((__m512)x); }
 WEFT_INLINE float sum_of(Vec<float> x) { return _mm512_reduce_add_ps((__m512)x); }
 #else
-WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) { return x > y ? x : y; }
 WEFT_INLINE float highest_of(Vec<float> x) { return largest<float>(x); }
 WEFT_INLINE float sum_of(Vec<float> x) { return sum<float>(x); }
 #endif

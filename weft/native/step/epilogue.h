@@ -1,5 +1,5 @@
 // What becomes of the sums of a row over a pair of panels: scale, bias, then store, SiLU(gate) * up or add. Element by
-// element, so that a result does not depend on its place. Knows no product.
+// element, so that a result does not depend on its place or on when it is finished. Knows no product.
 #pragma once
 
 #include <algorithm>
@@ -11,17 +11,86 @@
 
 namespace weft {
 
+// Rows whose sums over a whole pair are there, finished one by one, at once or beside other products: what these leave
+// idle of a core is most of what a row takes, and what it needs is read from memory, for their sums are in the registers.
+// `Scaled`: times the scales of W_INT8.
+template <int Epilogue, class O, bool Scaled> class WholeRows {
+    static constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
+
+public:
+    static constexpr bool kBeside = true;
+    int left = 0;
+
+    WholeRows(const Instruction& instruction, const Weight& weight, float unit)
+        : out_(instruction.out), scales_(static_cast<const float*>(weight.scale)), unit_(unit) {}
+
+    // Rows [row, row + count) of `pair`, whose sums lie kPair apart; those taken before are finished first. `more` rows come
+    // next: where their results will go is fetched, a row's beside each row.
+    void take(int64_t row, int count, int pair, const float* sums, int64_t more) {
+        finish();
+        left = count, sums_ = sums, pair_ = pair;
+        to_ = static_cast<O*>(out_.base) + row * out_.stride + int64_t(pair) * kColumns;
+        ahead_ = more ? count * out_.stride : 0;
+    }
+
+    void finish() {
+        while (left) row();
+    }
+
+    WEFT_INLINE void row() {
+        for (int c = 0; c < kColumns; c += 64 / int(sizeof(O))) __builtin_prefetch(to_ + ahead_ + c, 1);
+        if constexpr (Epilogue == SILU_MUL_OF) {
+            const NearNumbers* near = &kNear;
+            asm("" : "+r"(near));
+            for (int v = 0; v < kVectors / 2; ++v) store_narrow(to_ + v * W, silu_near(sum(v), *near) * sum(v + kVectors / 2));
+        } else {
+            for (int v = 0; v < kVectors; ++v)
+                store_narrow(to_ + v * W, Epilogue == ADD_TO ? load(to_ + v * W) + sum(v) : sum(v));
+        }
+        to_ += out_.stride, sums_ += kPair, --left;
+    }
+
+private:
+    WEFT_INLINE Vec<float> sum(int v) const {
+        const Vec<float> x = load(sums_ + v * W);
+        return Scaled ? x * (load(scales_ + pair_ * kPair + v * W) * splat(unit_)) : x;
+    }
+
+    const Operand& out_;
+    const float* const scales_;
+    const float unit_;
+    int pair_ = 0;
+    int64_t ahead_ = 0;
+    O* to_ = nullptr;
+    const float* sums_ = nullptr;
+};
+
 template <class T> struct Finish {
     const Instruction& instruction;
     const Weight& weight;
     float unit = 1.0f / kCodeUnit;  // of the scales of W_INT8
 
-    // Rows [row, row + count) of `pair`, whose sums lie kPair apart. `left` rows come next: where results of the first of
-    // them will go is fetched, a row's beside each row.
-    void rows(int64_t row, int64_t count, int pair, T* sums, int64_t left) const {
-        if constexpr (std::is_same_v<T, float>)
-            if (whole_vectors(row, count, pair, sums, left)) return;
+    // Rows [row, row + count) of `pair`, whose sums lie kPair apart; `more` rows come next.
+    void rows(int64_t row, int64_t count, int pair, T* sums, int64_t more) const {
+        auto all = [&](auto whole) {
+            if constexpr (std::is_same_v<T, float>) whole.take(row, int(count), pair, sums, more), whole.finish();
+        };
+        if (weight.kind == W_INT8 ? with_whole_rows<true>(pair, all) : with_whole_rows<false>(pair, all)) return;
         for (int64_t r = 0; r < count; ++r) this->row(row + r, pair, sums + r * kPair);
+    }
+
+    // Of what a pair's blocks of rows become, when it is called for one after the other: all of it at once.
+    struct AtOnce {
+        static constexpr bool kBeside = false;
+        const Finish& epilogue;
+
+        void take(int64_t row, int count, int pair, T* sums, int64_t more) { epilogue.rows(row, count, pair, sums, more); }
+        void finish() {}
+    };
+
+    // f(what finishes blocks of rows of `pair`): WholeRows where that is enough and `beside` says so, else AtOnce.
+    template <class F> void with_rows(int pair, bool beside, F&& f) const {
+        if (!beside || weight.kind == W_INT8 || !with_whole_rows<false>(pair, f)) f(AtOnce{*this});
     }
 
     // Where results will go is fetched while they are computed.
@@ -36,39 +105,19 @@ template <class T> struct Finish {
     }
 
 private:
-    // What is met in every layer, without a branch per row: pairs whose columns are all there.
-    bool whole_vectors(int64_t row, int64_t count, int pair, const float* sums, int64_t left) const {
-        const Operand& out = instruction.out;
-        const int epilogue = instruction.n[EPILOGUE];
-        if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
-        if ((pair + 1) * kPair > weight.columns) return false;
-        if (out.dtype == BF16 && epilogue == SILU_MUL_OF) return each<SILU_MUL_OF, bf16>(row, count, pair, sums, left), true;
-        if (out.dtype == BF16 && epilogue == STORE) return each<STORE, bf16>(row, count, pair, sums, left), true;
-        if (out.dtype == F32 && epilogue == STORE) return each<STORE, float>(row, count, pair, sums, left), true;
-        if (out.dtype == F32 && epilogue == ADD_TO) return each<ADD_TO, float>(row, count, pair, sums, left), true;
-        return false;
-    }
-
-    template <int Epilogue, class O> void each(int64_t row, int64_t count, int pair, const float* sums, int64_t left) const {
-        constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
-        Vec<float> scales[kVectors];
-        const bool scaled = weight.kind == W_INT8;
-        for (int v = 0; v < kVectors && scaled; ++v)
-            scales[v] = load(static_cast<const float*>(weight.scale) + pair * kPair + v * W) * splat(unit);
-        O* to = static_cast<O*>(instruction.out.base) + row * instruction.out.stride + pair * kColumns;
-        for (int64_t r = 0; r < count; ++r, to += instruction.out.stride, sums += kPair) {
-            if (r < left)
-                for (int c = 0; c < kColumns; c += 64 / int(sizeof(O)))
-                    __builtin_prefetch(to + count * instruction.out.stride + c, 1);
-            Vec<float> x[kVectors];
-            for (int v = 0; v < kVectors; ++v) x[v] = scaled ? load(sums + v * W) * scales[v] : load(sums + v * W);
-            if constexpr (Epilogue == SILU_MUL_OF) {
-                for (int v = 0; v < kVectors / 2; ++v) store_narrow(to + v * W, silu_near(x[v]) * x[v + kVectors / 2]);
-            } else {
-                for (int v = 0; v < kVectors; ++v)
-                    store_narrow(to + v * W, Epilogue == ADD_TO ? load(to + v * W) + x[v] : x[v]);
-            }
+    // What is met in every layer, pairs whose columns are all there: f(WholeRows). False where it is something else.
+    template <bool Scaled, class F> bool with_whole_rows(int pair, F&& f) const {
+        if constexpr (std::is_same_v<T, float>) {
+            const int epilogue = instruction.n[EPILOGUE], dtype = instruction.out.dtype;
+            if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
+            if ((pair + 1) * kPair > weight.columns) return false;
+            if (dtype == BF16 && epilogue == SILU_MUL_OF)
+                return f(WholeRows<SILU_MUL_OF, bf16, Scaled>(instruction, weight, unit)), true;
+            if (dtype == BF16 && epilogue == STORE) return f(WholeRows<STORE, bf16, Scaled>(instruction, weight, unit)), true;
+            if (dtype == F32 && epilogue == STORE) return f(WholeRows<STORE, float, Scaled>(instruction, weight, unit)), true;
+            if (dtype == F32 && epilogue == ADD_TO) return f(WholeRows<ADD_TO, float, Scaled>(instruction, weight, unit)), true;
         }
+        return false;
     }
 
     void row(int64_t row, int pair, T* sums) const {

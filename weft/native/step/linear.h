@@ -24,8 +24,10 @@ inline CacheLines& cache_lines() {
     return lines;
 }
 
+constexpr int64_t kManyRows = 128;        // that pass by a panel while it stays in the caches
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kFarRows = 640 << 10;   // the same where panels must be unpacked anew for each chunk of rows
+constexpr int64_t kFarRows =
+    640 << 10;  // the same where each chunk unpacks panels anew, or finishes its last rows by themselves
 #if defined(__AMX_BF16__)
 using InPairs = InAmx;  // what products of bf16 pairs are done in
 #elif defined(__AVX512BF16__)
@@ -85,7 +87,7 @@ template <class C> struct Product {
 
     // Of the rows that one thread has, how many are multiplied at a time.
     int64_t near() const {
-        if (stored_as<C>(weight.kind)) return std::min<int64_t>(near_rows(kNearRows), 192);
+        if (stored_as<C>(weight.kind) && !C::kFinishesBeside) return std::min<int64_t>(near_rows(kNearRows), 192);
         return std::max<int64_t>(192, near_rows(kFarRows));
     }
 
@@ -105,9 +107,11 @@ template <class C> struct Product {
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
             if (cache) cache->begin(from == own_row ? pair : -1);
-            if (!stored) in_slabs(from, rows, count, pair);
-            else if (count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
-            else in_one(from, rows, count, pair);
+            if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
+            else
+                with_rows(count, pair, [&](auto& done) {
+                    stored ? in_one(from, rows, count, pair, done) : in_slabs(from, rows, count, pair, done);
+                });
         }
     }
 
@@ -116,12 +120,13 @@ private:
     int64_t own_row = 0;
 
     // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
-    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume) {
+    template <class Done>
+    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume, Done& done) {
         for (int k = 0; k < depth;) {
-            const CacheLines::Lines lines = cache ? cache->take((depth - k) / C::kDepth) : CacheLines::Lines{nullptr, 0};
+            const CacheLines::Lines lines = cache->take((depth - k) / C::kDepth);
             const int part = lines.count ? lines.count * C::kDepth : depth - k;
             tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums,
-                         resume || k);
+                         resume || k, done);
             k += part;
         }
     }
@@ -143,9 +148,19 @@ private:
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
 
+    // Blocks of rows are finished beside the next one's products, where there are several.
+    template <class F> void with_rows(int64_t count, int pair, F&& f) const {
+        auto all = [&](auto done) {
+            f(done);
+            done.finish();
+        };
+        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, count > C::kRows, all);
+        else all(typename Finish<T>::AtOnce{epilogue});
+    }
+
     // A single block of rows fetches what it will soon take, the first ones of several the next pair.
-    void in_one(int64_t from, Rows<A> rows, int64_t count, int pair) {
-        alignas(64) T tile[C::kRows * kPair];
+    template <class Done> void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
+        alignas(64) T tiles[2][C::kRows * kPair];
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
@@ -153,9 +168,10 @@ private:
             const Ahead ahead{of == 1 ? data + C::soon(n) : data + bytes + i * half, 64};
             if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
-            if (lines) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false);
-            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false);
-            epilogue.rows(from + row, n, pair, tile, count - row - n);
+            T* const tile = tiles[i % 2];
+            if (lines || !cache) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false, done);
+            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false, done);
+            done.take(from + row, n, pair, tile, count - row - n);
         });
     }
 
@@ -165,41 +181,44 @@ private:
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(slab / C::kDepth) * 64;
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
+        typename Finish<T>::AtOnce done{epilogue};
         for (int k = 0; k < weight.depth; k += slab, rows.first += slab, data += int64_t(slab) * kPair * sizeof(B)) {
             const int depth = std::min(slab, weight.depth - k);
             blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
                 Ahead ahead{data + bytes + i * half, 64};
                 if (!i && k + depth == weight.depth) epilogue.fetch(from, n, pair);
                 tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair,
-                             k > 0);
-                if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair, count - row - n);
+                             k > 0, done);
+                if (k + depth == weight.depth) done.take(from + row, n, pair, sums + row * kPair, count - row - n);
             });
         }
     }
 
     // Slabs of the depth are unpacked, by the first tile's products where it can, into a panel that stays in the
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
-    void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
+    template <class Done> void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
         const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
-        const int slab = even_slab(depth, count == first ? depth : C::kMostSlab);
-        B* panel = scratch<PANEL_SCRATCH>().template take<B>(C::kMostSlab * kPair);
+        const int most = count < kManyRows ? C::kMostSlab : C::kDeepSlab,
+                  slab = even_slab(depth, count == first ? depth : most);
+        B* panel = scratch<PANEL_SCRATCH>().template take<B>(most * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first, cache);
             else unpack<C>(weight, pair, k, part.depth, panel);
-            // codes fetch those that come soon while they are unpacked; there is less to do for halves, whose next slab is
-            // fetched by products
-            const Ahead halves{pair_data(weight, pair) + int64_t(k + part.depth) * kPair * 2, 64};
+            // what is unpacked next is fetched by the products of the first blocks
+            const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);
+            const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;
             const bool ends = k + part.depth == depth;
-            if (ends) epilogue.rows(from, first, pair, sums, count - first);
+            if (ends && first) done.take(from, first, pair, sums, count - first);
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
                 T* const own = sums + row * kPair;
-                if (weight.kind == W_BF16 && !i)
-                    tile_of_pair(behind(rows, row), n, panel, part.depth, 1, halves, own, part.resume);
-                else tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
-                if (ends) epilogue.rows(from + row, n, pair, own, count - row - n);
+                if (cache) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
+                else
+                    tile_of_pair(behind(rows, row), n, panel, part.depth, i * by_block < bytes, {next + i * by_block, 64}, own,
+                                 part.resume, done);
+                if (ends) done.take(from + row, n, pair, own, count - row - n);
             });
         }
     }

@@ -19,8 +19,9 @@ struct InAmx {
     // A tile of 32 rows costs what one of 17 does: all but the last are whole.
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
-    static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
+    static constexpr int kMostSlab = 288, kDeepSlab = kMostSlab, kWholeDepth = 2 * kRows;
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights
+    static constexpr bool kFinishesBeside = false;
     static constexpr int64_t soon(int) { return kSoon; }
 };
 
@@ -30,7 +31,9 @@ public:
     explicit TileOf(bool stored) : stored_(stored) {}
 
     // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows.
-    void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
+    template <class Beside>
+    void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume,
+                    Beside&) {
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         if (stored_) multiply_rows<true>(a, count, b, depth, lines, ahead, tile, resume);
         else multiply_rows<false>(a, count, b, depth, lines, ahead, tile, resume);

@@ -44,8 +44,9 @@ template <class T> struct Plain {
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kDeepSlab = kMostSlab, kWholeDepth = INT_MAX;
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
+    static constexpr bool kFinishesBeside = false;
     static constexpr int64_t soon(int) { return kSoon; }
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
@@ -63,8 +64,9 @@ struct InBf16 {
     static constexpr int kDepth = 2;
     static constexpr int kColumns = kPair, kRows = kTileRows;
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = kUnpackedDepth, kDeepSlab = 1536, kWholeDepth = INT_MAX;
     static constexpr bool kFetchesCache = true;
+    static constexpr bool kFinishesBeside = true;  // rows of one block while the next one is multiplied
     static constexpr int64_t soon(int rows) { return rows <= 2 ? kVerySoon : kSoon; }
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
@@ -122,46 +124,76 @@ WEFT_INLINE void one_step(Sums<C, MR>& sums, const Pointers<typename C::A, MR>& 
     }
 }
 
+// sums += a few steps of the depth, Lines lines fetched ahead with each.
+template <class C, int MR, int Lines, int Steps>
+WEFT_INLINE void few_steps(Sums<C, MR>& sums, Pointers<typename C::A, MR>& at, const typename C::B*& b, Ahead& ahead) {
+    constexpr int kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
+#pragma GCC unroll 8
+    for (int u = 0; u < Steps; ++u) {
+        decltype(C::load_b(b)) now[kTileVectors] = {C::load_b(b + u * kB), C::load_b(b + u * kB + kVector)};
+        one_step<C, MR, false>(sums, at, u * C::kDepth, now);
+#pragma GCC unroll 2
+        for (int i = 0; i < Lines; ++i) __builtin_prefetch(ahead.from, 0, 2), ahead.from += ahead.step;
+    }
+    b += Steps * kB;
+    at.advance(Steps * C::kDepth);
+}
+
 // tile[r][c] (+)= sum over `depth` of a[r][k] * b[k][c], c < C::kColumns, Lines lines fetched ahead per step.
 template <class C, int MR, int Lines>
 void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile, bool resume) {
-    constexpr int kUnroll = MR <= 3   ? 8
-                            : MR <= 6 ? 4
-                                      : 2,
-                  kB = kPair * C::kDepth, kVector = C::kColumns * C::kDepth / kTileVectors;
-    using V = decltype(C::load_b(b));
+    constexpr int kUnroll = MR <= 3 ? 8 : MR <= 6 ? 4 : 2;
     Sums<C, MR> sums;
     take_up<C, MR>(sums, tile, resume);
     Pointers<typename C::A, MR> at(a);
     int steps = depth / C::kDepth;
-    for (; steps >= kUnroll; steps -= kUnroll) {
-#pragma GCC unroll 8
-        for (int u = 0; u < kUnroll; ++u) {
-            V now[kTileVectors] = {C::load_b(b + u * kB), C::load_b(b + u * kB + kVector)};
-            one_step<C, MR, false>(sums, at, u * C::kDepth, now);
-#pragma GCC unroll 2
-            for (int i = 0; i < Lines; ++i) __builtin_prefetch(ahead.from, 0, 2), ahead.from += ahead.step;
-        }
-        b += kUnroll * kB;
-        at.advance(kUnroll * C::kDepth);
-    }
-    for (; steps > 0; --steps, b += kB, at.advance(C::kDepth)) {
-        V now[kTileVectors] = {C::load_b(b), C::load_b(b + kVector)};
-        one_step<C, MR, false>(sums, at, 0, now);
-    }
+    for (; steps >= kUnroll; steps -= kUnroll) few_steps<C, MR, Lines, kUnroll>(sums, at, b, ahead);
+    for (; steps > 0; --steps) few_steps<C, MR, 0, 1>(sums, at, b, ahead);
     if (depth % C::kDepth) {
-        V now[kTileVectors] = {C::load_b(b), C::load_b(b + kVector)};
+        constexpr int kVector = C::kColumns * C::kDepth / kTileVectors;
+        decltype(C::load_b(b)) now[kTileVectors] = {C::load_b(b), C::load_b(b + kVector)};
         one_step<C, MR, true>(sums, at, 0, now);
     }
     put_down<C, MR>(sums, tile);
 }
 
+constexpr int kBesideRows = 9;                     // at least, of a tile beside whose products something else is done
+constexpr int kBesideUnroll = 2, kBesideStep = 8;  // in steps of the depth: where it is done, and of what it is a multiple
+
+// The same where the depth is a multiple of kBesideUnroll steps; beside its first products other.row() is called, at most
+// other.left times.
+template <class C, int MR, int Lines, class Other>
+void tile_beside(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile, bool resume,
+                 Other* other) {
+    Sums<C, MR> sums;
+    take_up<C, MR>(sums, tile, resume);
+    Pointers<typename C::A, MR> at(a);
+    int steps = depth / C::kDepth;
+    const int rows = std::min(other->left, steps / kBesideStep);
+    for (int r = rows; r > 0; --r) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kBesideStep; i += kBesideUnroll) few_steps<C, MR, Lines, kBesideUnroll>(sums, at, b, ahead);
+        asm("" : "+r"(other) : : "memory");  // what it knows is read anew: there are no registers to keep it in
+        other->row();
+    }
+    for (steps -= rows * kBesideStep; steps > 0; steps -= kBesideUnroll)
+        few_steps<C, MR, Lines, kBesideUnroll>(sums, at, b, ahead);
+    put_down<C, MR>(sums, tile);
+}
+
 template <class C> using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
+template <class C, class Other>
+using TileBeside = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool, Other*);
 
 // Not a static table: the loader would make those of all variants in a process one.
 template <class C, int Lines, size_t... R> inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
     constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
     return tiles[rows - 1];
+}
+template <class C, int Lines, class Other, size_t... R>
+inline TileBeside<C, Other> tile_beside_for(int rows, std::index_sequence<R...>) {
+    constexpr TileBeside<C, Other> tiles[] = {tile_beside<C, kBesideRows + int(R), Lines, Other>...};
+    return tiles[rows - kBesideRows];
 }
 
 // The tiles that a thread computes one after the other.
@@ -169,9 +201,18 @@ template <class C> class TileOf {
 public:
     explicit TileOf(bool) {}
 
-    // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step.
+    // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step. Where Other says so, its rows may be
+    // done beside the products of many others, with at most one line.
+    template <class Other>
     void operator()(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
-                    typename C::Sum* tile, bool resume) const {
+                    typename C::Sum* tile, bool resume, Other& other) const {
+        if constexpr (Other::kBeside) {
+            constexpr auto many = std::make_index_sequence<C::kRows - kBesideRows + 1>();
+            if (count >= kBesideRows && depth % (kBesideUnroll * C::kDepth) == 0) {
+                const auto own = lines ? tile_beside_for<C, 1, Other>(count, many) : tile_beside_for<C, 0, Other>(count, many);
+                return own(a, b, depth, ahead, tile, resume, &other);
+            }
+        }
         constexpr auto all = std::make_index_sequence<C::kRows>();
         auto first = tile_for<C, 0>(count, all), rest = first;
         if constexpr (sizeof(typename C::Sum) == 4) {

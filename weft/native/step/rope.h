@@ -3,6 +3,7 @@
 // heads; so no two threads ever write one page.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "cache.h"
@@ -13,49 +14,87 @@ namespace weft {
 template <class X, class T, class Q, class C> class RopeAndCache {
 public:
     RopeAndCache(const Instruction& i, const Step& step)
-        : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]) {}
+        : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), heads_(i.n[Q_HEADS]), kv_heads_(i.n[KV_HEADS]),
+          rows_(step.rows[i.rows]) {}
 
     void run(const TeamMember& me) {
-        me.run_evenly(step_.rows[i_.rows] * kv_heads_, [&](int64_t from, int64_t to) { units(from, to); });
+        me.run_evenly(rows_ * kv_heads_, [&](int64_t from, int64_t to) { units(from, to); });
     }
 
 private:
-    static constexpr int W = kWidth<T>;
+    static constexpr int W = kWidth<T>, kRowsAhead = 4;
+
+    // Consecutive rows of one run whose keys go to one block of the cache.
+    struct Block {
+        int64_t begin, end;
+        int64_t size() const { return end - begin; }
+    };
+    bool goes_on(int64_t r) const {
+        return step_.run_of_row[r] == step_.run_of_row[r - 1] && pages_.offset_of(step_.positions[r]);
+    }
+    Block block_from(int64_t begin) const {
+        int64_t end = std::min(begin + 1, rows_);
+        while (end < rows_ && goes_on(end)) ++end;
+        return {begin, end};
+    }
 
     // Those whose rows times KV heads begin in [from, to).
     void units(int64_t from, int64_t to) {
-        const int64_t rows = step_.rows[i_.rows];
-        for (int64_t begin = 0; begin < rows && begin * kv_heads_ < to;) {
-            int64_t end = begin + 1;
-            while (end < rows && step_.run_of_row[end] == step_.run_of_row[begin] && step_.positions[end] % pages_.tokens)
-                ++end;
+        int64_t begin = from / kv_heads_;
+        while (begin > 0 && goes_on(begin)) --begin;
+        for (Block now = block_from(begin), next; now.begin * kv_heads_ < to; now = next) {
+            next = block_from(now.end);
             for (int g = 0; g < kv_heads_; ++g) {
-                const int64_t place = begin * kv_heads_ + g * (end - begin);
-                if (place >= from && place < to) unit(begin, end, g);
+                const int64_t place = now.begin * kv_heads_ + g * now.size();
+                if (place < from || place >= to) continue;
+                g + 1 < kv_heads_ ? unit(now, g, now, g + 1) : unit(now, g, next, 0);
             }
-            begin = end;
         }
     }
 
-    void unit(int64_t begin, int64_t end, int g) {
+    // Beside its rows what `next` will write to is fetched.
+    void unit(Block rows, int g, Block next, int next_g) {
         // a head's rotation is its own: they are dealt in even shares, whatever keys they read
         const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
-        for (int64_t r = begin; r < end; ++r) {
+        for (int64_t r = rows.begin; r < rows.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
-            for (int d = first * dim_; r + 1 < end && d < last * dim_; d += 64 / int(sizeof(Q)))
-                __builtin_prefetch(q + i_.out.stride + d, 1);  // where the next row's will go
+            if (r + kRowsAhead < rows_) fetch_row(x, q, first, last);
+            if (pages_.packed) fetch_pages(next, next_g, r - rows.begin, rows.size());
             for (int h = first; h < last; ++h)
                 rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
         }
-        const int64_t block = step_.slots[begin] / pages_.tokens;
-        const int offset = step_.slots[begin] % pages_.tokens, count = int(end - begin);
+        const int block = pages_.block_of(step_.slots[rows.begin]), offset = pages_.offset_of(step_.slots[rows.begin]);
         C *keys = pages_.template keys<C>(block, g), *values = pages_.template values<C>(block, g);
         if constexpr (sizeof(C) == 2) {
-            if (pages_.packed) return packed(begin, count, g, offset, keys, values);
+            if (pages_.packed) return packed(rows.begin, int(rows.size()), g, offset, keys, values);
         }
-        for (int t = 0; t < count; ++t)
-            key(begin + t, g, keys + (offset + t) * dim_), value(begin + t, g, values + (offset + t) * dim_);
+        for (int t = 0; t < rows.size(); ++t)
+            key(rows.begin + t, g, keys + (offset + t) * dim_), value(rows.begin + t, g, values + (offset + t) * dim_);
+    }
+
+    // Beside a row that is rotated: a later one, and where it will go. The product before left them in far caches.
+    void fetch_row(const X* x, const Q* q, int first, int last) const {
+        for (int d = first * dim_; d < last * dim_; d += 64 / int(sizeof(X)))
+            __builtin_prefetch(x + kRowsAhead * i_.in[0].stride + d);
+        for (int d = first * dim_; d < last * dim_; d += 64 / int(sizeof(Q)))
+            __builtin_prefetch(q + kRowsAhead * i_.out.stride + d, 1);
+    }
+
+    // Share `part` of `parts` of the cache lines that keys and values of `rows` will go to, and of those that they are in.
+    void fetch_pages(Block rows, int g, int64_t part, int64_t parts) const {
+        if (rows.begin >= rows_) return;
+        const int slot = step_.slots[rows.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
+        const auto *keys = pages_.template keys<uint32_t>(block, g) + offset,
+                   *values = pages_.template values<uint32_t>(block, g);
+        for (int64_t d = dim_ / 2 * part / parts; d < dim_ / 2 * (part + 1) / parts; ++d)
+            for (int64_t t = 0; t < rows.size(); t += 16) __builtin_prefetch(keys + d * pages_.tokens + t, 1);
+        for (int64_t t = rows.size() * part / parts; t < rows.size() * (part + 1) / parts; ++t) {
+            const X* k = key_of(rows.begin + t, g);
+            for (int d = 0; d < dim_; d += 64 / int(sizeof(X)))
+                __builtin_prefetch(k + d), __builtin_prefetch(k + kv_heads_ * dim_ + d);
+            for (int d = 0; d < dim_; d += 16) __builtin_prefetch(values + (offset + t) / 2 * dim_ + d, 1);
+        }
     }
 
     void packed(int64_t begin, int count, int g, int offset, C* keys, C* values) {
@@ -111,6 +150,7 @@ private:
     const Step& step_;
     const Pages pages_;
     const int dim_, heads_, kv_heads_;
+    const int64_t rows_;
 };
 
 inline void qkv(const Instruction& i, const Step& step, const TeamMember& me) {

@@ -43,8 +43,24 @@ inline void store_narrow(bf16* p, Vec<float> x) {
 }
 template <class T> inline void store_narrow(T* p, Vec<T> x) { store(p, x); }
 
+// Of x and y; y where x is not a number.
+#if defined(__AVX512F__)
+WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) { return (Vec<float>)_mm512_max_ps((__m512)x, (__m512)y); }
+WEFT_INLINE Vec<float> smaller(Vec<float> x, Vec<float> y) { return (Vec<float>)_mm512_min_ps((__m512)x, (__m512)y); }
+#else
+WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) { return x > y ? x : y; }
+WEFT_INLINE Vec<float> smaller(Vec<float> x, Vec<float> y) { return x < y ? x : y; }
+#endif
+
+// What the functions below compute with: read from here where registers are short.
+struct NearNumbers {
+    float of_rest[5] = {1.0f, 6.9314718e-1f, 2.40226507e-1f, 5.5504e-2f, 9.6180e-3f};  // ln(2)^i / i!
+    float power = -1.44269504f, most = 126.0f, least = -126.0f, one = 1.0f;
+};
+inline constexpr NearNumbers kNear;
+
 // 2^x for x <= 126, within 5e-5 of it; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
-inline Vec<float> exp2_near(Vec<float> x) {
+WEFT_INLINE Vec<float> exp2_near(Vec<float> x, const NearNumbers& near = kNear) {
 #if defined(__AVX512F__)
     const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
@@ -52,10 +68,10 @@ inline Vec<float> exp2_near(Vec<float> x) {
     const Vec<float> whole = (x + magic) - magic;
 #endif
     const Vec<float> rest = x - whole;
-    Vec<float> p = fused(splat(9.6180e-3f), rest, splat(5.5504e-2f));
-    p = fused(p, rest, splat(2.40226507e-1f));
-    p = fused(p, rest, splat(6.9314718e-1f));
-    p = fused(p, rest, splat(1.0f));
+    Vec<float> p = fused(splat(near.of_rest[4]), rest, splat(near.of_rest[3]));
+    p = fused(p, rest, splat(near.of_rest[2]));
+    p = fused(p, rest, splat(near.of_rest[1]));
+    p = fused(p, rest, splat(near.of_rest[0]));
 #if defined(__AVX512F__)
     return (Vec<float>)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
@@ -66,10 +82,9 @@ inline Vec<float> exp2_near(Vec<float> x) {
 
 // x / (1 + e^-x), for what is rounded to bf16, where `exp` is exact beyond what that keeps: within 6e-5 of it, below -87, where
 // it tends to 0, within |x| 2^-126. NaN stays NaN.
-inline Vec<float> silu_near(Vec<float> x) {
-    const Vec<float> power = x * -1.44269504f;
-    const Vec<float> below = power < 126.0f ? power : splat(126.0f);
-    return x / (exp2_near(below > -126.0f ? below : splat(-126.0f)) + 1.0f);
+WEFT_INLINE Vec<float> silu_near(Vec<float> x, const NearNumbers& near = kNear) {
+    const Vec<float> power = larger(smaller(x * splat(near.power), splat(near.most)), splat(near.least));
+    return x / (exp2_near(power, near) + splat(near.one));
 }
 
 // The first `count` elements at p in the type T that is computed in, zeros behind.
