@@ -47,20 +47,25 @@ private:
             for (int g = 0; g < kv_heads_; ++g) {
                 const int64_t place = now.begin * kv_heads_ + g * now.size();
                 if (place < from || place >= to) continue;
-                g + 1 < kv_heads_ ? unit(now, g, now, g + 1) : unit(now, g, next, 0);
+                const bool here = g + 1 < kv_heads_;
+                const int64_t behind = here ? place + now.size() : next.begin * kv_heads_;
+                // what another thread may be writing to is left to it
+                unit(now, g, behind < to ? here ? now : next : Block{rows_, rows_}, here ? g + 1 : 0);
             }
         }
     }
 
-    // Beside its rows what `next` will write to is fetched.
+    // Beside its rows what `next` will write to is fetched, if it has rows.
     void unit(Block rows, int g, Block next, int next_g) {
         // a head's rotation is its own: they are dealt in even shares, whatever keys they read
         const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
         for (int64_t r = rows.begin; r < rows.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
-            if (r + kRowsAhead < rows_) fetch_row(x, q, first, last);
-            if (pages_.packed) fetch_pages(next, next_g, r - rows.begin, rows.size());
+            const int64_t later = r + kRowsAhead, beyond = next.begin + later - rows.end;
+            if (later < rows.end) fetch_row(later, g);
+            else if (beyond < next.end) fetch_row(beyond, next_g);
+            if (pages_.packed && next.size()) fetch_pages(next, next_g, r - rows.begin, rows.size());
             for (int h = first; h < last; ++h)
                 rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
         }
@@ -73,17 +78,17 @@ private:
             key(rows.begin + t, g, keys + (offset + t) * dim_), value(rows.begin + t, g, values + (offset + t) * dim_);
     }
 
-    // Beside a row that is rotated: a later one, and where it will go. The product before left them in far caches.
-    void fetch_row(const X* x, const Q* q, int first, int last) const {
-        for (int d = first * dim_; d < last * dim_; d += 64 / int(sizeof(X)))
-            __builtin_prefetch(x + kRowsAhead * i_.in[0].stride + d);
-        for (int d = first * dim_; d < last * dim_; d += 64 / int(sizeof(Q)))
-            __builtin_prefetch(q + kRowsAhead * i_.out.stride + d, 1);
+    // Row r's query heads, and where they will go. The product before left both in far caches.
+    void fetch_row(int64_t r, int g) const {
+        const X* x = row_of<X>(i_.in[0], r);
+        const Q* q = row_of<Q>(i_.out, r);
+        const int first = heads_ * g / kv_heads_ * dim_, last = heads_ * (g + 1) / kv_heads_ * dim_;
+        for (int d = first; d < last; d += 64 / int(sizeof(X))) __builtin_prefetch(x + d);
+        for (int d = first; d < last; d += 64 / int(sizeof(Q))) __builtin_prefetch(q + d, 1);
     }
 
     // Share `part` of `parts` of the cache lines that keys and values of `rows` will go to, and of those that they are in.
     void fetch_pages(Block rows, int g, int64_t part, int64_t parts) const {
-        if (rows.begin >= rows_) return;
         const int slot = step_.slots[rows.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
         const auto *keys = pages_.template keys<uint32_t>(block, g) + offset,
                    *values = pages_.template values<uint32_t>(block, g);
