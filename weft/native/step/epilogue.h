@@ -26,14 +26,14 @@ public:
 
     // Rows [row, row + count) of `pair`, whose sums lie kPair apart; those taken before are finished first. `more` rows come
     // next: where their results will go is fetched, a row's beside each row.
-    void take(int64_t row, int count, int pair, const float* sums, int64_t more) {
+    WEFT_INLINE void take(int64_t row, int count, int pair, const float* sums, int64_t more) {
         finish();
         left = count, sums_ = sums, pair_ = pair;
         to_ = static_cast<O*>(out_.base) + row * out_.stride + int64_t(pair) * kColumns;
         ahead_ = more ? count * out_.stride : 0;
     }
 
-    void finish() {
+    WEFT_INLINE void finish() {
         while (left) row();
     }
 
@@ -71,8 +71,8 @@ template <class T> struct Finish {
     float unit = 1.0f / kCodeUnit;  // of the scales of W_INT8
 
     // Rows [row, row + count) of `pair`, whose sums lie kPair apart; `more` rows come next.
-    void rows(int64_t row, int64_t count, int pair, T* sums, int64_t more) const {
-        auto all = [&](auto whole) {
+    WEFT_INLINE void rows(int64_t row, int64_t count, int pair, T* sums, int64_t more) const {
+        auto all = [&](auto whole) WEFT_LAMBDA_INLINE {
             if constexpr (std::is_same_v<T, float>) whole.take(row, int(count), pair, sums, more), whole.finish();
         };
         if (weight.kind == W_INT8 ? with_whole_rows<true>(pair, all) : with_whole_rows<false>(pair, all)) return;
@@ -84,13 +84,15 @@ template <class T> struct Finish {
         static constexpr bool kBeside = false;
         const Finish& epilogue;
 
-        void take(int64_t row, int count, int pair, T* sums, int64_t more) { epilogue.rows(row, count, pair, sums, more); }
+        WEFT_INLINE void take(int64_t row, int count, int pair, T* sums, int64_t more) {
+            epilogue.rows(row, count, pair, sums, more);
+        }
         void finish() {}
     };
 
-    // f(what finishes blocks of rows of `pair`): WholeRows where that is enough and `beside` says so, else AtOnce.
-    template <class F> void with_rows(int pair, bool beside, F&& f) const {
-        if (!beside || weight.kind == W_INT8 || !with_whole_rows<false>(pair, f)) f(AtOnce{*this});
+    // f(what finishes blocks of rows of `pair`): WholeRows where that is enough, else AtOnce.
+    template <class F> void with_rows(int pair, F&& f) const {
+        if (weight.kind == W_INT8 || !with_whole_rows<false>(pair, f)) f(AtOnce{*this});
     }
 
     // Where results will go is fetched while they are computed.
@@ -106,7 +108,7 @@ template <class T> struct Finish {
 
 private:
     // What is met in every layer, pairs whose columns are all there: f(WholeRows). False where it is something else.
-    template <bool Scaled, class F> bool with_whole_rows(int pair, F&& f) const {
+    template <bool Scaled, class F> WEFT_INLINE bool with_whole_rows(int pair, F&& f) const {
         if constexpr (std::is_same_v<T, float>) {
             const int epilogue = instruction.n[EPILOGUE], dtype = instruction.out.dtype;
             if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;

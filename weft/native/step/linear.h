@@ -107,9 +107,11 @@ template <class C> struct Product {
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
             if (cache) cache->begin(from == own_row ? pair : -1);
-            if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
+            if (stored && count <= C::kRows) one_block(from, rows, int(count), pair);
+            else if (!stored && count == rows_from_codes<C>(weight.kind, count)) from_codes(from, rows, int(count), pair);
+            else if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else
-                with_rows(count, pair, [&](auto& done) {
+                with_rows(pair, [&](auto& done) {
                     stored ? in_one(from, rows, count, pair, done) : in_slabs(from, rows, count, pair, done);
                 });
         }
@@ -148,28 +150,48 @@ private:
 
     static Rows<A> behind(Rows<A> rows, int64_t row) { return {rows.first + row * rows.stride, rows.stride}; }
 
-    // Blocks of rows are finished beside the next one's products, where there are several.
-    template <class F> void with_rows(int64_t count, int pair, F&& f) const {
+    // A single block of rows fetches what it will soon take.
+    void one_block(int64_t from, Rows<A> rows, int count, int pair) {
+        alignas(64) T tile[C::kRows * kPair];
+        const char* data = pair_data(weight, pair);
+        typename Finish<T>::AtOnce at_once{epilogue};
+        epilogue.fetch(from, count, pair);
+        tile_of_pair(rows, count, reinterpret_cast<const B*>(data), weight.depth, 2, {data + C::soon(count), 64}, tile, false,
+                     at_once);
+        epilogue.rows(from, count, pair, tile, 0);
+    }
+
+    // Rows that all take their numbers from codes.
+    void from_codes(int64_t from, Rows<A> rows, int count, int pair) {
+        T* sums = scratch<SUMS_SCRATCH>().template take<T>(int64_t(count) * kPair);
+        B* room = scratch<PANEL_SCRATCH>().template take<B>(C::kMostSlab * kPair);
+        first_tile(weight, pair, rows, count, {0, weight.depth, false}, sums, room, false, cache);
+        epilogue.rows(from, count, pair, sums, 0);
+    }
+
+    // Blocks of rows are finished beside the next one's products where C says so.
+    template <class F> void with_rows(int pair, F&& f) const {
         auto all = [&](auto done) {
             f(done);
             done.finish();
         };
-        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, count > C::kRows, all);
+        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, all);
         else all(typename Finish<T>::AtOnce{epilogue});
     }
 
-    // A single block of rows fetches what it will soon take, the first ones of several the next pair.
+    // The first blocks fetch the next pair.
     template <class Done> void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
         alignas(64) T tiles[2][C::kRows * kPair];
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
-        blocks(count, [&](int64_t row, int n, int64_t i, int64_t of) {
-            const int lines = of == 1 ? 2 : i < 2 ? 1 : 0;
-            const Ahead ahead{of == 1 ? data + C::soon(n) : data + bytes + i * half, 64};
+        blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
             if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
             T* const tile = tiles[i % 2];
-            if (lines || !cache) tile_of_pair(behind(rows, row), n, panel, weight.depth, lines, ahead, tile, false, done);
+            const bool fetches = i < 2;
+            if (fetches || !cache)
+                tile_of_pair(behind(rows, row), n, panel, weight.depth, fetches, {data + bytes + i * half, 64}, tile, false,
+                             done);
             else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false, done);
             done.take(from + row, n, pair, tile, count - row - n);
         });
@@ -198,13 +220,12 @@ private:
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
     template <class Done> void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
         const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
-        const int most = count < kManyRows ? C::kMostSlab : C::kDeepSlab,
-                  slab = even_slab(depth, count == first ? depth : most);
+        const int most = count < kManyRows ? C::kMostSlab : C::kDeepSlab, slab = even_slab(depth, most);
         B* panel = scratch<PANEL_SCRATCH>().template take<B>(most * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
-            if (first) first_tile(weight, pair, rows, first, part, sums, panel, count > first, cache);
+            if (first) first_tile(weight, pair, rows, first, part, sums, panel, true, cache);
             else unpack<C>(weight, pair, k, part.depth, panel);
             // what is unpacked next is fetched by the products of the first blocks
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);

@@ -15,8 +15,6 @@
 #include "simd.h"
 #include "weight.h"
 
-#define WEFT_LAMBDA_INLINE __attribute__((always_inline))
-
 namespace weft {
 
 constexpr int kTileVectors = 2;                         // vectors of accumulators per row

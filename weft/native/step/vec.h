@@ -10,6 +10,7 @@
 #include <utility>
 
 #define WEFT_INLINE inline __attribute__((always_inline))
+#define WEFT_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace weft {
 
