@@ -23,7 +23,7 @@ FORMS = [
     (Epilogue.ADD_TO, torch.float32),
     (Epilogue.SILU_MUL_OF, torch.bfloat16),
 ]
-KINDS = [WeightKind.BF16, WeightKind.BF12, WeightKind.INT4, WeightKind.INT8, WeightKind.F32]
+KINDS = [WeightKind.BF16, WeightKind.BF12, WeightKind.INT4, WeightKind.INT8]
 
 
 @pytest.fixture(params=VARIANTS)
@@ -33,15 +33,15 @@ def packing(request: pytest.FixtureRequest) -> Packing:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize(("epilogue", "dtype"), FORMS, ids=str)
-@pytest.mark.parametrize("depth", [4, 36, 96, 193, 1600])
+@pytest.mark.parametrize("depth", [4, 36, 193, 1600])
 def test_rows_have_the_bits_of_few(
     packing: Packing, depth: int, epilogue: Epilogue, dtype: torch.dtype, kind: WeightKind
 ) -> None:
-    silu, wide = epilogue == Epilogue.SILU_MUL_OF, torch.float32 if kind == WeightKind.F32 else torch.bfloat16
-    weight, columns = torch.randn(128, depth).to(wide), 64 if silu else 128
+    silu = epilogue == Epilogue.SILU_MUL_OF
+    weight, columns = torch.randn(128, depth).bfloat16(), 64 if silu else 128
     made = packing.pack(weight, kind, interleaved=silu)
     for count in (13, 31, 150):
-        x, before = torch.randn(count, depth).to(wide), torch.randn(count, columns).to(dtype)
+        x, before = torch.randn(count, depth).bfloat16(), torch.randn(count, columns).to(dtype)
         single = Single(packing.pool)
         together = single.linear(x, made, before.clone(), None, epilogue)
         few = [

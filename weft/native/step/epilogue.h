@@ -38,7 +38,7 @@ public:
     }
 
     WEFT_INLINE void row() {
-        for (int c = 0; c < kColumns; c += 64 / int(sizeof(O))) __builtin_prefetch(to_ + ahead_ + c, 1);
+        fetch_to_write(to_ + ahead_, kColumns);
         if constexpr (Epilogue == SILU_MUL_OF) {
             const NearNumbers* near = &kNear;
             asm("" : "+r"(near));

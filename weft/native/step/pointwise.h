@@ -11,8 +11,6 @@
 
 namespace weft {
 
-constexpr int kRowsAhead = 2;  // at which rows are fetched
-
 // y += x, each of `size` elements; `x` in T's type or a narrower one.
 template <class T, class To, class From> inline void add_row(To* y, const From* x, int size) {
     each_vector<T>(size, [&](int d, int left) { give(y + d, take<T>(y + d, left) + take<T>(x + d, left), left); });
@@ -26,15 +24,11 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
     });
 }
 
-// A row of `size` numbers that will soon be read, and where it will go. What came before left both in far caches.
-template <class From, class To> WEFT_INLINE void fetch_row(const From* x, To* y, int size) {
-    for (int d = 0; d < size; d += 64 / int(sizeof(From))) __builtin_prefetch(x + d);
-    for (int d = 0; d < size; d += 64 / int(sizeof(To))) __builtin_prefetch(y + d, 1);
-}
-
+// The operation before left its rows in far caches: a row is asked for while another one is normed, and where it will go.
 inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
     const EvenShare own = own_rows(i, step), share = me.share(own.size());
     const int size = i.out.columns;
+    constexpr int kAhead = 2;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;
         const T* weight = static_cast<const T*>(i.p[NORM_WEIGHT]);
@@ -42,8 +36,10 @@ inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
             if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
             const auto* x = row_of<typename decltype(from)::type>(i.in[0], r);
             auto* y = row_of<typename decltype(to)::type>(i.out, r);
-            if (r + kRowsAhead < own.begin + share.end)
-                fetch_row(x + kRowsAhead * i.in[0].stride, y + kRowsAhead * i.out.stride, size);
+            if (r + kAhead < own.begin + share.end) {
+                fetch_to_read(x + kAhead * i.in[0].stride, size);
+                fetch_to_write(y + kAhead * i.out.stride, size);
+            }
             const Vec<T> factor = splat(T(T(1) / sqrt(squares<T>(x, size) / T(size) + T(i.f[EPS]))));
             each_vector<T>(size, [&](int d, int left) {
                 give(y + d, snapped<T>(take<T>(x + d, left) * factor * take<T>(weight + d, left), i.exact), left);

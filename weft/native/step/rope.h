@@ -24,81 +24,80 @@ public:
 private:
     static constexpr int W = kWidth<T>, kRowsAhead = 4;
 
-    // Consecutive rows of one run whose keys go to one block of the cache.
-    struct Block {
-        int64_t begin, end;
-        int64_t size() const { return end - begin; }
+    // Consecutive rows of one run whose keys go to one block of the cache, for one KV head.
+    struct Unit {
+        int64_t begin = 0, end = 0;
+        int g = 0;
+        int size() const { return int(end - begin); }
     };
     bool goes_on(int64_t r) const {
         return step_.run_of_row[r] == step_.run_of_row[r - 1] && pages_.offset_of(step_.positions[r]);
     }
-    Block block_from(int64_t begin) const {
+    Unit first_from(int64_t begin) const {
         int64_t end = std::min(begin + 1, rows_);
         while (end < rows_ && goes_on(end)) ++end;
-        return {begin, end};
+        return {begin, end, 0};
     }
+    Unit after(const Unit& unit) const {
+        return unit.g + 1 < kv_heads_ ? Unit{unit.begin, unit.end, unit.g + 1} : first_from(unit.end);
+    }
+    int64_t place_of(const Unit& unit) const { return unit.begin * kv_heads_ + unit.g * (unit.end - unit.begin); }
 
     // Those whose rows times KV heads begin in [from, to).
     void units(int64_t from, int64_t to) {
         int64_t begin = from / kv_heads_;
         while (begin > 0 && goes_on(begin)) --begin;
-        for (Block now = block_from(begin), next; now.begin * kv_heads_ < to; now = next) {
-            next = block_from(now.end);
-            for (int g = 0; g < kv_heads_; ++g) {
-                const int64_t place = now.begin * kv_heads_ + g * now.size();
-                if (place < from || place >= to) continue;
-                const bool here = g + 1 < kv_heads_;
-                const int64_t behind = here ? place + now.size() : next.begin * kv_heads_;
-                // what another thread may be writing to is left to it
-                unit(now, g, behind < to ? here ? now : next : Block{rows_, rows_}, here ? g + 1 : 0);
-            }
+        for (Unit now = first_from(begin), next; place_of(now) < to; now = next) {
+            next = after(now);
+            // what another thread may be writing to is not asked for
+            if (place_of(now) >= from) write(now, place_of(next) < to ? next : Unit());
         }
     }
 
-    // Beside its rows what `next` will write to is fetched, if it has rows.
-    void unit(Block rows, int g, Block next, int next_g) {
+    // The operation before left its rows in far caches: some that come soon are asked for beside each row, and what keys and
+    // values of `next`, if it has rows, will be written to.
+    void write(const Unit& unit, const Unit& next) {
         // a head's rotation is its own: they are dealt in even shares, whatever keys they read
-        const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
-        for (int64_t r = rows.begin; r < rows.end; ++r) {
+        const int first = heads_ * unit.g / kv_heads_, last = heads_ * (unit.g + 1) / kv_heads_;
+        for (int64_t r = unit.begin; r < unit.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
-            const int64_t later = r + kRowsAhead, beyond = next.begin + later - rows.end;
-            if (later < rows.end) fetch_row(later, g);
-            else if (beyond < next.end) fetch_row(beyond, next_g);
-            if (pages_.packed && next.size()) fetch_pages(next, next_g, r - rows.begin, rows.size());
+            const int64_t later = r + kRowsAhead, beyond = next.begin + later - unit.end;
+            if (later < unit.end) fetch_row(later, unit.g);
+            else if (beyond < next.end) fetch_row(beyond, next.g);
+            if (pages_.packed && next.size()) fetch_pages(next, int(r - unit.begin), unit.size());
             for (int h = first; h < last; ++h)
                 rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
         }
-        const int block = pages_.block_of(step_.slots[rows.begin]), offset = pages_.offset_of(step_.slots[rows.begin]);
-        C *keys = pages_.template keys<C>(block, g), *values = pages_.template values<C>(block, g);
+        const int block = pages_.block_of(step_.slots[unit.begin]), offset = pages_.offset_of(step_.slots[unit.begin]);
+        C *keys = pages_.template keys<C>(block, unit.g), *values = pages_.template values<C>(block, unit.g);
         if constexpr (sizeof(C) == 2) {
-            if (pages_.packed) return packed(rows.begin, int(rows.size()), g, offset, keys, values);
+            if (pages_.packed) return packed(unit.begin, unit.size(), unit.g, offset, keys, values);
         }
-        for (int t = 0; t < rows.size(); ++t)
-            key(rows.begin + t, g, keys + (offset + t) * dim_), value(rows.begin + t, g, values + (offset + t) * dim_);
+        for (int t = 0; t < unit.size(); ++t) {
+            key(unit.begin + t, unit.g, keys + (offset + t) * dim_);
+            value(unit.begin + t, unit.g, values + (offset + t) * dim_);
+        }
     }
 
-    // Row r's query heads, and where they will go. The product before left both in far caches.
+    // Row r's query heads of a share, and where they will go.
     void fetch_row(int64_t r, int g) const {
-        const X* x = row_of<X>(i_.in[0], r);
-        const Q* q = row_of<Q>(i_.out, r);
-        const int first = heads_ * g / kv_heads_ * dim_, last = heads_ * (g + 1) / kv_heads_ * dim_;
-        for (int d = first; d < last; d += 64 / int(sizeof(X))) __builtin_prefetch(x + d);
-        for (int d = first; d < last; d += 64 / int(sizeof(Q))) __builtin_prefetch(q + d, 1);
+        const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
+        fetch_to_read(row_of<X>(i_.in[0], r) + first * dim_, (last - first) * dim_);
+        fetch_to_write(row_of<Q>(i_.out, r) + first * dim_, (last - first) * dim_);
     }
 
-    // Share `part` of `parts` of the cache lines that keys and values of `rows` will go to, and of those that they are in.
-    void fetch_pages(Block rows, int g, int64_t part, int64_t parts) const {
-        const int slot = step_.slots[rows.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
-        const auto *keys = pages_.template keys<uint32_t>(block, g) + offset,
-                   *values = pages_.template values<uint32_t>(block, g);
-        for (int64_t d = dim_ / 2 * part / parts; d < dim_ / 2 * (part + 1) / parts; ++d)
-            for (int64_t t = 0; t < rows.size(); t += 16) __builtin_prefetch(keys + d * pages_.tokens + t, 1);
-        for (int64_t t = rows.size() * part / parts; t < rows.size() * (part + 1) / parts; ++t) {
-            const X* k = key_of(rows.begin + t, g);
-            for (int d = 0; d < dim_; d += 64 / int(sizeof(X)))
-                __builtin_prefetch(k + d), __builtin_prefetch(k + kv_heads_ * dim_ + d);
-            for (int d = 0; d < dim_; d += 16) __builtin_prefetch(values + (offset + t) / 2 * dim_ + d, 1);
+    // Share `part` of `parts` of a unit's keys and values, and of the packed pages that they will go to.
+    void fetch_pages(const Unit& unit, int part, int parts) const {
+        const int slot = step_.slots[unit.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
+        const auto *keys = pages_.template keys<uint32_t>(block, unit.g) + offset,
+                   *values = pages_.template values<uint32_t>(block, unit.g);
+        const EvenShare pairs(dim_ / 2, part, parts), tokens(unit.size(), part, parts);
+        for (int64_t d = pairs.begin; d < pairs.end; ++d) fetch_to_write(keys + d * pages_.tokens, unit.size());
+        for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+            fetch_to_read(key_of(unit.begin + t, unit.g), dim_);
+            fetch_to_read(key_of(unit.begin + t, unit.g) + kv_heads_ * dim_, dim_);
+            fetch_to_write(values + (offset + t) / 2 * dim_, dim_);
         }
     }
 

@@ -47,6 +47,14 @@ template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<con
 template <class T> inline void store(T* p, Vec<T> x) { *reinterpret_cast<typename VecOf<T>::U*>(p) = x; }
 template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }
 
+// Asks for the cache lines of `count` numbers that will soon be read, or written.
+template <class T> WEFT_INLINE void fetch_to_read(const T* p, int count) {
+    for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i);
+}
+template <class T> WEFT_INLINE void fetch_to_write(const T* p, int count) {
+    for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i, 1);
+}
+
 // bf16 is the upper half of an fp32.
 inline Vec<float> load(const bf16* p) {
     typedef uint16_t H __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
