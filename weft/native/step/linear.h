@@ -24,7 +24,6 @@ inline CacheLines& cache_lines() {
     return lines;
 }
 
-constexpr int64_t kManyRows = 128;        // that pass by a panel while it stays in the caches
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
 constexpr int64_t kFarRows =
     640 << 10;  // the same where each chunk unpacks panels anew, or finishes its last rows by themselves
@@ -165,8 +164,14 @@ private:
     void from_codes(int64_t from, Rows<A> rows, int count, int pair) {
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(int64_t(count) * kPair);
         B* room = scratch<PANEL_SCRATCH>().template take<B>(C::kMostSlab * kPair);
-        first_tile(weight, pair, rows, count, {0, weight.depth, false}, sums, room, false, cache);
+        first_rows(rows, count, {0, weight.depth, false}, pair, sums, room, false);
         epilogue.rows(from, count, pair, sums, 0);
+    }
+
+    // Numbers go from codes to products; where `more` rows follow they are left in `panel`.
+    void first_rows(Rows<A> rows, int count, Slab slab, int pair, T* sums, B* panel, bool more) {
+        if constexpr (C::kLaysCodes) tile_of_pair.from_codes(weight, pair, rows, count, slab, sums, panel, more);
+        else first_tile(weight, pair, rows, count, slab, sums, panel, more, cache);
     }
 
     // Blocks of rows are finished beside the next one's products where C says so.
@@ -220,12 +225,12 @@ private:
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
     template <class Done> void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
         const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
-        const int most = count < kManyRows ? C::kMostSlab : C::kDeepSlab, slab = even_slab(depth, most);
+        const int most = C::panel_depth(count), slab = even_slab(depth, most);
         B* panel = scratch<PANEL_SCRATCH>().template take<B>(most * kPair);
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
-            if (first) first_tile(weight, pair, rows, first, part, sums, panel, true, cache);
+            if (first) first_rows(rows, first, part, pair, sums, panel, true);
             else unpack<C>(weight, pair, k, part.depth, panel);
             // what is unpacked next is fetched by the products of the first blocks
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);

@@ -1,9 +1,10 @@
 // Products in the CPU's tile registers (AMX): up to 32 rows times the columns of a pair, 32 of the depth at a time. The
-// panels of weight.h are what the registers want, as they lie.
+// panels of weight.h are what the registers want, as they lie; codes are laid in panels while others are multiplied.
 #pragma once
 
 #include <algorithm>
 
+#include "linear_codes.h"
 #include "linear_tile.h"
 #include "registers_amx.h"
 
@@ -19,9 +20,11 @@ struct InAmx {
     // A tile of 32 rows costs what one of 17 does: all but the last are whole.
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
-    static constexpr int kMostSlab = 288, kDeepSlab = kMostSlab, kWholeDepth = 2 * kRows;
+    static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
+    static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights
     static constexpr bool kFinishesBeside = false;
+    static constexpr bool kLaysCodes = true;  // tiles do so by themselves
     static constexpr int64_t soon(int) { return kSoon; }
 };
 
@@ -38,6 +41,18 @@ public:
         if (stored_) multiply_rows<true>(a, count, b, depth, lines, ahead, tile, resume);
         else multiply_rows<false>(a, count, b, depth, lines, ahead, tile, resume);
     }
+
+    // The same of numbers that come as codes: vectors lay the next group of the depth while registers multiply with the one
+    // before. They are left in `panel` where `more` rows follow; else it needs room for kRing groups.
+    void from_codes(const Weight& w, int pair, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
+        registers_.shape(std::min(count, 16), std::max(count - 16, 0));
+        with_codes<false>(w, pair, [&](auto codes) {
+            if (count > 16) multiply_codes<true>(codes, a, count, slab, tile, panel, more);
+            else multiply_codes<false>(codes, a, count, slab, tile, panel, more);
+        });
+    }
+
+    static constexpr int kRing = 2;
 
 private:
     static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
@@ -57,6 +72,25 @@ private:
             for (int i = 0; i < lines * kStep / 2; ++i, ahead.from += ahead.step) __builtin_prefetch(ahead.from, 0, 2);
         }
         if (depth) last_step<Stored, Both>(a, count, b, depth);
+        put_down<Both>(tile);
+    }
+
+    template <bool Both, class Codes>
+    void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
+        auto place = [&](int k) { return panel + (more ? k : k / kStep % kRing * kStep) * kPair; };
+        auto lay = [&](int k) {
+            lay_panel<InBf16>(codes, slab.from + k, std::min(kStep, slab.depth - k), place(k));
+            settle_memory();
+        };
+        take_up<Both>(tile, slab.resume);
+        lay(0);
+        int k = 0;
+        for (; k + kStep < slab.depth; k += kStep) {
+            lay(k + kStep);
+            step<false, Both>(a.first + k, a.stride * 2, place(k));
+        }
+        if (k + kStep == slab.depth) step<false, Both>(a.first + k, a.stride * 2, place(k));
+        else last_step<false, Both>({a.first + k, a.stride}, count, place(k), slab.depth - k);
         put_down<Both>(tile);
     }
 

@@ -152,6 +152,17 @@ WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, floa
 
 #endif
 
+// panel = the numbers of the depth [from, from + depth).
+template <class C, class Codes> inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
+    codes.each_step(
+        from, depth,
+        [&](int, auto& values, auto last) WEFT_LAMBDA_INLINE {
+            lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
+            panel += 2 * kPair;
+        },
+        [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
+}
+
 }  // namespace weft
 
 #endif

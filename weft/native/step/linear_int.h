@@ -28,16 +28,6 @@ inline void halves_to_floats(const char* pairs, int depth, float* panel) {
 
 #if defined(__AVX512F__)
 
-template <class C, class Codes> inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
-    codes.each_step(
-        from, depth,
-        [&](int, auto& values, auto last) WEFT_LAMBDA_INLINE {
-            lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
-            panel += 2 * kPair;
-        },
-        [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
-}
-
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
     with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
 }
@@ -204,7 +194,8 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
         const int most = kind == W_BF16 ? kApartRows : kind == W_BF12 ? kBf12Rows : kCodedRows;
         return rows <= most ? int(rows) : 0;
     }
-    if (C::kDepth != 2 || C::kRows > kTileRows) return 0;
+    if (C::kLaysCodes) return int(std::min<int64_t>(rows, C::kRows));
+    if (C::kDepth != 2) return 0;
     if (rows < 4 || (kind == W_BF12 && rows <= kBf12PairRows)) return int(rows);
     if (rows < 8) return 4;
     // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no

@@ -26,6 +26,8 @@ constexpr int64_t kSoon = 6144;
 constexpr int64_t kVerySoon = 2048;  // where a line is little work, so that a core's own looking ahead keeps up
 
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
+constexpr int kDeepPanel = 1536;     // the same in the second-level cache
+constexpr int64_t kManyRows = 128;   // that pass by a panel while it stays in the caches
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
 inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
@@ -42,9 +44,10 @@ template <class T> struct Plain {
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kDeepSlab = kMostSlab, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
-    static constexpr bool kFinishesBeside = false;
+    static constexpr bool kFinishesBeside = false, kLaysCodes = false;
     static constexpr int64_t soon(int) { return kSoon; }
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
@@ -62,9 +65,11 @@ struct InBf16 {
     static constexpr int kDepth = 2;
     static constexpr int kColumns = kPair, kRows = kTileRows;
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = kUnpackedDepth, kDeepSlab = 1536, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
+    static int panel_depth(int64_t rows) { return rows < kManyRows ? kMostSlab : kDeepPanel; }
     static constexpr bool kFetchesCache = true;
     static constexpr bool kFinishesBeside = true;  // rows of one block while the next one is multiplied
+    static constexpr bool kLaysCodes = false;
     static constexpr int64_t soon(int rows) { return rows <= 2 ? kVerySoon : kSoon; }
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {

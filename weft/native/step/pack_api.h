@@ -15,9 +15,9 @@ WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved,
 }
 
 // Whether many rows, whose products memory does not bound, lose little where numbers of bf16 take 12 bits: where vectors
-// have products of pairs. Products of fp32 lose a tenth (docs/performance.md), those in tile registers would wait longer.
+// or tile registers have products of pairs. Products of fp32 lose a tenth (docs/performance.md).
 WEFT_C int weft_suits_bf12() {
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
     return 1;
 #else
     return 0;
