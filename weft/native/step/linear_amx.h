@@ -79,6 +79,7 @@ private:
     void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
         auto place = [&](int k) { return panel + (more ? k : k / kStep % kRing * kStep) * kPair; };
         auto lay = [&](int k) {
+            settle_memory();  // nor may what registers still read be written
             lay_panel<InBf16>(codes, slab.from + k, std::min(kStep, slab.depth - k), place(k));
             settle_memory();
         };
