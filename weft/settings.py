@@ -42,7 +42,7 @@ class EngineConfig:
     compress_weights: bool | None = option(
         None,
         "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none changed: few streams are"
-        " faster, many a little slower (default: on CPUs whose vectors multiply pairs of bf16)",
+        " faster, many a little slower (default: on CPUs whose vectors or tile registers multiply pairs of bf16)",
         "--compress-weights",
     )
     screen_logits: bool | None = option(
