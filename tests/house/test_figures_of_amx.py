@@ -11,11 +11,14 @@ BESIDE, BESIDE_INT4, CODED = "beside_89f64a8_amx.json", "beside_89f64a8_amx_int4
 BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024", "32 prompts of 128")
 
 
-def ratios(found: dict[str, dict[str, dict[str, float]]], engine: str, key: str = "ratio") -> list[str]:
-    return [f"{found[case][engine][key]:.2f}" for case in BURSTS]
+Cases = dict[str, dict[str, dict[str, float]]]
 
 
-def quartiles(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+def ratios(found: Cases, engine: str, key: str = "ratio", of: tuple[str, ...] = BURSTS) -> list[str]:
+    return [f"{found[case][engine][key]:.2f}" for case in of]
+
+
+def quartiles(found: Cases) -> list[str]:
     low, high = (ratios(found, "this one", key) for key in ("ratio_q1", "ratio_q3"))
     return [" and ".join(pair) for pair in zip(low, high, strict=True)]
 
@@ -100,4 +103,7 @@ def test_times_memory_and_ranks_over_http() -> None:
     ranks = [lead["weft-tp2", case, "output"] for case in ("streams8", "streams32", "http1", "http8", "http32")]
     one, prompt = (lead["weft-tp2", case, case] for case in ("decode", "prefill"))
     told = f"have {one} of its speed with one stream, {ranks[0]} and {ranks[1]} with 8 and 32, {prompt} in a prompt,"
-    assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}." in PLAIN
+    assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}; burst by burst" in PLAIN
+    one, eight, many, prompt = ratios(saved("several_ranks_amx.json")["cases"], "several", of=BURSTS[:4])
+    told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
+    assert f"{told} (`several_ranks_amx.json`)." in PLAIN
