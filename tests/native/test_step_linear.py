@@ -181,7 +181,7 @@ def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> 
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
-@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (64, 576), (32, 9000)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (64, 576), (32, 9000), (40, 611)], ids=str)
 def test_bits_of_a_row_depend_on_nothing_beside_it(packing: Packing, shape: tuple[int, int], kind: WeightKind) -> None:
     columns, depth = shape
     dtype = PLAIN.get(kind, torch.bfloat16)

@@ -121,7 +121,7 @@ class Packing:
 
     @property
     def suits_bf12(self) -> bool:
-        """Whether many rows lose little with BF12 in this variant; few always gain."""
+        """Whether few rows gain and many lose little with BF12 in this variant."""
         return bool(self._library.weft_suits_bf12())
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:

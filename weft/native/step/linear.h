@@ -81,8 +81,7 @@ template <class C> struct Product {
     Finish<T> epilogue;
     TileOf<C> tile_of_pair;
 
-    Product(const Instruction& i, const Weight& w)
-        : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w}, tile_of_pair(stored_as<C>(w.kind)) {}
+    Product(const Instruction& i, const Weight& w) : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w} {}
 
     // Of the rows that one thread has, how many are multiplied at a time.
     int64_t near() const {
@@ -231,7 +230,7 @@ private:
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_rows(rows, first, part, pair, sums, panel, true);
-            else unpack<C>(weight, pair, k, part.depth, panel);
+            else if constexpr (!C::kLaysCodes) unpack<C>(weight, pair, k, part.depth, panel);
             // what is unpacked next is fetched by the products of the first blocks
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);
             const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;

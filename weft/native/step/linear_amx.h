@@ -21,29 +21,29 @@ struct InAmx {
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
     static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
-    static int panel_depth(int64_t) { return kMostSlab; }
+    // What is laid should stay there beside its codes; many blocks of rows pay for more of it.
+    static int panel_depth(int64_t rows) { return rows <= kManyRows ? 192 : kMostSlab; }
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights
     static constexpr bool kFinishesBeside = false;
-    static constexpr bool kLaysCodes = true;  // tiles do so by themselves
+    static constexpr bool kLaysCodes = true;  // TileOf does, beside products
     static constexpr int64_t soon(int) { return kSoon; }
 };
 
 template <> class TileOf<InAmx> {
 public:
-    // Whether columns come as W_BF16 lies, or as a panel that was unpacked.
-    explicit TileOf(bool stored) : stored_(stored) {}
+    TileOf() = default;
 
-    // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows.
+    // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows; b as W_BF16 lies.
     template <class Beside>
     void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume,
                     Beside&) {
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
-        if (stored_) multiply_rows<true>(a, count, b, depth, lines, ahead, tile, resume);
-        else multiply_rows<false>(a, count, b, depth, lines, ahead, tile, resume);
+        if (count > 16) multiply<true>(a, count, b, depth, lines, ahead, tile, resume);
+        else multiply<false>(a, count, b, depth, lines, ahead, tile, resume);
     }
 
     // The same of numbers that come as codes: vectors lay the next group of the depth while registers multiply with the one
-    // before. They are left in `panel` where `more` rows follow; else it needs room for kRing groups.
+    // before. All of them are left in `panel` where `more` rows follow; else it needs room for kRing groups.
     void from_codes(const Weight& w, int pair, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         with_codes<false>(w, pair, [&](auto codes) {
@@ -52,26 +52,20 @@ public:
         });
     }
 
-    static constexpr int kRing = 2;
-
 private:
     static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
+    static constexpr int kRing = 2, kHalf = kStep * 16;            // groups; numbers of 16 columns of one
+    static_assert(InAmx::kMostSlab >= kRing * kStep && kStep == kGroup);
 
-    template <bool Stored>
-    void multiply_rows(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
-        if (count > 16) multiply<Stored, true>(a, count, b, depth, lines, ahead, tile, resume);
-        else multiply<Stored, false>(a, count, b, depth, lines, ahead, tile, resume);
-    }
-
-    template <bool Stored, bool Both>
+    template <bool Both>
     void multiply(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
         settle_memory();
         take_up<Both>(tile, resume);
         for (; depth >= kStep; depth -= kStep, a.first += kStep, b += kStep * kPair) {
-            step<Stored, Both>(a.first, a.stride * 2, b);
+            step<Both>(a.first, a.stride * 2, b);
             for (int i = 0; i < lines * kStep / 2; ++i, ahead.from += ahead.step) __builtin_prefetch(ahead.from, 0, 2);
         }
-        if (depth) last_step<Stored, Both>(a, count, b, depth);
+        if (depth) last_step<Both>(a, count, b, depth);
         put_down<Both>(tile);
     }
 
@@ -79,27 +73,41 @@ private:
     void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
         auto place = [&](int k) { return panel + (more ? k : k / kStep % kRing * kStep) * kPair; };
         auto lay = [&](int k) {
-            settle_memory();  // nor may what registers still read be written
-            lay_panel<InBf16>(codes, slab.from + k, std::min(kStep, slab.depth - k), place(k));
+            settle_memory();
+            lay_group(codes, slab.from + k, std::min(kStep, slab.depth - k), place(k));
             settle_memory();
         };
-        take_up<Both>(tile, slab.resume);
         lay(0);
+        take_up<Both>(tile, slab.resume);
         int k = 0;
         for (; k + kStep < slab.depth; k += kStep) {
             lay(k + kStep);
-            step<false, Both>(a.first + k, a.stride * 2, place(k));
+            step<Both>(a.first + k, a.stride * 2, place(k));
         }
-        if (k + kStep == slab.depth) step<false, Both>(a.first + k, a.stride * 2, place(k));
-        else last_step<false, Both>({a.first + k, a.stride}, count, place(k), slab.depth - k);
+        if (k + kStep == slab.depth) step<Both>(a.first + k, a.stride * 2, place(k));
+        else last_step<Both>({a.first + k, a.stride}, count, place(k), slab.depth - k);
         put_down<Both>(tile);
     }
 
-    template <bool Stored, bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
-        constexpr int kPairBytes = Stored ? 64 : 128, kSecond = Stored ? kStep * 16 : 32;
-        _tile_loadd(6, b, kPairBytes);
+    // A group of the depth, as W_BF16 has it; zeros behind what there is.
+    template <class Codes> static void lay_group(const Codes& codes, int from, int depth, bf16* to) {
+        if (depth < kStep) std::memset(to, 0, 2 * kHalf * sizeof(bf16));
+        codes.each_step(
+            from, depth,
+            [&](int, auto& values, auto) WEFT_LAMBDA_INLINE {
+                __m512bh pairs[2];
+                as_pairs(values, pairs);
+                _mm512_storeu_si512(to, (__m512i)pairs[0]);
+                _mm512_storeu_si512(to + kHalf, (__m512i)pairs[1]);
+                to += 32;
+            },
+            [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
+    }
+
+    template <bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
+        _tile_loadd(6, b, 64);
         _tile_loadd(4, a, row_bytes);
-        _tile_loadd(7, b + kSecond, kPairBytes);
+        _tile_loadd(7, b + kHalf, 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (Both) {
@@ -109,13 +117,12 @@ private:
         }
     }
 
-    // What lies behind the depth of rows and of unpacked panels is not ours: zeros take its place.
-    template <bool Stored, bool Both> static void last_step(Rows<bf16> a, int count, const bf16* b, int depth) {
-        alignas(64) bf16 rows[InAmx::kRows * kStep] = {}, columns[kStep * kPair] = {};
+    // What lies behind the depth of rows is not ours: zeros take its place.
+    template <bool Both> static void last_step(Rows<bf16> a, int count, const bf16* b, int depth) {
+        alignas(64) bf16 rows[InAmx::kRows * kStep] = {};
         for (int r = 0; r < count; ++r) std::memcpy(rows + r * kStep, a.first + r * a.stride, depth * sizeof(bf16));
-        if (!Stored) std::memcpy(columns, b, size_t(ceil_div(depth, 2)) * kPair * 4);
         settle_memory();
-        step<Stored, Both>(rows, kStep * sizeof(bf16), Stored ? b : columns);
+        step<Both>(rows, kStep * sizeof(bf16), b);
     }
 
     template <bool Both> static WEFT_INLINE void take_up(const float* tile, bool resume) {
@@ -145,7 +152,6 @@ private:
         }
     }
 
-    const bool stored_;
     AmxRegisters registers_;
 };
 

@@ -1,5 +1,5 @@
-// Products with codes of a pair: a few rows take numbers straight from codes, more rows a panel that they are laid in.
-// AVX-512 only.
+// Products with codes of a pair: a few rows take numbers straight from codes, more rows, and tile registers, a panel
+// that they are laid in. AVX-512 only.
 #pragma once
 
 #include "codes_of_bf12.h"

@@ -188,7 +188,8 @@ inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab sla
         });
 }
 
-// Rows of the first tile, or tiles, in which codes, or halves, go straight into products; 0 where they are unpacked first.
+// Rows of the first tile, or tiles, in which codes, or halves, go straight into products, or are laid beside them; 0 where they
+// are unpacked first.
 template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
     if (sizeof(typename C::B) == 4 && kind != W_F32) {
         const int most = kind == W_BF16 ? kApartRows : kind == W_BF12 ? kBf12Rows : kCodedRows;

@@ -202,8 +202,6 @@ inline TileBeside<C, Other> tile_beside_for(int rows, std::index_sequence<R...>)
 // The tiles that a thread computes one after the other.
 template <class C> class TileOf {
 public:
-    explicit TileOf(bool) {}
-
     // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step. Where Other says so, its rows may be
     // done beside the products of many others, with at most one line.
     template <class Other>

@@ -13,7 +13,8 @@ namespace weft {
 
 constexpr int kAmxStep = 32;  // of the depth, that one instruction multiplies
 
-// The compiler is not told that tile instructions read memory: what was written must be there before them.
+// The compiler is not told that tile instructions read memory: what was written must be there before them, and what they
+// read may be written again only behind them.
 inline void settle_memory() { asm volatile("" ::: "memory"); }
 
 // The calling thread's registers, for as long as this lives. 0 to 3: sums, 4 and 5: rows, 6 and 7: columns.
