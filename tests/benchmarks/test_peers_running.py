@@ -92,7 +92,7 @@ def test_nothing_of_a_held_engine_runs(tmp_path: Path) -> None:
 def own_program(pid: int, *children: int) -> bool:
     """Whether there is a child and it runs what it was started for.
 
-    Until then it runs in its parent's memory (`vfork`), and the parent waits for it in state D, where no signal stops it.
+    Until then it runs in its parent's memory (`vfork`), which waits for it in state D, where no signal stops a process.
     """
     assert runs(pid)
     return len(children) == 1 and command_of(children[0]) not in ("", command_of(pid))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.support.figures import PERFORMANCE, PLAIN, SERVING, leads, rows, saved
+from tests.support.figures import PERFORMANCE, PLAIN, RESULTS, SERVING, leads, rows, saved
 
 PAGE = "peers-amx.md"
-BESIDE, BESIDE_INT4, CODED = "beside_89f64a8_amx.json", "beside_89f64a8_amx_int4.json", "coded_weights_amx.json"
+BESIDE, BESIDE_64, BESIDE_INT4 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64", "_int4"))
+CODED = "coded_weights_amx.json"
 BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024", "32 prompts of 128")
 
 
@@ -18,6 +21,11 @@ def ratios(found: Cases, engine: str, key: str = "ratio", of: tuple[str, ...] = 
     return [f"{found[case][engine][key]:.2f}" for case in of]
 
 
+def starts(name: str) -> str:
+    found = saved(name)
+    return f"{found['starts']} starts of {found['rounds']}"
+
+
 def quartiles(found: Cases) -> list[str]:
     low, high = (ratios(found, "this one", key) for key in ("ratio_q1", "ratio_q3"))
     return [" and ".join(pair) for pair in zip(low, high, strict=True)]
@@ -26,25 +34,38 @@ def quartiles(found: Cases) -> list[str]:
 def test_what_codes_laid_beside_products_bring() -> None:
     found = saved(BESIDE)["cases"]
     (one, eight, many, prompt, short), (one_, _, _, prompt_, short_) = ratios(found, "this one"), quartiles(found)
-    told = f"one stream has {one} of its speed (quartiles {one_}), 8 and 32 {eight} and {many}, a prompt of 1,024"
-    told = f"{told} {prompt} ({prompt_}), 32 of 128 {short} ({short_}; `{BESIDE}`, 4 starts of 5 rounds)"
-    coded = saved(BESIDE_INT4)["cases"]
-    *most, last = ratios(coded, "this one")
-    assert f"{told}; with 4 bits {', '.join(most)} and {last} ({quartiles(coded)[-1]}; `{BESIDE_INT4}`" in PERFORMANCE
+    alone = ratios(saved(CODED)["cases"], "bf16 in 12")[0]
+    told = (
+        f"one stream has {one} of its speed (of which 12 bits alone bring {alone}; quartiles {one_}), 8 and 32 {eight}"
+    )
+    told = f"{told} and {many}, a prompt of 1,024 {prompt} ({prompt_}), 32 of 128 {short} ({short_}; `{BESIDE}`,"
+    assert f"{told} {starts(BESIDE)} rounds), 64 streams" in PERFORMANCE
+    more = saved(BESIDE_64)["cases"]["64 streams"]["this one"]
+    told = f"64 streams {more['ratio']:.2f} ({more['ratio_q1']:.2f} and {more['ratio_q3']:.2f}; `{BESIDE_64}`,"
+    assert f"{told} {starts(BESIDE_64)});" in PERFORMANCE
+
+
+def test_what_they_bring_with_4_bits() -> None:
+    found = saved(BESIDE_INT4)["cases"]
+    *most, last = ratios(found, "this one")
+    one, other = sorted(f"{each:.2f}" for each in found[BURSTS[-1]]["this one"]["ratio_of_starts"])
+    told = f"with 4 bits and `--activations full` {', '.join(most)} and {last}, which is {one} and {other} in its two"
+    assert f"{told} starts (`{BESIDE_INT4}`)." in PERFORMANCE
 
 
 def test_products_out_of_12_bits_in_tile_registers() -> None:
     found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_amx.json")["products"]["amx"]}
-    few, many = ([found[count] for count in found if (count <= 32) == little] for little in (True, False))
+    few = [found[count] for count in found if count <= 32]
     told = f"In tile registers they take {min(few):.2f} to {max(few):.2f} of it with 1 to 32 rows"
-    more = f"{min(many):.2f} to {max(many):.2f} with 64 to 512 (`compressed_weights_amx.json`)"
-    assert f"{told} and {more}." in PERFORMANCE
+    more = f"{found[64]:.2f} with 64, {found[128]:.2f} with 128 and {found[512]:.2f} with 512"
+    assert f"{told}, {more} (`compressed_weights_amx.json`)." in PERFORMANCE
 
 
 def test_12_8_and_4_bits_beside_whole_numbers() -> None:
     found = saved(CODED)["cases"]
     *whole, prompt = ratios(found, "bf16 in 12")[:4]
     assert f"in tile registers (`{CODED}`) {', '.join(whole)} and {prompt}." in PERFORMANCE
+    assert f"burst by burst 12 bits have {prompt} of a prompt's speed" in PLAIN
     one, eight, many, prompts = (
         " and ".join(pair)
         for pair in zip(*(ratios(found, f"{kind} x 8")[:4] for kind in ("int8", "int4")), strict=True)
@@ -52,7 +73,13 @@ def test_12_8_and_4_bits_beside_whole_numbers() -> None:
     told = f"have {one} with one stream, {eight} with 8, but {many} with 32 and {prompts} in a prompt;"
     full = zip(*(ratios(found, kind)[:4] for kind in ("int8", "int4")), strict=True)
     pairs = ", ".join(" and ".join(pair) for pair in full)
-    assert f"{told} with `--activations full`, as by themselves, {pairs} (`{CODED}`)." in SERVING
+    assert f"{told} with `--activations full`, as by themselves, in the same order {pairs} (`{CODED}`)." in SERVING
+    many, prompt, short = (
+        " and ".join(f"{found[case][kind]['ratio']:.2f}" for kind in ("int8", "int4"))
+        for case in ("32 streams", "prefill of 1,024", "8 prompts of 128")
+    )
+    told = f"32 streams have {many}, a prompt {prompt}, 8 prompts of 128 {short} (`{CODED}`)."
+    assert f"vectors lay beside them: {told}" in PERFORMANCE
 
 
 def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
@@ -66,9 +93,16 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     assert f"{told} but {prompt8} and {prompt4} in a prompt." in PLAIN
     eight, many = (offline["weft-whole",][f"streams{count} tok/s"] for count in (8, 32))
     told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times llama.cpp's, a prompt {prompt},"
-    assert f"{told} 8 and 32 streams {eight} and {many};" in PLAIN
+    assert f"{told} 8 and 32 streams {eight} and {many} (burst by burst" in PLAIN
     rates = [rate for name in (BESIDE, CODED) for rate in saved(name)["memory"]["gflop_per_s"]]
-    assert f"by {max(rates) / min(rates):.1f} times in saved looks (`{BESIDE}`, `{CODED}`)" in PLAIN
+    told = f"was up to {max(rates) / min(rates):.1f} times as much at one moment as at another"
+    assert f"{told} (looks of `{BESIDE}`, `{CODED}`)" in PLAIN
+    text = (RESULTS / PAGE).read_text()
+    spread = [
+        re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \d+ \[(\d+)\.\.(\d+)\]", text)[0]
+        for name in ("weft-int4", "onnxruntime-int4")
+    ]
+    assert "onnxruntime: {} to {} and {} to {}.".format(*spread[0], *spread[1]) in PLAIN
 
 
 @pytest.mark.parametrize(

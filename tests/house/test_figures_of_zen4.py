@@ -236,7 +236,7 @@ def test_what_a_prompts_products_have_of_the_machines_rate() -> None:
         [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
     )
     told = f"have {prompt[0]} of that rate with whole numbers and {prompt[1]} with 12 bits"
-    words = f"little else out of each core's own cache, {near[0]} and {near[1]} (`product_bound_zen4.json`)"
+    words = f"about as much out of each core's own cache, {near[0]} and {near[1]} (`product_bound_zen4.json`)"
     assert f"{told}, and {words}" in PERFORMANCE
 
 
