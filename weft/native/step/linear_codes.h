@@ -113,12 +113,12 @@ WEFT_INLINE void as_pairs(const __m512i (&values)[2], __m512bh (&pairs)[2]) {
     pairs[0] = (__m512bh)values[0], pairs[1] = (__m512bh)values[1];
 }
 
-// The same as a row of pairs of a bf16 panel.
+// The same as a step of a bf16 panel, whose groups lie as those of W_BF16.
 template <bool, class Values> WEFT_INLINE void lay_step(const Values& values, bf16* panel, bool) {
     __m512bh pairs[2];
     as_pairs(values, pairs);
     _mm512_storeu_si512(panel, (__m512i)pairs[0]);
-    _mm512_storeu_si512(panel + kPair, (__m512i)pairs[1]);
+    _mm512_storeu_si512(panel + 2 * pair_word(0, 16), (__m512i)pairs[1]);
 }
 
 // The tile of MR rows: numbers go from codes to products in registers. With Lay, they are left in `panel` for the rows
@@ -152,13 +152,14 @@ WEFT_INLINE void tile_of_steps(const Codes& codes, Rows<bf16> a, Slab slab, floa
 
 #endif
 
-// panel = the numbers of the depth [from, from + depth).
+// panel = the numbers of the depth [from, from + depth); a single group for a bf16 panel whose groups lie apart.
 template <class C, class Codes> inline void lay_panel(const Codes& codes, int from, int depth, typename C::B* panel) {
+    constexpr int kNext = C::kDepth == 2 ? 2 * pair_word(1, 0) : 2 * kPair;  // from step to step
     codes.each_step(
         from, depth,
         [&](int, auto& values, auto last) WEFT_LAMBDA_INLINE {
             lay_step<Codes::kGrouped>(values, panel, !decltype(last)::value);
-            panel += 2 * kPair;
+            panel += kNext;
         },
         [&](int chunk) WEFT_LAMBDA_INLINE { FetchChunks<Codes>{codes}.begin(chunk); });
 }
