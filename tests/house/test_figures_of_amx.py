@@ -58,6 +58,16 @@ def test_what_they_bring_with_4_bits() -> None:
     assert f"{told} starts (`{BESIDE_INT4}`)." in PERFORMANCE
 
 
+def test_what_a_prompts_products_have_of_the_registers_rate() -> None:
+    found = saved("product_bound_amx.json")["share_of_rate"]
+    prompt, near = (
+        [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
+    )
+    told = f"have {prompt[0]} of what registers multiply by themselves with whole numbers and {prompt[1]} with 12 bits"
+    words = f"out of each core's second-level cache {near[0]} and {near[1]} (`product_bound_amx.json`)"
+    assert f"{told}, and {words}" in PERFORMANCE
+
+
 def test_products_out_of_12_bits_in_tile_registers() -> None:
     found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_amx.json")["products"]["amx"]}
     few = [found[count] for count in found if count <= 32]
