@@ -31,8 +31,6 @@ struct InAmx {
 
 template <> class TileOf<InAmx> {
 public:
-    TileOf() = default;
-
     // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows; b as W_BF16 lies.
     template <class Beside>
     void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume,
