@@ -106,6 +106,9 @@ class EngineConfig:
         "--lend-cores",
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
+    ranks_per_device: int = option(
+        1, "ranks that share a CUDA device, neighbours the same one", "--ranks-per-device", minimum=1
+    )
     expert_placement: str | None = option(
         None,
         "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)",

@@ -160,10 +160,12 @@ def checkpoint_at(path: Path) -> Checkpoint:
     return open_checkpoint(path)
 
 
-def make_executor(path: Path, layout: Layout, numerics: Numerics) -> LockstepExecutor:
+def make_executor(
+    path: Path, layout: Layout, numerics: Numerics, device: str = "cpu", enforce_eager: bool = True
+) -> LockstepExecutor:
     checkpoint = checkpoint_at(path)
     shards = Shards(parse_config(checkpoint.config), layout)
-    return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device("cpu"))
+    return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device(device), enforce_eager)
 
 
 def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBalancing | None = None) -> list[Outcome]:

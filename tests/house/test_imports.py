@@ -25,6 +25,7 @@ DEFERRED_ALLOWED = {
     "weft.cli.explain": {"_cores"},  # what a start decides, for cores that are asked for
     "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
     "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
+    "weft.ops": {"_device_ops"},  # Triton, which only a torch for devices brings
 }
 """Functions that may hold an import statement, by module: what is slow to import, and seldom needed for `weft serve`
 (`benchmarks/start.py`)."""
@@ -131,10 +132,13 @@ DISTRIBUTION = {"yaml": "PyYAML", "prometheus_client": "prometheus-client"}
 """Distributions that are named otherwise than what they bring."""
 LOADED_BY_OTHERS = {"uvloop", "httptools"}
 """uvicorn takes these where they are installed."""
+BROUGHT_BY_TORCH = {"triton"}
+"""Where torch is built for devices; nothing imports it elsewhere."""
 
 
 def test_dependencies_are_those_that_are_imported() -> None:
     used = {name.split(".")[0] for module in MODULES for name in imports(module)} - sys.stdlib_module_names - {"weft"}
+    used -= BROUGHT_BY_TORCH
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     declared = {re.split(r"[\[<>=~! ]", line)[0] for line in lines}
     assert {DISTRIBUTION.get(name, name) for name in used} | LOADED_BY_OTHERS == declared

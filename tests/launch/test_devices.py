@@ -54,6 +54,15 @@ def test_a_plan_is_refused_where_no_rank_could_have_one(
     assert (caught.value.field, caught.value.legal) == ("device", ("cpu",))
 
 
-def test_a_rank_names_the_replicas_that_there_are_devices_for() -> None:
+def test_a_rank_names_the_ranks_that_there_are_devices_for() -> None:
     assert str(too_few(2, "9", "rank 2")).endswith("sees 2 CUDA devices (torch 9), and rank 2 needs one of its own;"
-        " legal here: cpu, or 2 replicas")  # fmt: skip
+        " legal here: cpu, at most 2 ranks, or a larger --ranks-per-device")  # fmt: skip
+    assert str(too_few(1, "9", "rank 4", 4)).endswith("sees 1 CUDA device (torch 9), and rank 4 needs one for 4 of"
+        " them; legal here: cpu, at most 4 ranks, or a larger --ranks-per-device")  # fmt: skip
+
+
+def test_ranks_share_devices_alone(tmp_path: Path) -> None:
+    text = "^ranks_per_device 2: ranks share CUDA devices; give --device cuda, or leave it out$"
+    with pytest.raises(ConfigError, match=text) as caught:
+        planned(write_tiny_chat(tmp_path / "tiny"), {"replicas": 2}, ranks_per_device=2)
+    assert caught.value.field == "ranks_per_device"

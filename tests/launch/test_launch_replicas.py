@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
-from weft.errors import ConfigError
 from weft.launch import plan as plans
 from weft.launch.fingerprint import Settings
 
@@ -45,8 +44,7 @@ def test_replicas_of_one_rank_need_no_collectives(model: Path, monkeypatch: pyte
     monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     assert planned(model, {"replicas": 3}).backend.name == "none"
     assert planned(model, {"replicas": 3}, device="cuda").of_replica(2).first_rank == 2
-    with pytest.raises(ConfigError, match="between 2 ranks run on the CPU only; legal: replicas of 1 rank"):
-        planned(model, {"replicas": 3, "attention.dp": 2}, device="cuda")
+    assert planned(model, {"replicas": 3, "attention.dp": 2}, device="cuda").of_replica(2).first_rank == 4
 
 
 def test_replicas_share_the_memory(model: Path) -> None:

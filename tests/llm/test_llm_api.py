@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,10 +172,11 @@ def test_a_dead_rank_is_named_and_ends_the_llm(model: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_a_cuda_device_gives_the_processors_tokens(model: Path, alone: LLM) -> None:
+@pytest.mark.parametrize("how", [{}, {"enforce_eager": True}, {"tp": 2, "ranks_per_device": 2}], ids=str)
+def test_a_cuda_device_gives_the_processors_tokens(model: Path, alone: LLM, how: dict[str, Any]) -> None:
     if not importlib.import_module("torch").cuda.is_available():
         pytest.skip("no CUDA device here")
-    with weft.LLM(model, device="cuda") as device:
+    with weft.LLM(model, device="cuda", **how) as device:
         assert device.plan.memory is None or device.plan.memory.num_blocks > 0
         prompts = ["The capital of France is", "x"]
         ours = [result.outputs[0].token_ids for result in device.generate(prompts, GREEDY)]

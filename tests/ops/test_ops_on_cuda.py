@@ -1,18 +1,23 @@
-"""The twin on a CUDA device gives what it gives on the CPU; skipped where there is none."""
+"""Operations on a CUDA device, Triton's kernels and the twin, against the CPU's; skipped where there is none."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from paged_cases import Run as Rows
 from paged_cases import Sizes, dense_attention, paged
+from torch import Tensor
 
 from weft.ops import Numerics, make_ops
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
+from weft.ops.torch_ops import TorchOps
 from weft.step.plan import Admit, Run
 from weft.step.sampling_params import SamplingParams
 
@@ -34,15 +39,94 @@ def on_cuda(meta: AttentionMeta) -> AttentionMeta:
     )
 
 
-@pytest.mark.parametrize("sizes", [Sizes((0, 0, 0, 1, 1, 1), 2, 64, 16), Sizes((0, 1, 1), 2, 10, 5, window=7)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_attention(sizes: Sizes, dtype: torch.dtype) -> None:
-    case = paged(sizes, RUNS, dtype)
+SIZES = {
+    "grouped": Sizes((0, 0, 0, 1, 1, 1), 2, 64, 16),
+    "uneven": Sizes((0, 1, 1), 2, 10, 5, window=7),
+    "crossed": Sizes((1, 0), 2, 256, 32),
+    "many heads": Sizes((0,) * 100, 1, 128, 16, window=100),
+    "latent": Sizes((0,) * 20, 1, 576, 16),
+}
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+
+def attend(ops: Ops, sizes: Sizes, runs: Sequence[Rows], dtype: torch.dtype, seed: int = 0) -> Tensor:
+    case = paged(sizes, runs, dtype, seed)
     cache = KVCache(case.cache.k.to(CUDA), case.cache.v.to(CUDA))
+    kv_of_head = case.kv_of_head.to(CUDA)
+    return ops.attention(case.q.to(CUDA), cache, kv_of_head, sizes.scale, on_cuda(case.meta), sizes.window)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fastest", "twin"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_attention(sizes: Sizes, dtype: torch.dtype, plain: bool) -> None:
+    ops = TorchOps(Numerics(dtype), CUDA) if plain else make_ops(Numerics(dtype), CUDA)
+    out = attend(ops, sizes, RUNS, dtype)
+    assert (out.double().cpu() - dense_attention(sizes, RUNS, dtype)).abs().max() < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_has_the_same_bits_alone_and_in_any_chunk(sizes: Sizes, dtype: torch.dtype) -> None:
+    """Alone it goes through splits beside one another, in a chunk through one program."""
     ops = make_ops(Numerics(dtype), CUDA)
-    out = ops.attention(case.q.to(CUDA), cache, case.kv_of_head.to(CUDA), sizes.scale, on_cuda(case.meta), sizes.window)
-    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
-    assert (out.double().cpu() - dense_attention(sizes, RUNS, dtype)).abs().max() < tolerance
+    whole = attend(ops, sizes, ((0, 700, 4),), dtype)
+    for begin, end in ((0, 1), (5, 6), (255, 256), (256, 257), (300, 333), (600, 700), (699, 700)):
+        beside: tuple[Rows, ...] = ((begin, end - begin, 4), (90, 1, 3))
+        assert torch.equal(attend(ops, sizes, beside, dtype, seed=end)[: end - begin], whole[begin:end]), begin
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_as_the_twin_has_them(dtype: torch.dtype) -> None:
+    fast, twin = make_ops(Numerics(dtype), CUDA), TorchOps(Numerics(dtype), CUDA)
+    step = 4 * torch.finfo(dtype).eps
+    stream, weight = 3 * torch.randn(7, 576, device=CUDA), torch.randn(576, device=CUDA).to(dtype)
+    for x in (stream, stream.to(dtype), stream.to(dtype)[:, 64:].contiguous()[:, :500]):
+        found = [ops.rms_norm(x, weight[: x.shape[1]], 1e-5).float() for ops in (fast, twin)]
+        torch.testing.assert_close(*found, rtol=step, atol=step)
+    gate_up = 2 * torch.randn(7, 2 * 1500, device=CUDA).to(dtype)
+    torch.testing.assert_close(fast.silu_mul(gate_up), twin.silu_mul(gate_up), rtol=step, atol=step)
+
+
+@pytest.mark.parametrize("dim", [64, 20])
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heads_as_the_twin_has_them(dtype: torch.dtype, normed: bool, dim: int) -> None:
+    weights = [torch.randn(dim, device=CUDA).to(dtype) for _ in "qk"]
+    heads = Heads(5, 2, dim, torch.randn(50, dim, device=CUDA), HeadNorms(*weights, 1e-5) if normed else None)
+    packed = torch.randn(6, 9 * dim, device=CUDA).to(dtype)
+    rows = [torch.tensor(row, dtype=torch.int32, device=CUDA) for row in ([0, 1, 2, 7, 8, 49], [4, 5, 6, 20, 21, 33])]
+    meta = AttentionMeta(*rows, torch.zeros_like(rows[0]), torch.zeros(1, 1, dtype=torch.int32, device=CUDA), (6,))
+    found = []
+    for ops in (make_ops(Numerics(dtype), CUDA), TorchOps(Numerics(dtype), CUDA)):
+        both = torch.zeros(9, 2, 2, 4, dim, dtype=dtype, device=CUDA)
+        found.append((ops.qkv(packed, heads, meta, KVCache(both[:, 0], both[:, 1])), both))
+    step = 8 * torch.finfo(dtype).eps
+    for fast, twin in zip(*found, strict=True):
+        torch.testing.assert_close(fast, twin, rtol=step, atol=step)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_in_one_order_of_summation(dtype: torch.dtype, biased: bool) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    form = importlib.import_module("weft.ops.triton_product").Ordered()
+    for columns, depth in ((960, 576), (2048, 8192), (70, 100)):
+        x, weight = (torch.randn(rows, depth, device=CUDA).to(dtype) for rows in (2048, columns))
+        bias = torch.randn(columns, device=CUDA).to(dtype) if biased else None
+        whole = form(x, weight, bias)
+        wanted = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        assert (whole.double() - wanted).norm() / wanted.norm() < 4 * torch.finfo(dtype).eps
+        for begin, end in ((0, 1), (7, 9), (30, 96), (100, 500), (1024, 2048)):
+            assert torch.equal(form(x[begin:end], weight, bias), whole[begin:end]), (columns, begin, end)
+
+
+def test_rows_of_logits_hold() -> None:
+    ops, weight = make_ops(Numerics(torch.bfloat16), CUDA), torch.randn(49152, 576, device=CUDA).bfloat16()
+    x = torch.randn(256, 576, device=CUDA).bfloat16()
+    whole = ops.logits(x, weight)
+    for begin, end in ((0, 1), (7, 9), (30, 46), (100, 200)):
+        assert torch.equal(ops.logits(x[begin:end], weight), whole[begin:end]), (begin, end)
 
 
 def test_rows_hold_in_some_form_of_linear() -> None:

@@ -10,6 +10,7 @@ from weft.comm.gloo import GlooComm
 from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.staged import StagedComm
 from weft.launch.backend import groups_of
 from weft.launch.comm_wrappers import FaultyComm, RecordedComm
 from weft.launch.faults import Faults
@@ -22,7 +23,8 @@ def make_comm(setup: Setup, shards: Shards, status: StatusWriter, faults: Faults
     comm = _plain_comm(setup, shards, fds)
     if setup.comm == "gloo":
         comm = RecordedComm(comm, status, groups_of(shards))
-    return FaultyComm(comm, faults) if faults.at("collective") else comm
+    comm = FaultyComm(comm, faults) if faults.at("collective") else comm
+    return StagedComm(comm) if setup.engine.device != "cpu" and comm.world > 1 else comm
 
 
 def _plain_comm(setup: Setup, shards: Shards, fds: Sequence[int]) -> Comm:

@@ -24,11 +24,12 @@ def torch_without_devices() -> str | None:
     return str(getattr(module, "__version__", "")) if not any(built_for) else None
 
 
-def too_few(count: int, version: str, where: str) -> ConfigError:
-    """For the rank `where`, whose device is not among `count`."""
-    fewer = f", or {counted(count, 'replica')}" if count else ""
+def too_few(count: int, version: str, where: str, sharing: int = 1) -> ConfigError:
+    """For the rank `where`, whose device is not among `count`; `sharing` ranks have one."""
+    fewer = f", at most {counted(count * sharing, 'rank')}, or a larger --ranks-per-device" if count else ""
+    needs = "one of its own" if sharing == 1 else f"one for {sharing} of them"
     return ConfigError(
-        f"device cuda: this process sees {count} CUDA devices (torch {version}), and {where} needs one of its own;"
+        f"device cuda: this process sees {counted(count, 'CUDA device')} (torch {version}), and {where} needs {needs};"
         f" legal here: cpu{fewer}",
         field="device",
         value="cuda",

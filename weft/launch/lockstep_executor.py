@@ -32,8 +32,15 @@ class LockstepExecutor:
     """Implements the engine's `Executor`; `runners[r]` is rank r."""
 
     def __init__(
-        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        shards: Shards,
+        numerics: Numerics,
+        limits: Limits,
+        device: torch.device,
+        enforce_eager: bool = True,
     ) -> None:
+        """`enforce_eager`: no rank has a step program, or graphs."""
         self.shards, self.limits = shards, limits
         groups = distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
         self.world = LockstepWorld(shards.layout.world, groups)
@@ -42,7 +49,8 @@ class LockstepExecutor:
         for rank, comm in enumerate(self.world.comms):
             prepare = Prepare(ops, shards, rank)
             loaded = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare)
-            self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, checkpoint.eos_token_ids()))
+            ends = checkpoint.eos_token_ids()
+            self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, ends, enforce_eager))
 
     @property
     def layout(self) -> Layout:

@@ -48,6 +48,11 @@ class RankMemory:
         """What is needed before the first KV block."""
         return self.weights + self.workspace + self.process
 
+    def of_device(self, free: int, engine: EngineConfig) -> int:
+        """Of a device's `free` bytes after loading, what `mem_fraction_static` leaves beside the weights."""
+        fraction = engine.mem_fraction_static or DEFAULT_FRACTION
+        return max(0, int((free + self.weights) * fraction) - self.weights)
+
     def blocks(self, cache_bytes: int | None, free: int | None = None) -> int:
         """KV blocks this rank has room for: in `cache_bytes` if given, else in its share, or in a device's `free`."""
         room = cache_bytes

@@ -227,15 +227,11 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             field="max_model_len",
             value=engine.max_model_len,
         )
-    ranks = layout.world // layout.replicas
-    if engine.device == "cuda" and ranks > 1:
-        raise ConfigError(
-            f"device cuda: the collectives between {ranks} ranks run on the CPU only;"
-            " legal: replicas of 1 rank, or --device cpu",
-            field="device",
-            value="cuda",
-            legal=("cpu",),
+    if engine.device == "cpu" and engine.ranks_per_device > 1:
+        message = (
+            f"ranks_per_device {engine.ranks_per_device}: ranks share CUDA devices; give --device cuda, or leave it"
         )
+        raise ConfigError(f"{message} out", field="ranks_per_device", value=engine.ranks_per_device, legal=(1,))
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))
     unpacked = _why_not_packed(engine.device, dtype)

@@ -73,10 +73,9 @@ class _Way:
 def _device(setup: Setup) -> torch.device:
     if setup.engine.device != "cuda":
         return torch.device("cpu")
-    number = setup.first_rank + setup.rank
-    count = torch.cuda.device_count()
+    number, count = (setup.first_rank + setup.rank) // setup.engine.ranks_per_device, torch.cuda.device_count()
     if number >= count:
-        raise too_few(count, torch.__version__, setup.where)
+        raise too_few(count, torch.__version__, setup.where, setup.engine.ranks_per_device)
     return torch.device("cuda", number)
 
 
@@ -103,7 +102,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     prepare = Prepare(ops, shards, setup.rank)
     loaded = load_params(checkpoint, shards.specs, shards, setup.rank, numerics.dtype, device, prepare=prepare)
     took = time.monotonic() - start
-    channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device))))
+    channel.send(pack(Loaded(loaded.bytes_read, _free_bytes(device, setup.engine.ranks_per_device))))
 
     way.enter(Phase.GROUPS, f"read {size(loaded.bytes_read)} in {took:.2f} s; {setup.comm}")
     comm = MeteredComm(make_comm(setup, shards, way.status, way.faults, comm_fds))
@@ -233,5 +232,6 @@ def _allocation(channel: Channel) -> Allocate:
     return message
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+def _free_bytes(device: torch.device, sharing: int) -> int | None:
+    """What a rank's device leaves each of `sharing` ranks; the last of them to load sees what all have loaded."""
+    return torch.cuda.mem_get_info(device)[0] // sharing if device.type == "cuda" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from weft.errors import ConfigError
@@ -31,7 +33,7 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
     if numerics.exact:
         return ExactOps(numerics, device)
     if device.type != "cpu":
-        return TorchOps(numerics, device)
+        return _device_ops(numerics, device)
     library = open_library()
     if library is None and numerics.rounds_rows and numerics.quantization == "gguf":
         raise ConfigError(
@@ -53,3 +55,16 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
         reason = why_missing() if library is None else f"there are none for {name}"
         return TorchOps(numerics, device, f"no C++ kernels: {reason}; attention gathers its keys, which is slow")
     return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns))
+
+
+def _device_ops(numerics: Numerics, device: torch.device) -> Ops:
+    slow = "attention gathers its keys, which is slow"
+    if find_spec("triton") is None:
+        return TorchOps(numerics, device, f"Triton is not installed: {slow}")
+    from weft.ops.triton_ops import DTYPES, TritonOps
+
+    if numerics.dtype not in DTYPES:
+        return TorchOps(
+            numerics, device, f"Triton's kernels take no {str(numerics.dtype).removeprefix('torch.')}: {slow}"
+        )
+    return TritonOps(numerics, device)

@@ -116,6 +116,11 @@ class Ops(ABC):
     name: str
     numerics: Numerics
 
+    def why_not_capturable(self, experts: bool) -> str:
+        """What keeps a CUDA graph from holding a step of these operations, of a model with routed experts or without;
+        empty where nothing does."""
+        return f"operations of {self.name} ask the host"
+
     def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
         """`weight` [out, in] in the form that the products take fastest; called once for each as it is loaded, and the
         tensor is given up afterwards. `peaks` [out]: largest magnitudes of whole rows, where `weight` has a part of

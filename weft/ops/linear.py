@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ from weft.native import isa
 TILE = 64
 _COUNTS = (2, 3, 5, 7, 8, 11, 16, 31, 33, 64)
 _ROWS = 100
+_MANY = 2048
+"""Rows that a device is also tried with: its libraries take other kernels for them."""
 
 
 class Form(ABC):
@@ -63,6 +65,18 @@ class Tiled(Form):
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         tiles: tuple[Tensor, ...] = torch.split(pad_rows(x, self.rows), self.rows)
         return torch.cat([F.linear(tile, weight, bias) for tile in tiles]).narrow(0, 0, x.shape[0])
+
+
+class PerShape(Form):
+    """A form for each shape of a matrix, and the first one for those that nobody looked at."""
+
+    def __init__(self, usual: Form, others: Mapping[tuple[int, int], Form]) -> None:
+        self._usual, self._others = usual, dict(others)
+        said = [f"{form.name} at {n}x{k}" for (n, k), form in self._others.items()]
+        self.name = ", ".join([usual.name, *said])
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._others.get((weight.shape[0], weight.shape[1]), self._usual)(x, weight, bias)
 
 
 def pad_rows(x: Tensor, multiple: int) -> Tensor:
@@ -137,11 +151,35 @@ def choose_form(
     return form, report
 
 
+def choose_for_each(
+    candidates: tuple[Form, ...], weights: Iterable[Tensor], seconds: float, clock: Callable[[], float] = time.monotonic
+) -> tuple[Form, Invariance]:
+    """`choose_form` for each shape by itself: one that needs a slow form slows no other."""
+    started = clock()
+    distinct = {(w.shape[0], w.shape[1]): w for w in weights if w.dim() == 2 and w.numel()}
+    reports: list[Invariance] = []
+    others: dict[tuple[int, int], Form] = {}
+    for shape, weight in distinct.items():
+        form, report = choose_form(candidates, [weight], max(seconds - (clock() - started), 0.0), clock)
+        reports.append(report)
+        if form is not candidates[0]:
+            others[shape] = form
+    chosen = PerShape(candidates[0], others)
+    checked = sum(report.checked for report in reports)
+    broken = tuple(each for report in reports for each in report.broken)
+    unchecked = tuple(each for report in reports for each in report.unchecked)
+    holds = all(report.holds for report in reports)
+    return chosen, Invariance(chosen.name, holds, checked, broken, unchecked, clock() - started)
+
+
 def _holds(form: Form, weight: Tensor) -> bool:
     """Whether rows keep their bits in batches of several sizes, at several places."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(_ROWS, weight.shape[1], generator=generator).to(dtype=weight.dtype, device=weight.device)
+    rows = _ROWS if weight.device.type == "cpu" else _MANY
+    x = torch.randn(rows, weight.shape[1], generator=generator).to(dtype=weight.dtype, device=weight.device)
     whole = form(x, weight, None)
+    if rows > _ROWS and not torch.equal(form(x[:_ROWS], weight, None), whole[:_ROWS]):
+        return False
     alone = [(1, begin) for begin in range(0, _ROWS, 8)]  # what a library does for a single row differs seldomest
     for count, begin in (*alone, *((count, 7 * count % (_ROWS - count)) for count in _COUNTS)):
         if not torch.equal(form(x[begin : begin + count], weight, None), whole[begin : begin + count]):

@@ -118,6 +118,11 @@ class Sampler:
                 _put_named(values[:, _TOP:], raw, named)
         return values
 
+    def takes_largest(self, rows: SampledRows, width: int) -> bool:
+        """Whether `largest` of the logits is all that these rows want."""
+        greedy = width == _LOGPROB and rows.targets is None and not self.table.temperature[rows.slots].any()
+        return bool(greedy and self._plain(rows).all())
+
     def _plain(self, rows: SampledRows) -> NDArray[np.bool_]:
         return np.asarray(rows.positions >= self._plain_from[rows.slots])
 

@@ -12,7 +12,7 @@ from weft.arch.config import MoEConfig
 from weft.native.records import WeightKind
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
 from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
-from weft.ops.linear import Form, Invariance, choose_form, forms
+from weft.ops.linear import Form, Invariance, choose_for_each, choose_form, forms
 from weft.ops.paged_attention import paged_attention
 from weft.ops.quantized import WithRoundedRows, kind_for, needs_peaks, quantized, rounded_rows
 from weft.ops.routing import route
@@ -228,7 +228,8 @@ class TorchOps(Ops):
         return f"{said}; {self.why_plain}" if self.why_plain else said
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
-        self.form, report = choose_form(self.forms(), weights, seconds)
+        choose = choose_form if self.device.type == "cpu" else choose_for_each
+        self.form, report = choose(self.forms(), weights, seconds)
         return report
 
 

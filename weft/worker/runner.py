@@ -30,6 +30,7 @@ from weft.worker.caches import allocate_caches
 from weft.worker.decode import DecodeSteps
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.first_writes import FirstWrites, Steps
+from weft.worker.graphs import StepGraphs
 from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
 
@@ -51,6 +52,8 @@ class Limits:
 
 WARM_UP_ROWS = 2
 VOCABULARY_PART = 8192
+CHECK_S, CHECK_ON_DEVICE_S = 0.5, 3.0
+"""Seconds that a look at products may take; a device's libraries are loaded in them."""
 
 
 def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
@@ -96,7 +99,9 @@ class Runner:
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
-        self.inputs = InputBuilder(self.geometry, self.last_ids, -(-limits.max_model_len // limits.block_size))
+        width = -(-limits.max_model_len // limits.block_size)
+        self.inputs = InputBuilder(self.geometry, self.last_ids, width)
+        self.graphs = self._graphs(comm.world, enforce_eager, width)
         self.decode = None if self.program is None else self._decode_steps(self.program)
 
     def _mover(self, comm: Comm) -> ExpertMover:
@@ -122,12 +127,30 @@ class Runner:
         check_asked(self.ops.numerics, found.program.screen)
         return found, ""
 
+    def _graphs(self, world: int, enforce_eager: bool, width: int) -> StepGraphs | None:
+        """Not yet captured; None where there are none, and `why_eager` says why."""
+        if self.device.type != "cuda" or enforce_eager:
+            return None
+        limits = self.limits
+        if world > 1:
+            self.why_eager = "collectives go through the host"
+        elif limits.count_experts:
+            self.why_eager = "rows are counted for each expert, and graphs have some more"
+        else:
+            self.why_eager = self.ops.why_not_capturable(experts=self.shards.config.moe is not None)
+        if self.why_eager:
+            return None
+        rows = limits.max_num_batched_tokens
+        return StepGraphs(self.decoder, self.caches, self.geometry, limits.max_num_seqs, rows, width)
+
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
         tp = self.shards.layout.attention.tp
         return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, self.limits.block_size, tp)
 
     def describe(self) -> str:
         """How steps are run, in words."""
+        if self.graphs is not None:
+            return self.graphs.describe()
         if self.program is None:
             return f"operations one by one ({self.why_eager})"
         program = self.program.program
@@ -171,7 +194,7 @@ class Runner:
     def _decode(self, decode: DecodeSteps, program: RankProgram, plan: StepPlan, group: GroupPlan) -> GroupResult:
         logits, result = decode.run(program, plan, group)
         self.rows += self._own_rows(decode)
-        return self._sample(logits, decode.inputs(group)) if result is None else result
+        return self._sample(logits, None, decode.inputs(group)) if result is None else result
 
     def _own_rows(self, decode: DecodeSteps) -> int:
         return decode.batch.rows.rows[self.geometry.stage_rank]
@@ -192,22 +215,28 @@ class Runner:
         assert self.decode is not None and self.program is not None
         self.rows += self._own_rows(self.decode)
         logits = self.program.program.logits[: self.decode.record.own_count]
-        return self._sample(logits, self.decode.inputs(plan.groups[self.geometry.group]))
+        return self._sample(logits, None, self.decode.inputs(plan.groups[self.geometry.group]))
 
     @torch.inference_mode()
     def _run(self, plan: StepPlan) -> GroupResult:
         inputs = self.inputs.build(plan)
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
+        if self.graphs is not None and (found := self.graphs.run(inputs.batch)) is not None:
+            return self._sample(*found, inputs)
         if self.program is None:
             logits = self.decoder.forward(inputs.batch, self.caches)
         else:
             logits = self.program.run(inputs.batch)
-        return self._sample(logits, inputs)
+        return self._sample(logits, None, inputs)
 
     @torch.inference_mode()
-    def _sample(self, logits: Tensor, inputs: StepInputs) -> GroupResult:
+    def _sample(self, logits: Tensor, greedy: Tensor | None, inputs: StepInputs) -> GroupResult:
+        """`greedy`: values of the rows if all are, where they are known."""
         rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
-        values = self.decoder.share_sampled(self.sampler.sample(logits, own, self.sampler.width(rows)), inputs.batch)
+        width = self.sampler.width(rows)
+        known = greedy is not None and self.sampler.takes_largest(own, width)
+        values = greedy if greedy is not None and known else self.sampler.sample(logits, own, width)
+        values = self.decoder.share_sampled(values, inputs.batch)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
         return self.sampler.remember(values, rows)
@@ -224,11 +253,19 @@ class Runner:
     def warm_up(self) -> Invariance:
         """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a
         few rows that write to the null block, and one without rows."""
-        invariance = self.ops.check_batch_invariance(self._linear_weights())
+        seconds = CHECK_S if self.device.type == "cpu" else CHECK_ON_DEVICE_S
+        invariance = self.ops.check_batch_invariance(self._linear_weights(), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
         run = Run(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
         groups = self.shards.layout.attention.dp
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
         self.experts.counts()  # nobody's rows
+        if self.graphs is not None:
+            self._capture(self.graphs)
         return invariance
+
+    @torch.inference_mode()
+    def _capture(self, graphs: StepGraphs) -> None:
+        graphs.capture()
+        self.experts.counts()

@@ -1,0 +1,159 @@
+"""Decode steps and prompts on a CUDA device: graphs beside single operations, and both beside the memory's bound.
+
+    python benchmarks/device_decode.py [--form smollm2|llama-1b|qwen3-1b|llama-8b ...] [--streams 1 8 32 128]
+                                       [--prompt 128] [--steps 128] [--rounds 3] [--save FILE.json]
+
+The forms have random weights, written once for a run. Every case is a rank in a process of its own, as `weft serve`
+runs it; a step is what a caller of the engine sees between two tokens of all streams, HTTP is not part of it. The bound
+of a step is its bytes, the weights once and the keys and values of every stream's context, over what a large copy on
+the device moves (bytes read and written), measured before. Per case: median of the rounds' mean steps, tokens a second,
+bound over step; a prompt of 1,024 tokens by itself, median seconds to its first token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.command import run_command, whole
+from benchmarks.offline_engine import Watched, options, tell, watched
+from benchmarks.peers.models import RANDOM
+from weft.arch import parse_config
+from weft.arch.params import param_specs
+from weft.settings import EngineConfig
+
+_COMMON = {"vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
+FORMS: dict[str, dict[str, Any]] = {
+    "smollm2": {
+        "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "rope_theta": 100000.0, **_COMMON,
+    },
+    **RANDOM,
+    "llama-8b": {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 14336, "rope_theta": 500000.0,
+        **_COMMON, "vocab_size": 128256, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+LONG_PROMPT = 1024
+COPY_BYTES = 4 << 30
+
+
+def write_form(directory: Path, form: str) -> int:
+    """A checkpoint of random bf16 weights; bytes that a step of one row reads of them."""
+    architecture = "Qwen3ForCausalLM" if FORMS[form]["model_type"] == "qwen3" else "LlamaForCausalLM"
+    config = {"hidden_act": "silu", "torch_dtype": "bfloat16", "architectures": [architecture], **FORMS[form]}
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    tensors: dict[str, torch.Tensor] = {}
+    for spec in param_specs(parse_config(config)):
+        drawn = torch.randn(spec.shape, device="cuda") * spec.shape[-1] ** -0.5
+        tensors[spec.name] = (1 + drawn if "norm" in spec.name else drawn).bfloat16().cpu()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    tied = config["tie_word_embeddings"]
+    return sum(each.nbytes for name, each in tensors.items() if tied or "embed" not in name)
+
+
+def copy_bytes_per_s() -> float:
+    """The best of ten copies on the device, bytes read and written."""
+    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda").random_()
+    target, times = torch.empty_like(source), []
+    for _ in range(10):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    del source, target
+    torch.cuda.empty_cache()
+    return 2 * COPY_BYTES / min(times)
+
+
+def burst(engine: Watched, name: str, streams: int, prompt: int, steps: int) -> float:
+    """Mean seconds of a step in which all streams decode."""
+    names = [f"{name}-{stream}" for stream in range(streams)]
+    for seed, each in enumerate(names):
+        engine.add(each, engine.prompt(seed, prompt), steps + 2)
+    engine.finish()
+    came = [engine.came.pop(each) for each in names]
+    begin, end = max(times[1] for times in came), min(times[-1] for times in came)
+    rows = statistics.mean(sum(begin <= moment <= end for moment in times) - 1 for times in came)
+    return (end - begin) / rows
+
+
+def first_token(engine: Watched, name: str) -> float:
+    """Seconds of a prompt by itself that nothing is known of."""
+    begin = time.perf_counter()
+    engine.add(name, engine.prompt(hash(name) % 9973, LONG_PROMPT), 1)
+    engine.finish()
+    return engine.came.pop(name)[0] - begin
+
+
+def measure(
+    form: str, eager: bool, arguments: argparse.Namespace, model: Path, weights: int, rate: float
+) -> dict[str, Any]:
+    """Every number of streams, with graphs or without."""
+    config, most = parse_config({"architectures": ["LlamaForCausalLM"], **FORMS[form]}), max(arguments.streams)
+    position = 2 * 2 * config.num_layers * config.num_kv_heads * config.head_dim
+    length = max(arguments.prompt + arguments.steps, LONG_PROMPT) + 16
+    settings = EngineConfig(
+        device="cuda", dtype="bfloat16", max_model_len=length, max_num_seqs=most, enforce_eager=eager,
+        max_num_batched_tokens=8192, enable_prefix_caching=False, prefill_stretch=0.0,
+        kv_cache_memory=(most * (-(-length // 16) + 1) + 2) * 16 * position,
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    rounds, steps = (1, min(arguments.steps, 16)) if eager else (arguments.rounds, arguments.steps)
+    with watched(str(model), 1, settings) as engine:
+        first_token(engine, "warm-up")
+        firsts = [first_token(engine, f"first {number}") for number in range(rounds)]
+        found["first_token_s"] = round(statistics.median(firsts), 5)
+        for streams in arguments.streams:
+            burst(engine, f"warm-up {streams}", streams, arguments.prompt, 4)
+            took = [burst(engine, f"{n} {streams}", streams, arguments.prompt, steps) for n in range(rounds)]
+            step = statistics.median(took)
+            bound = (weights + streams * position * (arguments.prompt + steps // 2)) / rate
+            found[f"{streams} streams"] = {
+                "step_ms": round(1e3 * step, 3), "tokens_per_s": round(streams / step, 1),
+                "bound_ms": round(1e3 * bound, 3), "share_of_bound": round(bound / step, 3),
+            }  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = options(__doc__, ranks=False)
+    parser.add_argument("--form", nargs="+", choices=FORMS, default=["smollm2", "llama-1b"])
+    parser.add_argument("--streams", nargs="+", type=whole, default=[1, 8, 32, 128])
+    parser.add_argument("--prompt", type=whole, default=128)
+    parser.add_argument("--steps", type=whole, default=128)
+    parser.add_argument("--rounds", type=whole, default=3)
+    arguments = parser.parse_args()
+    rate = copy_bytes_per_s()
+    card = torch.cuda.get_device_properties(0)
+    cases: dict[str, Any] = {"device": {"name": card.name, "copy_gb_per_s": round(rate / 1e9, 1)}}
+    with tempfile.TemporaryDirectory() as scratch:
+        for form in arguments.form:
+            model = Path(scratch) / form
+            weights = write_form(model, form)
+            for eager in (False, True):
+                name = f"{form}, {'single operations' if eager else 'graphs'}"
+                cases[name] = {"weights_mb": round(weights / 1e6, 1)} | measure(
+                    form, eager, arguments, model, weights, rate
+                )
+                print(name, cases[name], flush=True)
+    tell(arguments, cases)
+
+
+if __name__ == "__main__":
+    run_command(main)

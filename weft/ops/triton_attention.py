@@ -1,0 +1,103 @@
+"""Paged attention in Triton: a row has the same bits alone, in any batch and in any chunk of its prompt.
+
+Keys are taken in splits of `SPLIT` absolute positions, a split in chunks; what a split gives is merged with what the
+splits before it gave, in their order. Where all runs have one row (decode), splits run beside one another and a second
+kernel merges them (flash-decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html); elsewhere one program
+walks through the splits of a tile of rows. Both do the same sums: no product and sum is fused, tiles have one shape.
+A tile is `lanes` queries: rows of one run, and of each the heads that read one KV head. Needs Triton; knows no rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.triton_kernels import attention as kernels
+
+SPLIT = 256
+SCRATCH_BYTES = 64 << 20
+"""Most that splits beside one another may hold; with more, programs walk through them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Which query heads read which KV head: `table` int32 [KV heads * parts * group], -1 where there is none."""
+
+    table: Tensor
+    group: int
+    parts: int
+    kv_heads: int
+
+
+def heads_of(kv_of_head: Tensor, kv_heads: int, lanes: int) -> Heads:
+    """Asks the device for kv_of_head [A]: to be called once for a tensor."""
+    members: list[list[int]] = [[] for _ in range(kv_heads)]
+    for head, kv in enumerate(kv_of_head.tolist()):
+        members[kv].append(head)
+    most = max(map(len, members))
+    group = min(lanes, triton.next_power_of_2(most))
+    parts = -(-most // group)
+    rows = [found + [-1] * (parts * group - len(found)) for found in members]
+    return Heads(torch.tensor(rows, dtype=torch.int32, device=kv_of_head.device).flatten(), group, parts, kv_heads)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Sizes of a program: padded dims, queries, keys at a time. By the model alone, never by a batch."""
+
+    wide: int
+    lanes: int
+    chunk: int
+
+    @classmethod
+    def of(cls, dim: int, dtype: torch.dtype) -> Tile:
+        """So that queries and sums stay in registers."""
+        wide = max(16, triton.next_power_of_2(dim))
+        if dtype == torch.float32:
+            return cls(wide, 16, 32 if wide <= 128 else 16)
+        lanes = 64 if wide <= 128 else 32 if wide <= 256 else 16
+        return cls(wide, lanes, 2 * lanes if wide <= 128 else lanes)
+
+
+def single_rows(row_ends: Sequence[int]) -> bool:
+    """Whether no run has more than one row."""
+    before = (0, *row_ends[:-1])
+    return all(end - begin <= 1 for begin, end in zip(before, row_ends, strict=True))
+
+
+def attention(
+    q: Tensor, cache: KVCache, heads: Heads, scale: float, meta: AttentionMeta, window: int, tile: Tile
+) -> Tensor:
+    """See `Ops.attention`: q [N, A, D] in bf16, fp16 or fp32; sums in fp32."""
+    rows, count, dim = q.shape
+    out = q.new_empty(rows, count * dim)
+    if not rows:
+        return out
+    size, steps = cache.k.shape[2], cache.k.stride()
+    cached = (steps[0], steps[1], steps[2], meta.block_tables.stride(0), scale, window)
+    sizes = {"SIZE": size, "DIM": dim, "WIDE": tile.wide, "LANES": tile.lanes, "GROUP": heads.group,
+             "PARTS": heads.parts, "CHUNK": tile.chunk, "SPLIT": SPLIT, "enable_fp_fusion": False,
+             "num_warps": 4 if tile.wide <= 256 else 8}  # fmt: skip
+    kv_parts = heads.kv_heads * heads.parts
+    splits = -(-meta.block_tables.shape[1] * size // SPLIT)
+    where = (meta.positions, meta.run_of_row, meta.block_tables, heads.table)
+    if splits * rows * count * (dim + 2) * 4 > SCRATCH_BYTES or not single_rows(meta.row_ends):
+        kernels.walk[rows, kv_parts](
+            out, q, cache.k, cache.v, rows, *where, q.stride(0), q.stride(1), out.stride(0), *cached, **sizes
+        )
+        return out
+    sums = torch.empty(rows, count, splits, dim, dtype=torch.float32, device=q.device)
+    peaks = torch.empty(rows, count, splits, 2, dtype=torch.float32, device=q.device)
+    kernels.beside[rows, kv_parts, splits](
+        sums, peaks, q, cache.k, cache.v, *where, q.stride(0), q.stride(1), *cached, splits, count, **sizes
+    )
+    kernels.merge[rows, count](
+        out, sums, peaks, meta.positions, out.stride(0), window, splits, count,
+        DIM=dim, WIDE=tile.wide, SPLIT=SPLIT, enable_fp_fusion=False, num_warps=1 if tile.wide <= 256 else 4,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,1 @@
+"""Kernels that Triton compiles for a CUDA device. Import nothing of weft."""

@@ -1,0 +1,71 @@
+"""Operations of a CUDA device: Triton's kernels where they serve, torch's products, and the plain twin for the rest.
+
+None asks the host for a number that a step computed, so a CUDA graph can hold a step of them. Needs Triton.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from weft.ops import triton_attention, triton_rows
+from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
+from weft.ops.linear import Form
+from weft.ops.torch_ops import TorchOps
+from weft.ops.triton_product import Ordered
+
+HALF = (torch.bfloat16, torch.float16)
+DTYPES = (*HALF, torch.float32)
+
+
+class TritonOps(TorchOps):
+    """Made by `make_ops` for a CUDA device where Triton is installed."""
+
+    name = "triton"
+
+    def __init__(self, numerics: Numerics, device: torch.device) -> None:
+        super().__init__(numerics, device)
+        self._heads = WeakTensorKeyDictionary()
+
+    def forms(self) -> tuple[Form, ...]:
+        direct, *others = super().forms()
+        return (direct, Ordered(), *others) if self.numerics.dtype in HALF else (direct, *others)
+
+    def why_not_capturable(self, experts: bool) -> str:
+        if not experts or self.moe_backend == "grouped" and self._groups_alone():
+            return ""
+        return "the host takes part in products of routed experts (but in bfloat16, grouped, on Hopper and later)"
+
+    def _groups_alone(self) -> bool:
+        """Whether torch's grouped product asks the host for nothing."""
+        return self.numerics.dtype == torch.bfloat16 and torch.cuda.get_device_capability(self.device) >= (9, 0)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if x.dim() != 2 or x.stride(1) != 1:
+            return super().rms_norm(x, weight, eps)
+        return triton_rows.rms_norm(x, weight, eps)
+
+    def add(self, x: Tensor, h: Tensor) -> Tensor:
+        if x.shape != h.shape or not (x.is_contiguous() and h.is_contiguous()):
+            return super().add(x, h)
+        return triton_rows.add(x, h)
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        if gate_up.dim() != 2 or not gate_up.is_contiguous():
+            return super().silu_mul(gate_up)
+        return triton_rows.silu_mul(gate_up)
+
+    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
+        if heads.dim % 2 or qkv.stride(1) != 1:
+            return super().qkv(qkv, heads, meta, cache)
+        return triton_rows.qkv(qkv, heads, meta, cache)
+
+    def attention(
+        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
+    ) -> Tensor:
+        tile = triton_attention.Tile.of(q.shape[2], q.dtype)
+        if kv_of_head not in self._heads:
+            self._heads[kv_of_head] = triton_attention.heads_of(kv_of_head, cache.k.shape[1], tile.lanes)
+        heads: triton_attention.Heads = self._heads[kv_of_head]
+        return triton_attention.attention(q, cache, heads, scale, meta, window, tile)
