@@ -1,7 +1,8 @@
 """Decode steps and prompts on a CUDA device: graphs beside single operations, and both beside the memory's bound.
 
     python benchmarks/device_decode.py [--form smollm2|llama-1b|qwen3-1b|llama-8b ...] [--streams 1 8 32 128]
-                                       [--prompt 128] [--steps 128] [--rounds 3] [--save FILE.json]
+                                       [--prompt 128] [--steps 128] [--rounds 3] [--transformers]
+                                       [--save FILE.json]
 
 The forms have random weights, written once for a run. Every case is a rank in a process of its own, as `weft serve`
 runs it; a step is what a caller of the engine sees between two tokens of all streams, HTTP is not part of it. The bound
@@ -47,6 +48,7 @@ FORMS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 LONG_PROMPT = 1024
+TRANSFORMERS_STEPS = 32
 COPY_BYTES = 4 << 30
 
 
@@ -101,6 +103,27 @@ def first_token(engine: Watched, name: str) -> float:
     return engine.came.pop(name)[0] - begin
 
 
+def transformers_steps(model: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same steps by `generate` of transformers, as it is by itself: streams of one length, in one batch."""
+    import transformers
+
+    engine = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).cuda()
+    found: dict[str, Any] = {"version": transformers.__version__}
+    for streams in arguments.streams:
+        ids = torch.randint(1, 40000, (streams, arguments.prompt), device="cuda")
+        times = []
+        for tokens in (2, 1, 1 + TRANSFORMERS_STEPS):
+            begin = time.perf_counter()
+            engine.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        step = (times[2] - times[1]) / TRANSFORMERS_STEPS
+        found[f"{streams} streams"] = {"step_ms": round(1e3 * step, 3), "tokens_per_s": round(streams / step, 1)}
+    del engine
+    torch.cuda.empty_cache()
+    return found
+
+
 def measure(
     form: str, eager: bool, arguments: argparse.Namespace, model: Path, weights: int, rate: float
 ) -> dict[str, Any]:
@@ -138,6 +161,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=whole, default=128)
     parser.add_argument("--steps", type=whole, default=128)
     parser.add_argument("--rounds", type=whole, default=3)
+    parser.add_argument("--transformers", action="store_true", help="measure that, too, where it is installed")
     arguments = parser.parse_args()
     rate = copy_bytes_per_s()
     card = torch.cuda.get_device_properties(0)
@@ -152,6 +176,9 @@ def main() -> None:
                     form, eager, arguments, model, weights, rate
                 )
                 print(name, cases[name], flush=True)
+            if arguments.transformers:
+                cases[f"{form}, transformers"] = transformers_steps(model, arguments)
+                print(cases[f"{form}, transformers"], flush=True)
     tell(arguments, cases)
 
 

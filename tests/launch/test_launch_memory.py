@@ -107,8 +107,11 @@ def test_a_cache_too_small_for_the_context_is_refused() -> None:
 def test_devices_tell_what_is_free_after_loading() -> None:
     memories = rank_memories(shards(), EngineConfig(), 2, None)
     assert memories[0].share is None and memories[0].process == 0
-    plan = finish_plan(memories, shards(), EngineConfig(mem_fraction_static=0.9), 10**9, (10**9,))
-    assert plan.num_blocks == (10**9 - memories[0].workspace) // memories[0].block - 1
+    weights = memories[0].weights
+    for fraction in (0.9, 0.5):
+        plan = finish_plan(memories, shards(), EngineConfig(mem_fraction_static=fraction), 10**9, (10**9,))
+        room = int((10**9 + weights) * fraction) - weights - memories[0].workspace
+        assert plan.num_blocks == room // memories[0].block - 1
 
 
 def test_a_control_group_may_leave_less_than_is_free(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.ops import Numerics, Ops, make_ops
-from weft.ops.linear import Direct, Form, Padded, Tiled, choose_form
+from weft.ops.linear import Direct, Form, Padded, PerShape, Tiled, choose_for_each, choose_form
 from weft.ops.torch_ops import TorchOps
 from weft.ops.weights import Use
 
@@ -63,6 +63,22 @@ def test_a_form_that_breaks_makes_room_and_is_named(odd: Form) -> None:
     assert isinstance(form, Padded) and report.holds and report.checked == 3
     assert [name for name, _ in report.broken] == [odd.name]
     assert odd.name in str(report)
+
+
+def test_a_shape_that_needs_another_form_slows_no_other() -> None:
+    form, report = choose_for_each((OddAt(), Padded(4)), WEIGHTS, 60)
+    assert report.holds and report.checked == 3 and report.broken == (("odd at place 3", (48, 32)),)
+    assert report.form == form.name == "odd at place 3, padded to 4 rows at 48x32"
+    x = torch.randn(7, 32)
+    for weight in WEIGHTS:
+        wanted = Padded(4) if weight.shape[0] == 48 else OddAt()
+        assert torch.equal(form(x, weight, None), wanted(x, weight, None))
+    assert isinstance(form, PerShape)
+
+
+def test_where_no_form_holds_for_each_the_report_says_so() -> None:
+    _, report = choose_for_each((OddAt(),), WEIGHTS, 60)
+    assert not report.holds and "48x32" in str(report)
 
 
 def test_where_no_form_holds_the_report_says_so() -> None:

@@ -173,6 +173,7 @@ def finish_plan(
 ) -> MemoryPlan:
     """Blocks and longest request; `free` has each rank's free device bytes after loading, on devices of their own."""
     model_len = engine.max_model_len or shards.config.max_position
+    free = tuple(memory.of_device(each, engine) for memory, each in zip(ranks, free, strict=False))
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
         blocks = min(blocks, _modest(ranks, model_len, engine))

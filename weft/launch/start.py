@@ -178,11 +178,10 @@ class Starting:
             worker.channel.send(message, 30.0)
 
     def _ask_devices(self) -> MemoryPlan:
-        found = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
+        free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
         engine, shards = self.plan.engine, self.plan.shards
         staged = self.plan.experts.staged if self.plan.experts else 0
         memories = rank_memories(shards, engine, DTYPE_BYTES[engine.dtype], None, staged)
-        free = tuple(memory.of_device(each, engine) for memory, each in zip(memories, found, strict=True))
         return finish_plan(memories, shards, engine, min(free), free)
 
     def reports(self) -> list[RankReport]:

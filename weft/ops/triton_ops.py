@@ -14,6 +14,7 @@ from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
 from weft.ops.linear import Form
 from weft.ops.torch_ops import TorchOps
 from weft.ops.triton_product import Ordered
+from weft.ops.weights import Weight
 
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (*HALF, torch.float32)
@@ -25,12 +26,13 @@ class TritonOps(TorchOps):
     name = "triton"
 
     def __init__(self, numerics: Numerics, device: torch.device) -> None:
+        self._ordered = Ordered()
         super().__init__(numerics, device)
         self._heads = WeakTensorKeyDictionary()
 
     def forms(self) -> tuple[Form, ...]:
         direct, *others = super().forms()
-        return (direct, Ordered(), *others) if self.numerics.dtype in HALF else (direct, *others)
+        return (direct, self._ordered, *others) if self.numerics.dtype in HALF else (direct, *others)
 
     def why_not_capturable(self, experts: bool) -> str:
         if not experts or self.moe_backend == "grouped" and self._groups_alone():
@@ -40,6 +42,11 @@ class TritonOps(TorchOps):
     def _groups_alone(self) -> bool:
         """Whether torch's grouped product asks the host for nothing."""
         return self.numerics.dtype == torch.bfloat16 and torch.cuda.get_device_capability(self.device) >= (9, 0)
+
+    def logits(self, x: Tensor, weight: Weight) -> Tensor:
+        if x.dtype not in HALF or not isinstance(weight, Tensor):
+            return super().logits(x, weight)
+        return self._ordered.wide(x, weight)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if x.dim() != 2 or x.stride(1) != 1:

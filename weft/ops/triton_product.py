@@ -43,10 +43,17 @@ class Ordered(Form):
     name = "in one order of summation"
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._into(x, weight, bias, x.dtype)
+
+    def wide(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x @ weight.T in fp32, as it was added up."""
+        return self._into(x, weight, None, torch.float32)
+
+    def _into(self, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         if x.stride(1) != 1 or weight.stride(1) != 1:
             x, weight = x.contiguous(), weight.contiguous()
         (rows, depth), columns = x.shape, weight.shape[0]
-        out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
+        out = torch.empty(rows, columns, dtype=dtype, device=x.device)
         if rows:
             tile = _tile(rows, columns)
             kernels.product[triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns)](

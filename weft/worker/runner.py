@@ -52,8 +52,8 @@ class Limits:
 
 WARM_UP_ROWS = 2
 VOCABULARY_PART = 8192
-CHECK_S, CHECK_ON_DEVICE_S = 0.5, 3.0
-"""Seconds that a look at products may take; a device's libraries are loaded in them."""
+CHECK_S, CHECK_ON_DEVICE_S = 0.5, 30.0
+"""Seconds that a look at products may take; on a device libraries are loaded and kernels compiled in them."""
 
 
 def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
