@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.equivalence.harness import (
     EXACT,
@@ -29,10 +28,11 @@ from tests.support.exact_model import write_exact, write_random
 from weft.arch import parse_config
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.models.decoder import Batch
 from weft.ops.base import Numerics
+from weft.step.plan import GroupPlan, StepPlan
 from weft.verify.record import Outcome
-from weft.worker.graphs import StepGraphs
+from weft.worker.graphs import Ran, StepGraphs
+from weft.worker.inputs import InputBuilder, StepInputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -88,12 +88,17 @@ class Shown(StepGraphs):
 
     replayed = 0
 
-    def run(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        found = super().run(batch)
-        if found is not None:
+    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
+        return self._shown(super().decode(inputs, plan, group))
+
+    def prompts(self, inputs: StepInputs) -> Ran | None:
+        return self._shown(super().prompts(inputs))
+
+    def _shown(self, ran: Ran | None) -> Ran | None:
+        if ran is not None:
             self.replayed += 1
-            self._decoder._show("lm_head", found[0], self._decoder.boundaries["lm_head.out"].dst)
-        return found
+            self._decoder._show("lm_head", ran[0], self._decoder.boundaries["lm_head.out"].dst)
+        return ran
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from weft.layout.resolve import resolve
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.exact_ops import ExactOps
-from weft.worker.graphs import StepGraphs, prompt_counts, row_counts
+from weft.step.plan import GroupPlan, StepPlan
+from weft.worker.graph_inputs import PromptMemory
+from weft.worker.graphs import Ran, Step, StepGraphs, row_counts, worthwhile_rows
+from weft.worker.inputs import InputBuilder, StepInputs
 from weft.worker.runner import Runner
 
 LONG = Workload(random_prompts((20, 3, 17, 9), 101), (0, 0, 1, 2), max_tokens=6, budget=24)
@@ -26,7 +29,7 @@ LONG = Workload(random_prompts((20, 3, 17, 9), 101), (0, 0, 1, 2), max_tokens=6,
 class Again:
     """A captured step that is run anew, into the memory of the first time."""
 
-    graphs: StepGraphs
+    step: Step
     batch: Batch
     logits: Tensor
     values: Tensor
@@ -39,24 +42,28 @@ class Again:
         return None
 
     def replay(self) -> None:
-        for kept, found in zip((self.logits, self.values), self.graphs._forward(self.batch), strict=True):
-            kept.copy_(found)
+        self.values.copy_(self.step()[2])
 
 
 class Repeated(StepGraphs):
-    """Counts the steps that graphs ran, by whether they had prompts."""
+    """Counts the steps that graphs ran, of streams alone and with prompts, and shows logits to the decoder's tap."""
 
-    ran: list[bool]
+    decoded = prompted = 0
 
-    def _captured(self, batch: Batch, pool: object) -> Again:  # type: ignore[override]
-        return Again(self, batch, *self._forward(batch))
+    def _captured(self, step: Step, pool: object) -> Again:  # type: ignore[override]
+        return Again(step, *step())
 
-    def run(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        found = super().run(batch)
-        if found is not None:
-            self.ran.append(len(batch.sampled_rows) < len(batch.ids))
-            self._decoder._show("lm_head", found[0], self._decoder.boundaries["lm_head.out"].dst)
-        return found
+    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
+        return self._shown(super().decode(inputs, plan, group), "decoded")
+
+    def prompts(self, inputs: StepInputs) -> Ran | None:
+        return self._shown(super().prompts(inputs), "prompted")
+
+    def _shown(self, ran: Ran | None, name: str) -> Ran | None:
+        if ran is not None:
+            setattr(self, name, getattr(self, name) + 1)
+            self._decoder._show("lm_head", ran[0], self._decoder.boundaries["lm_head.out"].dst)
+        return ran
 
 
 class ByRow(ExactOps):
@@ -79,8 +86,7 @@ def with_graphs(runner: Runner) -> Repeated:
         layer.attention.ops = ops
     limits = runner.limits
     width = -(-limits.max_model_len // limits.block_size)
-    graphs = Repeated(runner.decoder, runner.caches, runner.geometry, limits.max_num_seqs, 32, width)
-    graphs.ran = []
+    graphs = Repeated(runner.decoder, runner.caches, runner.geometry, runner.last_ids, 32, width)
     graphs.capture()
     runner.graphs = graphs
     return graphs
@@ -99,11 +105,22 @@ def test_graphs_give_what_single_operations_give(tmp_path: Path, variant: str, w
     for one, other in zip(found, wanted, strict=True):
         assert one.tokens == other.tokens
         assert torch.equal(torch.stack(one.logits), torch.stack(other.logits))
-    assert graphs.ran.count(False) >= 2 and graphs.ran.count(True) >= 2, graphs.ran
+    assert graphs.decoded >= 2 and graphs.prompted >= 2
 
 
 def test_counts_of_rows() -> None:
     assert tuple(row_counts(1)) == (1,)
     assert tuple(row_counts(64)) == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
     assert tuple(row_counts(300))[-4:] == (192, 224, 256, 300)
-    assert prompt_counts(8) == () and prompt_counts(100) == (16, 32, 64, 96)
+
+
+def test_rows_that_are_worth_a_graph() -> None:
+    small, large = worthwhile_rows(30, 269 << 20), worthwhile_rows(32, 16 << 30)
+    assert large < 512 < 2048 < small
+    assert worthwhile_rows(1, 0) > 2048
+
+
+def test_all_rows_are_sampled_only_where_they_are() -> None:
+    """A batch with as many sampled rows as rows stands for one in which each row is sampled."""
+    memory = PromptMemory(16, 32, 4, torch.device("cpu"))
+    assert [len(memory.batch(count).sampled_rows) for count in (16, 32)] == [17, 16]

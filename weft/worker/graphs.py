@@ -1,32 +1,36 @@
 """Steps of a rank on a CUDA device as graphs: captured for a few numbers of rows, replayed whole.
 
-Two kinds: steps of decoding rows alone, and steps with prompts of at most `ROWS` rows (with more, a device is busy for
-as long as the host needs to start its operations one by one). A step runs in the next larger graph of its kind; the
-rows that are left over write to the null block, and nobody reads what comes of them. What a graph reads lies where it
-lay when it was captured. The largest logits are in it, too, for most rows want nothing else. Knows no scheduler.
+Two kinds: steps of decoding rows alone, whose inputs go to the device in one copy, and steps with prompts. A step runs
+in the next larger graph of its kind; the rows that are left over write to the null block, and nobody reads what comes
+of them. What a graph reads lies where it lay when it was captured. The largest logits are in it, too, for most rows
+want nothing else. Knows no scheduler.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weft.layout.rows import RowTable
 from weft.models.decoder import Batch, Decoder
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.base import KVCache
 from weft.ops.draw import largest
-from weft.worker.inputs import Geometry, shape_of
+from weft.ops.sampled_rows import sampled_rows
+from weft.step.plan import GroupPlan, StepPlan
+from weft.worker.graph_inputs import PromptMemory, StreamMemory
+from weft.worker.inputs import Geometry, InputBuilder, StepInputs, StepShape, shape_of
 
 POSITIONS = 16384
 """Longest context of a graph: one that has room for longer ones starts programs for all of it, which mostly find
 nothing to do."""
-ROWS = 512
-"""Most rows of a step with prompts."""
+PROMPT_COUNTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+LAYER_S, DEVICE_FLOPS = 0.4e-3, 4e14
+"""What a host needs to start a layer's operations one by one (`benchmarks/device_decode.py`: 0.41 and 0.46 ms on an
+H200), and what a device multiplies meanwhile, roughly."""
 
 
 def row_counts(most: int) -> Iterator[int]:
@@ -38,122 +42,115 @@ def row_counts(most: int) -> Iterator[int]:
     yield most
 
 
-def prompt_counts(most: int) -> tuple[int, ...]:
-    """The same where there are prompts."""
-    return tuple(count for count in (16, 32, 64, 96, 128, 192, 256, 384, ROWS) if count <= most)
+def worthwhile_rows(layers: int, weight_bytes: int) -> int:
+    """Rows of 16-bit weights, two operations each, that keep a device busy while a host starts a step's operations:
+    beyond, a graph gains nothing, and rows that it fills up cost."""
+    return int(layers * LAYER_S * DEVICE_FLOPS / max(weight_bytes, 1))
+
+
+Step = Callable[[], tuple[Batch, Tensor, Tensor]]
+"""Makes a step's batch out of what it reads, and runs it: its logits, and `largest` of them."""
+Ran = tuple[Tensor, Tensor, StepInputs]
+"""Logits of a step's sampled rows and `largest` of them, which hold until the next step; what sampling must know."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Captured:
+class Captured:
+    """A step as a graph, and what it reads and writes."""
+
     graph: torch.cuda.CUDAGraph
+    batch: Batch
     logits: Tensor
     values: Tensor
 
 
 class StepGraphs:
-    """Of one rank without others. `slots`: most runs; `rows`: most rows of a step; `width`: blocks of the longest
-    context."""
+    """Of one rank without others. `last_ids` [slots] as of `InputBuilder`; `rows`: most rows of a step with prompts;
+    `width`: blocks of the longest context."""
 
     def __init__(
-        self, decoder: Decoder, caches: Sequence[KVCache], geometry: Geometry, slots: int, rows: int, width: int
+        self,
+        decoder: Decoder,
+        caches: Sequence[KVCache],
+        geometry: Geometry,
+        last_ids: Tensor,
+        rows: int,
+        width: int,
     ) -> None:
-        self._decoder, self._caches, self._geometry = decoder, caches, geometry
-        self.decode_counts, self.prompt_counts = tuple(row_counts(slots)), prompt_counts(rows)
+        self._decoder, self._caches, self._geometry, self._last_ids = decoder, caches, geometry, last_ids
+        slots, device = len(last_ids), geometry.device
+        self.decode_counts = tuple(row_counts(slots))
+        self.prompt_counts = tuple(count for count in PROMPT_COUNTS if count <= rows)
         self._width = min(width, -(-POSITIONS // geometry.block_size))
-        most, device = max(slots, *self.prompt_counts, 1), geometry.device
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self._ids, self._rows = zeros(most, 1, dtype=torch.int64), zeros(3, most)
-        """`_rows`: positions, places in the cache, and runs, -1 where a row is left over."""
-        self._tables = zeros(slots, self._width)
-        self._sampled, self._sampled_rows = zeros(slots + 1, dtype=torch.int64), zeros(3, slots + 1)
-        """Of a step with prompts, numbers of the rows that are sampled, and what `_rows` has of them."""
-        self._each = torch.arange(slots, dtype=torch.int32, device=device)
-        self._graphs: dict[tuple[int, bool], _Captured] = {}
+        self._streams = StreamMemory(slots, self._width, device)
+        self._prompts = PromptMemory(slots, max((0, *self.prompt_counts)), self._width, device)
+        assert decoder.lm_head is not None
+        self._logits = torch.zeros(slots + 1, decoder.lm_head.weight.shape[0], device=device)
+        """Of every graph: memory of its own would be a vocabulary's for each row of each."""
+        self._graphs: dict[tuple[int, bool], Captured] = {}
 
     def describe(self) -> str:
         """In words."""
         found = f"{len(self.decode_counts)} CUDA graphs of up to {self.decode_counts[-1]} decoding rows"
         if self.prompt_counts:
             found += f" and {len(self.prompt_counts)} of up to {self.prompt_counts[-1]} rows with prompts"
-        return f"{found}, larger steps operation by operation"
+        return f"{found}, other steps operation by operation"
 
     def capture(self) -> None:
         """All of them, the largest first: the others find room in its memory."""
         pool = None
         keys = [(count, True) for count in self.prompt_counts] + [(count, False) for count in self.decode_counts]
         for count, prompts in sorted(keys, reverse=True):
-            batch = self._prompt_batch(count) if prompts else self._decode_batch(count)
-            self._graphs[count, prompts] = captured = self._captured(batch, pool)
+            self._graphs[count, prompts] = captured = self._captured(self._step(count, prompts), pool)
             pool = captured.graph.pool()
 
-    def _captured(self, batch: Batch, pool: Any) -> _Captured:
-        self._forward(batch)  # compiles what is not compiled yet
+    def _step(self, count: int, prompts: bool) -> Step:
+        shape = shape_of([(count, ())], self._geometry)  # asks the host, which nothing may while it is captured
+
+        def step() -> tuple[Batch, Tensor, Tensor]:
+            batch = self._prompts.batch(count) if prompts else self._decode_batch(count, shape)
+            found = self._decoder.forward(batch, self._caches)
+            logits = self._logits[: len(found)].copy_(found)
+            return batch, logits, largest(logits)
+
+        return step
+
+    def _decode_batch(self, count: int, shape: StepShape) -> Batch:
+        meta = self._streams.meta(count)
+        ids = self._last_ids.index_select(0, self._streams.slots(count)).unsqueeze(1)
+        return Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
+
+    def _captured(self, step: Step, pool: Any) -> Captured:
+        step()  # compiles what is not compiled yet
         torch.cuda.synchronize(self._geometry.device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            logits, values = self._forward(batch)
-        return _Captured(graph, logits, values)
+            found = step()
+        return Captured(graph, *found)
 
-    def run(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Logits of the batch's sampled rows, and `largest` of them, which hold until the next run; None: no graph has
-        room for it."""
-        rows, sampled, (runs, width) = len(batch.ids), len(batch.sampled_rows), batch.meta.block_tables.shape
-        decodes = sampled == rows and batch.meta.row_ends == tuple(range(1, rows + 1))
-        counts = self.decode_counts if decodes else self.prompt_counts
-        if runs > len(self._tables) or width > self._width or sampled > len(self._tables) or not rows:
+    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
+        """Runs a step of streams alone; None: it has others, or no graph has room, and `inputs` have not learnt of
+        it."""
+        streams, size = group.streams.array(), self._geometry.block_size
+        rows = streams.shape[1]
+        if group.runs or not rows or not self._graphs or int(streams[1].max()) >= self._width * size:
             return None
-        if not self._graphs or not counts or rows > counts[-1]:
-            return None
-        count = counts[bisect_left(counts, rows)]
-        self._take(batch, count)
-        if not decodes:
-            self._take_sampled(batch)
-        captured = self._graphs[count, not decodes]
+        shape = inputs.learn(plan)
+        count = self.decode_counts[bisect_left(self.decode_counts, rows)]
+        self._streams.take(streams[0], streams[1], inputs.tables.rows, size, count)
+        captured = self._graphs[count, False]
         captured.graph.replay()
-        return captured.logits[:sampled], captured.values[:sampled]
+        batch = replace(captured.batch, rows=shape.rows, sampled=shape.sampled)
+        learnt = StepInputs(batch, sampled_rows(streams, ()), shape.own, None, self._streams.slots(rows))
+        return captured.logits[:rows], captured.values[:rows], learnt
 
-    def _take(self, batch: Batch, count: int) -> None:
-        meta, rows = batch.meta, len(batch.ids)
-        self._ids[:rows].copy_(batch.ids)
-        _put(self._rows, meta)
-        self._tables[: meta.block_tables.shape[0], : meta.block_tables.shape[1]].copy_(meta.block_tables)
-        if count > rows:
-            self._rows[:2, rows:count].zero_()
-            self._rows[2, rows:count].fill_(-1)
-
-    def _take_sampled(self, batch: Batch) -> None:
-        self._sampled.zero_()  # a smaller graph has no row of a larger one's number
-        self._sampled[: len(batch.sampled_rows)].copy_(batch.sampled_rows)
-        self._sampled_rows.zero_()
-        _put(self._sampled_rows, batch.sampled_meta)
-
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self._decoder.forward(batch, self._caches)
-        return logits, largest(logits)
-
-    def _decode_batch(self, count: int) -> Batch:
-        """Of so many streams, over the memory that graphs read."""
-        shape = shape_of([(count, ())], self._geometry)
-        positions, slots = self._rows[0, :count], self._rows[1, :count]
-        meta = AttentionMeta(positions, slots, self._each[:count], self._tables[:count], shape.row_ends)
-        return Batch(self._ids[:count], meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
-
-    def _prompt_batch(self, count: int) -> Batch:
-        """Of so many rows of any runs. As many rows as there are would be taken for sampled ones all: then one more."""
-        sampled = len(self._tables) + (len(self._tables) == count)
-        meta = self._meta(self._rows[:, :count], (count,))
-        sampled_meta = self._meta(self._sampled_rows[:, :sampled], tuple(range(1, sampled + 1)))
-        tables = RowTable((count,)), RowTable((sampled,))
-        return Batch(self._ids[:count], meta, *tables, self._sampled[:sampled], sampled_meta)
-
-    def _meta(self, rows: Tensor, row_ends: tuple[int, ...]) -> AttentionMeta:
-        return AttentionMeta(rows[0], rows[1], rows[2], self._tables, row_ends)
-
-
-def _put(rows: Tensor, meta: AttentionMeta) -> None:
-    """Into the first columns of `rows`."""
-    for target, source in zip(rows, (meta.positions, meta.slots, meta.run_of_row), strict=True):
-        target[: len(source)].copy_(source)
+    def prompts(self, inputs: StepInputs) -> Ran | None:
+        """Runs a step of any rows; None: no graph has room."""
+        batch = inputs.batch
+        if not self._graphs or not self._prompts.fits(batch):
+            return None
+        count = self.prompt_counts[bisect_left(self.prompt_counts, len(batch.ids))]
+        self._prompts.take(batch, count)
+        captured, sampled = self._graphs[count, True], len(batch.sampled_rows)
+        captured.graph.replay()
+        return captured.logits[:sampled], captured.values[:sampled], inputs

@@ -30,7 +30,7 @@ from weft.worker.caches import allocate_caches
 from weft.worker.decode import DecodeSteps
 from weft.worker.expert_moves import ExpertMover
 from weft.worker.first_writes import FirstWrites, Steps
-from weft.worker.graphs import StepGraphs
+from weft.worker.graphs import StepGraphs, worthwhile_rows
 from weft.worker.inputs import Geometry, InputBuilder, StepInputs
 
 
@@ -140,8 +140,9 @@ class Runner:
             self.why_eager = self.ops.why_not_capturable(experts=self.shards.config.moe is not None)
         if self.why_eager:
             return None
-        rows = limits.max_num_batched_tokens
-        return StepGraphs(self.decoder, self.caches, self.geometry, limits.max_num_seqs, rows, width)
+        held = memory_of(self.params.values())
+        rows = min(limits.max_num_batched_tokens, worthwhile_rows(len(self.decoder.layers), held))
+        return StepGraphs(self.decoder, self.caches, self.geometry, self.last_ids, rows, width)
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
         tp = self.shards.layout.attention.tp
@@ -219,10 +220,14 @@ class Runner:
 
     @torch.inference_mode()
     def _run(self, plan: StepPlan) -> GroupResult:
-        inputs = self.inputs.build(plan)
+        graphs, group = self.graphs, plan.groups[self.geometry.group]
+        ran = None if graphs is None else graphs.decode(self.inputs, plan, group)
+        inputs = self.inputs.build(plan) if ran is None else ran[2]
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
-        if self.graphs is not None and (found := self.graphs.run(inputs.batch)) is not None:
-            return self._sample(*found, inputs)
+        if ran is None and graphs is not None:
+            ran = graphs.prompts(inputs)
+        if ran is not None:
+            return self._sample(*ran)
         if self.program is None:
             logits = self.decoder.forward(inputs.batch, self.caches)
         else:
