@@ -2,7 +2,7 @@
 
     python benchmarks/device_decode.py [--form smollm2|llama-1b|qwen3-1b|llama-8b ...] [--streams 1 8 32 128]
                                        [--prompt 128] [--steps 128] [--rounds 3] [--transformers]
-                                       [--save FILE.json]
+                                       [--no-single-operations] [--save FILE.json]
 
 The forms have random weights, written once for a run. Every case is a rank in a process of its own, as `weft serve`
 runs it; a step is what a caller of the engine sees between two tokens of all streams, HTTP is not part of it. The bound
@@ -161,6 +161,8 @@ def main() -> None:
     parser.add_argument("--prompt", type=whole, default=128)
     parser.add_argument("--steps", type=whole, default=128)
     parser.add_argument("--rounds", type=whole, default=3)
+    on_or_off = argparse.BooleanOptionalAction
+    parser.add_argument("--single-operations", action=on_or_off, default=True, help="measure these, too")
     parser.add_argument("--transformers", action="store_true", help="measure that, too, where it is installed")
     arguments = parser.parse_args()
     rate = copy_bytes_per_s()
@@ -170,7 +172,7 @@ def main() -> None:
         for form in arguments.form:
             model = Path(scratch) / form
             weights = write_form(model, form)
-            for eager in (False, True):
+            for eager in (False, True) if arguments.single_operations else (False,):
                 name = f"{form}, {'single operations' if eager else 'graphs'}"
                 cases[name] = {"weights_mb": round(weights / 1e6, 1)} | measure(
                     form, eager, arguments, model, weights, rate
