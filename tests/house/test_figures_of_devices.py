@@ -1,0 +1,46 @@
+"""What docs say of CUDA devices, against what is saved and what the code would choose."""
+
+from __future__ import annotations
+
+from tests.support.figures import ROOT, saved
+from weft.worker.graphs import LAYER_S, worthwhile_rows
+
+PAGE = " ".join((ROOT / "docs" / "devices.md").read_text().split())
+FORMS = {"SmolLM2-135M": ("smollm2", 30), "Llama 1B": ("llama-1b", 16)}
+CASES = saved("device_decode_h200.json")["cases"]
+
+
+def rounded(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}" if milliseconds < 10 else f"{milliseconds:.1f}"
+
+
+def test_milliseconds_of_a_step() -> None:
+    for title, (form, _) in FORMS.items():
+        for streams in (1, 32, 128):
+            ways = [CASES[f"{form}, {way}"] for way in ("graphs", "single operations", "transformers")]
+            steps = [rounded(way[f"{streams} streams"]["step_ms"]) for way in ways]
+            assert f"| {title}, {streams} | {' | '.join(steps)} |" in PAGE
+
+
+def test_tokens_and_the_bound() -> None:
+    small, large = CASES["smollm2, graphs"], CASES["llama-1b, graphs"]
+    one, many = (small[f"{streams} streams"]["tokens_per_s"] for streams in (1, 128))
+    assert f"{one:.0f} tokens a second for one stream of the small model and {many:,.0f} for 128" in PAGE
+    assert f"({CASES['device']['copy_gb_per_s']:,.0f} GB/s," in PAGE
+    shares = [100 * case["1 streams"]["share_of_bound"] for case in (large, small)]
+    assert "one stream of a billion weights has {:.0f} % of it, the small model {:.0f} %".format(*shares) in PAGE
+    firsts = [
+        sorted(1e3 * CASES[f"{form}, {way}"]["first_token_s"] for way in ("graphs", "single operations"))
+        for form, _ in FORMS.values()
+    ]
+    words = "took {:.0f} to {:.0f} ms with the small model and {:.0f} to {:.0f} ms with a billion weights"
+    assert words.format(*firsts[0], *firsts[1]) in PAGE
+
+
+def test_rows_that_graphs_take() -> None:
+    small, large = (CASES[f"{form}, graphs"]["weights_mb"] * 1e6 for form, _ in FORMS.values())
+    assert worthwhile_rows(30, int(small)) > 2048 and "for the embedded model 2,048" in PAGE
+    assert round(worthwhile_rows(16, int(large)), -2) == 1200 and "for a billion weights about 1,200" in PAGE
+    for form, layers in FORMS.values():
+        layer = CASES[f"{form}, single operations"]["1 streams"]["step_ms"] / 1e3 / layers
+        assert LAYER_S <= layer < 1.2 * LAYER_S
