@@ -25,7 +25,7 @@ DEFERRED_ALLOWED = {
     "weft.cli.explain": {"_cores"},  # what a start decides, for cores that are asked for
     "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
     "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
-    "weft.ops": {"_device_ops"},  # Triton, which only a torch for devices brings
+    "weft.ops": {"_device_ops", "_why_no_kernels"},  # Triton, which only a torch for devices brings
 }
 """Functions that may hold an import statement, by module: what is slow to import, and seldom needed for `weft serve`
 (`benchmarks/start.py`)."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
+import weft.ops
 from tests.support.native_libraries import need
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache
@@ -35,6 +39,21 @@ def test_a_dtype_without_kernels_is_named() -> None:
 def test_another_device_gets_the_twin() -> None:
     ops = make_ops(Numerics(torch.bfloat16), "cuda")
     assert type(ops) is TorchOps and ops.describe().startswith("torch on cuda; linear direct")
+
+
+def test_kernels_that_do_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not imported here: where there is no device, there may be no Triton either."""
+    stand_in = ModuleType("weft.ops.triton_ops")
+    broken = "Triton's kernels do not run here (no cc)"
+    vars(stand_in).update(DTYPES=(torch.bfloat16,), why_broken=lambda device: broken)
+    monkeypatch.setitem(sys.modules, "weft.ops.triton_ops", stand_in)
+    monkeypatch.setattr(weft.ops, "triton_ops", stand_in, raising=False)
+    monkeypatch.setattr(weft.ops, "find_spec", lambda name: object())
+    said = make_ops(Numerics(torch.bfloat16), "cuda").describe()
+    assert said == f"torch on cuda; linear direct; {broken}: attention gathers its keys, which is slow"
+    assert "take no float64" in make_ops(Numerics(torch.float64), "cuda").describe()
+    monkeypatch.setattr(weft.ops, "find_spec", lambda name: None)
+    assert "Triton is not installed" in make_ops(Numerics(torch.bfloat16), "cuda").describe()
 
 
 def test_the_check_speaks_of_the_form_in_use() -> None:

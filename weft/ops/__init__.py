@@ -58,13 +58,21 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
 
 
 def _device_ops(numerics: Numerics, device: torch.device) -> Ops:
-    slow = "attention gathers its keys, which is slow"
-    if find_spec("triton") is None:
-        return TorchOps(numerics, device, f"Triton is not installed: {slow}")
-    from weft.ops.triton_ops import DTYPES, TritonOps
+    if why := _why_no_kernels(numerics.dtype, device):
+        return TorchOps(numerics, device, f"{why}: attention gathers its keys, which is slow")
+    from weft.ops.triton_ops import TritonOps
 
-    if numerics.dtype not in DTYPES:
-        return TorchOps(
-            numerics, device, f"Triton's kernels take no {str(numerics.dtype).removeprefix('torch.')}: {slow}"
-        )
     return TritonOps(numerics, device)
+
+
+def _why_no_kernels(dtype: torch.dtype, device: torch.device) -> str:
+    """Why Triton's do not serve `dtype`; empty where they do."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        from weft.ops import triton_ops
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    if dtype not in triton_ops.DTYPES:
+        return f"Triton's kernels take no {str(dtype).removeprefix('torch.')}"
+    return triton_ops.why_broken(device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
+from weft.errors import ConfigError
 from weft.layers import Params
 from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
@@ -272,5 +273,14 @@ class Runner:
 
     @torch.inference_mode()
     def _capture(self, graphs: StepGraphs) -> None:
-        graphs.capture()
+        try:
+            graphs.capture()
+        except RuntimeError as error:  # of torch; want of memory is one
+            raise _not_captured(error) from error
         self.experts.counts()
+
+
+def _not_captured(error: RuntimeError) -> ConfigError:
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    change = "give --enforce-eager, or leave them memory by a smaller --kv-cache-memory or --mem-fraction-static"
+    return ConfigError(f"steps cannot be captured as CUDA graphs: {why}; {change}", field="enforce_eager")
