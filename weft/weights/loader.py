@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from weft.layers import Prepare
 from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
 from weft.weights.check import check_checkpoint
+from weft.weights.filling import Filling
 from weft.weights.reader import ReadError, SliceReader
 
 EMBEDDING = "embedding.weight"
@@ -59,7 +60,7 @@ def load_params(
     own = [spec for spec in shards.specs_of(rank) if not shards.is_view(spec)]
     shapes = shards.target_shapes(rank)
     kept = _kept_blocks(checkpoint, own, shards, rank, prepare) if prepare else {}
-    filling = _Filling(own, shards, rank, shapes, dtype, device, kept)
+    filling = Filling(own, shards, rank, shapes, dtype, device, kept)
     peaks = _peaks(own, shards, rank, shapes, prepare) if prepare else {}
     params: dict[str, Weight] = {}
     waiting: dict[str, FileBlocks] = {}
@@ -74,6 +75,7 @@ def load_params(
             elif whole is not None:
                 most = peaks.pop(spec.target, None)
                 params[spec.target] = prepare(spec.target, whole, most) if prepare and not problems else whole
+                filling.take_back(spec.target, whole, params[spec.target])
             if prepare and spec.target in waiting and spec.target != EMBEDDING and not problems:
                 params[spec.target] = prepare.blocks(spec.target, waiting.pop(spec.target))
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
@@ -133,59 +135,6 @@ def _peaks(
     """Room for the largest magnitude of each whole row of the targets that are rounded by it, but cut along it."""
     cut = {spec.target for spec in specs if spec.dim == 1 and 0 < shards.local_shape(spec, rank)[1] < spec.shape[1]}
     return {target: torch.zeros(shapes[target][0]) for target in cut if prepare.needs_peaks(target)}
-
-
-class _Filling:
-    """Targets in the making: each is there from its first part to its last, so that one that is prepared at once never
-    stands beside all others."""
-
-    def __init__(
-        self,
-        specs: Sequence[ParamSpec],
-        shards: Shards,
-        rank: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        dtype: torch.dtype,
-        device: torch.device | str,
-        kept: Mapping[str, str],
-    ) -> None:
-        """`kept`: format of the targets that are filled with a file's blocks."""
-        self._shapes, self._dtype, self._device, self._kept = shapes, dtype, device, kept
-        self._open: dict[str, Tensor] = {}
-        self._rows: dict[ParamSpec, tuple[int, int]] = {}
-        self._missing: Counter[str] = Counter()
-        filled: Counter[str] = Counter()
-        for spec in sorted(specs, key=lambda spec: spec.part):
-            rows = shards.local_shape(spec, rank)[0]
-            self._rows[spec] = filled[spec.target], rows
-            filled[spec.target] += rows
-            self._missing[spec.target] += 1
-
-    def place(self, spec: ParamSpec) -> Tensor:
-        """The rows of its target that `spec` fills: one part's after the other's."""
-        if spec.target not in self._open:
-            self._open[spec.target] = self._made(spec.target)
-        return self._open[spec.target].narrow(0, *self._rows[spec])
-
-    def rows_of(self, spec: ParamSpec, found: Mapping[str, Tensor]) -> Tensor | None:
-        """Of the rows of `found` for its target those that `spec` fills."""
-        return found[spec.target].narrow(0, *self._rows[spec]) if spec.target in found else None
-
-    def _made(self, target: str) -> Tensor:
-        shape = self._shapes[target]
-        if target in self._kept:
-            width = LOADABLE[self._kept[target]].row_bytes(shape[1])
-            return torch.empty((shape[0], width), dtype=torch.uint8, device=self._device)
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
-
-    def finished(self, spec: ParamSpec) -> Tensor | FileBlocks | None:
-        """The target, once all its parts are there."""
-        self._missing[spec.target] -= 1
-        if self._missing[spec.target]:
-            return None
-        whole = self._open.pop(spec.target)
-        name = self._kept.get(spec.target)
-        return FileBlocks(whole, name, self._shapes[spec.target][1]) if name else whole
 
 
 def _tie(

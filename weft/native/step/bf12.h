@@ -76,8 +76,22 @@ struct GroupOfPair {
 
 inline bool is_zero(uint16_t number) { return !(number & 0x7fff); }
 
-// The lowest of 16 neighbouring exponents with which most of `count` numbers are near.
+// Least and largest of a step's numbers without their signs, in `least` and `most`.
+inline void look_at_step(const uint16_t* numbers, uint16_t& least, uint16_t& most) {
+    uint16_t low = 0x7fff, high = 0;
+    for (int i = 0; i < kStepNumbers; ++i) {
+        const uint16_t number = numbers[i] & 0x7fff;
+        low = std::min(low, number), high = std::max(high, number);
+    }
+    least = std::min(least, low), most = std::max(most, high);
+}
+
+// The lowest of 16 neighbouring exponents with which most of `count` numbers, whole steps, are near; of several the first.
 inline int lowest_exponent(const uint16_t* numbers, int count) {
+    uint16_t least = 0x7fff, largest = 0;
+    for (int i = 0; i < count; i += kStepNumbers) look_at_step(numbers + i, least, largest);
+    // All are near: no count can tell more. That is how most groups of a trained model are.
+    if (least && largest >> 7 < (least >> 7) + kNearExponents - 1) return std::max(0, (largest >> 7) - kNearExponents + 1);
     int of[256 + 1] = {}, powers[256] = {}, zeros = 0, most = -1, lowest = 0;
     for (int i = 0; i < count; ++i) {
         const int exponent = numbers[i] >> 7 & 255;
@@ -98,13 +112,22 @@ inline int chunk_kind(uint16_t number, int lowest) {
     return up > 0 && up < kNearExponents << 7 ? PLAIN : WITH_FAR;
 }
 
-// 128 numbers as 96 words.
-inline void encode_quad(const uint16_t* numbers, int lowest, uint16_t* words) {
-    auto own = [&](int i) { return (numbers[i] - (is_zero(numbers[i]) ? 0 : lowest << 7)) & kOwnBits; };
-    for (int i = 0; i < 32; ++i) {
-        const int fourth = own(96 + i), lent[3] = {fourth >> 7 & 15, fourth >> 3 & 15, fourth >> 15 << 3 | (fourth & 7)};
-        for (int word = 0; word < 3; ++word) words[32 * word + i] = uint16_t(own(32 * word + i) | lent[word] << kLentFrom);
-    }
+// 128 numbers as 96 words. Loops of a known length over memory that is not the same: vectors.
+inline void encode_quad(const uint16_t* __restrict numbers, int lowest, uint16_t* __restrict words) {
+    uint16_t own[kQuadNumbers];
+    const uint16_t base = uint16_t(lowest << 7);
+    for (int i = 0; i < kQuadNumbers; ++i) own[i] = uint16_t((numbers[i] - (numbers[i] & 0x7fff ? base : 0)) & kOwnBits);
+    const uint16_t* fourth = own + 96;
+    for (int i = 0; i < 32; ++i) words[i] = uint16_t(own[i] | (fourth[i] >> 7 & 15) << kLentFrom);
+    for (int i = 0; i < 32; ++i) words[32 + i] = uint16_t(own[32 + i] | (fourth[i] >> 3 & 15) << kLentFrom);
+    for (int i = 0; i < 32; ++i) words[64 + i] = uint16_t(own[64 + i] | (fourth[i] >> 15 << 3 | (fourth[i] & 7)) << kLentFrom);
+}
+
+// Whether a step's numbers are all near and none is a zero, as `chunk_kind` says of each.
+inline bool all_plain(const uint16_t* numbers, int lowest) {
+    uint16_t furthest = 0;
+    for (int i = 0; i < kStepNumbers; ++i) furthest = std::max(furthest, uint16_t((numbers[i] & 0x7fff) - (lowest << 7) - 1));
+    return furthest < (kNearExponents << 7) - 1;
 }
 
 // `count` numbers of a group, in the order of W_BF16 with two neighbours together; far ones to `far`.
@@ -114,11 +137,14 @@ inline Bf12Group encode_group(const uint16_t* numbers, int count, char* to, FarN
         encode_quad(numbers + i, lowest, reinterpret_cast<uint16_t*>(to));
     Bf12Group group{0, 0, uint8_t(lowest), 0};
     int kinds[2] = {};
-    for (int i = 0; i < count; ++i) {
-        const int kind = chunk_kind(numbers[i], lowest);
-        if (kind == WITH_FAR) far[group.far++] = {uint16_t(i), {numbers[i]}};
-        int& of_chunk = kinds[i / (kBf12Chunk * kPair)];
-        of_chunk = std::max(of_chunk, kind);
+    for (int step = 0; step < count; step += kStepNumbers) {
+        if (all_plain(numbers + step, lowest)) continue;
+        int& of_chunk = kinds[step / (kBf12Chunk * kPair)];
+        for (int i = step; i < step + kStepNumbers; ++i) {
+            const int kind = chunk_kind(numbers[i], lowest);
+            if (kind == WITH_FAR) far[group.far++] = {uint16_t(i), {numbers[i]}};
+            of_chunk = std::max(of_chunk, kind);
+        }
     }
     group.kinds = uint8_t(kinds[1] << 4 | kinds[0]);
     return group;
