@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from weft.native import build, isa, libraries
+from tests.support.native_libraries import built
+from weft.native import isa, libraries
 from weft.native.records import Dtype, InstructionRecord, Op, OperandRecord, StepRecord
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.packed import Packing, operand
 
 ISAS = isa.runnable()
 SHARED = ("avx512vnni", "avx512")
-VARIANTS = [pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != ISAS[0] else each for each in ISAS]
-"""What every instruction is tried on; AVX-512 without bf16, whose code others share, in the long version only."""
+
+
+def tried(variants: Iterable[str]) -> list[Any]:
+    """Parameters of tests: AVX-512 without bf16, whose code others share, in the long version only."""
+    return [
+        pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != ISAS[0] else each for each in variants
+    ]
+
+
+VARIANTS = tried(ISAS)
+"""What every instruction is tried on."""
+TRIED = tuple(f"step-{each}" for each in VARIANTS if isinstance(each, str))
+"""Libraries that the usual version runs."""
 THREADS = (1, 2, 3)
 
 
 @cache
 def lib(variant: str) -> ctypes.CDLL:
-    """The library built for `variant`; compiled here if it is not there yet."""
+    """The library built for `variant`; if it is not there yet, it is compiled beside those of `TRIED`."""
     name = f"step-{variant}"
-    (status,) = build.ensure_built([name])
+    statuses = {status.name: status for status in built(tuple(dict.fromkeys((*TRIED, name))))}
     path = libraries.find(name)
-    assert path is not None, status.reason
+    assert path is not None, statuses[name].reason
     return bound(ctypes.CDLL(str(path)))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import step_cases
 
+from tests.support.native_libraries import built
 from weft.errors import ConfigError
 from weft.native import build, libraries
 
@@ -219,15 +220,14 @@ def test_the_product_s_own_sources_build() -> None:
 
 
 def tried_here() -> list[str]:
-    """Libraries whose instructions other tests of the usual version run."""
-    variants = [each for each in step_cases.VARIANTS if isinstance(each, str)]
-    return [name for name in libraries.names() if name.partition("-")[2] in ("", *variants)]
+    """Libraries that other tests of the usual version run."""
+    return [name for name in libraries.names() if "-" not in name or name in step_cases.TRIED]
 
 
 @needs_compiler
 def test_every_library_that_is_tried_builds() -> None:
     """Elsewhere tests of a library are skipped when it is missing: here a broken source must not pass as a skip."""
-    statuses = build.ensure_built(tried_here())
+    statuses = built(tried_here())
     assert {status.name for status in statuses} >= {"comm", "step-generic"}
     assert [status for status in statuses if status.state not in ("built", "current")] == []
     assert [name for name in tried_here() if libraries.load(name) is None] == []

@@ -31,14 +31,13 @@ PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightK
 
 
 @pytest.fixture(params=VARIANTS)
-def packing(request: pytest.FixtureRequest) -> Packing:
-    return step_cases.packing(str(request.param))
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def on_threads(packing: Packing, threads: int) -> Packing:
-    """The same variant on as many threads."""
-    variant = next(each for each in ISAS if step_cases.lib(each) is packing.pool.lib)
-    return step_cases.packing(variant, threads)
+@pytest.fixture
+def packing(variant: str) -> Packing:
+    return step_cases.packing(variant)
 
 
 def linear(
@@ -182,7 +181,9 @@ def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("shape", [(70, 100), (200, 33), (64, 576), (32, 9000), (40, 611)], ids=str)
-def test_bits_of_a_row_depend_on_nothing_beside_it(packing: Packing, shape: tuple[int, int], kind: WeightKind) -> None:
+def test_bits_of_a_row_depend_on_nothing_beside_it(
+    variant: str, packing: Packing, shape: tuple[int, int], kind: WeightKind
+) -> None:
     columns, depth = shape
     dtype = PLAIN.get(kind, torch.bfloat16)
     made = packing.pack(torch.randn(shape).to(dtype), kind)
@@ -194,7 +195,7 @@ def test_bits_of_a_row_depend_on_nothing_beside_it(packing: Packing, shape: tupl
         for count in (1, 2, 3, 4, 5, 12, 13, 24, 31, 97):
             begin = 7 * count % (200 - count)
             part = linear(
-                on_threads(packing, 1 + count % 3),
+                step_cases.packing(variant, 1 + count % 3),
                 rows[begin : begin + count],
                 made,
                 torch.empty(count, columns, dtype=wide),

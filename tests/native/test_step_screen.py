@@ -10,7 +10,7 @@ import step_cases
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS, THREADS, VARIANTS
+from step_cases import ISAS, THREADS, VARIANTS, tried
 from torch import Tensor
 
 from weft.native import build, isa
@@ -110,7 +110,7 @@ def pointing(weight: Tensor, rows: int, noise: float = 0.3) -> Tensor:
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize(("kind", "rounds_rows"), KINDS, ids=str)
-@pytest.mark.parametrize("variant", ABLE)
+@pytest.mark.parametrize("variant", tried(ABLE))
 def test_of_rows_that_point_somewhere_few_logits_are_computed(
     variant: str, kind: WeightKind, rounds_rows: bool, threads: int
 ) -> None:
