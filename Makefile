@@ -9,8 +9,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 WORKERS ?= 2
-# Neighbours stay with one worker, which has made what they share; who is done takes from the other's end.
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
+# Neighbours stay with one worker, which has made what they share; who is done takes from the other's end. Tests are kept
+# as bytecode also where PYTHONDONTWRITEBYTECODE is set: each worker would take seconds to compile all of them again.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist worksteal
 LAYOUT ?= layouts/two-ranks.yaml
 PORT ?= 8000
 CPP := $(wildcard weft/native/*.cpp weft/native/*.h weft/native/step/*.h tests/native/*.cpp benchmarks/peers/*.cpp)

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from weft.garbage import keep_all
+
 VARIABLE = "WEFT_TEST_SEED"
 
 
@@ -39,6 +41,11 @@ def _listen_to_ctrl_c() -> None:
 def pytest_report_header() -> str:
     """The line that a person needs to repeat a run."""
     return f"{VARIABLE}={os.environ[VARIABLE]} repeats this run's random choices"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays until the end: to look for garbage in it takes half a second each time."""
+    keep_all()
 
 
 @pytest.fixture(autouse=True)
