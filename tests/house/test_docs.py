@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import parsed
 from weft.arch.families import FAMILIES
 from weft.checkpoint.formats import LOADABLE
 from weft.cli.commands import COMMANDS
@@ -56,7 +57,7 @@ def names_in_code() -> set[str]:
     """Every identifier that a module of weft defines or uses."""
     names: set[str] = set()
     for path in (ROOT / "weft").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 names.add(node.name)
             elif isinstance(node, ast.AnnAssign | ast.Assign):

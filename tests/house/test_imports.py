@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.support.sources import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "weft").rglob("*.py"))
@@ -48,7 +51,10 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in SOURCES}
-TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
+
+
+def tree(module: str) -> ast.Module:
+    return parsed(MODULES[module])
 
 
 def read_table() -> list[tuple[str, list[str]]]:
@@ -85,9 +91,10 @@ def targets(node: ast.stmt) -> Iterator[str]:
             yield dotted if dotted in MODULES else base
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Everything that a module imports, wherever the statement stands."""
-    return {name for node in ast.walk(TREES[module]) if isinstance(node, ast.stmt) for name in targets(node)}
+    return {name for node in ast.walk(tree(module)) if isinstance(node, ast.stmt) for name in targets(node)}
 
 
 def own(names: set[str]) -> set[str]:
@@ -110,9 +117,9 @@ def test_imports_point_down() -> None:
                 assert HEIGHT[there] < HEIGHT[here], f"{module} imports {name}, but {there} is on no lower line"
 
 
-def deferred(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def deferred(module: str) -> Iterator[tuple[str, int]]:
     """(function, line) of every import inside a function."""
-    for function in ast.walk(tree):
+    for function in ast.walk(tree(module)):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for node in ast.walk(function):
                 if isinstance(node, ast.Import | ast.ImportFrom):
@@ -123,7 +130,7 @@ def test_imports_stand_at_the_top() -> None:
     assert [
         f"{path}:{line} in {name}"
         for module, path in MODULES.items()
-        for name, line in deferred(TREES[module])
+        for name, line in deferred(module)
         if name not in DEFERRED_ALLOWED.get(module, set())
     ] == []
 
@@ -147,8 +154,8 @@ def test_dependencies_are_those_that_are_imported() -> None:
 def test_few_modules_import_by_name() -> None:
     callers = {
         module
-        for module, tree in TREES.items()
-        for node in ast.walk(tree)
+        for module in MODULES
+        for node in ast.walk(tree(module))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("import_module", "importlib.import_module", "__import__")
     }

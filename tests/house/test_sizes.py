@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import parsed
+
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted(path for folder in ("weft", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -22,7 +24,7 @@ MEAN_LIMIT = 15
 @cache
 def trees() -> dict[Path, ast.Module]:
     """Every file of the product, the scripts and the tests."""
-    return {path: ast.parse(path.read_text()) for path in (*CODE, *TESTS)}
+    return {path: parsed(path) for path in (*CODE, *TESTS)}
 
 
 @cache

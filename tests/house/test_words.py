@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import parsed
+
 ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = {".git", ".venv", "build", "__pycache__", "_build"}
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cpp", ".h", ".jinja", ""}
@@ -37,7 +39,7 @@ FILES = {str(path.relative_to(ROOT)): path for path in ours()}
 @cache
 def code() -> dict[str, ast.Module]:
     """Every Python file; seconds to parse, so not while tests are collected."""
-    return {name: ast.parse(path.read_text()) for name, path in FILES.items() if name.endswith(".py")}
+    return {name: parsed(path) for name, path in FILES.items() if name.endswith(".py")}
 
 
 def product() -> dict[str, ast.Module]:
