@@ -93,7 +93,9 @@ def test_two_layouts(model: Path, tmp_path: Path) -> None:
     assert prompts[0] == prompts[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_nothing_is_left_when_it_is_ended(model: Path, number: signal.Signals) -> None:
     with bench(str(model), *LONG, "--tp", "2") as process:
         try:

@@ -71,7 +71,7 @@ def test_recorded_loads(name: str, slots: int, ranks: int, least: float) -> None
     assert plan.balance.mean > planned(loads, slots, ranks, "greedy").balance.mean
 
 
-@pytest.mark.parametrize("name", TRACES)
+@pytest.mark.parametrize("name", [*TRACES[::2], *(pytest.param(name, marks=pytest.mark.long) for name in TRACES[1::2])])
 @pytest.mark.parametrize("slots, ranks", [(288, 144), (256, 32)])
 def test_recorded_loads_against_their_bound(name: str, slots: int, ranks: int) -> None:
     loads = trace(name)[::3]

@@ -40,7 +40,15 @@ def stranger(port: int, number: int) -> socket.socket:
     return sock
 
 
-def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str, *, debug: bool = False) -> str:
+def failure(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    comm: str,
+    *,
+    debug: bool = False,
+    limit_s: float = STEP_LIMIT_S,
+) -> str:
     """What ends a request of 30 tokens, which must happen soon after the step limit at the latest.
 
     With gloo, which meets at a port, strangers come to it too: they must change nothing.
@@ -49,7 +57,7 @@ def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str,
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
     monkeypatch.setenv("WEFT_FAULT", fault)
-    limits = ProcessLimits(step_limit=STEP_LIMIT_S, comm_debug=debug)
+    limits = ProcessLimits(step_limit=limit_s, comm_debug=debug)
     layout = resolve({"attention.tp": 2})
     plan = plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), comm, limits=limits)
     starting = Starting(plan)
@@ -62,7 +70,7 @@ def failure(model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, comm: str,
         while engine.has_work and engine.failure is None:
             began = time.monotonic()
             engine.step()
-        assert time.monotonic() - began <= STEP_LIMIT_S + PATIENCE_S
+        assert time.monotonic() - began <= limit_s + PATIENCE_S
         if engine.failure is None:
             return "nothing"
     finally:
@@ -102,7 +110,7 @@ def test_ranks_that_do_not_agree_are_named(model: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("comm", ["shared_memory"])
 def test_a_rank_that_skips_a_collective_is_named(model: Path, monkeypatch: pytest.MonkeyPatch, comm: str) -> None:
     """At once where the next call of its is another one, else after the step limit."""
-    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:skip-collective", comm)
+    said = failure(model, monkeypatch, f"collective:1:{IN_STEPS}:skip-collective", comm, limit_s=STEP_LIMIT_S / 2)
     assert "disagree" in said or "rank 1 (tp 1) has not come to " in said
     assert "rank 0" in said and "over (0, 1)" in said
 

@@ -47,7 +47,7 @@ LAYOUTS = {
     },
     "tp2-groups": {"attention.tp": 2, "attention.split": "groups"},
 }  # fmt: skip
-LONG = {"tp3", "dp2", "tp2-dense1-head2", "tp2-dp2-dense4"}
+LONG = {"tp3", "dp2", "dp3-some-shared", "tp2-dense1-head2", "tp2-dp2-o4", "tp2-dp2-dense4"}
 """Whose parts others of `LAYOUTS` have, too; the exact model has these layouts in the short suite."""
 
 

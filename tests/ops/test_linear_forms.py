@@ -106,7 +106,11 @@ def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "shape", [(576, 576), (576, 192), (192, 576), (864, 576), (101, 64), (33, 50), (1, 7), (576, 1536)]
+    "shape",
+    [
+        *((576, 576), (192, 576), (101, 64), (33, 50), (1, 7), (576, 1536)),
+        *(pytest.param(shape, marks=pytest.mark.long) for shape in ((576, 192), (864, 576))),
+    ],
 )
 def test_this_machine_holds_the_rule(ops: Ops, dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:
     """Every number of rows to 70 and some larger, each at another place of its batch, and many rows alone: oneDNN gives

@@ -1,4 +1,4 @@
-"""/openapi.json against the server: random bodies after the document, 800 (long: 6,200 more), never meet a 5xx."""
+"""/openapi.json against the server: random bodies after the document, 480 (long: 6,520 more), never meet a 5xx."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ MODES = list(schemathesis.GenerationMode)
 
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
-@pytest.mark.parametrize("count", [100, pytest.param(775, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [60, pytest.param(815, marks=pytest.mark.long)])
 def test_no_body_breaks_the_server(server: Running, path: str, mode: schemathesis.GenerationMode, count: int) -> None:
     cases(server, path, count, mode)
 
