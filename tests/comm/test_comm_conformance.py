@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from weft.comm.lockstep import LockstepWorld
+from weft.comm.staged import StagedComm
 
 
+@pytest.mark.parametrize("around", [None, StagedComm], ids=["plain", "staged"])
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_lockstep(world: int) -> None:
+def test_lockstep(world: int, around: type[StagedComm] | None) -> None:
     cases = comm_cases.systematic(world) + comm_cases.drawn(world, 300, seed=world, most_rows=200)
     lockstep = LockstepWorld(world, comm_cases.groups_of(world))
 
     def run(comm: Any) -> list[str]:
+        comm = comm if around is None else around(comm)
         return [text for case in cases if (text := comm_cases.check(comm, case))]
 
     assert list(itertools.chain(*lockstep.run([run] * world))) == []

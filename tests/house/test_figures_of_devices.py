@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.figures import ROOT, saved
-from weft.worker.graphs import LAYER_S, worthwhile_rows
+from weft.worker.graphs import LAYER_S, PROMPT_COUNTS, worthwhile_rows
 
 PAGE = " ".join((ROOT / "docs" / "devices.md").read_text().split())
 FORMS = {"SmolLM2-135M": ("smollm2", 30), "Llama 1B": ("llama-1b", 16)}
@@ -39,8 +39,10 @@ def test_tokens_and_the_bound() -> None:
 
 def test_rows_that_graphs_take() -> None:
     small, large = (CASES[f"{form}, graphs"]["weights_mb"] * 1e6 for form, _ in FORMS.values())
-    assert worthwhile_rows(30, int(small)) > 2048 and "for the embedded model 2,048" in PAGE
-    assert round(worthwhile_rows(16, int(large)), -2) == 1200 and "for a billion weights about 1,200" in PAGE
+    rows = worthwhile_rows(16, int(large))
+    ends = max(count for count in PROMPT_COUNTS if count <= rows)
+    assert f"for a billion weights about {round(rows, -2):,}; graphs end at {ends:,} there" in PAGE
+    assert worthwhile_rows(30, int(small)) > PROMPT_COUNTS[-1] and f"embedded model at {PROMPT_COUNTS[-1]:,}" in PAGE
     for form, layers in FORMS.values():
         layer = CASES[f"{form}, single operations"]["1 streams"]["step_ms"] / 1e3 / layers
         assert LAYER_S <= layer < 1.2 * LAYER_S

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ import torch
 from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
 from weft.errors import ConfigError
-from weft.launch import devices
+from weft.launch import devices, rank
 from weft.launch import plan as plans
 from weft.launch.devices import too_few, torch_without_devices
+from weft.launch.messages import Setup
 
 BUILT = '__version__ = "9.1+x"\ncuda = {cuda!r}\nhip = {hip!r}\n'
 """torch's own module that says what it was built for."""
@@ -59,6 +62,35 @@ def test_a_rank_names_the_ranks_that_there_are_devices_for() -> None:
         " legal here: cpu, at most 2 ranks, or a larger --ranks-per-device")  # fmt: skip
     assert str(too_few(1, "9", "rank 4", 4)).endswith("sees 1 CUDA device (torch 9), and rank 4 needs one for 4 of"
         " them; legal here: cpu, at most 4 ranks, or a larger --ranks-per-device")  # fmt: skip
+
+
+def test_a_rank_computes_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+
+    def of(number: int, first_rank: int, sharing: int, device: str = "cuda") -> Setup:
+        engine = SimpleNamespace(device=device, ranks_per_device=sharing)
+        return cast(Setup, SimpleNamespace(rank=number, first_rank=first_rank, engine=engine, where=f"rank {number}"))
+
+    assert str(rank._device(of(1, 2, 2))) == "cuda:1" and taken == [1]
+    assert str(rank._device(of(1, 0, 1))) == "cuda:1"
+    assert str(rank._device(of(1, 2, 1, "cpu"))) == "cpu" and taken == [1, 1]
+    with pytest.raises(ConfigError, match="sees 2 CUDA devices"):
+        rank._device(of(0, 4, 2))
+    assert rank._free_bytes(torch.device("cuda:1"), 4) == 250 and rank._free_bytes(torch.device("cpu"), 1) is None
+
+
+def test_no_more_ranks_share_a_device_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
+    model = write_tiny_chat(tmp_path / "tiny")
+    plan = planned(model, {"replicas": 2}, device="cuda", ranks_per_device=2)
+    assert any("device cuda (2 ranks on each)" in line for line in plan.settings())
+    with pytest.raises(ConfigError, match="ranks_per_device 3: there are 2 ranks; legal: 1 to 2"):
+        planned(model, {"replicas": 2}, device="cuda", ranks_per_device=3)
+    with pytest.raises(ConfigError, match="lend_cores: steps are no program"):
+        planned(model, {"attention.dp": 2}, device="cuda", lend_cores=True)
 
 
 def test_ranks_share_devices_alone(tmp_path: Path) -> None:

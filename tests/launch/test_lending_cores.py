@@ -25,7 +25,8 @@ from weft.settings import EngineConfig
 def setup(own_cores: bool, asked: bool | None) -> Setup:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
-    return SimpleNamespace(cpus=cpus, engine=SimpleNamespace(lend_cores=asked), makes_way=False)  # type: ignore[return-value]
+    engine = SimpleNamespace(lend_cores=asked, device="cpu")
+    return SimpleNamespace(cpus=cpus, engine=engine, makes_way=False)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops import Numerics, Ops, make_ops
+from weft.ops import Numerics, Ops, linear, make_ops
 from weft.ops.linear import Direct, Form, Padded, PerShape, Tiled, choose_for_each, choose_form
 from weft.ops.torch_ops import TorchOps
 from weft.ops.weights import Use
@@ -74,6 +74,42 @@ def test_a_shape_that_needs_another_form_slows_no_other() -> None:
         wanted = Padded(4) if weight.shape[0] == 48 else OddAt()
         assert torch.equal(form(x, weight, None), wanted(x, weight, None))
     assert isinstance(form, PerShape)
+
+
+def test_shapes_that_came_too_late_are_named_for_each() -> None:
+    ticks = iter(range(0, 10000, 100))
+    form, report = choose_for_each((Padded(4),), WEIGHTS, 1, clock=lambda: float(next(ticks)))
+    assert report.checked == 1 and report.unchecked == ((48, 32), (96, 32)) and report.holds
+    assert form.name == "padded to 4 rows"
+
+
+class OddWithABias(Form):
+    """Like a library that adds a bias to few rows in another kernel."""
+
+    name = "odd with a bias"
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = Tiled()(x, weight, bias)
+        return out if bias is None or len(x) > 8 else out * (1 + 2**-20)
+
+
+class OddFrom(Form):
+    """Like a library that takes another kernel from so many rows on."""
+
+    name = "odd from some rows on"
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return Tiled()(x, weight, bias) * (1 + 2**-20 * (len(x) >= self.rows))
+
+
+@pytest.mark.parametrize("odd", [OddWithABias(), *map(OddFrom, (1, 101, 400, 1100, 2048))])
+def test_what_a_device_is_tried_with(odd: Form) -> None:
+    x, weight = torch.randn(2048, 32), torch.randn(48, 32)
+    holds = isinstance(odd, OddFrom) and odd.rows == 1  # all rows are alike then
+    assert linear._holds_on_device(odd, x, weight, odd(x, weight, None)) == holds
 
 
 def test_where_no_form_holds_for_each_the_report_says_so() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,11 +15,16 @@ from tests.equivalence.harness import MIXED, Workload, checkpoint_at, make_execu
 from tests.support.exact_model import write_exact
 from weft.arch import parse_config
 from weft.layout.resolve import resolve
+from weft.layout.rows import RowTable
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.draw import largest
 from weft.ops.exact_ops import ExactOps
-from weft.step.plan import GroupPlan, StepPlan
-from weft.worker.graph_inputs import PromptMemory
+from weft.ops.sampled_rows import SampledRows
+from weft.ops.sampling import Sampler
+from weft.step.plan import Admit, GroupPlan, StepPlan
+from weft.step.sampling_params import SamplingParams
+from weft.worker.graph_inputs import PromptMemory, StreamMemory
 from weft.worker.graphs import Ran, Step, StepGraphs, row_counts, worthwhile_rows
 from weft.worker.inputs import InputBuilder, StepInputs
 from weft.worker.runner import Runner
@@ -124,3 +131,62 @@ def test_all_rows_are_sampled_only_where_they_are() -> None:
     """A batch with as many sampled rows as rows stands for one in which each row is sampled."""
     memory = PromptMemory(16, 32, 4, torch.device("cpu"))
     assert [len(memory.batch(count).sampled_rows) for count in (16, 32)] == [17, 16]
+
+
+def batch_of(rows: int, sampled: int, runs: int, blocks: int = 2) -> Batch:
+    """Rows of `runs` runs whose every number is not zero."""
+    run_of_row = torch.arange(rows, dtype=torch.int32) * runs // rows
+    at = torch.arange(1, rows + 1, dtype=torch.int32)
+    meta = AttentionMeta(at, at, run_of_row, torch.ones(runs, blocks, dtype=torch.int32), (rows,))
+    chosen = torch.arange(rows - sampled, rows)
+    of_chosen = AttentionMeta(at[chosen], at[chosen], run_of_row[chosen], meta.block_tables, (sampled,))
+    tables = RowTable((rows,)), RowTable((sampled,))
+    return Batch(at.long().unsqueeze(1), meta, *tables, chosen, of_chosen)
+
+
+def test_nothing_of_a_larger_step_is_left() -> None:
+    memory = PromptMemory(4, 32, 2, torch.device("cpu"))
+    memory.take(batch_of(30, 4, 4), 32)
+    memory.take(batch_of(10, 1, 1), 16)
+    found = memory.batch(16)
+    assert found.meta.positions[10:].tolist() == found.meta.slots[10:].tolist() == [0] * 6
+    assert found.meta.run_of_row[10:].tolist() == [-1] * 6
+    assert found.sampled_rows.tolist() == [9, 0, 0, 0] and found.sampled_meta.positions.tolist() == [10, 0, 0, 0]
+
+
+def test_what_there_is_no_room_for() -> None:
+    memory = PromptMemory(4, 32, 2, torch.device("cpu"))
+    assert memory.fits(batch_of(32, 4, 4)) and memory.fits(batch_of(1, 1, 1))
+    for batch in (batch_of(33, 1, 1), batch_of(20, 5, 4), batch_of(20, 1, 5), batch_of(20, 1, 1, blocks=3)):
+        assert not memory.fits(batch)
+
+
+def test_left_over_streams_write_to_the_null_block() -> None:
+    memory = StreamMemory(8, 2, torch.device("cpu"))
+    slots, tables = np.arange(8), np.arange(1, 17, dtype=np.int32).reshape(8, 2)
+    memory.take(slots, np.full(8, 5), tables, 4, 8)
+    memory.take(slots[:3], np.array([1, 6, 7]), tables, 4, 4)
+    found = memory.meta(4)
+    assert found.positions.tolist() == [1, 6, 7, 0] and memory.slots(4).tolist() == [0, 1, 2, 0]
+    assert found.slots.tolist() == [4 * 1 + 1, 4 * 4 + 2, 4 * 6 + 3, 0]
+    assert found.block_tables[:3].tolist() == tables[:3].tolist()
+
+
+def test_greedy_rows_alone_want_the_largest() -> None:
+    sampler = Sampler(5, 11, torch.device("cpu"))
+    asked: tuple[dict[str, Any], ...] = (
+        {"temperature": 0.0}, {"temperature": 0.7}, {"temperature": 0.0, "presence_penalty": 1.0},
+        {"temperature": 0.0, "logprobs": 2}, {"temperature": 0.0, "min_tokens": 2, "stop_token_ids": [3]},
+    )  # fmt: skip
+    for slot, params in enumerate(asked):
+        sampler.admit(Admit(slot, [1], [], SamplingParams(**params), 0))
+    found = []
+    for slot in range(5):
+        rows = SampledRows(np.array([slot]), np.array([0]), None, 1)
+        found.append(sampler.takes_largest(rows, sampler.width(rows)))
+    assert found == [True, False, False, False, False]
+    late = SampledRows(np.array([4]), np.array([2]), None, 1)
+    assert sampler.takes_largest(late, 2)
+    assert not sampler.takes_largest(SampledRows(np.array([0]), np.array([-1]), np.array([4]), 0), 2)
+    logits = torch.tensor([[1.0, 3.0, 3.0], [0.0, torch.nan, 1.0], [torch.inf, 0.0, 0.0]])
+    assert largest(logits).tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]

@@ -105,8 +105,9 @@ def _refuse_moves(layout: Layout, engine: EngineConfig) -> None:
 
 def _refuse_unused(args: argparse.Namespace) -> None:
     """UsageError: what nothing here depends on."""
-    own_cores = ("threads", "cpus") if args.comm == "lockstep" else ()
-    unused = _WITHOUT | dict.fromkeys(own_cores, "ranks in lockstep are no processes")
+    lockstep = args.comm == "lockstep"
+    unused = _WITHOUT | dict.fromkeys(("threads", "cpus") if lockstep else (), "ranks in lockstep are no processes")
+    unused |= {"ranks_per_device": "ranks in lockstep are all on one device"} if lockstep else {}
     for name, why in unused.items():
         if name in args.engine_given:
             raise UsageError(f"{args.engine_given[name].flag}: {why}; leave it out")

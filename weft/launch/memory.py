@@ -83,7 +83,7 @@ class MemoryPlan:
 def rank_memories(
     shards: Shards, engine: EngineConfig, itemsize: int, available: int | None, staged_slots: int = 0
 ) -> tuple[RankMemory, ...]:
-    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices of their own.
+    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices.
     `staged_slots`: expert slots that a rank keeps room for beside those that it computes with."""
     world = shards.layout.world
     fraction = engine.mem_fraction_static or DEFAULT_FRACTION
@@ -171,9 +171,9 @@ def finish_plan(
     available: int,
     free: tuple[int, ...] = (),
 ) -> MemoryPlan:
-    """Blocks and longest request; `free` has each rank's free device bytes after loading, on devices of their own."""
+    """Blocks and longest request; `free` has each rank's free device bytes after loading, on devices."""
     model_len = engine.max_model_len or shards.config.max_position
-    free = tuple(memory.of_device(each, engine) for memory, each in zip(ranks, free, strict=False))
+    free = tuple(memory.of_device(each, engine) for memory, each in zip(ranks, free, strict=bool(free)))
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
         blocks = min(blocks, _modest(ranks, model_len, engine))

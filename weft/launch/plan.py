@@ -15,6 +15,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
+from weft.counted import counted
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
@@ -121,7 +122,7 @@ class LaunchPlan:
         engine = self.engine
         lines = [
             f"dtype {engine.dtype}, quantization {engine.quantization}, activations {engine.activations},"
-            f" device {engine.device}, seed {engine.seed},"
+            f" {_device(engine)}, seed {engine.seed},"
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
@@ -188,7 +189,7 @@ def plan_launch(
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=backend.name != "gloo",
-        program=not engine.enforce_eager,
+        program=_runs_programs(engine),
         own_cores=all(share.cpus for share in dealing.shares),
     )
     check_asked(engine.lend_cores, why_not)
@@ -227,16 +228,30 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
             field="max_model_len",
             value=engine.max_model_len,
         )
-    if engine.device == "cpu" and engine.ranks_per_device > 1:
-        message = (
-            f"ranks_per_device {engine.ranks_per_device}: ranks share CUDA devices; give --device cuda, or leave it"
-        )
-        raise ConfigError(f"{message} out", field="ranks_per_device", value=engine.ranks_per_device, legal=(1,))
+    _check_sharing(engine, layout)
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     return replace(engine, dtype=dtype, moe_backend=moe_backend)
+
+
+def _device(engine: EngineConfig) -> str:
+    shared = f" ({engine.ranks_per_device} ranks on each)" if engine.ranks_per_device > 1 else ""
+    return f"device {engine.device}{shared}"
+
+
+def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
+    """ConfigError for ranks that are to share a device where there is none, or more of them than there are."""
+    sharing, why, legal = engine.ranks_per_device, "", 1
+    if sharing > 1 and engine.device == "cpu":
+        why = "ranks share CUDA devices; give --device cuda, or leave it out"
+    elif sharing > layout.world:
+        legal = layout.world
+        why = f"there are {counted(legal, 'rank')}; legal: 1 to {legal}"
+    if why:
+        message = f"ranks_per_device {sharing}: {why}"
+        raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
 
 
 def _check_kernels(engine: EngineConfig, layout: Layout) -> None:

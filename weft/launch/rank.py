@@ -76,6 +76,7 @@ def _device(setup: Setup) -> torch.device:
     number, count = (setup.first_rank + setup.rank) // setup.engine.ranks_per_device, torch.cuda.device_count()
     if number >= count:
         raise too_few(count, torch.__version__, setup.where, setup.engine.ranks_per_device)
+    torch.cuda.set_device(number)  # of this process, which is one rank: kernels and graphs go where it says
     return torch.device("cuda", number)
 
 
@@ -141,7 +142,7 @@ def _settle(runner: Runner, comm: Comm, setup: Setup) -> str:
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
     check_asked(asked, why_not)
-    if asked is False or comm.world == 1:
+    if asked is False or comm.world == 1 or setup.engine.device != "cpu":
         return ""
     if why_not is not None or pinned is None or not isinstance(comm, SharedMemoryComm):
         return f"; no core is lent: {why_not}"

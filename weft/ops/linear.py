@@ -22,7 +22,8 @@ TILE = 64
 _COUNTS = (2, 3, 5, 7, 8, 11, 16, 31, 33, 64)
 _ROWS = 100
 _MANY = 2048
-"""Rows that a device is also tried with: its libraries take other kernels for them."""
+_COUNTS_ON_DEVICE = (_ROWS, 128, 192, 256, 384, 512, 768, 1024, 1536)
+"""Rows that a device is also tried with, beside `_MANY`: its libraries take other kernels for them."""
 
 
 class Form(ABC):
@@ -154,31 +155,35 @@ def choose_form(
 def choose_for_each(
     candidates: tuple[Form, ...], weights: Iterable[Tensor], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Form, Invariance]:
-    """`choose_form` for each shape by itself: one that needs a slow form slows no other."""
+    """`choose_form` for each shape by itself, small ones first: one that needs a slow form slows no other."""
     started = clock()
     distinct = {(w.shape[0], w.shape[1]): w for w in weights if w.dim() == 2 and w.numel()}
     reports: list[Invariance] = []
     others: dict[tuple[int, int], Form] = {}
-    for shape, weight in distinct.items():
-        form, report = choose_form(candidates, [weight], max(seconds - (clock() - started), 0.0), clock)
+    late: list[tuple[int, int]] = []
+    for shape, weight in sorted(distinct.items(), key=lambda each: each[1].numel()):
+        if reports and clock() - started > seconds:
+            late.append(shape)
+            continue
+        form, report = choose_form(candidates, [weight], seconds, clock)
         reports.append(report)
         if form is not candidates[0]:
             others[shape] = form
     chosen = PerShape(candidates[0], others)
     checked = sum(report.checked for report in reports)
     broken = tuple(each for report in reports for each in report.broken)
-    unchecked = tuple(each for report in reports for each in report.unchecked)
+    unchecked = (*(each for report in reports for each in report.unchecked), *late)
     holds = all(report.holds for report in reports)
     return chosen, Invariance(chosen.name, holds, checked, broken, unchecked, clock() - started)
 
 
 def _holds_on_device(form: Form, x: Tensor, weight: Tensor, whole: Tensor) -> bool:
     """Of the rows of a prompt, and where there is a bias, which its libraries may add in another kernel."""
-    if not torch.equal(form(x[:_ROWS], weight, None), whole[:_ROWS]):
+    if not all(torch.equal(form(x[:count], weight, None), whole[:count]) for count in _COUNTS_ON_DEVICE):
         return False
     bias = x[0, :1].expand(weight.shape[0]).contiguous()
     biased = form(x, weight, bias)
-    return all(torch.equal(form(x[:count], weight, bias), biased[:count]) for count in (1, 7, 64, _ROWS))
+    return all(torch.equal(form(x[:count], weight, bias), biased[:count]) for count in (1, 7, 64, *_COUNTS_ON_DEVICE))
 
 
 def _holds(form: Form, weight: Tensor) -> bool:

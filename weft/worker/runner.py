@@ -248,13 +248,13 @@ class Runner:
         return self.sampler.remember(values, rows)
 
     def _linear_weights(self) -> Iterator[Tensor]:
-        """What the layers multiply by; of the vocabulary a part, for its product is alike in every part."""
+        """What the layers multiply by; of the vocabulary a part on a CPU, whose products are alike in every part."""
         for name, param in self.params.items():
             if name.startswith("layers.") and isinstance(param, Tensor):
                 yield param
         head = self.params["lm_head.weight"]
         if isinstance(head, Tensor):
-            yield head[:VOCABULARY_PART]
+            yield head[:VOCABULARY_PART] if self.device.type == "cpu" else head
 
     def warm_up(self) -> Invariance:
         """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a

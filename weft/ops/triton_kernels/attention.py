@@ -83,7 +83,9 @@ def walk(
     if run < 0 or (before == run and inside > 0):
         return
     steps = tl.arange(0, LANES // GROUP)
+    # Rows that follow in their run; a row that is left over has its own position, and keys of nobody's.
     alike = tl.load(run_of_row + first + steps, mask=first + steps < rows, other=-1) == run
+    alike = alike & (tl.load(positions + first + steps, mask=first + steps < rows, other=-1) == start + steps)
     count = tl.sum((alike & (inside + steps < LANES // GROUP)).to(tl.int32), 0)
     row, head, real, at, queries = _queries(
         q, positions, heads, first, count, part, q_row, q_head, DIM, WIDE, LANES, GROUP
