@@ -96,9 +96,12 @@ def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
     assert "on the first AMD machine measured ({} and {} of OpenVINO's)".format(*long) in PLAIN
     offline = rows("Offline", 1, "peers-xeon.md")
     ours, theirs = (offline[name,] for name in ("weft-tp1", "llama.cpp-bf16"))
-    large = rows("Offline", 1, "peers-llama-1b.md")
-    starts = [large[name,]["cold s"] for name in ("weft-tp1", "openvino-bf16")]
-    assert "with a billion weights ({} s, OpenVINO {})".format(*starts) in PLAIN
+    starts = [
+        rows("Offline", 1, f"peers-{form}-1b.md")[name,]["cold s"]
+        for name in ("weft-tp1", "openvino-bf16")
+        for form in ("qwen3", "llama")
+    ]
+    assert "with a billion weights ({} and {} s, OpenVINO {} and {})".format(*starts) in PLAIN
     assert f"memory ({ours['peak MB (PSS)']} MB, llama.cpp {theirs['peak MB (PSS)']})" in PLAIN
     assert f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']})" in PLAIN
 
@@ -262,6 +265,8 @@ def test_a_larger_model(form: str) -> None:
     one, prompt = "decode tok/s", "prefill tok/s"
     assert f"one stream got {ours[one]}, OpenVINO {theirs[one]}, llama.cpp {other[one]}" in PLAIN
     assert f"a prompt {ours[prompt]}, {theirs[prompt]} and {other[prompt]}" in PLAIN
+    starts = [each["cold s"] for each in (ours, theirs, other)]
+    assert "after {} s, from OpenVINO {}, from llama.cpp {}".format(*starts) in PLAIN
 
 
 def test_memory_and_start() -> None:
