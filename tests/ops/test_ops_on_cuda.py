@@ -76,6 +76,21 @@ def test_a_row_has_the_same_bits_alone_and_in_any_chunk(sizes: Sizes, dtype: tor
         assert torch.equal(attend(ops, sizes, beside, dtype, seed=end)[: end - begin], whole[begin:end]), begin
 
 
+@pytest.mark.parametrize("scratch", [1 << 30, 0], ids=["splits beside one another", "one behind the other"])
+def test_rows_that_are_left_over_join_no_tile(monkeypatch: pytest.MonkeyPatch, scratch: int) -> None:
+    """As graphs leave them over: of run 0, at position 0, with keys that nobody wrote."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setattr(importlib.import_module("weft.ops.triton_attention"), "SCRATCH_BYTES", scratch)
+    both = torch.full((6, 2, 1, 16, 32), torch.nan, device=CUDA)
+    both[3], both[4, :, :, :13] = torch.randn(2, 1, 16, 32), torch.randn(2, 1, 13, 32)
+    positions = torch.tensor([28, *[0] * 7], dtype=torch.int32, device=CUDA)
+    tables = torch.tensor([[3, 4, 0, 0]], dtype=torch.int32, device=CUDA)
+    meta = AttentionMeta(positions, 0 * positions, 0 * positions, tables, tuple(range(1, 9)))
+    heads = torch.zeros(1, dtype=torch.int32, device=CUDA)
+    ops, q = make_ops(Numerics(torch.float32), CUDA), torch.randn(8, 1, 32, device=CUDA)
+    assert ops.attention(q, KVCache(both[:, 0], both[:, 1]), heads, 0.2, meta, 0)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_as_the_twin_has_them(dtype: torch.dtype) -> None:
     fast, twin = make_ops(Numerics(dtype), CUDA), TorchOps(Numerics(dtype), CUDA)

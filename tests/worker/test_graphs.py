@@ -26,7 +26,7 @@ from weft.step.plan import Admit, GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.graph_inputs import PromptMemory, StreamMemory
 from weft.worker.graphs import Ran, Step, StepGraphs, row_counts, worthwhile_rows
-from weft.worker.inputs import InputBuilder, StepInputs
+from weft.worker.inputs import BlockTables, InputBuilder, StepInputs
 from weft.worker.runner import Runner
 
 LONG = Workload(random_prompts((20, 3, 17, 9), 101), (0, 0, 1, 2), max_tokens=6, budget=24)
@@ -163,13 +163,14 @@ def test_what_there_is_no_room_for() -> None:
 
 def test_left_over_streams_write_to_the_null_block() -> None:
     memory = StreamMemory(8, 2, torch.device("cpu"))
-    slots, tables = np.arange(8), np.arange(1, 17, dtype=np.int32).reshape(8, 2)
-    memory.take(slots, np.full(8, 5), tables, 4, 8)
-    memory.take(slots[:3], np.array([1, 6, 7]), tables, 4, 4)
+    slots, tables = np.arange(8), BlockTables(8, 2)
+    tables.rows[:] = np.arange(1, 17).reshape(8, 2)
+    memory.take(slots, np.full(8, 5), tables, slots, 4, 8)
+    memory.take(slots[:3], np.array([1, 6, 7]), tables, slots[:3], 4, 4)
     found = memory.meta(4)
     assert found.positions.tolist() == [1, 6, 7, 0] and memory.slots(4).tolist() == [0, 1, 2, 0]
     assert found.slots.tolist() == [4 * 1 + 1, 4 * 4 + 2, 4 * 6 + 3, 0]
-    assert found.block_tables[:3].tolist() == tables[:3].tolist()
+    assert found.block_tables[:3].tolist() == tables.rows[:3].tolist()
 
 
 def test_greedy_rows_alone_want_the_largest() -> None:

@@ -70,34 +70,80 @@ def single_rows(row_ends: Sequence[int]) -> bool:
     return all(end - begin <= 1 for begin, end in zip(before, row_ends, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call's numbers: arguments that both ways share, by position and by name."""
+
+    q: Tensor
+    cache: KVCache
+    heads: Heads
+    scale: float
+    meta: AttentionMeta
+    window: int
+    tile: Tile
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Where rows stand, and which heads read what."""
+        return self.meta.positions, self.meta.run_of_row, self.meta.block_tables, self.heads.table
+
+    @property
+    def steps(self) -> tuple[int | float, ...]:
+        """Of the cache and the tables, then scale and window."""
+        return *self.cache.k.stride()[:3], self.meta.block_tables.stride(0), self.scale, self.window
+
+    @property
+    def parts(self) -> int:
+        """Programs of a row."""
+        return self.heads.kv_heads * self.heads.parts
+
+    @property
+    def splits(self) -> int:
+        """Of the longest context that the tables have room for."""
+        return -(-self.meta.block_tables.shape[1] * self.cache.k.shape[2] // SPLIT)
+
+    @property
+    def constants(self) -> dict[str, int | bool]:
+        """What programs are compiled for."""
+        heads, tile = self.heads, self.tile
+        return {
+            "SIZE": self.cache.k.shape[2], "DIM": self.q.shape[2], "WIDE": tile.wide, "LANES": tile.lanes,
+            "GROUP": heads.group, "PARTS": heads.parts, "CHUNK": tile.chunk, "SPLIT": SPLIT,
+            "enable_fp_fusion": False, "num_warps": 4 if tile.wide <= 256 else 8,
+        }  # fmt: skip
+
+
 def attention(
     q: Tensor, cache: KVCache, heads: Heads, scale: float, meta: AttentionMeta, window: int, tile: Tile
 ) -> Tensor:
     """See `Ops.attention`: q [N, A, D] in bf16, fp16 or fp32; sums in fp32."""
     rows, count, dim = q.shape
-    out = q.new_empty(rows, count * dim)
+    out, call = q.new_empty(rows, count * dim), _Call(q, cache, heads, scale, meta, window, tile)
     if not rows:
         return out
-    size, steps = cache.k.shape[2], cache.k.stride()
-    cached = (steps[0], steps[1], steps[2], meta.block_tables.stride(0), scale, window)
-    sizes = {"SIZE": size, "DIM": dim, "WIDE": tile.wide, "LANES": tile.lanes, "GROUP": heads.group,
-             "PARTS": heads.parts, "CHUNK": tile.chunk, "SPLIT": SPLIT, "enable_fp_fusion": False,
-             "num_warps": 4 if tile.wide <= 256 else 8}  # fmt: skip
-    kv_parts = heads.kv_heads * heads.parts
-    splits = -(-meta.block_tables.shape[1] * size // SPLIT)
-    where = (meta.positions, meta.run_of_row, meta.block_tables, heads.table)
-    if splits * rows * count * (dim + 2) * 4 > SCRATCH_BYTES or not single_rows(meta.row_ends):
-        kernels.walk[rows, kv_parts](
-            out, q, cache.k, cache.v, rows, *where, q.stride(0), q.stride(1), out.stride(0), *cached, **sizes
-        )
-        return out
+    if call.splits * rows * count * (dim + 2) * 4 > SCRATCH_BYTES or not single_rows(meta.row_ends):
+        _walk(out, call)
+    else:
+        _beside(out, call)
+    return out
+
+
+def _walk(out: Tensor, call: _Call) -> None:
+    q, cache = call.q, call.cache
+    kernels.walk[len(q), call.parts](
+        out, q, cache.k, cache.v, len(q), *call.tensors, *q.stride()[:2], out.stride(0), *call.steps, **call.constants
+    )
+
+
+def _beside(out: Tensor, call: _Call) -> None:
+    q, cache, splits, (rows, count, dim) = call.q, call.cache, call.splits, call.q.shape
     sums = torch.empty(rows, count, splits, dim, dtype=torch.float32, device=q.device)
     peaks = torch.empty(rows, count, splits, 2, dtype=torch.float32, device=q.device)
-    kernels.beside[rows, kv_parts, splits](
-        sums, peaks, q, cache.k, cache.v, *where, q.stride(0), q.stride(1), *cached, splits, count, **sizes
+    kernels.beside[rows, call.parts, splits](
+        sums, peaks, q, cache.k, cache.v, *call.tensors, *q.stride()[:2], *call.steps, splits, count, **call.constants
     )
+    wide = call.tile.wide
     kernels.merge[rows, count](
-        out, sums, peaks, meta.positions, out.stride(0), window, splits, count,
-        DIM=dim, WIDE=tile.wide, SPLIT=SPLIT, enable_fp_fusion=False, num_warps=1 if tile.wide <= 256 else 4,
+        out, sums, peaks, call.meta.positions, out.stride(0), call.window, splits, count,
+        DIM=dim, WIDE=wide, SPLIT=SPLIT, enable_fp_fusion=False, num_warps=1 if wide <= 256 else 4,
     )  # fmt: skip
-    return out

@@ -71,8 +71,8 @@ class Filling:
         return found
 
     def take_back(self, target: str, whole: Tensor, made: Weight) -> None:
-        """`made` of `whole` is kept: where it has numbers of its own, the next target is filled into that memory. A
-        system takes longer to hand out pages than a file to be read."""
+        """`made` of `whole` is kept: where it has numbers of its own, the next target is filled into that memory, whose
+        pages the system has handed out already."""
         memory = self._borrowed.pop(target, None)
         if not isinstance(made, PackedWeight) or whole.device.type != "cpu":
             return

@@ -10,6 +10,7 @@ from torch import Tensor
 from weft.layout.rows import RowTable
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta
+from weft.worker.inputs import BlockTables, put_places
 
 Column = NDArray[np.int64]
 
@@ -27,14 +28,15 @@ class StreamMemory:
         whole: NDArray[np.int32] = self._host.numpy()
         self._rows, self._tables = whole[: 3 * slots].reshape(3, slots), whole[3 * slots :].reshape(slots, width)
 
-    def take(self, slots: Column, positions: Column, tables: NDArray[np.int32], block_size: int, count: int) -> None:
-        """A step of these rows in a graph of `count`; `tables` [slots, at least their blocks]."""
-        rows, (block, offset) = len(slots), np.divmod(positions, block_size)
-        width = int(block.max()) + 1
+    def take(
+        self, slots: Column, positions: Column, tables: BlockTables, of_row: Column, block_size: int, count: int
+    ) -> None:
+        """A step of these rows, row i of run of_row[i] = i, in a graph of `count`."""
+        rows = len(slots)
         self._rows[0, :rows], self._rows[2, :rows] = positions, slots
-        self._rows[1, :rows] = tables[slots, block].astype(np.int64) * block_size + offset
+        table = put_places(self._rows[1, :rows], positions, tables, slots, of_row, block_size)
         self._rows[:, rows:count] = 0  # the null block's
-        self._tables[:rows, :width] = tables[slots, :width]
+        self._tables[:rows, : table.shape[1]] = table
         end = self._before_tables + count * self._width
         self._there[:end].copy_(self._host[:end], non_blocking=True)
 

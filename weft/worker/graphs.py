@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ nothing to do."""
 PROMPT_COUNTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 LAYER_S, DEVICE_FLOPS = 0.4e-3, 4e14
 """What a host needs to start a layer's operations one by one (`benchmarks/device_decode.py`: 0.41 and 0.46 ms on an
-H200), and what a device multiplies meanwhile, roughly."""
+H200), and what a device is taken to multiply meanwhile."""
 
 
 def row_counts(most: int) -> Iterator[int]:
@@ -50,8 +51,8 @@ def worthwhile_rows(layers: int, weight_bytes: int) -> int:
 
 Step = Callable[[], tuple[Batch, Tensor, Tensor]]
 """Makes a step's batch out of what it reads, and runs it: its logits, and `largest` of them."""
-Ran = tuple[Tensor, Tensor, StepInputs]
-"""Logits of a step's sampled rows and `largest` of them, which hold until the next step; what sampling must know."""
+Ran = tuple[Tensor, StepInputs, Tensor]
+"""Logits of a step's sampled rows, what sampling must know, and `largest` of them; they hold until the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,13 @@ class StepGraphs:
             pool = captured.graph.pool()
 
     def _step(self, count: int, prompts: bool) -> Step:
-        shape = shape_of([(count, ())], self._geometry)  # asks the host, which nothing may while it is captured
+        if prompts:
+            made = partial(self._prompts.batch, count)
+        else:  # a shape asks the host, which nothing may while it is captured
+            made = partial(self._decode_batch, count, shape_of([(count, ())], self._geometry))
 
         def step() -> tuple[Batch, Tensor, Tensor]:
-            batch = self._prompts.batch(count) if prompts else self._decode_batch(count, shape)
+            batch = made()
             found = self._decoder.forward(batch, self._caches)
             logits = self._logits[: len(found)].copy_(found)
             return batch, logits, largest(logits)
@@ -137,12 +141,12 @@ class StepGraphs:
             return None
         shape = inputs.learn(plan)
         count = self.decode_counts[bisect_left(self.decode_counts, rows)]
-        self._streams.take(streams[0], streams[1], inputs.tables.rows, size, count)
+        self._streams.take(streams[0], streams[1], inputs.tables, shape.run_of_row, size, count)
         captured = self._graphs[count, False]
         captured.graph.replay()
         batch = replace(captured.batch, rows=shape.rows, sampled=shape.sampled)
         learnt = StepInputs(batch, sampled_rows(streams, ()), shape.own, None, self._streams.slots(rows))
-        return captured.logits[:rows], captured.values[:rows], learnt
+        return captured.logits[:rows], learnt, captured.values[:rows]
 
     def prompts(self, inputs: StepInputs) -> Ran | None:
         """Runs a step of any rows; None: no graph has room."""
@@ -153,4 +157,4 @@ class StepGraphs:
         self._prompts.take(batch, count)
         captured, sampled = self._graphs[count, True], len(batch.sampled_rows)
         captured.graph.replay()
-        return captured.logits[:sampled], captured.values[:sampled], inputs
+        return captured.logits[:sampled], inputs, captured.values[:sampled]

@@ -233,14 +233,28 @@ def _meta(
     positions = starts
     if len(of_row) > len(starts):
         positions = positions[of_row] + shape.within
-    block, offset = np.divmod(positions, size)
-    table = tables.of(slots, int(block.max()) + 1 if len(starts) else 1)
     packed = np.empty((2, len(of_row)), np.int32)
     packed[0] = positions
-    np.multiply(table[of_row, block], size, out=packed[1])
-    packed[1] += offset
+    table = put_places(packed[1], positions, tables, slots, of_row, size)
     there = _to(packed, geometry.device)
     return AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
+
+
+def put_places(
+    places: NDArray[np.int32],
+    positions: NDArray[np.int64],
+    tables: BlockTables,
+    slots: NDArray[np.int64],
+    of_row: NDArray[np.int64],
+    size: int,
+) -> NDArray[np.int32]:
+    """Into places [rows] where rows at `positions` of the runs `of_row` lie in the cache; the block tables of `slots`
+    [runs], as wide as these need."""
+    block, offset = np.divmod(positions, size)
+    table = tables.of(slots, int(block.max()) + 1 if len(positions) else 1)
+    np.multiply(table[of_row, block], size, out=places)
+    places += offset
+    return table
 
 
 def _of_sampled(meta: AttentionMeta, shape: StepShape) -> AttentionMeta:

@@ -102,7 +102,10 @@ class Runner:
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
         width = -(-limits.max_model_len // limits.block_size)
         self.inputs = InputBuilder(self.geometry, self.last_ids, width)
-        self.graphs = self._graphs(comm.world, enforce_eager, width)
+        self.graphs: StepGraphs | None = None
+        """Not yet captured."""
+        if device.type == "cuda" and not enforce_eager:
+            self.graphs, self.why_eager = self._graphs(comm.world, width)
         self.decode = None if self.program is None else self._decode_steps(self.program)
 
     def _mover(self, comm: Comm) -> ExpertMover:
@@ -128,22 +131,18 @@ class Runner:
         check_asked(self.ops.numerics, found.program.screen)
         return found, ""
 
-    def _graphs(self, world: int, enforce_eager: bool, width: int) -> StepGraphs | None:
-        """Not yet captured; None where there are none, and `why_eager` says why."""
-        if self.device.type != "cuda" or enforce_eager:
-            return None
+    def _graphs(self, world: int, width: int) -> tuple[StepGraphs | None, str]:
+        """Graphs of a rank on a CUDA device, or why there are none. `width`: blocks of the longest context."""
         limits = self.limits
         if world > 1:
-            self.why_eager = "collectives go through the host"
-        elif limits.count_experts:
-            self.why_eager = "rows are counted for each expert, and graphs have some more"
-        else:
-            self.why_eager = self.ops.why_not_capturable(experts=self.shards.config.moe is not None)
-        if self.why_eager:
-            return None
+            return None, "collectives go through the host"
+        if limits.count_experts:
+            return None, "rows are counted for each expert, and graphs have some more"
+        if why := self.ops.why_not_capturable(experts=self.shards.config.moe is not None):
+            return None, why
         held = memory_of(self.params.values())
         rows = min(limits.max_num_batched_tokens, worthwhile_rows(len(self.decoder.layers), held))
-        return StepGraphs(self.decoder, self.caches, self.geometry, self.last_ids, rows, width)
+        return StepGraphs(self.decoder, self.caches, self.geometry, self.last_ids, rows, width), ""
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
         tp = self.shards.layout.attention.tp
@@ -196,7 +195,7 @@ class Runner:
     def _decode(self, decode: DecodeSteps, program: RankProgram, plan: StepPlan, group: GroupPlan) -> GroupResult:
         logits, result = decode.run(program, plan, group)
         self.rows += self._own_rows(decode)
-        return self._sample(logits, None, decode.inputs(group)) if result is None else result
+        return self._sample(logits, decode.inputs(group)) if result is None else result
 
     def _own_rows(self, decode: DecodeSteps) -> int:
         return decode.batch.rows.rows[self.geometry.stage_rank]
@@ -217,13 +216,13 @@ class Runner:
         assert self.decode is not None and self.program is not None
         self.rows += self._own_rows(self.decode)
         logits = self.program.program.logits[: self.decode.record.own_count]
-        return self._sample(logits, None, self.decode.inputs(plan.groups[self.geometry.group]))
+        return self._sample(logits, self.decode.inputs(plan.groups[self.geometry.group]))
 
     @torch.inference_mode()
     def _run(self, plan: StepPlan) -> GroupResult:
         graphs, group = self.graphs, plan.groups[self.geometry.group]
         ran = None if graphs is None else graphs.decode(self.inputs, plan, group)
-        inputs = self.inputs.build(plan) if ran is None else ran[2]
+        inputs = self.inputs.build(plan) if ran is None else ran[1]
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         if ran is None and graphs is not None:
             ran = graphs.prompts(inputs)
@@ -233,16 +232,16 @@ class Runner:
             logits = self.decoder.forward(inputs.batch, self.caches)
         else:
             logits = self.program.run(inputs.batch)
-        return self._sample(logits, None, inputs)
+        return self._sample(logits, inputs)
 
     @torch.inference_mode()
-    def _sample(self, logits: Tensor, greedy: Tensor | None, inputs: StepInputs) -> GroupResult:
-        """`greedy`: values of the rows if all are, where they are known."""
+    def _sample(self, logits: Tensor, inputs: StepInputs, greedy: Tensor | None = None) -> GroupResult:
+        """`greedy`: values of the rows if all want the largest logit, where that is known already."""
         rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
         width = self.sampler.width(rows)
-        known = greedy is not None and self.sampler.takes_largest(own, width)
-        values = greedy if greedy is not None and known else self.sampler.sample(logits, own, width)
-        values = self.decoder.share_sampled(values, inputs.batch)
+        if greedy is None or not self.sampler.takes_largest(own, width):
+            greedy = self.sampler.sample(logits, own, width)
+        values = self.decoder.share_sampled(greedy, inputs.batch)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
         return self.sampler.remember(values, rows)
