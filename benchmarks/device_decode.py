@@ -14,7 +14,6 @@ bound over step; a prompt of 1,024 tokens by itself, median seconds to its first
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -25,46 +24,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from safetensors.torch import save_file
 
 from benchmarks.command import run_command, whole
+from benchmarks.forms import FORMS, write_form
 from benchmarks.offline_engine import Watched, options, tell, watched
-from benchmarks.peers.models import RANDOM
 from weft.arch import parse_config
-from weft.arch.params import param_specs
 from weft.settings import EngineConfig
 
-_COMMON = {"vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
-FORMS: dict[str, dict[str, Any]] = {
-    "smollm2": {
-        "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "rope_theta": 100000.0, **_COMMON,
-    },
-    **RANDOM,
-    "llama-8b": {
-        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 14336, "rope_theta": 500000.0,
-        **_COMMON, "vocab_size": 128256, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 LONG_PROMPT = 1024
 TRANSFORMERS_STEPS = 32
+FIRST_SEED = 1000
+"""Of the first prompt by itself: others have those below."""
 COPY_BYTES = 4 << 30
-
-
-def write_form(directory: Path, form: str) -> int:
-    """A checkpoint of random bf16 weights; bytes that a step of one row reads of them."""
-    architecture = "Qwen3ForCausalLM" if FORMS[form]["model_type"] == "qwen3" else "LlamaForCausalLM"
-    config = {"hidden_act": "silu", "torch_dtype": "bfloat16", "architectures": [architecture], **FORMS[form]}
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(config))
-    tensors: dict[str, torch.Tensor] = {}
-    for spec in param_specs(parse_config(config)):
-        drawn = torch.randn(spec.shape, device="cuda") * spec.shape[-1] ** -0.5
-        tensors[spec.name] = (1 + drawn if "norm" in spec.name else drawn).bfloat16().cpu()
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    tied = config["tie_word_embeddings"]
-    return sum(each.nbytes for name, each in tensors.items() if tied or "embed" not in name)
 
 
 def copy_bytes_per_s() -> float:
@@ -95,10 +66,10 @@ def burst(engine: Watched, name: str, streams: int, prompt: int, steps: int) -> 
     return (end - begin) / rows
 
 
-def first_token(engine: Watched, name: str) -> float:
-    """Seconds of a prompt by itself that nothing is known of."""
-    begin = time.perf_counter()
-    engine.add(name, engine.prompt(hash(name) % 9973, LONG_PROMPT), 1)
+def first_token(engine: Watched, number: int) -> float:
+    """Seconds of the prompt `number` by itself, of which nothing is known."""
+    begin, name = time.perf_counter(), f"first {number}"
+    engine.add(name, engine.prompt(FIRST_SEED + number, LONG_PROMPT), 1)
     engine.finish()
     return engine.came.pop(name)[0] - begin
 
@@ -139,8 +110,7 @@ def measure(
     found: dict[str, Any] = {}
     rounds, steps = (1, min(arguments.steps, 16)) if eager else (arguments.rounds, arguments.steps)
     with watched(str(model), 1, settings) as engine:
-        first_token(engine, "warm-up")
-        firsts = [first_token(engine, f"first {number}") for number in range(rounds)]
+        firsts = [first_token(engine, number) for number in range(rounds + 1)][1:]
         found["first_token_s"] = round(statistics.median(firsts), 5)
         for streams in arguments.streams:
             burst(engine, f"warm-up {streams}", streams, arguments.prompt, 4)
@@ -171,7 +141,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for form in arguments.form:
             model = Path(scratch) / form
-            weights = write_form(model, form)
+            weights = write_form(model, form, "cuda")
             for eager in (False, True) if arguments.single_operations else (False,):
                 name = f"{form}, {'single operations' if eager else 'graphs'}"
                 cases[name] = {"weights_mb": round(weights / 1e6, 1)} | measure(

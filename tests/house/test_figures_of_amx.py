@@ -18,6 +18,7 @@ from tests.support.figures import (
     ratios,
     rows,
     saved,
+    shares_of_rate,
 )
 
 PAGE = "peers-amx.md"
@@ -59,10 +60,7 @@ def test_what_they_bring_with_4_bits() -> None:
 
 
 def test_what_a_prompts_products_have_of_the_registers_rate() -> None:
-    found = saved("product_bound_amx.json")["share_of_rate"]
-    prompt, near = (
-        [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
-    )
+    prompt, near = shares_of_rate("product_bound_amx.json")
     told = f"have {prompt[0]} of what registers multiply by themselves with whole numbers and {prompt[1]} with 12 bits"
     words = f"out of each core's second-level cache {near[0]} and {near[1]} (`product_bound_amx.json`)"
     assert f"{told}, and {words}" in PERFORMANCE

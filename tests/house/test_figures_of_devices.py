@@ -27,6 +27,8 @@ def test_tokens_and_the_bound() -> None:
     one, many = (small[f"{streams} streams"]["tokens_per_s"] for streams in (1, 128))
     assert f"{one:.0f} tokens a second for one stream of the small model and {many:,.0f} for 128" in PAGE
     assert f"({CASES['device']['copy_gb_per_s']:,.0f} GB/s," in PAGE
+    layer = 1e3 * small["1 streams"]["step_ms"] / FORMS["SmolLM2-135M"][1]
+    assert f"has {layer:.0f} us for each of its {FORMS['SmolLM2-135M'][1]} layers" in PAGE
     shares = [100 * case["1 streams"]["share_of_bound"] for case in (large, small)]
     assert "one stream of a billion weights has {:.0f} % of it, the small model {:.0f} %".format(*shares) in PAGE
     firsts = [

@@ -23,6 +23,7 @@ from tests.support.figures import (
     rows,
     saved,
     shares,
+    shares_of_rate,
     whole,
 )
 from tests.support.native_libraries import need
@@ -234,10 +235,7 @@ def test_lines_that_are_asked_for_soon() -> None:
 
 
 def test_what_a_prompts_products_have_of_the_machines_rate() -> None:
-    found = saved("product_bound_zen4.json")["share_of_rate"]
-    prompt, near = (
-        [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
-    )
+    prompt, near = shares_of_rate("product_bound_zen4.json")
     told = f"have {prompt[0]} of that rate with whole numbers and {prompt[1]} with 12 bits"
     words = f"about as much out of each core's own cache, {near[0]} and {near[1]} (`product_bound_zen4.json`)"
     assert f"{told}, and {words}" in PERFORMANCE

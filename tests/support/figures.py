@@ -60,6 +60,16 @@ def ratios(name: str, way: str = "this one", cases: Iterable[str] = BURSTS, key:
     return [f"{found[case][way][key]:.2f}" for case in cases]
 
 
+def shares_of_rate(name: str) -> tuple[list[str], list[str]]:
+    """What a prompt's products have of the machine's rate, with whole numbers and 12 bits: as they are, and out of a
+    core's own cache."""
+    found = saved(name)["share_of_rate"]
+    prompt, near = (
+        [f"{found[kind][place]['all']:.2f}" for kind in ("bf16", "bf16 in 12")] for place in ("prompt", "near")
+    )
+    return prompt, near
+
+
 def gaps(page: str, engine: str = "weft-tp1") -> list[str]:
     """The slowest hundredth of the times between tokens over their median, of 1, 8 and 32 streams over HTTP."""
     served = rows("Over HTTP", 2, page)
