@@ -269,6 +269,12 @@ def test_a_larger_model(form: str) -> None:
     assert "after {} s, from OpenVINO {}, from llama.cpp {}".format(*starts) in PLAIN
 
 
+def test_weights_that_are_read_and_packed() -> None:
+    before, now = (saved("loading_1845c5b_amx.json")["cases"][name] for name in ("1845c5b", "this one"))
+    assert f"in {now['load']:.2f} s, with the code before in {before['load']:.2f}" in PLAIN
+    assert f"takes a thread {now['pack']:.2f} ns, and took {before['pack']:.2f} (" in PLAIN
+
+
 def test_memory_and_start() -> None:
     offline = rows("Offline", 1)
     ours, theirs = offline[("weft-tp1",)], offline[("llama.cpp-bf16",)]
