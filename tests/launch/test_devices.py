@@ -87,8 +87,10 @@ def test_no_more_ranks_share_a_device_than_there_are(tmp_path: Path, monkeypatch
     model = write_tiny_chat(tmp_path / "tiny")
     plan = planned(model, {"replicas": 2}, device="cuda", ranks_per_device=2)
     assert any("device cuda (2 ranks on each)" in line for line in plan.settings())
-    with pytest.raises(ConfigError, match="ranks_per_device 3: there are 2 ranks; legal: 1 to 2"):
+    with pytest.raises(ConfigError, match="ranks_per_device 3: the layout has 2 ranks; legal: 1 to 2$"):
         planned(model, {"replicas": 2}, device="cuda", ranks_per_device=3)
+    with pytest.raises(ConfigError, match="ranks_per_device 3: the layout has 1 rank; legal: 1$"):
+        planned(model, {}, device="cuda", ranks_per_device=3)
     with pytest.raises(ConfigError, match="lend_cores: steps are no program"):
         planned(model, {"attention.dp": 2}, device="cuda", lend_cores=True)
 

@@ -248,7 +248,7 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
         why = "ranks share CUDA devices; give --device cuda, or leave it out"
     elif sharing > layout.world:
         legal = layout.world
-        why = f"there are {counted(legal, 'rank')}; legal: 1 to {legal}"
+        why = f"the layout has {counted(legal, 'rank')}; legal: {'1' if legal == 1 else f'1 to {legal}'}"
     if why:
         message = f"ranks_per_device {sharing}: {why}"
         raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
