@@ -144,6 +144,7 @@ class WeightRecord(ctypes.Structure):
         ("table", _POINTER),
         ("rounds_rows", ctypes.c_int32),
         ("short_numbers", ctypes.c_int32),
+        ("numbers", _POINTER),
     )
 
 

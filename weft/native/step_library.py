@@ -55,6 +55,8 @@ _SIGNATURES = {
     "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
     "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
+    "weft_numbers_bytes": (ctypes.c_int64, ()),
+    "weft_lay_numbers": (None, (_POINTER, _POINTER)),
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64, _POINTER)),
     "weft_suits_bf12": (ctypes.c_int, ()),
     "weft_suits_rounded_rows": (ctypes.c_int, ()),

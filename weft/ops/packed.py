@@ -14,6 +14,7 @@ from torch import Tensor
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
 from weft.ops.arena import Arena, Given, Memory
+from weft.ops.code_numbers import CodeNumbers
 from weft.ops.large_pages import large_pages
 from weft.ops.weights import Packed, Weight, plain
 
@@ -62,13 +63,16 @@ class PackedWeight(Packed):
     table: Tensor
     short_numbers: bool
     """Scales and offsets of groups share words of 16 bits, in `scale`."""
+    numbers: Tensor
+    """What codes stand for beside every scale, which weights share; see `CodeNumbers`."""
     packing: Packing
     record: WeightRecord = field(init=False)
 
     def __post_init__(self) -> None:
         parts = (part.data_ptr() or None for part in (self.data, self.scale, self.offset, self.table))
         rounds = self.packing.rounds_rows and self.kind in CODED
-        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds, self.short_numbers)
+        numbers = self.numbers.data_ptr() or None
+        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds, self.short_numbers, numbers)
         object.__setattr__(self, "record", record)
 
     @property
@@ -118,6 +122,7 @@ class Packing:
 
     def __init__(self, pool: Pool, rounds_rows: bool = False) -> None:
         self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
+        self._code_numbers = CodeNumbers(pool.lib)
 
     @property
     def suits_bf12(self) -> bool:
@@ -214,6 +219,8 @@ class Packing:
         short = kind == WeightKind.INT4 and blocks is None
         has_offset = kind == WeightKind.BF12 or (blocks is not None and blocks.has_offset)
         codes = INT4_CODES if blocks is None or blocks.codes is None else blocks.codes
+        table = codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16)
+        looks_up = kind == WeightKind.INT4 and not has_offset and not self.rounds_rows
         return PackedWeight(
             shape=shape,
             kind=kind,
@@ -222,8 +229,9 @@ class Packing:
             data=arena.take(data),
             scale=arena.take(scale),
             offset=arena.take(offset if has_offset else 0),
-            table=codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16),
+            table=table,
             short_numbers=short,
+            numbers=self._code_numbers.of(table, short) if looks_up else torch.empty(0, dtype=torch.uint8),
             packing=self,
         )
 

@@ -54,7 +54,7 @@ inline void columns_of_pair(const Weight& w, int pair, float* panel) {
     if (w.rounds_rows && grouped(w.kind)) {  // where numbers are not rounded to bf16
         for (int k = 0; k < w.depth; ++k)
             for (int c = 0; c < kPair; ++c) {
-                const int code = code_of(w.kind, pair_data(w, pair), c, k);
+                const int code = code_of(w, pair, c, k);
                 const float number = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
                 const GroupNumber group(w, pair, c, k);
                 panel[k * kPair + c] = number * group.scale + group.offset;

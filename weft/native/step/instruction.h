@@ -119,6 +119,7 @@ struct Weight {
     const void* table;      // W_INT4: 16 bf16 values, one apart from the next
     int32_t rounds_rows;    // whether rows are rounded to 8 bits before they are multiplied; see rounded_rows.h
     int32_t short_numbers;  // of W_INT4: numbers were rounded to it, and not taken out of a file's blocks
+    const void* numbers;    // of W_INT4 by columns: see codes_by_column.h; null: there are none
 };
 
 // Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.

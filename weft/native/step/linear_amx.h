@@ -1,9 +1,11 @@
 // Products in the CPU's tile registers (AMX): up to 32 rows times the columns of a pair, 32 of the depth at a time. The
-// panels of weight.h are what the registers want, as they lie; codes are laid in panels while others are multiplied.
+// panels of weight.h are what the registers want, as they lie; codes are laid in panels while others are multiplied. Where
+// they lie by columns, few rows are multiplied with columns as they are: see columns_amx.h.
 #pragma once
 
 #include <algorithm>
 
+#include "columns_amx.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
 #include "registers_amx.h"
@@ -41,8 +43,10 @@ public:
     }
 
     // The same of numbers that come as codes: vectors lay the next group of the depth while registers multiply with the one
-    // before. All of them are left in `panel` where `more` rows follow; else it needs room for kRing groups.
+    // before. All of them are left in `panel` where `more` rows follow; else the slab is all of the depth, and `panel` needs room
+    // for kRing groups.
     void from_codes(const Weight& w, int pair, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
+        if (by_columns(w) && !more) return columns_(registers_, CodesByColumn(w, pair), a, count, slab.depth, tile, panel);
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         with_codes<false>(w, pair, [&](auto codes) {
             if (count > 16) multiply_codes<true>(codes, a, count, slab, tile, panel, more);
@@ -52,7 +56,7 @@ public:
 
 private:
     static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
-    static constexpr int kRing = 2;                                // groups
+    static constexpr int kRing = ColumnsTimesRows::kRing;          // groups
     static_assert(InAmx::kMostSlab >= kRing * kStep && kStep == kGroup && kStep == 2 * kTogether);
 
     template <bool Both>
@@ -138,6 +142,7 @@ private:
     }
 
     AmxRegisters registers_;
+    ColumnsTimesRows columns_;
 };
 
 }  // namespace weft

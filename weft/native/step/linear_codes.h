@@ -2,6 +2,7 @@
 // that they are laid in. AVX-512 only.
 #pragma once
 
+#include "codes_by_column.h"
 #include "codes_of_bf12.h"
 #include "codes_of_pair.h"
 
@@ -9,11 +10,14 @@
 
 namespace weft {
 
-// Calls f(CodesOfPair of the weight's kind and `pair`).
+// Calls f(CodesOfPair of the weight's kind and `pair`, or CodesByColumn).
 template <bool Apart, class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
     if (w.kind == W_BF12) f(CodesOfPair<W_BF12, Apart>(w, pair));
     else if (w.kind == W_INT8) f(CodesOfPair<W_INT8, Apart>(w, pair));
     else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G, Apart>(w, pair));
+#if defined(__AMX_BF16__)
+    else if (by_columns(w)) f(CodesByColumn(w, pair));
+#endif
     else f(CodesOfPair<W_INT4, Apart>(w, pair));
 }
 

@@ -34,6 +34,22 @@ WEFT_C int weft_suits_rounded_rows() {
 #endif
 }
 
+// Bytes of Weight::numbers of weights of 4 bits whose rows are not rounded; 0 where they have none.
+WEFT_C int64_t weft_numbers_bytes() {
+#if defined(__AMX_BF16__)
+    return int64_t(weft::kScaleWords) * weft::kNumbers * int64_t(sizeof(weft::bf16));
+#else
+    return 0;
+#endif
+}
+
+// Lays them at `to`, on a cache line, for weights without offsets that share the table and the kind of scales of `like`.
+WEFT_C void weft_lay_numbers([[maybe_unused]] const weft::Weight* like, [[maybe_unused]] void* to) {
+#if defined(__AMX_BF16__)
+    weft::lay_numbers(*like, static_cast<weft::bf16*>(to));
+#endif
+}
+
 // 0 where `to` is of a kind that does not suit the numbers; see pack.h.
 WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from, int format, int64_t stride_bytes,
                      const float* peaks) {

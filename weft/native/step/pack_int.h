@@ -87,18 +87,31 @@ inline void take_blocks(int format, const char* row, int depth, Codes& to) {
     }
 }
 
-// Writes a column's codes and numbers to where they belong; null: zeros.
-inline void lay_codes(const Weight& w, const Codes& codes, int pair, int column) {
-    char* to = const_cast<char*>(pair_data(w, pair));
-    const int8_t* code = codes.code.data();
-    uint32_t* words = reinterpret_cast<uint32_t*>(to) + column * 2;
-    const int chunk = chunk_of(w.kind), bits = 64 / chunk;
-    for (int k = 0; k < w.depth; k += chunk, words += 64)
+// Among those of its three neighbours, whose bits stay.
+inline void lay_by_columns(const int8_t* code, int depth, int column, uint16_t* to) {
+    const int shift = 4 * (column % 4);
+    for (int k = 0; k < ceil_div(depth, kGroup) * kGroup; ++k) {
+        uint16_t& word = to[column_word(column, k)];
+        word = uint16_t((word & ~(15 << shift)) | code[k] << shift);
+    }
+}
+
+inline void lay_by_depth(int kind, const int8_t* code, int depth, int column, uint32_t* to) {
+    uint32_t* words = to + column * 2;
+    const int chunk = chunk_of(kind), bits = 64 / chunk;
+    for (int k = 0; k < depth; k += chunk, words += 64)
         for (int p = 0; p < 2; ++p) {
             uint32_t word = 0;
             for (int j = 0; j < chunk / 2; ++j) word |= (uint32_t(code[k + 2 * j + p]) & ((1u << bits) - 1)) << (bits * j);
             words[p] = word;
         }
+}
+
+// Writes a column's codes and numbers to where they belong.
+inline void lay_codes(const Weight& w, const Codes& codes, int pair, int column) {
+    char* to = const_cast<char*>(pair_data(w, pair));
+    if (by_columns(w)) lay_by_columns(codes.code.data(), w.depth, column, reinterpret_cast<uint16_t*>(to));
+    else lay_by_depth(w.kind, codes.code.data(), w.depth, column, reinterpret_cast<uint32_t*>(to));
     if (w.kind == W_INT8) {
         static_cast<float*>(const_cast<void*>(w.scale))[pair * kPair + column] = codes.column_scale;
         return;

@@ -7,6 +7,8 @@
 //   W_INT8, W_INT8G  [depth / 8][32 columns][2] 32-bit words of four codes each, W_INT4 [depth / 16][32 columns][2]
 //                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
 //                    or 16 c + 2 j + p
+//   W_INT4 by columns (for AMX, and rows that are not rounded)  [depth / 32][8][32] 16-bit words of four codes: code j of
+//                    word k of the q-th 32 belongs to column 4 q + j
 //   W_BF12           [depth / 32] groups, which bf12.h describes
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
 // 16 bits that stand for both (see ShortNumber).
@@ -29,8 +31,10 @@ constexpr int kGroup = 32;  // depth of a group with one scale
 
 #if defined(__AMX_BF16__)
 constexpr int kTogether = 16;  // pairs of the depth whose 16 columns lie together, W_BF16
+constexpr bool kTakesColumns = true;
 #else
 constexpr int kTogether = 1;
+constexpr bool kTakesColumns = false;
 #endif
 
 // Place of a pair of the depth in a stream, in 32-bit words.
@@ -59,6 +63,9 @@ inline constexpr bool rounded(int kind) { return kind == W_INT8 || grouped(kind)
 // Depth of a word's neighbours: twice the codes of a word.
 inline constexpr int chunk_of(int kind) { return kind == W_INT4 ? 16 : 8; }
 
+// Whether codes of 4 bits lie column by column.
+inline bool by_columns(const Weight& w) { return kTakesColumns && w.kind == W_INT4 && !w.rounds_rows; }
+
 // Bytes of one pair.
 inline int64_t pair_bytes(int kind, int depth) {
     switch (kind) {
@@ -66,6 +73,7 @@ inline int64_t pair_bytes(int kind, int depth) {
         case W_F64: return int64_t(depth) * kPair * 8;
         case W_BF16: return int64_t(ceil_div(depth, 2 * kTogether)) * kTogether * kPair * 4;
         case W_BF12: return int64_t(ceil_div(depth, kGroup)) * kGroup * kPair * 3 / 2;
+        case W_INT4: depth = kTakesColumns ? ceil_div(depth, kGroup) * kGroup : depth; [[fallthrough]];
         default: return int64_t(ceil_div(depth, chunk_of(kind))) * kPair * 8;
     }
 }
@@ -81,11 +89,16 @@ inline const char* pair_data(const Weight& w, int pair) {
     return static_cast<const char*>(w.data) + pair * pair_bytes(w.kind, w.depth);
 }
 
-// Code of element (column, k) of a pair's stream.
-inline int code_of(int kind, const char* pair, int column, int k) {
-    const int chunk = chunk_of(kind), code = k % chunk / 2;
-    uint32_t word = reinterpret_cast<const uint32_t*>(pair)[int64_t(k / chunk) * 64 + column * 2 + k % 2];
-    return kind == W_INT4 ? int(word >> (4 * code) & 15) : int(int8_t(word >> (8 * code)));
+// Which 16-bit word of a pair by columns has the code of (column, k); it is the word's `column % 4`th.
+inline int64_t column_word(int column, int k) { return int64_t(k / kGroup) * (kPair / 4 * kGroup) + column / 4 * kGroup + k % kGroup; }
+
+// Code of element (column, k) of a pair.
+inline int code_of(const Weight& w, int pair, int column, int k) {
+    const char* data = pair_data(w, pair);
+    if (by_columns(w)) return reinterpret_cast<const uint16_t*>(data)[column_word(column, k)] >> 4 * (column % 4) & 15;
+    const int chunk = chunk_of(w.kind), code = k % chunk / 2;
+    uint32_t word = reinterpret_cast<const uint32_t*>(data)[int64_t(k / chunk) * 64 + column * 2 + k % 2];
+    return w.kind == W_INT4 ? int(word >> (4 * code) & 15) : int(int8_t(word >> (8 * code)));
 }
 
 // Scale and offset of a group's column; 0 where there is none.
@@ -110,7 +123,7 @@ inline float rounded_to_bf16(float x) {
 // Numbers of a group count as bf16, whatever they are multiplied with: the weight is a shorter spelling of a bf16
 // matrix, and products with it give the bits of that matrix.
 inline float group_value(const Weight& w, int pair, int column, int k) {
-    int code = code_of(w.kind, pair_data(w, pair), column, k);
+    int code = code_of(w, pair, column, k);
     float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
     const GroupNumber group(w, pair, column, k);
     return rounded_to_bf16(of_code * group.scale + group.offset);

@@ -1,0 +1,146 @@
+// Products in tile registers where a weight's columns stand for rows, and up to 32 rows for columns: numbers that are taken
+// from codes column by column are multiplied as they come, and only few rows are turned around. The registers add up the
+// depth in the same order either way.
+#pragma once
+
+#include <algorithm>
+
+#include "linear_codes.h"
+#include "linear_tile.h"
+#include "registers_amx.h"
+#include "row_pointers.h"
+#include "scratch.h"
+
+#if defined(__AMX_BF16__)
+
+namespace weft {
+
+// Up to 32 rows, pairs of the depth below each other: of 16 rows [depth / 2][16][2], and of the other ones behind them. A
+// single row lies as it does. Depths are filled up with zeros.
+class TurnedRows {
+public:
+    static constexpr int kMost = 16;  // rows that lie beside each other
+
+    // Those of `count` rows from `a` on, of which the depth [0, depth) is there; the same rows are turned once.
+    void take(Rows<bf16> a, int count, int depth) {
+        if (a.first == from_.first && count == count_) return;
+        from_ = a, count_ = count, pairs_ = ceil_div(depth, kGroup) * kGroup / 2;
+        const int blocks = ceil_div(count, kMost);
+        words_ = scratch<TURNED_SCRATCH>().take<float>(size_t(blocks) * pairs_ * kMost);
+        if (count == 1) return fill(a.first, depth, words_, pairs_);
+        for (int b = 0; b < blocks; ++b)
+            turn({a.first + int64_t(b) * kMost * a.stride, a.stride}, std::min(kMost, count - b * kMost), depth,
+                 words_ + int64_t(b) * pairs_ * kMost);
+    }
+
+    // Of the second 16 rows, if `second`, the depth from `k` on, a multiple of kGroup.
+    const float* at(int k, bool second) const { return words_ + (second ? pairs_ * kMost : 0) + k / 2 * beside(); }
+    int step_bytes() const { return 4 * beside(); }  // from pair to pair of the depth
+
+private:
+    enum Use : int { TURNED_SCRATCH = 116 };
+
+    int beside() const { return count_ == 1 ? 1 : kMost; }
+
+    static void fill(const bf16* row, int depth, float* to, int pairs) {
+        std::memcpy(to, row, size_t(depth) * sizeof(bf16));
+        std::memset(reinterpret_cast<char*>(to) + size_t(depth) * sizeof(bf16), 0, size_t(2 * pairs - depth) * sizeof(bf16));
+    }
+
+    void turn(Rows<bf16> a, int count, int depth, float* to) const {
+        for (int k = 0; k < depth; k += kGroup, to += kGroup / 2 * kMost) {
+            Vec<float> square[kMost] = {};
+            alignas(64) float last[kGroup / 2];
+            for (int r = 0; r < count; ++r) {
+                const bf16* row = a.first + r * a.stride + k;
+                if (depth - k < kGroup) fill(row, depth - k, last, kGroup / 2), row = reinterpret_cast<const bf16*>(last);
+                std::memcpy(&square[r], row, sizeof square[r]);
+            }
+            transpose<float>(square);
+            for (int p = 0; p < kGroup / 2; ++p) store(to + p * kMost, square[p]);
+        }
+    }
+
+    Rows<bf16> from_{nullptr, 0};
+    int count_ = 0, pairs_ = 0;
+    float* words_ = nullptr;
+};
+
+class ColumnsTimesRows {
+public:
+    static constexpr int kRing = 2;  // groups
+
+    // tile[r][0 .. 32) = sum over all of the depth of a[r][k] * the pair's number, for up to 32 rows; `room` for kRing groups.
+    // Vectors take the next group from codes while registers multiply with the one before.
+    void operator()(AmxRegisters& registers, const CodesByColumn& codes, Rows<bf16> a, int count, int depth, float* tile,
+                    bf16* room) {
+        rows_.take(a, count, depth);
+        const int left = std::min(count, TurnedRows::kMost), right = count - left;
+        registers.shape_columns(left, right);
+        right ? multiply<true>(codes, depth, room) : multiply<false>(codes, depth, room);
+        if (count == 1) {
+            _tile_stored(0, tile, 4);
+            _tile_stored(1, tile + kPair / 2, 4);
+            return;
+        }
+        Vec<float> columns[2][TurnedRows::kMost];
+        _tile_stored(0, columns[0], 64);
+        _tile_stored(1, columns[1], 64);
+        put_down(columns, left, tile);
+        if (!right) return;
+        _tile_stored(2, columns[0], 64);
+        _tile_stored(3, columns[1], 64);
+        put_down(columns, right, tile + left * kPair);
+    }
+
+private:
+    template <bool Both> void multiply(const CodesByColumn& codes, int depth, bf16* room) const {
+        auto place = [&](int k) { return room + k / kGroup % kRing * kGroup * kPair; };
+        auto lay = [&](int k) {
+            settle_memory();
+            FetchChunks<CodesByColumn>{codes}.begin(k / kGroup);
+            codes.lay_columns(k / kGroup, depth - k, place(k));
+            settle_memory();
+        };
+        _tile_zero(0);
+        _tile_zero(1);
+        if (Both) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        lay(0);
+        for (int k = 0; k < depth; k += kGroup) {
+            if (k + kGroup < depth) lay(k + kGroup);
+            step<Both>(place(k), k);
+        }
+    }
+
+    template <bool Both> WEFT_INLINE void step(const bf16* columns, int k) const {
+        const int step_bytes = rows_.step_bytes();
+        _tile_loadd(4, columns, 64);
+        _tile_loadd(6, rows_.at(k, false), step_bytes);
+        _tile_loadd(5, columns + kPair / 2 * kGroup, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 5, 6);
+        if (Both) {
+            _tile_loadd(7, rows_.at(k, true), step_bytes);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+
+    // Columns of `count` rows, turned around.
+    static void put_down(Vec<float> (&columns)[2][TurnedRows::kMost], int count, float* tile) {
+        settle_memory();
+        for (int half = 0; half < 2; ++half) {
+            transpose<float>(columns[half]);
+            for (int r = 0; r < count; ++r) store(tile + r * kPair + half * kPair / 2, columns[half][r]);
+        }
+    }
+
+    TurnedRows rows_;
+};
+
+}  // namespace weft
+
+#endif
