@@ -50,6 +50,32 @@ inline void lay_numbers(const Weight& w, bf16* to) {
     }
 }
 
+// Sixteen rows of sixteen 32-bit words turned around: row(r) is where one is read, column(j, words) takes what becomes of
+// the words j. Rows from `count` on, a multiple of four, are zeros. Quarters of rows are put beside each other as they are read,
+// which leaves half of the shuffles that squares in registers need.
+template <class Row, class Column> WEFT_INLINE void turn_square(int count, Row row, Column column) {
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter) {
+        __m512i beside[4];  // lane by lane rows i, 4 + i, 8 + i, 12 + i
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            auto part = [&](int r) WEFT_LAMBDA_INLINE {
+                return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row(r)) + quarter);
+            };
+            beside[i] = _mm512_zextsi128_si512(part(i));
+            if (count > 4) beside[i] = _mm512_inserti32x4(beside[i], part(4 + i), 1);
+            if (count > 8) beside[i] = _mm512_inserti32x4(beside[i], part(8 + i), 2);
+            if (count > 12) beside[i] = _mm512_inserti32x4(beside[i], part(12 + i), 3);
+        }
+        const __m512i low[2] = {_mm512_unpacklo_epi32(beside[0], beside[1]), _mm512_unpacklo_epi32(beside[2], beside[3])};
+        const __m512i high[2] = {_mm512_unpackhi_epi32(beside[0], beside[1]), _mm512_unpackhi_epi32(beside[2], beside[3])};
+        column(4 * quarter, _mm512_unpacklo_epi64(low[0], low[1]));
+        column(4 * quarter + 1, _mm512_unpackhi_epi64(low[0], low[1]));
+        column(4 * quarter + 2, _mm512_unpacklo_epi64(high[0], high[1]));
+        column(4 * quarter + 3, _mm512_unpackhi_epi64(high[0], high[1]));
+    }
+}
+
 class CodesByColumn {
 public:
     static constexpr bool kGrouped = true;
@@ -77,12 +103,23 @@ public:
         }
     }
 
+    // step(j, half, pairs of 16 columns) for pairs of the depth that the group has; behind `depth`, zeros.
+    template <class Pairs> WEFT_INLINE void each_pair(int group, int depth, Pairs pairs) const {
+        alignas(64) bf16 columns[kPair * kGroup];
+        lay_columns(group, depth, columns);
+#pragma GCC unroll 1
+        for (int half = 0; half < 2; ++half)
+            turn_square(
+                16, [&](int c) WEFT_LAMBDA_INLINE { return columns + (16 * half + c) * kGroup; },
+                [&](int j, __m512i words) WEFT_LAMBDA_INLINE { pairs(j, half, words); });
+    }
+
     // As of CodesOfPair; a step's values are two vectors of bf16 pairs, of columns 0 to 15 and 16 to 31.
     template <class Step, class Chunk> WEFT_INLINE void each_step(int from, int depth, Step step, Chunk begin) const {
         for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
             begin(group);
             __m512i values[kSteps][2];
-            lay_steps(group, depth, values);
+            each_pair(group, depth, [&](int j, int half, __m512i words) WEFT_LAMBDA_INLINE { values[j][half] = words; });
             for (int j = 0; j < std::min(depth, kGroup) / 2; ++j) step(j, values[j], std::false_type());
             if (depth < kGroup && depth % 2) step(depth / 2, values[depth / 2], std::true_type());
         }
@@ -103,17 +140,6 @@ private:
                 const __m512i code = j ? _mm512_srli_epi16(words, unsigned(4 * j)) : words;
                 _mm512_storeu_si512(to + (c + j) * kGroup, _mm512_maskz_permutexvar_epi16(there, code, twice));
             }
-        }
-    }
-
-    void lay_steps(int group, int depth, __m512i (&values)[kSteps][2]) const {
-        alignas(64) bf16 columns[kPair * kGroup];
-        lay_columns(group, depth, columns);
-        for (int half = 0; half < 2; ++half) {
-            Vec<float> square[kSteps];
-            for (int c = 0; c < kSteps; ++c) square[c] = load(reinterpret_cast<float*>(columns) + (half * kSteps + c) * kSteps);
-            transpose<float>(square);
-            for (int j = 0; j < kSteps; ++j) values[j][half] = (__m512i)square[j];
         }
     }
 

@@ -27,7 +27,7 @@ public:
         from_ = a, count_ = count, pairs_ = ceil_div(depth, kGroup) * kGroup / 2;
         const int blocks = ceil_div(count, kMost);
         words_ = scratch<TURNED_SCRATCH>().take<float>(size_t(blocks) * pairs_ * kMost);
-        if (count == 1) return fill(a.first, depth, words_, pairs_);
+        if (count == 1) return fill(a.first, depth, reinterpret_cast<bf16*>(words_));
         for (int b = 0; b < blocks; ++b)
             turn({a.first + int64_t(b) * kMost * a.stride, a.stride}, std::min(kMost, count - b * kMost), depth,
                  words_ + int64_t(b) * pairs_ * kMost);
@@ -42,22 +42,24 @@ private:
 
     int beside() const { return count_ == 1 ? 1 : kMost; }
 
-    static void fill(const bf16* row, int depth, float* to, int pairs) {
+    // Up to the next group.
+    static void fill(const bf16* row, int depth, bf16* to) {
         std::memcpy(to, row, size_t(depth) * sizeof(bf16));
-        std::memset(reinterpret_cast<char*>(to) + size_t(depth) * sizeof(bf16), 0, size_t(2 * pairs - depth) * sizeof(bf16));
+        std::memset(to + depth, 0, size_t(-depth & (kGroup - 1)) * sizeof(bf16));
     }
 
     void turn(Rows<bf16> a, int count, int depth, float* to) const {
         for (int k = 0; k < depth; k += kGroup, to += kGroup / 2 * kMost) {
-            Vec<float> square[kMost] = {};
-            alignas(64) float last[kGroup / 2];
-            for (int r = 0; r < count; ++r) {
-                const bf16* row = a.first + r * a.stride + k;
-                if (depth - k < kGroup) fill(row, depth - k, last, kGroup / 2), row = reinterpret_cast<const bf16*>(last);
-                std::memcpy(&square[r], row, sizeof square[r]);
-            }
-            transpose<float>(square);
-            for (int p = 0; p < kGroup / 2; ++p) store(to + p * kMost, square[p]);
+            alignas(64) bf16 rows[kMost][kGroup];
+            const bool whole = depth - k >= kGroup;
+            for (int r = 0; r < count && !whole; ++r) fill(a.first + r * a.stride + k, depth - k, rows[r]);
+            turn_square(
+                count,
+                [&](int r) WEFT_LAMBDA_INLINE {
+                    r = std::min(r, count - 1);
+                    return whole ? a.first + r * a.stride + k : rows[r];
+                },
+                [&](int p, __m512i words) WEFT_LAMBDA_INLINE { _mm512_storeu_si512(to + p * kMost, words); });
         }
     }
 
@@ -83,7 +85,7 @@ public:
             _tile_stored(1, tile + kPair / 2, 4);
             return;
         }
-        Vec<float> columns[2][TurnedRows::kMost];
+        alignas(64) float columns[2][kSquare];
         _tile_stored(0, columns[0], 64);
         _tile_stored(1, columns[1], 64);
         put_down(columns, left, tile);
@@ -94,6 +96,8 @@ public:
     }
 
 private:
+    static constexpr int kSquare = TurnedRows::kMost * kPair / 2;
+
     template <bool Both> void multiply(const CodesByColumn& codes, int depth, bf16* room) const {
         auto place = [&](int k) { return room + k / kGroup % kRing * kGroup * kPair; };
         auto lay = [&](int k) {
@@ -130,12 +134,15 @@ private:
     }
 
     // Columns of `count` rows, turned around.
-    static void put_down(Vec<float> (&columns)[2][TurnedRows::kMost], int count, float* tile) {
+    static void put_down(const float (&columns)[2][kSquare], int count, float* tile) {
         settle_memory();
-        for (int half = 0; half < 2; ++half) {
-            transpose<float>(columns[half]);
-            for (int r = 0; r < count; ++r) store(tile + r * kPair + half * kPair / 2, columns[half][r]);
-        }
+        for (int half = 0; half < 2; ++half)
+            turn_square(
+                TurnedRows::kMost,
+                [&](int c) WEFT_LAMBDA_INLINE { return columns[half] + c * TurnedRows::kMost; },
+                [&](int r, __m512i words) WEFT_LAMBDA_INLINE {
+                    if (r < count) _mm512_storeu_si512(tile + r * kPair + half * kPair / 2, words);
+                });
     }
 
     TurnedRows rows_;

@@ -77,8 +77,7 @@ private:
         auto lay = [&](int k) {
             const int depth = std::min(kStep, slab.depth - k);
             settle_memory();
-            if (depth < kStep) std::memset(place(k), 0, kStep * kPair * sizeof(bf16));  // behind what there is
-            lay_panel<InAmx>(codes, slab.from + k, depth, place(k));
+            lay_group(codes, slab.from + k, depth, place(k));
             settle_memory();
         };
         lay(0);
@@ -91,6 +90,19 @@ private:
         if (k + kStep == slab.depth) step<Both>(a.first + k, a.stride * 2, place(k));
         else last_step<Both>({a.first + k, a.stride}, count, place(k), slab.depth - k);
         put_down<Both>(tile);
+    }
+
+    // What a register of columns wants, twice; zeros behind `depth`.
+    template <class Codes> static WEFT_INLINE void lay_group(const Codes& codes, int from, int depth, bf16* to) {
+        if constexpr (std::is_same_v<Codes, CodesByColumn>) {
+            FetchChunks<Codes>{codes}.begin(from / kGroup);
+            codes.each_pair(from / kGroup, depth, [&](int j, int half, __m512i words) WEFT_LAMBDA_INLINE {
+                _mm512_storeu_si512(to + 2 * pair_word(j, 16 * half), words);
+            });
+        } else {
+            if (depth < kStep) std::memset(to, 0, kStep * kPair * sizeof(bf16));
+            lay_panel<InAmx>(codes, from, depth, to);
+        }
     }
 
     template <bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
