@@ -96,7 +96,11 @@ public:
         const __mmask32 there = depth < kGroup ? (__mmask32(1) << depth) - 1 : ~__mmask32(0);
         if (const auto* numbers = static_cast<const bf16*>(weight_.numbers)) {
             __builtin_prefetch(reinterpret_cast<const char*>(scale) + kScalesSoon, 0, 2);
-            pick(group, there, to, [&](int c) WEFT_LAMBDA_INLINE { return numbers + int64_t(scale[c]) * kNumbers; });
+            pick(group, there, to, [&](int c) WEFT_LAMBDA_INLINE {
+                uint64_t words;  // of four columns: a load for each would be one too many
+                std::memcpy(&words, scale + c / 4 * 4, sizeof words);
+                return numbers + (words >> c % 4 * 16 & (kScaleWords - 1)) * kNumbers;
+            });
         } else {
             const NumbersOfGroup own(weight_, scale, offset_ ? offset_ + group * kPair : nullptr);
             pick(group, there, to, [&](int c) WEFT_LAMBDA_INLINE { return own.of[c]; });
