@@ -28,6 +28,7 @@ from weft.launch.backend import choose_backend
 from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
 from weft.launch.cores import CoreShare, available_cores, deal_cores, make_way, server_cpus
 from weft.launch.executor import reporting_ranks
+from weft.launch.fingerprint import differences, settings_here
 from weft.launch.messages import (
     Allocate,
     Entered,
@@ -132,17 +133,15 @@ def test_a_peer_that_does_not_read_is_a_timeout() -> None:
     theirs.close()
 
 
-def test_messages_survive_the_wire() -> None:
-    run = Run(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
-    admit = Admit(
-        slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9
-    )
-    setup = Setup(
+def setup_of_rank(tmp_path: Path, **fields: Any) -> Setup:
+    """Of rank 1 of two, for a checkpoint of its own."""
+    write_tiny_chat(tmp_path)
+    return Setup(
         rank=1,
         layout=resolve({"attention.dp": 2, "dense.tp": 2}),
         config=parse_config({**CONFIG, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
         engine=EngineConfig(dtype="float32"),
-        checkpoint=b"table",
+        checkpoint=open_checkpoint(tmp_path).table(),
         eos_token_ids=(1, 2),
         comm="none",
         comm_bytes=0,
@@ -150,7 +149,27 @@ def test_messages_survive_the_wire() -> None:
         comm_limit_s=1.0,
         cpus=[0],
         threads=1,
+        **fields,
     )
+
+
+def test_ranks_whose_experts_move_keep_weights_in_one_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots are sent as they lie in memory, which differs between variants of the C++ parts."""
+    still, moving = setup_of_rank(tmp_path), setup_of_rank(tmp_path, staged_slots=1)
+    variants = iter(("amx", "avx2", "amx", "avx2"))
+    monkeypatch.setattr("weft.native.isa.chosen", lambda: next(variants))
+    monkeypatch.setattr("weft.launch.fingerprint.missing_reason", lambda name: "")
+    assert differences(["a", "b"], [settings_here(still), settings_here(still)]) is None
+    refused = differences(["a", "b"], [settings_here(moving), settings_here(moving)])
+    assert refused is not None and "C++ variant: a has amx, b has avx2" in str(refused)
+
+
+def test_messages_survive_the_wire(tmp_path: Path) -> None:
+    run = Run(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
+    admit = Admit(
+        slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9
+    )
+    setup = setup_of_rank(tmp_path)
     for message in (setup, Allocate(5, 6), RunStep(StepPlan(7, [GroupPlan([admit], [run]), GroupPlan()])), Shutdown()):
         assert unpack_for_rank(pack(message)) == message
     done = StepDone(3, GroupResult(b"12345678", [Sampled(1, 2, -0.5, 0, [(2, -0.5)])], [Sampled(2, 3)]))

@@ -38,8 +38,19 @@ def packed(packing: Packing, columns: int, depth: int, form: str, interleaved: b
     return packing.pack_blocks(raw.flatten(1), form, depth, interleaved=interleaved)
 
 
-def looks_up(packing: Packing) -> bool:
-    return bool(packing.pool.lib.weft_numbers_bytes())
+LOOKS_UP = ISAS[0] == "amx"
+"""Whether codes lie by columns, and numbers are looked up where a word stands for them."""
+
+
+def test_where_there_are_tile_registers_codes_lie_by_columns() -> None:
+    """16-bit words of four columns each: the first group's second word has the codes of depth 1."""
+    packing = step_cases.packing(ISAS[0])
+    raw = torch.zeros(32, BLOCKS["Q4_0"].nbytes, dtype=torch.uint8)
+    raw[:4, 3] = torch.arange(1, 5).to(torch.uint8)
+    made = packing.pack_blocks(raw, "Q4_0", 32)
+    assert (made.data.view(torch.uint16)[1].item() == 0x4321) == LOOKS_UP
+    assert made.record.numbers == (made.numbers.data_ptr() or None)
+    assert bool(made.record.numbers) == LOOKS_UP
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["fp16", "short"])
@@ -48,7 +59,7 @@ def test_numbers_of_every_scale_are_those_of_the_formula(short: bool, lowest: in
     packing = step_cases.packing(ISAS[0])
     table = (INT4_CODES + lowest).bfloat16()
     found = CodeNumbers(packing.pool.lib).of(table, short)
-    if not looks_up(packing):
+    if not LOOKS_UP:
         assert not len(found)
         return
     words = torch.arange(1 << 16)
@@ -66,8 +77,8 @@ def test_weights_of_one_form_share_what_they_look_up() -> None:
     by_form = {form: [packed(packing, 40, 64, form).numbers for _ in range(2)] for form in FORMATS}
     for form, (first, second) in by_form.items():
         assert first.data_ptr() == second.data_ptr()
-        assert bool(len(first)) == (looks_up(packing) and not BLOCKS.get(form, BLOCKS["Q4_0"]).has_offset)
-    if looks_up(packing):
+        assert bool(len(first)) == (LOOKS_UP and not BLOCKS.get(form, BLOCKS["Q4_0"]).has_offset)
+    if LOOKS_UP:
         assert by_form["rounded"][0].data_ptr() != by_form["Q4_0"][0].data_ptr()
     rounding = Packing(packing.pool, rounds_rows=True)
     assert not len(packed(rounding, 40, 64, "rounded").numbers)
@@ -109,6 +120,18 @@ def test_epilogues_follow_as_behind_other_products(half: int, depth: int, rows: 
         return Single(packing.pool).linear(x, weight, out, bias, Epilogue(epilogue))
 
     torch.testing.assert_close(product(made), product(plain), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("depth", [1, 31, 33])
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_what_a_thread_multiplied_before_counts_for_nothing(rows: int, depth: int) -> None:
+    packing = step_cases.packing(ISAS[0])
+    one = Single(packing.pool)
+    made, deeper = (packed(packing, 40, each, "rounded") for each in (depth, 256))
+    x = torch.randn(rows, depth).bfloat16()
+    first = one.linear(x, made, torch.empty(rows, 40))
+    one.linear(torch.full((rows, 256), torch.nan).bfloat16(), deeper, torch.empty(rows, 40))
+    assert torch.equal(one.linear(x, made, torch.empty(rows, 40)), first)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 40])

@@ -19,7 +19,7 @@ from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
 from weft.launch.messages import Joined, Setup
 from weft.layout.serialize import to_dict
-from weft.native import missing_reason
+from weft.native import isa, missing_reason
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 OWN = ("engine.seed", "engine.max_model_len")
@@ -47,6 +47,8 @@ def settings_here(setup: Setup) -> dict[str, str]:
         "eos_token_ids": ", ".join(map(str, setup.eos_token_ids)),
         "comm": setup.comm,
     }
+    if setup.staged_slots:  # experts are sent as they lie in memory, which differs between variants
+        settings["C++ variant"] = "none" if missing_reason("step") else isa.chosen()
     settings |= {f"engine.{name}": str(value) for name, value in asdict(setup.engine).items()}
     return settings | {f"layout.{name}": str(value) for name, value in to_dict(setup.layout).items()}
 

@@ -22,8 +22,8 @@ class CodeNumbers:
         self._made: dict[tuple[bytes, bool], Tensor] = {}
 
     def of(self, table: Tensor, short_numbers: bool) -> Tensor:
-        """`table`: bf16 [16], a code's number before its scale; `short_numbers`: what words stand for. Empty where the
-        variant works numbers out."""
+        """`table`: bf16 [16], a code's number before its scale; `short_numbers`: words are those of
+        `weft/native/step/short_numbers.h` and not scales in fp16. Empty where the variant works numbers out."""
         key = table.view(torch.uint8).numpy().tobytes(), short_numbers
         if key not in self._made:
             self._made[key] = self._make(table, short_numbers)

@@ -77,6 +77,7 @@ class PackedWeight(Packed):
 
     @property
     def nbytes(self) -> int:
+        """Of what is its own: `numbers` belong to the packing."""
         return sum(part.nbytes for part in (self.data, self.scale, self.offset, self.table))
 
     @property

@@ -6,14 +6,15 @@
 #include <type_traits>
 
 #include "codes_of_pair.h"
+#include "turned.h"
 
 #if defined(__AMX_BF16__)
 
 namespace weft {
 
-constexpr int kNumbers = 16;             // that a code of 4 bits picks from
-constexpr int kScaleWords = 1 << 16;     // which Weight::numbers has the numbers of: bf16 [kScaleWords][kNumbers]
-constexpr int kScalesSoon = kSoon / 8;   // 64 bytes of scales belong to 512 of codes
+constexpr int kNumbers = 16;            // that a code of 4 bits picks from
+constexpr int kScaleWords = 1 << 16;    // which Weight::numbers has the numbers of: bf16 [kScaleWords][kNumbers]
+constexpr int kScalesSoon = kSoon / 8;  // 64 bytes of scales belong to 512 of codes
 
 // Of the 32 columns of a group, from words of scales and, perhaps, of offsets.
 struct NumbersOfGroup {
@@ -50,32 +51,6 @@ inline void lay_numbers(const Weight& w, bf16* to) {
     }
 }
 
-// Sixteen rows of sixteen 32-bit words turned around: row(r) is where one is read, column(j, words) takes what becomes of
-// the words j. Rows from `count` on, a multiple of four, are zeros. Quarters of rows are put beside each other as they are read,
-// which leaves half of the shuffles that squares in registers need.
-template <class Row, class Column> WEFT_INLINE void turn_square(int count, Row row, Column column) {
-#pragma GCC unroll 4
-    for (int quarter = 0; quarter < 4; ++quarter) {
-        __m512i beside[4];  // lane by lane rows i, 4 + i, 8 + i, 12 + i
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            auto part = [&](int r) WEFT_LAMBDA_INLINE {
-                return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row(r)) + quarter);
-            };
-            beside[i] = _mm512_zextsi128_si512(part(i));
-            if (count > 4) beside[i] = _mm512_inserti32x4(beside[i], part(4 + i), 1);
-            if (count > 8) beside[i] = _mm512_inserti32x4(beside[i], part(8 + i), 2);
-            if (count > 12) beside[i] = _mm512_inserti32x4(beside[i], part(12 + i), 3);
-        }
-        const __m512i low[2] = {_mm512_unpacklo_epi32(beside[0], beside[1]), _mm512_unpacklo_epi32(beside[2], beside[3])};
-        const __m512i high[2] = {_mm512_unpackhi_epi32(beside[0], beside[1]), _mm512_unpackhi_epi32(beside[2], beside[3])};
-        column(4 * quarter, _mm512_unpacklo_epi64(low[0], low[1]));
-        column(4 * quarter + 1, _mm512_unpackhi_epi64(low[0], low[1]));
-        column(4 * quarter + 2, _mm512_unpacklo_epi64(high[0], high[1]));
-        column(4 * quarter + 3, _mm512_unpackhi_epi64(high[0], high[1]));
-    }
-}
-
 class CodesByColumn {
 public:
     static constexpr bool kGrouped = true;
@@ -107,7 +82,7 @@ public:
         }
     }
 
-    // step(j, half, pairs of 16 columns) for pairs of the depth that the group has; behind `depth`, zeros.
+    // pairs(j, half, words) of the j-th pair of the depth and 16 columns, a word for each; behind `depth`, zeros.
     template <class Pairs> WEFT_INLINE void each_pair(int group, int depth, Pairs pairs) const {
         alignas(64) bf16 columns[kPair * kGroup];
         lay_columns(group, depth, columns);
@@ -131,8 +106,7 @@ public:
 
 private:
     // `numbers_of`(column): sixteen.
-    template <class Numbers>
-    WEFT_INLINE void pick(int group, __mmask32 there, bf16* to, Numbers numbers_of) const {
+    template <class Numbers> WEFT_INLINE void pick(int group, __mmask32 there, bf16* to, Numbers numbers_of) const {
         const char* at = codes_ + int64_t(group) * kChunkBytes;
 #pragma GCC unroll 8
         for (int c = 0; c < kPair; c += 4, at += 64) {

@@ -6,41 +6,42 @@
 #include <algorithm>
 
 #include "linear_codes.h"
-#include "linear_tile.h"
 #include "registers_amx.h"
 #include "row_pointers.h"
 #include "scratch.h"
+#include "turned.h"
 
 #if defined(__AMX_BF16__)
 
 namespace weft {
 
 // Up to 32 rows, pairs of the depth below each other: of 16 rows [depth / 2][16][2], and of the other ones behind them. A
-// single row lies as it does. Depths are filled up with zeros.
+// single row lies as it does. Depths are filled up with zeros. For one product, whose rows have one depth and stay as they
+// are while it lasts; a thread has one at a time.
 class TurnedRows {
 public:
-    static constexpr int kMost = 16;  // rows that lie beside each other
+    static constexpr int kBeside = 16;  // rows that lie beside each other
 
     // Those of `count` rows from `a` on, of which the depth [0, depth) is there; the same rows are turned once.
     void take(Rows<bf16> a, int count, int depth) {
-        if (a.first == from_.first && count == count_) return;
-        from_ = a, count_ = count, pairs_ = ceil_div(depth, kGroup) * kGroup / 2;
-        const int blocks = ceil_div(count, kMost);
-        words_ = scratch<TURNED_SCRATCH>().take<float>(size_t(blocks) * pairs_ * kMost);
+        if (a.first == first_ && count == count_) return;
+        first_ = a.first, count_ = count, pairs_ = ceil_div(depth, kGroup) * kGroup / 2;
+        const int blocks = ceil_div(count, kBeside);
+        words_ = scratch<TURNED_SCRATCH>().take<uint32_t>(size_t(blocks) * pairs_ * kBeside);
         if (count == 1) return fill(a.first, depth, reinterpret_cast<bf16*>(words_));
         for (int b = 0; b < blocks; ++b)
-            turn({a.first + int64_t(b) * kMost * a.stride, a.stride}, std::min(kMost, count - b * kMost), depth,
-                 words_ + int64_t(b) * pairs_ * kMost);
+            turn({a.first + int64_t(b) * kBeside * a.stride, a.stride}, std::min(kBeside, count - b * kBeside), depth,
+                 words_ + int64_t(b) * pairs_ * kBeside);
     }
 
     // Of the second 16 rows, if `second`, the depth from `k` on, a multiple of kGroup.
-    const float* at(int k, bool second) const { return words_ + (second ? pairs_ * kMost : 0) + k / 2 * beside(); }
+    const uint32_t* at(int k, bool second) const { return words_ + (second ? pairs_ * kBeside : 0) + k / 2 * beside(); }
     int step_bytes() const { return 4 * beside(); }  // from pair to pair of the depth
 
 private:
     enum Use : int { TURNED_SCRATCH = 116 };
 
-    int beside() const { return count_ == 1 ? 1 : kMost; }
+    int beside() const { return count_ == 1 ? 1 : kBeside; }
 
     // Up to the next group.
     static void fill(const bf16* row, int depth, bf16* to) {
@@ -48,9 +49,9 @@ private:
         std::memset(to + depth, 0, size_t(-depth & (kGroup - 1)) * sizeof(bf16));
     }
 
-    void turn(Rows<bf16> a, int count, int depth, float* to) const {
-        for (int k = 0; k < depth; k += kGroup, to += kGroup / 2 * kMost) {
-            alignas(64) bf16 rows[kMost][kGroup];
+    void turn(Rows<bf16> a, int count, int depth, uint32_t* to) const {
+        for (int k = 0; k < depth; k += kGroup, to += kGroup / 2 * kBeside) {
+            alignas(64) bf16 rows[kBeside][kGroup];
             const bool whole = depth - k >= kGroup;
             for (int r = 0; r < count && !whole; ++r) fill(a.first + r * a.stride + k, depth - k, rows[r]);
             turn_square(
@@ -59,13 +60,13 @@ private:
                     r = std::min(r, count - 1);
                     return whole ? a.first + r * a.stride + k : rows[r];
                 },
-                [&](int p, __m512i words) WEFT_LAMBDA_INLINE { _mm512_storeu_si512(to + p * kMost, words); });
+                [&](int p, __m512i words) WEFT_LAMBDA_INLINE { _mm512_storeu_si512(to + p * kBeside, words); });
         }
     }
 
-    Rows<bf16> from_{nullptr, 0};
+    const bf16* first_ = nullptr;
     int count_ = 0, pairs_ = 0;
-    float* words_ = nullptr;
+    uint32_t* words_ = nullptr;
 };
 
 class ColumnsTimesRows {
@@ -77,7 +78,7 @@ public:
     void operator()(AmxRegisters& registers, const CodesByColumn& codes, Rows<bf16> a, int count, int depth, float* tile,
                     bf16* room) {
         rows_.take(a, count, depth);
-        const int left = std::min(count, TurnedRows::kMost), right = count - left;
+        const int left = std::min(count, TurnedRows::kBeside), right = count - left;
         registers.shape_columns(left, right);
         right ? multiply<true>(codes, depth, room) : multiply<false>(codes, depth, room);
         if (count == 1) {
@@ -96,7 +97,7 @@ public:
     }
 
 private:
-    static constexpr int kSquare = TurnedRows::kMost * kPair / 2;
+    static constexpr int kSquare = TurnedRows::kBeside * kPair / 2;
 
     template <bool Both> void multiply(const CodesByColumn& codes, int depth, bf16* room) const {
         auto place = [&](int k) { return room + k / kGroup % kRing * kGroup * kPair; };
@@ -138,8 +139,7 @@ private:
         settle_memory();
         for (int half = 0; half < 2; ++half)
             turn_square(
-                TurnedRows::kMost,
-                [&](int c) WEFT_LAMBDA_INLINE { return columns[half] + c * TurnedRows::kMost; },
+                TurnedRows::kBeside, [&](int c) WEFT_LAMBDA_INLINE { return columns[half] + c * TurnedRows::kBeside; },
                 [&](int r, __m512i words) WEFT_LAMBDA_INLINE {
                     if (r < count) _mm512_storeu_si512(tile + r * kPair + half * kPair / 2, words);
                 });

@@ -11,8 +11,7 @@ inline float element(const Weight& w, int pair, int column, int k) {
     const char* data = pair_data(w, pair);
     if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
     if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[pair_word(k / 2, column) * 2 + k % 2]);
-    if (w.kind == W_INT8)
-        return float(code_of(w, pair, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
+    if (w.kind == W_INT8) return float(code_of(w, pair, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
     return group_value(w, pair, column, k);
 }
 

@@ -92,7 +92,7 @@ private:
         put_down<Both>(tile);
     }
 
-    // What a register of columns wants, twice; zeros behind `depth`.
+    // One group of a pair as W_BF16 lies; zeros behind `depth`.
     template <class Codes> static WEFT_INLINE void lay_group(const Codes& codes, int from, int depth, bf16* to) {
         if constexpr (std::is_same_v<Codes, CodesByColumn>) {
             FetchChunks<Codes>{codes}.begin(from / kGroup);

@@ -30,7 +30,7 @@ public:
 
     // For products of attention: 0 to 4 for `rows` rows, 6 for columns as they are, 5 and 7 for half of the depth.
     void shape_halves(int rows) {
-        if (holds(HALVES, rows, 0)) return;
+        if (had(HALVES, rows, 0)) return;
         alignas(64) Shape to;
         for (int i : {0, 1, 2, 3, 4, 5}) to.set(i, rows);
         to.row_bytes[5] = 32;
@@ -41,7 +41,7 @@ public:
     // 0, 1 and 4 for `upper` rows, 2, 3 and 5 for `lower` ones (1 to 16; lower: 0 where they are not used). What they held
     // is gone where they had another shape.
     void shape(int upper, int lower) {
-        if (holds(ROWS, upper, lower)) return;
+        if (had(ROWS, upper, lower)) return;
         alignas(64) Shape to;
         for (int i : {0, 1, 4}) to.set(i, upper);
         for (int i : {2, 3, 5}) to.set(i, lower);
@@ -52,7 +52,7 @@ public:
     // 0 and 1 for 16 columns of a weight times `left` rows, 2 and 3 times `right` ones (right: 0 where they are not used), 4 and
     // 5 for those columns, 6 and 7 for the rows, pairs of the depth below each other.
     void shape_columns(int left, int right) {
-        if (holds(COLUMNS, left, right)) return;
+        if (had(COLUMNS, left, right)) return;
         alignas(64) Shape to;
         for (int i : {4, 5}) to.set(i, 16);
         for (int i : {0, 1, 6}) to.set(i, 16, 4 * left);
@@ -73,8 +73,8 @@ private:
         }
     };
 
-    // If not, they will.
-    bool holds(Form form, int first, int second) {
+    // Whether they had this form before; they have it from now on.
+    bool had(Form form, int first, int second) {
         if (form == form_ && first == first_ && second == second_) return true;
         form_ = form, first_ = first, second_ = second;
         return false;

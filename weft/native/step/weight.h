@@ -7,8 +7,8 @@
 //   W_INT8, W_INT8G  [depth / 8][32 columns][2] 32-bit words of four codes each, W_INT4 [depth / 16][32 columns][2]
 //                    words of eight: code j (from the lowest bits) of word p of chunk c belongs to depth 8 c + 2 j + p,
 //                    or 16 c + 2 j + p
-//   W_INT4 by columns (for AMX, and rows that are not rounded)  [depth / 32][8][32] 16-bit words of four codes: code j of
-//                    word k of the q-th 32 belongs to column 4 q + j
+//   W_INT4 by columns (for AMX, and rows that are not rounded): [depth / 32][8][32] 16-bit words of four codes; code j of
+//                    word k of the q-th 32 of group g belongs to column 4 q + j and depth 32 g + k
 //   W_BF12           [depth / 32] groups, which bf12.h describes
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
 // 16 bits that stand for both (see ShortNumber).
@@ -73,7 +73,7 @@ inline int64_t pair_bytes(int kind, int depth) {
         case W_F64: return int64_t(depth) * kPair * 8;
         case W_BF16: return int64_t(ceil_div(depth, 2 * kTogether)) * kTogether * kPair * 4;
         case W_BF12: return int64_t(ceil_div(depth, kGroup)) * kGroup * kPair * 3 / 2;
-        case W_INT4: depth = kTakesColumns ? ceil_div(depth, kGroup) * kGroup : depth; [[fallthrough]];
+        case W_INT4: depth = kTakesColumns ? ceil_div(depth, kGroup) * kGroup : depth; [[fallthrough]];  // in either order
         default: return int64_t(ceil_div(depth, chunk_of(kind))) * kPair * 8;
     }
 }
@@ -90,7 +90,9 @@ inline const char* pair_data(const Weight& w, int pair) {
 }
 
 // Which 16-bit word of a pair by columns has the code of (column, k); it is the word's `column % 4`th.
-inline int64_t column_word(int column, int k) { return int64_t(k / kGroup) * (kPair / 4 * kGroup) + column / 4 * kGroup + k % kGroup; }
+inline int64_t column_word(int column, int k) {
+    return int64_t(k / kGroup) * (kPair / 4 * kGroup) + column / 4 * kGroup + k % kGroup;
+}
 
 // Code of element (column, k) of a pair.
 inline int code_of(const Weight& w, int pair, int column, int k) {
