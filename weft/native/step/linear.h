@@ -101,6 +101,16 @@ template <class C> struct Product {
 
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
+        const int64_t most = C::rows_at_once(weight, count);
+        for (; count > most; from += most, count -= most) run_once(first, last, from, most);
+        run_once(first, last, from, count);
+    }
+
+private:
+    CacheLines* cache = nullptr;
+    int64_t own_row = 0;
+
+    void run_once(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
@@ -114,10 +124,6 @@ template <class C> struct Product {
                 });
         }
     }
-
-private:
-    CacheLines* cache = nullptr;
-    int64_t own_row = 0;
 
     // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
     template <class Done>
