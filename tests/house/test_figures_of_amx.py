@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,11 +19,13 @@ from tests.support.figures import (
     ratios,
     rows,
     saved,
+    shares,
     shares_of_rate,
 )
 
 PAGE = "peers-amx.md"
-BESIDE, BESIDE_64, BESIDE_INT4 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64", "_int4"))
+BESIDE, BESIDE_64 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64"))
+LOOKED_UP, CODES_PAGE = "beside_c24f8c6_amx_int4.json", "peers-amx-codes.md"
 CODED = "coded_weights_amx.json"
 ALL = (*BURSTS, "32 prompts of 128")
 
@@ -32,8 +35,8 @@ def starts(name: str) -> str:
     return f"{found['starts']} starts of {found['rounds']}"
 
 
-def quartiles(name: str) -> list[str]:
-    low, high = (ratios(name, cases=ALL, key=key) for key in ("ratio_q1", "ratio_q3"))
+def quartiles(name: str, cases: Sequence[str] = ALL) -> list[str]:
+    low, high = (ratios(name, cases=cases, key=key) for key in ("ratio_q1", "ratio_q3"))
     return [" and ".join(pair) for pair in zip(low, high, strict=True)]
 
 
@@ -48,15 +51,45 @@ def test_what_codes_laid_beside_products_bring() -> None:
     assert f"{told} {starts(BESIDE)} rounds), 64 streams" in PERFORMANCE
     more, low, high = (ratios(BESIDE_64, cases=["64 streams"], key=key)[0] for key in ("ratio", "ratio_q1", "ratio_q3"))
     told = f"64 streams {more} ({low} and {high}; `{BESIDE_64}`,"
-    assert f"{told} {starts(BESIDE_64)});" in PERFORMANCE
+    assert f"{told} {starts(BESIDE_64)})." in PERFORMANCE
 
 
-def test_what_they_bring_with_4_bits() -> None:
-    *most, last = ratios(BESIDE_INT4, cases=ALL)
-    found = saved(BESIDE_INT4)["cases"][ALL[-1]]["this one"]
-    one, other = sorted(f"{each:.2f}" for each in found["ratio_of_starts"])
-    told = f"with 4 bits and `--activations full` {', '.join(most)} and {last}, which is {one} and {other} in its two"
-    assert f"{told} starts (`{BESIDE_INT4}`)." in PERFORMANCE
+def test_what_looking_4_bits_up_brings() -> None:
+    cases = (*BURSTS, "64 streams", "32 prompts of 128")
+    one, eight, many, prompt, more, short = ratios(LOOKED_UP, cases=cases)
+    one_, _, _, prompt_, more_, short_ = quartiles(LOOKED_UP, cases)
+    told = f"one stream is {one} times as fast (quartiles {one_}), 8, 32 and 64 {eight}, {many} and {more} ({more_}),"
+    last = f"a prompt of 1,024 {prompt} ({prompt_}) and 32 of 128 {short} ({short_}; `{LOOKED_UP}`,"
+    assert f"{told} {last} {starts(LOOKED_UP)} rounds)." in PERFORMANCE
+
+
+def test_what_a_step_of_4_bits_reads() -> None:
+    page = (RESULTS / "step_profile_amx_int4.md").read_text()
+    one = page.split("## 1 stream")[1].split("\n## ")[0]
+    layers = re.findall(r"\| linear (?!lm_head)\S+ \| \d+ \| \d+ \| ([\d.]+)% \| ([\d.]+) \|", one)
+    share, rates = sum(float(each) for each, _ in layers), [float(rate) for _, rate in layers]
+    memory = float(re.findall(r"- gb_per_s: ([\d.]+)", page)[0])
+    told = (
+        f"the layers' products are {share:.0f} % of a step of one stream, at {min(rates):.0f} to {max(rates):.0f} GB/s"
+    )
+    assert f"{told} where the memory gave {memory:.0f}" in PERFORMANCE
+
+
+def test_one_stream_of_codes_alone() -> None:
+    lead, one = leads(CODES_PAGE), ("decode", "decode")
+    full, rounded = ([lead[f"weft-{kind}{way}", *one] for kind in ("int8", "int4")] for way in ("", "-rows8"))
+    told = f"8 and 4 bits have {full[0]} and {full[1]} times the speed of the best of the others there, with"
+    assert f"{told} `--activations int8` {rounded[0]} and {rounded[1]} (`{CODES_PAGE}`)" in PLAIN
+    alone = f"ten rounds of one stream alone have {full[0]} and {full[1]} there with 8 and 4 bits (`{CODES_PAGE}`)."
+    assert alone in PLAIN
+    text = (RESULTS / CODES_PAGE).read_text()
+    spread = [
+        re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \d+ \[(\d+)\.\.(\d+)\]", text)[0]
+        for name in ("weft-int4", "onnxruntime-int4")
+    ]
+    assert "far apart, {} to {} tokens a second beside {} to {}.".format(*spread[0], *spread[1]) in PLAIN
+    near, others = (shares(engine, CODES_PAGE)[0] for engine in ("weft-int4", "onnxruntime-int4"))
+    assert f"that is {near} % of the bound of its bytes, onnxruntime has {others} %" in PLAIN
 
 
 def test_what_a_prompts_products_have_of_the_registers_rate() -> None:
@@ -103,17 +136,11 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     told = f"8 and 4 bits get {one8} and {one4} there with one stream, the latter {times} times as many as onnxruntime,"
     assert f"{told} but {prompt8} and {prompt4} in a prompt." in PLAIN
     eight, many = (offline["weft-whole",][f"streams{count} tok/s"] for count in (8, 32))
-    told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times llama.cpp's, a prompt {prompt},"
+    told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times OpenVINO's, a prompt {prompt},"
     assert f"{told} 8 and 32 streams {eight} and {many} (burst by burst" in PLAIN
     rates = [rate for name in (BESIDE, CODED) for rate in saved(name)["memory"]["gflop_per_s"]]
     told = f"was up to {max(rates) / min(rates):.1f} times as much at one moment as at another"
     assert f"{told} (looks of `{BESIDE}`, `{CODED}`)" in PLAIN
-    text = (RESULTS / PAGE).read_text()
-    spread = [
-        re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \d+ \[(\d+)\.\.(\d+)\]", text)[0]
-        for name in ("weft-int4", "onnxruntime-int4")
-    ]
-    assert "onnxruntime: {} to {} and {} to {}.".format(*spread[0], *spread[1]) in PLAIN
 
 
 @pytest.mark.parametrize(

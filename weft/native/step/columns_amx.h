@@ -69,6 +69,7 @@ private:
     uint32_t* words_ = nullptr;
 };
 
+// Up to 32 rows times the columns of a pair.
 class ColumnsTimesRows {
 public:
     static constexpr int kRing = 2;  // groups
