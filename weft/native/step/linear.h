@@ -83,8 +83,10 @@ template <class C> struct Product {
 
     Product(const Instruction& i, const Weight& w) : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w} {}
 
-    // Of the rows that one thread has, how many are multiplied at a time.
-    int64_t near() const {
+    // Of `rows`, or those of them that one thread has, how many are multiplied at a time. Where columns are looked up, that
+    // is done twice for two blocks rather than a panel laid for both (beside_503a526_amx_int4_64.json).
+    int64_t near(int64_t rows) const {
+        if (C::kLaysCodes && by_columns(weight) && rows <= 2 * C::kRows) return C::kRows;
         if (stored_as<C>(weight.kind) && !C::kFinishesBeside) return std::min<int64_t>(near_rows(kNearRows), 192);
         return std::max<int64_t>(192, near_rows(kFarRows));
     }
@@ -101,16 +103,6 @@ template <class C> struct Product {
 
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
-        const int64_t most = C::rows_at_once(weight, count);
-        for (; count > most; from += most, count -= most) run_once(first, last, from, most);
-        run_once(first, last, from, count);
-    }
-
-private:
-    CacheLines* cache = nullptr;
-    int64_t own_row = 0;
-
-    void run_once(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
         const bool stored = stored_as<C>(weight.kind);
         for (int pair = first; pair < last; ++pair) {
@@ -124,6 +116,10 @@ private:
                 });
         }
     }
+
+private:
+    CacheLines* cache = nullptr;
+    int64_t own_row = 0;
 
     // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
     template <class Done>
@@ -272,9 +268,8 @@ template <class F> inline void with_product(const Instruction& instruction, cons
 inline void linear(const Instruction& instruction, const Step& step, const TeamMember& me) {
     const Weight& weight = *static_cast<const Weight*>(instruction.p[WEIGHT]);
     with_product(instruction, weight, [&](auto product) {
-        auto parts = [&](int owner) {
-            return parts_of(instruction, weight, {0, step.rows[instruction.rows]}, product.near(), owner, me.threads);
-        };
+        const int64_t rows = step.rows[instruction.rows];
+        auto parts = [&](int owner) { return parts_of(instruction, weight, {0, rows}, product.near(rows), owner, me.threads); };
         if (instruction.p[CACHE_AHEAD] && !me.is_guest()) product.fetch_cache(step, parts(me.thread), me);
         me.run_units([&](int owner) { return parts(owner).count(); },
                      [&](int owner, int64_t from, int64_t to) { parts(owner).run(product, from, to); });

@@ -29,8 +29,6 @@ struct InAmx {
     static constexpr bool kFinishesBeside = false;
     static constexpr bool kLaysCodes = true;  // TileOf does, beside products
     static constexpr int64_t soon(int) { return kSoon; }
-    // Numbers of columns are looked up faster than panels are laid, twice for two blocks.
-    static int64_t rows_at_once(const Weight& w, int64_t rows) { return by_columns(w) && rows <= 2 * kRows ? kRows : rows; }
 };
 
 template <> class TileOf<InAmx> {

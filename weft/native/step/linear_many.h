@@ -11,7 +11,9 @@ namespace weft {
 template <class Set> class ManyLinears {
 public:
     ManyLinears(const Set& set, const Instruction& common, int threads) : set_(set), common_(common), threads_(threads) {
-        with_product(common, set.weight(0), [&](const auto& product) { near_ = product.near(); });
+        int64_t most = 0;
+        for (int i = 0; i < set.count(); ++i) most = std::max(most, set.rows(i).count);
+        with_product(common, set.weight(0), [&](const auto& product) { near_ = product.near(most); });
     }
 
     // Of all operations. Remembers where each one's begin: run() is for the owner that was asked for last.

@@ -154,7 +154,7 @@ public:
         : weight_(weight), rounding_(instruction.in[0], weight, zero_of(weight)), finish_{instruction, weight, 1.0f} {}
 
     // Rows that are multiplied at a time.
-    int64_t near() const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
+    int64_t near(int64_t) const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
 
     void fetch_cache(const Step&, const LinearParts&, const TeamMember&) {}
 

@@ -48,7 +48,6 @@ template <class T> struct Plain {
     static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
     static constexpr bool kFinishesBeside = false, kLaysCodes = false;
-    static int64_t rows_at_once(const Weight&, int64_t rows) { return rows; }
     static constexpr int64_t soon(int) { return kSoon; }
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
@@ -71,7 +70,6 @@ struct InBf16 {
     static constexpr bool kFetchesCache = true;
     static constexpr bool kFinishesBeside = true;  // rows of one block while the next one is multiplied
     static constexpr bool kLaysCodes = false;
-    static int64_t rows_at_once(const Weight&, int64_t rows) { return rows; }
     static constexpr int64_t soon(int rows) { return rows <= 2 ? kVerySoon : kSoon; }
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
