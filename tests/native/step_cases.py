@@ -15,7 +15,7 @@ from tests.support.native_libraries import built
 from weft.native import isa, libraries
 from weft.native.records import Dtype, InstructionRecord, Op, OperandRecord, StepRecord
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
-from weft.ops.packed import Packing, operand
+from weft.ops.packed import BLOCK, BLOCKS, Packing, operand
 
 ISAS = isa.runnable()
 SHARED = ("avx512vnni", "avx512")
@@ -53,6 +53,14 @@ def pool(variant: str, threads: int) -> Pool:
 @cache
 def packing(variant: str, threads: int = 1) -> Packing:
     return Packing(pool(variant, threads))
+
+
+def raw_blocks(name: str, columns: int, depth: int) -> Tensor:
+    """A file's rows in a format of `BLOCKS`, uint8 [columns, blocks, bytes]: any codes, normal scales and offsets."""
+    raw = torch.randint(0, 256, (columns, -(-depth // BLOCK), BLOCKS[name].nbytes), dtype=torch.uint8)
+    numbers = 2 if BLOCKS[name].has_offset else 1
+    raw[..., : 2 * numbers] = torch.randn(*raw.shape[:2], numbers).half().view(torch.uint8)
+    return raw
 
 
 def run(

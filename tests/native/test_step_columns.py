@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_cases import ISAS, SHARED
+from test_step_linear import rows_among_noise
 from torch import Tensor
 
 from weft.native import build
@@ -27,14 +28,11 @@ ROWS = (1, 2, 4, 5, 8, 9, 12, 13, 15, 16, 17, 20, 31, 32, 33, 64, 65)
 
 
 def packed(packing: Packing, columns: int, depth: int, form: str, interleaved: bool = False) -> PackedWeight:
-    """Numbers of very different size, so that scales differ; some of a file's are below 0."""
+    """Numbers of very different size, so that scales differ."""
     if form == "rounded":
         weight = torch.randn(columns, depth) * torch.logspace(-3, 1, columns)[:, None]
         return packing.pack(weight, WeightKind.INT4, interleaved=interleaved)
-    blocks = BLOCKS[form]
-    raw = torch.randint(0, 256, (columns, -(-depth // 32), blocks.nbytes), dtype=torch.uint8)
-    numbers = 4 if blocks.has_offset else 2
-    raw[..., :numbers] = torch.randn(columns, raw.shape[1], numbers // 2).half().view(torch.uint8)
+    raw = step_cases.raw_blocks(form, columns, depth)
     return packing.pack_blocks(raw.flatten(1), form, depth, interleaved=interleaved)
 
 
@@ -94,9 +92,8 @@ def test_every_number_of_rows_has_the_bits_of_the_bf16_matrix(form: str, depth: 
         plain = packing.pack(made.rows(0, columns).bfloat16(), WeightKind.BF16)
         one = Single(packing.pool)
         for count in ROWS:
-            x = torch.full((count + 1, depth + 5), torch.nan, dtype=torch.bfloat16)  # never multiplied
-            x[:count, :depth] = torch.randn(count, depth).bfloat16()
-            out = [one.linear(x[:count, :depth], each, torch.empty(count, columns)) for each in (made, plain)]
+            x = rows_among_noise(count, depth, torch.bfloat16)
+            out = [one.linear(x, each, torch.empty(count, columns)) for each in (made, plain)]
             assert torch.equal(*out), count
 
 

@@ -242,10 +242,7 @@ def test_ties_of_a_group_go_to_even(packing: Packing) -> None:
 
 
 def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tuple[PackedWeight, Tensor]:
-    raw = torch.randint(0, 256, (columns, -(-depth // 32), BLOCKS[name].nbytes), dtype=torch.uint8)
-    numbers = 4 if BLOCKS[name].has_offset else 2
-    halves = torch.randn(columns, -(-depth // 32), numbers // 2).half()
-    raw[..., :numbers] = halves.view(torch.uint8)
+    raw = step_cases.raw_blocks(name, columns, depth)
     return packing.pack_blocks(raw.flatten(1), name, depth), raw
 
 

@@ -154,10 +154,8 @@ def test_rows_of_nothing_give_nothing(variant: str, kind: WeightKind) -> None:
 )
 @settings(max_examples=30, deadline=None)
 def test_blocks_of_a_file_meet_rounded_rows(columns: int, groups: int, rows: int, name: str) -> None:
-    depth, blocks = 32 * groups, BLOCKS[name]
-    raw = torch.randint(0, 256, (columns, groups, blocks.nbytes), dtype=torch.uint8)
-    numbers = 4 if blocks.has_offset else 2
-    raw[..., :numbers] = torch.randn(columns, groups, numbers // 2).half().view(torch.uint8)
+    depth = 32 * groups
+    raw = step_cases.raw_blocks(name, columns, depth)
     made = Packing(step_cases.pool(ISAS[0], 1), rounds_rows=True).pack_blocks(raw.flatten(1), name, depth)
     x, values = torch.randn(rows, depth).bfloat16(), decoded(raw, name).double()
     given_rows = rounded_rows(x).double()
