@@ -63,6 +63,12 @@ def test_what_looking_4_bits_up_brings() -> None:
     assert f"{told} {last} {starts(LOOKED_UP)} rounds)." in PERFORMANCE
 
 
+def test_what_two_halves_bring() -> None:
+    name, cases = "beside_503a526_amx_int4_64.json", ["64 streams"]
+    told = f"64 streams are {ratios(name, cases=cases)[0]} times as fast as with a panel"
+    assert f"{told} (quartiles {quartiles(name, cases)[0]}; `{name}`, {starts(name)} rounds)" in PERFORMANCE
+
+
 def test_what_a_step_of_4_bits_reads() -> None:
     page = (RESULTS / "step_profile_amx_int4.md").read_text()
     one = page.split("## 1 stream")[1].split("\n## ")[0]
