@@ -153,7 +153,7 @@ class LLM:
         else:
             ids = self._ids(cast("Prompt", prompt))
         chosen = self._params_of(params, 1, self.default_params(max_tokens=None))
-        for _, index, piece, _ in self._run([ids], chosen):
+        for _, index, piece, _ in self._run([ids], chosen, streamed=True):
             yield index, piece
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class LLM:
             Result(text, ids, [CompletionOutput(i) for i in range(one.n)])
             for (text, ids), one in zip(pairs, params, strict=True)
         ]
-        for number, index, piece, record in self._run([ids for _, ids in pairs], params):
+        for number, index, piece, record in self._run([ids for _, ids in pairs], params, streamed=False):
             output = results[number].outputs[index]
             output.text += piece.text
             output.token_ids += record.new_token_ids
@@ -204,9 +204,10 @@ class LLM:
         return results
 
     def _run(
-        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams], *, streamed: bool
     ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
-        """(prompt, output, what is new in it, the engine's record) until all have ended."""
+        """(prompt, output, what is new in it, the engine's record) until all have ended. `streamed`: whether somebody
+        waits for each token; who looks for a stop string in the text does, too."""
         if not self._busy.acquire(blocking=False):
             raise ConfigError("this LLM is generating already; use one LLM from one thread at a time")
         numbers: dict[str, int] = {}
@@ -219,7 +220,7 @@ class LLM:
                 request_id = str(self._requests)
                 self._requests += 1
                 numbers[request_id] = number
-                self._engines.add_request(request_id, ids, one)
+                self._engines.add_request(request_id, ids, one, streamed=streamed or bool(one.stop))
             yield from self._follow(numbers, choices)
         finally:
             for request_id in numbers:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from weft.engine.outputs import Outputs
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
 from weft.errors import WeftError
-from weft.step.plan import StepPlan, StepResult
+from weft.step.plan import MOST_ENDS, Further, StepPlan, StepResult
 
 
 class Coordinator:
@@ -40,12 +42,23 @@ class Coordinator:
             scheduler.add(request)
         return scheduler
 
-    def schedule(self) -> StepPlan | None:
-        """The next step, or None when no group has work."""
-        return self._plan() if self.has_work else None
+    def schedule(self, most: int = 0) -> StepPlan | None:
+        """The next step, or None when no group has work; at most `most` steps may follow it by themselves."""
+        if not self.has_work:
+            return None
+        further = self._further(most) if most and len(self.schedulers) == 1 else None
+        plan = self._plan()
+        return replace(plan, further=further) if further else plan
 
-    def schedule_ahead(self) -> StepPlan | None:
-        """The next step while others are in flight, or None: it has to wait for their results."""
+    def _further(self, most: int) -> Further | None:
+        count, ends = self.schedulers[0].further(most)
+        return Further.of(count, ends) if count and len(ends) <= MOST_ENDS else None
+
+    def schedule_ahead(self, most: int = 0) -> StepPlan | None:
+        """The next step while others are in flight, or None: it has to wait for their results, or some of at most `most`
+        steps could follow it by themselves, of which none is known ahead."""
+        if most and len(self.schedulers) == 1 and self.schedulers[0].goes_far(most):
+            return None
         sure = any(scheduler.has_rows for scheduler in self.schedulers)
         return self._plan() if sure and all(scheduler.can_go_ahead for scheduler in self.schedulers) else None
 
@@ -55,6 +68,20 @@ class Coordinator:
             raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")
         self.steps += 1
         return plan
+
+    def retire_all(self, plan: StepPlan, result: StepResult) -> Outputs:
+        """As `retire`, of a plan with further steps: of those that ran."""
+        (scheduler,), (group,) = self.schedulers, plan.groups
+        found = result.groups[0].by_step(len(group.streams))
+        if len(found) > plan.most_steps:
+            raise WeftError(f"step {plan.index}: results of {len(found)} steps, of {plan.most_steps} at most")
+        outputs = self.retire(StepResult(result.index, found[:1]))
+        parts = list(outputs.parts)
+        for each in found[1:]:
+            scheduler.go_on(self.steps)
+            parts += scheduler.retire(self.steps, each).parts
+            self.steps += 1
+        return Outputs(parts)
 
     def retire(self, result: StepResult) -> Outputs:
         """What the oldest step in flight brought, group by group."""

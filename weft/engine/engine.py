@@ -58,13 +58,18 @@ class Engine:
         """Whether `step` would run something or report something."""
         return bool(self._ended) or self._steps.in_flight or self._coordinator.has_work
 
-    def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
+    def add_request(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *, streamed: bool = True
+    ) -> None:
+        """Takes a request in. `streamed`: somebody waits for each token; where nobody does, several may come together.
+        RequestError: it cannot ever run here. PeerError: the engine is dead."""
         if self.failure is not None:
             raise PeerError(f"the engine has stopped: {self.failure}")
         if request_id in self._live or any(output.request_id == request_id for output in self._ended):
             raise RequestError(f"request {request_id!r} is running already", param="request_id")
-        requests = self._admission.build(request_id, prompt_ids, params, self._admitted, self._arrived)
+        requests = self._admission.build(
+            request_id, prompt_ids, params, self._admitted, self._arrived, streamed=streamed
+        )
         scheduler = self._coordinator.place(requests)
         self._live[request_id] = {request.index: (request, scheduler) for request in requests}
         self._admitted += 1

@@ -32,6 +32,15 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class GoesOn(Protocol):
+    """What an executor has besides whose ranks can run steps that follow a planned one by themselves."""
+
+    @property
+    def most_further(self) -> int:
+        """How many are worth asking for."""
+
+
+@runtime_checkable
 class Ahead(Protocol):
     """What an executor has besides whose ranks can be given a step while they run one."""
 

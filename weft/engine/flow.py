@@ -48,6 +48,8 @@ class Flow:
         self._untold: dict[Lane, None] = {}
         self._ends: Counter[int] = Counter()
         """Ids that may end somebody."""
+        self._streamed = 0
+        """How many give each token to somebody who waits for it."""
         self._joins = self._departures = 0
         self.tick = self.landed = 0
         self.step = -1
@@ -64,6 +66,7 @@ class Flow:
         self._stale = True
         self.num_rows += 1
         self._ends.update(request.eos_ids | request.stop_ids)
+        self._streamed += request.streamed
         # many that begin together are not due together
         self._lands.at(min(self.tick + self._span - 1 - request.slot % self._span, lane.end - 1)).append(lane)
         need = len(request.table) * self._size - lane.offset
@@ -81,6 +84,7 @@ class Flow:
         self._end_planning(lane)
         lane.alive = False
         self._departures += 1
+        self._streamed -= request.streamed
         for token in request.eos_ids | request.stop_ids:
             self._ends[token] -= 1
             if not self._ends[token]:
@@ -100,17 +104,35 @@ class Flow:
         needy, self._needy = self._needy, []
         return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
 
-    def grow(self, lanes: list[Lane], blocks: list[int]) -> None:
-        """Each table has the block that its lane needed."""
-        need, untold = self.tick + self._size, self._untold
-        due = self._needs.at(need)
+    def grow(self, lanes: list[Lane], blocks: list[int], *, ahead: int = 0) -> None:
+        """Each table has the block that its lane needed, or will need within `ahead` steps behind the next one."""
+        for tick in range(self.tick + 1, self.tick + 1 + ahead):
+            self._needs.take(tick)
         for lane, block in zip(lanes, blocks, strict=True):
-            lane.request.table.append(block)
-            untold[lane] = None
-            if need < lane.end:
-                due.append(lane)
-            else:
-                self._needs.at(lane.end).append(lane)
+            table = lane.request.table
+            table.append(block)
+            self._untold[lane] = None
+            self._needs.at(min(len(table) * self._size - lane.offset, lane.end)).append(lane)
+
+    @property
+    def ends(self) -> Collection[int]:
+        """Ids that may end somebody."""
+        return self._ends.keys()
+
+    def further(self, most: int, free: int) -> tuple[int, list[Lane]]:
+        """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
+        `free` blocks go, if nobody waits for a single token; and who needs a block for these steps, each one."""
+        growing: list[Lane] = []
+        if self._streamed or not self.num_rows:
+            return 0, growing
+        for steps in range(1, most + 1):
+            tick = self.tick + steps
+            due = [lane for lane in self._needs.look(tick) if lane.planned]
+            ends = any(lane.end == tick for lane in (*due, *growing))
+            if ends or len(growing) + len(due) > free or not self._untold.keys().isdisjoint(due):
+                return steps - 1, growing
+            growing += due
+        return most, growing
 
     def tell(self, request: Request) -> None:
         """Something in its block table has changed."""
@@ -122,8 +144,12 @@ class Flow:
         """The rows of step `index`, which has begun to be planned; nobody is needy."""
         if self._stale:
             self._sort_out()
-        rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         streams = Streams(self._columns.tobytes(), *self._news()) if self._untold else Streams(self._columns.tobytes())
+        return self.go_on(index), streams
+
+    def go_on(self, index: int) -> Rows:
+        """Step `index` has the same lanes as the one that was planned last, and they have their blocks."""
+        rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         self.step, self.tick = index, self.tick + 1
         np.add(self._moving, 1, out=self._moving)
         for lane in self._needs.take(self.tick):
@@ -132,7 +158,7 @@ class Flow:
                 self._end_planning(lane)
             elif lane.planned:
                 self._needy.append(lane)
-        return rows, streams
+        return rows
 
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""

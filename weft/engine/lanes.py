@@ -82,6 +82,10 @@ class Calendar:
         """What is due at `tick`, to be added to; it has not been taken."""
         return self._due.setdefault(tick, [])
 
+    def look(self, tick: int) -> list[Lane]:
+        """What is due, which stays."""
+        return self._due.get(tick, [])
+
     def take(self, tick: int) -> list[Lane]:
         """What is due, once."""
         return self._due.pop(tick, [])

@@ -33,6 +33,8 @@ class Request:
     eos_ids: frozenset[int]
     """Empty where the request ignores them."""
     stop_ids: frozenset[int]
+    streamed: bool = True
+    """Whether somebody waits for each token, and not for the last one."""
     digests: list[bytes] = field(default_factory=list)
 
     slot: int = -1

@@ -9,6 +9,7 @@ that leaves while a step that refers to it is in flight are held back until that
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
@@ -23,6 +24,10 @@ from weft.engine.room import Room
 from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
+
+FEWEST_FURTHER = 3
+"""Steps that follow by themselves, below which it is no use: where the next step can be planned beside the one in hand it
+is not then, and each plan has its cost."""
 
 
 class Scheduler:
@@ -111,6 +116,29 @@ class Scheduler:
         self.counters.computed_tokens += flowing.count + sum([run.count for _, _, run in entries])
         self._in_flight.append(Flight(index, flowing, entries))
         return GroupPlan(admits, [run for _, _, run in entries], streams)
+
+    def further(self, most: int) -> tuple[int, Collection[int]]:
+        """How many steps can follow the next one by themselves, `most` at most, with its rows and no others; they have
+        their blocks then. And ids behind which none does."""
+        self._grow_decodes()
+        if not self.goes_far(most):
+            return 0, ()
+        count, lanes = self._flow.further(most, self.blocks.num_available)
+        self._flow.grow(lanes, self.blocks.allocate(len(lanes)), ahead=count)
+        return count, self._flow.ends
+
+    def goes_far(self, most: int) -> bool:
+        """Whether steps can follow the next one by themselves, of `most` so many that it is of use; those who need a
+        block for the next one have theirs."""
+        if self._prefilling or (self._waiting and self._slots):
+            return False
+        return self._flow.further(most, self.blocks.num_available)[0] >= min(most, FEWEST_FURTHER)
+
+    def go_on(self, index: int) -> None:
+        """Step `index` followed the one scheduled last by itself."""
+        rows = self._flow.go_on(index)
+        self.counters.computed_tokens += rows.count
+        self._in_flight.append(Flight(index, rows, []))
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Takes in the results of the oldest step in flight, which is `index`."""

@@ -2,6 +2,8 @@
 
 While the ranks run a step, the next one is planned and waits for them, so that they need not wait for the engine. That
 takes an executor that can be given a step ahead, and nothing that must be done between two steps (moving experts).
+Where nobody waits for single tokens, ranks are given several steps at once: what the engine does for each, while weights
+have just been through the caches, takes many times as long as when it is repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from msgspec.structs import replace
 
 from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
-from weft.engine.executor import Ahead, Executor
+from weft.engine.executor import Ahead, Executor, GoesOn
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.pace import Pace
@@ -28,6 +30,7 @@ class Steps:
     ) -> None:
         self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
         self._ahead = executor if balancing is None and isinstance(executor, Ahead) else None
+        self._most = executor.most_further if balancing is None and isinstance(executor, GoesOn) else 0
         self._flying: deque[tuple[StepPlan, float]] = deque()
         self._landed_s = 0.0
         self.tokens = Buckets(STEP_TOKENS)
@@ -38,37 +41,44 @@ class Steps:
         return bool(self._flying)
 
     def run(self) -> Outputs:
-        """Takes in one step's results; nothing where there is nothing to run."""
-        if self._ahead is None:
-            plan = self._coordinator.schedule()
-            return Outputs() if plan is None else self._coordinator.retire(self._alone(plan))
-        if not self._flying and not self._submit(self._ahead, self._coordinator.schedule()):
-            return Outputs()
+        """Takes in one step's results, or those of steps that followed by themselves; nothing where there is nothing to
+        run."""
+        if not self._flying:
+            plan = self._coordinator.schedule(self._most)
+            if plan is None:
+                return Outputs()
+            if plan.further is not None:
+                return self._coordinator.retire_all(plan, self._alone(plan))
+            if self._ahead is None:
+                return self._coordinator.retire(self._alone(plan))
+            self._submit(self._ahead, plan)
+        assert self._ahead is not None
         if len(self._flying) == 1:
-            self._submit(self._ahead, self._coordinator.schedule_ahead())
+            self._submit(self._ahead, self._coordinator.schedule_ahead(self._most))
         result = self._ahead.collect()
         plan, given_s = self._flying.popleft()
         began, self._landed_s = max(given_s, self._landed_s), time.monotonic()
         self._observe(plan, self._landed_s - began)
         return self._coordinator.retire(result)
 
-    def _submit(self, executor: Ahead, plan: StepPlan | None) -> bool:
+    def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:
         if plan is None:
-            return False
+            return
         self.tokens.observe(plan.num_rows)
         executor.submit(plan)
         self._flying.append((plan, time.monotonic()))
-        return True
 
     def _alone(self, plan: StepPlan) -> StepResult:
-        self.tokens.observe(plan.num_rows)
         began = time.monotonic()
         if self._balancing is None:
             result = self._executor.step(plan)
         else:
             result = self._executor.step(replace(plan, experts=self._balancing.work()))
             self._balancing.stepped(self._executor)
-        self._observe(plan, time.monotonic() - began)
+        steps = result.steps_of(plan)
+        for _ in range(steps):
+            self.tokens.observe(plan.num_rows)
+        self._observe(plan, (time.monotonic() - began) / steps)
         return result
 
     def _observe(self, plan: StepPlan, seconds: float) -> None:

@@ -33,7 +33,7 @@ class _Waiting:
 
     def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
         self.index, self.left = plan.index, set(group_of)
-        self.rows = plan.num_rows
+        self.rows, self.plan = plan.num_rows, plan
         self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
 
 
@@ -47,10 +47,11 @@ class ProcessExecutor:
         watch: Watch,
         clock: StepClock,
         num_experts: int = 0,
+        most_further: int = 0,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer."""
-        self._num_experts = num_experts
+        of a layer. `most_further`: as of the engine's `GoesOn`."""
+        self._num_experts, self.most_further = num_experts, most_further
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
@@ -71,7 +72,7 @@ class ProcessExecutor:
     def _collect(self) -> StepResult:
         with self._failing():
             waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows)
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) * waits.plan.most_steps
             if not waits.left:
                 return self._done(began)
             for worker, message in self.watch.messages(lambda: began + limit_s):
@@ -90,8 +91,9 @@ class ProcessExecutor:
 
     def _done(self, began: float) -> StepResult:
         waits = self._waiting.popleft()
-        self.clock.took(waits.rows, time.monotonic() - began)
-        return StepResult(waits.index, waits.groups)
+        result = StepResult(waits.index, waits.groups)
+        self.clock.took(waits.rows, (time.monotonic() - began) / result.steps_of(waits.plan))
+        return result
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

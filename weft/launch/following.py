@@ -1,39 +1,95 @@
-"""Room for the steps that a rank runs without Python: where frames come from and go to, and what it counts meanwhile.
+"""The plan that a rank has in hand, step by step, and room for the steps that it runs without Python: where frames come
+from and go to, and what is counted meanwhile.
 
-Knows the channel and the status page by their addresses; no plan and no model.
+Python and C++ take turns: whoever runs a step notes its ids here, and either goes on from where the other one stopped.
+Knows the channel and the status page by their addresses; no model.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weft.launch.channel import Channel
 from weft.launch.status import StatusWriter
 from weft.native.records import FollowingRecord
+from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
 
-_ROW = 8
-"""Bytes of a number."""
 _BESIDE = 256
 """Bytes of a frame beside its columns, and more than an answer has beside its ids."""
 
 
-def room_for_following(
-    channel: Channel, status: StatusWriter, slots: int, groups: int, *, reports: bool
-) -> FollowingRecord:
-    """For steps of `groups` attention-dp groups of at most `slots` requests each; every table may have grown."""
-    nbytes = groups * slots * 6 * _ROW + groups * 16 + _BESIDE
-    room = np.zeros(nbytes + 3 * slots * _ROW + slots * _ROW + _BESIDE, np.uint8)
-    begin = room.ctypes.data
-    columns = begin + -(-nbytes // _ROW) * _ROW
-    made = FollowingRecord(
-        fd=channel.fileno(),
-        groups=groups,
-        reports=int(reports),
-        status=status.address,
-        frame=begin,
-        frame_room=nbytes,
-        columns=columns,
-        answer=columns + 3 * slots * _ROW,
-    )
-    made.keeps = room, status
-    return made
+class PlanInHand:
+    """Of plans for `groups` attention-dp groups of at most `slots` requests each, of which this rank is in `group`; every
+    table may have grown."""
+
+    def __init__(
+        self, channel: Channel, status: StatusWriter, slots: int, groups: int, group: int, *, reports: bool
+    ) -> None:
+        self._group, self._status = group, status
+        self._plan: StepPlan | None = None
+        words = groups * slots * 6 + groups * 2 + MOST_ENDS + _BESIDE
+        self._frame, self._answer = (np.zeros(size, WORD) for size in (words, (1 + MOST_FURTHER) * slots + _BESIDE))
+        self._columns, self._ids = np.zeros(3 * slots, WORD), np.zeros((1 + MOST_FURTHER) * slots, WORD)
+        self._ends = np.zeros(MOST_ENDS, WORD)
+        self.record = FollowingRecord(
+            fd=channel.fileno(),
+            group=group,
+            groups=groups,
+            reports=int(reports),
+            status=status.address,
+            frame=self._frame.ctypes.data,
+            frame_room=self._frame.nbytes,
+            columns=self._columns.ctypes.data,
+            answer=self._answer.ctypes.data,
+            most=1 + MOST_FURTHER,
+            ids=self._ids.ctypes.data,
+            ends=self._ends.ctypes.data,
+            ends_room=MOST_ENDS,
+        )
+
+    @property
+    def wants_frame(self) -> bool:
+        """Whether the frame that waits is to be read: none is in hand, or C++ has begun with that one."""
+        return not self.record.left or bool(self.record.waits)
+
+    def take(self, plan: StepPlan) -> None:
+        """`plan` was in the frame that waited, and is in hand now; C++ may have run some of it."""
+        self._plan = plan
+        if not self.record.left:
+            self.record.done, self.record.left = 0, plan.most_steps
+        self.record.waits, self.record.index = 0, plan.index
+
+    @property
+    def index(self) -> int:
+        """Of its first step."""
+        return int(self.record.index)
+
+    @property
+    def step(self) -> StepPlan:
+        """Its next step, or the one that has just run and whose tokens are still to be chosen."""
+        assert self._plan is not None
+        return self._plan.of_step(self.record.done)
+
+    def note(self, result: GroupResult) -> GroupResult | None:
+        """What that step gave; all that the plan gave, where no step is left."""
+        assert self._plan is not None
+        further, record, ids = self._plan.further, self.record, result.array()
+        if further is None:
+            record.left = 0
+            return result
+        rows, columns = len(ids), self.step.groups[self._group].streams.array()
+        self._ids[record.done * rows : (record.done + 1) * rows] = ids
+        self._columns[: columns.size] = columns.reshape(-1)
+        record.done, record.left = record.done + 1, record.left - 1
+        if not further.goes_on_behind(result):
+            record.left = 0
+        if record.left:
+            self._tell_ends(further.ends)
+            return None
+        return GroupResult(self._ids[: record.done * rows].tobytes(), result.told)
+
+    def _tell_ends(self, ends: bytes) -> None:
+        found: NDArray[np.int64] = np.frombuffer(ends, WORD)
+        self.record.ends_count = len(found)
+        self._ends[: len(found)] = found

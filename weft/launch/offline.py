@@ -79,13 +79,16 @@ class OfflineEngines:
             self._moved.close()
             raise
 
-    def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Gives the request to a replica. RequestError: it cannot run. PeerError: the replica is dead."""
+    def add_request(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *, streamed: bool = True
+    ) -> None:
+        """Gives the request to a replica; `streamed` as of the engine. RequestError: it cannot run. PeerError: the
+        replica is dead."""
         limits = self._engines[0].limits
         size = limits.block_size if limits.enable_prefix_caching and len(self._engines) > 1 else None
         home = self._router.place({request_id: job_of(prompt_ids, params, size)}, range(len(self._engines)))
         self._settle(home)
-        self._engines[home].add_request(request_id, prompt_ids, params)
+        self._engines[home].add_request(request_id, prompt_ids, params, streamed=streamed)
         self._homes[request_id] = home
 
     def abort(self, request_id: str) -> None:

@@ -67,6 +67,9 @@ class LaunchPlan:
     plans_ahead: bool = False
     """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
     whose thread makes way."""
+    goes_on: bool = False
+    """Whether ranks may run several steps before they hear of the engine again, where nobody waits for single tokens:
+    they have all cores, so that whatever the engine does for a step keeps them waiting, and know all tokens."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -202,6 +205,7 @@ def plan_launch(
         cores=dealing.shares,
         server_cpus=dealing.server,
         plans_ahead=engine.device != "cpu" or bool(dealing.server),
+        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not any(one.spare for one in dealing.shares),
         backend=replace(backend, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),

@@ -25,7 +25,7 @@ from weft.launch.cores import available_cores
 from weft.launch.devices import too_few
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
-from weft.launch.following import room_for_following
+from weft.launch.following import PlanInHand
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.memory import size
 from weft.launch.messages import (
@@ -47,7 +47,6 @@ from weft.launch.status import RankStatus, StatusPage, StatusWriter
 from weft.launch.torch_import import import_rest
 from weft.layers import Prepare
 from weft.log import configure
-from weft.native.records import FollowingRecord
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS, Pool
 from weft.ops import make_ops
 from weft.ops.step_ops import StepOps
@@ -124,7 +123,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         if first_writes is not None:
             first_writes.start()
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way, comm, _following(runner, way, limits.max_num_seqs))
+        _steps(runner, way, comm, limits.max_num_seqs)
     finally:
         if first_writes is not None:
             first_writes.close()
@@ -178,36 +177,40 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
     )
 
 
-def _steps(runner: Runner, way: _Way, comm: MeteredComm, following: FollowingRecord | None) -> None:
-    """`following`: for steps that need no Python; None where each must pass here."""
+def _steps(runner: Runner, way: _Way, comm: MeteredComm, slots: int) -> None:
+    """Until told to shut down. `slots`: requests of an attention block at most."""
+    dp, group = runner.shards.layout.attention.dp, runner.geometry.group
+    hand = PlanInHand(way.channel, way.status, slots, dp, group, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:
         ran = False
-        if following is not None:
-            ran = runner.follow(following)
-            number, busy_ns = number + following.steps, busy_ns + following.busy_ns
-        message = unpack_for_rank(way.channel.receive())
-        if isinstance(message, Shutdown):
-            return
-        if isinstance(message, CountExperts):
-            way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
-            continue
-        if not isinstance(message, RunStep):
-            raise PeerError(f"expected a step, got {type(message).__name__}")
-        number += 1
+        if not way.faults:  # they are counted in Python
+            ran = runner.follow(hand.record)
+            number, busy_ns = number + hand.record.steps, busy_ns + hand.record.busy_ns
+        if hand.wants_frame:
+            message = unpack_for_rank(way.channel.receive())
+            if isinstance(message, Shutdown):
+                return
+            if isinstance(message, CountExperts):
+                way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
+                continue
+            if not isinstance(message, RunStep):
+                raise PeerError(f"expected a step, got {type(message).__name__}")
+            hand.take(message.plan)
+        plan, number = hand.step, number + 1
         way.status.step(number, busy=True)
         way.faults.reach("step")
-        if message.plan.experts is not None:
-            way.faults.reach("switch" if message.plan.experts.switches else "move")
+        if plan.experts is not None:
+            way.faults.reach("switch" if plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        result = runner.choose(message.plan) if ran else runner.step(message.plan)
+        result = hand.note(runner.choose(plan) if ran else runner.step(plan))
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
         way.status.step(number, busy=False)
-        if runner.reports:
-            way.channel.send(pack(StepDone(message.plan.index, result)))
+        if runner.reports and result is not None:
+            way.channel.send(pack(StepDone(hand.index, result)))
 
 
 def _steps_of(status: RankStatus) -> tuple[int, bool]:
@@ -216,12 +219,6 @@ def _steps_of(status: RankStatus) -> tuple[int, bool]:
 
 def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:
     return runner.rows, comm.seconds_ns, comm.received, comm.lent_ns
-
-
-def _following(runner: Runner, way: _Way, slots: int) -> FollowingRecord | None:
-    if way.faults:  # they are counted in Python
-        return None
-    return room_for_following(way.channel, way.status, slots, runner.shards.layout.attention.dp, reports=runner.reports)
 
 
 def _allocation(channel: Channel) -> Allocate:

@@ -28,6 +28,7 @@ from weft.launch.status import StatusPage
 from weft.launch.watch import Watch
 from weft.layout.ranks import coords
 from weft.settings import DTYPE_BYTES
+from weft.step.plan import MOST_FURTHER
 
 Listener = Callable[[PhaseChange], None]
 
@@ -125,7 +126,8 @@ class Starting:
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
         made = AheadExecutor if self.plan.plans_ahead else ProcessExecutor
-        return made(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
+        further = MOST_FURTHER if self.plan.goes_on else 0
+        return made(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts, further)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

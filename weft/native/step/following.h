@@ -30,9 +30,18 @@ struct Following {
     Status* status;
     uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
     int64_t frame_room;
-    int64_t* columns;        // room for [3, slots]
-    uint8_t* answer;         // room for the ids of every slot and kAnswerRoom
+    int64_t* columns;        // room for [3, slots]: of the step that ran last
+    uint8_t* answer;         // room for all ids and kAnswerRoom
     int64_t steps, busy_ns;  // results: steps that were run, and nanoseconds inside them
+    int64_t most;            // steps of one plan that there is room for
+    int64_t* ids;            // room for [most, slots]: of the plan in hand, step by step
+    // The plan in hand, which either side may go on with: how many of its steps have run and have their tokens, how many
+    // are left, its index, ids behind which no further one runs, and whether its frame still waits to be read.
+    int64_t done, left;
+    uint64_t index;
+    int64_t* ends;
+    int64_t ends_room, ends_count;
+    int32_t waits, unused;
 };
 
 // A rank that answers nobody has nothing to do before the next frame, and looks for it for a while: it need not be woken
@@ -99,24 +108,56 @@ inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
     return 0;
 }
 
+// The plan of the frame that waits is in hand then, and the frame's bytes are given; 0 where it is none of these steps.
+inline int64_t take_frame(Following& f, Decode& d, int64_t spin_ns) {
+    const int64_t size = waiting_frame(f, spin_ns);
+    StreamsPlan plan;
+    if (!size || !read_streams(f.frame + 4, size, f.groups, f.rows, f.group, plan)) return 0;
+    if (plan.further >= uint64_t(f.most) || plan.ends_count > f.ends_room || !take_tables(d, plan)) return 0;
+    memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));
+    memcpy(f.ends, plan.ends, size_t(plan.ends_count * 8));
+    f.index = plan.index, f.done = 0, f.left = 1 + int64_t(plan.further), f.ends_count = plan.ends_count, f.waits = 1;
+    return size + 4;
+}
+
+// Every row one position further.
+inline void move_on(int64_t* columns, int64_t rows) {
+    for (int64_t i = rows; i < 3 * rows; ++i) ++columns[i];
+}
+
+inline bool ends_any(const Following& f, const int64_t* ids, int64_t rows) {
+    return std::find_first_of(ids, ids + rows, f.ends, f.ends + f.ends_count) != ids + rows;
+}
+
+// Steps of the plan in hand until none is left; as `follow_step` where one is for Python.
+inline int follow_plan(Program* program, Step* step, Decode& d, Following& f) {
+    while (f.left) {
+        if (f.done) move_on(f.columns, d.rows);
+        d.columns = f.columns;
+        if (const int code = follow_step(program, step, d, f)) return code;
+        memcpy(f.ids + f.done * d.rows, d.chosen, size_t(d.rows) * sizeof *f.ids);
+        ++f.done, --f.left;
+        if (ends_any(f, d.chosen, d.rows)) f.left = 0;
+    }
+    return 0;
+}
+
 }  // namespace weft
 
-// `step` and `decode` are those of the step that ran last. 0: something else waits, or the other
-// end is gone; kUnchosen: the step of the frame that waits has run; otherwise what the exchange gave that failed.
+// `step` and `decode` are those of the step that ran last. 0: the plan in hand (or the frame that waits, where there is none)
+// is for Python to go on with, or the other end is gone; kUnchosen: so it is, and its next step has run; otherwise what the
+// exchange gave that failed.
 WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::Decode* decode, weft::Following* following) {
     weft::Following& f = *following;
     for (f.steps = f.busy_ns = 0;;) {
-        const int64_t size = weft::waiting_frame(f, program->pool()->spin_ns());
-        weft::StreamsPlan plan;
-        if (!size || !weft::read_streams(f.frame + 4, size, f.groups, f.rows, f.group, plan)) return 0;
-        if (!weft::take_tables(*decode, plan)) return 0;
-        memcpy(f.columns, plan.columns, size_t(decode->rows * weft::kRowBytes));
-        decode->columns = f.columns;
-        const int code = weft::follow_step(program, step, *decode, f);
+        const int64_t frame = f.left ? 0 : weft::take_frame(f, *decode, program->pool()->spin_ns());
+        if (!f.left) return 0;
+        const int code = weft::follow_plan(program, step, *decode, f);
         if (code) return code == weft::kBeyondTables ? 0 : code;
-        if (recv(f.fd, f.frame, size_t(size) + 4, 0) != size + 4) return 0;
+        if (frame && recv(f.fd, f.frame, size_t(frame), 0) != frame) return 0;
+        f.waits = 0;
         if (f.reports &&
-            !weft::send_all(f.fd, f.answer, weft::write_answer(plan.index, decode->chosen, decode->rows, f.answer)))
+            !weft::send_all(f.fd, f.answer, weft::write_answer(f.index, f.ids, f.done * decode->rows, f.answer)))
             return 0;
     }
 }

@@ -65,13 +65,26 @@ struct StreamsPlan {
     const uint8_t* columns;  // [3, rows]
     const uint8_t* grown;    // [tables, 3]
     int64_t tables;
+    uint64_t further;  // steps that follow it by themselves
+    const uint8_t* ends;
+    int64_t ends_count;  // ids behind which none follows
 };
+
+// The steps that follow by themselves, if any.
+inline bool read_further(FrameReader& in, StreamsPlan& plan) {
+    plan.further = 0, plan.ends_count = 0;
+    if (in.nil()) return true;
+    int64_t bytes;
+    if (!in.array(2) || !in.number(plan.further) || !in.bytes(plan.ends, bytes) || bytes % 8) return false;
+    plan.ends_count = bytes / 8;
+    return true;
+}
 
 // Whether the frame is a step in which every group g has rows[g] streams, and nothing else.
 inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const int64_t* rows, int own, StreamsPlan& plan) {
     FrameReader in(frame, size);
     if (!in.map(2) || !in.text("type") || !in.text("step") || !in.text("plan")) return false;
-    if (!in.array(3) || !in.number(plan.index) || !in.array(groups)) return false;
+    if (!in.array(4) || !in.number(plan.index) || !in.array(groups)) return false;
     for (int g = 0; g < groups; ++g) {
         const uint8_t *columns, *grown;
         int64_t columns_bytes, grown_bytes;
@@ -80,12 +93,13 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const i
         if (columns_bytes != rows[g] * kRowBytes || grown_bytes % kTableBytes) return false;
         if (g == own) plan.columns = columns, plan.grown = grown, plan.tables = grown_bytes / kTableBytes;
     }
-    return in.nil() && in.done();
+    return in.nil() && read_further(in, plan) && in.done();
 }
 
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids
 
-// Its answer with the length before it; returns its size in all. `to` has room for the ids and kAnswerRoom bytes more.
+// Its answer with the length before it; returns its size in all. `ids`: of every row, step by step; `to` has room for them
+// and kAnswerRoom bytes more.
 inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, uint8_t* to) {
     // clang-format off: one string
     static const char before[] = "\x83\xa4type\xa4""done\xa5index\xcf", between[] = "\xa6result\x93\xc6";
