@@ -21,6 +21,7 @@ from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 EMPTY = -1
+EOS = (0,)
 
 
 def cell_of(before: int, token: int) -> int:
@@ -82,7 +83,9 @@ class PagedFake:
     """An Executor. `poison` maps the seed of a request to the output whose logits are not finite; `fail_at` is the
     step at which a rank dies."""
 
-    def __init__(self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000) -> None:
+    def __init__(
+        self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000, most_further: int = 0
+    ) -> None:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
         self.num_blocks = num_blocks
         self.config, self.vocab = config, vocab
@@ -92,9 +95,29 @@ class PagedFake:
         """Set to a list to keep every plan as it was sent."""
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
-        self.steps = 0
+        self.steps = self.followed = 0
+        self.most_further = most_further
 
     def step(self, plan: StepPlan) -> StepResult:
+        results = [self._step(plan)]
+        while len(results) < plan.most_steps and plan.further and plan.further.goes_on_behind(results[-1].groups[0]):
+            step = plan.of_step(len(results))
+            for slot in step.groups[0].streams.array()[0].tolist():
+                assert not self._has_ended(self.groups[0].slots[slot]), "a step behind an end"
+            results.append(self._step(step))
+            self.followed += 1
+        if len(results) == 1:
+            return results[0]
+        parts = [result.groups[0] for result in results]
+        return StepResult(plan.index, [GroupResult(b"".join(part.ids for part in parts), parts[-1].told)])
+
+    @staticmethod
+    def _has_ended(slot: SlotState) -> bool:
+        params = slot.admit.params
+        ends = {*params.stop_token_ids, *(() if params.ignore_eos else EOS)}
+        return len(slot.admit.output_ids) + slot.sampled >= params.min_tokens and slot.last_id in ends
+
+    def _step(self, plan: StepPlan) -> StepResult:
         assert plan.index == self.steps, f"step {plan.index} after {self.steps - 1}"
         assert len(plan.groups) == len(self.groups)
         assert any(group.num_rows for group in plan.groups), "a step without rows"
@@ -169,8 +192,10 @@ class PagedFake:
 class AheadFake(PagedFake):
     """An executor that is given steps ahead: ranks that have run a plan long before anybody asks for its result."""
 
-    def __init__(self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000) -> None:
-        super().__init__(config, num_blocks, dp, vocab)
+    def __init__(
+        self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000, most_further: int = 0
+    ) -> None:
+        super().__init__(config, num_blocks, dp, vocab, most_further)
         self.done: deque[StepResult] = deque()
         self.most_in_flight = 0
 

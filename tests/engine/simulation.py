@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from paged_fake import AheadFake, PagedFake, reference
+from paged_fake import EOS, AheadFake, PagedFake, reference
 from state_checks import check_engine
 
 from weft.engine.engine import Engine
@@ -16,8 +16,6 @@ from weft.engine.seeds import output_seed
 from weft.errors import RequestError
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
-
-EOS = (0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,8 @@ class World:
     seed: int = 0
     ahead: bool = False
     """Whether the ranks take a step before the one in hand is done."""
+    further: int = 0
+    """Steps that ranks may run by themselves; of requests one in twenty is streamed then."""
 
     @property
     def config(self) -> EngineConfig:
@@ -67,7 +67,8 @@ class Simulation:
 
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
-        self.fake = (AheadFake if world.ahead else PagedFake)(world.config, world.num_blocks, world.dp, world.vocab)
+        made = AheadFake if world.ahead else PagedFake
+        self.fake = made(world.config, world.num_blocks, world.dp, world.vocab, world.further)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}
         self.families = [self._ids(self._longest) for _ in range(3)]
@@ -102,7 +103,8 @@ class Simulation:
         needed = max(len(prompt), min(total, world.max_model_len) - 1)
         fits = len(prompt) < world.max_model_len and needed <= world.num_blocks * world.block_size
         try:
-            self.engine.add_request(request_id, prompt, params)
+            streamed = not world.further or self.random.random() < 0.05
+            self.engine.add_request(request_id, prompt, params, streamed=streamed)
         except RequestError:
             assert not fits, "refused for no reason"
             return False

@@ -13,6 +13,7 @@ from weft.engine import admission, prefix
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Held
 from weft.engine.flow import Flow
+from weft.engine.lanes import Lane
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
 from weft.engine.sharing import Sharing
@@ -23,6 +24,7 @@ WORLDS = (
     World(num_blocks=10, block_size=4, max_num_seqs=8, max_num_batched_tokens=16),
     World(num_blocks=30, block_size=2, max_num_seqs=6, max_num_batched_tokens=7, vocab=2),
     World(num_blocks=60, block_size=1, max_num_seqs=8, max_num_batched_tokens=48, vocab=50),
+    World(num_blocks=100, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=3, further=15),
 )
 Patch = pytest.MonkeyPatch
 
@@ -231,7 +233,39 @@ def ends_overlooked(patch: Patch) -> None:
     patch.setattr(Flow, "join", joined)
 
 
+def further_past_an_end(patch: Patch) -> None:
+    """Ranks are not told which ids end somebody before they run steps by themselves."""
+    further = Scheduler.further
+    patch.setattr(Scheduler, "further", lambda self, most: (further(self, most)[0], ()))
+
+
+def further_past_a_length(patch: Patch) -> None:
+    """Steps follow by themselves though somebody has reached its length before them."""
+    further = Flow.further
+
+    def overlooked(self: Flow, most: int, free: int) -> tuple[int, list[Lane]]:
+        count, lanes = further(self, most, free)
+        return (most if count and not lanes else count), lanes
+
+    patch.setattr(Flow, "further", overlooked)
+
+
+def further_blocks_untold(patch: Patch) -> None:
+    """Ranks do not hear of the blocks of steps that follow by themselves."""
+    grow = Flow.grow
+
+    def grown(self: Flow, lanes: list[Lane], blocks: list[int], *, ahead: int = 0) -> None:
+        before = dict(self._untold)
+        grow(self, lanes, blocks, ahead=ahead)
+        self._untold = before if ahead else self._untold
+
+    patch.setattr(Flow, "grow", grown)
+
+
 BY_ANSWER = (
+    further_past_an_end,
+    further_past_a_length,
+    further_blocks_untold,
     last_id_dropped,
     displaced_untold,
     ends_overlooked,

@@ -31,6 +31,8 @@ def worlds() -> list[World]:
                 caching=number % 6 != 5,
                 seed=number,
                 ahead=number % 2 == 1,
+                further=(0, 15, 4)[number % 3],
+                crowd=3 if number % 3 == 1 else 12,
             )
         )
     return made
@@ -56,6 +58,16 @@ def test_half_of_the_simulations_plan_ahead() -> None:
     simulation.run(500)
     assert isinstance(simulation.fake, AheadFake) and simulation.fake.most_in_flight == 2
     assert sum(world.ahead for world in WORLDS) == len(WORLDS) // 2
+
+
+def test_simulations_of_one_group_meet_steps_that_follow_by_themselves() -> None:
+    followed = 0
+    for number, world in enumerate(WORLDS):
+        simulation = Simulation(world, number, check_state=False)
+        simulation.run(500)
+        followed += simulation.fake.followed > 0
+        assert not simulation.fake.followed or (world.further > 0 and world.dp == 1), number
+    assert followed >= 3
 
 
 @pytest.mark.parametrize("number", (2, 12))

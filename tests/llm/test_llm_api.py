@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import weft
 from tests.support.tiny_chat import END, write_tiny_chat
 from weft import LLM, SamplingParams
 from weft.errors import ConfigError, LayoutError, PeerError, RequestError, UsageError
+from weft.launch.executor import ProcessExecutor
+from weft.step.plan import MOST_FURTHER, StepPlan, StepResult
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 LAYOUT = {"attention": {"tp": 1, "dp": 2}, "dense.tp": 2, "lm_head.tp": 2}
@@ -34,6 +37,12 @@ def llm(model: Path) -> Iterator[LLM]:
 @pytest.fixture(scope="module")
 def alone(model: Path) -> Iterator[LLM]:
     with weft.LLM(model) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def both(model: Path) -> Iterator[LLM]:
+    with weft.LLM(model, tp=2) as one:
         yield one
 
 
@@ -121,6 +130,30 @@ def test_a_stream_gives_the_same_text_in_pieces(llm: LLM) -> None:
     pieces = [piece for _, piece in llm.stream("ab", GREEDY)]
     assert "".join(piece.text for piece in pieces) == llm.generate("ab", GREEDY)[0].outputs[0].text
     assert [piece.finish_reason for piece in pieces if piece.finish_reason] == ["length"]
+
+
+@pytest.mark.parametrize("name", ["both", "alone"])
+def test_tokens_that_come_together_are_those_that_come_one_by_one(
+    name: str, both: LLM, alone: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of requests that nobody streams, ranks run several steps by one plan; the ends of them are met all the same."""
+    llm, plans, step = {"both": both, "alone": alone}[name], list[StepPlan](), ProcessExecutor.step
+
+    def noted(self: ProcessExecutor, plan: StepPlan) -> StepResult:
+        plans.append(plan)
+        return step(self, plan)
+
+    monkeypatch.setattr(ProcessExecutor, "step", noted)
+    params = SamplingParams(temperature=1.0, seed=3, max_tokens=40, ignore_eos=True)
+    streamed = [token for _, piece in llm.stream("one two", params) for token in piece.token_ids]
+    assert len(streamed) == 40 and not any(plan.further for plan in plans)
+    (result,) = llm.generate(["one two"], params)
+    assert result.outputs[0].token_ids == streamed
+    assert max(plan.most_steps for plan in plans) == 1 + MOST_FURTHER
+    ending = next(at for at in range(9, 40) if streamed[at] not in streamed[:at])
+    ended, other = llm.generate(["one two", "one two"], [replace(params, stop_token_ids=(streamed[ending],)), params])
+    assert ended.outputs[0].token_ids == streamed[: ending + 1] and ended.outputs[0].finish_reason == "stop"
+    assert other.outputs[0].token_ids == streamed
 
 
 def test_an_abandoned_stream_leaves_nothing_behind(llm: LLM) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -15,130 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
-from tests.support.program_executor import ProgramExecutor
 from tests.support.waiting import until
-from tests.worker.decode_cases import LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
-from weft.arch import Shards, parse_config
-from weft.checkpoint import open_checkpoint
-from weft.comm.metered import MeteredComm
+from tests.worker.decode_cases import LAYOUTS, MANY, REQUESTS, Request, admitted, serve, streams
+from tests.worker.following_cases import both_ways
 from weft.errors import WeftError
-from weft.launch.channel import Channel, ChannelClosed, channel_pair
-from weft.launch.faults import Faults
-from weft.launch.following import room_for_following
-from weft.launch.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
-from weft.launch.rank import _steps
-from weft.launch.status import StatusPage
-from weft.layout.resolve import resolve
-from weft.native.records import FollowingRecord
-from weft.ops.base import Numerics
-from weft.step.plan import GroupPlan, StepPlan, StepResult, Streams
+from weft.launch.channel import ChannelClosed
+from weft.launch.messages import RunStep, StepDone, pack, unpack_from_rank
+from weft.step.plan import GroupPlan, StepPlan, Streams
 from weft.step.sampling_params import SamplingParams
-from weft.worker.runner import Limits
-
-
-class Ranks(ProgramExecutor):
-    """Ranks that are told their steps by frames, as in processes of their own."""
-
-    def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: Limits) -> None:
-        super().__init__(checkpoint, shards, numerics, limits)
-        self.page = StatusPage.create(len(self.runners))
-        self._before, self._rooms = [0] * len(self.runners), list[FollowingRecord]()
-        self.channels, self.loops, self.given = [], [], 0
-        for rank in range(len(self.runners)):
-            ours, end = channel_pair()
-            self.channels.append(ours)
-            theirs = Channel(end)
-            self._rooms.append(self._room(rank, theirs))
-            self._count(rank, self._rooms[rank])
-            self.loops.append(self._threads.submit(self._serve, rank, theirs))
-
-    def _room(self, rank: int, channel: Channel) -> FollowingRecord:
-        groups, reports = self.shards.layout.attention.dp, self.runners[rank].reports
-        return room_for_following(channel, self.page.writer(rank), LIMITS.max_num_seqs, groups, reports=reports)
-
-    def _serve(self, rank: int, channel: Channel) -> None:
-        runner, status = self.runners[rank], self.page.writer(rank)
-        way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
-        try:
-            _steps(runner, way, MeteredComm(self.comms[rank]), self._rooms[rank])
-        finally:
-            channel.close()
-
-    @property
-    def followed(self) -> list[int]:
-        """Steps of each rank that Python did not see."""
-        return [self._before[rank] + room.steps for rank, room in enumerate(self._rooms)]
-
-    def _count(self, rank: int, room: FollowingRecord) -> None:
-        inner = self.runners[rank].follow
-
-        def follow(following: FollowingRecord) -> bool:
-            self._before[rank] += room.steps
-            return inner(following)
-
-        self.runners[rank].follow = follow  # type: ignore[method-assign]
-
-    def step(self, plan: StepPlan) -> StepResult:
-        for channel in self.channels:
-            channel.send(pack(RunStep(plan)))
-        self.given += 1
-        parts = []
-        for runner, channel in zip(self.runners, self.channels, strict=True):
-            if runner.reports:
-                done = unpack_from_rank(channel.receive(20.0))
-                assert isinstance(done, StepDone) and done.index == plan.index
-                parts.append(done.result)
-        for rank in range(len(self.runners)):
-            until(lambda rank=rank: self._rests(rank), f"rank {rank} after step {self.given}")
-        return StepResult(plan.index, parts)
-
-    def _rests(self, rank: int) -> bool:
-        status = self.page.read(rank)
-        return status.step == self.given and not status.busy
-
-    def close(self) -> None:
-        for channel, loop in zip(self.channels, self.loops, strict=True):
-            if not loop.done():
-                channel.send(pack(Shutdown()))
-            channel.close()
-        self._threads.shutdown()
-        for rank, runner in enumerate(self.runners):
-            assert self.page.work(rank).rows == runner.rows
-        super().close()
-
-
-class Both:
-    """An executor that runs every plan both ways and compares."""
-
-    def __init__(self, frames: Ranks, general: ProgramExecutor) -> None:
-        self.frames, self.general = frames, general
-        self.layout, self.num_blocks = frames.layout, frames.num_blocks
-        for runner in general.runners:
-            runner.decode = None
-
-    def step(self, plan: StepPlan) -> StepResult:
-        result = self.frames.step(plan)
-        assert result == self.general.step(plan), plan
-        for one, other in zip(self.frames.runners, self.general.runners, strict=True):
-            assert torch.equal(one.last_ids, other.last_ids)
-            tables = one.inputs.tables
-            assert tables.highest == other.inputs.tables.highest >= tables.rows.max()
-        return result
-
-    def close(self) -> None:
-        self.frames.close()
-        self.general.close()
-
-
-@contextmanager
-def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
-    checkpoint = open_checkpoint(path)
-    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    made = Both(*(kind(checkpoint, shards, Numerics(dtype), LIMITS) for kind in (Ranks, ProgramExecutor)))
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +146,7 @@ def test_a_frame_longer_than_the_room_is_left_to_python(model: Path) -> None:
     with both_ways(model, 1, {}) as executor:
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [streams((0, 2, 1))]))
-        executor.step(StepPlan(2, [grown(streams((0, 3, 2)), *[(0, 1, 4)] * 40)]))
+        executor.step(StepPlan(2, [grown(streams((0, 3, 2)), *[(0, 1, 4)] * 1_000)]))
         assert executor.frames.followed == [0]
 
 

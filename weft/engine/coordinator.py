@@ -55,8 +55,8 @@ class Coordinator:
         return Further.of(count, ends) if count and len(ends) <= MOST_ENDS else None
 
     def schedule_ahead(self, most: int = 0) -> StepPlan | None:
-        """The next step while others are in flight, or None: it has to wait for their results, or some of at most `most`
-        steps could follow it by themselves, of which none is known ahead."""
+        """The next step while others are in flight, or None: it has to wait for their results; so has one that others,
+        `most` at most, can follow by themselves."""
         if most and len(self.schedulers) == 1 and self.schedulers[0].goes_far(most):
             return None
         sure = any(scheduler.has_rows for scheduler in self.schedulers)

@@ -121,17 +121,19 @@ class Flow:
 
     def further(self, most: int, free: int) -> tuple[int, list[Lane]]:
         """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
-        `free` blocks go, if nobody waits for a single token; and who needs a block for these steps, each one."""
+        `free` blocks go, if nobody waits for a single token; and who needs a block for these steps, each one: none
+        follows where somebody would need a second one."""
         growing: list[Lane] = []
         if self._streamed or not self.num_rows:
             return 0, growing
-        for steps in range(1, most + 1):
-            tick = self.tick + steps
+        end = self.tick + most + 1
+        for tick in range(self.tick + 1, end):
             due = [lane for lane in self._needs.look(tick) if lane.planned]
-            ends = any(lane.end == tick for lane in (*due, *growing))
-            if ends or len(growing) + len(due) > free or not self._untold.keys().isdisjoint(due):
-                return steps - 1, growing
+            end = min([end, *(lane.end for lane in due)])
+            if tick == end or len(growing) + len(due) > free or not self._untold.keys().isdisjoint(due):
+                return tick - self.tick - 1, growing
             growing += due
+            end = min(end, tick + self._size) if due else end
         return most, growing
 
     def tell(self, request: Request) -> None:

@@ -14,20 +14,20 @@ from collections.abc import Collection
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
 from weft.engine.flow import Flow
-from weft.engine.lanes import Lane, Rows
+from weft.engine.landing import Landing
 from weft.engine.limits import Limits
-from weft.engine.outputs import Counters, FinishReason, GroupStats, Head, Outputs, RequestOutput, Stretch
+from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.pace import Pace
 from weft.engine.request import Request
-from weft.engine.results import finish_after, group_stats, output_of
+from weft.engine.results import group_stats
 from weft.engine.room import Room
 from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
 
 FEWEST_FURTHER = 3
-"""Steps that follow by themselves, below which it is no use: where the next step can be planned beside the one in hand it
-is not then, and each plan has its cost."""
+"""Steps that follow by themselves, below which it is no use: where the next step can be planned beside the one in hand,
+it is not planned then."""
 
 
 class Scheduler:
@@ -52,6 +52,7 @@ class Scheduler:
         self._held = HeldBack(self._give_back)
         self.sharing = Sharing(limits, self.blocks, self._waiting, self._held)
         self._flow = Flow(limits.max_num_seqs, limits.block_size)
+        self._landing = Landing(self._flow, self.blocks, self.counters, self.remove)
 
     @property
     def has_work(self) -> bool:
@@ -144,7 +145,7 @@ class Scheduler:
         """Takes in the results of the oldest step in flight, which is `index`."""
         flight = self._in_flight.popleft()
         flight.check(index, result)
-        stretch = self._streams(flight.rows, result)
+        stretch = self._landing.streams(flight.rows, result)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
         return Outputs((stretch, [output for output in found if output is not None]))
@@ -265,31 +266,11 @@ class Scheduler:
 
     # -- results
 
-    def _streams(self, rows: Rows, result: GroupResult) -> Stretch:
-        """The ids of requests that flow: Python looks only at those that something has happened to."""
-        told = {record.slot: record for record in result.told} if result.told else {}
-        landed = self._flow.land(rows, result.array(), told)
-        self.counters.generated_tokens += rows.count - len(landed.dead)
-        others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
-        for lane in landed.looked_at:
-            others[lane.head] = self._look(lane, told.get(lane.request.slot))
-        return Stretch(rows.tick, rows.heads, landed.ids, others)
-
-    def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput:
-        """One stream's result, where there is or may be more to it than an id."""
-        request = lane.request
-        if record is not None and record.error is not None:
-            self.counters.generated_tokens -= 1
-            self._flow.settle(lane, but=1)
-            return self._fail(request, record.error)
-        self._flow.settle(lane)
-        return self._told(request, record or Sampled(request.slot, request.token_ids[-1]))
-
     def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
         """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
         request.landed(run)
         if result is not None and result.error is not None:
-            return self._fail(request, result.error)
+            return self._landing.fail(request, result.error)
         request.num_computed += run.count
         self.queued_tokens -= run.count
         if self.sharing.publish(request):
@@ -305,17 +286,4 @@ class Scheduler:
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
-        return self._told(request, result)
-
-    def _told(self, request: Request, result: Sampled) -> RequestOutput:
-        finish, reason = finish_after(request)
-        if finish:
-            self.remove(request)
-        return output_of(request, result, finish=finish, stop_reason=reason)
-
-    def _fail(self, request: Request, error: str) -> RequestOutput:
-        # What a failed request read or wrote must not reach another one through the cache.
-        self.blocks.withdraw(request.table)
-        request.shared = len(request.table)
-        self.remove(request)
-        return output_of(request, finish=FinishReason.ERROR, error=error)
+        return self._landing.told(request, result)

@@ -20,8 +20,8 @@ _BESIDE = 256
 
 
 class PlanInHand:
-    """Of plans for `groups` attention-dp groups of at most `slots` requests each, of which this rank is in `group`; every
-    table may have grown."""
+    """Of plans for `groups` attention-dp groups of at most `slots` requests each; this rank is in `group`. Every table
+    may have grown."""
 
     def __init__(
         self, channel: Channel, status: StatusWriter, slots: int, groups: int, group: int, *, reports: bool

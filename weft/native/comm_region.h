@@ -154,10 +154,10 @@ bool lend(Comm& c, const Group& g) {
         const uint32_t at = computing(c, g.ranks[i]).load(std::memory_order_acquire);
         if (i == g.me || !absent(g, i) || at % 2 == 0) continue;
         uint32_t standing = weft::IDLE_GUEST;
+        const int64_t began = monotonic_ns();  // who is woken may take the core at once
         if (own.guest->compare_exchange_strong(standing, at)) futex(own.guest, FUTEX_WAKE, 1), standing = at;
         if (standing <= weft::IDLE_GUEST) continue;
         const timespec slice{0, SLICE_NS};
-        const int64_t began = monotonic_ns();
         futex(own.guest, FUTEX_WAIT, standing, &slice);
         c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
         return true;

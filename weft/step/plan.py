@@ -124,9 +124,9 @@ MOST_ENDS = 1024
 
 
 class Further(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How many steps may follow a planned one by themselves, MOST_FURTHER at most: each has the same streams one position
-    further, whose blocks the plan tells of. None follows a step that gave one of the ids `ends` (int64, little endian,
-    MOST_ENDS at most) or had more to tell than ids."""
+    """How many steps may follow a planned one by themselves, MOST_FURTHER at most: each has the same streams one
+    position further, whose blocks the plan tells of. None follows a step that gave one of the ids `ends` (int64, little
+    endian, MOST_ENDS at most) or had more to tell than ids."""
 
     steps: int
     ends: bytes
@@ -152,8 +152,8 @@ def most_sampled(max_num_seqs: int) -> int:
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows. `experts`: what moves
-    between expert slots before the step. `further`: steps that follow by themselves, of a plan of one group with streams
-    alone, with the indices behind `index`; all ranks must know all ids for it."""
+    between expert slots before the step. `further`: steps that follow by themselves, of a plan of one group (all ranks
+    must know all ids) with streams alone; they have the indices behind `index`."""
 
     index: int
     groups: list[GroupPlan]

@@ -1,0 +1,141 @@
+"""Ranks that are told their steps by frames, beside ranks that take the general path; every step is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from tests.support.program_executor import ProgramExecutor
+from tests.support.waiting import until
+from tests.worker.decode_cases import LIMITS
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.comm.metered import MeteredComm
+from weft.launch.channel import Channel, channel_pair
+from weft.launch.faults import Faults
+from weft.launch.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
+from weft.launch.rank import _steps
+from weft.launch.status import StatusPage
+from weft.layout.resolve import resolve
+from weft.native.records import FollowingRecord
+from weft.ops.base import Numerics
+from weft.step.plan import GroupResult, StepPlan, StepResult
+from weft.worker.runner import Limits
+
+
+class Ranks(ProgramExecutor):
+    """Ranks that are told their steps by frames, as in processes of their own."""
+
+    def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: Limits) -> None:
+        super().__init__(checkpoint, shards, numerics, limits)
+        self.page = StatusPage.create(len(self.runners))
+        self._before: list[int] = [0] * len(self.runners)
+        self._now: list[FollowingRecord | None] = [None] * len(self.runners)
+        self.channels, self.loops, self.given = [], [], 0
+        for rank in range(len(self.runners)):
+            ours, end = channel_pair()
+            self.channels.append(ours)
+            theirs = Channel(end)
+            self._count(rank)
+            self.loops.append(self._threads.submit(self._serve, rank, theirs))
+
+    def _serve(self, rank: int, channel: Channel) -> None:
+        runner, status = self.runners[rank], self.page.writer(rank)
+        way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
+        try:
+            _steps(runner, way, MeteredComm(self.comms[rank]), LIMITS.max_num_seqs)
+        finally:
+            channel.close()
+
+    @property
+    def followed(self) -> list[int]:
+        """Steps of each rank that Python did not see."""
+        return [before + (now.steps if now else 0) for before, now in zip(self._before, self._now, strict=True)]
+
+    def _count(self, rank: int) -> None:
+        inner = self.runners[rank].follow
+
+        def follow(following: FollowingRecord) -> bool:
+            self._before[rank] += following.steps
+            self._now[rank] = following
+            return inner(following)
+
+        self.runners[rank].follow = follow  # type: ignore[method-assign]
+
+    def step(self, plan: StepPlan) -> StepResult:
+        for channel in self.channels:
+            channel.send(pack(RunStep(plan)))
+        parts = []
+        for runner, channel in zip(self.runners, self.channels, strict=True):
+            if runner.reports:
+                done = unpack_from_rank(channel.receive(20.0))
+                assert isinstance(done, StepDone) and done.index == plan.index
+                parts.append(done.result)
+        result = StepResult(plan.index, parts)
+        self.given += result.steps_of(plan)
+        for rank in range(len(self.runners)):
+            until(lambda rank=rank: self._rests(rank), f"rank {rank} after step {self.given}")
+        return result
+
+    def _rests(self, rank: int) -> bool:
+        status = self.page.read(rank)
+        return status.step == self.given and not status.busy
+
+    def close(self) -> None:
+        for channel, loop in zip(self.channels, self.loops, strict=True):
+            if not loop.done():
+                channel.send(pack(Shutdown()))
+            channel.close()
+        self._threads.shutdown()
+        for rank, runner in enumerate(self.runners):
+            assert self.page.work(rank).rows == runner.rows
+        super().close()
+
+
+class Both:
+    """An executor that runs every plan both ways and compares."""
+
+    def __init__(self, frames: Ranks, general: ProgramExecutor) -> None:
+        self.frames, self.general = frames, general
+        self.layout, self.num_blocks = frames.layout, frames.num_blocks
+        for runner in general.runners:
+            runner.decode = None
+
+    def step(self, plan: StepPlan) -> StepResult:
+        result = self.frames.step(plan)
+        assert result == self._one_by_one(plan), plan
+        for one, other in zip(self.frames.runners, self.general.runners, strict=True):
+            assert torch.equal(one.last_ids, other.last_ids)
+            tables = one.inputs.tables
+            assert tables.highest == other.inputs.tables.highest >= tables.rows.max()
+        return result
+
+    def _one_by_one(self, plan: StepPlan) -> StepResult:
+        """What the steps of `plan` give that may run, each planned for itself."""
+        results = [self.general.step(plan)]
+        while plan.further and len(results) < plan.most_steps:
+            if not plan.further.goes_on_behind(results[-1].groups[0]):
+                break
+            results.append(self.general.step(plan.of_step(len(results))))
+        ids, told = b"".join(result.groups[0].ids for result in results), results[-1].groups[0].told
+        return StepResult(plan.index, [GroupResult(ids, told)]) if plan.further else results[0]
+
+    def close(self) -> None:
+        self.frames.close()
+        self.general.close()
+
+
+@contextmanager
+def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
+    checkpoint = open_checkpoint(path)
+    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
+    made = Both(*(kind(checkpoint, shards, Numerics(dtype), LIMITS) for kind in (Ranks, ProgramExecutor)))
+    try:
+        yield made
+    finally:
+        made.close()

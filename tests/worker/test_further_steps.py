@@ -1,0 +1,90 @@
+"""Steps that follow a planned one by themselves give what the same steps give that are planned one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.worker.decode_cases import LAYOUTS, admitted, streams
+from tests.worker.following_cases import both_ways
+from weft.layout.resolve import resolve
+from weft.step.plan import Further, GroupPlan, StepPlan
+from weft.step.sampling_params import SamplingParams
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "biased")
+
+
+def further(index: int, group: GroupPlan, steps: int, ends: Iterable[int] = ()) -> StepPlan:
+    return StepPlan(index, [group], further=Further.of(steps, ends))
+
+
+ONE_GROUP = [(world, layout) for world, layout in LAYOUTS if resolve(layout, world).attention.dp == 1]
+
+
+@pytest.mark.parametrize(("world", "layout"), ONE_GROUP, ids=str)
+@pytest.mark.parametrize("python", [False, True], ids=["C++", "Python"])
+def test_steps_follow_by_themselves(world: int, layout: dict[str, object], python: bool, model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        if python:
+            for runner in executor.frames.runners:
+                runner.decode = None
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        # the first is Python's, the four behind it are not, and so on from frame to frame
+        executor.step(further(1, streams((0, 2, 1), news=[(0, 1, [7, 8, 9])]), 4))
+        last = executor.step(further(6, streams((0, 7, 6)), 1)).groups[0].array()
+        executor.step(StepPlan(8, [streams((0, 9, 8))]))
+        assert len(last) == 2
+        assert executor.frames.followed == [0 if python else 7] * world
+
+
+@pytest.mark.parametrize(("world", "layout"), ONE_GROUP[:2], ids=str)
+@pytest.mark.parametrize("first", [True, False], ids=["Python's plan", "a frame"])
+def test_none_follows_an_id_that_ends(world: int, layout: dict[str, object], first: bool, model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        known = executor.step(further(1, streams((0, 2, 1), news=[(0, 1, [7, 8, 9])]), 7)).groups[0].array().tolist()
+        executor.step(StepPlan(9, [admitted(0, [5, 9])]))
+        begin = 0
+        if not first:
+            begin = 1
+            executor.step(StepPlan(10, [streams((0, 2, 1), news=[(0, 1, [7, 8, 9])])]))
+        news = [(0, 1, [7, 8, 9])] if first else []
+        ending = next(at for at in range(begin + 1, 7) if known[at] not in known[begin:at])
+        plan = further(10 + begin, streams((0, 2 + begin, 1 + begin), news=news), 6 - begin, [known[ending], 10**6])
+        assert executor.step(plan).groups[0].array().tolist() == known[begin : ending + 1]
+
+
+@pytest.mark.parametrize(("world", "layout"), ONE_GROUP[:2], ids=str)
+def test_python_chooses_one_token_among_steps_that_follow(world: int, layout: dict[str, object], model: Path) -> None:
+    """Tokens of a row are chosen in Python until it has as many as it must have."""
+    with both_ways(model, world, layout) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        asked = SamplingParams(temperature=0.0, min_tokens=4, stop_token_ids=(7,))
+        executor.step(StepPlan(2, [admitted(1, [3], asked)]))
+        tables = [(0, 0, [1, 2, 3]), (1, 0, [4, 5, 6])]
+        executor.step(further(3, streams((0, 3, 2), (1, 1, 1), news=tables), 6))
+        executor.step(further(10, streams((0, 10, 9), (1, 8, 8)), 2))
+        assert min(executor.frames.followed) >= 6
+
+
+@pytest.mark.parametrize(("world", "layout"), ONE_GROUP[:2], ids=str)
+def test_none_follows_logits_that_are_not_finite(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1), news=[(0, 1, [7, 8])])]))
+        for each in (executor.frames, executor.general):
+            for runner in each.runners:
+                runner.cos_sin[5] = torch.nan
+        result = executor.step(further(2, streams((0, 3, 2)), 5)).groups[0]
+        assert len(result.array()) == 3 and result.told[0].error is not None
+        executor.step(StepPlan(5, [admitted(2, [3])]))
