@@ -95,7 +95,8 @@ class Simulation:
         assert all(each.ended for each in self.expected.values())
         stats = self.engine.stats().total
         assert (stats.running, stats.waiting, stats.blocks_used) == (0, 0, 0)
-        assert stats.computed_tokens == sum(self.fake.computed_rows)
+        assert stats.computed_tokens == self.engine.stats().rows == sum(self.fake.computed_rows)
+        assert self.engine.stats().steps == self.engine.stats().step_tokens[-1] == self.fake.steps
 
     def add(self, request_id: str, prompt: Sequence[int], params: SamplingParams) -> bool:
         """Adds a request; False if it was refused, which must be for lack of room alone."""
@@ -122,8 +123,11 @@ class Simulation:
 
     def step(self) -> list[RequestOutput]:
         """One engine step, its outputs compared, the state checked."""
+        decoding = [each for one in self.engine._coordinator.schedulers for each in one._decoding.values()]
+        streams, followed = any(request.streamed for request in decoding), self.fake.followed
         outputs = self.engine.step()
         assert self.engine.failure is None, self.engine.failure
+        assert not streams or self.fake.followed == followed, "somebody waits for a token"
         for output in outputs:
             self._compare(output)
         self._check_patience()

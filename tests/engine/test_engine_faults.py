@@ -25,6 +25,7 @@ WORLDS = (
     World(num_blocks=30, block_size=2, max_num_seqs=6, max_num_batched_tokens=7, vocab=2),
     World(num_blocks=60, block_size=1, max_num_seqs=8, max_num_batched_tokens=48, vocab=50),
     World(num_blocks=100, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=3, further=15),
+    World(num_blocks=14, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=4, further=15),
 )
 Patch = pytest.MonkeyPatch
 
@@ -250,6 +251,25 @@ def further_past_a_length(patch: Patch) -> None:
     patch.setattr(Flow, "further", overlooked)
 
 
+def further_past_a_second_block(patch: Patch) -> None:
+    """Steps follow by themselves though somebody would need a second block."""
+    further = Flow.further
+
+    def overlooked(self: Flow, most: int, free: int) -> tuple[int, list[Lane]]:
+        size, self._size = self._size, 1 << 20
+        found = further(self, most, free)
+        self._size = size
+        return found
+
+    patch.setattr(Flow, "further", overlooked)
+
+
+def further_without_blocks(patch: Patch) -> None:
+    """Steps follow by themselves though there are no blocks for them."""
+    further = Flow.further
+    patch.setattr(Flow, "further", lambda self, most, free: further(self, most, 1 << 20))
+
+
 def further_blocks_untold(patch: Patch) -> None:
     """Ranks do not hear of the blocks of steps that follow by themselves."""
     grow = Flow.grow
@@ -265,6 +285,8 @@ def further_blocks_untold(patch: Patch) -> None:
 BY_ANSWER = (
     further_past_an_end,
     further_past_a_length,
+    further_past_a_second_block,
+    further_without_blocks,
     further_blocks_untold,
     last_id_dropped,
     displaced_untold,

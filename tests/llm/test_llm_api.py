@@ -15,6 +15,7 @@ from msgspec.structs import replace
 import weft
 from tests.support.tiny_chat import END, write_tiny_chat
 from weft import LLM, SamplingParams
+from weft.engine import steps
 from weft.errors import ConfigError, LayoutError, PeerError, RequestError, UsageError
 from weft.launch.executor import ProcessExecutor
 from weft.step.plan import MOST_FURTHER, StepPlan, StepResult
@@ -144,6 +145,9 @@ def test_tokens_that_come_together_are_those_that_come_one_by_one(
         return step(self, plan)
 
     monkeypatch.setattr(ProcessExecutor, "step", noted)
+    monkeypatch.setattr(steps, "FURTHER_S", 60.0)
+    for engine in llm._engines._engines:  # also where cores are left for it
+        monkeypatch.setattr(engine._steps, "_most", MOST_FURTHER)
     params = SamplingParams(temperature=1.0, seed=3, max_tokens=40, ignore_eos=True)
     streamed = [token for _, piece in llm.stream("one two", params) for token in piece.token_ids]
     assert len(streamed) == 40 and not any(plan.further for plan in plans)

@@ -1,4 +1,4 @@
-"""Engine: requests in, outputs out, one step at a time. Knows no tensor, no text, no HTTP; not thread-safe.
+"""Engine: requests in, outputs out, one plan at a time. Knows no tensor, no text, no HTTP; not thread-safe.
 
 schedule  ->  run on the executor  ->  postprocess
 """
@@ -103,7 +103,8 @@ class Engine:
             scheduler.resume(request)
 
     def step(self) -> Outputs:
-        """One step of all groups. An executor's failure ends every request with its message, and the engine."""
+        """One plan of all groups, mostly of one step. An executor's failure ends every request with its message, and
+        the engine."""
         reported, self._ended = self._ended, []
         try:
             outputs = self._steps.run()

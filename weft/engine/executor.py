@@ -33,11 +33,11 @@ class Executor(Protocol):
 
 @runtime_checkable
 class GoesOn(Protocol):
-    """What an executor has besides whose ranks can run steps that follow a planned one by themselves."""
+    """What an executor has besides that knows plans with further steps."""
 
     @property
     def most_further(self) -> int:
-        """How many are worth asking for."""
+        """How many are worth asking for, of ranks as they are; 0: none."""
 
 
 @runtime_checkable

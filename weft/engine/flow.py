@@ -121,8 +121,8 @@ class Flow:
 
     def further(self, most: int, free: int) -> tuple[int, list[Lane]]:
         """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
-        `free` blocks go, if nobody waits for a single token; and who needs a block for these steps, each one: none
-        follows where somebody would need a second one."""
+        `free` blocks go, if no token is wanted by itself; and who needs a block for these steps, each one: none follows
+        where somebody would need a second one, which ranks could not be told in the short way."""
         growing: list[Lane] = []
         if self._streamed or not self.num_rows:
             return 0, growing

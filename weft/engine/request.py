@@ -34,7 +34,7 @@ class Request:
     """Empty where the request ignores them."""
     stop_ids: frozenset[int]
     streamed: bool = True
-    """Whether somebody waits for each token, and not for the last one."""
+    """Whether each token is wanted by itself: somebody waits for it, or there is more to tell of it than an id."""
     digests: list[bytes] = field(default_factory=list)
 
     slot: int = -1

@@ -129,11 +129,11 @@ class Scheduler:
         return count, self._flow.ends
 
     def goes_far(self, most: int) -> bool:
-        """Whether steps can follow the next one by themselves, of `most` so many that it is of use; those who need a
-        block for the next one have theirs."""
+        """Whether so many of `most` steps can follow the next one by themselves that it is of use. None does while
+        somebody waits and a slot is free, though there may be no room for him."""
         if self._prefilling or (self._waiting and self._slots):
             return False
-        return self._flow.further(most, self.blocks.num_available)[0] >= min(most, FEWEST_FURTHER)
+        return self._flow.further(most, self.blocks.num_available)[0] >= FEWEST_FURTHER
 
     def go_on(self, index: int) -> None:
         """Step `index` followed the one scheduled last by itself."""

@@ -8,6 +8,7 @@ what the engine does behind each takes many times as long as when it is repeated
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -19,7 +20,7 @@ from weft.engine.executor import Ahead, Executor, GoesOn
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.pace import Pace
-from weft.step.plan import StepPlan, StepResult
+from weft.step.plan import FURTHER_S, StepPlan, StepResult
 
 
 class Steps:
@@ -33,6 +34,8 @@ class Steps:
         self._most = executor.most_further if balancing is None and isinstance(executor, GoesOn) else 0
         self._flying: deque[tuple[StepPlan, float]] = deque()
         self._landed_s = 0.0
+        self._step_s = math.inf
+        """What the last step of streams alone took."""
         self.tokens = Buckets(STEP_TOKENS)
 
     @property
@@ -44,7 +47,7 @@ class Steps:
         """Takes in one step's results, or those of steps that followed by themselves; nothing where there is nothing to
         run."""
         if not self._flying:
-            plan = self._coordinator.schedule(self._most)
+            plan = self._coordinator.schedule(self._further)
             if plan is None:
                 return Outputs()
             if plan.further is not None:
@@ -54,12 +57,17 @@ class Steps:
             self._submit(self._ahead, plan)
         assert self._ahead is not None
         if len(self._flying) == 1:
-            self._submit(self._ahead, self._coordinator.schedule_ahead(self._most))
+            self._submit(self._ahead, self._coordinator.schedule_ahead(self._further))
         result = self._ahead.collect()
         plan, given_s = self._flying.popleft()
         began, self._landed_s = max(given_s, self._landed_s), time.monotonic()
         self._observe(plan, self._landed_s - began)
         return self._coordinator.retire(result)
+
+    @property
+    def _further(self) -> int:
+        """Steps that may follow the next one by themselves."""
+        return min(self._most, int(FURTHER_S / self._step_s))
 
     def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:
         if plan is None:
@@ -85,4 +93,6 @@ class Steps:
         """Tells the pace what a step cost: the group with the most rows decides how long it takes."""
         most = max(plan.groups, key=lambda group: group.num_rows) if len(plan.groups) > 1 else plan.groups[0]
         streams = len(most.streams)
+        if not most.runs:
+            self._step_s = max(seconds, 1e-6)
         self._pace.observe(streams, most.num_rows - streams, seconds)

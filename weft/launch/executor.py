@@ -20,7 +20,7 @@ from weft.launch.processes import WorkerProcess, end_all
 from weft.launch.watch import Watch
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
-from weft.step.plan import GroupResult, StepPlan, StepResult
+from weft.step.plan import FURTHER_S, GroupResult, StepPlan, StepResult
 
 GRACE_S = 2.0
 """How long ranks have to end by themselves."""
@@ -72,7 +72,7 @@ class ProcessExecutor:
     def _collect(self) -> StepResult:
         with self._failing():
             waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) * waits.plan.most_steps
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + FURTHER_S * (waits.plan.most_steps > 1)
             if not waits.left:
                 return self._done(began)
             for worker, message in self.watch.messages(lambda: began + limit_s):

@@ -16,26 +16,21 @@ from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
 
 _BESIDE = 256
-"""Bytes of a frame beside its columns, and more than an answer has beside its ids."""
+"""Numbers' room for what a frame has beside columns, tables and ids (two a group), and an answer beside its ids."""
 
 
 class PlanInHand:
-    """Of plans for `groups` attention-dp groups of at most `slots` requests each; this rank is in `group`. Every table
-    may have grown."""
+    """Of plans for `groups` attention-dp groups of at most `slots` requests each; every table may have grown."""
 
-    def __init__(
-        self, channel: Channel, status: StatusWriter, slots: int, groups: int, group: int, *, reports: bool
-    ) -> None:
-        self._group, self._status = group, status
+    def __init__(self, channel: Channel, status: StatusWriter, slots: int, groups: int, *, reports: bool) -> None:
+        self._keeps = status  # its page, which C++ writes to
         self._plan: StepPlan | None = None
-        words = groups * slots * 6 + groups * 2 + MOST_ENDS + _BESIDE
+        words = groups * (6 * slots + 2) + MOST_ENDS + _BESIDE
         self._frame, self._answer = (np.zeros(size, WORD) for size in (words, (1 + MOST_FURTHER) * slots + _BESIDE))
         self._columns, self._ids = np.zeros(3 * slots, WORD), np.zeros((1 + MOST_FURTHER) * slots, WORD)
         self._ends = np.zeros(MOST_ENDS, WORD)
         self.record = FollowingRecord(
             fd=channel.fileno(),
-            group=group,
-            groups=groups,
             reports=int(reports),
             status=status.address,
             frame=self._frame.ctypes.data,
@@ -78,7 +73,7 @@ class PlanInHand:
         if further is None:
             record.left = 0
             return result
-        rows, columns = len(ids), self.step.groups[self._group].streams.array()
+        rows, columns = len(ids), self.step.groups[0].streams.array()
         self._ids[record.done * rows : (record.done + 1) * rows] = ids
         self._columns[: columns.size] = columns.reshape(-1)
         record.done, record.left = record.done + 1, record.left - 1

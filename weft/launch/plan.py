@@ -69,7 +69,8 @@ class LaunchPlan:
     whose thread makes way."""
     goes_on: bool = False
     """Whether ranks may run several steps before they hear of the engine again, where nobody waits for single tokens:
-    they have all cores, so that whatever the engine does for a step keeps them waiting, and know all tokens."""
+    they have all cores, so that whatever the engine does for a step keeps one of their threads from it, and all of them
+    know all tokens."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -129,7 +130,8 @@ class LaunchPlan:
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
-            f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
+            f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
+            + (", several together where nobody waits for single tokens" if self.goes_on else ""),
         ]
         lines += self.hints()
         if (dispatch := self.shards.passage.dispatch) is not None:
@@ -205,7 +207,7 @@ def plan_launch(
         cores=dealing.shares,
         server_cpus=dealing.server,
         plans_ahead=engine.device != "cpu" or bool(dealing.server),
-        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not any(one.spare for one in dealing.shares),
+        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not dealing.leaves_cores,
         backend=replace(backend, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),

@@ -179,8 +179,8 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
 
 def _steps(runner: Runner, way: _Way, comm: MeteredComm, slots: int) -> None:
     """Until told to shut down. `slots`: requests of an attention block at most."""
-    dp, group = runner.shards.layout.attention.dp, runner.geometry.group
-    hand = PlanInHand(way.channel, way.status, slots, dp, group, reports=runner.reports)
+    groups = runner.shards.layout.attention.dp
+    hand = PlanInHand(way.channel, way.status, slots, groups, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:

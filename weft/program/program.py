@@ -138,7 +138,7 @@ class StepProgram:
 
     def follow(self, decode: DecodeRecord, following: FollowingRecord) -> bool:
         """Runs the steps that follow a run with `decode`, which chose its tokens, as long as they are like it. True:
-        the step of the frame that waits has run too, and its tokens are to be chosen. Errors as of `run`."""
+        the next step has run too, and its tokens are to be chosen. Errors as of `run`."""
         code = self._native.follow(self._step, decode, following)
         if code not in (0, UNCHOSEN):
             self._fail(code)

@@ -119,6 +119,8 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
 MOST_FURTHER = 15
 """Steps that may follow a planned one by themselves: what the engine does for all of them together is a small part of
 their time then, and whoever waits for the last one does not wait for long."""
+FURTHER_S = 0.5
+"""Of a plan's further steps together: who interrupts has to wait for them, and of slow steps the engine is no part."""
 MOST_ENDS = 1024
 """Ids behind which none of them runs."""
 

@@ -107,7 +107,7 @@ class DecodeSteps:
 
     def follow(self, program: RankProgram, following: FollowingRecord) -> bool:
         """Runs the steps that follow, as long as they are like the last one, with what `following` has room for. True:
-        of the step whose frame waits, which has run too, tokens are still to be chosen, from `inputs`."""
+        of the next step, which has run too, tokens are still to be chosen, from `inputs`."""
         rows = np.array(self._followed, np.int64)
         following.rows, following.groups = rows.ctypes.data, len(rows)
         return program.follow(self.record, following)

@@ -202,7 +202,7 @@ class Runner:
 
     def follow(self, following: FollowingRecord) -> bool:
         """Runs the steps that follow as far as that takes no Python; `following` says where they come from, and counts
-        them. True: the step of the plan that comes next has run, and wants `choose`."""
+        them. True: the next step has run too, and wants `choose`."""
         following.steps = following.busy_ns = 0
         if self.decode is None or self.program is None or self.decode.done:
             return False

@@ -1,7 +1,6 @@
 // Decode steps that follow one another: as long as a rank is told to run the step that it ran last, one position further,
-// it goes from frame to frame without Python. A frame that is anything else stays where it is, for Python to read; so
-// does that of a step whose tokens Python has to choose. Answer key:
-// weft/launch/rank.py.
+// it goes from step to step of a plan, and from frame to frame, without Python. A frame that is anything else stays where
+// it is, for Python to read; so does one with a step whose tokens Python has to choose. Answer key: weft/launch/rank.py.
 #pragma once
 
 #include <errno.h>
@@ -30,7 +29,7 @@ struct Following {
     Status* status;
     uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
     int64_t frame_room;
-    int64_t* columns;        // room for [3, slots]: of the step that ran last
+    int64_t* columns;        // room for [3, slots]: of the plan's step that was begun last
     uint8_t* answer;         // room for all ids and kAnswerRoom
     int64_t steps, busy_ns;  // results: steps that were run, and nanoseconds inside them
     int64_t most;            // steps of one plan that there is room for
@@ -115,7 +114,7 @@ inline int64_t take_frame(Following& f, Decode& d, int64_t spin_ns) {
     if (!size || !read_streams(f.frame + 4, size, f.groups, f.rows, f.group, plan)) return 0;
     if (plan.further >= uint64_t(f.most) || plan.ends_count > f.ends_room || !take_tables(d, plan)) return 0;
     memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));
-    memcpy(f.ends, plan.ends, size_t(plan.ends_count * 8));
+    if (plan.ends_count) memcpy(f.ends, plan.ends, size_t(plan.ends_count * 8));
     f.index = plan.index, f.done = 0, f.left = 1 + int64_t(plan.further), f.ends_count = plan.ends_count, f.waits = 1;
     return size + 4;
 }
