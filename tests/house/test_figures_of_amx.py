@@ -69,6 +69,17 @@ def test_what_two_halves_bring() -> None:
     assert f"{told} (quartiles {quartiles(name, cases)[0]}; `{name}`, {starts(name)} rounds)" in PERFORMANCE
 
 
+def test_what_several_steps_by_one_plan_bring() -> None:
+    cases = ("decode", "8 streams", "32 streams")
+    found = [f"beside_34fb4e8_amx{which}.json" for which in ("", "_tp2", "_int4")]
+    (one, eight, many), (one_, eight_, many_) = ratios(found[0], cases=cases), quartiles(found[0], cases)
+    told = f"one stream is {one} times as fast with one rank (quartiles {one_}), 8 and 32 streams {eight} and {many}"
+    assert f"{told} ({eight_}, {many_}; `{found[0]}`, {starts(found[0])} rounds); with two" in PERFORMANCE
+    for words, name in zip(("both wait for the engine", "whose steps are short"), found[1:], strict=True):
+        (one, eight, many), spread = ratios(name, cases=cases), ", ".join(quartiles(name, cases))
+        assert f"{words}, {one}, {eight} and {many} ({spread}; `{name}`)" in PERFORMANCE
+
+
 def test_what_a_step_of_4_bits_reads() -> None:
     page = (RESULTS / "step_profile_amx_int4.md").read_text()
     one = page.split("## 1 stream")[1].split("\n## ")[0]
@@ -90,7 +101,7 @@ def test_one_stream_of_codes_alone() -> None:
     assert alone in PLAIN
     text = (RESULTS / CODES_PAGE).read_text()
     spread = [
-        re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \d+ \[(\d+)\.\.(\d+)\]", text)[0]
+        [round(float(each)) for each in re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \S+ \[(\S+)\.\.(\S+)\]", text)[0]]
         for name in ("weft-int4", "onnxruntime-int4")
     ]
     assert "far apart, {} to {} tokens a second beside {} to {}.".format(*spread[0], *spread[1]) in PLAIN
