@@ -155,8 +155,7 @@ WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::De
         if (code) return code == weft::kBeyondTables ? 0 : code;
         if (frame && recv(f.fd, f.frame, size_t(frame), 0) != frame) return 0;
         f.waits = 0;
-        if (f.reports &&
-            !weft::send_all(f.fd, f.answer, weft::write_answer(f.index, f.ids, f.done * decode->rows, f.answer)))
+        if (f.reports && !weft::send_all(f.fd, f.answer, weft::write_answer(f.index, f.ids, f.done * decode->rows, f.answer)))
             return 0;
     }
 }
