@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from weft.engine.outputs import Outputs
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
@@ -46,9 +44,7 @@ class Coordinator:
         """The next step, or None when no group has work; at most `most` steps may follow it by themselves."""
         if not self.has_work:
             return None
-        further = self._further(most) if most and len(self.schedulers) == 1 else None
-        plan = self._plan()
-        return replace(plan, further=further) if further else plan
+        return self._plan(self._further(most) if most and len(self.schedulers) == 1 else None)
 
     def _further(self, most: int) -> Further | None:
         count, ends = self.schedulers[0].further(most)
@@ -62,8 +58,9 @@ class Coordinator:
         sure = any(scheduler.has_rows for scheduler in self.schedulers)
         return self._plan() if sure and all(scheduler.can_go_ahead for scheduler in self.schedulers) else None
 
-    def _plan(self) -> StepPlan:
-        plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])
+    def _plan(self, further: Further | None = None) -> StepPlan:
+        groups = [scheduler.schedule(self.steps) for scheduler in self.schedulers]
+        plan = StepPlan(self.steps, groups, further=further)
         if not plan.num_rows:
             raise WeftError(f"step {self.steps}: requests wait, and no group can run any of them")
         self.steps += 1
@@ -71,17 +68,15 @@ class Coordinator:
 
     def retire_all(self, plan: StepPlan, result: StepResult) -> Outputs:
         """As `retire`, of a plan with further steps: of those that ran."""
-        (scheduler,), (group,) = self.schedulers, plan.groups
-        found = result.groups[0].by_step(len(group.streams))
+        found = result.groups[0].by_step(len(plan.groups[0].streams))
         if len(found) > plan.most_steps:
             raise WeftError(f"step {plan.index}: results of {len(found)} steps, of {plan.most_steps} at most")
-        outputs = self.retire(StepResult(result.index, found[:1]))
-        parts = list(outputs.parts)
+        outputs = [self.retire(StepResult(result.index, found[:1]))]
         for each in found[1:]:
-            scheduler.go_on(self.steps)
-            parts += scheduler.retire(self.steps, each).parts
+            self.schedulers[0].go_on(self.steps)
+            outputs.append(self.retire(StepResult(self.steps, [each])))
             self.steps += 1
-        return Outputs(parts)
+        return Outputs([part for each in outputs for part in each.parts])
 
     def retire(self, result: StepResult) -> Outputs:
         """What the oldest step in flight brought, group by group."""

@@ -49,7 +49,7 @@ class Flow:
         self._ends: Counter[int] = Counter()
         """Ids that may end somebody."""
         self._streamed = 0
-        """How many give each token to somebody who waits for it."""
+        """How many want each token by itself."""
         self._joins = self._departures = 0
         self.tick = self.landed = 0
         self.step = -1

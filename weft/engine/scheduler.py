@@ -15,6 +15,7 @@ from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
 from weft.engine.flow import Flow
 from weft.engine.landing import Landing
+from weft.engine.lanes import Lane
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.pace import Pace
@@ -122,18 +123,22 @@ class Scheduler:
         """How many steps can follow the next one by themselves, `most` at most, with its rows and no others; they have
         their blocks then. And ids behind which none does."""
         self._grow_decodes()
-        if not self.goes_far(most):
-            return 0, ()
-        count, lanes = self._flow.further(most, self.blocks.num_available)
+        count, lanes = self._reach(most)
         self._flow.grow(lanes, self.blocks.allocate(len(lanes)), ahead=count)
         return count, self._flow.ends
 
     def goes_far(self, most: int) -> bool:
-        """Whether so many of `most` steps can follow the next one by themselves that it is of use. None does while
-        somebody waits and a slot is free, though there may be no room for him."""
-        if self._prefilling or (self._waiting and self._slots):
-            return False
-        return self._flow.further(most, self.blocks.num_available)[0] >= FEWEST_FURTHER
+        """Whether some of at most `most` steps can follow the next one by themselves."""
+        return self._reach(most)[0] > 0
+
+    def _reach(self, most: int) -> tuple[int, list[Lane]]:
+        """As `Flow.further`; no step where they would be of no use. None follows while somebody waits and a slot is
+        free, though there may be no room for him."""
+        if not (self._prefilling or (self._waiting and self._slots)):
+            count, lanes = self._flow.further(most, self.blocks.num_available)
+            if count >= FEWEST_FURTHER:
+                return count, lanes
+        return 0, []
 
     def go_on(self, index: int) -> None:
         """Step `index` followed the one scheduled last by itself."""

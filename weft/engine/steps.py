@@ -84,8 +84,7 @@ class Steps:
             result = self._executor.step(replace(plan, experts=self._balancing.work()))
             self._balancing.stepped(self._executor)
         steps = result.steps_of(plan)
-        for _ in range(steps):
-            self.tokens.observe(plan.num_rows)
+        self.tokens.observe(plan.num_rows, steps)
         self._observe(plan, (time.monotonic() - began) / steps)
         return result
 

@@ -72,7 +72,7 @@ class ProcessExecutor:
     def _collect(self) -> StepResult:
         with self._failing():
             waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + FURTHER_S * (waits.plan.most_steps > 1)
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.plan.further else 0.0)
             if not waits.left:
                 return self._done(began)
             for worker, message in self.watch.messages(lambda: began + limit_s):

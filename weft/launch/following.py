@@ -16,7 +16,8 @@ from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
 
 _BESIDE = 256
-"""Numbers' room for what a frame has beside columns, tables and ids (two a group), and an answer beside its ids."""
+"""Room, in numbers, for what a frame has beside columns, tables and ends, two numbers for each group included, and for
+what an answer has beside its ids."""
 
 
 class PlanInHand:
@@ -66,14 +67,14 @@ class PlanInHand:
         assert self._plan is not None
         return self._plan.of_step(self.record.done)
 
-    def note(self, result: GroupResult) -> GroupResult | None:
-        """What that step gave; all that the plan gave, where no step is left."""
+    def note(self, step: StepPlan, result: GroupResult) -> GroupResult | None:
+        """What `step`, that step, gave; all that the plan gave, where no step is left."""
         assert self._plan is not None
         further, record, ids = self._plan.further, self.record, result.array()
         if further is None:
             record.left = 0
             return result
-        rows, columns = len(ids), self.step.groups[0].streams.array()
+        rows, columns = len(ids), step.groups[0].streams.array()
         self._ids[record.done * rows : (record.done + 1) * rows] = ids
         self._columns[: columns.size] = columns.reshape(-1)
         record.done, record.left = record.done + 1, record.left - 1

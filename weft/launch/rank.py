@@ -204,7 +204,7 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm, slots: int) -> None:
         if plan.experts is not None:
             way.faults.reach("switch" if plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        result = hand.note(runner.choose(plan) if ran else runner.step(plan))
+        result = hand.note(plan, runner.choose(plan) if ran else runner.step(plan))
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
