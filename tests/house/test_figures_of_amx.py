@@ -69,15 +69,37 @@ def test_what_two_halves_bring() -> None:
     assert f"{told} (quartiles {quartiles(name, cases)[0]}; `{name}`, {starts(name)} rounds)" in PERFORMANCE
 
 
+def listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def test_what_several_steps_by_one_plan_bring() -> None:
-    cases = ("decode", "8 streams", "32 streams")
-    found = [f"beside_34fb4e8_amx{which}.json" for which in ("", "_tp2", "_int4")]
-    (one, eight, many), (one_, eight_, many_) = ratios(found[0], cases=cases), quartiles(found[0], cases)
-    told = f"one stream is {one} times as fast with one rank (quartiles {one_}), 8 and 32 streams {eight} and {many}"
-    assert f"{told} ({eight_}, {many_}; `{found[0]}`, {starts(found[0])} rounds); with two" in PERFORMANCE
-    for words, name in zip(("both wait for the engine", "whose steps are short"), found[1:], strict=True):
-        (one, eight, many), spread = ratios(name, cases=cases), ", ".join(quartiles(name, cases))
-        assert f"{words}, {one}, {eight} and {many} ({spread}; `{name}`)" in PERFORMANCE
+    for words, which in (
+        ("they decode {} times as fast (quartiles {}; `{}`, 12 bursts of each in turns)", "_tp2"),
+        ("which plans ahead otherwise, {} ({}; `{}`), with 4 bits", ""),
+        ("with 4 bits {} ({}; `{}`). Beside", "_int4"),
+    ):
+        name = f"several_steps_amx{which}.json"
+        found, each = saved(name)["cases"].values(), "{:.2f} and {:.2f}".format
+        spread = ", ".join(each(case["ratio_q1"], case["ratio_q3"]) for case in found)
+        assert words.format(listed([f"{case['ratio']:.2f}" for case in found]), spread, name) in PERFORMANCE
+    cases, before = ("decode", "8 streams", "32 streams"), "beside_34fb4e8_amx{}.json".format
+    one, two, few = (listed(ratios(before(which), cases=cases)) for which in ("", "_tp2", "_int4"))
+    told = f"one rank is {one} times as fast (`{before('')}`, {starts(before(''))} rounds), two are {two}"
+    assert f"{told} (`{before('_tp2')}`), and with 4 bits {few} (`{before('_int4')}`)." in PERFORMANCE
+
+
+def test_what_two_ranks_wait_for() -> None:
+    found = saved("several_steps_amx_tp2.json")["cases"].values()
+    alone, several = (listed([f"{case[way]['between_ms']:.2f}" for case in found]) for way in ("one by one", "several"))
+    told = f"between two steps for {alone} ms with 1, 8 and 32 streams where each is planned by itself, and for"
+    assert f"{told} {several} ms a step where several are" in PERFORMANCE
+    one, eight, many = (
+        ("{:.2f} and {:.2f}".format(*case["several"]["waits_ms"]), f"{case['several']['step_ms']:.1f}")
+        for case in found
+    )
+    told = f"{one[0]} of a step's {one[1]} ms with one stream, {eight[0]} of {eight[1]} with 8, {many[0]} of {many[1]}"
+    assert f"{told} with 32 (`several_steps_amx_tp2.json`)." in PERFORMANCE
 
 
 def test_what_a_step_of_4_bits_reads() -> None:

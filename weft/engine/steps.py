@@ -3,7 +3,7 @@
 While the ranks run a step, the next one is planned and waits for them, so that they need not wait for the engine. That
 takes an executor that can be given a step ahead, and nothing that must be done between two steps (moving experts).
 Where nobody waits for single tokens, ranks are given several steps at once: a step leaves weights in the caches, and
-what the engine does behind each takes many times as long as when it is repeated.
+what the engine does behind each takes several times as long as when it is repeated.
 """
 
 from __future__ import annotations
