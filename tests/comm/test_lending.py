@@ -1,37 +1,57 @@
-"""A rank that waits lends its core to a rank that computes, and is no worse off where that one never gives it back."""
+"""A rank that waits helps the one that it waits for with what that has open, and is no worse off where it does not
+help; nobody goes on before whoever helps it is done, and who is never done is named."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
+from weft.native.records import OfferingRecord
 
 PAIR = (0, 1)
-NOBODY, IDLE = range(2)
-STEP = 7  # what the host computes
+HELP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pair:
-    """Rank 1 waits for rank 0; `guest`: how rank 0's guest on rank 1's core stands."""
+    """Rank 1 waits for rank 0, whose offer it finds at `open`; `helped`: for what it was called, `slow_s` long each."""
 
     region: Region
     host: SharedMemoryComm
     lender: SharedMemoryComm
-    guest: ctypes.c_uint32
-    computing: ctypes.c_uint32
+    offering: OfferingRecord
+    helped: list[int] = field(default_factory=list)
+    slow_s: float = 0.0
 
-    def reached(self, standing: int) -> None:
-        """Waits until the guest stands so; the suite's own limit ends it."""
-        while self.guest.value != standing:
+    def __post_init__(self) -> None:
+        self.open = ctypes.c_uint64.from_address(self.offering.offer)
+        self.inside = ctypes.c_uint32.from_address(self.offering.visits + 128 * 1)  # of rank 1
+        self.callback = HELP(self._help)
+        self.address = ctypes.cast(self.callback, ctypes.c_void_p).value or 0
+
+    def _help(self, offer: int, visit: int, seen: ctypes._Pointer[ctypes.c_uint64]) -> int:
+        assert visit - offer == self.offering.visits + 128 - self.offering.offer, "of rank 1"
+        time.sleep(self.slow_s)
+        self.helped.append(self.open.value)
+        seen[0] = self.open.value
+        return 1
+
+    def left(self) -> int:
+        """What rank 0's team calls that has closed an instruction."""
+        return int(ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self.offering.left)(self.offering.comm))
+
+    def has_helped(self, times: int) -> None:
+        """Waits for it; the suite's own limit ends it."""
+        while len(self.helped) < times:
             os.sched_yield()
 
 
@@ -39,10 +59,7 @@ class Pair:
 def pair(native_comm: None) -> Iterator[Pair]:
     region = SharedMemoryComm.create(2, [PAIR])
     host, lender = (SharedMemoryComm(region, rank, timeout=0.2) for rank in PAIR)
-    lenders, computing = host.lenders()
-    assert len(lenders) == 1
-    words = (ctypes.c_uint32.from_address(at) for at in (int(lenders[0].guest or 0), computing))
-    yield Pair(region, host, lender, *words)
+    yield Pair(region, host, lender, host.offering())
     host.close()
     lender.close()
     region.close()
@@ -68,54 +85,81 @@ def in_background(call: Callable[[], None]) -> Callable[[], Exception | None]:
     return ended
 
 
-def test_a_waiting_rank_lends_its_core_until_the_guest_gives_it_back(pair: Pair) -> None:
-    pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, STEP
-    for _ in range(3):
+def test_a_waiting_rank_helps_once_with_everything_that_is_open(pair: Pair) -> None:
+    pair.lender.lend(pair.address)
+    for turn in (1, 2, 3):
         waiting = in_background(lambda: pair.lender.barrier(PAIR))
-        pair.reached(STEP)
-        pair.computing.value, pair.guest.value = STEP + 1, IDLE
+        for what in (2 * turn, 2 * turn + 1):
+            pair.open.value = what
+            pair.has_helped(len(pair.helped) + 1)
+        pair.open.value = 0
         pair.host.barrier(PAIR)
         assert waiting() is None
-        pair.computing.value = STEP
-    assert pair.guest.value == IDLE
+    assert pair.helped == [2, 3, 4, 5, 6, 7]
     assert pair.host.lent_ns == 0 < pair.lender.lent_ns
 
 
-@pytest.mark.parametrize("missing", ["core", "computing", "guest"])
-def test_nothing_is_lent_where_something_is_missing(pair: Pair, missing: str) -> None:
-    """A guest that is called stays so here, for there is none to answer."""
-    if missing != "core":
-        pair.lender.lend(0)
-    pair.guest.value = NOBODY if missing == "guest" else IDLE
-    pair.computing.value = STEP + int(missing == "computing")
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
-    error = waiting()
-    assert "rank 0 did not come within 0.2 s" in str(error)
-    assert pair.guest.value == (NOBODY if missing == "guest" else IDLE)
-
-
-def test_who_comes_while_its_guest_is_still_there_is_not_missed(pair: Pair) -> None:
-    pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, STEP
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
-    pair.reached(STEP)
-    pair.host.barrier(PAIR)
-    assert waiting() is None
-
-
-def test_the_time_limit_holds_while_a_core_is_lent(pair: Pair) -> None:
-    pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, STEP
+@pytest.mark.parametrize("missing", ["help", "open"])
+def test_nothing_is_done_where_something_is_missing(pair: Pair, missing: str) -> None:
+    if missing != "help":
+        pair.lender.lend(pair.address)
+    pair.open.value = int(missing != "open")
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
     assert "rank 0 did not come within 0.2 s" in str(waiting())
-    assert pair.guest.value == STEP
+    assert pair.helped == []
 
 
-def test_a_rank_that_dies_with_a_lent_core_is_named(pair: Pair) -> None:
-    pair.lender.lend(0)
-    pair.guest.value, pair.computing.value = IDLE, STEP
+def test_who_has_come_needs_no_help(pair: Pair) -> None:
+    pair.lender.lend(pair.address)
+    pair.open.value = 1
+    coming = in_background(lambda: pair.host.barrier(PAIR))
+    time.sleep(0.05)
+    pair.lender.barrier(PAIR)
+    assert coming() is None and pair.helped == []
+
+
+def test_who_comes_while_it_is_still_helped_is_not_missed(pair: Pair) -> None:
+    pair.lender.lend(pair.address)
+    pair.open.value, pair.slow_s = 1, 0.1
     waiting = in_background(lambda: pair.lender.barrier(PAIR))
-    pair.reached(STEP)
+    time.sleep(0.02)
+    pair.host.barrier(PAIR)
+    assert waiting() is None and pair.helped == [1]
+
+
+def test_the_time_limit_holds_while_a_rank_helps(pair: Pair) -> None:
+    pair.lender.lend(pair.address)
+    pair.open.value, pair.slow_s = 1, 0.3
+    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    assert "rank 0 did not come within 0.2 s" in str(waiting())
+
+
+def test_a_rank_that_dies_while_it_is_helped_is_named(pair: Pair) -> None:
+    pair.lender.lend(pair.address)
+    pair.open.value = 1
+    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    pair.has_helped(1)
     pair.region.mark_dead(0)
     assert "rank 0 died" in str(waiting())
+
+
+def test_nobody_goes_on_before_its_helper_is_done(pair: Pair) -> None:
+    pair.inside.value = 1
+    leaving, codes = threading.Thread(target=lambda: codes.append(pair.left())), list[int]()
+    leaving.start()
+    time.sleep(0.05)
+    assert codes == []
+    pair.inside.value = 0
+    leaving.join()
+    assert codes == [0]
+
+
+@pytest.mark.parametrize(("dies", "said"), [(True, "rank 1 died"), (False, "rank 1 did not come within 0.2 s")])
+def test_a_helper_that_is_never_done_is_named(pair: Pair, dies: bool, said: str) -> None:
+    """Stopped, or dead, in the midst of what it has taken: the step cannot be ended."""
+    pair.inside.value = 1
+    if dies:
+        pair.region.mark_dead(1)
+    code = pair.left()
+    with pytest.raises(PeerError, match=f"{said}; rank 0 was in all_reduce over"):
+        pair.host.fail(code, "all_reduce", PAIR)

@@ -372,7 +372,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
     setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(lend_cores=None), makes_way=True)
-    said = rank_process._settle(runner, alone, setup)  # type: ignore[arg-type]
+    said = rank_process._settle(runner, alone, setup, None)  # type: ignore[arg-type]
     assert (pinned, makes_way, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support.native_libraries import need
 from weft.checkpoint import embedded_model, open_checkpoint
 from weft.cli.main import main
+from weft.comm.rooms import NoRoomsError, Room
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.launch import plan as plans
@@ -44,21 +45,40 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     own_cores: bool, asked: bool | None, world: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lends = own_cores and asked is not False and world == 2
-    lent, invited = [], []
+    lent, offered = [], []
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
     ways: list[bool] = []
     ops.pool = SimpleNamespace(  # type: ignore[assignment]
-        pin=lambda _: None, threads=1, invite=lambda *given: invited.append(given), make_way=ways.append
+        pin=lambda _: None,
+        threads=1,
+        queue_bytes=128,
+        help=7,
+        offer=lambda *given: offered.append(given),
+        make_way=ways.append,
     )
     comm.world = world
-    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, core: lent.append(core))
-    monkeypatch.setattr(SharedMemoryComm, "lenders", lambda _: (["records"], 7))
+    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, help: lent.append(help))
+    monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
     monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
     runner = SimpleNamespace(program=object(), ops=ops)
-    assert rank_process._settle(runner, comm, setup(own_cores, asked)) == said  # type: ignore[arg-type]
+    room = object.__new__(Room)
+    monkeypatch.setattr(Room, "take", lambda _, nbytes: 4096 + nbytes)
+    assert rank_process._settle(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
     assert ways == [False] * own_cores
-    assert (lent, invited) == (([5], [(["records"], 7)]) if lends else ([], []))
+    assert (lent, offered) == (([7], [("offering", 4096 + 128)]) if lends else ([], []))
+
+
+def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, make_way=lambda _: None), 2  # type: ignore[assignment]
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    runner, none = SimpleNamespace(program=object(), ops=ops), NoRoomsError("too few addresses (ulimit -v)")
+    said = rank_process._settle(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
+    assert said == "; no core is lent: too few addresses (ulimit -v)"
+    with pytest.raises(ConfigError, match="lend_cores: too few addresses"):
+        rank_process._settle(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
 
 
 def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
@@ -66,13 +86,13 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
         SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
     )  # fmt: skip
     comm.world = 2
-    said = [rank_process._settle(runner, each, setup(True, None)) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    said = [rank_process._settle(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
     why = ("steps are no program", "ranks do not meet in shared memory")
     assert said == [f"; no core is lent: {each}" for each in why]
-    assert rank_process._settle(runner, comm, setup(True, False)) == ""  # type: ignore[arg-type]
+    assert rank_process._settle(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
     for each, reason in zip((comm, elsewhere), why, strict=True):
         with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
-            rank_process._settle(runner, each, setup(True, True))  # type: ignore[arg-type]
+            rank_process._settle(runner, each, setup(True, True), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

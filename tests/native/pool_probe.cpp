@@ -68,7 +68,7 @@ void share_of_units(const weft::Instruction& instruction, const weft::Step&, con
                  });
 }
 
-// Instructions one after the other, open to guests; `late`: units that were not done when no guest was at work.
+// Instructions one after the other, open to other ranks; `late`: units that were not done when no rank was at work.
 struct Opened {
     Shares shares;
     weft::Instruction instruction{};
@@ -76,35 +76,35 @@ struct Opened {
     std::atomic<int64_t> late{0};
 };
 
-void open_to_guests(void* context, const weft::TeamMember& me) {
+void open_to_others(void* context, const weft::TeamMember& me) {
     auto& job = *static_cast<Opened*>(context);
     weft::Pool* pool = job.shares.pool;
-    weft::Guests* guests = me.thread ? nullptr : pool->guests();
-    for (int round = 0, last = 1; round < job.shares.rounds; ++round) {
+    weft::Offers* offers = me.thread ? nullptr : pool->offers();
+    for (int round = 0; round < job.shares.rounds; ++round) {
         if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
         pool->barrier(me.thread);
-        if (guests && last) guests->begin();
-        last = round % 2 || round + 1 == job.shares.rounds;
-        if (guests) guests->open(share_of_units, job.instruction, job.step, pool->turn(), last);
+        if (offers) offers->open(job.instruction, job.step, pool->turn());
         share_of_units(job.instruction, job.step, me);
-        if (guests) guests->close();
+        if (offers) offers->close();
         pool->barrier(me.thread);
         if (!me.thread) job.late.fetch_add(job.shares.left.load());
     }
 }
 
-// A rank that waits for as long as it lives, and lends its core whenever it can.
-void lend(std::atomic<uint32_t>* guest, weft::Computing* computing, std::atomic<bool>* ending) {
-    while (!ending->load()) {
-        uint32_t idle = weft::IDLE_GUEST;
-        const uint32_t at = computing->load();
-        if (at % 2 == 0 || !guest->compare_exchange_strong(idle, at)) {
-            sched_yield();
-            continue;
-        }
-        weft::futex(guest, FUTEX_WAKE, INT_MAX);
-        while (guest->load() == at) weft::futex(guest, FUTEX_WAIT, at);
-    }
+weft::Kernel units_of(int) { return share_of_units; }
+
+// A rank that waits for as long as it lives, and helps whenever it can.
+void wait_and_help(weft::Offer* offer, weft::Visit* visit, std::atomic<bool>* ending) {
+    for (uint64_t seen = 0; !ending->load();)
+        if (!weft::help(units_of, *offer, *visit, seen)) sched_yield();
+}
+
+// As `weft_comm_left`, where no rank dies.
+int left(void* context) {
+    auto& to = *static_cast<weft::Offering*>(context);
+    for (uint64_t rank = 0; rank < to.ranks; ++rank)
+        while (to.visits[rank].inside.load()) sched_yield();
+    return 0;
 }
 
 // Instructions one after the other, each of `units`, to which the last thread may come late; thread 0 waits for it before
@@ -154,18 +154,26 @@ WEFT_C int64_t probe_shares(weft::Pool* pool, const int64_t* sizes, int64_t* don
     return job.not_its_own;
 }
 
-// Units that guests ran, or -1: some were still to be done when no guest was at work. `lenders`: as for `weft_pool_invite`.
-WEFT_C int64_t probe_guests(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits,
-                            const weft::Lender* lenders, int count, weft::Computing* computing) {
+// Units that other ranks ran, or -1: some were still to be done when none was at work. `ranks`: how many wait; `offers`:
+// whether anything is open to them.
+WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits, int ranks,
+                            int offers) {
     Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}}};
     job.instruction.p[0] = &job.shares;
+    weft::Offer offer{};
+    std::vector<weft::Visit> visits(ranks);
+    std::vector<weft::UnitQueue> queues(pool->threads());
+    weft::Offering to{&offer, visits.data(), left, nullptr, uint64_t(ranks)};
+    to.comm = &to;
+    if (offers) pool->offer(to, queues.data());
     std::atomic<bool> ending{false};
-    std::vector<std::thread> ranks;
-    for (int i = 0; i < count; ++i) ranks.emplace_back(lend, lenders[i].guest, computing, &ending);
-    pool->run(open_to_guests, &job);
+    std::vector<std::thread> waiting;
+    for (weft::Visit& visit : visits) waiting.emplace_back(wait_and_help, &offer, &visit, &ending);
+    pool->run(open_to_others, &job);
     ending = true;
-    for (auto& rank : ranks) rank.join();
-    return job.late ? -1 : job.shares.not_its_own.load();
+    for (auto& rank : waiting) rank.join();
+    pool->keep_to_itself();
+    return job.late || offer.open ? -1 : job.shares.not_its_own.load();
 }
 
 // Units that were not done, or more than once, when the barrier behind them had been passed. `if_away`: the last thread may

@@ -31,8 +31,6 @@ def probe(folder: Path) -> ctypes.CDLL:
     signatures = {
         "weft_pool_new": (pointer, [number, pointer, ctypes.c_int64, pointer]),
         "weft_pool_free": (None, [pointer]),
-        "weft_pool_invite": (number, [pointer, pointer, number, pointer]),
-        "weft_pool_dismiss": (None, [pointer]),
         "weft_pool_stealing": (None, [pointer, number]),
         "weft_pool_make_way": (None, [pointer, number]),
         "weft_pool_spin": (None, [pointer, ctypes.c_int64]),
@@ -40,7 +38,7 @@ def probe(folder: Path) -> ctypes.CDLL:
         "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer, ctypes.c_int]),
         "probe_cores": (None, [pointer, pointer]),
         "probe_shares": (ctypes.c_int64, [pointer, pointer, pointer, number, number]),
-        "probe_guests": (ctypes.c_int64, [pointer, pointer, pointer, number, number, pointer, number, pointer]),
+        "probe_offers": (ctypes.c_int64, [pointer, pointer, pointer, *[number] * 4]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(opened, name)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from tests.support.shelf import Shelf
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
@@ -18,10 +19,14 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
+from weft.ops.pages import RoomPages
+from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.runner import Limits, Runner
+
+ROOM = 256 << 20
 
 
 class ShownProgram(RankProgram):
@@ -41,21 +46,29 @@ class ShownProgram(RankProgram):
 
 
 class ProgramExecutor(LockstepExecutor):
-    """A `LockstepExecutor` whose ranks run at the same time."""
+    """A `LockstepExecutor` whose ranks run at the same time. `helps`: they read each other's rows where these lie, and
+    run units of each other's instructions while they wait."""
 
-    def __init__(self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, helps: bool = False
+    ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         size = shards.layout.world
         self.region = Region.create(size, distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size))
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
-        self.runners, self._threads = [], ThreadPoolExecutor(size)
+        self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
         for rank, comm in enumerate(self.comms):
-            ops = make_ops(numerics, device)
+            ops = make_ops(numerics, device, pages=RoomPages(Shelf(ROOM)) if helps else None)
             prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)
             runner.program = ShownProgram(runner)
             self.runners.append(runner)
+            if helps and isinstance(ops, StepOps):
+                queues = torch.zeros(ops.pool.queue_bytes + 128, dtype=torch.uint8)
+                self._queues.append(queues)
+                ops.pool.offer(comm.offering(), queues.data_ptr() + -queues.data_ptr() % 128)
+                comm.lend(ops.pool.help)
 
     def step(self, plan: StepPlan) -> StepResult:
         parts = list(self._threads.map(lambda runner: runner.step(plan), self.runners))
@@ -66,7 +79,14 @@ class ProgramExecutor(LockstepExecutor):
         """Bytes that each rank's program received from others so far."""
         return [runner.program.program.exchanged[1] for runner in self.runners if runner.program is not None]
 
+    def helped_ns(self) -> int:
+        """For how long ranks worked for each other."""
+        return sum(comm.lent_ns for comm in self.comms)
+
     def close(self) -> None:
+        for runner in self.runners:
+            if isinstance(runner.ops, StepOps):
+                runner.ops.pool.keep_to_itself()
         super().close()
         self._threads.shutdown()
         for comm in self.comms:

@@ -17,10 +17,10 @@ from tests.worker.test_last_layer import LIMITS, decode, logits_of, prefill
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
-from weft.native.records import Op
+from weft.native.records import SETTLES, Op
 from weft.ops.base import Numerics
-from weft.program import dealt_rows
-from weft.program.values import Buffer, Instruction, Rows, View
+from weft.program import dealt_rows, passes
+from weft.program.values import Buffer, Instruction, Recording, Rows, View
 
 NEVER = 1 << 30
 BLOCKS = {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 2, "lm_head.tp": 2}
@@ -33,11 +33,13 @@ LAYOUTS: list[tuple[str, int, dict[str, object]]] = [
 ]
 
 
-def executor(path: Path, world: int, given: dict[str, object], dtype: torch.dtype) -> ProgramExecutor:
+def executor(
+    path: Path, world: int, given: dict[str, object], dtype: torch.dtype, helps: bool = False
+) -> ProgramExecutor:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve(given, world, num_experts=config.num_experts))
-    return ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS)
+    return ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS, helps)
 
 
 def dealt(made: ProgramExecutor) -> list[Instruction]:
@@ -65,20 +67,89 @@ def test_no_bit_changes(
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows are fewer than ranks, too: a prompt's last layer has one."""
+    """Through slots, and where every rank's rows are read where they lie, while ranks that wait help. Rows are fewer
+    than ranks, too: a prompt's last layer has one."""
     write_random(path, variant)
     for scored in (False, True):
         found = []
-        for numbers in (1, NEVER):
+        for numbers, helps in ((1, False), (1, True), (NEVER, False)):
             monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)
-            made = executor(path, world, given, dtype)
+            made = executor(path, world, given, dtype, helps)
             found.append(answers(made, scored=scored))
             marked = {each.op for each in dealt(made)}
             made.close()
         assert marked == {Op.ALL_REDUCE, Op.NORM, Op.ALL_GATHER}
-        (logits, bytes_of), (wanted, whole_bytes) = found
-        assert all(map(torch.equal, logits, wanted))
-        assert bytes_of != whole_bytes
+        (logits, bytes_of), (in_place, bytes_in_place), (wanted, whole_bytes) = found
+        assert all(map(torch.equal, logits, wanted)) and all(map(torch.equal, in_place, wanted))
+        assert bytes_of == bytes_in_place != whole_bytes
+
+
+@pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
+def test_nobody_writes_where_others_still_read(
+    variant: str, world: int, given: dict[str, object], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a gather and the next time that its ranks meet; with spans that end on the rank itself, somebody does."""
+    write_random(path, variant)
+    made = executor(path, world, given, torch.bfloat16)
+    codes = [runner.program.program.instructions for runner in made.runners if runner.program is not None]
+    made.close()
+    assert sum(map(overwritten, codes)) == 0
+    monkeypatch.setattr(passes, "read_until", lambda code: ())
+    assert all(map(overwritten, codes))
+
+
+def overwritten(code: Sequence[Instruction]) -> int:
+    """How often an instruction of a placed program writes to rows that another rank may be reading."""
+    places, _ = passes.place(Recording(tuple(code), code[-1].out), lambda rows: 64, [0] * len(code))
+    found = 0
+    for index, gather in enumerate(code):
+        if gather.op is Op.ALL_GATHER and gather.dealt and not gather.numbers[SETTLES]:
+            meeting = dealt_rows.next_meeting(code, index)
+            assert meeting is not None and {*(code[meeting].exchange or ())} >= {*gather.dealt}
+            lo, hi = span(places, gather.out.buffer)
+            for later in code[index + 1 : meeting + 1]:
+                for buffer in dealt_rows.written(later):
+                    begin, end = span(places, buffer)
+                    found += begin < hi and lo < end
+    return found
+
+
+def span(places: passes.Places, buffer: Buffer) -> tuple[int, int]:
+    at = places.of[buffer.home]
+    return at, at + 64 * buffer.home.columns * buffer.home.dtype.itemsize
+
+
+def test_ranks_that_do_not_meet_again_wait_for_those_that_read() -> None:
+    """The last gather of a program, also where only what a step may leave out follows."""
+    rows, plan = Rows("rows", 0, 2), SimpleNamespace(group=(0, 1))
+    part, normed, logits = (view(rows) for _ in range(3))
+
+    def gather() -> Instruction:
+        return Instruction(Op.ALL_GATHER, "norm", normed, (normed,), plan=plan, dealt=(0, 1))  # type: ignore[arg-type]
+
+    def reduce(group: tuple[int, ...]) -> Instruction:
+        ranks = SimpleNamespace(group=group)
+        return Instruction(Op.ALL_REDUCE, "o_proj.out", part, (), plan=ranks)  # type: ignore[arg-type]
+
+    product = Instruction(Op.LINEAR, "lm_head", logits, (normed,))
+    last = [product, Instruction(Op.ALL_GATHER, "lm_head.out", logits, (logits,), plan=plan)]  # type: ignore[arg-type]
+
+    def kept() -> Instruction:
+        return Instruction(Op.SELECT, "", normed, (normed,))
+
+    met = [reduce((0, 1))]
+    for between, settles in (
+        ([], 1),
+        (met, 0),
+        ([reduce((0,))], 1),
+        ([reduce((0, 1, 2))], 0),
+        ([kept(), *met], 1),
+        ([*met, kept()], 0),
+    ):
+        code = [gather(), *between, gather(), *last]
+        dealt_rows.settle(code)
+        found = [each.numbers[SETTLES] for each in code if each.dealt]
+        assert found == [settles, 1]
 
 
 def test_a_stream_that_is_not_brought_together_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

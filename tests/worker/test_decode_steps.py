@@ -127,7 +127,7 @@ class Both:
 def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
     checkpoint = open_checkpoint(path)
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    made = Both(*(ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS) for _ in range(2)))
+    made = Both(*(ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS, helps) for helps in (True, False)))
     try:
         yield made
     finally:

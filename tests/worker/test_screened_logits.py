@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker.decode_cases import GREEDY, admitted, serve, streams
+from tests.worker.decode_cases import GREEDY, serve
 from tests.worker.test_decode_steps import both_ways
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
@@ -20,14 +19,10 @@ from weft.launch.lockstep_executor import LockstepExecutor
 from weft.launch.memory import bounded_rows
 from weft.launch.numbers import numerics_of
 from weft.layout.resolve import resolve
-from weft.native.records import Chose, LenderRecord
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
-from weft.ops.step_ops import StepOps
-from weft.program.build import RankProgram
 from weft.program.screen import Screen
 from weft.settings import EngineConfig
-from weft.step.plan import StepPlan
 from weft.weights.kept import kept_weights
 from weft.worker.runner import Limits, Runner
 
@@ -132,25 +127,6 @@ def test_an_error_says_why_it_cannot_be(numerics: Numerics, eager: bool, why: st
     with pytest.raises(ConfigError, match=f"^screen_logits: {why}; leave --screen-logits out$") as error:
         runner(model, numerics, eager)
     assert error.value.field == "screen_logits"
-
-
-@pytest.mark.usefixtures("able")
-@pytest.mark.parametrize("screens", [True, False])
-def test_no_core_is_called_for_logits_that_a_step_leaves_out(screens: bool, model: Path) -> None:
-    """A guest keeps a lent core as long as units are announced, for ever if these are not run."""
-    found = runner(model, Numerics(torch.bfloat16, screen_logits=screens))
-    words = (ctypes.c_uint32 * 3)()  # of a rank that lends no core, and what this one computes
-    at = ctypes.addressof(words)
-    assert isinstance(found.ops, StepOps) and found.program is not None and found.decode is not None
-    found.program = RankProgram(found.program.program, found.program._comm, found.program._block)  # shows no logits
-    found.ops.pool.invite((LenderRecord * 1)(LenderRecord(at, at + 4)), at + 8)
-    found.step(StepPlan(0, [admitted(0, [5, 9])]))
-    for place in range(3):
-        found.step(StepPlan(1 + place, [streams((0, 2 + place, 1 + place))]))
-        assert (found.decode.record.chose == Chose.LARGEST) == screens
-        assert words[2] and words[2] % 2 == 0, "it would still be helped"
-    found.ops.pool.dismiss()
-    assert isinstance(screen_of(found), Screen) == screens
 
 
 @pytest.mark.usefixtures("able")

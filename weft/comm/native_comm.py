@@ -55,13 +55,15 @@ def open_library() -> ctypes.CDLL:
         "close": (None, (pointer,)),
         "describe": (None, (pointer, ctypes.c_char_p)),
         "failure": (ctypes.POINTER(Failure), (pointer,)),
-        "lend": (None, (pointer, ctypes.c_uint32)),
-        "lenders": (pointer, (pointer, pointer)),
+        "lend": (None, (pointer, pointer)),
+        "offering": (None, (pointer, pointer)),
         "lent_ns": (pointer, (pointer,)),
         "all_reduce": (number, (pointer, number, pointer, size, number)),
         "all_gather": (number, (pointer, number, pointer, pointer, pointer, number)),
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),
         "all_to_all": (number, (pointer, number, pointer, pointer, pointer, pointer, number)),
+        "reduce_dealt": (number, (pointer, number, pointer, pointer, number, number)),
+        "gather_dealt": (number, (pointer, number, pointer, pointer, number, number, number)),
         "barrier": (number, (pointer, number)),
     }
     for name, (result, arguments) in signatures.items():

@@ -4,7 +4,8 @@ Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the
 gone with the last process that holds it, whatever ended that process.
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
-    | per group: two slots of `piece` bytes per member | per rank: what it computes, its core, how guests there stand
+    | per group: two slots of `piece` bytes per member | per rank: what it has open for others, and who is at work on it
+    | a room for each rank, empty at first (`rooms.py`)
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ PIECE_BYTES = 256 << 10
 SPIN_US = 300
 MAX_MEMBERS = 256
 
-_HEADER = struct.Struct("<QQQIIIIQQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets, bytes
+_HEADER = struct.Struct("<QQQIIIIQQQQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets, bytes
 _STATE = struct.Struct("<I")
 _RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
 _GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
 _LINE = 64
+_PAIR = 128  # of lines, which are often fetched together
 _PAGE = 4096
-_HEAD_BYTES = 64  # two heads, one per parity
+_LARGE_PAGE = 2 << 20
+_HEAD_BYTES = 128  # two heads, one per parity
 _TEXT_BYTES = 256
 
 
@@ -88,6 +91,10 @@ class RegionInfo:
     piece_bytes: int
     spin_us: int
     debug: bool
+    rooms_at: int
+    """Where the ranks' rooms lie behind the region, one after the other."""
+    room_bytes: int
+    """Of each, address space and no memory as yet; 0: there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,9 @@ class Region:
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, plan.size)
+            rooms = _add_rooms(fd, plan.rooms_at, world)
             with mmap.mmap(fd, plan.size) as memory:
-                plan.write(memory, spin_us, debug)
+                plan.write(memory, spin_us, debug, rooms)
         except OSError as error:
             os.close(fd)
             raise _too_large(plan.size, world, str(error.strerror)) from error
@@ -146,7 +154,8 @@ class Region:
         with self._mapped() as memory:
             header = _header(memory)
             groups = _read_groups(memory, header)
-        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug))
+        rooms = header.rooms_at, header.room_bytes
+        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug), *rooms)
 
     def close(self) -> None:
         """Closes the descriptor; ranks that have the region open keep it."""
@@ -159,10 +168,24 @@ class Region:
 def read_records(fd: int) -> tuple[RankRecord, ...]:
     """What each rank was last in; works for ranks that have died or are stopped."""
     now = time.monotonic_ns()
-    with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as memory:
+    with mmap.mmap(fd, _PAGE, prot=mmap.PROT_READ) as memory:
+        size = _header(memory).size
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as memory:
         header = _header(memory)
         groups = _read_groups(memory, header)
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
+
+
+def _add_rooms(fd: int, at: int, world: int) -> int:
+    """Bytes of each rank's room, each half of which is more than the machine has memory; 0 where a file must not be so
+    long (ulimit -f)."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    room = 2 << memory.bit_length()
+    try:
+        os.ftruncate(fd, at + world * room)
+    except OSError:
+        return 0
+    return room
 
 
 def _check_memory(size: int, world: int) -> None:
@@ -192,6 +215,8 @@ class _Header:
     group_table: int
     lending: int
     lending_bytes: int
+    rooms_at: int
+    room_bytes: int
 
 
 def _header(memory: mmap.mmap) -> _Header:
@@ -238,9 +263,10 @@ class _Plan:
         control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
         slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
         self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
-        self.lending_bytes = _LINE + -(-4 * (1 + world) // _LINE) * _LINE
-        self.lending = self._take(self.lending_bytes * world)
+        self.lending_bytes = _PAIR * (1 + world)
+        self.lending = self._take(self.lending_bytes * world, _PAIR)
         self.size = -(-self._end // _PAGE) * _PAGE
+        self.rooms_at = -(-self.size // _LARGE_PAGE) * _LARGE_PAGE
 
     @staticmethod
     def _control_sizes(members: int) -> Iterator[int]:
@@ -252,9 +278,10 @@ class _Plan:
         self._end = at + size
         return at
 
-    def write(self, memory: mmap.mmap, spin_us: int, debug: bool) -> None:
+    def write(self, memory: mmap.mmap, spin_us: int, debug: bool, room_bytes: int) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        offsets = (self.states, self.records, self.group_table, self.lending, self.lending_bytes)
+        rooms = self.rooms_at, room_bytes
+        offsets = (self.states, self.records, self.group_table, self.lending, self.lending_bytes, *rooms)
         _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)

@@ -28,7 +28,7 @@ from weft.comm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open
 from weft.comm.region import Region
 from weft.errors import PeerError
 from weft.native import missing_reason
-from weft.native.records import CommRecord, LenderRecord
+from weft.native.records import CommRecord, OfferingRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 
@@ -111,24 +111,25 @@ class SharedMemoryComm(Comm):
     @property
     def end(self) -> tuple[CommRecord, Mapping[Group, tuple[int, int]]]:
         """What a step program calls instead of these methods, and each group's number and this rank's place in it."""
-        names = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-        calls = (ctypes.cast(getattr(self._library, f"weft_comm_{name}"), ctypes.c_void_p).value for name in names)
+        calls = (getattr(self._library, f"weft_comm_{name}") for name in CommRecord.CALLS)
+        addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in calls)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
-        return CommRecord(self._handle, *calls, self._library.weft_comm_lent_ns(self._handle)), groups
+        return CommRecord(self._handle, *addresses, self._library.weft_comm_lent_ns(self._handle)), groups
 
-    def lend(self, core: int) -> None:
-        """From now on this rank's thread, which keeps to `core`, lends it to ranks that it waits for."""
-        self._library.weft_comm_lend(self._handle, core)
+    def lend(self, help: int) -> None:
+        """From now on this rank runs units of what others have open while it waits for them. `help`: address of what
+        does so (`Pool.help`); this process must have their rooms (`weft/comm/rooms.py`)."""
+        self._library.weft_comm_lend(self._handle, help)
 
-    def lenders(self) -> tuple[ctypes.Array[LenderRecord], int]:
-        """What guests of this rank go by (`Pool.invite`), until `close`: the other ranks, and the address of what it
-        computes."""
-        lenders = (LenderRecord * (self.world - 1))()
-        return lenders, self._library.weft_comm_lenders(self._handle, lenders)
+    def offering(self) -> OfferingRecord:
+        """What this rank's team goes by whose instructions are open to others (`Pool.offer`), until `close`."""
+        record = OfferingRecord()
+        self._library.weft_comm_offering(self._handle, ctypes.byref(record))
+        return record
 
     @property
     def lent_ns(self) -> int:
-        """Nanoseconds of waiting in which this rank's core was lent, so far."""
+        """Nanoseconds in which this rank's core worked for others, so far."""
         return ctypes.c_uint64.from_address(self._library.weft_comm_lent_ns(self._handle)).value
 
     @property

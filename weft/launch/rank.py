@@ -16,6 +16,8 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.base import Comm
 from weft.comm.metered import MeteredComm
+from weft.comm.region import Region
+from weft.comm.rooms import NoRoomsError, Room
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
 from weft.garbage import keep_all
@@ -26,7 +28,7 @@ from weft.launch.devices import too_few
 from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.following import PlanInHand
-from weft.launch.lending import check_asked, obstacle
+from weft.launch.lending import MOST_LENDERS, check_asked, obstacle
 from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
@@ -49,6 +51,7 @@ from weft.layers import Prepare
 from weft.log import configure
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS, Pool
 from weft.ops import make_ops
+from weft.ops.pages import RoomPages
 from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.first_writes import FirstWrites
@@ -96,7 +99,9 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     start = time.monotonic()
     own_cores = bool(setup.cpus)
-    ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS)
+    room = _room(setup, comm_fds)
+    pages = RoomPages(room) if isinstance(room, Room) else None
+    ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS, pages=pages)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
         import_rest()  # torch's own operations are all there is, or multiply experts
     prepare = Prepare(ops, shards, setup.rank)
@@ -114,7 +119,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
         cpus = os.sched_getaffinity(0)
-        lent = _settle(runner, comm.inner, setup)
+        lent = _settle(runner, comm.inner, setup, room)
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
@@ -128,11 +133,22 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         if first_writes is not None:
             first_writes.close()
         if isinstance(ops, StepOps):
-            ops.pool.dismiss()
+            ops.pool.keep_to_itself()
         comm.close()
 
 
-def _settle(runner: Runner, comm: Comm, setup: Setup) -> str:
+def _room(setup: Setup, comm_fds: Sequence[int]) -> Room | NoRoomsError | None:
+    """The rank's room, where ranks may lend each other their cores, or what kept it from having one."""
+    lends = setup.engine.lends and setup.comm == "shared_memory" and setup.layout.world <= MOST_LENDERS
+    if not (lends and setup.cpus):
+        return None
+    try:
+        return Room.enter(Region(comm_fds[0], setup.comm_bytes), setup.rank)
+    except NoRoomsError as reason:
+        return reason
+
+
+def _settle(runner: Runner, comm: Comm, setup: Setup, room: Room | NoRoomsError | None) -> str:
     """Keeps threads to their cores, and lends one where that is asked for or can be; in words, which one is lent, or
     why none."""
     pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.lend_cores
@@ -140,14 +156,16 @@ def _settle(runner: Runner, comm: Comm, setup: Setup) -> str:
         pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
+    if why_not is None and isinstance(room, NoRoomsError):
+        why_not = str(room)
     check_asked(asked, why_not)
     if asked is False or comm.world == 1 or setup.engine.device != "cpu":
         return ""
-    if why_not is not None or pinned is None or not isinstance(comm, SharedMemoryComm):
+    if why_not is not None or pinned is None or not isinstance(room, Room) or not isinstance(comm, SharedMemoryComm):
         return f"; no core is lent: {why_not}"
     pool, core = pinned
-    comm.lend(core)
-    pool.invite(*comm.lenders())
+    pool.offer(comm.offering(), room.take(pool.queue_bytes))
+    comm.lend(pool.help)
     return f"; cpu {core} is lent to ranks that this one waits for"
 
 

@@ -20,7 +20,7 @@ using weft::relax;
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
-constexpr int64_t LEND_AFTER_NS = 2'000;                                 // who is as good as there needs no help
+constexpr int64_t HELP_AFTER_NS = 2'000;                                 // who is as good as there needs no help
 constexpr int64_t SLICE_NS = 20'000'000;                                 // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
@@ -29,7 +29,7 @@ enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, B
 struct Header {
     uint64_t magic, size, piece;
     uint32_t world, groups, spin_us, debug;
-    uint64_t states_at, records_at, groups_at, lending_at, lending_bytes;
+    uint64_t states_at, records_at, groups_at, lending_at, lending_bytes, rooms_at, room_bytes;
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
     uint32_t kind, group, inside, pid;
@@ -41,6 +41,8 @@ struct GroupEntry {
 struct Head {  // what a member brings to a round
     uint32_t round, kind_dtype, call, pad;
     uint64_t bytes, check;
+    const char* at;  // where all find what it would put into its slot, or null
+    uint64_t unused[3];
 };
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "futexes wait on the low half of a counter");
 struct alignas(64) Counter {
@@ -71,8 +73,10 @@ struct Comm {
     int64_t spin_ns, timeout_ns;
     bool debug;
     std::atomic<uint32_t>* states;  // [world]
-    char* lending;  // [world][lending_bytes]: what a rank computes; from the next line on its core and how guests there stand
+    char* lending;                  // [world][lending_bytes]: what a rank has open for others, and who is at work on it
     uint64_t lending_bytes;
+    weft::Help help;   // null: this rank lends no core
+    uint64_t* seen;    // [world]: what of each rank this one has run last
     uint64_t lent_ns;  // for how long this rank has lent its core
     Record* record;
     Group* groups;
@@ -134,35 +138,28 @@ int timed_out(Comm& c, const Group& g) {
     return fail(c, TIMED_OUT, first, first);
 }
 
-weft::Computing& computing(const Comm& c, uint32_t rank) {
-    return *reinterpret_cast<weft::Computing*>(c.lending + rank * c.lending_bytes);
+weft::Offer& offer_of(const Comm& c, uint32_t rank) {
+    return *reinterpret_cast<weft::Offer*>(c.lending + rank * c.lending_bytes);
 }
 
-// `rank` as it lends its core to `host`.
-weft::Lender lender_of(const Comm& c, uint32_t rank, uint32_t host) {
-    auto* words = reinterpret_cast<std::atomic<uint32_t>*>(c.lending + rank * c.lending_bytes + 64);
-    return {words, words + 1 + host};
-}
+// Of every rank that may be at work on what `rank` has open.
+weft::Visit* visits_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::Visit*>(&offer_of(c, rank) + 1); }
 
-// Gives this thread's core to a member that has not come and still computes, at most for a slice of time, until its
-// guest gives it back, for the member has nothing left to share. False where there is none. The guest is told what it is
-// called for: when it gets here the member may be at something later.
-bool lend(Comm& c, const Group& g) {
-    for (uint32_t i = 0; i < g.n; i++) {
-        const weft::Lender own = lender_of(c, c.rank, g.ranks[i]);
-        if (!own.core->load(std::memory_order_relaxed)) return false;
-        const uint32_t at = computing(c, g.ranks[i]).load(std::memory_order_acquire);
-        if (i == g.me || !absent(g, i) || at % 2 == 0) continue;
-        uint32_t standing = weft::IDLE_GUEST;
-        const int64_t began = monotonic_ns();  // who is woken may take the core at once
-        if (own.guest->compare_exchange_strong(standing, at)) futex(own.guest, FUTEX_WAKE, 1), standing = at;
-        if (standing <= weft::IDLE_GUEST) continue;
-        const timespec slice{0, SLICE_NS};
-        futex(own.guest, FUTEX_WAIT, standing, &slice);
+// Runs some of what members that have not come have open; whether any of them had something.
+bool help(Comm& c, const Group& g) {
+    bool helped = false;
+    for (uint32_t i = 0; c.help && i < g.n; i++) {
+        const uint32_t rank = g.ranks[i];
+        if (i == g.me || !absent(g, i)) continue;
+        weft::Offer& offer = offer_of(c, rank);
+        const uint64_t open = offer.open.load(std::memory_order_relaxed);
+        if (!open || open == c.seen[rank]) continue;
+        const int64_t began = monotonic_ns();
+        if (!c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank])) continue;
         c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
-        return true;
+        helped = true;
     }
-    return false;
+    return helped;
 }
 
 int wait_slowly(Comm& c, Group& g, uint64_t target) {
@@ -174,7 +171,7 @@ int wait_slowly(Comm& c, Group& g, uint64_t target) {
         if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
         int64_t left = deadline - monotonic_ns();
         if (left <= 0) return timed_out(c, g);
-        if (lend(c, g)) continue;
+        if (help(c, g)) continue;
         timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
         k.sleepers.fetch_add(1);
         uint64_t seen = k.arrived.load();
@@ -203,7 +200,7 @@ int meet(Comm& c, Group& g, const Head& mine) {
                 relax();
             }
             now = monotonic_ns();
-            if (now - began > LEND_AFTER_NS && lend(c, g)) began = now = monotonic_ns();
+            if (now - began > HELP_AFTER_NS && help(c, g)) began = now = monotonic_ns();
         } while (now - began < c.spin_ns && now - entered < SLICE_NS);
     }
     return wait_slowly(c, g, target);

@@ -1,5 +1,6 @@
-// How a rank that waits lends its core: words in the region that ranks share. A guest is a thread of a rank that computes,
-// on the core of a rank that waits for it.
+// How a rank that waits lends its core: it runs units of the instruction that another rank has open. What is open is told
+// in the region that ranks share; what an instruction points to lies in the rooms, which every rank finds at the same
+// addresses (weft/comm/rooms.py).
 #pragma once
 
 #include <stdint.h>
@@ -8,17 +9,35 @@
 
 namespace weft {
 
-// How a guest stands; anything else: called by the lender, for what its rank computes.
-enum Standing : uint32_t { NO_GUEST = 0, IDLE_GUEST = 1 };
+struct Instruction;
+struct Step;
+struct UnitQueue;
 
-// A rank that may lend its core, as another one sees it: the core's number + 1 (0: it lends none), and how the other one's
-// guest there stands.
-struct Lender {
-    std::atomic<uint32_t>* core;
-    std::atomic<uint32_t>* guest;
+// What a rank has open for others; its fields are those of `open` as it stands.
+struct alignas(128) Offer {      // 128: the neighbouring line is often fetched with a line
+    std::atomic<uint64_t> open;  // after how many barriers of the team the instruction stands, + 1; 0: nothing is open
+    const Instruction* instruction;
+    const Step* step;
+    UnitQueue* queues;  // one for each thread of the team
+    int32_t threads;
 };
 
-// Odd while a rank computes between two collectives, another number above IDLE_GUEST each time.
-using Computing = std::atomic<uint32_t>;
+// Whether another rank is at work on what this one has open. One for each rank of the region.
+struct alignas(128) Visit {
+    std::atomic<uint32_t> inside;
+};
+
+// Runs units of what is open, where it is not what `seen` says this rank has run already; whether it ran some.
+using Help = int (*)(Offer* offer, Visit* visit, uint64_t* seen);
+
+// A rank's offer as the team sees it that makes it.
+struct Offering {
+    Offer* offer;
+    Visit* visits;  // one for each rank
+    // Returns once no rank is at work on what was open: 0, or why one will never be done.
+    int (*left)(void* comm);
+    void* comm;
+    uint64_t ranks;
+};
 
 }  // namespace weft

@@ -112,9 +112,9 @@ SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
 """Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
 GROUP, MEMBERS, POSITION, KIND = range(4)
 """Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
-DEALT_FROM = 3
-"""Index into `InstructionRecord.n` of NORM, ALL_REDUCE and ALL_GATHER, beside MEMBERS and POSITION: from how many rows
-on the members deal them."""
+DEALT_FROM, COMMON, SETTLES = range(3, 6)
+"""Indices into `InstructionRecord.n` of NORM, ALL_REDUCE and ALL_GATHER, beside MEMBERS and POSITION: from how many
+rows on they are dealt; whether others find these where they lie; whether members wait until all have read them."""
 TABLE = 9
 """Index into `InstructionRecord.n` of ATTENTION and DEAL: whose rows, 0 all, 1 the sampled ones."""
 ADDENDS = 1
@@ -226,15 +226,14 @@ class ExchangeRecord(ctypes.Structure):
 class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
-    _fields_ = tuple(
-        (name, _POINTER) for name in ("handle", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "lent_ns")
-    )
+    CALLS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
+    _fields_ = tuple((name, _POINTER) for name in ("handle", *CALLS, "lent_ns"))
 
 
-class LenderRecord(ctypes.Structure):
-    """`weft::Lender` of lending.h."""
+class OfferingRecord(ctypes.Structure):
+    """`weft::Offering` of lending.h."""
 
-    _fields_ = (("core", _POINTER), ("guest", _POINTER))
+    _fields_ = (*((name, _POINTER) for name in ("offer", "visits", "left", "comm")), ("ranks", ctypes.c_uint64))
 
 
 class DecodeRecord(ctypes.Structure):

@@ -19,7 +19,7 @@ from weft.native.records import (
     ExchangeRecord,
     FollowingRecord,
     InstructionRecord,
-    LenderRecord,
+    OfferingRecord,
     ScreenRecord,
     StepRecord,
     WeightRecord,
@@ -30,6 +30,9 @@ SPIN_ALONE_NS = 500_000
 SPIN_SHARED_NS = 20_000
 """The same where other ranks want the cores."""
 
+_QUEUE_BYTES = 128
+"""Of a `UnitQueue`."""
+
 UNCHOSEN = -2
 """What `Program.follow` gives where a step ran and its tokens are still to be chosen."""
 
@@ -38,11 +41,13 @@ _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
-    "weft_pool_invite": (ctypes.c_int, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
-    "weft_pool_dismiss": (None, (_POINTER,)),
+    "weft_pool_offer": (None, (_POINTER, _POINTER, _POINTER)),
+    "weft_pool_keep": (None, (_POINTER,)),
     "weft_pool_make_way": (None, (_POINTER, ctypes.c_int)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
-    "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
+    "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, ctypes.c_int64)),
+    "weft_shown_bytes": (ctypes.c_int64, (ctypes.c_int64,) * 4),
+    "weft_help": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
@@ -79,6 +84,7 @@ _RECORDS = (
     DecodeRecord,
     FollowingRecord,
     ScreenRecord,
+    OfferingRecord,
 )
 
 
@@ -140,18 +146,26 @@ class Pool:
         comes between two instructions once nobody wants it, as it does not at first: results are the same."""
         self.lib.weft_pool_make_way(self.handle, int(on))
 
-    def invite(self, lenders: ctypes.Array[LenderRecord], computing: int) -> None:
-        """Starts a thread for each rank that may lend its core, to steal units there, until `dismiss`; the region that
-        `SharedMemoryComm.lenders` names must be there until then. ConfigError where a thread cannot be made."""
-        error = self.lib.weft_pool_invite(self.handle, lenders, len(lenders), computing)
-        if error:
-            message = f"a thread for each of {len(lenders)} ranks that lend their cores: {os.strerror(error)}"
-            raise ConfigError(f"{message}; give --no-lend-cores", field="lend_cores", value=True)
+    def offer(self, to: OfferingRecord, queues: int) -> None:
+        """From now on, until `keep_to_itself`, instructions of programs are open to ranks that wait for this one. The
+        region that `to` is of must be there until then. `queues`: address of `queue_bytes` zeros, the same for all
+        ranks, which outlive the pool."""
+        self.lib.weft_pool_offer(self.handle, ctypes.byref(to), queues)
 
-    def dismiss(self) -> None:
-        """Ends the guests; safe without any."""
+    def keep_to_itself(self) -> None:
+        """Nothing is open any more; safe where nothing was."""
         if self.handle:
-            self.lib.weft_pool_dismiss(self.handle)
+            self.lib.weft_pool_keep(self.handle)
+
+    @property
+    def queue_bytes(self) -> int:
+        """Of what threads, and other ranks, steal units by."""
+        return _QUEUE_BYTES * self.threads
+
+    @property
+    def help(self) -> int:
+        """Address of what a rank calls that waits, `weft::Help`."""
+        return ctypes.cast(self.lib.weft_help, _POINTER).value or 0
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""
@@ -164,6 +178,11 @@ class Pool:
         nbytes = self.lib.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
         return int(nbytes), chunks.value
 
+    def shown_bytes(self, instructions: int, rows: int, runs: int, table_width: int) -> int:
+        """Of what a program shows to other ranks of so many instructions, and of a step of so many rows of an attention
+        block, runs, and blocks of a run."""
+        return int(self.lib.weft_shown_bytes(instructions, rows, runs, table_width))
+
     def close(self) -> None:
         """Ends the threads; safe to call twice."""
         self.handle = None
@@ -174,15 +193,21 @@ class Program:
     """Instructions, and what they point to, kept while the program lives."""
 
     def __init__(
-        self, pool: Pool, code: Sequence[InstructionRecord], comm: CommRecord | None, keeps: Sequence[object]
+        self,
+        pool: Pool,
+        code: Sequence[InstructionRecord],
+        comm: CommRecord | None,
+        keeps: Sequence[object],
+        shown: tuple[int | None, int] = (None, 0),
     ) -> None:
-        """WeftError where the library has no kernel for an instruction."""
+        """`shown`: address and bytes of memory that other ranks find there too, for what is open to them
+        (`Pool.shown_bytes`). WeftError where the library has no kernel for an instruction."""
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
         self._run: Callable[..., int] = pool.lib.weft_program_run
         self._decode: Callable[..., int] = pool.lib.weft_program_decode
-        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given)
+        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given, *shown)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
 

@@ -12,6 +12,7 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 from weft.ops.exact_ops import ExactOps
 from weft.ops.linear import Invariance
 from weft.ops.packed import DTYPES as PACKABLE
+from weft.ops.pages import Pages
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
 
@@ -24,10 +25,12 @@ def suits_rounded_rows() -> bool:
     return library is not None and bool(library.weft_suits_rounded_rows())
 
 
-def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS) -> Ops:
+def make_ops(
+    numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS, pages: Pages | None = None
+) -> Ops:
     """The fastest implementation that this machine has for `numerics` on `device`, with as many threads as torch has.
 
-    `spin_ns`: how long its threads spin before they sleep.
+    `spin_ns`: how long its threads spin before they sleep; `pages`: where the step library's weights lie.
     """
     device = torch.device(device)
     if numerics.exact:
@@ -54,7 +57,7 @@ def make_ops(numerics: Numerics, device: torch.device | str, *, spin_ns: int = S
         name = str(numerics.dtype).removeprefix("torch.")
         reason = why_missing() if library is None else f"there are none for {name}"
         return TorchOps(numerics, device, f"no C++ kernels: {reason}; attention gathers its keys, which is slow")
-    return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns))
+    return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns), pages)
 
 
 def _device_ops(numerics: Numerics, device: torch.device) -> Ops:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from weft.ops.large_pages import large_pages
+from weft.ops.pages import OwnPages, Pages
 
 _LINE = 64
 
@@ -25,8 +25,9 @@ class Arena:
     """Memory for many packed weights: large pieces on 2 MiB pages, handed out in cache lines, so that small weights get
     large pages too. A piece lives as long as any weight in it."""
 
-    def __init__(self, piece: int = 32 << 20) -> None:
-        self._piece = piece
+    def __init__(self, piece: int | None = None, pages: Pages | None = None) -> None:
+        self._pages = OwnPages() if pages is None else pages
+        self._piece = self._pages.piece if piece is None else piece
         self._free = torch.empty(0, dtype=torch.uint8)
 
     def take(self, nbytes: int) -> Tensor:
@@ -34,20 +35,21 @@ class Arena:
         size = -(-nbytes // _LINE) * _LINE
         if size > len(self._free):
             if 2 * size > self._piece:
-                return large_pages(size)[:nbytes]
-            self._free = large_pages(self._piece)
+                return self._pages.take(size)[:nbytes]
+            self._free = self._pages.take(self._piece)
         taken, self._free = self._free[:nbytes], self._free[size:]
         return taken
 
     @contextmanager
     def attempt(self) -> Iterator[list[Tensor]]:
         """Parts that the caller leaves in the list are free again behind this; nothing else is taken in between."""
-        free, unused = self._free, list[Tensor]()
+        free, mark, unused = self._free, self._pages.mark(), list[Tensor]()
         yield unused
-        if unused:
-            self._free = free
         for part in unused:
             part.zero_()
+        if unused:
+            self._free = free
+            self._pages.give_back(mark)
 
 
 class Given:

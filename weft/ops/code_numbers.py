@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from weft.native.records import WeightKind, WeightRecord
-from weft.ops.large_pages import large_pages
+from weft.ops.pages import Pages
 
 
 class CodeNumbers:
     """bf16 [words of 16 bits, 16] of each table and kind of scales that is asked for, made once: 2 MiB each."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, library: ctypes.CDLL, pages: Pages) -> None:
+        self._library, self._pages = library, pages
         self._made: dict[tuple[bytes, bool], Tensor] = {}
 
     def of(self, table: Tensor, short_numbers: bool) -> Tensor:
@@ -31,7 +31,7 @@ class CodeNumbers:
 
     def _make(self, table: Tensor, short_numbers: bool) -> Tensor:
         nbytes = self._library.weft_numbers_bytes()
-        made = large_pages(nbytes) if nbytes else torch.empty(0, dtype=torch.uint8)
+        made = self._pages.take(nbytes) if nbytes else torch.empty(0, dtype=torch.uint8)
         if nbytes:
             weight = WeightRecord(kind=WeightKind.INT4, table=table.data_ptr(), short_numbers=short_numbers)
             self._library.weft_lay_numbers(ctypes.addressof(weight), made.data_ptr())

@@ -15,7 +15,7 @@ from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
 from weft.ops.arena import Arena, Given, Memory
 from weft.ops.code_numbers import CodeNumbers
-from weft.ops.large_pages import large_pages
+from weft.ops.pages import OwnPages, Pages
 from weft.ops.weights import Packed, Weight, plain
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
@@ -73,7 +73,7 @@ class PackedWeight(Packed):
         rounds = self.packing.rounds_rows and self.kind in CODED
         numbers = self.numbers.data_ptr() or None
         record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds, self.short_numbers, numbers)
-        object.__setattr__(self, "record", record)
+        object.__setattr__(self, "record", self.packing.pages.record(record))
 
     @property
     def nbytes(self) -> int:
@@ -121,9 +121,10 @@ class Packing:
     """The step library's packing, on the threads of `pool`. `rounds_rows`: rows are rounded to 8 bits before they are
     multiplied with weights in codes."""
 
-    def __init__(self, pool: Pool, rounds_rows: bool = False) -> None:
+    def __init__(self, pool: Pool, rounds_rows: bool = False, pages: Pages | None = None) -> None:
         self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
-        self._code_numbers = CodeNumbers(pool.lib)
+        self.pages = OwnPages() if pages is None else pages
+        self._code_numbers = CodeNumbers(pool.lib, self.pages)
 
     @property
     def suits_bf12(self) -> bool:
@@ -196,7 +197,7 @@ class Packing:
         columns, depth = weight.shape[0] // slots, weight.shape[1]
         chosen = KINDS[weight.dtype] if kind is None else kind
         data, scale, _ = self.sizes(chosen, (columns, depth), interleaved)
-        parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale) if size)
+        parts = tuple(self.pages.take(slots * size).view(slots, size) for size in (data, scale) if size)
         peaks_of = [None] * slots if peaks is None else peaks.view(slots, columns)
         made = [
             self.pack(part, chosen, interleaved=interleaved, arena=Given([held[slot] for held in parts]), peaks=most)
@@ -220,7 +221,7 @@ class Packing:
         short = kind == WeightKind.INT4 and blocks is None
         has_offset = kind == WeightKind.BF12 or (blocks is not None and blocks.has_offset)
         codes = INT4_CODES if blocks is None or blocks.codes is None else blocks.codes
-        table = codes.bfloat16() if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16)
+        table = self.pages.vector(codes.bfloat16()) if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16)
         looks_up = kind == WeightKind.INT4 and not has_offset and not self.rounds_rows
         return PackedWeight(
             shape=shape,

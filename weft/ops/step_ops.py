@@ -22,6 +22,7 @@ from weft.ops.arena import Arena
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
 from weft.ops.linear import Invariance
 from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
+from weft.ops.pages import OwnPages, Pages
 from weft.ops.quantized import kind_for
 from weft.ops.single_latent import SingleLatent
 from weft.ops.slot_tables import SlotTables
@@ -42,9 +43,12 @@ class StepOps(TorchOps):
 
     name = "step"
 
-    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
+    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool, pages: Pages | None = None) -> None:
         super().__init__(numerics, device)
-        self.pool, self._packing, self._arena = pool, Packing(pool, numerics.rounds_rows), Arena()
+        self.pages = OwnPages() if pages is None else pages
+        """Of weights, and of what programs and their caches take."""
+        self.pool, self._packing = pool, Packing(pool, numerics.rounds_rows, self.pages)
+        self._arena = Arena(pages=self.pages)
         asked = numerics.compress_weights
         self._compresses = numerics.dtype == torch.bfloat16 and (self._packing.suits_bf12 if asked is None else asked)
         self._kinds: Counter[WeightKind] = Counter()  # of the matrices that were to be compressed

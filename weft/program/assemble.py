@@ -14,9 +14,11 @@ from weft.comm.redistribute import Area, Areas, Plan
 from weft.native.records import (
     BIAS,
     BLOCK_SIZE,
+    COMMON,
     CORRECTION,
     COS_SIN,
     DEALT_FROM,
+    ENDS,
     EXCHANGE,
     GROUP,
     HEAD_DIM,
@@ -43,6 +45,7 @@ from weft.native.records import (
 from weft.native.step_library import Pool
 from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
+from weft.ops.pages import Pages
 from weft.program.dealt_rows import dealt_from
 from weft.program.passes import Places
 from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
@@ -64,6 +67,8 @@ _VECTORS = {
     Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
+DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+"""What deals units, of which other ranks may take some (`deals_units` in kernels.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,35 @@ class Assembler:
     """Makes the records of one program; `keeps` is what they point to."""
 
     def __init__(
-        self, recording: Recording, caches: Sequence[KVCache], pool: Pool, positions: int, end: End | None, exact: bool
+        self,
+        recording: Recording,
+        caches: Sequence[KVCache],
+        pool: Pool,
+        positions: int,
+        end: End | None,
+        exact: bool,
+        pages: Pages,
     ) -> None:
-        """`positions`: of the longest context."""
+        """`positions`: of the longest context; `pages`: where everything lies that instructions point to which other
+        ranks may help with."""
+        self._pages = pages
         self._code, self._caches, self._end, self._exact = recording.instructions, caches, end, exact
         dims = {each.numbers[HEAD_DIM] for each in self._code if each.op is Op.ATTENTION}
         nbytes, self._chunks = pool.attention_workspace(positions, max(dims, default=1))
-        self._workspace = torch.zeros(nbytes, dtype=torch.uint8)
+        self._workspace = pages.take(nbytes)
+        self._moved = self._counts_in(pages) if pages.common else {}
         self.keeps: list[object] = list(caches)
         self.registers: list[Rows] = []
         """What the row registers count, in their order."""
+
+    def _counts_in(self, pages: Pages) -> dict[int, Tensor]:
+        """Where counts lie that a step finds and dealt instructions read, by the address of what was recorded."""
+        found = {}
+        for each in self._code:
+            ends = each.tensors.get(ENDS) if each.op is Op.GROUPED else None
+            if isinstance(ends, Tensor):
+                found[ends.untyped_storage().data_ptr()] = pages.take(ends.untyped_storage().nbytes())
+        return found
 
     def scratch_bytes(self, rooms: Rooms) -> list[int]:
         """For each instruction, bytes for pieces that are not whole rows, in a step with the most rows."""
@@ -120,7 +144,7 @@ class Assembler:
         for index, value in instruction.floats.items():
             record.f[index] = value
         for index, tensor in instruction.tensors.items():
-            record.p[index] = self._address(self._widened(instruction, index, tensor))
+            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in DEALT)
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
@@ -131,7 +155,7 @@ class Assembler:
             record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
         if instruction.dealt is not None and self._end is not None:
             record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
-            record.n[DEALT_FROM] = dealt_from(instruction.out.columns)
+            record.n[DEALT_FROM], record.n[COMMON] = dealt_from(instruction.out.columns), int(self._pages.common)
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record
@@ -161,14 +185,20 @@ class Assembler:
             at = self._base + self._places.of[buffer.home] + view.left * buffer.dtype.itemsize
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
-    def _address(self, tensor: object) -> int | None:
+    def _address(self, tensor: object, shown: bool = False) -> int | None:
+        """`shown`: to other ranks, and nobody changes it."""
+        if isinstance(tensor, Tensor) and (moved := self._moved.get(tensor.untyped_storage().data_ptr())) is not None:
+            self.keeps.append(moved)
+            return moved.data_ptr() + int(tensor.storage_offset()) * tensor.itemsize
+        if shown and isinstance(tensor, Tensor) and tensor.is_contiguous():
+            tensor = self._pages.vector(tensor)
         self.keeps.append(tensor)
         if tensor is None:
             return None
         if isinstance(tensor, PackedWeight):
             return tensor.address
         if isinstance(tensor, PackedSlots):
-            places = tensor.addresses()
+            places = self._pages.record(tensor.addresses())
             self.keeps.append(places)
             return ctypes.addressof(places)
         if not isinstance(tensor, Tensor) or not tensor.is_contiguous():

@@ -90,7 +90,8 @@ def build_program(
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
     screens = ops.numerics.screen_logits is not False
-    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, screens=screens)
+    pages = ops.pages
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, screens=screens, pages=pages)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))
 
 

@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from weft.comm.base import Group
-from weft.native.records import Op
-from weft.program.values import Instruction, View
+from weft.native.records import SETTLES, Op
+from weft.program.values import Buffer, Instruction, View
 
 NUMBERS = 8 << 10
 """Of a step's rows, from which on less work outweighs that ranks meet twice and not once: where ranks come together two
 rows are enough (`benchmarks/dealt_rows.py`), but each meeting waits for whoever is late."""
+
+EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.ROUTED)
+LOGITS = 2
+"""Instructions at a program's end that a step may leave out: what gives logits, and what gathers them."""
 
 
 def dealt_from(columns: int) -> int:
@@ -63,6 +67,46 @@ def _next_touch(code: Sequence[Instruction], start: int, view: View) -> int | No
     home = view.buffer.home
     touching = (i for i in range(start, len(code)) if home in {each.buffer.home for each in code[i].touched})
     return next(touching, None)
+
+
+def next_meeting(code: Sequence[Instruction], index: int) -> int | None:
+    """The next instruction behind `index` in which the ranks that deal its rows come together, however many rows there
+    are. None: there is none that every step runs (those for logits may be left out)."""
+    group = {*(code[index].dealt or ())}
+    for later in range(index + 1, len(code) - LOGITS):
+        instruction = code[later]
+        meets = instruction.op in EXCHANGES and not (instruction.op is Op.ALL_GATHER and instruction.dealt)
+        if meets and {*(instruction.exchange or ())} >= group:
+            return later
+    return None
+
+
+def settle(code: Sequence[Instruction]) -> None:
+    """Marks gathers behind which ranks may not go on before all have read: what was gathered is changed before they
+    meet again, or they do not in this step."""
+    for index, instruction in enumerate(code):
+        if instruction.op is Op.ALL_GATHER and instruction.dealt is not None:
+            home, meeting = instruction.out.buffer.home, next_meeting(code, index)
+            changed = meeting is None or any(home in written(each) for each in code[index + 1 : meeting + 1])
+            instruction.numbers[SETTLES] = int(changed)
+
+
+def read_until(code: Sequence[Instruction]) -> Iterator[tuple[Buffer, int]]:
+    """Buffers that other ranks read where they lie, each with the instruction up to which they may do so. Of code that
+    is settled."""
+    for index, instruction in enumerate(code):
+        if instruction.op is Op.ALL_GATHER and instruction.dealt is not None and not instruction.numbers[SETTLES]:
+            meeting = next_meeting(code, index)
+            assert meeting is not None
+            yield instruction.out.buffer.home, meeting
+
+
+def written(instruction: Instruction) -> set[Buffer]:
+    """What an instruction writes to: its result, a stream that it adds sums to as it norms, rows that it keeps in
+    place."""
+    in_place = instruction.op is Op.SELECT or (instruction.op is Op.NORM and len(instruction.inputs) == 2)
+    views = (instruction.out, *(instruction.inputs if in_place else ()))
+    return {view.buffer.home for view in views}
 
 
 def _gather(reduce: Instruction, rows: View) -> Instruction:

@@ -25,7 +25,7 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.large_pages import large_pages
+from weft.ops.pages import OwnPages, Pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
@@ -88,16 +88,18 @@ class StepProgram:
         end: End | None = None,
         exact: bool = False,
         screens: bool = True,
+        pages: Pages | None = None,
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `screens`: whether logits
-        are bounded, where that is possible, so that few need be computed."""
+        are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
+        pages = OwnPages() if pages is None else pages
         self._most, self._tp = most, shards.layout.attention.tp
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
-        assembler = Assembler(recording, caches, pool, max_positions, end, exact)
+        assembler = Assembler(recording, caches, pool, max_positions, end, exact, pages)
         places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
-        self._arena = large_pages(places.nbytes)
+        self._arena = pages.take(places.nbytes)
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {
@@ -106,7 +108,14 @@ class StepProgram:
             if each.exchange is not None
         }
         self.arena_bytes = places.nbytes
-        self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)
+        shown = _shown(pages, pool, len(code), most, caches, max_positions)
+        self._native = Program(
+            pool,
+            code,
+            None if end is None else end.record,
+            [*assembler.keeps, shown],
+            (None, 0) if shown is None else (shown.data_ptr(), len(shown)),
+        )
         self._registers = assembler.registers
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
@@ -222,6 +231,16 @@ class ExchangeFailedError(PeerError):
     def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
         self.code, (self.kind, self.group) = code, exchange
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
+
+
+def _shown(
+    pages: Pages, pool: Pool, instructions: int, most: Most, caches: Sequence[KVCache], positions: int
+) -> Tensor | None:
+    """Memory for what a program shows to other ranks, where they find it. `most`, `positions`: of a step."""
+    if not pages.common:
+        return None
+    width = -(-positions // caches[0].k.shape[2])
+    return pages.reserve(pool.shown_bytes(instructions, most.rows, min(most.rows, most.sampled), width))
 
 
 def _room(layout: Layout, most: Most, rows: Rows) -> int:

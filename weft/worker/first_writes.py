@@ -17,18 +17,18 @@ from mmap import PAGESIZE
 
 from torch import Tensor
 
+from weft.comm.rooms import COLLAPSE, LARGE_PAGE, POPULATE_WRITE
+
 AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
 bytes."""
 BESIDE_BYTES = 8 << 20
 """How far beside steps, which then are slower."""
-AT_ONCE_BYTES = 2 << 20
+AT_ONCE_BYTES = LARGE_PAGE
 OFTEN_S, RARELY_S = 0.02, 0.5
 """How often the thread looks while steps run, and otherwise."""
 LOOKS = 100
 """How often nothing may have happened before it looks rarely."""
-_POPULATE_WRITE = 23
-"""madvise(2), MADV_POPULATE_WRITE: since Linux 5.14; changes no content."""
 
 Steps = tuple[int, bool]
 """How many have begun, and whether one is in hand."""
@@ -47,7 +47,9 @@ class FirstWrites:
         highest: Callable[[], int],
         steps: Callable[[], Steps],
         cpus: Iterable[int] = (),
+        enlarges: bool = False,
     ) -> None:
+        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus = frozenset(cpus)
         self.ahead = min(MOST_BYTES, AHEAD_BLOCKS * slots * block_bytes)
@@ -58,7 +60,7 @@ class FirstWrites:
         self._thread = threading.Thread(target=self._run, name="first-writes", daemon=True)
         self.ready = 0
         """Bytes from the start whose pages are there."""
-        self._refused = False
+        self._refused, self._enlarges = False, enlarges
 
     def start(self) -> None:
         """Looks for the first time."""
@@ -78,10 +80,14 @@ class FirstWrites:
     def advance(self, ahead: int) -> bool:
         """Asks for some of what is missing `ahead` bytes beyond the highest block; whether anything came."""
         wanted = min(len(self._memory), (self._highest() + 1) * self._block_bytes + ahead)
-        size = min(-(-wanted // PAGESIZE) * PAGESIZE - self.ready, AT_ONCE_BYTES)
+        page = LARGE_PAGE if self._enlarges else PAGESIZE
+        size = min(-(-wanted // page) * page - self.ready, AT_ONCE_BYTES)
         if size <= 0:
             return False
-        if self._madvise(self._memory.data_ptr() + self.ready, size, _POPULATE_WRITE):
+        at = self._memory.data_ptr() + self.ready
+        if self._enlarges and not self._madvise(at, PAGESIZE, POPULATE_WRITE):
+            self._madvise(at, LARGE_PAGE, COLLAPSE)
+        if self._madvise(at, size, POPULATE_WRITE):
             self._refused = ctypes.get_errno() == errno.EINVAL  # an older system; else there may be memory another time
             return False
         self.ready += size

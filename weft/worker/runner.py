@@ -58,8 +58,9 @@ CHECK_S, CHECK_ON_DEVICE_S = 0.5, 30.0
 
 
 def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
+    """Where a program reads them."""
     wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
-    return build_cos_sin(
+    angles = build_cos_sin(
         config.rope,
         config.rope_dim,
         limits.max_model_len,
@@ -67,6 +68,7 @@ def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device)
         dtype=wide,
         device=device,
     )
+    return ops.pages.vector(angles) if isinstance(ops, StepOps) else angles
 
 
 def _sampling_kernel(ops: Ops, device: torch.device) -> SamplingKernel | None:
@@ -176,7 +178,8 @@ class Runner:
         if cache.memory is None:
             return None
         slots = self.limits.max_num_seqs
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus)
+        enlarges = isinstance(self.ops, StepOps) and self.ops.pages.common
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, enlarges)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

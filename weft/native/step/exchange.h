@@ -90,11 +90,11 @@ inline Exchanged exchange_dealt(const Instruction& i, const Step& step, const Co
         const EvenShare rows = rows_of_member(i, step, m);
         parts[m] = static_cast<char*>(i.out.base) + rows.begin * row, bytes[m] = rows.size() * row;
     }
-    char* const own = parts[x.position];
     const uint64_t mine = bytes[x.position], all = step.rows[i.rows] * row;
-    const int dtype = comm_dtype(i.out.dtype);
-    if (i.op == ALL_GATHER) return {comm.all_gather(comm.handle, x.group, own, parts, bytes, dtype), all - mine};
-    return {comm.reduce_scatter(comm.handle, x.group, parts, bytes, own, dtype), mine * (x.members - 1)};
+    const int dtype = comm_dtype(i.out.dtype), common = i.n[COMMON];
+    if (i.op == ALL_GATHER)
+        return {comm.gather_dealt(comm.handle, x.group, parts, bytes, dtype, common, i.n[SETTLES]), all - mine};
+    return {comm.reduce_dealt(comm.handle, x.group, parts, bytes, dtype, common), mine * (x.members - 1)};
 }
 
 inline Exchanged run_exchange(const Instruction& i, const Step& step, const CommCalls& comm) {

@@ -15,6 +15,8 @@ constexpr int kOwnRows = 128;
 constexpr int kOwnRows = 4 * kTileRows;
 #endif
 
+constexpr int64_t kEvenRows = 32;  // chunks of rows differ by no less
+
 struct RowRange {
     int64_t first, count;
 };
@@ -35,6 +37,12 @@ inline Share share_of(int pairs, bool halves, bool coded, RowRange rows, int thr
     }
     const EvenShare own(units, thread, threads);
     return {int(own.begin) * unit, std::min(pairs, int(own.end) * unit), rows};
+}
+
+// Of `rows` in chunks of `most`, how many are to be in each for all chunks to be alike, but for the last one.
+inline int64_t even_chunk(int64_t rows, int64_t most) {
+    const int64_t chunks = (rows + most - 1) / most;
+    return chunks > 1 ? std::min(most, (rows / chunks + kEvenRows) / kEvenRows * kEvenRows) : most;
 }
 
 // The rows and pairs that a thread has, cut in parts: a chunk of rows times `unit` pairs, chunk by chunk.
@@ -60,11 +68,13 @@ private:
     int pair(int64_t part) const { return int(std::min<int64_t>(share.last_pair, share.first_pair + part * unit)); }
 };
 
-// What thread `owner` of `threads` has of `rows` of the instruction's operands, times `weight`; `near`: rows of a chunk.
+// What thread `owner` of `threads` has of `rows` of the instruction's operands, times `weight`; `near`: rows of a
+// chunk at most.
 inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner,
                             int threads) {
     const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = rounded(weight.kind) || weight.kind == W_BF12;
-    return {share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads), halves ? 2 : 1, near};
+    const Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads);
+    return {share, halves ? 2 : 1, even_chunk(share.rows.count, near)};
 }
 
 }  // namespace weft

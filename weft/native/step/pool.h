@@ -18,9 +18,9 @@
 #include <thread>
 #include <vector>
 
-#include "guests.h"
 #include "instruction.h"
 #include "latecomer.h"
+#include "offers.h"
 #include "signals.h"
 
 namespace weft {
@@ -32,7 +32,8 @@ public:
     // `threads` with the caller's, which is thread 0; `cores`: one for each thread to be pinned to, or null. Throws
     // std::system_error where a thread cannot be made or pinned.
     Pool(int threads, const int32_t* cores, int64_t spin_ns)
-        : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]), queues_(new UnitQueue[threads]) {
+        : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]),
+          own_queues_(new UnitQueue[threads]), queues_(own_queues_.get()) {
         if (cores) pin(cores[0]);
         workers_.reserve(threads - 1);
         try {
@@ -68,21 +69,15 @@ public:
         return 0;
     }
 
-    // Threads on cores that other ranks lend, until `dismiss`. Returns errno's number, 0 where it went well.
-    int invite(const Lender* lenders, int count, Computing* computing) {
-        try {
-            dismiss();
-            guests_.reset(new Guests(lenders, count, computing, threads_, queues_.get()));
-        } catch (const std::system_error& failure) {
-            return failure.code().value();
-        } catch (const std::bad_alloc&) {
-            return ENOMEM;
-        }
-        return 0;
+    // From now on, until `keep_to_itself`, instructions are open to other ranks, which must find `queues`, one for each
+    // thread, where this one does.
+    void offer(const Offering& to, UnitQueue* queues) {
+        queues_ = queues;
+        offers_.reset(new Offers(to, threads_, queues));
     }
-    void dismiss() { getpid() == owner_ ? guests_.reset() : void(guests_.release()); }  // a fork copies no thread
-    // Null where nobody lends; to be used by thread 0 of a function that runs.
-    Guests* guests() const { return alone_ || !steals_.load(std::memory_order_relaxed) ? nullptr : guests_.get(); }
+    void keep_to_itself() { offers_.reset(); }
+    // Null where nobody helps; to be used by thread 0 of a function that runs.
+    Offers* offers() const { return alone_ || !steals_.load(std::memory_order_relaxed) ? nullptr : offers_.get(); }
     uint32_t turn() const { return places_[0].turn; }
 
     // Whether from now on the last thread makes way at the begin of a job for whoever wants its core, where the job takes
@@ -97,10 +92,10 @@ public:
     // takes latecomers calls `let_in`, begins at `first_of(thread)`, and may find the last thread missing all along; a
     // thread that did not come to the last one of them is not waited for by the others either.
     void run(Function function, void* context, Late late = Late::kNobody) {
-        if ((threads_ == 1 && !guests_) || getpid() != owner_) return alone(function, context);
+        if ((threads_ == 1 && !offers_) || getpid() != owner_) return alone(function, context);
         function_ = function;
         context_ = context;
-        const bool makes_way = threads_ > 1 && !guests_ && makes_way_.load(std::memory_order_relaxed);
+        const bool makes_way = threads_ > 1 && !offers_ && makes_way_.load(std::memory_order_relaxed);
         const bool may_come = makes_way && (late == Late::kLast || (late == Late::kIfAway && away_));
         const bool misses = may_come || (away_ && makes_way);
         places_[0].present = at_start_ = threads_ - misses;
@@ -148,7 +143,7 @@ public:
 
     TeamMember member(int thread) const {
         Place& place = places_[thread];
-        return {thread, place.present, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &place.turn};
+        return {thread, place.present, steals_.load(std::memory_order_relaxed) ? queues_ : nullptr, &place.turn};
     }
 
 private:
@@ -198,7 +193,7 @@ private:
     }
 
     void end() {
-        dismiss();
+        keep_to_itself();
         if (getpid() != owner_) {  // the workers were not copied by the fork
             for (auto& worker : workers_) worker.detach();
             return;
@@ -225,7 +220,8 @@ private:
     std::atomic<bool> steals_{true};
     const pid_t owner_;
     std::unique_ptr<Place[]> places_;
-    std::unique_ptr<UnitQueue[]> queues_;
+    std::unique_ptr<UnitQueue[]> own_queues_;
+    UnitQueue* queues_;
     std::atomic<bool> makes_way_{false};
     Latecomer latecomer_;
     uint32_t job_ = 0;
@@ -236,7 +232,7 @@ private:
     bool alone_ = false;
     std::atomic<bool> ending_{false};
     std::vector<std::thread> workers_;
-    std::unique_ptr<Guests> guests_;
+    std::unique_ptr<Offers> offers_;
 };
 
 // unit(i) for every i below `units`.
@@ -270,10 +266,8 @@ WEFT_C weft::Pool* weft_pool_new(int threads, const int32_t* cores, int64_t spin
     return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool* pool, const int32_t* cores) { return pool->pin_all(cores); }
-WEFT_C int weft_pool_invite(weft::Pool* pool, const weft::Lender* lenders, int count, weft::Computing* computing) {
-    return pool->invite(lenders, count, computing);
-}
-WEFT_C void weft_pool_dismiss(weft::Pool* pool) { pool->dismiss(); }
+WEFT_C void weft_pool_offer(weft::Pool* pool, const weft::Offering* to, weft::UnitQueue* queues) { pool->offer(*to, queues); }
+WEFT_C void weft_pool_keep(weft::Pool* pool) { pool->keep_to_itself(); }
 WEFT_C void weft_pool_free(weft::Pool* pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool* pool, int on) { pool->set_stealing(on != 0); }

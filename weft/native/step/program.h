@@ -12,6 +12,7 @@
 #include "exchange.h"
 #include "kernels.h"
 #include "pool.h"
+#include "shown.h"
 
 namespace weft {
 
@@ -19,8 +20,9 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
 class Program {
 public:
-    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), spent_ns_(count) {
+    // `shown`: room for what is open to other ranks.
+    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, Shown shown)
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), shown_(shown), spent_ns_(count) {
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
@@ -28,15 +30,14 @@ public:
             kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
             registers_ = std::max(registers_, i.rows + 1);
         }
-        dealing_.resize(code_.size() + 1, kNone);
-        for (size_t i = code_.size(); i--;)
-            dealing_[i] = is_exchange(code_[i].op) ? kNone : deals_units(code_[i].op) ? i : dealing_[i + 1];
+        shown_.take(code_);
     }
 
     // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
     // instructions.
     int run(const Step& step, int but = 0) {
         step_ = &step, end_ = code_.size() - but;
+        opens_ = pool_->offers() && shown_.take(step);
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
@@ -70,7 +71,7 @@ public:
     // The last instruction, an exchange that `run` left out. As `run`.
     int run_last(const Step& step) {
         step_ = &step;
-        exchange(code_.size() - 1, nullptr);
+        exchange(code_.size() - 1);
         return failed_.load(std::memory_order_relaxed);
     }
 
@@ -104,7 +105,6 @@ public:
 private:
     static constexpr int64_t kLongRows = 128;
     static constexpr int kNowhere = INT_MAX;
-    static constexpr size_t kNone = SIZE_MAX;
 
     // Whether instructions take so long that a thread which comes behind the first ones misses more than the others would
     // have taken of its core: a small model's products of so many rows take a core about a millisecond each.
@@ -114,12 +114,11 @@ private:
         const int thread = me.thread;
         const size_t first = pool_->first_of(thread);
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
-        Guests* const guests = thread ? nullptr : pool_->guests();
-        if (guests && deals_from(0)) guests->begin();
+        Offers* const offers = thread || !opens_ ? nullptr : pool_->offers();
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
         for (size_t i = first; i < end_; ++i) {
-            if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? guests : nullptr);
-            else if (!thread) exchange(i, guests);
+            if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? offers : nullptr);
+            else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
             if (pool_->barrier(thread)) me = pool_->member(thread);
             // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
@@ -132,42 +131,39 @@ private:
         }
     }
 
-    // Whether units will be dealt from an instruction on, before the next exchange and the end of this run: nobody may be
-    // told to wait for such as are left out.
-    bool deals_from(size_t i) const { return dealing_[i] < end_; }
-
-    void compute(size_t i, const TeamMember& me, Guests* guests) {
-        if (guests) guests->open(kernels_[i], code_[i], *step_, pool_->turn(), !deals_from(i + 1));
+    void compute(size_t i, const TeamMember& me, Offers* offers) {
+        if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
         kernels_[i](code_[i], *step_, me);
-        if (guests) guests->close();
+        if (const int code = offers ? offers->close() : 0) fail(i, code);
     }
 
-    void exchange(size_t i, Guests* guests) {
+    void exchange(size_t i) {
         const int64_t began = monotonic_ns();
         const Instruction& it = code_[i];
         const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
         exchange_ns_ += monotonic_ns() - began;
         received_ += done.received;
-        if (!done.code) {
-            if (guests && deals_from(i + 1)) guests->begin();
-            return;
-        }
-        failed_.store(done.code, std::memory_order_relaxed);
+        if (done.code) fail(i, done.code);
+    }
+
+    void fail(size_t i, int code) {
+        failed_.store(code, std::memory_order_relaxed);
         failed_at_.store(int(i), std::memory_order_relaxed);
     }
 
     Pool* const pool_;
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
+    Shown shown_;
     std::vector<Kernel> kernels_;
-    std::vector<size_t> dealing_;  // which instruction deals units next, from each one on, before the next exchange
     CommCalls comm_{};
     const Step* step_ = nullptr;
-    int registers_ = 1;  // of a step's rows
-    size_t end_ = 0;     // of the instructions that are run
-    int number_ = 0;     // of the one that is run alone
+    int registers_ = 1;   // of a step's rows
+    size_t end_ = 0;      // of the instructions that are run
+    bool opens_ = false;  // instructions of this step to other ranks
+    int number_ = 0;      // of the one that is run alone
     std::atomic<int> failed_{0};
-    std::atomic<int> failed_at_{kNowhere};  // the exchange that failed
+    std::atomic<int> failed_at_{kNowhere};  // the instruction in which that was found
     bool profiling_ = false;
     std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
     int64_t exchange_ns_ = 0;
@@ -176,11 +172,19 @@ private:
 
 }  // namespace weft
 
+// What a rank calls that waits: see `weft::Help`.
+WEFT_C int weft_help(weft::Offer* offer, weft::Visit* visit, uint64_t* seen) {
+    return weft::help(weft::kernel_of, *offer, *visit, *seen);
+}
+// Bytes of what a program shows to other ranks: see `Shown`.
+WEFT_C int64_t weft_shown_bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
+    return weft::Shown::bytes(instructions, rows, runs, table_width);
+}
 // For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
-// instructions point to must outlive the program.
-WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count,
-                                       const weft::CommCalls* comm) {
-    auto* program = new weft::Program(pool, code, count, comm);
+// instructions point to must outlive the program. `shown`: memory that other ranks find at the same address, or null.
+WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count, const weft::CommCalls* comm,
+                                       void* shown, int64_t shown_bytes) {
+    auto* program = new weft::Program(pool, code, count, comm, weft::Shown(shown, shown_bytes));
     if (program->complete()) return program;
     delete program;
     return nullptr;

@@ -1,6 +1,6 @@
 // Work stealing. The units of an instruction are dealt to the threads of a team, each a row of its own. A thread runs its
 // own from the front, half of what is left at a time; when it has none left it steals what others have not begun, from the
-// back. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or were just lent to another
+// back, a quarter of it at a time. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or were just lent to another
 // process. A result does not depend on who computes it. Knows no kernel and no pool.
 #pragma once
 
@@ -67,7 +67,8 @@ private:
     static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, from which on nobody steals them
     static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
 
-    // [from, to) of `owner`'s `count` units, half of those that are left; false where none is.
+    // [from, to) of `owner`'s `count` units, of those that are left half, by others a quarter: the last ones may be the
+    // longest, and nobody waits long for who took them. False where none is left.
     bool take(int owner, int64_t count, int64_t& from, int64_t& to) const {
         std::atomic<uint64_t>& state = queues_[owner].state;
         const bool own = owner == thread;
@@ -77,7 +78,7 @@ private:
             const bool begun = seen >> (2 * kBits) == turn;
             const int64_t front = begun ? int64_t(seen >> kBits & (kMost - 1)) : 0,
                           back = begun ? int64_t(seen & (kMost - 1)) : 0;
-            const int64_t left = count - front - back, size = (left + 1) / 2;
+            const int64_t left = count - front - back, size = own ? (left + 1) / 2 : (left + 3) / 4;
             if (left <= 0 && (begun || !own)) return false;  // an owner without units says that the turn is this one
             from = own ? front : count - back - size, to = from + size;
             next = uint64_t(turn) << (2 * kBits) | uint64_t(own ? to : front) << kBits | uint64_t(own ? back : back + size);

@@ -1,0 +1,140 @@
+"""Rooms: what one rank's process puts into its own, another's finds at the same address; where that cannot be it says
+why."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from weft.comm import rooms
+from weft.comm.region import Region, read_records
+from weft.comm.rooms import LARGE_PAGE, Room
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTER = """
+import ctypes, resource, sys
+from weft.comm.region import Region
+from weft.comm.rooms import NoRoomsError, Room
+fd, size, rank, limit = map(int, sys.argv[1:5])
+if limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    room = Room.enter(Region(fd, size), rank)
+except NoRoomsError as reason:
+    sys.exit(f"none: {reason}")
+"""
+WRITE = """
+first, second, far = room.take(100), room.take(5 << 20), room.reserve(10)
+ctypes.memmove(first, b"here", 4)
+ctypes.memmove(second + (5 << 20) - 4, b"last", 4)
+ctypes.memmove(far, b"far.", 4)
+print(first, second + (5 << 20) - 4, far)
+"""
+READ = "print(*(ctypes.string_at(int(at), 4).decode() for at in sys.argv[5:]))"
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    made = Region.create(3, [(0, 1, 2)])
+    yield made
+    made.close()
+
+
+def entered(region: Region, rank: int, script: str, *words: str, limit: int = 0) -> tuple[list[str], str]:
+    """What a process of its own says that has entered as `rank`; its errors."""
+    told = map(str, (region.fd, region.size, rank, limit))
+    command = [sys.executable, "-c", ENTER + script, *told, *words]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, pass_fds=[region.fd], env=environ, capture_output=True, text=True, timeout=60)
+    return done.stdout.split(), done.stderr
+
+
+def test_every_rank_finds_the_same_at_the_same_address(region: Region) -> None:
+    places, errors = entered(region, 1, WRITE)
+    assert not errors and len({int(at) // LARGE_PAGE for at in places}) == 3
+    for rank in range(3):
+        assert entered(region, rank, READ, *places) == (["here", "last", "far."], "")
+    others, _ = entered(region, 2, WRITE)
+    assert {int(at) for at in others}.isdisjoint(map(int, places))
+
+
+def test_rooms_take_no_memory_before_they_are_used(region: Region) -> None:
+    info = region.info()
+    assert info.room_bytes >= 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert os.fstat(region.fd).st_size == info.rooms_at + 3 * info.room_bytes
+    assert os.fstat(region.fd).st_blocks * 512 <= region.size + (1 << 20)
+    assert len(read_records(region.fd)) == 3
+
+
+@pytest.mark.parametrize("gib", [32, 1 << 20])
+def test_a_process_whose_addresses_are_limited_has_none(region: Region, gib: int) -> None:
+    """Few would be left for all else."""
+    said, errors = entered(region, 0, WRITE, limit=gib << 30)
+    assert not said and errors == "none: addresses are limited (ulimit -v), of which ranks' rooms take many\n"
+
+
+def test_a_place_that_is_taken_is_told(region: Region) -> None:
+    said, errors = entered(region, 0, "Room.enter(Region(fd, size), rank)")
+    assert not said and "GiB of addresses for ranks' rooms: File exists" in errors
+
+
+def test_a_system_that_lets_no_file_be_so_long_has_none() -> None:
+    script = """
+import resource
+from weft.comm.region import Region
+from weft.comm.rooms import Room
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+region = Region.create(2, [(0, 1)])
+print(region.info().room_bytes)
+Room.enter(region, 0)
+"""
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n" and "must not be as long as ranks' rooms (ulimit -f)" in done.stderr
+
+
+@pytest.mark.parametrize(("other", "has"), [("always madvise [never]", True), ("[always] madvise never", False)])
+def test_small_pages_are_no_room_where_other_memory_has_large_ones(
+    other: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "enabled").write_text(other)
+    monkeypatch.setattr(rooms, "_SETTING", tmp_path / "enabled")
+    monkeypatch.setattr(rooms._System, "enlarge", lambda system, address: False)
+    with mmap.mmap(-1, LARGE_PAGE) as memory:
+        at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        assert Room(at, LARGE_PAGE).has_large_pages == has
+
+
+@pytest.fixture
+def room() -> Room:
+    memory = mmap.mmap(-1, 10 * LARGE_PAGE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # holds it as long as anybody knows
+    found = Room(at + -at % LARGE_PAGE, 8 * LARGE_PAGE)
+    found.memory = memory  # type: ignore[attr-defined]
+    return found
+
+
+def test_what_is_given_back_is_taken_again(room: Room) -> None:
+    first, mark = room.take(10), room.taken
+    assert first % 64 == 0 and mark == first + 10
+    second = room.take(3 * LARGE_PAGE)
+    assert second == first + 64
+    room.give_back(mark)
+    assert room.take(1) == second
+
+
+def test_a_full_room_refuses(room: Room) -> None:
+    room.take(4 * LARGE_PAGE)
+    with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
+        room.take(1)
+    apart = room.reserve(1), room.reserve(3 * LARGE_PAGE)
+    assert apart[1] - apart[0] == LARGE_PAGE and apart[0] % LARGE_PAGE == 0
+    with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
+        room.reserve(1)

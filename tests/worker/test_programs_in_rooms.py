@@ -1,0 +1,90 @@
+"""All that other ranks may help with lies where they find it: what an open instruction reads, writes and points to."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.shelf import Shelf
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.comm.lockstep import LockstepWorld
+from weft.layers import Prepare
+from weft.layout.resolve import resolve
+from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, WeightRecord
+from weft.native.step_library import Program
+from weft.ops import make_ops
+from weft.ops.base import Numerics
+from weft.ops.pages import RoomPages
+from weft.program.assemble import DEALT
+from weft.weights.loader import load_params
+from weft.worker.runner import Limits, Runner
+
+LIMITS = Limits(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
+BF16 = torch.bfloat16
+NUMERICS = {
+    "fp32": Numerics(torch.float32),
+    "12 bits": Numerics(BF16, compress_weights=True),
+    "16 bits": Numerics(BF16, compress_weights=False),
+    "int8": Numerics(BF16, quantization="int8"),
+    "int4": Numerics(BF16, quantization="int4"),
+    "int4, rows of 8 bits": Numerics(BF16, quantization="int4", rounds_rows=True),
+}
+
+
+@pytest.fixture
+def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[InstructionRecord]]:
+    """The instructions of programs that are made."""
+    need("step")
+    found: list[InstructionRecord] = []
+    plain = Program.__init__
+
+    def noted(program: Program, pool: object, code: Sequence[InstructionRecord], *rest: object) -> None:
+        found.extend(code)
+        plain(program, pool, code, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Program, "__init__", noted)
+    yield found
+
+
+@pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
+@pytest.mark.parametrize("variant", ["biased", "tied", "experts", "latent"])
+def test_every_address_is_common(
+    variant: str, numerics: Numerics, tmp_path: Path, assembled: list[InstructionRecord]
+) -> None:
+    checkpoint, shelf = open_checkpoint(write_random(tmp_path, variant)), Shelf(96 << 20)
+    config, device = parse_config(checkpoint.config), torch.device("cpu")
+    shards = Shards(config, resolve({}, num_experts=config.num_experts))
+    ops = make_ops(numerics, device, pages=RoomPages(shelf))
+    prepare = Prepare(ops, shards, 0)
+    params = load_params(checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=prepare).params
+    comm = LockstepWorld(1, ()).comms[0]
+    runner = Runner(shards, params, comm, ops, LIMITS, device, (), enforce_eager=False)
+    assert runner.program is not None, runner.why_eager
+    dealt = [each for each in assembled if each.op in DEALT]
+    assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
+    for each in dealt:
+        assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
+
+
+def addresses(record: InstructionRecord) -> list[int]:
+    """All that an instruction points to, and its weights point to."""
+    named = [operand.base for operand in (record.out, *record.inputs)]
+    named += [at for index, at in enumerate(record.p) if not (record.op == Op.LINEAR and index == CACHE_AHEAD)]
+    if record.op == Op.LINEAR:
+        named += of_weight(record.p[WEIGHT])
+    if record.op in (Op.GROUPED, Op.PER_HEAD):
+        slots = (ctypes.c_void_p * record.n[0]).from_address(record.p[0])
+        named += [part for at in slots if at for part in (at, *of_weight(at))]
+    return [int(at) for at in named if at]
+
+
+def of_weight(address: int) -> list[int | None]:
+    weight = WeightRecord.from_address(address)
+    return [weight.data, weight.scale, weight.offset, weight.table, weight.numbers]

@@ -1,0 +1,137 @@
+"""Rooms: each rank's memory that the other ranks of the machine find at the same address as itself.
+
+What lies in a rank's room, and points into it, another rank can work on as it is: that is how a core is lent. A rank
+takes memory from its own room and gives none back; all rooms are there as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import resource
+from pathlib import Path
+
+from weft.comm.region import Region
+
+_FIRST = 1 << 44
+"""Address of the first room: far above what programs are loaded at, far below where the system puts mappings."""
+LARGE_PAGE = 2 << 20
+POPULATE_WRITE, COLLAPSE = 23, 25
+"""madvise(2): pages are there as if they had been written, since Linux 5.14; they are one large page, since 6.1 for
+shared memory, whatever the system does by itself. Neither changes any content."""
+_FIXED_NOREPLACE, _NORESERVE, _DONTDUMP = 0x100000, 0x4000, 16
+_LINE = 64
+_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+class NoRoomsError(Exception):
+    """Why a process cannot have the ranks' rooms, for a person."""
+
+
+class Room:
+    """The memory of one rank: what is taken at once from its start on, what is reserved from its middle on."""
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        """Of a mapping that is there."""
+        self._system = _System()
+        self._begin, self._next, self._middle = address, address, address + nbytes // 2
+        self._there = address
+        """Up to here pages are there."""
+        self._reserved, self._end = self._middle, address + nbytes
+
+    @staticmethod
+    def enter(region: Region, rank: int) -> Room:
+        """Maps the rooms of all ranks into this process, `rank`'s own among them. NoRoomsError."""
+        info, system = region.info(), _System()
+        if not info.room_bytes:
+            raise NoRoomsError("a file must not be as long as ranks' rooms (ulimit -f)")
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            raise NoRoomsError("addresses are limited (ulimit -v), of which ranks' rooms take many")
+        system.map(region.fd, info.rooms_at, info.world * info.room_bytes)
+        room = Room(_FIRST + rank * info.room_bytes, info.room_bytes)
+        if not room.has_large_pages:
+            raise NoRoomsError(
+                "the system has no large pages for memory that ranks share, which would be slower to read; it has since"
+                " Linux 6.1, or with advise in /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+            )
+        return room
+
+    @property
+    def has_large_pages(self) -> bool:
+        """Whether its pages are as large as those of other memory can be."""
+        return self._system.enlarge(self._there) or not self._system.knows_large_pages
+
+    def take(self, nbytes: int) -> int:
+        """Address of so many zeros, on a cache line, which will soon be written: their pages are there. MemoryError:
+        the room is full."""
+        begin = -(-self._next // _LINE) * _LINE
+        if begin + nbytes > self._middle:
+            raise MemoryError(f"{nbytes} bytes of a room that has {self._middle - begin} left")
+        self._next = begin + nbytes
+        while self._there < self._next:
+            self._system.enlarge(self._there)
+            self._there += LARGE_PAGE
+        return begin
+
+    @property
+    def taken(self) -> int:
+        """How far memory is taken, for `give_back`."""
+        return self._next
+
+    def give_back(self, taken: int) -> None:
+        """All that was taken since; its owners have left zeros."""
+        self._next = taken
+
+    def holds(self, address: int) -> bool:
+        """Whether it is the room's."""
+        return self._begin <= address < self._end
+
+    def reserve(self, nbytes: int) -> int:
+        """Address of so many zeros, on a large page, whose pages come when they are first written, or asked for.
+        MemoryError: the room is full."""
+        begin = self._reserved
+        if begin + nbytes > self._end:
+            raise MemoryError(f"{nbytes} bytes of a room that has {self._end - begin} left")
+        self._reserved = begin + -(-nbytes // LARGE_PAGE) * LARGE_PAGE
+        return begin
+
+
+class _System:
+    """What is asked of the system's memory."""
+
+    def __init__(self) -> None:
+        self._calls = ctypes.CDLL(None, use_errno=True)
+        pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+        self._calls.mmap.restype = pointer
+        self._calls.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_int64)
+        self._calls.munmap.argtypes = (pointer, size)
+        self._calls.madvise.argtypes = (pointer, size, number)
+
+    def map(self, fd: int, offset: int, nbytes: int) -> None:
+        """The rooms, from `offset` of the file on, where they belong. A crash's dump, which would go through all of
+        it, leaves them out. NoRoomsError."""
+        flags, access = mmap.MAP_SHARED | _NORESERVE | _FIXED_NOREPLACE, mmap.PROT_READ | mmap.PROT_WRITE
+        at = self._calls.mmap(_FIRST, nbytes, access, flags, fd, offset)
+        if at != _FIRST:
+            why = os.strerror(ctypes.get_errno())
+            if at is not None and at != ctypes.c_void_p(-1).value:  # an old system takes the address for a wish
+                self._calls.munmap(at, nbytes)
+                why = "another mapping lies there"
+            raise NoRoomsError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {why}")
+        self._calls.madvise(at, nbytes, _DONTDUMP)
+        self._calls.madvise(at, nbytes, mmap.MADV_HUGEPAGE)  # heeded or not: see /sys/kernel/mm/transparent_hugepage
+
+    def enlarge(self, address: int) -> bool:
+        """Makes one large page, whatever of it is there; whether it is one now."""
+        if self._calls.madvise(address, mmap.PAGESIZE, POPULATE_WRITE):
+            return False
+        return not self._calls.madvise(address, LARGE_PAGE, COLLAPSE)
+
+    @property
+    def knows_large_pages(self) -> bool:
+        """Whether other memory has any."""
+        try:
+            return "[never]" not in _SETTING.read_text()
+        except OSError:
+            return False
