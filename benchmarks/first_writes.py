@@ -34,8 +34,8 @@ from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine
 from weft.launch.cores import available_cores
 from weft.ops.large_pages import large_pages
+from weft.ops.pages import OwnPages
 from weft.settings import EngineConfig
-from weft.worker import caches
 
 TOKENS, BLOCK_SIZE, MOST_ROWS = 129, 16, 2048
 NEW_BYTES, PAGE_ROUNDS = 32 << 20, 8
@@ -85,7 +85,8 @@ class Subject:
             block_size=BLOCK_SIZE,
             dtype="bfloat16",
         )
-        with cores_given_back(), patch.object(caches, "large_pages", large_pages if large else single_pages):
+        reserve = staticmethod(large_pages if large else single_pages)
+        with cores_given_back(), patch.object(OwnPages, "reserve", reserve):
             self.rank = OneRank(open_checkpoint(model_path(model)), settings, len(available_cores()), blocks)
         self._engine = Watched(Engine(self.rank, settings, ()), self.rank.runner.shards.config.vocab_size)
         self._streams, self._prompt, self._ahead, self._bursts = streams, prompt, ahead, 0

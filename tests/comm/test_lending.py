@@ -143,6 +143,31 @@ def test_a_rank_that_dies_while_it_is_helped_is_named(pair: Pair) -> None:
     assert "rank 0 died" in str(waiting())
 
 
+def test_who_holds_a_helped_rank_up_is_named_by_those_that_wait(native_comm: None) -> None:
+    """Rank 1 has stopped in the midst of rank 0's work, which cannot go on; rank 2 waits for rank 0."""
+    region = SharedMemoryComm.create(3, [(0, 1, 2), (0, 2)])
+    comms = [SharedMemoryComm(region, rank, timeout=0.2) for rank in range(3)]
+    ctypes.c_uint32.from_address(comms[0].offering().visits + 128 * 1).value = 1
+    with pytest.raises(PeerError, match=r"rank 1 did not come within 0.2 s; rank 2 was in barrier over \(0, 2\)"):
+        comms[2].barrier((0, 2))
+    for comm in comms:
+        comm.close()
+    region.close()
+
+
+def test_a_rank_is_helped_also_after_a_long_time_without_work(pair: Pair) -> None:
+    """Longer than the other one spins, and than a slice of its sleep."""
+    pair.lender.lend(pair.address)
+    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    for what in (1, 2, 3):
+        time.sleep(0.03)
+        pair.open.value = what
+        pair.has_helped(what)
+        pair.open.value = 0
+    pair.host.barrier(PAIR)
+    assert waiting() is None and pair.helped == [1, 2, 3]
+
+
 def test_nobody_goes_on_before_its_helper_is_done(pair: Pair) -> None:
     pair.inside.value = 1
     leaving, codes = threading.Thread(target=lambda: codes.append(pair.left())), list[int]()

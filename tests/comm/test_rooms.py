@@ -4,6 +4,7 @@ why."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from weft.comm import rooms
 from weft.comm.region import Region, read_records
 from weft.comm.rooms import LARGE_PAGE, Room
+from weft.errors import ConfigError
+from weft.ops.pages import RoomPages
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = """
@@ -100,13 +103,26 @@ Room.enter(region, 0)
     assert done.stdout == "0\n" and "must not be as long as ranks' rooms (ulimit -f)" in done.stderr
 
 
-@pytest.mark.parametrize(("other", "has"), [("always madvise [never]", True), ("[always] madvise never", False)])
+@pytest.mark.parametrize(
+    ("other", "shared", "refused", "has"),
+    [
+        ("[always] madvise never", "always advise [never]", 0, True),
+        ("always [madvise] never", "always advise [never]", errno.EINVAL, False),
+        ("always madvise [never]", "always advise [never]", errno.EINVAL, True),
+        ("always [madvise] never", "always [advise] never", errno.EINVAL, True),
+        ("always [madvise] never", "always advise [never]", errno.ENOMEM, True),
+        ("always [madvise] never", None, errno.EINVAL, False),
+    ],
+)
 def test_small_pages_are_no_room_where_other_memory_has_large_ones(
-    other: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other: str, shared: str | None, refused: int, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "enabled").write_text(other)
-    monkeypatch.setattr(rooms, "_SETTING", tmp_path / "enabled")
-    monkeypatch.setattr(rooms._System, "enlarge", lambda system, address: False)
+    """An older system refuses the request; another one may have no large page left at the moment."""
+    for name, text in (("_OTHER", other), ("_SHARED", shared)):
+        monkeypatch.setattr(rooms, name, tmp_path / name)
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    monkeypatch.setattr(rooms._System, "enlarge", lambda system, address: refused)
     with mmap.mmap(-1, LARGE_PAGE) as memory:
         at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         assert Room(at, LARGE_PAGE).has_large_pages == has
@@ -126,8 +142,12 @@ def test_what_is_given_back_is_taken_again(room: Room) -> None:
     assert first % 64 == 0 and mark == first + 10
     second = room.take(3 * LARGE_PAGE)
     assert second == first + 64
+    ctypes.memset(first, 7, 10)
+    ctypes.memset(second, 7, 3 * LARGE_PAGE)
     room.give_back(mark)
     assert room.take(1) == second
+    assert ctypes.string_at(second, 3 * LARGE_PAGE) == bytes(3 * LARGE_PAGE)
+    assert ctypes.string_at(first, 10) == b"\7" * 10
 
 
 def test_a_full_room_refuses(room: Room) -> None:
@@ -138,3 +158,11 @@ def test_a_full_room_refuses(room: Room) -> None:
     assert apart[1] - apart[0] == LARGE_PAGE and apart[0] % LARGE_PAGE == 0
     with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
         room.reserve(1)
+
+
+def test_more_than_the_machine_has_is_refused(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "memory_of_machine", lambda: 100)
+    with pytest.raises(MemoryError, match="101 bytes of a room that has 100 left"):
+        room.reserve(101)
+    with pytest.raises(ConfigError, match="the system refuses 0.0 MiB: 101 bytes of a room"):
+        RoomPages(room).reserve(101)

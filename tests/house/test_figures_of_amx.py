@@ -89,6 +89,27 @@ def test_what_several_steps_by_one_plan_bring() -> None:
     assert f"{told} (`{before('_tp2')}`), and with 4 bits {few} (`{before('_int4')}`)." in PERFORMANCE
 
 
+def test_what_memory_that_ranks_share_brings() -> None:
+    assert shared_memory_told() in PERFORMANCE
+
+
+def shared_memory_told() -> str:
+    two, alone = (f"beside_5b7a727_amx{which}.json" for which in ("_tp2", ""))
+    one, eight, many, prompt, short = ratios(two, cases=ALL)
+    *_, prompt_, short_ = quartiles(two)
+    told = f"two ranks of a thread each are {prompt} times as fast in a prompt of 1,024 as in the commit before"
+    told += f" (quartiles {prompt_}), {short} with 32 prompts of 128 ({short_}), {one}, {eight} and {many} with 1, 8"
+    told += f" and 32 streams (`{two}`, {starts(two)} rounds); one rank of two threads, which has chunks of rows of one"
+    one, eight, many, prompt, short = ratios(alone, cases=ALL)
+    *_, prompt_, short_ = quartiles(alone)
+    told += f" size since then, {prompt} and {short} in these prompts ({prompt_}, {short_}), {one}, {eight} and {many}"
+    told += f" with such streams (`{alone}`, {starts(alone)} rounds). Shared memory has no large pages by itself there:"
+    pages = saved("shared_pages_amx.json")["cases"]
+    single, large = (f"{pages[f'room, {kind} pages']['ratio']:.2f}" for kind in ("single", "large"))
+    told += f" on single ones it is read at {single} of the rate of a process's own large pages, on those of 2 MiB that"
+    return f"{told} ranks ask for at {large} (`shared_pages_amx.json`)."
+
+
 def test_what_two_ranks_wait_for() -> None:
     found = saved("several_steps_amx_tp2.json")["cases"].values()
     alone, several = (listed([f"{case[way]['between_ms']:.2f}" for case in found]) for way in ("one by one", "several"))

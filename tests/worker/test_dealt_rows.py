@@ -84,6 +84,15 @@ def test_no_bit_changes(
         assert bytes_of == bytes_in_place != whole_bytes
 
 
+def test_ranks_that_wait_help(path: Path) -> None:
+    """Sooner or later; the suite's own limit ends it."""
+    write_random(path, "tied")
+    made = executor(path, 2, {"attention.tp": 2}, torch.bfloat16, helps=True)
+    while not made.helped_ns():
+        answers(made, scored=True)
+    made.close()
+
+
 @pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
 def test_nobody_writes_where_others_still_read(
     variant: str, world: int, given: dict[str, object], path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ from mmap import PAGESIZE
 import pytest
 from torch import Tensor
 
+from weft.comm.rooms import LARGE_PAGE
 from weft.ops.large_pages import large_pages
 from weft.worker import first_writes
 from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, FirstWrites
@@ -65,6 +66,16 @@ def test_blocks_need_not_end_with_a_page() -> None:
     for last[0] in range(40):
         drained(writes, 0)
         assert 1_000 * (last[0] + 1) <= writes.ready < 1_000 * (last[0] + 1) + PAGESIZE
+
+
+def test_large_pages_are_asked_for_where_memory_has_none_by_itself() -> None:
+    """As ranks' common memory: whole ones, and what is there stays."""
+    memory = large_pages(8 << 20)
+    memory[3 << 20] = 9
+    writes = FirstWrites(memory, BLOCK, 8, lambda: 0, quiet, enlarges=True)
+    assert writes.advance(1 << 20) and writes.ready == LARGE_PAGE
+    assert drained(writes, 64 << 20) == len(memory) == resident(memory)
+    assert memory[3 << 20] == 9 and memory.sum(dtype=int) == 9
 
 
 def test_what_is_written_already_stays() -> None:

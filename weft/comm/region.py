@@ -176,11 +176,15 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
 
 
+def memory_of_machine() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _add_rooms(fd: int, at: int, world: int) -> int:
     """Bytes of each rank's room, each half of which is more than the machine has memory; 0 where a file must not be so
     long (ulimit -f)."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    room = 2 << memory.bit_length()
+    room = 2 << memory_of_machine().bit_length()
     try:
         os.ftruncate(fd, at + world * room)
     except OSError:

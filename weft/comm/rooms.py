@@ -7,12 +7,13 @@ takes memory from its own room and gives none back; all rooms are there as long 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import resource
 from pathlib import Path
 
-from weft.comm.region import Region
+from weft.comm.region import Region, memory_of_machine
 
 _FIRST = 1 << 44
 """Address of the first room: far above what programs are loaded at, far below where the system puts mappings."""
@@ -22,7 +23,9 @@ POPULATE_WRITE, COLLAPSE = 23, 25
 shared memory, whatever the system does by itself. Neither changes any content."""
 _FIXED_NOREPLACE, _NORESERVE, _DONTDUMP = 0x100000, 0x4000, 16
 _LINE = 64
-_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_OTHER, _SHARED = (Path("/sys/kernel/mm/transparent_hugepage") / name for name in ("enabled", "shmem_enabled"))
+_GIVEN = ("always", "within_size", "advise", "force")
+"""With these, shared memory has large pages that asks for them."""
 
 
 class NoRoomsError(Exception):
@@ -59,12 +62,13 @@ class Room:
 
     @property
     def has_large_pages(self) -> bool:
-        """Whether its pages are as large as those of other memory can be."""
-        return self._system.enlarge(self._there) or not self._system.knows_large_pages
+        """Whether its pages are as large as those of other memory can be, or will be when there is room for such."""
+        refused = self._system.enlarge(self._there) == errno.EINVAL
+        return not refused or _says(_SHARED, *_GIVEN) or not _says(_OTHER, "always", "madvise")
 
     def take(self, nbytes: int) -> int:
-        """Address of so many zeros, on a cache line, which will soon be written: their pages are there. MemoryError:
-        the room is full."""
+        """Address of so many zeros, on a cache line, which will soon be written: their large pages are there, where the
+        system has some left. MemoryError: the room is full."""
         begin = -(-self._next // _LINE) * _LINE
         if begin + nbytes > self._middle:
             raise MemoryError(f"{nbytes} bytes of a room that has {self._middle - begin} left")
@@ -80,7 +84,8 @@ class Room:
         return self._next
 
     def give_back(self, taken: int) -> None:
-        """All that was taken since; its owners have left zeros."""
+        """All that was taken since: zeros again."""
+        ctypes.memset(taken, 0, self._next - taken)
         self._next = taken
 
     def holds(self, address: int) -> bool:
@@ -90,9 +95,9 @@ class Room:
     def reserve(self, nbytes: int) -> int:
         """Address of so many zeros, on a large page, whose pages come when they are first written, or asked for.
         MemoryError: the room is full."""
-        begin = self._reserved
-        if begin + nbytes > self._end:
-            raise MemoryError(f"{nbytes} bytes of a room that has {self._end - begin} left")
+        begin, left = self._reserved, min(self._end - self._reserved, memory_of_machine())
+        if nbytes > left:
+            raise MemoryError(f"{nbytes} bytes of a room that has {left} left")
         self._reserved = begin + -(-nbytes // LARGE_PAGE) * LARGE_PAGE
         return begin
 
@@ -122,16 +127,17 @@ class _System:
         self._calls.madvise(at, nbytes, _DONTDUMP)
         self._calls.madvise(at, nbytes, mmap.MADV_HUGEPAGE)  # heeded or not: see /sys/kernel/mm/transparent_hugepage
 
-    def enlarge(self, address: int) -> bool:
-        """Makes one large page, whatever of it is there; whether it is one now."""
+    def enlarge(self, address: int) -> int:
+        """Makes one large page, whatever of it is there: 0, or why it is none, as errno has it."""
         if self._calls.madvise(address, mmap.PAGESIZE, POPULATE_WRITE):
-            return False
-        return not self._calls.madvise(address, LARGE_PAGE, COLLAPSE)
+            return ctypes.get_errno()
+        return ctypes.get_errno() if self._calls.madvise(address, LARGE_PAGE, COLLAPSE) else 0
 
-    @property
-    def knows_large_pages(self) -> bool:
-        """Whether other memory has any."""
-        try:
-            return "[never]" not in _SETTING.read_text()
-        except OSError:
-            return False
+
+def _says(setting: Path, *words: str) -> bool:
+    """Whether a setting of large pages is one of these; False where the system has no such."""
+    try:
+        text = setting.read_text()
+    except OSError:
+        return False
+    return any(f"[{word}]" in text for word in words)

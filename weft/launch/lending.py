@@ -5,7 +5,7 @@ from __future__ import annotations
 from weft.errors import ConfigError
 
 MOST_LENDERS = 16
-"""Ranks of a region, up to which they lend cores to each other: each has a thread on each other's."""
+"""Ranks of a region, up to which they lend cores to each other: each maps the rooms of all."""
 
 
 def obstacle(ranks: int, *, shared_memory: bool, program: bool, own_cores: bool) -> str | None:

@@ -148,7 +148,7 @@ int weft_comm_reduce_dealt(Comm* c, uint32_t group, char* const* parts, const ui
 int weft_comm_gather_dealt(Comm* c, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common,
                            int settles) {
     Group& g = c->groups[group];
-    Call call(*c, group, ALL_GATHER, dtype, bytes[g.me], 0);
+    Call call(*c, group, ALL_GATHER, dtype, bytes[g.me], static_cast<uint64_t>(settles));
     const char* from[MAX_MEMBERS];
     if (int code = call.show(common ? parts[0] : nullptr, bytes, from)) return code;
     if (!call.all_shown()) return gather_through_slots(call, parts[g.me], parts, bytes);

@@ -20,6 +20,7 @@ using weft::relax;
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
+constexpr int64_t HELPERS_SLICE_NS = 1'000'000;  // how soon one sees what a rank has open that had nothing for a while
 constexpr int64_t HELP_AFTER_NS = 2'000;                                 // who is as good as there needs no help
 constexpr int64_t SLICE_NS = 20'000'000;                                 // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
@@ -129,15 +130,6 @@ Gone find_gone(const Comm& c, const Group& g) {
     return {OK, -1, -1};
 }
 
-int timed_out(Comm& c, const Group& g) {
-    Failure& f = c.failure;
-    f.missing_count = 0;
-    for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = static_cast<int32_t>(g.ranks[i]);
-    int32_t first = f.missing_count ? f.missing[0] : -1;
-    return fail(c, TIMED_OUT, first, first);
-}
-
 weft::Offer& offer_of(const Comm& c, uint32_t rank) {
     return *reinterpret_cast<weft::Offer*>(c.lending + rank * c.lending_bytes);
 }
@@ -145,34 +137,66 @@ weft::Offer& offer_of(const Comm& c, uint32_t rank) {
 // Of every rank that may be at work on what `rank` has open.
 weft::Visit* visits_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::Visit*>(&offer_of(c, rank) + 1); }
 
-// Runs some of what members that have not come have open; whether any of them had something.
+// Who keeps a rank from coming: another one that has taken some of what it had open and is not done, or itself.
+int32_t held_up_by(const Comm& c, uint32_t rank) {
+    for (uint32_t other = 0; other < c.world; other++)
+        if (visits_of(c, rank)[other].inside.load(std::memory_order_relaxed)) return static_cast<int32_t>(other);
+    return static_cast<int32_t>(rank);
+}
+
+int timed_out(Comm& c, const Group& g) {
+    Failure& f = c.failure;
+    f.missing_count = 0;
+    for (uint32_t i = 0; i < g.n; i++)
+        if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = held_up_by(c, g.ranks[i]);
+    int32_t first = f.missing_count ? f.missing[0] : -1;
+    return fail(c, TIMED_OUT, first, first);
+}
+
+// Runs some of what members that have not come have open; whether any of them has something open.
 bool help(Comm& c, const Group& g) {
-    bool helped = false;
+    bool any = false;
     for (uint32_t i = 0; c.help && i < g.n; i++) {
         const uint32_t rank = g.ranks[i];
         if (i == g.me || !absent(g, i)) continue;
         weft::Offer& offer = offer_of(c, rank);
         const uint64_t open = offer.open.load(std::memory_order_relaxed);
+        any |= open != 0;
         if (!open || open == c.seen[rank]) continue;
         const int64_t began = monotonic_ns();
-        if (!c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank])) continue;
-        c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
-        helped = true;
+        if (c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank]))
+            c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
     }
-    return helped;
+    return any;
 }
 
-int wait_slowly(Comm& c, Group& g, uint64_t target) {
+// Looks whether all have come, for as long as somebody has something open, and a while longer; at most for a slice.
+bool came(Comm& c, const Group& g, uint64_t target) {
+    const int64_t entered = monotonic_ns();
+    int64_t began = entered, now = entered;
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (g.counter->arrived.load(std::memory_order_acquire) >= target) return true;
+            relax();
+        }
+        now = monotonic_ns();
+        if (now - began > HELP_AFTER_NS && help(c, g)) began = now = monotonic_ns();
+    } while (now - began < c.spin_ns && now - entered < SLICE_NS);
+    return false;
+}
+
+int wait_for_all(Comm& c, Group& g, uint64_t target) {
     Counter& k = *g.counter;
-    int64_t deadline = monotonic_ns() + c.timeout_ns;
-    for (;;) {
+    const int64_t deadline = monotonic_ns() + c.timeout_ns;
+    for (bool awake = c.spin_ns > 0;;) {
+        if (awake && came(c, g, target)) return OK;
         Gone gone = find_gone(c, g);
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;  // it may have arrived here before it ended
         if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
         int64_t left = deadline - monotonic_ns();
         if (left <= 0) return timed_out(c, g);
-        if (help(c, g)) continue;
-        timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
+        if ((awake = help(c, g))) continue;
+        timespec slice{0, static_cast<long>(std::min(left, c.help ? HELPERS_SLICE_NS : SLICE_NS))};
         k.sleepers.fetch_add(1);
         uint64_t seen = k.arrived.load();
         if (seen < target) futex(&k.arrived, FUTEX_WAIT, static_cast<uint32_t>(seen), &slice);
@@ -191,19 +215,7 @@ int meet(Comm& c, Group& g, const Head& mine) {
         if (k.sleepers.load()) futex(&k.arrived, FUTEX_WAKE, INT32_MAX);
         return OK;
     }
-    if (c.spin_ns) {
-        const int64_t entered = monotonic_ns();
-        int64_t began = entered, now = entered;
-        do {
-            for (int i = 0; i < 16; i++) {
-                if (k.arrived.load(std::memory_order_acquire) >= target) return OK;
-                relax();
-            }
-            now = monotonic_ns();
-            if (now - began > HELP_AFTER_NS && help(c, g)) began = now = monotonic_ns();
-        } while (now - began < c.spin_ns && now - entered < SLICE_NS);
-    }
-    return wait_slowly(c, g, target);
+    return wait_for_all(c, g, target);
 }
 
 }  // namespace

@@ -27,6 +27,8 @@ struct alignas(128) Visit {
     std::atomic<uint32_t> inside;
 };
 
+static_assert(sizeof(Offer) == 128 && sizeof(Visit) == 128, "as in weft/comm/region.py");
+
 // Runs units of what is open, where it is not what `seen` says this rank has run already; whether it ran some.
 using Help = int (*)(Offer* offer, Visit* visit, uint64_t* seen);
 

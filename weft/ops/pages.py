@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from weft.errors import ConfigError
 from weft.ops.large_pages import large_pages
 
 Record = TypeVar("Record", ctypes.Structure, ctypes.Array[ctypes.c_void_p])
@@ -29,7 +30,8 @@ class Pages(Protocol):
         """uint8 [nbytes], zeros, which are soon written; large pages where there are any."""
 
     def reserve(self, nbytes: int) -> Tensor:
-        """uint8 [nbytes], zeros, on a large page, no page of which is there before it is written or asked for."""
+        """uint8 [nbytes], zeros, on a large page, no page of which is there before it is written or asked for.
+        ConfigError: the system refuses."""
 
     def mark(self) -> int:
         """For `give_back`."""
@@ -101,7 +103,10 @@ class RoomPages:
         return _bytes_at(self._room.take(nbytes), nbytes)
 
     def reserve(self, nbytes: int) -> Tensor:
-        return _bytes_at(self._room.reserve(nbytes), nbytes)
+        try:
+            return _bytes_at(self._room.reserve(nbytes), nbytes)
+        except MemoryError as error:
+            raise ConfigError(f"the system refuses {nbytes / 2**20:.1f} MiB: {error}") from None
 
     def mark(self) -> int:
         return self._room.taken

@@ -106,11 +106,12 @@ class Assembler:
 
     def _counts_in(self, pages: Pages) -> dict[int, Tensor]:
         """Where counts lie that a step finds and dealt instructions read, by the address of what was recorded."""
-        found = {}
+        found: dict[int, Tensor] = {}
         for each in self._code:
             ends = each.tensors.get(ENDS) if each.op is Op.GROUPED else None
-            if isinstance(ends, Tensor):
-                found[ends.untyped_storage().data_ptr()] = pages.take(ends.untyped_storage().nbytes())
+            at = ends.untyped_storage().data_ptr() if isinstance(ends, Tensor) else None
+            if isinstance(ends, Tensor) and at is not None and at not in found:
+                found[at] = pages.take(ends.untyped_storage().nbytes())
         return found
 
     def scratch_bytes(self, rooms: Rooms) -> list[int]:

@@ -156,7 +156,9 @@ class StepProgram:
     def _fail(self, code: int) -> None:
         if code < 0:
             raise WeftError("a step with a row beyond the slots or beyond the longest context")
-        raise ExchangeFailedError(code, self._kinds.get(self._native.failed_at, _OF_TOKENS))
+        failed_at = self._native.failed_at  # where help was awaited, that is no exchange: the next one would have been
+        ahead = (exchange for index, exchange in self._kinds.items() if index >= failed_at)
+        raise ExchangeFailedError(code, next(ahead, _OF_TOKENS))
 
     def _point_at(self, batch: Batch) -> None:
         step, meta = self._step, batch.meta

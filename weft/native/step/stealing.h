@@ -22,8 +22,9 @@ struct EvenShare {
 struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched with a line
     std::atomic<uint64_t> state{0};
 };
+static_assert(sizeof(UnitQueue) == 128, "as in weft/native/step_library.py");
 
-// One of the threads that run a function together, or a guest of theirs: it has no share, and only steals.
+// One of the threads that run a function together, or a guest of theirs, of another rank: it has no share, and only steals.
 class TeamMember {
 public:
     int thread, threads;
