@@ -21,8 +21,8 @@ using weft::relax;
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
 constexpr int64_t HELPERS_SLICE_NS = 1'000'000;  // how soon one sees what a rank has open that had nothing for a while
-constexpr int64_t HELP_AFTER_NS = 2'000;                                 // who is as good as there needs no help
-constexpr int64_t SLICE_NS = 20'000'000;                                 // how soon a sleeper sees a rank marked dead
+constexpr int64_t HELP_AFTER_NS = 2'000;         // who is as good as there needs no help
+constexpr int64_t SLICE_NS = 20'000'000;         // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
 enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER };

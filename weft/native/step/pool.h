@@ -80,7 +80,9 @@ public:
         queues_ = own_queues_.get();
     }
     // Null where nobody helps; to be used by thread 0 of a function that runs.
-    Offers* offers() const { return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : offers_.get(); }
+    Offers* offers() const {
+        return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : offers_.get();
+    }
     uint32_t turn() const { return places_[0].turn; }
 
     // Whether from now on the last thread makes way at the begin of a job for whoever wants its core, where the job takes

@@ -70,7 +70,8 @@ private:
         for (int run = 0; run < step.runs; ++run) {
             const int64_t last = step.row_ends[run] - 1, at = int64_t(run) * step.table_width;
             if (last < (run ? step.row_ends[run - 1] : 0)) continue;
-            memcpy(to + at, step.block_tables + at, std::min(step.positions[last] / block_size_ + 1, step.table_width) * sizeof(int32_t));
+            memcpy(to + at, step.block_tables + at,
+                   std::min(step.positions[last] / block_size_ + 1, step.table_width) * sizeof(int32_t));
         }
         return to;
     }
