@@ -1,7 +1,7 @@
 """Rooms: each rank's memory that the other ranks of the machine find at the same address as itself.
 
 What lies in a rank's room, and points into it, another rank can work on as it is: that is how a core is lent. A rank
-takes memory from its own room and gives none back; all rooms are there as long as the process lives.
+takes memory from its own room; the system has it back when the last process ends that has the region.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from weft.comm.region import Region, memory_of_machine
 
 _FIRST = 1 << 44
-"""Address of the first room: far above what programs are loaded at, far below where the system puts mappings."""
+"""Address of the first room: far from where the system puts programs, heaps and mappings by itself."""
 LARGE_PAGE = 2 << 20
 POPULATE_WRITE, COLLAPSE = 23, 25
 """madvise(2): pages are there as if they had been written, since Linux 5.14; they are one large page, since 6.1 for
