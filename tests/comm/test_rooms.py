@@ -16,8 +16,9 @@ import pytest
 
 from weft.comm import rooms
 from weft.comm.region import Region, read_records
-from weft.comm.rooms import LARGE_PAGE, Room
+from weft.comm.rooms import Room
 from weft.errors import ConfigError
+from weft.native.system_pages import LARGE_PAGE, SystemPages
 from weft.ops.pages import RoomPages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ def test_small_pages_are_no_room_where_other_memory_has_large_ones(
         monkeypatch.setattr(rooms, name, tmp_path / name)
         if text is not None:
             (tmp_path / name).write_text(text)
-    monkeypatch.setattr(rooms._System, "enlarge", lambda system, address: refused)
+    monkeypatch.setattr(SystemPages, "enlarge", lambda system, address: refused)
     with mmap.mmap(-1, LARGE_PAGE) as memory:
         at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         assert Room(at, LARGE_PAGE).has_large_pages == has

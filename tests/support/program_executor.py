@@ -19,7 +19,7 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.pages import RoomPages
+from weft.ops.pages import OWN_PAGES, RoomPages
 from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.step.plan import StepPlan, StepResult
@@ -58,7 +58,7 @@ class ProgramExecutor(LockstepExecutor):
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
         self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
         for rank, comm in enumerate(self.comms):
-            ops = make_ops(numerics, device, pages=RoomPages(Shelf(ROOM)) if helps else None)
+            ops = make_ops(numerics, device, pages=RoomPages(Shelf(ROOM)) if helps else OWN_PAGES)
             prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)

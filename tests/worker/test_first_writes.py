@@ -12,7 +12,7 @@ from mmap import PAGESIZE
 import pytest
 from torch import Tensor
 
-from weft.comm.rooms import LARGE_PAGE
+from weft.native.system_pages import LARGE_PAGE
 from weft.ops.large_pages import large_pages
 from weft.worker import first_writes
 from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, FirstWrites
@@ -90,10 +90,9 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
 
     def refused(*_: object) -> int:
         asked.append(1)
-        ctypes.set_errno(errno.EINVAL)
-        return -1
+        return errno.EINVAL
 
-    monkeypatch.setattr(writes, "_madvise", refused)
+    monkeypatch.setattr(writes._system, "populate", refused)
     writes.start()
     wait_for(lambda: not writes._thread.is_alive())
     assert len(asked) == 1 and writes.done and writes.ready == 0
@@ -103,7 +102,7 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
 def test_without_memory_now_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet)
     with monkeypatch.context() as short:
-        short.setattr(writes, "_madvise", lambda *_: ctypes.set_errno(errno.ENOMEM) or -1)
+        short.setattr(writes._system, "populate", lambda *_: errno.ENOMEM)
         assert not writes.advance(4 << 20) and writes.ready == 0
     assert writes.advance(4 << 20) and writes.ready == AT_ONCE_BYTES
 

@@ -20,6 +20,7 @@ from enum import IntEnum
 
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
+from weft.native.system_pages import LARGE_PAGE, memory_of_machine
 
 MAGIC = 0x314D4F4354464557  # "WEFTCOM1"
 PIECE_BYTES = 256 << 10
@@ -33,7 +34,6 @@ _GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter,
 _LINE = 64
 _PAIR = 128  # of lines, which are often fetched together
 _PAGE = 4096
-_LARGE_PAGE = 2 << 20
 _HEAD_BYTES = 128  # two heads, one per parity
 _TEXT_BYTES = 256
 
@@ -176,11 +176,6 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
 
 
-def memory_of_machine() -> int:
-    """Bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def _add_rooms(fd: int, at: int, world: int) -> int:
     """Bytes of each rank's room, each half of which is more than the machine has memory; 0 where a file must not be so
     long (ulimit -f)."""
@@ -270,7 +265,7 @@ class _Plan:
         self.lending_bytes = _PAIR * (1 + world)
         self.lending = self._take(self.lending_bytes * world, _PAIR)
         self.size = -(-self._end // _PAGE) * _PAGE
-        self.rooms_at = -(-self.size // _LARGE_PAGE) * _LARGE_PAGE
+        self.rooms_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
 
     @staticmethod
     def _control_sizes(members: int) -> Iterator[int]:

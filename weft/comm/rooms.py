@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
 import resource
 from pathlib import Path
 
-from weft.comm.region import Region, memory_of_machine
+from weft.comm.region import Region
+from weft.native.system_pages import LARGE_PAGE, SystemPages, memory_of_machine
 
 _FIRST = 1 << 44
 """Address of the first room: far from where the system puts programs, heaps and mappings by itself."""
-LARGE_PAGE = 2 << 20
-POPULATE_WRITE, COLLAPSE = 23, 25
-"""madvise(2): pages are there as if they had been written, since Linux 5.14; they are one large page, since 6.1 for
-shared memory, whatever the system does by itself. Neither changes any content."""
-_FIXED_NOREPLACE, _NORESERVE, _DONTDUMP = 0x100000, 0x4000, 16
 _LINE = 64
 _OTHER, _SHARED = (Path("/sys/kernel/mm/transparent_hugepage") / name for name in ("enabled", "shmem_enabled"))
 _GIVEN = ("always", "within_size", "advise", "force")
@@ -37,7 +32,7 @@ class Room:
 
     def __init__(self, address: int, nbytes: int) -> None:
         """Of a mapping that is there."""
-        self._system = _System()
+        self._system = SystemPages()
         self._begin, self._next, self._middle = address, address, address + nbytes // 2
         self._there = address
         """Up to here pages are there."""
@@ -46,12 +41,14 @@ class Room:
     @staticmethod
     def enter(region: Region, rank: int) -> Room:
         """Maps the rooms of all ranks into this process, `rank`'s own among them. NoRoomsError."""
-        info, system = region.info(), _System()
+        info = region.info()
         if not info.room_bytes:
             raise NoRoomsError("a file must not be as long as ranks' rooms (ulimit -f)")
         if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
             raise NoRoomsError("addresses are limited (ulimit -v), of which ranks' rooms take many")
-        system.map(region.fd, info.rooms_at, info.world * info.room_bytes)
+        nbytes = info.world * info.room_bytes
+        if why := SystemPages().share(_FIRST, nbytes, region.fd, info.rooms_at):
+            raise NoRoomsError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {os.strerror(why)}")
         room = Room(_FIRST + rank * info.room_bytes, info.room_bytes)
         if not room.has_large_pages:
             raise NoRoomsError(
@@ -100,38 +97,6 @@ class Room:
             raise MemoryError(f"{nbytes} bytes of a room that has {left} left")
         self._reserved = begin + -(-nbytes // LARGE_PAGE) * LARGE_PAGE
         return begin
-
-
-class _System:
-    """What is asked of the system's memory."""
-
-    def __init__(self) -> None:
-        self._calls = ctypes.CDLL(None, use_errno=True)
-        pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-        self._calls.mmap.restype = pointer
-        self._calls.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_int64)
-        self._calls.munmap.argtypes = (pointer, size)
-        self._calls.madvise.argtypes = (pointer, size, number)
-
-    def map(self, fd: int, offset: int, nbytes: int) -> None:
-        """The rooms, from `offset` of the file on, where they belong. A crash's dump, which would go through all of
-        it, leaves them out. NoRoomsError."""
-        flags, access = mmap.MAP_SHARED | _NORESERVE | _FIXED_NOREPLACE, mmap.PROT_READ | mmap.PROT_WRITE
-        at = self._calls.mmap(_FIRST, nbytes, access, flags, fd, offset)
-        if at != _FIRST:
-            why = os.strerror(ctypes.get_errno())
-            if at is not None and at != ctypes.c_void_p(-1).value:  # an old system takes the address for a wish
-                self._calls.munmap(at, nbytes)
-                why = "another mapping lies there"
-            raise NoRoomsError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {why}")
-        self._calls.madvise(at, nbytes, _DONTDUMP)
-        self._calls.madvise(at, nbytes, mmap.MADV_HUGEPAGE)  # heeded or not: see /sys/kernel/mm/transparent_hugepage
-
-    def enlarge(self, address: int) -> int:
-        """Makes one large page, whatever of it is there: 0, or why it is none, as errno has it."""
-        if self._calls.madvise(address, mmap.PAGESIZE, POPULATE_WRITE):
-            return ctypes.get_errno()
-        return ctypes.get_errno() if self._calls.madvise(address, LARGE_PAGE, COLLAPSE) else 0
 
 
 def _says(setting: Path, *words: str) -> bool:

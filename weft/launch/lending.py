@@ -8,8 +8,10 @@ MOST_LENDERS = 16
 """Ranks of a region, up to which they lend cores to each other: each maps the rooms of all."""
 
 
-def obstacle(ranks: int, *, shared_memory: bool, program: bool, own_cores: bool) -> str | None:
-    """Why no rank can lend a core; None where each can."""
+def obstacle(
+    ranks: int, *, shared_memory: bool, program: bool, own_cores: bool, no_room: str | None = None
+) -> str | None:
+    """Why no rank can lend a core; None where each can. `no_room`: why a rank has no room, which only itself knows."""
     if ranks == 1:
         return "one rank waits for no other"
     if not shared_memory:
@@ -18,7 +20,7 @@ def obstacle(ranks: int, *, shared_memory: bool, program: bool, own_cores: bool)
         return "steps are no program"
     if ranks > MOST_LENDERS:
         return f"the machine has more than {MOST_LENDERS} ranks"
-    return None if own_cores else "ranks have no cores of their own"
+    return no_room if own_cores else "ranks have no cores of their own"
 
 
 def check_asked(asked: bool | None, why_not: str | None) -> None:

@@ -51,7 +51,7 @@ from weft.layers import Prepare
 from weft.log import configure
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS, Pool
 from weft.ops import make_ops
-from weft.ops.pages import RoomPages
+from weft.ops.pages import OWN_PAGES, RoomPages
 from weft.ops.step_ops import StepOps
 from weft.weights.loader import load_params
 from weft.worker.first_writes import FirstWrites
@@ -100,7 +100,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     start = time.monotonic()
     own_cores = bool(setup.cpus)
     room = _room(setup, comm_fds)
-    pages = RoomPages(room) if isinstance(room, Room) else None
+    pages = RoomPages(room) if isinstance(room, Room) else OWN_PAGES
     ops = make_ops(numerics, device, spin_ns=SPIN_ALONE_NS if own_cores else SPIN_SHARED_NS, pages=pages)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
         import_rest()  # torch's own operations are all there is, or multiply experts
@@ -155,9 +155,8 @@ def _settle(runner: Runner, comm: Comm, setup: Setup, room: Room | NoRoomsError 
     if pinned is not None:
         pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
-    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None)
-    if why_not is None and isinstance(room, NoRoomsError):
-        why_not = str(room)
+    no_room = str(room) if isinstance(room, NoRoomsError) else None
+    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_room=no_room)
     check_asked(asked, why_not)
     if asked is False or comm.world == 1 or setup.engine.device != "cpu":
         return ""

@@ -12,7 +12,7 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
 from weft.ops.exact_ops import ExactOps
 from weft.ops.linear import Invariance
 from weft.ops.packed import DTYPES as PACKABLE
-from weft.ops.pages import Pages
+from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
 
@@ -26,7 +26,7 @@ def suits_rounded_rows() -> bool:
 
 
 def make_ops(
-    numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS, pages: Pages | None = None
+    numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS, pages: Pages = OWN_PAGES
 ) -> Ops:
     """The fastest implementation that this machine has for `numerics` on `device`, with as many threads as torch has.
 

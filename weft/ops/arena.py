@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from weft.ops.pages import OwnPages, Pages
+from weft.ops.pages import OWN_PAGES, Pages
 
 _LINE = 64
 
@@ -25,8 +25,8 @@ class Arena:
     """Memory for many packed weights: large pieces on 2 MiB pages, handed out in cache lines, so that small weights get
     large pages too. A piece lives as long as any weight in it."""
 
-    def __init__(self, piece: int | None = None, pages: Pages | None = None) -> None:
-        self._pages = OwnPages() if pages is None else pages
+    def __init__(self, piece: int | None = None, pages: Pages = OWN_PAGES) -> None:
+        self._pages = pages
         self._piece = self._pages.piece if piece is None else piece
         self._free = torch.empty(0, dtype=torch.uint8)
 

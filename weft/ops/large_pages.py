@@ -9,24 +9,23 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError
-
-_HUGE = 2 << 20
+from weft.native.system_pages import LARGE_PAGE
 
 
 def large_pages(nbytes: int) -> Tensor:
     """uint8 [nbytes], zeros, in a mapping of its own that starts on a large page; whole large pages are asked for.
     ConfigError: the system refuses."""
     try:
-        mapping = mmap.mmap(-1, nbytes + _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        mapping = mmap.mmap(-1, nbytes + LARGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise ConfigError(
             f"the system refuses {nbytes / 2**20:.1f} MiB: {error.strerror}; raise the limit of this process"
             " (ulimit -v) or of all (vm.overcommit_memory)"
         ) from None
     memory = torch.frombuffer(mapping, dtype=torch.uint8)
-    begin = -memory.data_ptr() % _HUGE
-    whole = nbytes // _HUGE * _HUGE
-    if whole and hasattr(mmap, "MADV_HUGEPAGE"):
+    begin = -memory.data_ptr() % LARGE_PAGE
+    whole = nbytes // LARGE_PAGE * LARGE_PAGE
+    if whole and hasattr(mmap, "MADVLARGE_PAGEPAGE"):
         with suppress(OSError):  # a kernel without large pages: they are small then
-            mapping.madvise(mmap.MADV_HUGEPAGE, begin, whole)
+            mapping.madvise(mmap.MADVLARGE_PAGEPAGE, begin, whole)
     return memory[begin : begin + nbytes]

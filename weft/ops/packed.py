@@ -15,7 +15,7 @@ from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
 from weft.ops.arena import Arena, Given, Memory
 from weft.ops.code_numbers import CodeNumbers
-from weft.ops.pages import OwnPages, Pages
+from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.weights import Packed, Weight, plain
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
@@ -121,9 +121,9 @@ class Packing:
     """The step library's packing, on the threads of `pool`. `rounds_rows`: rows are rounded to 8 bits before they are
     multiplied with weights in codes."""
 
-    def __init__(self, pool: Pool, rounds_rows: bool = False, pages: Pages | None = None) -> None:
+    def __init__(self, pool: Pool, rounds_rows: bool = False, pages: Pages = OWN_PAGES) -> None:
         self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
-        self.pages = OwnPages() if pages is None else pages
+        self.pages = pages
         self._code_numbers = CodeNumbers(pool.lib, self.pages)
 
     @property

@@ -70,6 +70,10 @@ class OwnPages:
         return tensor
 
 
+OWN_PAGES = OwnPages()
+"""They hold nothing: one is as good as another."""
+
+
 class Room(Protocol):
     """A rank's memory that other ranks find at the same addresses."""
 

@@ -22,7 +22,7 @@ from weft.ops.arena import Arena
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
 from weft.ops.linear import Invariance
 from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
-from weft.ops.pages import OwnPages, Pages
+from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.quantized import kind_for
 from weft.ops.single_latent import SingleLatent
 from weft.ops.slot_tables import SlotTables
@@ -43,9 +43,9 @@ class StepOps(TorchOps):
 
     name = "step"
 
-    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool, pages: Pages | None = None) -> None:
+    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool, pages: Pages = OWN_PAGES) -> None:
         super().__init__(numerics, device)
-        self.pages = OwnPages() if pages is None else pages
+        self.pages = pages
         """Of weights, and of what programs and their caches take."""
         self.pool, self._packing = pool, Packing(pool, numerics.rounds_rows, self.pages)
         self._arena = Arena(pages=self.pages)

@@ -25,7 +25,7 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.pages import OwnPages, Pages
+from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
 from weft.program.notes import Notes, RecordingTransitions
@@ -88,18 +88,17 @@ class StepProgram:
         end: End | None = None,
         exact: bool = False,
         screens: bool = True,
-        pages: Pages | None = None,
+        pages: Pages = OWN_PAGES,
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `screens`: whether logits
         are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
-        pages = OwnPages() if pages is None else pages
         self._most, self._tp = most, shards.layout.attention.tp
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
         assembler = Assembler(recording, caches, pool, max_positions, end, exact, pages)
         places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
-        self._arena = pages.take(places.nbytes)
+        self._arena = pages.reserve(places.nbytes)
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {

@@ -15,7 +15,7 @@ from torch import Tensor
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
 from weft.ops.base import KVCache, Ops
-from weft.ops.pages import OwnPages
+from weft.ops.pages import OWN_PAGES
 from weft.ops.step_ops import StepOps, packs_cache
 
 _LINE = 64
@@ -53,7 +53,7 @@ def allocate_caches(
         each = [torch.zeros(blocks, *shape, dtype=dtype, device=device) for _ in range(layers)]
         return CacheMemory([cache(both) for both in each], None, block_bytes)
     try:
-        memory = (ops.pages if isinstance(ops, StepOps) else OwnPages()).reserve(blocks * block_bytes)
+        memory = (ops.pages if isinstance(ops, StepOps) else OWN_PAGES).reserve(blocks * block_bytes)
     except ConfigError as error:
         message = f"KV cache of {num_blocks} blocks: {error}, or give a smaller --kv-cache-memory"
         raise ConfigError(message, field="kv_cache_memory") from None

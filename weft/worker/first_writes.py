@@ -8,7 +8,6 @@ nothing else is to be done.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -17,7 +16,7 @@ from mmap import PAGESIZE
 
 from torch import Tensor
 
-from weft.comm.rooms import COLLAPSE, LARGE_PAGE, POPULATE_WRITE
+from weft.native.system_pages import LARGE_PAGE, SystemPages
 
 AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
@@ -54,8 +53,7 @@ class FirstWrites:
         self._cpus = frozenset(cpus)
         self.ahead = min(MOST_BYTES, AHEAD_BLOCKS * slots * block_bytes)
         """How far pages are asked for while no step runs, bytes."""
-        self._madvise = ctypes.CDLL(None, use_errno=True).madvise
-        self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        self._system = SystemPages()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="first-writes", daemon=True)
         self.ready = 0
@@ -85,10 +83,10 @@ class FirstWrites:
         if size <= 0:
             return False
         at = self._memory.data_ptr() + self.ready
-        if self._enlarges and not self._madvise(at, PAGESIZE, POPULATE_WRITE):
-            self._madvise(at, LARGE_PAGE, COLLAPSE)
-        if self._madvise(at, size, POPULATE_WRITE):
-            self._refused = ctypes.get_errno() == errno.EINVAL  # an older system; else there may be memory another time
+        if self._enlarges:
+            self._system.enlarge(at)
+        if why_not := self._system.populate(at, size):
+            self._refused = why_not == errno.EINVAL  # an older system; else there may be memory another time
             return False
         self.ready += size
         return True

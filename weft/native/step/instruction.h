@@ -65,7 +65,8 @@ enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HE
                    ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
-                   MEMBERS = 1, POSITION = 2, KIND = 3, DEALT_FROM = 3, COMMON = 4, SETTLES = 5, IN_STEP = 1, OUT_STEP = 3, TABLE = 9 };
+                   MEMBERS = 1, POSITION = 2, KIND = 3, DEALT_FROM = 3, COMMON = 4, SETTLES = 5,
+                   IN_STEP = 1, OUT_STEP = 3, TABLE = 9 };
 enum P : int32_t { WEIGHT = 0, BIAS = 1, CACHE_AHEAD = 2, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
                    K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
                    ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5, SENT_ROWS = 6, SENT_ANSWERS = 7, ARRIVED_WEIGHTS = 8, SIZES = 9,

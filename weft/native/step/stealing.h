@@ -1,7 +1,7 @@
 // Work stealing. The units of an instruction are dealt to the threads of a team, each a row of its own. A thread runs its
 // own from the front, half of what is left at a time; when it has none left it steals what others have not begun, from the
-// back, a quarter of it at a time. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or were just lent to another
-// process. A result does not depend on who computes it. Knows no kernel and no pool.
+// back, a quarter of it at a time. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or
+// were just lent to another process. A result does not depend on who computes it. Knows no kernel and no pool.
 #pragma once
 
 #include <stdint.h>
@@ -24,7 +24,7 @@ struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched 
 };
 static_assert(sizeof(UnitQueue) == 128, "as in weft/native/step_library.py");
 
-// One of the threads that run a function together, or a guest of theirs, of another rank: it has no share, and only steals.
+// One of the threads that run a function together, or a guest of theirs, another rank: it has no share, and only steals.
 class TeamMember {
 public:
     int thread, threads;
