@@ -5,10 +5,10 @@
 Engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache keeps
 every block, and each burst's blocks are new ones. One of them asks, before a burst, for the pages that the burst will
 write (`weft/worker/first_writes.py`, here without its thread); one does not; and one has cache and buffers on single
-pages instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a block over
-that of the others, the 99th percentile over the median, the median, and the steps that read the prompts, milliseconds;
-medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large pages, before
-all that and behind it: a virtual machine has to be given by its host what nobody in it has used yet.
+pages instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a
+block over that of the others, the 99th percentile over the median, the median, and the steps that read the prompts,
+milliseconds; medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large
+pages, before all that and behind it: a virtual machine has to be given by its host what nobody in it has used yet.
 """
 
 from __future__ import annotations
