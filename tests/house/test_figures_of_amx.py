@@ -121,6 +121,15 @@ def test_what_two_ranks_wait_for() -> None:
     )
     told = f"{one[0]} of a step's {one[1]} ms with one stream, {eight[0]} of {eight[1]} with 8, {many[0]} of {many[1]}"
     assert f"{told} with 32 (`several_steps_amx_tp2.json`)." in PERFORMANCE
+    profile = saved("step_profile_amx_tp2.json")["cases"]
+    (more, less), (long, short) = (
+        [f"{100 * profile[f'{case}, rank {rank}']['all_reduce']['share']:.0f}" for rank in (1, 0)]
+        for case in ("32 streams", "prefill 1024")
+    )
+    told = (
+        f"is in sums for {more} % of a step of 32 streams and {long} % of a prompt there, the other one for {less} and"
+    )
+    assert f"{told} {short} % (`step_profile_amx_tp2.md`)." in PERFORMANCE
 
 
 def test_what_a_step_of_4_bits_reads() -> None:
