@@ -12,6 +12,10 @@ WORKERS ?= 2
 # Neighbours stay with one worker, which has made what they share; who is done takes from the other's end. Tests are kept
 # as bytecode also where PYTHONDONTWRITEBYTECODE is set: each worker would take seconds to compile all of them again.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist worksteal
+# The suite runs more variants of the C++ parts than this machine loads: compiled before it, where no core is idle.
+BUILD = -m weft.native.build
+test: BUILD = -m tests.support.native_libraries
+test-long: BUILD = -m weft.native.build --all
 LAYOUT ?= layouts/two-ranks.yaml
 PORT ?= 8000
 CPP := $(wildcard weft/native/*.cpp weft/native/*.h weft/native/step/*.h tests/native/*.cpp benchmarks/peers/*.cpp)
@@ -65,7 +69,7 @@ $(STAMP): pyproject.toml constraints.txt
 # An editable install has no bytecode; where PYTHONDONTWRITEBYTECODE is set every process would compile weft again.
 native: $(STAMP)
 	@$(PY) -m compileall -q weft || echo "without bytecode beside it, weft only starts a little later"
-	@$(PY) -m weft.native.build || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
+	@$(PY) $(BUILD) || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
 serve: native
 	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port $(PORT) $(ARGS)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from step_cases import TRIED
 
-from tests.support.native_libraries import built
+from tests.support.native_libraries import TRIED, built
 from weft.native.build import find_compiler
 
 

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from tests.support.native_libraries import built
+from tests.support.native_libraries import TRIED, built, tried
 from weft.native import isa, libraries
 from weft.native.records import Dtype, InstructionRecord, Op, OperandRecord, StepRecord
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.packed import BLOCK, BLOCKS, Packing, operand
 
 ISAS = isa.runnable()
-SHARED = ("avx512vnni", "avx512")
-
-
-def tried(variants: Iterable[str]) -> list[Any]:
-    """Parameters of tests: AVX-512 without bf16, whose code others share, in the long version only."""
-    return [
-        pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != ISAS[0] else each for each in variants
-    ]
-
-
 VARIANTS = tried(ISAS)
 """What every instruction is tried on."""
-TRIED = tuple(f"step-{each}" for each in VARIANTS if isinstance(each, str))
-"""Libraries that the usual version runs."""
 THREADS = (1, 2, 3)
 
 

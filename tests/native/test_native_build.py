@@ -12,9 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-import step_cases
 
-from tests.support.native_libraries import built
+from tests.support.native_libraries import TRIED, built
 from weft.errors import ConfigError
 from weft.native import build, libraries
 
@@ -221,7 +220,7 @@ def test_the_product_s_own_sources_build() -> None:
 
 def tried_here() -> list[str]:
     """Libraries that other tests of the usual version run."""
-    return [name for name in libraries.names() if "-" not in name or name in step_cases.TRIED]
+    return [name for name in libraries.names() if "-" not in name or name in TRIED]
 
 
 @needs_compiler

@@ -11,10 +11,11 @@ import step_cases
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS, SHARED
+from step_cases import ISAS
 from test_step_linear import rows_among_noise
 from torch import Tensor
 
+from tests.support.native_libraries import SHARED
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.code_numbers import CodeNumbers

@@ -10,9 +10,10 @@ import step_cases
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_cases import ISAS, THREADS, VARIANTS, tried
+from step_cases import ISAS, THREADS, VARIANTS
 from torch import Tensor
 
+from tests.support.native_libraries import tried
 from weft.native import build, isa
 from weft.native.records import WEIGHT, InstructionRecord, Op, StepRecord, WeightKind
 from weft.ops.packed import CODED, PackedWeight, Packing, operand

@@ -1,13 +1,35 @@
-"""The C++ libraries that a test needs. Without a compiler it is skipped; a library that does not build fails it."""
+"""The C++ libraries that tests need. Without a compiler a test is skipped; a library that does not build fails it.
+
+`python -m tests.support.native_libraries` compiles all that the usual version runs, as many at a time as there are
+cores; what is not there yet when a test needs it is compiled then.
+"""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
-from weft.native import build, libraries
+from weft.errors import ConfigError
+from weft.native import build, isa, libraries
+
+SHARED = ("avx512vnni", "avx512")
+"""AVX-512 without bf16, whose code others share."""
+
+
+def tried(variants: Iterable[str]) -> list[Any]:
+    """Parameters of tests: those of `SHARED` in the long version only, but for the best that this CPU runs."""
+    return [
+        pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != isa.runnable()[0] else each
+        for each in variants
+    ]
+
+
+TRIED = tuple(f"step-{each}" for each in tried(isa.runnable()) if isinstance(each, str))
+"""Variants that the usual version runs."""
 
 
 def built(names: Sequence[str]) -> tuple[build.BuildStatus, ...]:
@@ -25,3 +47,11 @@ def need(*sources: str) -> None:
     if missing and build.find_compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     assert not missing, "; ".join(f"{status.name}: {status.reason}" for status in missing)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(build.report(build.ensure_built(tuple(dict.fromkeys((*libraries.needed(), *TRIED))))))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)

@@ -146,14 +146,17 @@ def _writable_directory() -> Path | None:
     return None
 
 
-def main() -> int:
-    """Builds what this machine loads (`--all`: for every instruction set), says what became of each; 1 where one failed
-    (the plain paths then serve)."""
-    status = ensure_built(names() if "--all" in sys.argv[1:] else None)
-    for one in status:
+def report(statuses: Sequence[BuildStatus]) -> int:
+    """Says what became of each; 1 where one failed (the plain paths then serve), else 0: an exit status."""
+    for one in statuses:
         detail = one.reason or f"{one.path.name if one.path else ''} ({one.seconds:.1f} s)"
         sys.stdout.write(f"native {one.name}: {one.state}: {detail}\n")
-    return 1 if any(one.state == "failed" for one in status) else 0
+    return 1 if any(one.state == "failed" for one in statuses) else 0
+
+
+def main() -> int:
+    """Builds what this machine loads (`--all`: for every instruction set), and reports it."""
+    return report(ensure_built(names() if "--all" in sys.argv[1:] else None))
 
 
 if __name__ == "__main__":
