@@ -243,3 +243,5 @@ def test_times_memory_and_ranks_over_http() -> None:
     one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
     assert f"{told} (`several_ranks_amx.json`)." in PLAIN
+    told = f"{one} of its speed with one stream, {eight} and {many} with 8 and 32, {prompt} in a prompt of 1,024"
+    assert f"beside one rank with two, burst by burst, where the CPU has tile registers: {told}" in PLAIN

@@ -34,7 +34,7 @@ def test_lent_cores() -> None:
         f" with no core lent {waiting}" in PLAIN
     )
     words = (
-        "beside one rank with two, on the first of these machines: {} of its speed with one stream, {} with 32, {} in"
+        "read each other's memory, on the first of these machines: {} of its speed with one stream, {} with 32, {} in"
         " a prompt of 1,024 (`several_ranks_xeon.json`)"
     )
     assert words.format(*(f"{cases[case]['several']['ratio']:.2f}" for case in RANK_CASES)) in PLAIN
