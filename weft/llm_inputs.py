@@ -31,7 +31,7 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, bytes | Mapping) or not isinstance(prompts, Iterable):
         raise RequestError(f"prompts {prompts!r}: text, token ids, or a list of these are needed", param="prompt")
     parts: list[object] = list(prompts)
-    if parts and not isinstance(parts[0], str | Sequence):
+    if parts and not isinstance(parts[0], str | Sequence | Mapping):
         return [cast("list[int]", parts)]  # ids; admission judges each
     for part in parts:
         if not isinstance(part, str | Sequence) or isinstance(part, bytes):

@@ -94,6 +94,8 @@ def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
     assert "of bf16 are slow or missing ({} and {} of onnxruntime's)".format(*sorted(slow)) in PLAIN
     long = [by_page[MAIN]["weft-tp1", f"long{count}k", "prefill"] for count in (4, 8)]
     assert "on the first AMD machine measured ({} and {} of OpenVINO's)".format(*long) in PLAIN
+    many = leads("peers-xeon.md")["weft-int8", "streams32", "output"]
+    assert f"and with 32 streams on the first machine ({many})" in PLAIN
     offline = rows("Offline", 1, "peers-xeon.md")
     ours, theirs = (offline[name,] for name in ("weft-tp1", "llama.cpp-bf16"))
     starts = [

@@ -153,4 +153,8 @@ def test_two_ranks_engine_by_engine_where_products_of_bf16_are_few() -> None:
     told = f"two ranks have {one} of one's speed with one stream, {eight} and {many} with 8 and 32, over HTTP"
     assert f"{told} {http[0]}, {http[1]} and {http[2]}, and their slowest" in PERFORMANCE
     few, some, most = gaps("peers-zen4.md", "weft-tp2")
-    assert f"between tokens is {few}, {some} and {most} times the median with 1, 8 and 32 streams." in PERFORMANCE
+    assert f"between tokens is {few}, {some} and {most} times the median with 1, 8 and 32 streams;" in PERFORMANCE
+    found = leads("peers-xeon.md")
+    one, eight, many = (found["weft-tp2", *case] for case in cases)
+    told = f"{one}, {eight} and {many}, in a prompt {found['weft-tp2', 'prefill', 'prefill']}"
+    assert f"(`peers-xeon.md`) two ranks have {told}." in PERFORMANCE

@@ -38,7 +38,7 @@ def test_anything_else_is_refused(ids: Any) -> None:
 def test_prompts() -> None:
     assert as_prompts("ab") == ["ab"] and as_prompts(["ab", [1, 2]]) == ["ab", [1, 2]]
     assert as_prompts([1, 2]) == [[1, 2]] and list(as_prompts(np.array([1, 2]))[0]) == [1, 2]  # type: ignore[arg-type]
-    for wrong in (None, 5, b"ab", {"a": 1}, ["ab", 5]):
+    for wrong in (None, 5, b"ab", {"a": 1}, ["ab", 5], [{"prompt_token_ids": [1]}]):
         with pytest.raises(RequestError):
             as_prompts(wrong)  # type: ignore[arg-type]
 

@@ -1,6 +1,7 @@
 """`weft bench`: time to first token, time per token and throughput, of a model or of any OpenAI-compatible server.
 
-Exit code 0: every request was answered whole; 1: some were not; 69: the server cannot be reached. Imports no torch.
+Exit code 0: every request was answered whole; 1: some were not; 69: the server cannot be reached, or answers nothing
+of the warm-up. Imports no torch.
 """
 
 from __future__ import annotations
