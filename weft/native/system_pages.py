@@ -12,7 +12,7 @@ import os
 
 LARGE_PAGE = 2 << 20
 """Bytes."""
-_POPULATE_WRITE, _COLLAPSE, _DONTDUMP = 23, 25, 16
+_HUGEPAGE, _DONTDUMP, _POPULATE_WRITE, _COLLAPSE = 14, 16, 23, 25
 _FIXED_NOREPLACE, _NORESERVE = 0x100000, 0x4000
 
 
@@ -43,8 +43,12 @@ class SystemPages:
             self._calls.munmap(at, nbytes)
             return errno.EEXIST
         self._advise(address, nbytes, _DONTDUMP)
-        self._advise(address, nbytes, mmap.MADV_HUGEPAGE)
+        self.wish_large(address, nbytes)
         return 0
+
+    def wish_large(self, address: int, nbytes: int) -> int:
+        """Pages that come are large ones, as far as the system gives any to who asks."""
+        return self._advise(address, nbytes, _HUGEPAGE)
 
     def populate(self, address: int, nbytes: int) -> int:
         """Pages are there as if they had been written. Since Linux 5.14."""

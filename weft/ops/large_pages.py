@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import mmap
-from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from weft.errors import ConfigError
-from weft.native.system_pages import LARGE_PAGE
+from weft.native.system_pages import LARGE_PAGE, SystemPages
 
 
 def large_pages(nbytes: int) -> Tensor:
@@ -24,8 +23,6 @@ def large_pages(nbytes: int) -> Tensor:
         ) from None
     memory = torch.frombuffer(mapping, dtype=torch.uint8)
     begin = -memory.data_ptr() % LARGE_PAGE
-    whole = nbytes // LARGE_PAGE * LARGE_PAGE
-    if whole and hasattr(mmap, "MADVLARGE_PAGEPAGE"):
-        with suppress(OSError):  # a kernel without large pages: they are small then
-            mapping.madvise(mmap.MADVLARGE_PAGEPAGE, begin, whole)
+    if whole := nbytes // LARGE_PAGE * LARGE_PAGE:
+        SystemPages().wish_large(memory.data_ptr() + begin, whole)  # a system without large pages has small ones then
     return memory[begin : begin + nbytes]
