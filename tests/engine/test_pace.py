@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from weft.engine.admission import Admission
@@ -59,6 +59,7 @@ def test_a_step_with_both_tells_what_a_row_costs() -> None:
     assert pace.prompt_rows() == 100
 
 
+@example([(1, 0, 1.0), (0, 8, 1e-310)])
 @given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 300), st.floats(0, 10)), max_size=30))
 def test_never_fewer_rows_than_the_least(steps: list[tuple[int, int, float]]) -> None:
     pace = Pace(2.0)

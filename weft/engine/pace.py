@@ -6,6 +6,8 @@ a step and a prompt row cost is learned from the steps that ran, so the same rul
 
 from __future__ import annotations
 
+import math
+
 FEWEST = 16
 """Prompt rows that a step may always carry: a prompt is never starved."""
 _WEIGHT = 0.2
@@ -36,7 +38,8 @@ class Pace:
         """How many prompt rows the next step may carry beside streams that flow; None: any number."""
         if not self.stretch or self._decode_s is None or not self._row_s:
             return None
-        return max(FEWEST, int((self.stretch - 1.0) * self._decode_s / self._row_s))
+        rows = (self.stretch - 1.0) * self._decode_s / self._row_s
+        return None if math.isinf(rows) else max(FEWEST, int(rows))
 
 
 def _averaged(before: float | None, newest: float) -> float:
