@@ -1,12 +1,13 @@
 """CPU time of all that Python does for a step, in microseconds, at several numbers of running requests and contexts.
 
-    python benchmarks/scheduler_cost.py [--save FILE]
+    python benchmarks/scheduler_cost.py [--rounds N] [--save FILE]
 
 The engine's part (schedule, retire): its executor answers at once and its time is taken off. A rank's part: messages
 both ways, inputs of the step, and the sampler with its kernel (a vocabulary of 16). Medians over steps, and of the
 engine's part the mean, which has all that happens once for every block of a request: it takes one, fills one, offers
 it to others. The records that callers read are made by whoever reads them, which is a figure of its own
-(`records_us`). Prints one line per case; `--save` writes them as JSON.
+(`records_us`). All of it several times, the cases in turns; each figure is the median. Prints one line per case;
+`--save` writes them as JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from weft.worker.inputs import Geometry, InputBuilder
 BLOCK_SIZE = 16
 STEPS = 64
 VOCAB = 16
+CASES = ((1, 128), (32, 128), (256, 128), (1024, 128), (32, 4096), (256, 4096))
+"""Running requests, and how long the context of each is."""
 
 
 class Instant:
@@ -142,17 +145,22 @@ def timed_step(engine: Engine, executor: Instant) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each case is measured (5)")
     parser.add_argument("--save", type=result_file, help="write the cases to this JSON file")
     arguments = parser.parse_args()
-    cases = []
-    for running, context in ((1, 128), (32, 128), (256, 128), (1024, 128), (32, 4096), (256, 4096)):
-        cases.append(measure(running, context))
-        print("  ".join(f"{name} {value}" for name, value in cases[-1].items()))
+    rounds = [[measure(*case) for case in CASES] for _ in range(arguments.rounds)]
+    cases = [
+        {name: round(statistics.median(found[name] for found in same), 2) for name in same[0]}
+        for same in zip(*rounds, strict=True)
+    ]
+    for case in cases:
+        print("  ".join(f"{name} {value}" for name, value in case.items()))
     if arguments.save:
         record = {
             "about": about(),
             "block_size": BLOCK_SIZE,
             "steps": STEPS,
+            "rounds": arguments.rounds,
             "cases": cases,
         }
         arguments.save.write_text(json.dumps(record, indent=1) + "\n")

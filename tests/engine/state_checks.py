@@ -65,7 +65,7 @@ def check_flow(scheduler: Scheduler) -> None:
     assert len(planned) == flow.num_rows and set(planned) <= set(lanes.values())
     assert [lane.number for lane in planned] == sorted(lane.number for lane in planned)
     ending = Counter(token for lane in lanes.values() for token in lane.request.eos_ids | lane.request.stop_ids)
-    assert ending == flow._ends
+    assert ending == flow._ends.counts
     for lane, (slot, start, place) in zip(flow._rows, flow._columns.T.tolist(), strict=True):
         if lane.planned:
             assert (slot, start) == (lane.request.slot, flow.tick + lane.offset) and flow.tick < lane.end

@@ -13,6 +13,7 @@ from weft.engine import admission, prefix
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Held
 from weft.engine.flow import Flow
+from weft.engine.growth import Growth
 from weft.engine.lanes import Lane
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
@@ -225,11 +226,10 @@ def ends_overlooked(patch: Patch) -> None:
     join = Flow.join
 
     def joined(self: Flow, request: Request) -> None:
-        known = Counter(self._ends) if self._lanes else None
+        known = Counter(self._ends.counts) if self._lanes else None
         join(self, request)
         if known is not None:
-            self._ends.subtract(self._ends - known)
-            self._ends = +self._ends
+            self._ends.counts = known
 
     patch.setattr(Flow, "join", joined)
 
@@ -242,26 +242,26 @@ def further_past_an_end(patch: Patch) -> None:
 
 def further_past_a_length(patch: Patch) -> None:
     """Steps follow by themselves though somebody has reached its length before them."""
-    further = Flow.further
+    within = Growth.within
 
-    def overlooked(self: Flow, most: int, free: int) -> tuple[int, list[Lane]]:
-        count, lanes = further(self, most, free)
-        return (most if count and not lanes else count), lanes
+    def overlooked(self: Growth, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
+        count, growing = within(self, tick, most, free)
+        return (most, growing + [[]] * (most - count)) if count and not any(growing) else (count, growing)
 
-    patch.setattr(Flow, "further", overlooked)
+    patch.setattr(Growth, "within", overlooked)
 
 
 def further_past_a_second_block(patch: Patch) -> None:
     """Steps follow by themselves though somebody would need a second block."""
-    further = Flow.further
+    within = Growth.within
 
-    def overlooked(self: Flow, most: int, free: int) -> tuple[int, list[Lane]]:
+    def overlooked(self: Growth, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         size, self._size = self._size, 1 << 20
-        found = further(self, most, free)
+        found = within(self, tick, most, free)
         self._size = size
         return found
 
-    patch.setattr(Flow, "further", overlooked)
+    patch.setattr(Growth, "within", overlooked)
 
 
 def further_without_blocks(patch: Patch) -> None:
@@ -272,14 +272,14 @@ def further_without_blocks(patch: Patch) -> None:
 
 def further_blocks_untold(patch: Patch) -> None:
     """Ranks do not hear of the blocks of steps that follow by themselves."""
-    grow = Flow.grow
+    grow_ahead = Growth.grow_ahead
 
-    def grown(self: Flow, lanes: list[Lane], blocks: list[int], *, ahead: int = 0) -> None:
-        before = dict(self._untold)
-        grow(self, lanes, blocks, ahead=ahead)
-        self._untold = before if ahead else self._untold
+    def grown(self: Growth, growing: list[list[Lane]], blocks: list[int], tick: int) -> None:
+        told, changed = self._grown[:], dict(self._changed)
+        grow_ahead(self, growing, blocks, tick)
+        self._grown, self._changed = told, changed
 
-    patch.setattr(Flow, "grow", grown)
+    patch.setattr(Growth, "grow_ahead", grown)
 
 
 BY_ANSWER = (

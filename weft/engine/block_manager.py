@@ -63,7 +63,10 @@ class BlockManager:
         """`count` unpublished blocks with one holder; evicts idle ones when no free ones are left."""
         if count > self.num_available:
             raise ValueError(f"{count} blocks asked for, {self.num_available} available")
-        blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
+        kept = max(len(self._free) - count, 0)
+        blocks = self._free[kept:][::-1]
+        del self._free[kept:]
+        blocks += [self._evict() for _ in range(count - len(blocks))]
         for block in blocks:
             self._references[block] = 1
         return blocks

@@ -10,16 +10,17 @@ Steps are counted twice: `tick` is the number of the next to be planned, `landed
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weft.engine.ends import Ends
+from weft.engine.growth import Growth
 from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
-from weft.step.plan import WORD, Streams
+from weft.step.plan import Streams
 
 SPAN = 256
 """Steps whose ids are kept: each lane is settled that often at least."""
@@ -42,12 +43,9 @@ class Flow:
         self._joined: list[Lane] = []
         self._stale = False
         """Whether `_rows` holds somebody who is not planned any more, or `_joined` anybody."""
-        self._needs = Calendar()
+        self._growth = Growth(block_size)
         self._lands = Calendar()
-        self._needy: list[Lane] = []
-        self._untold: dict[Lane, None] = {}
-        self._ends: Counter[int] = Counter()
-        """Ids that may end somebody."""
+        self._ends = Ends()
         self._streamed = 0
         """How many want each token by itself."""
         self._joins = self._departures = 0
@@ -65,15 +63,11 @@ class Flow:
         self._joined.append(lane)
         self._stale = True
         self.num_rows += 1
-        self._ends.update(request.eos_ids | request.stop_ids)
+        self._ends.add(request.eos_ids | request.stop_ids)
         self._streamed += request.streamed
         # many that begin together are not due together
         self._lands.at(min(self.tick + self._span - 1 - request.slot % self._span, lane.end - 1)).append(lane)
-        need = len(request.table) * self._size - lane.offset
-        if need == self.tick:
-            self._needy.append(lane)
-        else:
-            self._needs.at(min(need, lane.end)).append(lane)
+        self._growth.join(lane, self.tick)
 
     def leave(self, request: Request) -> None:
         """It is settled, and flows no more; what it has in flight is for nothing."""
@@ -82,71 +76,53 @@ class Flow:
             return
         self.settle(lane)
         self._end_planning(lane)
+        self._growth.leave(lane)
         lane.alive = False
         self._departures += 1
         self._streamed -= request.streamed
-        for token in request.eos_ids | request.stop_ids:
-            self._ends[token] -= 1
-            if not self._ends[token]:
-                del self._ends[token]
+        self._ends.remove(request.eos_ids | request.stop_ids)
         if not self._lanes:
             self._forget()
 
     @property
     def num_needy(self) -> int:
         """How many need a block for their next position."""
-        return sum(lane.alive for lane in self._needy)
+        return self._growth.num_needy
 
     def take_needy(self) -> list[Lane]:
         """Those, in the order in which they began to flow; each is to `grow`, or to leave."""
-        if not self._needy:
-            return []
-        needy, self._needy = self._needy, []
-        return sorted((lane for lane in needy if lane.alive), key=lambda lane: lane.number)
+        return self._growth.take_needy()
 
-    def grow(self, lanes: list[Lane], blocks: list[int], *, ahead: int = 0) -> None:
-        """Each table has the block that its lane needed, or will need within `ahead` steps behind the next one."""
-        for tick in range(self.tick + 1, self.tick + 1 + ahead):
-            self._needs.take(tick)
-        for lane, block in zip(lanes, blocks, strict=True):
-            table = lane.request.table
-            table.append(block)
-            self._untold[lane] = None
-            self._needs.at(min(len(table) * self._size - lane.offset, lane.end)).append(lane)
+    def grow(self, lanes: list[Lane], blocks: list[int]) -> None:
+        """Each table has the block that its lane needed."""
+        self._growth.grow(lanes, blocks, self.tick)
 
     @property
     def ends(self) -> Collection[int]:
         """Ids that may end somebody."""
-        return self._ends.keys()
+        return self._ends.ids
 
-    def further(self, most: int, free: int) -> tuple[int, list[Lane]]:
+    def further(self, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
-        `free` blocks go, if no token is wanted by itself; and who needs a block for these steps, each one: none follows
-        where somebody would need a second one, which ranks could not be told in the short way."""
-        growing: list[Lane] = []
-        if self._streamed or not self.num_rows:
-            return 0, growing
-        end = self.tick + most + 1
-        for tick in range(self.tick + 1, end):
-            due = [lane for lane in self._needs.look(tick) if lane.planned]
-            end = min([end, *(lane.end for lane in due)])
-            if tick == end or len(growing) + len(due) > free or not self._untold.keys().isdisjoint(due):
-                return tick - self.tick - 1, growing
-            growing += due
-            end = min(end, tick + self._size) if due else end
-        return most, growing
+        `free` blocks go, if no token is wanted by itself; and who needs a block for each of these steps."""
+        return (0, []) if self._streamed or not self.num_rows else self._growth.within(self.tick, most, free)
+
+    def grow_ahead(self, growing: list[list[Lane]], blocks: list[int]) -> None:
+        """As `further` said, one block for each."""
+        self._growth.grow_ahead(growing, blocks, self.tick)
 
     def tell(self, request: Request) -> None:
         """Something in its block table has changed."""
         lane = self._lanes.get(request.arrival)
         if lane is not None:
-            self._untold[lane] = None
+            self._growth.tell(lane)
 
     def plan(self, index: int) -> tuple[Rows, Streams]:
         """The rows of step `index`, which has begun to be planned; nobody is needy."""
         if self._stale:
             self._sort_out()
-        streams = Streams(self._columns.tobytes(), *self._news()) if self._untold else Streams(self._columns.tobytes())
+        news = self._growth.news() if self._growth.has_news else ()
+        streams = Streams(self._columns.tobytes(), *news)
         return self.go_on(index), streams
 
     def go_on(self, index: int) -> Rows:
@@ -154,30 +130,27 @@ class Flow:
         rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         self.step, self.tick = index, self.tick + 1
         np.add(self._moving, 1, out=self._moving)
-        for lane in self._needs.take(self.tick):
-            if lane.planned and self.tick == lane.end:
-                lane.request.last_step = self.step
-                self._end_planning(lane)
-            elif lane.planned:
-                self._needy.append(lane)
+        for lane in self._growth.advance(self.tick):
+            lane.request.last_step = self.step
+            self._end_planning(lane)
         return rows
 
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
         self._log[self.landed % self._span][rows.slots] = result
-        ids, due = result.tolist(), [lane for lane in self._lands.take(self.landed) if lane.alive]
+        due = [lane for lane in self._lands.take(self.landed) if lane.alive]
         self.landed += 1
         looked_at = [lane for lane in due if lane.end == self.landed]
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        if told or not self._ends.keys().isdisjoint(ids):
-            looked_at += self._telling(rows, ids, frozenset(told))
+        if told or self._ends.may_be_in(result):
+            looked_at += self._telling(rows, result.tolist(), frozenset(told))
         named = set(looked_at)
         for lane in due:
             if lane.end > self.landed:
                 self._lands.at(min(self.landed + self._span, lane.end) - 1).append(lane)
             if lane not in named:  # whose last result may have to be dropped
                 self.settle(lane)
-        return Landed(ids, sorted(named, key=lambda lane: lane.number), dead)
+        return Landed(sorted(named, key=lambda lane: lane.number), dead)
 
     def _telling(self, rows: Rows, ids: list[int], told: frozenset[int]) -> list[Lane]:
         """Who may have been given the id that ends it, or has more to tell than an id."""
@@ -204,8 +177,8 @@ class Flow:
 
     def _forget(self) -> None:
         """Nobody flows: what is filed for those that did holds their tokens, perhaps until somebody comes next day."""
-        self._needs, self._lands, self._untold = Calendar(), Calendar(), {}
-        self._needy, self._rows, self._joined, self._heads = [], [], [], []
+        self._growth, self._lands = Growth(self._size), Calendar()
+        self._rows, self._joined, self._heads = [], [], []
         self._columns = np.zeros((3, 0), np.int64)
         self._slots, self._moving, self._stale = self._columns[0], self._columns[1:], False
 
@@ -219,24 +192,9 @@ class Flow:
         joined = [lane for lane in self._joined if lane.planned]
         fresh = [(lane.request.slot, self.tick + lane.offset, self.tick + lane.head.before - 1) for lane in joined]
         columns = np.array(fresh, np.int64).reshape(-1, 3).T
-        self._columns = np.concatenate((self._columns[:, kept], columns), axis=1)
+        # concatenated by themselves they would lie row by row, where a step goes along columns
+        self._columns = np.ascontiguousarray(np.concatenate((self._columns[:, kept], columns), axis=1))
         self._slots, self._moving = self._columns[0], self._columns[1:]
         self._rows = [lane for lane in self._rows if lane.planned] + joined
         self._heads = [lane.head for lane in self._rows]
         self._joined, self._stale = [], False
-
-    def _news(self) -> tuple[list[tuple[int, int, list[int]]], bytes]:
-        """Of block tables, as in the plan: of those with more than a block that is new, and of those with one."""
-        news: list[tuple[int, int, list[int]]] = []
-        grown: list[int] = []
-        for lane in self._untold:
-            request, known, held = lane.request, lane.request.told, len(lane.request.table)
-            if not lane.planned or known == held:
-                continue
-            if known + 1 == held:
-                grown += (request.slot, known, request.table[known])
-            else:
-                news.append((request.slot, known, request.table[known:]))
-            request.told = held
-        self._untold = {}
-        return news, np.array(grown, WORD).tobytes()

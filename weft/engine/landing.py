@@ -22,12 +22,13 @@ class Landing:
     def streams(self, rows: Rows, result: GroupResult) -> Stretch:
         """The ids of requests that flow: Python looks only at those that something has happened to."""
         told = {record.slot: record for record in result.told} if result.told else {}
-        landed = self._flow.land(rows, result.array(), told)
+        ids = result.array()
+        landed = self._flow.land(rows, ids, told)
         self._counters.generated_tokens += rows.count - len(landed.dead)
         others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
         for lane in landed.looked_at:
             others[lane.head] = self._look(lane, told.get(lane.request.slot))
-        return Stretch(rows.tick, rows.heads, landed.ids, others)
+        return Stretch(rows.tick, rows.heads, ids, others)
 
     def _look(self, lane: Lane, record: Sampled | None) -> RequestOutput:
         """One stream's result, where there is or may be more to it than an id."""

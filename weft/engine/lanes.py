@@ -64,10 +64,8 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
 
 
 class Landed(NamedTuple):
-    """What the results of a step mean for lanes: the ids of its rows; who must be looked at, in order; whose rows were
-    for nothing."""
+    """What the results of a step mean for lanes: who must be looked at, in order; whose rows were for nothing."""
 
-    ids: list[int]
     looked_at: list[Lane]
     dead: list[Lane]
 

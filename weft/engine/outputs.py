@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from weft.step.plan import TokenLogprob as TokenLogprob
 
@@ -67,7 +69,7 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
 
     tick: int
     heads: list[Head]
-    ids: list[int]
+    ids: NDArray[np.int64]
     others: dict[Head, RequestOutput | None]
 
     def __len__(self) -> int:
@@ -78,7 +80,7 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
 
     def __iter__(self) -> Iterator[RequestOutput]:
         others, tick = self.others, self.tick
-        for head, token in zip(self.heads, self.ids, strict=True):
+        for head, token in zip(self.heads, self.ids.tolist(), strict=True):
             if head in others:
                 if (record := others[head]) is not None:
                     yield record

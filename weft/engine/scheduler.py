@@ -123,21 +123,21 @@ class Scheduler:
         """How many steps can follow the next one by themselves, `most` at most, with its rows and no others; they have
         their blocks then. And ids behind which none does."""
         self._grow_decodes()
-        count, lanes = self._reach(most)
-        self._flow.grow(lanes, self.blocks.allocate(len(lanes)), ahead=count)
+        count, growing = self._reach(most)
+        self._flow.grow_ahead(growing, self.blocks.allocate(sum(map(len, growing))))
         return count, self._flow.ends
 
     def goes_far(self, most: int) -> bool:
         """Whether some of at most `most` steps can follow the next one by themselves."""
         return self._reach(most)[0] > 0
 
-    def _reach(self, most: int) -> tuple[int, list[Lane]]:
+    def _reach(self, most: int) -> tuple[int, list[list[Lane]]]:
         """As `Flow.further`; no step where they would be of no use. None follows while somebody waits and a slot is
         free, though there may be no room for him."""
         if not (self._prefilling or (self._waiting and self._slots)):
-            count, lanes = self._flow.further(most, self.blocks.num_available)
+            count, growing = self._flow.further(most, self.blocks.num_available)
             if count >= FEWEST_FURTHER:
-                return count, lanes
+                return count, growing
         return 0, []
 
     def go_on(self, index: int) -> None:

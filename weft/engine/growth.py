@@ -1,0 +1,127 @@
+"""Growth: who of those that flow needs a block in which step, and what ranks are to be told of block tables.
+
+Steps are numbered as `Flow.tick`. Whoever gets a block needs the next one as many steps later as a block has positions,
+so those that are due together stay together: Python does next to nothing for each of them. Knows no block's state.
+"""
+
+from __future__ import annotations
+
+from array import array
+from operator import attrgetter
+
+import numpy as np
+
+from weft.engine.lanes import Calendar, Lane
+from weft.step.plan import WORD
+
+_NUMBER = attrgetter("number")
+
+
+class Growth:
+    """Of one group, in blocks of `block_size` tokens."""
+
+    def __init__(self, block_size: int) -> None:
+        self._size = block_size
+        self._needs = Calendar()
+        self._ends = Calendar()
+        """By the step behind their last row, those whose length ends within a block."""
+        self._needy: dict[Lane, None] = {}
+        self._grown: list[int] = []
+        """Slot, known entries and block of tables of which ranks know all but the last block."""
+        self._changed: dict[Lane, None] = {}
+        """In whose tables ranks do not know more than that."""
+
+    def join(self, lane: Lane, tick: int) -> None:
+        """Its first row is that of step `tick`."""
+        need = len(lane.request.table) * self._size - lane.offset
+        if need == tick:
+            self._needy[lane] = None
+        else:
+            self._file([lane], need)
+
+    @property
+    def num_needy(self) -> int:
+        """How many need a block for the next step."""
+        return len(self._needy)
+
+    def leave(self, lane: Lane) -> None:
+        """It needs no block any more."""
+        self._needy.pop(lane, None)
+        self._changed.pop(lane, None)
+
+    def take_needy(self) -> list[Lane]:
+        """Those, in the order in which they began to flow; each is to `grow`, or to leave."""
+        needy, self._needy = self._needy, {}
+        return sorted(needy, key=_NUMBER)
+
+    def grow(self, lanes: list[Lane], blocks: list[int], tick: int) -> None:
+        """Each table has the block that its lane needs in step `tick`. Nobody leaves before that is told (`news`)."""
+        grown = self._grown
+        for lane, block in zip(lanes, blocks, strict=True):
+            request = lane.request
+            table, known = request.table, request.told
+            if known == len(table):
+                request.told = known + 1
+                grown += (request.slot, known, block)
+            else:
+                self._changed[lane] = None
+            table.append(block)
+        self._file(lanes, tick + self._size)
+
+    def advance(self, tick: int) -> list[Lane]:
+        """Step `tick` is the next one: who needs a block for it is needy. Those whose length has ended before it."""
+        for lane in self._needs.take(tick):
+            if lane.planned and lane.end > tick:
+                self._needy[lane] = None
+        return [lane for lane in self._ends.take(tick) if lane.planned]
+
+    def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
+        """How many steps, `most` at most, could follow step `tick`, as far as lengths and `free` blocks go, and who
+        needs a block for each, one: none follows where somebody would need a second one, which ranks could not be told
+        in the short way."""
+        growing: list[list[Lane]] = []
+        end = tick + min(most + 1, self._size if self._grown else most + 1)
+        for step in range(tick + 1, tick + most + 1):
+            due = [lane for lane in self._needs.look(step) if lane.planned]
+            free -= len(due)
+            ended = any(lane.planned for lane in self._ends.look(step))
+            if ended or step == end or free < 0 or not self._changed.keys().isdisjoint(due):
+                break
+            growing.append(due)
+            end = min([end, step + self._size, *(lane.end for lane in due)]) if due else end
+        return len(growing), growing
+
+    def grow_ahead(self, growing: list[list[Lane]], blocks: list[int], tick: int) -> None:
+        """The lanes of the steps behind step `tick` have the blocks that they need there."""
+        first = 0
+        for step, lanes in enumerate(growing, tick + 1):
+            self._needs.take(step)
+            self.grow(lanes, blocks[first : first + len(lanes)], step)
+            first += len(lanes)
+
+    def tell(self, lane: Lane) -> None:
+        """Something in its block table has changed."""
+        self._changed[lane] = None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ranks are to be told anything."""
+        return bool(self._grown or self._changed)
+
+    def news(self) -> tuple[list[tuple[int, int, list[int]]], bytes]:
+        """Of block tables, as in the plan: of those with more than a block that is new, and of those with one."""
+        news: list[tuple[int, int, list[int]]] = []
+        for lane in self._changed:
+            request = lane.request
+            if lane.planned and request.told < len(request.table):
+                news.append((request.slot, request.told, request.table[request.told :]))
+                request.told = len(request.table)
+        grown = array("q", self._grown)  # several times as fast as an array of numpy's from a list
+        self._grown, self._changed = [], {}
+        return news, np.frombuffer(grown, np.int64).astype(WORD, copy=False).tobytes()
+
+    def _file(self, lanes: list[Lane], need: int) -> None:
+        """Each has blocks up to step `need`, where it needs another one unless it has ended."""
+        self._needs.at(need).extend(lanes)
+        for lane in [lane for lane in lanes if lane.end <= need]:
+            self._ends.at(lane.end).append(lane)
