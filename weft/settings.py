@@ -10,6 +10,8 @@ from weft.options import Setting, option, settings_of
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of an element, by the names that --dtype takes."""
 MOE_BACKENDS = ("packed", "grouped", "plain")
+TOKENS_PER_BLOCK = 16
+"""Of a KV block, where nothing else is decided."""
 GROUPED_ROW_BYTES = 16
 """torch's grouped product takes rows of whole multiples of it, in any dtype but float64."""
 
@@ -57,7 +59,14 @@ class EngineConfig:
     )
     max_num_seqs: int = option(64, "requests running at once in one dp group", "--max-num-seqs", minimum=1)
     max_num_batched_tokens: int = option(2048, "rows of one dp group in a step", "--max-num-batched-tokens", minimum=1)
-    block_size: int = option(16, "tokens of one KV block", "--block-size", minimum=1, maximum=1024)
+    block_size: int | None = option(
+        None,
+        "tokens of one KV block (default: 16, and 32 in bf16 on CPUs with tile registers, which multiply as many"
+        " together)",
+        "--block-size",
+        minimum=1,
+        maximum=1024,
+    )
     kv_cache_memory: int | None = option(
         None, "KV cache of each rank: 2GiB, 512MiB or bytes", "--kv-cache-memory", minimum=1, unit="bytes"
     )
@@ -158,6 +167,11 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         self.check()
+
+    @property
+    def tokens_per_block(self) -> int:
+        """`block_size` as given or decided."""
+        return self.block_size or TOKENS_PER_BLOCK
 
     @property
     def lends(self) -> bool:

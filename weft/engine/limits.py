@@ -38,7 +38,7 @@ def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
         raise ConfigError("max_model_len must be decided before the engine starts", field="max_model_len", value=None)
     if num_blocks < 1:
         raise ConfigError(
-            f"the KV cache has {num_blocks} blocks of {config.block_size} tokens; at least 1 is needed: "
+            f"the KV cache has {num_blocks} blocks of {config.tokens_per_block} tokens; at least 1 is needed: "
             "raise kv_cache_memory or mem_fraction_static",
             field="kv_cache_memory",
             value=num_blocks,
@@ -47,7 +47,7 @@ def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
-        block_size=config.block_size,
+        block_size=config.tokens_per_block,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
     )

@@ -94,7 +94,7 @@ def rank_memories(
             weights=sum(shards.bytes(rank, itemsize).values()),
             workspace=workspace_bytes(shards, engine, itemsize) + staged_slots * shards.slot_bytes(rank, itemsize),
             process=PROCESS_BYTES if available is not None else 0,
-            block=shards.kv_bytes_per_token(rank, itemsize) * engine.block_size,
+            block=shards.kv_bytes_per_token(rank, itemsize) * engine.tokens_per_block,
             share=share,
         )
         for rank in range(world)
@@ -177,16 +177,16 @@ def finish_plan(
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
         blocks = min(blocks, _modest(ranks, model_len, engine))
-    wanted = -(-engine.max_model_len // engine.block_size) if engine.max_model_len else 1
+    wanted = -(-engine.max_model_len // engine.tokens_per_block) if engine.max_model_len else 1
     if blocks < wanted:
         raise _too_small(ranks, engine, wanted, blocks, free)
-    return MemoryPlan(ranks, blocks, min(model_len, blocks * engine.block_size), available)
+    return MemoryPlan(ranks, blocks, min(model_len, blocks * engine.tokens_per_block), available)
 
 
 def _modest(ranks: tuple[RankMemory, ...], model_len: int, engine: EngineConfig) -> int:
     """Where nothing was asked for: not all of the machine, but what running requests can fill up to a few contexts."""
-    contexts = min(engine.max_num_seqs, MODEST_CONTEXTS) * -(-model_len // engine.block_size)
-    filled = engine.max_num_seqs * -(-model_len // engine.block_size)
+    contexts = min(engine.max_num_seqs, MODEST_CONTEXTS) * -(-model_len // engine.tokens_per_block)
+    filled = engine.max_num_seqs * -(-model_len // engine.tokens_per_block)
     return min(filled, max(contexts, MODEST_BYTES // max(m.block for m in ranks)))
 
 
@@ -221,7 +221,7 @@ def _too_small(
         )
     return ConfigError(
         f"{memory.where} needs {size(needed)}: {_parts(memory)}, KV cache {size((wanted + 1) * memory.block)}"
-        f" ({counted(wanted, 'block')} of {counted(engine.block_size, 'token')}); {has}; {change}",
+        f" ({counted(wanted, 'block')} of {counted(engine.tokens_per_block, 'token')}); {has}; {change}",
         field="max_model_len" if engine.max_model_len else "mem_fraction_static",
         value=engine.max_model_len or engine.mem_fraction_static,
     )

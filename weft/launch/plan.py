@@ -19,6 +19,7 @@ from weft.counted import counted
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
+from weft.launch.block_size import block_size_of
 from weft.launch.control_groups import cpu_quota, memory_left
 from weft.launch.cores import CoreShare, available_cores
 from weft.launch.dealing import Dealing, deal
@@ -225,7 +226,7 @@ def deal_here(layout: Layout, engine: EngineConfig) -> Dealing:
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
-    """dtype and experts' products named; refuses a context beyond the model's, a device that cannot hold the world."""
+    """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
     if engine.max_model_len is not None and engine.max_model_len > config.max_position:
         raise ConfigError(
@@ -239,7 +240,8 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
         raise too_few(0, version, describe(layout, 0))
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
-    return replace(engine, dtype=dtype, moe_backend=moe_backend)
+    block_size = block_size_of(engine, dtype, config)
+    return replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size)
 
 
 def _device(engine: EngineConfig) -> str:

@@ -114,7 +114,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     first_writes: FirstWrites | None = None
     try:
         allocate = _allocation(channel)
-        way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.block_size} tokens")
+        way.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.tokens_per_block} tokens")
         limits = _limits(setup, allocate)
         eager = setup.engine.enforce_eager
         runner = Runner(shards, loaded.params, comm, ops, limits, device, setup.eos_token_ids, eager)
@@ -185,7 +185,7 @@ def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | None:
 def _limits(setup: Setup, allocate: Allocate) -> Limits:
     return Limits(
         allocate.num_blocks,
-        setup.engine.block_size,
+        setup.engine.tokens_per_block,
         setup.engine.max_num_seqs,
         allocate.max_model_len,
         setup.engine.max_num_batched_tokens,

@@ -83,7 +83,7 @@ class Verifier:
         return Report(agreement, processes, module)
 
     def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
-        size = self.engine.block_size
+        size = self.engine.tokens_per_block
         blocks = sum(-(-(len(prompt) + max_tokens) // size) + 1 for prompt in prompts)
         limits = Limits(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
         shards = Shards(self.config, layout, self.slot_maps if layout is self.layout else ())

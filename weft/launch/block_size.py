@@ -1,0 +1,19 @@
+"""How many tokens a KV block has where nobody says it. No torch."""
+
+from __future__ import annotations
+
+from weft.arch.config import ModelConfig
+from weft.native import isa, missing_reason
+from weft.settings import TOKENS_PER_BLOCK, EngineConfig
+
+TOKENS_OF_TILES = 32
+"""Tokens whose values a tile register multiplies in one go (`AmxAttention::step` in attention_amx.h): of a block with
+half as many it takes twice as many instructions (`benchmarks/step_attention.py`)."""
+
+
+def block_size_of(engine: EngineConfig, dtype: str, config: ModelConfig) -> int:
+    """The one given, or what the kernels are fastest with. Latents are multiplied by other kernels than heads."""
+    if engine.block_size is not None:
+        return engine.block_size
+    packed = engine.device == "cpu" and dtype == "bfloat16" and config.mla is None and not missing_reason("step")
+    return TOKENS_OF_TILES if packed and isa.chosen() == "amx" else TOKENS_PER_BLOCK
