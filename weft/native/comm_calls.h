@@ -8,6 +8,8 @@
 
 namespace {
 
+static_assert(MAX_SUMMANDS >= MAX_MEMBERS);
+
 struct Call {
     Comm& c;
     Group& g;

@@ -6,12 +6,13 @@
 #include <string.h>
 
 #include <algorithm>
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
 namespace {
 
+constexpr int MAX_SUMMANDS = 256;
 enum DType : int { F32 = 0, F64, BF16, F16, I32, I64 };
 
 inline float widen_bf16(uint16_t v) {
@@ -93,6 +94,39 @@ void sum_half(uint16_t* out, const char* const* from, uint32_t n, uint64_t count
     }
 }
 
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+inline __m512 widened_bf16(const char* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+// As sum_half, twice as fast: rounded by the CPU, but for numbers that it would round in a way of its own.
+inline void sum_bf16(uint16_t* out, const char* const* from, uint32_t n, uint64_t count) {
+    constexpr int STEP = 32, ROUNDED_OTHERWISE = 0x81 | 0x20;  // quiet and signalling NaN, denormal
+    const char* rest[MAX_SUMMANDS];
+    uint64_t at = 0;
+    for (; at + STEP <= count; at += STEP) {
+        __m512 low = widened_bf16(from[0] + 2 * at), high = widened_bf16(from[0] + 2 * at + STEP);
+        for (uint32_t j = 1; j < n; j++) {
+            low = _mm512_add_ps(low, widened_bf16(from[j] + 2 * at));
+            high = _mm512_add_ps(high, widened_bf16(from[j] + 2 * at + STEP));
+        }
+        const auto special = [](__m512 x) { return _mm512_fpclass_ps_mask(x, ROUNDED_OTHERWISE); };
+        if (__builtin_expect(special(low) | special(high), 0)) {
+            alignas(64) float sums[STEP];
+            _mm512_store_ps(sums, low), _mm512_store_ps(sums + 16, high);
+            for (int i = 0; i < STEP; i++) out[at + i] = narrow_bf16(sums[i]);
+        } else {
+            _mm512_storeu_si512(out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+    }
+    for (uint32_t j = 0; j < n; j++) rest[j] = from[j] + 2 * at;
+    sum_half<widen_bf16, narrow_bf16>(out + at, rest, n, count - at);
+}
+#else
+constexpr auto sum_bf16 = sum_half<widen_bf16, narrow_bf16>;
+#endif
+
 uint64_t item_bytes(int dtype) { return dtype == F64 || dtype == I64 ? 8 : dtype == F32 || dtype == I32 ? 4 : 2; }
 
 void ordered_sum(char* out, const char* const* from, uint32_t n, uint64_t count, int dtype) {
@@ -101,7 +135,7 @@ void ordered_sum(char* out, const char* const* from, uint32_t n, uint64_t count,
         case F64: return sum_plain(reinterpret_cast<double*>(out), from, n, count);
         case I32: return sum_plain(reinterpret_cast<uint32_t*>(out), from, n, count);  // unsigned: wraps as torch does
         case I64: return sum_plain(reinterpret_cast<uint64_t*>(out), from, n, count);
-        case BF16: return sum_half<widen_bf16, narrow_bf16>(reinterpret_cast<uint16_t*>(out), from, n, count);
+        case BF16: return sum_bf16(reinterpret_cast<uint16_t*>(out), from, n, count);
         case F16: return sum_half<widen_f16, narrow_f16>(reinterpret_cast<uint16_t*>(out), from, n, count);
     }
 }
