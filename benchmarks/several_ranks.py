@@ -1,9 +1,10 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
-    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--rounds 12] [--save FILE.json]
+    python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--ways several ...] [--rounds 12]
+                                       [--save FILE.json]
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
-query heads dealt evenly (`--attn-split balanced`); and without lent cores. See `benchmarks/bursts.py` for what is
+query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See `benchmarks/bursts.py` for what is
 compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
@@ -46,6 +47,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="those beside one rank")
     parser.add_argument("--rounds", type=whole, default=12)
     arguments = parser.parse_args()
     model = arguments.model
@@ -54,7 +56,8 @@ def main() -> None:
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
     with Probe(cache_dir() / "peers") as probe, ExitStack() as stack:
         engines = {"one": stack.enter_context(LLM(model, tp=1, config=config))}
-        for name, (split, lends) in WAYS.items():
+        for name in arguments.ways:
+            split, lends = WAYS[name]
             settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
             engines[name] = stack.enter_context(LLM(model, layout=layout, tp=arguments.tp, config=settings))
         tell_compared(arguments, probe, engines, CASES)
