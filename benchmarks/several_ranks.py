@@ -4,8 +4,8 @@
                                        [--save FILE.json]
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
-query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See `benchmarks/bursts.py` for what is
-compared; the bursts are those of `peers/run`.
+query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See
+`benchmarks/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
 """

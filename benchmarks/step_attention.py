@@ -1,20 +1,22 @@
 """Attention and cache writes of the step library, layer after layer over cold caches, for several block sizes.
 
 python benchmarks/step_attention.py [--threads N] [--blocks 16 32 64] [--out FILE.json]: SmolLM2-135M's heads (9 query,
-3 KV, 64 wide), 30 layers with a cache each, milliseconds for all layers, best and median.
+3 KV, 64 wide), 30 layers with a cache each, milliseconds for all layers, best and median, and of each round the time
+beside that of the first size, median. Sizes take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from typing import Any
 
 import torch
 from about import about
 from built import step_library
 from command import result_file, run_command, whole
-from timing import best_and_median, interleaved
+from timing import Call, best_and_median, interleaved
 from torch import Tensor
 
 from weft.native.isa import chosen
@@ -92,17 +94,27 @@ def operand(x: Tensor) -> OperandRecord:
     return OperandRecord(x.data_ptr(), x.stride(0), int(DTYPES[x.dtype]), x.shape[1])
 
 
-def measure(layers: Layers, pool: Pool, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of all layers' cache writes and attention; a large tensor is written between rounds."""
+def measure(layers: dict[int, Layers], pool: Pool, rounds: int) -> dict[int, dict[str, dict[str, float]]]:
+    """Milliseconds of all layers, cache writes and attention, by block size; cold caches in every round."""
     cold = torch.zeros(48 << 20, dtype=torch.uint8)
 
-    def run(records: list[InstructionRecord]) -> None:
-        for record in records:
-            pool.run_one(record, layers.step)
+    def call(records: list[InstructionRecord], step: StepRecord) -> Call:
+        def run() -> None:
+            for record in records:
+                pool.run_one(record, step)
 
-    calls = {"qkv": lambda: run(layers.writes), "attention": lambda: run(layers.reads)}
+        return run
+
+    calls = {f"qkv {block}": call(each.writes, each.step) for block, each in layers.items()}
+    calls |= {f"attention {block}": call(each.reads, each.step) for block, each in layers.items()}
     times = interleaved(calls, rounds, lambda: cold.add_(1))
-    return {name: best_and_median(found, 4) for name, found in times.items()}
+
+    def told(what: str, block: int) -> dict[str, float]:
+        found, first = times[f"{what} {block}"], times[f"{what} {next(iter(layers))}"]
+        ratio = statistics.median(mine / other for mine, other in zip(found, first, strict=True))
+        return {**best_and_median(found, 4), "beside the first": round(ratio, 3)}
+
+    return {block: {what: told(what, block) for what in ("qkv", "attention")} for block in layers}
 
 
 def main() -> None:
@@ -116,11 +128,12 @@ def main() -> None:
     pool = Pool(step_library(), args.threads)
     results: dict[str, dict[str, Any]] = {}
     for name, runs in CASES.items():
-        for block in args.blocks:
-            found = measure(Layers(runs, block, pool), pool, args.rounds)
-            results.setdefault(name, {})[f"block {block}"] = found
-            shown = ", ".join(f"{what} {ms['best']:.3f} ({ms['median']:.3f})" for what, ms in found.items())
-            print(f"{name}, blocks of {block}: ms for {LAYERS} layers, best (median): {shown}", flush=True)
+        found = measure({block: Layers(runs, block, pool) for block in args.blocks}, pool, args.rounds)
+        for block, both in found.items():
+            results.setdefault(name, {})[f"block {block}"] = both
+            shown = ", ".join(f"{what} {ms['best']:.3f} ({ms['median']:.3f})" for what, ms in both.items())
+            ratio = both["attention"]["beside the first"]
+            print(f"{name}, blocks of {block}: ms for {LAYERS} layers, best (median): {shown}; {ratio}", flush=True)
     record = {
         "benchmark": "step_attention",
         "unit": f"ms for {LAYERS} layers",
