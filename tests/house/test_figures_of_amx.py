@@ -27,6 +27,7 @@ PAGE = "peers-amx.md"
 BESIDE, BESIDE_64 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64"))
 LOOKED_UP, CODES_PAGE = "beside_c24f8c6_amx_int4.json", "peers-amx-codes.md"
 CODED = "coded_weights_amx.json"
+BLOCKS = "beside_b53a380_amx.json"
 ALL = (*BURSTS, "32 prompts of 128")
 
 
@@ -52,6 +53,20 @@ def test_what_codes_laid_beside_products_bring() -> None:
     more, low, high = (ratios(BESIDE_64, cases=["64 streams"], key=key)[0] for key in ("ratio", "ratio_q1", "ratio_q3"))
     told = f"64 streams {more} ({low} and {high}; `{BESIDE_64}`,"
     assert f"{told} {starts(BESIDE_64)})." in PERFORMANCE
+
+
+def test_what_blocks_of_32_tokens_bring() -> None:
+    found = saved("step_attention_amx.json")["results"]
+    cases = ("decode, 1 stream of 4096", "decode, 1 stream of 8192", "decode, 32 streams of 256", "prefill of 1024")
+    one, longer, many, prompt = (f"{found[case]['block 32']['attention']['beside the first']:.2f}" for case in cases)
+    told = f"4,096 and 8,192 keys takes {one} and {longer} of the time, of 32 over 256 {many}, of a prompt of 1,024 "
+    assert f"{told}{prompt} (`step_attention_amx.json`" in PERFORMANCE
+    one, some, many, prompt = ratios(BLOCKS)
+    behind, few = ratios(BLOCKS, cases=["decode behind 8,000", "8 streams behind 2,000"])
+    told = (
+        f"one stream behind 8,000 tokens has {behind} of its speed, 8 behind 2,000 {few}, a prompt of 1,024 {prompt}, "
+    )
+    assert f"{told}1, 8 and 32 streams {one}, {some} and {many} (`{BLOCKS}`, {starts(BLOCKS)} rounds)" in PERFORMANCE
 
 
 def test_what_looking_4_bits_up_brings() -> None:

@@ -141,7 +141,7 @@ def twin(shape: Shape, case: Case, cache: KVCache, exact: bool) -> Tensor:
 
 def unpacked(cache: KVCache) -> KVCache:
     blocks, heads, size, dim = cache.k.shape
-    k = cache.k.view(blocks, heads, dim // 2, size, 2).transpose(2, 3).reshape(cache.k.shape)
+    k = cache.k.view(blocks, heads, size // 16, dim // 2, 16, 2).transpose(3, 4).reshape(cache.k.shape)
     v = cache.v.view(blocks, heads, size // 2, dim, 2).transpose(3, 4).reshape(cache.v.shape)
     return KVCache(k, v)
 

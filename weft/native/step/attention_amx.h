@@ -20,14 +20,13 @@ public:
     void shape(int rows) { registers_.shape_halves(rows); }
 
     // scores[r * stride + 16 j + i] = query r . key i of panel j, j < count <= 4; `queries`: rows of `dim`; keys[j]: pairs
-    // of dims, `tokens` words apart.
-    static void score(const bf16* queries, int dim, const uint32_t* const* keys, int tokens, int count, float* scores,
-                      int64_t stride) {
+    // of dims, one behind the other.
+    static void score(const bf16* queries, int dim, const uint32_t* const* keys, int count, float* scores, int64_t stride) {
         settle_memory();
         zero();
-        const int64_t row_bytes = dim * 2, key_bytes = tokens * 4;
+        const int64_t row_bytes = dim * 2, key_bytes = kKeyPanel * 4;
         for (int d = 0; d < dim; d += kAmxStep) {
-            const int64_t word = int64_t(d / 2) * tokens;
+            const int64_t word = int64_t(d / 2) * kKeyPanel;
             _tile_loadd(4, queries + d, row_bytes);
             _tile_loadd(6, keys[0] + word, key_bytes);
             _tile_dpbf16ps(0, 4, 6);

@@ -136,7 +136,7 @@ private:
         int kv, kv_ahead, distance, end_ahead;
     };
     const uint32_t* keys_at(const int32_t* table, int kv, int key) const {
-        return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.offset_of(key);
+        return pages_.keys<uint32_t>(table[pages_.block_of(key)], kv) + pages_.place_of_key(pages_.offset_of(key));
     }
     const uint32_t* values_at(const int32_t* table, int kv, int key) const {
         return pages_.values<uint32_t>(table[pages_.block_of(key)], kv) + int64_t(pages_.offset_of(key) / 2) * dim_;
@@ -153,8 +153,8 @@ private:
                 panels[j] = keys_at(walk.table, walk.kv, key + j * kLanes);
                 if (few) fetch_beside(keys, walk, key + j * kLanes);
             }
-            AmxAttention::score(reinterpret_cast<const bf16*>(queries_), dim_, panels, pages_.tokens, count,
-                                scores_ + (key - keys.first), kChunk);
+            AmxAttention::score(reinterpret_cast<const bf16*>(queries_), dim_, panels, count, scores_ + (key - keys.first),
+                                kChunk);
         }
     }
 
@@ -167,7 +167,7 @@ private:
         else if (first < walk.end_ahead) fetch_keys(keys_at(walk.table_ahead, walk.kv_ahead, first));
     }
     void fetch_keys(const uint32_t* panel) {
-        for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + int64_t(d) * pages_.tokens);
+        for (int d = 0; d < dim_ / 2; ++d) __builtin_prefetch(panel + d * kKeyPanel);
     }
 
     void weigh_in_tiles(const Span& keys, const Walk& walk, float* piece) {
@@ -212,7 +212,7 @@ private:
             ahead[j] = fetches_near(MR) ? after_keys(keys, walk, at, NV * kLanes) : in_next(walk, at, b[j]);
         }
         Vec<float> sums[MR][NV] = {};
-        multiply<MR, NV, false>({queries_, dim_ / 2}, b, ahead, pages_.tokens, dim_ / 2, 0, sums);
+        multiply<MR, NV, false>({queries_, dim_ / 2}, b, ahead, kKeyPanel, dim_ / 2, 0, sums);
 #pragma GCC unroll 16
         for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8

@@ -1,8 +1,8 @@
 // Where a token's key and value lie in the pages of the KV cache. Knows no attention.
 //
 // A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as
-// [dim / 2][token][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens, or
-// of dims, for each pair of the other. A packed value that is the last one written is followed by zeros up to the end of
+// [token / 16][dim / 2][16][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens,
+// or of dims, for each pair of the other, and a register's vectors of keys are neighbours. A packed value that is the last one written is followed by zeros up to the end of
 // its group (kValueGroup tokens): their weights are zero too, but zero times what a page held before might be NaN.
 #pragma once
 
@@ -13,6 +13,8 @@
 #include "simd.h"
 
 namespace weft {
+
+constexpr int kKeyPanel = 16;  // tokens of a packed page whose pairs of dims lie beside each other
 
 struct Pages {
     char *k, *v;
@@ -28,6 +30,9 @@ struct Pages {
     // Of a position (mostly without a division, which would be felt).
     int block_of(int position) const { return shift < 0 ? position / tokens : position >> shift; }
     int offset_of(int position) const { return shift < 0 ? position % tokens : position & (tokens - 1); }
+
+    // Where the first pair of a packed token's key lies in its page, in words; the next ones are kKeyPanel words apart.
+    int64_t place_of_key(int offset) const { return int64_t(offset / kKeyPanel) * kKeyPanel * (dim / 2) + offset % kKeyPanel; }
 
     template <class S> S* keys(int64_t of_block, int of_head) const {
         return reinterpret_cast<S*>(k + of_block * block + of_head * head);
@@ -46,11 +51,13 @@ constexpr int kValueGroup = 2;
 // rows[count][dim]: tokens offset .. offset + count - 1 of a packed page of keys.
 inline void write_packed_keys(uint32_t* page, const Pages& pages, const bf16* rows, int offset, int count) {
     constexpr int W = kWidth<float>;
+    static_assert(kKeyPanel % W == 0);
     const int pairs = pages.dim / 2;
     for (int t = 0; t < count;) {
         const uint32_t* row = reinterpret_cast<const uint32_t*>(rows + int64_t(t) * pages.dim);
-        if (count - t < W || pairs < W) {
-            for (int d = 0; d < pairs; ++d) page[int64_t(d) * pages.tokens + offset + t] = row[d];
+        uint32_t* const to = page + pages.place_of_key(offset + t);
+        if (count - t < W || pairs < W || (offset + t) % W) {
+            for (int d = 0; d < pairs; ++d) to[d * kKeyPanel] = row[d];
             ++t;
             continue;
         }
@@ -59,11 +66,10 @@ inline void write_packed_keys(uint32_t* page, const Pages& pages, const bf16* ro
             Vec<float> square[W];
             for (int j = 0; j < W; ++j) square[j] = load(reinterpret_cast<const float*>(row + int64_t(j) * pairs) + d);
             transpose<float>(square);
-            for (int j = 0; j < W; ++j)
-                store(reinterpret_cast<float*>(page + int64_t(d + j) * pages.tokens + offset + t), square[j]);
+            for (int j = 0; j < W; ++j) store(reinterpret_cast<float*>(to + (d + j) * kKeyPanel), square[j]);
         }
         for (; d < pairs; ++d)
-            for (int j = 0; j < W; ++j) page[int64_t(d) * pages.tokens + offset + t + j] = row[int64_t(j) * pairs + d];
+            for (int j = 0; j < W; ++j) to[d * kKeyPanel + j] = row[int64_t(j) * pairs + d];
         t += W;
     }
 }

@@ -90,10 +90,14 @@ private:
     // Share `part` of `parts` of a unit's keys and values, and of the packed pages that they will go to.
     void fetch_pages(const Unit& unit, int part, int parts) const {
         const int slot = step_.slots[unit.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
-        const auto *keys = pages_.template keys<uint32_t>(block, unit.g) + offset,
+        const auto *keys = pages_.template keys<uint32_t>(block, unit.g),
                    *values = pages_.template values<uint32_t>(block, unit.g);
         const EvenShare pairs(dim_ / 2, part, parts), tokens(unit.size(), part, parts);
-        for (int64_t d = pairs.begin; d < pairs.end; ++d) fetch_to_write(keys + d * pages_.tokens, unit.size());
+        for (int t = offset, end = offset + unit.size(), next; t < end; t = next) {
+            next = std::min(end, (t / kKeyPanel + 1) * kKeyPanel);
+            for (int64_t d = pairs.begin; d < pairs.end; ++d)
+                fetch_to_write(keys + pages_.place_of_key(t) + d * kKeyPanel, next - t);
+        }
         for (int64_t t = tokens.begin; t < tokens.end; ++t) {
             fetch_to_read(key_of(unit.begin + t, unit.g), dim_);
             fetch_to_read(key_of(unit.begin + t, unit.g) + kv_heads_ * dim_, dim_);
