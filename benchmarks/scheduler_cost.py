@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from about import about
-from command import result_file, run_command
+from command import result_file, run_command, whole
 from fake_engine import answer
 
 from weft.engine.engine import Engine
@@ -152,7 +152,7 @@ def least(rounds: list[dict[str, float | int]]) -> dict[str, float | int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="how often each case is measured (15)")
+    parser.add_argument("--rounds", type=whole, default=15, help="how often each case is measured (15)")
     parser.add_argument("--save", type=result_file, help="write the cases to this JSON file")
     arguments = parser.parse_args()
     rounds = [[measure(*case) for case in CASES] for _ in range(arguments.rounds)]

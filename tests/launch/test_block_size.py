@@ -11,10 +11,11 @@ from tests.support.exact_model import write_random
 from weft.arch import ModelConfig, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.launch import block_size
-from weft.launch.block_size import block_size_of
+from weft.launch.block_size import TOKENS_OF_TILES, block_size_of
 from weft.launch.plan import plan_launch
 from weft.layout import resolve
-from weft.native import isa
+from weft.native import isa, libraries
+from weft.ops.step_ops import TOKENS
 from weft.settings import EngineConfig
 
 
@@ -36,6 +37,17 @@ def test_tile_registers_have_what_they_multiply_together(config: ModelConfig) ->
     assert block_size_of(EngineConfig(block_size=16), "bfloat16", config) == 16
     assert block_size_of(EngineConfig(), "float32", config) == 16
     assert block_size_of(EngineConfig(device="cuda"), "bfloat16", config) == 16
+
+
+@pytest.mark.usefixtures("tiles")
+def test_heads_that_do_not_fit_them_have_the_usual_one() -> None:
+    assert block_size_of(EngineConfig(), "bfloat16", parse_config(small_config(head_dim=80))) == 16
+
+
+def test_the_kernels_have_these_numbers() -> None:
+    step = libraries.SOURCES / "step"
+    assert f"constexpr int kKeyPanel = {TOKENS};" in (step / "cache.h").read_text()
+    assert f"constexpr int kAmxStep = {TOKENS_OF_TILES};" in (step / "registers_amx.h").read_text()
 
 
 @pytest.mark.usefixtures("tiles")

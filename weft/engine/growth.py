@@ -23,7 +23,7 @@ class Growth:
     def __init__(self, block_size: int) -> None:
         self._size = block_size
         self._needs = Calendar()
-        self._ends = Calendar()
+        self._expiring = Calendar()
         """By the step behind their last row, those whose length ends within a block."""
         self._needy: dict[Lane, None] = {}
         self._grown: list[int] = []
@@ -73,7 +73,7 @@ class Growth:
         for lane in self._needs.take(tick):
             if lane.planned and lane.end > tick:
                 self._needy[lane] = None
-        return [lane for lane in self._ends.take(tick) if lane.planned]
+        return [lane for lane in self._expiring.take(tick) if lane.planned]
 
     def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow step `tick`, as far as lengths and `free` blocks go, and who
@@ -84,7 +84,7 @@ class Growth:
         for step in range(tick + 1, tick + most + 1):
             due = [lane for lane in self._needs.look(step) if lane.planned]
             free -= len(due)
-            ended = any(lane.planned for lane in self._ends.look(step))
+            ended = any(lane.planned for lane in self._expiring.look(step))
             if ended or step == end or free < 0 or not self._changed.keys().isdisjoint(due):
                 break
             growing.append(due)
@@ -124,4 +124,4 @@ class Growth:
         """Each has blocks up to step `need`, where it needs another one unless it has ended."""
         self._needs.at(need).extend(lanes)
         for lane in [lane for lane in lanes if lane.end <= need]:
-            self._ends.at(lane.end).append(lane)
+            self._expiring.at(lane.end).append(lane)

@@ -7,13 +7,15 @@ from weft.native import isa, missing_reason
 from weft.settings import TOKENS_PER_BLOCK, EngineConfig
 
 TOKENS_OF_TILES = 32
-"""Tokens whose values a tile register multiplies in one go (`AmxAttention::step` in attention_amx.h): of a block with
-half as many it takes twice as many instructions (`benchmarks/step_attention.py`)."""
+"""Tokens whose values a tile register multiplies in one go (`kAmxStep` in registers_amx.h): of a block with half as
+many it takes twice as many instructions (`benchmarks/step_attention.py`)."""
 
 
 def block_size_of(engine: EngineConfig, dtype: str, config: ModelConfig) -> int:
-    """The one given, or what the kernels are fastest with. Latents are multiplied by other kernels than heads."""
+    """The one given, or what the kernels are fastest with. Tile registers multiply heads of whole steps of the depth
+    (`AmxAttention::fits`); latents are multiplied by other kernels."""
     if engine.block_size is not None:
         return engine.block_size
-    packed = engine.device == "cpu" and dtype == "bfloat16" and config.mla is None and not missing_reason("step")
+    heads = config.mla is None and config.head_dim % TOKENS_OF_TILES == 0
+    packed = engine.device == "cpu" and dtype == "bfloat16" and heads and not missing_reason("step")
     return TOKENS_OF_TILES if packed and isa.chosen() == "amx" else TOKENS_PER_BLOCK

@@ -8,8 +8,6 @@
 
 namespace {
 
-static_assert(MAX_SUMMANDS >= MAX_MEMBERS);
-
 struct Call {
     Comm& c;
     Group& g;

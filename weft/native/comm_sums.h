@@ -12,7 +12,6 @@
 
 namespace {
 
-constexpr int MAX_SUMMANDS = 256;
 enum DType : int { F32 = 0, F64, BF16, F16, I32, I64 };
 
 inline float widen_bf16(uint16_t v) {
@@ -77,11 +76,12 @@ template <class T> void sum_plain(T* out, const char* const* from, uint32_t n, u
     }
 }
 
+// From number `at` on.
 template <float (*widen)(uint16_t), uint16_t (*narrow)(float)>
-void sum_half(uint16_t* out, const char* const* from, uint32_t n, uint64_t count) {
+void sum_half(uint16_t* out, const char* const* from, uint32_t n, uint64_t count, uint64_t at = 0) {
     constexpr uint64_t TILE = 1024;
     float sum[TILE];
-    for (uint64_t at = 0; at < count; at += TILE) {
+    for (; at < count; at += TILE) {
         uint64_t m = std::min(TILE, count - at);
         for (uint32_t j = 0; j < n; j++) {
             const uint16_t* __restrict s = reinterpret_cast<const uint16_t*>(from[j]) + at;
@@ -103,7 +103,6 @@ inline __m512 widened_bf16(const char* p) {
 // As sum_half, twice as fast: rounded by the CPU, but for numbers that it would round in a way of its own.
 inline void sum_bf16(uint16_t* out, const char* const* from, uint32_t n, uint64_t count) {
     constexpr int STEP = 32, ROUNDED_OTHERWISE = 0x81 | 0x20;  // quiet and signalling NaN, denormal
-    const char* rest[MAX_SUMMANDS];
     uint64_t at = 0;
     for (; at + STEP <= count; at += STEP) {
         __m512 low = widened_bf16(from[0] + 2 * at), high = widened_bf16(from[0] + 2 * at + STEP);
@@ -120,11 +119,12 @@ inline void sum_bf16(uint16_t* out, const char* const* from, uint32_t n, uint64_
             _mm512_storeu_si512(out + at, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         }
     }
-    for (uint32_t j = 0; j < n; j++) rest[j] = from[j] + 2 * at;
-    sum_half<widen_bf16, narrow_bf16>(out + at, rest, n, count - at);
+    sum_half<widen_bf16, narrow_bf16>(out, from, n, count, at);
 }
 #else
-constexpr auto sum_bf16 = sum_half<widen_bf16, narrow_bf16>;
+inline void sum_bf16(uint16_t* out, const char* const* from, uint32_t n, uint64_t count) {
+    sum_half<widen_bf16, narrow_bf16>(out, from, n, count);
+}
 #endif
 
 uint64_t item_bytes(int dtype) { return dtype == F64 || dtype == I64 ? 8 : dtype == F32 || dtype == I32 ? 4 : 2; }

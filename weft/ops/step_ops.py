@@ -30,7 +30,7 @@ from weft.ops.torch_ops import TorchOps, wide
 from weft.ops.weights import FileBlocks, Use, Weight
 
 TOKENS = 16
-"""Blocks of a packed cache hold a multiple of so many tokens."""
+"""Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in cache.h)."""
 
 
 def packs_cache(dtype: torch.dtype, block_size: int, dim: int) -> bool:

@@ -1,9 +1,10 @@
 // Where a token's key and value lie in the pages of the KV cache. Knows no attention.
 //
-// A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as
-// [token / 16][dim / 2][16][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens,
-// or of dims, for each pair of the other, and a register's vectors of keys are neighbours. A packed value that is the last one written is followed by zeros up to the end of
-// its group (kValueGroup tokens): their weights are zero too, but zero times what a page held before might be NaN.
+// A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as [token /
+// 16][dim / 2][16][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens, or of
+// dims, for each pair of the other, and a register's vectors of keys are neighbours. A packed value that is the last one
+// written is followed by zeros up to the end of its group (kValueGroup tokens): their weights are zero too, but zero times
+// what a page held before might be NaN.
 #pragma once
 
 #include <algorithm>
