@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from weft.launch.numbers import numerics_of
@@ -14,7 +16,8 @@ from weft.settings import EngineConfig
 def test_rows_are_rounded_where_asked_or_faster(
     faster: bool, dtype: str, quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weft.launch.numbers.suits_rounded_rows", lambda: faster)
+    library = SimpleNamespace(weft_suits_rounded_rows=lambda kind: faster)
+    monkeypatch.setattr("weft.ops.open_library", lambda: library)
     by_itself = faster and quantization in ("int8", "int4") and dtype == "bfloat16"
     for activations, rounds in {"auto": by_itself, "full": False, "int8": True}.items():
         engine = EngineConfig(dtype=dtype, quantization=quantization, activations=activations)

@@ -20,7 +20,7 @@ from weft.ops.packed import CODED, PackedWeight, Packing, operand
 from weft.program import screen as screens
 from weft.program.screen import Screen
 
-ABLE = [variant for variant in ISAS if "-mavx512vnni" in isa.FLAGS[variant]]
+ABLE = [variant for variant in ISAS if isa.suits_screen(variant)]
 pytestmark = [
     pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine"),
     pytest.mark.skipif(not ABLE, reason="this CPU's vectors do not multiply bytes"),

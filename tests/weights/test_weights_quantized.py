@@ -269,7 +269,7 @@ def test_what_could_not_be_compressed_is_said() -> None:
 
 def test_blocks_of_a_file_meet_rounded_rows_in_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.ops.open_library", lambda: None)
-    assert not suits_rounded_rows()
+    assert not suits_rounded_rows("int4")
     with pytest.raises(ConfigError, match="give --activations full"):
         make_ops(Numerics(torch.bfloat16, quantization="gguf", rounds_rows=True), CPU)
     made = make_ops(Numerics(torch.bfloat16, quantization="int8", rounds_rows=True), CPU)

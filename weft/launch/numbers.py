@@ -37,4 +37,4 @@ def _rounds_rows(engine: EngineConfig) -> bool:
     """By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness."""
     if engine.activations != "auto":
         return engine.activations == "int8"
-    return engine.quantization in ("int8", "int4") and engine.dtype == "bfloat16" and suits_rounded_rows()
+    return engine.dtype == "bfloat16" and suits_rounded_rows(engine.quantization)

@@ -91,7 +91,7 @@ NO_SCREEN = "this CPU's vectors do not multiply bytes"
 
 def suits_screen(variant: str) -> bool:
     """The same of bounds of logits: `weft_suits_screen`. Otherwise `NO_SCREEN`."""
-    return "-mavx512vnni" in FLAGS[variant]
+    return variant == "avx2" or "-mavx512vnni" in FLAGS[variant]
 
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18

@@ -13,16 +13,18 @@ from weft.ops.exact_ops import ExactOps
 from weft.ops.linear import Invariance
 from weft.ops.packed import DTYPES as PACKABLE
 from weft.ops.pages import OWN_PAGES, Pages
+from weft.ops.quantized import kind_for
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
+from weft.ops.weights import Use
 
 __all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops", "suits_rounded_rows"]
 
 
-def suits_rounded_rows() -> bool:
-    """Whether rows of 8 bits are multiplied with codes faster here than rows of bf16, however many there are."""
-    library = open_library()
-    return library is not None and bool(library.weft_suits_rounded_rows())
+def suits_rounded_rows(quantization: str) -> bool:
+    """Whether rows of 8 bits are multiplied with a layer's codes faster here than rows of bf16, however many there are."""
+    library, kind = open_library(), kind_for(quantization, Use.LINEAR)
+    return library is not None and kind is not None and bool(library.weft_suits_rounded_rows(kind))
 
 
 def make_ops(

@@ -12,8 +12,17 @@
 
 #include "bound_codes.h"
 #include "rounded_rows.h"
+#include "rounded_words.h"
 
 namespace weft {
+
+constexpr int kBoundVectors = kPair / kWidth<float>;  // of a pair's columns
+// What products take away from fine codes before they multiply them; of their zero the rest is taken away from sums.
+#if defined(__AVX512VNNI__)
+constexpr int kFineTaken = 0;
+#else
+constexpr int kFineTaken = 128;
+#endif
 
 struct BoundedGroup {
     float scale;
@@ -136,7 +145,7 @@ private:
 
     void make(int g, int r, float scale, float bound, int total, float length) {
         const bool coarse = g >= fine_;
-        const double zero = coarse ? 120.5 : 128, unit = coarse ? 16 : 1;
+        const double zero = coarse ? 120.5 : 128 - kFineTaken, unit = coarse ? 16 : 1;
         made_[g * made_of_ + r] = {scale * float(unit), int32_t(std::ceil((bound * 1.001 - zero * total) / unit)),
                                    length * 1.001f / (kApartUnit * float(unit))};
     }

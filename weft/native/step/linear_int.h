@@ -4,6 +4,7 @@
 
 #include "bf12.h"
 #include "cache_ahead.h"
+#include "codes_avx2.h"
 #include "linear_amx.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
@@ -32,6 +33,12 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
     with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
 }
 
+#elif defined(__AVX2__)
+
+template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
+    with_floats(w, pair, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
+}
+
 #else
 
 // Numbers of 16 codes, and scales and offsets of the 32 columns of a group.
@@ -50,37 +57,7 @@ struct GroupNumbers {
     }
 };
 
-#if defined(__AVX2__)
-
-// Codes at `shift` of 8 columns' words as numbers: of_code[code], or signed bytes.
-inline __m256 numbers_of_codes(__m256i words, int kind, int shift, const float* of_code) {
-    if (kind != W_INT4) {
-        const __m256i high = _mm256_sll_epi32(words, _mm_cvtsi32_si128(24 - shift));
-        return _mm256_cvtepi32_ps(_mm256_srai_epi32(high, 24));
-    }
-    const __m256i code = _mm256_srl_epi32(words, _mm_cvtsi32_si128(shift));
-    const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(of_code), code);
-    const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(of_code + 8), code);
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));  // by the code's highest bit
-}
-
 // Two neighbours of the depth (the first only, unless `both`) of the pair's 32 columns.
-inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
-    for (int c = 0; c < kPair; c += 8) {
-        const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(words + 2 * c));
-        const __m256 b = _mm256_loadu_ps(reinterpret_cast<const float*>(words + 2 * c + 8));
-        for (int odd = 0; odd < (both ? 2 : 1); ++odd) {
-            const __m256 mixed = odd ? _mm256_shuffle_ps(a, b, 0xdd) : _mm256_shuffle_ps(a, b, 0x88);
-            const __m256i eight = _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8);
-            Vec<float> x = (Vec<float>)numbers_of_codes(eight, kind, shift, group.of_code);
-            if (kind != W_INT8) x = rounded_to_bf16(x * load(group.scale + c) + load(group.offset + c));
-            store(panel + odd * kPair + c, x);
-        }
-    }
-}
-
-#else
-
 inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
     for (int odd = 0; odd < (both ? 2 : 1); ++odd, panel += kPair)
         for (int c = 0; c < kPair; ++c) {
@@ -89,8 +66,6 @@ inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNum
             panel[c] = kind == W_INT8 ? x : rounded_to_bf16(x * group.scale[c] + group.offset[c]);
         }
 }
-
-#endif
 
 // The same of W_BF12, group by group.
 inline void lay_groups(const Weight& w, int pair, int from, int depth, float* panel) {
@@ -128,8 +103,9 @@ constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVector
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
 // The same of codes; those of W_BF12 are as cheap as halves.
-constexpr int kCodedRows = kVectorBytes == 64 ? 8 : 0;
-constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : 0, kBf12Rows = 3 * kBf12Tile;
+constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 3 : 0;
+constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 3 : 0;
+constexpr int kBf12Rows = kVectorBytes == 64 ? 3 * kBf12Tile : kBf12Tile;
 // More than these where pairs are multiplied: a panel that is laid for all of them pays for more.
 constexpr int kBf12PairRows = 128;
 
@@ -273,6 +249,14 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <class Codes, size_t... R>
+inline void tile_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_eights<int(R) + 1, Codes>...};
+    tiles[rows - 1](codes, a, slab, tile);
+}
+#endif
+
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
@@ -281,6 +265,10 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
         in_even_tiles(rows, most, a, tile, [&](int n, Rows<float> from, float* to) {
             tile_of_floats(n, codes, from, slab, to, std::make_index_sequence<most>());
         });
+    });
+#elif defined(__AVX2__)
+    with_floats(w, pair, [&](const auto& codes) {
+        tile_of_eights(rows, codes, a, slab, tile, std::make_index_sequence<kBf12Tile>());
     });
 #endif
 }

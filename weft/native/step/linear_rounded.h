@@ -9,6 +9,7 @@
 
 #include "epilogue.h"
 #include "linear_parts.h"
+#include "products_avx2.h"
 #include "rounded_words.h"
 
 namespace weft {
@@ -16,6 +17,8 @@ namespace weft {
 #if defined(__AVX512VNNI__)
 // Rows of a tile, whose sums fit the registers beside a step's words: out of a panel, out of codes as they lie.
 constexpr int kPanelTile = 6, kCodesTile = 4;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+constexpr int kPanelTile = 4, kCodesTile = 2;
 #else
 constexpr int kPanelTile = 1, kCodesTile = 1;
 #endif
@@ -29,6 +32,8 @@ struct Steps {
 
 template <int MR> using IntegerSums = Words[MR][kColumnVectors];
 template <int MR> using FloatSums = Vec<float>[MR][kColumnVectors];
+
+#if !defined(__AVX2__) || defined(__AVX512F__)
 
 // Of each row over a group's first `count` steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
 template <int MR, int Kind>
@@ -57,8 +62,8 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
 }
 
 // The same out of a panel: a column's word is a lane.
-template <int MR>
-WEFT_INLINE void products(const WordsOfPanel& panel, const RoundedRows& rows, int group, int count, Lines lines,
+template <int MR, int Kind>
+WEFT_INLINE void products(const WordsOfPanel<Kind>& panel, const RoundedRows& rows, int group, int count, Lines lines,
                           IntegerSums<MR>& sums) {
     const int32_t* at = panel.words(group * kGroupSteps);
     const char* const later = panel.later(group);
@@ -79,6 +84,8 @@ WEFT_INLINE void products(const WordsOfPanel& panel, const RoundedRows& rows, in
         }
     }
 }
+
+#endif
 
 // Begins with what takes the codes' zero away.
 template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGroup* of_rows) {
@@ -176,7 +183,7 @@ private:
     void one_pair(int64_t from, const RoundedRows& rows, int64_t count, int pair) {
         const WordsOfCodes<Kind> codes(weight_, pair, ahead(count));
         if (count <= kDirectRows) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
-        const WordsOfPanel panel(codes, steps_, grouped(Kind) ? rounding_.groups() : 0);
+        const WordsOfPanel<Kind> panel(codes, steps_, grouped(Kind) ? rounding_.groups() : 0);
         slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
     }
 

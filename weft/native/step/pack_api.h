@@ -24,11 +24,14 @@ WEFT_C int weft_suits_bf12() {
 #endif
 }
 
-// Whether rows of 8 bits are multiplied with codes faster than rows of bf16 are, however many there are: where vectors add
-// products of bytes, but for tile registers, which many rows of bf16 fill.
-WEFT_C int weft_suits_rounded_rows() {
+// Whether rows of 8 bits are multiplied with codes of `kind` faster than rows of bf16 are, however many there are: where
+// vectors add four products of bytes, but for tile registers, which many rows of bf16 fill; with codes of 4 bits also where
+// they add two (AVX2).
+WEFT_C int weft_suits_rounded_rows([[maybe_unused]] int kind) {
 #if defined(__AVX512VNNI__) && !defined(__AMX_BF16__)
     return 1;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return kind == weft::W_INT4;
 #else
     return 0;
 #endif

@@ -139,13 +139,14 @@ public:
 
     // Step `j` of the group at `from`.
     static WEFT_INLINE void step(const char* from, int j, Words (&words)[kStepVectors]) {
-        const char* at = from + j / kTogether * kStepBytes;
 #pragma GCC unroll 16
-        for (int i = 0; i < kStepVectors; ++i) {
-            words[i] = load_words(at + i * kWordLanes * 4);
-            if (Kind != W_INT4) words[i] ^= kShift ? int32_t(0x80808080) : 0;
-            else words[i] = (j % 2 ? words[i] >> 4 : words[i]) & 0x0f0f0f0f;
-        }
+        for (int i = 0; i < kStepVectors; ++i) words[i] = word(from, j, i);
+    }
+    // Its vector `i`.
+    static WEFT_INLINE Words word(const char* from, int j, int i) {
+        const Words words = load_words(from + j / kTogether * kStepBytes + i * kWordLanes * 4);
+        if (Kind != W_INT4) return kShift ? words ^ int32_t(0x80808080) : words;
+        return (j % 2 ? words >> 4 : words) & 0x0f0f0f0f;
     }
 
     // Where codes lie that are asked for while those of a group are taken: a core that multiplies as fast as they arrive does
@@ -179,11 +180,10 @@ private:
 };
 
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
-class WordsOfPanel {
+template <int Kind> class WordsOfPanel {
 public:
-    template <class Codes>
-    WordsOfPanel(const Codes& codes, int steps, int groups) : lines_(Codes::kLines), later_(codes.later(0)) {
-        words_ = scratch<WORDS_SCRATCH>().take<int32_t>(steps * kStepBytes / 4);
+    WordsOfPanel(const WordsOfCodes<Kind>& codes, int steps, int groups) : later_(codes.later(0)) {
+        words_ = scratch<WORDS_SCRATCH>().template take<int32_t>(steps * kStepBytes / 4);
         for (int s = 0; s < steps; ++s) {
             Words words[kStepVectors], *to = reinterpret_cast<Words*>(words_ + s * kStepBytes / 4);
             const char* at = codes.group(s / kGroupSteps);
@@ -193,7 +193,7 @@ public:
                 to[kColumnVectors + i] = second_of_two(words[2 * i], words[2 * i + 1]);
             }
         }
-        numbers_ = scratch<NUMBERS_SCRATCH>().take<ColumnNumbers>(std::max(groups, 1));
+        numbers_ = scratch<NUMBERS_SCRATCH>().template take<ColumnNumbers>(std::max(groups, 1));
         for (int g = 0; g < groups; ++g) numbers_[g] = codes.numbers(g);
     }
 
@@ -201,13 +201,13 @@ public:
     const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
 
     // As of the codes that it was laid out of.
-    const char* later(int group) const { return later_ + int64_t(group) * kGroupSteps * lines_ * 64; }
-    WEFT_INLINE void fetch(const char* from, int j, Lines lines) const { fetch_lines(from + j * lines_ * 64, lines); }
+    const char* later(int group) const { return later_ + int64_t(group) * kGroupSteps * kLines * 64; }
+    WEFT_INLINE void fetch(const char* from, int j, Lines lines) const { fetch_lines(from + j * kLines * 64, lines); }
 
 private:
     enum Use : int { WORDS_SCRATCH = 112, NUMBERS_SCRATCH };
 
-    const int lines_;
+    static constexpr int kLines = WordsOfCodes<Kind>::kLines;
     const char* const later_;
     int32_t* words_;
     ColumnNumbers* numbers_;

@@ -46,7 +46,7 @@ inline float logit_of(uint64_t key) {
     return logit;
 }
 
-#if defined(__AVX512VNNI__)
+#if defined(WEFT_BOUNDS_LOGITS)
 
 // The largest logit of each of `rows` rows that `instruction` would give, unless it is below the row's floor, and nothing
 // else of them.
@@ -127,21 +127,20 @@ private:
     }
 
     void bound(const BoundedRows& block, int64_t row, int count, int number, int pair) const {
-        Vec<float> bounds[kRows][2];
+        Vec<float> bounds[kRows][kBoundVectors];
         few_ ? bound_few(block, pair, bounds) : bound_many(block, number, pair, bounds);
         for (int r = 0; r < count; ++r) {
-            Vec<float> left = bounds[r][0], right = bounds[r][1];
-            if (few_) left += bounds[count + r][0], right += bounds[count + r][1];  // what rounding left
-            screen_.tops[(row + r) * pairs_ + pair] = kLeast + _mm512_reduce_max_ps((__m512)(left > right ? left : right));
+            for (int v = 0; v < kBoundVectors && few_; ++v) bounds[r][v] += bounds[count + r][v];  // what rounding left
+            screen_.tops[(row + r) * pairs_ + pair] = kLeast + highest_bound(bounds[r]);
         }
     }
-    void bound_few(const BoundedRows& block, int pair, Vec<float> bounds[][2]) const {
+    void bound_few(const BoundedRows& block, int pair, Vec<float> bounds[][kBoundVectors]) const {
         static constexpr auto tiles = bounds_of_rows<true, 2>(std::make_index_sequence<2 * kFewRows>());
         const BoundStream& stream = screen_.codes.few;
         tiles[block.count - 1](block, stream, stream.pair(pair), kSoon, bounds);
     }
     // A single block of rows fetches what it will soon take, the first two of several the next pair.
-    void bound_many(const BoundedRows& block, int number, int pair, Vec<float> bounds[][2]) const {
+    void bound_many(const BoundedRows& block, int number, int pair, Vec<float> bounds[][kBoundVectors]) const {
         static constexpr auto alone = bounds_of_rows<false, 2>(std::make_index_sequence<kRows>());
         static constexpr auto first = bounds_of_rows<false, 1>(std::make_index_sequence<kRows>());
         static constexpr auto others = bounds_of_rows<false, 0>(std::make_index_sequence<kRows>());
@@ -256,7 +255,7 @@ inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Poo
 
 // Whether this variant looks at bounds: where vectors add products of bytes.
 WEFT_C int weft_suits_screen() {
-#if defined(__AVX512VNNI__)
+#if defined(WEFT_BOUNDS_LOGITS)
     return 1;
 #else
     return 0;

@@ -44,7 +44,7 @@ inline constexpr int64_t pair_word(int k_pair, int column) {
 }
 
 // What codes of 8 bits are multiplied by as they become numbers; a power of two, so that it leaves no trace.
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 constexpr float kCodeUnit = 16777216.0f;
 #else
 constexpr float kCodeUnit = 1.0f;
