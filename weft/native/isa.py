@@ -82,7 +82,7 @@ def chosen() -> str:
 
 def suits_bf12(variant: str) -> bool:
     """Whether `variant` keeps bf16 in 12 bits by itself: `weft_suits_bf12`, of a library that need not be there."""
-    return "-mavx512bf16" in FLAGS[variant]
+    return variant == "avx2" or "-mavx512bf16" in FLAGS[variant]
 
 
 NO_SCREEN = "this CPU's vectors do not multiply bytes"

@@ -15,27 +15,58 @@ namespace weft {
 
 constexpr int kEights = kPair / 8;  // vectors of a pair's columns
 
-// Two neighbours of the depth for eight columns.
-struct Eight {
-    __m256 first, second;
-};
+// Of two neighbours of the depth.
+constexpr std::false_type kFirst{};
+constexpr std::true_type kSecond{};
 
-WEFT_INLINE Eight apart(__m256i pairs) {
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)),
-            _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000))))};
+template <class Which> WEFT_INLINE __m256 one_of(__m256i pairs, Which) {
+    if (Which::value) return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000))));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
 }
 
-// Numbers of W_BF12 of one pair: those of chunks whose numbers are all near, or of others, laid first.
+// The same place, of which a compiler does not know it: beside a tile's sums there are no registers to keep in what was read
+// for first neighbours until second ones are taken.
+template <class Which> WEFT_INLINE const char* read_anew(const char* at, Which) {
+    if (Which::value) asm("" : "+r"(at));
+    return at;
+}
+
+// Numbers of W_BF16 of one pair. Of each class here: each_step(from, depth, step, last) calls step(of) for each two neighbours
+// of the depth [from, from + depth) in order, of(i, kFirst or kSecond) being numbers of columns 8 i to 8 i + 7; last(of) for
+// the single one at the end of an odd depth; `from` is a multiple of kGroup. `fetches`: what is soon taken is asked for.
+class FloatsOfHalves {
+public:
+    FloatsOfHalves(const Weight& w, int pair, bool fetches) : pairs_(pair_data(w, pair)), fetches_(fetches) {}
+
+    template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+        const char* at = pairs_ + int64_t(from / 2) * kStepBytes;
+        auto of = [&at](int i, auto which) WEFT_LAMBDA_INLINE {
+            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(read_anew(at, which) + 32 * i)), which);
+        };
+#pragma GCC unroll 2
+        for (; depth >= 2; depth -= 2, at += kStepBytes) {
+            if (fetches_) __builtin_prefetch(at + kSoon, 0, 2), __builtin_prefetch(at + kSoon + 64, 0, 2);
+            step(of);
+        }
+        if (depth) last(of);
+    }
+
+private:
+    static constexpr int kStepBytes = kPair * 4;
+
+    const char* pairs_;
+    bool fetches_;
+};
+
+// Numbers of W_BF12: those of chunks whose numbers are all near, or of others, laid first.
 class FloatsOfBf12 {
 public:
     static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
-    FloatsOfBf12(const Weight& w, int pair)
-        : codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
+    FloatsOfBf12(const Weight& w, int pair, bool fetches)
+        : fetches_(fetches), codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
-    // Calls step(of) for each two neighbours of the depth [from, from + depth) in order, of(i) being the Eight of columns 8 i
-    // to 8 i + 7; last(of) for the single one at the end of an odd depth. `from` is a multiple of kGroup.
     template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
             const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
@@ -73,18 +104,22 @@ private:
 
     static __m256i base(int lowest) { return _mm256_set1_epi16(int16_t(lowest << 7)); }
 
-    template <bool Zeros, class Step> static WEFT_INLINE void from_codes(const char* at, int lowest_exponent, Step step) {
+    template <bool Zeros, class Step> WEFT_INLINE void from_codes(const char* at, int lowest_exponent, Step step) const {
         const __m256i lowest = base(lowest_exponent);
 #pragma GCC unroll 8
         for (int j = 0; j < kSteps; ++j) {
             fetch(at, j);
-            step([&](int i) WEFT_LAMBDA_INLINE { return apart(take<Zeros>(at + j / 2 * kQuadBytes, j % 2, i, lowest)); });
+            const char* const quad = at + j / 2 * kQuadBytes;
+            step([&](int i, auto which) WEFT_LAMBDA_INLINE {
+                return one_of(take<Zeros>(read_anew(quad, which), j % 2, i, lowest), which);
+            });
         }
     }
 
     // A line or two with each step, so that they come as evenly as they are taken.
-    static WEFT_INLINE void fetch(const char* chunk, int j) {
+    WEFT_INLINE void fetch(const char* chunk, int j) const {
         constexpr int kLines = kChunkBytes / 64;
+        if (!fetches_) return;
 #pragma GCC unroll 2
         for (int line = kLines * j / kSteps; line < kLines * (j + 1) / kSteps; ++line)
             __builtin_prefetch(chunk + kSoon + 64 * line, 0, 2);
@@ -95,7 +130,9 @@ private:
         __m256i laid[kSteps][kEights];
         lay(chunk, laid);
         const int steps = std::min(depth, kChunk) / 2;
-        auto of = [&](int j) { return [&laid, j](int i) WEFT_LAMBDA_INLINE { return apart(laid[j][i]); }; };
+        auto of = [&](int j) {
+            return [&laid, j](int i, auto which) WEFT_LAMBDA_INLINE { return one_of(laid[j][i], which); };
+        };
 #pragma GCC unroll 1
         for (int j = 0; j < steps; ++j) {
             fetch(codes_ + int64_t(chunk) * kChunkBytes, j);
@@ -120,6 +157,7 @@ private:
             for (int i = 0; i < kEights; ++i) laid[j][i] = take<Zeros>(at + j / 2 * kQuadBytes, j % 2, i, lowest);
     }
 
+    bool fetches_;
     const char* codes_;
     const Bf12Group* groups_;
     const FarNumber* far_;
@@ -128,7 +166,7 @@ private:
 // Codes of 4 or 8 bits. Numbers of W_INT8 are codes times kCodeUnit, without their scale.
 template <int Kind> class FloatsOfCodes {
 public:
-    FloatsOfCodes(const Weight& w, int pair) : codes_(pair_data(w, pair)) {
+    FloatsOfCodes(const Weight& w, int pair, bool fetches) : fetches_(fetches), codes_(pair_data(w, pair)) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind != W_INT4) return;
@@ -142,21 +180,25 @@ public:
         high_ = twice(high), low_ = twice(low);
     }
 
-    // As FloatsOfBf12.
     template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
             const Scales scales = scales_of(group);
-#pragma GCC unroll 1
             for (int k = 0; k < std::min(depth, kGroup); k += kChunk) {
-                const Chunk chunk(codes_ + int64_t(group * (kGroup / kChunk) + k / kChunk) * kChunkBytes);
+                const Chunk chunk(codes_ + int64_t(group * (kGroup / kChunk) + k / kChunk) * kChunkBytes, fetches_);
                 const int steps = std::min(kChunk, depth - k) / 2;
                 if (__builtin_expect(steps == kChunk / 2, 1)) {
 #pragma GCC unroll 8
                     for (int j = 0; j < kChunk / 2; ++j)
-                        step([&](int i) WEFT_LAMBDA_INLINE { return numbers(chunk, j, i, scales); });
+                        step([&](int i, auto which) WEFT_LAMBDA_INLINE {
+                            return number(chunk.words[i][which.value], j, i, scales);
+                        });
                     continue;
                 }
-                auto of = [&](int j) { return [this, &chunk, &scales, j](int i) { return numbers(chunk, j, i, scales); }; };
+                auto of = [&](int j) {
+                    return [this, &chunk, &scales, j](int i, auto which) {
+                        return number(chunk.words[i][which.value], j, i, scales);
+                    };
+                };
                 for (int j = 0; j < steps; ++j) step(of(j));
                 if ((depth - k) % 2) last(of(steps));
             }
@@ -174,10 +216,10 @@ private:
     struct Chunk {
         __m256i words[kEights][2];
 
-        explicit WEFT_INLINE Chunk(const char* at) {
+        WEFT_INLINE Chunk(const char* at, bool fetches) {
+            for (int line = 0; line < kChunkBytes && fetches; line += 64) __builtin_prefetch(at + kSoon + line, 0, 2);
 #pragma GCC unroll 4
             for (int i = 0; i < kEights; ++i, at += 64) {
-                __builtin_prefetch(at + kSoon, 0, 2);
                 const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
                 const __m256 b = _mm256_loadu_ps(reinterpret_cast<const float*>(at + 32));
                 words[i][0] = in_order(_mm256_shuffle_ps(a, b, 0x88)), words[i][1] = in_order(_mm256_shuffle_ps(a, b, 0xdd));
@@ -207,9 +249,6 @@ private:
         return found;
     }
 
-    WEFT_INLINE Eight numbers(const Chunk& chunk, int j, int i, const Scales& scales) const {
-        return {number(chunk.words[i][0], j, i, scales), number(chunk.words[i][1], j, i, scales)};
-    }
     // Codes have 8 bits at most and scales 11: products are exact, and one rounding is left.
     WEFT_INLINE __m256 number(__m256i words, int j, int i, const Scales& scales) const {
         if constexpr (Kind == W_INT8) return of_byte(words, j);
@@ -239,6 +278,7 @@ private:
         return (__m256)fused(power, -far, fused(power, far, x));
     }
 
+    bool fetches_;
     const char* codes_;
     const uint16_t* scale_ = nullptr;
     const uint16_t* offset_ = nullptr;
@@ -247,42 +287,66 @@ private:
 };
 
 // Calls f(numbers of the weight's kind and `pair`).
-template <class F> WEFT_INLINE void with_floats(const Weight& w, int pair, F f) {
-    if (w.kind == W_BF12) f(FloatsOfBf12(w, pair));
-    else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8>(w, pair));
-    else if (w.kind == W_INT8G) f(FloatsOfCodes<W_INT8G>(w, pair));
-    else f(FloatsOfCodes<W_INT4>(w, pair));
+template <class F> WEFT_INLINE void with_floats(const Weight& w, int pair, bool fetches, F f) {
+    if (w.kind == W_BF16) f(FloatsOfHalves(w, pair, fetches));
+    else if (w.kind == W_BF12) f(FloatsOfBf12(w, pair, fetches));
+    else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8>(w, pair, fetches));
+    else if (w.kind == W_INT8G) f(FloatsOfCodes<W_INT8G>(w, pair, fetches));
+    else f(FloatsOfCodes<W_INT4>(w, pair, fetches));
 }
 
-// The tile of MR rows of fp32: numbers go from codes to products in registers, in the order of a panel's.
-template <int MR, class Codes> void tile_of_eights(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
-    Vec<float> sums[MR][kEights];
+// Rows of a tile at most; so many or fewer have sums of all columns in the registers, more of half of them.
+constexpr int kEightsRows = 6, kWholeEights = 2;
+constexpr int eights_beside(int rows) { return rows <= kWholeEights ? kEights : kEights / 2; }
+
+// MR rows of fp32 times the columns from 8 First on: numbers go from codes to products in registers, in the order of a panel's.
+template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
+    constexpr int NV = eights_beside(MR);
+    Vec<float> sums[MR][NV];
+    tile += 8 * First;
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-        for (int i = 0; i < kEights; ++i) sums[r][i] = slab.resume ? load(tile + r * kPair + 8 * i) : Vec<float>{};
+        for (int i = 0; i < NV; ++i) sums[r][i] = slab.resume ? load(tile + r * kPair + 8 * i) : Vec<float>{};
     Pointers<float, MR> at(a);
-    auto add = [&](int i, __m256 numbers, int which) WEFT_LAMBDA_INLINE {
+    auto add = [&](auto of, auto which) WEFT_LAMBDA_INLINE {
+        __m256 numbers[NV];
+#pragma GCC unroll 4
+        for (int i = 0; i < NV; ++i) numbers[i] = of(First + i, which);
 #pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r) sums[r][i] = fused(splat(at.row(r)[which]), (Vec<float>)numbers, sums[r][i]);
+        for (int r = 0; r < MR; ++r) {
+            const Vec<float> one = splat(at.row(r)[which.value]);
+#pragma GCC unroll 4
+            for (int i = 0; i < NV; ++i) sums[r][i] = fused(one, (Vec<float>)numbers[i], sums[r][i]);
+        }
     };
     codes.each_step(
         slab.from, slab.depth,
         [&](auto of) WEFT_LAMBDA_INLINE {
-#pragma GCC unroll 4
-            for (int i = 0; i < kEights; ++i) {
-                const Eight both = of(i);
-                add(i, both.first, 0), add(i, both.second, 1);
-            }
+            add(of, kFirst), add(of, kSecond);
             at.advance(2);
         },
-        [&](auto of) WEFT_LAMBDA_INLINE {
-            for (int i = 0; i < kEights; ++i) add(i, of(i).first, 0);
-        });
+        [&](auto of) WEFT_LAMBDA_INLINE { add(of, kFirst); });
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-        for (int i = 0; i < kEights; ++i) store(tile + r * kPair + 8 * i, sums[r][i]);
+        for (int i = 0; i < NV; ++i) store(tile + r * kPair + 8 * i, sums[r][i]);
+}
+
+// Of `rows` rows, `Least` at least.
+template <int Least, int First, class Codes, size_t... R>
+inline void tile_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_eights<Least + int(R), First, Codes>...};
+    tiles[rows - Least](codes, a, slab, tile);
+}
+
+// At most kEightsRows rows times all columns, or the `second` half of them, where they do not go together.
+template <class Codes>
+inline void half_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, bool second) {
+    constexpr auto all = std::make_index_sequence<kEightsRows>();
+    constexpr auto halved = std::make_index_sequence<kEightsRows - kWholeEights>();
+    if (!second) tile_of_eights<1, 0>(rows, codes, a, slab, tile, all);
+    else if (rows > kWholeEights) tile_of_eights<kWholeEights + 1, kEights / 2>(rows, codes, a, slab, tile, halved);
 }
 
 // panel = the numbers of the depth [from, from + depth).
@@ -292,13 +356,12 @@ template <class Codes> inline void lay_eights(const Codes& codes, int from, int 
         [&](auto of) WEFT_LAMBDA_INLINE {
 #pragma GCC unroll 4
             for (int i = 0; i < kEights; ++i) {
-                const Eight both = of(i);
-                _mm256_storeu_ps(panel + 8 * i, both.first), _mm256_storeu_ps(panel + kPair + 8 * i, both.second);
+                _mm256_storeu_ps(panel + 8 * i, of(i, kFirst)), _mm256_storeu_ps(panel + kPair + 8 * i, of(i, kSecond));
             }
             panel += 2 * kPair;
         },
         [&](auto of) WEFT_LAMBDA_INLINE {
-            for (int i = 0; i < kEights; ++i) _mm256_storeu_ps(panel + 8 * i, of(i).first);
+            for (int i = 0; i < kEights; ++i) _mm256_storeu_ps(panel + 8 * i, of(i, kFirst));
         });
 }
 

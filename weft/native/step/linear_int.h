@@ -36,7 +36,7 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
 #elif defined(__AVX2__)
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    with_floats(w, pair, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
+    with_floats(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
 }
 
 #else
@@ -89,22 +89,28 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
 
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr bool kInEights = true;  // numbers of any kind are taken by codes_avx2.h
+#else
+constexpr bool kInEights = false;
+#endif
+
 // panel[k - from][c] for k in [from, from + depth); `from` is a multiple of kGroup. W_INT8 without its scale.
 template <class C> inline void unpack(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
     if constexpr (sizeof(typename C::B) < 8) {
-        if (w.kind != W_BF16) return codes_to_panel<C>(w, pair, from, depth, panel);
+        if (w.kind != W_BF16 || kInEights) return codes_to_panel<C>(w, pair, from, depth, panel);
         if constexpr (C::kDepth == 1) halves_to_floats(pair_data(w, pair) + int64_t(from) * kPair * 2, depth, panel);
     }
 }
 
 // Rows of a tile whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
-constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 3 : 1;
+constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 6 : 1;
 // So many rows do so, tile by tile: taking apart is cheap beside a tile of twelve, laying a panel is not beside three.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
 // The same of codes; those of W_BF12 are as cheap as halves.
-constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 3 : 0;
-constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 3 : 0;
+constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 6 : 0;
+constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 4 : 0;
 constexpr int kBf12Rows = kVectorBytes == 64 ? 3 * kBf12Tile : kBf12Tile;
 // More than these where pairs are multiplied: a panel that is laid for all of them pays for more.
 constexpr int kBf12PairRows = 128;
@@ -250,14 +256,23 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 #endif
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-template <class Codes, size_t... R>
-inline void tile_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_eights<int(R) + 1, Codes>...};
-    tiles[rows - 1](codes, a, slab, tile);
+// Tile by tile, of half of the columns after the other, which then stay in the nearest cache; the first tile asks for what
+// is soon taken.
+inline void tiles_of_eights(int rows, const Weight& w, int pair, Rows<float> a, Slab slab, float* tile) {
+    for (const bool second : {false, true}) {
+        bool fetches = !second;
+        in_even_tiles(rows, kEightsRows, a, tile, [&](int n, Rows<float> from, float* to) {
+            with_floats(w, pair, fetches, [&](const auto& codes) { half_of_eights(n, codes, from, slab, to, second); });
+            fetches = false;
+        });
+    }
 }
 #endif
 
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    tiles_of_eights(rows, w, pair, a, slab, tile);
+#else
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
     with_codes<true>(w, pair, [&](auto codes) {
@@ -266,10 +281,7 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
             tile_of_floats(n, codes, from, slab, to, std::make_index_sequence<most>());
         });
     });
-#elif defined(__AVX2__)
-    with_floats(w, pair, [&](const auto& codes) {
-        tile_of_eights(rows, codes, a, slab, tile, std::make_index_sequence<kBf12Tile>());
-    });
+#endif
 #endif
 }
 

@@ -15,9 +15,10 @@ WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved,
 }
 
 // Whether many rows, whose products memory does not bound, lose little where numbers of bf16 take 12 bits: where vectors
-// or tile registers have products of pairs. Products of fp32 lose a tenth from 8 rows on (docs/performance.md).
+// or tile registers have products of pairs, or are so short (AVX2) that products of fp32 take longer than all else. Those
+// of AVX-512 lose a tenth from 8 rows on (docs/performance.md).
 WEFT_C int weft_suits_bf12() {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || (defined(__AVX2__) && !defined(__AVX512F__))
     return 1;
 #else
     return 0;
