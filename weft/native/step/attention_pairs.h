@@ -37,8 +37,8 @@ using RowNumber = bf16;  // half of it
 constexpr int kAttentionRows = 12;
 constexpr int panels_beside(int rows) { return rows <= 4 ? 4 : 2; }
 #else
-constexpr int kAttentionRows = 4;
-constexpr int panels_beside(int rows) { return rows == 1 ? 4 : 2; }
+constexpr int kAttentionRows = 6;
+constexpr int panels_beside(int rows) { return rows <= 3 ? 4 : 2; }
 #endif
 
 struct BfPair {
@@ -59,6 +59,9 @@ WEFT_INLINE void add_product(Vec<float>& sum, BfPair a, BfPair b) { sum = fused(
 constexpr bool fetches_near(int rows) { return rows > 4; }
 
 constexpr bool kWidensRows = sizeof(RowNumber) > sizeof(bf16);
+
+// Where registers are few, of a pair's numbers the first ones meet all rows before the second ones are widened.
+constexpr bool kOneByOne = kWidensRows && kVectorBytes < 64;
 
 // Numbers of a row, rounded to bf16.
 WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x) {
@@ -92,6 +95,25 @@ WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
 #endif
 }
 
+// sums[r][j] += a[r]'s even, or odd, number times panel j's.
+template <bool Odd, int MR, int NV>
+WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* const (&at)[NV], Vec<float> (&sums)[MR][NV]) {
+    Vec<float> numbers[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) {
+        const uint32_t* own = at[j];
+        if (Odd) asm("" : "+r"(own));  // read anew
+        const auto both = (VecInt<float>)load(reinterpret_cast<const float*>(own));
+        numbers[j] = (Vec<float>)(Odd ? both & int32_t(0xffff0000) : both << 16);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+        const Vec<float> one = splat(reinterpret_cast<const float*>(rows.row(r))[Odd]);
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; ++j) sums[r][j] = fused(one, numbers[j], sums[r][j]);
+    }
+}
+
 // sums[r][j] += a[r] . b[j] over `count` pairs, of which k of panel j lies at b[j] + k * stride; `ahead`: what will be read
 // later in the same way. Last: the last panel has `lanes` columns.
 template <int MR, int NV, bool Last>
@@ -103,6 +125,16 @@ WEFT_INLINE void multiply(Rows<RowPair> a, const uint32_t* const* b, const uint3
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) at[j] = b[j], further[j] = ahead[j] - b[j];
     for (int k = 0; k < count; ++k) {
+        if constexpr (kOneByOne && !Last) {
+            add_numbers<false, MR, NV>(rows, at, sums), add_numbers<true, MR, NV>(rows, at, sums);
+#pragma GCC unroll 8
+            for (int j = 0; j < NV; ++j) {
+                __builtin_prefetch(at[j] + further[j], 0, fetches_near(MR) ? 3 : 2);
+                at[j] += stride;
+            }
+            rows.advance(1);
+            continue;
+        }
         BfPair panel[NV];
 #pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) {
