@@ -246,7 +246,7 @@ def test_what_bounds_of_logits_read() -> None:
     library = open_library()
     assert library is not None
     if not library.weft_suits_screen():
-        pytest.skip("this CPU's vectors do not multiply bytes")
+        pytest.skip("weft multiplies no bytes in this CPU's vectors")
     pool = Pool(library, 1)
     weight = Packing(pool).pack(torch.randn(2048, 576).bfloat16(), WeightKind.BF12)
     screen = made(weight, 0, 32, pool)

@@ -52,7 +52,7 @@ def screen_of(runner: Runner) -> Screen | str:
 def able(model: Path) -> None:
     library = open_library()
     if library is None or not library.weft_suits_screen():
-        pytest.skip("this CPU's vectors do not multiply bytes")
+        pytest.skip("weft multiplies no bytes in this CPU's vectors")
 
 
 @pytest.mark.usefixtures("able")

@@ -85,7 +85,7 @@ def suits_bf12(variant: str) -> bool:
     return variant == "avx2" or "-mavx512bf16" in FLAGS[variant]
 
 
-NO_SCREEN = "this CPU's vectors do not multiply bytes"
+NO_SCREEN = "weft multiplies no bytes in this CPU's vectors"
 """Why a variant bounds no logits, in words."""
 
 

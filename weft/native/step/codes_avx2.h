@@ -1,5 +1,5 @@
-// Codes of a pair as numbers of fp32, eight columns at a time, and products with them. AVX2 only; where vectors are wider see
-// codes_of_pair.h and linear_codes.h.
+// Halves and codes of a pair as numbers of fp32, eight columns at a time. AVX2 only; where vectors are wider see
+// codes_of_pair.h. Knows no product.
 #pragma once
 
 #include <algorithm>
@@ -24,24 +24,26 @@ template <class Which> WEFT_INLINE __m256 one_of(__m256i pairs, Which) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
 }
 
-// The same place, of which a compiler does not know it: beside a tile's sums there are no registers to keep in what was read
-// for first neighbours until second ones are taken.
-template <class Which> WEFT_INLINE const char* read_anew(const char* at, Which) {
-    if (Which::value) asm("" : "+r"(at));
+// The same place, of which a compiler does not know it where `Anew` says so: beside a tile's sums there may be no registers
+// to keep in what was read for first neighbours until second ones are taken.
+template <bool Anew> WEFT_INLINE const char* place(const char* at) {
+    if (Anew) asm("" : "+r"(at));
     return at;
 }
 
 // Numbers of W_BF16 of one pair. Of each class here: each_step(from, depth, step, last) calls step(of) for each two neighbours
 // of the depth [from, from + depth) in order, of(i, kFirst or kSecond) being numbers of columns 8 i to 8 i + 7; last(of) for
 // the single one at the end of an odd depth; `from` is a multiple of kGroup. `fetches`: what is soon taken is asked for.
+// `Anew`: second neighbours are read anew.
 class FloatsOfHalves {
 public:
     FloatsOfHalves(const Weight& w, int pair, bool fetches) : pairs_(pair_data(w, pair)), fetches_(fetches) {}
 
-    template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last>
+    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         const char* at = pairs_ + int64_t(from / 2) * kStepBytes;
         auto of = [&at](int i, auto which) WEFT_LAMBDA_INLINE {
-            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(read_anew(at, which) + 32 * i)), which);
+            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place<Anew && which.value>(at) + 32 * i)), which);
         };
 #pragma GCC unroll 2
         for (; depth >= 2; depth -= 2, at += kStepBytes) {
@@ -53,7 +55,6 @@ public:
 
 private:
     static constexpr int kStepBytes = kPair * 4;
-
     const char* pairs_;
     bool fetches_;
 };
@@ -67,13 +68,14 @@ public:
         : fetches_(fetches), codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
-    template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last>
+    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
             const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
             const char* const at = codes_ + int64_t(chunk) * kChunkBytes;
             if (__builtin_expect(depth < kChunk, 0) || group.kind(chunk) == WITH_FAR) from_laid(chunk, depth, step, last);
-            else if (group.kind(chunk) == WITH_ZEROS) from_codes<true>(at, group.lowest, step);
-            else from_codes<false>(at, group.lowest, step);
+            else if (group.kind(chunk) == WITH_ZEROS) from_codes<Anew, true>(at, group.lowest, step);
+            else from_codes<Anew, false>(at, group.lowest, step);
         }
     }
 
@@ -103,20 +105,20 @@ private:
     }
 
     static __m256i base(int lowest) { return _mm256_set1_epi16(int16_t(lowest << 7)); }
-
-    template <bool Zeros, class Step> WEFT_INLINE void from_codes(const char* at, int lowest_exponent, Step step) const {
+    template <bool Anew, bool Zeros, class Step>
+    WEFT_INLINE void from_codes(const char* at, int lowest_exponent, Step step) const {
         const __m256i lowest = base(lowest_exponent);
 #pragma GCC unroll 8
         for (int j = 0; j < kSteps; ++j) {
             fetch(at, j);
             const char* const quad = at + j / 2 * kQuadBytes;
             step([&](int i, auto which) WEFT_LAMBDA_INLINE {
-                return one_of(take<Zeros>(read_anew(quad, which), j % 2, i, lowest), which);
+                return one_of(take<Zeros>(place<Anew && which.value>(quad), j % 2, i, lowest), which);
             });
         }
     }
 
-    // A line or two with each step, so that they come as evenly as they are taken.
+    // With each step a line or two.
     WEFT_INLINE void fetch(const char* chunk, int j) const {
         constexpr int kLines = kChunkBytes / 64;
         if (!fetches_) return;
@@ -180,27 +182,25 @@ public:
         high_ = twice(high), low_ = twice(low);
     }
 
-    template <class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last>
+    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
             const Scales scales = scales_of(group);
             for (int k = 0; k < std::min(depth, kGroup); k += kChunk) {
                 const Chunk chunk(codes_ + int64_t(group * (kGroup / kChunk) + k / kChunk) * kChunkBytes, fetches_);
                 const int steps = std::min(kChunk, depth - k) / 2;
-                if (__builtin_expect(steps == kChunk / 2, 1)) {
-#pragma GCC unroll 8
-                    for (int j = 0; j < kChunk / 2; ++j)
-                        step([&](int i, auto which) WEFT_LAMBDA_INLINE {
-                            return number(chunk.words[i][which.value], j, i, scales);
-                        });
-                    continue;
-                }
-                auto of = [&](int j) {
-                    return [this, &chunk, &scales, j](int i, auto which) {
+                auto of = [&](int j) WEFT_LAMBDA_INLINE {
+                    return [this, &chunk, &scales, j](int i, auto which) WEFT_LAMBDA_INLINE {
                         return number(chunk.words[i][which.value], j, i, scales);
                     };
                 };
+                if (__builtin_expect(steps == kChunk / 2, 1)) {
+#pragma GCC unroll 8
+                    for (int j = 0; j < kChunk / 2; ++j) step(of(j));
+                    continue;
+                }
                 for (int j = 0; j < steps; ++j) step(of(j));
-                if ((depth - k) % 2) last(of(steps));
+                if (depth % 2) last(of(steps));
             }
         }
     }
@@ -293,76 +293,6 @@ template <class F> WEFT_INLINE void with_floats(const Weight& w, int pair, bool 
     else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8>(w, pair, fetches));
     else if (w.kind == W_INT8G) f(FloatsOfCodes<W_INT8G>(w, pair, fetches));
     else f(FloatsOfCodes<W_INT4>(w, pair, fetches));
-}
-
-// Rows of a tile at most; so many or fewer have sums of all columns in the registers, more of half of them.
-constexpr int kEightsRows = 6, kWholeEights = 2;
-constexpr int eights_beside(int rows) { return rows <= kWholeEights ? kEights : kEights / 2; }
-
-// MR rows of fp32 times the columns from 8 First on: numbers go from codes to products in registers, in the order of a panel's.
-template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
-    constexpr int NV = eights_beside(MR);
-    Vec<float> sums[MR][NV];
-    tile += 8 * First;
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 4
-        for (int i = 0; i < NV; ++i) sums[r][i] = slab.resume ? load(tile + r * kPair + 8 * i) : Vec<float>{};
-    Pointers<float, MR> at(a);
-    auto add = [&](auto of, auto which) WEFT_LAMBDA_INLINE {
-        __m256 numbers[NV];
-#pragma GCC unroll 4
-        for (int i = 0; i < NV; ++i) numbers[i] = of(First + i, which);
-#pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r) {
-            const Vec<float> one = splat(at.row(r)[which.value]);
-#pragma GCC unroll 4
-            for (int i = 0; i < NV; ++i) sums[r][i] = fused(one, (Vec<float>)numbers[i], sums[r][i]);
-        }
-    };
-    codes.each_step(
-        slab.from, slab.depth,
-        [&](auto of) WEFT_LAMBDA_INLINE {
-            add(of, kFirst), add(of, kSecond);
-            at.advance(2);
-        },
-        [&](auto of) WEFT_LAMBDA_INLINE { add(of, kFirst); });
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 4
-        for (int i = 0; i < NV; ++i) store(tile + r * kPair + 8 * i, sums[r][i]);
-}
-
-// Of `rows` rows, `Least` at least.
-template <int Least, int First, class Codes, size_t... R>
-inline void tile_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const Codes&, Rows<float>, Slab, float*) = {tile_of_eights<Least + int(R), First, Codes>...};
-    tiles[rows - Least](codes, a, slab, tile);
-}
-
-// At most kEightsRows rows times all columns, or the `second` half of them, where they do not go together.
-template <class Codes>
-inline void half_of_eights(int rows, const Codes& codes, Rows<float> a, Slab slab, float* tile, bool second) {
-    constexpr auto all = std::make_index_sequence<kEightsRows>();
-    constexpr auto halved = std::make_index_sequence<kEightsRows - kWholeEights>();
-    if (!second) tile_of_eights<1, 0>(rows, codes, a, slab, tile, all);
-    else if (rows > kWholeEights) tile_of_eights<kWholeEights + 1, kEights / 2>(rows, codes, a, slab, tile, halved);
-}
-
-// panel = the numbers of the depth [from, from + depth).
-template <class Codes> inline void lay_eights(const Codes& codes, int from, int depth, float* panel) {
-    codes.each_step(
-        from, depth,
-        [&](auto of) WEFT_LAMBDA_INLINE {
-#pragma GCC unroll 4
-            for (int i = 0; i < kEights; ++i) {
-                _mm256_storeu_ps(panel + 8 * i, of(i, kFirst)), _mm256_storeu_ps(panel + kPair + 8 * i, of(i, kSecond));
-            }
-            panel += 2 * kPair;
-        },
-        [&](auto of) WEFT_LAMBDA_INLINE {
-            for (int i = 0; i < kEights; ++i) _mm256_storeu_ps(panel + 8 * i, of(i, kFirst));
-        });
 }
 
 }  // namespace weft

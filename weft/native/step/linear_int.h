@@ -4,8 +4,8 @@
 
 #include "bf12.h"
 #include "cache_ahead.h"
-#include "codes_avx2.h"
 #include "linear_amx.h"
+#include "linear_avx2.h"
 #include "linear_codes.h"
 #include "linear_tile.h"
 
@@ -105,7 +105,7 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
 
 // Rows of a tile whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
 constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 6 : 1;
-// So many rows do so, tile by tile: taking apart is cheap beside a tile of twelve, laying a panel is not beside three.
+// So many rows do so, tile by tile: taking apart is cheap beside twelve, laying a panel is not beside six.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
 // The same of codes; those of W_BF12 are as cheap as halves.

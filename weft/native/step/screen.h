@@ -253,7 +253,7 @@ inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Poo
 
 }  // namespace weft
 
-// Whether this variant looks at bounds: where vectors add products of bytes.
+// Whether this variant looks at bounds: where vectors add products of bytes, four at a time or two.
 WEFT_C int weft_suits_screen() {
 #if defined(WEFT_BOUNDS_LOGITS)
     return 1;
