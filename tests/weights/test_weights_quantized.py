@@ -248,7 +248,7 @@ def test_compressed_numbers_meet_the_library_only(monkeypatch: pytest.MonkeyPatc
 def test_matrices_that_layers_multiply_by_are_compressed_where_asked_or_faster(asked: bool | None) -> None:
     ops = make_ops(Numerics(torch.bfloat16, compress_weights=asked), CPU)
     assert isinstance(ops, StepOps)
-    faster = isa.chosen() in ("amx", "avx512bf16")
+    faster = isa.chosen() in ("amx", "avx512bf16", "avx2")
     wanted = WeightKind.BF12 if (faster if asked is None else asked) else WeightKind.BF16
     matrix = torch.randn(64, 64).bfloat16()
     kinds = {use: ops.prepare(matrix, use).kind for use in Use}  # type: ignore[union-attr]
