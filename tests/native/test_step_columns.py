@@ -136,7 +136,7 @@ def test_what_a_thread_multiplied_before_counts_for_nothing(rows: int, depth: in
 @pytest.mark.parametrize("rows", [1, 3, 17, 40])
 def test_what_lies_behind_the_depth_counts_for_nothing(rows: int, variant: str) -> None:
     """A last block whose scale is infinite: its codes behind the depth, which stand for NaN, are not multiplied.
-    (Vectors without products of bf16 round finite numbers only: `near_bf16`.)"""
+    (AVX2, and AVX-512 without bf16, round finite numbers only: `near_bf16`.)"""
     packing = step_cases.packing(variant)
     raw = torch.full((40, 2, BLOCKS["Q4_0"].nbytes), 0x8F, dtype=torch.uint8)  # 7 first, then 0
     raw[..., :2] = torch.tensor([1.0, torch.inf]).half().view(torch.uint8).view(2, 2)

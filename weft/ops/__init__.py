@@ -22,7 +22,10 @@ __all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_op
 
 
 def suits_rounded_rows(quantization: str) -> bool:
-    """Whether codes of a layer are multiplied faster here with rows of 8 bits than of bf16, however many those are."""
+    """Whether codes of a layer are multiplied faster here with rows of 8 bits than of bf16, however many those are.
+
+    Rows that other codes are multiplied with, as a head's, are then rounded too.
+    """
     library, kind = open_library(), kind_for(quantization, Use.LINEAR)
     return library is not None and kind is not None and bool(library.weft_suits_rounded_rows(kind))
 

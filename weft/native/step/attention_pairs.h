@@ -36,9 +36,12 @@ using RowNumber = bf16;  // half of it
 #if defined(__AVX512F__)
 constexpr int kAttentionRows = 12;
 constexpr int panels_beside(int rows) { return rows <= 4 ? 4 : 2; }
-#else
+#elif defined(__AVX2__)
 constexpr int kAttentionRows = 6;
 constexpr int panels_beside(int rows) { return rows <= 3 ? 4 : 2; }
+#else
+constexpr int kAttentionRows = 4;
+constexpr int panels_beside(int rows) { return rows == 1 ? 4 : 2; }
 #endif
 
 struct BfPair {
@@ -61,7 +64,7 @@ constexpr bool fetches_near(int rows) { return rows > 4; }
 constexpr bool kWidensRows = sizeof(RowNumber) > sizeof(bf16);
 
 // Where registers are few, of a pair's numbers the first ones meet all rows before the second ones are widened.
-constexpr bool kOneByOne = kWidensRows && kVectorBytes < 64;
+constexpr bool kOneByOne = kWidensRows && kVectorBytes == 32;
 
 // Numbers of a row, rounded to bf16.
 WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x) {
@@ -108,7 +111,7 @@ WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
-        const Vec<float> one = splat(reinterpret_cast<const float*>(rows.row(r))[Odd]);
+        const Vec<float> one = splat(Odd ? rows.row(r)->odd : rows.row(r)->even);
 #pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) sums[r][j] = fused(one, numbers[j], sums[r][j]);
     }

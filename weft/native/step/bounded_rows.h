@@ -12,12 +12,12 @@
 
 #include "bound_codes.h"
 #include "rounded_rows.h"
-#include "rounded_words.h"
 
 namespace weft {
 
 constexpr int kBoundVectors = kPair / kWidth<float>;  // of a pair's columns
-// What products take away from fine codes before they multiply them; of their zero the rest is taken away from sums.
+// What products, where there are any, take away from fine codes before they multiply them; the rest of their zero is taken
+// away from sums.
 #if defined(__AVX512VNNI__)
 constexpr int kFineTaken = 0;
 #else

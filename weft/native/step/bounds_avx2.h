@@ -1,10 +1,9 @@
-// The same bounds as bounds.h where no instruction adds four products of bytes: pairs are added in 16 bits, which hold the
+// Groups of bounds (bounds.h) where no instruction adds four products of bytes: pairs are added in 16 bits, which hold the
 // eight pairs that half of a group's coarse codes are, but of fine ones one. AVX2 only. Knows no choice.
 #pragma once
 
-#include <array>
-
 #include "bounded_rows.h"
+#include "rounded_words.h"
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 
@@ -14,7 +13,7 @@ template <int R> using BoundSums = __m256i[R];
 
 WEFT_INLINE __m256i line_at(const uint8_t* codes) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)); }
 WEFT_INLINE __m256i four_of(const int8_t* x) { return (__m256i)four_codes(x); }
-WEFT_INLINE __m256i added_in_fours(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+static_assert(kBoundGroup / 8 * 2 * 15 * 127 <= INT16_MAX, "coarse codes of half a group are added in 16 bits");
 
 // sums += the rows' codes of a group of the depth times those of eight columns, 128 bytes from four of the depth to four.
 template <int R> WEFT_INLINE void add_fine(BoundSums<R>& sums, const uint8_t* codes, const int8_t* x) {
@@ -22,12 +21,10 @@ template <int R> WEFT_INLINE void add_fine(BoundSums<R>& sums, const uint8_t* co
     for (int k = 0; k < kBoundGroup; k += 8, x += 8 * R)
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half, codes += kCodeLine) {
-            const __m256i words = _mm256_xor_si256(line_at(codes), _mm256_set1_epi8(-128)), sizes = _mm256_abs_epi8(words);
+            const __m256i words = _mm256_xor_si256(line_at(codes), _mm256_set1_epi8(-128));
 #pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) {
-                const __m256i own = _mm256_sign_epi8(four_of(x + 8 * r + 4 * half), words);
-                sums[r] = _mm256_add_epi32(sums[r], added_in_fours(_mm256_maddubs_epi16(sizes, own)));
-            }
+            for (int r = 0; r < R; ++r)
+                sums[r] = _mm256_add_epi32(sums[r], four_products(words, four_of(x + 8 * r + 4 * half)));
         }
 }
 
@@ -47,7 +44,7 @@ template <int R> WEFT_INLINE void add_coarse(BoundSums<R>& sums, const uint8_t* 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-        for (int half = 0; half < 2; ++half) sums[r] = _mm256_add_epi32(sums[r], added_in_fours(pairs[half][r]));
+        for (int half = 0; half < 2; ++half) sums[r] = _mm256_add_epi32(sums[r], of_pairs(pairs[half][r]));
 }
 
 WEFT_INLINE Vec<float> eight_numbers(const uint8_t* bytes) {
@@ -64,9 +61,11 @@ WEFT_INLINE const uint8_t* add_groups(const BoundedRows& rows, int from, int to,
     constexpr int64_t kBytes = BoundStream::group_bytes(!Coarse);
     for (int g = from; g < to; ++g, group += R, x += kBoundGroup * R, codes += kBytes) {
         const uint8_t* const steps = codes + BoundStream::codes_bytes(!Coarse);
-        for (int64_t at = 0; at < kBytes * Lines / 2; at += 64) _mm_prefetch(codes + ahead + at, _MM_HINT_T1);
 #pragma GCC unroll 1
         for (int v = 0; v < kBoundVectors; ++v) {
+            if constexpr (Lines > 0)
+                for (int64_t at = 128 / Lines * v; at < kBytes; at += 128 / Lines * kBoundVectors)
+                    _mm_prefetch(codes + ahead + at, _MM_HINT_T1);
             BoundSums<R> sums;
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) sums[r] = _mm256_set1_epi32(group[r].start);

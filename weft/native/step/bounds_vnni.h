@@ -74,7 +74,8 @@ WEFT_INLINE __m512 sixteen(const uint8_t* bytes) {
 
 // bounds += sums times scales and `steps`; of coarse codes with what distances bring, which lie behind steps.
 template <int R, bool Coarse>
-WEFT_INLINE void add_part(Vec<float> (*bounds)[kBoundVectors], const BoundSums<R>& sums, const BoundedGroup* rows, const uint8_t* steps) {
+WEFT_INLINE void add_part(Vec<float> (*bounds)[kBoundVectors], const BoundSums<R>& sums, const BoundedGroup* rows,
+                          const uint8_t* steps) {
     const __m512 step[2] = {sixteen(steps), sixteen(steps + 16)};
     const __m512 apart[2] = {Coarse ? sixteen(steps + kPair) : __m512{}, Coarse ? sixteen(steps + kPair + 16) : __m512{}};
 #pragma GCC unroll 16

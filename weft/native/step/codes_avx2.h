@@ -16,8 +16,8 @@ namespace weft {
 constexpr int kEights = kPair / 8;  // vectors of a pair's columns
 
 // Of two neighbours of the depth.
-constexpr std::false_type kFirst{};
-constexpr std::true_type kSecond{};
+inline constexpr std::false_type kFirst{};
+inline constexpr std::true_type kSecond{};
 
 template <class Which> WEFT_INLINE __m256 one_of(__m256i pairs, Which) {
     if (Which::value) return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000))));
@@ -39,11 +39,11 @@ class FloatsOfHalves {
 public:
     FloatsOfHalves(const Weight& w, int pair, bool fetches) : pairs_(pair_data(w, pair)), fetches_(fetches) {}
 
-    template <bool Anew, class Step, class Last>
-    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         const char* at = pairs_ + int64_t(from / 2) * kStepBytes;
         auto of = [&at](int i, auto which) WEFT_LAMBDA_INLINE {
-            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place<Anew && which.value>(at) + 32 * i)), which);
+            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place < Anew && which.value > (at) + 32 * i)),
+                          which);
         };
 #pragma GCC unroll 2
         for (; depth >= 2; depth -= 2, at += kStepBytes) {
@@ -65,11 +65,11 @@ public:
     static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     FloatsOfBf12(const Weight& w, int pair, bool fetches)
-        : fetches_(fetches), codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
+        : fetches_(fetches), codes_(pair_data(w, pair)),
+          groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
-    template <bool Anew, class Step, class Last>
-    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
             const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
             const char* const at = codes_ + int64_t(chunk) * kChunkBytes;
@@ -113,7 +113,7 @@ private:
             fetch(at, j);
             const char* const quad = at + j / 2 * kQuadBytes;
             step([&](int i, auto which) WEFT_LAMBDA_INLINE {
-                return one_of(take<Zeros>(place<Anew && which.value>(quad), j % 2, i, lowest), which);
+                return one_of(take<Zeros>(place < Anew && which.value > (quad), j % 2, i, lowest), which);
             });
         }
     }
@@ -132,9 +132,7 @@ private:
         __m256i laid[kSteps][kEights];
         lay(chunk, laid);
         const int steps = std::min(depth, kChunk) / 2;
-        auto of = [&](int j) {
-            return [&laid, j](int i, auto which) WEFT_LAMBDA_INLINE { return one_of(laid[j][i], which); };
-        };
+        auto of = [&](int j) { return [&laid, j](int i, auto which) WEFT_LAMBDA_INLINE { return one_of(laid[j][i], which); }; };
 #pragma GCC unroll 1
         for (int j = 0; j < steps; ++j) {
             fetch(codes_ + int64_t(chunk) * kChunkBytes, j);
@@ -182,17 +180,15 @@ public:
         high_ = twice(high), low_ = twice(low);
     }
 
-    template <bool Anew, class Step, class Last>
-    WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
+    template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int group = from / kGroup; depth > 0; ++group, depth -= kGroup) {
             const Scales scales = scales_of(group);
             for (int k = 0; k < std::min(depth, kGroup); k += kChunk) {
                 const Chunk chunk(codes_ + int64_t(group * (kGroup / kChunk) + k / kChunk) * kChunkBytes, fetches_);
                 const int steps = std::min(kChunk, depth - k) / 2;
                 auto of = [&](int j) WEFT_LAMBDA_INLINE {
-                    return [this, &chunk, &scales, j](int i, auto which) WEFT_LAMBDA_INLINE {
-                        return number(chunk.words[i][which.value], j, i, scales);
-                    };
+                    return [this, &chunk, &scales, j](int i, auto which)
+                               WEFT_LAMBDA_INLINE { return number(chunk.words[i][which.value], j, i, scales); };
                 };
                 if (__builtin_expect(steps == kChunk / 2, 1)) {
 #pragma GCC unroll 8

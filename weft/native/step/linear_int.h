@@ -108,7 +108,7 @@ constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVector
 // So many rows do so, tile by tile: taking apart is cheap beside twelve, laying a panel is not beside six.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
-// The same of codes; those of W_BF12 are as cheap as halves.
+// The same of codes; those of W_BF12 are nearly as cheap as halves.
 constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 6 : 0;
 constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 4 : 0;
 constexpr int kBf12Rows = kVectorBytes == 64 ? 3 * kBf12Tile : kBf12Tile;
@@ -256,22 +256,18 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 #endif
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-// Tile by tile, of half of the columns after the other, which then stay in the nearest cache; the first tile asks for what
-// is soon taken.
-inline void tiles_of_eights(int rows, const Weight& w, int pair, Rows<float> a, Slab slab, float* tile) {
-    for (const bool second : {false, true}) {
-        bool fetches = !second;
-        in_even_tiles(rows, kEightsRows, a, tile, [&](int n, Rows<float> from, float* to) {
-            with_floats(w, pair, fetches, [&](const auto& codes) { half_of_eights(n, codes, from, slab, to, second); });
-            fetches = false;
-        });
-    }
+static_assert(std::max({kApartRows, kCodedRows, kBf12Rows}) <= kEightsRows);
+
+// Both halves of the columns, of which the first one asks for what is soon taken.
+inline void tile_of_eights(int rows, const Weight& w, int pair, Rows<float> a, Slab slab, float* tile) {
+    for (const bool second : {false, true})
+        with_floats(w, pair, !second, [&](const auto& codes) { half_of_eights(rows, codes, a, slab, tile, second); });
 }
 #endif
 
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
-    tiles_of_eights(rows, w, pair, a, slab, tile);
+    tile_of_eights(rows, w, pair, a, slab, tile);
 #else
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)

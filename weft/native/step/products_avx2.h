@@ -15,19 +15,14 @@ public:
         const __m256i of_words = (__m256i)words;
         if constexpr (Kind == W_INT4) {
 #pragma GCC unroll 16
-            for (int r = 0; r < MR; ++r)
-                put(r, _mm256_add_epi16(sums_[r], _mm256_maddubs_epi16(of_words, (__m256i)codes[r])));
+            for (int r = 0; r < MR; ++r) put(r, _mm256_add_epi16(sums_[r], _mm256_maddubs_epi16(of_words, (__m256i)codes[r])));
         } else {
-            const __m256i magnitudes = _mm256_abs_epi8(of_words);
 #pragma GCC unroll 16
-            for (int r = 0; r < MR; ++r) {
-                const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8((__m256i)codes[r], of_words));
-                put(r, _mm256_add_epi32(sums_[r], fours(pairs)));
-            }
+            for (int r = 0; r < MR; ++r) put(r, (__m256i)dot((Words)sums_[r], words, codes[r]));
         }
     }
     // A lane for each word.
-    WEFT_INLINE Words of(int r) const { return (Words)(Kind == W_INT4 ? fours(sums_[r]) : sums_[r]); }
+    WEFT_INLINE Words of(int r) const { return (Words)(Kind == W_INT4 ? of_pairs(sums_[r]) : sums_[r]); }
 
 private:
     // A compiler would add in a tree, for whose leaves there are no registers.
@@ -35,7 +30,7 @@ private:
         asm("" : "+x"(sum));
         sums_[r] = sum;
     }
-    static WEFT_INLINE __m256i fours(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+    static_assert(kGroup / 4 * 2 * 15 * 127 <= INT16_MAX, "codes of 4 bits of a group are added in 16 bits");
 
     __m256i sums_[MR] = {};
 };

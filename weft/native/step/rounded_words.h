@@ -61,10 +61,11 @@ WEFT_INLINE Words second_of_two(Words a, Words b) { return __builtin_shufflevect
 #endif
 
 #if defined(__AVX2__)
+// Sums of 16 bits in twos.
+WEFT_INLINE __m256i of_pairs(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
 // Codes of weights are 8 bits at most: products of their magnitudes with 127 fit 16 bits in pairs.
 WEFT_INLINE __m256i four_products(__m256i weights, __m256i codes) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(codes, weights));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return of_pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(codes, weights)));
 }
 #endif
 
