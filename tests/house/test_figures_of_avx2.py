@@ -1,0 +1,64 @@
+"""Figures of the machine whose vectors are AVX2, in docs, against what is saved."""
+
+from __future__ import annotations
+
+from tests.support.figures import PERFORMANCE, PLAIN, leads, ratios, rows, saved
+
+PAGE = "peers-avx2.md"
+ENGINES = (
+    "weft-tp1",
+    "weft-int8",
+    "weft-int4-rows8",
+    "llama.cpp-bf16",
+    "llama.cpp-q8_0",
+    "llama.cpp-q4_0",
+    "openvino-bf16",
+    "openvino-int8",
+    "onnxruntime-int4",
+)
+
+
+def cells(engine: str) -> list[str]:
+    """Of an engine: one stream, a prompt, 8 / 32 streams."""
+    found = {name: round(float(each)) for name, each in rows("Offline", 1, PAGE)[engine,].items() if " tok/s" in name}
+    many = f"{found['streams8 tok/s']} / {found['streams32 tok/s']}"
+    return [str(found["decode tok/s"]), str(found["prefill tok/s"]), many]
+
+
+def test_engines_beside_each_other() -> None:
+    columns = [cells(engine) for engine in ENGINES]
+    for name, row in zip(("one stream", "prefill of 1,024", "8 / 32 streams"), zip(*columns, strict=True), strict=True):
+        assert f"| {name} | {' | '.join(row)} |" in PLAIN
+    one, prompt, many = cells("weft-tp2")
+    told = f"Two ranks of one thread each get {one} there, {prompt} in a prompt and {many} with"
+    assert f"{told} 8 / 32 streams." in PLAIN
+
+
+def test_the_leads() -> None:
+    found = leads(PAGE)
+    one, prompt = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
+    eight, many = (found["weft-tp1", case, "output"] for case in ("streams8", "streams32"))
+    told = f"{one} times the fastest of the others with one stream, {prompt} in a prompt, {eight} and {many} with"
+    with8, with4 = (found[name, "decode", "decode"] for name in ("weft-int8", "weft-int4-rows8"))
+    told += f" 8 and 32; 8 and 4 bits {with8} and {with4} times with one stream."
+    assert PLAIN.count(told) == 2, "in the README and in docs"
+
+
+def test_the_memory() -> None:
+    cases = [case for visit in saved("peers-avx2.json")["visits"] for case in visit["cases"].values()]
+    memory = [burst["state"]["gb_per_s"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
+    assert f"memory that gave {min(memory):.0f} to {max(memory):.0f} GB/s beside the engines" in PLAIN
+
+
+def test_beside_the_commit_before() -> None:
+    cases = ("decode", "8 streams", "32 streams", "prefill of 1,024", "32 prompts of 128")
+    one, eight, many, prompt, prompts = ratios("beside_20f73a1_avx2.json", cases=cases)
+    told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, a prompt of 1,024 {prompt} and 32"
+    assert f"{told} of 128 {prompts} times" in PERFORMANCE
+
+
+def test_products_out_of_12_bits() -> None:
+    found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_avx2.json")["products"]["avx2"]}
+    many = [ratio for count, ratio in found.items() if count >= 16]
+    told = f"products take {found[1]:.2f} of the time with one row, {found[8]:.2f} with 8 and {min(many):.2f} to"
+    assert f"{told} {max(many):.2f} with 16 to 512 (`compressed_weights_avx2.json`)" in PERFORMANCE
