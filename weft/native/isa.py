@@ -82,7 +82,7 @@ def chosen() -> str:
 
 def suits_bf12(variant: str) -> bool:
     """Whether `variant` keeps bf16 in 12 bits by itself: `weft_suits_bf12`, of a library that need not be there."""
-    return variant == "avx2" or "-mavx512bf16" in FLAGS[variant]
+    return variant in ("amx", "avx512bf16", "avx2")
 
 
 NO_SCREEN = "weft multiplies no bytes in this CPU's vectors"
@@ -91,7 +91,7 @@ NO_SCREEN = "weft multiplies no bytes in this CPU's vectors"
 
 def suits_screen(variant: str) -> bool:
     """The same of bounds of logits: `weft_suits_screen`. Otherwise `NO_SCREEN`."""
-    return variant == "avx2" or "-mavx512vnni" in FLAGS[variant]
+    return variant in ("amx", "avx512bf16", "avx512vnni", "avx2")
 
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18

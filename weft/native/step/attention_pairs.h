@@ -36,7 +36,7 @@ using RowNumber = bf16;  // half of it
 #if defined(__AVX512F__)
 constexpr int kAttentionRows = 12;
 constexpr int panels_beside(int rows) { return rows <= 4 ? 4 : 2; }
-#elif defined(__AVX2__)
+#elif defined(WEFT_ONLY_AVX2)
 constexpr int kAttentionRows = 6;
 constexpr int panels_beside(int rows) { return rows <= 3 ? 4 : 2; }
 #else

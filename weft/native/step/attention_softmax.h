@@ -19,12 +19,10 @@ WEFT_INLINE void hide(float* s, int begin, int end) {
     store(s, (lane >= begin) & (lane < end) ? load(s) : splat(kHidden));
 }
 
-// The largest lane and the sum of all.
+// The sum of all lanes.
 #if defined(__AVX512F__)
-WEFT_INLINE float highest_of(Vec<float> x) { return _mm512_reduce_max_ps((__m512)x); }
 WEFT_INLINE float sum_of(Vec<float> x) { return _mm512_reduce_add_ps((__m512)x); }
 #else
-WEFT_INLINE float highest_of(Vec<float> x) { return largest<float>(x); }
 WEFT_INLINE float sum_of(Vec<float> x) { return sum<float>(x); }
 #endif
 

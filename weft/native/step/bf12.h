@@ -59,6 +59,14 @@ inline void decode_quad(const uint16_t* words, int lowest, uint16_t* numbers) {
         numbers[96 + i] = number((lent(64 + i) & 8) << 12 | lent(i) << 7 | lent(32 + i) << 3 | (lent(64 + i) & 7));
 }
 
+// Those of a group's that are in `chunk`, whole, among the chunk's numbers as `decode_quad` gave them.
+inline void put_far(const Bf12Group& group, const FarNumber* all, int chunk, uint16_t* numbers) {
+    constexpr int kNumbers = kBf12Chunk * kPair;
+    const int first = chunk % (kGroup / kBf12Chunk) * kNumbers;
+    for (const FarNumber *far = all + group.first, *end = far + group.far; far < end; ++far)
+        if (far->place / kNumbers * kNumbers == first) numbers[far->place - first] = far->number.bits;
+}
+
 struct GroupOfPair {
     alignas(64) uint16_t numbers[kGroupNumbers];  // [32 / 2][column][2]
 

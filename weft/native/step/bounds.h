@@ -7,7 +7,7 @@
 #include "bounds_avx2.h"
 #include "bounds_vnni.h"
 
-#if defined(__AVX512VNNI__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#if defined(__AVX512VNNI__) || defined(WEFT_ONLY_AVX2)
 #define WEFT_BOUNDS_LOGITS 1
 
 namespace weft {
@@ -37,11 +37,7 @@ constexpr std::array<BoundsOf, sizeof...(R)> bounds_of_rows(std::index_sequence<
 WEFT_INLINE float highest_bound(const Vec<float> (&bounds)[kBoundVectors]) {
     Vec<float> most = bounds[0];
     for (int v = 1; v < kBoundVectors; ++v) most = bounds[v] > most ? bounds[v] : most;
-#if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)most);
-#else
-    return largest<float>(most);
-#endif
+    return highest_of(most);
 }
 
 }  // namespace weft

@@ -5,7 +5,7 @@
 #include "bounded_rows.h"
 #include "rounded_words.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(WEFT_ONLY_AVX2)
 
 namespace weft {
 

@@ -9,7 +9,7 @@
 #include "halves.h"
 #include "linear_tile.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(WEFT_ONLY_AVX2)
 
 namespace weft {
 
@@ -42,8 +42,8 @@ public:
     template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         const char* at = pairs_ + int64_t(from / 2) * kStepBytes;
         auto of = [&at](int i, auto which) WEFT_LAMBDA_INLINE {
-            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place < Anew && which.value > (at) + 32 * i)),
-                          which);
+            constexpr bool anew = Anew && decltype(which)::value;
+            return one_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place<anew>(at) + 32 * i)), which);
         };
 #pragma GCC unroll 2
         for (; depth >= 2; depth -= 2, at += kStepBytes) {
@@ -113,7 +113,8 @@ private:
             fetch(at, j);
             const char* const quad = at + j / 2 * kQuadBytes;
             step([&](int i, auto which) WEFT_LAMBDA_INLINE {
-                return one_of(take<Zeros>(place < Anew && which.value > (quad), j % 2, i, lowest), which);
+                constexpr bool anew = Anew && decltype(which)::value;
+                return one_of(take<Zeros>(place<anew>(quad), j % 2, i, lowest), which);
             });
         }
     }
@@ -146,10 +147,7 @@ private:
         const char* const at = codes_ + int64_t(chunk) * kChunkBytes;
         if (has_zeros_near(group.lowest)) lay_codes<true>(at, base(group.lowest), laid);
         else lay_codes<false>(at, base(group.lowest), laid);
-        const int first = chunk % (kGroup / kChunk) * kChunk * kPair;
-        auto* numbers = reinterpret_cast<uint16_t*>(laid) - first;
-        for (const FarNumber *far = far_ + group.first, *end = far + group.far; far < end; ++far)
-            if (far->place / (kChunk * kPair) * (kChunk * kPair) == first) numbers[far->place] = far->number.bits;
+        put_far(group, far_, chunk, reinterpret_cast<uint16_t*>(laid));
     }
 
     template <bool Zeros> static void lay_codes(const char* at, __m256i lowest, __m256i (&laid)[kSteps][kEights]) {
@@ -248,8 +246,8 @@ private:
     // Codes have 8 bits at most and scales 11: products are exact, and one rounding is left.
     WEFT_INLINE __m256 number(__m256i words, int j, int i, const Scales& scales) const {
         if constexpr (Kind == W_INT8) return of_byte(words, j);
-        else if constexpr (Kind == W_INT8G) return near_bf16((Vec<float>)of_byte(words, j) * scales.scale[i]);
-        else return near_bf16(fused((Vec<float>)of_nibble(words, j), scales.scale[i], scales.offset[i]));
+        else if constexpr (Kind == W_INT8G) return (__m256)near_bf16((Vec<float>)of_byte(words, j) * scales.scale[i]);
+        else return (__m256)near_bf16(fused((Vec<float>)of_nibble(words, j), scales.scale[i], scales.offset[i]));
     }
     // Byte `j` of each word times kCodeUnit.
     static WEFT_INLINE __m256 of_byte(__m256i words, int j) {
@@ -267,11 +265,6 @@ private:
         const int place = first == 0x00808080 ? 24 : 16;
         const __m256i words = _mm256_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12);
         return _mm256_add_epi32(_mm256_set1_epi32(first + (j << place)), _mm256_slli_epi32(words, place));
-    }
-    // To nearest, ties to even, for what is finite and below 2^111: see linear_codes.h.
-    static WEFT_INLINE __m256 near_bf16(Vec<float> x) {
-        const Vec<float> power = (Vec<float>)((VecInt<float>)x & int32_t(0xff800000)), far = splat(65536.0f);
-        return (__m256)fused(power, -far, fused(power, far, x));
     }
 
     bool fetches_;

@@ -95,10 +95,7 @@ private:
         const char* at = codes_ + int64_t(chunk) * kChunkBytes;
         if (has_zeros_near(group.lowest)) lay_codes<true>(at, lowest, laid);
         else lay_codes<false>(at, lowest, laid);
-        const int first = chunk % (kGroup / kChunk) * kChunk * kPair;
-        auto* numbers = reinterpret_cast<uint16_t*>(laid) - first;
-        for (const FarNumber *far = far_ + group.first, *end = far + group.far; far < end; ++far)
-            if (far->place / (kChunk * kPair) * (kChunk * kPair) == first) numbers[far->place] = far->number.bits;
+        put_far(group, far_, chunk, reinterpret_cast<uint16_t*>(laid));
     }
 
     template <bool Zeros> static WEFT_INLINE void lay_codes(const char* at, __m512i lowest, __m512i (&laid)[kSteps][2]) {

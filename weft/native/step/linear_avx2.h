@@ -7,7 +7,7 @@
 #include "codes_avx2.h"
 #include "linear_tile.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(WEFT_ONLY_AVX2)
 
 namespace weft {
 

@@ -47,20 +47,12 @@ template <class Codes> struct FetchSteps {
     }
 };
 
-// To nearest, ties to even, for what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
-// eight highest bits, and taking that away again is exact. What is subnormal in fp32 stays as it is.
-WEFT_INLINE __m512 near_bf16(__m512 x) {
-    const __m512 power = (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(int(0xff800000))),
-                 far = _mm512_set1_ps(65536.0f);
-    return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, x));
-}
-
 // A step's values that were taken apart, rounded to bf16 where `Round` says so: of first neighbours, of second ones.
 template <bool Round> WEFT_INLINE void as_floats(const __m512 (&values)[4], Vec<float> (&first)[2], Vec<float> (&second)[2]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-        first[half] = (Vec<float>)(Round ? near_bf16(values[half]) : values[half]);
-        second[half] = (Vec<float>)(Round ? near_bf16(values[2 + half]) : values[2 + half]);
+        first[half] = Round ? near_bf16((Vec<float>)values[half]) : (Vec<float>)values[half];
+        second[half] = Round ? near_bf16((Vec<float>)values[2 + half]) : (Vec<float>)values[2 + half];
     }
 }
 

@@ -17,23 +17,13 @@ template <class C> constexpr bool stored_as(int kind) {
     return kind == (sizeof(typename C::B) == 8 ? W_F64 : W_F32);
 }
 
-// Pairs of bf16 as two rows of fp32 each.
-inline void halves_to_floats(const char* pairs, int depth, float* panel) {
-    for (int k = 0; k < depth; k += 2, panel += 2 * kPair)
-        for (int c = 0; c < kPair; c += kWidth<float>) {
-            const auto both = (VecInt<float>)load(reinterpret_cast<const float*>(pairs + pair_word(k / 2, c) * 4));
-            store(panel + c, (Vec<float>)(both << 16));
-            if (k + 1 < depth) store(panel + kPair + c, (Vec<float>)(both & int32_t(0xffff0000)));
-        }
-}
-
 #if defined(__AVX512F__)
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
     with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
 }
 
-#elif defined(__AVX2__)
+#elif defined(WEFT_ONLY_AVX2)
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
     with_floats(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
@@ -89,17 +79,28 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
 
 #endif
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
-constexpr bool kInEights = true;  // numbers of any kind are taken by codes_avx2.h
+#if defined(WEFT_ONLY_AVX2)
+inline void halves_to_panel(const Weight& w, int pair, int from, int depth, float* panel) {
+    lay_eights(FloatsOfHalves(w, pair, true), from, depth, panel);
+}
 #else
-constexpr bool kInEights = false;
+// Pairs of bf16 as two rows of fp32 each.
+inline void halves_to_panel(const Weight& w, int pair, int from, int depth, float* panel) {
+    const char* const pairs = pair_data(w, pair) + int64_t(from) * kPair * 2;
+    for (int k = 0; k < depth; k += 2, panel += 2 * kPair)
+        for (int c = 0; c < kPair; c += kWidth<float>) {
+            const auto both = (VecInt<float>)load(reinterpret_cast<const float*>(pairs + pair_word(k / 2, c) * 4));
+            store(panel + c, (Vec<float>)(both << 16));
+            if (k + 1 < depth) store(panel + kPair + c, (Vec<float>)(both & int32_t(0xffff0000)));
+        }
+}
 #endif
 
 // panel[k - from][c] for k in [from, from + depth); `from` is a multiple of kGroup. W_INT8 without its scale.
 template <class C> inline void unpack(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
     if constexpr (sizeof(typename C::B) < 8) {
-        if (w.kind != W_BF16 || kInEights) return codes_to_panel<C>(w, pair, from, depth, panel);
-        if constexpr (C::kDepth == 1) halves_to_floats(pair_data(w, pair) + int64_t(from) * kPair * 2, depth, panel);
+        if (w.kind != W_BF16) return codes_to_panel<C>(w, pair, from, depth, panel);
+        if constexpr (C::kDepth == 1) halves_to_panel(w, pair, from, depth, panel);
     }
 }
 
@@ -121,53 +122,6 @@ template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A
         n = even_rows(rows, tiles);
         one(n, a, tile);
     }
-}
-
-// The tile of MR rows of fp32 times a pair of panels of bf16: a product after the other, as those of an unpacked panel.
-template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab slab, float* tile) {
-    constexpr int kVectors = kPair / kWidth<float>;
-    Vec<float> sums[MR][kVectors];
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sums[r][v] = slab.resume ? load(tile + r * kPair + v * kWidth<float>) : Vec<float>{};
-    Pointers<float, MR> at(a);
-    const auto* words = reinterpret_cast<const float*>(pairs) + int64_t(slab.from / 2) * kPair;
-    auto add = [&](const Vec<float>(&b)[kVectors], int which) WEFT_LAMBDA_INLINE {
-#pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) sums[r][v] = fused(splat(at.row(r)[which]), b[v], sums[r][v]);
-    };
-    for (int k = 0; k < slab.depth; k += 2, words += kPair, at.advance(2)) {
-        Vec<float> even[kVectors], odd[kVectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-            const auto both = (VecInt<float>)load(words + v * kWidth<float>);
-            even[v] = (Vec<float>)(both << 16), odd[v] = (Vec<float>)(both & int32_t(0xffff0000));
-        }
-        for (int line = 0; line < kPair * 4; line += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(words) + kSoon + line, 0, 2);
-        add(even, 0);
-        if (k + 1 < slab.depth) add(odd, 1);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) store(tile + r * kPair + v * kWidth<float>, sums[r][v]);
-}
-
-template <size_t... R>
-inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const char*, Rows<float>, Slab, float*) = {tile_of_halves<int(R) + 1>...};
-    tiles[rows - 1](pairs, a, slab, tile);
-}
-
-inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile) {
-    if constexpr (kApartTile > 0)
-        in_even_tiles(rows, kApartTile, a, tile, [&](int n, Rows<float> from, float* to) {
-            tile_of_halves(n, pairs, from, slab, to, std::make_index_sequence<kApartTile>());
-        });
 }
 
 // Rows of the first tile, or tiles, in which codes, or halves, go straight into products, or are laid beside them; 0 where they
@@ -255,20 +209,66 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 }
 #endif
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(WEFT_ONLY_AVX2)
+
 static_assert(std::max({kApartRows, kCodedRows, kBf12Rows}) <= kEightsRows);
 
 // Both halves of the columns, of which the first one asks for what is soon taken.
-inline void tile_of_eights(int rows, const Weight& w, int pair, Rows<float> a, Slab slab, float* tile) {
+inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
     for (const bool second : {false, true})
         with_floats(w, pair, !second, [&](const auto& codes) { half_of_eights(rows, codes, a, slab, tile, second); });
 }
-#endif
+
+#else
+
+// The tile of MR rows of fp32 times a pair of panels of bf16: a product after the other, as those of an unpacked panel.
+template <int MR> void tile_of_halves(const char* pairs, Rows<float> a, Slab slab, float* tile) {
+    constexpr int kVectors = kPair / kWidth<float>;
+    Vec<float> sums[MR][kVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = slab.resume ? load(tile + r * kPair + v * kWidth<float>) : Vec<float>{};
+    Pointers<float, MR> at(a);
+    const auto* words = reinterpret_cast<const float*>(pairs) + int64_t(slab.from / 2) * kPair;
+    auto add = [&](const Vec<float>(&b)[kVectors], int which) WEFT_LAMBDA_INLINE {
+#pragma GCC unroll 16
+        for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) sums[r][v] = fused(splat(at.row(r)[which]), b[v], sums[r][v]);
+    };
+    for (int k = 0; k < slab.depth; k += 2, words += kPair, at.advance(2)) {
+        Vec<float> even[kVectors], odd[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+            const auto both = (VecInt<float>)load(words + v * kWidth<float>);
+            even[v] = (Vec<float>)(both << 16), odd[v] = (Vec<float>)(both & int32_t(0xffff0000));
+        }
+        for (int line = 0; line < kPair * 4; line += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(words) + kSoon + line, 0, 2);
+        add(even, 0);
+        if (k + 1 < slab.depth) add(odd, 1);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) store(tile + r * kPair + v * kWidth<float>, sums[r][v]);
+}
+
+template <size_t... R>
+inline void tile_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const char*, Rows<float>, Slab, float*) = {tile_of_halves<int(R) + 1>...};
+    tiles[rows - 1](pairs, a, slab, tile);
+}
+
+inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab slab, float* tile) {
+    if constexpr (kApartTile > 0)
+        in_even_tiles(rows, kApartTile, a, tile, [&](int n, Rows<float> from, float* to) {
+            tile_of_halves(n, pairs, from, slab, to, std::make_index_sequence<kApartTile>());
+        });
+}
 
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    tile_of_eights(rows, w, pair, a, slab, tile);
-#else
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
     with_codes<true>(w, pair, [&](auto codes) {
@@ -278,8 +278,9 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
         });
     });
 #endif
-#endif
 }
+
+#endif
 
 template <class A, class B, class T>
 inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool, CacheLines*) {}

@@ -17,7 +17,7 @@ namespace weft {
 #if defined(__AVX512VNNI__)
 // Rows of a tile, whose sums fit the registers beside a step's words: out of a panel, out of codes as they lie.
 constexpr int kPanelTile = 6, kCodesTile = 4;
-#elif defined(__AVX2__) && !defined(__AVX512F__)
+#elif defined(WEFT_ONLY_AVX2)
 constexpr int kPanelTile = 4, kCodesTile = 2;
 #else
 constexpr int kPanelTile = 1, kCodesTile = 1;
@@ -33,7 +33,7 @@ struct Steps {
 template <int MR> using IntegerSums = Words[MR][kColumnVectors];
 template <int MR> using FloatSums = Vec<float>[MR][kColumnVectors];
 
-#if !defined(__AVX2__) || defined(__AVX512F__)
+#if !defined(WEFT_ONLY_AVX2)
 
 // Of each row over a group's first `count` steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
 template <int MR, int Kind>

@@ -18,7 +18,7 @@ WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved,
 // or tile registers have products of pairs, or are so short (AVX2) that products of fp32 take longer than all else. Those
 // of AVX-512 lose a tenth from 8 rows on (docs/performance.md).
 WEFT_C int weft_suits_bf12() {
-#if defined(__AVX512BF16__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#if defined(__AVX512BF16__) || defined(WEFT_ONLY_AVX2)
     return 1;
 #else
     return 0;
@@ -31,7 +31,7 @@ WEFT_C int weft_suits_bf12() {
 WEFT_C int weft_suits_rounded_rows([[maybe_unused]] int kind) {
 #if defined(__AVX512VNNI__) && !defined(__AMX_BF16__)
     return 1;
-#elif defined(__AVX2__) && !defined(__AVX512F__)
+#elif defined(WEFT_ONLY_AVX2)
     return kind == weft::W_INT4;
 #else
     return 0;

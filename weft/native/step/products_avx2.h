@@ -4,7 +4,7 @@
 
 #include "rounded_words.h"
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(WEFT_ONLY_AVX2)
 
 namespace weft {
 

@@ -52,6 +52,20 @@ WEFT_INLINE Vec<float> larger(Vec<float> x, Vec<float> y) { return x > y ? x : y
 WEFT_INLINE Vec<float> smaller(Vec<float> x, Vec<float> y) { return x < y ? x : y; }
 #endif
 
+// To bf16, nearest, ties to even, of what is finite and below 2^111: beside 2^16 times its own power of two a number keeps its
+// eight highest bits, and taking that away again is exact. What is subnormal in fp32 stays as it is.
+WEFT_INLINE Vec<float> near_bf16(Vec<float> x) {
+    const Vec<float> power = (Vec<float>)((VecInt<float>)x & int32_t(0xff800000)), far = splat(65536.0f);
+    return fused(power, -far, fused(power, far, x));
+}
+
+// The largest lane.
+#if defined(__AVX512F__)
+WEFT_INLINE float highest_of(Vec<float> x) { return _mm512_reduce_max_ps((__m512)x); }
+#else
+WEFT_INLINE float highest_of(Vec<float> x) { return largest<float>(x); }
+#endif
+
 // What the functions below compute with: read from here where registers are short.
 struct NearNumbers {
     float of_rest[5] = {1.0f, 6.9314718e-1f, 2.40226507e-1f, 5.5504e-2f, 9.6180e-3f};  // ln(2)^i / i!

@@ -14,6 +14,10 @@
 
 namespace weft {
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define WEFT_ONLY_AVX2 1
+#endif
+
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX__)
