@@ -75,7 +75,7 @@ def test_bounds_stand_beside_the_weights_and_count_where_memory_is_given() -> No
     layout, choices = resolve({}, tp=2), Choices(bounded_rows=128)
     report = explain("m", CONFIG, layout, dtype="bfloat16", choices=choices)
     plain = explain("m", CONFIG, layout, dtype="bfloat16")
-    nbytes = bound_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, coded=False)
+    nbytes = bound_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, few_only=False)
     assert [rank.bounds for rank in report.ranks] == [nbytes] * 2 and not any(rank.bounds for rank in plain.ranks)
     assert [rank.total for rank in report.ranks] == [rank.total for rank in plain.ranks]
     with_bounds, without = (
@@ -113,8 +113,10 @@ def test_options_decide_what_is_counted(capsys: Capture) -> None:
     (one,), (other,) = whole["ranks"], short["ranks"]
     assert 0.75 < other["param_bytes"] / one["param_bytes"] < 0.76
     assert one["bound_bytes"] == 0 and 43 < other["bound_bytes"] / 2**20 < 45
-    (coded,) = explained(capsys, "--quantization", "int8", "--screen-logits")["ranks"]
-    assert 16 < coded["bound_bytes"] / 2**20 < 18
+    for activations, least in (("int8", 16), ("full", 43)):
+        words = ("--quantization", "int8", "--activations", activations, "--screen-logits")
+        (coded,) = explained(capsys, *words)["ranks"]
+        assert least < coded["bound_bytes"] / 2**20 < least + 2
 
 
 def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +134,9 @@ def test_without_the_c_parts_nothing_is_decided_for_them(capsys: Capture, monkey
     assert any("CPU (without C++ parts)" in note["message"] for note in found["notes"])
 
 
-def test_rounded_rows_change_no_byte_and_that_is_said(capsys: Capture) -> None:
-    full, rounded = (explained(capsys, "--quantization", "int8", "--activations", each) for each in ("full", "int8"))
+def test_rounded_rows_change_no_byte_but_those_of_bounds_and_that_is_said(capsys: Capture) -> None:
+    words = ("--quantization", "int8", "--no-screen-logits", "--activations")
+    full, rounded = (explained(capsys, *words, each) for each in ("full", "int8"))
     for found, value in ((full, "full"), (rounded, "int8")):
         assert any(note["message"].startswith(f"activations {value}: ") for note in found.pop("notes"))
     assert full == rounded

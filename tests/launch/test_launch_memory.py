@@ -161,8 +161,10 @@ def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
 
     numbers = BIG.vocab_size * BIG.hidden_size
     assert 1.5 * numbers < workspace() - workspace(screen_logits=False) < 2 * numbers
-    coded = {"quantization": "int8"}
-    assert 0.5 * numbers < workspace(**coded) - workspace(screen_logits=False, **coded) < 0.9 * numbers
+    for activations, least in (("int8", 0.5), ("full", 1.5)):
+        coded = {"quantization": "int8", "activations": activations}
+        bounds = workspace(**coded) - workspace(screen_logits=False, **coded)
+        assert least * numbers < bounds < (least + 0.5) * numbers
     for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
         assert workspace(**without) == workspace(screen_logits=False, **without)
     apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 from weft.launch.numbers import numerics_of
 from weft.settings import EngineConfig
+from weft.weights.kept import rounds_rows
 
 
 @pytest.mark.parametrize("faster", [False, True])
@@ -16,9 +17,17 @@ from weft.settings import EngineConfig
 def test_rows_are_rounded_where_asked_or_faster(
     faster: bool, dtype: str, quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = SimpleNamespace(weft_suits_rounded_rows=lambda kind: faster)
-    monkeypatch.setattr("weft.ops.open_library", lambda: library)
+    monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name: "")
+    monkeypatch.setattr("weft.weights.kept.isa.suits_rounded_rows", lambda variant, bits: faster)
     by_itself = faster and quantization in ("int8", "int4") and dtype == "bfloat16"
     for activations, rounds in {"auto": by_itself, "full": False, "int8": True}.items():
         engine = EngineConfig(dtype=dtype, quantization=quantization, activations=activations)
         assert numerics_of(engine).rounds_rows == rounds, activations
+
+
+def test_rows_are_not_rounded_by_themselves_without_kernels_or_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.weights.kept.isa.suits_rounded_rows", lambda variant, bits: True)
+    engine = EngineConfig(dtype="bfloat16", quantization="int4")
+    for missing, device, rounds in (("", "cpu", True), ("no compiler", "cpu", False), ("", "cuda", False)):
+        monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name, missing=missing: missing)
+        assert rounds_rows(replace(engine, device=device)) == rounds

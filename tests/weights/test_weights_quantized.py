@@ -19,7 +19,7 @@ from weft.layout.resolve import resolve
 from weft.native import isa
 from weft.native.build import ensure_built, find_compiler
 from weft.native.records import WeightKind
-from weft.ops import Numerics, make_ops, suits_rounded_rows
+from weft.ops import Numerics, make_ops
 from weft.ops.packed import BLOCKS, PackedWeight
 from weft.ops.quantized import kind_for, quantized
 from weft.ops.step_ops import StepOps
@@ -269,7 +269,6 @@ def test_what_could_not_be_compressed_is_said() -> None:
 
 def test_blocks_of_a_file_meet_rounded_rows_in_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.ops.open_library", lambda: None)
-    assert not suits_rounded_rows("int4")
     with pytest.raises(ConfigError, match="give --activations full"):
         make_ops(Numerics(torch.bfloat16, quantization="gguf", rounds_rows=True), CPU)
     made = make_ops(Numerics(torch.bfloat16, quantization="int8", rounds_rows=True), CPU)

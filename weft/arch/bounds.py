@@ -10,12 +10,12 @@ _BESIDE = 2 * PAIR
 _FINE, _COARSE = GROUP * PAIR + _BESIDE, GROUP * PAIR // 2 + _BESIDE
 
 
-def bound_bytes(columns: int, depth: int, rows: int, coded: bool) -> int:
-    """Bytes for an lm_head [columns, depth] whose logits are bounded of at most `rows` rows. `coded`: it is kept in
-    codes, so that only few rows have bounds."""
+def bound_bytes(columns: int, depth: int, rows: int, few_only: bool) -> int:
+    """Bytes for an lm_head [columns, depth] whose logits are bounded of at most `rows` rows. `few_only`: of more rows
+    than a few there are none."""
     pairs, groups = -(-columns // PAIR), -(-depth // GROUP)
     fine = min(groups, FINE_GROUPS)
     few = fine * _FINE + (groups - fine) * _COARSE + 4 * PAIR
-    many = 0 if coded else groups * _FINE + 4 * PAIR
+    many = 0 if few_only else groups * _FINE + 4 * PAIR
     small = 4 * (2 * groups + 2 * depth + rows * pairs) + 8 * rows
     return pairs * (few + many) + small

@@ -50,6 +50,9 @@ class Kept:
     packed: bool = False
     """Whether matrices are packed, in codes or not: rows of an embedding that are only a part of it are then held once
     more as an lm_head."""
+    rounds_rows: bool = False
+    """Whether rows are rounded to 8 bits before they are multiplied with codes; bounds of logits then bring nothing for
+    more than a few."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
         """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the

@@ -227,7 +227,7 @@ class Shards:
         head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
         columns, depth = self.local_shape(head, rank)
         coded = self.kept.matrix_bytes(head.name, (columns, depth), True, self._between_blocks(head, rank)) is not None
-        return bound_bytes(columns, depth, rows, coded)
+        return bound_bytes(columns, depth, rows, few_only=coded and self.kept.rounds_rows)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

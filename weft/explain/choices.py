@@ -84,5 +84,5 @@ def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -
 
 def _rows(activations: str) -> Iterator[Note]:
     if activations != "auto":
-        text = "rows are rounded as they are multiplied, which changes no byte that is held or moved"
+        text = "rows are rounded as they are multiplied; of what is held and moved only bounds of logits may differ"
         yield Note("info", "activations", f"activations {activations}: {text}")

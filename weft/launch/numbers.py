@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from weft.ops import Numerics, suits_rounded_rows
+from weft.ops import Numerics
 from weft.settings import EngineConfig
+from weft.weights.kept import rounds_rows
 
 _DTYPES = {
     "float32": torch.float32,
@@ -21,20 +22,12 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def numerics_of(engine: EngineConfig) -> Numerics:
-    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`.
-    `activations: auto` is settled here, by what this process's kernels do fast."""
+    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`."""
     return Numerics(
         torch_dtype(engine.dtype),
         moe_backend=engine.moe_backend,
         quantization=engine.quantization,
-        rounds_rows=_rounds_rows(engine),
+        rounds_rows=rounds_rows(engine),
         compress_weights=engine.compress_weights,
         screen_logits=engine.screen_logits,
     )
-
-
-def _rounds_rows(engine: EngineConfig) -> bool:
-    """By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness."""
-    if engine.activations != "auto":
-        return engine.activations == "int8"
-    return engine.dtype == "bfloat16" and suits_rounded_rows(engine.quantization)

@@ -94,6 +94,11 @@ def suits_screen(variant: str) -> bool:
     return variant in ("amx", "avx512bf16", "avx512vnni", "avx2")
 
 
+def suits_rounded_rows(variant: str, bits: int) -> bool:
+    """The same of rows rounded to 8 bits, which codes of so many bits are multiplied with: `weft_suits_rounded_rows`."""
+    return variant in ("avx512bf16", "avx512vnni") or (variant == "avx2" and bits == 4)
+
+
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
 """Of Linux on x86-64: Documentation/arch/x86/xstate.rst."""
 

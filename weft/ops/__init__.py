@@ -13,21 +13,10 @@ from weft.ops.exact_ops import ExactOps
 from weft.ops.linear import Invariance
 from weft.ops.packed import DTYPES as PACKABLE
 from weft.ops.pages import OWN_PAGES, Pages
-from weft.ops.quantized import kind_for
 from weft.ops.step_ops import StepOps
 from weft.ops.torch_ops import TorchOps
-from weft.ops.weights import Use
 
-__all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops", "suits_rounded_rows"]
-
-
-def suits_rounded_rows(quantization: str) -> bool:
-    """Whether codes of a layer are multiplied faster here with rows of 8 bits than of bf16, however many those are.
-
-    Rows that other codes are multiplied with, as a head's, are then rounded too.
-    """
-    library, kind = open_library(), kind_for(quantization, Use.LINEAR)
-    return library is not None and kind is not None and bool(library.weft_suits_rounded_rows(kind))
+__all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops"]
 
 
 def make_ops(

@@ -31,8 +31,8 @@ from weft.program.own_logits import OwnLogits
 from weft.program.values import Recording
 
 SCREENED = (WeightKind.BF16, WeightKind.BF12, *CODED)
-"""Kinds of matrices whose logits are bounded; of codes those of few rows only, for more are bound by products of bytes
-anyway."""
+"""Kinds of matrices whose logits are bounded; of codes whose rows are rounded those of few rows only, for more rows are
+multiplied as fast as bounds are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tenso
     sizes = (ctypes.c_int64 * 7)()
     pool.lib.weft_screen_sizes(weight.address, sizes)
     groups, pairs, fine_of_few, few_bytes, fine_of_many, many_bytes, few = sizes
-    codes = large_pages(few_bytes), large_pages(0 if weight.kind in CODED else many_bytes)
+    codes = large_pages(few_bytes), large_pages(0 if weight.record.rounds_rows else many_bytes)
     streams = [
         BoundStreamRecord(part.data_ptr() if len(part) else None, fine, groups)
         for part, fine in zip(codes, (fine_of_few, fine_of_many), strict=True)

@@ -13,12 +13,16 @@ from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.errors import ConfigError
+from weft.native import isa, missing_reason
 from weft.settings import EngineConfig
 
 BLOCKS = ("Q8_0", "Q4_0", "Q4_1")
 """Formats whose blocks are kept as they are."""
 DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "gguf": ("bfloat16",)}
 """What each is computed in. Blocks stand for bf16 numbers; in fp32 they would not be the file's."""
+
+BITS = {"int8": 8, "int4": 4}
+"""Of codes that matrices are rounded to."""
 
 
 def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
@@ -44,18 +48,33 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
         legal = " or ".join(DTYPES[asked])
         raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
     if asked != "gguf":
-        return Kept(asked, experts=engine.moe_backend in ("auto", "packed"), packed=packed)
+        experts = engine.moe_backend in ("auto", "packed")
+        return Kept(asked, experts=experts, packed=packed, rounds_rows=rounds_rows(engine))
     blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
         raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
-    return Kept(asked, blocks, packed=packed)
+    return Kept(asked, blocks, packed=packed, rounds_rows=rounds_rows(engine))
+
+
+def rounds_rows(engine: EngineConfig) -> bool:
+    """Whether rows are rounded to 8 bits before they are multiplied with codes: as asked, or where kernels are faster
+    with such rows, however many those are. Rows that other codes are multiplied with, as a head's, are then rounded too.
+
+    By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness.
+    """
+    if engine.activations != "auto":
+        return engine.activations == "int8"
+    bits = BITS.get(engine.quantization)
+    if bits is None or engine.dtype != "bfloat16" or engine.device != "cpu" or missing_reason("step"):
+        return False
+    return isa.suits_rounded_rows(isa.chosen(), bits)
 
 
 def _check_switches(engine: EngineConfig) -> None:
     """Of bounds of logits only what is seen before there is a program; `weft.program.screen` sees the rest."""
     codes = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
     eager = "a step runs eagerly; leave --enforce-eager out"
-    coded = engine.quantization in ("int8", "int4")
+    coded = engine.quantization in BITS
     _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", codes if coded else "")
     _check_switch(engine, "screen_logits", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
 
@@ -94,8 +113,7 @@ def _formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, st
 def twice_rounded(engine: EngineConfig, checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> list[str]:
     """A line for a person where codes of `engine` are made of numbers that a file has in codes of its own, which could
     be kept; else none."""
-    rounds = engine.quantization in ("int8", "int4")
-    formats = sorted(set(_formats(checkpoint, specs).values())) if rounds else []
+    formats = sorted(set(_formats(checkpoint, specs).values())) if engine.quantization in BITS else []
     if not formats:
         return []
     also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
