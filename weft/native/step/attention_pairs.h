@@ -98,6 +98,15 @@ WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
 #endif
 }
 
+// sum += one * number. `There`: and nowhere else, for of many sums a compiler that may choose puts some down in memory.
+template <bool There> WEFT_INLINE void add_number(Vec<float>& sum, Vec<float> one, Vec<float> number) {
+#if defined(WEFT_ONLY_AVX2)
+    if (There) asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(one), "x"(number));
+    else
+#endif
+        sum = fused(one, number, sum);
+}
+
 // sums[r][j] += a[r]'s even, or odd, number times panel j's.
 template <bool Odd, int MR, int NV>
 WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* const (&at)[NV], Vec<float> (&sums)[MR][NV]) {
@@ -113,7 +122,7 @@ WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* 
     for (int r = 0; r < MR; ++r) {
         const Vec<float> one = splat(Odd ? rows.row(r)->odd : rows.row(r)->even);
 #pragma GCC unroll 8
-        for (int j = 0; j < NV; ++j) sums[r][j] = fused(one, numbers[j], sums[r][j]);
+        for (int j = 0; j < NV; ++j) add_number<fetches_near(MR)>(sums[r][j], one, numbers[j]);
     }
 }
 

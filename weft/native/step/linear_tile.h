@@ -44,7 +44,7 @@ template <class T> struct Plain {
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = sizeof(T) == 8 ? kUnpackedDepth : kVectorBytes == 32 ? 192 : 128, kWholeDepth = INT_MAX;
     static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
     static constexpr bool kFinishesBeside = false, kLaysCodes = false;
