@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.support.checkpoints import make_gguf, small_config
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
-from weft.arch import Shards, parse_config
+from weft.arch import Shards, param_specs, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
 from weft.garbage import keep_all, not_collected
@@ -50,6 +50,7 @@ from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
+from weft.weights.kept import hints
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -310,7 +311,8 @@ def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest
         ({"quantization": "int4"}, "in Q4_1, which int4 rounds a second time; --quantization gguf keeps them as they"),
         ({"quantization": "int8"}, "in Q4_1, which int8 rounds a second time; --quantization gguf keeps them as they"),
         ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
-        ({"quantization": "gguf"}, None),
+        ({"quantization": "gguf", "activations": "full"}, None),
+        ({"quantization": "gguf", "activations": "int8"}, None),
         ({"quantization": "none"}, None),
     ],
 )
@@ -319,6 +321,19 @@ def test_what_rounds_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str,
     lines = plan_launch(checkpoint, resolve({}), EngineConfig(**{"dtype": "bfloat16", **settings})).settings()
     hints = [line for line in lines if line.startswith("hint: ")]
     assert len(hints) == (hint is not None) and (hint is None or hint in hints[0])
+
+
+@pytest.mark.parametrize(("variant", "faster"), [("avx2", True), ("avx512vnni", True), ("amx", False)])
+def test_a_files_blocks_get_one_where_rows_of_8_bits_are_faster(
+    variant: str, faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name: "")
+    monkeypatch.setattr("weft.weights.kept.isa.chosen", lambda: variant)
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1"))
+    specs = param_specs(parse_config(checkpoint.config))
+    lines = hints(EngineConfig(dtype="bfloat16", quantization="gguf"), checkpoint, specs)
+    assert len(lines) == faster
+    assert not faster or f"({variant}) multiplies rows of 8 bits faster with the file's Q4_1; --activations" in lines[0]
 
 
 def test_whole_numbers_get_none(tmp_path: Path) -> None:

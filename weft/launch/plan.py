@@ -39,7 +39,7 @@ from weft.native.step_library import open_library
 from weft.options import shown
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
-from weft.weights.kept import kept_weights, twice_rounded
+from weft.weights.kept import hints, kept_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class LaunchPlan:
 
     def hints(self) -> list[str]:
         """What would do better than what was asked, for people."""
-        return twice_rounded(self.engine, self.checkpoint, self.shards.specs)
+        return hints(self.engine, self.checkpoint, self.shards.specs)
 
     def settings(self) -> list[str]:
         """The resolved settings, for people."""

@@ -95,7 +95,7 @@ def suits_screen(variant: str) -> bool:
 
 
 def suits_rounded_rows(variant: str, bits: int) -> bool:
-    """The same of rows rounded to 8 bits, which codes of so many bits are multiplied with: `weft_suits_rounded_rows`."""
+    """The same of rows rounded to 8 bits, that codes of so many bits are multiplied with: `weft_suits_rounded_rows`."""
     return variant in ("avx512bf16", "avx512vnni") or (variant == "avx2" and bits == 4)
 
 

@@ -6,7 +6,7 @@ Knows tensor tables, no tensor and no torch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from weft.arch.quantization import Kept
 from weft.arch.spec import ParamSpec
@@ -16,8 +16,8 @@ from weft.errors import ConfigError
 from weft.native import isa, missing_reason
 from weft.settings import EngineConfig
 
-BLOCKS = ("Q8_0", "Q4_0", "Q4_1")
-"""Formats whose blocks are kept as they are."""
+BLOCKS = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
+"""Formats whose blocks are kept as they are, and bits of their codes."""
 DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "gguf": ("bfloat16",)}
 """What each is computed in. Blocks stand for bf16 numbers; in fp32 they would not be the file's."""
 
@@ -58,7 +58,7 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
 
 def rounds_rows(engine: EngineConfig) -> bool:
     """Whether rows are rounded to 8 bits before they are multiplied with codes: as asked, or where kernels are faster
-    with such rows, however many those are. Rows that other codes are multiplied with, as a head's, are then rounded too.
+    with such rows, however many those are. Rows that other codes are multiplied with, as a head's, are rounded then.
 
     By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness.
     """
@@ -110,17 +110,32 @@ def _formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, st
     return found
 
 
-def twice_rounded(engine: EngineConfig, checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> list[str]:
-    """A line for a person where codes of `engine` are made of numbers that a file has in codes of its own, which could
-    be kept; else none."""
-    formats = sorted(set(_formats(checkpoint, specs).values())) if engine.quantization in BITS else []
-    if not formats:
+def hints(engine: EngineConfig, checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> list[str]:
+    """Lines for a person who could have better what `engine`, its dtype named, asks for of a file with blocks: codes
+    that are made of numbers which the file has in codes of its own, rows that could be rounded."""
+    if engine.quantization == "none":
         return []
-    also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
-    return [
-        f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
-        f" --quantization gguf{also} keeps them as they are"
-    ]
+    formats = sorted(set(_formats(checkpoint, specs).values()))
+    return [*_twice_rounded(engine, formats), *_rounded_faster(engine, formats)]
+
+
+def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
+    if engine.quantization in BITS and formats:
+        also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
+        yield (
+            f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
+            f" --quantization gguf{also} keeps them as they are"
+        )
+
+
+def _rounded_faster(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
+    if engine.quantization != "gguf" or engine.activations != "auto" or missing_reason("step"):
+        return
+    if faster := [name for name in formats if isa.suits_rounded_rows(isa.chosen(), BLOCKS[name])]:
+        yield (
+            f"hint: this CPU ({isa.chosen()}) multiplies rows of 8 bits faster with the file's {', '.join(faster)};"
+            " --activations int8 rounds rows to them, which is a little less exact"
+        )
 
 
 def _refused(engine: EngineConfig, why: str) -> ConfigError:
