@@ -27,8 +27,7 @@ def config() -> ModelConfig:
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with tile registers, and a library for it."""
-    monkeypatch.setattr(isa, "chosen", lambda: "amx")
-    monkeypatch.setattr(block_size, "missing_reason", lambda name: "")
+    monkeypatch.setattr(block_size, "kernels", lambda: "amx")
 
 
 @pytest.mark.usefixtures("tiles")
@@ -58,13 +57,13 @@ def test_latents_are_not_theirs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiles")
 def test_without_c_there_are_none(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_size, "missing_reason", lambda name: "no compiler")
+    monkeypatch.setattr(block_size, "kernels", lambda: None)
     assert block_size_of(EngineConfig(), "bfloat16", config) == 16
 
 
 @pytest.mark.parametrize("variant", [name for name in isa.FLAGS if name != "amx"])
 def test_other_cpus_have_the_usual_one(variant: str, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isa, "chosen", lambda: variant)
+    monkeypatch.setattr(block_size, "kernels", lambda: variant)
     assert block_size_of(EngineConfig(), "bfloat16", config) == 16
 
 

@@ -153,9 +153,9 @@ def test_sizes_in_words(count: int, text: str) -> None:
 
 
 def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
-    def workspace(layout: dict[str, object] | None = None, **given: object) -> int:
+    def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: object) -> int:
         engine = EngineConfig(**{"dtype": "bfloat16", **given})  # type: ignore[arg-type]
-        kept = kept_weights(replace(engine, screen_logits=None), None, ())
+        kept = kept_weights(replace(engine, screen_logits=None), None, (), variant)
         held = Shards(BIG, resolve(layout or {}), kept=kept)
         return rank_memories(held, engine, 2, None)[0].workspace
 
@@ -167,5 +167,7 @@ def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
         assert least * numbers < bounds < (least + 0.5) * numbers
     for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
         assert workspace(**without) == workspace(screen_logits=False, **without)
+    for variant in ("avx512", "generic", None):
+        assert workspace(variant=variant) == workspace(variant=variant, screen_logits=False)
     apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
     assert workspace(apart) == workspace(apart, screen_logits=False)

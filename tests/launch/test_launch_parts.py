@@ -29,6 +29,7 @@ from weft.launch.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
 from weft.launch.cores import CoreShare, available_cores, deal_cores, make_way, server_cpus
 from weft.launch.executor import reporting_ranks
 from weft.launch.fingerprint import differences, settings_here
+from weft.launch.hints import hints
 from weft.launch.messages import (
     Allocate,
     Entered,
@@ -50,7 +51,6 @@ from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
-from weft.weights.kept import hints
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -312,28 +312,37 @@ def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest
         ({"quantization": "int8"}, "in Q4_1, which int8 rounds a second time; --quantization gguf keeps them as they"),
         ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
         ({"quantization": "gguf", "activations": "full"}, None),
-        ({"quantization": "gguf", "activations": "int8"}, None),
         ({"quantization": "none"}, None),
     ],
 )
 def test_what_rounds_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str, Any], hint: str | None) -> None:
     checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1"))
     lines = plan_launch(checkpoint, resolve({}), EngineConfig(**{"dtype": "bfloat16", **settings})).settings()
-    hints = [line for line in lines if line.startswith("hint: ")]
-    assert len(hints) == (hint is not None) and (hint is None or hint in hints[0])
+    found = [line for line in lines if line.startswith("hint: ")]
+    assert len(found) == (hint is not None) and (hint is None or hint in found[0])
 
 
-@pytest.mark.parametrize(("variant", "faster"), [("avx2", True), ("avx512vnni", True), ("amx", False)])
+@pytest.mark.parametrize(
+    ("variant", "blocks", "activations", "faster"),
+    [
+        ("avx2", "Q4_1", "auto", True),
+        ("avx2", "Q8_0", "auto", False),
+        ("avx512vnni", "Q8_0", "auto", True),
+        ("avx2", "Q4_1", "int8", False),
+        ("avx2", "Q4_1", "full", False),
+        ("amx", "Q4_1", "auto", False),
+        (None, "Q4_1", "auto", False),
+    ],
+)
 def test_a_files_blocks_get_one_where_rows_of_8_bits_are_faster(
-    variant: str, faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str | None, blocks: str, activations: str, faster: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name: "")
-    monkeypatch.setattr("weft.weights.kept.isa.chosen", lambda: variant)
-    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1"))
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(), qtype=blocks))
     specs = param_specs(parse_config(checkpoint.config))
-    lines = hints(EngineConfig(dtype="bfloat16", quantization="gguf"), checkpoint, specs)
+    engine = EngineConfig(dtype="bfloat16", quantization="gguf", activations=activations)
+    lines = list(hints(engine, checkpoint, specs, variant))
     assert len(lines) == faster
-    assert not faster or f"({variant}) multiplies rows of 8 bits faster with the file's Q4_1; --activations" in lines[0]
+    assert not faster or f"({variant}) multiplies rows of 8 bits faster with the file's {blocks}; --activa" in lines[0]
 
 
 def test_whole_numbers_get_none(tmp_path: Path) -> None:

@@ -17,17 +17,29 @@ from weft.weights.kept import rounds_rows
 def test_rows_are_rounded_where_asked_or_faster(
     faster: bool, dtype: str, quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name: "")
-    monkeypatch.setattr("weft.weights.kept.isa.suits_rounded_rows", lambda variant, bits: faster)
+    monkeypatch.setattr("weft.launch.numbers.kernels", lambda: "avx512vnni" if faster else "amx")
     by_itself = faster and quantization in ("int8", "int4") and dtype == "bfloat16"
     for activations, rounds in {"auto": by_itself, "full": False, "int8": True}.items():
         engine = EngineConfig(dtype=dtype, quantization=quantization, activations=activations)
         assert numerics_of(engine).rounds_rows == rounds, activations
 
 
-def test_rows_are_not_rounded_by_themselves_without_kernels_or_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weft.weights.kept.isa.suits_rounded_rows", lambda variant, bits: True)
-    engine = EngineConfig(dtype="bfloat16", quantization="int4")
-    for missing, device, rounds in (("", "cpu", True), ("no compiler", "cpu", False), ("", "cuda", False)):
-        monkeypatch.setattr("weft.weights.kept.missing_reason", lambda name, missing=missing: missing)
-        assert rounds_rows(replace(engine, device=device)) == rounds
+@pytest.mark.parametrize(
+    ("quantization", "variant", "device", "rounds"),
+    [
+        ("int4", "avx2", "cpu", True),
+        ("int8", "avx2", "cpu", False),
+        ("int8", "avx512vnni", "cpu", True),
+        ("int8", "avx512bf16", "cpu", True),
+        ("int4", "amx", "cpu", False),
+        ("int4", None, "cpu", False),
+        ("int4", "avx2", "cuda", False),
+    ],
+)
+def test_which_kernels_round_rows_by_themselves(
+    quantization: str, variant: str | None, device: str, rounds: bool
+) -> None:
+    engine = EngineConfig(dtype="bfloat16", quantization=quantization, device=device)
+    assert rounds_rows(engine, variant) == rounds
+    assert rounds_rows(replace(engine, activations="int8"), variant)
+    assert not rounds_rows(replace(engine, activations="full"), variant)

@@ -10,7 +10,6 @@ from step_cases import VARIANTS
 from tests.support.native_libraries import need
 from weft.errors import ConfigError
 from weft.native import build, isa, libraries
-from weft.native.records import WeightKind
 
 SOURCE = """#pragma GCC visibility push(default)
 #if defined(__AMX_BF16__)
@@ -145,5 +144,3 @@ def test_what_a_variant_does_by_itself_is_what_its_library_says(monkeypatch: pyt
     assert library is not None
     assert isa.suits_bf12(variant) == bool(library.weft_suits_bf12())
     assert isa.suits_screen(variant) == bool(library.weft_suits_screen())
-    for bits, kind in ((8, WeightKind.INT8), (4, WeightKind.INT4)):
-        assert isa.suits_rounded_rows(variant, bits) == bool(library.weft_suits_rounded_rows(kind))

@@ -24,8 +24,6 @@ from weft.ops.single_experts import SingleExperts
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
 BOTH = (WeightKind.INT8, WeightKind.INT4)
-FASTER = {"avx512bf16": BOTH, "avx512vnni": BOTH, "avx2": (WeightKind.INT4,)}
-"""Which codes variants multiply faster with rows of 8 bits, however many there are."""
 SHAPES = [(1, 1), (5, 7), (33, 65), (48, 31), (70, 100), (130, 33), (96, 576), (32, 1540)]
 
 
@@ -185,8 +183,3 @@ def test_plain_weights_keep_their_rows(variant: str) -> None:
     pool = step_cases.pool(variant, 1)
     found = [Single(pool).linear(x, Packing(pool, rounds).pack(weight), torch.empty(5, 40)) for rounds in (False, True)]
     assert torch.equal(*found)
-
-
-def test_which_variants_round_rows_by_themselves(variant: str) -> None:
-    library = step_cases.lib(variant)
-    assert [kind for kind in BOTH if library.weft_suits_rounded_rows(kind)] == list(FASTER.get(variant, ()))

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.checkpoints import make_gguf, small_config
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from tests.worker.decode_cases import GREEDY, serve
 from tests.worker.test_decode_steps import both_ways
-from weft.arch import Shards, parse_config
+from weft.arch import Shards, param_specs, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.launch.memory import bounded_rows
 from weft.launch.numbers import numerics_of
 from weft.layout.resolve import resolve
+from weft.native import kernels
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.screen import Screen
@@ -70,13 +72,17 @@ def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path
 
 
 @pytest.mark.usefixtures("able")
-@pytest.mark.parametrize(("quantization", "activations"), [("none", "auto"), ("int8", "full"), ("int8", "int8")])
+@pytest.mark.parametrize(
+    ("quantization", "activations"),
+    [("none", "auto"), ("int8", "full"), ("int8", "int8"), ("int4", "auto"), ("gguf", "full"), ("gguf", "int8")],
+)
 @pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("batched", [2, 3, 64])
 def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
-    quantization: str, activations: str, tp: int, batched: int, model: Path
+    quantization: str, activations: str, tp: int, batched: int, model: Path, tmp_path: Path
 ) -> None:
-    checkpoint = open_checkpoint(model)
+    file = make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1") if quantization == "gguf" else model
+    checkpoint = open_checkpoint(file)
     engine = EngineConfig(
         dtype="bfloat16",
         quantization=quantization,
@@ -85,8 +91,9 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
         max_num_batched_tokens=batched,
         block_size=16,
     )
-    kept = kept_weights(engine, checkpoint, ())
-    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": tp}), kept=kept)
+    config = parse_config(checkpoint.config)
+    kept = kept_weights(engine, checkpoint, param_specs(config), kernels())
+    shards = Shards(config, resolve({"attention.tp": tp}), kept=kept)
     limits = Limits(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
     executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
     rows = bounded_rows(engine, shards.layout)

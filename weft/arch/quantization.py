@@ -53,6 +53,8 @@ class Kept:
     rounds_rows: bool = False
     """Whether rows are rounded to 8 bits before they are multiplied with codes; bounds of logits then bring nothing for
     more than a few."""
+    screens: bool = False
+    """Whether the kernels bound logits, where settings and layout let them."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
         """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the

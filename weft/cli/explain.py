@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
-    kept, choices, cores = kept_from(args, engine, config), choices_from(engine, layout), _cores(engine, layout)
+    kept, cores = kept_from(args, engine, config), _cores(engine, layout)
+    choices = choices_from(engine, layout, kept)
     report = explain(
         name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices, cores=cores
     )

@@ -29,7 +29,7 @@ COUNTED = (
     "device",
     "lend_cores",
 )
-"""Engine options that what is held or moved depends on, or that say that it does not."""
+"""Engine options that what is held or moved depends on."""
 
 MOST_ROWS = 1 << 20
 """Of a batch: each is a number in a list."""
@@ -44,18 +44,23 @@ def check_batch(rows: int) -> None:
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
     """Of `engine`, its dtype named; MODEL is opened where its own blocks count. ConfigError for what cannot be."""
     if engine.quantization != "gguf":
-        return kept_weights(engine, None, ())
+        return kept_weights(engine, None, (), _variant())
     file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
-    return kept_weights(engine, file, param_specs(config))
+    return kept_weights(engine, file, param_specs(config), _variant())
 
 
-def choices_from(engine: EngineConfig, layout: Layout) -> Choices:
+def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> Choices:
     """As this machine has them where `engine`, its dtype named, does not say."""
-    return choices_of(engine, layout, _machine(), bounded_rows(engine, layout))
+    return choices_of(engine, layout, _machine(), bounded_rows(engine, layout), kept.rounds_rows)
+
+
+def _variant() -> str | None:
+    """Of the kernels that run here once they are built; None where they are switched off."""
+    return None if disabled() else isa.chosen()
 
 
 def _machine() -> Machine:
-    if disabled():
+    variant = _variant()
+    if variant is None:
         return Machine("without C++ parts", compresses=False, screens=False)
-    variant = isa.chosen()
     return Machine(variant, isa.suits_bf12(variant), isa.suits_screen(variant))

@@ -33,8 +33,9 @@ class Choices:
     notes: tuple[Note, ...] = ()
 
 
-def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int) -> Choices:
-    """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of."""
+def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int, rounds_rows: bool = False) -> Choices:
+    """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of;
+    `rounds_rows`: as `Kept` has it."""
     bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
     compresses = bf16 and engine.quantization in ("none", "gguf")
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
@@ -44,7 +45,7 @@ def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.screen_logits, wanted, bounded, machine) if screens else ()),
-        *_rows(engine.activations),
+        *_rows(engine, rounds_rows, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
     return Choices(compressed, rows if bounded else 0, programs, tuple(notes))
@@ -82,7 +83,11 @@ def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -
         yield Note("info", "no_bounds", text)
 
 
-def _rows(activations: str) -> Iterator[Note]:
-    if activations != "auto":
-        text = "rows are rounded as they are multiplied; of what is held and moved only bounds of logits may differ"
-        yield Note("info", "activations", f"activations {activations}: {text}")
+def _rows(engine: EngineConfig, rounds_rows: bool, bounded: bool, machine: Machine) -> Iterator[Note]:
+    how = f"rows are multiplied {'rounded to 8 bits' if rounds_rows else 'in full'}"
+    only = "of what is counted that changes bounds of logits alone"
+    if engine.activations != "auto":
+        yield Note("info", "activations", f"activations {engine.activations}: {how}; {only}")
+    elif bounded and engine.quantization != "none":
+        text = f"with codes {how}, as on this CPU ({machine.name}); {only}; --activations says otherwise"
+        yield Note("info", "activations", text)

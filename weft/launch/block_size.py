@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.arch.config import ModelConfig
-from weft.native import isa, missing_reason
+from weft.native import kernels
 from weft.settings import TOKENS_PER_BLOCK, EngineConfig
 
 TOKENS_OF_TILES = 32
@@ -17,5 +17,5 @@ def block_size_of(engine: EngineConfig, dtype: str, config: ModelConfig) -> int:
     if engine.block_size is not None:
         return engine.block_size
     heads = config.mla is None and config.head_dim % TOKENS_OF_TILES == 0
-    packed = engine.device == "cpu" and dtype == "bfloat16" and heads and not missing_reason("step")
-    return TOKENS_OF_TILES if packed and isa.chosen() == "amx" else TOKENS_PER_BLOCK
+    packed = engine.device == "cpu" and dtype == "bfloat16" and heads
+    return TOKENS_OF_TILES if packed and kernels() == "amx" else TOKENS_PER_BLOCK

@@ -110,12 +110,13 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    bounds = shards.bound_bytes(0, bounded_rows(engine, shards.layout)) if may_screen(engine) else 0
+    screens = may_screen(engine) and shards.kept.screens
+    bounds = shards.bound_bytes(0, bounded_rows(engine, shards.layout)) if screens else 0
     return activations * itemsize + logits + bounds
 
 
 def may_screen(engine: EngineConfig) -> bool:
-    """Whether logits may be bounded, as far as settings say; what a CPU does by itself is not asked."""
+    """Whether logits may be bounded, as far as settings say."""
     able = engine.dtype == "bfloat16" and engine.device == "cpu"
     return able and not engine.enforce_eager and engine.screen_logits is not False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from weft.native import kernels
 from weft.ops import Numerics
 from weft.settings import EngineConfig
 from weft.weights.kept import rounds_rows
@@ -22,12 +23,12 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def numerics_of(engine: EngineConfig) -> Numerics:
-    """What `engine` settles about numbers; its dtype is a name of `torch_dtype`."""
+    """What `engine` settles about numbers, with this process's kernels; its dtype is a name of `torch_dtype`."""
     return Numerics(
         torch_dtype(engine.dtype),
         moe_backend=engine.moe_backend,
         quantization=engine.quantization,
-        rounds_rows=rounds_rows(engine),
+        rounds_rows=rounds_rows(engine, kernels()),
         compress_weights=engine.compress_weights,
         screen_logits=engine.screen_logits,
     )

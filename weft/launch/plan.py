@@ -25,6 +25,7 @@ from weft.launch.cores import CoreShare, available_cores
 from weft.launch.dealing import Dealing, deal
 from weft.launch.devices import too_few, torch_without_devices
 from weft.launch.expert_plan import ExpertPlan, plan_experts
+from weft.launch.hints import hints
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
 from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, process_limit, size
@@ -33,13 +34,13 @@ from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
-from weft.native import missing_reason
+from weft.native import kernels, missing_reason
 from weft.native.isa import NO_SCREEN
 from weft.native.step_library import open_library
 from weft.options import shown
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
-from weft.weights.kept import hints, kept_weights
+from weft.weights.kept import kept_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class LaunchPlan:
 
     def hints(self) -> list[str]:
         """What would do better than what was asked, for people."""
-        return hints(self.engine, self.checkpoint, self.shards.specs)
+        return list(hints(self.engine, self.checkpoint, self.shards.specs, kernels()))
 
     def settings(self) -> list[str]:
         """The resolved settings, for people."""
@@ -182,7 +183,7 @@ def plan_launch(
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
     unused = check_checkpoint(checkpoint, shards.specs)
-    kept = kept_weights(engine, checkpoint, shards.specs)
+    kept = kept_weights(engine, checkpoint, shards.specs, kernels())
     shards = replace(shards, kept=kept)
     memory = None
     if engine.device == "cpu":

@@ -95,7 +95,11 @@ def suits_screen(variant: str) -> bool:
 
 
 def suits_rounded_rows(variant: str, bits: int) -> bool:
-    """The same of rows rounded to 8 bits, that codes of so many bits are multiplied with: `weft_suits_rounded_rows`."""
+    """Whether `variant` multiplies codes of so many bits faster with rows rounded to 8 bits, however many those are.
+
+    So it is where vectors add four products of bytes, but for tile registers, which many rows of bf16 fill; with codes
+    of 4 bits also where they add two.
+    """
     return variant in ("avx512bf16", "avx512vnni") or (variant == "avx2" and bits == 4)
 
 

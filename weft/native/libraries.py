@@ -115,11 +115,11 @@ def load(name: str) -> ctypes.CDLL | None:
 
 def missing_reason(name: str) -> str:
     """Why `load(name)` gives None, for a person; empty where it gives a library."""
+    if disabled():
+        return "native code is switched off by WEFT_NATIVE=0"
     name = chosen(name)
     if name not in names():
         return f"there is no native library {name!r}; there are: {', '.join(names())}"
-    if disabled():
-        return "native code is switched off by WEFT_NATIVE=0"
     path = find(name)
     if path is None:
         return _recorded_failure(name) or "not built; run: python -m weft.native.build"
@@ -128,6 +128,11 @@ def missing_reason(name: str) -> str:
     except OSError as error:
         return f"cannot be loaded: {error}"
     return ""
+
+
+def kernels() -> str | None:
+    """The variant of library `step` that this process loads; None where there is none."""
+    return None if missing_reason("step") else isa.chosen()
 
 
 def failure_file(directory: Path, name: str) -> Path:

@@ -64,7 +64,6 @@ _SIGNATURES = {
     "weft_lay_numbers": (None, (_POINTER, _POINTER)),
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64, _POINTER)),
     "weft_suits_bf12": (ctypes.c_int, ()),
-    "weft_suits_rounded_rows": (ctypes.c_int, (ctypes.c_int,)),
     "weft_suits_screen": (ctypes.c_int, ()),
     "weft_screen_sizes": (None, (_POINTER, _POINTER)),
     "weft_screen_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),

@@ -6,14 +6,15 @@ Knows tensor tables, no tensor and no torch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 
 from weft.arch.quantization import Kept
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.errors import ConfigError
-from weft.native import isa, missing_reason
+from weft.native import isa
 from weft.settings import EngineConfig
 
 BLOCKS = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
@@ -25,10 +26,12 @@ BITS = {"int8": 8, "int4": 4}
 """Of codes that matrices are rounded to."""
 
 
-def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec]) -> Kept:
-    """`engine` with its dtype named; on a CPU as its C++ parts keep matrices. ConfigError for a dtype or device that
-    has no kernel for codes, and for gguf without a file that has such blocks; for compressed numbers and bounds of
-    logits where there are none."""
+def kept_weights(
+    engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec], variant: str | None = None
+) -> Kept:
+    """`engine` with its dtype named; on a CPU as its C++ parts keep matrices, `variant` of them (None: there are none).
+    ConfigError for a dtype or device that has no kernel for codes, and for gguf without a file that has such blocks;
+    for compressed numbers and bounds of logits where there are none."""
     asked = engine.quantization
     _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
@@ -40,34 +43,35 @@ def kept_weights(engine: EngineConfig, checkpoint: Checkpoint | None, specs: Ite
             legal=("auto", "full"),
         )
     packed = engine.device == "cpu" and engine.dtype != "float16"
+    kept = Kept(asked, packed=packed, screens=variant is not None and isa.suits_screen(variant))
     if asked == "none":
-        return Kept(packed=packed)
+        return kept
     if engine.device != "cpu":
         raise _refused(engine, f"codes are multiplied on the CPU only, not on {engine.device}; legal: none")
     if engine.dtype not in DTYPES[asked]:
         legal = " or ".join(DTYPES[asked])
         raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
+    kept = replace(kept, rounds_rows=rounds_rows(engine, variant))
     if asked != "gguf":
-        experts = engine.moe_backend in ("auto", "packed")
-        return Kept(asked, experts=experts, packed=packed, rounds_rows=rounds_rows(engine))
+        return replace(kept, experts=engine.moe_backend in ("auto", "packed"))
     blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
         raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
-    return Kept(asked, blocks, packed=packed, rounds_rows=rounds_rows(engine))
+    return replace(kept, blocks=blocks)
 
 
-def rounds_rows(engine: EngineConfig) -> bool:
-    """Whether rows are rounded to 8 bits before they are multiplied with codes: as asked, or where kernels are faster
-    with such rows, however many those are. Rows that other codes are multiplied with, as a head's, are rounded then.
+def rounds_rows(engine: EngineConfig, variant: str | None) -> bool:
+    """Whether rows are rounded to 8 bits before they are multiplied with codes: as asked, or where `variant` is faster
+    with such rows. Rows that other codes are multiplied with, as a head's, are rounded then too.
 
     By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness.
     """
     if engine.activations != "auto":
         return engine.activations == "int8"
     bits = BITS.get(engine.quantization)
-    if bits is None or engine.dtype != "bfloat16" or engine.device != "cpu" or missing_reason("step"):
+    if bits is None or variant is None or engine.dtype != "bfloat16" or engine.device != "cpu":
         return False
-    return isa.suits_rounded_rows(isa.chosen(), bits)
+    return isa.suits_rounded_rows(variant, bits)
 
 
 def _check_switches(engine: EngineConfig) -> None:
@@ -92,11 +96,11 @@ def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> 
 
 
 def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:
-    found = _formats(checkpoint, specs)
+    found = block_formats(checkpoint, specs)
     return {name: (LOADABLE[kind].block, LOADABLE[kind].nbytes) for name, kind in found.items()}
 
 
-def _formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, str]:
+def block_formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, str]:
     """Of the tensors whose runtime parameter has one format of `BLOCKS` in all its parts."""
     parts: dict[str, list[str]] = defaultdict(list)
     for spec in specs:
@@ -108,34 +112,6 @@ def _formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, st
         if len(formats) == 1 and formats <= set(BLOCKS):
             found |= dict.fromkeys(names, formats.pop())
     return found
-
-
-def hints(engine: EngineConfig, checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> list[str]:
-    """Lines for a person who could have better what `engine`, its dtype named, asks for of a file with blocks: codes
-    that are made of numbers which the file has in codes of its own, rows that could be rounded."""
-    if engine.quantization == "none":
-        return []
-    formats = sorted(set(_formats(checkpoint, specs).values()))
-    return [*_twice_rounded(engine, formats), *_rounded_faster(engine, formats)]
-
-
-def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
-    if engine.quantization in BITS and formats:
-        also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
-        yield (
-            f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
-            f" --quantization gguf{also} keeps them as they are"
-        )
-
-
-def _rounded_faster(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
-    if engine.quantization != "gguf" or engine.activations != "auto" or missing_reason("step"):
-        return
-    if faster := [name for name in formats if isa.suits_rounded_rows(isa.chosen(), BLOCKS[name])]:
-        yield (
-            f"hint: this CPU ({isa.chosen()}) multiplies rows of 8 bits faster with the file's {', '.join(faster)};"
-            " --activations int8 rounds rows to them, which is a little less exact"
-        )
 
 
 def _refused(engine: EngineConfig, why: str) -> ConfigError:

@@ -66,7 +66,7 @@ private:
 
     template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
         take_queries(unit);
-        fetch_rows(next);
+        if (&next != &unit) fetch_rows(next);
         std::fill(out_, out_ + MR * padded_, 0.0f);
         float peak[MR], total[MR];
         for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
@@ -115,11 +115,14 @@ private:
 #endif
     }
 
-    // The next tile's queries, and where its results will go.
+    // The next tile's queries, and where its results will go if this thread is the only one to have some.
     void fetch_rows(const Unit& next) const {
         bf16 *queries[kRows], *results[kRows];
         rows_of(i_.in[0], next, queries), rows_of(i_.out, next, results);
-        for (int r = 0; r < next.rows(); ++r) fetch_to_read(queries[r], dim_), fetch_to_write(results[r], dim_);
+        for (int r = 0; r < next.rows(); ++r) {
+            fetch_to_read(queries[r], dim_);
+            if (next.whole()) fetch_to_write(results[r], dim_);
+        }
     }
 
     // Where each row of the tile lies in x.

@@ -98,10 +98,13 @@ WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
 #endif
 }
 
-// sum += one * number. `There`: and nowhere else, for of many sums a compiler that may choose puts some down in memory.
-template <bool There> WEFT_INLINE void add_number(Vec<float>& sum, Vec<float> one, Vec<float> number) {
+// Of so many rows a compiler that may choose where sums lie puts some of them down in memory.
+constexpr bool holds_sums(int rows) { return rows > 4; }
+
+// sum += one * number; `Held`: in the register where the sum lies.
+template <bool Held> WEFT_INLINE void add_number(Vec<float>& sum, Vec<float> one, Vec<float> number) {
 #if defined(WEFT_ONLY_AVX2)
-    if (There) asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(one), "x"(number));
+    if (Held) asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(one), "x"(number));
     else
 #endif
         sum = fused(one, number, sum);
@@ -122,7 +125,7 @@ WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* 
     for (int r = 0; r < MR; ++r) {
         const Vec<float> one = splat(Odd ? rows.row(r)->odd : rows.row(r)->even);
 #pragma GCC unroll 8
-        for (int j = 0; j < NV; ++j) add_number<fetches_near(MR)>(sums[r][j], one, numbers[j]);
+        for (int j = 0; j < NV; ++j) add_number<holds_sums(MR)>(sums[r][j], one, numbers[j]);
     }
 }
 

@@ -25,19 +25,6 @@ WEFT_C int weft_suits_bf12() {
 #endif
 }
 
-// Whether rows of 8 bits are multiplied with codes of `kind` faster than rows of bf16 are, however many there are: where
-// vectors add four products of bytes, but for tile registers, which many rows of bf16 fill; with codes of 4 bits also where
-// they add two (AVX2).
-WEFT_C int weft_suits_rounded_rows([[maybe_unused]] int kind) {
-#if defined(__AVX512VNNI__) && !defined(__AMX_BF16__)
-    return 1;
-#elif defined(WEFT_ONLY_AVX2)
-    return kind == weft::W_INT4;
-#else
-    return 0;
-#endif
-}
-
 // Bytes of Weight::numbers of weights of 4 bits whose rows are not rounded; 0 where they have none.
 WEFT_C int64_t weft_numbers_bytes() {
 #if defined(__AMX_BF16__)
