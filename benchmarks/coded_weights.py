@@ -4,7 +4,8 @@
 
 Six engines of one rank: bf16; the same numbers in 12 bits each (`--compress-weights`); 8 and 4 bits, whose panels are
 unpacked to be multiplied with rows as they are; and the same with rows rounded to 8 bits (`--activations int8`, here
-`x 8`), which multiplies codes. See `benchmarks/bursts.py` for what is compared.
+`x 8`), which multiplies codes. `--kinds gguf "gguf x 8"` is for a MODEL that is a GGUF file: its own blocks beside
+its numbers in bf16. See `benchmarks/bursts.py` for what is compared.
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "int4": {"quantization": "int4", "activations": "full"},
     "int8 x 8": {"quantization": "int8", "activations": "int8"},
     "int4 x 8": {"quantization": "int4", "activations": "int8"},
+    "gguf": {"quantization": "gguf", "activations": "full"},
+    "gguf x 8": {"quantization": "gguf", "activations": "int8"},
 }
 """Settings of each; the first is what others are compared with."""
+OF_ANY_MODEL = tuple(name for name in KINDS if not name.startswith("gguf"))
 
 
 def main() -> None:
     parser = options(__doc__, ranks=False)
     parser.add_argument("--rounds", type=whole, default=12)
-    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS)[1:], default=tuple(KINDS)[1:], help="beside bf16")
+    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS)[1:], default=OF_ANY_MODEL[1:], help="beside bf16")
     arguments = parser.parse_args()
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False, dtype="bfloat16")
     with Probe(cache_dir() / "peers") as probe, ExitStack() as stack:
