@@ -26,9 +26,8 @@ constexpr int64_t kSoon = 6144;
 constexpr int64_t kVerySoon = 2048;  // where a line is little work, so that a core's own looking ahead keeps up
 
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
-constexpr int kFloatDepth = kVectorBytes == 32 ? 192 : 128;  // the same in fp32: 24 or 16 of 32 KiB, beside a tile's rows
-constexpr int kDeepPanel = 1536;                             // the same in the second-level cache
-constexpr int64_t kManyRows = 128;                           // that pass by a panel while it stays in the caches
+constexpr int kDeepPanel = 1536;     // the same in the second-level cache
+constexpr int64_t kManyRows = 128;   // that pass by a panel while it stays in the caches
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
 inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
@@ -45,7 +44,7 @@ template <class T> struct Plain {
     static constexpr int kColumns = kTileVectors * kWidth<T>;
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
-    static constexpr int kMostSlab = sizeof(T) == 4 ? kFloatDepth : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
     static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
     static constexpr bool kFinishesBeside = false, kLaysCodes = false;
