@@ -66,7 +66,7 @@ private:
 
     template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
         take_queries(unit);
-        if (&next != &unit) fetch_rows(next);
+        if (fetches_near(MR) && &next != &unit) fetch_rows(next);
         std::fill(out_, out_ + MR * padded_, 0.0f);
         float peak[MR], total[MR];
         for (int r = 0; r < MR; ++r) peak[r] = kHidden, total[r] = 0;
@@ -115,7 +115,8 @@ private:
 #endif
     }
 
-    // The next tile's queries, and where its results will go if this thread is the only one to have some.
+    // The next tile's queries, and where its results will go if this thread is the only one to have some: a prompt's lie
+    // as far away as its keys and values.
     void fetch_rows(const Unit& next) const {
         bf16 *queries[kRows], *results[kRows];
         rows_of(i_.in[0], next, queries), rows_of(i_.out, next, results);
