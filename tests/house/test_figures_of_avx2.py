@@ -30,8 +30,10 @@ def test_engines_beside_each_other() -> None:
     for name, row in zip(("one stream", "prefill of 1,024", "8 / 32 streams"), zip(*columns, strict=True), strict=True):
         assert f"| {name} | {' | '.join(row)} |" in PLAIN
     one, prompt, many = cells("weft-tp2")
-    told = f"Two ranks of one thread each get {one} there, {prompt} in a prompt and {many} with"
-    assert f"{told} 8 / 32 streams." in PLAIN
+    told = f"Two ranks of one thread each get {one} there, {prompt} in a prompt and {many} with 8 / 32 streams;"
+    one, eight, many, prompt = ratios("several_ranks_avx2.json", "several")
+    told += f" burst by burst {one} of one rank's speed with one stream, {eight} and {many} with 8 and 32 and {prompt}"
+    assert f"{told} in a prompt (`several_ranks_avx2.json`)" in PLAIN
 
 
 def test_the_leads() -> None:
@@ -41,7 +43,27 @@ def test_the_leads() -> None:
     told = f"{one} times the fastest of the others with one stream, {prompt} in a prompt, {eight} and {many} with"
     with8, with4 = (found[name, "decode", "decode"] for name in ("weft-int8", "weft-int4-rows8"))
     told += f" 8 and 32; 8 and 4 bits {with8} and {with4} times with one stream."
+    one, few, many = (found["weft-tp1", f"http{streams}", "output"] for streams in (1, 8, 32))
+    told += f" Over HTTP it gives {one}, {few} and {many} times what llama.cpp's server gives with 1, 8 and 32 streams"
     assert PLAIN.count(told) == 2, "in the README and in docs"
+    one, few, many = (found["weft-tp1", f"http{streams}", "ttft_p50"] for streams in (1, 8, 32))
+    assert f"and the first token in {one}, {few} and {many} of its time." in PLAIN
+
+
+def of_codes(kind: str, name: str = "coded_weights_avx2.json") -> str:
+    """Ratios with one stream, 8, 32 and in a prompt, in words."""
+    one, eight, many, prompt = ratios(name, kind)
+    return f"{one}, {eight}, {many} and {prompt}"
+
+
+def test_codes_beside_bf16() -> None:
+    told = f"8 bits {of_codes('int8')} times as fast, 4 bits with rows of 8 bits {of_codes('int4 x 8')}, and with rows"
+    assert f"{told} in full {of_codes('int4')}; 8 bits with rows of 8 bits {of_codes('int8 x 8')}, which is why" in PLAIN
+    eight, many = ratios("beside_e777d62_avx2_int8.json", cases=("8 streams", "32 streams"))
+    assert f"8 bits are {eight} and {many} times as fast with 8 and 32 streams, `beside_e777d62_avx2_int8.json`" in PLAIN
+    plain, rounded = (of_codes(kind, "coded_blocks_avx2.json") for kind in ("gguf", "gguf x 8"))
+    told = f"blocks of Q4_1 have {plain} of the speed of the same file's numbers in bf16, with `--activations int8`"
+    assert f"{told} {rounded} (`coded_blocks_avx2.json`)" in PLAIN
 
 
 def test_the_memory() -> None:
@@ -55,6 +77,15 @@ def test_beside_the_commit_before() -> None:
     one, eight, many, prompt, prompts = ratios("beside_20f73a1_avx2.json", cases=cases)
     told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, a prompt of 1,024 {prompt} and 32"
     assert f"{told} of 128 {prompts} times" in PERFORMANCE
+
+
+def test_beside_the_commit_before_sums_were_held() -> None:
+    (prompt,) = ratios("beside_e777d62_avx2_prompt.json", cases=("prefill of 1,024",))
+    told = f"a prompt of 1,024 is {prompt} times as fast (`beside_e777d62_avx2_prompt.json`, 3 starts of 9 rounds); one"
+    cases = ("decode", "8 streams", "32 streams", "32 prompts of 128")
+    one, eight, many, prompts = ratios("beside_e777d62_avx2.json", cases=cases)
+    told += f" stream, 8 and 32, whose tiles have three rows, {one}, {eight} and {many} and 32 prompts of 128 {prompts},"
+    assert told in PERFORMANCE
 
 
 def test_products_out_of_12_bits() -> None:
