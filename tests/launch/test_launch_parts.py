@@ -330,7 +330,6 @@ def test_what_rounds_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str,
         ("avx512vnni", "Q8_0", "auto", True),
         ("avx2", "Q4_1", "int8", False),
         ("avx2", "Q4_1", "full", False),
-        ("amx", "Q4_1", "auto", False),
         (None, "Q4_1", "auto", False),
     ],
 )
