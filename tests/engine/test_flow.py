@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from weft.engine.flow import Flow
 from weft.engine.lanes import Rows
-from weft.engine.request import Request
+from weft.engine.request import WHOLE, Request
 from weft.step.plan import Streams
 from weft.step.sampling_params import SamplingParams
 
@@ -90,7 +90,7 @@ class Worlds:
             num_computed=prompt,
         )
         request.table = [self._block() for _ in range(-(-prompt // self.block_size))]
-        request.told = len(request.table)
+        request.told = WHOLE
         self.tables[slot] = list(request.table)
         self.free.remove(slot)
         self.flow.join(request)

@@ -30,10 +30,10 @@ class Flow:
     """`slots` requests at most, in blocks of `block_size` tokens; the ids of `span` steps are kept."""
 
     def __init__(self, slots: int, block_size: int, span: int = SPAN) -> None:
-        self._size, self._span = block_size, span
+        self._size, self._span, self._settled_together = block_size, span, -(-slots // span)
         self._lanes: dict[int, Lane] = {}
-        self._log: NDArray[np.int32] = np.zeros((span, slots), np.int32)
-        """Ids by step, the last ones, and slot."""
+        self._log: NDArray[np.int32] = np.full((span, slots), -1, np.int32)
+        """Ids by step, the last ones, and slot. Written here, so that no step waits for its first page."""
         self._columns: NDArray[np.int64] = np.zeros((3, 0), np.int64)
         """Slot, start and output_pos of each row of the next step."""
         self._slots, self._moving = self._columns[0], self._columns[1:]
@@ -65,8 +65,9 @@ class Flow:
         self.num_rows += 1
         self._ends.add(request.eos_ids | request.stop_ids)
         self._streamed += request.streamed
-        # many that begin together are not due together
-        self._lands.at(min(self.tick + self._span - 1 - request.slot % self._span, lane.end - 1)).append(lane)
+        # many that begin together are not due together, but those whose ids share cache lines are
+        later = self._span - 1 - request.slot // self._settled_together
+        self._lands.at(min(self.tick + later, lane.end - 1)).append(lane)
         self._growth.join(lane, self.tick)
 
     def leave(self, request: Request) -> None:

@@ -12,6 +12,7 @@ from operator import attrgetter
 import numpy as np
 
 from weft.engine.lanes import Calendar, Lane
+from weft.engine.request import WHOLE
 from weft.step.plan import WORD
 
 _NUMBER = attrgetter("number")
@@ -29,11 +30,11 @@ class Growth:
         self._grown: list[int] = []
         """Slot, known entries and block of tables of which ranks know all but the last block."""
         self._changed: dict[Lane, None] = {}
-        """In whose tables ranks do not know more than that."""
+        """In whose tables ranks do not know more than that: no other's `told` is below `WHOLE`."""
 
     def join(self, lane: Lane, tick: int) -> None:
         """Its first row is that of step `tick`."""
-        need = len(lane.request.table) * self._size - lane.offset
+        need = len(lane.table) * self._size - lane.offset
         if need == tick:
             self._needy[lane] = None
         else:
@@ -56,23 +57,17 @@ class Growth:
 
     def grow(self, lanes: list[Lane], blocks: list[int], tick: int) -> None:
         """Each table has the block that its lane needs in step `tick`. Nobody leaves before that is told (`news`)."""
-        grown = self._grown
+        grown, changed = self._grown, self._changed
         for lane, block in zip(lanes, blocks, strict=True):
-            request = lane.request
-            table, known = request.table, request.told
-            if known == len(table):
-                request.told = known + 1
-                grown += (request.slot, known, block)
-            else:
-                self._changed[lane] = None
+            table = lane.table
+            if lane not in changed:
+                grown += (lane.slot, len(table), block)
             table.append(block)
         self._file(lanes, tick + self._size)
 
     def advance(self, tick: int) -> list[Lane]:
         """Step `tick` is the next one: who needs a block for it is needy. Those whose length has ended before it."""
-        for lane in self._needs.take(tick):
-            if lane.planned and lane.end > tick:
-                self._needy[lane] = None
+        self._needy |= dict.fromkeys([lane for lane in self._needs.take(tick) if lane.planned and lane.end > tick])
         return [lane for lane in self._expiring.take(tick) if lane.planned]
 
     def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
@@ -113,9 +108,9 @@ class Growth:
         news: list[tuple[int, int, list[int]]] = []
         for lane in self._changed:
             request = lane.request
-            if lane.planned and request.told < len(request.table):
-                news.append((request.slot, request.told, request.table[request.told :]))
-                request.told = len(request.table)
+            if lane.planned and request.told < len(lane.table):
+                news.append((lane.slot, request.told, lane.table[request.told :]))
+                request.told = WHOLE
         grown = array("q", self._grown)  # several times as fast as an array of numpy's from a list
         self._grown, self._changed = [], {}
         return news, np.frombuffer(grown, np.int64).astype(WORD, copy=False).tobytes()

@@ -19,6 +19,9 @@ class Lane:
     t + `offset`."""
 
     request: Request
+    slot: int
+    table: list[int]
+    """The request's own, while it flows: nobody else is looked at where it grows."""
     number: int
     """In the order in which they began to flow."""
     offset: int
@@ -44,7 +47,7 @@ class Lane:
             queued_s=request.queued_s,
             before=offset + 2 - request.num_prompt,
         )
-        return cls(request, number, offset, request.max_len - 1 - offset, tick, head)
+        return cls(request, request.slot, request.table, number, offset, request.max_len - 1 - offset, tick, head)
 
 
 class Rows(msgspec.Struct, frozen=True, eq=False):

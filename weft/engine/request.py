@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 
 from weft.step.plan import Admit, Run, TokenLogprob
 from weft.step.sampling_params import SamplingParams
+
+WHOLE = sys.maxsize
+"""Entries of a table that is known to its end, also where it grows."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -48,7 +52,7 @@ class Request:
     table: list[int] = field(default_factory=list)
     """Block ids. A departure replaces the list instead of clearing it."""
     told: int = 0
-    """Entries of `table` that the ranks hold under the slot."""
+    """Leading entries of `table` that the ranks hold under the slot, or will before their next step; or `WHOLE`."""
     shared: int = 0
     """Leading blocks of `table` that came from the prefix cache or were offered to it."""
     claimed: int = 0
@@ -72,11 +76,11 @@ class Request:
 
     def prompt_run(self, most: int) -> Run:
         """Its next rows, `most` at most; tells what the ranks do not hold of `table`, and from now on they hold it."""
-        start, count, known = self.num_planned, min(self.num_unplanned, most), self.told
+        start, count, known = self.num_planned, min(self.num_unplanned, most), min(self.told, len(self.table))
         ids, sample = self.token_ids[start : start + count], count == self.num_unplanned
         targets = self.token_ids[start + 1 : start + count + 1] if self.scores else []
         place = self.num_outputs + self.num_drawn
-        self.told = len(self.table)
+        self.told = WHOLE
         self.num_flying += count
         self.num_drawn += sample
         return Run(self.slot, start, count, ids, self.table[known:], sample, place, targets, known)
