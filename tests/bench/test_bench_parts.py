@@ -139,6 +139,24 @@ def test_lengths_vary_by_their_ratio(tokenizer: Tokenizer) -> None:
     assert min(lengths) >= 50 and max(lengths) <= 150 and len(set(lengths)) > 50
 
 
+@pytest.mark.parametrize(
+    ("values", "longest"),
+    [
+        ({"input_len": 10, "output_len": 7}, 17),
+        ({"input_len": 10, "output_len": 8, "range_ratio": 0.5}, 27),
+        ({"input_len": 10, "output_len": 7, "workload": "shared-prefix", "prefix_len": 30}, 47),
+    ],
+)
+def test_requests_have_room_in_the_context(tokenizer: Tokenizer, values: dict[str, object], longest: int) -> None:
+    made = workload(tokenizer, **values)
+    made.check_length(longest)
+    lengths = [len(request.prompt) + request.output_len for request in made.requests(500)]
+    assert max(lengths) <= longest
+    with pytest.raises(ConfigError, match=f"{longest} together; the context is {longest - 1} tokens"):
+        made.check_length(longest - 1)
+    workload(tokenizer, **values, prompts_as="text").check_length(1)
+
+
 def test_prefixes_are_shared(tokenizer: Tokenizer) -> None:
     made = workload(tokenizer, workload="shared-prefix", prefix_len=30, num_prefixes=3, input_len=10)
     prompts = [request.prompt for request in made.requests(60)]

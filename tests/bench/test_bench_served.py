@@ -126,6 +126,7 @@ def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
     [
         (("--tp", "7"), 78, "legal"),
         (("--max-model-len", "300"), 78, "the model's context is 256 tokens"),
+        (("--output-len", "300"), 78, "output_len 300: a prompt of 128 tokens and an answer of 300 are 428 together"),
         (("--tokenizer", "x"), 2, "--tokenizer: only with --url"),
         (("--compare", "a.yaml"), 2, "at least two layouts are needed"),
         (("--compare", "a.yaml", "b.yaml", "--tp", "2"), 2, "--compare: its files are the layouts; leave --tp out"),

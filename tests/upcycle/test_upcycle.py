@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,11 @@ def test_what_cannot_be_upcycled(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["upcycle", str(dense), "--out", str(dense / "config.json" / "m")]) == 78
     assert capsys.readouterr().err.endswith(": Not a directory\n")
     assert main(["upcycle", str(dense), "--skew", "zipf", "--out", str(tmp_path / "m")]) == 2
+    assert main(["upcycle", str(dense), "--experts", "0", "--out", str(tmp_path / "m")]) == 78
+    assert capsys.readouterr().err.endswith("--experts: 0 is out of range; legal: at least 1\n")
+    assert main(["upcycle", str(dense), "--experts", "1000000000", "--out", str(tmp_path / "m")]) == 78
+    fits = re.search(r"free; at most (\d+) fit there", capsys.readouterr().err)
+    assert fits and 1 < int(fits[1]) < 1000000000 and not any((tmp_path / "m").iterdir())
     biased: ModelConfig = parse_config(json.loads((write_random(tmp_path / "b", "biased") / "config.json").read_text()))
     with pytest.raises(ConfigError, match="biases"):
         target_of(biased)

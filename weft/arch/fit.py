@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
+from weft.counted import up_to
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
@@ -66,7 +67,7 @@ def _check_layers(layout: Layout, num_layers: int) -> None:
     stages, layers = layout.pipeline.stages, layout.pipeline.layers
     if stages > num_layers:
         raise LayoutError(
-            f"pipeline stages {stages}: the model has {num_layers} layers; legal: 1 to {num_layers}",
+            f"pipeline stages {stages}: the model has {num_layers} layers; legal: {up_to(num_layers)}",
             field="pipeline.stages",
             value=stages,
             legal=tuple(range(1, num_layers + 1)),

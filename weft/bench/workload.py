@@ -51,6 +51,24 @@ class Workload:
         """Whether prompts are token ids."""
         return self._as_ids
 
+    def check_length(self, context: int) -> None:
+        """ConfigError: requests made here, of token ids, may need more than `context` tokens with their answers. What
+        text comes to only the server knows, and a file's requests are its own."""
+        settings = self.settings
+        if not self._as_ids or self.lines is not None:
+            return
+        prompt = _most(settings.input_len, settings.range_ratio)
+        prompt += settings.prefix_len if settings.workload == "shared-prefix" else 0
+        answer = _most(settings.output_len, settings.range_ratio)
+        if prompt + answer > context:
+            field = "input_len" if prompt >= answer else "output_len"
+            raise ConfigError(
+                f"{field} {getattr(settings, field)}: a prompt of {prompt} tokens and an answer of {answer} are"
+                f" {prompt + answer} together; the context is {context} tokens",
+                field=field,
+                value=getattr(settings, field),
+            )
+
     def requests(self, count: int, *salt: object) -> list[Request]:
         """`count` requests; another `salt` gives others, so that no run finds the last one's prompts in a cache."""
         draw = random.Random(" ".join(map(str, (self.settings.seed, *salt))))
@@ -99,9 +117,12 @@ def _as_ids(settings: BenchSettings, tokenizer: Tokenizer | None) -> bool:
     return settings.prompts_as == "ids"
 
 
+def _most(length: int, ratio: float) -> int:
+    return round(length * (1 + ratio))
+
+
 def _varied(draw: random.Random, length: int, ratio: float) -> int:
-    low, high = round(length * (1 - ratio)), round(length * (1 + ratio))
-    return max(1, draw.randint(low, high))
+    return max(1, draw.randint(round(length * (1 - ratio)), _most(length, ratio)))
 
 
 def read_lines(path: Path, settings: BenchSettings) -> list[Request]:

@@ -152,13 +152,20 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     engine = engine_config_from(args)
     plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
     _hint(plan)
-    workload = Workload(settings, tokenizer, config.vocab_size)
+    workload = _fitting(Workload(settings, tokenizer, config.vocab_size), plan)
     host = _host(args, checkpoint)
     with bench_view() as view:
         found = in_repetitions(
             lambda repeats: measure_served(host, plan, workload, view, host.model, repeats), settings.repeat
         )
     return _report(args, settings, Subject(host.model, plan=plan), found)
+
+
+def _fitting(workload: Workload, plan: LaunchPlan) -> Workload:
+    """`workload`, whose requests have room in the context; where only a device knows it, the server says so."""
+    if plan.engine.max_model_len is not None:
+        workload.check_length(plan.engine.max_model_len)
+    return workload
 
 
 def _report(args: argparse.Namespace, settings: BenchSettings, subject: Subject, found: Sequence[Measurement]) -> int:
@@ -177,6 +184,8 @@ def _bench_layouts(args: argparse.Namespace, settings: BenchSettings, checkpoint
     first = next(iter(plans.values()))
     _hint(first)
     workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), first.config.vocab_size)
+    for plan in plans.values():
+        _fitting(workload, plan)
     candidates = [
         Candidate(Subject(name, plan=plan), str(path), memory_of(plan.shards, plan.engine.dtype))
         for (name, plan), path in zip(plans.items(), args.compare, strict=True)

@@ -12,7 +12,7 @@ from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engi
 from weft.cli.model_config import add_config_model, model_config
 from weft.dryrun.report import document, lines
 from weft.dryrun.run import dry_run
-from weft.errors import UsageError
+from weft.errors import ConfigError
 from weft.explain.largest import largest_bytes, largest_note
 from weft.launch.numbers import torch_dtype
 from weft.layout.cuts import dealt
@@ -36,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     if not 0 <= args.rank < layout.world:
-        raise UsageError(f"--rank {args.rank}: the layout has ranks 0 to {layout.world - 1}")
+        raise ConfigError(
+            f"--rank: {args.rank} is out of range; the layout has ranks 0 to {layout.world - 1}",
+            field="rank",
+            value=args.rank,
+        )
     check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     kept = kept_from(args, engine, config)

@@ -8,7 +8,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.model_config import model_checkpoint
-from weft.errors import UsageError
+from weft.errors import ConfigError
 from weft.explain.choices import Choices, Machine, choices_of
 from weft.launch.memory import bounded_rows
 from weft.layout.layout import Layout
@@ -36,9 +36,9 @@ MOST_ROWS = 1 << 20
 
 
 def check_batch(rows: int) -> None:
-    """UsageError: no step has so many rows."""
+    """ConfigError: no step has so many rows."""
     if not 1 <= rows <= MOST_ROWS:
-        raise UsageError(f"--batch {rows}: out of range; legal: 1 to {MOST_ROWS}")
+        raise ConfigError(f"--batch: {rows} is out of range; legal: 1 to {MOST_ROWS}", field="batch", value=rows)
 
 
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model, add_verify_checkpoint
-from weft.errors import UsageError
+from weft.errors import ConfigError
 from weft.launch.numbers import torch_dtype
 from weft.native.build import ensure_built
 from weft.settings import DTYPE_BYTES
@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     if args.experts < 1:
-        raise UsageError(f"--experts {args.experts}: at least 1")
+        raise ConfigError(
+            f"--experts: {args.experts} is out of range; legal: at least 1", field="experts", value=args.experts
+        )
     ensure_built()
     recipe = Recipe(args.experts, args.top_k, Skew.parse(args.skew), args.seed, torch_dtype(args.dtype))
     upcycle(opened(args, args.model, _say), recipe, args.out, _say)

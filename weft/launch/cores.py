@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from weft.counted import counted
+from weft.counted import counted, up_to
 from weft.errors import ConfigError
 
 Core = tuple[int, ...]
@@ -40,7 +40,7 @@ def deal_cores(
     """
     if threads is not None and threads > len(cores):
         raise ConfigError(
-            f"threads {threads}: this process may use {len(cores)} cores; legal: 1 to {len(cores)}",
+            f"threads {threads}: this process may use {len(cores)} cores; legal: {up_to(len(cores))}",
             field="threads",
             value=threads,
             legal=tuple(range(1, len(cores) + 1)),

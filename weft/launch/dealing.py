@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from weft.counted import counted
+from weft.counted import counted, up_to
 from weft.errors import ConfigError
 from weft.launch.cores import Core, CoreShare, all_cpus, as_runs, deal_cores, make_way, server_cpus, usable_cores
 from weft.settings import EngineConfig
@@ -84,7 +84,9 @@ def _by_rule(
     rest, threads = _of(cores, {*all_cpus(cores)} - {*server}), ranks * (engine.threads or 1)
     if threads > len(rest):
         left = f"it leaves {counted(len(rest), 'core')} to {counted(threads, 'thread')} of {counted(ranks, 'rank')}"
-        raise _refused("server_cpus", engine.server_cpus, f"{left}; legal: fewer CPUs, or leave server_cpus out")
+        most = len(cores) - threads
+        legal = f"legal: those of at most {counted(most, 'core')}, or leave" if most > 0 else "leave"
+        raise _refused("server_cpus", engine.server_cpus, f"{left}; {legal} server_cpus out")
     return Dealing(deal_cores(rest, ranks, quota, engine.threads), server)
 
 
@@ -113,7 +115,7 @@ def _as_listed(lists: Sequence[tuple[Core, ...]], quota: float | None, threads: 
     least, every = min(map(len, lists)), sum(map(len, lists))
     if threads is not None and threads > least:
         rank = [*map(len, lists)].index(least)
-        problem = f"threads {threads}: cpus has {counted(least, 'core')} for rank {rank}; legal: 1 to {least}"
+        problem = f"threads {threads}: cpus has {counted(least, 'core')} for rank {rank}; legal: {up_to(least)}"
         raise ConfigError(problem, field="threads", value=threads, legal=tuple(range(1, least + 1)))
     others, rest = max(0, usable_cores(every, quota) - len(lists)), max(1, every - len(lists))
     shares = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap, most_moved, staged_slots
-from weft.counted import counted
+from weft.counted import counted, up_to
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancer import LoadBalancer
@@ -129,7 +129,7 @@ def _settings(
     interval, window = experts.balance.interval, engine.eplb_window or experts.balance.interval
     if window > interval:
         raise ConfigError(
-            f"eplb_window {window}: one rebalancing follows the other after {interval} steps; legal: 1 to {interval}",
+            f"eplb_window {window}: one rebalancing follows the other after {interval} steps; legal: {up_to(interval)}",
             field="eplb_window",
             value=window,
             legal=(1, interval),
@@ -170,7 +170,7 @@ def _most_moved(engine: EngineConfig, shape: SlotShape) -> int:
     most = most_moved(shape.slots) if engine.eplb_max_moved is None else engine.eplb_max_moved
     if most > shape.slots:
         raise ConfigError(
-            f"eplb_max_moved {most}: a layer has {shape.slots} slots; legal: 1 to {shape.slots}",
+            f"eplb_max_moved {most}: a layer has {shape.slots} slots; legal: {up_to(shape.slots)}",
             field="eplb_max_moved",
             value=most,
             legal=(1, shape.slots),

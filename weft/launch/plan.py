@@ -15,7 +15,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
-from weft.counted import counted
+from weft.counted import counted, up_to
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
@@ -257,7 +257,7 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
         why = "ranks share CUDA devices; give --device cuda, or leave it out"
     elif sharing > layout.world:
         legal = layout.world
-        why = f"the layout has {counted(legal, 'rank')}; legal: {'1' if legal == 1 else f'1 to {legal}'}"
+        why = f"the layout has {counted(legal, 'rank')}; legal: {up_to(legal)}"
     if why:
         message = f"ranks_per_device {sharing}: {why}"
         raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))

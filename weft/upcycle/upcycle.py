@@ -8,6 +8,7 @@ checkpoint of the matching family (Llama, Mistral -> Mixtral; Qwen3 -> Qwen3-MoE
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
+from weft.launch.memory import size
 from weft.text import Tokenizer
 from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.weights.reader import SliceReader
@@ -101,12 +103,31 @@ def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[st
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}", field="out", value=str(out)) from None
+    _check_room(checkpoint, config, recipe, out)
     say(f"looking at the inputs of {config.num_layers} MLPs on a sample text")
     routers = router_rows(layer_inputs(checkpoint, config), recipe.experts, recipe.skew, recipe.seed)
     say(f"writing {recipe.experts} copies of every MLP to {out}")
     _write_tensors(_tensors(checkpoint, config, target, recipe, routers), out)
     _write_config(checkpoint, config, target, recipe, out)
     _write_tokenizer(checkpoint, out)
+
+
+def _check_room(checkpoint: Checkpoint, config: ModelConfig, recipe: Recipe, out: Path) -> None:
+    """ConfigError: the disk of `out` has less room than the mixture takes, which would be seen after many copies."""
+    numbers = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items()}
+    expert = sum(count for name, count in numbers.items() if ".mlp." in name)
+    expert += config.num_layers * config.hidden_size  # its rows of the routers
+    rest = sum(count for name, count in numbers.items() if ".mlp." not in name)
+    needed, free = (rest + recipe.experts * expert) * recipe.dtype.itemsize, shutil.disk_usage(out).free
+    if needed <= free:
+        return
+    most = max(0, (free // recipe.dtype.itemsize - rest) // expert)
+    raise ConfigError(
+        f"--experts {recipe.experts}: the checkpoint takes {size(needed)}, {out} has {size(free)} free; at most {most}"
+        " fit there; give fewer, or an --out on another disk",
+        field="experts",
+        value=recipe.experts,
+    )
 
 
 def _tensors(
