@@ -15,6 +15,9 @@ from weft.bench.machine import commit, machine, versions
 CORES = len(os.sched_getaffinity(0))
 """Of the process as it began: later its first thread may keep to one of them."""
 
+VARIANT = "WEFT_NATIVE_ISA"
+"""What chooses kernels; where it is set the command says so."""
+
 NOT_MEASURED = ("benchmarks/results", "docs", "tests", "*.md")
 """Files whose changes change no figure: other results, and what is said of them."""
 
@@ -22,8 +25,10 @@ NOT_MEASURED = ("benchmarks/results", "docs", "tests", "*.md")
 def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
     found, packages = machine(), versions()
+    forced = os.environ.get(VARIANT)
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_root, sys.argv[1:])]
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_root, sys.argv[1:])]),
+        "command": (f"{VARIANT}={forced} " if forced else "") + shlex.join(words),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": commit(Path(__file__).parent, *NOT_MEASURED),
         "cpu": found["cpu"],

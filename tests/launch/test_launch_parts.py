@@ -312,7 +312,7 @@ def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest
         ({"quantization": "int8"}, "in Q4_1, which int8 rounds a second time; --quantization gguf keeps them as they"),
         ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
         ({"quantization": "gguf", "activations": "full"}, None),
-        ({"quantization": "none"}, None),
+        ({"quantization": "none", "compress_weights": False}, None),
     ],
 )
 def test_what_rounds_codes_again_gets_a_hint(tmp_path: Path, settings: dict[str, Any], hint: str | None) -> None:
@@ -344,7 +344,31 @@ def test_a_files_blocks_get_one_where_rows_of_8_bits_are_faster(
     assert not faster or f"({variant}) multiplies rows of 8 bits faster with the file's {blocks}; --activa" in lines[0]
 
 
-def test_whole_numbers_get_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variant", "settings", "said"),
+    [
+        ("avx512vnni", {}, True),
+        ("avx512", {}, True),
+        ("avx512bf16", {}, False),  # has them by itself
+        ("avx2", {}, False),
+        ("avx512vnni", {"compress_weights": False}, False),
+        ("avx512vnni", {"compress_weights": True}, False),
+        ("avx512vnni", {"quantization": "int8"}, False),
+        ("avx512vnni", {"dtype": "float32"}, False),
+        ("avx512vnni", {"enforce_eager": True}, False),
+        (None, {}, False),
+    ],
+)
+def test_shorter_numbers_are_named_where_only_few_streams_gain(
+    variant: str | None, settings: dict[str, Any], said: bool, tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
+    engine = EngineConfig(**{"dtype": "bfloat16", **settings})
+    lines = list(hints(engine, checkpoint, param_specs(parse_config(checkpoint.config)), variant))
+    assert len(lines) == said and all(f"({variant}) is faster for a single stream" in line for line in lines)
+
+
+def test_numbers_of_a_files_own_get_none(tmp_path: Path) -> None:
     plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig(quantization="int8"))
     assert not any(line.startswith("hint: ") for line in plan.settings())
 

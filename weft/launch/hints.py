@@ -1,4 +1,4 @@
-"""What would do better than what settings ask for of a file with number formats of its own, in words for a person.
+"""What might do better than what settings ask for, as a file's numbers and the CPU are, in words for a person.
 
 Knows no process and no library.
 """
@@ -23,6 +23,7 @@ def hints(
         formats = sorted(set(block_formats(checkpoint, dense).values()))
         yield from _twice_rounded(engine, formats)
         yield from _rounded_faster(engine, formats, variant)
+    yield from _shorter_faster(engine, variant)
 
 
 def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
@@ -43,4 +44,16 @@ def _rounded_faster(engine: EngineConfig, formats: list[str], variant: str | Non
         yield (
             f"hint: this CPU ({variant}) multiplies rows of 8 bits faster with the file's {', '.join(faster)};"
             " --activations int8 rounds rows to them, which is a little less exact"
+        )
+
+
+def _shorter_faster(engine: EngineConfig, variant: str | None) -> Iterator[str]:
+    """Whole numbers where shorter ones are faster for few streams and slower for many, so that nobody else can say."""
+    undecided = engine.compress_weights is None and engine.quantization == "none" and not engine.enforce_eager
+    if not undecided or engine.dtype != "bfloat16" or engine.device != "cpu" or variant is None:
+        return
+    if isa.suits_bf12_of_few(variant):
+        yield (
+            f"hint: this CPU ({variant}) is faster for a single stream, and slower for 8 or more at once, with numbers"
+            " in 12 bits, which are the same: --compress-weights; --no-compress-weights leaves them whole unsaid"
         )

@@ -85,6 +85,11 @@ def suits_bf12(variant: str) -> bool:
     return variant in ("amx", "avx512bf16", "avx2")
 
 
+def suits_bf12_of_few(variant: str) -> bool:
+    """Whether `variant` reads bf16 in 12 bits faster for a single row, but multiplies more rows slower."""
+    return variant in ("avx512vnni", "avx512")
+
+
 NO_SCREEN = "weft multiplies no bytes in this CPU's vectors"
 """Why a variant bounds no logits, in words."""
 
