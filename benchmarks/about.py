@@ -25,10 +25,8 @@ NOT_MEASURED = ("benchmarks/results", "docs", "tests", "*.md")
 def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
     found, packages = machine(), versions()
-    forced = os.environ.get(VARIANT)
-    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_root, sys.argv[1:])]
     return {
-        "command": (f"{VARIANT}={forced} " if forced else "") + shlex.join(words),
+        "command": command(f"python benchmarks/{Path(sys.argv[0]).name}"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": commit(Path(__file__).parent, *NOT_MEASURED),
         "cpu": found["cpu"],
@@ -39,6 +37,13 @@ def about() -> dict[str, Any]:
         "compiler": _compiler(),
         "load_average": found["load_average"],
     }
+
+
+def command(program: str) -> str:
+    """What was typed: `program`, then this process's words, and before both the kernels that it is bound to."""
+    forced = os.environ.get(VARIANT)
+    words = [program] if len(sys.argv) == 1 else [program, shlex.join(map(_without_root, sys.argv[1:]))]
+    return " ".join([f"{VARIANT}={forced}", *words] if forced else words)
 
 
 def _without_root(word: str) -> str:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.about import about
+from benchmarks.about import about, command
 from benchmarks.command import result_file, run_command, whole
 from benchmarks.peers import cases as case_table
 from benchmarks.peers import engines as engine_table
@@ -133,9 +133,9 @@ def measure(
 
 def _about(resumed: Path | None) -> dict[str, Any]:
     """`resumed`: the file that is gone on with, whose commands stand before this one."""
-    command = f"benchmarks/peers/run {' '.join(sys.argv[1:])}".strip()
+    typed = command("benchmarks/peers/run")
     before = read(resumed)["about"]["command"].split("; ") if resumed is not None and resumed.exists() else []
-    return about() | {"command": "; ".join(dict.fromkeys([*before, command]))}
+    return about() | {"command": "; ".join(dict.fromkeys([*before, typed]))}
 
 
 def _prompts(places: Places) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.about import about
+from benchmarks.about import about, command
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import chosen
 from benchmarks.peers.install import install
@@ -107,8 +107,8 @@ def main() -> None:
         cases = measured(places)
     for case in cases:
         case["groups_us"] = grouped(case)
-    command = " ".join(["python benchmarks/peers/vllm_profile.py", *sys.argv[1:]])
-    record = {"about": about() | {"command": command}, "memory": memory, "cases": cases}
+    typed = command("python benchmarks/peers/vllm_profile.py")
+    record = {"about": about() | {"command": typed}, "memory": memory, "cases": cases}
     print(page(record))
     if arguments.save:
         arguments.save.write_text(json.dumps(record, indent=1) + "\n")

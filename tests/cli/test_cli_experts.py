@@ -78,7 +78,7 @@ def test_updates_per_iteration(capsys: pytest.CaptureFixture[str]) -> None:
             78,
             "groups 2: not divisible by 4 nodes; legal: 1",
         ),
-        (("balance", STATS, *WIDE, "--nodes", "0"), 78, "nodes 0: at least 1"),
+        (("balance", STATS, *WIDE, "--nodes", "0"), 78, "--nodes: 0 is out of range; legal: at least 1"),
         (("balance", STATS, *WIDE, "--policy", "best"), 78, "policy best: legal: auto, greedy, global, hierarchical"),
         (("balance", STATS, *WIDE, "--policy", "hierarchical"), 78, "needs nodes and groups above 1"),
         (("balance", STATS, "--slots", "288"), 2, "--ranks is needed"),

@@ -205,7 +205,7 @@ def test_the_schema_is_printed(weft) -> None:  # type: ignore[no-untyped-def]
         (["--to", "vlm", "in"], 2, "unknown dialect vlm; did you mean vllm?"),
         (["in", "--", "vllm", "serve", "x"], 2, "both a file (in) and words behind --"),
         (["--"], 2, "no words follow --"),
-        (["--nodes", "0", "in"], 2, "--nodes 0: at least 1"),
+        (["--nodes", "0", "in"], 78, "--nodes: 0 is out of range; legal: at least 1"),
         (["--set", "TP", "in"], 2, "--set TP: NAME=VALUE is wanted"),
         (["none"], 78, "none: No such file or directory"),
         (["--model-config", "none", "in"], 65, "none: not a model's config.json"),

@@ -6,7 +6,7 @@ from collections import Counter
 
 from weft.engine.engine import Engine
 from weft.engine.prefix import ROOT, chain_digest
-from weft.engine.request import Request
+from weft.engine.request import WHOLE, Request
 from weft.engine.scheduler import Scheduler
 
 
@@ -64,6 +64,9 @@ def check_flow(scheduler: Scheduler) -> None:
     planned = [lane for lane in (*flow._rows, *flow._joined) if lane.planned]
     assert len(planned) == flow.num_rows and set(planned) <= set(lanes.values())
     assert [lane.number for lane in planned] == sorted(lane.number for lane in planned)
+    for lane in planned:
+        assert (lane.slot, lane.table) == (lane.request.slot, lane.request.table) and lane.table is lane.request.table
+        assert lane.request.told == WHOLE or lane in flow._growth._changed
     ending = Counter(token for lane in lanes.values() for token in lane.request.eos_ids | lane.request.stop_ids)
     assert ending == flow._ends.counts
     for lane, (slot, start, place) in zip(flow._rows, flow._columns.T.tolist(), strict=True):

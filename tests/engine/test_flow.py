@@ -256,7 +256,7 @@ def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows:
             slot=slot,
             num_computed=1,
             table=[slot + 1],
-            told=1,
+            told=WHOLE,
         )
         flow.join(request)
     rest = flow.plan(0)[0]

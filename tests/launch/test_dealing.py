@@ -117,7 +117,7 @@ LEGAL = "legal: a list for each, none with another's CPUs"
         (TWO, 1, {"server_cpus": "1|0"}, "server_cpus '1|0': '1|0' is no list of CPUs; legal: CPU numbers"),
         (TWO, 1, {"server_cpus": "0,9"}, "server_cpus '0,9': this process may not use 9; legal: 0-1"),
         (TWO, 2, {"server_cpus": "1"}, "'1': it leaves 1 core to 2 threads of 2 ranks; leave server_cpus out"),
-        (TWO, 1, {"server_cpus": "0-1"}, "it leaves 0 cores to 1 thread of 1 rank; legal: those of at most 1 core, or"),
+        (TWO, 1, {"server_cpus": "0-1"}, "it leaves 0 cores to 1 thread of 1 rank; legal: CPUs of at most 1 core, or"),
         (PAIRS, 2, {"server_cpus": "3,7", "threads": 2}, "server_cpus '3,7': it leaves 3 cores to 4 threads"),
         (
             PAIRS,

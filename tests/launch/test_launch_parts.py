@@ -368,7 +368,7 @@ def test_shorter_numbers_are_named_where_only_few_streams_gain(
     assert len(lines) == said and all(f"({variant}) is faster for a single stream" in line for line in lines)
 
 
-def test_numbers_of_a_files_own_get_none(tmp_path: Path) -> None:
+def test_a_file_without_codes_gets_none(tmp_path: Path) -> None:
     plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig(quantization="int8"))
     assert not any(line.startswith("hint: ") for line in plan.settings())
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from weft.counted import up_to
+from weft.counted import counted, up_to
 from weft.errors import ConfigError
 
 Raw = Mapping[str, Any]
@@ -157,7 +157,8 @@ def _checked_experts(moe: MoEConfig) -> MoEConfig:
     most = min(moe.num_experts, MOST_CHOICES)
     if not 1 <= moe.top_k <= most:
         raise ConfigError(
-            f"num_experts_per_tok {moe.top_k}: the model has {moe.num_experts} experts; legal: {up_to(most)}",
+            f"num_experts_per_tok {moe.top_k}: the model has {counted(moe.num_experts, 'expert')};"
+            f" legal: {up_to(most)}",
             field="num_experts_per_tok",
             value=moe.top_k,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
-from weft.counted import up_to
+from weft.counted import counted, up_to
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
@@ -45,17 +45,17 @@ def check_fit(layout: Layout, config: ModelConfig) -> None:
 def _needs(layout: Layout, config: ModelConfig) -> Iterator[_Need]:
     """One by one: o_proj's cuts follow attention's, so they exist only once attention fits."""
 
-    def up_to(units: int) -> Callable[[int], bool]:
+    def at_most(units: int) -> Callable[[int], bool]:
         return lambda size: size <= units
 
     heads, wide, vocab = config.num_heads, config.intermediate_size, config.vocab_size
-    yield _Need("attention", layout.attention.tp, "num_attention_heads", heads, up_to(heads))
+    yield _Need("attention", layout.attention.tp, "num_attention_heads", heads, at_most(heads))
     columns = head_columns(layout, heads=heads, kv_heads=config.num_kv_heads, head_dim=config.value_dim)
     attention_width = heads * config.value_dim
     yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", attention_width, _dealt(columns))
-    yield _Need("dense", layout.dense.tp, "intermediate_size", wide, up_to(wide))
-    yield _Need("embedding", layout.embedding.tp, "vocab_size", vocab, up_to(vocab))
-    yield _Need("lm_head", layout.lm_head.tp, "vocab_size", vocab, up_to(vocab))
+    yield _Need("dense", layout.dense.tp, "intermediate_size", wide, at_most(wide))
+    yield _Need("embedding", layout.embedding.tp, "vocab_size", vocab, at_most(vocab))
+    yield _Need("lm_head", layout.lm_head.tp, "vocab_size", vocab, at_most(vocab))
 
 
 def _dealt(columns: tuple[Interval, ...]) -> Callable[[int], bool]:
@@ -67,7 +67,7 @@ def _check_layers(layout: Layout, num_layers: int) -> None:
     stages, layers = layout.pipeline.stages, layout.pipeline.layers
     if stages > num_layers:
         raise LayoutError(
-            f"pipeline stages {stages}: the model has {num_layers} layers; legal: {up_to(num_layers)}",
+            f"pipeline stages {stages}: the model has {counted(num_layers, 'layer')}; legal: {up_to(num_layers)}",
             field="pipeline.stages",
             value=stages,
             legal=tuple(range(1, num_layers + 1)),

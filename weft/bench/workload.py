@@ -61,9 +61,11 @@ class Workload:
         prompt += settings.prefix_len if settings.workload == "shared-prefix" else 0
         answer = _most(settings.output_len, settings.range_ratio)
         if prompt + answer > context:
-            field = "input_len" if prompt >= answer else "output_len"
+            names = ("prefix_len",) if settings.workload == "shared-prefix" else ()
+            field = max(("input_len", "output_len", *names), key=lambda name: getattr(settings, name))
+            varied = f" (range_ratio {settings.range_ratio:g})" if settings.range_ratio else ""
             raise ConfigError(
-                f"{field} {getattr(settings, field)}: a prompt of {prompt} tokens and an answer of {answer} are"
+                f"{field} {getattr(settings, field)}: a prompt of {prompt} tokens and an answer of {answer}{varied} are"
                 f" {prompt + answer} together; the context is {context} tokens",
                 field=field,
                 value=getattr(settings, field),

@@ -10,6 +10,7 @@ from weft.arch.shards import Shards
 from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
+from weft.counted import counted
 from weft.dryrun.report import document, lines
 from weft.dryrun.run import dry_run
 from weft.errors import ConfigError
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
     if not 0 <= args.rank < layout.world:
         raise ConfigError(
-            f"--rank: {args.rank} is out of range; the layout has ranks 0 to {layout.world - 1}",
+            f"--rank: {args.rank} is out of range; the layout has {counted(layout.world, 'rank')}; legal:"
+            f" {'0' if layout.world == 1 else f'0 to {layout.world - 1}'}",
             field="rank",
             value=args.rank,
         )

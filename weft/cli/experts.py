@@ -119,7 +119,7 @@ def _check_balance_flags(args: argparse.Namespace) -> None:
             raise UsageError(f"{_flag(name)} is needed")
     for name, value in (("nodes", args.nodes), ("groups", args.groups)):
         if value is not None and value < 1:
-            raise ConfigError(f"{name} {value}: at least 1", field=name, value=value)
+            raise ConfigError(f"{_flag(name)}: {value} is out of range; legal: at least 1", field=name, value=value)
     if args.max_moved is not None and args.from_placement is None:
         raise UsageError("--max-moved needs --from-placement")
     if args.format is not None and args.format not in FORMATS:
@@ -130,7 +130,11 @@ def _check_balance_flags(args: argparse.Namespace) -> None:
     if updates is not None and args.format != "trtllm":
         raise UsageError("--layer-updates-per-iter needs --format trtllm")
     if updates is not None and updates < 0:
-        raise UsageError(f"--layer-updates-per-iter {updates}: at least 0")
+        raise ConfigError(
+            f"--layer-updates-per-iter: {updates} is out of range; legal: at least 0",
+            field="layer_updates_per_iter",
+            value=updates,
+        )
 
 
 def _current(path: Path, loads: FloatArray, shape: SlotShape) -> ExpertPlacement:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     target = _target(args.to)
     if args.nodes is not None and args.nodes < 1:
-        raise UsageError(f"--nodes {args.nodes}: at least 1")
+        raise ConfigError(f"--nodes: {args.nodes} is out of range; legal: at least 1", field="nodes", value=args.nodes)
     readings = readings_of(args, _read(args))
     written = {name: _write(reading, target) for name, reading in readings.items()} if target else None
     if args.json:

@@ -18,7 +18,7 @@ from weft.checkpoint import Checkpoint
 from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
 from weft.counted import counted
-from weft.errors import UsageError
+from weft.errors import ConfigError, UsageError
 from weft.launch.backend import BACKENDS
 from weft.launch.numbers import numerics_of
 from weft.launch.plan import LaunchPlan, plan_launch
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0: the layout gives what one rank gives; 1: it does not; 3: nothing differs, but too little was decided."""
     if args.tokens < 1:
-        raise UsageError(f"--tokens {args.tokens}: at least 1")
+        raise _refused(args.tokens, f"{args.tokens} is out of range; legal: at least 1")
     _refuse_unused(args)
     ensure_built()
     progress = _say_nothing if args.json else _say
@@ -115,8 +115,11 @@ def _refuse_unused(args: argparse.Namespace) -> None:
 
 def _check_length(prompt: int, tokens: int, most: int) -> None:
     if prompt + tokens > most:
-        together = f"{prompt + tokens} with the longest prompt"
-        raise UsageError(f"--tokens {tokens}: {together}; max_model_len is {most}")
+        raise _refused(tokens, f"{tokens} are {prompt + tokens} with the longest prompt; max_model_len is {most}")
+
+
+def _refused(tokens: int, why: str) -> ConfigError:
+    return ConfigError(f"--tokens: {why}", field="tokens", value=tokens)
 
 
 def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:

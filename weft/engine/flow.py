@@ -65,7 +65,7 @@ class Flow:
         self.num_rows += 1
         self._ends.add(request.eos_ids | request.stop_ids)
         self._streamed += request.streamed
-        # many that begin together are not due together, but those whose ids share cache lines are
+        # many that begin together are not due together, but where they are more than `span` neighbours in `_log` are
         later = self._span - 1 - request.slot // self._settled_together
         self._lands.at(min(self.tick + later, lane.end - 1)).append(lane)
         self._growth.join(lane, self.tick)

@@ -30,7 +30,7 @@ class Growth:
         self._grown: list[int] = []
         """Slot, known entries and block of tables of which ranks know all but the last block."""
         self._changed: dict[Lane, None] = {}
-        """In whose tables ranks do not know more than that: no other's `told` is below `WHOLE`."""
+        """In whose tables ranks do not know more than that: no other planned lane's `told` is below `WHOLE`."""
 
     def join(self, lane: Lane, tick: int) -> None:
         """Its first row is that of step `tick`."""

@@ -21,7 +21,7 @@ class Lane:
     request: Request
     slot: int
     table: list[int]
-    """The request's own, while it flows: nobody else is looked at where it grows."""
+    """The request's own, so that its growth touches no other object."""
     number: int
     """In the order in which they began to flow."""
     offset: int

@@ -40,7 +40,7 @@ def deal_cores(
     """
     if threads is not None and threads > len(cores):
         raise ConfigError(
-            f"threads {threads}: this process may use {len(cores)} cores; legal: {up_to(len(cores))}",
+            f"threads {threads}: this process may use {counted(len(cores), 'core')}; legal: {up_to(len(cores))}",
             field="threads",
             value=threads,
             legal=tuple(range(1, len(cores) + 1)),

@@ -85,7 +85,7 @@ def _by_rule(
     if threads > len(rest):
         left = f"it leaves {counted(len(rest), 'core')} to {counted(threads, 'thread')} of {counted(ranks, 'rank')}"
         most = len(cores) - threads
-        legal = f"legal: those of at most {counted(most, 'core')}, or leave" if most > 0 else "leave"
+        legal = f"legal: CPUs of at most {counted(most, 'core')}, or leave" if most > 0 else "leave"
         raise _refused("server_cpus", engine.server_cpus, f"{left}; {legal} server_cpus out")
     return Dealing(deal_cores(rest, ranks, quota, engine.threads), server)
 

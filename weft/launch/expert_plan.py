@@ -129,7 +129,8 @@ def _settings(
     interval, window = experts.balance.interval, engine.eplb_window or experts.balance.interval
     if window > interval:
         raise ConfigError(
-            f"eplb_window {window}: one rebalancing follows the other after {interval} steps; legal: {up_to(interval)}",
+            f"eplb_window {window}: one rebalancing follows the other after {counted(interval, 'step')};"
+            f" legal: {up_to(interval)}",
             field="eplb_window",
             value=window,
             legal=(1, interval),
@@ -170,7 +171,7 @@ def _most_moved(engine: EngineConfig, shape: SlotShape) -> int:
     most = most_moved(shape.slots) if engine.eplb_max_moved is None else engine.eplb_max_moved
     if most > shape.slots:
         raise ConfigError(
-            f"eplb_max_moved {most}: a layer has {shape.slots} slots; legal: {up_to(shape.slots)}",
+            f"eplb_max_moved {most}: a layer has {counted(shape.slots, 'slot')}; legal: {up_to(shape.slots)}",
             field="eplb_max_moved",
             value=most,
             legal=(1, shape.slots),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from weft.counted import up_to
+from weft.counted import counted, up_to
 from weft.errors import LayoutError
 from weft.layout.layout import Layout, Split
 from weft.layout.placement import Interval
@@ -42,7 +42,8 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tup
         raise LayoutError(f"{heads} heads cannot share {kv_heads} KV heads evenly", field="num_key_value_heads")
     if not 1 <= tp <= heads:
         raise LayoutError(
-            f"attention.tp {tp}: the model has {heads} heads and every rank needs one; legal: {up_to(heads)}",
+            f"attention.tp {tp}: the model has {counted(heads, 'head')} and every rank needs one;"
+            f" legal: {up_to(heads)}",
             field="attention.tp",
             value=tp,
             legal=range(1, heads + 1),

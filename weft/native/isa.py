@@ -86,7 +86,7 @@ def suits_bf12(variant: str) -> bool:
 
 
 def suits_bf12_of_few(variant: str) -> bool:
-    """Whether `variant` reads bf16 in 12 bits faster for a single row, but multiplies more rows slower."""
+    """Whether `variant` reads bf16 in 12 bits faster for a single row, but multiplies 8 to 32 rows slower."""
     return variant in ("avx512vnni", "avx512")
 
 

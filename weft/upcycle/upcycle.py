@@ -22,6 +22,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
+from weft.counted import up_to
 from weft.errors import ConfigError
 from weft.launch.memory import size
 from weft.text import Tokenizer
@@ -93,17 +94,17 @@ def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[st
     target = target_of(config)
     if not 1 <= recipe.top_k <= recipe.experts:
         raise ConfigError(
-            f"--top-k {recipe.top_k}: legal: 1 to {recipe.experts}, the number of experts",
+            f"--top-k: {recipe.top_k} is out of range; legal: {up_to(recipe.experts)}, the number of experts",
             field="top_k",
             value=recipe.top_k,
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists already and is not an empty directory", field="out", value=str(out))
+    _check_room(checkpoint, config, recipe, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}", field="out", value=str(out)) from None
-    _check_room(checkpoint, config, recipe, out)
     say(f"looking at the inputs of {config.num_layers} MLPs on a sample text")
     routers = router_rows(layer_inputs(checkpoint, config), recipe.experts, recipe.skew, recipe.seed)
     say(f"writing {recipe.experts} copies of every MLP to {out}")
@@ -114,20 +115,26 @@ def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[st
 
 def _check_room(checkpoint: Checkpoint, config: ModelConfig, recipe: Recipe, out: Path) -> None:
     """ConfigError: the disk of `out` has less room than the mixture takes, which would be seen after many copies."""
-    numbers = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items()}
+    numbers = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items() if not _left_out(name, config)}
     expert = sum(count for name, count in numbers.items() if ".mlp." in name)
     expert += config.num_layers * config.hidden_size  # its rows of the routers
     rest = sum(count for name, count in numbers.items() if ".mlp." not in name)
-    needed, free = (rest + recipe.experts * expert) * recipe.dtype.itemsize, shutil.disk_usage(out).free
+    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    needed, free = (rest + recipe.experts * expert) * recipe.dtype.itemsize, shutil.disk_usage(place).free
     if needed <= free:
         return
-    most = max(0, (free // recipe.dtype.itemsize - rest) // expert)
+    most = (free // recipe.dtype.itemsize - rest) // expert
+    fewer = f"; legal: {up_to(most)}, or an --out on another disk" if most >= recipe.top_k else "; give another --out"
     raise ConfigError(
-        f"--experts {recipe.experts}: the checkpoint takes {size(needed)}, {out} has {size(free)} free; at most {most}"
-        " fit there; give fewer, or an --out on another disk",
+        f"--experts {recipe.experts}: the checkpoint takes {size(needed)}, {place} has {size(free)} free{fewer}",
         field="experts",
         value=recipe.experts,
     )
+
+
+def _left_out(name: str, config: ModelConfig) -> bool:
+    """Of what the dense checkpoint has: its tied head, once more."""
+    return name == "lm_head.weight" and config.tie_embeddings
 
 
 def _tensors(
@@ -135,7 +142,7 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     with SliceReader() as reader:
         for name, info in checkpoint.tensors.items():
-            if name == "lm_head.weight" and config.tie_embeddings:
+            if _left_out(name, config):
                 continue
             whole = torch.cat([values.to(recipe.dtype) for _, values in reader.pieces(info, None, None)])
             layer, _, rest = name.partition(".mlp.")
