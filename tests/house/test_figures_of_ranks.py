@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.rank_bound import bound
-from tests.support.figures import PERFORMANCE, PLAIN, gaps, leads, rows, saved
+from tests.support.figures import PERFORMANCE, PLAIN, gaps, leads, ratios, rows, saved
 from weft.program.dealt_rows import dealt_from
 
 RANK_CASES = ("decode", "32 streams", "prefill of 1,024")
@@ -53,14 +53,15 @@ def test_lent_cores_with_heads_that_divide() -> None:
 
 
 def test_lent_cores_where_products_of_bf16_are_few() -> None:
-    cases = saved("several_ranks_zen4.json")["cases"]
     order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    lent, waiting = (
-        [f"{cases[case][way]['ratio']:.2f}" for case in order] for way in ("several", "several, no core lent")
+    lent = ratios("several_ranks_zen4.json", "several", order)
+    before, waiting = (
+        ratios("several_ranks_zen4_all_ways.json", way, order) for way in ("several", "several, no core lent")
     )
-    words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt,"
-    alone = "with no core lent {}, {}, {} and {} (`several_ranks_zen4.json`;"
-    assert f"{words.format(*lent)} {alone.format(*waiting)}" in PLAIN
+    words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt"
+    assert f"{words.format(*lent)} (`several_ranks_zen4.json`;" in PLAIN
+    alone = "of older code {}, {}, {} and {}, with no core lent {}, {}, {} and {} (`several_ranks_zen4_all_ways.json`)"
+    assert alone.format(*before, *waiting) in PLAIN
     profile = saved("step_profile_zen4_tp2.json")["cases"]
     few, many = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
     told = (
@@ -122,8 +123,8 @@ def test_what_two_ranks_can_reach_beside_the_engine() -> None:
 
 def test_before_and_after_ranks_left_logits_where_they_are() -> None:
     found = saved("beside_6fb741a_zen4_tp2.json")["cases"]
-    ratios = [found[case]["this one"]["ratio"] for case in ("decode", "8 streams", "32 streams", "64 streams")]
-    words = f"1 to 64 streams that decode had {min(ratios):.2f} to {max(ratios):.2f} of their speed before"
+    streams = [found[case]["this one"]["ratio"] for case in ("decode", "8 streams", "32 streams", "64 streams")]
+    words = f"1 to 64 streams that decode had {min(streams):.2f} to {max(streams):.2f} of their speed before"
     assert words in PERFORMANCE
 
 
@@ -137,8 +138,8 @@ def test_before_and_after_ranks_dealt_norms() -> None:
 
 
 def test_from_how_many_rows_on_norms_are_dealt() -> None:
-    ratios = [case["ratio"] for case in saved("dealt_rows_zen4.json")["cases"]]
-    assert f"takes {min(ratios):.2f} to {max(ratios):.2f} of the time of both doing all of it" in PERFORMANCE
+    shares = [case["ratio"] for case in saved("dealt_rows_zen4.json")["cases"]]
+    assert f"takes {min(shares):.2f} to {max(shares):.2f} of the time of both doing all of it" in PERFORMANCE
     found = saved("beside_6f8743d_zen4_tp2.json")["cases"]
     some, many = (f"{found[case]['this one']['ratio']:.2f}" for case in ("32 streams", "64 streams"))
     assert f"32 and 64 streams have {some} and {many} of the speed (`beside_6f8743d_zen4_tp2.json`" in PERFORMANCE

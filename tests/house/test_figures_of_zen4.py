@@ -306,6 +306,35 @@ def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
     assert f"{told} and {many[1]} times OpenVINO's, a prompt {prompt[1]} times." in PLAIN
 
 
+def test_a_later_run_and_32_streams_alone() -> None:
+    later = leads("peers-zen4-again.md")
+    first = [later["weft-tp1", *case] for case in (ONE, ("prefill", "prefill"), *CASES)]
+    coded = [later[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4")]
+    served = [later["weft-tp1", f"http{streams}", "output"] for streams in (1, 8, 32)]
+    order = "{}, {}, {}, {}, {} and {} in the same order, over HTTP {}, {} and {} with 1, 8 and 32 streams"
+    assert order.format(*first, *coded, *served) in PLAIN
+    ours, whole_ = (leads("peers-zen4-streams.md")[engine, *CASES[1]] for engine in ("weft-tp1", "weft-whole"))
+    told = f"Eight rounds of 32 streams alone have {ours}, with whole numbers {whole_} (`peers-zen4-streams.md`)"
+    assert told in PLAIN
+
+
+def test_rows_of_routed_experts() -> None:
+    def of(first: str, *others: str) -> list[float]:
+        ms = [{way: each[way]["median_ms"] for way in (first, *others)} for each in products]
+        return [each[first] / min(each[way] for way in others) for each in ms]
+
+    products = saved("grouped_experts.json")["products"]
+    loop, torch_ = of("packed grouped", "packed loop"), of("packed grouped", "torch loop", "torch grouped")
+    told = f"takes {min(loop):.2f} to {max(loop):.2f} of the time of the same kernel slot by slot, from 1 to 512 rows,"
+    assert f"{told} and {min(torch_):.2f} to {max(torch_):.2f} of the faster of torch's two ways" in PERFORMANCE
+
+
+def test_12_bits_where_products_are_of_fp32() -> None:
+    one, eight, many, prompt = ratios("coded_weights_zen4_avx512vnni.json", "bf16 in 12")
+    told = f"one stream then has {one}, 8 {eight} and 32 {many}, a prompt {prompt}"
+    assert f"{told} (`coded_weights_zen4_avx512vnni.json`)" in PERFORMANCE
+
+
 def test_products_out_of_12_bits() -> None:
     found = saved("compressed_weights_zen4.json")
     pairs, fp32 = (
