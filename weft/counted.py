@@ -1,4 +1,4 @@
-"""Numbers of things, as people say them."""
+"""Numbers of things, and of bytes, as people say them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,13 @@ def counted(number: int, one: str, ending: str = "s") -> str:
 def up_to(most: int) -> str:
     """'1 to 8', or '1'."""
     return "1" if most == 1 else f"1 to {most}"
+
+
+def size(count: int) -> str:
+    """'1.5 GiB'."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -85,7 +85,7 @@ class Setting:
             for bound in (self.option.minimum, self.option.maximum, self.option.above)
         )
         if low is not None and high is not None:
-            return f"{low} to {high}"
+            return f"{low}" if low == high else f"{low} to {high}"
         bounds = (("at least", low), ("above", above), ("at most", high))
         return " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
 
@@ -156,6 +156,13 @@ class Setting:
         if self.kind is tuple:
             return schema | {"items": {"type": "integer"} | limits, "minItems": 1}
         return schema | limits | ({"minLength": 1} if self.kind is str else {})
+
+
+def check_range(flag: str, value: int, minimum: int, maximum: int | None = None) -> None:
+    """ConfigError for a flag's number that is out of range, in the words of a field's that is."""
+    problem = Setting(flag, int, False, MISSING, Option("", minimum=minimum, maximum=maximum)).problem(value)
+    if problem:
+        raise ConfigError(f"{flag}: {problem}", field=flag.removeprefix("--").replace("-", "_"), value=value)
 
 
 def made(record: type[T], values: Mapping[str, object]) -> T:

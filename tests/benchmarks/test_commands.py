@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.about import command
 from benchmarks.command import at_least, positive, result_file, run_command, whole
 from weft.errors import ConfigError
 
@@ -82,3 +83,16 @@ def test_a_command_is_a_program() -> None:
     words = [sys.executable, "benchmarks/decode_bound.py", "--rounds", "0"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode and "1 or more" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("variant", "before"), [("avx2", "WEFT_NATIVE_ISA=avx2 "), (None, "")])
+def test_a_forced_variant_is_part_of_what_was_typed(
+    variant: str | None, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEFT_NATIVE_ISA", raising=False)
+    if variant is not None:
+        monkeypatch.setenv("WEFT_NATIVE_ISA", variant)
+    monkeypatch.setattr(sys, "argv", ["x.py", "--kinds", "bf16 in 12", f"{ROOT}/benchmarks/y.json"])
+    assert command("run") == f"{before}run --kinds 'bf16 in 12' benchmarks/y.json"
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    assert command("run") == f"{before}run"

@@ -236,7 +236,7 @@ def test_command_and_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["param_bytes"] == sum(found["params_by_module"].values())
     assert {c["where"] for c in found["collectives"]} >= {"o_proj.out", "dense.out", "lm_head.in"}
     assert main([*words, "--rank", "4"]) == 78
-    assert "the layout has 4 ranks; legal: 0 to 3" in capsys.readouterr().err
+    assert "--rank: 4 is out of range; legal: 0 to 3" in capsys.readouterr().err
     assert main(["dry-run", "--without-checkpoint", "Llama-3.1-8b-x"]) == 2
     assert "Llama-3.1-8B" in capsys.readouterr().err
 

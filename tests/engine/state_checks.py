@@ -65,7 +65,7 @@ def check_flow(scheduler: Scheduler) -> None:
     assert len(planned) == flow.num_rows and set(planned) <= set(lanes.values())
     assert [lane.number for lane in planned] == sorted(lane.number for lane in planned)
     for lane in planned:
-        assert (lane.slot, lane.table) == (lane.request.slot, lane.request.table) and lane.table is lane.request.table
+        assert lane.slot == lane.request.slot and lane.table is lane.request.table
         assert lane.request.told == WHOLE or lane in flow._growth._changed
     ending = Counter(token for lane in lanes.values() for token in lane.request.eos_ids | lane.request.stop_ids)
     assert ending == flow._ends.counts

@@ -152,7 +152,8 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     engine = engine_config_from(args)
     plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
     _hint(plan)
-    workload = _fitting(Workload(settings, tokenizer, config.vocab_size), plan)
+    workload = Workload(settings, tokenizer, config.vocab_size)
+    _check_length(workload, plan)
     host = _host(args, checkpoint)
     with bench_view() as view:
         found = in_repetitions(
@@ -161,11 +162,10 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     return _report(args, settings, Subject(host.model, plan=plan), found)
 
 
-def _fitting(workload: Workload, plan: LaunchPlan) -> Workload:
-    """`workload`, whose requests have room in the context; where only a device knows it, the server says so."""
+def _check_length(workload: Workload, plan: LaunchPlan) -> None:
+    """Whether requests have room in the context; where only a device knows it, the server says so."""
     if plan.engine.max_model_len is not None:
         workload.check_length(plan.engine.max_model_len)
-    return workload
 
 
 def _report(args: argparse.Namespace, settings: BenchSettings, subject: Subject, found: Sequence[Measurement]) -> int:
@@ -185,7 +185,7 @@ def _bench_layouts(args: argparse.Namespace, settings: BenchSettings, checkpoint
     _hint(first)
     workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), first.config.vocab_size)
     for plan in plans.values():
-        _fitting(workload, plan)
+        _check_length(workload, plan)
     candidates = [
         Candidate(Subject(name, plan=plan), str(path), memory_of(plan.shards, plan.engine.dtype))
         for (name, plan), path in zip(plans.items(), args.compare, strict=True)

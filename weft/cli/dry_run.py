@@ -10,13 +10,12 @@ from weft.arch.shards import Shards
 from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.model_config import add_config_model, model_config
-from weft.counted import counted
 from weft.dryrun.report import document, lines
 from weft.dryrun.run import dry_run
-from weft.errors import ConfigError
 from weft.explain.largest import largest_bytes, largest_note
 from weft.launch.numbers import torch_dtype
 from weft.layout.cuts import dealt
+from weft.options import check_range
 from weft.settings import resolve_dtype
 
 
@@ -36,13 +35,7 @@ def run(args: argparse.Namespace) -> int:
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
     layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
-    if not 0 <= args.rank < layout.world:
-        raise ConfigError(
-            f"--rank: {args.rank} is out of range; the layout has {counted(layout.world, 'rank')}; legal:"
-            f" {'0' if layout.world == 1 else f'0 to {layout.world - 1}'}",
-            field="rank",
-            value=args.rank,
-        )
+    check_range("--rank", args.rank, 0, layout.world - 1)
     check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     kept = kept_from(args, engine, config)

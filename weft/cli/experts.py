@@ -19,6 +19,7 @@ from weft.experts.loads import FloatArray
 from weft.experts.metric import balance
 from weft.experts.pictures import draw
 from weft.experts.sources import read_any, read_loads, read_placement
+from weft.options import check_range
 
 ACTIONS = ("balance", "show")
 MAX_MOVED = 0.06
@@ -118,8 +119,8 @@ def _check_balance_flags(args: argparse.Namespace) -> None:
         if getattr(args, name) is None:
             raise UsageError(f"{_flag(name)} is needed")
     for name, value in (("nodes", args.nodes), ("groups", args.groups)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{_flag(name)}: {value} is out of range; legal: at least 1", field=name, value=value)
+        if value is not None:
+            check_range(_flag(name), value, 1)
     if args.max_moved is not None and args.from_placement is None:
         raise UsageError("--max-moved needs --from-placement")
     if args.format is not None and args.format not in FORMATS:
@@ -129,12 +130,8 @@ def _check_balance_flags(args: argparse.Namespace) -> None:
     updates = args.layer_updates_per_iter
     if updates is not None and args.format != "trtllm":
         raise UsageError("--layer-updates-per-iter needs --format trtllm")
-    if updates is not None and updates < 0:
-        raise ConfigError(
-            f"--layer-updates-per-iter: {updates} is out of range; legal: at least 0",
-            field="layer_updates_per_iter",
-            value=updates,
-        )
+    if updates is not None:
+        check_range("--layer-updates-per-iter", updates, 0)
 
 
 def _current(path: Path, loads: FloatArray, shape: SlotShape) -> ExpertPlacement:

@@ -8,12 +8,12 @@ from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.model_config import model_checkpoint
-from weft.errors import ConfigError
 from weft.explain.choices import Choices, Machine, choices_of
 from weft.launch.memory import bounded_rows
 from weft.layout.layout import Layout
 from weft.native import isa
 from weft.native.libraries import disabled
+from weft.options import check_range
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
 
@@ -37,8 +37,7 @@ MOST_ROWS = 1 << 20
 
 def check_batch(rows: int) -> None:
     """ConfigError: no step has so many rows."""
-    if not 1 <= rows <= MOST_ROWS:
-        raise ConfigError(f"--batch: {rows} is out of range; legal: 1 to {MOST_ROWS}", field="batch", value=rows)
+    check_range("--batch", rows, 1, MOST_ROWS)
 
 
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:

@@ -24,6 +24,7 @@ from weft.dialects.registry import dialect, read, read_words, write
 from weft.dialects.report import document, json_schema
 from weft.errors import CheckpointError, ConfigError, UsageError
 from weft.layout.serialize import to_yaml
+from weft.options import check_range
 
 REFUSED = 1
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "dim"}
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(json_schema(), indent=2))
         return 0
     target = _target(args.to)
-    if args.nodes is not None and args.nodes < 1:
-        raise ConfigError(f"--nodes: {args.nodes} is out of range; legal: at least 1", field="nodes", value=args.nodes)
+    if args.nodes is not None:
+        check_range("--nodes", args.nodes, 1)
     readings = readings_of(args, _read(args))
     written = {name: _write(reading, target) for name, reading in readings.items()} if target else None
     if args.json:

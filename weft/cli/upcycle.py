@@ -8,9 +8,9 @@ from pathlib import Path
 
 from weft.cli.checkpoints import opened
 from weft.cli.model_args import add_model, add_verify_checkpoint
-from weft.errors import ConfigError
 from weft.launch.numbers import torch_dtype
 from weft.native.build import ensure_built
+from weft.options import check_range
 from weft.settings import DTYPE_BYTES
 from weft.upcycle.routers import Skew
 from weft.upcycle.upcycle import Recipe, upcycle
@@ -31,10 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
-    if args.experts < 1:
-        raise ConfigError(
-            f"--experts: {args.experts} is out of range; legal: at least 1", field="experts", value=args.experts
-        )
+    check_range("--experts", args.experts, 1)
     ensure_built()
     recipe = Recipe(args.experts, args.top_k, Skew.parse(args.skew), args.seed, torch_dtype(args.dtype))
     upcycle(opened(args, args.model, _say), recipe, args.out, _say)

@@ -26,6 +26,7 @@ from weft.launch.start import start_workers
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
+from weft.options import check_range
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 from weft.verify.compare import LEAST_DECIDED
@@ -72,8 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: the layout gives what one rank gives; 1: it does not; 3: nothing differs, but too little was decided."""
-    if args.tokens < 1:
-        raise _refused(args.tokens, f"{args.tokens} is out of range; legal: at least 1")
+    check_range("--tokens", args.tokens, 1)
     _refuse_unused(args)
     ensure_built()
     progress = _say_nothing if args.json else _say
@@ -115,11 +115,8 @@ def _refuse_unused(args: argparse.Namespace) -> None:
 
 def _check_length(prompt: int, tokens: int, most: int) -> None:
     if prompt + tokens > most:
-        raise _refused(tokens, f"{tokens} are {prompt + tokens} with the longest prompt; max_model_len is {most}")
-
-
-def _refused(tokens: int, why: str) -> ConfigError:
-    return ConfigError(f"--tokens: {why}", field="tokens", value=tokens)
+        together = f"{prompt + tokens} with the longest prompt"
+        raise ConfigError(f"--tokens: {tokens}: {together}; max_model_len is {most}", field="tokens", value=tokens)
 
 
 def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:

@@ -11,7 +11,7 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap, most_moved, staged_slots
-from weft.counted import counted, up_to
+from weft.counted import counted, size, up_to
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancer import LoadBalancer
@@ -21,7 +21,6 @@ from weft.experts.recorder import LoadRecorder
 from weft.experts.shape import SlotShape
 from weft.experts.transport import Pace
 from weft.launch.decider import ProcessDecider
-from weft.launch.memory import size
 from weft.layout.counts import divisors
 from weft.layout.layout import Experts, Layout
 from weft.settings import EngineConfig

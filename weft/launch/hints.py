@@ -54,6 +54,7 @@ def _shorter_faster(engine: EngineConfig, variant: str | None) -> Iterator[str]:
         return
     if isa.suits_bf12_of_few(variant):
         yield (
-            f"hint: this CPU ({variant}) is faster for a single stream, and slower for 8 to 32 at once, with numbers in"
-            " 12 bits, which keep their values: --compress-weights; --no-compress-weights keeps them whole, unhinted"
+            "hint: with numbers in 12 bits, which keep their values (--compress-weights), a single stream was faster"
+            f" with kernels such as this CPU's ({variant}), and 8 to 32 at once were slower; --no-compress-weights"
+            " keeps them whole and leaves this hint out"
         )

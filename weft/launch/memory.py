@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.arch.shards import Shards
-from weft.counted import counted
+from weft.counted import counted, size
 from weft.errors import ConfigError
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -245,13 +245,3 @@ def process_limit() -> int | None:
     None without a limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else max(0, limit - (ADDRESS_BYTES - PROCESS_BYTES))
-
-
-def size(count: int) -> str:
-    """'1.5 GiB'."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

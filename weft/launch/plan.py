@@ -15,7 +15,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
-from weft.counted import counted, up_to
+from weft.counted import counted, size, up_to
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch.backend import Backend, choose_backend
@@ -28,7 +28,7 @@ from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.hints import hints
 from weft.launch.lending import check_asked, obstacle
 from weft.launch.limits import ProcessLimits
-from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, process_limit, size
+from weft.launch.memory import MemoryPlan, available_bytes, plan_memory, process_limit
 from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
 from weft.layout.cuts import dealt
 from weft.layout.layout import Layout

@@ -19,6 +19,7 @@ from weft.comm.metered import MeteredComm
 from weft.comm.region import Region
 from weft.comm.rooms import NoRoomsError, Room
 from weft.comm.shared_memory import SharedMemoryComm
+from weft.counted import size
 from weft.errors import PeerError
 from weft.garbage import keep_all
 from weft.launch.backends import make_comm
@@ -29,7 +30,6 @@ from weft.launch.faults import Faults, parse_faults
 from weft.launch.fingerprint import joined
 from weft.launch.following import PlanInHand
 from weft.launch.lending import MOST_LENDERS, check_asked, obstacle
-from weft.launch.memory import size
 from weft.launch.messages import (
     Allocate,
     CountExperts,

@@ -22,9 +22,9 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
-from weft.counted import up_to
+from weft.counted import size, up_to
 from weft.errors import ConfigError
-from weft.launch.memory import size
+from weft.options import check_range
 from weft.text import Tokenizer
 from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.weights.reader import SliceReader
@@ -92,12 +92,7 @@ def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[st
     """Writes the mixture to the directory `out`, which must not exist or be empty."""
     config = parse_config(checkpoint.config)
     target = target_of(config)
-    if not 1 <= recipe.top_k <= recipe.experts:
-        raise ConfigError(
-            f"--top-k: {recipe.top_k} is out of range; legal: {up_to(recipe.experts)}, the number of experts",
-            field="top_k",
-            value=recipe.top_k,
-        )
+    check_range("--top-k", recipe.top_k, 1, recipe.experts)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists already and is not an empty directory", field="out", value=str(out))
     _check_room(checkpoint, config, recipe, out)

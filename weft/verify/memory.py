@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from weft.counted import size
 from weft.errors import ConfigError
-from weft.launch.memory import size
 from weft.launch.plan import LaunchPlan
 from weft.settings import DTYPE_BYTES
 
