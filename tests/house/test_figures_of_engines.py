@@ -130,7 +130,9 @@ def test_quantized_weights() -> None:
 def test_rows_of_8_bits_were_faster_burst_by_burst(kind: str) -> None:
     cases = saved("coded_weights_zen4.json")["cases"]
     slower = [name for name, case in cases.items() if case[f"{kind} x 8"]["ratio"] <= case[kind]["ratio"]]
-    assert not slower
+    assert slower == (["decode"] if kind == "int8" else [])
+    told = f"8 bits and one stream are as fast either way, {cases['decode']['int8 x 8']['ratio']:.2f} and"
+    assert f"{told} {cases['decode']['int8']['ratio']:.2f} of whole numbers' speed" in SERVING
 
 
 @pytest.mark.parametrize("page", ["peers-vnni.md", "peers-xeon.md", ZEN4])

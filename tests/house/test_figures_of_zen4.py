@@ -283,12 +283,11 @@ def test_8_and_4_bits_beside_bf16() -> None:
 
     one, eight, many, prompt = two("int8 x 8", "int4 x 8")
     told = f"{one} of the speed of bf16 in whole numbers with one stream, {eight} with 8, {many} with 32, {prompt}"
-    full8, full4 = (ratios("coded_weights_zen4.json", kind)[1:3] for kind in ("int8", "int4"))
-    assert float(full8[0]) >= 1
-    less = f"32 streams have less than bf16's speed with 8 bits, {full8[1]}, and 8 and 32 with 4 bits,"
-    assert f"{less} {' and '.join(full4)}; with `--activations int8` none has" in PERFORMANCE
+    full = two("int8", "int4")
+    assert f"32 streams have less than bf16's speed with 8 and 4 bits, {full[2]}; with `--activations" in PERFORMANCE
+    assert all(float(ratio) >= 1 for ratio in full[1].split(" and "))
     assert all(float(ratio) >= 1 for pair in (one, eight, many, prompt) for ratio in pair.split(" and "))
-    assert f"have {told} in a prompt; with `--activations full` {', '.join(two('int8', 'int4'))} (the" in PERFORMANCE
+    assert f"have {told} in a prompt; with `--activations full` {', '.join(full)} (the" in PERFORMANCE
 
 
 def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
@@ -306,16 +305,33 @@ def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
     assert f"{told} and {many[1]} times OpenVINO's, a prompt {prompt[1]} times." in PLAIN
 
 
-def test_a_later_run_and_32_streams_alone() -> None:
-    later = leads("peers-zen4-again.md")
-    first = [later["weft-tp1", *case] for case in (ONE, ("prefill", "prefill"), *CASES)]
-    coded = [later[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4")]
-    served = [later["weft-tp1", f"http{streams}", "output"] for streams in (1, 8, 32)]
-    order = "{}, {}, {}, {}, {} and {} in the same order, over HTTP {}, {} and {} with 1, 8 and 32 streams"
-    assert order.format(*first, *coded, *served) in PLAIN
+def test_an_earlier_run_and_32_streams_alone() -> None:
+    def of(page: str) -> str:
+        found = leads(page)
+        first = [found["weft-tp1", *case] for case in (ONE, ("prefill", "prefill"), *CASES)]
+        return "{}, {}, {}, {}, {} and {}".format(
+            *first, *(found[f"weft-{kind}-rows8", *ONE] for kind in ("int8", "int4"))
+        )
+
+    earlier = "peers-zen4-again.md"
+    served = [leads(earlier)["weft-tp1", f"http{streams}", "output"] for streams in (1, 8, 32)]
+    assert f"this run has {of(PAGE)}, one of three to six rounds a few hours earlier {of(earlier)} (`peers" in PLAIN
+    assert "again.md`, over HTTP {}, {} and {} with 1, 8 and 32 streams)".format(*served) in PLAIN
     ours, whole_ = (leads("peers-zen4-streams.md")[engine, *CASES[1]] for engine in ("weft-tp1", "weft-whole"))
     told = f"Eight rounds of 32 streams alone have {ours}, with whole numbers {whole_} (`peers-zen4-streams.md`)"
     assert told in PLAIN
+
+
+def test_beside_the_code_of_earlier_runs() -> None:
+    def of(name: str) -> list[str]:
+        cases = saved(name)["cases"]
+        order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
+        return [f"{cases[case]['this one']['ratio']:.2f}" for case in order]
+
+    now, coded = of("beside_21fb15a_zen4.json"), of("beside_becc474_zen4_int4.json")
+    told = "one stream is {} times as fast, 8 and 32 streams {} and {}, a prompt {} (`beside_21fb15a_zen4.json`"
+    assert told.format(*now) in PLAIN
+    assert "an older one, {}, {}, {} and {} (`beside_becc474_zen4_int4.json`)".format(*coded) in PLAIN
 
 
 def test_rows_of_routed_experts() -> None:
@@ -332,7 +348,8 @@ def test_rows_of_routed_experts() -> None:
 def test_12_bits_where_products_are_of_fp32() -> None:
     one, eight, many, prompt = ratios("coded_weights_zen4_avx512vnni.json", "bf16 in 12")
     told = f"one stream then has {one}, 8 {eight} and 32 {many}, a prompt {prompt}"
-    assert f"{told} (`coded_weights_zen4_avx512vnni.json`)" in PERFORMANCE
+    without = "{}, {}, {} and {}".format(*ratios("coded_weights_zen4_avx512.json", "bf16 in 12"))
+    assert f"{told} (`coded_weights_zen4_avx512vnni.json`; with `avx512` {without}, `coded_" in PERFORMANCE
 
 
 def test_products_out_of_12_bits() -> None:
