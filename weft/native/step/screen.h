@@ -151,7 +151,9 @@ private:
     }
 
     const float* tops(int64_t row) const { return screen_.tops + row * pairs_; }
-    int highest(int64_t row) const { return int(std::max_element(tops(row), tops(row) + pairs_) - tops(row)); }
+    int highest(int64_t row) const {
+        return int(std::find(tops(row), tops(row) + pairs_, highest_of(tops(row), pairs_)) - tops(row));
+    }
 
     // The logits of each row's highest bound, which mostly leave nothing to do.
     template <class Product> void look_at_highest(Product& product, const TeamMember& me) {
@@ -170,9 +172,10 @@ private:
                 const int64_t row = i / parts;
                 const EvenShare share(pairs_, int(i % parts), int(parts));
                 const size_t before = others.size();
+                const float *const bounds = tops(row), least = least_of(row);
                 const int seen = highest(row);
                 for (int pair = int(share.begin); pair < share.end; ++pair)
-                    if (pair != seen && tops(row)[pair] >= least_of(row)) others.push_back({tops(row)[pair], int(row), pair});
+                    if (bounds[pair] >= least && pair != seen) others.push_back({bounds[pair], int(row), pair});
                 std::sort(others.begin() + before, others.end());
             }
             compute(product, others);
