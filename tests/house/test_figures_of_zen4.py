@@ -315,23 +315,33 @@ def test_an_earlier_run_and_32_streams_alone() -> None:
 
     earlier = "peers-zen4-again.md"
     served = [leads(earlier)["weft-tp1", f"http{streams}", "output"] for streams in (1, 8, 32)]
-    assert f"this run has {of(PAGE)}, one of three to six rounds a few hours earlier {of(earlier)} (`peers" in PLAIN
+    assert f"this run has {of(PAGE)}, one of older code and three to six rounds {of(earlier)} (`peers" in PLAIN
     assert "again.md`, over HTTP {}, {} and {} with 1, 8 and 32 streams)".format(*served) in PLAIN
     ours, whole_ = (leads("peers-zen4-streams.md")[engine, *CASES[1]] for engine in ("weft-tp1", "weft-whole"))
     told = f"Eight rounds of 32 streams alone have {ours}, with whole numbers {whole_} (`peers-zen4-streams.md`)"
     assert told in PLAIN
 
 
-def test_beside_the_code_of_earlier_runs() -> None:
-    def of(name: str) -> list[str]:
-        cases = saved(name)["cases"]
-        order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-        return [f"{cases[case]['this one']['ratio']:.2f}" for case in order]
+def burst_by_burst(name: str) -> list[str]:
+    cases = saved(name)["cases"]
+    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
+    return [f"{cases[case]['this one']['ratio']:.2f}" for case in order]
 
-    now, coded = of("beside_21fb15a_zen4.json"), of("beside_becc474_zen4_int4.json")
-    told = "one stream is {} times as fast, 8 and 32 streams {} and {}, a prompt {} (`beside_21fb15a_zen4.json`"
-    assert told.format(*now) in PLAIN
-    assert "an older one, {}, {}, {} and {} (`beside_becc474_zen4_int4.json`)".format(*coded) in PLAIN
+
+def test_beside_the_code_of_earlier_runs() -> None:
+    before, coded = map(burst_by_burst, ("beside_21fb15a_zen4.json", "beside_becc474_zen4_int4.json"))
+    told = "{} times as fast with one stream, {} and {} with 8 and 32, {} in a prompt (`beside_21fb15a_zen4.json`"
+    assert told.format(*before) in PLAIN
+    assert "older code, {}, {}, {} and {} (`beside_becc474_zen4_int4.json`)".format(*coded) in PLAIN
+
+
+def test_weights_that_are_fetched_by_who_waits() -> None:
+    now, coded = map(burst_by_burst, ("beside_8e1360c_zen4.json", "beside_8e1360c_zen4_int4.json"))
+    told = "one stream is {} times as fast as before, 8 and 32 streams {} and {}, a prompt {} (`beside_8e1360c_zen4"
+    assert told.format(*now) in PERFORMANCE
+    assert "with 4 bits {}, {}, {} and {} (`beside_8e1360c_zen4_int4.json`)".format(*coded) in PERFORMANCE
+    each = saved("beside_8e1360c_zen4.json")["cases"]["decode"]["this one"]
+    assert "; quartiles {ratio_q1:.2f} and {ratio_q3:.2f} with one stream)".format(**each) in PERFORMANCE
 
 
 def test_rows_of_routed_experts() -> None:

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine"),
     pytest.mark.skipif(not ABLE, reason="weft multiplies no bytes in this CPU's vectors"),
 ]
-SHAPES = [(1, 1), (5, 7), (33, 65), (70, 100), (200, 130), (1000, 576), (515, 1100)]
+SHAPES = [(1, 1), (5, 7), (33, 65), (70, 100), (200, 130), (1000, 576), (1100, 576), (515, 1100)]
 ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 64)
 FEW = (1, 2)
 KINDS = [
@@ -124,7 +124,7 @@ def test_of_rows_that_point_somewhere_few_logits_are_computed(
             assert check(head, x[:rows]), (shape, rows)
             before = head.screen.record.looked
             assert check(head, pointing(weight, rows, noise=0.0)), (shape, rows)
-            if shape == (1000, 576):
+            if shape[1] == 576:
                 assert head.screen.record.looked - before <= 6 * rows
 
 
