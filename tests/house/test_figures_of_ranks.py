@@ -56,11 +56,14 @@ def test_lent_cores_where_products_of_bf16_are_few() -> None:
     order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
     lent = ratios("several_ranks_zen4.json", "several", order)
     waiting = ratios("several_ranks_zen4.json", "several, no core lent", order)
-    earlier, older = (ratios(f"several_ranks_zen4_{of}.json", "several", order) for of in ("4e093dc", "2355a9c"))
+    later, earlier, older = (
+        ratios(f"several_ranks_zen4_{of}.json", "several", order) for of in ("25de1b7", "4e093dc", "2355a9c")
+    )
     words = "on the machine of `peers-zen4.md` {} with one stream, {} with 8, {} with 32 and {} in a prompt"
     assert f"{words.format(*lent)} (`several_ranks_zen4.json`;" in PLAIN
-    assert "with no core lent {}, {}, {} and {}. Three hours earlier it was".format(*waiting) in PLAIN
-    assert "earlier it was {}, {}, {} and {} (`several_ranks_zen4_4e093dc.json`".format(*earlier) in PLAIN
+    assert "with no core lent {}, {}, {} and {}. Four hours later".format(*waiting) in PLAIN
+    assert "it was {}, {}, {} and {} (`several_ranks_zen4_25de1b7.json`".format(*later) in PLAIN
+    assert "hours earlier {}, {}, {} and {} (`several_ranks_zen4_4e093dc.json`".format(*earlier) in PLAIN
     assert "of older code {}, {}, {} and {} (`several_ranks_zen4_2355a9c.json`)".format(*older) in PLAIN
     profile = saved("step_profile_zen4_tp2.json")["cases"]
     few, many = sorted(100 * profile[f"1 stream, rank {rank}"]["all_reduce"]["share"] for rank in (0, 1))
