@@ -156,6 +156,7 @@ def test_two_ranks_engine_by_engine_where_products_of_bf16_are_few() -> None:
     http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
     told = f"two ranks have {one} of one's speed with one stream, {eight} and {many} with 8 and 32, over HTTP"
     assert f"{told} {http[0]}, {http[1]} and {http[2]}, and their slowest" in PERFORMANCE
+    assert f"({http[0]}, {http[1]} and {http[2]} of its speed with 1, 8 and 32 streams, `peers-zen4.md`)" in PLAIN
     few, some, most = gaps("peers-zen4.md", "weft-tp2")
     assert f"between tokens is {few}, {some} and {most} times the median with 1, 8 and 32 streams;" in PERFORMANCE
     found = leads("peers-xeon.md")
