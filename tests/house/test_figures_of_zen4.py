@@ -322,26 +322,20 @@ def test_an_earlier_run_and_32_streams_alone() -> None:
     assert told in PLAIN
 
 
-def burst_by_burst(name: str) -> list[str]:
-    cases = saved(name)["cases"]
-    order = ("decode", "8 streams", "32 streams", "prefill of 1,024")
-    return [f"{cases[case]['this one']['ratio']:.2f}" for case in order]
-
-
 def test_beside_the_code_of_earlier_runs() -> None:
-    before, coded = map(burst_by_burst, ("beside_21fb15a_zen4.json", "beside_becc474_zen4_int4.json"))
+    before, coded = map(ratios, ("beside_21fb15a_zen4.json", "beside_becc474_zen4_int4.json"))
     told = "{} times as fast with one stream, {} and {} with 8 and 32, {} in a prompt (`beside_21fb15a_zen4.json`"
     assert told.format(*before) in PLAIN
     assert "older code, {}, {}, {} and {} (`beside_becc474_zen4_int4.json`)".format(*coded) in PLAIN
 
 
 def test_weights_that_are_fetched_by_who_waits() -> None:
-    now, coded = map(burst_by_burst, ("beside_8e1360c_zen4.json", "beside_8e1360c_zen4_int4.json"))
+    now, coded = map(ratios, ("beside_8e1360c_zen4.json", "beside_8e1360c_zen4_int4.json"))
     told = "one stream is {} times as fast as before, 8 and 32 streams {} and {}, a prompt {} (`beside_8e1360c_zen4"
     assert told.format(*now) in PERFORMANCE
     assert "with 4 bits {}, {}, {} and {} (`beside_8e1360c_zen4_int4.json`)".format(*coded) in PERFORMANCE
-    each = saved("beside_8e1360c_zen4.json")["cases"]["decode"]["this one"]
-    assert "; quartiles {ratio_q1:.2f} and {ratio_q3:.2f} with one stream)".format(**each) in PERFORMANCE
+    low, high = (ratios("beside_8e1360c_zen4.json", cases=BURSTS[:1], key=f"ratio_q{end}")[0] for end in (1, 3))
+    assert f"; quartiles {low} and {high} with one stream)" in PERFORMANCE
 
 
 def test_rows_of_routed_experts() -> None:

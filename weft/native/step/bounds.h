@@ -33,20 +33,6 @@ constexpr std::array<BoundsOf, sizeof...(R)> bounds_of_rows(std::index_sequence<
     return {bounds_of<int(R) + 1, Few, Lines>...};
 }
 
-// The highest of `count` bounds, none of which is NaN.
-inline float highest_of(const float* bounds, int count) {
-    constexpr int W = kWidth<float>;
-    float most = *bounds;
-    int i = 0;
-    if (count >= W) {
-        Vec<float> found = load(bounds);
-        for (i = W; i + W <= count; i += W) found = larger(load(bounds + i), found);
-        most = highest_of(found);
-    }
-    for (; i < count; ++i) most = std::max(most, bounds[i]);
-    return most;
-}
-
 // The highest of a row's.
 WEFT_INLINE float highest_bound(const Vec<float> (&bounds)[kBoundVectors]) {
     Vec<float> most = bounds[0];

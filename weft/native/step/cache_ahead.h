@@ -77,6 +77,10 @@ public:
     struct Lines {
         const char* from;
         int count;
+
+        void fetch() const {
+            for (int i = 0; i < count; ++i) __builtin_prefetch(from + int64_t(i) * 64, 0, 2);
+        }
     };
     // The next of them, neighbours, `most` at most: 0 where there are no more.
     Lines take(int most) {
@@ -87,10 +91,7 @@ public:
     }
 
     // Fetches the next `most`, or what is left of a block.
-    void fetch(int most) {
-        const Lines lines = take(most);
-        for (int i = 0; i < lines.count; ++i) __builtin_prefetch(lines.from + int64_t(i) * 64, 0, 2);
-    }
+    void fetch(int most) { take(most).fetch(); }
 
 private:
     // Of a thread, for one attention: what its share of the last cache holds until then, beside weights and rows.

@@ -7,6 +7,7 @@
 
 #include "bounds.h"
 #include "linear.h"
+#include "row_sampler.h"
 
 namespace weft {
 
@@ -152,7 +153,9 @@ private:
 
     const float* tops(int64_t row) const { return screen_.tops + row * pairs_; }
     int highest(int64_t row) const {
-        return int(std::find(tops(row), tops(row) + pairs_, highest_of(tops(row), pairs_)) - tops(row));
+        RowSampler bounds(tops(row), pairs_);
+        bounds.look();  // they are finite: see BoundedBlock
+        return bounds.largest_id();
     }
 
     // The logits of each row's highest bound, which mostly leave nothing to do.

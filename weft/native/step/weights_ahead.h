@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cache_ahead.h"
 #include "linear_parts.h"
 
 namespace weft {
@@ -24,10 +25,7 @@ inline std::vector<int> linears_ahead(const Instruction* code, int count) {
 // What one thread fetches towards its second-level cache: of its own part, which it begins at the front.
 class WeightLines {
 public:
-    struct Lines {
-        const char* from = nullptr;
-        int count = 0;
-    };
+    using Lines = CacheLines::Lines;
 
     // From here on the first lines of what `thread` of `threads` has of instruction `number`, a LINEAR, unless that was
     // planned already; nothing for more rows than kTileRows, whose products, not reading, take the time.
@@ -52,9 +50,8 @@ public:
 
     // Fetches them; whether there were any.
     bool fetch() {
-        const Lines codes = take_codes(), numbers = take_numbers();
-        for (int i = 0; i < codes.count; ++i) __builtin_prefetch(codes.from + 64 * i, 0, 2);
-        for (int i = 0; i < numbers.count; ++i) __builtin_prefetch(numbers.from + 64 * i, 0, 2);
+        const Lines codes = take_codes();
+        codes.fetch(), take_numbers().fetch();
         return codes.count > 0;
     }
 
@@ -72,7 +69,7 @@ private:
     }
 
     int number_ = -1;
-    Lines codes_, numbers_;
+    Lines codes_{}, numbers_{};
 };
 
 }  // namespace weft
