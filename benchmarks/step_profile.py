@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--tp", type=whole, default=1)
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4"))
+    parser.add_argument("--quantization", default="none", choices=("none", "int8", "int4", "gguf"))
     parser.add_argument("--activations", default="auto", choices=("auto", "full", "int8"))
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     arguments = parser.parse_args()

@@ -55,8 +55,8 @@ class OneRank:
 
     def __init__(self, checkpoint: Checkpoint, settings: EngineConfig, threads: int, num_blocks: int) -> None:
         config = parse_config(checkpoint.config)
-        kept_weights(settings, checkpoint, ())  # refuses settings that contradict each other, as every engine does
         shards = Shards(config, resolve({}, num_experts=config.num_experts))
+        kept_weights(settings, checkpoint, shards.specs)  # refuses what contradicts itself, as every engine does
         numerics = numerics_of(settings)
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)

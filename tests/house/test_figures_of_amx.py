@@ -219,6 +219,8 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     times = lead["weft-int4-rows8", "decode", "decode"]
     told = f"8 and 4 bits get {one8} and {one4} there with one stream, the latter {times} times as many as onnxruntime,"
     assert f"{told} but {prompt8} and {prompt4} in a prompt." in PLAIN
+    less = lead["weft-int8-rows8", "prefill", "prefill"]
+    assert f"in a prompt where there are tile registers ({less} of OpenVINO's, `peers-amx.md`;" in PLAIN
     eight, many = (offline["weft-whole",][f"streams{count} tok/s"] for count in (8, 32))
     told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times OpenVINO's, a prompt {prompt},"
     assert f"{told} 8 and 32 streams {eight} and {many} (burst by burst" in PLAIN

@@ -290,6 +290,15 @@ def test_8_and_4_bits_beside_bf16() -> None:
     assert f"have {told} in a prompt; with `--activations full` {', '.join(full)} (the" in PERFORMANCE
 
 
+def test_a_files_own_blocks_beside_bf16() -> None:
+    each = (ratios("coded_blocks_zen4.json", way) for way in ("gguf", "gguf x 8"))
+    plain, rounded = map("{0[0]}, {0[1]}, {0[2]} and {0[3]}".format, each)
+    told = f"own blocks of Q4_1 have {plain} of the speed of the same file's numbers in bf16 there,"
+    looks = saved("coded_blocks_zen4.json")["memory"]["flag_us"]
+    fast = f"memory was fast in {sum(us > FAR_US for us in looks)} of {len(looks)} looks beside them"
+    assert f"{told} with `--activations int8` {rounded} (`coded_blocks_zen4.json`; {fast})" in PLAIN
+
+
 def test_numbers_in_12_and_in_16_bits_beside_other_engines() -> None:
     found = leads(PAGE)
     of_limit = [shares(engine, PAGE)[0] for engine in ("weft-tp1", "weft-whole")]
