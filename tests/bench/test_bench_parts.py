@@ -21,7 +21,7 @@ from weft.bench.client import take
 from weft.bench.compare import Measured, change, differences, interleaved, measured, memory_of
 from weft.bench.drive import arrivals
 from weft.bench.events import EventReader
-from weft.bench.machine import commit, machine, shown_command, versions
+from weft.bench.machine import commit, machine, processor, shown_command, versions
 from weft.bench.outcome import Outcome
 from weft.bench.plot import check_plot
 from weft.bench.probe import base_url
@@ -291,6 +291,13 @@ def test_a_measurement_says_where_it_was_made(tmp_path: Path) -> None:
     assert isinstance(here["cores"], int) and here["cores"] >= 1 and here["cpu"] and here["memory_bytes"]
     assert versions()["python"] and versions()["torch"]
     assert commit(tmp_path) is None
+
+
+def test_a_processor_is_told_with_its_generation() -> None:
+    of_amd = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+    assert processor(of_amd * 2) == "AMD EPYC (family 26, model 2)"
+    assert processor("Hardware\t: BCM2835\n") == "BCM2835"
+    assert processor("cpu family\t: 26\nmodel\t\t: 2\n") is None
 
 
 def test_changes_that_change_no_figure_are_left_out(tmp_path: Path) -> None:

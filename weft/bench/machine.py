@@ -17,13 +17,21 @@ SECRET = ("--api-key",)
 def machine() -> dict[str, object]:
     """Processor, cores that may be used, memory, accelerators, system."""
     return {
-        "cpu": _first(r"^(?:model name|Hardware|CPU part)\s*:\s*(.+)$", _read("/proc/cpuinfo")) or platform.machine(),
+        "cpu": processor(_read("/proc/cpuinfo")) or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": int(_first(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo")) or 0) * 1024,
         "accelerators": _accelerators(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
+
+
+def processor(info: str) -> str | None:
+    """The name in `info`, the text of /proc/cpuinfo, with family and model where they stand there: a virtual machine's
+    name for its processor often leaves the generation open. None: no name."""
+    name = _first(r"^(?:model name|Hardware|CPU part)\s*:\s*(.+)$", info)
+    family, model = (_first(rf"^{key}\s*:\s*(\d+)$", info) for key in ("cpu family", "model"))
+    return f"{name} (family {family}, model {model})" if name and family and model else name
 
 
 def versions() -> dict[str, str | None]:
