@@ -41,7 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LONG: dict[str, Burst] = {
     "decode behind 8,000": (1, 8000, 33),
     "8 streams behind 2,000": (8, 2000, 33),
+    "16 streams": (16, 8, 24),
     "64 streams": (64, 8, 24),
+    "32 streams behind 128": (32, 128, 97),
 }
 DRIVER = """
 import json, pathlib, sys

@@ -177,9 +177,9 @@ class Runner:
         cache, highest = self.cache_memory, self.inputs.tables.highest
         if cache.memory is None:
             return None
-        slots = self.limits.max_num_seqs
+        slots, ranks = self.limits.max_num_seqs, self.shards.layout.ranks_per_node
         enlarges = isinstance(self.ops, StepOps) and self.ops.pages.common
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, enlarges)
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, enlarges, ranks)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

@@ -172,7 +172,7 @@ private:
     // Numbers go from codes to products; where `more` rows follow they are left in `panel`.
     void first_rows(Rows<A> rows, int count, Slab slab, int pair, T* sums, B* panel, bool more) {
         if constexpr (C::kLaysCodes) tile_of_pair.from_codes(weight, pair, rows, count, slab, sums, panel, more);
-        else first_tile(weight, pair, rows, count, slab, sums, panel, more, cache);
+        else first_tile(weight, pair, rows, count, slab, sums, panel, more);
     }
 
     // Blocks of rows are finished beside the next one's products where C says so.
@@ -241,7 +241,9 @@ private:
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
                 T* const own = sums + row * kPair;
-                if (cache) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
+                if (cache && !i)
+                    tile_of_pair(behind(rows, row), n, panel, part.depth, 2, {next, 64}, own, part.resume, done);
+                else if (cache) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
                 else
                     tile_of_pair(behind(rows, row), n, panel, part.depth, i * by_block < bytes, {next + i * by_block, 64}, own,
                                  part.resume, done);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "bf12.h"
-#include "cache_ahead.h"
 #include "linear_amx.h"
 #include "linear_avx2.h"
 #include "linear_codes.h"
@@ -113,8 +112,6 @@ constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 6 : 0;
 constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 4 : 0;
 constexpr int kBf12Rows = kVectorBytes == 64 ? 3 * kBf12Tile : kBf12Tile;
-// More than these where pairs are multiplied: a panel that is laid for all of them pays for more.
-constexpr int kBf12PairRows = 128;
 
 // Calls one(rows, a, tile) for near-equal tiles of at most `most` rows.
 template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A> a, float* tile, F one) {
@@ -133,7 +130,7 @@ template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
     }
     if (C::kLaysCodes) return int(std::min<int64_t>(rows, C::kRows));
     if (C::kDepth != 2) return 0;
-    if (rows < 4 || (kind == W_BF12 && rows <= kBf12PairRows)) return int(rows);
+    if (rows < 4 || (kind == W_BF12 && rows <= kTileRows)) return int(rows);
     if (rows < 8) return 4;
     // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no
     // room for the scales and offsets of four bits beside them.
@@ -149,46 +146,24 @@ inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, 
     });
 }
 
-struct FetchCache {
-    CacheLines& lines;
-
-    WEFT_INLINE void begin(int) const { lines.fetch(CodesOfPair<W_BF12, false>::kSteps); }
-    WEFT_INLINE void step(int) const {}
-};
-
 constexpr int kSteppedRows = 3;  // few, whose products wait for memory
 
-// A tile of rows times a pair of W_BF12, all of the depth. Fetches codes, or else what the next attention reads.
-template <int MR>
-void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache, float* tile) {
+// A tile of rows times a pair of W_BF12, all of the depth.
+template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, float* tile) {
     using Codes = CodesOfPair<W_BF12, false>;
-    const Slab all{0, depth, false};
-    if (cache) return tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, FetchCache{*cache});
     using Fetch = std::conditional_t<(MR <= kSteppedRows), FetchSteps<Codes>, FetchChunks<Codes>>;
-    tile_of_steps<MR, false>(codes, a, all, tile, nullptr, 0, Fetch{codes});
+    tile_of_steps<MR, false>(codes, a, {0, depth, false}, tile, nullptr, 0, Fetch{codes});
 }
 
 template <size_t... R>
-inline void tile_of_bf12(int rows, const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, CacheLines* cache,
-                         float* tile, std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, CacheLines*,
-                              float*) = {tile_of_bf12<int(R) + 1>...};
-    tiles[rows - 1](codes, a, depth, cache, tile);
-}
-
-// Each tile takes numbers out of codes anew, which is cheap beside a dozen rows; the first one fetches codes.
-inline void tiles_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, CacheLines* cache) {
-    const CodesOfPair<W_BF12, false> codes(w, pair);
-    const bf16* first = a.first;
-    in_even_tiles(rows, kTileRows, a, tile, [&](int n, Rows<bf16> from, float* to) {
-        tile_of_bf12(n, codes, from, w.depth, from.first == first ? nullptr : cache, to, std::make_index_sequence<kTileRows>());
-    });
+inline void tile_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, float*) = {tile_of_bf12<int(R) + 1>...};
+    tiles[rows - 1](CodesOfPair<W_BF12, false>(w, pair), a, w.depth, tile);
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
-inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more,
-                       CacheLines* cache) {
-    if (w.kind == W_BF12 && !more) return tiles_of_bf12(rows, w, pair, a, tile, cache);
+inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more) {
+    if (w.kind == W_BF12 && !more) return tile_of_bf12(rows, w, pair, a, tile, std::make_index_sequence<kTileRows>());
     int step = more ? 2 * kPair : 0;
     switch (rows) {
         case 1: return tile_from_codes<1, false>(w, pair, a, slab, tile, panel, 0);
@@ -214,7 +189,7 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 static_assert(std::max({kApartRows, kCodedRows, kBf12Rows}) <= kEightsRows);
 
 // Both halves of the columns, of which the first one asks for what is soon taken.
-inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
+inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
     for (const bool second : {false, true})
         with_floats(w, pair, !second, [&](const auto& codes) { half_of_eights(rows, codes, a, slab, tile, second); });
 }
@@ -268,7 +243,7 @@ inline void tiles_of_halves(int rows, const char* pairs, Rows<float> a, Slab sla
         });
 }
 
-inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool, CacheLines*) {
+inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
     with_codes<true>(w, pair, [&](auto codes) {
@@ -283,6 +258,6 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
 #endif
 
 template <class A, class B, class T>
-inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool, CacheLines*) {}
+inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
 
 }  // namespace weft

@@ -210,7 +210,9 @@ public:
         if constexpr (Other::kBeside) {
             constexpr auto many = std::make_index_sequence<C::kRows - kBesideRows + 1>();
             if (count >= kBesideRows && depth % (kBesideUnroll * C::kDepth) == 0) {
-                const auto own = lines ? tile_beside_for<C, 1, Other>(count, many) : tile_beside_for<C, 0, Other>(count, many);
+                const auto own = lines == 2 ? tile_beside_for<C, 2, Other>(count, many)
+                                 : lines    ? tile_beside_for<C, 1, Other>(count, many)
+                                            : tile_beside_for<C, 0, Other>(count, many);
                 return own(a, b, depth, ahead, tile, resume, &other);
             }
         }
