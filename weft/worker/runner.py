@@ -178,8 +178,8 @@ class Runner:
         if cache.memory is None:
             return None
         slots, ranks = self.limits.max_num_seqs, self.shards.layout.ranks_per_node
-        enlarges = isinstance(self.ops, StepOps) and self.ops.pages.common
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, enlarges, ranks)
+        large = isinstance(self.ops, StepOps) and self.ops.pages.common
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, ranks)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

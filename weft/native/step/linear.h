@@ -241,8 +241,7 @@ private:
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
                 row += first;
                 T* const own = sums + row * kPair;
-                if (cache && !i)
-                    tile_of_pair(behind(rows, row), n, panel, part.depth, 2, {next, 64}, own, part.resume, done);
+                if (cache && !i) tile_of_pair(behind(rows, row), n, panel, part.depth, 2, {next, 64}, own, part.resume, done);
                 else if (cache) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
                 else
                     tile_of_pair(behind(rows, row), n, panel, part.depth, i * by_block < bytes, {next + i * by_block, 64}, own,

@@ -257,7 +257,6 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
 
 #endif
 
-template <class A, class B, class T>
-inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
+template <class A, class B, class T> inline void first_tile(const Weight&, int, Rows<A>, int, Slab, T*, B*, bool) {}
 
 }  // namespace weft
