@@ -5,10 +5,11 @@ What went wrong is told by its cause: ranks that fail because a peer is gone are
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.region import Kind, RankRecord
@@ -44,13 +45,28 @@ class Watch:
             for fd in (worker.channel.fileno(), worker.pidfd):
                 self._by_fd[fd] = worker
                 self._poll.register(fd, select.POLLIN)
+        self._waits_on: frozenset[int] = frozenset()
+
+    def wait_on(self, cpus: Collection[int]) -> None:
+        """From now on who waits for messages is woken on one of these CPUs, not on that of the rank that sends them,
+        whose thread it would interrupt. Of a caller that may run elsewhere too, which is so again behind each wait."""
+        self._waits_on = frozenset(cpus)
 
     def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
         """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
         fails or dies."""
         while (left := deadline() - time.monotonic()) > 0:
-            for fd, _ in self._poll.poll(left * 1000):
+            for fd, _ in self._polled(left * 1000):
                 yield from self._read(fd)
+
+    def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
+        if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
+            return self._poll.poll(timeout_ms)
+        os.sched_setaffinity(0, self._waits_on)
+        try:
+            return self._poll.poll(timeout_ms)
+        finally:
+            os.sched_setaffinity(0, own)
 
     def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
         """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""
