@@ -99,9 +99,9 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
     writes.close()
 
 
-def test_ranks_of_a_node_ask_together_for_as_much_as_one() -> None:
+def test_ranks_that_share_blocks_ask_together_for_as_much_as_one() -> None:
     memory = large_pages(PAGESIZE)
-    alone, shared = (FirstWrites(memory, BLOCK, 1000, lambda: 0, quiet, ranks=ranks) for ranks in (1, 4))
+    alone, shared = (FirstWrites(memory, BLOCK, 1000, lambda: 0, quiet, sharing=ranks) for ranks in (1, 4))
     assert alone.ahead == MOST_BYTES == 4 * shared.ahead
 
 

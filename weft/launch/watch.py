@@ -10,6 +10,7 @@ import re
 import select
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from weft.comm.region import Kind, RankRecord
@@ -62,11 +63,13 @@ class Watch:
     def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
         if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
             return self._poll.poll(timeout_ms)
-        os.sched_setaffinity(0, self._waits_on)
         try:
+            os.sched_setaffinity(0, self._waits_on)
             return self._poll.poll(timeout_ms)
         finally:
-            os.sched_setaffinity(0, own)
+            if os.sched_getaffinity(0) == self._waits_on:  # nobody has moved it meanwhile
+                with suppress(OSError):  # none of those is there any more
+                    os.sched_setaffinity(0, own)
 
     def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
         """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""

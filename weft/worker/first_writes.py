@@ -20,7 +20,7 @@ from weft.native.system_pages import LARGE_PAGE, SystemPages
 
 AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
-bytes of all ranks of a node."""
+bytes of all ranks that have a part of each block."""
 BESIDE_BYTES = 8 << 20
 """How far beside steps, which then are slower."""
 AT_ONCE_BYTES = LARGE_PAGE
@@ -47,13 +47,13 @@ class FirstWrites:
         steps: Callable[[], Steps],
         cpus: Iterable[int] = (),
         enlarges: bool = False,
-        ranks: int = 1,
+        sharing: int = 1,
     ) -> None:
-        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one; `ranks`:
-        of this node, which ask alike."""
+        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one; `sharing`:
+        ranks that have a part of each block, and ask alike."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus = frozenset(cpus)
-        self.ahead = min(MOST_BYTES // ranks, AHEAD_BLOCKS * slots * block_bytes)
+        self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)
         """How far pages are asked for while no step runs, bytes."""
         self._system = SystemPages()
         self._ended = threading.Event()

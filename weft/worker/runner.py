@@ -177,9 +177,9 @@ class Runner:
         cache, highest = self.cache_memory, self.inputs.tables.highest
         if cache.memory is None:
             return None
-        slots, ranks = self.limits.max_num_seqs, self.shards.layout.ranks_per_node
+        slots, sharing = self.limits.max_num_seqs, self.shards.layout.attention.tp
         large = isinstance(self.ops, StepOps) and self.ops.pages.common
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, ranks)
+        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing)
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

@@ -90,9 +90,6 @@ public:
         return lines;
     }
 
-    // Fetches the next `most`, or what is left of a block.
-    void fetch(int most) { take(most).fetch(); }
-
 private:
     // Of a thread, for one attention: what its share of the last cache holds until then, beside weights and rows.
     static constexpr int64_t kMostBytes = 2 << 20;

@@ -95,10 +95,11 @@ template <class C> struct Product {
     // have no such tiles.
     void fetch_cache(const Step& step, const LinearParts& own, const TeamMember& me) {
         const Share& share = own.share;
-        if (!C::kFetchesCache || share.rows.count <= (stored_as<C>(weight.kind) ? 2 : 1) * C::kRows) return;
+        if (!C::kFetchesCache || share.rows.count <= rows_that_fetch(share.rows.count)) return;
         const auto& ahead = *static_cast<const CacheAhead*>(instruction.p[CACHE_AHEAD]);
         cache = &cache_lines(), own_row = share.rows.first;
         cache->plan(ahead, step, me.thread, me.threads, share.first_pair, share.last_pair - share.first_pair);
+        if (cache->blocks().empty()) cache = nullptr;
     }
 
     // Pairs [first, last) of `count` rows from row `from` on.
@@ -120,6 +121,11 @@ template <class C> struct Product {
 private:
     CacheLines* cache = nullptr;
     int64_t own_row = 0;
+
+    // Of `count` rows, those of tiles that fetch weights.
+    int64_t rows_that_fetch(int64_t count) const {
+        return stored_as<C>(weight.kind) ? 2 * C::kRows : rows_from_codes<C>(weight.kind, count) + C::kRows;
+    }
 
     // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
     template <class Done>
@@ -238,14 +244,15 @@ private:
             const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;
             const bool ends = k + part.depth == depth;
             if (ends && first) done.take(from, first, pair, sums, count - first);
-            blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t) {
+            blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t number) {
                 row += first;
                 T* const own = sums + row * kPair;
-                if (cache && !i) tile_of_pair(behind(rows, row), n, panel, part.depth, 2, {next, 64}, own, part.resume, done);
-                else if (cache) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
+                const bool alone = C::kFetchesCache && (cache || number == 1);  // fetches all of it
+                const int lines = alone && !i && bytes > by_block ? 2 : i * by_block < bytes;
+                if (cache && i) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
                 else
-                    tile_of_pair(behind(rows, row), n, panel, part.depth, i * by_block < bytes, {next + i * by_block, 64}, own,
-                                 part.resume, done);
+                    tile_of_pair(behind(rows, row), n, panel, part.depth, lines, {next + i * by_block, 64}, own, part.resume,
+                                 done);
                 if (ends) done.take(from + row, n, pair, own, count - row - n);
             });
         }

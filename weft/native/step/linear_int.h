@@ -148,6 +148,8 @@ inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, 
 
 constexpr int kSteppedRows = 3;  // few, whose products wait for memory
 
+static_assert(InBf16::kRows == kTileRows, "of W_BF12, so many rows all take their numbers from codes");
+
 // A tile of rows times a pair of W_BF12, all of the depth.
 template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, float* tile) {
     using Codes = CodesOfPair<W_BF12, false>;

@@ -203,7 +203,7 @@ inline TileBeside<C, Other> tile_beside_for(int rows, std::index_sequence<R...>)
 template <class C> class TileOf {
 public:
     // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step. Where Other says so, its rows may be
-    // done beside the products of many others, with at most one line.
+    // done beside the products of many others.
     template <class Other>
     void operator()(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
                     typename C::Sum* tile, bool resume, Other& other) const {
