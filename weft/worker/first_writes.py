@@ -49,8 +49,8 @@ class FirstWrites:
         enlarges: bool = False,
         sharing: int = 1,
     ) -> None:
-        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one; `sharing`:
-        ranks that have a part of each block, and ask alike."""
+        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
+        `sharing`: ranks that have a part of each block, and ask alike."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus = frozenset(cpus)
         self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)
