@@ -42,7 +42,7 @@ def test_leads_and_bounds() -> None:
     assert f"(`{PAGE}`) a prompt has {lead} times the speed of OpenVINO there, at {prompt} % of the" in PERFORMANCE
     assert f"{' and '.join(streams)} times with 8 and 32 streams, at {eight} and {many} %;" in PERFORMANCE
     assert f"one stream {one} times that of llama.cpp, at {decode} % of the bound of 16 bits;" in PERFORMANCE
-    codes, near = ([of(each) for each in ROUNDED] for of in (lambda each: found[each, *ONE], _share))
+    codes, near = ([of(each, PAGE) for each in ROUNDED] for of in (_lead, _share))
     assert f"8 and 4 bits {' and '.join(codes)} times that of the best of the others, at {' and '.join(near)} % of" in (
         PERFORMANCE
     )
@@ -72,19 +72,23 @@ def test_where_a_prompt_and_many_streams_spend_their_time() -> None:
 
 def test_whole_numbers() -> None:
     found = [leads(PAGE)["weft-whole", *case] for case in (ONE, CASES[1], CASES[2], CASES[0])]
-    told = "one stream has {} times the speed of llama.cpp, 8 and 32 streams {} and {} times OpenVINO's, a prompt {} times;"
-    assert told.format(*found) in PLAIN
+    told = "one stream has {} times the speed of llama.cpp, 8 and 32 streams {} and {} times OpenVINO's, a prompt {}"
+    assert f"{told.format(*found)} times;" in PLAIN
 
 
-def _share(engine: str, page: str = PAGE) -> str:
+def _lead(engine: str, page: str) -> str:
+    return leads(page)[engine, *ONE]
+
+
+def _share(engine: str, page: str) -> str:
     return shares(engine, page)[0]
 
 
 def test_one_stream_of_codes_alone() -> None:
     page = "peers-zen5-codes.md"
-    found, near = ([of(each) for each in ROUNDED] for of in (lambda each: leads(page)[each, *ONE], partial(_share, page=page)))
-    told = f"Ten rounds of one stream alone have {' and '.join(found)} with 8 and 4 bits there, at {' and '.join(near)} %"
-    assert f"{told} of the bound (`{page}`)" in PLAIN
+    found, near = ([of(each, page) for each in ROUNDED] for of in (_lead, _share))
+    told = f"Ten rounds of one stream alone have {' and '.join(found)} with 8 and 4 bits there, at"
+    assert f"{told} {' and '.join(near)} % of the bound (`{page}`)" in PLAIN
 
 
 def test_rows_in_full_and_two_ranks() -> None:
@@ -93,8 +97,10 @@ def test_rows_in_full_and_two_ranks() -> None:
     assert words.format(*of("decode tok/s"), *of("prefill tok/s")) in PLAIN
     found = leads(PAGE)
     prompt, eight, many = (found["weft-tp2", *case] for case in CASES)
-    told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream, {eight} and {many}"
-    assert f"{told} with 8 and 32, {prompt} in a prompt" in PLAIN
+    told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream,"
+    assert f"{told} {eight} and {many} with 8 and 32, {prompt} in a prompt" in PLAIN
+    http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
+    assert "on the third {}, {} and {} (`peers-zen5.md`);".format(*http) in PLAIN
     one, eight, many, prompt = ratios("several_ranks_zen5.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams, {prompt} in a prompt"
     assert f"{told} (`several_ranks_zen5.json`, 16 rounds)" in PLAIN
@@ -128,8 +134,8 @@ def test_what_panels_of_12_bits_bring() -> None:
     assert f"{told}, a prompt {prompt} (`{name}`, 2 starts of 5 rounds)" in PERFORMANCE
     found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_zen5.json")["products"]["avx512bf16"]}
     more = [ratio for count, ratio in found.items() if count >= 12]
-    told = f"they take {found[1]:.2f} with one row, {found[8]:.2f} with 8 and {min(more):.2f} to {max(more):.2f} with 12"
-    assert f"{told} to 512 (`compressed_weights_zen5.json`)" in PERFORMANCE
+    told = f"they take {found[1]:.2f} with one row, {found[8]:.2f} with 8 and {min(more):.2f} to {max(more):.2f}"
+    assert f"{told} with 12 to 512 (`compressed_weights_zen5.json`)" in PERFORMANCE
 
 
 def test_codes_burst_by_burst() -> None:
@@ -144,8 +150,8 @@ def test_codes_burst_by_burst() -> None:
 def test_long_prompts() -> None:
     found = leads("peers-zen5-long.md")
     prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
-    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them {' and '.join(behind)}"
-    assert f"{told} (`peers-zen5-long.md`, two rounds)" in PLAIN
+    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them"
+    assert f"{told} {' and '.join(behind)} (`peers-zen5-long.md`, two rounds)" in PLAIN
 
 
 def test_products_of_a_prompt_and_the_scheduler() -> None:
