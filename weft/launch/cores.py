@@ -1,9 +1,12 @@
-"""Which processor cores each rank runs on, and with how many threads. Numbers only; knows no process and no torch."""
+"""Which processor cores each rank runs on, and with how many threads; a thread kept to some of them for a while. Knows
+no process and no torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,3 +118,24 @@ def as_runs(cpus: tuple[int, ...]) -> str:
         else:
             runs.append([cpu, cpu])
     return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in runs)
+
+
+class KeptTo:
+    """Keeps the thread that enters, and those that it makes meanwhile, to these CPUs until it is left, in whichever
+    thread; `before`: those of the thread, if they are known. A class, not a generator, for engines enter it in every
+    step."""
+
+    def __init__(self, cpus: Collection[int], before: Collection[int] | None = None) -> None:
+        self._cpus, self._before = cpus, os.sched_getaffinity(0) if before is None else before
+        self._thread = threading.get_native_id()
+
+    def __enter__(self) -> None:
+        try:
+            os.sched_setaffinity(0, self._cpus)
+        except BaseException:  # an interrupt may come behind the call, and no `with` is entered then
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # the thread has ended, or may run on none of those any more
+            os.sched_setaffinity(self._thread, self._before)

@@ -8,9 +8,7 @@ engines are closed. Elsewhere they do so while they wait for ranks, where the pl
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -18,6 +16,7 @@ from weft.engine.engine import Engine
 from weft.engine.outputs import Outputs, RequestOutput
 from weft.engine.router import Router, job_of
 from weft.errors import PeerError, WeftError
+from weft.launch.cores import KeptTo
 from weft.launch.engines import balancing_of, make_engine
 from weft.launch.executor import ProcessExecutor
 from weft.launch.fingerprint import Settings
@@ -39,7 +38,7 @@ class OfflineEngines:
         balancing = [balancing_of(part) for part in parts]
         self._moved = contextlib.ExitStack()
         if plan.engine.server_cpus is not None:
-            self._moved.enter_context(_kept_to(plan.server_cpus))
+            self._moved.enter_context(KeptTo(plan.server_cpus))
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="replica")
         self._executors, started = self._start(parts, listener, spawner or Spawner())
         for executor in self._executors:
@@ -148,15 +147,3 @@ class OfflineEngines:
                 executor.close()
         self._pool.shutdown()
         self._moved.close()
-
-
-@contextlib.contextmanager
-def _kept_to(cpus: Collection[int]) -> Iterator[None]:
-    """Keeps the thread that enters, and those that it makes, to these CPUs until it is left, in whichever thread."""
-    thread, before = threading.get_native_id(), os.sched_getaffinity(0)
-    os.sched_setaffinity(thread, cpus)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.sched_setaffinity(thread, before)

@@ -239,7 +239,8 @@ private:
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_rows(rows, first, part, pair, sums, panel, true);
             else if constexpr (!C::kLaysCodes) unpack<C>(weight, pair, k, part.depth, panel);
-            // what is unpacked next is fetched by the products of the first blocks
+            // What is unpacked next is fetched by the products of the first blocks, or of the first one alone where there are
+            // no others or they fetch the cache.
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);
             const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;
             const bool ends = k + part.depth == depth;
@@ -247,7 +248,7 @@ private:
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t number) {
                 row += first;
                 T* const own = sums + row * kPair;
-                const bool alone = C::kFetchesCache && (cache || number == 1);  // fetches all of it
+                const bool alone = C::kFetchesCache && (cache || number == 1);
                 const int lines = alone && !i && bytes > by_block ? 2 : i * by_block < bytes;
                 if (cache && i) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
                 else
