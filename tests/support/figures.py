@@ -82,3 +82,16 @@ def first_tokens(page: str) -> list[str]:
     served = rows("Over HTTP", 2, page)
     engines = ("weft-tp1", "llama.cpp-bf16", "vllm-cpu")
     return [f"{float(served[engine, '32']['TTFT p50 ms']) / 1000:.1f}" for engine in engines]
+
+
+def looks(page: str) -> list[dict[str, float]]:
+    """What the machine gave beside a page's figures, look by look."""
+    cases = [found for visit in saved(page.replace(".md", ".json"))["visits"] for found in visit["cases"].values()]
+    return [burst["state"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
+
+
+def bound_share(name: str) -> tuple[int, int, int]:
+    """Percents that the bound is of a step of one stream: median and quartiles."""
+    found = saved(name)["cases"]["decode, one stream"]
+    share, low, high = (round(100 * found[key]) for key in ("share", "share_q1", "share_q3"))
+    return share, low, high

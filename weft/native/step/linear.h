@@ -25,12 +25,16 @@ inline CacheLines& cache_lines() {
 }
 
 constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
-constexpr int64_t kFarRows =
-    640 << 10;  // the same where each chunk unpacks panels anew, or finishes its last rows by themselves
+// The same where each chunk unpacks panels anew, or finishes its last rows by themselves; and what products of bf16 pairs are
+// done in. Processors with tile registers have a second-level cache of 2 MiB.
 #if defined(__AMX_BF16__)
-using InPairs = InAmx;  // what products of bf16 pairs are done in
-#elif defined(__AVX512BF16__)
+constexpr int64_t kFarRows = 800 << 10;
+using InPairs = InAmx;
+#else
+constexpr int64_t kFarRows = 640 << 10;
+#if defined(__AVX512BF16__)
 using InPairs = InBf16;
+#endif
 #endif
 
 // Rows of an operand as C takes them: in place, or converted into scratch, a chunk at a time.
