@@ -15,7 +15,7 @@ from torch import Tensor
 from weft.native.system_pages import LARGE_PAGE
 from weft.ops.large_pages import large_pages
 from weft.worker import first_writes
-from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, FirstWrites
+from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, OFTEN_S, FirstWrites
 
 BLOCK = 100 * PAGESIZE
 ENOUGH_S = 10.0
@@ -133,6 +133,26 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
     finally:
         writes.close()
     assert not writes._thread.is_alive()
+
+
+def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
+    highest = [0]
+    writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)
+    ahead = 4 * BLOCK
+    writes.ready = BLOCK + ahead
+    assert writes._pause_s(ahead) == OFTEN_S
+    highest[0] = 2
+    assert writes._pause_s(ahead) == OFTEN_S / 2
+    highest[0] = 100  # steps wait for pages themselves
+    assert writes._pause_s(ahead) == 0
+
+
+def test_beside_steps_there_is_a_block_for_each_of_many_streams_that_begin_one_together() -> None:
+    small, tokens = (
+        2 * 30 * 3 * 64 * 2,
+        32,
+    )  # bytes of a token in the embedded model's cache, tokens of its longest block
+    assert 32 * tokens * small <= BESIDE_BYTES <= MOST_BYTES
 
 
 def test_steps_after_a_rest_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from weft.native.system_pages import LARGE_PAGE, SystemPages
 AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
 bytes of all ranks that have a part of each block."""
-BESIDE_BYTES = 8 << 20
-"""How far beside steps, which then are slower."""
+BESIDE_BYTES = 32 << 20
+"""How far beside steps, which then are slower: no less than dozens of streams take that begin a block in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 OFTEN_S, RARELY_S = 0.02, 0.5
 """How often the thread looks while steps run, and otherwise."""
@@ -93,6 +93,12 @@ class FirstWrites:
         self.ready += size
         return True
 
+    def _pause_s(self, ahead: int) -> float:
+        """Behind a request beside steps: the shorter, the less of `ahead` is there. What a step does not find it waits for,
+        with all its threads; and requests that come together make one step slow."""
+        there = self.ready - (self._highest() + 1) * self._block_bytes
+        return OFTEN_S * max(0, min(there, ahead)) / ahead
+
     def _run(self) -> None:
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)
@@ -100,7 +106,10 @@ class FirstWrites:
         while not self.done and not self._ended.is_set():
             now = self._steps()
             idle, seen = now == seen and not now[1], now
-            came = self.advance(self.ahead if idle else min(self.ahead, BESIDE_BYTES))
+            ahead = self.ahead if idle else min(self.ahead, BESIDE_BYTES)
+            came = self.advance(ahead)
             quiet = quiet + 1 if idle and not came else 0
-            if not (idle and came):
+            if not came:
                 self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
+            elif not idle:
+                self._ended.wait(self._pause_s(ahead))
