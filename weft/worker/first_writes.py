@@ -2,8 +2,8 @@
 
 Whoever writes a page first waits for the system, in a virtual machine perhaps for its host too: steps in which eight
 streams begin a block may take half as long again (`benchmarks/first_writes.py`). A cache is as large as memory allows,
-so it is not written whole at the start: pages are asked for a little beyond the highest block that was ever used, while
-nothing else is to be done.
+so it is not written whole at the start: pages are asked for a little beyond the highest block that was ever used, most
+of them while nothing else is to be done.
 """
 
 from __future__ import annotations
