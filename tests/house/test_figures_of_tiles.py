@@ -29,7 +29,10 @@ def test_what_larger_chunks_of_rows_bring() -> None:
     bf16, int8, int4 = (" and ".join(ratios(name, cases=("prefill of 1,024", "32 prompts of 128"))) for name in names)
     told = f"a prompt of 1,024 and 32 of 128 are {bf16} times as fast in bf16, {int8} with 8 bits, {int4} with 4"
     files = ", ".join(f"`{name}`" for name in names)
-    assert f"{told} ({files}, {starts(names[0])} rounds)" in PERFORMANCE
+    cases = [each["this one"] for name in names for each in saved(name)["cases"].values()]
+    low, high = min(case["ratio_q1"] for case in cases), max(case["ratio_q3"] for case in cases)
+    spread = f"with quartiles from {low:.2f} to {high:.2f}"
+    assert f"{told} ({files}, {starts(names[0])} rounds, {spread})" in PERFORMANCE
 
 
 def test_what_codes_laid_beside_products_bring() -> None:
