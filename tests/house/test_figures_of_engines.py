@@ -190,6 +190,14 @@ def test_rows_in_full_where_rounded_ones_are_the_choice(page: str) -> None:
     assert words.format(*of("decode tok/s"), *of("prefill tok/s")) in PLAIN
 
 
+@pytest.mark.parametrize("name", ["peers-amx-long.md", "peers-zen5-long.md"])
+def test_long_prompts_beside_openvino(name: str) -> None:
+    found = leads(name)
+    prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
+    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them"
+    assert f"{told} {' and '.join(behind)}" in PLAIN and f"(`{name}`, two rounds)" in PLAIN
+
+
 def test_long_prompts_and_more_streams() -> None:
     found = rows("Offline", 1, "peers-vnni-long.md")
 

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.figures import PERFORMANCE, ROOT, saved
 from weft.launch.memory import ADDRESS_BYTES, MIB, PROCESS_BYTES
 
 
-def test_the_scheduler() -> None:
-    def of(name: str) -> dict[int, dict[str, float]]:
-        return {case["running"]: case for case in saved(name)["cases"] if case["context"] == 128}
+def of(name: str) -> dict[int, dict[str, float]]:
+    """What steps of so many running requests cost."""
+    return {case["running"]: case for case in saved(name)["cases"] if case["context"] == 128}
 
+
+def best_and_median(name: str, between: str) -> str:
+    each = of(name)
+    keys = ("decode_step_us_mean", "decode_step_us_mean_of_rounds")
+    found = [f"{each[count][key]:.0f}" for key in keys for count in (1024, 256, 32)]
+    return "{}, {} and {}, {} {}, {} and {}".format(*found[:3], between, *found[3:])
+
+
+@pytest.mark.parametrize(("page", "machine"), [("zen4", "the machine"), ("zen5", "that"), ("amx", "that")])
+def test_the_scheduler_on_other_machines(page: str, machine: str) -> None:
+    name = f"scheduler_cost_{page}.json"
+    now = best_and_median(name, "of the median round").replace(",", " us,", 1)
+    assert f"On {machine} of `peers-{page}.md` it is {now} (`{name}`)" in PERFORMANCE
+
+
+def test_the_scheduler() -> None:
     steps, before = of("scheduler_cost_xeon.json"), of("scheduler_cost.json")
     engine = {count: steps[count]["decode_step_us_mean"] for count in (32, 256, 1024)}
     words = "cost the engine {:.0f} us of Python a step, 256 cost {:.0f}, 32 cost {:.0f} ("
@@ -20,15 +38,6 @@ def test_the_scheduler() -> None:
     assert f"of the median round {rest[0]}, {rest[1]} and {rest[2]}): with" in PERFORMANCE
     assert f"takes a block in every step, {(engine[1024] - engine[32]) / (1024 / 16):.1f} us each" in PERFORMANCE
     assert f"in Python too, {steps[1024]['inputs_us'] + steps[1024]['sampler_us']:.0f} us for 1,024" in PERFORMANCE
-
-    def best_and_median(name: str, between: str) -> str:
-        each = of(name)
-        keys = ("decode_step_us_mean", "decode_step_us_mean_of_rounds")
-        found = [f"{each[count][key]:.0f}" for key in keys for count in (1024, 256, 32)]
-        return "{}, {} and {}, {} {}, {} and {}".format(*found[:3], between, *found[3:])
-
-    now = best_and_median("scheduler_cost_zen4.json", "of the median round").replace(",", " us,", 1)
-    assert f"On the machine of `peers-zen4.md` it is {now} (`scheduler_cost_zen4.json`)" in PERFORMANCE
     assert f"right before it were {best_and_median('scheduler_cost_zen4_f0a9926.json', 'and')}, of" in PERFORMANCE
     profile = saved("step_profile_zen4.json")["cases"]
     alone, crowd = (f"{profile[case]['scheduler']['us']:.0f}" for case in ("1 stream", "32 streams"))

@@ -189,6 +189,8 @@ def test_what_pages_further_ahead_bring() -> None:
     http, engine = (
         [f"{saved(name)['cases'][way]['p99_over_p50']:.2f}" for name in names] for way in ("http", "engine")
     )
+    begun = 32 * 32 * 2 * 30 * 3 * 64 * 2 / (1 << 20)  # of keys and values, layers, heads and dims, two bytes each
+    assert f"as many streams of the embedded model begin {begun:.1f} MiB in one step" in PERFORMANCE
     told = f"of 32 streams over HTTP was {http[0]} times the median on the machine of `peers-amx.md`, and is {http[1]}"
     assert f"{told} times, through the engine alone {engine[0]} and {engine[1]} (`{before}`, `{now}`)" in PERFORMANCE
 

@@ -129,21 +129,7 @@ def test_codes_burst_by_burst() -> None:
     assert f"{told.format(*eight, *four)} (`{name}`)" in PLAIN
 
 
-def test_long_prompts() -> None:
-    found = leads("peers-zen5-long.md")
-    prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
-    told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them"
-    assert f"{told} {' and '.join(behind)} (`peers-zen5-long.md`, two rounds)" in PLAIN
-
-
-def test_products_of_a_prompt_and_the_scheduler() -> None:
+def test_products_of_a_prompt() -> None:
     prompt, _ = shares_of_rate("product_bound_zen5.json")
     told = f"A prompt's products by themselves have {prompt[0]} and {prompt[1]} of the machine's rate there"
     assert f"{told} (`product_bound_zen5.json`" in PERFORMANCE
-    each = {case["running"]: case for case in saved("scheduler_cost_zen5.json")["cases"]}
-    best, middle = (
-        [f"{each[count][key]:.0f}" for count in (1024, 256, 32)]
-        for key in ("decode_step_us_mean", "decode_step_us_mean_of_rounds")
-    )
-    told = "it is {} us, {} and {}, of the median round {}, {} and {}".format(*best, *middle)
-    assert f"On that of `{PAGE}` {told} (`scheduler_cost_zen5.json`)" in PERFORMANCE

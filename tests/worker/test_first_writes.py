@@ -103,6 +103,7 @@ def test_ranks_that_share_blocks_ask_together_for_as_much_as_one() -> None:
     memory = large_pages(PAGESIZE)
     alone, shared = (FirstWrites(memory, BLOCK, 1000, lambda: 0, quiet, sharing=ranks) for ranks in (1, 4))
     assert alone.ahead == MOST_BYTES == 4 * shared.ahead
+    assert alone.beside == BESIDE_BYTES == 4 * shared.beside
 
 
 def test_without_memory_now_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,21 +139,13 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
 def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
     highest = [0]
     writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)
-    ahead = 4 * BLOCK
-    writes.ready = BLOCK + ahead
-    assert writes._pause_s(ahead) == OFTEN_S
+    writes.beside = 4 * BLOCK
+    writes.ready = BLOCK + writes.beside
+    assert writes._pause_s() == OFTEN_S
     highest[0] = 2
-    assert writes._pause_s(ahead) == OFTEN_S / 2
+    assert writes._pause_s() == OFTEN_S / 2
     highest[0] = 100  # steps wait for pages themselves
-    assert writes._pause_s(ahead) == 0
-
-
-def test_beside_steps_there_is_a_block_for_each_of_many_streams_that_begin_one_together() -> None:
-    small, tokens = (
-        2 * 30 * 3 * 64 * 2,
-        32,
-    )  # bytes of a token in the embedded model's cache, tokens of its longest block
-    assert 32 * tokens * small <= BESIDE_BYTES <= MOST_BYTES
+    assert writes._pause_s() == 0
 
 
 def test_steps_after_a_rest_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
 """How far beyond the highest block that was ever used pages are asked for while no step runs: blocks for each slot,
 bytes of all ranks that have a part of each block."""
 BESIDE_BYTES = 32 << 20
-"""How far beside steps, which then are slower: what dozens of streams take that begin a block in the same step."""
+"""How far beside steps, which then are slower, bytes of all those ranks: what dozens of streams take that begin a block
+in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 OFTEN_S, RARELY_S = 0.02, 0.5
 """How often the thread looks while steps run, and otherwise."""
@@ -55,6 +56,8 @@ class FirstWrites:
         self._cpus = frozenset(cpus)
         self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)
         """How far pages are asked for while no step runs, bytes."""
+        self.beside = min(self.ahead, BESIDE_BYTES // sharing)
+        """The same beside steps."""
         self._system = SystemPages()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="first-writes", daemon=True)
@@ -93,11 +96,11 @@ class FirstWrites:
         self.ready += size
         return True
 
-    def _pause_s(self, ahead: int) -> float:
-        """Behind a request beside steps: the shorter, the less of `ahead` is there. What a step does not find it waits
-        for, with all its threads; and requests that come together make one step slow."""
+    def _pause_s(self) -> float:
+        """Behind a request beside steps: the shorter, the less is there. What a step does not find it waits for, with
+        all its threads; and requests that come together make one step slow."""
         there = self.ready - (self._highest() + 1) * self._block_bytes
-        return OFTEN_S * max(0, min(there, ahead)) / ahead
+        return OFTEN_S * max(0, min(there, self.beside)) / self.beside
 
     def _run(self) -> None:
         if self._cpus:
@@ -106,10 +109,9 @@ class FirstWrites:
         while not self.done and not self._ended.is_set():
             now = self._steps()
             idle, seen = now == seen and not now[1], now
-            ahead = self.ahead if idle else min(self.ahead, BESIDE_BYTES)
-            came = self.advance(ahead)
+            came = self.advance(self.ahead if idle else self.beside)
             quiet = quiet + 1 if idle and not came else 0
             if not came:
                 self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
             elif not idle:
-                self._ended.wait(self._pause_s(ahead))
+                self._ended.wait(self._pause_s())

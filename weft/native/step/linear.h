@@ -24,17 +24,10 @@ inline CacheLines& cache_lines() {
     return lines;
 }
 
-constexpr int64_t kNearRows = 448 << 10;  // bytes of rows that stay in the second-level cache while panels pass by
-// The same where each chunk unpacks panels anew, or finishes its last rows by themselves; and what products of bf16 pairs are
-// done in. Processors with tile registers have a second-level cache of 2 MiB.
 #if defined(__AMX_BF16__)
-constexpr int64_t kFarRows = 800 << 10;
-using InPairs = InAmx;
-#else
-constexpr int64_t kFarRows = 640 << 10;
-#if defined(__AVX512BF16__)
+using InPairs = InAmx;  // what products of bf16 pairs are done in
+#elif defined(__AVX512BF16__)
 using InPairs = InBf16;
-#endif
 #endif
 
 // Rows of an operand as C takes them: in place, or converted into scratch, a chunk at a time.
@@ -92,7 +85,7 @@ template <class C> struct Product {
     int64_t near(int64_t rows) const {
         if (C::kLaysCodes && by_columns(weight) && rows <= 2 * C::kRows) return C::kRows;
         if (stored_as<C>(weight.kind) && !C::kFinishesBeside) return std::min<int64_t>(near_rows(kNearRows), 192);
-        return std::max<int64_t>(192, near_rows(kFarRows));
+        return std::max<int64_t>(192, near_rows(C::kMostFarRows));
     }
 
     // Has tiles that leave the memory idle fetch what the next attention will read; `own`: this thread's part. Few rows

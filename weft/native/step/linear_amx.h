@@ -23,6 +23,7 @@ struct InAmx {
     static int rows_of_block(int64_t left, int64_t) { return int(left < kRows ? left : kRows); }
     // Rows and columns of a slab pass through the nearest cache together; few blocks of rows would not pay for it.
     static constexpr int kMostSlab = 288, kWholeDepth = 2 * kRows;
+    static constexpr int64_t kMostFarRows = 800 << 10;  // beside tile registers there are 2 MiB of second-level cache
     // What is laid should stay there beside its codes; many blocks of rows pay for more of it.
     static int panel_depth(int64_t rows) { return rows <= kManyRows ? 192 : kMostSlab; }
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights

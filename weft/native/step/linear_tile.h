@@ -28,6 +28,9 @@ constexpr int64_t kVerySoon = 2048;  // where a line is little work, so that a c
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
 constexpr int kDeepPanel = 1536;     // the same in the second-level cache
 constexpr int64_t kManyRows = 128;   // that pass by a panel while it stays in the caches
+// Bytes of rows that stay in the second-level cache while panels pass by: where panels are packed, and where each chunk
+// unpacks them anew, or finishes its last rows by themselves.
+constexpr int64_t kNearRows = 448 << 10, kFarRows = 640 << 10;
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
 inline int even_rows(int64_t left, int64_t blocks) { return int((left + blocks - 1) / blocks); }
@@ -45,6 +48,7 @@ template <class T> struct Plain {
     static constexpr int kRows = sizeof(T) == 8 ? 4 : kTileRows;  // fp64 is for proofs: fewer tiles build sooner
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
     static constexpr bool kFinishesBeside = false, kLaysCodes = false;
@@ -66,6 +70,7 @@ struct InBf16 {
     static constexpr int kColumns = kPair, kRows = kTileRows;
     static int rows_of_block(int64_t left, int64_t blocks) { return even_rows(left, blocks); }
     static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
+    static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t rows) { return rows < kManyRows ? kMostSlab : kDeepPanel; }
     static constexpr bool kFetchesCache = true;
     static constexpr bool kFinishesBeside = true;  // rows of one block while the next one is multiplied
