@@ -15,7 +15,7 @@ from torch import Tensor
 from weft.native.system_pages import LARGE_PAGE
 from weft.ops.large_pages import large_pages
 from weft.worker import first_writes
-from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, OFTEN_S, FirstWrites
+from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, SOON_S, FirstWrites
 
 BLOCK = 100 * PAGESIZE
 ENOUGH_S = 10.0
@@ -141,9 +141,9 @@ def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
     writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)
     writes.beside = 4 * BLOCK
     writes.ready = BLOCK + writes.beside
-    assert writes._pause_s() == OFTEN_S
+    assert writes._pause_s() == SOON_S
     highest[0] = 2
-    assert writes._pause_s() == OFTEN_S / 2
+    assert writes._pause_s() == SOON_S / 2
     highest[0] = 100  # steps wait for pages themselves
     assert writes._pause_s() == 0
 

@@ -72,18 +72,20 @@ class Growth:
 
     def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow step `tick`, as far as lengths and `free` blocks go, and who
-        needs a block for each, one: none follows where somebody would need a second one, which ranks could not be told
-        in the short way."""
+        needs a block for each."""
         growing: list[list[Lane]] = []
-        end = tick + min(most + 1, self._size if self._grown else most + 1)
-        for step in range(tick + 1, tick + most + 1):
-            due = [lane for lane in self._needs.look(step) if lane.planned]
+        again: dict[int, list[Lane]] = {}  # who needs another block behind the one of these steps
+        end = tick + most + 1
+        for step in range(tick + 1, end):
+            due = [*(lane for lane in self._needs.look(step) if lane.planned), *again.get(step, ())]
             free -= len(due)
             ended = any(lane.planned for lane in self._expiring.look(step))
             if ended or step == end or free < 0 or not self._changed.keys().isdisjoint(due):
                 break
             growing.append(due)
-            end = min([end, step + self._size, *(lane.end for lane in due)]) if due else end
+            if due:
+                again[step + self._size] = due
+                end = min(end, *(lane.end for lane in due))
         return len(growing), growing
 
     def grow_ahead(self, growing: list[list[Lane]], blocks: list[int], tick: int) -> None:

@@ -62,8 +62,8 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
 
     `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. What is new in block
-    tables: `grown`, where one has a block more, int64, little endian, [tables, 3]: slot, known, block; `news`, where
-    more has changed: slot, known, blocks; all as of a `Run`.
+    tables: `grown`, where one has a block more, int64, little endian, [blocks, 3]: slot, known, block, and once more where
+    it has another one behind that; `news`, where more has changed: slot, known, blocks; all as of a `Run`.
     """
 
     columns: bytes = b""
@@ -78,7 +78,7 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return np.frombuffer(self.columns, WORD).reshape(3, -1)
 
     def more_blocks(self) -> NDArray[np.int64]:
-        """`grown`, [tables, 3], read-only."""
+        """`grown`, [blocks, 3], read-only."""
         return np.frombuffer(self.grown, WORD).reshape(-1, 3)
 
     @classmethod
@@ -104,8 +104,9 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
 
     def every_run(self) -> list[Run]:
         """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""
-        news = {slot: (known, blocks) for slot, known, blocks in self.streams.news}
-        news |= {slot: (known, [block]) for slot, known, block in self.streams.more_blocks().tolist()}
+        news = {slot: (known, [*blocks]) for slot, known, blocks in self.streams.news}
+        for slot, known, block in self.streams.more_blocks().tolist():
+            news.setdefault(slot, (known, []))[1].append(block)
         told = [(news.get(slot, (0, [])), slot, start, at) for slot, start, at in self.streams.array().T.tolist()]
         return [Run(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in told] + self.runs
 
@@ -116,7 +117,7 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
         return GroupPlan(streams=Streams(columns.tobytes()))
 
 
-MOST_FURTHER = 15
+MOST_FURTHER = 63
 """Steps that may follow a planned one by themselves: what the engine does for all of them together is a small part of
 their time then, and whoever waits for the last one does not wait for long."""
 FURTHER_S = 0.5

@@ -25,9 +25,10 @@ BESIDE_BYTES = 32 << 20
 """How far beside steps, which then are slower, bytes of all those ranks: what dozens of streams take that begin a block
 in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
-OFTEN_S, RARELY_S = 0.02, 0.5
-"""How often the thread looks while steps run, and otherwise."""
-LOOKS = 100
+SOON_S, OFTEN_S, RARELY_S = 0.02, 0.1, 0.5
+"""When the thread looks again: at the latest behind pages that came beside steps; where all were there, for a look takes
+a core from steps for 0.1 to 0.5 ms; and where nothing has happened for a while."""
+LOOKS = 20
 """How often nothing may have happened before it looks rarely."""
 
 Steps = tuple[int, bool]
@@ -100,7 +101,7 @@ class FirstWrites:
         """Behind a request beside steps: the shorter, the less is there. What a step does not find it waits for, with
         all its threads; and requests that come together make one step slow."""
         there = self.ready - (self._highest() + 1) * self._block_bytes
-        return OFTEN_S * max(0, min(there, self.beside)) / self.beside
+        return SOON_S * max(0, min(there, self.beside)) / self.beside
 
     def _run(self) -> None:
         if self._cpus:
