@@ -21,7 +21,7 @@ using weft::relax;
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
 constexpr int64_t HELPERS_SLICE_NS = 1'000'000;  // how soon one sees what a rank has open that had nothing for a while
-constexpr int64_t HELP_AFTER_NS = 2'000;         // who is as good as there needs no help
+constexpr int LOOKS = 4;                         // from which on it helps: who is as good as there needs none
 constexpr int64_t SLICE_NS = 20'000'000;         // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
@@ -153,19 +153,27 @@ int timed_out(Comm& c, const Group& g) {
     return fail(c, TIMED_OUT, first, first);
 }
 
+struct Opened {
+    bool any, ran;
+};
+
+// Runs some of what `rank` has open, if anything, unless this rank has run some of it already.
+Opened run_open_of(Comm& c, uint32_t rank) {
+    weft::Offer& offer = offer_of(c, rank);
+    const uint64_t open = offer.open.load(std::memory_order_relaxed);
+    if (!open || open == c.seen[rank]) return {open != 0, false};
+    return {true, c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank]) != 0};
+}
+
 // Runs some of what members that have not come have open; whether any of them has something open.
 bool help(Comm& c, const Group& g) {
     bool any = false;
     for (uint32_t i = 0; c.help && i < g.n; i++) {
-        const uint32_t rank = g.ranks[i];
         if (i == g.me || !absent(g, i)) continue;
-        weft::Offer& offer = offer_of(c, rank);
-        const uint64_t open = offer.open.load(std::memory_order_relaxed);
-        any |= open != 0;
-        if (!open || open == c.seen[rank]) continue;
         const int64_t began = monotonic_ns();
-        if (c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank]))
-            c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
+        const Opened opened = run_open_of(c, g.ranks[i]);
+        if (opened.ran) c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
+        any |= opened.any;
     }
     return any;
 }
@@ -175,12 +183,13 @@ bool came(Comm& c, const Group& g, uint64_t target) {
     const int64_t entered = monotonic_ns();
     int64_t began = entered, now = entered;
     do {
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < LOOKS; i++) {
             if (g.counter->arrived.load(std::memory_order_acquire) >= target) return true;
             relax();
         }
+        const bool open = help(c, g);
         now = monotonic_ns();
-        if (now - began > HELP_AFTER_NS && help(c, g)) began = now = monotonic_ns();
+        if (open) began = now;
     } while (now - began < c.spin_ns && now - entered < SLICE_NS);
     return false;
 }

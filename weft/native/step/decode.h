@@ -146,7 +146,8 @@ inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& s
     }
     if (!met) meet(nullptr);
     if (screened || code) return code;
-    if (d.screen) program->run_one(d.screen->instruction, step);
+    if (d.screen)
+        if (const int failed = program->run_one(d.screen->instruction, step)) return failed;
     sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
     return 0;
 }
@@ -175,7 +176,8 @@ inline int choose_largest(Decode& d, Program* program, const Step& step) {
     }
     d.meets = d.members && again;
     if (!finite) {
-        if (screened) program->run_one(d.screen->instruction, step);
+        if (screened)
+            if (const int code = program->run_one(d.screen->instruction, step)) return code;
         return d.members ? program->run_last(step) : 0;
     }
     for (int64_t r = 0; r < d.rows; ++r) {

@@ -57,17 +57,18 @@ public:
         return work();
     }
 
-    // Runs an instruction that `run` left out and that is no exchange.
-    void run_one(int number, const Step& step) {
+    // Runs an instruction that `run` left out and that is no exchange. As `run`.
+    int run_one(int number, const Step& step) {
         step_ = &step, number_ = number;
         timed(number, [&] {
             pool_->run(
                 [](void* self, const TeamMember& me) {
                     auto& it = *static_cast<Program*>(self);
-                    it.kernels_[it.number_](it.code_[it.number_], *it.step_, me);
+                    it.compute(it.number_, me, it.offers_of(it.number_, me.thread));
                 },
                 this);
         });
+        return failed_.load(std::memory_order_relaxed);
     }
 
     // The last instruction, an exchange that `run` left out. As `run`.
@@ -116,7 +117,6 @@ private:
         const int thread = me.thread;
         const size_t first = pool_->first_of(thread);
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
-        Offers* const offers = thread || !opens_ ? nullptr : pool_->offers();
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
         WeightLines weights;
         size_t i = first;
@@ -125,7 +125,7 @@ private:
             return weights.fetch();
         };
         for (; i < end_; ++i) {
-            if (kernels_[i]) compute(i, me, deals_units(code_[i].op) ? offers : nullptr);
+            if (kernels_[i]) compute(i, me, offers_of(i, thread));
             else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
             if (pool_->barrier(thread, idle)) me = pool_->member(thread);
@@ -139,10 +139,17 @@ private:
         }
     }
 
+    // Where others may take units of an instruction, by thread 0; else null.
+    Offers* offers_of(size_t i, int thread) const {
+        return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
+    }
+
     void compute(size_t i, const TeamMember& me, Offers* offers) {
         if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
         kernels_[i](code_[i], *step_, me);
-        if (const int code = offers ? offers->close() : 0) fail(i, code);
+        if (!offers) return;
+        if (const int code = offers->close()) return fail(i, code);
+        if (code_[i].op == LINEAR && code_[i].n[EASES]) comm_.ease(comm_.handle, code_[i].n[GROUP], code_[i].n[EASES] - 1);
     }
 
     void exchange(size_t i) {
