@@ -158,7 +158,7 @@ int weft_comm_gather_dealt(Comm* c, uint32_t group, char* const* parts, const ui
     if (int code = call.show(common ? parts[0] : nullptr, bytes, from)) return code;
     if (!call.all_shown()) return gather_through_slots(call, parts[g.me], parts, bytes);
     for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me && bytes[i]) memcpy(parts[i], from[i] + (parts[i] - parts[0]), bytes[i]);
+        if (i != g.me && bytes[i]) copy_far(parts[i], from[i] + (parts[i] - parts[0]), bytes[i]);
     if (!settles) return OK;
     call.begin();
     return call.round();

@@ -1,4 +1,5 @@
 // The step library: the kernels of step/*.h as one translation unit, built once for each instruction set.
+#include "step/awaited.h"
 #include "step/blocks.h"
 #include "step/following.h"
 #include "step/kernels.h"

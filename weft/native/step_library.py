@@ -71,6 +71,7 @@ _SIGNATURES = {
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
+    "weft_await_above": (ctypes.c_int, (_POINTER, ctypes.c_int64, _POINTER, ctypes.c_int64, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }
 _RECORDS = (
@@ -102,6 +103,27 @@ def bound(library: ctypes.CDLL) -> ctypes.CDLL:
         if library.weft_step_record_bytes(number) != ctypes.sizeof(record):
             raise WeftError(f"native library step: its {record.__name__} has another size than ours; run `make native`")
     return library
+
+
+class Awaited:
+    """A number in memory, int64, that a thread waits for without the interpreter."""
+
+    SLICE_NS = 10_000_000
+    """Between two looks."""
+
+    def __init__(self, library: ctypes.CDLL, address: int) -> None:
+        """`address`: valid as long as anybody waits."""
+        self._library, self._address, self._ended = library, address, ctypes.c_int32()
+
+    def above(self, than: int, seconds: float) -> bool:
+        """Waits, for so many seconds at most, until it is above `than`; whether it is. Returns early once `end` was
+        called."""
+        ended = ctypes.byref(self._ended)
+        return bool(self._library.weft_await_above(self._address, than, ended, self.SLICE_NS, int(1e9 * seconds)))
+
+    def end(self) -> None:
+        """By any thread: nobody waits any more."""
+        self._ended.value = 1
 
 
 class Pool:

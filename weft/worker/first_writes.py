@@ -16,6 +16,7 @@ from mmap import PAGESIZE
 
 from torch import Tensor
 
+from weft.native.step_library import Awaited
 from weft.native.system_pages import LARGE_PAGE, SystemPages
 
 AHEAD_BLOCKS, MOST_BYTES = 16, 64 << 20
@@ -26,8 +27,8 @@ BESIDE_BYTES = 32 << 20
 in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 SOON_S, OFTEN_S, RARELY_S = 0.02, 0.1, 0.5
-"""When the thread looks again: at the latest behind pages that came beside steps; where all were there, for a look takes
-a core from steps for 0.1 to 0.5 ms; and where nothing has happened for a while."""
+"""When the thread looks again: at the latest behind pages that came beside steps; where all were there; and where
+nothing has happened for a while, or it hears by itself that more are wanted."""
 LOOKS = 20
 """How often nothing may have happened before it looks rarely."""
 
@@ -50,11 +51,12 @@ class FirstWrites:
         cpus: Iterable[int] = (),
         enlarges: bool = False,
         sharing: int = 1,
+        awaited: Awaited | None = None,
     ) -> None:
-        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
+        """`awaited`: where `highest` stands; `enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
         `sharing`: ranks that have a part of each block, and ask alike."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
-        self._cpus = frozenset(cpus)
+        self._cpus, self._awaited = frozenset(cpus), awaited
         self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)
         """How far pages are asked for while no step runs, bytes."""
         self.beside = min(self.ahead, BESIDE_BYTES // sharing)
@@ -73,6 +75,8 @@ class FirstWrites:
     def close(self) -> None:
         """Ends the thread, if it was started."""
         self._ended.set()
+        if self._awaited is not None:
+            self._awaited.end()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -103,6 +107,14 @@ class FirstWrites:
         there = self.ready - (self._highest() + 1) * self._block_bytes
         return SOON_S * max(0, min(there, self.beside)) / self.beside
 
+    def _rest(self, quiet: int) -> None:
+        """Where nothing came; for so many looks nothing was to be done at all."""
+        enough = (self.ready - self.beside) // self._block_bytes - 1  # the highest block at which nothing is missing
+        if self._awaited is not None and self._highest() <= enough:
+            self._awaited.above(enough, RARELY_S)
+        else:
+            self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
+
     def _run(self) -> None:
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)
@@ -113,6 +125,6 @@ class FirstWrites:
             came = self.advance(self.ahead if idle else self.beside)
             quiet = quiet + 1 if idle and not came else 0
             if not came:
-                self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
+                self._rest(quiet)
             elif not idle:
                 self._ended.wait(self._pause_s())

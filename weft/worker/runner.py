@@ -15,6 +15,7 @@ from weft.errors import ConfigError
 from weft.layers import Params
 from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
+from weft.native.step_library import Awaited
 from weft.ops import Invariance
 from weft.ops.base import Ops
 from weft.ops.native_sampling import SamplingKernel
@@ -179,7 +180,10 @@ class Runner:
             return None
         slots, sharing = self.limits.max_num_seqs, self.shards.layout.attention.tp
         large = isinstance(self.ops, StepOps) and self.ops.pages.common
-        return FirstWrites(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing)
+        awaited = Awaited(self.ops.pool.lib, highest.ctypes.data) if isinstance(self.ops, StepOps) else None
+        return FirstWrites(
+            cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing, awaited
+        )
 
     def step(self, plan: StepPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

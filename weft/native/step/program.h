@@ -149,7 +149,7 @@ private:
         kernels_[i](code_[i], *step_, me);
         if (!offers) return;
         if (const int code = offers->close()) return fail(i, code);
-        if (code_[i].op == LINEAR && code_[i].n[EASES]) comm_.ease(comm_.handle, code_[i].n[GROUP], code_[i].n[EASES] - 1);
+        if (code_[i].op == LINEAR && code_[i].n[EASES] && step_->rows[code_[i].rows] <= 32) comm_.ease(comm_.handle, code_[i].n[GROUP], code_[i].n[EASES] - 1);
     }
 
     void exchange(size_t i) {
