@@ -133,6 +133,10 @@ def test_a_stream_gives_the_same_text_in_pieces(llm: LLM) -> None:
     assert [piece.finish_reason for piece in pieces if piece.finish_reason] == ["length"]
 
 
+LONG = 1 + MOST_FURTHER + 40
+"""Tokens, more than come by one plan."""
+
+
 @pytest.mark.parametrize("name", ["both", "alone"])
 def test_tokens_that_come_together_are_those_that_come_one_by_one(
     name: str, both: LLM, alone: LLM, monkeypatch: pytest.MonkeyPatch
@@ -148,13 +152,13 @@ def test_tokens_that_come_together_are_those_that_come_one_by_one(
     monkeypatch.setattr(steps, "FURTHER_S", 60.0)
     for engine in llm._engines._engines:  # also where cores are left for it
         monkeypatch.setattr(engine._steps, "_most", MOST_FURTHER)
-    params = SamplingParams(temperature=1.0, seed=3, max_tokens=40, ignore_eos=True)
+    params = SamplingParams(temperature=1.0, seed=3, max_tokens=LONG, ignore_eos=True)
     streamed = [token for _, piece in llm.stream("one two", params) for token in piece.token_ids]
-    assert len(streamed) == 40 and not any(plan.further for plan in plans)
+    assert len(streamed) == LONG and not any(plan.further for plan in plans)
     (result,) = llm.generate(["one two"], params)
     assert result.outputs[0].token_ids == streamed
     assert max(plan.most_steps for plan in plans) == 1 + MOST_FURTHER
-    ending = next(at for at in range(9, 40) if streamed[at] not in streamed[:at])
+    ending = next(at for at in range(9, LONG) if streamed[at] not in streamed[:at])
     ended, other = llm.generate(["one two", "one two"], [replace(params, stop_token_ids=(streamed[ending],)), params])
     assert ended.outputs[0].token_ids == streamed[: ending + 1] and ended.outputs[0].finish_reason == "stop"
     assert other.outputs[0].token_ids == streamed

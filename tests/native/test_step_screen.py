@@ -169,7 +169,7 @@ def test_of_equal_logits_the_first_wins(threads: int) -> None:
 
 def test_where_all_logits_could_be_the_largest_it_gives_up_and_rests_longer_each_time() -> None:
     head, x = Head(torch.ones(4000, 64).bfloat16()), torch.ones(2, 64).bfloat16()
-    for pause in (16, 32, 64, 128):
+    for pause in (1, 2, 4, 8):
         assert head.largest(x) is None and head.screen.record.pause == head.screen.record.left == pause
         looked = head.screen.record.looked
         assert all(head.largest(x) is None for _ in range(pause)) and head.screen.record.looked == looked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -76,3 +77,8 @@ def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int
     """rows: slot, position, output position."""
     found = Streams.of([Run(slot, start, 1, [], [], True, at) for slot, start, at in rows])
     return GroupPlan([], [], Streams(found.columns, list(news)))
+
+
+def grown(group: GroupPlan, *blocks: tuple[int, int, int]) -> GroupPlan:
+    """blocks: slot, known, block."""
+    return GroupPlan([], [], Streams(group.streams.columns, [], struct.pack(f"<{3 * len(blocks)}q", *sum(blocks, ()))))

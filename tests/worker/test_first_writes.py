@@ -12,10 +12,20 @@ from mmap import PAGESIZE
 import pytest
 from torch import Tensor
 
+from tests.support.native_libraries import need
+from weft.native.step_library import Awaited, open_library
 from weft.native.system_pages import LARGE_PAGE
 from weft.ops.large_pages import large_pages
 from weft.worker import first_writes
-from weft.worker.first_writes import AHEAD_BLOCKS, AT_ONCE_BYTES, BESIDE_BYTES, MOST_BYTES, SOON_S, FirstWrites
+from weft.worker.first_writes import (
+    AHEAD_BLOCKS,
+    AT_ONCE_BYTES,
+    BESIDE_BYTES,
+    MOST_BYTES,
+    RARELY_S,
+    SOON_S,
+    FirstWrites,
+)
 
 BLOCK = 100 * PAGESIZE
 ENOUGH_S = 10.0
@@ -131,6 +141,36 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
         wait_for(lambda: writes.ready >= wanted)
         time.sleep(0.1)
         assert writes.ready == wanted
+    finally:
+        writes.close()
+    assert not writes._thread.is_alive()
+
+
+def test_beside_steps_more_comes_once_a_block_is_taken_without_a_look_of_pythons() -> None:
+    need("step")
+    memory, highest, begun, looks = large_pages(BESIDE_BYTES + (16 << 20)), ctypes.c_int64(0), [0], [0]
+    library = open_library()
+    assert library is not None
+    awaited = Awaited(library, ctypes.addressof(highest))
+
+    def steps() -> tuple[int, bool]:
+        begun[0] += 1
+        return begun[0], False
+
+    def looked() -> int:
+        looks[0] += 1
+        return highest.value
+
+    writes = FirstWrites(memory, BLOCK, 1000, looked, steps, awaited=awaited)
+    writes.start()
+    try:
+        wait_for(lambda: writes.ready == BLOCK + BESIDE_BYTES)
+        time.sleep(0.1)
+        before, began = looks[0], time.monotonic()
+        time.sleep(2 * RARELY_S)
+        assert looks[0] - before <= 2 * (2 + (time.monotonic() - began) / RARELY_S)
+        highest.value = 4
+        wait_for(lambda: writes.ready == 5 * BLOCK + BESIDE_BYTES)
     finally:
         writes.close()
     assert not writes._thread.is_alive()

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.waiting import until
-from tests.worker.decode_cases import LAYOUTS, MANY, REQUESTS, Request, admitted, serve, streams
+from tests.worker.decode_cases import LAYOUTS, MANY, REQUESTS, Request, admitted, grown, serve, streams
 from tests.worker.following_cases import both_ways
 from weft.errors import WeftError
 from weft.launch.channel import ChannelClosed
 from weft.launch.messages import RunStep, StepDone, pack, unpack_from_rank
-from weft.step.plan import GroupPlan, StepPlan, Streams
+from weft.step.plan import GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 
@@ -49,11 +49,6 @@ def test_any_requests_are_served_alike(world: int, layout: dict[str, object], mo
 
         check()
         assert min(executor.frames.followed) > 4
-
-
-def grown(group: GroupPlan, *tables: tuple[int, int, int]) -> GroupPlan:
-    """tables: slot, known, block."""
-    return GroupPlan([], [], Streams(group.streams.columns, [], struct.pack(f"<{3 * len(tables)}q", *sum(tables, ()))))
 
 
 def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:

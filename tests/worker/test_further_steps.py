@@ -10,7 +10,7 @@ import torch
 
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
-from tests.worker.decode_cases import LAYOUTS, admitted, streams
+from tests.worker.decode_cases import LAYOUTS, admitted, grown, streams
 from tests.worker.following_cases import both_ways
 from weft.layout.resolve import resolve
 from weft.step.plan import Further, GroupPlan, StepPlan
@@ -43,6 +43,20 @@ def test_steps_follow_by_themselves(world: int, layout: dict[str, object], pytho
         executor.step(StepPlan(8, [streams((0, 9, 8))]))
         assert len(last) == 2
         assert executor.frames.followed == [0 if runner.decode is None else 7 for runner in executor.frames.runners]
+
+
+@pytest.mark.parametrize(("world", "layout"), ONE_GROUP[:2], ids=str)
+@pytest.mark.parametrize("python", [slice(0, 0), slice(None)], ids=["C++", "Python"])
+def test_steps_follow_past_several_blocks(world: int, layout: dict[str, object], python: slice, model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        for runner in executor.frames.runners[python]:
+            runner.decode = None
+        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        executor.step(StepPlan(1, [streams((0, 2, 1))]))
+        three = grown(streams((0, 3, 2)), (0, 1, 7), (0, 2, 3), (0, 3, 9))
+        assert len(executor.step(further(2, three, 12)).groups[0].array()) == 13
+        executor.step(StepPlan(15, [grown(streams((0, 16, 15)), (0, 4, 5))]))
+        assert set(executor.frames.followed) == {0 if python == slice(None) else 14}
 
 
 @pytest.mark.parametrize(("world", "layout"), ONE_GROUP[:2], ids=str)

@@ -16,7 +16,7 @@ from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
 
 _GROWN = 1 + -(-MOST_FURTHER // 16)
-"""Blocks that a table may have more by a plan, of 16 positions or more; a frame with more of them is Python's to read."""
+"""Blocks of 16 positions that a table may have more by a plan; a frame with more of them is Python's to read."""
 _BESIDE = 256
 """Room, in numbers, for what a frame has beside columns, tables and ends, two numbers for each group included, and for
 what an answer has beside its ids."""

@@ -76,9 +76,9 @@ void weft_comm_describe(Comm* c, const char* text) { strncpy(c->text, text, TEXT
 // From now on this rank helps others while it waits; it must find their rooms.
 void weft_comm_lend(Comm* c, weft::Help help) { c->help = help; }
 
-// Runs some of what a member has open now, if anything, and waits for nobody. It is no waiting, and not counted as lent.
-void weft_comm_ease(Comm* c, uint32_t group, uint32_t member) {
-    if (c->help) run_open_of(*c, c->groups[group].ranks[member]);
+// Runs some of what a rank has open now, if anything, and waits for nobody. It is no waiting, and not counted as lent.
+void weft_comm_ease(Comm* c, uint32_t rank) {
+    if (c->help) run_open_of(*c, rank);
 }
 
 // Waits until no rank is at work on what this one had open: 0, or why one will never be done.
@@ -158,7 +158,7 @@ int weft_comm_gather_dealt(Comm* c, uint32_t group, char* const* parts, const ui
     if (int code = call.show(common ? parts[0] : nullptr, bytes, from)) return code;
     if (!call.all_shown()) return gather_through_slots(call, parts[g.me], parts, bytes);
     for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me && bytes[i]) copy_far(parts[i], from[i] + (parts[i] - parts[0]), bytes[i]);
+        if (i != g.me && bytes[i]) memcpy(parts[i], from[i] + (parts[i] - parts[0]), bytes[i]);
     if (!settles) return OK;
     call.begin();
     return call.round();

@@ -61,21 +61,6 @@ inline uint16_t narrow_f16(float f) {
 }
 #endif
 
-// Lines that another core wrote last come one behind the other at a third of the rate at which they come together: so
-// far ahead they are asked for, towards the second-level cache, which waits for more of them than the first.
-constexpr uint64_t FAR = 4 << 10;
-
-inline void fetch_far(const char* line) { __builtin_prefetch(line, 0, 2); }
-
-// What another core may have written last.
-inline void copy_far(char* to, const char* from, uint64_t bytes) {
-    for (uint64_t at = 0; at < bytes; at += FAR) {
-        const uint64_t size = std::min(FAR, bytes - at);
-        for (uint64_t line = 0; line < FAR; line += 64) fetch_far(from + at + FAR + line);
-        memcpy(to + at, from + at, size);
-    }
-}
-
 template <class T> void sum_plain(T* out, const char* const* from, uint32_t n, uint64_t count) {
     constexpr uint64_t TILE = 1024;
     T sum[TILE];
@@ -120,7 +105,6 @@ inline void sum_bf16(uint16_t* out, const char* const* from, uint32_t n, uint64_
     constexpr int STEP = 32, ROUNDED_OTHERWISE = 0x81 | 0x20;  // quiet and signalling NaN, denormal
     uint64_t at = 0;
     for (; at + STEP <= count; at += STEP) {
-        for (uint32_t j = 0; j < n; j++) fetch_far(from[j] + 2 * at + FAR);
         __m512 low = widened_bf16(from[0] + 2 * at), high = widened_bf16(from[0] + 2 * at + STEP);
         for (uint32_t j = 1; j < n; j++) {
             low = _mm512_add_ps(low, widened_bf16(from[j] + 2 * at));

@@ -85,7 +85,7 @@ EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.
 LO, HELD = 0, 1
 """Indices into `InstructionRecord.n` of EMBED."""
 EPILOGUE, EASES = 2, 3
-"""Indices into `InstructionRecord.n` of LINEAR; `EASES`: 1 + the place in GROUP of the rank that is helped with it."""
+"""Indices into `InstructionRecord.n` of LINEAR; `EASES`: 1 + the rank that is helped with the same one."""
 Q_HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, ROPE_DIM, PACKED_CACHE = range(7)
 """Indices into `InstructionRecord.n` of QKV and ATTENTION."""
 WEIGHT, BIAS = 0, 1

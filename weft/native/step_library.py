@@ -108,7 +108,7 @@ def bound(library: ctypes.CDLL) -> ctypes.CDLL:
 class Awaited:
     """A number in memory, int64, that a thread waits for without the interpreter."""
 
-    SLICE_NS = 10_000_000
+    SLICE_NS = 50_000_000
     """Between two looks."""
 
     def __init__(self, library: ctypes.CDLL, address: int) -> None:

@@ -159,8 +159,7 @@ class Assembler:
             record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
             record.n[DEALT_FROM], record.n[COMMON] = dealt_from(instruction.out.columns), int(self._pages.common)
         if instruction.eases is not None and self._end is not None:
-            group, position = instruction.eases
-            record.n[GROUP], record.n[EASES] = self._end.groups[group][0], 1 + position
+            record.n[EASES] = 1 + instruction.eases
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

@@ -23,7 +23,7 @@ def ease(code: Sequence[Instruction], shares: Sequence[HeadShare], block: Group,
         return
     for linear, attention in zip(code, code[1:], strict=False):
         if linear.op is Op.LINEAR and attention.op is Op.QKV:
-            linear.eases = block, position
+            linear.eases = block[position]
 
 
 def eased_by(shares: Sequence[HeadShare], position: int) -> int | None:

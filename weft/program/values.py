@@ -77,8 +77,8 @@ class Instruction:
     """Whom it exchanges with, where no plan says it."""
     dealt: Group | None = None
     """Who deal its rows among themselves, where there are many."""
-    eases: tuple[Group, int] | None = None
-    """Of which group, and at which place in it, the rank is that is helped with the same instruction behind it."""
+    eases: int | None = None
+    """The rank that is helped with the same instruction behind it."""
     cache: int | None = None
     """The layer whose cache it reads or writes."""
 

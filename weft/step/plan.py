@@ -62,8 +62,8 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
 
     `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. What is new in block
-    tables: `grown`, where one has a block more, int64, little endian, [blocks, 3]: slot, known, block, and once more where
-    it has another one behind that; `news`, where more has changed: slot, known, blocks; all as of a `Run`.
+    tables: `grown`, of blocks behind those that are known, int64, little endian, [blocks, 3]: slot, known (those that
+    came before it included), block; `news`, where more has changed: slot, known, blocks; all as of a `Run`.
     """
 
     columns: bytes = b""

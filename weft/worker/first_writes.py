@@ -53,8 +53,8 @@ class FirstWrites:
         sharing: int = 1,
         awaited: Awaited | None = None,
     ) -> None:
-        """`awaited`: where `highest` stands; `enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
-        `sharing`: ranks that have a part of each block, and ask alike."""
+        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
+        `sharing`: ranks that have a part of each block, and ask alike; `awaited`: where `highest` stands."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus, self._awaited = frozenset(cpus), awaited
         self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)

@@ -149,7 +149,7 @@ struct CommCalls {
                       const uint64_t* received, int dtype);
     int (*reduce_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common);
     int (*gather_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common, int settles);
-    void (*ease)(void*, uint32_t group, uint32_t member);  // runs some of what the member has open now
+    void (*ease)(void*, uint32_t rank);  // runs some of what the rank has open now
     const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
 };
 

@@ -19,6 +19,8 @@ namespace weft {
 
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
+constexpr int kMostRowsEased = 32;  // of a step in which products ahead of attention are more work than attention
+
 class Program {
 public:
     // `shown`: room for what is open to other ranks.
@@ -144,12 +146,16 @@ private:
         return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
     }
 
+    bool eases(const Instruction& it) const {
+        return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased;
+    }
+
     void compute(size_t i, const TeamMember& me, Offers* offers) {
         if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
         kernels_[i](code_[i], *step_, me);
         if (!offers) return;
         if (const int code = offers->close()) return fail(i, code);
-        if (code_[i].op == LINEAR && code_[i].n[EASES] && step_->rows[code_[i].rows] <= 32) comm_.ease(comm_.handle, code_[i].n[GROUP], code_[i].n[EASES] - 1);
+        if (eases(code_[i])) comm_.ease(comm_.handle, uint32_t(code_[i].n[EASES] - 1));
     }
 
     void exchange(size_t i) {
