@@ -3,10 +3,11 @@
     python benchmarks/several_steps.py [--model DIR] [--tp 2] [--quantization Q] [--tokens 129] [--rounds 12]
                                        [--save FILE.json]
 
-One engine, whose requests are streamed in every other burst, so that its ranks come back to it behind each step; else
-they run several. From the step on in which every stream has a token: milliseconds of a step, those between steps (first
-rank), and of each rank those in collectives while its core was not lent, medians; of neighbouring bursts the ratio,
-median and quartiles. Where steps are planned ahead, ranks are between two of them only as long as a frame takes.
+One engine, whose ranks are given each step by itself in one burst of three; in the others they run several by one
+plan, and answer each of them, as where tokens are streamed, or all together. From the step on in which every stream has
+a token: milliseconds of a step, those between steps (first rank), and of each rank those in collectives while its core
+was not lent, medians; of neighbouring bursts how many times as fast they are as the first, median and quartiles. Where
+steps are planned ahead, ranks are between two of them only as long as a frame takes.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from weft.checkpoint.embedded import cache_dir
 from weft.launch.executor import ProcessExecutor
 from weft.launch.status import RankWork
 from weft.settings import EngineConfig
+from weft.step.plan import MOST_FURTHER
 
 STREAMS = {"1 stream": 1, "8 streams": 8, "32 streams": 32}
 PROMPT = 8
-WAYS = ("one by one", "several")
+ALONE, EACH, TOGETHER = WAYS = ("one by one", "answered one by one", "several")
 
 
 class Burst(NamedTuple):
@@ -47,8 +49,11 @@ def works(engine: Watched) -> list[RankWork]:
     return [executor.watch.status.work(worker.rank) for worker in executor.workers]
 
 
-def run(engine: Watched, number: int, streams: int, tokens: int, *, streamed: bool) -> Burst:
+def run(engine: Watched, number: int, streams: int, tokens: int, way: str) -> Burst:
     """One burst, whose prompts no other one has."""
+    executor, streamed = engine.engine.executor, way != TOGETHER
+    assert isinstance(executor, ProcessExecutor)
+    executor.most_further = 0 if way == ALONE else MOST_FURTHER
     names = [f"{number} {stream}" for stream in range(streams)]
     for stream, name in enumerate(names):
         engine.add(name, engine.prompt(number * streams + stream, PROMPT), tokens, streamed=streamed)
@@ -69,9 +74,11 @@ def _spent(before: list[RankWork], now: list[RankWork]) -> list[float]:
 
 def summary(found: dict[str, list[Burst]]) -> dict[str, object]:
     """Of one case."""
-    ratios = [one.whole / other.whole for one, other in zip(*(found[way] for way in WAYS), strict=True)]
-    told: dict[str, object] = {"ratio": round(statistics.median(ratios), 3)}
-    told |= {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
+    told: dict[str, object] = {}
+    for name, way in (("ratio", TOGETHER), ("ratio_each", EACH)):
+        ratios = [one.whole / other.whole for one, other in zip(found[ALONE], found[way], strict=True)]
+        told[name] = round(statistics.median(ratios), 3)
+        told |= {f"{name}_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
     for way, bursts in found.items():
         whole_ms = statistics.median(burst.whole for burst in bursts)
         between_ms = statistics.median(burst.between for burst in bursts)
@@ -99,7 +106,7 @@ def main() -> None:
             for turn in range(arguments.rounds + 1):
                 for way in WAYS[:: 1 if turn % 2 else -1]:
                     number += 1
-                    burst = run(engine, number, streams, arguments.tokens, streamed=way == WAYS[0])
+                    burst = run(engine, number, streams, arguments.tokens, way)
                     if turn:  # the first is not counted
                         found[way].append(burst)
             cases[case] = summary(found)

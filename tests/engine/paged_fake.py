@@ -95,21 +95,56 @@ class PagedFake:
         """Set to a list to keep every plan as it was sent."""
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
-        self.steps = self.followed = 0
+        self.steps = self.followed = self.one_by_one = self._train = 0
         self.most_further = most_further
+        self._plan: StepPlan = StepPlan(-1, [])
+        self._unread: list[StepResult] = []
+        self._interrupted = False
 
     def step(self, plan: StepPlan) -> StepResult:
+        assert not self._train and not (plan.further and plan.further.each)
         results = [self._step(plan)]
-        while len(results) < plan.most_steps and plan.further and plan.further.goes_on_behind(results[-1].groups[0]):
-            step = plan.of_step(len(results))
-            for slot in step.groups[0].streams.array()[0].tolist():
-                assert not self._has_ended(self.groups[0].slots[slot]), "a step behind an end"
-            results.append(self._step(step))
+        while self._goes_on(plan, results[-1], len(results)):
+            results.append(self._behind(plan, len(results)))
             self.followed += 1
         if len(results) == 1:
             return results[0]
         parts = [result.groups[0] for result in results]
         return StepResult(plan.index, [GroupResult(b"".join(part.ids for part in parts), parts[-1].told)])
+
+    def begin(self, plan: StepPlan) -> None:
+        assert not self._train and plan.further and plan.further.each
+        self._plan, self._unread, self._interrupted = plan, [self._step(plan)], False
+        self._train = 1
+
+    def follow(self) -> StepResult:
+        """Ranks are one to three steps ahead of who reads; they hear of an interruption behind the step in hand."""
+        assert self._train
+        while len(self._unread) < 2 + self._train % 3 and self._runs():
+            self._unread.append(self._behind(self._plan, self._train))
+            self._train += 1
+            self.one_by_one += 1
+        result = self._unread.pop(0)
+        if not self._unread:
+            self._train = 0
+        return StepResult(result.index, result.groups, more=self._train > 0)
+
+    def _runs(self) -> bool:
+        return not self._interrupted and self._goes_on(self._plan, self._unread[-1], self._train)
+
+    def interrupt(self, plan: StepPlan) -> None:
+        self._interrupted |= bool(self._train) and plan is self._plan
+
+    @staticmethod
+    def _goes_on(plan: StepPlan, last: StepResult, ran: int) -> bool:
+        return plan.further is not None and ran < plan.most_steps and plan.further.goes_on_behind(last.groups[0])
+
+    def _behind(self, plan: StepPlan, number: int) -> StepResult:
+        """A step that follows by itself."""
+        step = plan.of_step(number)
+        for slot in step.groups[0].streams.array()[0].tolist():
+            assert not self._has_ended(self.groups[0].slots[slot]), "a step behind an end"
+        return self._step(step)
 
     @staticmethod
     def _has_ended(slot: SlotState) -> bool:

@@ -35,7 +35,7 @@ class World:
     ahead: bool = False
     """Whether the ranks take a step before the one in hand is done."""
     further: int = 0
-    """Steps that ranks may run by themselves; of requests one in twenty is streamed then."""
+    """Steps that ranks may run by themselves; of requests three in ten are streamed then."""
 
     @property
     def config(self) -> EngineConfig:
@@ -104,7 +104,7 @@ class Simulation:
         needed = max(len(prompt), min(total, world.max_model_len) - 1)
         fits = len(prompt) < world.max_model_len and needed <= world.num_blocks * world.block_size
         try:
-            streamed = not world.further or self.random.random() < 0.05
+            streamed = not world.further or self.random.random() < 0.3
             self.engine.add_request(request_id, prompt, params, streamed=streamed)
         except RequestError:
             assert not fits, "refused for no reason"

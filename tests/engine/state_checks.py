@@ -71,7 +71,7 @@ def check_flow(scheduler: Scheduler) -> None:
     assert ending == flow._ends.counts
     for lane, (slot, start, place) in zip(flow._rows, flow._columns.T.tolist(), strict=True):
         if lane.planned:
-            assert (slot, start) == (lane.request.slot, flow.tick + lane.offset) and flow.tick < lane.end
+            assert (slot, start + flow._moved) == (lane.request.slot, flow.tick + lane.offset) and flow.tick < lane.end
             assert place == start + 1 - lane.request.num_prompt
 
 

@@ -14,7 +14,7 @@ from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Held
 from weft.engine.flow import Flow
 from weft.engine.growth import Growth
-from weft.engine.lanes import Lane
+from weft.engine.lanes import Lane, Rows
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
 from weft.engine.sharing import Sharing
@@ -264,6 +264,17 @@ def further_past_a_second_block(patch: Patch) -> None:
     patch.setattr(Growth, "within", overlooked)
 
 
+def further_of_those_who_left(patch: Patch) -> None:
+    """Whoever leaves while ranks go from step to step is told what these give all the same."""
+    go_on = Flow.go_on
+
+    def overlooked(self: Flow, index: int) -> Rows:
+        rows = go_on(self, index)
+        return msgspec.structs.replace(rows, departures=self._departures)
+
+    patch.setattr(Flow, "go_on", overlooked)
+
+
 def further_without_blocks(patch: Patch) -> None:
     """Steps follow by themselves though there are no blocks for them."""
     further = Flow.further
@@ -286,6 +297,7 @@ BY_ANSWER = (
     further_past_an_end,
     further_past_a_length,
     further_past_a_second_block,
+    further_of_those_who_left,
     further_without_blocks,
     further_blocks_untold,
     last_id_dropped,

@@ -62,13 +62,15 @@ def test_half_of_the_simulations_plan_ahead() -> None:
 
 
 def test_simulations_of_one_group_meet_steps_that_follow_by_themselves() -> None:
-    followed = Counter[bool]()
+    followed, one_by_one = Counter[bool](), Counter[bool]()
     for number, world in enumerate(WORLDS):
         simulation = Simulation(world, number, check_state=False)
         simulation.run(500)
         followed[world.ahead] += simulation.fake.followed
-        assert not simulation.fake.followed or (world.further > 0 and world.dp == 1), number
-    assert min(followed[False], followed[True]) > 50
+        one_by_one[world.ahead] += simulation.fake.one_by_one
+        by_themselves = simulation.fake.followed + simulation.fake.one_by_one
+        assert not by_themselves or (world.further > 0 and world.dp == 1), number
+    assert min(followed[False], followed[True]) > 50 and min(one_by_one[False], one_by_one[True]) > 20
 
 
 @pytest.mark.parametrize("number", (2, 12))

@@ -192,4 +192,4 @@ def test_steps_follow_by_themselves_where_ranks_have_all_cores(
     monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     plan = planned(model, layout, **given)
     assert plan.goes_on == goes_on
-    assert any("several together where weft.LLM wants whole answers" in line for line in plan.settings()) == goes_on
+    assert any("several together where streams alone are to be run" in line for line in plan.settings()) == goes_on

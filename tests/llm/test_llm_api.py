@@ -151,7 +151,7 @@ def test_tokens_that_come_together_are_those_that_come_one_by_one(
     monkeypatch.setattr(ProcessExecutor, "step", noted)
     monkeypatch.setattr(steps, "FURTHER_S", 60.0)
     for engine in llm._engines._engines:  # also where cores are left for it
-        monkeypatch.setattr(engine._steps, "_most", MOST_FURTHER)
+        monkeypatch.setattr(engine.executor, "most_further", MOST_FURTHER)
     params = SamplingParams(temperature=1.0, seed=3, max_tokens=LONG, ignore_eos=True)
     streamed = [token for _, piece in llm.stream("one two", params) for token in piece.token_ids]
     assert len(streamed) == LONG and not any(plan.further for plan in plans)

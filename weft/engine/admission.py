@@ -63,7 +63,7 @@ class Admission:
                 seed=output_seed(params.seed, self.engine_seed, admission, number),
                 eos_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
                 stop_ids=frozenset(params.stop_token_ids),
-                streamed=streamed or params.logprobs is not None or params.prompt_logprobs is not None,
+                streamed=streamed,
                 digests=list(digests),
             )
             for number in range(params.n)

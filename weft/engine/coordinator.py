@@ -48,7 +48,8 @@ class Coordinator:
 
     def _further(self, most: int) -> Further | None:
         count, ends = self.schedulers[0].further(most)
-        return Further.of(count, ends) if count and len(ends) <= MOST_ENDS else None
+        each = self.schedulers[0].streams
+        return Further.of(count, ends, each=each) if count and len(ends) <= MOST_ENDS else None
 
     def schedule_ahead(self, most: int = 0) -> StepPlan | None:
         """The next step while others are in flight, or None: it has to wait for their results; so has one that others,
@@ -71,18 +72,24 @@ class Coordinator:
         found = result.groups[0].by_step(len(plan.groups[0].streams))
         if len(found) > plan.most_steps:
             raise WeftError(f"step {plan.index}: results of {len(found)} steps, of {plan.most_steps} at most")
-        outputs = [self.retire(StepResult(result.index, found[:1]))]
-        for each in found[1:]:
-            self.schedulers[0].go_on(self.steps)
-            outputs.append(self.retire(StepResult(self.steps, [each])))
-            self.steps += 1
+        outputs = [self.retire(StepResult(result.index, found[:1], len(found) > 1))]
+        for number, each in enumerate(found[1:], 2):
+            outputs.append(self.retire(StepResult(self.go_on(), [each], number < len(found))))
         return Outputs([part for each in outputs for part in each.parts])
+
+    def go_on(self) -> int:
+        """The next step of the plan that was made last has followed by itself: its index."""
+        index = self.steps
+        self.schedulers[0].go_on(index)
+        self.steps += 1
+        return index
 
     def retire(self, result: StepResult) -> Outputs:
         """What the oldest step in flight brought, group by group."""
         if len(result.groups) != len(self.schedulers):
             raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
-        found = [each.retire(result.index, part) for each, part in zip(self.schedulers, result.groups, strict=True)]
+        pairs = zip(self.schedulers, result.groups, strict=True)
+        found = [each.retire(result.index, part, more=result.more) for each, part in pairs]
         if len(found) == 1:
             return found[0]
         return Outputs([part for outputs in found for part in outputs.parts])

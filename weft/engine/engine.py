@@ -74,6 +74,12 @@ class Engine:
         self._live[request_id] = {request.index: (request, scheduler) for request in requests}
         self._admitted += 1
         self._arrived += len(requests)
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """There is something to do that the ranks do not know of: where they go from step to step by themselves, they
+        wait for the engine behind the one in hand. Any thread may say so."""
+        self._steps.interrupt()
 
     def abort(self, request_id: str) -> bool:
         """Ends every output of a request; the next `step` reports them. False: no such request (any more)."""
@@ -96,11 +102,13 @@ class Engine:
         """Frees what the request's running outputs hold, until `resume`; their tokens stay."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.pause(request)
+        self.interrupt()
 
     def resume(self, request_id: str) -> None:
         """Lets paused outputs run again, from where they were."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.resume(request)
+        self.interrupt()
 
     def step(self) -> Outputs:
         """One plan of all groups, mostly of one step. An executor's failure ends every request with its message, and
@@ -146,6 +154,7 @@ class Engine:
         ended = [self._end(*outputs[each], finish, stop_reason=stop_reason) for each in indices]
         self._ended += ended
         self._forget(ended)
+        self.interrupt()
         return bool(ended)
 
     def _forget(self, outputs: Iterable[RequestOutput]) -> None:

@@ -33,11 +33,21 @@ class Executor(Protocol):
 
 @runtime_checkable
 class GoesOn(Protocol):
-    """What an executor has besides that knows plans with further steps."""
+    """What an executor has besides that knows plans with further steps. Those of a plan whose steps are answered one by
+    one (`Further.each`) come by `begin` and `follow`, those of any other plan by `step`."""
 
     @property
     def most_further(self) -> int:
         """How many are worth asking for, of ranks as they are; 0: none."""
+
+    def begin(self, plan: StepPlan) -> None:
+        """Gives `plan` to every rank, none of which has another one. PeerError: a rank is gone."""
+
+    def follow(self) -> StepResult:
+        """What its next step brought, and whether another one follows. PeerError: a rank is gone."""
+
+    def interrupt(self, plan: StepPlan) -> None:
+        """None of its steps follows the one in hand. Any thread may, also when the plan is through."""
 
 
 @runtime_checkable

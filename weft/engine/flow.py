@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from weft.engine.ends import Ends
 from weft.engine.growth import Growth
-from weft.engine.lanes import Calendar, Landed, Lane, Rows
+from weft.engine.lanes import NOBODY, Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
-from weft.step.plan import Streams
+from weft.step.plan import WORD, Streams
 
 SPAN = 256
 """Steps whose ids are kept: each lane is settled that often at least."""
+UNREAD_BYTES = 64 << 10
+"""Of ids that ranks may send one by one before anybody reads them: who sends more than a socket takes would wait inside
+a step."""
 
 
 class Flow:
@@ -35,19 +38,24 @@ class Flow:
         self._log: NDArray[np.int32] = np.full((span, slots), -1, np.int32)
         """Ids by step, the last ones, and slot. Written here, so that no step waits for its first page."""
         self._columns: NDArray[np.int64] = np.zeros((3, 0), np.int64)
-        """Slot, start and output_pos of each row of the next step."""
+        """Slot, start and output_pos of each row of the next step, `_moved` steps ago."""
+        self._moved = 0
         self._slots, self._moving = self._columns[0], self._columns[1:]
         self._rows: list[Lane] = []
         """Whose rows they are, beside some of lanes that are not planned any more; never changed, but replaced."""
         self._heads: list[Head] = []
+        self._planned, self._goes_on = NOBODY, False
+        """What was planned last, and whether a step will go on with it."""
         self._joined: list[Lane] = []
         self._stale = False
         """Whether `_rows` holds somebody who is not planned any more, or `_joined` anybody."""
         self._growth = Growth(block_size)
         self._lands = Calendar()
         self._ends = Ends()
-        self._streamed = 0
+        self.streamed = 0
         """How many want each token by itself."""
+        self._told = 0
+        """Of how many there is more to tell than ids."""
         self._joins = self._departures = 0
         self.tick = self.landed = 0
         self.step = -1
@@ -64,7 +72,8 @@ class Flow:
         self._stale = True
         self.num_rows += 1
         self._ends.add(request.eos_ids | request.stop_ids)
-        self._streamed += request.streamed
+        self.streamed += request.streamed
+        self._told += request.tells
         # many that begin together are not due together, but where they are more than `span` neighbours in `_log` are
         later = self._span - 1 - request.slot // self._settled_together
         self._lands.at(min(self.tick + later, lane.end - 1)).append(lane)
@@ -80,7 +89,8 @@ class Flow:
         self._growth.leave(lane)
         lane.alive = False
         self._departures += 1
-        self._streamed -= request.streamed
+        self.streamed -= request.streamed
+        self._told -= request.tells
         self._ends.remove(request.eos_ids | request.stop_ids)
         if not self._lanes:
             self._forget()
@@ -105,8 +115,12 @@ class Flow:
 
     def further(self, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
-        `free` blocks go, if no token is wanted by itself; and who needs a block for each of these steps."""
-        return (0, []) if self._streamed or not self.num_rows else self._growth.within(self.tick, most, free)
+        `free` blocks go, where ids are all that is told; and who needs a block for each of these steps."""
+        if self._told or not self.num_rows:
+            return 0, []
+        if self.streamed:
+            most = min(most, UNREAD_BYTES // (self.num_rows * WORD.itemsize))
+        return self._growth.within(self.tick, most, free)
 
     def grow_ahead(self, growing: list[list[Lane]], blocks: list[int]) -> None:
         """As `further` said, one block for each."""
@@ -120,30 +134,35 @@ class Flow:
 
     def plan(self, index: int) -> tuple[Rows, Streams]:
         """The rows of step `index`, which has begun to be planned; nobody is needy."""
+        np.add(self._moving, self._moved, out=self._moving)
+        self._moved = 0
         if self._stale:
             self._sort_out()
         news = self._growth.news() if self._growth.has_news else ()
         streams = Streams(self._columns.tobytes(), *news)
+        self._planned = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         return self.go_on(index), streams
 
     def go_on(self, index: int) -> Rows:
-        """Step `index` has the same lanes as the one that was planned last, and they have their blocks."""
-        rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
-        self.step, self.tick = index, self.tick + 1
-        np.add(self._moving, 1, out=self._moving)
+        """Step `index` has the same lanes as the one that was planned last, also those that have left since; they have
+        their blocks."""
+        planned = self._planned
+        rows = Rows(planned.lanes, planned.slots, planned.heads, self.tick, planned.departures)
+        self.step, self.tick, self._moved = index, self.tick + 1, self._moved + 1
         for lane in self._growth.advance(self.tick):
             lane.request.last_step = self.step
             self._end_planning(lane)
         return rows
 
-    def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
-        """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
+    def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int], *, more: bool = False) -> Landed:
+        """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell. `more`: another one
+        goes on behind it, so that none of them ends anybody."""
         self._log[self.landed % self._span][rows.slots] = result
         due = [lane for lane in self._lands.take(self.landed) if lane.alive]
         self.landed += 1
         looked_at = [lane for lane in due if lane.end == self.landed]
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        if told or self._ends.may_be_in(result):
+        if told or (not more and self._ends.may_be_in(result)):
             looked_at += self._telling(rows, result.tolist(), frozenset(told))
         named = set(looked_at)
         for lane in due:
@@ -176,12 +195,19 @@ class Flow:
         for lane in self._lanes.values():
             self.settle(lane)
 
+    def landed_with(self, *, more: bool) -> None:
+        """A step has landed. `more`: another one goes on with what was planned last."""
+        self._goes_on = more
+        if not (more or self._lanes):
+            self._planned = NOBODY
+
     def _forget(self) -> None:
         """Nobody flows: what is filed for those that did holds their tokens, perhaps until somebody comes next day."""
+        self._planned = self._planned if self._goes_on else NOBODY
         self._growth, self._lands = Growth(self._size), Calendar()
         self._rows, self._joined, self._heads = [], [], []
         self._columns = np.zeros((3, 0), np.int64)
-        self._slots, self._moving, self._stale = self._columns[0], self._columns[1:], False
+        self._slots, self._moving, self._moved, self._stale = self._columns[0], self._columns[1:], 0, False
 
     def _end_planning(self, lane: Lane) -> None:
         if lane.planned:

@@ -19,11 +19,12 @@ class Landing:
     def __init__(self, flow: Flow, blocks: BlockManager, counters: Counters, remove: Callable[[Request], None]) -> None:
         self._flow, self._blocks, self._counters, self._remove = flow, blocks, counters, remove
 
-    def streams(self, rows: Rows, result: GroupResult) -> Stretch:
-        """The ids of requests that flow: Python looks only at those that something has happened to."""
+    def streams(self, rows: Rows, result: GroupResult, *, more: bool) -> Stretch:
+        """The ids of requests that flow: Python looks only at those that something has happened to. `more` as of
+        `Flow.land`."""
         told = {record.slot: record for record in result.told} if result.told else {}
         ids = result.array()
-        landed = self._flow.land(rows, ids, told)
+        landed = self._flow.land(rows, ids, told, more=more)
         self._counters.generated_tokens += rows.count - len(landed.dead)
         others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
         for lane in landed.looked_at:

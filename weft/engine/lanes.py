@@ -66,6 +66,9 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
         return len(self.lanes)
 
 
+NOBODY = Rows([], np.zeros(0, np.int64), [], 0, 0)
+
+
 class Landed(NamedTuple):
     """What the results of a step mean for lanes: who must be looked at, in order; whose rows were for nothing."""
 

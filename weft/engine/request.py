@@ -38,7 +38,7 @@ class Request:
     """Empty where the request ignores them."""
     stop_ids: frozenset[int]
     streamed: bool = True
-    """Whether each token is wanted by itself: somebody waits for it, or there is more to tell of it than an id."""
+    """Whether somebody waits for each token."""
     digests: list[bytes] = field(default_factory=list)
 
     slot: int = -1
@@ -114,6 +114,11 @@ class Request:
     def scores(self) -> bool:
         """Whether the prompt's own log-probabilities are still to be computed; its cached blocks are of no use then."""
         return self.params.prompt_logprobs is not None and self.num_outputs == 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether there may be more to tell of a token than its id."""
+        return self.params.logprobs is not None or self.params.prompt_logprobs is not None
 
     @property
     def num_planned(self) -> int:

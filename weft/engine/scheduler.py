@@ -127,6 +127,11 @@ class Scheduler:
         self._flow.grow_ahead(growing, self.blocks.allocate(sum(map(len, growing))))
         return count, self._flow.ends
 
+    @property
+    def streams(self) -> bool:
+        """Whether somebody waits for single tokens of those that decode."""
+        return self._flow.streamed > 0
+
     def goes_far(self, most: int) -> bool:
         """Whether some of at most `most` steps can follow the next one by themselves."""
         return self._reach(most)[0] > 0
@@ -146,13 +151,14 @@ class Scheduler:
         self.counters.computed_tokens += rows.count
         self._in_flight.append(Flight(index, rows, []))
 
-    def retire(self, index: int, result: GroupResult) -> Outputs:
-        """Takes in the results of the oldest step in flight, which is `index`."""
+    def retire(self, index: int, result: GroupResult, *, more: bool = False) -> Outputs:
+        """Takes in the results of the oldest step in flight, which is `index`. `more`: one goes on behind it."""
         flight = self._in_flight.popleft()
         flight.check(index, result)
-        stretch = self._landing.streams(flight.rows, result)
+        stretch = self._landing.streams(flight.rows, result, more=more)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
+        self._flow.landed_with(more=more)
         return Outputs((stretch, [output for output in found if output is not None]))
 
     def stats(self) -> GroupStats:

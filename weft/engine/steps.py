@@ -2,8 +2,9 @@
 
 While the ranks run a step, the next one is planned and waits for them, so that they need not wait for the engine. That
 takes an executor that can be given a step ahead, and nothing that must be done between two steps (moving experts).
-Where nobody waits for single tokens, ranks are given several steps at once: a step leaves weights in the caches, and
-what the engine does behind each takes several times as long as when it is repeated.
+Ranks that have all cores are given several steps at once: a step leaves weights in the caches, and what the engine does
+behind each takes several times as long as when it is repeated. They answer once, or, where somebody waits for single
+tokens, each step by itself while they run the next one, until the engine has something else for them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Steps:
     ) -> None:
         self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
         self._ahead = executor if balancing is None and isinstance(executor, Ahead) else None
-        self._most = executor.most_further if balancing is None and isinstance(executor, GoesOn) else 0
+        self._goes_on = executor if balancing is None and isinstance(executor, GoesOn) else None
+        self._going: tuple[GoesOn, StepPlan] | None = None
+        """The plan whose steps come one by one, and another one will."""
         self._flying: deque[tuple[StepPlan, float]] = deque()
         self._landed_s = 0.0
         self._step_s = math.inf
@@ -41,17 +44,26 @@ class Steps:
     @property
     def in_flight(self) -> bool:
         """Whether a step was given to the ranks whose result was not taken in."""
-        return bool(self._flying)
+        return bool(self._flying) or self._going is not None
+
+    def interrupt(self) -> None:
+        """There is something else to run: no step follows the one in hand by itself. Any thread may."""
+        if (going := self._going) is not None:
+            executor, plan = going
+            executor.interrupt(plan)
 
     def run(self) -> Outputs:
         """Takes in one step's results, or those of steps that followed by themselves; nothing where there is nothing to
         run."""
+        if self._going is not None:
+            self._coordinator.go_on()
+            return self._follow(*self._going, self._landed_s)
         if not self._flying:
             plan = self._coordinator.schedule(self._further)
             if plan is None:
                 return Outputs()
             if plan.further is not None:
-                return self._coordinator.retire_all(plan, self._alone(plan))
+                return self._one_by_one(plan) if plan.further.each else self._together(plan)
             if self._ahead is None:
                 return self._coordinator.retire(self._alone(plan))
             self._submit(self._ahead, plan)
@@ -67,7 +79,26 @@ class Steps:
     @property
     def _further(self) -> int:
         """Steps that may follow the next one by themselves."""
-        return min(self._most, int(FURTHER_S / self._step_s))
+        return min(self._goes_on.most_further, int(FURTHER_S / self._step_s)) if self._goes_on else 0
+
+    def _together(self, plan: StepPlan) -> Outputs:
+        return self._coordinator.retire_all(plan, self._alone(plan))
+
+    def _one_by_one(self, plan: StepPlan) -> Outputs:
+        assert self._goes_on is not None
+        began, self._going = time.monotonic(), (self._goes_on, plan)
+        self._goes_on.begin(plan)
+        return self._follow(self._goes_on, plan, began)
+
+    def _follow(self, executor: GoesOn, plan: StepPlan, began: float) -> Outputs:
+        """Takes in the plan's next step, which began then."""
+        self.tokens.observe(plan.num_rows)
+        result = executor.follow()
+        self._landed_s = time.monotonic()
+        if not result.more:
+            self._going = None
+        self._observe(plan, self._landed_s - began)
+        return self._coordinator.retire(result)
 
     def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:
         if plan is None:

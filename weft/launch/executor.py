@@ -32,9 +32,14 @@ class _Waiting:
     """A step that ranks were given: which of them have still to answer, and what the others said."""
 
     def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
-        self.index, self.left = plan.index, set(group_of)
-        self.rows, self.plan = plan.num_rows, plan
-        self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
+        self.rows, self.plan, self._group_of = plan.num_rows, plan, group_of
+        self.together = plan.further is not None and not plan.further.each
+        self.await_step(plan.index)
+
+    def await_step(self, index: int) -> None:
+        """The plan's step that is to be answered now."""
+        self.index, self.left, self.more = index, set(self._group_of), False
+        self.groups: list[GroupResult] = [GroupResult() for _ in self.plan.groups]
 
 
 class ProcessExecutor:
@@ -72,7 +77,7 @@ class ProcessExecutor:
     def _collect(self) -> StepResult:
         with self._failing():
             waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.plan.further else 0.0)
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
             if not waits.left:
                 return self._done(began)
             for worker, message in self.watch.messages(lambda: began + limit_s):
@@ -88,12 +93,31 @@ class ProcessExecutor:
             raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
         waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
+        waits.more = message.more
 
     def _done(self, began: float) -> StepResult:
-        waits = self._waiting.popleft()
-        result = StepResult(waits.index, waits.groups)
-        self.clock.took(waits.rows, (time.monotonic() - began) / result.steps_of(waits.plan))
+        waits = self._waiting[0]
+        result = StepResult(waits.index, waits.groups, waits.more)
+        steps = result.steps_of(waits.plan) if waits.together else 1
+        self.clock.took(waits.rows, (time.monotonic() - began) / steps)
+        if waits.more:
+            waits.await_step(waits.index + 1)
+        else:
+            self._waiting.popleft()
         return result
+
+    def begin(self, plan: StepPlan) -> None:
+        """As of the engine's `GoesOn`. PeerError as of `step`."""
+        self._submit(plan)
+
+    def follow(self) -> StepResult:
+        """As of the engine's `GoesOn`. PeerError as of `step`."""
+        return self._collect()
+
+    def interrupt(self, plan: StepPlan) -> None:
+        """As of the engine's `GoesOn`."""
+        if not self._closed:
+            self.watch.status.agreed.stop(plan.index)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -140,6 +164,8 @@ class ProcessExecutor:
         """Ends every rank and gives all descriptors back; safe to call twice."""
         if self._closed:
             return
+        for waits in self._waiting:
+            self.interrupt(waits.plan)
         self._closed = True
         healthy = not self._failed and all(worker.fate() is None for worker in self.workers)
         for worker in self.workers if healthy else ():

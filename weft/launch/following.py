@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.launch.channel import Channel
+from weft.launch.messages import StepDone
 from weft.launch.status import StatusWriter
 from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
@@ -44,6 +45,8 @@ class PlanInHand:
             ids=self._ids.ctypes.data,
             ends=self._ends.ctypes.data,
             ends_room=MOST_ENDS,
+            agreed=status.agreed.address,
+            first=int(status.rank == 0),
         )
 
     @property
@@ -57,11 +60,7 @@ class PlanInHand:
         if not self.record.left:
             self.record.done, self.record.left = 0, plan.most_steps
         self.record.waits, self.record.index = 0, plan.index
-
-    @property
-    def index(self) -> int:
-        """Of its first step."""
-        return int(self.record.index)
+        self.record.each = int(plan.further is not None and plan.further.each)
 
     @property
     def step(self) -> StepPlan:
@@ -69,23 +68,31 @@ class PlanInHand:
         assert self._plan is not None
         return self._plan.of_step(self.record.done)
 
-    def note(self, step: StepPlan, result: GroupResult) -> GroupResult | None:
-        """What `step`, that step, gave; all that the plan gave, where no step is left."""
+    def note(self, step: StepPlan, result: GroupResult) -> StepDone | None:
+        """What `step`, that step, gave. The answer that is due: to this step, or to the plan where no step is left."""
         assert self._plan is not None
         further, record, ids = self._plan.further, self.record, result.array()
         if further is None:
             record.left = 0
-            return result
+            return StepDone(record.index, result)
         rows, columns = len(ids), step.groups[0].streams.array()
         self._ids[record.done * rows : (record.done + 1) * rows] = ids
         self._columns[: columns.size] = columns.reshape(-1)
         record.done, record.left = record.done + 1, record.left - 1
-        if not further.goes_on_behind(result):
+        if not further.goes_on_behind(result) or (record.left and further.each and not self._goes_on()):
             record.left = 0
         if record.left:
             self._tell_ends(further.ends)
+        if further.each:
+            return StepDone(step.index, result, more=record.left > 0)
+        if record.left:
             return None
-        return GroupResult(self._ids[: record.done * rows].tobytes(), result.told)
+        return StepDone(record.index, GroupResult(self._ids[: record.done * rows].tobytes(), result.told))
+
+    def _goes_on(self) -> bool:
+        index, done = self.record.index, self.record.done
+        agreed = self._keeps.agreed
+        return agreed.decide(index, done) if self.record.first else agreed.hear(index, done, self.record.most)
 
     def _tell_ends(self, ends: bytes) -> None:
         found: NDArray[np.int64] = np.frombuffer(ends, WORD)

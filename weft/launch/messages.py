@@ -101,10 +101,11 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="done"):
-    """What was sampled in the rank's attention block."""
+    """What was sampled in the rank's attention block. `more`: another step of the plan follows, and is answered too."""
 
     index: int
     result: GroupResult
+    more: bool = False
 
 
 class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):

@@ -133,7 +133,7 @@ class LaunchPlan:
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
             f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
-            + (", several together where weft.LLM wants whole answers" if self.goes_on else ""),
+            + (", several together where streams alone are to be run" if self.goes_on else ""),
         ]
         lines += self.hints()
         if (dispatch := self.shards.passage.dispatch) is not None:

@@ -39,7 +39,6 @@ from weft.launch.messages import (
     RunStep,
     Setup,
     Shutdown,
-    StepDone,
     pack,
     unpack_for_rank,
 )
@@ -221,13 +220,13 @@ def _steps(runner: Runner, way: _Way, comm: MeteredComm, slots: int) -> None:
         if plan.experts is not None:
             way.faults.reach("switch" if plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        result = hand.note(plan, runner.choose(plan) if ran else runner.step(plan))
+        answer = hand.note(plan, runner.choose(plan) if ran else runner.step(plan))
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
         way.status.step(number, busy=False)
-        if runner.reports and result is not None:
-            way.channel.send(pack(StepDone(hand.index, result)))
+        if runner.reports and answer is not None:
+            way.channel.send(pack(answer))
 
 
 def _steps_of(status: RankStatus) -> tuple[int, bool]:

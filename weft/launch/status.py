@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.comm.region import Kind, RankRecord, State
+from weft.launch.agreed import AGREED_BYTES, Agreed
 from weft.launch.phases import Phase
 from weft.layout.ranks import Group
 
@@ -69,17 +70,18 @@ class RankHeld:
 
 
 class StatusPage:
-    """`world` records in a memfd that children inherit."""
+    """`world` records in a memfd that children inherit, and behind them what these agree on."""
 
     def __init__(self, fd: int, world: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, world * RECORD_BYTES)
+        self._map = mmap.mmap(fd, world * RECORD_BYTES + AGREED_BYTES)
+        self.agreed = Agreed(self._map, world * RECORD_BYTES)
 
     @classmethod
     def create(cls, world: int) -> StatusPage:
         """A fresh page; all ranks in the first phase."""
         fd = os.memfd_create("weft-status", os.MFD_CLOEXEC)
-        os.ftruncate(fd, world * RECORD_BYTES)
+        os.ftruncate(fd, world * RECORD_BYTES + AGREED_BYTES)
         return cls(fd, world)
 
     def read(self, rank: int) -> RankStatus:
@@ -108,7 +110,7 @@ class StatusPage:
 
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
-        return StatusWriter(self._map, rank)
+        return StatusWriter(self._map, rank, self.agreed)
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -121,7 +123,8 @@ class StatusPage:
 class StatusWriter:
     """One rank's record."""
 
-    def __init__(self, memory: mmap.mmap, rank: int) -> None:
+    def __init__(self, memory: mmap.mmap, rank: int, agreed: Agreed) -> None:
+        self.rank, self.agreed = rank, agreed
         self._map = memory
         self._offset = rank * RECORD_BYTES
 

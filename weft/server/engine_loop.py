@@ -112,6 +112,8 @@ class EngineLoop:
         if not self.serving:
             return
         self._commands.append((self.restarts, command))
+        if self.engine is not None:
+            self.engine.interrupt()
         if self._asleep:  # a thread that runs a step looks at its commands afterwards anyway
             self._ring()
 

@@ -129,15 +129,17 @@ MOST_ENDS = 1024
 class Further(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How many steps may follow a planned one by themselves, MOST_FURTHER at most: each has the same streams one
     position further, whose blocks the plan tells of. None follows a step that gave one of the ids `ends` (int64, little
-    endian, MOST_ENDS at most) or had more to tell than ids."""
+    endian, MOST_ENDS at most) or had more to tell than ids. `each`: every step is answered by itself, and none follows
+    the one in hand any more once the engine says so."""
 
     steps: int
     ends: bytes
+    each: bool = False
 
     @classmethod
-    def of(cls, steps: int, ends: Iterable[int]) -> Further:
+    def of(cls, steps: int, ends: Iterable[int], *, each: bool = False) -> Further:
         """`ends` as numbers."""
-        return cls(steps, np.array(sorted(ends), WORD).tobytes())
+        return cls(steps, np.array(sorted(ends), WORD).tobytes(), each)
 
     def goes_on_behind(self, result: GroupResult) -> bool:
         """Whether a step that gave `result` may be followed."""
@@ -238,10 +240,11 @@ class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] is what group g's rows gave."""
+    """groups[g] is what group g's rows gave. `more`: another step follows by itself, and is answered too."""
 
     index: int
     groups: list[GroupResult]
+    more: bool = False
 
     def steps_of(self, plan: StepPlan) -> int:
         """How many steps of `plan` ran."""

@@ -20,6 +20,14 @@ struct Status {
 };
 static_assert(sizeof(Status) == 128, "as in weft/launch/status.py");
 
+// What ranks agree on through a page that they share, whether another step of a plan follows whose steps are answered one
+// by one: the first rank decides. Answer key: weft/launch/agreed.py.
+struct Agreed {
+    uint64_t stop;     // 1 + the index of the plan of which the engine wants no further step
+    uint64_t decided;  // index of the last step of a plan, but for the first one, that was decided to run
+    uint64_t stopped;  // 1 + the index of the last plan that was ended
+};
+
 struct Following {
     int32_t fd;             // a stream of frames, each behind its length
     int32_t group, groups;  // this rank's attention-dp group, of how many
@@ -40,8 +48,30 @@ struct Following {
     uint64_t index;
     int64_t* ends;
     int64_t ends_room, ends_count;
-    int32_t waits, unused;
+    int32_t waits, each;  // `each`: its steps are answered one by one
+    Agreed* agreed;
+    int32_t first, unused;  // whether it is this rank that decides
 };
+
+constexpr timespec kLook{0, 20'000};  // between two looks of who has waited for long
+
+// Whether the next step of the plan in hand is to run, for all ranks alike.
+inline bool goes_on(const Following& f, int64_t spin_ns) {
+    Agreed& agreed = *f.agreed;
+    const uint64_t next = f.index + uint64_t(f.done);
+    if (f.first) {
+        const bool stop = __atomic_load_n(&agreed.stop, __ATOMIC_ACQUIRE) == f.index + 1;
+        __atomic_store_n(stop ? &agreed.stopped : &agreed.decided, stop ? f.index + 1 : next, __ATOMIC_RELEASE);
+        return !stop;
+    }
+    for (const int64_t began = monotonic_ns();;) {
+        const bool stopped = __atomic_load_n(&agreed.stopped, __ATOMIC_ACQUIRE) == f.index + 1;
+        if (__atomic_load_n(&agreed.decided, __ATOMIC_ACQUIRE) - next < uint64_t(f.most)) return true;
+        if (stopped) return false;
+        if (monotonic_ns() - began < spin_ns) relax();
+        else nanosleep(&kLook, nullptr);
+    }
+}
 
 // A rank that answers nobody has nothing to do before the next frame, and looks for it for a while: it need not be woken
 // then, and the others need not wait for that.
@@ -116,6 +146,7 @@ inline int64_t take_frame(Following& f, Decode& d, int64_t spin_ns) {
     memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));
     if (plan.ends_count) memcpy(f.ends, plan.ends, size_t(plan.ends_count * 8));
     f.index = plan.index, f.done = 0, f.left = 1 + int64_t(plan.further), f.ends_count = plan.ends_count, f.waits = 1;
+    f.each = plan.each;
     return size + 4;
 }
 
@@ -128,6 +159,12 @@ inline bool ends_any(const Following& f, const int64_t* ids, int64_t rows) {
     return std::find_first_of(ids, ids + rows, f.ends, f.ends + f.ends_count) != ids + rows;
 }
 
+// Whether it was sent: what the last `steps` steps gave.
+inline bool answer(const Following& f, int64_t steps, int64_t rows) {
+    const int64_t first = f.done - steps;
+    return send_all(f.fd, f.answer, write_answer(f.index + uint64_t(first), f.ids + first * rows, steps * rows, f.left, f.answer));
+}
+
 // Steps of the plan in hand until none is left; as `follow_step` where one is for Python.
 inline int follow_plan(Program* program, Step* step, Decode& d, Following& f) {
     while (f.left) {
@@ -136,7 +173,8 @@ inline int follow_plan(Program* program, Step* step, Decode& d, Following& f) {
         if (const int code = follow_step(program, step, d, f)) return code;
         memcpy(f.ids + f.done * d.rows, d.chosen, size_t(d.rows) * sizeof *f.ids);
         ++f.done, --f.left;
-        if (ends_any(f, d.chosen, d.rows)) f.left = 0;
+        if (ends_any(f, d.chosen, d.rows) || (f.left && f.each && !goes_on(f, program->pool()->spin_ns()))) f.left = 0;
+        if (f.each && f.reports && !answer(f, 1, d.rows)) f.left = 0;  // nobody is there any more
     }
     return 0;
 }
@@ -155,8 +193,7 @@ WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::De
         if (code) return code == weft::kBeyondTables ? 0 : code;
         if (frame && recv(f.fd, f.frame, size_t(frame), 0) != frame) return 0;
         f.waits = 0;
-        if (f.reports && !weft::send_all(f.fd, f.answer, weft::write_answer(f.index, f.ids, f.done * decode->rows, f.answer)))
-            return 0;
+        if (f.reports && !f.each && !weft::answer(f, f.done, decode->rows)) return 0;
     }
 }
 WEFT_C int weft_step_record_bytes(int which) {

@@ -14,6 +14,10 @@ public:
     bool done() const { return at_ == end_; }
     bool map(int count) { return byte(0x80 | count); }
     bool nil() { return byte(0xc0); }
+    bool boolean(bool& value) {
+        if (!left() || (*at_ | 1) != 0xc3) return false;
+        return value = *at_++ & 1, true;
+    }
     bool text(const char* word) {
         const int64_t size = int64_t(strlen(word));
         if (!byte(uint8_t(0xa0 | size)) || left() < size || memcmp(at_, word, size)) return false;
@@ -68,16 +72,17 @@ struct StreamsPlan {
     uint64_t further;  // steps that follow it by themselves
     const uint8_t* ends;
     int64_t ends_count;  // ids behind which none follows
+    bool each;           // every step is answered by itself
 };
 
 // The steps that follow by themselves, if any.
 inline bool read_further(FrameReader& in, StreamsPlan& plan) {
-    plan.further = 0, plan.ends_count = 0;
+    plan.further = 0, plan.ends_count = 0, plan.each = false;
     if (in.nil()) return true;
     int64_t bytes;
-    if (!in.array(2) || !in.number(plan.further) || !in.bytes(plan.ends, bytes) || bytes % 8) return false;
+    if (!in.array(3) || !in.number(plan.further) || !in.bytes(plan.ends, bytes) || bytes % 8) return false;
     plan.ends_count = bytes / 8;
-    return true;
+    return in.boolean(plan.each);
 }
 
 // Whether the frame is a step in which every group g has rows[g] streams, and nothing else.
@@ -99,10 +104,10 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const i
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids
 
 // Its answer with the length before it; returns its size in all. `ids`: of every row, step by step; `to` has room for them
-// and kAnswerRoom bytes more.
-inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, uint8_t* to) {
+// and kAnswerRoom bytes more. `more`: another step is answered behind it.
+inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, bool more, uint8_t* to) {
     // clang-format off: one string
-    static const char before[] = "\x83\xa4type\xa4""done\xa5index\xcf", between[] = "\xa6result\x93\xc6";
+    static const char before[] = "\x84\xa4type\xa4""done\xa5index\xcf", between[] = "\xa6result\x93\xc6";
     // clang-format on
     uint8_t* at = to + 4;
     auto put = [&](const void* from, int64_t size) { memcpy(at, from, size), at += size; };
@@ -114,7 +119,8 @@ inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, u
     put(between, sizeof between - 1);
     put_number(uint64_t(count) * 8, 4);
     put(ids, count * 8);
-    put("\x90\x90", 2);  // nothing told, no runs
+    put("\x90\x90\xa4more", 7);  // nothing told, no runs
+    *at++ = more ? 0xc3 : 0xc2;
     const uint32_t size = uint32_t(at - to) - 4;
     memcpy(to, &size, 4);
     return size + 4;
