@@ -70,9 +70,8 @@ class LaunchPlan:
     """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
     whose thread makes way."""
     goes_on: bool = False
-    """Whether ranks may run several steps before they hear of the engine again, where nobody waits for single tokens:
-    they have all cores, so that whatever the engine does for a step keeps one of their threads from it, and all of them
-    know all tokens."""
+    """Whether ranks may run several steps before they hear of the engine again: they have all cores, so that whatever
+    the engine does for a step keeps one of their threads from it, and all of them know all tokens."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""

@@ -294,8 +294,6 @@ class FollowingRecord(ctypes.Structure):
         ("ids", _POINTER),
         *((name, ctypes.c_int64) for name in ("done", "left", "index")),
         ("ends", _POINTER),
-        *((name, ctypes.c_int64) for name in ("ends_room", "ends_count")),
+        *((name, ctypes.c_int64) for name in ("ends_room", "ends_count", "agreed", "first")),
         *((name, ctypes.c_int32) for name in ("waits", "each")),
-        ("agreed", _POINTER),
-        *((name, ctypes.c_int32) for name in ("first", "unused")),
     )

@@ -48,9 +48,9 @@ struct Following {
     uint64_t index;
     int64_t* ends;
     int64_t ends_room, ends_count;
-    int32_t waits, each;  // `each`: its steps are answered one by one
     Agreed* agreed;
-    int32_t first, unused;  // whether it is this rank that decides
+    int64_t first;        // whether it is this rank that decides
+    int32_t waits, each;  // `each`: its steps are answered one by one
 };
 
 constexpr timespec kLook{0, 20'000};  // between two looks of who has waited for long
