@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 import pytest
@@ -12,7 +12,8 @@ from state_checks import check_engine
 
 from weft.engine import coordinator
 from weft.engine.engine import Engine
-from weft.engine.outputs import RequestOutput
+from weft.engine.outputs import FinishReason, RequestOutput
+from weft.engine.scheduler import Scheduler
 from weft.errors import PeerError
 from weft.settings import EngineConfig
 from weft.step.plan import FURTHER_S, GroupResult, Sampled, StepPlan, StepResult
@@ -401,3 +402,34 @@ def test_counters_add_up() -> None:
     assert total.computed_tokens == sum(fake.computed_rows) and engine.stats().steps == fake.steps
     assert total.queried_tokens - total.cached_tokens + total.generated_tokens - 6 >= total.computed_tokens
     assert total.blocks_used == 0 and 0 < total.blocks_cached <= total.blocks_free == 24
+
+
+@pytest.mark.parametrize(("streamed", "used"), [(True, 1 + 7 // 2), (False, 8)])
+def test_steps_that_may_be_interrupted_leave_half_of_the_blocks_to_who_comes(streamed: bool, used: int) -> None:
+    engine = Engine(PagedFake(CONFIG, 8, most_further=60), CONFIG, ())
+    further, most = Scheduler.further, [0]
+
+    def noted(self: Scheduler, most_steps: int) -> tuple[int, Collection[int]]:
+        found = further(self, most_steps)
+        most[0] = max(most[0], self.blocks.num_blocks - self.blocks.num_available)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "further", noted)
+        engine.add_request("a", [1], SamplingParams(max_tokens=31, ignore_eos=True), streamed=streamed)
+        for _ in range(4):
+            engine.step()
+    assert most == [used]
+
+
+def test_after_a_failure_in_steps_answered_one_by_one_there_is_nothing_to_do() -> None:
+    fake = PagedFake(CONFIG, 10, most_further=15)
+    engine = Engine(fake, CONFIG, ())
+    engine.add_request("a", [1], SamplingParams(max_tokens=30, ignore_eos=True))
+    while not fake.one_by_one:
+        engine.step()
+    fake.fail_at = fake.steps + 1
+    outputs: list[RequestOutput] = []
+    while engine.has_work:
+        outputs += engine.step()
+    assert engine.failure is not None and outputs[-1].finish_reason is FinishReason.ERROR

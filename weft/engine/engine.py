@@ -166,6 +166,7 @@ class Engine:
 
     def _die(self, message: str) -> list[RequestOutput]:
         self.failure = message
+        self._steps.forget()
         live = [each for outputs in self._live.values() for each in outputs.values()]
         return [self._end(*each, FinishReason.ERROR, error=message) for each in live]
 

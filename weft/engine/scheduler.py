@@ -137,10 +137,10 @@ class Scheduler:
         return self._reach(most)[0] > 0
 
     def _reach(self, most: int) -> tuple[int, list[list[Lane]]]:
-        """As `Flow.further`; no step where they would be of no use. None follows while somebody waits and a slot is
-        free, though there may be no room for him."""
+        """As `Flow.further`; no step where they would be of no use, or somebody waits and a slot is free, though there
+        may be no room for him. Where steps can be interrupted, half of the blocks are left to who comes."""
         if not (self._prefilling or (self._waiting and self._slots)):
-            count, growing = self._flow.further(most, self.blocks.num_available)
+            count, growing = self._flow.further(most, self.blocks.num_available // (2 if self.streams else 1))
             if count >= FEWEST_FURTHER:
                 return count, growing
         return 0, []

@@ -52,6 +52,11 @@ class Steps:
             executor, plan = going
             executor.interrupt(plan)
 
+    def forget(self) -> None:
+        """Ranks are gone: nothing comes of what they were given."""
+        self._going = None
+        self._flying.clear()
+
     def run(self) -> Outputs:
         """Takes in one step's results, or those of steps that followed by themselves; nothing where there is nothing to
         run."""
@@ -91,13 +96,16 @@ class Steps:
         return self._follow(self._goes_on, plan, began)
 
     def _follow(self, executor: GoesOn, plan: StepPlan, began: float) -> Outputs:
-        """Takes in the plan's next step, which began then."""
+        """Takes in the plan's next step, which began then, unless ranks were ahead of who reads."""
         self.tokens.observe(plan.num_rows)
+        asked_s = time.monotonic()
         result = executor.follow()
         self._landed_s = time.monotonic()
         if not result.more:
             self._going = None
-        self._observe(plan, self._landed_s - began)
+        took_s = self._landed_s - began
+        if self._landed_s - asked_s >= took_s / 2:
+            self._observe(plan, took_s)
         return self._coordinator.retire(result)
 
     def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:

@@ -12,7 +12,7 @@ import struct
 import time
 
 AGREED_BYTES = 64
-_WORD = struct.Struct("Q")  # of the machine's own form, so that eight bytes are written at once
+_WORD = struct.Struct("Q")  # of the machine's own form: who reads finds what was, what is, or 0, which is no decision
 _STOP, _DECIDED, _STOPPED = 0, 8, 16
 _LOOK_S = 20e-6
 
@@ -33,7 +33,7 @@ class Agreed:
         memory is closed already."""
         try:
             self._write(_STOP, plan + 1)
-        except TypeError:  # what struct makes of a closed one
+        except (TypeError, ValueError):
             if not self._memory.closed:
                 raise
 
