@@ -20,7 +20,11 @@ ENGINES = (
 
 def cells(engine: str) -> list[str]:
     """Of an engine: one stream, a prompt, 8 / 32 streams."""
-    found = {name: round(float(each)) for name, each in rows("Offline", 1, PAGE)[engine,].items() if " tok/s" in name}
+    found = {
+        name: round(float(each.split()[0]))
+        for name, each in rows("Offline", 1, PAGE)[engine,].items()
+        if " tok/s" in name
+    }
     many = f"{found['streams8 tok/s']} / {found['streams32 tok/s']}"
     return [str(found["decode tok/s"]), str(found["prefill tok/s"]), many]
 
@@ -95,3 +99,20 @@ def test_products_out_of_12_bits() -> None:
     many = [ratio for count, ratio in found.items() if count >= 16]
     told = f"products take {found[1]:.2f} of the time with one row, {found[8]:.2f} with 8 and {min(many):.2f} to"
     assert f"{told} {max(many):.2f} with 16 to 512 (`compressed_weights_avx2.json`)" in PERFORMANCE
+
+
+def test_steps_that_are_answered_one_by_one() -> None:
+    said = []
+    for which, words in (("tp2", " with 1, 8 and 32 streams"), ("int4", "")):
+        name = f"several_steps_avx2_{which}.json"
+        found = list(saved(name)["cases"].values())
+        one, eight, many = (f"{case['ratio_each']:.2f}" for case in found)
+        spread = ", ".join(f"{case['ratio_each_q1']:.2f} and {case['ratio_each_q3']:.2f}" for case in found)
+        said.append(f"{one}, {eight} and {many} times as fast{words} (quartiles {spread}; `{name}`")
+    assert f"two ranks are {said[0]}, 4 bursts of each in turns), one rank with 4 bits {said[1]})" in PERFORMANCE
+    cases = saved("several_steps_avx2_tp2.json")["cases"].values()
+    between = []
+    for way in ("answered one by one", "one by one"):
+        one, eight, many = (f"{case[way]['between_ms']:.2f}" for case in cases)
+        between.append(f"{one}, {eight} and {many}")
+    assert f"between two steps for {between[0]} ms, where it was {between[1]};" in PERFORMANCE
