@@ -162,7 +162,8 @@ inline bool ends_any(const Following& f, const int64_t* ids, int64_t rows) {
 // Whether it was sent: what the last `steps` steps gave.
 inline bool answer(const Following& f, int64_t steps, int64_t rows) {
     const int64_t first = f.done - steps;
-    return send_all(f.fd, f.answer, write_answer(f.index + uint64_t(first), f.ids + first * rows, steps * rows, f.left, f.answer));
+    return send_all(f.fd, f.answer,
+                    write_answer(f.index + uint64_t(first), f.ids + first * rows, steps * rows, f.left, f.answer));
 }
 
 // Steps of the plan in hand until none is left; as `follow_step` where one is for Python.

@@ -146,9 +146,7 @@ private:
         return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
     }
 
-    bool eases(const Instruction& it) const {
-        return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased;
-    }
+    bool eases(const Instruction& it) const { return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased; }
 
     void compute(size_t i, const TeamMember& me, Offers* offers) {
         if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());

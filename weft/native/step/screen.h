@@ -12,8 +12,8 @@
 namespace weft {
 
 constexpr int kFirstPause = 1, kLongestPause = 1024;  // steps
-constexpr int kFewRows = 2;                            // for which coarse codes are best: reading takes longer than multiplying
-constexpr int kFineGroups = 1;                         // that are fine beside them: the first, where rows weigh most
+constexpr int kFewRows = 2;                           // for which coarse codes are best: reading takes longer than multiplying
+constexpr int kFineGroups = 1;                        // that are fine beside them: the first, where rows weigh most
 
 struct Screen {
     int32_t instruction, unused;  // which of the program's gives the logits
