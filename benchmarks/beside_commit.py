@@ -1,16 +1,16 @@
 """This working copy beside a commit of it: the same bursts of requests through both, in turns.
 
     python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
-                                              [--no-compress-weights] [--cases "8 streams" ...] [--rounds 12]
-                                              [--starts 1] [--save FILE.json]
+                                              [--no-compress-weights] [--cases "8 streams" ...] [--streamed]
+                                              [--rounds 12] [--starts 1] [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
 luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many rounds
 each, and says what each start's median was. The commit is checked out to a folder of
 its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
 where `--tp` asks for several; see `benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in
-the prefix cache. Nothing of the commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an
-old one.
+the prefix cache. `--streamed`: answers are read token by token, in cases of one stream; else whole. Nothing of the
+commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DRIVER = """
 import json, pathlib, sys
 import weft
 from weft.settings import EngineConfig
-tree, model, cached, tp, settings = sys.argv[1:]
+tree, model, cached, streamed, tp, settings = sys.argv[1:]
 assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
 limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
                       enable_prefix_caching=cached == "True", **json.loads(settings))
@@ -57,7 +57,12 @@ with weft.LLM(model, config=limits, tp=int(tp)) as llm:
     print("ready", flush=True)
     for line in sys.stdin:
         prompts, tokens = json.loads(line)
-        llm.generate(prompts, weft.SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True))
+        params = weft.SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+        if streamed == "True":
+            for _ in llm.stream(prompts[0], params):
+                pass
+        else:
+            llm.generate(prompts, params)
         print("done", flush=True)
 """
 
@@ -67,7 +72,15 @@ class Tree:
 
     def __init__(self, folder: Path, cached: bool, given: argparse.Namespace) -> None:
         self._folder = folder
-        words = [sys.executable, "-c", DRIVER, str(folder), str(model_path(given.model)), str(cached)]
+        words = [
+            sys.executable,
+            "-c",
+            DRIVER,
+            str(folder),
+            str(model_path(given.model)),
+            str(cached),
+            str(given.streamed),
+        ]
         settings = {name: getattr(given, name) for name in ("quantization", "activations", "compress_weights")}
         chosen = {name: value for name, value in settings.items() if value is not None}
         words += [str(given.tp), json.dumps(chosen)]
@@ -127,15 +140,20 @@ def main() -> None:
     parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
     on_or_off = argparse.BooleanOptionalAction
     parser.add_argument("--compress-weights", action=on_or_off, default=None, help="numbers in 12 bits, if any")
-    parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), default=(*CASES, *LONG))
+    parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), help="default: all")
+    parser.add_argument("--streamed", action="store_true", help="answers are read token by token")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
     parser.add_argument("--starts", type=whole, default=1, help="of both engines")
     arguments = parser.parse_args()
+    fits = [name for name, burst in {**CASES, **LONG}.items() if burst[0] == 1 or not arguments.streamed]
+    asked = arguments.cases or fits
+    if not {*asked} <= {*fits}:
+        raise UsageError(f"--streamed reads one stream; of --cases that is so of {', '.join(fits)}")
     found: dict[str, dict[str, dict[str, Any]]] = {}
     looks: list[State] = []
     with Probe(cache_dir() / "peers") as probe, checked_out(arguments.commit) as folder:
         for known, cached in ((CASES, False), (LONG, True)):
-            bursts = {name: burst for name, burst in known.items() if name in arguments.cases}
+            bursts = {name: burst for name, burst in known.items() if name in asked}
             if not bursts:
                 continue
             starts = []

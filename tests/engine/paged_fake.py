@@ -80,11 +80,18 @@ class GroupMemory:
 
 
 class PagedFake:
-    """An Executor. `poison` maps the seed of a request to the output whose logits are not finite; `fail_at` is the
-    step at which a rank dies."""
+    """An Executor whose ranks have run a plan long before anybody asks for its result. `poison` maps the seed of a
+    request to the output whose logits are not finite; `fail_at` is the step at which a rank dies."""
 
     def __init__(
-        self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000, most_further: int = 0
+        self,
+        config: EngineConfig,
+        num_blocks: int,
+        dp: int = 1,
+        vocab: int = 1000,
+        most_further: int = 0,
+        *,
+        plans_ahead: bool = False,
     ) -> None:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
         self.num_blocks = num_blocks
@@ -95,14 +102,14 @@ class PagedFake:
         """Set to a list to keep every plan as it was sent."""
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
-        self.steps = self.followed = self.one_by_one = self._train = 0
-        self.most_further = most_further
-        self._plan: StepPlan = StepPlan(-1, [])
-        self._unread: list[StepResult] = []
+        self.steps = self.followed = self.one_by_one = self.most_in_flight = self._ran = 0
+        self.most_further, self.plans_ahead = most_further, plans_ahead
+        self._flying: deque[StepPlan] = deque()
+        self._unread: deque[StepResult] = deque()
         self._interrupted = False
 
     def step(self, plan: StepPlan) -> StepResult:
-        assert not self._train and not (plan.further and plan.further.each)
+        assert not self._flying and not (plan.further and plan.further.each)
         results = [self._step(plan)]
         while self._goes_on(plan, results[-1], len(results)):
             results.append(self._behind(plan, len(results)))
@@ -112,28 +119,32 @@ class PagedFake:
         parts = [result.groups[0] for result in results]
         return StepResult(plan.index, [GroupResult(b"".join(part.ids for part in parts), parts[-1].told)])
 
-    def begin(self, plan: StepPlan) -> None:
-        assert not self._train and plan.further and plan.further.each
-        self._plan, self._unread, self._interrupted = plan, [self._step(plan)], False
-        self._train = 1
+    def submit(self, plan: StepPlan) -> None:
+        assert not self._flying or (self.plans_ahead and self._flying[0].further is plan.further is None)
+        self._flying.append(plan)
+        self._unread.append(self._step(plan))
+        self._ran, self._interrupted = 1, False
+        self.most_in_flight = max(self.most_in_flight, len(self._flying))
 
-    def follow(self) -> StepResult:
-        """Ranks are one to three steps ahead of who reads; they hear of an interruption behind the step in hand."""
-        assert self._train
-        while len(self._unread) < 2 + self._train % 3 and self._runs():
-            self._unread.append(self._behind(self._plan, self._train))
-            self._train += 1
+    def collect(self) -> StepResult:
+        """Of steps that follow by themselves ranks are one to three ahead of who reads; they hear of an interruption
+        behind the step in hand."""
+        plan = self._flying[0]
+        while plan.further and len(self._unread) < 2 + self._ran % 3 and self._runs(plan):
+            self._unread.append(self._behind(plan, self._ran))
+            self._ran += 1
             self.one_by_one += 1
-        result = self._unread.pop(0)
-        if not self._unread:
-            self._train = 0
-        return StepResult(result.index, result.groups, more=self._train > 0)
+        result = self._unread.popleft()
+        more = plan.further is not None and len(self._unread) > 0
+        if not more:
+            self._flying.popleft()
+        return StepResult(result.index, result.groups, more)
 
-    def _runs(self) -> bool:
-        return not self._interrupted and self._goes_on(self._plan, self._unread[-1], self._train)
+    def _runs(self, plan: StepPlan) -> bool:
+        return not self._interrupted and self._goes_on(plan, self._unread[-1], self._ran)
 
     def interrupt(self, plan: StepPlan) -> None:
-        self._interrupted |= bool(self._train) and plan is self._plan
+        self._interrupted |= plan is self._flying[0]
 
     @staticmethod
     def _goes_on(plan: StepPlan, last: StepResult, ran: int) -> bool:
@@ -222,21 +233,3 @@ class PagedFake:
         if alternatives is None:
             return Sampled(run.slot, slot.last_id)
         return Sampled(run.slot, slot.last_id, -0.5, 1, [(slot.last_id, -0.5)] * alternatives)
-
-
-class AheadFake(PagedFake):
-    """An executor that is given steps ahead: ranks that have run a plan long before anybody asks for its result."""
-
-    def __init__(
-        self, config: EngineConfig, num_blocks: int, dp: int = 1, vocab: int = 1000, most_further: int = 0
-    ) -> None:
-        super().__init__(config, num_blocks, dp, vocab, most_further)
-        self.done: deque[StepResult] = deque()
-        self.most_in_flight = 0
-
-    def submit(self, plan: StepPlan) -> None:
-        self.done.append(self.step(plan))
-        self.most_in_flight = max(self.most_in_flight, len(self.done))
-
-    def collect(self) -> StepResult:
-        return self.done.popleft()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from paged_fake import EOS, AheadFake, PagedFake, reference
+from paged_fake import EOS, PagedFake, reference
 from state_checks import check_engine
 
 from weft.engine.engine import Engine
@@ -67,8 +67,8 @@ class Simulation:
 
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
-        made = AheadFake if world.ahead else PagedFake
-        self.fake = made(world.config, world.num_blocks, world.dp, world.vocab, world.further)
+        sizes = world.num_blocks, world.dp, world.vocab, world.further
+        self.fake = PagedFake(world.config, *sizes, plans_ahead=world.ahead)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}
         self.families = [self._ids(self._longest) for _ in range(3)]

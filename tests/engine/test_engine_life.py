@@ -236,7 +236,7 @@ def test_a_dead_rank_ends_every_request_and_the_engine() -> None:
 class WrongSlots(PagedFake):
     """Answers of another plan."""
 
-    def step(self, plan: StepPlan) -> StepResult:
+    def _step(self, plan: StepPlan) -> StepResult:
         return StepResult(plan.index, [GroupResult(runs=[Sampled(7, 1)]) for _ in plan.groups])
 
 
@@ -278,9 +278,9 @@ def test_more_ids_may_end_requests_than_ranks_have_room_for(
 
 def test_slow_steps_are_planned_one_by_one() -> None:
     class Slow(PagedFake):
-        def step(self, plan: StepPlan) -> StepResult:
+        def _step(self, plan: StepPlan) -> StepResult:
             time.sleep(FURTHER_S / 3)
-            return super().step(plan)
+            return super()._step(plan)
 
     fake = Slow(CONFIG, 10, most_further=15)
     engine = Engine(fake, CONFIG, ())
@@ -304,8 +304,8 @@ def test_tokens_of_which_there_is_more_to_tell_come_one_by_one(asked: dict[str, 
 class OneWrongGroup(PagedFake):
     """The second group's results are another plan's."""
 
-    def step(self, plan: StepPlan) -> StepResult:
-        result = super().step(plan)
+    def _step(self, plan: StepPlan) -> StepResult:
+        result = super()._step(plan)
         return StepResult(result.index, [result.groups[0], GroupResult(runs=[Sampled(7, 1)])])
 
 

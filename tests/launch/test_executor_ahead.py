@@ -1,4 +1,4 @@
-"""AheadExecutor given steps ahead: parts of two steps that come mixed find their steps, and others are refused."""
+"""ProcessExecutor given steps ahead: parts of two steps that come mixed find their steps, and others are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from weft.errors import PeerError
-from weft.launch.executor import AheadExecutor
+from weft.launch.executor import ProcessExecutor
 from weft.launch.limits import StepClock
 from weft.launch.messages import RunStep, StepDone, unpack_for_rank
 from weft.layout.resolve import resolve
@@ -46,11 +46,11 @@ class Told:
 
 
 @pytest.fixture
-def ranks() -> tuple[AheadExecutor, Told]:
+def ranks() -> tuple[ProcessExecutor, Told]:
     """Two attention-dp groups of one rank each."""
     told = Told()
     layout = resolve({"attention.dp": 2}, world_size=2)
-    return AheadExecutor(layout, 8, told, StepClock(60.0)), told  # type: ignore[arg-type]
+    return ProcessExecutor(layout, 8, told, StepClock(60.0), plans_ahead=True), told  # type: ignore[arg-type]
 
 
 def plan(index: int) -> StepPlan:
@@ -58,7 +58,7 @@ def plan(index: int) -> StepPlan:
     return StepPlan(index, [GroupPlan([], [run]) for _ in range(2)])
 
 
-def ids(executor: AheadExecutor) -> tuple[int, list[list[int]]]:
+def ids(executor: ProcessExecutor) -> tuple[int, list[list[int]]]:
     result = executor.collect()
     return result.index, [[one.token_id for one in group.runs] for group in result.groups]
 
@@ -71,7 +71,7 @@ def ids(executor: AheadExecutor) -> tuple[int, list[list[int]]]:
         [(1, 0), (1, 1), (0, 0), (0, 1)],
     ],
 )
-def test_parts_find_their_steps(ranks: tuple[AheadExecutor, Told], order: list[tuple[int, int]]) -> None:
+def test_parts_find_their_steps(ranks: tuple[ProcessExecutor, Told], order: list[tuple[int, int]]) -> None:
     executor, told = ranks
     for index in range(2):
         executor.submit(plan(index))
@@ -83,7 +83,7 @@ def test_parts_find_their_steps(ranks: tuple[AheadExecutor, Told], order: list[t
 
 
 @pytest.mark.parametrize("said", [[(0, 1)], [(0, 0), (0, 0)], [(0, 0), (0, 1), (0, 2)]])
-def test_what_nobody_asked_for_is_refused(ranks: tuple[AheadExecutor, Told], said: list[tuple[int, int]]) -> None:
+def test_what_nobody_asked_for_is_refused(ranks: tuple[ProcessExecutor, Told], said: list[tuple[int, int]]) -> None:
     executor, told = ranks
     for index in range(2):
         executor.submit(plan(index))
@@ -93,7 +93,7 @@ def test_what_nobody_asked_for_is_refused(ranks: tuple[AheadExecutor, Told], sai
         executor.collect()
 
 
-def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[AheadExecutor, Told]) -> None:
+def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[ProcessExecutor, Told]) -> None:
     executor, told = ranks
     for index in range(3):
         told.say(1, index)

@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.launch.dealing import Dealing, deal
-from weft.launch.executor import AheadExecutor
 from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
 
@@ -24,7 +23,7 @@ def texts(path: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     monkeypatch.setattr("weft.launch.plan.deal", dealt)
     with LLM(str(path), max_num_seqs=3) as llm:
-        assert all(isinstance(each, AheadExecutor) is ahead for each in llm._engines._executors)
+        assert all(each.plans_ahead is ahead for each in llm._engines._executors)
         return [result.outputs[0].text for result in llm.generate(PROMPTS, PARAMS)]
 
 

@@ -70,6 +70,8 @@ class ScriptedExecutor:
 class ScriptedAhead(ScriptedExecutor):
     """The same, given its steps one ahead."""
 
+    plans_ahead, most_further = True, 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._flying: deque[StepPlan] = deque()
@@ -81,3 +83,6 @@ class ScriptedAhead(ScriptedExecutor):
     def collect(self) -> StepResult:
         """The oldest."""
         return self.step(self._flying.popleft())
+
+    def interrupt(self, plan: StepPlan) -> None:
+        """None has further steps."""

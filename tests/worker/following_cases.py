@@ -50,7 +50,7 @@ class Ranks(ProgramExecutor):
         runner, status = self.runners[rank], self.page.writer(rank)
         way: Any = SimpleNamespace(channel=channel, status=status, faults=Faults())
         try:
-            _steps(runner, way, MeteredComm(self.comms[rank]), LIMITS.max_num_seqs)
+            _steps(runner, way, MeteredComm(self.comms[rank]))
         finally:
             channel.close()
 

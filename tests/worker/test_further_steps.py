@@ -14,7 +14,7 @@ import torch
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.worker.decode_cases import LAYOUTS, admitted, grown, streams
-from tests.worker.following_cases import both_ways
+from tests.worker.following_cases import Both, both_ways
 from weft.launch.status import StatusPage
 from weft.layout.resolve import resolve
 from weft.step.plan import MOST_FURTHER, Further, GroupPlan, StepPlan
@@ -31,6 +31,13 @@ def further(index: int, group: GroupPlan, steps: int, ends: Iterable[int] = (), 
     return StepPlan(index, [group], further=Further.of(steps, ends, each=each))
 
 
+def begin(executor: Both, python: slice) -> None:
+    """One request is there. The ranks of `python` take no step from a frame."""
+    for runner in executor.frames.runners[python]:
+        runner.decode = None
+    executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+
+
 ONE_GROUP = [(world, layout) for world, layout in LAYOUTS if resolve(layout, world).attention.dp == 1]
 
 
@@ -41,9 +48,7 @@ def test_steps_follow_by_themselves(
     each: bool, world: int, layout: dict[str, object], python: slice, model: Path
 ) -> None:
     with both_ways(model, world, layout) as executor:
-        for runner in executor.frames.runners[python]:
-            runner.decode = None
-        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        begin(executor, python)
         # the first is Python's, the four behind it are not, and so on from frame to frame
         executor.step(further(1, streams((0, 2, 1), news=[(0, 1, [7, 8, 9])]), 4, each=each))
         last = executor.step(further(6, streams((0, 7, 6)), 1, each=each)).groups[0].array()
@@ -59,9 +64,7 @@ def test_steps_follow_past_several_blocks(
     each: bool, world: int, layout: dict[str, object], python: slice, model: Path
 ) -> None:
     with both_ways(model, world, layout) as executor:
-        for runner in executor.frames.runners[python]:
-            runner.decode = None
-        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        begin(executor, python)
         executor.step(StepPlan(1, [streams((0, 2, 1))]))
         three = grown(streams((0, 3, 2)), (0, 1, 7), (0, 2, 3), (0, 3, 9))
         assert len(executor.step(further(2, three, 12, each=each)).groups[0].array()) == 13
@@ -80,16 +83,14 @@ def test_none_follows_an_id_that_ends(
         found = executor.step(further(1, streams((0, 2, 1), news=[(0, 1, [7, 8, 9])]), 7, each=each))
         known = found.groups[0].array().tolist()
         executor.step(StepPlan(9, [admitted(0, [5, 9])]))
-        begin = 0
+        ran = 0
         if not first:
-            begin = 1
+            ran = 1
             executor.step(StepPlan(10, [streams((0, 2, 1), news=[(0, 1, [7, 8, 9])])]))
         news = [(0, 1, [7, 8, 9])] if first else []
-        ending = next(at for at in range(begin + 1, 7) if known[at] not in known[begin:at])
-        plan = further(
-            10 + begin, streams((0, 2 + begin, 1 + begin), news=news), 6 - begin, [known[ending], 10**6], each=each
-        )
-        assert executor.step(plan).groups[0].array().tolist() == known[begin : ending + 1]
+        ending = next(at for at in range(ran + 1, 7) if known[at] not in known[ran:at])
+        plan = further(10 + ran, streams((0, 2 + ran, 1 + ran), news=news), 6 - ran, [known[ending], 10**6], each=each)
+        assert executor.step(plan).groups[0].array().tolist() == known[ran : ending + 1]
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["answered once", "one by one"])
@@ -140,9 +141,7 @@ def test_ranks_stop_alike_once_the_engine_says_so(
     world: int, layout: dict[str, object], python: slice, model: Path
 ) -> None:
     with both_ways(model, world, layout) as executor:
-        for runner in executor.frames.runners[python]:
-            runner.decode = None
-        executor.step(StepPlan(0, [admitted(0, [5, 9])]))
+        begin(executor, python)
         index, position = 1, 2
         for stop_behind in (1, 2, 1, 0):
             executor.frames.stop_behind = stop_behind

@@ -48,7 +48,7 @@ class Coordinator:
 
     def _further(self, most: int) -> Further | None:
         count, ends = self.schedulers[0].further(most)
-        each = self.schedulers[0].streams
+        each = self.schedulers[0].streamed
         return Further.of(count, ends, each=each) if count and len(ends) <= MOST_ENDS else None
 
     def schedule_ahead(self, most: int = 0) -> StepPlan | None:

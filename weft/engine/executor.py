@@ -32,30 +32,23 @@ class Executor(Protocol):
 
 
 @runtime_checkable
-class GoesOn(Protocol):
-    """What an executor has besides that knows plans with further steps. Those of a plan whose steps are answered one by
-    one (`Further.each`) come by `begin` and `follow`, those of any other plan by `step`."""
+class Ahead(Protocol):
+    """What an executor has besides whose ranks can be given a plan before anybody asks for its results."""
+
+    @property
+    def plans_ahead(self) -> bool:
+        """Whether they may be given a plan while they run one."""
 
     @property
     def most_further(self) -> int:
-        """How many are worth asking for, of ranks as they are; 0: none."""
-
-    def begin(self, plan: StepPlan) -> None:
-        """Gives `plan` to every rank, none of which has another one. PeerError: a rank is gone."""
-
-    def follow(self) -> StepResult:
-        """What its next step brought, and whether another one follows. PeerError: a rank is gone."""
-
-    def interrupt(self, plan: StepPlan) -> None:
-        """None of its steps follows the one in hand. Any thread may, also when the plan is through."""
-
-
-@runtime_checkable
-class Ahead(Protocol):
-    """What an executor has besides whose ranks can be given a step while they run one."""
+        """How many further steps of a plan are worth asking for, of ranks as they are; 0: none."""
 
     def submit(self, plan: StepPlan) -> None:
         """Gives `plan` to every rank. PeerError: a rank is gone."""
 
     def collect(self) -> StepResult:
-        """What the oldest step that was given and not collected brought. PeerError: a rank is gone."""
+        """What the oldest plan that was given and not collected brought; of one whose steps are answered one by one
+        (`Further.each`) the next of these, and whether more follow. PeerError: a rank is gone."""
+
+    def interrupt(self, plan: StepPlan) -> None:
+        """None of its steps follows the one in hand. Any thread may, also when the plan is through."""

@@ -54,8 +54,8 @@ class Flow:
         self._ends = Ends()
         self.streamed = 0
         """How many want each token by itself."""
-        self._told = 0
-        """Of how many there is more to tell than ids."""
+        self._want_logprobs = 0
+        """How many want more to be told of a token than its id."""
         self._joins = self._departures = 0
         self.tick = self.landed = 0
         self.step = -1
@@ -73,7 +73,7 @@ class Flow:
         self.num_rows += 1
         self._ends.add(request.eos_ids | request.stop_ids)
         self.streamed += request.streamed
-        self._told += request.tells
+        self._want_logprobs += request.wants_logprobs
         # many that begin together are not due together, but where they are more than `span` neighbours in `_log` are
         later = self._span - 1 - request.slot // self._settled_together
         self._lands.at(min(self.tick + later, lane.end - 1)).append(lane)
@@ -90,7 +90,7 @@ class Flow:
         lane.alive = False
         self._departures += 1
         self.streamed -= request.streamed
-        self._told -= request.tells
+        self._want_logprobs -= request.wants_logprobs
         self._ends.remove(request.eos_ids | request.stop_ids)
         if not self._lanes:
             self._forget()
@@ -116,7 +116,7 @@ class Flow:
     def further(self, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
         `free` blocks go, where ids are all that is told; and who needs a block for each of these steps."""
-        if self._told or not self.num_rows:
+        if self._want_logprobs or not self.num_rows:
             return 0, []
         if self.streamed:
             most = min(most, UNREAD_BYTES // (self.num_rows * WORD.itemsize))
@@ -157,6 +157,9 @@ class Flow:
     def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int], *, more: bool = False) -> Landed:
         """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell. `more`: another one
         goes on behind it, so that none of them ends anybody."""
+        self._goes_on = more
+        if not (more or self._lanes):
+            self._planned = NOBODY
         self._log[self.landed % self._span][rows.slots] = result
         due = [lane for lane in self._lands.take(self.landed) if lane.alive]
         self.landed += 1
@@ -194,12 +197,6 @@ class Flow:
         """As `settle`, everybody."""
         for lane in self._lanes.values():
             self.settle(lane)
-
-    def landed_with(self, *, more: bool) -> None:
-        """A step has landed. `more`: another one goes on with what was planned last."""
-        self._goes_on = more
-        if not (more or self._lanes):
-            self._planned = NOBODY
 
     def _forget(self) -> None:
         """Nobody flows: what is filed for those that did holds their tokens, perhaps until somebody comes next day."""

@@ -116,8 +116,8 @@ class Request:
         return self.params.prompt_logprobs is not None and self.num_outputs == 0
 
     @property
-    def tells(self) -> bool:
-        """Whether there may be more to tell of a token than its id."""
+    def wants_logprobs(self) -> bool:
+        """Whether more is to be told of tokens than their ids."""
         return self.params.logprobs is not None or self.params.prompt_logprobs is not None
 
     @property

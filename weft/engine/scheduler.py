@@ -128,7 +128,7 @@ class Scheduler:
         return count, self._flow.ends
 
     @property
-    def streams(self) -> bool:
+    def streamed(self) -> bool:
         """Whether somebody waits for single tokens of those that decode."""
         return self._flow.streamed > 0
 
@@ -140,7 +140,7 @@ class Scheduler:
         """As `Flow.further`; no step where they would be of no use, or somebody waits and a slot is free, though there
         may be no room for him. Where steps can be interrupted, half of the blocks are left to who comes."""
         if not (self._prefilling or (self._waiting and self._slots)):
-            count, growing = self._flow.further(most, self.blocks.num_available // (2 if self.streams else 1))
+            count, growing = self._flow.further(most, self.blocks.num_available // (2 if self.streamed else 1))
             if count >= FEWEST_FURTHER:
                 return count, growing
         return 0, []
@@ -158,7 +158,6 @@ class Scheduler:
         stretch = self._landing.streams(flight.rows, result, more=more)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
-        self._flow.landed_with(more=more)
         return Outputs((stretch, [output for output in found if output is not None]))
 
     def stats(self) -> GroupStats:

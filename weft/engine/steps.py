@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
-from weft.engine.executor import Ahead, Executor, GoesOn
+from weft.engine.executor import Ahead, Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.pace import Pace
@@ -32,10 +32,9 @@ class Steps:
     ) -> None:
         self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
         self._ahead = executor if balancing is None and isinstance(executor, Ahead) else None
-        self._goes_on = executor if balancing is None and isinstance(executor, GoesOn) else None
-        self._going: tuple[GoesOn, StepPlan] | None = None
-        """The plan whose steps come one by one, and another one will."""
         self._flying: deque[tuple[StepPlan, float]] = deque()
+        self._more = False
+        """Whether the step whose result comes next follows one of the same plan."""
         self._landed_s = 0.0
         self._step_s = math.inf
         """What the last step of streams alone took."""
@@ -44,76 +43,64 @@ class Steps:
     @property
     def in_flight(self) -> bool:
         """Whether a step was given to the ranks whose result was not taken in."""
-        return bool(self._flying) or self._going is not None
+        return bool(self._flying)
 
     def interrupt(self) -> None:
         """There is something else to run: no step follows the one in hand by itself. Any thread may."""
-        if (going := self._going) is not None:
-            executor, plan = going
-            executor.interrupt(plan)
+        try:
+            plan, _ = self._flying[0]
+        except IndexError:  # none is in hand, or it has just landed
+            return
+        if plan.further is not None and self._ahead is not None:
+            self._ahead.interrupt(plan)
 
     def forget(self) -> None:
         """Ranks are gone: nothing comes of what they were given."""
-        self._going = None
         self._flying.clear()
+        self._more = False
 
     def run(self) -> Outputs:
         """Takes in one step's results, or those of steps that followed by themselves; nothing where there is nothing to
         run."""
-        if self._going is not None:
-            self._coordinator.go_on()
-            return self._follow(*self._going, self._landed_s)
         if not self._flying:
             plan = self._coordinator.schedule(self._further)
             if plan is None:
                 return Outputs()
-            if plan.further is not None:
-                return self._one_by_one(plan) if plan.further.each else self._together(plan)
+            if plan.further is not None and not plan.further.each:
+                return self._coordinator.retire_all(plan, self._alone(plan))
             if self._ahead is None:
                 return self._coordinator.retire(self._alone(plan))
             self._submit(self._ahead, plan)
         assert self._ahead is not None
-        if len(self._flying) == 1:
+        if self._ahead.plans_ahead and len(self._flying) == 1 and self._flying[0][0].further is None:
             self._submit(self._ahead, self._coordinator.schedule_ahead(self._further))
-        result = self._ahead.collect()
-        plan, given_s = self._flying.popleft()
-        began, self._landed_s = max(given_s, self._landed_s), time.monotonic()
-        self._observe(plan, self._landed_s - began)
-        return self._coordinator.retire(result)
+        return self._land(self._ahead)
 
     @property
     def _further(self) -> int:
         """Steps that may follow the next one by themselves."""
-        return min(self._goes_on.most_further, int(FURTHER_S / self._step_s)) if self._goes_on else 0
-
-    def _together(self, plan: StepPlan) -> Outputs:
-        return self._coordinator.retire_all(plan, self._alone(plan))
-
-    def _one_by_one(self, plan: StepPlan) -> Outputs:
-        assert self._goes_on is not None
-        began, self._going = time.monotonic(), (self._goes_on, plan)
-        self._goes_on.begin(plan)
-        return self._follow(self._goes_on, plan, began)
-
-    def _follow(self, executor: GoesOn, plan: StepPlan, began: float) -> Outputs:
-        """Takes in the plan's next step, which began then, unless ranks were ahead of who reads."""
-        self.tokens.observe(plan.num_rows)
-        asked_s = time.monotonic()
-        result = executor.follow()
-        self._landed_s = time.monotonic()
-        if not result.more:
-            self._going = None
-        took_s = self._landed_s - began
-        if self._landed_s - asked_s >= took_s / 2:
-            self._observe(plan, took_s)
-        return self._coordinator.retire(result)
+        return min(self._ahead.most_further, int(FURTHER_S / self._step_s)) if self._ahead else 0
 
     def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:
         if plan is None:
             return
-        self.tokens.observe(plan.num_rows)
         executor.submit(plan)
         self._flying.append((plan, time.monotonic()))
+
+    def _land(self, executor: Ahead) -> Outputs:
+        """Takes in the next result of the oldest plan."""
+        (plan, given_s), follows, asked_s = self._flying[0], self._more, time.monotonic()
+        if follows:
+            self._coordinator.go_on()
+        self.tokens.observe(plan.num_rows)
+        result = executor.collect()
+        began_s, self._landed_s, self._more = max(given_s, self._landed_s), time.monotonic(), result.more
+        if not result.more:
+            self._flying.popleft()
+        took_s = self._landed_s - began_s
+        if not follows or self._landed_s - asked_s >= took_s / 2:  # else ranks were ahead of who asks
+            self._observe(plan, took_s)
+        return self._coordinator.retire(result)
 
     def _alone(self, plan: StepPlan) -> StepResult:
         began = time.monotonic()

@@ -43,7 +43,7 @@ class _Waiting:
 
 
 class ProcessExecutor:
-    """Implements the engine's `Executor` over ready worker processes, which it owns."""
+    """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
 
     def __init__(
         self,
@@ -53,10 +53,12 @@ class ProcessExecutor:
         clock: StepClock,
         num_experts: int = 0,
         most_further: int = 0,
+        *,
+        plans_ahead: bool = False,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer. `most_further`: as of the engine's `GoesOn`."""
-        self._num_experts, self.most_further = num_experts, most_further
+        of a layer. `most_further`, `plans_ahead`: as of the engine's `Ahead`."""
+        self._num_experts, self.most_further, self.plans_ahead = num_experts, most_further, plans_ahead
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
@@ -65,16 +67,18 @@ class ProcessExecutor:
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
-        self._submit(plan)
-        return self._collect()
+        self.submit(plan)
+        return self.collect()
 
-    def _submit(self, plan: StepPlan) -> None:
+    def submit(self, plan: StepPlan) -> None:
+        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
         with self._failing():
             waits = _Waiting(plan, self._group_of)
             self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
             self._waiting.append(waits)
 
-    def _collect(self) -> StepResult:
+    def collect(self) -> StepResult:
+        """As of the engine's `Ahead`. PeerError as of `step`."""
         with self._failing():
             waits = self._waiting[0]
             began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
@@ -106,16 +110,8 @@ class ProcessExecutor:
             self._waiting.popleft()
         return result
 
-    def begin(self, plan: StepPlan) -> None:
-        """As of the engine's `GoesOn`. PeerError as of `step`."""
-        self._submit(plan)
-
-    def follow(self) -> StepResult:
-        """As of the engine's `GoesOn`. PeerError as of `step`."""
-        return self._collect()
-
     def interrupt(self, plan: StepPlan) -> None:
-        """As of the engine's `GoesOn`."""
+        """As of the engine's `Ahead`."""
         if not self._closed:
             self.watch.status.agreed.stop(plan.index)
 
@@ -175,18 +171,6 @@ class ProcessExecutor:
                 continue
         end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)
         self.watch.close()
-
-
-class AheadExecutor(ProcessExecutor):
-    """Implements the engine's `Ahead` too."""
-
-    def submit(self, plan: StepPlan) -> None:
-        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
-        self._submit(plan)
-
-    def collect(self) -> StepResult:
-        """The result of the oldest step that was given. PeerError as of `step`."""
-        return self._collect()
 
 
 def reporting_ranks(layout: Layout) -> dict[int, int]:

@@ -15,21 +15,21 @@ from weft.launch.messages import StepDone
 from weft.launch.status import StatusWriter
 from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
+from weft.worker.runner import Limits
 
-_GROWN = 1 + -(-MOST_FURTHER // 16)
-"""Blocks of 16 positions that a table may have more by a plan; a frame with more of them is Python's to read."""
 _BESIDE = 256
 """Room, in numbers, for what a frame has beside columns, tables and ends, two numbers for each group included, and for
 what an answer has beside its ids."""
 
 
 class PlanInHand:
-    """Of plans for `groups` attention-dp groups of at most `slots` requests each; every table may have grown."""
+    """Of plans for `groups` attention-dp groups of requests within `limits` each; every table may have grown."""
 
-    def __init__(self, channel: Channel, status: StatusWriter, slots: int, groups: int, *, reports: bool) -> None:
+    def __init__(self, channel: Channel, status: StatusWriter, limits: Limits, groups: int, *, reports: bool) -> None:
         self._keeps = status  # its page, which C++ writes to
         self._plan: StepPlan | None = None
-        words = groups * ((3 + 3 * _GROWN) * slots + 2) + MOST_ENDS + _BESIDE
+        slots, grown = limits.max_num_seqs, 1 + -(-MOST_FURTHER // limits.block_size)
+        words = groups * (3 * (1 + grown) * slots + 2) + MOST_ENDS + _BESIDE
         self._frame, self._answer = (np.zeros(size, WORD) for size in (words, (1 + MOST_FURTHER) * slots + _BESIDE))
         self._columns, self._ids = np.zeros(3 * slots, WORD), np.zeros((1 + MOST_FURTHER) * slots, WORD)
         self._ends = np.zeros(MOST_ENDS, WORD)

@@ -127,7 +127,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         if first_writes is not None:
             first_writes.start()
         way.enter(Phase.READY, str(invariance))
-        _steps(runner, way, comm, limits.max_num_seqs)
+        _steps(runner, way, comm)
     finally:
         if first_writes is not None:
             first_writes.close()
@@ -193,10 +193,10 @@ def _limits(setup: Setup, allocate: Allocate) -> Limits:
     )
 
 
-def _steps(runner: Runner, way: _Way, comm: MeteredComm, slots: int) -> None:
-    """Until told to shut down. `slots`: requests of an attention block at most."""
+def _steps(runner: Runner, way: _Way, comm: MeteredComm) -> None:
+    """Until told to shut down."""
     groups = runner.shards.layout.attention.dp
-    hand = PlanInHand(way.channel, way.status, slots, groups, reports=runner.reports)
+    hand = PlanInHand(way.channel, way.status, runner.limits, groups, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:

@@ -15,7 +15,7 @@ from weft import env
 from weft.errors import PeerError
 from weft.launch.backend import Rendezvous
 from weft.launch.cores import numa_node
-from weft.launch.executor import AheadExecutor, ProcessExecutor
+from weft.launch.executor import ProcessExecutor
 from weft.launch.fingerprint import Settings, differences
 from weft.launch.limits import StepClock
 from weft.launch.memory import MemoryPlan, finish_plan, rank_memories
@@ -125,9 +125,9 @@ class Starting:
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
-        made = AheadExecutor if self.plan.plans_ahead else ProcessExecutor
-        further = MOST_FURTHER if self.plan.goes_on else 0
-        return made(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts, further)
+        further, ahead = MOST_FURTHER if self.plan.goes_on else 0, self.plan.plans_ahead
+        blocks = self.memory.num_blocks
+        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, further, plans_ahead=ahead)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

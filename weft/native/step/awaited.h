@@ -1,5 +1,5 @@
 // A number in memory that others raise, awaited without Python: beside steps, which leave nothing in the caches, its
-// interpreter takes a core from them for 0.1 to 1 ms for each look. Knows nothing of what is counted.
+// interpreter takes a core from them for each look. Knows nothing of what is counted.
 #pragma once
 
 #include <stdint.h>
