@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.tensors import TensorInfo, raise_all
+from weft.garbage import give_back
 from weft.layers import Prepare
 from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
@@ -79,21 +79,13 @@ def load_params(
             if prepare and spec.target in waiting and spec.target != EMBEDDING and not problems:
                 params[spec.target] = prepare.blocks(spec.target, waiting.pop(spec.target))
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
-    _give_back()
+    give_back()  # what targets in the making left
     for spec in specs:
         if shards.is_view(spec) and prepare and EMBEDDING in waiting:
             params[EMBEDDING] = params[spec.target] = prepare.blocks(spec.target, waiting.pop(EMBEDDING))
         elif shards.is_view(spec):
             _tie(spec, own, shards, rank, params, prepare)
     return LoadedParams(params, reader.bytes_read, unused)
-
-
-def _give_back() -> None:
-    """To the system, what targets in the making left in the heap, which the C library would keep below what was
-    allocated last. Only glibc can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 @contextmanager
