@@ -11,17 +11,22 @@ import torch
 from weft.launch.torch_import import KNOWN
 
 READ = "torch._decomp"
-"""Imported by `PUT_OFF`, and by nothing else that comes with torch."""
+"""Imported by `torch._meta_registrations`, and by nothing else that comes with torch."""
+META = "torch._meta_registrations"
+IS_LATER = "type(sys.modules[name]).__name__ == '_Later'"
 
 needs_known = pytest.mark.skipif(
     not torch.__version__.startswith(KNOWN), reason=f"torch {torch.__version__} is imported whole"
 )
 
 
-def run(code: str) -> None:
-    lines = ("import gc, sys", "from weft.launch import torch_import", "from weft.launch.torch_import import *", code)
+def run(code: str) -> str:
+    """What it prints."""
+    lines = ["import gc, sys", "from weft.launch import torch_import", "from weft.launch.torch_import import *"]
+    lines += [f"META = {META!r}", code]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @needs_known
@@ -32,7 +37,10 @@ import torch
 x = torch.arange(6.0).view(2, 3)
 assert torch.allclose(torch.nn.functional.silu(x) @ x.T, (x * torch.sigmoid(x)) @ x.T)
 assert torch.empty(4, 3, device="meta")[:2].shape == (2, 3)
-assert PUT_OFF in sys.modules and {READ!r} not in sys.modules
+with torch.inference_mode():
+    y = torch.empty(3).copy_(x[0])
+assert y.tolist() == [0, 1, 2]
+assert all({IS_LATER} for name in PUT_OFF) and {READ!r} not in sys.modules
 """)
 
 
@@ -43,13 +51,72 @@ import_torch()
 import torch
 import_rest()
 assert {READ!r} in sys.modules and callable(torch._meta_registrations.register_meta)
-before = sys.modules[PUT_OFF]
+before = [sys.modules[name] for name in PUT_OFF]
 import_rest()
-assert sys.modules[PUT_OFF] is before
+assert [sys.modules[name] for name in PUT_OFF] == before
 torch.Generator().manual_seed(0)
 x = torch.empty(1, 2, 4, 8, device="meta")
 assert torch.nn.functional.scaled_dot_product_attention(x, x, x).shape == x.shape
 assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+""")
+
+
+NAMES = """
+modules = {name for name in sys.modules if name.split(".")[0] in ("torch", "torchgen")}
+print(sorted(modules), sorted((name, type(found).__name__) for name, found in vars(torch).items()))
+print([name for name in sorted(modules) for found in vars(sys.modules[name]).values() if "_Later" in str(type(found))])
+"""
+
+
+@needs_known
+def test_with_the_rest_it_is_what_a_whole_import_gives() -> None:
+    whole = run(f"import torch; {NAMES}")
+    assert run(f"import_torch(); import torch; import_rest(); {NAMES}") == whole and whole.endswith("[]\n")
+
+
+@needs_known
+@pytest.mark.parametrize(
+    "use",
+    [
+        "assert torch.vmap(lambda x: x + 1)(torch.ones(2)).tolist() == [2, 2]",
+        "assert not torch.compiler.is_compiling()",
+        "from torch.utils.data import Dataset; assert isinstance(Dataset, type)",
+        "assert 'tensor' in repr(torch.ones(2))",
+        "import torch.utils.data.distributed as found; assert found is torch.utils.data.distributed",
+        pytest.param("import torch._dynamo.comptime", marks=pytest.mark.long),
+        pytest.param(
+            "assert torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).state_dict()",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_whoever_looks_for_a_name_has_it_all(use: str) -> None:
+    run(f"""
+import_torch()
+import torch
+{use}
+assert {READ!r} in sys.modules and not any({IS_LATER} for name in PUT_OFF)
+""")
+
+
+@needs_known
+def test_what_is_nowhere_is_missed_as_ever() -> None:
+    run("""
+import_torch()
+import torch
+import importlib.util
+assert importlib.util.find_spec("torch_nothing") is None and type(sys.modules[META]).__name__ == "_Later"
+assert importlib.util.find_spec("torch.nothing") is None
+assert not hasattr(torch.export, "nothing")
+""")
+
+
+@needs_known
+def test_a_module_that_came_with_the_rest_is_read_once() -> None:
+    run("""
+import_torch()
+import torch.export.dynamic_shapes as found, torch
+assert found.__spec__.origin.endswith("dynamic_shapes.py") and found.Dim is torch.export.Dim
 """)
 
 
@@ -58,16 +125,16 @@ def test_another_version_is_imported_whole(known: tuple[str, ...]) -> None:
     run(f"""
 torch_import.KNOWN = {known!r}
 import_torch()
-before = sys.modules[PUT_OFF]
+before = sys.modules[META]
 assert {READ!r} in sys.modules
 import_rest()
-assert sys.modules[PUT_OFF] is before
+assert sys.modules[META] is before
 """)
 
 
 @pytest.mark.parametrize("first", ["import torch", "import_rest(); import torch"])
 def test_what_is_there_is_left_as_it_is(first: str) -> None:
-    run(f"{first}; before = sys.modules[PUT_OFF]; import_torch(); import_rest(); assert sys.modules[PUT_OFF] is before")
+    run(f"{first}; before = sys.modules[META]; import_torch(); import_rest(); assert sys.modules[META] is before")
 
 
 @needs_known

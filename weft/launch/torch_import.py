@@ -3,14 +3,20 @@
 They are more than a third of the time that `import torch` takes, and of the Python objects that it leaves
 (`benchmarks/start.py`); a rank whose steps run in C++ does without. One that computes with torch's own operations must
 call `import_rest` first: `torch.Generator`, tensors without data and `torch.compile` need `torch._meta_registrations`,
-and nothing reads that by itself. Of the other modules, whoever looks for a name in one has them all read then.
+and nothing reads that by itself. Of the others, whoever looks for a name in one has all of them read then, and so has
+whoever imports any part of torch that was not there yet: they import one another, and in another order than torch's own
+some would meet themselves half read.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -34,8 +40,7 @@ PUT_OFF = (
     "torch._meta_registrations",
     "torch.compiler",
 )
-"""As `import torch` comes to them: they import one another, and in another order some would meet themselves half
-read."""
+"""As `import torch` comes to them."""
 KNOWN = ("2.13.",)
 """Versions whose import was seen to be whole without them; others are imported as they are."""
 
@@ -43,13 +48,18 @@ KNOWN = ("2.13.",)
 class _Later(ModuleType):
     """In the place of a module that is put off."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
+        self.torch_is_there = False
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if _is_importing("torch"):  # which hands some functions of these modules on as its own
+        if not self.torch_is_there:  # it hands some functions on as its own
             return _Function(self.__name__, name)
         import_rest()
-        return getattr(importlib.import_module(self.__name__), name)
+        return getattr(sys.modules[self.__name__], name)
 
 
 class _Function:
@@ -63,18 +73,53 @@ class _Function:
         return self.itself()(*words, **named)
 
     def itself(self) -> Any:
-        return getattr(importlib.import_module(self._module), self._name)
+        return getattr(sys.modules[self._module], self._name)
+
+
+class _RestFirst(MetaPathFinder):
+    """Asked for a part of torch that was not read yet, it has the rest read before."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if not name.startswith("torch."):
+            return None
+        import_rest()
+        there = sys.modules.get(name)
+        if there is None or there.__spec__ is None:
+            return find_spec(name)
+        there.__spec__.loader = _There(there, there.__spec__.loader)
+        return there.__spec__
+
+
+class _There(Loader):
+    """Of a module that was read while it was looked for, once in its own `loader`'s place: it is not read again."""
+
+    def __init__(self, module: ModuleType, loader: Loader | None) -> None:
+        self._module, self._loader = module, loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
 
 
 def import_torch() -> None:
     """`import torch`, with other modules in the places of `PUT_OFF`."""
-    if "torch" not in sys.modules and _version().startswith(KNOWN):
-        sys.modules.update({name: _Later(name) for name in PUT_OFF})
+    if "torch" in sys.modules or not _version().startswith(KNOWN):
+        importlib.import_module("torch")
+        return
+    put_off = [_Later(name) for name in PUT_OFF]
+    sys.modules.update(zip(PUT_OFF, put_off, strict=True))
     importlib.import_module("torch")
+    sys.meta_path.insert(0, _RestFirst())
+    for module in put_off:
+        module.torch_is_there = True
 
 
 def import_rest() -> None:
     """`PUT_OFF`, where `import_torch` has left it out."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder) is not _RestFirst]
     missing = [name for name in PUT_OFF if isinstance(sys.modules.get(name), _Later)]
     for name in missing:
         del sys.modules[name]
@@ -85,10 +130,6 @@ def import_rest() -> None:
         functions = {name: found for name, found in vars(torch).items() if isinstance(found, _Function)}
         for name, function in functions.items():
             setattr(torch, name, function.itself())
-
-
-def _is_importing(name: str) -> bool:
-    return bool(getattr(sys.modules[name].__spec__, "_initializing", False))
 
 
 def _version() -> str:
