@@ -79,10 +79,9 @@ def test_with_the_rest_it_is_what_a_whole_import_gives() -> None:
     "use",
     [
         "assert torch.vmap(lambda x: x + 1)(torch.ones(2)).tolist() == [2, 2]",
-        "assert not torch.compiler.is_compiling()",
+        pytest.param("assert not torch.compiler.is_compiling()", marks=pytest.mark.long),
         "from torch.utils.data import Dataset; assert isinstance(Dataset, type)",
         "assert 'tensor' in repr(torch.ones(2))",
-        "import torch.utils.data.distributed as found; assert found is torch.utils.data.distributed",
         pytest.param("import torch._dynamo.comptime", marks=pytest.mark.long),
         pytest.param(
             "assert torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).state_dict()",
