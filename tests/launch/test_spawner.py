@@ -47,12 +47,25 @@ def test_what_is_started_ahead_becomes_the_first_rank(tmp_path: Path, spawner: S
     again.close()
 
 
+def test_several_become_the_first_ranks_in_order(tmp_path: Path, spawner: Spawner) -> None:
+    spawner.start_ahead()
+    first = set(own_children())
+    spawner.start_ahead(2)
+    ahead = own_children()
+    assert len(ahead) == len(first) + 1, "one waited already"
+    executor = Starting(fake_plan(write_tiny_chat(tmp_path), ProcessLimits()), None, spawner).wait()
+    assert executor.workers[0].pid in first and executor.workers[1].pid in set(ahead) - first
+    assert own_children() == ahead
+    executor.close()
+
+
 def test_what_nobody_takes_is_ended(spawner: Spawner) -> None:
     before = own_children()
-    spawner.start_ahead()
-    (ahead,) = set(own_children()) - set(before)
+    spawner.start_ahead(3)
+    ahead = set(own_children()) - set(before)
+    assert len(ahead) == 3
     spawner.close()
-    wait_gone([ahead])
+    wait_gone(ahead)
     spawner.close()
 
 

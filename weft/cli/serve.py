@@ -1,7 +1,8 @@
 """`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
 
 The order is what a person wants to hear first: an impossible option, a port in use, a model that cannot be read, a
-layout that does not fit, memory that does not suffice; only then are processes started. Imports no torch.
+layout that does not fit, memory that does not suffice; only then do processes, which import torch meanwhile, hear what
+they are for. Imports no torch.
 """
 
 from __future__ import annotations
@@ -110,11 +111,12 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.closing(listen(http)) as sock:
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
+        config = parse_config(checkpoint.config)
+        layout = layout_from(args, config)
+        args.spawner.start_ahead(min(layout.world, len(os.sched_getaffinity(0))))  # more would take each other's cores
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
-        config = parse_config(checkpoint.config)
-        layout = layout_from(args, config)
         plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
         if plan.server_cpus:
             # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.

@@ -81,24 +81,24 @@ class _Begun:
 class Spawner:
     """Starts `program CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`, once for each worker.
 
-    One can be started ahead, before anybody knows which ranks there will be; it imports meanwhile what they all need.
+    Some can be started ahead, before anybody knows what each will be; they import meanwhile what all ranks need.
     """
 
     def __init__(self, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
         self._program = program
-        self._ahead: _Begun | None = None
+        self._ahead: list[_Begun] = []
         self._lock = threading.Lock()
         """Replicas spawn their ranks side by side."""
 
-    def start_ahead(self) -> None:
-        """The first worker's process. It must be spawned, or `close` called."""
+    def start_ahead(self, workers: int = 1) -> None:
+        """Processes of the first `workers`, less those that wait already. They must be spawned, or `close` called."""
         with contextlib.suppress(OSError):  # whoever spawns a worker will be told what is missing
-            self._ahead = self._begin(None)
+            while len(self._ahead) < workers:
+                self._ahead.append(self._begin(None))
 
     def close(self) -> None:
-        """Ends the process that was started ahead, if no worker has become of it."""
-        begun = self._taken()
-        if begun is not None:
+        """Ends processes that were started ahead, if no worker has become of them."""
+        while begun := self._taken():
             begun.end()
 
     def spawn(
@@ -136,8 +136,7 @@ class Spawner:
 
     def _taken(self) -> _Begun | None:
         with self._lock:
-            begun, self._ahead = self._ahead, None
-        return begun
+            return self._ahead.pop(0) if self._ahead else None
 
     def _begin(self, by_signal: bool | None) -> _Begun:
         """In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which ends the ranks."""
