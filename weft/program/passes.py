@@ -6,6 +6,7 @@ bf16 is rounded less often, where a sum stays in fp32 on its way to the next ins
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,9 @@ def _widen_embedding(code: list[Instruction]) -> list[Instruction]:
 
 def _keep_sums_of_heads(code: list[Instruction]) -> list[Instruction]:
     """What only the qkv step reads stays in the width in which it was added up."""
+    uses = _Uses(code)
     for first, second in zip(code, code[1:], strict=False):
-        if first.op is Op.LINEAR and second.op is Op.QKV and _reads_only(first, second, code):
+        if first.op is Op.LINEAR and second.op is Op.QKV and uses.one_way(first, second):
             first.out.buffer.dtype = torch.promote_types(first.out.buffer.dtype, torch.float32)
     return code
 
@@ -92,10 +94,11 @@ def _merge_pairs(
     overwritten: bool = False,
 ) -> list[Instruction]:
     """Neighbours of which the second alone reads the first's result. `overwritten`: it keeps what that gave."""
+    uses = _Uses(code)
     done: list[Instruction] = []
     for instruction in code:
         before = done[-1] if done else None
-        if before is not None and (overwritten or _reads_only(before, instruction, code)):
+        if before is not None and (overwritten or uses.one_way(before, instruction)):
             merged = merge(before, instruction)
             if merged is not None:
                 done[-1] = merged
@@ -104,12 +107,22 @@ def _merge_pairs(
     return done
 
 
-def _reads_only(first: Instruction, second: Instruction, code: Sequence[Instruction]) -> bool:
-    """Whether `second` reads what `first` gave, as it is, and nobody else does."""
-    buffer = first.out.buffer
-    readers = [each for each in code if any(view.buffer is buffer for view in (*each.inputs, *each.views.values()))]
-    writers = [each for each in code if each.out.buffer is buffer]
-    return readers == [second] and writers == [first] and second.inputs[0] == first.out
+class _Uses:
+    """Who reads and who writes each buffer of some code."""
+
+    def __init__(self, code: Sequence[Instruction]) -> None:
+        self._readers: dict[Buffer, list[Instruction]] = defaultdict(list)
+        self._writers: dict[Buffer, list[Instruction]] = defaultdict(list)
+        for each in code:
+            self._writers[each.out.buffer].append(each)
+            for buffer in {view.buffer for view in (*each.inputs, *each.views.values())}:
+                self._readers[buffer].append(each)
+
+    def one_way(self, first: Instruction, second: Instruction) -> bool:
+        """Whether `second` reads what `first` gave, as it is, and nobody else does."""
+        readers, writers = self._readers[first.out.buffer], self._writers[first.out.buffer]
+        alone = len(readers) == len(writers) == 1 and readers[0] is second and writers[0] is first
+        return alone and second.inputs[0] == first.out
 
 
 @dataclass(frozen=True, slots=True)
