@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "short_rounding.h"
@@ -25,12 +26,30 @@ struct Codes {
     explicit Codes(int depth) : code(ceil_div(depth, kGroup) * kGroup), scale(ceil_div(depth, kGroup)), offset(scale.size()) {}
 };
 
-inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {
-    float inverse = scale != 0 ? 1 / scale : 0;
-    for (int k = 0; k < count; ++k) {
-        float nearest = std::nearbyint((x[k] - offset) * inverse);
-        code[k] = std::isnan(nearest) ? 0 : int8_t(std::min(std::max(nearest, float(low)), float(high)));
+// The codes of a group's numbers, and 0 of what is no number.
+inline void round_group(const float* x, float inverse, float offset, float low, float high, int8_t* code) {
+    constexpr int W = kWidth<float>, kMagicBits = 0x4b400000;  // of kToInteger
+    int32_t codes[kGroup];
+    for (int k = 0; k < kGroup; k += W) {
+        const Vec<float> least = splat(low), most = splat(high), exact = (load(x + k) - offset) * inverse;
+        const Vec<float> within = exact < least ? least : exact > most ? most : exact;
+        VecInt<float> found = (VecInt<float>)(within + kToInteger) - kMagicBits;
+        found = exact == exact ? found : VecInt<float>{};
+        std::memcpy(codes + k, &found, sizeof found);
     }
+    for (int k = 0; k < kGroup; ++k) code[k] = int8_t(codes[k]);
+}
+
+inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {
+    const float inverse = scale != 0 ? 1 / scale : 0;
+    for (; count >= kGroup; count -= kGroup, x += kGroup, code += kGroup)
+        round_group(x, inverse, offset, float(low), float(high), code);
+    if (!count) return;
+    float rest[kGroup] = {};
+    int8_t codes[kGroup];
+    std::copy(x, x + count, rest);
+    round_group(rest, inverse, offset, float(low), float(high), codes);
+    std::copy(codes, codes + count, code);
 }
 
 // Of the numbers, or NaN where one is NaN: all that share its scale are no numbers then, as in torch.
@@ -38,13 +57,18 @@ struct Range {
     float low, high;
 
     Range(const float* x, int count) : low(x[0]), high(x[0]) {
-        for (int k = 0; k < count; ++k) {
-            if (std::isnan(x[k])) {
-                low = high = x[k];
-                return;
-            }
-            low = std::min(low, x[k]), high = std::max(high, x[k]);
+        constexpr int W = kWidth<float>;
+        Vec<float> least = splat(low), most = least;
+        VecInt<float> none{};
+        int k = 0;
+        for (; k + W <= count; k += W) {
+            const Vec<float> number = load(x + k);
+            least = number < least ? number : least, most = number > most ? number : most, none |= number != number;
         }
+        bool whole = true;
+        for (int i = 0; i < W; ++i) low = std::min(low, least[i]), high = std::max(high, most[i]), whole &= !none[i];
+        for (; k < count; ++k) low = std::min(low, x[k]), high = std::max(high, x[k]), whole &= x[k] == x[k];
+        if (!whole) low = high = std::numeric_limits<float>::quiet_NaN();
     }
     float magnitude() const { return std::max(std::fabs(low), std::fabs(high)); }
 };

@@ -34,7 +34,8 @@ public:
 private:
     static constexpr int kInfinite = 0x7c00;  // as a half
 
-    typedef float Lanes __attribute__((vector_size(64)));
+    using Lanes = Vec<float>;
+    static constexpr int kVectors = kGroup / kWidth<float>;
     typedef float Half __attribute__((vector_size(32)));
     typedef float Quarter __attribute__((vector_size(16)));
 
@@ -57,16 +58,22 @@ private:
 
     // Of the differences that are left.
     float squares(const Scale& scale, float offset) const {
-        const Lanes none = {}, most = none + 15.0f;
-        Lanes both = {};
-        for (const Lanes& x : x_) {
-            Lanes code = ((x - offset) * scale.inverse + kToInteger) - kToInteger;
-            code = code < none ? none : code > most ? most : code;
-            const Lanes left = x - (code * scale.wide + offset);
-            both += left * left;
+        Lanes both[kVectors / 2];
+#pragma GCC unroll 4
+        for (int i = 0; i < kVectors / 2; ++i) {
+            const Lanes first = left(x_[i], scale, offset), second = left(x_[i + kVectors / 2], scale, offset);
+            both[i] = first * first + second * second;
         }
         const Quarter sums = folded<Quarter>(folded<Half>(both));
         return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    }
+
+    // What the codes of numbers leave.
+    static Lanes left(const Lanes& x, const Scale& scale, float offset) {
+        const Lanes none = {}, most = none + 15.0f;
+        Lanes code = ((x - offset) * scale.inverse + kToInteger) - kToInteger;
+        code = code < none ? none : code > most ? most : code;
+        return x - (code * scale.wide + offset);
     }
 
     // The first half of the lanes plus the second.
@@ -76,7 +83,7 @@ private:
         return halves[0] + halves[1];
     }
 
-    Lanes x_[2];
+    Lanes x_[kVectors];
     ShortNumber best_{0};
     float squares_ = 0;
     bool tried_ = false;
