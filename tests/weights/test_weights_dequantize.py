@@ -47,6 +47,7 @@ def test_every_bit_as_the_package(name: str, rows: int, blocks: int, seed: int, 
     got = decode(torch.from_numpy(raw), name, columns, library)
     assert got.dtype == torch.float32 and got.shape == (rows, columns)
     assert got.numpy().tobytes() == by_package(raw, name).tobytes()
+    assert decode(torch.from_numpy(raw), name, columns, library, torch.bfloat16).equal(got.bfloat16())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,6 +59,8 @@ def test_scales_that_are_not_finite_stay_so(name: str, library: ctypes.CDLL | No
         wanted = by_package(raw, name)
     assert not np.isfinite(wanted).all()
     np.testing.assert_array_equal(decode(torch.from_numpy(raw), name, 256, library).numpy(), wanted)
+    narrow = decode(torch.from_numpy(raw), name, 256, library, torch.bfloat16)
+    np.testing.assert_array_equal(narrow.float().numpy(), torch.from_numpy(wanted).bfloat16().float().numpy())
 
 
 @pytest.mark.parametrize("name", ["F64", "F32", "F16", "BF16"])

@@ -1,5 +1,5 @@
-"""Blocks of a checkpoint's number formats as fp32: in C++ where there is a library, else in torch, its twin. Knows no
-file and no layout.
+"""Numbers out of the blocks of a checkpoint's formats: in C++ where there is a library, else in torch, its twin. Knows
+no file and no layout.
 
 Bit for bit what the `gguf` package's `dequantize` gives.
 """
@@ -13,21 +13,25 @@ import torch
 from torch import Tensor
 
 from weft.checkpoint.formats import LOADABLE
+from weft.native.records import Dtype
 
+DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16}
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def decode(raw: Tensor, name: str, columns: int, library: ctypes.CDLL | None = None) -> Tensor:
+def decode(
+    raw: Tensor, name: str, columns: int, library: ctypes.CDLL | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Elements of `raw`: uint8 [rows, bytes of a row] in format `name` -> [rows, columns], in the format's own dtype
-    where it is plain, fp32 where it is quantized. A plain result shares memory with `raw`. `library`: the step
-    library, which decodes blocks; None: torch does."""
+    where it is plain, where it is quantized in `dtype`, fp32 or bf16, to which fp32 is rounded. A plain result shares
+    memory with `raw`. `library`: the step library, which decodes blocks; None: torch does."""
     if name in PLAIN:
         return raw.view(PLAIN[name])
     blocks = raw.view(-1, LOADABLE[name].nbytes)
     if library is None:
-        return DECODERS[name](blocks).view(raw.shape[0], columns)
-    out = torch.empty(raw.shape[0], columns)
-    if not library.weft_decode_blocks(name.encode(), blocks.data_ptr(), len(blocks), out.data_ptr()):
+        return DECODERS[name](blocks).view(raw.shape[0], columns).to(dtype)
+    out = torch.empty(raw.shape[0], columns, dtype=dtype)
+    if not library.weft_decode_blocks(name.encode(), blocks.data_ptr(), len(blocks), DTYPES[dtype], out.data_ptr()):
         raise KeyError(name)
     return out
 

@@ -22,6 +22,7 @@ from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
 from weft.weights.check import check_checkpoint
 from weft.weights.filling import Filling
+from weft.weights.preparing import Preparing
 from weft.weights.reader import ReadError, SliceReader
 
 EMBEDDING = "embedding.weight"
@@ -65,19 +66,17 @@ def load_params(
     params: dict[str, Weight] = {}
     waiting: dict[str, FileBlocks] = {}
     problems: list[str] = []
-    with SliceReader(open_library()) as reader, _one_thread():
+    # Scales of blocks are fp16: what is finite in fp32 is so in bf16.
+    narrow = dtype if dtype == torch.bfloat16 else torch.float32
+    with SliceReader(open_library(), narrow) as reader, _one_thread(), Preparing(prepare, filling, params) as preparing:
         for spec in own:
             load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite, filling.rows_of(spec, peaks))
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))
             whole = filling.finished(spec)
-            if isinstance(whole, FileBlocks):
+            if isinstance(whole, FileBlocks) and spec.target == EMBEDDING:
                 waiting[spec.target] = whole
-            elif whole is not None:
-                most = peaks.pop(spec.target, None)
-                params[spec.target] = prepare(spec.target, whole, most) if prepare and not problems else whole
-                filling.take_back(spec.target, whole, params[spec.target])
-            if prepare and spec.target in waiting and spec.target != EMBEDDING and not problems:
-                params[spec.target] = prepare.blocks(spec.target, waiting.pop(spec.target))
+            elif whole is not None and not problems:
+                preparing.give(spec.target, whole, peaks.pop(spec.target, None))
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
     give_back()  # what targets in the making left
     for spec in specs:

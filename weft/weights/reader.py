@@ -33,10 +33,10 @@ class SliceReader:
     A slice of a quantized tensor is widened to whole blocks, and the rows of a permuted one to whole heads.
     """
 
-    def __init__(self, library: ctypes.CDLL | None = None) -> None:
-        """`library`: see `decode`."""
+    def __init__(self, library: ctypes.CDLL | None = None, dtype: torch.dtype = torch.float32) -> None:
+        """`library`, and `dtype` of what is quantized: see `decode`."""
         self.bytes_read = 0
-        self._library = library
+        self._library, self._dtype = library, dtype
         self._files: dict[str, int] = {}
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
@@ -55,8 +55,8 @@ class SliceReader:
     ) -> Iterator[tuple[int, Tensor]]:
         """The slice `interval` of `dim` (None: all), in pieces of rows: (first row within the slice, values).
 
-        values: [rows, columns] ([rows] for a vector) in the format's own dtype, fp32 where it is quantized, valid until
-        the next piece. Not `decoded`: uint8 [rows, bytes of whole blocks] instead.
+        values: [rows, columns] ([rows] for a vector) in the format's own dtype, the reader's where it is quantized,
+        valid until the next piece. Not `decoded`: uint8 [rows, bytes of whole blocks] instead.
         """
         rows, columns = _extent(info)
         row_run, column_run = (0, rows), (0, columns)
@@ -78,7 +78,7 @@ class SliceReader:
         raw = self._raw(info, fmt, rows, (lo, hi))
         if not decoded:
             return raw
-        return decode(raw, fmt.name, hi - lo, self._library)[:, columns[0] - lo : columns[1] - lo]
+        return decode(raw, fmt.name, hi - lo, self._library, self._dtype)[:, columns[0] - lo : columns[1] - lo]
 
     def _raw(self, info: TensorInfo, fmt: Format, rows: Interval, columns: Interval) -> Tensor:
         """Bytes of a run of rows and of whole-block columns: uint8 [rows, bytes of a row's run]."""

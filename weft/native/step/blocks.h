@@ -1,11 +1,12 @@
-// Blocks of a GGUF file's number formats as fp32, bit for bit what weft/weights/dequantize.py gives: every product and
-// sum is rounded by itself. Layouts: block_q4_0 and its like in ggml's ggml-common.h. Knows no matrix.
+// Blocks of a GGUF file's number formats as fp32 or bf16, bit for bit what weft/weights/dequantize.py gives: every product
+// and sum is rounded by itself. Layouts: block_q4_0 and its like in ggml's ggml-common.h. Knows no matrix.
 #pragma once
 
 #include <stdint.h>
 #include <string.h>
 
 #include "instruction.h"
+#include "vec.h"
 
 namespace weft {
 
@@ -72,13 +73,25 @@ constexpr BlockFormat kBlockFormats[] = {
     {"Q8_0", 34, 32, q8_0}, {"Q4_0", 18, 32, q4_0}, {"Q4_1", 20, 32, q4_1}, {"Q4_K", 144, 256, q4_k}, {"Q6_K", 210, 256, q6_k},
 };
 
+inline void decode_narrow(const BlockFormat& format, const uint8_t* blocks, int64_t count, bf16* out) {
+    constexpr int W = kWidth<float>;
+    float numbers[256];
+    for (int64_t b = 0; b < count; ++b, out += format.numbers) {
+        format.decode(blocks + b * format.bytes, numbers);
+        for (int i = 0; i < format.numbers; i += W) store(out + i, load(numbers + i));
+    }
+}
+
 }  // namespace weft
 
-// 0 where `name` is no format that is known here.
-WEFT_C int weft_decode_blocks(const char* name, const uint8_t* blocks, int64_t count, float* out) {
+// As fp32, or rounded to bf16. 0 where `name` is no format that is known here.
+WEFT_C int weft_decode_blocks(const char* name, const uint8_t* blocks, int64_t count, int dtype, void* out) {
     for (const weft::BlockFormat& format : weft::kBlockFormats)
         if (!strcmp(format.name, name)) {
-            for (int64_t b = 0; b < count; ++b) format.decode(blocks + b * format.bytes, out + b * format.numbers);
+            if (dtype == weft::BF16) weft::decode_narrow(format, blocks, count, static_cast<weft::bf16*>(out));
+            else
+                for (int64_t b = 0; b < count; ++b)
+                    format.decode(blocks + b * format.bytes, static_cast<float*>(out) + b * format.numbers);
             return 1;
         }
     return 0;

@@ -1,0 +1,60 @@
+"""Gives targets the form in which they are multiplied by, one while the next is read. Knows no file and no format."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from torch import Tensor
+
+from weft.layers import Prepare
+from weft.ops.weights import FileBlocks, Weight
+from weft.weights.filling import SPARE_BYTES, Filling
+
+
+class Preparing:
+    """Puts into `params` what `prepare` makes of targets, or the targets themselves where it is None.
+
+    One at a time, in a thread: reading takes one core, and so does much of what a pool of threads prepares. What is
+    larger than `SPARE_BYTES` is prepared before anything else is read, so that little stands beside it.
+    """
+
+    def __init__(self, prepare: Prepare | None, filling: Filling, params: dict[str, Weight]) -> None:
+        self._prepare, self._filling, self._params = prepare, filling, params
+        self._thread = ThreadPoolExecutor(1)
+        self._begun: tuple[str, Tensor | FileBlocks, Future[Weight]] | None = None
+
+    def __enter__(self) -> Preparing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """All that was given is there; what prepares the last one raises is raised here."""
+        with self._thread:
+            if kind is None:
+                self._finish()
+
+    def give(self, target: str, whole: Tensor | FileBlocks, peaks: Tensor | None = None) -> None:
+        """`whole` is the target's; `peaks`: see `Prepare`. Raises what preparing the one before it raised."""
+        self._finish()
+        if self._prepare is None:
+            assert isinstance(whole, Tensor)
+            self._params[target] = whole
+            return
+        self._begun = target, whole, self._thread.submit(_prepared, self._prepare, target, whole, peaks)
+        if (whole.raw if isinstance(whole, FileBlocks) else whole).nbytes > SPARE_BYTES:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._begun is None:
+            return
+        target, whole, future = self._begun
+        self._begun = None
+        self._params[target] = future.result()
+        if isinstance(whole, Tensor):
+            self._filling.take_back(target, whole, self._params[target])
+
+
+def _prepared(prepare: Prepare, target: str, whole: Tensor | FileBlocks, peaks: Tensor | None) -> Weight:
+    return prepare.blocks(target, whole) if isinstance(whole, FileBlocks) else prepare(target, whole, peaks)
