@@ -119,3 +119,20 @@ def test_steps_that_are_answered_one_by_one() -> None:
         one, eight, many = (f"{case[way]['between_ms']:.2f}" for case in cases)
         between.append(f"{one}, {eight} and {many}")
     assert f"between two steps for {between[0]} ms, where it was {between[1]}." in PERFORMANCE
+
+
+def starts(name: str) -> list[dict[str, dict[str, float]]]:
+    """When phases began, of one rank and of two."""
+    found = saved(name)["after_the_command_s"]
+    return [found[f"ranks: {count}"] for count in (1, 2)]
+
+
+def test_the_start() -> None:
+    one, two = ({phase: f"{taken['median']:.2f}" for phase, taken in of.items()} for of in starts("start_avx2.json"))
+    told = f"comes {one['first token']} s after the command, {two['first token']} of two ranks (`start_avx2.json`): a"
+    told += f" rank has torch and its own modules after {one['settings']} s, has loaded after {one['groups']} and is"
+    imports = {name: f"{taken['median']:.2f}" for name, taken in saved("start_avx2.json")["imports_s"].items()}
+    told += f" ready after {one['ready']}. `import torch` takes {imports['import torch']} s there, as ranks do it"
+    assert f"{told} {imports['import torch, as ranks do']}:" in PERFORMANCE
+    before = [f"{of['first token']['median']:.2f}" for of in starts("start_avx2_0f611a4.json")]
+    assert f"it took {before[0]} and {before[1]} s there (`start_avx2_0f611a4.json`)" in PERFORMANCE

@@ -104,6 +104,7 @@ def test_what_is_nowhere_is_missed_as_ever() -> None:
 import_torch()
 import torch
 import importlib.util
+assert importlib.util.find_spec("torch.export") is not None
 assert importlib.util.find_spec("torch_nothing") is None and type(sys.modules[META]).__name__ == "_Later"
 assert importlib.util.find_spec("torch.nothing") is None
 assert not hasattr(torch.export, "nothing")

@@ -76,6 +76,15 @@ def test_what_is_large_is_done_before_more_is_read(monkeypatch: pytest.MonkeyPat
         assert prepare.seen == filling.targets == ["large"]
 
 
+def test_what_lies_on_a_device_is_prepared_in_the_thread_that_chose_it() -> None:
+    prepare = Doubling()
+    prepare.go_on.set()
+    work, _, params = made(prepare)
+    with work:
+        work.give("a", torch.ones(2, device="meta"))
+        assert prepare.seen == ["a"] and set(params) == {"a"}
+
+
 @pytest.mark.parametrize("last", [True, False])
 def test_an_error_is_raised_once_and_nothing_is_prepared_behind_it(last: bool) -> None:
     prepare = Doubling()

@@ -50,6 +50,7 @@ class _Later(ModuleType):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # whoever asks whether there is such a module hears that there is
         self.__path__: list[str] = []
         self.torch_is_there = False
 

@@ -15,8 +15,9 @@ from weft.weights.filling import SPARE_BYTES, Filling
 class Preparing:
     """Puts into `params` what `prepare` makes of targets, or the targets themselves where it is None.
 
-    One at a time, in a thread: reading takes one core, and so does much of what a pool of threads prepares. What is
-    larger than `SPARE_BYTES` is prepared before anything else is read, so that little stands beside it.
+    One at a time, in a thread: reading takes one core, and preparing does not keep all others busy. What is larger than
+    `SPARE_BYTES` is prepared before anything else is read, so that little stands beside it; what lies on a device too,
+    for which device is the current one is a thread's own.
     """
 
     def __init__(self, prepare: Prepare | None, filling: Filling, params: dict[str, Weight]) -> None:
@@ -42,8 +43,12 @@ class Preparing:
             assert isinstance(whole, Tensor)
             self._params[target] = whole
             return
+        memory = whole.raw if isinstance(whole, FileBlocks) else whole
+        if memory.device.type != "cpu":
+            self._params[target] = _prepared(self._prepare, target, whole, peaks)
+            return
         self._begun = target, whole, self._thread.submit(_prepared, self._prepare, target, whole, peaks)
-        if (whole.raw if isinstance(whole, FileBlocks) else whole).nbytes > SPARE_BYTES:
+        if memory.nbytes > SPARE_BYTES:
             self._finish()
 
     def _finish(self) -> None:
