@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from weft.launch.torch_import import KNOWN
+from weft.launch.torch_import import _is_known
 
 READ = "torch._decomp"
 """Imported by `torch._meta_registrations`, and by nothing else that comes with torch."""
@@ -16,7 +16,7 @@ META = "torch._meta_registrations"
 IS_LATER = "type(sys.modules[name]).__name__ == '_Later'"
 
 needs_known = pytest.mark.skipif(
-    not torch.__version__.startswith(KNOWN), reason=f"torch {torch.__version__} is imported whole"
+    not _is_known(torch.__version__), reason=f"torch {torch.__version__} is imported whole"
 )
 
 
@@ -64,7 +64,8 @@ assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)
 NAMES = """
 modules = {name for name in sys.modules if name.split(".")[0] in ("torch", "torchgen")}
 print(sorted(modules), sorted((name, type(found).__name__) for name, found in vars(torch).items()))
-print([name for name in sorted(modules) for found in vars(sys.modules[name]).values() if "_Later" in str(type(found))])
+print([name for name in sorted(modules) for found in vars(sys.modules[name]).values()
+    if type(found).__name__ in ("_Later", "_Function")])
 """
 
 
@@ -82,6 +83,7 @@ def test_with_the_rest_it_is_what_a_whole_import_gives() -> None:
         pytest.param("assert not torch.compiler.is_compiling()", marks=pytest.mark.long),
         "from torch.utils.data import Dataset; assert isinstance(Dataset, type)",
         "assert 'tensor' in repr(torch.ones(2))",
+        pytest.param("assert torch.nn.quantized.dynamic and torch._higher_order_ops.cond", marks=pytest.mark.long),
         pytest.param("import torch._dynamo.comptime", marks=pytest.mark.long),
         pytest.param(
             "assert torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).state_dict()",
@@ -117,6 +119,32 @@ def test_a_module_that_came_with_the_rest_is_read_once() -> None:
 import_torch()
 import torch.export.dynamic_shapes as found, torch
 assert found.__spec__.origin.endswith("dynamic_shapes.py") and found.Dim is torch.export.Dim
+""")
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [
+        ("2.13.0", True),
+        ("2.13.1+cpu", True),
+        ("2.13.0+cu130", True),
+        ("2.13.0a0+git1234", False),
+        ("2.13.0.dev20260801", False),
+        ("2.13.0rc1", False),
+        ("2.14.0", False),
+        ("", False),
+    ],
+)
+def test_releases_alone_are_known(found: str, known: bool) -> None:
+    assert _is_known(found) is known
+
+
+@needs_known
+def test_a_backend_of_others_is_imported_with_all_that_it_may_need() -> None:
+    run(f"""
+torch_import.entry_points = lambda group: [group]
+import_torch()
+assert {READ!r} in sys.modules and not any({IS_LATER} for name in PUT_OFF)
 """)
 
 

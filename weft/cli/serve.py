@@ -1,8 +1,7 @@
 """`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
 
 The order is what a person wants to hear first: an impossible option, a port in use, a model that cannot be read, a
-layout that does not fit, memory that does not suffice; only then do processes, which import torch meanwhile, hear what
-they are for. Imports no torch.
+layout that does not fit, memory that does not suffice; only then are processes started, but for one. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -112,12 +112,12 @@ def run(args: argparse.Namespace) -> int:
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
         config = parse_config(checkpoint.config)
-        layout = layout_from(args, config)
-        args.spawner.start_ahead(min(layout.world, len(os.sched_getaffinity(0))))  # more would take each other's cores
+        plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, limits=limits)
+        args.spawner.start_ahead(plan.layout.world)
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
-        plan = plan_launch(checkpoint, layout, engine, args.comm, tokenizer.eos_token_ids, limits)
+        plan = replace(plan, eos_token_ids=tuple(sorted({*plan.eos_token_ids, *tokenizer.eos_token_ids})))
         if plan.server_cpus:
             # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.
             os.sched_setaffinity(0, plan.server_cpus)

@@ -11,11 +11,13 @@ some would meet themselves half read.
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -42,7 +44,7 @@ PUT_OFF = (
 )
 """As `import torch` comes to them."""
 KNOWN = ("2.13.",)
-"""Versions whose import was seen to be whole without them; others are imported as they are."""
+"""Versions of which releases were seen to be whole without them; others are imported as they are."""
 
 
 class _Later(ModuleType):
@@ -60,7 +62,7 @@ class _Later(ModuleType):
         if not self.torch_is_there:  # it hands some functions on as its own
             return _Function(self.__name__, name)
         import_rest()
-        return getattr(sys.modules[self.__name__], name)
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 class _Function:
@@ -74,7 +76,7 @@ class _Function:
         return self.itself()(*words, **named)
 
     def itself(self) -> Any:
-        return getattr(sys.modules[self._module], self._name)
+        return getattr(importlib.import_module(self._module), self._name)
 
 
 class _RestFirst(MetaPathFinder):
@@ -107,7 +109,7 @@ class _There(Loader):
 
 def import_torch() -> None:
     """`import torch`, with other modules in the places of `PUT_OFF`."""
-    if "torch" in sys.modules or not _version().startswith(KNOWN):
+    if "torch" in sys.modules or not _is_known(_version()) or _has_extensions():
         importlib.import_module("torch")
         return
     put_off = [_Later(name) for name in PUT_OFF]
@@ -116,11 +118,14 @@ def import_torch() -> None:
     sys.meta_path.insert(0, _RestFirst())
     for module in put_off:
         module.torch_is_there = True
+        parent, _, child = module.__name__.rpartition(".")
+        if child not in vars(sys.modules[parent]):
+            setattr(sys.modules[parent], child, module)
 
 
 def import_rest() -> None:
     """`PUT_OFF`, where `import_torch` has left it out."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder) is not _RestFirst]
+    sys.meta_path = [finder for finder in sys.meta_path if type(finder) is not _RestFirst]  # another may be in the old
     missing = [name for name in PUT_OFF if isinstance(sys.modules.get(name), _Later)]
     for name in missing:
         del sys.modules[name]
@@ -131,6 +136,17 @@ def import_rest() -> None:
         functions = {name: found for name, found in vars(torch).items() if isinstance(found, _Function)}
         for name, function in functions.items():
             setattr(torch, name, function.itself())
+
+
+def _is_known(found: str) -> bool:
+    """Whether it is a release of a version that is `KNOWN`, for whatever device."""
+    release = re.fullmatch(r"(\d+\.\d+\.)\d+(\+(cpu|cu\d+|rocm[\d.]+|xpu))?", found)
+    return release is not None and release[1] in KNOWN
+
+
+def _has_extensions() -> bool:
+    """Whether `import torch` will import a backend of others, which may need any part of it."""
+    return os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") == "1" and bool(entry_points(group="torch.backends"))
 
 
 def _version() -> str:

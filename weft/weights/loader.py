@@ -77,6 +77,7 @@ def load_params(
                 waiting[spec.target] = whole
             elif whole is not None and not problems:
                 preparing.give(spec.target, whole, peaks.pop(spec.target, None))
+            del whole  # what is large would stand beside the next
     raise_all(f"{checkpoint.path} (rank {rank})", problems)
     give_back()  # what targets in the making left
     for spec in specs:
