@@ -45,7 +45,7 @@ def most_mib(pid: int) -> dict[str, int]:
 def measure(model: str | None, tp: int, given: dict[str, Any]) -> list[dict[str, int]]:
     """Of each rank, MiB."""
     settings = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, dtype="bfloat16", **given)
-    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings, "auto", ()))
+    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings))
     executor = starting.wait()
     try:
         engine = Watched(Engine(executor, starting.plan.engine, ()), starting.plan.config.vocab_size)

@@ -62,7 +62,7 @@ class Way:
             kv_cache_memory=256 << 20,
             **settings,
         )
-        starting = Starting(plan_launch(checkpoint, layout, config, eos_token_ids=()))
+        starting = Starting(plan_launch(checkpoint, layout, config))
         executor = starting.wait()
         stack.callback(executor.close)
         self.engine: Engine = make_engine(executor, starting.plan, None)

@@ -169,7 +169,7 @@ def run(model: Path, args: argparse.Namespace, *, balanced: bool) -> dict[str, A
             expert_stats=None if balanced else str(Path(folder) / "stats.json"),
             eplb_bytes_per_step=args.bytes_per_step,
         )
-        plan = plan_launch(checkpoint, layout, config, eos_token_ids=())
+        plan = plan_launch(checkpoint, layout, config)
         balancing = balancing_of(plan)
         starting = Starting(plan)
         executor = starting.wait()

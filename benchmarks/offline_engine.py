@@ -56,7 +56,7 @@ class Watched:
 @contextmanager
 def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watched]:
     """Starts the ranks; ends them behind."""
-    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings, "auto", ()))
+    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings))
     executor = starting.wait()
     plan = starting.plan
     executor.watch.wait_on(plan.server_cpus)  # as `weft.LLM` does, and much as `weft serve`

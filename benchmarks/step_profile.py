@@ -153,7 +153,7 @@ class Subject:
         self.one: OneRank | None = None
         if tp > 1:
             spawner = Spawner((sys.executable, "-m", "benchmarks.timed_rank"))
-            starting = Starting(plan_launch(checkpoint, layout, self.settings, "auto", ()), None, spawner)
+            starting = Starting(plan_launch(checkpoint, layout, self.settings), None, spawner)
             ranks = starting.wait()
             self.executor, self.vocabulary = ranks, starting.plan.config.vocab_size
             self.timers: Timers = RankTimers([worker.pid for worker in ranks.workers])

@@ -94,12 +94,14 @@ class LLM:
             checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
             if not isinstance(model, Checkpoint):
                 check_hashes(checkpoint, verify_checkpoint or "auto")
-            self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
             experts = parse_config(checkpoint.config).num_experts
             resolved = (
                 layout if isinstance(layout, Layout) else resolve(as_given(layout), world_size, tp, num_experts=experts)
             )
-            plan = plan_launch(checkpoint, resolved, settings, comm, self.tokenizer.eos_token_ids)
+            plan = plan_launch(checkpoint, resolved, settings, comm)
+            spawner.start_ahead(resolved.world)
+            self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+            plan = plan.also_ending(self.tokenizer.eos_token_ids)
             self.recommended = recommended(checkpoint.generation_config)
             """The model's own sampling values."""
             self._engines = OfflineEngines(plan, listener, spawner)

@@ -28,7 +28,7 @@ def started(lend_cores: bool) -> Starting:
     """Two ranks of six and three heads: one waits for the other."""
     config = EngineConfig(max_model_len=1024, max_num_seqs=4, kv_cache_memory=64 << 20, lend_cores=lend_cores)
     layout = resolve({"attention.split": "groups"}, tp=2)
-    return Starting(plan_launch(open_checkpoint(embedded_model(print)), layout, config, "shared_memory", ()))
+    return Starting(plan_launch(open_checkpoint(embedded_model(print)), layout, config, "shared_memory"))
 
 
 def answers(lend_cores: bool) -> tuple[dict[str, Answer], list[float]]:

@@ -25,7 +25,7 @@ def answers(model: Path, tp: int, **settings: Any) -> list[list[int]]:
     config = EngineConfig(**{**LIMITS, "kv_cache_memory": 1 << 20, **settings})
     checkpoint = open_checkpoint(model)
     experts = checkpoint.config.get("num_experts")
-    starting = Starting(plan_launch(checkpoint, resolve({}, tp=tp, num_experts=experts), config, "auto", ()))
+    starting = Starting(plan_launch(checkpoint, resolve({}, tp=tp, num_experts=experts), config))
     executor = starting.wait()
     try:
         engine = Engine(executor, starting.plan.engine, ())

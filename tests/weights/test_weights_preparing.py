@@ -108,9 +108,8 @@ def test_an_error_of_the_reader_waits_for_what_was_begun() -> None:
 
 
 def test_nothing_to_prepare() -> None:
-    work, filling, params = made(None)
+    work, _, params = made(None)
     whole = torch.ones(2)
     with work:
         work.give("a", whole)
         assert params["a"] is whole
-    assert not filling.targets

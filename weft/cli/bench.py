@@ -150,7 +150,7 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     config = parse_config(checkpoint.config)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     engine = engine_config_from(args)
-    plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, tokenizer.eos_token_ids)
+    plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm)
     _hint(plan)
     workload = Workload(settings, tokenizer, config.vocab_size)
     _check_length(workload, plan)
@@ -215,13 +215,13 @@ def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Launch
         raise UsageError(f"--compare: its files are the layouts; leave {', '.join(sorted(flags))} out")
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: at least two layouts are needed")
-    engine, eos = engine_config_from(args), Tokenizer.from_checkpoint(checkpoint).eos_token_ids
+    engine = engine_config_from(args)
     plans: dict[str, LaunchPlan] = {}
     for path in args.compare:
         name, number = path.stem, 2
         while name in plans:
             name, number = f"{path.stem} ({number})", number + 1
-        plans[name] = plan_launch(checkpoint, resolve(load_given(path)), engine, args.comm, eos)
+        plans[name] = plan_launch(checkpoint, resolve(load_given(path)), engine, args.comm)
     return plans
 
 

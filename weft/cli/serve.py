@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -117,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
-        plan = replace(plan, eos_token_ids=tuple(sorted({*plan.eos_token_ids, *tokenizer.eos_token_ids})))
+        plan = plan.also_ending(tokenizer.eos_token_ids)
         if plan.server_cpus:
             # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.
             os.sched_setaffinity(0, plan.server_cpus)

@@ -5,7 +5,7 @@ No torch and no process; every refusal that can be made from headers and numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from weft.arch.config import ModelConfig
@@ -97,6 +97,10 @@ class LaunchPlan:
         """Number, among the ranks of all replicas, of this plan's rank 0."""
         return 0 if self.world is None else self.replica * self.layout.world
 
+    def also_ending(self, eos_token_ids: Iterable[int]) -> LaunchPlan:
+        """With what else ends an answer, such as the tokenizer's own."""
+        return replace(self, eos_token_ids=tuple(sorted({*self.eos_token_ids, *eos_token_ids})))
+
     def of_replica(self, replica: int) -> LaunchPlan:
         """What starts one replica: a world of its own, whose ranks count from 0, with its share of cores and memory.
 
@@ -157,13 +161,9 @@ def plan_launch(
     layout: Layout,
     engine: EngineConfig,
     comm: str = "auto",
-    eos_token_ids: Sequence[int] = (),
     limits: ProcessLimits | None = None,
 ) -> LaunchPlan:
-    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing.
-
-    `eos_token_ids`: what ends an answer beside what the checkpoint's configs name, such as the tokenizer's own.
-    """
+    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing."""
     limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
@@ -211,7 +211,7 @@ def plan_launch(
         goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not dealing.leaves_cores,
         backend=replace(backend, debug=limits.comm_debug),
         unused=unused,
-        eos_token_ids=tuple(sorted({*checkpoint.eos_token_ids(), *eos_token_ids})),
+        eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
         limits=limits,
         experts=experts,
         kept=kept,

@@ -1,11 +1,10 @@
 """Imports torch in a rank, at first without the parts that serve compilers, exporters and training. Knows no rank.
 
-They are more than a third of the time that `import torch` takes, and of the Python objects that it leaves
-(`benchmarks/start.py`); a rank whose steps run in C++ does without. One that computes with torch's own operations must
-call `import_rest` first: `torch.Generator`, tensors without data and `torch.compile` need `torch._meta_registrations`,
-and nothing reads that by itself. Of the others, whoever looks for a name in one has all of them read then, and so has
-whoever imports any part of torch that was not there yet: they import one another, and in another order than torch's own
-some would meet themselves half read.
+They are more than a third of the time that `import torch` takes (`benchmarks/start.py`); a rank whose steps run in C++
+does without. One that computes with torch's own operations must call `import_rest` first: `torch.Generator`, tensors
+without data and `torch.compile` need `torch._meta_registrations`, and nothing reads that by itself. Of the others,
+whoever looks for a name in one has all of them read then, and so has whoever imports any part of torch that was not
+there yet: they import one another, and in another order than torch's own some would meet themselves half read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from types import ModuleType
@@ -50,10 +49,11 @@ KNOWN = ("2.13.",)
 class _Later(ModuleType):
     """In the place of a module that is put off."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, torch: Sequence[str]) -> None:
+        """`torch`: the folders that it lies in."""
         super().__init__(name)
         self.__spec__ = ModuleSpec(name, None)  # whoever asks whether there is such a module hears that there is
-        self.__path__: list[str] = []
+        self.__path__ = [os.path.join(folder, *name.split(".")[1:]) for folder in torch]
         self.torch_is_there = False
 
     def __getattr__(self, name: str) -> Any:
@@ -80,31 +80,31 @@ class _Function:
 
 
 class _RestFirst(MetaPathFinder):
-    """Asked for a part of torch that was not read yet, it has the rest read before."""
+    """Of parts of torch that were not read yet: they are read behind the rest."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if not name.startswith("torch."):
-            return None
+        spec = PathFinder.find_spec(name, path, target) if name.startswith("torch.") else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _BehindTheRest(spec.loader)
+        return spec
+
+
+class _BehindTheRest(Loader):
+    """Not the finder has the rest read: others who import anything would wait for it, perhaps for ever."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader, self._came_with_it = loader, False
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         import_rest()
-        there = sys.modules.get(name)
-        if there is None or there.__spec__ is None:
-            return find_spec(name)
-        there.__spec__.loader = _There(there, there.__spec__.loader)
-        return there.__spec__
-
-
-class _There(Loader):
-    """Of a module that was read while it was looked for, once in its own `loader`'s place: it is not read again."""
-
-    def __init__(self, module: ModuleType, loader: Loader | None) -> None:
-        self._module, self._loader = module, loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._module
+        self._came_with_it = spec.name in sys.modules
+        return sys.modules.get(spec.name) or self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
+        assert module.__spec__ is not None
+        module.__loader__ = module.__spec__.loader = self._loader
+        if not self._came_with_it:
+            self._loader.exec_module(module)
 
 
 def import_torch() -> None:
@@ -112,7 +112,9 @@ def import_torch() -> None:
     if "torch" in sys.modules or not _is_known(_version()) or _has_extensions():
         importlib.import_module("torch")
         return
-    put_off = [_Later(name) for name in PUT_OFF]
+    torch = find_spec("torch")
+    folders = (torch and torch.submodule_search_locations) or ()
+    put_off = [_Later(name, folders) for name in PUT_OFF]
     sys.modules.update(zip(PUT_OFF, put_off, strict=True))
     importlib.import_module("torch")
     sys.meta_path.insert(0, _RestFirst())

@@ -94,11 +94,11 @@ def _merge_pairs(
     overwritten: bool = False,
 ) -> list[Instruction]:
     """Neighbours of which the second alone reads the first's result. `overwritten`: it keeps what that gave."""
-    uses = _Uses(code)
+    uses = None if overwritten else _Uses(code)
     done: list[Instruction] = []
     for instruction in code:
         before = done[-1] if done else None
-        if before is not None and (overwritten or uses.one_way(before, instruction)):
+        if before is not None and (uses is None or uses.one_way(before, instruction)):
             merged = merge(before, instruction)
             if merged is not None:
                 done[-1] = merged

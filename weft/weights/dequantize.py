@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from weft.checkpoint.formats import LOADABLE
-from weft.native.records import Dtype
+from weft.ops.packed import DTYPES
 
-DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16}
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -32,7 +31,7 @@ def decode(
         return DECODERS[name](blocks).view(raw.shape[0], columns).to(dtype)
     out = torch.empty(raw.shape[0], columns, dtype=dtype)
     if not library.weft_decode_blocks(name.encode(), blocks.data_ptr(), len(blocks), DTYPES[dtype], out.data_ptr()):
-        raise KeyError(name)
+        raise KeyError(name, dtype)
     return out
 
 

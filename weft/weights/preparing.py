@@ -15,9 +15,9 @@ from weft.weights.filling import SPARE_BYTES, Filling
 class Preparing:
     """Puts into `params` what `prepare` makes of targets, or the targets themselves where it is None.
 
-    One at a time, in a thread: reading takes one core, and preparing does not keep all others busy. What is larger than
-    `SPARE_BYTES` is prepared before anything else is read, so that little stands beside it; what lies on a device too,
-    for which device is the current one is a thread's own.
+    One at a time, in a thread: reading takes one core, and preparing does not keep all others busy. Before anything
+    else is read, by who gives it, is prepared what is larger than `SPARE_BYTES`, so that little stands beside it, and
+    what lies on a device, for which one is current is a thread's own.
     """
 
     def __init__(self, prepare: Prepare | None, filling: Filling, params: dict[str, Weight]) -> None:
@@ -39,27 +39,24 @@ class Preparing:
     def give(self, target: str, whole: Tensor | FileBlocks, peaks: Tensor | None = None) -> None:
         """`whole` is the target's; `peaks`: see `Prepare`. Raises what preparing the one before it raised."""
         self._finish()
-        if self._prepare is None:
-            assert isinstance(whole, Tensor)
-            self._params[target] = whole
-            return
         memory = whole.raw if isinstance(whole, FileBlocks) else whole
-        if memory.device.type != "cpu":
-            self._params[target] = _prepared(self._prepare, target, whole, peaks)
-            return
-        self._begun = target, whole, self._thread.submit(_prepared, self._prepare, target, whole, peaks)
-        if memory.nbytes > SPARE_BYTES:
-            self._finish()
+        if self._prepare is None or memory.device.type != "cpu" or memory.nbytes > SPARE_BYTES:
+            self._put(target, whole, self._made(target, whole, peaks))
+        else:
+            self._begun = target, whole, self._thread.submit(self._made, target, whole, peaks)
+
+    def _made(self, target: str, whole: Tensor | FileBlocks, peaks: Tensor | None) -> Weight:
+        if isinstance(whole, FileBlocks):
+            assert self._prepare is not None, "nothing else takes blocks"
+            return self._prepare.blocks(target, whole)
+        return whole if self._prepare is None else self._prepare(target, whole, peaks)
 
     def _finish(self) -> None:
-        if self._begun is None:
-            return
-        target, whole, future = self._begun
-        self._begun = None
-        self._params[target] = future.result()
+        if self._begun is not None:
+            (target, whole, future), self._begun = self._begun, None
+            self._put(target, whole, future.result())
+
+    def _put(self, target: str, whole: Tensor | FileBlocks, made: Weight) -> None:
+        self._params[target] = made
         if isinstance(whole, Tensor):
-            self._filling.take_back(target, whole, self._params[target])
-
-
-def _prepared(prepare: Prepare, target: str, whole: Tensor | FileBlocks, peaks: Tensor | None) -> Weight:
-    return prepare.blocks(target, whole) if isinstance(whole, FileBlocks) else prepare(target, whole, peaks)
+            self._filling.take_back(target, whole, made)

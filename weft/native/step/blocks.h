@@ -84,8 +84,9 @@ inline void decode_narrow(const BlockFormat& format, const uint8_t* blocks, int6
 
 }  // namespace weft
 
-// As fp32, or rounded to bf16. 0 where `name` is no format that is known here.
+// As fp32, or rounded to bf16. 0 where `name` is no format that is known here, or `dtype` another one.
 WEFT_C int weft_decode_blocks(const char* name, const uint8_t* blocks, int64_t count, int dtype, void* out) {
+    if (dtype != weft::F32 && dtype != weft::BF16) return 0;
     for (const weft::BlockFormat& format : weft::kBlockFormats)
         if (!strcmp(format.name, name)) {
             if (dtype == weft::BF16) weft::decode_narrow(format, blocks, count, static_cast<weft::bf16*>(out));

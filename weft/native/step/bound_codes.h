@@ -144,13 +144,13 @@ private:
             step_.of[c] = float(steps_[c]) * units_.of[c];
         }
         for (int v = 0; v < kVectors; ++v) {
-            const Vec<float> inverse = 1.0f / load(step_.vector(v)), magic = splat(kToInteger);
+            const Vec<float> inverse = 1.0f / load(step_.vector(v));
             Vec<float> of_fine{}, of_coarse{}, of_apart{};
             for (int i = 0; i < kBoundGroup; ++i) {
                 VecInt<float> code = VecInt<float>{} + 128;
                 if (i < places(g)) {
                     const Vec<float> wanted = numbers(g, i, v) * inverse;
-                    code += (VecInt<float>)(wanted + magic) - 0x4b400000;
+                    code += nearest_integers(wanted);
                     const Vec<float> q = __builtin_convertvector(code - 128, Vec<float>);
                     const Vec<float> middle = __builtin_convertvector(code & 0xf0, Vec<float>) - 120.5f, away = wanted - middle;
                     of_fine += q * q, of_coarse += middle * middle, of_apart += away * away;

@@ -26,14 +26,14 @@ struct Codes {
     explicit Codes(int depth) : code(ceil_div(depth, kGroup) * kGroup), scale(ceil_div(depth, kGroup)), offset(scale.size()) {}
 };
 
-// The codes of a group's numbers, and 0 of what is no number.
-inline void round_group(const float* x, float inverse, float offset, float low, float high, int8_t* code) {
-    constexpr int W = kWidth<float>, kMagicBits = 0x4b400000;  // of kToInteger
+// The codes of 32 numbers, and 0 of what is no number.
+inline void codes_of_group(const float* x, float inverse, float offset, int low, int high, int8_t* code) {
+    constexpr int W = kWidth<float>;
+    const Vec<float> least = splat(float(low)), most = splat(float(high));
     int32_t codes[kGroup];
     for (int k = 0; k < kGroup; k += W) {
-        const Vec<float> least = splat(low), most = splat(high), exact = (load(x + k) - offset) * inverse;
-        const Vec<float> within = exact < least ? least : exact > most ? most : exact;
-        VecInt<float> found = (VecInt<float>)(within + kToInteger) - kMagicBits;
+        const Vec<float> exact = (load(x + k) - offset) * inverse;
+        VecInt<float> found = nearest_integers(exact < least ? least : exact > most ? most : exact);
         found = exact == exact ? found : VecInt<float>{};
         std::memcpy(codes + k, &found, sizeof found);
     }
@@ -42,14 +42,13 @@ inline void round_group(const float* x, float inverse, float offset, float low, 
 
 inline void round_codes(const float* x, int count, float scale, float offset, int low, int high, int8_t* code) {
     const float inverse = scale != 0 ? 1 / scale : 0;
-    for (; count >= kGroup; count -= kGroup, x += kGroup, code += kGroup)
-        round_group(x, inverse, offset, float(low), float(high), code);
-    if (!count) return;
+    const int whole = count / kGroup * kGroup;
+    for (int k = 0; k < whole; k += kGroup) codes_of_group(x + k, inverse, offset, low, high, code + k);
     float rest[kGroup] = {};
     int8_t codes[kGroup];
-    std::copy(x, x + count, rest);
-    round_group(rest, inverse, offset, float(low), float(high), codes);
-    std::copy(codes, codes + count, code);
+    std::copy(x + whole, x + count, rest);
+    if (whole < count) codes_of_group(rest, inverse, offset, low, high, codes);
+    std::copy_n(codes, count - whole, code + whole);
 }
 
 // Of the numbers, or NaN where one is NaN: all that share its scale are no numbers then, as in torch.

@@ -78,7 +78,6 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
 // Rounds `count` numbers; codes behind them, up to a multiple of 16, are zero.
 template <class S> inline RoundedGroup round_group(const S* x, int count, int zero, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;
-    const Vec<float> magic = splat(kToInteger);
     const float most = largest_magnitude(x, count);
     const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
     const Vec<float> inverse = splat(nothing ? 0.0f : 127.0f / most);
@@ -87,7 +86,7 @@ template <class S> inline RoundedGroup round_group(const S* x, int count, int ze
         alignas(64) int32_t whole[16];
         for (int i = 0; i < 16; i += W) {
             const Vec<float> scaled = take<float>(x + k + i, count - k - i) * inverse;
-            const VecInt<float> code = (VecInt<float>)(scaled + magic) - 0x4b400000;
+            const VecInt<float> code = nearest_integers(scaled);
             std::memcpy(whole + i, &code, sizeof code);
             sums += code;
         }

@@ -51,6 +51,9 @@ template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<con
 template <class T> inline void store(T* p, Vec<T> x) { *reinterpret_cast<typename VecOf<T>::U*>(p) = x; }
 template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }
 
+// To nearest, ties to even, of numbers within 2^22; of others the result is of no use.
+inline VecInt<float> nearest_integers(Vec<float> x) { return (VecInt<float>)(x + kToInteger) - 0x4b400000; }
+
 // Asks for the cache lines of `count` numbers that will soon be read, or written.
 template <class T> WEFT_INLINE void fetch_to_read(const T* p, int count) {
     for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i);
