@@ -1,4 +1,4 @@
-"""Imports torch in a rank, at first without the parts that serve compilers, exporters and training. Knows no rank.
+"""Imports torch in a rank, at first without parts for compilers, exporters, training and downloads. Knows no rank.
 
 They are more than a third of the time that `import torch` takes (`benchmarks/start.py`); a rank whose steps run in C++
 does without. One that computes with torch's own operations must call `import_rest` first: `torch.Generator`, tensors
@@ -24,6 +24,7 @@ from typing import Any
 PUT_OFF = (
     "torch.utils.data",
     "torch.distributions",
+    "torch.hub",
     "torch.nested",
     "torch.optim",
     "torch.profiler",
@@ -40,6 +41,7 @@ PUT_OFF = (
     "torch.distributed._meta_registrations",
     "torch._meta_registrations",
     "torch.compiler",
+    "torch._native",
 )
 """As `import torch` comes to them."""
 KNOWN = ("2.13.",)
@@ -134,10 +136,15 @@ def import_rest() -> None:
     for name in missing:
         importlib.import_module(name)
     if missing:
-        torch = sys.modules["torch"]
-        functions = {name: found for name, found in vars(torch).items() if isinstance(found, _Function)}
-        for name, function in functions.items():
-            setattr(torch, name, function.itself())
+        _put_in_place()
+
+
+def _put_in_place() -> None:
+    """Of what parts of torch took from others by name before these were read: the functions themselves."""
+    parts = [module for name, module in list(sys.modules.items()) if name == "torch" or name.startswith("torch.")]
+    for names in [vars(module) for module in parts if isinstance(module, ModuleType)]:
+        for name, function in [(name, found) for name, found in list(names.items()) if isinstance(found, _Function)]:
+            names[name] = function.itself()
 
 
 def _is_known(found: str) -> bool:
