@@ -36,22 +36,23 @@ class EngineConfig:
     activations: str = option(
         "auto",
         "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per 32): faster, a"
-        " little less exact; auto: int8 for quantization int8 and int4 in bf16 where vectors multiply bytes and no tile"
-        " registers multiply bf16, else full",
+        " little less exact; auto: int8 for int8 and int4 in bf16 where vectors add four products of bytes and no tile"
+        " registers multiply bf16, for int4 with AVX2 alone too, else full",
         "--activations",
         choices=("auto", "full", "int8"),
     )
     compress_weights: bool | None = option(
         None,
         "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none changed: few streams are"
-        " faster, many a little slower (default: on CPUs whose vectors or tile registers multiply pairs of bf16)",
+        " faster, many a little slower (default: on CPUs whose vectors or tile registers multiply pairs of bf16, and"
+        " with AVX2 alone)",
         "--compress-weights",
     )
     screen_logits: bool | None = option(
         None,
         "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
-        " alone that could be it: no token changes, lm_head takes 13 bits more a number, in codes 5 (default: in bf16"
-        " on CPUs whose vectors multiply bytes)",
+        " alone that could be it: no token changes, lm_head takes 13 bits more a number, 5 in codes that meet rows of 8"
+        " bits (default: in bf16 on CPUs whose vectors multiply bytes)",
         "--screen-logits",
     )
     max_model_len: int | None = option(
@@ -144,7 +145,7 @@ class EngineConfig:
     )
     eplb_bytes_per_step: int = option(
         4 << 20,
-        "expert weights that a rank receives before one step",
+        "expert weights that a rank receives, or sends, before one step",
         "--eplb-bytes-per-step",
         minimum=4096,
         unit="bytes",

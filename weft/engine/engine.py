@@ -1,4 +1,5 @@
-"""Engine: requests in, outputs out, one plan at a time. Knows no tensor, no text, no HTTP; not thread-safe.
+"""Engine: requests in, outputs out, a plan in hand and, where it can be, the next one behind it. Knows no tensor, no
+text, no HTTP; not thread-safe.
 
 schedule  ->  run on the executor  ->  postprocess
 """
@@ -111,8 +112,8 @@ class Engine:
         self.interrupt()
 
     def step(self) -> Outputs:
-        """One plan of all groups, mostly of one step. An executor's failure ends every request with its message, and
-        the engine."""
+        """Outputs of the next step of all groups, or of all steps of a plan that is answered at once. An executor's
+        failure ends every request with its message, and the engine."""
         reported, self._ended = self._ended, []
         try:
             outputs = self._steps.run()

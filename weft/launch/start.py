@@ -1,4 +1,4 @@
-"""From a plan to a ready executor: spawn every rank, tell it what to do, follow its phases. Knows no request.
+"""From a plan to a ready executor: a process for every rank, which is told what to do and followed. Knows no request.
 
 `Starting` is split from `wait` so that processes come from the main thread (a child is tied to the thread that made it)
 while the wait can happen in another.

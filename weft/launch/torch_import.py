@@ -1,4 +1,4 @@
-"""Imports torch in a rank, at first without parts for compilers, exporters, training and downloads. Knows no rank.
+"""Imports torch in a rank, at first without what serves compilers, training and the like. Knows no rank.
 
 They are more than a third of the time that `import torch` takes (`benchmarks/start.py`); a rank whose steps run in C++
 does without. One that computes with torch's own operations must call `import_rest` first: `torch.Generator`, tensors

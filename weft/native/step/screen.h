@@ -20,7 +20,7 @@ struct Screen {
     BoundCodes codes;
     float* tops;          // [most rows, pairs]: the highest bound of a row's columns
     uint64_t* best;       // [most rows]: the largest logit so far, and where; see `key_of`
-    int64_t looked;       // pairs of rows that were computed so far
+    int64_t looked;       // pairs of columns, each of one row, that were computed so far
     int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
 };
 
@@ -227,7 +227,7 @@ private:
     const int64_t rows_;
     const int pairs_;
     const bool few_;
-    const int64_t most_;  // pairs of rows to look at, beyond which all logits are computed sooner
+    const int64_t most_;  // pairs of columns, each of one row, to look at, beyond which all logits are computed sooner
     std::atomic<int64_t> looked_{0};
     std::atomic<bool> gave_up_{false};
 };
