@@ -127,9 +127,11 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Result]:
-        """A result for each prompt, in order; `params` for all, or one for each.
+        """A result for each prompt, in order; `params` for all, or one for each. An answer ends with the context, of
+        whatever `max_tokens`. Ctrl-C drops what is not whole; the next call can follow.
 
         RequestError: a prompt or a parameter that cannot be served (nothing is run then). PeerError: a rank died.
+        UsageError: it is closed.
         """
         pairs = [(one if isinstance(one, str) else None, self._ids(one)) for one in as_prompts(prompts)]
         return self._results(pairs, self._params_of(params, len(pairs), self.default_params()))
@@ -213,21 +215,32 @@ class LLM:
         if not self._busy.acquire(blocking=False):
             raise ConfigError("this LLM is generating already; use one LLM from one thread at a time")
         numbers: dict[str, int] = {}
-        try:
-            choices = [
-                [Choice(self.tokenizer, ids, one) for _ in range(one.n)]
-                for ids, one in zip(prompts, params, strict=True)
-            ]
-            for number, (ids, one) in enumerate(zip(prompts, params, strict=True)):
-                request_id = str(self._requests)
-                self._requests += 1
-                numbers[request_id] = number
-                self._engines.add_request(request_id, ids, one, streamed=streamed or bool(one.stop))
-            yield from self._follow(numbers, choices)
-        finally:
-            for request_id in numbers:
-                self._engines.abort(request_id)
-            self._busy.release()
+        with self._engines.unbroken as unbroken:
+            try:
+                self._add(numbers, prompts, params, streamed)
+                choices = [
+                    [Choice(self.tokenizer, ids, one) for _ in range(one.n)]
+                    for ids, one in zip(prompts, params, strict=True)
+                ]
+                yield from self._follow(numbers, choices)
+            finally:
+                unbroken.run(lambda: self._drop(numbers))
+
+    def _add(
+        self, numbers: dict[str, int], prompts: Sequence[list[int]], params: Sequence[SamplingParams], streamed: bool
+    ) -> None:
+        if not self._finalizer.alive and self._engines.failure is None:
+            raise UsageError("this LLM is closed: make another one")
+        for number, (ids, one) in enumerate(zip(prompts, params, strict=True)):
+            request_id = str(self._requests)
+            self._requests += 1
+            numbers[request_id] = number
+            self._engines.add_request(request_id, ids, one, streamed=streamed or bool(one.stop))
+
+    def _drop(self, numbers: Iterable[str]) -> None:
+        for request_id in numbers:
+            self._engines.abort(request_id)
+        self._busy.release()
 
     def _follow(
         self, numbers: Mapping[str, int], choices: Sequence[Sequence[Choice]]

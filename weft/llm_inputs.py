@@ -81,6 +81,8 @@ def as_engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> 
     if config is not None:
         if values:
             raise ConfigError(f"config and {next(iter(values))} both set engine options; give one of them")
+        if not isinstance(config, EngineConfig):
+            raise ConfigError(f"config {config!r}: an EngineConfig is needed", field="config", value=config)
         return config
     legal = [setting.name for setting in engine_settings()]
     unknown = sorted(set(values) - set(legal))

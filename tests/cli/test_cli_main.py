@@ -120,6 +120,34 @@ def test_usage_errors_exit_with_two(words: list[str], text: str, capsys: pytest.
     assert first.startswith(text) and "--help" in hint
 
 
+@pytest.mark.parametrize("closed", [[1], [0], [2], [0, 1, 2]])
+def test_what_is_closed_takes_all_and_gives_nothing(closed: list[int], tmp_path: Path) -> None:
+    """Nothing else is opened in its place."""
+    places = tmp_path / "places"
+    code = f"""
+import os
+from pathlib import Path
+from weft.cli.main import main
+code = main(["--version"])
+Path({str(places)!r}).write_text(" ".join(os.readlink(f"/proc/self/fd/{{fd}}") for fd in {closed}))
+raise SystemExit(code)
+"""
+    words = f'exec "$0" -c "$1" {" ".join(f"{fd}>&-" for fd in closed)}'
+    done = subprocess.run(["bash", "-c", words, sys.executable, code], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.startswith("weft ") == (1 not in closed)
+    assert set(places.read_text().split()) == {os.devnull}
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    words = 'cd "$1" && rmdir "$1" && exec "$0" -P -m weft.cli.main explain'
+    done = subprocess.run(["bash", "-c", words, sys.executable, str(lost)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("weft explain: the working directory was removed: go to one that there is\n")
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert main(["--help"]) == 0

@@ -191,7 +191,7 @@ def test_a_crash_loop_ends_the_server(model: Path) -> None:
         assert "the ranks died 5 times within 60 s, so they are not started again" in server.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends_at_once(model: Path, number: signal.Signals) -> None:
     with serving(model, "good") as server:
         pids = server.ranks()
@@ -217,6 +217,25 @@ def test_a_drain_lets_streams_end(model: Path) -> None:
         assert rest[-1] == "data: [DONE]" and '"finish_reason":"length"' in rest[-2]
         code, took = server.end()
         assert code == 0 and took <= SOON_S
+
+
+def test_a_terminal_that_is_closed_drains_too(model: Path) -> None:
+    with serving(model, "slow", "drain_timeout=0.3") as server:
+        frame, _ = cut_stream(server, lambda: server.signal(signal.SIGHUP))
+        assert "server_shutting_down" in frame
+        assert server.end()[0] == 0
+
+
+def test_who_was_started_under_nohup_goes_on(model: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as a child inherits it
+    try:
+        with serving(model, "good") as server:
+            server.signal(signal.SIGHUP)
+            assert server.http.post("/v1/completions", json=LONG).status_code == 200
+            server.signal(signal.SIGTERM)
+            assert server.end()[0] == 0 and "SIGHUP" not in server.text
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_drain_has_an_end(model: Path) -> None:

@@ -23,7 +23,7 @@ DEFERRED_ALLOWED = {
     "weft": {"__getattr__"},  # weft.LLM: `import weft` alone stays light
     "weft.checkpoint.hub": {"model_path"},  # an HTTP client, for models that are no path
     "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
-    "weft.cli.main": {"main"},  # all of weft: Ctrl-C meanwhile is no traceback
+    "weft.cli.main": {"main", "_open_closed"},  # all of weft: Ctrl-C meanwhile is no traceback
     "weft.cli.dialect_args": {"take_foreign"},  # all of weft.dialects, for words of other engines
     "weft.cli.explain": {"_cores"},  # what a start decides, for cores that are asked for
     "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals

@@ -61,6 +61,16 @@ assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)
 """)
 
 
+@needs_known
+def test_nothing_is_asked_that_warns() -> None:
+    run("""
+import warnings
+warnings.simplefilter("error")
+import_torch()
+import_rest()
+""")
+
+
 NAMES = """
 modules = {name for name in sys.modules if name.split(".")[0] in ("torch", "torchgen")}
 print(sorted(modules), sorted((name, type(found).__name__) for name, found in vars(torch).items()))

@@ -52,6 +52,19 @@ def test_one_prompt_streams_its_answer_and_nothing_else(model: str) -> None:
     assert json.loads(again.stdout)["results"][0]["outputs"][0]["text"] + "\n" == raw.stdout
 
 
+def test_without_a_chat_template_the_text_goes_on_and_that_is_said(tmp_path: Path) -> None:
+    bare = write_tiny_chat(tmp_path / "bare")
+    settings = bare / "tokenizer_config.json"
+    words = json.loads(settings.read_text())
+    del words["chat_template"]
+    settings.write_text(json.dumps(words))
+    given = ("Once upon", "--max-tokens", "6", "--ignore-eos")
+    plain, raw = generate(str(bare), *given), generate(str(bare), *given, "--raw")
+    assert plain.returncode == 0 and plain.stdout == raw.stdout
+    said = "the model has no chat template: the text itself is continued, as with --raw"
+    assert said in plain.stderr.splitlines() and said not in raw.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

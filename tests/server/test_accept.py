@@ -83,6 +83,28 @@ def test_a_pause_where_descriptors_run_out(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(main())
 
 
+def test_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose protocol has not come yet count; the others wait in the system, until there is room again."""
+    monkeypatch.setattr(accept, "FULL_S", 0.01)
+
+    async def main() -> None:
+        sock, open_now, made = bind("127.0.0.1", 0), [30], []
+        clients = [connect(sock) for _ in range(5)]
+        acceptor = Acceptor(sock, lambda: made.append(1) or Greeter(), room=lambda: 32 - open_now[0])  # type: ignore[func-returns-value]
+        acceptor._accept()
+        assert len(acceptor._tasks) == 2
+        acceptor._accept()
+        assert len(acceptor._tasks) == 2, "two are on their way"
+        assert {await said(client) for client in clients[:2]} == {b"hello"} and len(made) == 2
+        open_now[0] = 0
+        assert {await said(client) for client in clients[2:]} == {b"hello"} and len(made) == 5
+        acceptor.close()
+        for client in clients:
+            client.close()
+
+    asyncio.run(main())
+
+
 def test_no_connection_after_the_end() -> None:
     async def main() -> None:
         sock = bind("127.0.0.1", 0)

@@ -134,9 +134,8 @@ def test_a_body_that_takes_too_long(start_server: Start, monkeypatch: pytest.Mon
         server.stop()
 
 
-def test_a_connection_too_many(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Connection, "max_connections", 3)
-    server = start_server("abc")
+def test_a_connection_too_many(start_server: Start) -> None:
+    server = start_server("abc", http=HttpConfig(max_connections=3))
     try:
         held = [connect(server) for _ in range(3)]
         until(lambda: answer(server)[0] == 503)

@@ -106,10 +106,12 @@ def test_what_fails_is_counted(start_server: Start) -> None:
     server = start_server("abc", step_s=0.005)
     try:
         server.executor.gate.clear()
-        with server.http.stream("POST", "/v1/completions", json={"prompt": "x", "stream": True}) as response:
+        body = {"prompt": "x", "stream": True, "n": 3}
+        with server.http.stream("POST", "/v1/completions", json=body) as response:
             assert response.status_code == 200
         server.executor.gate.set()
         until(lambda: samples(server).get("weft:requests_failed_total"))
         assert samples(server)["weft:requests_failed_total"] == 1
+        assert samples(server)["vllm:request_success_total"] == 3, "as of those that are whole, each answer counts"
     finally:
         server.stop()

@@ -136,6 +136,15 @@ def test_the_last_message_goes_on(alphabet: Running, begun: str) -> None:
     assert text == f"<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n{begun}"
 
 
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions"])
+def test_an_answer_begins_a_turn_or_goes_on(alphabet: Running, path: str) -> None:
+    messages = [*HELLO, {"role": "assistant", "content": "Once"}]
+    body = {"messages": messages, "continue_final_message": True}
+    answer = alphabet.http.post(path, json=body | {"add_generation_prompt": True})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "continue_final_message"
+    assert alphabet.http.post(path, json=body | {"add_generation_prompt": False}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

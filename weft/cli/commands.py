@@ -89,6 +89,7 @@ def _dispatch(words: list[str]) -> int:
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
     addresses.check(command.addresses)
+    _refuse_lost_place()
     _refuse_other_text(words)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
@@ -98,6 +99,13 @@ def run_command(command: Command, words: Sequence[str]) -> int:
         return _run(command, words, spawner)
     finally:
         spawner.close()
+
+
+def _refuse_lost_place() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was removed: go to one that there is") from None
 
 
 def _refuse_other_text(words: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -109,10 +110,10 @@ def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: Lo
 
 
 def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, or a size such as 80GiB") from None
+    with contextlib.suppress(ValueError):
+        if size := parse_bytes(text):
+            return size
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, or a size such as 80GiB")
 
 
 def _write(file: Path, text: str) -> None:

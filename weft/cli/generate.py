@@ -137,9 +137,12 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config))
     check(params, config.vocab_size)
-    chat = Tokenizer.from_checkpoint(checkpoint).has_chat_template and not args.raw
+    has_template = Tokenizer.from_checkpoint(checkpoint).has_chat_template
+    chat = has_template and not args.raw
     if args.system is not None and not chat:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
+    if not has_template and not args.raw:
+        _say("the model has no chat template: the text itself is continued, as with --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
     with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:

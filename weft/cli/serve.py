@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from weft.cli.rank_args import add_comm_argument, say_native
 from weft.cli.say import say
 from weft.cli.vllm_words import said_of
 from weft.errors import ConfigError, RequestError
+from weft.launch import descriptors
 from weft.launch.limits import ProcessLimits, process_settings
 from weft.launch.phases import PhaseChange
 from weft.launch.plan import LaunchPlan, plan_launch
@@ -43,6 +45,7 @@ from weft.server.models import ServedModel
 from weft.server.recovery import Recovery
 from weft.server.replicas import Replicas
 from weft.server.run import run_server
+from weft.server.signals import EndSignals, Stopped
 from weft.server.start import starts_of
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
@@ -100,7 +103,18 @@ def listen(http: HttpConfig) -> socket.socket:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 after Ctrl-C or SIGTERM; errors are raised."""
+    """0 after Ctrl-C, SIGTERM or SIGHUP; errors are raised."""
+    try:
+        with EndSignals() as signals:
+            _run(args, signals)
+    except Stopped:
+        _say("stopped")
+    return 0
+
+
+def _run(args: argparse.Namespace, signals: EndSignals) -> None:
+    open_files = descriptors.raise_limit()
+    descriptors.check(open_files, descriptors.Needs())
     take_foreign(args)
     http = http_from(args)
     to_children(http.log_level, http.log_format)
@@ -112,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint = opened(args, args.model, _say)
         config = parse_config(checkpoint.config)
         plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, limits=limits)
+        most = descriptors.most_connections(http.max_connections, open_files, needs_of(plan))
         args.spawner.start_ahead(plan.layout.world)
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
@@ -122,16 +137,31 @@ def run(args: argparse.Namespace) -> int:
             os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
         show_plan(", ".join(names), plan)
+        for line in descriptors.shown(most, http.max_connections, open_files):
+            _say(line)
         root = args.model or shown_name(None, checkpoint.path)
         model = ServedModel(
             names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
             aliases=names[1:], root=root,
         )  # fmt: skip
-        _serve(http, plan, model, sock, args.spawner)
-    return 0
+        _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals)
 
 
-def _serve(http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner) -> None:
+def needs_of(plan: LaunchPlan) -> descriptors.Needs:
+    """What the server and its ranks need of the limit of open files. Over gloo a rank has a socket to each of a group's
+    others, and some more until they have met."""
+    groups = plan.backend.groups if plan.backend.name == "gloo" else ()
+    return descriptors.Needs(
+        ranks=plan.layout.world,
+        replicas=plan.layout.replicas,
+        files=len({tensor.file for tensor in plan.checkpoint.tensors.values()}),
+        peers=sum(2 * len(group) for group in groups),
+    )
+
+
+def _serve(
+    http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner, signals: EndSignals
+) -> None:
     with phase_view(plan.where) as view:
         shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
         engines = partial(
@@ -141,7 +171,7 @@ def _serve(http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.
             on_ready=shown.ready,
             recovery=Recovery if plan.limits.restart else None,
         )
-        run_server(sock, model, engines, plan.limits.drain_timeout, http)
+        run_server(sock, model, engines, plan.limits.drain_timeout, http, signals)
     _say("stopped")
 
 

@@ -119,10 +119,11 @@ class Engine:
             outputs = self._steps.run()
         except WeftError as error:
             outputs = Outputs((self._die(str(error)),))
-        except Exception as error:
-            # A defect, but the step in hand can never be joined to the next one: without this, later steps would be
-            # taken for it.
-            self._die(f"{type(error).__name__}: {error}")
+        except BaseException as error:
+            # A defect, or a signal: the step in hand can never be joined to the next one, and without this, later
+            # steps would be taken for it.
+            name = type(error).__name__
+            self._die(f"{name}: {error}" if str(error) else f"{name} in the middle of a step")
             raise
         self._forget(outputs.whole())
         return Outputs((reported, *outputs.parts)) if reported else outputs

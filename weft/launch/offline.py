@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 
 from weft.engine.engine import Engine
 from weft.engine.outputs import Outputs, RequestOutput
@@ -23,6 +24,7 @@ from weft.launch.fingerprint import Settings
 from weft.launch.plan import LaunchPlan
 from weft.launch.processes import Spawner
 from weft.launch.start import Listener, Starting
+from weft.launch.unbroken import Unbroken
 from weft.log import get_logger
 from weft.step.sampling_params import SamplingParams
 
@@ -54,6 +56,9 @@ class OfflineEngines:
             groups, limits = plan.layout.attention.dp, engine.limits
             self._router.open(replica, limits.num_blocks * groups, limits.max_num_seqs * groups)
         self._homes: dict[str, int] = {}
+        self.unbroken = Unbroken(self._engines[0].interrupt)
+        """To be entered while requests are added and outputs read: Ctrl-C then waits for the step in hand, behind which
+        the engine can go on."""
         self._stepping: dict[int, Future[Outputs]] = {}
 
     def _start(
@@ -89,8 +94,9 @@ class OfflineEngines:
         size = limits.block_size if limits.enable_prefix_caching and len(self._engines) > 1 else None
         home = self._router.place({request_id: job_of(prompt_ids, params, size)}, range(len(self._engines)))
         self._settle(home)
-        self._engines[home].add_request(request_id, prompt_ids, params, streamed=streamed)
         self._homes[request_id] = home
+        engine = self._engines[home]
+        self.unbroken.run(lambda: engine.add_request(request_id, prompt_ids, params, streamed=streamed))
 
     def abort(self, request_id: str) -> None:
         """Ends a request, unless it has ended; records of it may still come."""
@@ -98,23 +104,24 @@ class OfflineEngines:
         self._router.end(request_id)
         if home is not None:
             self._settle(home)
-            self._engines[home].abort(request_id)
+            self.unbroken.run(lambda: self._engines[home].abort(request_id))
 
     def stop_request(self, request_id: str, reason: str, *, index: int) -> None:
         """Ends an output whose last record has just been read."""
-        self._engines[self._homes[request_id]].stop_request(request_id, reason, index=index)
+        engine = self._engines[self._homes[request_id]]
+        self.unbroken.run(lambda: engine.stop_request(request_id, reason, index=index))
 
     def outputs(self) -> Iterator[Iterable[RequestOutput]]:
         """What each step of an engine brings, until there is nothing left to do. PeerError: a rank died."""
         if len(self._engines) == 1:
             (engine,) = self._engines
             while engine.has_work:
-                yield self._alive(engine, engine.step())
+                yield self._alive(engine, self.unbroken.run(engine.step))
             return
         while True:
             for replica, engine in enumerate(self._engines):
                 if engine.has_work and replica not in self._stepping:
-                    self._stepping[replica] = self._pool.submit(engine.step)
+                    self.unbroken.run(partial(self._begin_step, replica, engine))
             if not self._stepping:
                 return
             done, _ = wait(self._stepping.values(), return_when=FIRST_COMPLETED)
@@ -124,6 +131,14 @@ class OfflineEngines:
                     if output.output_tokens == 1 and output.index == 0:
                         self._router.computed(output.request_id)
                 yield found
+
+    def _begin_step(self, replica: int, engine: Engine) -> None:
+        self._stepping[replica] = self._pool.submit(engine.step)
+
+    @property
+    def failure(self) -> str | None:
+        """What ended one of the engines, if it was not asked to end."""
+        return next((engine.failure for engine in self._engines if engine.failure is not None), None)
 
     def _alive(self, engine: Engine, outputs: Outputs) -> Outputs:
         if engine.failure is not None:

@@ -122,13 +122,18 @@ class Spawner:
             begun = None
         if begun is None:
             begun = self._begin(by_signal)
+        try:
+            pidfd = os.pidfd_open(begun.process.pid)
+        except OSError:
+            begun.end()
+            raise
         with contextlib.suppress(ChannelClosed):  # whoever waits for the worker will see how it ended
             begun.channel.send_fds((status_fd, *inherit))
         return WorkerProcess(
             rank,
             where,
             begun.process,
-            os.pidfd_open(begun.process.pid),
+            pidfd,
             begun.channel,
             begun.lifeline,
             rank if number is None else number,

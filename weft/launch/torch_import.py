@@ -143,8 +143,9 @@ def _put_in_place() -> None:
     """Of what parts of torch took from others by name before these were read: the functions themselves."""
     parts = [module for name, module in list(sys.modules.items()) if name == "torch" or name.startswith("torch.")]
     for names in [vars(module) for module in parts if isinstance(module, ModuleType)]:
-        for name, function in [(name, found) for name, found in list(names.items()) if isinstance(found, _Function)]:
-            names[name] = function.itself()
+        for name, found in list(names.items()):
+            if type(found) is _Function:  # isinstance would ask objects that warn of every look at them
+                names[name] = found.itself()
 
 
 def _is_known(found: str) -> bool:

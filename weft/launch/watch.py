@@ -16,7 +16,7 @@ from weft.comm.region import Kind, RankRecord
 from weft.counted import counted
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
-from weft.launch.channel import ChannelClosed
+from weft.launch.channel import Channel, ChannelClosed
 from weft.launch.cores import KeptTo
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.launch.phases import Phase
@@ -167,8 +167,7 @@ class Watch:
     def _collect(self, failures: dict[int, Failed]) -> None:
         """What other ranks had to say before they ended."""
         for worker in self.workers:
-            readable, _, _ = select.select([worker.channel], [], [], 0)
-            if worker.rank in failures or not readable:
+            if worker.rank in failures or not _readable(worker.channel):
                 continue
             try:
                 message = unpack_from_rank(worker.channel.receive(FRAME_S))
@@ -226,3 +225,10 @@ class Watch:
         """Gives back what belongs to all ranks together; safe to call twice."""
         self.status.close()
         self.rendezvous.close()
+
+
+def _readable(channel: Channel) -> bool:
+    """By poll: select takes no descriptor beyond 1,023, as a server with many connections has."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(0))

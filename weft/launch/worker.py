@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from weft.errors import PeerError, WeftError
 from weft.garbage import not_collected
 from weft.launch.channel import Channel, ChannelClosed
+from weft.launch.descriptors import raise_limit
 from weft.launch.lifeline import tie_to_parent
 from weft.launch.messages import Setup, failure_of, pack, unpack_for_rank
 from weft.launch.torch_import import import_torch
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
     """The rank's whole life; its exit code."""
     control_fd, lifeline_fd, parent_pid, by_signal = (int(word) for word in arguments)
     tie_to_parent(parent_pid, lifeline_fd, by_signal=bool(by_signal))
+    raise_limit()
     channel = Channel.of_fd(control_fd)
     try:
         with ThreadPoolExecutor(1) as pool:

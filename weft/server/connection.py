@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from weft.errors import RequestError
+from weft.launch.descriptors import MOST_CONNECTIONS
 from weft.server.edge import request_ids
 from weft.server.errors import error_bytes
 from weft.server.gathered import GatheredTransport
@@ -25,7 +26,6 @@ HEAD_S = 10.0
 LINGER_S = 2.0
 """Seconds that a client may go on sending a body after its answer: the system cuts a connection that is closed with
 unread bytes, and with it goes the answer that the client has not looked at yet."""
-MAX_CONNECTIONS = 4096
 
 ABORT = "weft.abort"
 """Key of the scope's state: a function that ends the connection without sending what is buffered."""
@@ -38,7 +38,7 @@ WRITE = "weft.write"
 class Connection(HttpToolsProtocol):
     """The bounds are class attributes, so that tests can lower them."""
 
-    max_head, max_headers, head_s, max_connections = MAX_HEAD, MAX_HEADERS, HEAD_S, MAX_CONNECTIONS
+    max_head, max_headers, head_s = MAX_HEAD, MAX_HEADERS, HEAD_S
     _timer: asyncio.TimerHandle | None = None
     _new_id = staticmethod(request_ids())
     _in_head = True
@@ -47,12 +47,16 @@ class Connection(HttpToolsProtocol):
     _head_left = MAX_HEAD
     """Bytes that may still come before the head is whole."""
 
+    def __init__(self, *settings: Any, max_connections: int = MOST_CONNECTIONS) -> None:
+        super().__init__(*settings)
+        self._max_connections = max_connections
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuses a connection too many; the clock of the first head starts."""
         gathered = GatheredTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
         super().connection_made(cast("asyncio.Transport", gathered))
         self._expect_head()
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self._max_connections:
             self._refuse(RequestError("too many connections", status=503, code="too_many_connections"))
         else:
             self._start_clock()

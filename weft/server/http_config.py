@@ -66,6 +66,12 @@ class HttpConfig:
     max_queued: int = option(
         256, "outputs that may wait beside the running ones; more get 429", "--max-queued", minimum=0
     )
+    max_connections: int | None = option(
+        None,
+        "connections that may be open; more get 503 (default: 4096, fewer where the limit of open files leaves fewer)",
+        "--max-connections",
+        minimum=1,
+    )
     queue_timeout: float = option(
         600.0,
         "seconds that a request may wait for its first step; then 504",

@@ -28,6 +28,8 @@ def _message(message: dict[str, Any], at: str) -> dict[str, str]:
         if name not in _FIELDS and (name not in _NULL_FIELDS or value):
             raise RequestError(f"'{at}.{name}' is not supported", param=f"{at}.{name}", code="unsupported_parameter")
     role = message.get("role")
+    if role is None:
+        raise RequestError(f"'{at}.role' is missing", param=f"{at}.role", code="missing_required_parameter")
     role = "system" if role == "developer" else role
     if role not in ROLES:
         shown = role if isinstance(role, str) else type(role).__name__

@@ -122,9 +122,9 @@ class Metrics:
             of["request_params_max_tokens"].observe(stream.params.max_tokens)
         return Watch(self, stream)
 
-    def ended(self, replica: int, reason: str) -> None:
+    def ended(self, replica: int, reason: str, answers: int = 1) -> None:
         """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
-        self._success.labels(self._model, engine_label(self._engines, replica), reason).inc()
+        self._success.labels(self._model, engine_label(self._engines, replica), reason).inc(answers)
 
     def completed(self) -> None:
         """A request's answers are whole."""
@@ -159,7 +159,7 @@ class Watch:
         self._lasts: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._queued_s: dict[int, float] = {}
-        self._over = False
+        self._over, self._whole = False, 0
 
     @property
     def _of(self) -> dict[str, Buckets]:
@@ -188,6 +188,7 @@ class Watch:
         of, count = self._of, self._counts.get(output, 0)
         of["e2e_request_latency_seconds"].observe(time.monotonic() - self._began)
         self._metrics.ended(self._stream.replica, reason)
+        self._whole += 1
         of["request_generation_tokens"].observe(count)
         if not count:
             return
@@ -212,8 +213,9 @@ class Watch:
             return
         self._over = True
         self._metrics.failed(status)
-        self._metrics.ended(self._stream.replica, "abort" if status == CLIENT_GONE else "error")
+        reason = "abort" if status == CLIENT_GONE else "error"
+        self._metrics.ended(self._stream.replica, reason, self._stream.params.n - self._whole)
 
     def again(self) -> None:
         """What came is void."""
-        self._firsts, self._lasts, self._counts = {}, {}, {}
+        self._firsts, self._lasts, self._counts, self._whole = {}, {}, {}, 0

@@ -67,7 +67,7 @@ class ServedModel:
             messages = [*messages[:-1], messages[-1] | {"content": messages[-1]["content"] + GOES_ON}]
         text = self.tokenizer.apply_chat_template(
             messages,
-            add_generation_prompt=asked.add_generation_prompt and not asked.continue_final_message,
+            add_generation_prompt=not asked.continue_final_message and asked.add_generation_prompt is not False,
             **asked.chat_template_kwargs,
         )
         if asked.continue_final_message:
@@ -75,7 +75,15 @@ class ServedModel:
         return self._ids(text, asked.add_special_tokens, max_model_len, "messages")
 
     def check_chat(self, asked: ChatFields) -> None:
-        """RequestError: arguments for the template that are its own, or too many."""
+        """RequestError: two turns that cannot both be the next, or arguments for the template that are its own, or too
+        many."""
+        if asked.continue_final_message and asked.add_generation_prompt:
+            raise RequestError(
+                "'add_generation_prompt' and 'continue_final_message' are both true: the answer begins a turn, or goes"
+                " on with the last one; leave one of them out",
+                param="continue_final_message",
+                code="invalid_value",
+            )
         arguments = asked.chat_template_kwargs
         own = {*OWN_ARGUMENTS, *self.tokenizer.chat_templates.variables}
         name = next((name for name in arguments if name in own or not name.isidentifier()), None)

@@ -122,7 +122,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     """/v1/chat/completions."""
 
     messages: list[dict[str, Any]]
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Scalar] = {}
@@ -144,7 +144,7 @@ class TokenizeChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """/tokenize of a conversation."""
 
     messages: list[dict[str, Any]]
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Scalar] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from functools import partial
 import uvicorn
 
 from weft.garbage import keep_all
+from weft.launch.descriptors import MOST_CONNECTIONS, REFUSED_AT_ONCE
 from weft.log import get_logger
 from weft.server.accept import Acceptor
 from weft.server.app import Service
@@ -26,6 +26,7 @@ from weft.server.connection import Connection
 from weft.server.http_config import HttpConfig
 from weft.server.models import ServedModel
 from weft.server.replicas import Replicas
+from weft.server.signals import EndSignals
 
 _log = get_logger(__name__)
 
@@ -62,10 +63,12 @@ def run_server(
     engines: Callable[[], Replicas],
     drain_timeout_s: float,
     http: HttpConfig | None = None,
+    signals: EndSignals | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM (returns) or until the engines fail (raises what ended them).
+    """Serves until SIGINT, SIGTERM or SIGHUP (returns) or until the engines fail (raises what ended them).
 
-    `engines` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal.
+    `engines` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal. `signals`:
+    those of the start, which become the server's.
     """
     # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
     sys.setswitchinterval(SWITCH_S)
@@ -74,11 +77,14 @@ def run_server(
     # Collections come after as many objects as some hundred requests need, so that requests that come together are not
     # held up by one after the other.
     gc.set_threshold(*COLLECT_AFTER)
+    signals = signals or EndSignals()
+    signals.hold()
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
-        runner.run(_with_signals(sock, model, engines, drain_timeout_s, http))
+        runner.run(_with_signals(signals, sock, model, engines, drain_timeout_s, http))
 
 
 async def _with_signals(
+    signals: EndSignals,
     sock: socket.socket,
     model: ServedModel,
     make: Callable[[], Replicas],
@@ -86,7 +92,7 @@ async def _with_signals(
     http: HttpConfig | None,
 ) -> None:
     engines = make()
-    _install_signals(engines, drain_timeout_s)
+    signals.give_to(asyncio.get_running_loop().add_signal_handler, _ending(engines, drain_timeout_s))
     await serve(sock, model, engines, http)
 
 
@@ -97,7 +103,9 @@ async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http
     config = _config(service, http)
     config.load()
     server = _Server(config)
-    acceptor = Acceptor(sock, partial(Connection, config, server.server_state, {}), config.ssl)
+    state, most = server.server_state, http.max_connections or MOST_CONNECTIONS
+    make = partial(Connection, config, state, {}, max_connections=most)
+    acceptor = Acceptor(sock, make, config.ssl, lambda: most + REFUSED_AT_ONCE - len(state.connections))
     engines.launch()
     serving = asyncio.create_task(server.serve([]))
     acceptor.open()
@@ -138,8 +146,8 @@ def _not_about_cut_streams(record: logging.LogRecord) -> bool:
     return "without completing response" not in record.getMessage()
 
 
-def _install_signals(engines: Replicas, drain_timeout_s: float) -> None:
-    loop = asyncio.get_running_loop()
+def _ending(engines: Replicas, drain_timeout_s: float) -> Callable[[str], None]:
+    """What each signal does, by name."""
     seen = []
 
     def end(name: str) -> None:
@@ -153,5 +161,4 @@ def _install_signals(engines: Replicas, drain_timeout_s: float) -> None:
             _log.info("%s: stopping; %s", name, what)
             engines.drain(drain_timeout_s)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number.name)
+    return end
