@@ -32,6 +32,14 @@ SOON_S = 20.0
 """At once, on a machine with much else to do: well before the limits of a step and of a drain, 30 s, would end it."""
 
 
+@pytest.fixture(autouse=True)
+def hangup_is_not_ignored() -> Iterator[None]:
+    """Though these tests be run by nohup: servers inherit it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("tiny"))

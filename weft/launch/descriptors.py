@@ -85,7 +85,7 @@ def check(limit: int, needs: Needs) -> None:
     if limit < needs.least:
         raise ConfigError(
             f"open files are limited to {limit} (ulimit -n); a server with {counted(needs.ranks, 'rank')} needs at"
-            f" least {needs.least}, and {2 * _PER_RANK} for each rank more: raise the limit (ulimit -n {needs.least};"
+            f" least {needs.least}, with more ranks or replicas more: raise the limit (ulimit -n {needs.least};"
             " LimitNOFILE= of systemd)",
             field="ulimit -n",
             value=limit,
