@@ -87,3 +87,24 @@ def test_a_signal_in_the_first_seconds(model_dir: Path, number: signal.Signals, 
     assert run.returncode == 0, out
     assert out.splitlines()[-1] == "stopped" and "Traceback" not in out and "spawn" not in out
     assert ("stopping; idle" in out) == (part == "Replicas")
+
+
+IMPORTING = """
+import os, sys
+from weft.cli import commands
+from weft.cli.main import main
+
+number, importing = int(sys.argv.pop(1)), commands.import_module
+def import_module(name):
+    os.kill(os.getpid(), number)
+    return importing(name)
+commands.import_module = import_module
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_while_a_server_s_modules_are_imported(number: signal.Signals) -> None:
+    words = [sys.executable, "-c", IMPORTING, str(int(number)), "serve", "--port", "0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from weft.errors import UsageError, WeftError
 from weft.garbage import not_collected
 from weft.launch.processes import Spawner
 from weft.options import nearest
+from weft.server.signals import EndSignals, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,12 @@ def run(argv: Sequence[str]) -> int:
     debug = env.debug() or "--debug" in words
     name = words[0] if words and words[0] in {command.name for command in COMMANDS} else ""
     try:
-        return _dispatch(words)
+        # From here on, for a server's modules take a second to import.
+        with EndSignals() if name == "serve" else contextlib.nullcontext():
+            return _dispatch(words)
+    except Stopped:
+        print("stopped", flush=True)
+        return 0
     except SystemExit as end:  # argparse leaves this way after --help
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
