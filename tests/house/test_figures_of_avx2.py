@@ -153,4 +153,4 @@ def test_the_start() -> None:
     told += f" ready after {one['ready']}. `import torch` takes {imports['import torch']} s there, as ranks do it"
     assert f"{told} {imports['import torch, as ranks do']}:" in PERFORMANCE
     before = [f"{of['first token']['median']:.2f}" for of in starts("start_avx2_0f611a4.json")]
-    assert f"it took {before[0]} and {before[1]} s there, right before (`start_avx2_0f611a4.json`)" in PERFORMANCE
+    assert f"it took {before[0]} and {before[1]} s there (`start_avx2_0f611a4.json`)" in PERFORMANCE

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-"""Those whose handlers are wont to raise: Ctrl-C, an end, a time limit."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+"""Those whose handlers are wont to raise: Ctrl-C, an end, a hang-up, a time limit."""
 
 
 class Unbroken:
