@@ -4,9 +4,11 @@ for the mistake of a person who types. Knows no benchmark."""
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from weft.errors import WeftError
 
@@ -50,7 +52,10 @@ def result_file(text: str) -> Path:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command and ends the process: what cannot be done is a line on stderr, and the error's exit code; so is
-    Ctrl-C."""
+    Ctrl-C. SIGTERM and SIGHUP let it end what it has started, too; a second one does not."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else somebody wants it otherwise, as nohup does
+            signal.signal(number, _end)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -59,3 +64,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     except WeftError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    print(f"{Path(sys.argv[0]).name}: {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)

@@ -31,7 +31,8 @@ class Failed(Exception):
 
 
 class Child:
-    """A process and all it starts. `close` (or `with`) ends every one of them; it cannot outlive this process."""
+    """A process and all it starts. `close` (or `with`) ends every one of them; the process itself cannot outlive this
+    one, whatever ends it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []

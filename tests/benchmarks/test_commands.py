@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,51 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         run_command(main)
     assert ended.value.code == 78
     assert capsys.readouterr().err.endswith(": tp 3: legal: 1, 2\n")
+
+
+ENDED = """
+import signal, sys, time
+from contextlib import contextmanager
+from benchmarks.command import run_command
+
+@contextmanager
+def started():
+    try:
+        yield
+    finally:
+        print("ended what it had started", flush=True)
+
+def main():
+    with started():
+        print("runs", flush=True)
+        time.sleep(60)
+
+if "ignored" in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_what_it_has_started(number: signal.Signals) -> None:
+    words = [sys.executable, "-c", f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{ENDED}"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "runs\n"
+        running.send_signal(number)
+        said, complaint = running.communicate(timeout=20)
+    assert said == "ended what it had started\n"
+    assert complaint == f"-c: {number.name}\n"
+    assert running.returncode == 128 + number
+
+
+def test_a_hangup_that_is_ignored_ends_nothing() -> None:
+    words = [sys.executable, "-c", ENDED, "ignored"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "runs\n"
+        running.send_signal(signal.SIGHUP)
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=20)
+    assert running.returncode == 128 + signal.SIGTERM
 
 
 def test_every_command_ends_so() -> None:
