@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,33 +15,47 @@ MADV_DONTNEED = 4
 LEAST_BYTES = 1 << 20
 """Smaller mappings are not worth a call."""
 
-_MAPPING = re.compile(
-    r"^(?P<begin>[0-9a-f]+)-(?P<end>[0-9a-f]+) r-xp \S+ \S+ (?!0 )\d+ +/[^\n]*\n"
-    r"(?:[A-Z][^\n]*\n)*?Anonymous: +0 kB$",
-    re.MULTILINE,
-)
-"""Code of a file that nobody wrote to: what its pages hold is what the file holds."""
+_CODE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) r-xp [0-9a-f]+ \S+ (?!0 )\d+ +/", re.MULTILINE)
+"""Of a file, private, not to be written to. What a file's name holds cannot begin a line (proc_pid_maps(5))."""
+
+_ENTRY = 8
+"""Bytes of /proc/PID/pagemap for a page (pagemap.rst of Linux's admin guide)."""
+_KIND = _ENTRY - 1 if sys.byteorder == "little" else 0
+"""Which of them tells where the page is."""
+_PRESENT, _SWAPPED, _OF_THE_FILE = 0x80, 0x40, 0x20
 
 
-def leave_code(smaps: Path = Path("/proc/self/smaps")) -> None:
+def leave_code(proc: Path = Path("/proc/self")) -> None:
     """Large libraries' code no longer counts as this process's memory, until it is run again: what is, comes from the
-    system's cache of files, which it stays in, several pages at a time.
+    system's cache of files, several pages at a time, for as long as the system has memory to keep it there.
 
     Importing torch alone goes through some 70 MiB of code, and serving comes back to a few. Nothing is done where the
-    system does not tell mappings (Linux does), nor with a mapping that was written to, as a debugger does.
+    system does not tell of mappings and pages (Linux does), nor with a mapping that holds a page of its own, as where a
+    debugger wrote to it or somebody moved code to large pages. No other thread may unmap code meanwhile.
     """
-    try:
-        text = smaps.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for begin, end in _code(text):
-        advise(begin, end - begin, MADV_DONTNEED)  # the system may refuse it, as for locked memory; then it stays
+    try:
+        for begin, end in _code((proc / "maps").read_bytes()):
+            if _of_the_file(proc / "pagemap", begin, end):
+                advise(begin, end - begin, MADV_DONTNEED)  # refused for memory that is locked, which then stays
+    except OSError:
+        return
 
 
-def _code(smaps: str) -> Iterator[tuple[int, int]]:
-    for found in _MAPPING.finditer(smaps):
-        begin, end = int(found["begin"], 16), int(found["end"], 16)
+def _code(maps: bytes) -> Iterator[tuple[int, int]]:
+    for begin, end in ((int(one[1], 16), int(one[2], 16)) for one in _CODE.finditer(maps)):
         if end - begin >= LEAST_BYTES:
             yield begin, end
+
+
+def _of_the_file(pagemap: Path, begin: int, end: int) -> bool:
+    """Whether the file holds what each page of the mapping does."""
+    first, count = begin // mmap.PAGESIZE, (end - begin) // mmap.PAGESIZE
+    with pagemap.open("rb") as pages:
+        pages.seek(first * _ENTRY)
+        entries = pages.read(count * _ENTRY)
+    kinds = set(entries[_KIND::_ENTRY])
+    return len(entries) == count * _ENTRY and not any(
+        kind & _SWAPPED or kind & (_PRESENT | _OF_THE_FILE) == _PRESENT for kind in kinds
+    )

@@ -58,7 +58,7 @@ class ProcessLimits:
     )
     drain_timeout: float = option(
         30.0,
-        "seconds that running requests have to end after SIGTERM (default: 30)",
+        "seconds that running requests have to end after SIGTERM, SIGHUP or Ctrl-C (default: 30)",
         "--drain-timeout",
         minimum=0.0,
         maximum=_DAY,
