@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,20 +54,45 @@ def result_file(text: str) -> Path:
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command and ends the process: what cannot be done is a line on stderr, and the error's exit code; so is
     Ctrl-C. SIGTERM and SIGHUP let it end what it has started, too; a second one does not."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # else somebody wants it otherwise, as nohup does
-            signal.signal(number, _end)
     try:
-        sys.exit(main())
+        with _ended_in_order():
+            sys.exit(main())
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave("interrupted", 130)
+    except _Told as told:
+        _leave(told.number.name, 128 + told.number)
     except WeftError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _leave(str(error), error.exit_code)
 
 
-def _end(number: int, _: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)
-    print(f"{Path(sys.argv[0]).name}: {signal.Signals(number).name}", file=sys.stderr)
-    sys.exit(128 + number)
+class _Told(BaseException):
+    """To end, by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """The first SIGTERM or SIGHUP raises `_Told`, so that whatever was started is ended on the way out."""
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+
+    def put_back() -> None:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+    def tell(number: int, _: object) -> NoReturn:
+        put_back()
+        raise _Told(signal.Signals(number))
+
+    for number in taken:  # another than the default one somebody wants, as nohup does
+        signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def _leave(word: str, code: int) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: {word}", file=sys.stderr)
+    sys.exit(code)

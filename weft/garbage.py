@@ -1,5 +1,5 @@
-"""When Python's collector of garbage looks at what, and what of the heap the system has back. Knows nothing of what is
-made."""
+"""When Python's collector of garbage looks at what, and what of its memory a process gives back. Knows nothing of what
+is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from weft.code_pages import leave_code
 
 
 @contextmanager
@@ -22,11 +24,12 @@ def not_collected() -> Iterator[None]:
 
 
 def keep_all() -> None:
-    """What is not garbage now lives as long as the process: later collections need not look at it, and of the rest the
-    system has its memory back."""
+    """For the end of a start. What is not garbage now lives as long as the process: later collections need not look at
+    it. Of the rest the system has its memory back, code that only the start ran through included."""
     gc.collect()
     gc.freeze()
     give_back()
+    leave_code()
 
 
 def give_back() -> None:

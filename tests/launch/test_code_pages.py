@@ -15,8 +15,6 @@ import pytest
 
 from weft.code_pages import LEAST_BYTES, leave_code
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is tested is Linux's")
-
 READ_AND_RUN = mmap.PROT_READ | mmap.PROT_EXEC
 PAGE = mmap.PAGESIZE
 LIBC = ctypes.CDLL(None)

@@ -14,7 +14,6 @@ import torch
 from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
-from weft.code_pages import leave_code
 from weft.comm.base import Comm
 from weft.comm.metered import MeteredComm
 from weft.comm.region import Region
@@ -123,7 +122,6 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         way.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{lent}")
         invariance = runner.warm_up()
         keep_all()
-        leave_code()
         way.status.held(*runner.held())
         first_writes = runner.first_writes(lambda: _steps_of(page.read(setup.rank)), cpus)
         if first_writes is not None:

@@ -16,7 +16,6 @@ from functools import partial
 
 import uvicorn
 
-from weft.code_pages import leave_code
 from weft.garbage import keep_all
 from weft.launch.descriptors import MOST_CONNECTIONS, REFUSED_AT_ONCE
 from weft.log import get_logger
@@ -75,7 +74,6 @@ def run_server(
     sys.setswitchinterval(SWITCH_S)
     model.warm_up()
     keep_all()
-    leave_code()
     # Collections come after as many objects as some hundred requests need, so that requests that come together are not
     # held up by one after the other.
     gc.set_threshold(*COLLECT_AFTER)

@@ -109,9 +109,13 @@ constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVector
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
 // The same of codes; those of W_BF12 are nearly as cheap as halves.
-constexpr int kCodedRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 6 : 0;
-constexpr int kBf12Tile = kVectorBytes == 64 ? kTileRows : kVectorBytes == 32 ? 4 : 0;
-constexpr int kBf12Rows = kVectorBytes == 64 ? 3 * kBf12Tile : kBf12Tile;
+#if defined(__AVX512F__)
+constexpr int kCodedRows = 8, kBf12Tile = kTileRows, kBf12Rows = 3 * kBf12Tile;
+#elif defined(__AVX2__)
+constexpr int kCodedRows = 6, kBf12Tile = 4, kBf12Rows = kBf12Tile;
+#else
+constexpr int kCodedRows = 0, kBf12Tile = 0, kBf12Rows = 0;
+#endif
 
 // Calls one(rows, a, tile) for near-equal tiles of at most `most` rows.
 template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A> a, float* tile, F one) {

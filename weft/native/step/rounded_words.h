@@ -52,12 +52,9 @@ WEFT_INLINE Words second_of_two(Words a, Words b) {
     const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return (Words)_mm512_permutex2var_epi32((__m512i)a, lanes, (__m512i)b);
 }
-#elif defined(__AVX2__)
-WEFT_INLINE Words first_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
-WEFT_INLINE Words second_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
 #else
-WEFT_INLINE Words first_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
-WEFT_INLINE Words second_of_two(Words a, Words b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+WEFT_INLINE Words first_of_two(Words a, Words b) { return one_of_two<0>(a, b); }
+WEFT_INLINE Words second_of_two(Words a, Words b) { return one_of_two<1>(a, b); }
 #endif
 
 #if defined(__AVX2__)

@@ -18,7 +18,9 @@ namespace weft {
 #define WEFT_ONLY_AVX2 1
 #endif
 
-#if defined(__AVX512F__)
+#if defined(WEFT_VECTOR_BYTES)  // for tests: what is written for any width, at one that the CPU does not have
+constexpr int kVectorBytes = WEFT_VECTOR_BYTES;
+#elif defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;
@@ -116,6 +118,18 @@ template <int Half, size_t... E> WEFT_INLINE VecInt<float> crossed(VecInt<float>
 #else
     return __builtin_shuffle(x, VecInt<float>{int(E ^ Half)...});
 #endif
+}
+// The first (`Which` = 0) or the second of every two lanes of a and then b.
+template <int Which, size_t... E>
+WEFT_INLINE VecInt<float> one_of_two(VecInt<float> a, VecInt<float> b, std::index_sequence<E...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, int(2 * E + Which)...);
+#else
+    return __builtin_shuffle(a, b, VecInt<float>{int(2 * E + Which)...});
+#endif
+}
+template <int Which> WEFT_INLINE VecInt<float> one_of_two(VecInt<float> a, VecInt<float> b) {
+    return one_of_two<Which>(a, b, std::make_index_sequence<kWidth<float>>());
 }
 // f of all lanes, which f(f(x, y), z) = f(x, f(y, z)) makes one number.
 template <int Half, class Lanes, class F> WEFT_INLINE int32_t folded(VecInt<float> x, F f, Lanes lanes) {
