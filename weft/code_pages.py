@@ -29,9 +29,9 @@ def leave_code(proc: Path = Path("/proc/self")) -> None:
     """Large libraries' code no longer counts as this process's memory, until it is run again: what is, comes from the
     system's cache of files, several pages at a time, for as long as the system has memory to keep it there.
 
-    Importing torch alone goes through some 70 MiB of code, and serving comes back to a few. Nothing is done where the
-    system does not tell of mappings and pages (Linux does), nor with a mapping that holds a page of its own, as where a
-    debugger wrote to it or somebody moved code to large pages. No other thread may unmap code meanwhile.
+    Serving comes back to little of what importing torch goes through (`benchmarks/process_memory.py`). Nothing is done
+    where the system does not tell of mappings and pages (Linux does), nor with a mapping that holds a page of its own,
+    as where a debugger wrote to it or somebody moved code to large pages. No other thread may unmap code meanwhile.
     """
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
