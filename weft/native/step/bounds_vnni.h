@@ -11,6 +11,16 @@ namespace weft {
 template <int R> constexpr int kChains = R <= 4 ? 2 : 1;
 template <int R> using BoundSums = __m512i[kChains<R>][R][2];
 
+// sum += products of bytes, four to a lane.
+WEFT_INLINE void add_products(__m512i& sum, __m512i codes, __m512i both) {
+#if defined(WEFT_BY_HAND)  // for tests, where the CPU has no such instruction
+    sum = _mm512_dpbusd_epi32(sum, codes, both);
+#else
+    // as an intrinsic it is given more registers than there are
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(both));
+#endif
+}
+
 // sums += the rows' codes of four of the depth times those of 32 columns.
 template <int R> WEFT_INLINE void add_four(__m512i (&sums)[R][2], const __m512i (&codes)[2], const int8_t* x) {
 #pragma GCC unroll 16
@@ -18,9 +28,8 @@ template <int R> WEFT_INLINE void add_four(__m512i (&sums)[R][2], const __m512i 
         int four;
         std::memcpy(&four, x + 8 * r, 4);
         const __m512i both = _mm512_set1_epi32(four);
-        // as an intrinsic it is given more registers than there are
-        asm("vpdpbusd %2, %1, %0" : "+v"(sums[r][0]) : "v"(codes[0]), "v"(both));
-        asm("vpdpbusd %2, %1, %0" : "+v"(sums[r][1]) : "v"(codes[1]), "v"(both));
+        add_products(sums[r][0], codes[0], both);
+        add_products(sums[r][1], codes[1], both);
     }
 }
 

@@ -18,9 +18,7 @@ namespace weft {
 #define WEFT_ONLY_AVX2 1
 #endif
 
-#if defined(WEFT_VECTOR_BYTES)  // for tests: what is written for any width, at one that the CPU does not have
-constexpr int kVectorBytes = WEFT_VECTOR_BYTES;
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;

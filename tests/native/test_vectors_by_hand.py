@@ -1,0 +1,33 @@
+"""What is written for AVX-512 and AMX, on any CPU with AVX2: operations, packing and ranks, by their own tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.by_hand import LEVELS, ROOT, python_of
+from weft.native import isa
+from weft.native.build import find_compiler
+
+TRIED = (
+    *("tests/ops", "tests/weights", "tests/comm", "tests/step", "tests/worker"),
+    *sorted(f"tests/native/{path.name}" for path in Path(__file__).parent.glob("test_step_*.py")),
+)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif("avx2" not in isa.runnable(), reason="this CPU has no AVX2, which the instructions are made of")
+@pytest.mark.parametrize("variant", LEVELS)
+def test_code_for_other_cpus_holds(variant: str, tmp_path: Path) -> None:
+    words = (str(python_of(variant, tmp_path)), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TRIED)
+    own = {name: word for name, word in os.environ.items() if not name.startswith(("WEFT_", "PYTEST_"))}
+    done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) > 2000
