@@ -50,5 +50,6 @@ def put_in_place(variant: str) -> None:
     isa.FLAGS.clear()
     isa.FLAGS[variant] = flags
     isa.runnable = lambda: (variant,)
-    libraries.directories = lambda: (libraries.SOURCES / "_build" / "by_hand",)  # what is there for this CPU stays
+    # What is there for this CPU stays, and what another variant's Python has made.
+    libraries.directories = lambda: (libraries.SOURCES / "_build" / "by_hand" / variant,)
     libraries.FLAGS = (*(flag for flag in libraries.FLAGS if flag != "-march=native"), *flags)
