@@ -21,7 +21,7 @@ from weft.errors import ConfigError
 from weft.native import isa
 
 SOURCES = Path(__file__).parent
-FLAGS = (
+FLAGS: tuple[str, ...] = (
     "-O3",
     "-std=c++17",
     "-fPIC",
