@@ -28,9 +28,9 @@ def test_what_a_core_reads_and_multiplies() -> None:
     told = (
         f"Plain reads of one core give {alone['plain reads']} GB/s there, of both {one['plain reads']} on one die and"
     )
-    told += f" {two['plain reads']} on two; a row's products with codes of 8 bits {one['int8 x 8']} and"
+    told += f" {two['plain reads']} on two; products of a row of 8 bits with codes of 8 bits {one['int8 x 8']} and"
     told += f" {two['int8 x 8']}, of 4 bits {one['int4 x 8']} and {two['int4 x 8']}. Out of its own cache a core"
-    told += f" multiplies codes of 8 bits at {near['int8 x 8']} GB/s, of 4 bits at {near['int4 x 8']}"
+    told += f" multiplies codes of 8 bits so at {near['int8 x 8']} GB/s, of 4 bits at {near['int4 x 8']}"
     assert f"{told} (`core_bound_avx2.json`)" in PERFORMANCE
     assert near["int4 x 8"] < 1.1 * alone["plain reads"], "4 bits: multiplied hardly faster than a core reads"
 
@@ -65,6 +65,15 @@ def test_where_a_step_of_4_bits_spends_its_time() -> None:
     around = sum(us[name] for name in AROUND) / 1000
     told += f" attention takes {us['attention'] / 1000:.2f} ms, the scheduler {us['scheduler'] / 1000:.2f}, what lies"
     assert f"{told} around them {around:.2f}" in PERFORMANCE
+
+
+def test_where_a_step_of_8_bits_reads() -> None:
+    profile = saved("step_profile_avx2_int8.json")
+    case = profile["cases"]["1 stream"]
+    rates = [each["gb_per_s"] for name, each in case.items() if name.startswith("linear") and "lm_head" not in name]
+    told = f"the layers' linear operations read {min(rates):.1f} to {max(rates):.1f} GB/s where memory gave"
+    told += f" {profile['memory']['gb_per_s']:.1f}, lm_head's bounds {case['linear lm_head']['gb_per_s']:.1f}"
+    assert f"{told} (`step_profile_avx2_int8.md`)" in PERFORMANCE
 
 
 def test_what_two_ranks_can_reach_there() -> None:

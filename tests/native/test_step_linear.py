@@ -121,6 +121,24 @@ def test_a_product_is_that_of_the_numbers(packing: Packing, shape: tuple[int, in
             assert (out[:, columns:] == -7).all()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.F32, *CODED], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("shape", [(64, 96), (64, 22)], ids=str)
+def test_blocks_of_rows_of_whole_pairs(variant: str, shape: tuple[int, int], kind: WeightKind, threads: int) -> None:
+    """Nothing but products, so that a block's rows may be finished beside the next one's."""
+    columns, depth = shape
+    packing = step_cases.packing(variant, threads)
+    dtype = torch.float32 if kind == WeightKind.F32 else torch.bfloat16
+    weight = torch.randn(shape).to(dtype)
+    made, values = packing.pack(weight, kind), values_of(weight, kind)
+    for out_dtype in (torch.bfloat16, torch.float32):
+        for count in (*range(11, 28), 36, 47):
+            x, out = rows_among_noise(count, depth, dtype), out_of(count, columns, out_dtype)
+            linear(packing, x, made, out[:, :columns])
+            wanted = x.double() @ values.T
+            assert ((out[:, :columns].double() - wanted).abs() <= _allowed(x, values, wanted, out_dtype)).all(), count
+
+
 def _activations(kind: WeightKind) -> list[torch.dtype]:
     if kind == WeightKind.F64:
         return [torch.float64]

@@ -23,6 +23,9 @@ from pathlib import Path
 from weft.errors import ConfigError
 from weft.native.libraries import directories, disabled, failure_file, find, flags, names, needed, source_of, stem
 
+MOST_SECONDS = 300
+"""That the compiler may take for a library."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildStatus:
@@ -105,7 +108,7 @@ def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) ->
         made = Path(scratch) / target.name
         command = [*compiler, *flags(name), str(source_of(name)), "-o", str(made)]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return _failed(name, directory, f"{compiler[0]}: {error}", time.monotonic() - started)
         if result.returncode != 0:

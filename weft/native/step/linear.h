@@ -178,12 +178,9 @@ private:
         else first_tile(weight, pair, rows, count, slab, sums, panel, more);
     }
 
-    // Blocks of rows are finished beside the next one's products where C says so.
+    // Blocks of rows are finished beside the next one's products where C says so, by f at last.
     template <class F> void with_rows(int pair, F&& f) const {
-        auto all = [&](auto done) {
-            f(done);
-            done.finish();
-        };
+        auto all = [&](auto done) { f(done); };
         if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, all);
         else all(typename Finish<T>::AtOnce{epilogue});
     }
@@ -204,6 +201,7 @@ private:
             else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false, done);
             done.take(from + row, n, pair, tile, count - row - n);
         });
+        done.finish();  // as long as there are the sums that it reads
     }
 
     // A slab of the pair stays in the nearest cache while the blocks of rows pass by; sums are put down between slabs.
@@ -254,6 +252,7 @@ private:
                 if (ends) done.take(from + row, n, pair, own, count - row - n);
             });
         }
+        done.finish();
     }
 };
 
