@@ -109,7 +109,7 @@ template <class C> struct Product {
             else if (!stored && count == rows_from_codes<C>(weight.kind, count)) from_codes(from, rows, int(count), pair);
             else if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else
-                with_rows(pair, [&](auto& done) {
+                with_rows(pair, [&](auto done) {
                     stored ? in_one(from, rows, count, pair, done) : in_slabs(from, rows, count, pair, done);
                 });
         }
@@ -180,9 +180,8 @@ private:
 
     // Blocks of rows are finished beside the next one's products where C says so, by f at last.
     template <class F> void with_rows(int pair, F&& f) const {
-        auto all = [&](auto done) { f(done); };
-        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, all);
-        else all(typename Finish<T>::AtOnce{epilogue});
+        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, f);
+        else f(typename Finish<T>::AtOnce{epilogue});
     }
 
     // The first blocks fetch the next pair.
