@@ -187,14 +187,18 @@ BY_HAND __m512 roundscale_nearest(__m512 x) {
 }
 BY_HAND __m512 scalef_ps(__m512 x, __m512 by) {
     return each<float, __m512>([&](int i) {
-        const float far = 1000.0f, floor = std::floor(by[i]);
-        if (floor != floor) return floor;
-        return std::ldexp(x[i], int(floor > far ? far : floor < -far ? -far : floor));
+        const float infinity = std::numeric_limits<float>::infinity(), zero_or_infinity = by[i] < 0 ? 0.0f : infinity;
+        if (std::isnan(by[i])) return by[i];
+        if (!std::isinf(by[i])) return std::ldexp(x[i], int(std::fmin(std::fmax(std::floor(by[i]), -1000.0f), 1000.0f)));
+        if (std::isnan(x[i])) return zero_or_infinity;  // whatever is scaled
+        if (by[i] < 0 ? std::isinf(x[i]) : x[i] == 0) return std::numeric_limits<float>::quiet_NaN();
+        return std::copysign(zero_or_infinity, x[i]);
     });
 }
+// No instruction: in the order of the compiler's own (avx512fintrin.h), upper lanes first while halves are vectors.
 template <class F> static inline float reduced(__m512 x, F f) {
     for (int half = 8; half; half /= 2)
-        for (int i = 0; i < half; ++i) x[i] = f(x[i], x[i + half]);
+        for (int i = 0; i < half; ++i) x[i] = half >= 4 ? f(x[i + half], x[i]) : f(x[i], x[i + half]);
     return x[0];
 }
 BY_HAND float reduce_add_ps(__m512 x) {

@@ -29,10 +29,9 @@ def python_of(variant: str, folder: Path) -> Path:
 
 
 def _flags(variant: str) -> tuple[str, ...]:
-    """What the compiler is told for `variant`."""
+    """What the compiler is told for all libraries that `variant` is to load."""
     return (
         *isa.FLAGS["avx2"],
-        "-O1",  # a third of the compiler's time
         "-Wno-psabi",
         "-Wno-uninitialized",
         f"-DWEFT_BY_HAND={LEVELS.index(variant) + 1}",
@@ -48,7 +47,7 @@ def put_in_place(variant: str) -> None:
         return  # the interpreter may read a folder's .pth files twice
     flags = _flags(variant)
     isa.FLAGS.clear()
-    isa.FLAGS[variant] = flags
+    isa.FLAGS[variant] = ("-O1",)  # with what such a library asks for by itself the compiler takes longer still
     isa.runnable = lambda: (variant,)
     # What is there for this CPU stays, and what another variant's Python has made.
     libraries.directories = lambda: (libraries.SOURCES / "_build" / "by_hand" / variant,)
