@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.rank_bound import bound
 from tests.support.figures import PERFORMANCE, bound_share, leads, rows, saved
 
@@ -11,6 +13,13 @@ AROUND = ("inputs, sampling, around the program", "inputs", "qkv", "norm attenti
 
 def lead(ours: str, case: str = "decode", quantity: str = "decode") -> str:
     return leads(PAGE)[ours, case, quantity]
+
+
+def rates_of_layers(profile: Any, case: str = "1 stream") -> tuple[str, str]:
+    """GB/s at which the linear operations of layers read weights: the least and the most."""
+    linear = {name: each for name, each in profile["cases"][case].items() if name.startswith("linear")}
+    rates = [each["gb_per_s"] for name, each in linear.items() if "lm_head" not in name]
+    return f"{min(rates):.1f}", f"{max(rates):.1f}"
 
 
 def test_what_falls_short_there() -> None:
@@ -55,10 +64,8 @@ def test_what_is_read_for_a_token() -> None:
 def test_where_a_step_of_4_bits_spends_its_time() -> None:
     profile = saved("step_profile_avx2_int4.json")
     case = profile["cases"]["1 stream"]
-    rates = [each["gb_per_s"] for name, each in case.items() if name.startswith("linear") and "lm_head" not in name]
-    told = (
-        f"By operations (`step_profile_avx2_int4.md`) the layers' linear ones read {min(rates):.1f} to {max(rates):.1f}"
-    )
+    least, most = rates_of_layers(profile)
+    told = f"By operations (`step_profile_avx2_int4.md`) the layers' linear ones read {least} to {most}"
     told += f" GB/s where memory gave {profile['memory']['gb_per_s']:.1f}, lm_head's bounds"
     told += f" {case['linear lm_head']['gb_per_s']:.1f};"
     us = {name: each["us"] for name, each in case.items()}
@@ -70,10 +77,27 @@ def test_where_a_step_of_4_bits_spends_its_time() -> None:
 def test_where_a_step_of_8_bits_reads() -> None:
     profile = saved("step_profile_avx2_int8.json")
     case = profile["cases"]["1 stream"]
-    rates = [each["gb_per_s"] for name, each in case.items() if name.startswith("linear") and "lm_head" not in name]
-    told = f"the layers' linear operations read {min(rates):.1f} to {max(rates):.1f} GB/s where memory gave"
+    least, most = rates_of_layers(profile)
+    told = f"the layers' linear operations read {least} to {most} GB/s where memory gave"
     told += f" {profile['memory']['gb_per_s']:.1f}, lm_head's bounds {case['linear lm_head']['gb_per_s']:.1f}"
     assert f"{told} (`step_profile_avx2_int8.md`)" in PERFORMANCE
+
+
+def test_where_steps_of_16_bits_spend_their_time() -> None:
+    name = "decode_bound_avx2_bf16.json"
+    found = saved(name)["cases"]["decode, one stream"]
+    told = f"a token reads {found['weights_mb']:.0f} MB and takes {found['step_ms']:.1f} ms"
+    assert f"{told}, {bound_share(name)[0]} % of it reading (`{name}`)" in PERFORMANCE
+    profile = saved("step_profile_avx2.json")
+    us = {name: each["us"] for name, each in profile["cases"]["8 streams"].items()}
+    linear = sum(taken for name, taken in us.items() if name.startswith("linear"))
+    shares = [f"{100 * taken / us['whole step']:.0f}" for taken in (linear, us["attention"])]
+    told = (
+        "Of a step of 8 streams the linear operations are {} % and attention {} (`step_profile_avx2.md`); the layers'"
+    )
+    least, most = rates_of_layers(profile, "8 streams")
+    told = f"{told.format(*shares)} read {least} to {most} GB/s where memory gave {profile['memory']['gb_per_s']:.1f}"
+    assert told in PERFORMANCE
 
 
 def test_what_two_ranks_can_reach_there() -> None:
