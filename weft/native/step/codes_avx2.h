@@ -34,9 +34,11 @@ template <bool Anew> WEFT_INLINE const char* place(const char* at) {
 // Numbers of W_BF16 of one pair. Of each class here: each_step(from, depth, step, last) calls step(of) for each two neighbours
 // of the depth [from, from + depth) in order, of(i, kFirst or kSecond) being numbers of columns 8 i to 8 i + 7; last(of) for
 // the single one at the end of an odd depth; `from` is a multiple of kGroup. `fetches`: what is soon taken is asked for.
-// `Anew`: second neighbours are read anew.
+// `Anew`: second neighbours are read anew. kPaired: that is dear, as both come out of a vector that takes long to make.
 class FloatsOfHalves {
 public:
+    static constexpr bool kPaired = false;
+
     FloatsOfHalves(const Weight& w, int pair, bool fetches) : pairs_(pair_data(w, pair)), fetches_(fetches) {}
 
     template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
@@ -62,6 +64,7 @@ private:
 // Numbers of W_BF12: those of chunks whose numbers are all near, or of others, laid first.
 class FloatsOfBf12 {
 public:
+    static constexpr bool kPaired = true;
     static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     FloatsOfBf12(const Weight& w, int pair, bool fetches)
@@ -164,6 +167,8 @@ private:
 // Codes of 4 or 8 bits. Numbers of W_INT8 are codes times kCodeUnit, without their scale.
 template <int Kind> class FloatsOfCodes {
 public:
+    static constexpr bool kPaired = false;
+
     FloatsOfCodes(const Weight& w, int pair, bool fetches) : fetches_(fetches), codes_(pair_data(w, pair)) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;

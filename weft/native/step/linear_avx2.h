@@ -15,6 +15,9 @@ namespace weft {
 constexpr int kEightsRows = 6, kWholeEights = 2;
 constexpr int eights_beside(int rows) { return rows <= kWholeEights ? kEights : kEights / 2; }
 
+// Rows of a tile at most beside whose sums there are registers for what both neighbours' numbers come from.
+template <class Codes> constexpr int kPairedRows = Codes::kPaired ? 4 : kWholeEights;
+
 // MR rows of fp32 times the columns from 8 First on: numbers go from codes to products in registers, in the order of a panel's.
 template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
     constexpr int NV = eights_beside(MR);
@@ -36,7 +39,7 @@ template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes
             for (int i = 0; i < NV; ++i) sums[r][i] = fused(one, (Vec<float>)numbers[i], sums[r][i]);
         }
     };
-    codes.template each_step<(MR > kWholeEights)>(
+    codes.template each_step<(MR > kPairedRows<Codes>)>(
         slab.from, slab.depth,
         [&](auto of) WEFT_LAMBDA_INLINE {
             add(of, kFirst), add(of, kSecond);
@@ -71,8 +74,9 @@ template <class Codes> inline void lay_eights(const Codes& codes, int from, int 
         from, depth,
         [&](auto of) WEFT_LAMBDA_INLINE {
 #pragma GCC unroll 4
-            for (int i = 0; i < kEights; ++i) {
-                _mm256_storeu_ps(panel + 8 * i, of(i, kFirst)), _mm256_storeu_ps(panel + kPair + 8 * i, of(i, kSecond));
+            for (int i = 0; i < kEights; ++i) {  // both before either is stored: for a compiler a panel may lie where codes do
+                const __m256 first = of(i, kFirst), second = of(i, kSecond);
+                _mm256_storeu_ps(panel + 8 * i, first), _mm256_storeu_ps(panel + kPair + 8 * i, second);
             }
             panel += 2 * kPair;
         },
