@@ -89,7 +89,9 @@ def run(
 ) -> tuple[list[list[RequestOutput]], Watched]:
     """Every request's records, all at once."""
     watched = Watched(executor, blocks)
-    config = EngineConfig(max_model_len=96, max_num_seqs=seqs, max_num_batched_tokens=budget, block_size=4)
+    config = EngineConfig(
+        max_model_len=96, max_num_seqs=seqs, max_num_batched_tokens=budget, block_size=4, prefill_stretch=0
+    )
     engine = Engine(watched, config, ())
     for index, (prompt, params) in enumerate(requests):
         engine.add_request(str(index), prompt, params)

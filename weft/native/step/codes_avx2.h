@@ -238,8 +238,8 @@ private:
         for (int i = 0; i < kEights; ++i) {
             const int at = group * kPair + 8 * i;
             if (Kind == W_INT4 && short_) {
-                const ShortNumbers columns(scale_ + at);
-                found.scale[i] = columns.scale, found.offset[i] = columns.offset;
+                const ShortNumbers columns(load_halves(scale_ + at));
+                found.scale[i] = columns.scale, found.offset[i] = columns.offset();
                 continue;
             }
             found.scale[i] = widen(load_halves(scale_ + at)) * (Kind == W_INT4 ? 1.0f : 1.0f / kCodeUnit);

@@ -24,8 +24,8 @@ struct NumbersOfGroup {
         alignas(64) float scale[kPair], offset[kPair] = {};
         for (int c = 0; c < kPair; c += kWidth<float>) {
             if (w.short_numbers) {
-                const ShortNumbers columns(scales + c);
-                store(scale + c, columns.scale), store(offset + c, columns.offset);
+                const ShortNumbers columns(load_halves(scales + c));
+                store(scale + c, columns.scale), store(offset + c, columns.offset());
             } else {
                 store(scale + c, widen(load_halves(scales + c)));
                 if (offsets) store(offset + c, widen(load_halves(offsets + c)));

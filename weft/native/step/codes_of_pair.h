@@ -156,9 +156,9 @@ private:
         Scales found;
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
-            const ShortNumbers columns(numbers + 16 * half);
+            const ShortNumbers columns(load_halves(numbers + 16 * half));
             to_lanes((__m512)columns.scale, half, found.scale);
-            to_lanes((__m512)columns.offset, half, found.offset);
+            to_lanes((__m512)columns.offset(), half, found.offset);
         }
         return found;
     }

@@ -87,6 +87,9 @@ WEFT_INLINE void products(const WordsOfPanel<Kind>& panel, const RoundedRows& ro
 
 #endif
 
+// What the columns of a kind bring to each group of the depth.
+enum class Brings { NOTHING, SCALES, SCALES_AND_OFFSETS, SHORT_NUMBERS };
+
 // Begins with what takes the codes' zero away.
 template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGroup* of_rows) {
 #pragma GCC unroll 16
@@ -95,23 +98,24 @@ template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGro
         for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = Words{} + of_rows[r].without_zero;
 }
 
-template <int MR> WEFT_INLINE void take_up(FloatSums<MR>& sums, const float* from) {
+template <int MR, bool Mixed> WEFT_INLINE void take_up(FloatSums<MR>& sums, const float* from) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = load(from + r * kPair + i * kWordLanes);
+        for (int i = 0; i < kColumnVectors; ++i) {
+            const Vec<float> sum = load(from + r * kPair + i * kWordLanes);
+            sums[r][i] = Mixed ? mixed(sum) : sum;
+        }
 }
-template <int MR> WEFT_INLINE void put_down(const FloatSums<MR>& sums, float* to) {
+template <int MR, bool Mixed> WEFT_INLINE void put_down(const FloatSums<MR>& sums, float* to) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < kColumnVectors; ++i) store(to + r * kPair + i * kWordLanes, sums[r][i]);
+        for (int i = 0; i < kColumnVectors; ++i) store(to + r * kPair + i * kWordLanes, Mixed ? mixed(sums[r][i]) : sums[r][i]);
 }
 
-// What the columns of a kind bring to each group of the depth.
-enum class Brings { NOTHING, SCALES, SCALES_AND_OFFSETS };
-
-// sums += integers * scales (+ offsets times the sum of the row's numbers).
+// sums += integers * scales (+ offsets times the sum of the row's numbers). Offsets of short numbers are a part of scales, by
+// which both are multiplied together.
 template <int MR, Brings What>
 WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, const RoundedGroup* of_rows,
                            const ColumnNumbers& numbers) {
@@ -121,8 +125,13 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 #pragma GCC unroll 8
         for (int i = 0; i < kColumnVectors; ++i) {
             const Vec<float> x = __builtin_convertvector(whole[r][i], Vec<float>), own = splat(of_row.scale);
-            sums[r][i] = fused(x, What == Brings::NOTHING ? own : numbers.scale[i] * own, sums[r][i]);
-            if (What == Brings::SCALES_AND_OFFSETS) sums[r][i] = fused(numbers.offset[i], splat(of_row.total), sums[r][i]);
+            if (What == Brings::SHORT_NUMBERS) {
+                const Vec<float> beside = numbers.offset[i] * splat(of_row.total);
+                sums[r][i] = fused(numbers.scale[i], fused(x, own, beside), sums[r][i]);
+            } else {
+                sums[r][i] = fused(x, What == Brings::NOTHING ? own : numbers.scale[i] * own, sums[r][i]);
+                if (What == Brings::SCALES_AND_OFFSETS) sums[r][i] = fused(numbers.offset[i], splat(of_row.total), sums[r][i]);
+            }
         }
     }
 }
@@ -131,7 +140,7 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 template <int MR, Brings What, class Source>
 void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& steps, float* tile) {
     FloatSums<MR> sums = {};
-    if (steps.resume) take_up<MR>(sums, tile);
+    if (steps.resume) take_up<MR, Source::kMixed>(sums, tile);
     int group = steps.from / kGroupSteps;
     const RoundedGroup* of_rows = rows.of(group);
     for (int from = steps.from; from < steps.to; from += kGroupSteps, ++group, of_rows += rows.count) {
@@ -141,9 +150,9 @@ void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& st
             products<MR>(source, rows, group, kGroupSteps, steps.lines, whole);
         else products<MR>(source, rows, group, steps.to - from, steps.lines, whole);
         if constexpr (What == Brings::NOTHING) add_group<MR, What>(sums, whole, of_rows, {});
-        else add_group<MR, What>(sums, whole, of_rows, source.numbers(group));
+        else add_group<MR, What>(sums, whole, of_rows, source.template numbers<Source::kMixed>(group));
     }
-    put_down<MR>(sums, tile);
+    put_down<MR, Source::kMixed>(sums, tile);
 }
 
 // `count` rows of one tile.
@@ -176,7 +185,11 @@ private:
     static constexpr int kSlab = 512;                 // depth whose words and numbers stay in the nearest cache, about
 
     // So many rows take words out of codes tile by tile, before a panel pays for being laid.
+#if defined(WEFT_ONLY_AVX2)
+    static constexpr int kDirectRows = kCodesTile * (Kind == W_INT4 ? 5 : 8);
+#else
     static constexpr int kDirectRows = 2 * kCodesTile;
+#endif
 
     enum Use : int { TILES_SCRATCH = 114 };
 
@@ -217,8 +230,9 @@ private:
     void one_tile(const Source& source, const RoundedRows& rows, int count, const Steps& steps, float* tile) const {
         constexpr auto all = std::make_index_sequence<Tile>();
         if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, tile, all);
-        else if (!weight_.offset && !weight_.short_numbers)
-            rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
+        else if (Kind == W_INT4 && weight_.short_numbers)
+            rounded_tile_of<Brings::SHORT_NUMBERS>(count, source, rows, steps, tile, all);
+        else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
         else rounded_tile_of<Brings::SCALES_AND_OFFSETS>(count, source, rows, steps, tile, all);
     }
 

@@ -35,6 +35,13 @@ private:
     __m256i sums_[MR] = {};
 };
 
+// The same place. A compiler would read a group's codes of all rows before the first column, more of them than there are
+// registers, and spread them again and again.
+WEFT_INLINE const int8_t* unknown(const int8_t* codes) {
+    asm("" : "+r"(codes));
+    return codes;
+}
+
 // Of each row over a group's first `count` steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
 template <int MR, int Kind>
 WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& rows, int group, int count, Lines lines,
@@ -44,7 +51,7 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
 #pragma GCC unroll 1
     for (int i = 0; i < kColumnVectors; ++i) {
         PairSums<Kind, MR> sums[2];
-        Pointers<int8_t, MR> at({rows.codes + group * kGroup, rows.stride});
+        Pointers<int8_t, MR> at({unknown(rows.codes + group * kGroup), rows.stride});
 #pragma GCC unroll 4
         for (int j = 0; j < count; ++j, at.advance(kStep)) {
             Words eight[MR];
@@ -53,8 +60,7 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
             sums[0].add(codes.word(own, j, 2 * i), eight), sums[1].add(codes.word(own, j, 2 * i + 1), eight);
         }
 #pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r)
-            found[r][i] += first_of_two(sums[0].of(r), sums[1].of(r)) + second_of_two(sums[0].of(r), sums[1].of(r));
+        for (int r = 0; r < MR; ++r) found[r][i] += mixed_sums((__m256i)sums[0].of(r), (__m256i)sums[1].of(r));
     }
 }
 
@@ -68,7 +74,7 @@ WEFT_INLINE void products(const WordsOfPanel<Kind>& panel, const RoundedRows& ro
     for (int i = 0; i < kColumnVectors; ++i) {
         PairSums<Kind, MR> sums;
         const int32_t* at = panel.words(group * kGroupSteps) + i * kWordLanes;
-        Pointers<int8_t, MR> codes({rows.codes + group * kGroup, rows.stride});
+        Pointers<int8_t, MR> codes({unknown(rows.codes + group * kGroup), rows.stride});
 #pragma GCC unroll 8
         for (int half = 0; half < 2 * count; ++half, at += kStepBytes / 8, codes.advance(kStep / 2)) {
             Words four[MR];

@@ -18,7 +18,7 @@ inline int steps_of(int kind, int depth) { return ceil_div(depth, chunk_of(kind)
 // What the products of a row's group begin and end with.
 struct RoundedGroup {
     float scale;
-    float total;           // of the numbers
+    float total;           // of the numbers; for short numbers times the unit of their zeros, less than 0
     int32_t without_zero;  // what takes the zero of the weight's codes away: - zero * sum of the row's codes
 };
 
@@ -102,7 +102,7 @@ class Rounding {
 public:
     // `zero`: of the weight's codes.
     Rounding(const Operand& from, const Weight& weight, int zero)
-        : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero) {}
+        : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero), short_(weight.short_numbers) {}
 
     // Of a row.
     int groups() const { return ceil_div(depth_, kGroup); }
@@ -129,13 +129,16 @@ private:
     // `apart`: from a row's group to its next.
     template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* to, int64_t apart) const {
         const S* x = static_cast<const S*>(from_.base) + row * from_.stride;
-        for (int k = 0; k < depth_; k += kGroup, to += apart)
+        for (int k = 0; k < depth_; k += kGroup, to += apart) {
             *to = round_group(x + k, std::min(kGroup, depth_ - k), zero_, order_, codes + k);
+            if (short_) to->total *= -ShortNumber::kZeroUnit;
+        }
     }
 
     Operand from_;
     WordOrder order_;
     int depth_, zero_;
+    bool short_;
     int64_t first_ = -1, count_ = 0;
 };
 

@@ -82,22 +82,44 @@ WEFT_INLINE Words dot(Words sum, Words weights, Words codes) {
 #endif
 }
 
-// Scales and offsets of a group's columns.
+// Scales and offsets of a group's columns, or, of short numbers, scales and zeros.
 struct ColumnNumbers {
     Vec<float> scale[kColumnVectors], offset[kColumnVectors];
 };
 
-// 32 fp16 numbers as fp32.
-WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kColumnVectors; ++i) to[i] = widen(load_halves(numbers + i * kWordLanes));
+#if defined(WEFT_ONLY_AVX2)
+// Sums of a column's two words out of those of eight columns' words, two vectors of them: of columns 0 1 4 5 2 3 6 7, which
+// costs an instruction or two less than their own order.
+constexpr bool kMixesColumns = true;
+WEFT_INLINE Words mixed_sums(__m256i a, __m256i b) {
+    const __m256 first = _mm256_castsi256_ps(a), second = _mm256_castsi256_ps(b);
+    return (Words)_mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88)),
+                                   _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0xdd)));
+}
+// Into that order, or out of it.
+WEFT_INLINE Vec<float> mixed(Vec<float> x) { return (Vec<float>)_mm256_permute4x64_pd((__m256d)x, 0xd8); }
+WEFT_INLINE Halves mixed(Halves x) { return (Halves)_mm_shuffle_epi32((__m128i)x, 0xd8); }
+#else
+constexpr bool kMixesColumns = false;
+template <class V> WEFT_INLINE V mixed(V x) { return x; }
+#endif
+
+template <bool Mixed> WEFT_INLINE Halves halves_of(const uint16_t* numbers, int i) {
+    const Halves found = load_halves(numbers + i * kWordLanes);
+    return Mixed ? mixed(found) : found;
 }
 
-WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {
+// 32 fp16 numbers as fp32.
+template <bool Mixed> WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kColumnVectors; ++i) to[i] = widen(halves_of<Mixed>(numbers, i));
+}
+
+template <bool Mixed> WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {
 #pragma GCC unroll 8
     for (int i = 0; i < kColumnVectors; ++i) {
-        const ShortNumbers columns(numbers + i * kWordLanes);
-        to.scale[i] = columns.scale, to.offset[i] = columns.offset;
+        const ShortNumbers columns(halves_of<Mixed>(numbers, i));
+        to.scale[i] = columns.scale, to.offset[i] = columns.zero;
     }
 }
 
@@ -119,9 +141,11 @@ WEFT_INLINE void fetch_lines(const char* from, Lines lines) {
     for (int i = lines.first; i < lines.last; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
 }
 
-// The words of one pair, out of its codes.
+// The words of one pair, out of its codes. kMixed: of each eight columns sums, and scales, come mixed.
 template <int Kind> class WordsOfCodes {
 public:
+    static constexpr bool kMixed = kMixesColumns;
+
     // `ahead`: how many bytes before they are taken codes are asked for.
     WordsOfCodes(const Weight& w, int pair, int64_t ahead) : codes_(pair_data(w, pair)), ahead_(ahead) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
@@ -159,11 +183,11 @@ public:
         for (int i = 0; i < kLines; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
     }
 
-    WEFT_INLINE ColumnNumbers numbers(int group) const {
+    template <bool Mixed> WEFT_INLINE ColumnNumbers numbers(int group) const {
         ColumnNumbers found;
-        if (short_) return take_short(scale_ + group * kPair, found), found;
-        take_halves(scale_ + group * kPair, found.scale);
-        if (offset_) take_halves(offset_ + group * kPair, found.offset);
+        if (short_) return take_short<Mixed>(scale_ + group * kPair, found), found;
+        take_halves<Mixed>(scale_ + group * kPair, found.scale);
+        if (offset_) take_halves<Mixed>(offset_ + group * kPair, found.offset);
         return found;
     }
 
@@ -180,6 +204,8 @@ private:
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
 template <int Kind> class WordsOfPanel {
 public:
+    static constexpr bool kMixed = false;
+
     WordsOfPanel(const WordsOfCodes<Kind>& codes, int steps, int groups) : later_(codes.later(0)) {
         words_ = scratch<WORDS_SCRATCH>().template take<int32_t>(steps * kStepBytes / 4);
         for (int s = 0; s < steps; ++s) {
@@ -192,11 +218,11 @@ public:
             }
         }
         numbers_ = scratch<NUMBERS_SCRATCH>().template take<ColumnNumbers>(std::max(groups, 1));
-        for (int g = 0; g < groups; ++g) numbers_[g] = codes.numbers(g);
+        for (int g = 0; g < groups; ++g) numbers_[g] = codes.template numbers<false>(g);
     }
 
     const int32_t* words(int step) const { return words_ + step * kStepBytes / 4; }
-    const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
+    template <bool> const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
 
     // As of the codes that it was laid out of.
     const char* later(int group) const { return later_ + int64_t(group) * kGroupSteps * kLines * 64; }

@@ -17,16 +17,14 @@ struct ShortNumber {
     float offset() const { return scale() * (float(word & kMostZero) * -kZeroUnit); }
 };
 
-// Of neighbours in columns, as many as a vector has lanes.
+// Of neighbours in columns, as many as a vector has lanes: offset = zero * - kZeroUnit * scale.
 struct ShortNumbers {
-    Vec<float> scale, offset;
+    Vec<float> scale, zero;
 
-    explicit WEFT_INLINE ShortNumbers(const uint16_t* from) {
-        const Halves words = load_halves(from);
-        scale = widen(words >> 1 & ShortNumber::kScaleBits);
-        offset = __builtin_convertvector(integers(words & ShortNumber::kMostZero), Vec<float>) *
-                 splat(-ShortNumber::kZeroUnit) * scale;
-    }
+    explicit WEFT_INLINE ShortNumbers(Halves words)
+        : scale(widen(words >> 1 & ShortNumber::kScaleBits)),
+          zero(__builtin_convertvector(integers(words & ShortNumber::kMostZero), Vec<float>)) {}
+    WEFT_INLINE Vec<float> offset() const { return zero * splat(-ShortNumber::kZeroUnit) * scale; }
 };
 
 }  // namespace weft
