@@ -8,6 +8,7 @@
 #include "bf12.h"
 #include "halves.h"
 #include "linear_tile.h"
+#include "mixed_columns.h"
 
 #if defined(WEFT_ONLY_AVX2)
 
@@ -35,9 +36,10 @@ template <bool Anew> WEFT_INLINE const char* place(const char* at) {
 // of the depth [from, from + depth) in order, of(i, kFirst or kSecond) being numbers of columns 8 i to 8 i + 7; last(of) for
 // the single one at the end of an odd depth; `from` is a multiple of kGroup. `fetches`: what is soon taken is asked for.
 // `Anew`: second neighbours are read anew. kPaired: that is dear, as both come out of a vector that takes long to make.
+// kMixed: columns are (mixed_columns.h).
 class FloatsOfHalves {
 public:
-    static constexpr bool kPaired = false;
+    static constexpr bool kPaired = false, kMixed = false;
 
     FloatsOfHalves(const Weight& w, int pair, bool fetches) : pairs_(pair_data(w, pair)), fetches_(fetches) {}
 
@@ -64,7 +66,7 @@ private:
 // Numbers of W_BF12: those of chunks whose numbers are all near, or of others, laid first.
 class FloatsOfBf12 {
 public:
-    static constexpr bool kPaired = true;
+    static constexpr bool kPaired = true, kMixed = false;
     static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     FloatsOfBf12(const Weight& w, int pair, bool fetches)
@@ -165,9 +167,10 @@ private:
 };
 
 // Codes of 4 or 8 bits. Numbers of W_INT8 are codes times kCodeUnit, without their scale.
-template <int Kind> class FloatsOfCodes {
+template <int Kind, bool Mixed = false> class FloatsOfCodes {
 public:
-    static constexpr bool kPaired = false;
+    static constexpr bool kPaired = false, kMixed = Mixed;
+    static_assert(!Mixed || !grouped(Kind), "scales are in the order of columns");
 
     FloatsOfCodes(const Weight& w, int pair, bool fetches) : fetches_(fetches), codes_(pair_data(w, pair)) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
@@ -219,12 +222,12 @@ private:
             for (int line = 0; line < kChunkBytes && fetches; line += 64) __builtin_prefetch(at + kSoon + line, 0, 2);
 #pragma GCC unroll 4
             for (int i = 0; i < kEights; ++i, at += 64) {
-                const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
-                const __m256 b = _mm256_loadu_ps(reinterpret_cast<const float*>(at + 32));
-                words[i][0] = in_order(_mm256_shuffle_ps(a, b, 0x88)), words[i][1] = in_order(_mm256_shuffle_ps(a, b, 0xdd));
+                const auto* pair = reinterpret_cast<const __m256i*>(at);
+                const __m256i a = _mm256_loadu_si256(pair), b = _mm256_loadu_si256(pair + 1);
+                words[i][0] = in_order(mixed_first(a, b)), words[i][1] = in_order(mixed_second(a, b));
             }
         }
-        static WEFT_INLINE __m256i in_order(__m256 mixed) { return _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8); }
+        static WEFT_INLINE __m256i in_order(__m256i words) { return Mixed ? words : mixed(words); }
     };
 
     static __m256i twice(const uint8_t* sixteen) {
@@ -280,11 +283,11 @@ private:
     __m256i high_{}, low_{};
 };
 
-// Calls f(numbers of the weight's kind and `pair`).
-template <class F> WEFT_INLINE void with_floats(const Weight& w, int pair, bool fetches, F f) {
+// Calls f(numbers of the weight's kind and `pair`); `Mixed`: columns may be.
+template <bool Mixed, class F> WEFT_INLINE void with_floats(const Weight& w, int pair, bool fetches, F f) {
     if (w.kind == W_BF16) f(FloatsOfHalves(w, pair, fetches));
     else if (w.kind == W_BF12) f(FloatsOfBf12(w, pair, fetches));
-    else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8>(w, pair, fetches));
+    else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8, Mixed>(w, pair, fetches));
     else if (w.kind == W_INT8G) f(FloatsOfCodes<W_INT8G>(w, pair, fetches));
     else f(FloatsOfCodes<W_INT4>(w, pair, fetches));
 }

@@ -21,12 +21,13 @@ template <class Codes> constexpr int kPairedRows = Codes::kPaired ? 4 : kWholeEi
 // MR rows of fp32 times the columns from 8 First on: numbers go from codes to products in registers, in the order of a panel's.
 template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes, Rows<float> a, Slab slab, float* tile) {
     constexpr int NV = eights_beside(MR);
+    auto in_place = [](Vec<float> x) WEFT_LAMBDA_INLINE { return Codes::kMixed ? mixed(x) : x; };
     Vec<float> sums[MR][NV];
     tile += 8 * First;
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-        for (int i = 0; i < NV; ++i) sums[r][i] = slab.resume ? load(tile + r * kPair + 8 * i) : Vec<float>{};
+        for (int i = 0; i < NV; ++i) sums[r][i] = slab.resume ? in_place(load(tile + r * kPair + 8 * i)) : Vec<float>{};
     Pointers<float, MR> at(a);
     auto add = [&](auto of, auto which) WEFT_LAMBDA_INLINE {
         __m256 numbers[NV];
@@ -49,7 +50,7 @@ template <int MR, int First, class Codes> void tile_of_eights(const Codes& codes
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-        for (int i = 0; i < NV; ++i) store(tile + r * kPair + 8 * i, sums[r][i]);
+        for (int i = 0; i < NV; ++i) store(tile + r * kPair + 8 * i, in_place(sums[r][i]));
 }
 
 // Of `rows` rows, `Least` at least.

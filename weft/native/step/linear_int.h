@@ -25,7 +25,7 @@ template <class C> inline void codes_to_panel(const Weight& w, int pair, int fro
 #elif defined(WEFT_ONLY_AVX2)
 
 template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    with_floats(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
+    with_floats<false>(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
 }
 
 #else
@@ -197,7 +197,7 @@ static_assert(std::max({kApartRows, kCodedRows, kBf12Rows}) <= kEightsRows);
 // Both halves of the columns, of which the first one asks for what is soon taken.
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
     for (const bool second : {false, true})
-        with_floats(w, pair, !second, [&](const auto& codes) { half_of_eights(rows, codes, a, slab, tile, second); });
+        with_floats<true>(w, pair, !second, [&](const auto& codes) { half_of_eights(rows, codes, a, slab, tile, second); });
 }
 
 #else

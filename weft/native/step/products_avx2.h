@@ -60,7 +60,10 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
             sums[0].add(codes.word(own, j, 2 * i), eight), sums[1].add(codes.word(own, j, 2 * i + 1), eight);
         }
 #pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r) found[r][i] += mixed_sums((__m256i)sums[0].of(r), (__m256i)sums[1].of(r));
+        for (int r = 0; r < MR; ++r) {
+            const __m256i low = (__m256i)sums[0].of(r), high = (__m256i)sums[1].of(r);
+            found[r][i] += (Words)mixed_first(low, high) + (Words)mixed_second(low, high);
+        }
     }
 }
 

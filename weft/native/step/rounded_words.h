@@ -3,6 +3,7 @@
 #pragma once
 
 #include "linear_tile.h"
+#include "mixed_columns.h"
 #include "rounded_rows.h"
 
 namespace weft {
@@ -86,23 +87,6 @@ WEFT_INLINE Words dot(Words sum, Words weights, Words codes) {
 struct ColumnNumbers {
     Vec<float> scale[kColumnVectors], offset[kColumnVectors];
 };
-
-#if defined(WEFT_ONLY_AVX2)
-// Sums of a column's two words out of those of eight columns' words, two vectors of them: of columns 0 1 4 5 2 3 6 7, which
-// costs an instruction or two less than their own order.
-constexpr bool kMixesColumns = true;
-WEFT_INLINE Words mixed_sums(__m256i a, __m256i b) {
-    const __m256 first = _mm256_castsi256_ps(a), second = _mm256_castsi256_ps(b);
-    return (Words)_mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88)),
-                                   _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0xdd)));
-}
-// Into that order, or out of it.
-WEFT_INLINE Vec<float> mixed(Vec<float> x) { return (Vec<float>)_mm256_permute4x64_pd((__m256d)x, 0xd8); }
-WEFT_INLINE Halves mixed(Halves x) { return (Halves)_mm_shuffle_epi32((__m128i)x, 0xd8); }
-#else
-constexpr bool kMixesColumns = false;
-template <class V> WEFT_INLINE V mixed(V x) { return x; }
-#endif
 
 template <bool Mixed> WEFT_INLINE Halves halves_of(const uint16_t* numbers, int i) {
     const Halves found = load_halves(numbers + i * kWordLanes);
