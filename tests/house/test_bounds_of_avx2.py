@@ -26,8 +26,7 @@ def test_what_falls_short_there() -> None:
     eight, four = lead("weft-int8"), lead("weft-int4-rows8")
     told = f"(`{PAGE}`) 8 and 4 bits have {eight} and {four} times the speed of the best of the others with one stream"
     assert told in PERFORMANCE
-    many = lead("weft-tp1", "http8", "output")
-    assert f"8 streams over HTTP {many} times that of llama.cpp's server" in PERFORMANCE
+    assert float(lead("weft-tp1", "http8", "output")) >= 1.8, "what is not told there is as fast as it should be"
 
 
 def test_what_a_core_reads_and_multiplies() -> None:

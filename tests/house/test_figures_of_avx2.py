@@ -86,7 +86,7 @@ def test_codes_beside_bf16() -> None:
     told += f" in full {of_codes('int4')}; 8 bits with rows of 8 bits {of_codes('int8 x 8')}, no faster, which is why"
     assert told in PLAIN
     eight, many = ratios("beside_e777d62_avx2_int8.json", cases=("8 streams", "32 streams"))
-    told = f"since then 8 bits are {eight} and {many} times as fast with 8 and 32 streams,"
+    told = f"since the former 8 bits are {eight} and {many} times as fast with 8 and 32 streams,"
     assert f"{told} `beside_e777d62_avx2_int8.json`" in PLAIN
     plain, rounded = (of_codes(kind, "coded_blocks_avx2.json") for kind in ("gguf", "gguf x 8"))
     told = f"blocks of Q4_1 have {plain} of the speed of the same file's numbers in bf16, with `--activations int8`"
@@ -113,6 +113,16 @@ def test_beside_the_commit_before_sums_were_held() -> None:
     one, eight, many, prompts = ratios("beside_e777d62_avx2.json", cases=cases)
     told += f" stream, 8 and 32, whose tiles have three rows, {one}, {eight} and {many} and 32 prompts of 128"
     assert f"{told} {prompts}," in PERFORMANCE
+
+
+def test_beside_the_commit_before_columns_stayed_mixed() -> None:
+    cases = ("decode", "8 streams", "32 streams", "prefill of 1,024", "32 prompts of 128")
+    names = ("beside_f302ad4_avx2.json", "beside_f302ad4_avx2_int4.json")
+    one, eight, many, prompt, prompts = ratios(names[0], cases=cases)
+    told = f"one stream is {one} times as fast, 8 and 32 streams {eight} and {many}, a prompt of 1,024 {prompt} and 32"
+    one, eight, many, prompt, short = ratios(names[1], cases=cases)
+    told += f" of 128 {prompts} times; with 4 bits {one}, {eight}, {many}, {prompt} and {short} (`{names[0]}`,"
+    assert f"{told} `{names[1]}`" in PERFORMANCE
 
 
 def test_products_out_of_12_bits() -> None:
