@@ -22,6 +22,14 @@ def rates_of_layers(profile: Any, case: str = "1 stream") -> tuple[str, str]:
     return f"{min(rates):.1f}", f"{max(rates):.1f}"
 
 
+def read_by_layers(name: str) -> tuple[dict[str, Any], str]:
+    """What a token's operations take by a saved profile, and what its linear ones read, in words."""
+    profile = saved(f"{name}.json")
+    case, (least, most) = profile["cases"]["1 stream"], rates_of_layers(profile)
+    told = f"read {least} to {most} GB/s where memory gave {profile['memory']['gb_per_s']:.1f}, lm_head's bounds"
+    return case, f"{told} {case['linear lm_head']['gb_per_s']:.1f}"
+
+
 def test_what_falls_short_there() -> None:
     eight, four = lead("weft-int8"), lead("weft-int4-rows8")
     told = f"(`{PAGE}`) 8 and 4 bits have {eight} and {four} times the speed of the best of the others with one stream"
@@ -61,12 +69,8 @@ def test_what_is_read_for_a_token() -> None:
 
 
 def test_where_a_step_of_4_bits_spends_its_time() -> None:
-    profile = saved("step_profile_avx2_int4.json")
-    case = profile["cases"]["1 stream"]
-    least, most = rates_of_layers(profile)
-    told = f"By operations (`step_profile_avx2_int4.md`) the layers' linear ones read {least} to {most}"
-    told += f" GB/s where memory gave {profile['memory']['gb_per_s']:.1f}, lm_head's bounds"
-    told += f" {case['linear lm_head']['gb_per_s']:.1f};"
+    case, read = read_by_layers("step_profile_avx2_int4")
+    told = f"By operations (`step_profile_avx2_int4.md`) the layers' linear ones {read};"
     us = {name: each["us"] for name, each in case.items()}
     around = sum(us[name] for name in AROUND) / 1000
     told += f" attention takes {us['attention'] / 1000:.2f} ms, the scheduler {us['scheduler'] / 1000:.2f}, what lies"
@@ -74,12 +78,8 @@ def test_where_a_step_of_4_bits_spends_its_time() -> None:
 
 
 def test_where_a_step_of_8_bits_reads() -> None:
-    profile = saved("step_profile_avx2_int8.json")
-    case = profile["cases"]["1 stream"]
-    least, most = rates_of_layers(profile)
-    told = f"the layers' linear operations read {least} to {most} GB/s where memory gave"
-    told += f" {profile['memory']['gb_per_s']:.1f}, lm_head's bounds {case['linear lm_head']['gb_per_s']:.1f}"
-    assert f"{told} (`step_profile_avx2_int8.md`)" in PERFORMANCE
+    _, read = read_by_layers("step_profile_avx2_int8")
+    assert f"the layers' linear operations {read} (`step_profile_avx2_int8.md`)" in PERFORMANCE
 
 
 def test_where_steps_of_16_bits_spend_their_time() -> None:

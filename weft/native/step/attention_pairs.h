@@ -116,8 +116,7 @@ WEFT_INLINE void add_numbers(const Pointers<RowPair, MR>& rows, const uint32_t* 
     Vec<float> numbers[NV];
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
-        const uint32_t* own = at[j];
-        if (Odd) asm("" : "+r"(own));  // read anew
+        const uint32_t* own = Odd ? read_anew(at[j]) : at[j];
         const auto both = (VecInt<float>)load(reinterpret_cast<const float*>(own));
         numbers[j] = (Vec<float>)(Odd ? both & int32_t(0xffff0000) : both << 16);
     }

@@ -25,12 +25,8 @@ template <class Which> WEFT_INLINE __m256 one_of(__m256i pairs, Which) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
 }
 
-// The same place, of which a compiler does not know it where `Anew` says so: beside a tile's sums there may be no registers
-// to keep in what was read for first neighbours until second ones are taken.
-template <bool Anew> WEFT_INLINE const char* place(const char* at) {
-    if (Anew) asm("" : "+r"(at));
-    return at;
-}
+// Where what was read for first neighbours is read for second ones, `Anew` or not.
+template <bool Anew> WEFT_INLINE const char* place(const char* at) { return Anew ? read_anew(at) : at; }
 
 // Numbers of W_BF16 of one pair. Of each class here: each_step(from, depth, step, last) calls step(of) for each two neighbours
 // of the depth [from, from + depth) in order, of(i, kFirst or kSecond) being numbers of columns 8 i to 8 i + 7; last(of) for

@@ -55,7 +55,7 @@ private:
             values[0] = number<Zeros>(words(0), lowest), values[1] = number<Zeros>(words(1), lowest);
             return;
         }
-        asm("" : "+r"(quad));  // read anew: there are no registers that words could stay in beside a tile's sums
+        quad = read_anew(quad);  // beside a tile's sums
         const __m512i third = words(2);
         const __m512i middle =
             either(0x0780, _mm512_srli_epi16(words(0), kLentFrom - 7), _mm512_srli_epi16(words(1), kLentFrom - 3));

@@ -40,8 +40,7 @@ public:
     WEFT_INLINE void row() {
         fetch_to_write(to_ + ahead_, kColumns);
         if constexpr (Epilogue == SILU_MUL_OF) {
-            const NearNumbers* near = &kNear;
-            asm("" : "+r"(near));
+            const NearNumbers* near = read_anew(&kNear);
             for (int v = 0; v < kVectors / 2; ++v) store_narrow(to_ + v * W, silu_near(sum(v), *near) * sum(v + kVectors / 2));
         } else {
             for (int v = 0; v < kVectors; ++v)

@@ -15,12 +15,16 @@
 namespace weft {
 
 #if defined(__AVX512VNNI__)
-// Rows of a tile, whose sums fit the registers beside a step's words: out of a panel, out of codes as they lie.
+// Rows of a tile, whose sums fit the registers beside a step's words: out of a panel, out of codes as they lie. So many
+// rows take words out of codes tile by tile, before a panel pays for being laid.
 constexpr int kPanelTile = 6, kCodesTile = 4;
+template <int Kind> constexpr int kDirectRows = 8;
 #elif defined(WEFT_ONLY_AVX2)
 constexpr int kPanelTile = 4, kCodesTile = 2;
+template <int Kind> constexpr int kDirectRows = 2;
 #else
 constexpr int kPanelTile = 1, kCodesTile = 1;
+template <int Kind> constexpr int kDirectRows = 2;
 #endif
 
 // Steps [from, to) of the depth; whether sums go on where a tile before put them down; which lines are asked for.
@@ -87,9 +91,6 @@ WEFT_INLINE void products(const WordsOfPanel<Kind>& panel, const RoundedRows& ro
 
 #endif
 
-// What the columns of a kind bring to each group of the depth.
-enum class Brings { NOTHING, SCALES, SCALES_AND_OFFSETS, SHORT_NUMBERS };
-
 // Begins with what takes the codes' zero away.
 template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGroup* of_rows) {
 #pragma GCC unroll 16
@@ -98,21 +99,21 @@ template <int MR> WEFT_INLINE void begin(IntegerSums<MR>& sums, const RoundedGro
         for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = Words{} + of_rows[r].without_zero;
 }
 
-template <int MR, bool Mixed> WEFT_INLINE void take_up(FloatSums<MR>& sums, const float* from) {
+template <int MR> WEFT_INLINE void take_up(FloatSums<MR>& sums, const float* from) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < kColumnVectors; ++i) {
-            const Vec<float> sum = load(from + r * kPair + i * kWordLanes);
-            sums[r][i] = Mixed ? mixed(sum) : sum;
-        }
+        for (int i = 0; i < kColumnVectors; ++i) sums[r][i] = mixed(load(from + r * kPair + i * kWordLanes));
 }
-template <int MR, bool Mixed> WEFT_INLINE void put_down(const FloatSums<MR>& sums, float* to) {
+template <int MR> WEFT_INLINE void put_down(const FloatSums<MR>& sums, float* to) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-        for (int i = 0; i < kColumnVectors; ++i) store(to + r * kPair + i * kWordLanes, Mixed ? mixed(sums[r][i]) : sums[r][i]);
+        for (int i = 0; i < kColumnVectors; ++i) store(to + r * kPair + i * kWordLanes, mixed(sums[r][i]));
 }
+
+// What the columns of a kind bring to each group of the depth.
+enum class Brings { NOTHING, SCALES, SCALES_AND_OFFSETS, SHORT_NUMBERS };
 
 // sums += integers * scales (+ offsets times the sum of the row's numbers). Offsets of short numbers are a part of scales, by
 // which both are multiplied together.
@@ -125,7 +126,7 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 #pragma GCC unroll 8
         for (int i = 0; i < kColumnVectors; ++i) {
             const Vec<float> x = __builtin_convertvector(whole[r][i], Vec<float>), own = splat(of_row.scale);
-            if (What == Brings::SHORT_NUMBERS) {
+            if constexpr (What == Brings::SHORT_NUMBERS) {
                 const Vec<float> beside = numbers.offset[i] * splat(of_row.total);
                 sums[r][i] = fused(numbers.scale[i], fused(x, own, beside), sums[r][i]);
             } else {
@@ -140,7 +141,7 @@ WEFT_INLINE void add_group(FloatSums<MR>& sums, const IntegerSums<MR>& whole, co
 template <int MR, Brings What, class Source>
 void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& steps, float* tile) {
     FloatSums<MR> sums = {};
-    if (steps.resume) take_up<MR, Source::kMixed>(sums, tile);
+    if (steps.resume) take_up<MR>(sums, tile);
     int group = steps.from / kGroupSteps;
     const RoundedGroup* of_rows = rows.of(group);
     for (int from = steps.from; from < steps.to; from += kGroupSteps, ++group, of_rows += rows.count) {
@@ -150,9 +151,9 @@ void rounded_tile(const Source& source, const RoundedRows& rows, const Steps& st
             products<MR>(source, rows, group, kGroupSteps, steps.lines, whole);
         else products<MR>(source, rows, group, steps.to - from, steps.lines, whole);
         if constexpr (What == Brings::NOTHING) add_group<MR, What>(sums, whole, of_rows, {});
-        else add_group<MR, What>(sums, whole, of_rows, source.template numbers<Source::kMixed>(group));
+        else add_group<MR, What>(sums, whole, of_rows, source.numbers(group));
     }
-    put_down<MR, Source::kMixed>(sums, tile);
+    put_down<MR>(sums, tile);
 }
 
 // `count` rows of one tile.
@@ -167,7 +168,8 @@ inline void rounded_tile_of(int count, const Source& source, const RoundedRows& 
 template <int Kind> class RoundedProduct {
 public:
     RoundedProduct(const Instruction& instruction, const Weight& weight)
-        : weight_(weight), rounding_(instruction.in[0], weight, zero_of(weight)), finish_{instruction, weight, 1.0f} {}
+        : weight_(weight), rounding_(instruction.in[0], weight, zero_of(weight), offset_unit(weight)),
+          finish_{instruction, weight, 1.0f} {}
 
     // Rows that are multiplied at a time.
     int64_t near(int64_t) const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
@@ -184,18 +186,11 @@ private:
     static constexpr int64_t kNearCodes = 448 << 10;  // bytes of rows that stay in the second-level cache
     static constexpr int kSlab = 512;                 // depth whose words and numbers stay in the nearest cache, about
 
-    // So many rows take words out of codes tile by tile, before a panel pays for being laid.
-#if defined(WEFT_ONLY_AVX2)
-    static constexpr int kDirectRows = kCodesTile * (Kind == W_INT4 ? 5 : 8);
-#else
-    static constexpr int kDirectRows = 2 * kCodesTile;
-#endif
-
     enum Use : int { TILES_SCRATCH = 114 };
 
     void one_pair(int64_t from, const RoundedRows& rows, int64_t count, int pair) {
         const WordsOfCodes<Kind> codes(weight_, pair, ahead(count));
-        if (count <= kDirectRows) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
+        if (count <= kDirectRows<Kind>) return slabs<kCodesTile>(codes, steps_, from, rows, count, pair);
         const WordsOfPanel<Kind> panel(codes, steps_, grouped(Kind) ? rounding_.groups() : 0);
         slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
     }

@@ -35,11 +35,10 @@ private:
     __m256i sums_[MR] = {};
 };
 
-// The same place. A compiler would read a group's codes of all rows before the first column, more of them than there are
+// A row's codes of a group. A compiler would read those of all rows before the first column, more of them than there are
 // registers, and spread them again and again.
-WEFT_INLINE const int8_t* unknown(const int8_t* codes) {
-    asm("" : "+r"(codes));
-    return codes;
+template <int MR> WEFT_INLINE Pointers<int8_t, MR> codes_of_group(const RoundedRows& rows, int group) {
+    return Pointers<int8_t, MR>({read_anew(rows.codes + group * kGroup), rows.stride});
 }
 
 // Of each row over a group's first `count` steps, out of a pair's codes as they lie: a column's words of a step are two lanes.
@@ -51,7 +50,7 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
 #pragma GCC unroll 1
     for (int i = 0; i < kColumnVectors; ++i) {
         PairSums<Kind, MR> sums[2];
-        Pointers<int8_t, MR> at({unknown(rows.codes + group * kGroup), rows.stride});
+        auto at = codes_of_group<MR>(rows, group);
 #pragma GCC unroll 4
         for (int j = 0; j < count; ++j, at.advance(kStep)) {
             Words eight[MR];
@@ -60,10 +59,8 @@ WEFT_INLINE void products(const WordsOfCodes<Kind>& codes, const RoundedRows& ro
             sums[0].add(codes.word(own, j, 2 * i), eight), sums[1].add(codes.word(own, j, 2 * i + 1), eight);
         }
 #pragma GCC unroll 16
-        for (int r = 0; r < MR; ++r) {
-            const __m256i low = (__m256i)sums[0].of(r), high = (__m256i)sums[1].of(r);
-            found[r][i] += (Words)mixed_first(low, high) + (Words)mixed_second(low, high);
-        }
+        for (int r = 0; r < MR; ++r)
+            found[r][i] += first_of_two(sums[0].of(r), sums[1].of(r)) + second_of_two(sums[0].of(r), sums[1].of(r));
     }
 }
 
@@ -77,7 +74,7 @@ WEFT_INLINE void products(const WordsOfPanel<Kind>& panel, const RoundedRows& ro
     for (int i = 0; i < kColumnVectors; ++i) {
         PairSums<Kind, MR> sums;
         const int32_t* at = panel.words(group * kGroupSteps) + i * kWordLanes;
-        Pointers<int8_t, MR> codes({unknown(rows.codes + group * kGroup), rows.stride});
+        auto codes = codes_of_group<MR>(rows, group);
 #pragma GCC unroll 8
         for (int half = 0; half < 2 * count; ++half, at += kStepBytes / 8, codes.advance(kStep / 2)) {
             Words four[MR];

@@ -18,7 +18,7 @@ inline int steps_of(int kind, int depth) { return ceil_div(depth, chunk_of(kind)
 // What the products of a row's group begin and end with.
 struct RoundedGroup {
     float scale;
-    float total;           // of the numbers; for short numbers times the unit of their zeros, less than 0
+    float total;           // of the numbers, in the unit of offsets
     int32_t without_zero;  // what takes the zero of the weight's codes away: - zero * sum of the row's codes
 };
 
@@ -75,8 +75,9 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
     return found;
 }
 
-// Rounds `count` numbers; codes behind them, up to a multiple of 16, are zero.
-template <class S> inline RoundedGroup round_group(const S* x, int count, int zero, const WordOrder& order, int8_t* codes) {
+// Rounds `count` numbers for a weight's zero and unit of offsets; codes behind them, up to a multiple of 16, are zero.
+template <class S>
+inline RoundedGroup round_group(const S* x, int count, int zero, float unit, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;
     const float most = largest_magnitude(x, count);
     const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
@@ -94,15 +95,15 @@ template <class S> inline RoundedGroup round_group(const S* x, int count, int ze
     }
     const int32_t sum = sum_of(sums);
     const float scale = nothing ? 0.0f : most / 127.0f;
-    return {scale, scale * float(sum), -zero * sum};
+    return {scale, scale * float(sum) * unit, -zero * sum};
 }
 
 // The rows that a thread multiplies, rounded when a chunk of them is first asked for, or again after another one.
 class Rounding {
 public:
-    // `zero`: of the weight's codes.
-    Rounding(const Operand& from, const Weight& weight, int zero)
-        : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero), short_(weight.short_numbers) {}
+    // `zero`: of the weight's codes. `unit`: of its offsets.
+    Rounding(const Operand& from, const Weight& weight, int zero, float unit)
+        : from_(from), order_(weight.kind), depth_(weight.depth), zero_(zero), unit_(unit) {}
 
     // Of a row.
     int groups() const { return ceil_div(depth_, kGroup); }
@@ -129,16 +130,14 @@ private:
     // `apart`: from a row's group to its next.
     template <class S> void round(int64_t row, int8_t* codes, RoundedGroup* to, int64_t apart) const {
         const S* x = static_cast<const S*>(from_.base) + row * from_.stride;
-        for (int k = 0; k < depth_; k += kGroup, to += apart) {
-            *to = round_group(x + k, std::min(kGroup, depth_ - k), zero_, order_, codes + k);
-            if (short_) to->total *= -ShortNumber::kZeroUnit;
-        }
+        for (int k = 0; k < depth_; k += kGroup, to += apart)
+            *to = round_group(x + k, std::min(kGroup, depth_ - k), zero_, unit_, order_, codes + k);
     }
 
     Operand from_;
     WordOrder order_;
     int depth_, zero_;
-    bool short_;
+    float unit_;
     int64_t first_ = -1, count_ = 0;
 };
 

@@ -43,7 +43,7 @@ WEFT_INLINE Words four_codes(const int8_t* codes) {
     return Words{} + word;
 }
 
-// The first, and the second, of every two lanes of a and then b.
+// The first, and the second, of every two lanes of a and then b, which are columns: mixed.
 #if defined(__AVX512F__)
 WEFT_INLINE Words first_of_two(Words a, Words b) {
     const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -53,6 +53,9 @@ WEFT_INLINE Words second_of_two(Words a, Words b) {
     const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return (Words)_mm512_permutex2var_epi32((__m512i)a, lanes, (__m512i)b);
 }
+#elif defined(__AVX2__)
+WEFT_INLINE Words first_of_two(Words a, Words b) { return (Words)mixed_first((__m256i)a, (__m256i)b); }
+WEFT_INLINE Words second_of_two(Words a, Words b) { return (Words)mixed_second((__m256i)a, (__m256i)b); }
 #else
 WEFT_INLINE Words first_of_two(Words a, Words b) { return one_of_two<0>(a, b); }
 WEFT_INLINE Words second_of_two(Words a, Words b) { return one_of_two<1>(a, b); }
@@ -83,26 +86,23 @@ WEFT_INLINE Words dot(Words sum, Words weights, Words codes) {
 #endif
 }
 
-// Scales and offsets of a group's columns, or, of short numbers, scales and zeros.
+// Scales and offsets of a group's columns, mixed; of short numbers offsets are zeros, which count `offset_unit` scales.
 struct ColumnNumbers {
     Vec<float> scale[kColumnVectors], offset[kColumnVectors];
 };
 
-template <bool Mixed> WEFT_INLINE Halves halves_of(const uint16_t* numbers, int i) {
-    const Halves found = load_halves(numbers + i * kWordLanes);
-    return Mixed ? mixed(found) : found;
-}
+inline float offset_unit(const Weight& w) { return w.short_numbers ? -ShortNumber::kZeroUnit : 1.0f; }
 
 // 32 fp16 numbers as fp32.
-template <bool Mixed> WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
+WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kColumnVectors; ++i) to[i] = widen(halves_of<Mixed>(numbers, i));
+    for (int i = 0; i < kColumnVectors; ++i) to[i] = widen(mixed(load_halves(numbers + i * kWordLanes)));
 }
 
-template <bool Mixed> WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {
+WEFT_INLINE void take_short(const uint16_t* numbers, ColumnNumbers& to) {
 #pragma GCC unroll 8
     for (int i = 0; i < kColumnVectors; ++i) {
-        const ShortNumbers columns(halves_of<Mixed>(numbers, i));
+        const ShortNumbers columns(mixed(load_halves(numbers + i * kWordLanes)));
         to.scale[i] = columns.scale, to.offset[i] = columns.zero;
     }
 }
@@ -125,11 +125,9 @@ WEFT_INLINE void fetch_lines(const char* from, Lines lines) {
     for (int i = lines.first; i < lines.last; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
 }
 
-// The words of one pair, out of its codes. kMixed: of each eight columns sums, and scales, come mixed.
+// The words of one pair, out of its codes.
 template <int Kind> class WordsOfCodes {
 public:
-    static constexpr bool kMixed = kMixesColumns;
-
     // `ahead`: how many bytes before they are taken codes are asked for.
     WordsOfCodes(const Weight& w, int pair, int64_t ahead) : codes_(pair_data(w, pair)), ahead_(ahead) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
@@ -167,11 +165,11 @@ public:
         for (int i = 0; i < kLines; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
     }
 
-    template <bool Mixed> WEFT_INLINE ColumnNumbers numbers(int group) const {
+    WEFT_INLINE ColumnNumbers numbers(int group) const {
         ColumnNumbers found;
-        if (short_) return take_short<Mixed>(scale_ + group * kPair, found), found;
-        take_halves<Mixed>(scale_ + group * kPair, found.scale);
-        if (offset_) take_halves<Mixed>(offset_ + group * kPair, found.offset);
+        if (short_) return take_short(scale_ + group * kPair, found), found;
+        take_halves(scale_ + group * kPair, found.scale);
+        if (offset_) take_halves(offset_ + group * kPair, found.offset);
         return found;
     }
 
@@ -188,8 +186,6 @@ private:
 // The words of one pair, a column's first and then its second of a step, and its scales, for many rows.
 template <int Kind> class WordsOfPanel {
 public:
-    static constexpr bool kMixed = false;
-
     WordsOfPanel(const WordsOfCodes<Kind>& codes, int steps, int groups) : later_(codes.later(0)) {
         words_ = scratch<WORDS_SCRATCH>().template take<int32_t>(steps * kStepBytes / 4);
         for (int s = 0; s < steps; ++s) {
@@ -202,11 +198,11 @@ public:
             }
         }
         numbers_ = scratch<NUMBERS_SCRATCH>().template take<ColumnNumbers>(std::max(groups, 1));
-        for (int g = 0; g < groups; ++g) numbers_[g] = codes.template numbers<false>(g);
+        for (int g = 0; g < groups; ++g) numbers_[g] = codes.numbers(g);
     }
 
     const int32_t* words(int step) const { return words_ + step * kStepBytes / 4; }
-    template <bool> const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
+    const ColumnNumbers& numbers(int group) const { return numbers_[group]; }
 
     // As of the codes that it was laid out of.
     const char* later(int group) const { return later_ + int64_t(group) * kGroupSteps * kLines * 64; }

@@ -54,6 +54,13 @@ template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }
 // To nearest, ties to even, of numbers within 2^22; of others the result is of no use.
 inline VecInt<float> nearest_integers(Vec<float> x) { return (VecInt<float>)(x + kToInteger) - 0x4b400000; }
 
+// The same place, of which a compiler does not know it: what was read there is read anew, where there are no registers to
+// keep it in.
+template <class T> WEFT_INLINE T* read_anew(T* at) {
+    asm("" : "+r"(at));
+    return at;
+}
+
 // Asks for the cache lines of `count` numbers that will soon be read, or written.
 template <class T> WEFT_INLINE void fetch_to_read(const T* p, int count) {
     for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i);
