@@ -21,7 +21,7 @@ constexpr int kPanelTile = 6, kCodesTile = 4;
 template <int Kind> constexpr int kDirectRows = 8;
 #elif defined(WEFT_ONLY_AVX2)
 constexpr int kPanelTile = 4, kCodesTile = 2;
-template <int Kind> constexpr int kDirectRows = 2;
+template <int Kind> constexpr int kDirectRows = Kind == W_INT4 ? 8 : 12;
 #else
 constexpr int kPanelTile = 1, kCodesTile = 1;
 template <int Kind> constexpr int kDirectRows = 2;
