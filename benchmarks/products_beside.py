@@ -1,12 +1,14 @@
 """Products with packed weights by this working copy's step library beside those by a commit's, in turns in one process.
 
-    python benchmarks/products_beside.py COMMIT [--kinds "bf16 in 12" "int4 x 8" ...] [--rows 1 4 8 ...] [--rounds 21]
-                                         [--save FILE.json]
+    python benchmarks/products_beside.py COMMIT [--kinds "bf16 in 12" "int4 x 8" ...] [--rows 1 4 8 ...] [--starts 5]
+                                         [--rounds 7] [--save FILE.json]
 
 For what a kernel gains or loses before all that lies around it, where the machine's own speed changes more. Of every
 round the ratio of the two times is taken, and of the ratios median and quartiles: above 1 this working copy is faster.
 Once for all products of SmolLM2-135M's layers (and the head, up to 64 rows), whose weights come from memory, once for a
-matrix of 576 columns again and again, whose weights stay in the caches. Each library packs its own weights.
+matrix of 576 columns again and again, whose weights stay in the caches. Each library packs its own weights, and where
+they come to lie makes a library a tenth faster or slower than itself: so they are packed anew with each start, by
+another one first.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import functools
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -48,30 +50,60 @@ def library_of(folder: Path) -> ctypes.CDLL:
     return bound(ctypes.CDLL(str(path)))
 
 
-def compared(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Of the first one's time and the second one's."""
-    before, now = interleaved(calls, rounds).values()
-    ratios = [theirs / ours for theirs, ours in zip(before, now, strict=True)]
+def compared(rounds: list[tuple[float, float]]) -> dict[str, float]:
+    """Of milliseconds, each of theirs beside ours."""
+    ratios = [theirs / ours for theirs, ours in rounds]
     found = {"ratio": statistics.median(ratios), "ratio_q1": quantile(ratios, 0.25), "ratio_q3": quantile(ratios, 0.75)}
-    return {"ms": round(statistics.median(now), 3), **{name: round(each, 3) for name, each in found.items()}}
+    ms = statistics.median(ours for _, ours in rounds)
+    return {"ms": round(ms, 3), **{name: round(each, 3) for name, each in found.items()}}
 
 
-def of_kind(pools: Mapping[str, Pool], kind: str, rows: list[int], rounds: int) -> list[dict[str, Any]]:
-    """One record for each number of rows."""
+class Start:
+    """Weights of a kind, packed by each library, the `first` one first."""
+
     shapes, near = shapes_of(MODEL), ("gate_up", NEAR_COLUMNS, DEPTH)
-    plain, buffers, found = plain_weights(shapes), Buffers(shapes, max(rows)), []
-    weights = {name: packed(pool, kind, shapes, plain) for name, pool in pools.items()}
-    programs = {name: program_of(pool, shapes, weights[name], buffers) for name, pool in pools.items()}
-    for count in rows:
-        whole_step = {name: functools.partial(program.run, step_of(count)) for name, program in programs.items()}
-        few = Buffers([near], count)
-        again = {name: repeated(pool, kind, near, few, count, 1, REPEATED)[0] for name, pool in pools.items()}
-        record = {"memory": compared(whole_step, rounds), "caches": compared(again, rounds)}
-        record["memory"] |= rates(shapes, weights["this one"], count, record["memory"]["ms"])
+
+    def __init__(self, pools: Mapping[str, Pool], kind: str, first: int, most: int) -> None:
+        self.kind, self.names = kind, list(pools)
+        self.pools = {name: pools[name] for name in self.names[first:] + self.names[:first]}
+        plain, buffers = plain_weights(self.shapes), Buffers(self.shapes, most)
+        self.weights = {name: packed(pool, kind, self.shapes, plain) for name, pool in self.pools.items()}
+        self.programs = {
+            name: program_of(pool, self.shapes, self.weights[name], buffers) for name, pool in self.pools.items()
+        }
+
+    def rounds(self, rows: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
+        """Milliseconds of the products of so many rows, of weights from memory and from caches."""
+        whole_step = {name: functools.partial(each.run, step_of(rows)) for name, each in self.programs.items()}
+        few = Buffers([self.near], rows)
+        again = {
+            name: repeated(pool, self.kind, self.near, few, rows, 1, REPEATED)[0] for name, pool in self.pools.items()
+        }
+        found = {}
+        for where, calls in (("memory", whole_step), ("caches", again)):
+            times = interleaved(calls, rounds)
+            found[where] = list(zip(*(times[name] for name in self.names), strict=True))
+        return found
+
+    def close(self) -> None:
+        for program in self.programs.values():
+            program.close()
+
+
+def of_kind(pools: Mapping[str, Pool], kind: str, rows: list[int], starts: int, rounds: int) -> list[dict[str, Any]]:
+    """One record for each number of rows."""
+    taken: dict[int, dict[str, list[tuple[float, float]]]] = {count: {"memory": [], "caches": []} for count in rows}
+    for number in range(starts):
+        with closing(Start(pools, kind, number % 2, max(rows))) as start:
+            for count in rows:
+                for where, times in start.rounds(count, rounds).items():
+                    taken[count][where] += times
+    found = []
+    for count, places in taken.items():
+        record = {where: compared(times) for where, times in places.items()}
+        record["memory"] |= rates(start.shapes, start.weights["this one"], count, record["memory"]["ms"])
         found.append({"kind": kind, "rows": count, **record})
         print(found[-1], flush=True)
-    for program in programs.values():
-        program.close()
     return found
 
 
@@ -82,7 +114,8 @@ def main() -> None:
         "--kinds", nargs="+", default=["bf16 in 12", "int8", "int8 x 8", "int4 x 8"], choices=list(KINDS)
     )
     parser.add_argument("--rows", type=whole, nargs="+", default=list(ROWS))
-    parser.add_argument("--rounds", type=whole, default=21)
+    parser.add_argument("--starts", type=whole, default=5)
+    parser.add_argument("--rounds", type=whole, default=7, help="of each start")
     parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
     parser.add_argument("--save", type=result_file, metavar="FILE.json")
     args = parser.parse_args()
@@ -92,9 +125,10 @@ def main() -> None:
         for name, library in ((args.commit, library_of(folder)), ("this one", step_library())):
             pools[name] = Pool(library, args.threads, spin_ns=TURN_SPIN_NS)
             stack.callback(pools[name].close)
-        found = [each for kind in args.kinds for each in of_kind(pools, kind, args.rows, args.rounds)]
+        found = [each for kind in args.kinds for each in of_kind(pools, kind, args.rows, args.starts, args.rounds)]
     if args.save:
         record = {"about": about(), "commit": args.commit, "variant": chosen(), "threads": args.threads}
+        record |= {"starts": args.starts, "rounds": args.rounds}
         args.save.write_text(json.dumps({**record, "products": found}, indent=1) + "\n")
 
 
