@@ -110,9 +110,9 @@ def test_nothing_for_no_rows_or_for_rows_that_bound_a_step(library: ctypes.CDLL)
 
 def test_which_weights_are_read_next(library: ctypes.CDLL) -> None:
     ops = [Op.NORM, Op.LINEAR, Op.QKV, Op.ATTENTION, Op.LINEAR, Op.ALL_REDUCE, Op.NORM, Op.LINEAR]
-    ops += [Op.GROUPED, Op.LINEAR]
+    ops += [Op.GROUPED, Op.LINEAR, Op.ATTENTION, Op.PER_HEAD, Op.LINEAR]
     code = (InstructionRecord * len(ops))(*(InstructionRecord(op=op) for op in ops))
     found = (ctypes.c_int32 * len(ops))()
     library.probe_linears_ahead(code, len(ops), found)
     none = len(ops)
-    assert list(found) == [1, none, none, 4, 7, 7, 7, none, 9, none]
+    assert list(found) == [1, none, none, 4, 7, 7, 7, none, 9, none, none, 12, none]

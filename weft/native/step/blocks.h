@@ -5,15 +5,16 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "halves.h"
 #include "instruction.h"
 #include "vec.h"
 
 namespace weft {
 
 inline float half_at(const uint8_t* at) {
-    _Float16 value;
-    memcpy(&value, at, sizeof value);
-    return float(value);
+    uint16_t bits;
+    memcpy(&bits, at, sizeof bits);
+    return from_half(bits);
 }
 
 inline void q8_0(const uint8_t* __restrict block, float* __restrict out) {

@@ -61,9 +61,8 @@ private:
     void round() {
         for (int k = 0; k < weight_.depth; k += kGroup) {
             const int count = std::min(kGroup, weight_.depth - k);
-            const float most = largest_magnitude(row_.data() + k, count), scale = most / 127.0f;
-            const float inverse = most < 1e-30f ? 0.0f : 127.0f / most;
-            for (int i = k; i < k + count; ++i) row_[i] = std::nearbyint(row_[i] * inverse) * scale;
+            const RoundedScale of_codes(largest_magnitude(row_.data() + k, count));
+            for (int i = k; i < k + count; ++i) row_[i] = std::nearbyint(row_[i] * of_codes.inverse) * of_codes.scale;
         }
     }
 

@@ -1,19 +1,10 @@
-// Single numbers and rows of a packed weight, of any kind. Knows no product.
+// Rows of a packed weight, of any kind. Knows no product.
 #pragma once
 
 #include "bf12.h"
 #include "weight.h"
 
 namespace weft {
-
-// Element (column of `pair`, k) as fp32, of any kind but W_F64 and W_BF12.
-inline float element(const Weight& w, int pair, int column, int k) {
-    const char* data = pair_data(w, pair);
-    if (w.kind == W_F32) return reinterpret_cast<const float*>(data)[int64_t(k) * kPair + column];
-    if (w.kind == W_BF16) return widen(reinterpret_cast<const bf16*>(data)[pair_word(k / 2, column) * 2 + k % 2]);
-    if (w.kind == W_INT8) return float(code_of(w, pair, column, k)) * static_cast<const float*>(w.scale)[pair * kPair + column];
-    return group_value(w, pair, column, k);
-}
 
 // out[0 .. depth) = row `row` of the matrix.
 template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) {
@@ -42,7 +33,12 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
         }
         return;
     }
-    for (int k = 0; k < w.depth; ++k) out[k] = T(element(w, pair, lane, k));
+    if (w.kind == W_F32) {
+        const float* data = reinterpret_cast<const float*>(pair_data(w, pair)) + lane;
+        for (int k = 0; k < w.depth; ++k) out[k] = T(data[int64_t(k) * kPair]);
+        return;
+    }
+    for (int k = 0; k < w.depth; ++k) out[k] = T(group_value(w, pair, lane, k));
 }
 
 }  // namespace weft

@@ -62,7 +62,7 @@ struct Operand {
 // Indices into Instruction::n, ::p, ::f. One meaning for every op that uses them.
 // clang-format off: a line for each name would be a page
 enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, EASES = 3, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
-                   ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, FIRST_AREA = 1, AREAS = 2, TOP_K = 0,
+                   ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
                    MEMBERS = 1, POSITION = 2, KIND = 3, DEALT_FROM = 3, COMMON = 4, SETTLES = 5,
@@ -113,7 +113,7 @@ enum WeightKind : int32_t {
     W_BF12 = 6,   // the numbers of a W_BF16 in 12 bits each; see bf12.h
 };
 
-// A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; see linear.h for the order of elements.
+// A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; see weight.h for the order of elements.
 struct Weight {
     int32_t kind, columns, depth, interleaved;  // interleaved: gate and up alternate by 16 columns (SILU_MUL_OF)
     const void *data, *scale, *offset;

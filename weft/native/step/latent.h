@@ -63,12 +63,4 @@ inline void latent(const Instruction& i, const Step& step, const TeamMember& me)
     Latent<bf16, float, bf16, bf16>(i, step).run(me);
 }
 
-// out[r] = in0[r] on the exact model's grid.
-inline void round_rows(const Instruction& i, const Step& step, const TeamMember& me) {
-    const EvenShare share = me.share(step.rows[i.rows]);
-    for (int64_t r = share.begin; r < share.end; ++r)
-        for (int c = 0; c < i.out.columns; ++c)
-            row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
-}
-
 }  // namespace weft

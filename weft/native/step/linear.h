@@ -1,5 +1,6 @@
-// out (op)= in @ weight^T + bias, rows times a packed weight. A result is one chain of multiply-adds over the depth, so its
-// bits are the same for every number of rows, threads and places.
+// out (op)= in @ weight^T + bias, rows times a packed weight. A result is added up over the depth in one order (a chain of
+// multiply-adds but where tile registers or integers of rounded rows say otherwise), so its bits are the same for every
+// number of rows, threads and places.
 //
 // in[0] is bf16, fp32 or fp64; p[BIAS] is fp32 (fp64 with W_F64) in the order of the matrix's rows. With bf16 rows and a
 // weight that is not fp32, products are those of bf16 pairs where the CPU has them; everything else is done in fp32

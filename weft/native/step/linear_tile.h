@@ -193,7 +193,6 @@ template <class C> using TileOfPanel = void (*)(Rows<typename C::A>, const typen
 template <class C, class Other>
 using TileBeside = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool, Other*);
 
-// Not a static table: the loader would make those of all variants in a process one.
 template <class C, int Lines, size_t... R> inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
     constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
     return tiles[rows - 1];

@@ -109,6 +109,14 @@ inline void add_bias(const Instruction& i, const Step& step, const TeamMember& m
     for (int64_t r = share.begin; r < share.end; ++r) add_rows_of(i.out, bias, r);
 }
 
+// out[r] = in0[r] on the exact model's grid.
+inline void round_rows(const Instruction& i, const Step& step, const TeamMember& me) {
+    const EvenShare share = me.share(step.rows[i.rows]);
+    for (int64_t r = share.begin; r < share.end; ++r)
+        for (int c = 0; c < i.out.columns; ++c)
+            row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
+}
+
 // Numbers of rows ascend: going down, no row is overwritten before it was read. Threads deal columns, so that each goes
 // down all rows by itself. Where all rows are sampled there is nothing to do.
 inline void select_rows(const Instruction& i, const Step& step, const TeamMember& me) {

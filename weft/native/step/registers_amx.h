@@ -82,6 +82,7 @@ private:
 
     static void load(const Shape& to) {
         settle_memory();
+        asm volatile("" : : "m"(to));  // all of it is read: compilers are told of its first word alone
         _tile_loadconfig(&to);
     }
 

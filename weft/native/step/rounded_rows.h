@@ -75,13 +75,22 @@ template <class S> inline float largest_magnitude(const S* x, int count) {
     return found;
 }
 
+// Of a group whose largest magnitude is `most`: what a code stands for, and what makes one of a number.
+struct RoundedScale {
+    float scale, inverse;
+
+    explicit RoundedScale(float most) {
+        const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
+        scale = nothing ? 0.0f : most / 127.0f, inverse = nothing ? 0.0f : 127.0f / most;
+    }
+};
+
 // Rounds `count` numbers for a weight's zero and unit of offsets; codes behind them, up to a multiple of 16, are zero.
 template <class S>
 inline RoundedGroup round_group(const S* x, int count, int zero, float unit, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;
-    const float most = largest_magnitude(x, count);
-    const bool nothing = most < 1e-30f;  // of which the inverse would be infinite
-    const Vec<float> inverse = splat(nothing ? 0.0f : 127.0f / most);
+    const RoundedScale of_codes(largest_magnitude(x, count));
+    const Vec<float> inverse = splat(of_codes.inverse);
     VecInt<float> sums{};
     for (int k = 0; k < count; k += 16) {
         alignas(64) int32_t whole[16];
@@ -94,8 +103,7 @@ inline RoundedGroup round_group(const S* x, int count, int zero, float unit, con
         order.put(whole, codes + k);
     }
     const int32_t sum = sum_of(sums);
-    const float scale = nothing ? 0.0f : most / 127.0f;
-    return {scale, scale * float(sum) * unit, -zero * sum};
+    return {of_codes.scale, of_codes.scale * float(sum) * unit, -zero * sum};
 }
 
 // The rows that a thread multiplies, rounded when a chunk of them is first asked for, or again after another one.

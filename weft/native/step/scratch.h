@@ -15,6 +15,7 @@ public:
         size_t bytes = (count * sizeof(T) + 4095) / 4096 * 4096;
         if (bytes > bytes_) {
             std::free(memory_);
+            bytes_ = 0;
             memory_ = std::aligned_alloc(4096, bytes);
             if (!memory_) throw std::bad_alloc();
             bytes_ = bytes;

@@ -1,5 +1,5 @@
 // What the kernels of rows and of attention share beside vec.h: multiply-add, short vectors, bf16 pairs, 2^x, types of
-// operands, the exact model's grid. Knows no instruction.
+// operands, the exact model's grid. Knows no kernel.
 #pragma once
 
 #include <math.h>
@@ -73,7 +73,7 @@ struct NearNumbers {
 };
 inline constexpr NearNumbers kNear;
 
-// 2^x for x <= 126, within 5e-5 of it; 1 at 0, 0 (or, rounded to bf16, 0) below -126; NaN stays NaN.
+// 2^x for x <= 126, within 5e-5 of it; 1 at 0; below -126 0, or with AVX-512 what is left there; NaN stays NaN.
 WEFT_INLINE Vec<float> exp2_near(Vec<float> x, const NearNumbers& near = kNear) {
 #if defined(__AVX512F__)
     const Vec<float> whole = (Vec<float>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

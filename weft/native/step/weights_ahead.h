@@ -17,7 +17,7 @@ inline std::vector<int> linears_ahead(const Instruction* code, int count) {
     for (int i = count - 2; i >= 0; --i) {
         const int next = code[i + 1].op;
         if (next == LINEAR) found[i] = i + 1;
-        else if (next != ATTENTION && next != GROUPED) found[i] = found[i + 1];
+        else if (next != ATTENTION && next != GROUPED && next != PER_HEAD) found[i] = found[i + 1];
     }
     return found;
 }
