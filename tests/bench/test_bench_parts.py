@@ -190,6 +190,12 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     assert chat.requests(1)[0].prompt == [{"role": "user"}]
 
 
+def test_a_prompt_of_a_file_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    file, prompt = tmp_path / "p.jsonl", "one\u2028two\x85three"
+    file.write_text(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert workload(None, workload="file", file=str(file)).requests(1)[0].prompt == prompt
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -336,7 +342,9 @@ def test_addresses(word: str, url: str) -> None:
     assert base_url(word) == url
 
 
-@pytest.mark.parametrize("word", ["ftp://h", "http://", "http://h?x=1"])
+@pytest.mark.parametrize(
+    "word", ["ftp://h", "http://", "http://h?x=1", "http://h:80o0", "http://[::1", "h:70000", "h:0"]
+)
 def test_what_is_no_address(word: str) -> None:
     with pytest.raises(ConfigError, match="legal: http://HOST:PORT"):
         base_url(word)

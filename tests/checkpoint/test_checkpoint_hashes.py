@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -167,6 +168,21 @@ def test_a_memory_that_cannot_be_written_or_read_costs_time_only(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "file"))
     assert check_hashes(checkpoint) == check_hashes(checkpoint) == size_of(model)
+
+
+def test_a_memory_that_is_not_written_whole_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(model)
+    checkpoint = open_checkpoint(model)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("weft.checkpoint.hashed.os.replace", full)
+    folder = tmp_path / "cache" / "hashes"
+    until(lambda: check_hashes(checkpoint) == size_of(model) and folder.exists(), "files have settled")
+    assert list(folder.iterdir()) == []
 
 
 def cached(model: Path, hub: Path) -> Path:

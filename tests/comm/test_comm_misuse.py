@@ -12,8 +12,9 @@ import torch
 from weft.comm.gloo import GlooComm
 from weft.comm.lockstep import LockstepWorld
 from weft.comm.region import PIECE_BYTES, Kind, Region, State, read_records
-from weft.comm.shared_memory import SharedMemoryComm, unavailable_reason
+from weft.comm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
+from weft.native import missing_reason
 
 PAIR = (0, 1)
 
@@ -128,7 +129,7 @@ def test_gloo_s_listening_socket_belongs_to_rank_0() -> None:
 def test_without_the_library_it_refuses_and_names_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
     region = SharedMemoryComm.create(2, [PAIR])
     monkeypatch.setenv("WEFT_NATIVE", "0")
-    assert "WEFT_NATIVE=0" in unavailable_reason()
+    assert "WEFT_NATIVE=0" in missing_reason("comm")
     with pytest.raises(ConfigError, match="WEFT_NATIVE=0; gloo works without it") as raised:
         SharedMemoryComm(region, 0)
     assert raised.value.legal == ("gloo",)

@@ -13,7 +13,7 @@ from weft import env
 from weft.cli.say import say
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
-from weft.launch.cores import numa_node
+from weft.launch.cores import available_cores, deal_cores, numa_node
 from weft.launch.faults import Action, Fault, Faults, parse_faults
 from weft.log import configure
 from weft.server.listen import bind
@@ -161,6 +161,38 @@ def test_a_request_that_is_refused_is_suspected_as_before() -> None:
     assert streams.suspected_at(again) is None and streams.outputs == 0
 
 
+def test_a_whole_answer_that_two_deaths_interrupt_begins_again() -> None:
+    """Before its reader has heard of the first one."""
+    streams, stream = opened(whole=True)
+    streams.deliver([record(stream)])
+    asyncio.run(stream.next())
+    for _ in range(2):
+        assert streams.lose(frozenset()) == [stream]
+    streams.deliver([record(stream)])
+    with pytest.raises(BegunAgain):
+        asyncio.run(stream.next())
+
+
+def test_an_answer_that_a_stop_string_ended_is_suspected_no_more() -> None:
+    """Its reader has gone before the engine says that it has ended the output."""
+    streams, stream = opened(whole=True)
+    streams.lose(frozenset({"r-0"}))
+    streams.deliver([record(stream)])
+    stream.answered = True
+    streams.discard(stream)
+    assert streams.suspected_at(stream) is None and streams.outputs == 0
+
+
+def test_lines_of_a_restart_need_no_reader() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as out:
+        say("rank 0 is started again", out, to_nobody=True)
+        with pytest.raises(BrokenPipeError):
+            say("ready", out)
+        say("", out, to_nobody=True)  # lets go of what is left
+
+
 def test_a_stream_whose_outputs_have_all_come_is_left_alone() -> None:
     streams, stream = opened(whole=False)
     streams.deliver([record(stream, finish=FinishReason.STOP)])
@@ -223,6 +255,19 @@ def test_lost_log_lines_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), full.fileno())
     assert "three (2 lines before this one were late or lost)" in lines[0] and lines[1].endswith("four")
+
+
+def test_cores_of_a_memory_node_are_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One package of two nodes, whose numbers take turns, two hardware threads a core."""
+    for cpu in range(8):
+        (tmp_path / f"cpu{cpu}" / f"node{cpu % 2}").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir()
+        (tmp_path / f"cpu{cpu}" / "topology" / "physical_package_id").write_text("0\n")
+        (tmp_path / f"cpu{cpu}" / "topology" / "core_id").write_text(f"{cpu % 4}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    cores = available_cores(tmp_path)
+    assert cores == ((0, 4), (2, 6), (1, 5), (3, 7))
+    assert [numa_node(share.cpus, tmp_path) for share in deal_cores(cores, 2)] == [0, 1]
 
 
 def test_the_memory_node_of_cpus(tmp_path: Path) -> None:

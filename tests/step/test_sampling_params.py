@@ -93,6 +93,7 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("prompt_logprobs", 21, "from 0 to 20"),
     ("logprob_token_ids", (5,), "beside logprobs"),
     ("logprob_token_ids", 5, "a list"),
+    ("logprob_token_ids", ([1],), "beside logprobs"),
     ("cache_salt", "", "a string of 1 to 256 characters"),
 )
 
@@ -104,6 +105,12 @@ def test_anything_else_is_refused_by_name(field: str, value: object, legal: str)
     assert raised.value.param == field and raised.value.status == 400
     message = str(raised.value)
     assert message.startswith(field) and legal in message and len(message) < 200
+
+
+@pytest.mark.parametrize("value", [([1],), ("x",), (1, 1)])
+def test_named_ids_beside_logprobs_are_ids(value: tuple[object, ...]) -> None:
+    with pytest.raises(RequestError, match="logprob_token_ids"):
+        check(SamplingParams(logprobs=1, logprob_token_ids=value), VOCAB)  # type: ignore[arg-type]
 
 
 def test_every_field_is_checked_or_free() -> None:

@@ -14,8 +14,13 @@ LIMIT_S = 20.0
 
 def base_url(word: str) -> str:
     """Scheme and address without a trailing /v1; ConfigError for what is no http address."""
-    parts = urlsplit(word if "://" in word else f"http://{word}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(word if "://" in word else f"http://{word}")
+        legal = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+        legal = legal and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        legal = False
+    if not legal:
         raise ConfigError(f"url {word}: legal: http://HOST:PORT or https://HOST[/PATH]", field="url", value=word)
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
 

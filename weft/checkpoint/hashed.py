@@ -69,9 +69,14 @@ def computed(file: Path, kinds: Collection[Kind], folder: Path, stop: threading.
 
 def _remember(file: Path, memory: Memory, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as target:
-        target.write(msgspec.json.encode(memory))
-    os.replace(target.name, _place(file, folder))
+    target = tempfile.NamedTemporaryFile(dir=folder, delete=False)
+    try:
+        with target:
+            target.write(msgspec.json.encode(memory))
+        os.replace(target.name, _place(file, folder))
+    except OSError:
+        os.unlink(target.name)
+        raise
 
 
 def _place(file: Path, folder: Path) -> Path:

@@ -215,13 +215,13 @@ def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Launch
         raise UsageError(f"--compare: its files are the layouts; leave {', '.join(sorted(flags))} out")
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: at least two layouts are needed")
-    engine = engine_config_from(args)
+    engine, experts = engine_config_from(args), parse_config(checkpoint.config).num_experts
     plans: dict[str, LaunchPlan] = {}
     for path in args.compare:
         name, number = path.stem, 2
         while name in plans:
             name, number = f"{path.stem} ({number})", number + 1
-        plans[name] = plan_launch(checkpoint, resolve(load_given(path)), engine, args.comm)
+        plans[name] = plan_launch(checkpoint, resolve(load_given(path), num_experts=experts), engine, args.comm)
     return plans
 
 
@@ -229,7 +229,7 @@ def _host(args: argparse.Namespace, checkpoint: Checkpoint) -> Host:
     """How to start the server: the engine's options as they were given."""
     flags = {setting.name: setting.option.flags[0] for setting in engine_settings()}
     given: Mapping[str, Entry] = args.engine_given
-    words: list[str] = ["--comm", args.comm]
+    words: list[str] = ["--comm", args.comm, "--verify-checkpoint", args.verify_checkpoint]
     model = shown_name(args.model, checkpoint.path)
     for name, entry in given.items():
         if name == "served_model_name":

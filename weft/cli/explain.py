@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from weft.arch.config import ModelConfig
+from weft.cli.console import PipedConsole
 from weft.cli.dialect_args import add_dialect_arguments, take_foreign
 from weft.cli.kept_args import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.model_args import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
@@ -123,14 +124,6 @@ def _write(file: Path, text: str) -> None:
         raise UsageError(f"--svg {file}: {error.strerror}") from None
 
 
-class _Output(Console):
-    """Leaves a reader that has gone to the program, as print does."""
-
-    def on_broken_pipe(self) -> None:
-        """Called by rich where it would end the process."""
-        raise BrokenPipeError
-
-
 def _console() -> Console:
     """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
-    return _Output() if sys.stdout.isatty() else _Output(width=160)
+    return PipedConsole() if sys.stdout.isatty() else PipedConsole(width=160)

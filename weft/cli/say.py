@@ -9,12 +9,13 @@ from typing import TextIO
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def say(line: str, out: TextIO) -> None:
-    """One line, at once; dropped, with all that `out` still holds, where it cannot be written for want of room."""
+def say(line: str, out: TextIO, *, to_nobody: bool = False) -> None:
+    """One line, at once; dropped, with all that `out` still holds, where it cannot be written for want of room.
+    `to_nobody`: also where nobody reads it any more, which otherwise ends the command."""
     try:
         print(line, file=out, flush=True)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _FULL and not (to_nobody and error.errno == errno.EPIPE):
             raise
         _forget(out)
 

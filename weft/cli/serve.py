@@ -176,7 +176,8 @@ def _serve(
 
 
 class _Shown:
-    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines."""
+    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines. Clients
+    wait for a restart, whether or not somebody still reads these."""
 
     def __init__(self, view: PlainView, say_ready: Callable[[], None]) -> None:
         self._view, self._say_ready = view, say_ready
@@ -187,7 +188,7 @@ class _Shown:
         if start == 0:
             self._view.show(change)
         else:
-            _say(str(change))
+            say(str(change), sys.stdout, to_nobody=True)
 
     def ready(self) -> None:
         """All ranks are."""
@@ -195,7 +196,7 @@ class _Shown:
             self._view.close()
             self._say_ready()
         else:
-            _say("ready again")
+            say("ready again", sys.stdout, to_nobody=True)
         self._starts += 1
 
 

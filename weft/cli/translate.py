@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from weft.cli.console import PipedConsole
 from weft.cli.dialect_args import add_dialect_arguments
 from weft.cli.foreign import context_of, experts_in, readings_of, with_unused
 from weft.dialects.base import Context, Note, Reading, Written
@@ -146,17 +147,9 @@ def _layout_yaml(reading: Reading) -> str:
     return "".join(lines)
 
 
-class _Output(Console):
-    """Leaves a reader that has gone to the program, as print does."""
-
-    def on_broken_pipe(self) -> None:
-        """Called by rich where it would end the process."""
-        raise BrokenPipeError
-
-
 def _print(readings: Mapping[str, Reading], written: Mapping[str, Written | None] | None) -> None:
     """Written text alone goes to stdout, so that it can be piped; everything about it to stderr."""
-    console = _Output(highlight=False, soft_wrap=True)
+    console = PipedConsole(highlight=False, soft_wrap=True)
     side = Console(stderr=True, highlight=False, soft_wrap=True) if written is not None else console
     for name, reading in readings.items():
         if len(readings) > 1:

@@ -1,6 +1,6 @@
 """Collectives between processes over torch's gloo: the backend that runs wherever torch does. CPU tensors only.
 
-Rendezvous: the parent opens a loopback listening socket (`listen`), every rank is given its port, rank 0's process also
+Rendezvous: the parent opens a loopback listening socket, every rank is given its port, rank 0's process also
 its descriptor, so that no port is chosen first and bound later and nothing listens beyond 127.0.0.1. One process group
 per distinct group, made by every rank in the same order, without torch's process-wide default group: two worlds can
 live in one process. Gloo only carries bytes here; sums are made on each rank, in rank order.
@@ -44,7 +44,8 @@ class Work(Protocol):
 
 
 def listen() -> socket.socket:
-    """In the parent: the socket of the rendezvous, on a free loopback port. Inheritable once passed on."""
+    """In a parent that has torch loaded (`launch/backend.py` is one without): the socket of the rendezvous, on a free
+    loopback port. Inheritable once passed on."""
     return socket.create_server((HOST, 0), backlog=128)
 
 

@@ -3,7 +3,7 @@
 The parent creates the region and hands its descriptor to each rank's process (inherited or passed over a socket); the
 rank opens it here. A rank sleeps while it waits, after a short spin; it wakes with an error naming the rank when the
 parent marks one dead, when a rank gives up, and at its own time limit. Where there is no library this backend refuses
-and says why: `unavailable_reason`; the launcher then takes gloo.
+and says why (`missing_reason("comm")`); the launcher then takes gloo.
 """
 
 from __future__ import annotations
@@ -27,15 +27,9 @@ from weft.comm.checks import (
 from weft.comm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
 from weft.comm.region import Region
 from weft.errors import PeerError
-from weft.native import missing_reason
 from weft.native.records import CommRecord, OfferingRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
-
-
-def unavailable_reason() -> str:
-    """Why this backend cannot be used here; empty where it can."""
-    return missing_reason("comm")
 
 
 class SharedMemoryComm(Comm):

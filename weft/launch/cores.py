@@ -77,12 +77,13 @@ def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
 
 
 def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core, ...]:
-    """Physical cores this process may use, neighbours (same package) together."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    """Physical cores this process may use, neighbours (same memory node, then same package) together: what threads of a
+    rank write first lies on the node of the cores that they keep to."""
+    groups: dict[tuple[int, int, int], list[int]] = {}
     for cpu in sorted(os.sched_getaffinity(0)):
         topology = root / f"cpu{cpu}" / "topology"
         package, core = _number(topology / "physical_package_id", 0), _number(topology / "core_id", cpu)
-        groups.setdefault((package, core), []).append(cpu)
+        groups.setdefault((numa_node((cpu,), root) or 0, package, core), []).append(cpu)
     return tuple(tuple(groups[key]) for key in sorted(groups))
 
 

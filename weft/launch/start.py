@@ -62,7 +62,7 @@ class Starting:
         self.workers: list[WorkerProcess] = []
         try:
             for rank in range(world):
-                self.workers.append(self._spawn(rank, status, rendezvous))
+                self._spawn(rank, status, rendezvous)
             for worker in self.workers:
                 worker.channel.send(pack(self._setup(worker.rank, rendezvous)), 30.0)
         except BaseException:
@@ -72,7 +72,7 @@ class Starting:
             raise
         self._watch = Watch(self.workers, status, rendezvous)
 
-    def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous) -> WorkerProcess:
+    def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous) -> None:
         share = self.plan.cores[rank]
         worker = self._spawner.spawn(
             rank,
@@ -82,8 +82,8 @@ class Starting:
             inherit=rendezvous.fds(rank),
             by_signal=self._by_signal,
         )
+        self.workers.append(worker)  # before anybody hears of it: who listens may fail
         self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
-        return worker
 
     def _setup(self, rank: int, rendezvous: Rendezvous) -> Setup:
         plan, share = self.plan, self.plan.cores[rank]

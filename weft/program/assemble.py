@@ -13,7 +13,6 @@ from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
 from weft.native.records import (
     BIAS,
-    BLOCK_SIZE,
     COMMON,
     CORRECTION,
     COS_SIN,
@@ -23,15 +22,12 @@ from weft.native.records import (
     EXCHANGE,
     GROUP,
     HEAD_DIM,
-    K_CACHE,
     K_NORM,
     MAX_ROW_REGISTERS,
     MEMBERS,
     NORM_WEIGHT,
-    PACKED_CACHE,
     POSITION,
     Q_NORM,
-    V_CACHE,
     WEIGHT,
     WORK_CHUNKS,
     WORKSPACE,
@@ -47,6 +43,7 @@ from weft.native.step_library import Pool
 from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.pages import Pages
+from weft.ops.single import point_at_cache
 from weft.program.dealt_rows import dealt_from
 from weft.program.passes import Places
 from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
@@ -150,7 +147,7 @@ class Assembler:
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
-            self._point_at_cache(record, self._caches[instruction.cache])
+            point_at_cache(record, self._caches[instruction.cache])
         if instruction.op is Op.ATTENTION:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
         if instruction.group is not None:
@@ -214,11 +211,6 @@ class Assembler:
         if not isinstance(weight, Tensor):
             return OperandRecord()
         return OperandRecord(weight.data_ptr(), weight.shape[1], _DTYPES[weight.dtype], weight.shape[1])
-
-    def _point_at_cache(self, record: InstructionRecord, cache: KVCache) -> None:
-        record.p[K_CACHE], record.p[V_CACHE] = cache.k.data_ptr(), cache.v.data_ptr()
-        record.cache_stride[0], record.cache_stride[1] = cache.k.stride(0), cache.k.stride(1)
-        record.n[BLOCK_SIZE], record.n[PACKED_CACHE] = cache.k.shape[2], int(cache.packed)
 
     def _exchange(self, instruction: Instruction, plan: Plan, scratch: int, rooms: Rooms) -> int:
         view, table = instruction.inputs[0] if instruction.inputs else instruction.out, instruction.out.buffer.rows

@@ -105,10 +105,10 @@ def _check_named(params: SamplingParams, vocab_size: int) -> None:
     named = params.logprob_token_ids
     if named and params.logprobs is None:
         _refuse("logprob_token_ids", "without logprobs", "beside logprobs")
-    if len(named) > MAX_LOGPROB_IDS or len({*named}) < len(named):
-        _refuse("logprob_token_ids", f"with {len(named)} entries", f"at most {MAX_LOGPROB_IDS} different ids")
     for token in named:
         _check_token("logprob_token_ids", token, vocab_size)
+    if len(named) > MAX_LOGPROB_IDS or len({*named}) < len(named):
+        _refuse("logprob_token_ids", f"with {len(named)} entries", f"at most {MAX_LOGPROB_IDS} different ids")
 
 
 def _check_words(params: SamplingParams, vocab_size: int) -> None:
