@@ -56,6 +56,8 @@ class Result:
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Where asked for: of every prompt token but the first."""
 
 
 class LLM:
@@ -205,6 +207,8 @@ class LLM:
             output.finish_reason = piece.finish_reason
             output.stop_reason = piece.stop_reason
             results[number].cached_tokens = record.cached_tokens
+            if index == 0:
+                results[number].prompt_logprobs += piece.prompt_logprobs
         return results
 
     def _run(
@@ -251,6 +255,8 @@ class LLM:
                 number = numbers.get(record.request_id)
                 if number is None or record.finish_reason is FinishReason.ABORT:
                     continue
+                if record.error is not None:
+                    raise RequestError(record.error, status=500)
                 choice = choices[number][record.index]
                 piece = choice.add([record])
                 if piece is None:

@@ -127,6 +127,20 @@ def test_logprobs_come_when_asked_for(llm: LLM) -> None:
     assert llm.generate("ab", GREEDY)[0].outputs[0].logprobs == []
 
 
+def test_logprobs_of_a_prompt_come_with_its_result(llm: LLM) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=2, n=2, prompt_logprobs=1)
+    for result in llm.generate(["abc", "ab"], params):
+        assert [entry.token_id for entry in result.prompt_logprobs] == result.prompt_token_ids[1:]
+    assert llm.generate("ab", GREEDY)[0].prompt_logprobs == []
+
+
+def test_a_prompt_that_no_token_can_follow_is_an_error(llm: LLM) -> None:
+    ends = tuple(llm.tokenizer.eos_token_ids)
+    with pytest.raises(RequestError, match="every token was ruled out"):
+        llm.generate("ab", SamplingParams(max_tokens=2, min_tokens=1, allowed_token_ids=ends))
+    assert llm.generate("ab", GREEDY)[0].outputs[0].finish_reason == "length"
+
+
 def test_a_stream_gives_the_same_text_in_pieces(llm: LLM) -> None:
     pieces = [piece for _, piece in llm.stream("ab", GREEDY)]
     assert "".join(piece.text for piece in pieces) == llm.generate("ab", GREEDY)[0].outputs[0].text

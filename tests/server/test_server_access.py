@@ -70,6 +70,16 @@ def test_paths_that_cannot_be_in_front(path: str) -> None:
         HttpConfig(root_path=path)
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "clé à", "鍵"])
+def test_a_key_beyond_ascii_is_the_one_whose_bytes_were_sent(key: str) -> None:
+    def asked(sent: bytes) -> Request:
+        return Request({"type": "http", "headers": [(b"authorization", b"Bearer " + sent)]})
+
+    keys = Keys.of(key, None)
+    assert keys.allows(asked(key.encode()), Access.USER) and keys.allows(asked(b" " + key.encode()), Access.USER)
+    assert not keys.allows(asked(key.encode()[:-1]), Access.USER)
+
+
 def test_a_key_elsewhere_is_none(keyed: Running) -> None:
     assert status(keyed, f"/v1/models?api_key={USER}") == 401
     assert status(keyed, "/v1/models", **{"x-api-key": USER}) == 401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -63,6 +64,38 @@ def test_a_dead_rank_is_a_500_without_a_stream(start_server: Start) -> None:
         answer = server.http.post("/v1/completions", json=LONG)
         assert answer.status_code == 500 and answer.json()["error"]["code"] == "engine_failed"
         server.thread.join(PATIENCE_S)
+    finally:
+        server.stop()
+
+
+def test_a_dead_rank_is_a_500_where_some_outputs_were_whole(start_server: Start) -> None:
+    server = start_server("abc", max_num_seqs=2)
+    try:
+        server.executor.fail_at = 7
+        answer = server.http.post("/v1/completions", json={"prompt": ["a", "b", "c"], "max_tokens": 9})
+        assert answer.status_code == 500 and answer.json()["error"]["code"] == "engine_failed"
+    finally:
+        server.stop()
+
+
+def test_an_output_without_a_next_token_is_an_error_and_its_neighbours_go_on(start_server: Start) -> None:
+    server = start_server("abcdef")
+    try:
+        server.executor.ends_at = 3
+        body = {"prompt": "x", "max_tokens": 9}
+        answer = server.http.post("/v1/completions", json=body | {"n": 2})
+        assert answer.status_code == 500 and answer.json()["error"] == {
+            "message": "every token was ruled out", "type": "server_error", "param": None, "code": "no_token"
+        }  # fmt: skip
+        with server.http.stream("POST", "/v1/completions", json=body | {"stream": True}) as response:
+            lines = []
+            with suppress(httpx.RemoteProtocolError):  # cut without its end, or refused before it began
+                for line in response.iter_lines():
+                    lines.append(line)
+        assert '"code":"no_token"' in "".join(lines) and not any("DONE" in line for line in lines)
+        answer = server.http.post("/v1/completions", json=body | {"max_tokens": 3})
+        assert answer.json()["choices"][0]["text"] == "abc"
+        until(lambda: not blocks_used(server) and server.engines.open_outputs == 0)
     finally:
         server.stop()
 

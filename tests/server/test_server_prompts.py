@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Running
+from tests.server.conftest import Running, Start
 from tests.support.tiny_chat import CONFIG
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -98,6 +98,20 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
     assert "token_ids" not in complete(alphabet)["choices"][0]
 
 
+def test_ids_come_with_pieces_that_are_no_text_yet(start_server: Start) -> None:
+    """A character of several tokens is text once its last one is there; each id comes all the same."""
+    server = start_server("a\U0001f9f5b")
+    try:
+        wanted = ids(server, "a\U0001f9f5b")
+        assert len(wanted) > 3
+        chunks = events(server, "/v1/completions", ASK | {"max_tokens": len(wanted), "return_token_ids": True})
+        choices = [chunk["choices"][0] for chunk in chunks]
+        assert [token for choice in choices for token in choice["token_ids"]] == wanted
+        assert "".join(choice["text"] for choice in choices) == "a\U0001f9f5b"
+    finally:
+        server.stop()
+
+
 def test_a_prompt_is_cut_at_its_beginning(alphabet: Running) -> None:
     assert (
         complete(alphabet, prompt="x" * 190 + "end", truncate_prompt_tokens=3, echo=True)["usage"]["prompt_tokens"] == 3
@@ -105,6 +119,10 @@ def test_a_prompt_is_cut_at_its_beginning(alphabet: Running) -> None:
     assert (
         complete(alphabet, prompt="x" * 400, truncate_prompt_tokens=-1, max_tokens=1)["usage"]["prompt_tokens"] == 199
     )
+    assert complete(alphabet, prompt="x" * 10**5, truncate_prompt_tokens=7)["usage"]["prompt_tokens"] == 7
+    body = {"messages": [{"role": "user", "content": "x" * 10**5}], "truncate_prompt_tokens": 9, "max_tokens": 1}
+    chat = alphabet.http.post("/v1/chat/completions", json=body).json()
+    assert chat["usage"]["prompt_tokens"] == 9
 
 
 def test_what_ended_an_answer_is_told(alphabet: Running) -> None:

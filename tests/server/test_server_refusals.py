@@ -107,6 +107,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"echo": True}, "echo"),
     ({"best_of": 4}, "best_of"),
     ({"chat_template_kwargs": {"messages": 1}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"bos_token": "x"}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"a": {}}}, "chat_template_kwargs[...]"),
     ({"chat_template_kwargs": {f"a{i}": 1 for i in range(40)}}, "chat_template_kwargs"),

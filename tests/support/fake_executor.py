@@ -20,7 +20,8 @@ class ScriptedExecutor:
     """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
 
     `gate`: steps wait while it is cleared. `permits`: a step takes one, where there are some.
-    `fail_at`: index of the step that dies. `steps` have run, `admitted` outputs have got a slot in them.
+    `fail_at`: index of the step that dies. `ends_at`: output position that no token can be chosen for. `steps` have
+    run, `admitted` outputs have got a slot in them.
     """
 
     def __init__(self, script: list[int], *, dp: int = 1, num_blocks: int = 64, step_s: float = 0.0) -> None:
@@ -31,6 +32,7 @@ class ScriptedExecutor:
         self.permits: threading.Semaphore | None = None
         self.steps = self.admitted = 0
         self.fail_at: int | None = None
+        self.ends_at: int | None = None
         self.closed = False
 
     def step(self, plan: StepPlan) -> StepResult:
@@ -53,6 +55,8 @@ class ScriptedExecutor:
         prompt = [TokenLogprob(token, -2.0, 4, [(0, -1.0)]) for token in run.targets]
         if not run.sample:
             return Sampled(run.slot, -1, prompt=prompt)
+        if run.output_pos == self.ends_at:
+            return Sampled(run.slot, 0, error="every token was ruled out", prompt=prompt)
         token = self.script[run.output_pos % len(self.script)]
         return Sampled(run.slot, token, -0.5, 0, [(token, -0.5), (token + 1, -1.5)], prompt=prompt)
 

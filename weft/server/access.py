@@ -59,7 +59,7 @@ class Keys:
         needed = self.admin if access is Access.ADMIN and self.admin is not None else self.user
         if needed is None and self.admin is None:
             return
-        given = _digest(_bearer(request)) or b""
+        given = _digest_of(_bearer(request))
         # Every comparison is made, whatever the others say: the time taken tells nothing.
         is_user, is_admin = (hmac.compare_digest(given, key or bytes(32)) for key in (self.user, self.admin))
         if is_admin or (needed is self.user and (is_user or needed is None)):
@@ -70,13 +70,18 @@ class Keys:
 
 
 def _digest(key: str | None) -> bytes | None:
-    return None if key is None else hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return None if key is None else _digest_of(key.encode("utf-8", "surrogateescape"))
 
 
-def _bearer(request: Request) -> str | None:
-    """The key of `authorization: Bearer KEY`; a key anywhere else, as in the URL, is none."""
+def _digest_of(key: bytes | None) -> bytes:
+    """Nothing where there is no key."""
+    return b"" if key is None else hashlib.sha256(key).digest()
+
+
+def _bearer(request: Request) -> bytes | None:
+    """The key of `authorization: Bearer KEY`, as it was sent; a key anywhere else, as in the URL, is none."""
     kind, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if kind.lower() == "bearer" else None
+    return key.strip(" \t").encode("latin-1") if kind.lower() == "bearer" else None
 
 
 class GuardedRoute(Route):

@@ -113,9 +113,9 @@ class Service:
         params = await self._without_words(params)
         limits = self._engines.check_room(params.n)
         texts = [message["content"] for message in messages]
-        self._model.check_bytes(texts, limits.max_model_len, "messages")
-        size = sum(map(len, texts)) + COST_OF_MESSAGE * len(texts)
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
+        self._model.check_bytes(texts, longest, "messages")
+        size = sum(map(len, texts)) + COST_OF_MESSAGE * len(texts)
         ids = await self._tokenized(size, partial(self._model.chat_ids, asked, messages, longest))
         ids = truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
@@ -140,8 +140,8 @@ class Service:
 
     async def _prompts(self, asked: CompletionRequest, given: list[object], limits: Limits) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
-        self._model.check_bytes(texts, limits.max_model_len, "prompt")
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
+        self._model.check_bytes(texts, longest, "prompt")
         ids = partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
         prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]

@@ -47,6 +47,10 @@ class Format(Protocol):
     part: str
     """`object` of a chunk."""
 
+    @property
+    def shows_ids(self) -> bool:
+        """Whether pieces are shown with their token ids."""
+
     def first(self, index: int) -> ChatChunkChoice | None:
         """What opens a choice before its first piece, if anything."""
 
@@ -66,13 +70,17 @@ class _Words:
     def __init__(self, tokenizer: Tokenizer, shown: Shown) -> None:
         self._tokenizer, self._shown = tokenizer, shown
 
+    @property
+    def shows_ids(self) -> bool:
+        return self._shown.token_ids
+
     def _name(self, token_id: int) -> str:
         if self._shown.tokens_as_ids:
             return f"token_id:{token_id}"
         return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
     def _ids(self, piece: Piece) -> list[int] | UnsetType:
-        return piece.token_ids if self._shown.token_ids else UNSET
+        return piece.token_ids if self.shows_ids else UNSET
 
     def _of_prompt(self, piece: Piece) -> PromptLogprobs | UnsetType:
         if self._shown.prompt_logprobs is None:

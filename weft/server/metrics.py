@@ -214,7 +214,8 @@ class Watch:
         self._over = True
         self._metrics.failed(status)
         reason = "abort" if status == CLIENT_GONE else "error"
-        self._metrics.ended(self._stream.replica, reason, self._stream.params.n - self._whole)
+        outputs = self._stream.n * len(self._stream.request_ids)
+        self._metrics.ended(self._stream.replica, reason, outputs - self._whole)
 
     def again(self) -> None:
         """What came is void."""

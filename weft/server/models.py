@@ -19,7 +19,7 @@ GOES_ON = "<<weft: the message goes on here>> "
 """Stands behind a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
 words that close it. A template that cuts blanks cuts this one's."""
 
-OWN_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
+OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_prompt")
 """What chat_template_kwargs may not set, beside the names of the model's special tokens."""
 
 
@@ -96,11 +96,13 @@ class ServedModel:
                 code="invalid_value",
             )
 
-    def check_bytes(self, texts: Sequence[str], max_model_len: int, param: str) -> None:
-        """RequestError for a text that cannot fit into the context whatever its tokens are; before tokenizing."""
+    def check_bytes(self, texts: Sequence[str], max_model_len: int | None, param: str) -> None:
+        """RequestError for a text that cannot fit into the context whatever its tokens are (None: any length will do);
+        before tokenizing."""
         longest = self.tokenizer.longest_token
-        for text in texts if longest is not None else ():
-            assert longest is not None
+        for text in texts:
+            if longest is None or max_model_len is None:
+                return
             if len(text) > max_model_len * longest:
                 raise RequestError(
                     f"'{param}' has {len(text)} characters, at least {len(text) // longest} tokens; the context is"

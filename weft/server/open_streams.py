@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
-from weft.server.errors import engine_restarted, quarantined
+from weft.server.errors import engine_restarted, no_token, quarantined
 from weft.server.recovery import Quarantine
 from weft.server.stream import Stream
 from weft.step.sampling_params import SamplingParams
@@ -45,7 +45,8 @@ class OpenStreams:
             self.outputs -= stream.open_outputs
         for request_id in stream.request_ids:
             self._streams.pop(request_id, None)
-        if not stream.open_outputs and not stream.refused and self._quarantine.watches:
+        well = (stream.answered or not stream.open_outputs) and not stream.refused
+        if well and self._quarantine.watches:
             self._quarantine.ended_well(stream.digest())
 
     def deliver(self, outputs: Iterable[RequestOutput]) -> None:
@@ -56,6 +57,8 @@ class OpenStreams:
             if found is not None:
                 stream, first = found
                 stream.put(first + output.index, output)
+                if output.error is not None:
+                    stream.fail(no_token(output.error))
                 self.outputs -= output.finish_reason is not None
                 reached[stream] = None
         for stream in reached:

@@ -106,6 +106,7 @@ class Answer:
         if index % self.stream.n == 0:
             self.watch.computed(choice.prompt_tokens - choice.cached_tokens)
         if self.done:
+            self.stream.answered = True
             self.watch.whole()
 
     def usage(self) -> Usage:
@@ -262,7 +263,8 @@ class EventReply(_Reply):
 
     def _frames(self, index: int, piece: Piece) -> bytes:
         """Nothing for a piece that tells the client nothing."""
-        if not piece.text and not piece.logprobs and not piece.prompt_logprobs and piece.finish_reason is None:
+        told = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
+        if not told and not (piece.token_ids and self._answer.form.shows_ids):
             return b""
         return self._frame(self._answer.form.chunk(index, piece))
 

@@ -41,6 +41,8 @@ class Stream:
     """A set of ranks has died while it ran this."""
     refused: bool = False
     """An engine did not take a part of it, or not in time: it has not ended well."""
+    answered: bool = False
+    """Its reader has the whole answer, whatever the engine has still to say of it."""
     _waiting: bool = False
     _taken: bool = False
     _again: bool = False
@@ -127,7 +129,7 @@ class Stream:
         """The request runs anew."""
         self.arrived.clear()
         self.open_outputs = self.n * len(self.request_ids)
-        self._again, self._taken = self._taken, False
+        self._again, self._taken = self._again or self._taken, False
         self.event.set()
 
     def digest(self) -> bytes:
