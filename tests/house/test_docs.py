@@ -117,9 +117,19 @@ def test_named_files_exist(name: str) -> None:
 @pytest.mark.parametrize("name", DOCS)
 def test_links_lead_somewhere(name: str) -> None:
     here = ROOT if (ROOT / name).exists() else ROOT / "docs"
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", DOCS[name]):
-        if not target.startswith("http"):
-            assert (here / target).exists(), f"{name} links to {target}"
+    for target, place in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", DOCS[name]):
+        if target.startswith("http"):
+            continue
+        assert (here / target).exists(), f"{name} links to {target}"
+        if place:
+            page = DOCS[name] if not target else (here / target).read_text()
+            assert place in anchors(page), f"{name} links to {target}#{place}"
+
+
+def anchors(page: str) -> list[str]:
+    """As a reader's browser finds headings: small letters, no marks, dashes for spaces."""
+    headings = re.findall(r"^#+ (.*)$", page, re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def tree() -> dict[str, list[str]]:

@@ -65,7 +65,7 @@ def test_weights_in_codes() -> None:
         return [found[kind]["ratio"] for case, found in cases.items() if case != "decode" for kind in kinds]
 
     eight, four, rounded = ratios("int8"), ratios("int4"), ratios("int8 x 8", "int4 x 8")
-    assert f"8 bits have {min(eight):.2f} to {max(eight):.2f} of its speed there" in PERFORMANCE
+    assert f"8 bits have {min(eight):.2f} to {max(eight):.2f} of its speed," in PERFORMANCE
     assert f"4 bits {min(four):.2f} to {max(four):.2f}; with one stream {one['int8']['ratio']:.2f}" in PERFORMANCE
     assert f"and {one['int4']['ratio']:.2f} (`coded_weights_xeon.json`)" in PERFORMANCE
     assert f"codes as they are: {min(rounded):.2f} to {max(rounded):.2f}." in PERFORMANCE

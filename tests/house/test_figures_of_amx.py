@@ -93,8 +93,7 @@ def test_one_stream_of_codes_alone() -> None:
     full, rounded = ([lead[f"weft-{kind}{way}", *one] for kind in ("int8", "int4")] for way in ("", "-rows8"))
     told = f"8 and 4 bits have {full[0]} and {full[1]} times the speed of the best of the others there, with"
     assert f"{told} `--activations int8` {rounded[0]} and {rounded[1]} (`{CODES_PAGE}`)" in PLAIN
-    alone = f"ten rounds of one stream alone have {full[0]} and {full[1]} there with 8 and 4 bits (`{CODES_PAGE}`)."
-    assert alone in PLAIN
+    assert f"{full[0]} and {full[1]} on amx (`{CODES_PAGE}`);" in PLAIN
     text = (RESULTS / CODES_PAGE).read_text()
     spread = [
         [round(float(each)) for each in re.findall(rf"\| {name} \|[^|]*\|[^|]*\| \S+ \[(\S+)\.\.(\S+)\]", text)[0]]
@@ -115,7 +114,15 @@ def test_rows_of_8_bits_and_whole_numbers_beside_other_engines() -> None:
     told = f"8 and 4 bits get {one8} and {one4} there with one stream, the latter {times} times as many as onnxruntime,"
     assert f"{told} but {prompt8} and {prompt4} in a prompt." in PLAIN
     less = lead["weft-int8-rows8", "prefill", "prefill"]
-    assert f"in a prompt where there are tile registers ({less} of OpenVINO's, `peers-amx.md`;" in PLAIN
+    assert f"With rows of 8 bits a prompt has {less} of it on amx," in PLAIN
+    full = float(offline["weft-int4",]["prefill tok/s"]) / float(offline["weft-tp1",]["prefill tok/s"])
+    assert f"A prompt with 4 bits has {full:.2f} of the speed of bf16 in 12 bits on amx," in PLAIN
+    alone = leads(CODES_PAGE)["weft-int4-rows8", "decode", "decode"]
+    slower, default = (round(float(offline[name,]["prefill tok/s"])) for name in ("weft-int4-rows8", "weft-int4"))
+    told = f"`--activations int8` has {alone} times there, but {slower} tokens a second of a prompt for {default},"
+    assert told in PERFORMANCE
+    share = 100 * saved("step_profile_amx.json")["cases"]["prefill 1024"]["attention"]["share"]
+    assert f"attention is {share:.0f} % of its step (`step_profile_amx.md`)" in PERFORMANCE
     eight, many = (offline["weft-whole",][f"streams{count} tok/s"] for count in (8, 32))
     told = f"one stream gets {one}, {lead['weft-whole', 'decode', 'decode']} times OpenVINO's, a prompt {prompt},"
     assert f"{told} 8 and 32 streams {eight} and {many} (burst by burst" in PLAIN
@@ -152,12 +159,10 @@ def test_times_memory_and_ranks_over_http() -> None:
     one, prompt = (lead["weft-tp2", case, case] for case in ("decode", "prefill"))
     told = f"have {one} of its speed with one stream, {ranks[0]} and {ranks[1]} with 8 and 32, {prompt} in a prompt,"
     assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}; burst by burst" in PLAIN
-    told = f"where there are tile registers {ranks[2]}, {ranks[3]} and {ranks[4]} (`{PAGE}`)"
-    assert told in PLAIN
+    assert f"{ranks[2]}, {ranks[3]} and {ranks[4]} on amx," in PLAIN
     one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
     before = "{}, {}, {} and {}".format(*ratios("several_ranks_amx_51e4885.json", "several"))
     words = f"(`several_ranks_amx.json`), 48 minutes before {before} (`several_ranks_amx_51e4885.json`)."
     assert f"{told} {words}" in PLAIN
-    told = f"{one} of its speed with one stream, {eight} and {many} with 8 and 32, {prompt} in a prompt of 1,024"
-    assert f"beside one rank with two, burst by burst, where the CPU has tile registers: {told}" in PLAIN
+    assert f"on amx {one}, {eight} and {many}, and {prompt} (`several_ranks_amx.json`)" in PLAIN
