@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.server.conftest import Running, Start
+from tests.support.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG
+from weft.step.plan import Run, Sampled
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TEXT = "abcdefghijklmnopqrstuvwxyz"
@@ -98,9 +100,16 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
     assert "token_ids" not in complete(alphabet)["choices"][0]
 
 
+class WithoutLogprobs(ScriptedExecutor):
+    """Gives ids alone, as ranks do where nobody asks for more."""
+
+    def _answer(self, run: Run) -> Sampled:
+        return Sampled(run.slot, super()._answer(run).token_id)
+
+
 def test_ids_come_with_pieces_that_are_no_text_yet(start_server: Start) -> None:
     """A character of several tokens is text once its last one is there; each id comes all the same."""
-    server = start_server("a\U0001f9f5b")
+    server = start_server("a\U0001f9f5b", step_s=0.02, ranks=WithoutLogprobs)
     try:
         wanted = ids(server, "a\U0001f9f5b")
         assert len(wanted) > 3
