@@ -1,4 +1,5 @@
-"""Random fp64 weights, nothing rounded: every layout of worlds 2, 3, 4 and a sample of 6 within 1e-10, same tokens.
+"""Random fp64 weights, nothing rounded: every layout of worlds 2, 3, 4 and a sample of 6 within 1e-10, same tokens; one
+operation after the other, and as programs.
 
 The short suite takes those of world 4 in which any three modules have every combination of sizes, of world 6 any two.
 """
@@ -13,9 +14,11 @@ import torch
 
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
+    LIMITS,
     MIXED,
     Sizes,
     all_sizes,
+    checkpoint_at,
     covering,
     in_chunks,
     largest_difference,
@@ -23,6 +26,9 @@ from tests.equivalence.harness import (
     make_executor,
     run_workload,
 )
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from weft.arch import Shards, parse_config
 from weft.ops.base import Numerics
 
 FP64 = Numerics(torch.float64)
@@ -36,5 +42,32 @@ def test_layouts_agree(model: Callable[[str, Numerics], Model], world: int, layo
     random_model = model("biased", FP64)
     for sizes in layouts:
         found = run_workload(make_executor(random_model.path, layout_of(world, sizes), FP64), MIXED)
+        assert [one.tokens for one in found] == [one.tokens for one in random_model.reference], (world, sizes)
+        assert largest_difference(found, random_model.reference) < 1e-10, (world, sizes)
+
+
+PROGRAMS = {
+    (world, helps): covering(all_sizes(world), strength)
+    for world, strength in {2: 3, 3: 2, 4: 2}.items()
+    for helps in (False, True)
+}
+PROGRAMS[4, True] = [], [each for part in PROGRAMS[4, True] for each in part]
+
+
+@pytest.mark.parametrize(("world", "helps", "layouts"), in_chunks(PROGRAMS, 16))
+def test_programs_of_layouts_agree(
+    model: Callable[[str, Numerics], Model], world: int, helps: bool, layouts: list[Sizes]
+) -> None:
+    """Every rank's steps as programs in C++, at the same time; `helps`: as ranks that read each other's memory and lend
+    each other their cores."""
+    need("step", "comm")
+    random_model = model("biased", FP64)
+    for sizes in layouts:
+        shards = Shards(parse_config(checkpoint_at(random_model.path).config), layout_of(world, sizes))
+        executor = ProgramExecutor(checkpoint_at(random_model.path), shards, FP64, LIMITS, helps)
+        try:
+            found = run_workload(executor, MIXED)
+        finally:
+            executor.close()
         assert [one.tokens for one in found] == [one.tokens for one in random_model.reference], (world, sizes)
         assert largest_difference(found, random_model.reference) < 1e-10, (world, sizes)
