@@ -255,8 +255,6 @@ class LLM:
                 number = numbers.get(record.request_id)
                 if number is None or record.finish_reason is FinishReason.ABORT:
                     continue
-                if record.error is not None:
-                    raise RequestError(record.error, status=500)
                 choice = choices[number][record.index]
                 piece = choice.add([record])
                 if piece is None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from weft.errors import RequestError
 from weft.step.sampling_params import SamplingParams
 from weft.text import IncrementalDetokenizer, Tokenizer
 
@@ -57,7 +58,7 @@ class Choice:
         return self._text.stopped_by
 
     def add(self, records: Sequence[RequestOutput]) -> Piece | None:
-        """What the records add; None once the choice has ended."""
+        """What the records add; None once the choice has ended. RequestError 500: no token could be chosen for it."""
         if self.finish_reason is not None:
             return None
         piece = Piece()
@@ -69,6 +70,8 @@ class Choice:
         return piece
 
     def _add(self, record: RequestOutput, piece: Piece) -> None:
+        if record.error is not None:
+            raise RequestError(record.error, status=500, code="no_token")
         self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens
         piece.prompt_logprobs += record.prompt_logprobs
         if self._mute:

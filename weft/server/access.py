@@ -42,7 +42,8 @@ class Keys:
                 raise ConfigError(f"{name} is empty; leave it out or give a secret of one or more characters")
         if user is not None and user == admin:
             raise ConfigError("admin_key is the same as api_key; legal: two different keys", field="admin_key")
-        return cls(_digest(user), _digest(admin))
+        sent = (None if key is None else key.encode("utf-8", "surrogateescape") for key in (user, admin))
+        return cls(*map(_digest, sent))
 
     def allows(self, request: Request, access: Access) -> bool:
         """Whether the request may have what is declared as `access`."""
@@ -59,7 +60,7 @@ class Keys:
         needed = self.admin if access is Access.ADMIN and self.admin is not None else self.user
         if needed is None and self.admin is None:
             return
-        given = _digest_of(_bearer(request))
+        given = _digest(_bearer(request)) or b""
         # Every comparison is made, whatever the others say: the time taken tells nothing.
         is_user, is_admin = (hmac.compare_digest(given, key or bytes(32)) for key in (self.user, self.admin))
         if is_admin or (needed is self.user and (is_user or needed is None)):
@@ -69,13 +70,8 @@ class Keys:
         raise RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
 
 
-def _digest(key: str | None) -> bytes | None:
-    return None if key is None else _digest_of(key.encode("utf-8", "surrogateescape"))
-
-
-def _digest_of(key: bytes | None) -> bytes:
-    """Nothing where there is no key."""
-    return b"" if key is None else hashlib.sha256(key).digest()
+def _digest(key: bytes | None) -> bytes | None:
+    return None if key is None else hashlib.sha256(key).digest()
 
 
 def _bearer(request: Request) -> bytes | None:

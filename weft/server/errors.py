@@ -134,11 +134,6 @@ def client_gone() -> RequestError:
     return RequestError("the client closed the connection", status=CLIENT_GONE, code="client_closed_request")
 
 
-def no_token(reason: str) -> RequestError:
-    """A step gave an output no token to go on with, for `reason`."""
-    return RequestError(reason, status=500, code="no_token")
-
-
 def deadline_exceeded(seconds: float) -> RequestError:
     """No step has run the request in the time that it may wait."""
     message = f"the request waited longer than {seconds:g} s; it was not run"

@@ -100,9 +100,9 @@ class ServedModel:
         """RequestError for a text that cannot fit into the context whatever its tokens are (None: any length will do);
         before tokenizing."""
         longest = self.tokenizer.longest_token
+        if longest is None or max_model_len is None:
+            return
         for text in texts:
-            if longest is None or max_model_len is None:
-                return
             if len(text) > max_model_len * longest:
                 raise RequestError(
                     f"'{param}' has {len(text)} characters, at least {len(text) // longest} tokens; the context is"

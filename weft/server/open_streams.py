@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
-from weft.server.errors import engine_restarted, no_token, quarantined
+from weft.server.errors import engine_restarted, quarantined
 from weft.server.recovery import Quarantine
 from weft.server.stream import Stream
 from weft.step.sampling_params import SamplingParams
@@ -57,8 +57,6 @@ class OpenStreams:
             if found is not None:
                 stream, first = found
                 stream.put(first + output.index, output)
-                if output.error is not None:
-                    stream.fail(no_token(output.error))
                 self.outputs -= output.finish_reason is not None
                 reached[stream] = None
         for stream in reached:
