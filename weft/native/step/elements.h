@@ -9,11 +9,11 @@ namespace weft {
 // out[0 .. depth) = row `row` of the matrix.
 template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) {
     int column = packed_column(int(row), w.columns, w.interleaved), pair = column / kPair, lane = column % kPair;
-    if (w.kind == W_F64) {
-        const double* data = reinterpret_cast<const double*>(pair_data(w, pair)) + lane;
-        for (int k = 0; k < w.depth; ++k) out[k] = T(data[int64_t(k) * kPair]);
-        return;
-    }
+    auto plain = [&](const auto* numbers) {
+        for (int k = 0; k < w.depth; ++k) out[k] = T(numbers[int64_t(k) * kPair + lane]);
+    };
+    if (w.kind == W_F64) return plain(reinterpret_cast<const double*>(pair_data(w, pair)));
+    if (w.kind == W_F32) return plain(reinterpret_cast<const float*>(pair_data(w, pair)));
     if (w.kind == W_BF16) {
         const bf16* data = reinterpret_cast<const bf16*>(pair_data(w, pair));
         for (int k = 0; k < w.depth; ++k) out[k] = T(widen(data[pair_word(k / 2, lane) * 2 + k % 2]));
@@ -31,11 +31,6 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
             const GroupOfPair group(w, pair, k);
             for (int i = 0; i < std::min(kGroup, w.depth - k); ++i) out[k + i] = T(widen(group.at(lane, i)));
         }
-        return;
-    }
-    if (w.kind == W_F32) {
-        const float* data = reinterpret_cast<const float*>(pair_data(w, pair)) + lane;
-        for (int k = 0; k < w.depth; ++k) out[k] = T(data[int64_t(k) * kPair]);
         return;
     }
     for (int k = 0; k < w.depth; ++k) out[k] = T(group_value(w, pair, lane, k));

@@ -12,8 +12,8 @@
 //   W_BF12           [depth / 32] groups, which bf12.h describes
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
 // 16 bits that stand for both (see ShortNumber).
-// Depths are rounded up; columns beyond the last hold zeros, of W_BF12 the numbers of the pair's first. An interleaved weight [2 I, depth] (gate above up) puts
-// gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
+// Depths are rounded up; columns beyond the last hold zeros, of W_BF12 the numbers of the pair's first. An interleaved
+// weight [2 I, depth] (gate above up) puts gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
 #pragma once
 
 #include <algorithm>
