@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from benchmarks.offline_engine import quantile, tell
+from benchmarks.offline_engine import tell
 from benchmarks.peers.probe import Probe, State
+from benchmarks.timing import ratios_beside
 from weft.step.sampling_params import SamplingParams
 
 Burst = tuple[int, int, int]
@@ -84,9 +85,7 @@ def compared(taken: Mapping[str, list[float]], burst: Burst) -> dict[str, dict[s
     first, alone = next(iter(taken.items()))
     found = {}
     for name, seconds in taken.items():
-        ratios = [one / each for one, each in zip(alone, seconds, strict=True)]
         found[name] = {"tok_s": round(count / statistics.median(seconds), 1)}
         if name != first:
-            found[name]["ratio"] = round(statistics.median(ratios), 3)
-            found[name] |= {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
+            found[name] |= ratios_beside(alone, seconds)
     return found

@@ -23,9 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import Watched, options, quantile, tell, watched
+from benchmarks.offline_engine import Watched, options, tell, watched
 from benchmarks.peers.probe import Probe
 from benchmarks.step_subject import OneRank, cores_given_back
+from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.embedded import cache_dir
 from weft.checkpoint.hub import model_path

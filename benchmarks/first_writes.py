@@ -27,8 +27,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import Watched, options, quantile, tell
+from benchmarks.offline_engine import Watched, options, tell
 from benchmarks.step_subject import OneRank, cores_given_back
+from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import model_path
 from weft.engine.engine import Engine

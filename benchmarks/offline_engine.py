@@ -66,12 +66,6 @@ def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watc
         executor.close()
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Of milliseconds or whatever, the nearest one."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
 def options(description: str | None, ranks: bool = True) -> argparse.ArgumentParser:
     """What every benchmark of such an engine takes; `ranks`: whether it may have several."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -7,8 +7,8 @@ For what a kernel gains or loses before all that lies around it, where the machi
 round the ratio of the two times is taken, and of the ratios median and quartiles: above 1 this working copy is faster.
 Once for all products of SmolLM2-135M's layers (and the head, up to 64 rows), whose weights come from memory, once for a
 matrix of 576 columns again and again, whose weights stay in the caches. Each library packs its own weights, and where
-they come to lie makes a library a tenth faster or slower than itself: so they are packed anew with each start, by
-another one first.
+they come to lie makes a library faster or slower than itself (HEAD as COMMIT shows by how much, start by start): so
+they are packed anew with each start, by another one first.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ from benchmarks.about import about
 from benchmarks.beside_commit import checked_out
 from benchmarks.built import step_library
 from benchmarks.command import result_file, run_command, whole
-from benchmarks.offline_engine import quantile
-from benchmarks.timing import TURN_SPIN_NS, interleaved
+from benchmarks.timing import TURN_SPIN_NS, interleaved, ratios_beside
 from weft.native.isa import chosen
 from weft.native.step_library import Pool, bound
 
 MODEL, DEPTH = "smollm2-135m", 576
 NEAR_COLUMNS, REPEATED = 576, 100
 ROWS = (1, 2, 4, 8, 12, 16, 32, 128)
+
+Times = tuple[list[float], list[float]]
+"""Milliseconds by the commit's library and by this one, round by round."""
 
 
 def library_of(folder: Path) -> ctypes.CDLL:
@@ -50,12 +52,11 @@ def library_of(folder: Path) -> ctypes.CDLL:
     return bound(ctypes.CDLL(str(path)))
 
 
-def compared(rounds: list[tuple[float, float]]) -> dict[str, float]:
-    """Of milliseconds, each of theirs beside ours."""
-    ratios = [theirs / ours for theirs, ours in rounds]
-    found = {"ratio": statistics.median(ratios), "ratio_q1": quantile(ratios, 0.25), "ratio_q3": quantile(ratios, 0.75)}
-    ms = statistics.median(ours for _, ours in rounds)
-    return {"ms": round(ms, 3), **{name: round(each, 3) for name, each in found.items()}}
+def compared(starts: list[Times]) -> dict[str, Any]:
+    """Of all rounds together, and the median ratio of each start."""
+    theirs, ours = (sum(each, []) for each in zip(*starts, strict=True))
+    of_starts = [ratios_beside(*each)["ratio"] for each in starts]
+    return {"ms": round(statistics.median(ours), 3), **ratios_beside(theirs, ours), "ratio_of_starts": of_starts}
 
 
 class Start:
@@ -72,8 +73,8 @@ class Start:
             name: program_of(pool, self.shapes, self.weights[name], buffers) for name, pool in self.pools.items()
         }
 
-    def rounds(self, rows: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
-        """Milliseconds of the products of so many rows, of weights from memory and from caches."""
+    def rounds(self, rows: int, rounds: int) -> dict[str, Times]:
+        """Of the products of so many rows, of weights from memory and from caches."""
         whole_step = {name: functools.partial(each.run, step_of(rows)) for name, each in self.programs.items()}
         few = Buffers([self.near], rows)
         again = {
@@ -82,7 +83,8 @@ class Start:
         found = {}
         for where, calls in (("memory", whole_step), ("caches", again)):
             times = interleaved(calls, rounds)
-            found[where] = list(zip(*(times[name] for name in self.names), strict=True))
+            theirs, ours = (times[name] for name in self.names)
+            found[where] = theirs, ours
         return found
 
     def close(self) -> None:
@@ -92,12 +94,12 @@ class Start:
 
 def of_kind(pools: Mapping[str, Pool], kind: str, rows: list[int], starts: int, rounds: int) -> list[dict[str, Any]]:
     """One record for each number of rows."""
-    taken: dict[int, dict[str, list[tuple[float, float]]]] = {count: {"memory": [], "caches": []} for count in rows}
+    taken: dict[int, dict[str, list[Times]]] = {count: {"memory": [], "caches": []} for count in rows}
     for number in range(starts):
         with closing(Start(pools, kind, number % 2, max(rows))) as start:
             for count in rows:
                 for where, times in start.rounds(count, rounds).items():
-                    taken[count][where] += times
+                    taken[count][where].append(times)
     found = []
     for count, places in taken.items():
         record = {where: compared(times) for where, times in places.items()}

@@ -21,8 +21,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import at_least, run_command, whole
-from benchmarks.offline_engine import Watched, options, quantile, tell, watched
+from benchmarks.offline_engine import Watched, options, tell, watched
 from benchmarks.peers.probe import Probe
+from benchmarks.timing import quantile
 from weft.checkpoint.embedded import cache_dir
 from weft.launch.executor import ProcessExecutor
 from weft.launch.status import RankWork

@@ -21,8 +21,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import result_file, run_command, whole
-from benchmarks.offline_engine import quantile, tell
+from benchmarks.offline_engine import tell
 from benchmarks.peers.probe import Probe
+from benchmarks.timing import quantile
 from weft.checkpoint.embedded import cache_dir
 from weft.comm.region import Region
 from weft.comm.rooms import Room

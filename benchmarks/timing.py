@@ -52,3 +52,16 @@ def filling(call: Call, seconds: float, settle: float = 0.0) -> list[float]:
 def best_and_median(times: Sequence[float], places: int, unit: str = "") -> dict[str, float]:
     """{"best": ..., "median": ...}, the names with `unit` behind them."""
     return {f"best{unit}": round(min(times), places), f"median{unit}": round(statistics.median(times), places)}
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Of milliseconds or whatever, the nearest one."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def ratios_beside(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
+    """Of times taken in turns, how many times as fast the second is: median and quartiles of the turns' ratios."""
+    ratios = [one / each for one, each in zip(first, second, strict=True)]
+    quartiles = {f"ratio_q{n}": round(quantile(ratios, n / 4), 3) for n in (1, 3)}
+    return {"ratio": round(statistics.median(ratios), 3), **quartiles}

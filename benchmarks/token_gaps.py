@@ -29,10 +29,10 @@ from packed_linear import Buffers, packed, plain_weights, program_of, step_of, s
 
 from benchmarks.built import step_library
 from benchmarks.command import at_least, run_command, whole
-from benchmarks.offline_engine import Watched, options, quantile, tell, watched
+from benchmarks.offline_engine import Watched, options, tell, watched
 from benchmarks.peers.http_client import burst
 from benchmarks.peers.prompts import prompts as prompts_of
-from benchmarks.timing import TURN_SPIN_NS, once
+from benchmarks.timing import TURN_SPIN_NS, once, quantile
 from weft.arch.families import parse_config
 from weft.bench.served import Served
 from weft.checkpoint import open_checkpoint

@@ -19,9 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import at_least, run_command, whole
-from benchmarks.offline_engine import options, quantile, tell, watched
+from benchmarks.offline_engine import options, tell, watched
 from benchmarks.peers.probe import Probe
 from benchmarks.several_steps import run
+from benchmarks.timing import quantile
 from weft.checkpoint.embedded import cache_dir
 from weft.launch.executor import ProcessExecutor
 from weft.settings import EngineConfig

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.about import about
 from benchmarks.command import result_file, run_command, whole
-from benchmarks.offline_engine import quantile
 from benchmarks.step_profile import CASES, SHORT, Subject
 from benchmarks.step_subject import OneRank
+from benchmarks.timing import ratios_beside
 from weft.experts.loads import IntArray
 from weft.ops.step_ops import StepOps
 from weft.step.plan import StepPlan, StepResult
@@ -92,14 +92,11 @@ def measure(subject: Subject, executor: Alternating, streams: int, prompt: int, 
         first, second = times[0::2], times[1::2]
         plain += first if executor.stole else second
         stolen += second if executor.stole else first
-    ratios = [before / after for before, after in zip(plain, stolen, strict=True)]
     return {
         "plain_ms": round(statistics.median(plain) / 1e3, 3),
         "stealing_ms": round(statistics.median(stolen) / 1e3, 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_q1": round(quantile(ratios, 0.25), 3),
-        "ratio_q3": round(quantile(ratios, 0.75), 3),
-        "pairs": len(ratios),
+        **ratios_beside(plain, stolen),
+        "pairs": len(plain),
     }
 
 
