@@ -137,7 +137,7 @@ def test_there_may_be_nothing_to_check() -> None:
 def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.ops.torch_ops.forms", lambda dtype, device: (OddBeyondFours(), Tiled(8)))
     ops = TorchOps(Numerics(torch.float32), CPU)
-    report = ops.check_batch_invariance(WEIGHTS)
+    report = ops.check_batch_invariance(WEIGHTS, seconds=60)
     assert report.form == "tiles of 8 rows" and "tiles of 8 rows" in ops.describe()
 
 

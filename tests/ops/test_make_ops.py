@@ -58,7 +58,7 @@ def test_kernels_that_do_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_check_speaks_of_the_form_in_use() -> None:
     ops = make_ops(Numerics(torch.float32), "cpu")
-    report = ops.check_batch_invariance([torch.randn(64, 32), torch.randn(48, 64)])
+    report = ops.check_batch_invariance([torch.randn(64, 32), torch.randn(48, 64)], seconds=60)
     assert report.holds and report.checked == 2 and report.form in ops.describe()
 
 
