@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,10 +38,11 @@ class Told:
     def say(self, rank: int, index: int) -> None:
         self.script.append((rank, StepDone(index, GroupResult(runs=[Sampled(rank, 10 * index + rank)]))))
 
-    def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[Any, StepDone]]:
-        while self.script:
-            rank, message = self.script.popleft()
-            yield self.workers[rank], message
+    def message(self, until: float) -> tuple[Any, StepDone] | None:
+        if not self.script:
+            return None
+        rank, message = self.script.popleft()
+        return self.workers[rank], message
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ The one file of this package that knows text; server and Python API share it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import RequestError
@@ -14,14 +15,13 @@ from weft.step.sampling_params import SamplingParams
 from weft.text import IncrementalDetokenizer, Tokenizer
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(msgspec.Struct):
     """What some records add to a choice. `finish_reason` only in its last piece."""
 
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob] = []
     """Of every prompt token but the first; in one piece, before or with the first text."""
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -80,8 +80,10 @@ class Choice:
         piece.token_ids += record.new_token_ids
         self.completion_tokens += len(record.new_token_ids)
         piece.logprobs += record.logprobs
-        piece.text += self._text.push(self._shown(record))
-        if record.finish_reason is not None:
+        if record.finish_reason is None:
+            piece.text += self._text.push(record.new_token_ids)
+        else:
+            piece.text += self._text.push(self._shown(record))
             piece.text += self._text.finish()
             piece.finish_reason = "length" if record.finish_reason is FinishReason.LENGTH else "stop"
             piece.stop_reason = record.stop_reason

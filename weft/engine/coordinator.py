@@ -88,8 +88,8 @@ class Coordinator:
         """What the oldest step in flight brought, group by group."""
         if len(result.groups) != len(self.schedulers):
             raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
+        if len(self.schedulers) == 1:
+            return self.schedulers[0].retire(result.index, result.groups[0], more=result.more)
         pairs = zip(self.schedulers, result.groups, strict=True)
         found = [each.retire(result.index, part, more=result.more) for each, part in pairs]
-        if len(found) == 1:
-            return found[0]
         return Outputs([part for outputs in found for part in outputs.parts])

@@ -125,7 +125,8 @@ class Engine:
             name = type(error).__name__
             self._die(f"{name}: {error}" if str(error) else f"{name} in the middle of a step")
             raise
-        self._forget(outputs.whole())
+        if whole := outputs.whole():
+            self._forget(whole)
         return Outputs((reported, *outputs.parts)) if reported else outputs
 
     def finish(self) -> None:

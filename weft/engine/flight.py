@@ -27,13 +27,17 @@ class Flight(msgspec.Struct, frozen=True, eq=False):
 
     def check(self, index: int, result: GroupResult) -> None:
         """WeftError: `result`, of step `index`, is not this step's."""
-        runs = [run.slot for _, _, run in self.entries if run.sample or run.targets]
-        fits = len(result.ids) == self.rows.slots.nbytes and [each.slot for each in result.runs] == runs
+        fits = len(result.ids) == self.rows.slots.nbytes
+        if self.entries or result.runs:
+            fits = fits and [each.slot for each in result.runs] == self._answering()
         if fits and result.told:
             fits = {each.slot for each in result.told} <= set(self.rows.slots.tolist())
         if index != self.index or not fits:
-            slots = [*self.rows.slots.tolist(), *runs]
+            slots = [*self.rows.slots.tolist(), *self._answering()]
             raise WeftError(f"results of step {index} are not those of step {self.index}, slots {slots}")
+
+    def _answering(self) -> list[int]:
+        return [run.slot for _, _, run in self.entries if run.sample or run.targets]
 
     def pairs(self, result: GroupResult) -> Iterator[tuple[Request, Run, Sampled | None]]:
         """Runs of requests that have not departed since, each with its record, if it has one."""

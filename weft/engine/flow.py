@@ -161,11 +161,15 @@ class Flow:
         if not (more or self._lanes):
             self._planned = NOBODY
         self._log[self.landed % self._span][rows.slots] = result
-        due = [lane for lane in self._lands.take(self.landed) if lane.alive]
+        due = self._lands.take(self.landed)
         self.landed += 1
-        looked_at = [lane for lane in due if lane.end == self.landed]
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        if told or (not more and self._ends.may_be_in(result)):
+        looks = told or (not more and self._ends.may_be_in(result))
+        if not (due or looks):  # most steps: this is all that Python does for them
+            return Landed([], dead)
+        due = [lane for lane in due if lane.alive]
+        looked_at = [lane for lane in due if lane.end == self.landed]
+        if looks:
             looked_at += self._telling(rows, result.tolist(), frozenset(told))
         named = set(looked_at)
         for lane in due:

@@ -67,8 +67,10 @@ class Growth:
 
     def advance(self, tick: int) -> list[Lane]:
         """Step `tick` is the next one: who needs a block for it is needy. Those whose length has ended before it."""
-        self._needy |= dict.fromkeys([lane for lane in self._needs.take(tick) if lane.planned and lane.end > tick])
-        return [lane for lane in self._expiring.take(tick) if lane.planned]
+        if due := self._needs.take(tick):
+            self._needy |= dict.fromkeys([lane for lane in due if lane.planned and lane.end > tick])
+        expiring = self._expiring.take(tick)
+        return [lane for lane in expiring if lane.planned] if expiring else expiring
 
     def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
         """How many steps, `most` at most, could follow step `tick`, as far as lengths and `free` blocks go, and who

@@ -25,8 +25,10 @@ class Landing:
         told = {record.slot: record for record in result.told} if result.told else {}
         ids = result.array()
         landed = self._flow.land(rows, ids, told, more=more)
-        self._counters.generated_tokens += rows.count - len(landed.dead)
-        others: dict[Head, RequestOutput | None] = {lane.head: None for lane in landed.dead}
+        self._counters.generated_tokens += len(rows.lanes) - len(landed.dead)
+        others: dict[Head, RequestOutput | None] = {}
+        for lane in landed.dead:
+            others[lane.head] = None
         for lane in landed.looked_at:
             others[lane.head] = self._look(lane, told.get(lane.request.slot))
         return Stretch(rows.tick, rows.heads, ids, others)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -69,7 +68,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
 NOBODY = Rows([], np.zeros(0, np.int64), [], 0, 0)
 
 
-class Landed(NamedTuple):
+class Landed(msgspec.Struct, frozen=True, eq=False):
     """What the results of a step mean for lanes: who must be looked at, in order; whose rows were for nothing."""
 
     looked_at: list[Lane]

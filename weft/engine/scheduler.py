@@ -148,7 +148,7 @@ class Scheduler:
     def go_on(self, index: int) -> None:
         """Step `index` followed the one scheduled last by itself."""
         rows = self._flow.go_on(index)
-        self.counters.computed_tokens += rows.count
+        self.counters.computed_tokens += len(rows.lanes)
         self._in_flight.append(Flight(index, rows, []))
 
     def retire(self, index: int, result: GroupResult, *, more: bool = False) -> Outputs:
@@ -158,7 +158,7 @@ class Scheduler:
         stretch = self._landing.streams(flight.rows, result, more=more)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
-        return Outputs((stretch, [output for output in found if output is not None]))
+        return Outputs((stretch, [output for output in found if output is not None]) if found else (stretch,))
 
     def stats(self) -> GroupStats:
         """The group at this moment."""

@@ -32,7 +32,8 @@ class Steps:
     ) -> None:
         self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
         self._ahead = executor if balancing is None and isinstance(executor, Ahead) else None
-        self._flying: deque[tuple[StepPlan, float]] = deque()
+        self._flying: deque[tuple[StepPlan, int, float]] = deque()
+        """Plans whose results were not all taken in, their rows, and when they were given."""
         self._more = False
         """Whether the step whose result comes next follows one of the same plan."""
         self._landed_s = 0.0
@@ -48,7 +49,7 @@ class Steps:
     def interrupt(self) -> None:
         """There is something else to run: no step follows the one in hand by itself. Any thread may."""
         try:
-            plan, _ = self._flying[0]
+            plan, _, _ = self._flying[0]
         except IndexError:  # none is in hand, or it has just landed
             return
         if plan.further is not None and self._ahead is not None:
@@ -85,14 +86,14 @@ class Steps:
         if plan is None:
             return
         executor.submit(plan)
-        self._flying.append((plan, time.monotonic()))
+        self._flying.append((plan, plan.num_rows, time.monotonic()))
 
     def _land(self, executor: Ahead) -> Outputs:
         """Takes in the next result of the oldest plan."""
-        (plan, given_s), follows, asked_s = self._flying[0], self._more, time.monotonic()
+        (plan, rows, given_s), follows, asked_s = self._flying[0], self._more, time.monotonic()
         if follows:
             self._coordinator.go_on()
-        self.tokens.observe(plan.num_rows)
+        self.tokens.observe(rows)
         result = executor.collect()
         began_s, self._landed_s, self._more = max(given_s, self._landed_s), time.monotonic(), result.more
         if not result.more:
@@ -117,7 +118,9 @@ class Steps:
     def _observe(self, plan: StepPlan, seconds: float) -> None:
         """Tells the pace what a step cost: the group with the most rows decides how long it takes."""
         most = max(plan.groups, key=lambda group: group.num_rows) if len(plan.groups) > 1 else plan.groups[0]
-        streams = len(most.streams)
-        if not most.runs:
+        streams, of_prompts = len(most.streams), 0
+        if most.runs:
+            of_prompts = most.num_rows - streams
+        else:
             self._step_s = max(seconds, 1e-6)
-        self._pace.observe(streams, most.num_rows - streams, seconds)
+        self._pace.observe(streams, of_prompts, seconds)

@@ -47,10 +47,10 @@ class Channel:
         if len(frame) > MAX_FRAME:
             raise PeerError(f"message of {len(frame)} bytes is longer than the largest frame, {MAX_FRAME} bytes")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        left = memoryview(_HEADER.pack(len(frame)) + frame)
+        left, flags = memoryview(_HEADER.pack(len(frame)) + frame), _flags(deadline)
         while left:
             try:
-                left = left[self._sock.send(left, _flags(deadline)) :]
+                left = left[self._sock.send(left, flags) :]
             except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
             except (BrokenPipeError, ConnectionResetError) as error:
@@ -85,11 +85,11 @@ class Channel:
 
     def _exactly(self, size: int, deadline: float | None) -> bytes:
         buffer = bytearray(size)
-        view = memoryview(buffer)
+        view, flags = memoryview(buffer), _flags(deadline)
         done = 0
         while done < size:
             try:
-                count = self._sock.recv_into(view[done:], 0, _flags(deadline))
+                count = self._sock.recv_into(view[done:], 0, flags)
             except BlockingIOError:
                 self._wait(select.POLLIN, deadline)
                 continue

@@ -79,20 +79,26 @@ class ProcessExecutor:
 
     def collect(self) -> StepResult:
         """As of the engine's `Ahead`. PeerError as of `step`."""
-        with self._failing():
-            waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
-            if not waits.left:
-                return self._done(began)
-            for worker, message in self.watch.messages(lambda: began + limit_s):
-                self._take(worker, message)
-                if not waits.left:
-                    return self._done(began)
-            raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
+        try:
+            return self._collect()
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _collect(self) -> StepResult:
+        waits = self._waiting[0]
+        began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
+        while waits.left:
+            if (found := self.watch.message(began + limit_s)) is None:
+                raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
+            self._take(*found)
+        return self._done(began)
 
     def _take(self, worker: WorkerProcess, message: FromRank) -> None:
         """One rank's part of a step: of the oldest that it has not answered."""
-        waits = next((each for each in self._waiting if worker.rank in each.left), None)
+        oldest = self._waiting[0]
+        left = worker.rank in oldest.left
+        waits = oldest if left else next((each for each in self._waiting if worker.rank in each.left), None)
         if waits is None or not isinstance(message, StepDone) or message.index != waits.index:
             raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
         waits.groups[self._group_of[worker.rank]] = message.result

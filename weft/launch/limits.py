@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
@@ -114,9 +115,11 @@ class StepClock:
         """Seconds for a step of `rows` rows."""
         if self.fixed is not None:
             return self.fixed
-        size = rows.bit_length()
-        bounds = [seconds * 2.0 ** max(0, size - known) for known, seconds in self._slowest.items()]
-        return min(STEP_CEILING_S, max(STEP_FLOOR_S, STEP_FACTOR * min(bounds))) if bounds else STEP_CEILING_S
+        size, most = rows.bit_length(), math.inf
+        for known, seconds in self._slowest.items():
+            if (bound := seconds * 2.0 ** (size - known) if size > known else seconds) < most:
+                most = bound
+        return min(STEP_CEILING_S, max(STEP_FLOOR_S, STEP_FACTOR * most))
 
     def took(self, rows: int, seconds: float) -> None:
         """A step of `rows` rows ended after `seconds`; a slow one is forgotten slowly."""

@@ -17,7 +17,6 @@ from weft.counted import counted
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import Channel, ChannelClosed
-from weft.launch.cores import KeptTo
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.launch.phases import Phase
 from weft.launch.processes import WorkerProcess
@@ -56,15 +55,30 @@ class Watch:
     def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
         """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
         fails or dies."""
-        while (left := deadline() - time.monotonic()) > 0:
-            for fd, _ in self._polled(left * 1000):
-                yield from self._read(fd)
+        while time.monotonic() < (until := deadline()):
+            if (found := self.message(until)) is not None:
+                yield found
+
+    def message(self, until: float) -> tuple[WorkerProcess, FromRank] | None:
+        """The next message; None where the monotonic `until` comes first. Raises the cause when a rank fails or dies.
+        Not a generator, nor made of them: engines call it in every step, behind which Python finds its own code in no
+        cache."""
+        while (left := until - time.monotonic()) > 0:
+            if ready := self._polled(left * 1000):
+                return self._read(ready[0][0])
+        return None
 
     def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
         if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
             return self._poll.poll(timeout_ms)
-        with KeptTo(self._waits_on, own):
+        try:
+            os.sched_setaffinity(0, self._waits_on)
             return self._poll.poll(timeout_ms)
+        finally:
+            try:
+                os.sched_setaffinity(0, own)
+            except OSError:  # this thread may run on none of those any more
+                pass
 
     def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
         """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""
@@ -75,10 +89,10 @@ class Watch:
             self._poll.unregister(wake_fd)
         for fd, _ in ready:
             if fd != wake_fd:
-                for worker, message in self._read(fd):
-                    raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
+                worker, message = self._read(fd)
+                raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
 
-    def _read(self, fd: int) -> Iterator[tuple[WorkerProcess, FromRank]]:
+    def _read(self, fd: int) -> tuple[WorkerProcess, FromRank]:
         worker = self._by_fd[fd]
         if fd == worker.pidfd:
             raise self.diagnose(worker, None)
@@ -88,7 +102,7 @@ class Watch:
             raise self.diagnose(worker, None) from error
         if isinstance(message, Failed):
             raise self.diagnose(worker, message)
-        yield worker, message
+        return worker, message
 
     def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
         """The error that tells the cause: a rank's own failure, else a killed rank, else a peer's complaint."""

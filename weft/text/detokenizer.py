@@ -44,8 +44,10 @@ class IncrementalDetokenizer:
 
     def push(self, ids: Sequence[int]) -> str:
         """Text that became final with `ids`; nothing once `stopped_by` is set."""
-        free, self._unwatched = self._unwatched, max(0, self._unwatched - len(ids))
-        text = self._characters.decode(self._bytes(ids[:free])) if free else ""
+        if not (free := self._unwatched):
+            return self._final(self._characters.decode(self._bytes(ids)))
+        self._unwatched = max(0, free - len(ids))
+        text = self._characters.decode(self._bytes(ids[:free]))
         return text + self._final(self._characters.decode(self._bytes(ids[free:])))
 
     def finish(self) -> str:
@@ -61,6 +63,8 @@ class IncrementalDetokenizer:
         return b"".join(pieces)
 
     def _final(self, text: str) -> str:
+        if not self._stop:
+            return text
         if self.stopped_by is not None:
             return ""
         text, self._held = self._held + text, ""
