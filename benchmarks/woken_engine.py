@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import options, tell, watched
 from benchmarks.peers.probe import Probe
-from benchmarks.several_steps import run
+from benchmarks.several_steps import EACH, run
 from benchmarks.timing import quantile
 from weft.checkpoint.embedded import cache_dir
 from weft.launch.executor import ProcessExecutor
@@ -39,7 +39,7 @@ def start(model: str | None, settings: EngineConfig, way: str, tokens: int, roun
         bursts, used_us = [], []
         for number in range(rounds + 1):
             before = time.thread_time()
-            bursts.append(run(engine, number, 1, tokens, streamed=True))
+            bursts.append(run(engine, number, 1, tokens, EACH))
             used_us.append(1e6 * (time.thread_time() - before) / tokens)
         found = {"step_ms": [each.whole for each in bursts], "between_ms": [each.between for each in bursts]}
         # the first round is not counted

@@ -38,9 +38,10 @@ class Told:
     def say(self, rank: int, index: int) -> None:
         self.script.append((rank, StepDone(index, GroupResult(runs=[Sampled(rank, 10 * index + rank)]))))
 
-    def message(self, until: float) -> tuple[Any, StepDone] | None:
-        if not self.script:
-            return None
+    def ready(self, until: float) -> list[int]:
+        return list(range(len(self.script)))
+
+    def read(self, ready: int) -> tuple[Any, StepDone]:
         rank, message = self.script.popleft()
         return self.workers[rank], message
 

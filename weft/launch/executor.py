@@ -89,9 +89,12 @@ class ProcessExecutor:
         waits = self._waiting[0]
         began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
         while waits.left:
-            if (found := self.watch.message(began + limit_s)) is None:
+            if not (ready := self.watch.ready(began + limit_s)):
                 raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
-            self._take(*found)
+            for each in ready:
+                self._take(*self.watch.read(each))
+                if not waits.left:
+                    break
         return self._done(began)
 
     def _take(self, worker: WorkerProcess, message: FromRank) -> None:

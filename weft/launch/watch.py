@@ -56,17 +56,16 @@ class Watch:
         """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
         fails or dies."""
         while time.monotonic() < (until := deadline()):
-            if (found := self.message(until)) is not None:
-                yield found
+            for each in self.ready(until):
+                yield self.read(each)
 
-    def message(self, until: float) -> tuple[WorkerProcess, FromRank] | None:
-        """The next message; None where the monotonic `until` comes first. Raises the cause when a rank fails or dies.
-        Not a generator, nor made of them: engines call it in every step, behind which Python finds its own code in no
-        cache."""
+    def ready(self, until: float) -> list[tuple[int, int]]:
+        """What there is to `read`; nothing where the monotonic `until` comes first. No generator, as `read` is none:
+        engines call both in every step, behind which Python finds its own code in no cache."""
         while (left := until - time.monotonic()) > 0:
-            if ready := self._polled(left * 1000):
-                return self._read(ready[0][0])
-        return None
+            if found := self._polled(left * 1000):
+                return found
+        return []
 
     def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
         if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
@@ -89,12 +88,13 @@ class Watch:
             self._poll.unregister(wake_fd)
         for fd, _ in ready:
             if fd != wake_fd:
-                worker, message = self._read(fd)
+                worker, message = self.read((fd, select.POLLIN))
                 raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
 
-    def _read(self, fd: int) -> tuple[WorkerProcess, FromRank]:
-        worker = self._by_fd[fd]
-        if fd == worker.pidfd:
+    def read(self, ready: tuple[int, int]) -> tuple[WorkerProcess, FromRank]:
+        """A message, of what is `ready`, by whom; raises the cause when a rank failed or died."""
+        worker = self._by_fd[ready[0]]
+        if ready[0] == worker.pidfd:
             raise self.diagnose(worker, None)
         try:
             message = unpack_from_rank(worker.channel.receive(FRAME_S))
