@@ -27,13 +27,16 @@ from weft.launch.processes import Spawner
 from weft.launch.start import Listener
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts
+from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts, only
+from weft.log import get_logger
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.text import Tokenizer
 from weft.text.bad_words import with_bad_runs
+
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class LLM:
 
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
-        ensure_built()
+        ensure_built(say=_log.warning)
         if isinstance(layout, Layout) and (tp is not None or world_size is not None):
             raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
         if isinstance(model, Checkpoint) and verify_checkpoint is not None:
@@ -152,12 +155,12 @@ class LLM:
     def stream(
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, chat: bool = False
     ) -> Iterator[tuple[int, Piece]]:
-        """(output index, what is new in it) as it comes; `chat`: the prompt is a conversation."""
+        """(output index, what is new in it) as it comes; `chat`: the prompt is a conversation. Nothing else can be
+        asked for before it has been read to its end, or its `close()`. RequestError: as of `generate`, or several."""
         if chat:
-            (conversation,) = as_conversations(cast("Messages", prompt))
-            ids = self._templated(conversation, True)[1]
+            ids = self._templated(only(as_conversations(cast("Messages", prompt)), "conversation"), True)[1]
         else:
-            ids = self._ids(cast("Prompt", prompt))
+            ids = self._ids(only(as_prompts(cast("Prompt", prompt)), "prompt"))
         chosen = self._params_of(params, 1, self.default_params(max_tokens=None))
         for _, index, piece, _ in self._run([ids], chosen, streamed=True):
             yield index, piece
@@ -217,7 +220,10 @@ class LLM:
         """(prompt, output, what is new in it, the engine's record) until all have ended. `streamed`: whether somebody
         waits for each token; who looks for a stop string in the text does, too."""
         if not self._busy.acquire(blocking=False):
-            raise ConfigError("this LLM is generating already; use one LLM from one thread at a time")
+            raise ConfigError(
+                "this LLM is generating already: a stream that is not read to its end is until its close();"
+                " use one LLM from one thread at a time"
+            )
         numbers: dict[str, int] = {}
         with self._engines.unbroken as unbroken:
             try:

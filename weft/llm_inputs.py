@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from weft.errors import ConfigError, RequestError
 from weft.layout.layout import Layout
@@ -20,6 +20,8 @@ Prompt = str | Sequence[int]
 """Text, or token ids."""
 Messages = Sequence[Mapping[str, Any]]
 """A conversation, as in OpenAI's API."""
+T = TypeVar("T")
+
 LayoutLike = Layout | Mapping[str, object] | str | os.PathLike[str]
 """A layout, its fields (dotted or nested), or the path of a layout document."""
 
@@ -37,6 +39,15 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
         if not isinstance(part, str | Sequence) or isinstance(part, bytes):
             raise RequestError(f"prompt {part!r}: text or a list of token ids is needed", param="prompt")
     return cast("list[Prompt]", parts)
+
+
+def only(given: Sequence[T], what: str) -> T:
+    """What is in a list of one. RequestError: there are more, or none."""
+    if len(given) != 1:
+        raise RequestError(
+            f"a stream is of one {what}, got {len(given)}; generate and chat take several", param="prompt"
+        )
+    return given[0]
 
 
 def as_conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:

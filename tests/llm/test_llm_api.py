@@ -182,10 +182,17 @@ def test_tokens_that_come_together_are_those_that_come_one_by_one(
     assert other.outputs[0].token_ids == streamed
 
 
+def test_a_stream_is_of_one_prompt(llm: LLM) -> None:
+    for several in (["ab", "cd"], [[65], [66]], []):
+        with pytest.raises(RequestError, match=f"a stream is of one prompt, got {len(several)}"):
+            next(llm.stream(several, GREEDY))  # type: ignore[arg-type]
+    assert list(llm.stream(["ab"], GREEDY)) == list(llm.stream("ab", GREEDY))  # type: ignore[arg-type]
+
+
 def test_an_abandoned_stream_leaves_nothing_behind(llm: LLM) -> None:
     stream = llm.stream("ab", GREEDY)
     next(stream)
-    with pytest.raises(ConfigError, match="generating already"):
+    with pytest.raises(ConfigError, match="generating already.*close"):
         llm.generate("ab", GREEDY)
     stream.close()
     assert len(llm.generate("ab", GREEDY)[0].outputs[0].token_ids) == 12

@@ -101,6 +101,27 @@ def test_another_compiler_builds_anew(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 @needs_compiler
+def test_it_is_said_that_a_compiler_begins(folder: Path) -> None:
+    said: list[str] = []
+    build.ensure_built(say=said.append)
+    assert len(said) == 1 and "compiling small for this CPU" in said[0]
+    build.ensure_built(say=said.append)
+    assert len(said) == 1
+
+
+def test_a_compiler_that_is_ended_is_no_failure_to_remember(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended = tmp_path / "ended"
+    ended.write_text("#!/bin/sh\necho 'a warning' >&2\nkill -INT $$\n")
+    ended.chmod(0o755)
+    monkeypatch.setenv("CXX", str(ended))
+    (status,) = build.ensure_built()
+    assert status.state == "failed" and status.reason.endswith("ended by signal 2")
+    assert not list(folder.rglob("*.failed"))
+
+
+@needs_compiler
 def test_the_compiler_s_first_error_is_the_reason(folder: Path) -> None:
     (folder / "small.cpp").write_text("int broken( { }\nint more_broken( { }\n")
     (status,) = build.ensure_built()

@@ -24,7 +24,7 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
 
 def say_native(say: Callable[[str], None]) -> None:
     """Builds what is missing of the C++ parts; says so where that takes time or fails."""
-    for status in ensure_built():
+    for status in ensure_built(say=say):
         if status.state == "built":
             say(f"compiled {status.name} in {status.seconds:.1f} s")
         elif status.state != "current":

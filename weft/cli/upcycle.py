@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     check_range("--experts", args.experts, 1)
-    ensure_built()
+    ensure_built(say=_say)
     recipe = Recipe(args.experts, args.top_k, Skew.parse(args.skew), args.seed, torch_dtype(args.dtype))
     upcycle(opened(args, args.model, _say), recipe, args.out, _say)
     print(f"{args.out}: {args.experts} experts, {args.top_k} a row, skew {args.skew}; weft serve {args.out} serves it")

@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     """0: the layout gives what one rank gives; 1: it does not; 3: nothing differs, but too little was decided."""
     check_range("--tokens", args.tokens, 1)
     _refuse_unused(args)
-    ensure_built()
     progress = _say_nothing if args.json else _say
+    ensure_built(say=progress)
     checkpoint = opened(args, args.model, _say)
     config = parse_config(checkpoint.config)
     layout = layout_from(args, config)

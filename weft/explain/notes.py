@@ -200,4 +200,4 @@ def _length(interval: Interval) -> int:
 
 
 def _join(numbers: list[int]) -> str:
-    return " ".join(map(str, numbers))
+    return ", ".join(map(str, numbers))

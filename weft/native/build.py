@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,9 +38,13 @@ class BuildStatus:
     reason: str = ""
 
 
-def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]:
+Told = Callable[[str], object]
+"""What hears a sentence for people."""
+
+
+def ensure_built(wanted: Sequence[str] | None = None, say: Told = lambda said: None) -> tuple[BuildStatus, ...]:
     """Builds what is missing or stale of what this machine loads, or of the `wanted`, as many at a time as there are
-    cores; prints nothing, raises nothing."""
+    cores; `say`, in any thread, hears of each that begins. Raises nothing."""
     chosen = needed() if wanted is None else tuple(wanted)
     if disabled():
         return tuple(BuildStatus(name, "disabled", None, reason="WEFT_NATIVE=0") for name in chosen)
@@ -49,7 +53,7 @@ def ensure_built(wanted: Sequence[str] | None = None) -> tuple[BuildStatus, ...]
         return tuple(_without_compiler(name) for name in chosen)
     version = _version_hash(compiler)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
-        return tuple(workers.map(lambda name: _ensure(name, compiler, version), chosen))
+        return tuple(workers.map(lambda name: _ensure(name, compiler, version, say), chosen))
 
 
 def find_compiler() -> tuple[str, ...] | None:
@@ -79,13 +83,14 @@ def _version_hash(compiler: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(compiler).encode() + b"\0" + said).hexdigest()[:8]
 
 
-def _ensure(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
+def _ensure(name: str, compiler: Sequence[str], version: str, say: Told) -> BuildStatus:
     if name not in names():
         return BuildStatus(name, "failed", None, reason=f"there is no source {source_of(name).name}")
     for directory in directories():
         path = directory / f"{stem(name)}-{version}.so"
         if path.exists():
             return BuildStatus(name, "current", path)
+    say(f"compiling {name} for this CPU, once: up to a minute")
     return _compile(name, compiler, version)
 
 
@@ -111,6 +116,10 @@ def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) ->
             result = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return _failed(name, directory, f"{compiler[0]}: {error}", time.monotonic() - started)
+        if result.returncode < 0:  # by a signal, so that nothing is known of the next attempt
+            return _failed(
+                name, None, f"{compiler[0]} was ended by signal {-result.returncode}", time.monotonic() - started
+            )
         if result.returncode != 0:
             return _failed(name, directory, _first_error(compiler[0], result.stderr), time.monotonic() - started)
         _remove_older(directory, name)
