@@ -28,7 +28,10 @@ in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 SOON_S, OFTEN_S, RARELY_S = 0.02, 0.1, 0.5
 """When the thread looks again: at the latest behind pages that came beside steps; where all were there; and where
-nothing has happened for a while, or it hears by itself that more are wanted."""
+nothing has happened for a while."""
+SELDOM_S, NEVER_S = 2.0, 60.0
+"""When it does that hears by itself that more are wanted beside steps: where more would be asked for if none ran; and
+where all is there. A look takes its core from a step for milliseconds, and the others of a layout wait with it."""
 LOOKS = 20
 """How often nothing may have happened before it looks rarely."""
 
@@ -87,9 +90,7 @@ class FirstWrites:
 
     def advance(self, ahead: int) -> bool:
         """Asks for some of what is missing `ahead` bytes beyond the highest block; whether anything came."""
-        wanted = min(len(self._memory), (self._highest() + 1) * self._block_bytes + ahead)
-        page = LARGE_PAGE if self._enlarges else PAGESIZE
-        size = min(-(-wanted // page) * page - self.ready, AT_ONCE_BYTES)
+        size = min(self._missing(ahead), AT_ONCE_BYTES)
         if size <= 0:
             return False
         at = self._memory.data_ptr() + self.ready
@@ -101,6 +102,12 @@ class FirstWrites:
         self.ready += size
         return True
 
+    def _missing(self, ahead: int) -> int:
+        """Bytes, in whole pages, `ahead` beyond the highest block; not above 0 where all is there."""
+        wanted = min(len(self._memory), (self._highest() + 1) * self._block_bytes + ahead)
+        page = LARGE_PAGE if self._enlarges else PAGESIZE
+        return -(-wanted // page) * page - self.ready
+
     def _pause_s(self) -> float:
         """Behind a request beside steps: the shorter, the less is there. What a step does not find it waits for, with
         all its threads; and requests that come together make one step slow."""
@@ -111,7 +118,7 @@ class FirstWrites:
         """Where nothing came; for so many looks nothing was to be done at all."""
         enough = (self.ready - self.beside) // self._block_bytes - 1  # the highest block at which nothing is missing
         if self._awaited is not None and self._highest() <= enough:
-            self._awaited.above(enough, RARELY_S)
+            self._awaited.above(enough, SELDOM_S if self._missing(self.ahead) > 0 else NEVER_S)
         else:
             self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
 
