@@ -174,6 +174,10 @@ def test_times_memory_and_ranks_over_http() -> None:
     one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
     again = "{}, {}, {} and {}".format(*ratios("several_ranks_amx_again.json", "several"))
-    words = f"(`several_ranks_amx.json`), in another start {again} (`several_ranks_amx_again.json`)."
+    third = "{}, {}, {} and {}".format(*ratios("several_ranks_amx_e11c764.json", "several"))
+    last = f"{third} (`several_ranks_amx_e11c764.json`)."
+    words = f"(`several_ranks_amx.json`), in another start {again} (`several_ranks_amx_again.json`), in a third one, in"
+    words = f"{words} which the thread for the cache's pages looked seldom, {last}"
     assert f"{told} {words}" in PLAIN
-    assert f"on amx {one}, {eight} and {many}, and {prompt} (`several_ranks_amx.json`)" in PLAIN
+    told = f"on amx {one}, {eight} and {many}, and {prompt} (`several_ranks_amx.json`), in another start {last}"
+    assert told in PLAIN
