@@ -177,6 +177,23 @@ def test_beside_steps_more_comes_once_a_block_is_taken_without_a_look_of_pythons
     assert not writes._thread.is_alive()
 
 
+def test_where_all_was_there_a_higher_block_is_heard_of_between_steps_too() -> None:
+    need("step")
+    memory, highest = large_pages(MOST_BYTES + (8 << 20)), ctypes.c_int64(0)
+    library = open_library()
+    assert library is not None
+    awaited = Awaited(library, ctypes.addressof(highest))
+    writes = FirstWrites(memory, BLOCK, 1000, lambda: highest.value, quiet, awaited=awaited)
+    writes.start()
+    try:
+        wait_for(lambda: writes.ready == BLOCK + MOST_BYTES)
+        time.sleep(0.1)
+        highest.value = 4  # what is wanted beside steps is there
+        wait_for(lambda: writes.ready == 5 * BLOCK + MOST_BYTES)
+    finally:
+        writes.close()
+
+
 def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
     highest = [0]
     writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)

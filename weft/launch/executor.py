@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -42,6 +41,19 @@ class _Waiting:
         self.groups: list[GroupResult] = [GroupResult() for _ in self.plan.groups]
 
 
+class _Failing:
+    """What is raised inside ends the ranks: whether anything was. A class, not a generator, for engines enter it in
+    every step."""
+
+    failed = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.failed |= kind is not None
+
+
 class ProcessExecutor:
     """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
 
@@ -63,7 +75,7 @@ class ProcessExecutor:
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
         self._waiting: deque[_Waiting] = deque()
-        self._closed = self._failed = False
+        self._closed, self._failing = False, _Failing()
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
@@ -72,30 +84,24 @@ class ProcessExecutor:
 
     def submit(self, plan: StepPlan) -> None:
         """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
-        with self._failing():
+        with self._failing:
             waits = _Waiting(plan, self._group_of)
             self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
             self._waiting.append(waits)
 
     def collect(self) -> StepResult:
         """As of the engine's `Ahead`. PeerError as of `step`."""
-        try:
-            return self._collect()
-        except BaseException:
-            self._failed = True
-            raise
-
-    def _collect(self) -> StepResult:
-        waits = self._waiting[0]
-        began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
-        while waits.left:
-            if not (ready := self.watch.ready(began + limit_s)):
-                raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
-            for each in ready:
-                self._take(*self.watch.read(each))
-                if not waits.left:
-                    break
-        return self._done(began)
+        with self._failing:
+            waits = self._waiting[0]
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
+            while waits.left:
+                if not (ready := self.watch.ready(began + limit_s)):
+                    raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
+                for each in ready:
+                    self._take(*self.watch.read(each))
+                    if not waits.left:
+                        break
+            return self._done(began)
 
     def _take(self, worker: WorkerProcess, message: FromRank) -> None:
         """One rank's part of a step: of the oldest that it has not answered."""
@@ -124,15 +130,6 @@ class ProcessExecutor:
         if not self._closed:
             self.watch.status.agreed.stop(plan.index)
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """What is raised here ends the ranks."""
-        try:
-            yield
-        except BaseException:
-            self._failed = True
-            raise
-
     def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
         for worker in self.workers:
             try:
@@ -144,7 +141,7 @@ class ProcessExecutor:
 
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call, [layers with experts, experts]. PeerError: a rank died."""
-        with self._failing():
+        with self._failing:
             return self._counts()
 
     def _counts(self) -> IntArray:
@@ -172,7 +169,7 @@ class ProcessExecutor:
         for waits in self._waiting:
             self.interrupt(waits.plan)
         self._closed = True
-        healthy = not self._failed and all(worker.fate() is None for worker in self.workers)
+        healthy = not self._failing.failed and all(worker.fate() is None for worker in self.workers)
         for worker in self.workers if healthy else ():
             try:
                 worker.channel.send(pack(Shutdown()), 1.0)

@@ -17,6 +17,7 @@ from weft.counted import counted
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import Channel, ChannelClosed
+from weft.launch.cores import KeptTo
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.launch.phases import Phase
 from weft.launch.processes import WorkerProcess
@@ -70,14 +71,8 @@ class Watch:
     def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
         if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
             return self._poll.poll(timeout_ms)
-        try:
-            os.sched_setaffinity(0, self._waits_on)
+        with KeptTo(self._waits_on, own):
             return self._poll.poll(timeout_ms)
-        finally:
-            try:
-                os.sched_setaffinity(0, own)
-            except OSError:  # this thread may run on none of those any more
-                pass
 
     def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
         """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""

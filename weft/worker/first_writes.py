@@ -29,9 +29,9 @@ AT_ONCE_BYTES = LARGE_PAGE
 SOON_S, OFTEN_S, RARELY_S = 0.02, 0.1, 0.5
 """When the thread looks again: at the latest behind pages that came beside steps; where all were there; and where
 nothing has happened for a while."""
-SELDOM_S, NEVER_S = 2.0, 60.0
-"""When it does that hears by itself that more are wanted beside steps: where more would be asked for if none ran; and
-where all is there. A look takes its core from a step for milliseconds, and the others of a layout wait with it."""
+SELDOM_S, NEWS_S = 2.0, 60.0
+"""When it does that hears by itself of a higher block: where more pages would be asked for if no step ran; and where
+all are there, until there is one. A look takes its core from a step, and the other ranks of a layout wait with it."""
 LOOKS = 20
 """How often nothing may have happened before it looks rarely."""
 
@@ -116,11 +116,14 @@ class FirstWrites:
 
     def _rest(self, quiet: int) -> None:
         """Where nothing came; for so many looks nothing was to be done at all."""
+        highest = self._highest()
         enough = (self.ready - self.beside) // self._block_bytes - 1  # the highest block at which nothing is missing
-        if self._awaited is not None and self._highest() <= enough:
-            self._awaited.above(enough, SELDOM_S if self._missing(self.ahead) > 0 else NEVER_S)
-        else:
+        if self._awaited is None or highest > enough:
             self._ended.wait(OFTEN_S if quiet < LOOKS else RARELY_S)
+        elif self._missing(self.ahead) > 0:
+            self._awaited.above(enough, SELDOM_S)
+        else:
+            self._awaited.above(highest, NEWS_S)
 
     def _run(self) -> None:
         if self._cpus:
