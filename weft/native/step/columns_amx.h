@@ -72,52 +72,50 @@ private:
 // Up to 32 rows times the columns of a pair.
 class ColumnsTimesRows {
 public:
-    static constexpr int kRing = 2;  // groups
-
-    // tile[r][0 .. 32) = sum over all of the depth of a[r][k] * the pair's number, for up to 32 rows; `room` for kRing groups.
-    // Vectors take the next group from codes while registers multiply with the one before.
-    void operator()(AmxRegisters& registers, const CodesByColumn& codes, Rows<bf16> a, int count, int depth, float* tile,
-                    bf16* room) {
-        rows_.take(a, count, depth);
+    // tile[r][0 .. 32) = sum over all of the depth of a[r][k] * the pair's number, for up to 32 rows, of pairs [first, last) one
+    // after the other, each followed by done(pair); `ring`: room for kRing groups. Vectors take the next group from codes, a
+    // pair's first one too, while registers multiply with the one before.
+    template <class Done>
+    void operator()(AmxRegisters& registers, const Weight& w, int first, int last, Rows<bf16> a, int count, float* tile,
+                    bf16* ring, const Done& done) {
+        rows_.take(a, count, w.depth);
         const int left = std::min(count, TurnedRows::kBeside), right = count - left;
         registers.shape_columns(left, right);
-        right ? multiply<true>(codes, depth, room) : multiply<false>(codes, depth, room);
-        if (count == 1) {
-            _tile_stored(0, tile, 4);
-            _tile_stored(1, tile + kPair / 2, 4);
-            return;
-        }
-        alignas(64) float columns[2][kSquare];
-        _tile_stored(0, columns[0], 64);
-        _tile_stored(1, columns[1], 64);
-        put_down(columns, left, tile);
-        if (!right) return;
-        _tile_stored(2, columns[0], 64);
-        _tile_stored(3, columns[1], 64);
-        put_down(columns, right, tile + left * kPair);
+        const auto put = [&](int pair) { put_down(left, right, tile), done(pair); };
+        right ? multiply<true>(w, first, last, ring, put) : multiply<false>(w, first, last, ring, put);
     }
 
 private:
     static constexpr int kSquare = TurnedRows::kBeside * kPair / 2;
 
-    template <bool Both> void multiply(const CodesByColumn& codes, int depth, bf16* room) const {
-        auto place = [&](int k) { return room + k / kGroup % kRing * kGroup * kPair; };
-        auto lay = [&](int k) {
+    template <bool Both, class Put> void multiply(const Weight& w, int pair, int end, bf16* ring, const Put& put) const {
+        const int last = (ceil_div(w.depth, kGroup) - 1) * kGroup;
+        bf16 *laid = ring, *next = ring + kGroup * kPair;
+        auto lay = [&](const CodesByColumn& codes, int k) WEFT_LAMBDA_INLINE {
             settle_memory();
             FetchChunks<CodesByColumn>{codes}.begin(k / kGroup);
-            codes.lay_columns(k / kGroup, depth - k, place(k));
+            codes.lay_columns(k / kGroup, w.depth - k, next);
             settle_memory();
+            std::swap(laid, next);
         };
-        _tile_zero(0);
-        _tile_zero(1);
-        if (Both) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
-        lay(0);
-        for (int k = 0; k < depth; k += kGroup) {
-            if (k + kGroup < depth) lay(k + kGroup);
-            step<Both>(place(k), k);
+        lay(CodesByColumn(w, pair), 0);
+        for (; pair < end; ++pair) {
+            const CodesByColumn codes(w, pair);
+            _tile_zero(0);
+            _tile_zero(1);
+            if (Both) {
+                _tile_zero(2);
+                _tile_zero(3);
+            }
+            for (int k = 0; k < last; k += kGroup) {
+                const bf16* const group = laid;
+                lay(codes, k + kGroup);
+                step<Both>(group, k);
+            }
+            const bf16* const group = laid;
+            if (pair + 1 < end) lay(CodesByColumn(w, pair + 1), 0);
+            step<Both>(group, last);
+            put(pair);
         }
     }
 
@@ -135,8 +133,24 @@ private:
         }
     }
 
+    static void put_down(int left, int right, float* tile) {
+        if (left == 1) {
+            _tile_stored(0, tile, 4);
+            _tile_stored(1, tile + kPair / 2, 4);
+            return settle_memory();
+        }
+        alignas(64) float columns[2][kSquare];
+        _tile_stored(0, columns[0], 64);
+        _tile_stored(1, columns[1], 64);
+        turn_around(columns, left, tile);
+        if (!right) return;
+        _tile_stored(2, columns[0], 64);
+        _tile_stored(3, columns[1], 64);
+        turn_around(columns, right, tile + left * kPair);
+    }
+
     // Columns of `count` rows, turned around.
-    static void put_down(const float (&columns)[2][kSquare], int count, float* tile) {
+    static void turn_around(const float (&columns)[2][kSquare], int count, float* tile) {
         settle_memory();
         for (int half = 0; half < 2; ++half)
             turn_square(

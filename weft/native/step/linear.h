@@ -104,10 +104,10 @@ template <class C> struct Product {
     void run(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
         const bool stored = stored_as<C>(weight.kind);
+        if (!stored && count == rows_from_codes<C>(weight.kind, count)) return from_codes(first, last, from, rows, int(count));
         for (int pair = first; pair < last; ++pair) {
-            if (cache) cache->begin(from == own_row ? pair : -1);
+            begin(from, pair);
             if (stored && count <= C::kRows) one_block(from, rows, int(count), pair);
-            else if (!stored && count == rows_from_codes<C>(weight.kind, count)) from_codes(from, rows, int(count), pair);
             else if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else
                 with_rows(pair, [&](auto done) {
@@ -119,6 +119,10 @@ template <class C> struct Product {
 private:
     CacheLines* cache = nullptr;
     int64_t own_row = 0;
+
+    void begin(int64_t from, int pair) {
+        if (cache) cache->begin(from == own_row ? pair : -1);
+    }
 
     // Of `count` rows, those of tiles that fetch weights.
     int64_t rows_that_fetch(int64_t count) const {
@@ -166,17 +170,22 @@ private:
     }
 
     // Rows that all take their numbers from codes.
-    void from_codes(int64_t from, Rows<A> rows, int count, int pair) {
+    void from_codes(int first, int last, int64_t from, Rows<A> rows, int count) {
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(int64_t(count) * kPair);
         B* room = scratch<PANEL_SCRATCH>().template take<B>(C::kMostSlab * kPair);
-        first_rows(rows, count, {0, weight.depth, false}, pair, sums, room, false);
-        epilogue.rows(from, count, pair, sums, 0);
+        const auto done = [&](int pair) { epilogue.rows(from, count, pair, sums, 0); };
+        if constexpr (C::kLaysCodes) return tile_of_pair.from_codes(weight, first, last, rows, count, sums, room, done);
+        for (int pair = first; pair < last; ++pair) {
+            begin(from, pair);
+            first_tile(weight, pair, rows, count, {0, weight.depth, false}, sums, room, false);
+            done(pair);
+        }
     }
 
-    // Numbers go from codes to products; where `more` rows follow they are left in `panel`.
-    void first_rows(Rows<A> rows, int count, Slab slab, int pair, T* sums, B* panel, bool more) {
-        if constexpr (C::kLaysCodes) tile_of_pair.from_codes(weight, pair, rows, count, slab, sums, panel, more);
-        else first_tile(weight, pair, rows, count, slab, sums, panel, more);
+    // Numbers go from codes to products, and are left in `panel`.
+    void first_rows(Rows<A> rows, int count, Slab slab, int pair, T* sums, B* panel) {
+        if constexpr (C::kLaysCodes) tile_of_pair.lay_and_multiply(weight, pair, rows, count, slab, sums, panel);
+        else first_tile(weight, pair, rows, count, slab, sums, panel, true);
     }
 
     // Blocks of rows are finished beside the next one's products where C says so, by f at last.
@@ -232,7 +241,7 @@ private:
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
-            if (first) first_rows(rows, first, part, pair, sums, panel, true);
+            if (first) first_rows(rows, first, part, pair, sums, panel);
             else if constexpr (!C::kLaysCodes) unpack<C>(weight, pair, k, part.depth, panel);
             // What is unpacked next is fetched by the products of the first blocks, or of the first one alone where there are
             // no others or they fetch the cache.

@@ -43,21 +43,29 @@ public:
         else multiply<false>(a, count, b, depth, lines, ahead, tile, resume);
     }
 
-    // The same of numbers that come as codes: vectors lay the next group of the depth while registers multiply with the one
-    // before. All of them are left in `panel` where `more` rows follow; else the slab is all of the depth, and `panel` needs room
-    // for kRing groups.
-    void from_codes(const Weight& w, int pair, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
-        if (by_columns(w) && !more) return columns_(registers_, CodesByColumn(w, pair), a, count, slab.depth, tile, panel);
+    // The same of numbers that come as codes, of pairs [first, last) of all the depth: vectors lay the next group of the depth
+    // while registers multiply with the one before. done(pair) when a pair's sums are in `tile`; `ring`: room for kRing groups.
+    template <class Done>
+    void from_codes(const Weight& w, int first, int last, Rows<bf16> a, int count, float* tile, bf16* ring, const Done& done) {
+        if (by_columns(w)) return columns_(registers_, w, first, last, a, count, tile, ring, done);
+        registers_.shape(std::min(count, 16), std::max(count - 16, 0));
+        with_codes<false>(w, first, [&](auto codes) {
+            if (count > 16) multiply_pairs<true>(codes, w, first, last, a, count, tile, ring, done);
+            else multiply_pairs<false>(codes, w, first, last, a, count, tile, ring, done);
+        });
+    }
+
+    // The same of a slab of one pair, whose numbers are all left in `panel`.
+    void lay_and_multiply(const Weight& w, int pair, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel) {
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         with_codes<false>(w, pair, [&](auto codes) {
-            if (count > 16) multiply_codes<true>(codes, a, count, slab, tile, panel, more);
-            else multiply_codes<false>(codes, a, count, slab, tile, panel, more);
+            if (count > 16) multiply_codes<true>(codes, a, count, slab, tile, panel);
+            else multiply_codes<false>(codes, a, count, slab, tile, panel);
         });
     }
 
 private:
     static constexpr int kStep = kAmxStep, kRowBytes = kPair * 4;  // of a tile of sums
-    static constexpr int kRing = ColumnsTimesRows::kRing;          // groups
     static_assert(InAmx::kMostSlab >= kRing * kStep && kStep == kGroup && kStep == 2 * kTogether);
 
     template <bool Both>
@@ -73,28 +81,55 @@ private:
     }
 
     template <bool Both, class Codes>
-    void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel, bool more) {
-        auto place = [&](int k) { return panel + (more ? k : k / kStep % kRing * kStep) * kPair; };
-        auto lay = [&](int k) {
-            const int depth = std::min(kStep, slab.depth - k);
-            settle_memory();
-            lay_group(codes, slab.from + k, depth, place(k));
-            settle_memory();
+    void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel) {
+        auto lay = [&](int k) WEFT_LAMBDA_INLINE {
+            lay_group(codes, slab.from + k, std::min(kStep, slab.depth - k), panel + k * kPair);
         };
         lay(0);
         take_up<Both>(tile, slab.resume);
-        int k = 0;
-        for (; k + kStep < slab.depth; k += kStep) {
+        const int last = last_group(slab.depth);
+        for (int k = 0; k < last; k += kStep) {
             lay(k + kStep);
-            step<Both>(a.first + k, a.stride * 2, place(k));
+            step<Both>(a.first + k, a.stride * 2, panel + k * kPair);
         }
-        if (k + kStep == slab.depth) step<Both>(a.first + k, a.stride * 2, place(k));
-        else last_step<Both>({a.first + k, a.stride}, count, place(k), slab.depth - k);
+        step_at_end<Both>(a, count, slab.depth, panel + last * kPair);
         put_down<Both>(tile);
     }
 
+    // The first group of a pair is laid while the last one of the pair before is multiplied. Otherwise each pair would begin
+    // with a wait, in which no weights are asked for.
+    template <bool Both, class Codes, class Done>
+    void multiply_pairs(const Codes& of_first, const Weight& w, int pair, int end, Rows<bf16> a, int count, float* tile,
+                        bf16* ring, const Done& done) {
+        const int last = last_group(w.depth);
+        bf16 *laid = ring, *next = ring + kStep * kPair;
+        auto lay = [&](const Codes& codes, int k) WEFT_LAMBDA_INLINE {
+            lay_group(codes, k, std::min(kStep, w.depth - k), next);
+            std::swap(laid, next);
+        };
+        lay(of_first, 0);
+        for (; pair < end; ++pair) {
+            const Codes codes(w, pair);
+            take_up<Both>(tile, false);
+            for (int k = 0; k < last; k += kStep) {
+                const bf16* const group = laid;
+                lay(codes, k + kStep);
+                step<Both>(a.first + k, a.stride * 2, group);
+            }
+            const bf16* const group = laid;
+            if (pair + 1 < end) lay(Codes(w, pair + 1), 0);
+            step_at_end<Both>(a, count, w.depth, group);
+            put_down<Both>(tile);
+            settle_memory();
+            done(pair);
+        }
+    }
+
+    static int last_group(int depth) { return (ceil_div(depth, kStep) - 1) * kStep; }
+
     // One group of a pair as W_BF16 lies; zeros behind `depth`.
     template <class Codes> static WEFT_INLINE void lay_group(const Codes& codes, int from, int depth, bf16* to) {
+        settle_memory();
         if constexpr (std::is_same_v<Codes, CodesByColumn>) {
             FetchChunks<Codes>{codes}.begin(from / kGroup);
             codes.each_pair(from / kGroup, depth, [&](int j, int half, __m512i words) WEFT_LAMBDA_INLINE {
@@ -104,6 +139,7 @@ private:
             if (depth < kStep) std::memset(to, 0, kStep * kPair * sizeof(bf16));
             lay_panel<InAmx>(codes, from, depth, to);
         }
+        settle_memory();
     }
 
     template <bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
@@ -117,6 +153,13 @@ private:
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
+    }
+
+    // The last of `depth`, a whole group or less.
+    template <bool Both> static WEFT_INLINE void step_at_end(Rows<bf16> a, int count, int depth, const bf16* b) {
+        const int from = last_group(depth);
+        if (from + kStep == depth) step<Both>(a.first + from, a.stride * 2, b);
+        else last_step<Both>({a.first + from, a.stride}, count, b, depth - from);
     }
 
     // What lies behind the depth of rows is not ours: zeros take its place.
