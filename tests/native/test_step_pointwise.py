@@ -23,7 +23,7 @@ F32, BF16, F64 = torch.float32, torch.bfloat16, torch.float64
 PAIRS = [(F32, F32), (F32, BF16), (BF16, BF16), (BF16, F32), (F64, F64)]
 TOLERANCE = {BF16: 1e-2, F32: 2e-6, F64: 1e-14}
 SMALL = 1e-5
-SHAPES = [(1, 1), (1, 576), (3, 7), (5, 64), (17, 100), (33, 577), (0, 16)]
+SHAPES = [(1, 1), (1, 576), (3, 7), (5, 64), (17, 100), (33, 577), (200, 24), (0, 16)]
 
 
 def wide(rows: int, columns: int, dtype: torch.dtype, seed: int = 0, extra: int = 3) -> Tensor:

@@ -65,7 +65,7 @@ _VECTORS = {
     Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
-DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD, Op.NORM)
 """What deals units, of which other ranks may take some (`deals_units` in kernels.h)."""
 
 

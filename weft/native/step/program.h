@@ -143,7 +143,7 @@ private:
 
     // Where others may take units of an instruction, by thread 0; else null.
     Offers* offers_of(size_t i, int thread) const {
-        return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
+        return thread || !opens_ || !deals_units(code_[i], *step_) ? nullptr : pool_->offers();
     }
 
     bool eases(const Instruction& it) const { return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased; }
