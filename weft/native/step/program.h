@@ -10,6 +10,7 @@
 
 #include "cache_ahead.h"
 #include "exchange.h"
+#include "instructions_ahead.h"
 #include "kernels.h"
 #include "pool.h"
 #include "shown.h"
@@ -127,6 +128,7 @@ private:
             return weights.fetch();
         };
         for (; i < end_; ++i) {
+            fetch_ahead(code_.data(), i, end_);
             if (kernels_[i]) compute(i, me, offers_of(i, thread));
             else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
