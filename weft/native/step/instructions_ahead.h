@@ -19,6 +19,7 @@ inline void fetch_ahead(const Instruction* code, size_t i, size_t end) {
     if (i + 2 >= end) return;
     const Instruction& next = code[i + 2];
     if (next.op == LINEAR) fetch_lines(next.p[WEIGHT], sizeof(Weight));
+    if (next.op == ALL_REDUCE) fetch_lines(next.p[EXCHANGE], sizeof(Exchange));
     if (next.op == NORM)
         fetch_lines(next.p[NORM_WEIGHT], std::min<int64_t>(kMostParameters, next.out.columns * int64_t(sizeof(float))));
 }
