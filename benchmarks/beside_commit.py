@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, Burst, compared, looked_at
+from benchmarks.bursts import CASES, Burst, looked_at, over_starts
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
@@ -157,8 +157,8 @@ def main() -> None:
             if not bursts:
                 continue
             starts = []
-            for _ in range(arguments.starts):
-                seconds, seen = one_start(folder, cached, arguments, bursts, probe)
+            for number in range(arguments.starts):
+                seconds, seen = one_start(number, folder, cached, arguments, bursts, probe)
                 starts.append(seconds)
                 looks += seen
             found |= {name: over_starts([each[name] for each in starts], burst) for name, burst in bursts.items()}
@@ -166,24 +166,17 @@ def main() -> None:
 
 
 def one_start(
-    folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst], probe: Probe
+    number: int, folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst], probe: Probe
 ) -> tuple[dict[str, dict[str, list[float]]], list[State]]:
-    """Seconds of each burst, by case and engine, and what the memory gave beside them."""
+    """Seconds of each burst, by case and engine, and what the memory gave beside them. The commit's engine is started
+    first in every other start: who comes second may find another memory."""
+    places = {arguments.commit: folder, "this one": ROOT}
     with ExitStack() as stack:
         trees: dict[str, Tree] = {}
-        for name, place in ((arguments.commit, folder), ("this one", ROOT)):
-            trees[name] = Tree(place, cached, arguments)
+        for name in [*places][:: -1 if number % 2 else 1]:
+            trees[name] = Tree(places[name], cached, arguments)
             stack.callback(trees[name].close)
-        return looked_at(probe, trees, bursts, arguments.rounds)
-
-
-def over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:
-    """What all bursts of a case say together, and the median ratio of each start where there are several."""
-    together = {name: [second for start in starts for second in start[name]] for name in starts[0]}
-    found: dict[str, dict[str, Any]] = {**compared(together, burst)}
-    if len(starts) > 1:
-        found["this one"]["ratio_of_starts"] = [compared(start, burst)["this one"]["ratio"] for start in starts]
-    return found
+        return looked_at(probe, {name: trees[name] for name in places}, bursts, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from benchmarks.offline_engine import tell
 from benchmarks.peers.probe import Probe, State
@@ -65,6 +65,15 @@ def tell_compared(
     """`arguments.rounds` of every case, as `tell` says them."""
     seconds, looks = looked_at(probe, engines, cases, arguments.rounds)
     tell(arguments, {name: compared(seconds[name], burst) for name, burst in cases.items()}, looks)
+
+
+def over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:
+    """What all bursts of a case say together, and the median ratios of each start where there are several."""
+    together = {name: [second for start in starts for second in start[name]] for name in starts[0]}
+    found: dict[str, dict[str, Any]] = {**compared(together, burst)}
+    for name in [*found][1:] if len(starts) > 1 else ():
+        found[name]["ratio_of_starts"] = [compared(start, burst)[name]["ratio"] for start in starts]
+    return found
 
 
 def in_turns(engines: Mapping[str, Generates], burst: Burst, rounds: int) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
     python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--ways several ...] [--rounds 12]
-                                       [--save FILE.json]
+                                       [--starts 2] [--save FILE.json]
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
 query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See
@@ -16,15 +16,16 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import Burst, tell_compared
+from benchmarks.bursts import Burst, looked_at, over_starts
 from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import options
+from benchmarks.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
-from benchmarks.peers.probe import Probe
+from benchmarks.peers.probe import Probe, State
 from weft.checkpoint.embedded import cache_dir, embedded_model
 from weft.llm import LLM
 from weft.settings import EngineConfig
@@ -48,19 +49,28 @@ def main() -> None:
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="those beside one rank")
-    parser.add_argument("--rounds", type=whole, default=12)
+    parser.add_argument("--rounds", type=whole, default=12, help="of each start")
+    parser.add_argument("--starts", type=whole, default=2, help="of all engines, the last one first in every other")
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
-    with Probe(cache_dir() / "peers") as probe, ExitStack() as stack:
-        engines = {"one": stack.enter_context(LLM(model, tp=1, config=config))}
-        for name in arguments.ways:
-            split, lends = WAYS[name]
-            settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
-            engines[name] = stack.enter_context(LLM(model, layout=layout, tp=arguments.tp, config=settings))
-        tell_compared(arguments, probe, engines, CASES)
+    wanted: dict[str, dict[str, Any]] = {"one": {"tp": 1, "config": config}}
+    for name in arguments.ways:
+        split, lends = WAYS[name]
+        settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
+        wanted[name] = {"tp": arguments.tp, "config": settings, "layout": layout}
+    starts, looks = list[dict[str, dict[str, list[float]]]](), list[State]()
+    with Probe(cache_dir() / "peers") as probe:
+        for number in range(arguments.starts):
+            with ExitStack() as stack:
+                order = [*wanted][:: -1 if number % 2 else 1]
+                made = {name: stack.enter_context(LLM(model, **wanted[name])) for name in order}
+                seconds, seen = looked_at(probe, {name: made[name] for name in wanted}, CASES, arguments.rounds)
+                starts.append(seconds)
+                looks += seen
+    tell(arguments, {name: over_starts([each[name] for each in starts], burst) for name, burst in CASES.items()}, looks)
 
 
 if __name__ == "__main__":
