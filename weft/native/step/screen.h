@@ -165,7 +165,8 @@ private:
         });
     }
 
-    // Then from the next bound on down, of each row by one thread, or of parts of it where rows are few.
+    // Then from the next bound on down, of each row by one thread, or, where rows are few, of every second pair, third, ... by
+    // each: tokens that are often the likeliest are neighbours, as trained tokenizers number them.
     template <class Product> void look_at_others(Product& product, const TeamMember& me) {
         static thread_local std::vector<Top> others;  // its room stays
         const int64_t parts = std::max<int64_t>(1, me.threads / rows_);
@@ -173,11 +174,10 @@ private:
             others.clear();
             for (int64_t i = from; i < to; ++i) {
                 const int64_t row = i / parts;
-                const EvenShare share(pairs_, int(i % parts), int(parts));
                 const size_t before = others.size();
                 const float *const bounds = tops(row), least = least_of(row);
                 const int seen = highest(row);
-                for (int pair = int(share.begin); pair < share.end; ++pair)
+                for (int pair = int(i % parts); pair < pairs_; pair += int(parts))
                     if (bounds[pair] >= least && pair != seen) others.push_back({bounds[pair], int(row), pair});
                 std::sort(others.begin() + before, others.end());
             }
