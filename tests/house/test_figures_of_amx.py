@@ -172,12 +172,7 @@ def test_times_memory_and_ranks_over_http() -> None:
     assert f"{told} over HTTP {ranks[2]}, {ranks[3]} and {ranks[4]}; burst by burst" in PLAIN
     assert f"{ranks[2]}, {ranks[3]} and {ranks[4]} on amx," in PLAIN
     one, eight, many, prompt = ratios("several_ranks_amx.json", "several")
+    name = "several_ranks_amx.json"
     told = f"burst by burst {one}, {eight} and {many} with 1, 8 and 32 streams and {prompt} in a prompt"
-    again = "{}, {}, {} and {}".format(*ratios("several_ranks_amx_again.json", "several"))
-    third = "{}, {}, {} and {}".format(*ratios("several_ranks_amx_e11c764.json", "several"))
-    last = f"{third} (`several_ranks_amx_e11c764.json`)."
-    words = f"(`several_ranks_amx.json`), in another start {again} (`several_ranks_amx_again.json`), in a third one, in"
-    words = f"{words} which the thread for the cache's pages looked seldom, {last}"
-    assert f"{told} {words}" in PLAIN
-    told = f"on amx {one}, {eight} and {many}, and {prompt} (`several_ranks_amx.json`), in another start {last}"
-    assert told in PLAIN
+    assert f"{told} (`{name}`, {saved(name)['starts']} starts, two ranks first in every other)." in PLAIN
+    assert f"on amx {one}, {eight} and {many}, and {prompt} (`{name}`)." in PLAIN

@@ -12,6 +12,7 @@ LOOKED_UP = "beside_c24f8c6_amx_int4.json"
 CODED = "coded_weights_amx.json"
 BLOCKS = "beside_b53a380_amx.json"
 ALL = (*BURSTS, "32 prompts of 128")
+CASE = ("decode",)
 
 
 def starts(name: str) -> str:
@@ -77,6 +78,14 @@ def test_what_two_halves_bring() -> None:
 
 def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def test_what_groups_laid_and_records_fetched_ahead_bring() -> None:
+    one, two, few = (f"beside_1f98018_amx{which}.json" for which in ("", "_tp2", "_int4"))
+    told = f"one rank is {listed(ratios(one))} times as fast with 1, 8 and 32 streams and in a prompt (quartiles"
+    told += f" {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks of a thread each"
+    told += f" {listed(ratios(two))} ({listed(quartiles(two, BURSTS))}; `{two}`), one stream of 4 bits that is read"
+    assert f"{told} token by token {ratios(few, cases=CASE)[0]} ({quartiles(few, CASE)[0]}; `{few}`)." in PERFORMANCE
 
 
 def test_what_several_steps_by_one_plan_bring() -> None:

@@ -226,7 +226,10 @@ class ExchangeRecord(ctypes.Structure):
 class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
-    CALLS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt", "ease", "expect")
+    CALLS = (
+        *("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt"),
+        *("ease", "expect"),
+    )
     _fields_ = tuple((name, _POINTER) for name in ("handle", *CALLS, "lent_ns"))
 
 
