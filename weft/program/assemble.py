@@ -65,8 +65,9 @@ _VECTORS = {
     Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
-DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD, Op.NORM)
-"""What deals units, of which other ranks may take some (`deals_units` in kernels.h)."""
+DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+"""What deals units, of which other ranks may take some, beside norms whose rows are dealt (`deals_units` in
+kernels.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ class Assembler:
         for index, value in instruction.floats.items():
             record.f[index] = value
         for index, tensor in instruction.tensors.items():
-            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in DEALT)
+            shown = instruction.op in DEALT or (instruction.op is Op.NORM and instruction.dealt is not None)
+            record.p[index] = self._address(self._widened(instruction, index, tensor), shown)
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
