@@ -6,7 +6,7 @@
 
 For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
 luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many rounds
-each, and says what each start's median was. The commit is checked out to a folder of
+each, the other one first each time, and says what each start's median was. The commit is checked out to a folder of
 its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
 where `--tp` asks for several; see `benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in
 the prefix cache. `--streamed`: answers are read token by token, in cases of one stream; else whole. Nothing of the
@@ -21,14 +21,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, Burst, looked_at, over_starts
+from benchmarks.bursts import CASES, Burst, in_starts
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
@@ -108,6 +109,11 @@ class Tree:
         raise WeftError(f"the engine in {self._folder} ended")
 
 
+def running(folder: Path, cached: bool, given: argparse.Namespace) -> AbstractContextManager[Tree]:
+    """A `Tree` that ends behind."""
+    return closing(Tree(folder, cached, given))
+
+
 def of_tree(folder: Path) -> dict[str, str]:
     """The environment in which `weft` is the one there."""
     return {**os.environ, "PYTHONPATH": str(folder)}
@@ -156,27 +162,14 @@ def main() -> None:
             bursts = {name: burst for name, burst in known.items() if name in asked}
             if not bursts:
                 continue
-            starts = []
-            for number in range(arguments.starts):
-                seconds, seen = one_start(number, folder, cached, arguments, bursts, probe)
-                starts.append(seconds)
-                looks += seen
-            found |= {name: over_starts([each[name] for each in starts], burst) for name, burst in bursts.items()}
+            makers = {
+                name: partial(running, place, cached, arguments)
+                for name, place in ((arguments.commit, folder), ("this one", ROOT))
+            }
+            told, seen = in_starts(probe, makers, bursts, arguments.starts, arguments.rounds)
+            found |= told
+            looks += seen
     tell(arguments, found, looks)
-
-
-def one_start(
-    number: int, folder: Path, cached: bool, arguments: argparse.Namespace, bursts: Mapping[str, Burst], probe: Probe
-) -> tuple[dict[str, dict[str, list[float]]], list[State]]:
-    """Seconds of each burst, by case and engine, and what the memory gave beside them. The commit's engine is started
-    first in every other start: who comes second may find another memory."""
-    places = {arguments.commit: folder, "this one": ROOT}
-    with ExitStack() as stack:
-        trees: dict[str, Tree] = {}
-        for name in [*places][:: -1 if number % 2 else 1]:
-            trees[name] = Tree(places[name], cached, arguments)
-            stack.callback(trees[name].close)
-        return looked_at(probe, {name: trees[name] for name in places}, bursts, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 from benchmarks.offline_engine import tell
@@ -67,8 +68,27 @@ def tell_compared(
     tell(arguments, {name: compared(seconds[name], burst) for name, burst in cases.items()}, looks)
 
 
-def over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:
-    """What all bursts of a case say together, and the median ratios of each start where there are several."""
+def in_starts(
+    probe: Probe,
+    makers: Mapping[str, Callable[[], AbstractContextManager[Generates]]],
+    cases: Mapping[str, Burst],
+    starts: int,
+    rounds: int,
+) -> tuple[dict[str, dict[str, Any]], list[State]]:
+    """As `looked_at`, compared, of engines that are made anew in each start: the last one first in every other, for who
+    comes later may be faster. With several starts each one's median ratios are told, too."""
+    seconds, looks = list[dict[str, dict[str, list[float]]]](), list[State]()
+    for number in range(starts):
+        with ExitStack() as stack:
+            order = [*makers][:: -1 if number % 2 else 1]
+            made = {name: stack.enter_context(makers[name]()) for name in order}
+            found, seen = looked_at(probe, {name: made[name] for name in makers}, cases, rounds)
+        seconds.append(found)
+        looks += seen
+    return {name: _over_starts([each[name] for each in seconds], burst) for name, burst in cases.items()}, looks
+
+
+def _over_starts(starts: Sequence[Mapping[str, list[float]]], burst: Burst) -> dict[str, dict[str, Any]]:
     together = {name: [second for start in starts for second in start[name]] for name in starts[0]}
     found: dict[str, dict[str, Any]] = {**compared(together, burst)}
     for name in [*found][1:] if len(starts) > 1 else ():

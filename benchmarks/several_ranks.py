@@ -13,19 +13,18 @@ query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--w
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import Burst, looked_at, over_starts
+from benchmarks.bursts import Burst, in_starts
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
-from benchmarks.peers.probe import Probe, State
+from benchmarks.peers.probe import Probe
 from weft.checkpoint.embedded import cache_dir, embedded_model
 from weft.llm import LLM
 from weft.settings import EngineConfig
@@ -56,21 +55,13 @@ def main() -> None:
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
-    wanted: dict[str, dict[str, Any]] = {"one": {"tp": 1, "config": config}}
+    makers = {"one": partial(LLM, model, tp=1, config=config)}
     for name in arguments.ways:
         split, lends = WAYS[name]
         settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
-        wanted[name] = {"tp": arguments.tp, "config": settings, "layout": layout}
-    starts, looks = list[dict[str, dict[str, list[float]]]](), list[State]()
+        makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
     with Probe(cache_dir() / "peers") as probe:
-        for number in range(arguments.starts):
-            with ExitStack() as stack:
-                order = [*wanted][:: -1 if number % 2 else 1]
-                made = {name: stack.enter_context(LLM(model, **wanted[name])) for name in order}
-                seconds, seen = looked_at(probe, {name: made[name] for name in wanted}, CASES, arguments.rounds)
-                starts.append(seconds)
-                looks += seen
-    tell(arguments, {name: over_starts([each[name] for each in starts], burst) for name, burst in CASES.items()}, looks)
+        tell(arguments, *in_starts(probe, makers, CASES, arguments.starts, arguments.rounds))
 
 
 if __name__ == "__main__":

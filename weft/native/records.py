@@ -226,8 +226,8 @@ class ExchangeRecord(ctypes.Structure):
 class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
-    SUMS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
-    CALLS = (*SUMS, "ease", "expect")
+    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
+    CALLS = (*EXCHANGES, "ease", "expect")
     _fields_ = tuple((name, _POINTER) for name in ("handle", *CALLS, "lent_ns"))
 
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "laid_ahead.h"
 #include "linear_codes.h"
 #include "registers_amx.h"
 #include "row_pointers.h"
@@ -88,35 +89,22 @@ public:
 private:
     static constexpr int kSquare = TurnedRows::kBeside * kPair / 2;
 
-    template <bool Both, class Put> void multiply(const Weight& w, int pair, int end, bf16* ring, const Put& put) const {
-        const int last = (ceil_div(w.depth, kGroup) - 1) * kGroup;
-        bf16 *laid = ring, *next = ring + kGroup * kPair;
-        auto lay = [&](const CodesByColumn& codes, int k) WEFT_LAMBDA_INLINE {
-            settle_memory();
-            FetchChunks<CodesByColumn>{codes}.begin(k / kGroup);
-            codes.lay_columns(k / kGroup, w.depth - k, next);
-            settle_memory();
-            std::swap(laid, next);
-        };
-        lay(CodesByColumn(w, pair), 0);
-        for (; pair < end; ++pair) {
-            const CodesByColumn codes(w, pair);
-            _tile_zero(0);
-            _tile_zero(1);
-            if (Both) {
-                _tile_zero(2);
-                _tile_zero(3);
-            }
-            for (int k = 0; k < last; k += kGroup) {
-                const bf16* const group = laid;
-                lay(codes, k + kGroup);
-                step<Both>(group, k);
-            }
-            const bf16* const group = laid;
-            if (pair + 1 < end) lay(CodesByColumn(w, pair + 1), 0);
-            step<Both>(group, last);
-            put(pair);
-        }
+    template <bool Both, class Put> void multiply(const Weight& w, int first, int last, bf16* ring, const Put& put) const {
+        with_groups_laid_ahead<CodesByColumn>(
+            w, first, last, ring,
+            [&](const CodesByColumn& codes, int k, bf16* to) WEFT_LAMBDA_INLINE {
+                FetchChunks<CodesByColumn>{codes}.begin(k / kGroup);
+                codes.lay_columns(k / kGroup, w.depth - k, to);
+            },
+            [] {
+                _tile_zero(0);
+                _tile_zero(1);
+                if (Both) {
+                    _tile_zero(2);
+                    _tile_zero(3);
+                }
+            },
+            [&](int k, const bf16* group) WEFT_LAMBDA_INLINE { step<Both>(group, k); }, put);
     }
 
     template <bool Both> WEFT_INLINE void step(const bf16* columns, int k) const {

@@ -2,26 +2,24 @@
 // nothing of it in the caches, and each line that is missed is a wait. Knows no kernel.
 #pragma once
 
+#include <algorithm>
+
 #include "instruction.h"
+#include "vec.h"
 
 namespace weft {
 
-constexpr int64_t kMostParameters = 4 << 10;  // bytes: of longer ones the first, behind which a core looks ahead by itself
-
-inline void fetch_lines(const void* from, int64_t bytes) {
-    const char* const first = static_cast<const char*>(from);
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(first + at, 0, 2);
-}
+constexpr int kMostParameters = 1 << 10;  // of longer ones the first, behind which a core looks ahead by itself
 
 // While instruction `i` begins: the record of one that is soon to come, and what the one before that has beside its own.
 inline void fetch_ahead(const Instruction* code, size_t i, size_t end) {
-    if (i + 3 < end) fetch_lines(code + i + 3, sizeof *code);
+    const auto fetch = [](const void* from, size_t bytes) { fetch_to_read(static_cast<const char*>(from), int(bytes)); };
+    if (i + 3 < end) fetch(code + i + 3, sizeof *code);
     if (i + 2 >= end) return;
     const Instruction& next = code[i + 2];
-    if (next.op == LINEAR) fetch_lines(next.p[WEIGHT], sizeof(Weight));
-    if (next.op == ALL_REDUCE) fetch_lines(next.p[EXCHANGE], sizeof(Exchange));
-    if (next.op == NORM)
-        fetch_lines(next.p[NORM_WEIGHT], std::min<int64_t>(kMostParameters, next.out.columns * int64_t(sizeof(float))));
+    if (next.op == LINEAR) fetch(next.p[WEIGHT], sizeof(Weight));
+    if (next.op == ALL_REDUCE) fetch(next.p[EXCHANGE], sizeof(Exchange));
+    if (next.op == NORM) fetch(next.p[NORM_WEIGHT], std::min(kMostParameters, next.out.columns) * sizeof(float));
 }
 
 }  // namespace weft

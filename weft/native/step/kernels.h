@@ -29,7 +29,7 @@ inline bool deals_units(const Instruction& i, const Step& step) {
         case ATTENTION:
         case GROUPED:
         case PER_HEAD: return true;
-        case NORM: return i.n[MEMBERS] > 1 && deals_norms(i, step);  // others find the parameters of no other
+        case NORM: return deals_norms(i, step);
         default: return false;
     }
 }

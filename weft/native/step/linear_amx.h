@@ -50,8 +50,9 @@ public:
         if (by_columns(w)) return columns_(registers_, w, first, last, a, count, tile, ring, done);
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         with_codes<false>(w, first, [&](auto codes) {
-            if (count > 16) multiply_pairs<true>(codes, w, first, last, a, count, tile, ring, done);
-            else multiply_pairs<false>(codes, w, first, last, a, count, tile, ring, done);
+            using Codes = decltype(codes);
+            if (count > 16) multiply_pairs<true, Codes>(w, first, last, a, count, tile, ring, done);
+            else multiply_pairs<false, Codes>(w, first, last, a, count, tile, ring, done);
         });
     }
 
@@ -83,53 +84,37 @@ private:
     template <bool Both, class Codes>
     void multiply_codes(const Codes& codes, Rows<bf16> a, int count, Slab slab, float* tile, bf16* panel) {
         auto lay = [&](int k) WEFT_LAMBDA_INLINE {
+            settle_memory();
             lay_group(codes, slab.from + k, std::min(kStep, slab.depth - k), panel + k * kPair);
+            settle_memory();
         };
         lay(0);
         take_up<Both>(tile, slab.resume);
-        const int last = last_group(slab.depth);
-        for (int k = 0; k < last; k += kStep) {
-            lay(k + kStep);
-            step<Both>(a.first + k, a.stride * 2, panel + k * kPair);
+        for (int k = 0; k < slab.depth; k += kStep) {
+            if (k + kStep < slab.depth) lay(k + kStep);
+            step_from<Both>(a, count, slab.depth, k, panel + k * kPair);
         }
-        step_at_end<Both>(a, count, slab.depth, panel + last * kPair);
         put_down<Both>(tile);
     }
 
-    // The first group of a pair is laid while the last one of the pair before is multiplied. Otherwise each pair would begin
-    // with a wait, in which no weights are asked for.
     template <bool Both, class Codes, class Done>
-    void multiply_pairs(const Codes& of_first, const Weight& w, int pair, int end, Rows<bf16> a, int count, float* tile,
-                        bf16* ring, const Done& done) {
-        const int last = last_group(w.depth);
-        bf16 *laid = ring, *next = ring + kStep * kPair;
-        auto lay = [&](const Codes& codes, int k) WEFT_LAMBDA_INLINE {
-            lay_group(codes, k, std::min(kStep, w.depth - k), next);
-            std::swap(laid, next);
-        };
-        lay(of_first, 0);
-        for (; pair < end; ++pair) {
-            const Codes codes(w, pair);
-            take_up<Both>(tile, false);
-            for (int k = 0; k < last; k += kStep) {
-                const bf16* const group = laid;
-                lay(codes, k + kStep);
-                step<Both>(a.first + k, a.stride * 2, group);
-            }
-            const bf16* const group = laid;
-            if (pair + 1 < end) lay(Codes(w, pair + 1), 0);
-            step_at_end<Both>(a, count, w.depth, group);
-            put_down<Both>(tile);
-            settle_memory();
-            done(pair);
-        }
+    void multiply_pairs(const Weight& w, int first, int last, Rows<bf16> a, int count, float* tile, bf16* ring,
+                        const Done& done) {
+        with_groups_laid_ahead<Codes>(
+            w, first, last, ring,
+            [&](const Codes& codes, int k, bf16* to)
+                WEFT_LAMBDA_INLINE { lay_group(codes, k, std::min(kStep, w.depth - k), to); },
+            [&] { take_up<Both>(tile, false); },
+            [&](int k, const bf16* group) WEFT_LAMBDA_INLINE { step_from<Both>(a, count, w.depth, k, group); },
+            [&](int pair) {
+                put_down<Both>(tile);
+                settle_memory();
+                done(pair);
+            });
     }
-
-    static int last_group(int depth) { return (ceil_div(depth, kStep) - 1) * kStep; }
 
     // One group of a pair as W_BF16 lies; zeros behind `depth`.
     template <class Codes> static WEFT_INLINE void lay_group(const Codes& codes, int from, int depth, bf16* to) {
-        settle_memory();
         if constexpr (std::is_same_v<Codes, CodesByColumn>) {
             FetchChunks<Codes>{codes}.begin(from / kGroup);
             codes.each_pair(from / kGroup, depth, [&](int j, int half, __m512i words) WEFT_LAMBDA_INLINE {
@@ -139,7 +124,6 @@ private:
             if (depth < kStep) std::memset(to, 0, kStep * kPair * sizeof(bf16));
             lay_panel<InAmx>(codes, from, depth, to);
         }
-        settle_memory();
     }
 
     template <bool Both> static WEFT_INLINE void step(const bf16* a, int64_t row_bytes, const bf16* b) {
@@ -155,11 +139,10 @@ private:
         }
     }
 
-    // The last of `depth`, a whole group or less.
-    template <bool Both> static WEFT_INLINE void step_at_end(Rows<bf16> a, int count, int depth, const bf16* b) {
-        const int from = last_group(depth);
-        if (from + kStep == depth) step<Both>(a.first + from, a.stride * 2, b);
-        else last_step<Both>({a.first + from, a.stride}, count, b, depth - from);
+    // The group from `k` on, of which `depth` may leave a part.
+    template <bool Both> static WEFT_INLINE void step_from(Rows<bf16> a, int count, int depth, int k, const bf16* b) {
+        if (k + kStep <= depth) step<Both>(a.first + k, a.stride * 2, b);
+        else last_step<Both>({a.first + k, a.stride}, count, b, depth - k);
     }
 
     // What lies behind the depth of rows is not ours: zeros take its place.

@@ -24,9 +24,12 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
     });
 }
 
-constexpr int64_t kDealtNorms = 64;  // rows from which on threads, and other ranks, take each other's
+constexpr int64_t kManyNorms = 64;  // own rows of which others may take some
 
-inline bool deals_norms(const Instruction& i, const Step& step) { return own_rows(i, step).size() >= kDealtNorms; }
+// Whether a norm has its rows dealt among ranks, and so many that threads, and ranks that wait, take each other's.
+inline bool deals_norms(const Instruction& i, const Step& step) {
+    return deals_rows(i, step) && own_rows(i, step).size() >= kManyNorms;
+}
 
 // Rows [begin, end). The operation before left them in far caches: a row is asked for while another one is normed, and where
 // it will go.

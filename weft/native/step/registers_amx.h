@@ -12,7 +12,6 @@
 namespace weft {
 
 constexpr int kAmxStep = 32;  // of the depth, that one instruction multiplies
-constexpr int kRing = 2;      // groups of so much of the depth: one is laid while registers multiply with the other
 
 // The compiler is not told that tile instructions read memory: what was written must be there before them, and what they
 // read may be written again only behind them.
