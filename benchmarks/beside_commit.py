@@ -2,15 +2,16 @@
 
     python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
                                               [--no-compress-weights] [--cases "8 streams" ...] [--streamed]
-                                              [--rounds 12] [--starts 1] [--save FILE.json]
+                                              [--rounds 12] [--starts 2] [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
 luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many rounds
-each, the other one first each time, and says what each start's median was. The commit is checked out to a folder of
-its own, its C++ parts are compiled there, and an engine runs in a process for each of the two, with ranks of its own
-where `--tp` asks for several; see `benchmarks/bursts.py` for what is compared. Bursts behind long prompts find these in
-the prefix cache. `--streamed`: answers are read token by token, in cases of one stream; else whole. Nothing of the
-commit is used but `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
+each, the commit first in one and this working copy in the next, for who comes later may be faster; and says what each
+start's median was. The commit is checked out to a folder of its own, its C++ parts are compiled there, and an engine
+runs in a process for each of the two, with ranks of its own where `--tp` asks for several; see `benchmarks/bursts.py`
+for what is compared. Bursts behind long prompts find these in the prefix cache. `--streamed`: answers are read token by
+token, in cases of one stream; else whole. Nothing of the commit is used but `weft.LLM`, `weft.SamplingParams` and basic
+limits, so it may be an old one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bursts import CASES, Burst, in_starts
-from benchmarks.command import run_command, whole
+from benchmarks.command import even, run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
 from weft.checkpoint.embedded import cache_dir
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=(*CASES, *LONG), help="default: all")
     parser.add_argument("--streamed", action="store_true", help="answers are read token by token")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
-    parser.add_argument("--starts", type=whole, default=1, help="of both engines")
+    parser.add_argument("--starts", type=even, default=2, help="of both engines")
     arguments = parser.parse_args()
     fits = [name for name, burst in {**CASES, **LONG}.items() if burst[0] == 1 or not arguments.streamed]
     asked = arguments.cases or fits

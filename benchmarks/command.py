@@ -32,6 +32,14 @@ def at_least(least: int) -> Callable[[str], int]:
 whole = at_least(1)
 
 
+def even(text: str) -> int:
+    """The type of an option that counts what is done by turns in one order and in the other."""
+    found = at_least(2)(text)
+    if found % 2:
+        raise argparse.ArgumentTypeError(f"{text}: an even number, so that each is first as often; {found + 1}?")
+    return found
+
+
 def positive(text: str) -> float:
     """The type of an option that takes numbers above zero."""
     try:

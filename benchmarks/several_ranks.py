@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bursts import Burst, in_starts
-from benchmarks.command import run_command, whole
+from benchmarks.command import even, run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--even-heads", action="store_true")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="those beside one rank")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
-    parser.add_argument("--starts", type=whole, default=2, help="of all engines, the last one first in every other")
+    parser.add_argument("--starts", type=even, default=2, help="of all engines, the last one first in every other")
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:

@@ -44,7 +44,9 @@ from weft.text import Tokenizer
 
 def main() -> int:
     """0; 2 for a wrong word."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "benchmarks/peers/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--engines", nargs="+", default=["main"], metavar="NAME", help="by name, by package, or main")
     parser.add_argument(
         "--cases", nargs="+", default=["main"], metavar="NAME", help="by name or group (main, long, ...)"

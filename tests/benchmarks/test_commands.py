@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.about import command
-from benchmarks.command import at_least, positive, result_file, run_command, whole
+from benchmarks.command import at_least, even, positive, result_file, run_command, whole
 from weft.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,13 @@ def test_whole_numbers(text: str) -> None:
     assert whole("1") == 1 and at_least(2)("2") == 2
     with pytest.raises(argparse.ArgumentTypeError, match="1 or more"):
         whole(text)
+
+
+@pytest.mark.parametrize(("text", "told"), [("0", "2 or more"), ("x", "2 or more"), ("3", "even number.*; 4?")])
+def test_even_numbers(text: str, told: str) -> None:
+    assert even("2") == 2
+    with pytest.raises(argparse.ArgumentTypeError, match=told):
+        even(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "inf"])

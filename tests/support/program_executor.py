@@ -57,8 +57,9 @@ class ProgramExecutor(LockstepExecutor):
         self.region = Region.create(size, distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size))
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
         self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
+        self.shelves = [Shelf(ROOM) for _ in self.comms] if helps else []
         for rank, comm in enumerate(self.comms):
-            ops = make_ops(numerics, device, pages=RoomPages(Shelf(ROOM)) if helps else OWN_PAGES)
+            ops = make_ops(numerics, device, pages=RoomPages(self.shelves[rank]) if helps else OWN_PAGES)
             prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker.test_last_layer import LIMITS, decode, logits_of, prefill
+from tests.worker.test_last_layer import LIMITS, PROMPTS, decode, logits_of, prefill
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
@@ -21,8 +21,12 @@ from weft.native.records import SETTLES, Op
 from weft.ops.base import Numerics
 from weft.program import dealt_rows, passes
 from weft.program.values import Buffer, Instruction, Recording, Rows, View
+from weft.worker.runner import Limits
 
 NEVER = 1 << 30
+LONG = ([7 * token % 97 for token in range(300)], [4], [6, 6, 1])
+"""So many rows that each rank's norms are dealt in units, too."""
+MANY = Limits(num_blocks=96, block_size=16, max_num_seqs=8, max_model_len=512)
 BLOCKS = {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 2, "lm_head.tp": 2}
 LAYOUTS: list[tuple[str, int, dict[str, object]]] = [
     ("tied", 2, {"attention.tp": 2}),
@@ -34,21 +38,28 @@ LAYOUTS: list[tuple[str, int, dict[str, object]]] = [
 
 
 def executor(
-    path: Path, world: int, given: dict[str, object], dtype: torch.dtype, helps: bool = False
+    path: Path,
+    world: int,
+    given: dict[str, object],
+    dtype: torch.dtype,
+    helps: bool = False,
+    limits: Limits = LIMITS,
 ) -> ProgramExecutor:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve(given, world, num_experts=config.num_experts))
-    return ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS, helps)
+    return ProgramExecutor(checkpoint, shards, Numerics(dtype), limits, helps)
 
 
 def dealt(made: ProgramExecutor) -> list[Instruction]:
     return [each for each in made.runners[0].program.program.instructions if each.dealt]  # type: ignore[union-attr]
 
 
-def answers(made: ProgramExecutor, *, scored: bool) -> tuple[tuple[Tensor, Tensor], list[int]]:
+def answers(
+    made: ProgramExecutor, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS
+) -> tuple[tuple[Tensor, Tensor], list[int]]:
     """Logits of a step of prompts, then of streams beside a chunk, and the bytes that every rank received."""
-    return logits_of(made, scored=scored), made.received()
+    return logits_of(made, scored=scored, prompts=prompts), made.received()
 
 
 @pytest.fixture
@@ -82,6 +93,29 @@ def test_no_bit_changes(
         (logits, bytes_of), (in_place, bytes_in_place), (wanted, whole_bytes) = found
         assert all(map(torch.equal, logits, wanted)) and all(map(torch.equal, in_place, wanted))
         assert bytes_of == bytes_in_place != whole_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
+def test_no_bit_of_many_rows_changes(
+    variant: str,
+    world: int,
+    given: dict[str, object],
+    dtype: torch.dtype,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As few rows; how many are many is as it is by itself, and who waits takes units of others' norms, too."""
+    write_random(path, variant)
+    found = []
+    for numbers, helps in ((dealt_rows.NUMBERS, False), (dealt_rows.NUMBERS, True), (NEVER, False)):
+        monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)
+        made = executor(path, world, given, dtype, helps, MANY)
+        found.append(answers(made, scored=False, prompts=LONG))
+        made.close()
+    (logits, bytes_of), (in_place, bytes_in_place), (wanted, whole_bytes) = found
+    assert all(map(torch.equal, logits, wanted)) and all(map(torch.equal, in_place, wanted))
+    assert bytes_of == bytes_in_place != whole_bytes
 
 
 def test_ranks_that_wait_help(path: Path) -> None:

@@ -69,21 +69,27 @@ def executor_of(
         made.close()
 
 
-def prefill(groups: int, *, scored: bool) -> StepPlan:
+def table(slot: int, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Blocks of a slot: as many for each as the longest prompt and a token more take."""
+    each = max(map(len, prompts)) // LIMITS.block_size + 1
+    return list(range(slot * each + 1, (slot + 1) * each + 1))
+
+
+def prefill(groups: int, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
     """Every prompt whole, in every group; the last row of each is sampled, the others scored or not."""
     runs = [
-        Run(slot, 0, len(ids), ids, [slot + 1], True, targets=ids[1:] if scored else [])
-        for slot, ids in enumerate(PROMPTS)
+        Run(slot, 0, len(ids), ids, table(slot, prompts), True, targets=ids[1:] if scored else [])
+        for slot, ids in enumerate(prompts)
     ]
-    admits = [Admit(slot, ids, [], SCORED if scored else GREEDY, 0) for slot, ids in enumerate(PROMPTS)]
+    admits = [Admit(slot, ids, [], SCORED if scored else GREEDY, 0) for slot, ids in enumerate(prompts)]
     return StepPlan(0, [GroupPlan(list(admits), list(runs)) for _ in range(groups)])
 
 
-def decode(groups: int) -> StepPlan:
+def decode(groups: int, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
     """A row of every prompt beside a chunk of the first, which nobody samples."""
-    runs = [Run(slot, len(ids), 1, [], [slot + 1], True, 1) for slot, ids in enumerate(PROMPTS)]
-    chunk = Run(3, 0, 4, PROMPTS[0][:4], [4], False)
-    admit = Admit(3, PROMPTS[0], [], GREEDY, 0)
+    runs = [Run(slot, len(ids), 1, [], table(slot, prompts), True, 1) for slot, ids in enumerate(prompts)]
+    chunk = Run(3, 0, 4, prompts[0][:4], table(3, prompts), False)
+    admit = Admit(3, prompts[0], [], GREEDY, 0)
     return StepPlan(1, [GroupPlan([admit], [*runs, chunk]) for _ in range(groups)])
 
 
@@ -93,12 +99,12 @@ def last_of(prompts: Sequence[Sequence[int]], groups: int) -> list[int]:
     return (ends - 1).tolist()  # type: ignore[no-any-return]
 
 
-def logits_of(made: LockstepExecutor, *, scored: bool) -> tuple[Tensor, Tensor]:
+def logits_of(made: LockstepExecutor, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS) -> tuple[Tensor, Tensor]:
     groups, parts = made.layout.attention.dp, Parts(made, only="lm_head")
-    made.step(prefill(groups, scored=scored))
+    made.step(prefill(groups, scored=scored, prompts=prompts))
     first = parts.whole("lm_head")
-    made.step(decode(groups))
-    return first[last_of(PROMPTS, groups)] if scored else first, parts.whole("lm_head")
+    made.step(decode(groups, prompts))
+    return first[last_of(prompts, groups)] if scored else first, parts.whole("lm_head")
 
 
 @pytest.mark.parametrize("program", [False, True], ids=["eager", "program"])

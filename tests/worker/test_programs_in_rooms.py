@@ -11,20 +11,14 @@ import torch
 
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
-from tests.support.shelf import Shelf
+from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.comm.lockstep import LockstepWorld
-from weft.layers import Prepare
 from weft.layout.resolve import resolve
-from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, WeightRecord
+from weft.native.records import CACHE_AHEAD, MEMBERS, WEIGHT, InstructionRecord, Op, WeightRecord
 from weft.native.step_library import Program
-from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.pages import RoomPages
-from weft.program.assemble import DEALT
-from weft.weights.loader import load_params
-from weft.worker.runner import Limits, Runner
+from weft.worker.runner import Limits
 
 LIMITS = Limits(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
 BF16 = torch.bfloat16
@@ -39,38 +33,44 @@ NUMERICS = {
 
 
 @pytest.fixture
-def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[InstructionRecord]]:
-    """The instructions of programs that are made."""
-    need("step")
-    found: list[InstructionRecord] = []
+def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[InstructionRecord]]]:
+    """The instructions of each program that is made."""
+    need("step", "comm")
+    found: list[list[InstructionRecord]] = []
     plain = Program.__init__
 
     def noted(program: Program, pool: object, code: Sequence[InstructionRecord], *rest: object) -> None:
-        found.extend(code)
+        found.append(list(code))
         plain(program, pool, code, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Program, "__init__", noted)
     yield found
 
 
+def opened(record: InstructionRecord) -> bool:
+    """Whether others may take units of it, as `deals_units` in kernels.h says: of norms, those of dealt rows."""
+    if record.op == Op.NORM:
+        return record.n[MEMBERS] > 1
+    return record.op in (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+
+
 @pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
 @pytest.mark.parametrize("variant", ["biased", "tied", "experts", "latent"])
+@pytest.mark.parametrize("world", [1, 2])
 def test_every_address_is_common(
-    variant: str, numerics: Numerics, tmp_path: Path, assembled: list[InstructionRecord]
+    world: int, variant: str, numerics: Numerics, tmp_path: Path, assembled: list[list[InstructionRecord]]
 ) -> None:
-    checkpoint, shelf = open_checkpoint(write_random(tmp_path, variant)), Shelf(96 << 20)
-    config, device = parse_config(checkpoint.config), torch.device("cpu")
-    shards = Shards(config, resolve({}, num_experts=config.num_experts))
-    ops = make_ops(numerics, device, pages=RoomPages(shelf))
-    prepare = Prepare(ops, shards, 0)
-    params = load_params(checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=prepare).params
-    comm = LockstepWorld(1, ()).comms[0]
-    runner = Runner(shards, params, comm, ops, LIMITS, device, (), enforce_eager=False)
-    assert runner.program is not None, runner.why_eager
-    dealt = [each for each in assembled if each.op in DEALT]
-    assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
-    for each in dealt:
-        assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
+    checkpoint = open_checkpoint(write_random(tmp_path, variant))
+    config = parse_config(checkpoint.config)
+    shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
+    made = ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)
+    made.close()
+    for code, shelf in zip(assembled, made.shelves, strict=True):
+        found = [each for each in code if opened(each)]
+        assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in found}
+        assert (Op.NORM in {each.op for each in found}) == (world > 1 and variant != "biased")  # sums have no biases
+        for each in found:
+            assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
 
 
 def addresses(record: InstructionRecord) -> list[int]:

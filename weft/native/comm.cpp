@@ -88,7 +88,9 @@ void weft_comm_expect(Comm* c, uint32_t group) {
     const uint64_t parity = (g.round + 1) & 1;
     __builtin_prefetch(c->record, 1, 2);
     __builtin_prefetch(g.counter, 1, 2);
-    for (uint32_t i = 0; i < g.n; i++) __builtin_prefetch(&g.heads[2 * i + parity], 1, 2);
+    __builtin_prefetch(&g.heads[2 * g.me + parity], 1, 2);
+    for (uint32_t i = 0; i < g.n; i++)
+        if (i != g.me) __builtin_prefetch(&g.heads[2 * i + parity], 0, 2);
     for (int line = 0; line < 4; line++) __builtin_prefetch(slot(*c, g, g.me, parity) + 64 * line, 1, 2);
 }
 

@@ -9,7 +9,7 @@
 
 namespace weft {
 
-constexpr int kMostParameters = 1 << 10;  // of longer ones the first, behind which a core looks ahead by itself
+constexpr int kMostParameters = 1 << 10;  // of longer ones the first; the others are read in order behind them
 
 // While instruction `i` begins: the record of one that is soon to come, and what the one before that has beside its own.
 inline void fetch_ahead(const Instruction* code, size_t i, size_t end) {

@@ -21,7 +21,7 @@ inline void attention_of_table(const Instruction& i, const Step& step, const Tea
     attention(i, sampled, me);
 }
 
-// Whether an instruction's kernel deals units in this step, which another rank can take.
+// Whether an instruction's kernel deals units in this step, which another rank can take: of those of `may_open` (assemble.py).
 inline bool deals_units(const Instruction& i, const Step& step) {
     switch (i.op) {
         case LINEAR:

@@ -166,7 +166,7 @@ private:
     }
 
     // Then from the next bound on down, of each row by one thread, or, where rows are few, of every second pair, third, ... by
-    // each: tokens that are often the likeliest are neighbours, as trained tokenizers number them.
+    // each: where likely tokens have neighbouring numbers, each thread has some of them.
     template <class Product> void look_at_others(Product& product, const TeamMember& me) {
         static thread_local std::vector<Top> others;  // its room stays
         const int64_t parts = std::max<int64_t>(1, me.threads / rows_);
