@@ -13,6 +13,7 @@ import torch
 from tests.equivalence.harness import ALONE, EXACT, Outcome, checkpoint_at, make_executor, run_workload
 from tests.support.exact_model import write_exact, write_random
 from weft.arch import parse_config
+from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 
@@ -30,6 +31,10 @@ class Model:
     numerics: Numerics
     reference: list[Outcome]
 
+    def one_rank(self) -> LockstepExecutor:
+        experts = parse_config(checkpoint_at(self.path).config).num_experts
+        return make_executor(self.path, resolve({}, num_experts=experts), self.numerics)
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics], Model]:
@@ -37,9 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics],
 
     @cache
     def make(variant: str, numerics: Numerics) -> Model:
-        path = WRITERS[numerics](tmp_path_factory.mktemp(variant), variant)
-        experts = parse_config(checkpoint_at(path).config).num_experts
-        alone = make_executor(path, resolve({}, num_experts=experts), numerics)
-        return Model(path, numerics, run_workload(alone, ALONE))
+        found = Model(WRITERS[numerics](tmp_path_factory.mktemp(variant), variant), numerics, [])
+        found.reference.extend(run_workload(found.one_rank(), ALONE))
+        return found
 
     return make

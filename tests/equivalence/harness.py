@@ -30,7 +30,7 @@ from weft.worker.runner import Limits
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]
 T = TypeVar("T")
-LIMITS = Limits(num_blocks=40, block_size=4, max_num_seqs=4, max_model_len=32)
+LIMITS = Limits(num_blocks=80, block_size=4, max_num_seqs=4, max_model_len=176)
 EXACT = Numerics(torch.float32, exact=True)
 
 
@@ -53,6 +53,8 @@ PROMPTS = random_prompts((7, 1, 11, 4), 101)
 # a budget of 5 cuts the long prompts into chunks, later arrivals prefill beside decoding rows, one dp group stays idle
 MIXED = Workload(PROMPTS, (0, 0, 0, 2), max_tokens=3, budget=5)
 ALONE = Workload(PROMPTS, (0, 10, 20, 30), max_tokens=3, budget=64)
+# rows of a step that ranks deal among themselves, each rank's so many that they are dealt in units, too
+LONG = Workload(random_prompts((160, 3, 110), 101), (0, 0, 0), max_tokens=3, budget=288)
 
 
 def all_sizes(world: int) -> Iterator[Sizes]:
@@ -172,7 +174,10 @@ def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBa
     """Each request's tokens and logits; requests arrive at their step, or as soon as nothing else is left to do."""
     recorder = LogitsRecorder(executor)
     config = EngineConfig(
-        max_model_len=32, max_num_seqs=4, max_num_batched_tokens=work.budget, block_size=executor.limits.block_size
+        max_model_len=executor.limits.max_model_len,
+        max_num_seqs=4,
+        max_num_batched_tokens=work.budget,
+        block_size=executor.limits.block_size,
     )
     engine = Engine(recorder, config, (), vocab_size=101, balancing=balancing)
     outcomes = [Outcome() for _ in work.prompts]

@@ -21,9 +21,11 @@ import weft
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     EXACT,
+    LONG,
     MIXED,
     ExpertSizes,
     Sizes,
+    Workload,
     all_dispatched,
     all_sizes,
     any_layout,
@@ -40,6 +42,7 @@ SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
 PROGRAMS = {1: 1, 2: 16, 3: 8, 4: 12, 6: 4}
 HALVES = [pytest.param(0), pytest.param(1, marks=pytest.mark.long)]
 """Of a sample of layouts every second one; the others in the long suite."""
+MANY_ROWS: dict[int, list[Sizes]] = {2: [(2, 2, 2, 2, 2), (1, 2, 2, 1, 2)], 3: [(3, 3, 3, 1, 3)], 4: [(4, 4, 4, 4, 4)]}
 ROUTED_PROGRAMS = [
     *(("experts", *each) for each in [(1, 1, 2), (1, 3, 2), (2, 1, 8), (2, 2, 3), (3, 1, 6), (4, 1, 6), (6, 1, 3)]),
     *(("latent", *each) for each in [(1, 1, 2), (1, 3, 2), (2, 1, 6), (2, 2, 2), (3, 1, 4), (4, 1, 4)]),
@@ -76,19 +79,20 @@ def _both(one: Callable[..., None], two: Callable[..., None] | None) -> Callable
 
 
 Case = tuple[dict[str, Any], list[list[str]]]
-RECORDED: dict[tuple[Path, int, Sizes | ExpertSizes], Case] = {}
+RECORDED: dict[tuple[Path, int, Sizes | ExpertSizes, Workload], Case] = {}
 
 
-def record(model: Model, world: int, sizes: Sizes | ExpertSizes) -> Case:
+def record(model: Model, world: int, sizes: Sizes | ExpertSizes, work: Workload = MIXED) -> Case:
     """A case for the processes, and what lockstep's ranks gave for it (which equals one rank); run once."""
-    if (model.path, world, sizes) in RECORDED:
-        return RECORDED[model.path, world, sizes]
+    if (model.path, world, sizes, work) in RECORDED:
+        return RECORDED[model.path, world, sizes, work]
     recording = Recording(make_executor(model.path, any_layout(model.path, world, sizes), EXACT))
-    assert same_bits(run_workload(recording, MIXED), model.reference)  # type: ignore[arg-type]
+    alone = model.reference if work is MIXED else run_workload(model.one_rank(), work)
+    assert same_bits(run_workload(recording, work), alone)  # type: ignore[arg-type]
     plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
     told = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
     found = {"sizes": told, "plans": plans}, [digests.found for digests in recording.digests]
-    return RECORDED.setdefault((model.path, world, sizes), found)
+    return RECORDED.setdefault((model.path, world, sizes, work), found)
 
 
 Replayed = Callable[[dict[str, Any]], list[Any]]
@@ -184,10 +188,24 @@ def test_programs_equal_operations_one_by_one(
     record_property("program_layouts_equal", len(sample))
 
 
-def _compare_programs(
-    replayed: Replayed, exact: Model, world: int, threads: int, sample: Sequence[Sizes | ExpertSizes]
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("world", MANY_ROWS)
+def test_programs_of_many_rows_equal_operations_one_by_one(
+    threads: int, world: int, model: Models, replayed: Replayed
 ) -> None:
-    recorded = [record(exact, world, sizes) for sizes in sample]
+    need("comm", "step")
+    _compare_programs(replayed, model("tied", EXACT), world, threads, MANY_ROWS[world], LONG)
+
+
+def _compare_programs(
+    replayed: Replayed,
+    exact: Model,
+    world: int,
+    threads: int,
+    sample: Sequence[Sizes | ExpertSizes],
+    work: Workload = MIXED,
+) -> None:
+    recorded = [record(exact, world, sizes, work) for sizes in sample]
     cases = [case for case, _ in recorded]
     job = {"backend": "program", "world": world, "checkpoint": str(exact.path), "cases": cases, "threads": threads}
     for rank, answer in enumerate(replayed(job)):

@@ -7,7 +7,7 @@ The short suite takes those of world 4 in which any three modules have every com
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -15,8 +15,11 @@ import torch
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     LIMITS,
+    LONG,
     MIXED,
+    Outcome,
     Sizes,
+    Workload,
     all_sizes,
     checkpoint_at,
     covering,
@@ -63,11 +66,26 @@ def test_programs_of_layouts_agree(
     need("step", "comm")
     random_model = model("biased", FP64)
     for sizes in layouts:
-        shards = Shards(parse_config(checkpoint_at(random_model.path).config), layout_of(world, sizes))
-        executor = ProgramExecutor(checkpoint_at(random_model.path), shards, FP64, LIMITS, helps)
-        try:
-            found = run_workload(executor, MIXED)
-        finally:
-            executor.close()
-        assert [one.tokens for one in found] == [one.tokens for one in random_model.reference], (world, sizes)
-        assert largest_difference(found, random_model.reference) < 1e-10, (world, sizes)
+        _compare(random_model, world, sizes, helps, MIXED, random_model.reference)
+
+
+@pytest.mark.parametrize("helps", [False, True])
+@pytest.mark.parametrize(("world", "sizes"), [(2, (2, 2, 2, 2, 2)), (3, (3, 3, 3, 3, 1)), (4, (4, 4, 4, 1, 4))])
+def test_programs_of_many_rows_agree(
+    model: Callable[[str, Numerics], Model], world: int, sizes: Sizes, helps: bool
+) -> None:
+    """So many that ranks deal sums and norms among themselves."""
+    need("step", "comm")
+    random_model = model("tied", FP64)
+    _compare(random_model, world, sizes, helps, LONG, run_workload(random_model.one_rank(), LONG))
+
+
+def _compare(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload, alone: Sequence[Outcome]) -> None:
+    shards = Shards(parse_config(checkpoint_at(model.path).config), layout_of(world, sizes))
+    executor = ProgramExecutor(checkpoint_at(model.path), shards, FP64, LIMITS, helps)
+    try:
+        found = run_workload(executor, work)
+    finally:
+        executor.close()
+    assert [one.tokens for one in found] == [one.tokens for one in alone], (world, sizes)
+    assert largest_difference(found, alone) < 1e-10, (world, sizes)

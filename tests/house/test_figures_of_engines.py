@@ -100,11 +100,11 @@ def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
     offline = rows("Offline", 1, "peers-xeon.md")
     ours, theirs = (offline[name,] for name in ("weft-tp1", "llama.cpp-bf16"))
     starts = [
-        rows("Offline", 1, f"peers-{form}-1b.md")[name,]["cold s"]
-        for name in ("weft-tp1", "openvino-bf16")
+        rows("Offline", 1, f"peers-zen5-{form}-1b.md")[name,]["cold s"]
+        for name in ("weft-tp1", "llama.cpp-bf16")
         for form in ("qwen3", "llama")
     ]
-    assert "forms of Qwen3 and Llama ({} and {} s, OpenVINO {} and {}, on amx with older code)".format(*starts) in PLAIN
+    assert "forms of Qwen3 and Llama ({} and {} s, llama.cpp {} and {}, on zen5)".format(*starts) in PLAIN
     assert f"Memory ({ours['peak MB (PSS)']} MB, llama.cpp {theirs['peak MB (PSS)']})" in PLAIN
     assert f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']})" in PLAIN
 
@@ -195,7 +195,8 @@ def test_long_prompts_beside_openvino(name: str) -> None:
     found = leads(name)
     prompts, behind = ([found["weft-tp1", f"long{count}k", what] for count in (4, 8)] for what in ("prefill", "decode"))
     told = f"have {' and '.join(prompts)} times the speed of OpenVINO's, and the streams behind them"
-    assert f"{told} {' and '.join(behind)}" in PLAIN and f"(`{name}`, two rounds)" in PLAIN
+    many = " and ".join(found["weft-tp1", f"streams{count}", "output"] for count in (64, 256))
+    assert f"{told} {' and '.join(behind)}; 64 and 256 streams {many} (`{name}`, two rounds)" in PLAIN
 
 
 def test_long_prompts_and_more_streams() -> None:
@@ -269,13 +270,16 @@ def test_the_other_rates_on_the_intel_machine() -> None:
 
 @pytest.mark.parametrize("form", ["llama-1b", "qwen3-1b"])
 def test_a_larger_model(form: str) -> None:
-    found = rows("Offline", 1, f"peers-{form}.md")
-    ours, theirs, other = (found[(name,)] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16"))
-    one, prompt = "decode tok/s", "prefill tok/s"
-    assert f"one stream got {ours[one]}, OpenVINO {theirs[one]}, llama.cpp {other[one]}" in PLAIN
-    assert f"a prompt {ours[prompt]}, {theirs[prompt]} and {other[prompt]}" in PLAIN
+    page = f"peers-zen5-{form}.md"
+    found = rows("Offline", 1, page)
+    ours, theirs, other, two = (found[name,] for name in ("weft-tp1", "openvino-bf16", "llama.cpp-bf16", "weft-tp2"))
+    one, prompt, eight, many = (f"{case} tok/s" for case in ("decode", "prefill", "streams8", "streams32"))
+    told = f"one stream gets {ours[one]}, from OpenVINO {theirs[one]}, from llama.cpp {other[one]}; a prompt"
+    told += f" {ours[prompt]}, {theirs[prompt]} and {other[prompt]}; 8 streams {ours[eight]}, {theirs[eight]} and"
+    told += f" {other[eight]}, 32 {ours[many]}, {theirs[many]} and {other[many]}; from two ranks they get {two[one]},"
+    told += f" {two[prompt]}, {two[eight]} and {two[many]}. The first token comes after"
     starts = [each["cold s"] for each in (ours, theirs, other)]
-    assert "after {} s, from OpenVINO {}, from llama.cpp {}".format(*starts) in PLAIN
+    assert f"{told} {{}} s, from OpenVINO {{}}, from llama.cpp {{}} (`{page}`".format(*starts) in PLAIN
 
 
 def test_weights_that_are_read_and_packed() -> None:

@@ -129,7 +129,10 @@ def test_codes_burst_by_burst() -> None:
     told = "with one stream, 8, 32 and in a prompt, 12 bits have {}, {}, {} and {} of the speed of whole numbers"
     assert told.format(*twelve) in PLAIN
     told = "8 bits {}, {}, {} and {}, 4 bits {}, {}, {} and {}"
-    assert f"{told.format(*eight, *four)} (`{name}`)" in PLAIN
+    told = (
+        f"{told.format(*eight, *four)} (`{name}`). With rows in full it is {{}}, {{}}, {{}} and {{}}, and {{}}, {{}},"
+    )
+    assert f"{told} {{}} and {{}}.".format(*ratios(name, "int8"), *ratios(name, "int4")) in PLAIN
 
 
 def test_products_of_a_prompt() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +215,20 @@ def test_a_plan_that_comes_to_nothing(code: str, words: str) -> None:
     with pytest.raises(WeftError, match=words):
         wait(decider)
     decider.close()
+
+
+@pytest.mark.parametrize("refused", [(os, "memfd_create"), (subprocess, "Popen")], ids=["memfd_create", "Popen"])
+def test_what_the_system_refuses_leaves_nothing_open(
+    refused: tuple[object, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENFILE, "too many open files")
+
+    decider, before = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(*refused, refuse)
+    with pytest.raises(OSError, match="too many open files"):
+        decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_plan_can_be_given_up() -> None:

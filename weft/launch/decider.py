@@ -44,12 +44,12 @@ class ProcessDecider:
             "phy2log": current.phy2log.tolist(),
         }
         read_end, self._lifeline = os.pipe2(os.O_CLOEXEC)
-        self._answer = os.memfd_create("weft-placement", os.MFD_CLOEXEC)
-        with os.fdopen(os.memfd_create("weft-loads", os.MFD_CLOEXEC), "w+") as question:
-            json.dump(asked, question)
-            question.flush()
-            question.seek(0)
-            try:
+        try:
+            self._answer = os.memfd_create("weft-placement", os.MFD_CLOEXEC)
+            with os.fdopen(os.memfd_create("weft-loads", os.MFD_CLOEXEC), "w+") as question:
+                json.dump(asked, question)
+                question.flush()
+                question.seek(0)
                 self._process = subprocess.Popen(
                     [*self._program, str(read_end), str(os.getpid())],
                     stdin=question,
@@ -59,11 +59,11 @@ class ProcessDecider:
                     process_group=0,
                 )
                 _give_way(self._process.pid)
-            except OSError:
-                self.close()
-                raise
-            finally:
-                os.close(read_end)
+        except OSError:
+            self.close()
+            raise
+        finally:
+            os.close(read_end)
         self._began = time.monotonic()
 
     def poll(self) -> ExpertPlacement | None:
