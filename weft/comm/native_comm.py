@@ -59,7 +59,6 @@ def open_library() -> ctypes.CDLL:
         "offering": (None, (pointer, pointer)),
         "lent_ns": (pointer, (pointer,)),
         "ease": (None, (pointer, number)),
-        "expect": (None, (pointer, number)),
         "all_reduce": (number, (pointer, number, pointer, size, number)),
         "all_gather": (number, (pointer, number, pointer, pointer, pointer, number)),
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),

@@ -81,19 +81,6 @@ void weft_comm_ease(Comm* c, uint32_t rank) {
     if (c->help) run_open_of(*c, rank);
 }
 
-// Asks the memory for what the next call of a group begins with: a step's weights leave none of it in the caches, and all
-// members wait for who comes last.
-void weft_comm_expect(Comm* c, uint32_t group) {
-    const Group& g = c->groups[group];
-    const uint64_t parity = (g.round + 1) & 1;
-    __builtin_prefetch(c->record, 1, 2);
-    __builtin_prefetch(g.counter, 1, 2);
-    __builtin_prefetch(&g.heads[2 * g.me + parity], 1, 2);
-    for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me) __builtin_prefetch(&g.heads[2 * i + parity], 0, 2);
-    for (int line = 0; line < 4; line++) __builtin_prefetch(slot(*c, g, g.me, parity) + 64 * line, 1, 2);
-}
-
 // Waits until no rank is at work on what this one had open: 0, or why one will never be done.
 int weft_comm_left(Comm* c) {
     const int64_t deadline = monotonic_ns() + c->timeout_ns;

@@ -227,7 +227,7 @@ class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
     EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
-    CALLS = (*EXCHANGES, "ease", "expect")
+    CALLS = (*EXCHANGES, "ease")
     _fields_ = tuple((name, _POINTER) for name in ("handle", *CALLS, "lent_ns"))
 
 

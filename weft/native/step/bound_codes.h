@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "linear_int.h"
+#include "linear_unpacked.h"
 #include "pool.h"
 
 namespace weft {

@@ -149,9 +149,8 @@ struct CommCalls {
                       const uint64_t* received, int dtype);
     int (*reduce_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common);
     int (*gather_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common, int settles);
-    void (*ease)(void*, uint32_t rank);     // runs some of what the rank has open now
-    void (*expect)(void*, uint32_t group);  // asks the memory for what the group's next call begins with
-    const uint64_t* lent_ns;                // for how long the rank has lent its core while it waited
+    void (*ease)(void*, uint32_t rank);  // runs some of what the rank has open now
+    const uint64_t* lent_ns;             // for how long the rank has lent its core while it waited
 };
 
 // A thread's part of an instruction. Called by the whole team, a barrier after each.

@@ -10,10 +10,10 @@
 #include "cache_ahead.h"
 #include "epilogue.h"
 #include "linear_amx.h"
-#include "linear_int.h"
 #include "linear_parts.h"
 #include "linear_rounded.h"
 #include "linear_tile.h"
+#include "linear_unpacked.h"
 #include "scratch.h"
 
 namespace weft {

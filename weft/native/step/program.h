@@ -129,7 +129,6 @@ private:
         };
         for (; i < end_; ++i) {
             fetch_ahead(code_.data(), i, end_);
-            if (!thread && i + 1 < end_ && code_[i + 1].op == ALL_REDUCE) expect(code_[i + 1]);
             if (kernels_[i]) compute(i, me, offers_of(i, thread));
             else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
@@ -157,10 +156,6 @@ private:
         if (!offers) return;
         if (const int code = offers->close()) return fail(i, code);
         if (eases(code_[i])) comm_.ease(comm_.handle, uint32_t(code_[i].n[EASES] - 1));
-    }
-
-    void expect(const Instruction& reduce) {
-        comm_.expect(comm_.handle, uint32_t(static_cast<const Exchange*>(reduce.p[EXCHANGE])->group));
     }
 
     void exchange(size_t i) {
