@@ -36,7 +36,7 @@ def even(text: str) -> int:
     """The type of an option that counts what is done by turns in one order and in the other."""
     found = at_least(2)(text)
     if found % 2:
-        raise argparse.ArgumentTypeError(f"{text}: an even number, so that each is first as often; {found + 1}?")
+        raise argparse.ArgumentTypeError(f"{text}: an even number, so that each is first equally often; {found + 1}?")
     return found
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.command import at_least, run_command, whole
+from benchmarks.command import at_least, even, run_command, whole
 from benchmarks.offline_engine import options, tell, watched
 from benchmarks.peers.probe import Probe
 from benchmarks.several_steps import EACH, run
@@ -50,7 +50,7 @@ def main() -> None:
     parser = options(__doc__, ranks=False)
     parser.add_argument("--quantization", choices=("none", "int8", "int4"), default="none")
     parser.add_argument("--tokens", type=at_least(8), default=257)
-    parser.add_argument("--starts", type=whole, default=6)
+    parser.add_argument("--starts", type=even, default=6)
     parser.add_argument("--rounds", type=whole, default=5)
     arguments = parser.parse_args()
     settings = EngineConfig(

@@ -35,6 +35,7 @@ from tests.equivalence.harness import (
 )
 from tests.equivalence.rank_replay import Digests
 from tests.support.native_libraries import need
+from tests.support.step_sources import MANY_NORMS
 from weft.ops.base import Numerics
 from weft.step.plan import StepPlan, StepResult
 
@@ -194,6 +195,7 @@ def test_programs_of_many_rows_equal_operations_one_by_one(
     threads: int, world: int, model: Models, replayed: Replayed
 ) -> None:
     need("comm", "step")
+    assert sum(map(len, LONG.prompts)) // world >= MANY_NORMS
     _compare_programs(replayed, model("tied", EXACT), world, threads, MANY_ROWS[world], LONG)
 
 

@@ -31,6 +31,7 @@ from tests.equivalence.harness import (
 )
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
+from tests.support.step_sources import MANY_NORMS
 from weft.arch import Shards, parse_config
 from weft.ops.base import Numerics
 
@@ -77,6 +78,7 @@ def test_programs_of_many_rows_agree(
     """So many that ranks deal sums and norms among themselves."""
     need("step", "comm")
     random_model = model("tied", FP64)
+    assert sum(map(len, LONG.prompts)) // world >= MANY_NORMS
     _compare(random_model, world, sizes, helps, LONG, run_workload(random_model.one_rank(), LONG))
 
 

@@ -14,6 +14,7 @@ from tests.support.figures import (
     PLAIN,
     RESULTS,
     SERVING,
+    fast_looks,
     first_tokens,
     gaps,
     leads,
@@ -106,7 +107,12 @@ def test_what_is_slower_or_more_is_said_beside_the_leads() -> None:
     ]
     assert "forms of Qwen3 and Llama ({} and {} s, llama.cpp {} and {}, on zen5)".format(*starts) in PLAIN
     assert f"Memory ({ours['peak MB (PSS)']} MB, llama.cpp {theirs['peak MB (PSS)']})" in PLAIN
-    assert f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']})" in PLAIN
+    told = f"({ours['cold s']} s until the first token, llama.cpp {theirs['cold s']}) on xeon, on zen5"
+    offline = rows("Offline", 1, ZEN5)
+    (size, start), (small, soon) = (
+        [offline[name,][what] for what in ("peak MB (PSS)", "cold s")] for name in ("weft-tp1", "llama.cpp-bf16")
+    )
+    assert f"{told} {size} and {small} MB, {start} and {soon} s;" in PLAIN
 
 
 def test_quantized_weights() -> None:
@@ -280,6 +286,18 @@ def test_a_larger_model(form: str) -> None:
     told += f" {two[prompt]}, {two[eight]} and {two[many]}. The first token comes after"
     starts = [each["cold s"] for each in (ours, theirs, other)]
     assert f"{told} {{}} s, from OpenVINO {{}}, from llama.cpp {{}} (`{page}`".format(*starts) in PLAIN
+
+
+def test_the_state_of_memory_beside_larger_models() -> None:
+    engines = ("weft-tp1", "weft-tp2", "llama.cpp-bf16", "openvino-bf16")
+    pages = [f"peers-zen5-{form}.md" for form in ("llama-1b", "qwen3-1b")]
+    (first, count), (second, _) = (fast_looks(page, *engines) for page in pages)
+    told = (
+        "Memory was fast in {}, {}, {} and {} of {} looks beside weft, its two ranks, llama.cpp and OpenVINO with the"
+    )
+    told = told.format(*first, count) + " former, in {}, {}, {} and {} with the latter, and".format(*second)
+    line = re.findall(r"\| weft-tp1 \|.*\[(\S+)\.\.(\S+)\] \|  \|", (RESULTS / pages[0]).read_text())[0]
+    assert f"{told} a first token of the former took weft {line[0]} and {line[1]} s." in PLAIN
 
 
 def test_weights_that_are_read_and_packed() -> None:

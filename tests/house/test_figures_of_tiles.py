@@ -91,8 +91,10 @@ def test_what_groups_laid_and_records_fetched_ahead_bring() -> None:
     told += f" {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks {listed(ratios(two))}"
     assert f"{told} ({listed(quartiles(two, BURSTS))}; `{two}`)." in PERFORMANCE
     name, cases = "beside_e690189_zen5_tp2.json", ("decode", "8 streams", "prefill of 1,024")
-    told = "Without that two ranks are {}, {} and {} times as fast with 1 and 8 streams and in a prompt (quartiles"
-    told = told.format(*ratios(name, cases=cases)) + " {}, {} and {};".format(*quartiles(name, cases))
+    told = (
+        "Without that, on the latter machine, two ranks are {}, {} and {} times as fast with 1 and 8 streams and in a"
+    )
+    told = told.format(*ratios(name, cases=cases)) + " prompt (quartiles {}, {} and {};".format(*quartiles(name, cases))
     assert f"{told} `{name}`, {starts(name)} rounds), so it is gone." in PERFORMANCE
 
 

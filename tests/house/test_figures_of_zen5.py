@@ -9,6 +9,7 @@ from tests.support.figures import (
     PERFORMANCE,
     PLAIN,
     bound_share,
+    fast_looks,
     leads,
     looks,
     ratios,
@@ -53,7 +54,7 @@ def test_a_token_of_4_bits() -> None:
     head = us["linear lm_head"]
     layers = sum(us[name] for name in us if name.startswith("linear")) - head
     parts = [f"{100 * each / us['whole step']:.0f}" for each in (layers, head, us["attention"], us["scheduler"])]
-    told = "the layers' linear ones are {} % of a step, lm_head's bounds {}, attention {}, the scheduler {}, and"
+    told = "the layers' linear ones are {} % of a step, lm_head's bounds {}, attention {}, the scheduler {}."
     assert told.format(*parts) in PERFORMANCE
 
 
@@ -103,7 +104,12 @@ def test_two_ranks() -> None:
     found = leads(PAGE)
     prompt, eight, many = (found["weft-tp2", *case] for case in CASES)
     told = f"Engine by engine two ranks have {found['weft-tp2', *ONE]} of one's speed with one stream,"
-    assert f"{told} {eight} and {many} with 8 and 32, {prompt} in a prompt" in PLAIN
+    (two, one), count = fast_looks(PAGE, "weft-tp2", "weft-tp1")
+    state = (
+        f"{prompt} in a prompt, but memory was fast in {two} of {count} looks beside the two and in {one} beside one;"
+    )
+    assert f"{told} {eight} and {many} with 8 and 32, {state}" in PLAIN
+    assert f"memory was fast in {two} of {count} looks beside the two on zen5, in {one} beside one." in PLAIN
     http = [found["weft-tp2", f"http{count}", "output"] for count in (1, 8, 32)]
     assert "with 1, 8 and 32 streams: {}, {} and {} of its speed on zen5,".format(*http) in PLAIN
     one, eight, many, prompt = ratios("several_ranks_zen5.json", "several")
@@ -119,7 +125,12 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     gave = " and ".join(f"{saved(name)['cases']['decode, one stream']['gb_per_s']:.0f}" for name in names)
     assert f"where it gave {gave} GB/s beside the two, it is {bf16[0]} %" in PERFORMANCE
     told = f"it is {bf16[0]} % (quartiles {bf16[1]} and {bf16[2]}; `decode_bound_zen5_bf16.json`), with 4 bits"
-    assert f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `decode_bound_zen5_int4.json`)" in PERFORMANCE
+    told = f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `decode_bound_zen5_int4.json`); where it gave"
+    profile, megabytes = saved("step_profile_zen5.json"), saved(names[0])["cases"]["decode, one stream"]["weights_mb"]
+    gave = profile["memory"]["gb_per_s"]
+    share = 1e5 * megabytes / gave / profile["cases"]["1 stream"]["whole step, nothing timed"]["us"]
+    told += f" {gave:.0f}, the bytes of bf16 in 12 bits would be read in {share:.0f} % of a step"
+    assert f"{told} (`step_profile_zen5.json`)." in PERFORMANCE
 
 
 def test_what_panels_of_12_bits_bring() -> None:
@@ -139,6 +150,10 @@ def test_codes_burst_by_burst() -> None:
     twelve, eight, four = (ratios(name, way, BURSTS) for way in ("bf16 in 12", "int8 x 8", "int4 x 8"))
     told = "with one stream, 8, 32 and in a prompt, 12 bits have {}, {}, {} and {} of the speed of whole numbers"
     assert told.format(*twelve) in PLAIN
+    assert "on that of `peers-zen5.md` {}, {}, {} and {} (`{}`);".format(*twelve, name) in PERFORMANCE
+    (many8, prompt8), (many4, prompt4) = (ratios(name, way, BURSTS[2:]) for way in ("int8", "int4"))
+    told = f"on that of `peers-zen5.md` {many8} and {many4}, and a prompt {prompt8} and {prompt4}; with"
+    assert told in PERFORMANCE
     told = "8 bits {}, {}, {} and {}, 4 bits {}, {}, {} and {}"
     told = (
         f"{told.format(*eight, *four)} (`{name}`). With rows in full it is {{}}, {{}}, {{}} and {{}}, and {{}}, {{}},"

@@ -217,12 +217,19 @@ def test_a_plan_that_comes_to_nothing(code: str, words: str) -> None:
     decider.close()
 
 
-@pytest.mark.parametrize("refused", [(os, "memfd_create"), (subprocess, "Popen")], ids=["memfd_create", "Popen"])
+@pytest.mark.parametrize(
+    ("refused", "given"), [((os, "memfd_create"), 0), ((os, "memfd_create"), 1), ((subprocess, "Popen"), 0)]
+)
 def test_what_the_system_refuses_leaves_nothing_open(
-    refused: tuple[object, str], monkeypatch: pytest.MonkeyPatch
+    refused: tuple[object, str], given: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENFILE, "too many open files")
+    """`given`: how many it grants before."""
+    grants, granted = iter(range(given)), getattr(*refused)
+
+    def refuse(*args: object, **options: object) -> object:
+        if next(grants, None) is None:
+            raise OSError(errno.ENFILE, "too many open files")
+        return granted(*args, **options)
 
     decider, before = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(*refused, refuse)

@@ -90,6 +90,13 @@ def looks(page: str) -> list[dict[str, float]]:
     return [burst["state"] for case in cases for burst in case.get("bursts", [case]) if "state" in burst]
 
 
+def fast_looks(page: str, *engines: str) -> tuple[list[str], str]:
+    """In how many looks beside each engine memory was fast, and of how many of the last one."""
+    text = (RESULTS / page).read_text()
+    found = [re.findall(rf"\| {re.escape(name)} \|.*fast (\d+)/(\d+) \|", text)[0] for name in engines]
+    return [fast for fast, _ in found], found[-1][1]
+
+
 def bound_share(name: str) -> tuple[int, int, int]:
     """Percents that the bound is of a step of one stream: median and quartiles."""
     found = saved(name)["cases"]["decode, one stream"]

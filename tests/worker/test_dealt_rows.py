@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
+from tests.support.step_sources import MANY_NORMS
 from tests.worker.test_last_layer import LIMITS, PROMPTS, decode, logits_of, prefill
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
@@ -107,6 +108,7 @@ def test_no_bit_of_many_rows_changes(
 ) -> None:
     """As few rows; how many are many is as it is by itself, and who waits takes units of others' norms, too."""
     write_random(path, variant)
+    assert sum(map(len, LONG)) // world >= MANY_NORMS
     found = []
     for numbers, helps in ((dealt_rows.NUMBERS, False), (dealt_rows.NUMBERS, True), (NEVER, False)):
         monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)

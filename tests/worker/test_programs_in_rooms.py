@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
+from tests.support.step_sources import DEALS_UNITS
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
@@ -51,7 +53,7 @@ def opened(record: InstructionRecord) -> bool:
     """Whether others may take units of it, as `deals_units` in kernels.h says: of norms, those of dealt rows."""
     if record.op == Op.NORM:
         return record.n[MEMBERS] > 1
-    return record.op in (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+    return Op(record.op).name in DEALS_UNITS
 
 
 @pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
@@ -63,14 +65,13 @@ def test_every_address_is_common(
     checkpoint = open_checkpoint(write_random(tmp_path, variant))
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
-    made = ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)
-    made.close()
-    for code, shelf in zip(assembled, made.shelves, strict=True):
-        found = [each for each in code if opened(each)]
-        assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in found}
-        assert (Op.NORM in {each.op for each in found}) == (world > 1 and variant != "biased")  # sums have no biases
-        for each in found:
-            assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
+    with closing(ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)) as made:
+        for code, shelf in zip(assembled, made.shelves, strict=True):
+            found = [each for each in code if opened(each)]
+            assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in found}
+            assert (Op.NORM in {each.op for each in found}) == (world > 1 and variant != "biased")  # no bias in sums
+            for each in found:
+                assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
 
 
 def addresses(record: InstructionRecord) -> list[int]:

@@ -59,7 +59,7 @@ class ProcessDecider:
                     process_group=0,
                 )
                 _give_way(self._process.pid)
-        except OSError:
+        except BaseException:
             self.close()
             raise
         finally:
