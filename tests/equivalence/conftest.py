@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.equivalence.harness import ALONE, EXACT, Outcome, checkpoint_at, make_executor, run_workload
+from tests.equivalence.harness import ALONE, EXACT, Outcome, of_one_rank
 from tests.support.exact_model import write_exact, write_random
-from weft.arch import parse_config
-from weft.launch.lockstep_executor import LockstepExecutor
-from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 
 WRITERS: dict[Numerics, Callable[[Path, str], Path]] = {
@@ -31,10 +28,6 @@ class Model:
     numerics: Numerics
     reference: list[Outcome]
 
-    def one_rank(self) -> LockstepExecutor:
-        experts = parse_config(checkpoint_at(self.path).config).num_experts
-        return make_executor(self.path, resolve({}, num_experts=experts), self.numerics)
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics], Model]:
@@ -42,8 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Numerics],
 
     @cache
     def make(variant: str, numerics: Numerics) -> Model:
-        found = Model(WRITERS[numerics](tmp_path_factory.mktemp(variant), variant), numerics, [])
-        found.reference.extend(run_workload(found.one_rank(), ALONE))
-        return found
+        path = WRITERS[numerics](tmp_path_factory.mktemp(variant), variant)
+        return Model(path, numerics, of_one_rank(path, numerics, ALONE))
 
     return make

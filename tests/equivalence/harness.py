@@ -53,7 +53,7 @@ PROMPTS = random_prompts((7, 1, 11, 4), 101)
 # a budget of 5 cuts the long prompts into chunks, later arrivals prefill beside decoding rows, one dp group stays idle
 MIXED = Workload(PROMPTS, (0, 0, 0, 2), max_tokens=3, budget=5)
 ALONE = Workload(PROMPTS, (0, 10, 20, 30), max_tokens=3, budget=64)
-# rows of a step that ranks deal among themselves, each rank's so many that they are dealt in units, too
+# a step of so many rows that ranks deal them among themselves
 LONG = Workload(random_prompts((160, 3, 110), 101), (0, 0, 0), max_tokens=3, budget=288)
 
 
@@ -195,6 +195,13 @@ def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBa
         outcome.logits = recorder.logits[prompt]
         assert len(outcome.logits) == len(outcome.tokens) == work.max_tokens
     return outcomes
+
+
+@cache
+def of_one_rank(path: Path, numerics: Numerics, work: Workload) -> list[Outcome]:
+    """What every layout is to give; run once."""
+    experts = parse_config(checkpoint_at(path).config).num_experts
+    return run_workload(make_executor(path, resolve({}, num_experts=experts), numerics), work)
 
 
 def same_bits(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:

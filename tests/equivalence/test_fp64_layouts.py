@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import pytest
 import torch
@@ -27,11 +28,11 @@ from tests.equivalence.harness import (
     largest_difference,
     layout_of,
     make_executor,
+    of_one_rank,
     run_workload,
 )
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.support.step_sources import MANY_NORMS
 from weft.arch import Shards, parse_config
 from weft.ops.base import Numerics
 
@@ -46,8 +47,7 @@ def test_layouts_agree(model: Callable[[str, Numerics], Model], world: int, layo
     random_model = model("biased", FP64)
     for sizes in layouts:
         found = run_workload(make_executor(random_model.path, layout_of(world, sizes), FP64), MIXED)
-        assert [one.tokens for one in found] == [one.tokens for one in random_model.reference], (world, sizes)
-        assert largest_difference(found, random_model.reference) < 1e-10, (world, sizes)
+        _agree(found, random_model.reference, (world, sizes))
 
 
 PROGRAMS = {
@@ -67,7 +67,8 @@ def test_programs_of_layouts_agree(
     need("step", "comm")
     random_model = model("biased", FP64)
     for sizes in layouts:
-        _compare(random_model, world, sizes, helps, MIXED, random_model.reference)
+        found = _by_programs(random_model, world, sizes, helps, MIXED)
+        _agree(found, random_model.reference, (world, sizes))
 
 
 @pytest.mark.parametrize("helps", [False, True])
@@ -78,16 +79,17 @@ def test_programs_of_many_rows_agree(
     """So many that ranks deal sums and norms among themselves."""
     need("step", "comm")
     random_model = model("tied", FP64)
-    assert sum(map(len, LONG.prompts)) // world >= MANY_NORMS
-    _compare(random_model, world, sizes, helps, LONG, run_workload(random_model.one_rank(), LONG))
+    found = _by_programs(random_model, world, sizes, helps, LONG)
+    _agree(found, of_one_rank(random_model.path, FP64, LONG), (world, sizes))
 
 
-def _compare(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload, alone: Sequence[Outcome]) -> None:
+def _by_programs(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload) -> list[Outcome]:
     shards = Shards(parse_config(checkpoint_at(model.path).config), layout_of(world, sizes))
     executor = ProgramExecutor(checkpoint_at(model.path), shards, FP64, LIMITS, helps)
-    try:
-        found = run_workload(executor, work)
-    finally:
-        executor.close()
-    assert [one.tokens for one in found] == [one.tokens for one in alone], (world, sizes)
-    assert largest_difference(found, alone) < 1e-10, (world, sizes)
+    with closing(executor):
+        return run_workload(executor, work)
+
+
+def _agree(found: Sequence[Outcome], wanted: Sequence[Outcome], layout: tuple[int, Sizes]) -> None:
+    assert [one.tokens for one in found] == [one.tokens for one in wanted], layout
+    assert largest_difference(found, wanted) < 1e-10, layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,6 @@ from torch import Tensor
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.support.step_sources import MANY_NORMS
 from tests.worker.test_last_layer import LIMITS, PROMPTS, decode, logits_of, prefill
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
@@ -25,9 +25,21 @@ from weft.program.values import Buffer, Instruction, Recording, Rows, View
 from weft.worker.runner import Limits
 
 NEVER = 1 << 30
-LONG = ([7 * token % 97 for token in range(300)], [4], [6, 6, 1])
-"""So many rows that each rank's norms are dealt in units, too."""
-MANY = Limits(num_blocks=96, block_size=16, max_num_seqs=8, max_model_len=512)
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Prompts of a step, whether all their rows are scored, and from how many numbers on rows are dealt."""
+
+    prompts: Sequence[list[int]]
+    scored: tuple[bool, ...]
+    numbers: int
+    limits: Limits
+
+
+FEW = Dealt(PROMPTS, (False, True), 1, LIMITS)
+LONG_PROMPTS = ([7 * token % 97 for token in range(300)], [4], [6, 6, 1])
+LONG = Dealt(LONG_PROMPTS, (False,), dealt_rows.NUMBERS, Limits(96, 16, max_num_seqs=8, max_model_len=512))
 BLOCKS = {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 2, "lm_head.tp": 2}
 LAYOUTS: list[tuple[str, int, dict[str, object]]] = [
     ("tied", 2, {"attention.tp": 2}),
@@ -69,9 +81,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
+@pytest.mark.parametrize("prompts", [FEW, LONG], ids=["few", "long"])
 def test_no_bit_changes(
+    prompts: Dealt,
     variant: str,
     world: int,
     given: dict[str, object],
@@ -82,42 +96,18 @@ def test_no_bit_changes(
     """Through slots, and where every rank's rows are read where they lie, while ranks that wait help. Rows are fewer
     than ranks, too: a prompt's last layer has one."""
     write_random(path, variant)
-    for scored in (False, True):
+    for scored in prompts.scored:
         found = []
-        for numbers, helps in ((1, False), (1, True), (NEVER, False)):
+        for numbers, helps in ((prompts.numbers, False), (prompts.numbers, True), (NEVER, False)):
             monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)
-            made = executor(path, world, given, dtype, helps)
-            found.append(answers(made, scored=scored))
+            made = executor(path, world, given, dtype, helps, prompts.limits)
+            found.append(answers(made, scored=scored, prompts=prompts.prompts))
             marked = {each.op for each in dealt(made)}
             made.close()
         assert marked == {Op.ALL_REDUCE, Op.NORM, Op.ALL_GATHER}
         (logits, bytes_of), (in_place, bytes_in_place), (wanted, whole_bytes) = found
         assert all(map(torch.equal, logits, wanted)) and all(map(torch.equal, in_place, wanted))
         assert bytes_of == bytes_in_place != whole_bytes
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["fp32", "bf16", "fp64"])
-@pytest.mark.parametrize(("variant", "world", "given"), LAYOUTS, ids=str)
-def test_no_bit_of_many_rows_changes(
-    variant: str,
-    world: int,
-    given: dict[str, object],
-    dtype: torch.dtype,
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As few rows; how many are many is as it is by itself, and who waits takes units of others' norms, too."""
-    write_random(path, variant)
-    assert sum(map(len, LONG)) // world >= MANY_NORMS
-    found = []
-    for numbers, helps in ((dealt_rows.NUMBERS, False), (dealt_rows.NUMBERS, True), (NEVER, False)):
-        monkeypatch.setattr(dealt_rows, "NUMBERS", numbers)
-        made = executor(path, world, given, dtype, helps, MANY)
-        found.append(answers(made, scored=False, prompts=LONG))
-        made.close()
-    (logits, bytes_of), (in_place, bytes_in_place), (wanted, whole_bytes) = found
-    assert all(map(torch.equal, logits, wanted)) and all(map(torch.equal, in_place, wanted))
-    assert bytes_of == bytes_in_place != whole_bytes
 
 
 def test_ranks_that_wait_help(path: Path) -> None:

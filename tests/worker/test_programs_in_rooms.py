@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import weft.native
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.support.step_sources import DEALS_UNITS
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
-from weft.native.records import CACHE_AHEAD, MEMBERS, WEIGHT, InstructionRecord, Op, WeightRecord
+from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, WeightRecord
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
+from weft.program.assemble import DEALT
 from weft.worker.runner import Limits
 
 LIMITS = Limits(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
@@ -49,11 +51,10 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
     yield found
 
 
-def opened(record: InstructionRecord) -> bool:
-    """Whether others may take units of it, as `deals_units` in kernels.h says: of norms, those of dealt rows."""
-    if record.op == Op.NORM:
-        return record.n[MEMBERS] > 1
-    return Op(record.op).name in DEALS_UNITS
+def test_what_others_may_take_is_said_alike() -> None:
+    kernels = (Path(weft.native.__file__).parent / "step" / "kernels.h").read_text()
+    (line,) = re.findall("inline bool deals_units.*", kernels)
+    assert set(re.findall(r"op == (\w+)", line)) == {op.name for op in DEALT}
 
 
 @pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
@@ -67,10 +68,9 @@ def test_every_address_is_common(
     shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
     with closing(ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)) as made:
         for code, shelf in zip(assembled, made.shelves, strict=True):
-            found = [each for each in code if opened(each)]
-            assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in found}
-            assert (Op.NORM in {each.op for each in found}) == (world > 1 and variant != "biased")  # no bias in sums
-            for each in found:
+            dealt = [each for each in code if each.op in DEALT]
+            assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
+            for each in dealt:
                 assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
 
 

@@ -65,12 +65,8 @@ _VECTORS = {
     Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
-_IN_UNITS = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
-
-
-def may_open(instruction: Instruction) -> bool:
-    """Whether other ranks may take units of it, in a step of any number of rows (`deals_units` in kernels.h)."""
-    return instruction.op in _IN_UNITS or (instruction.op is Op.NORM and instruction.dealt is not None)
+DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+"""What deals units, of which other ranks may take some (`deals_units` in kernels.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,7 @@ class Assembler:
         for index, value in instruction.floats.items():
             record.f[index] = value
         for index, tensor in instruction.tensors.items():
-            record.p[index] = self._address(self._widened(instruction, index, tensor), may_open(instruction))
+            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in DEALT)
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:

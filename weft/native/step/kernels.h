@@ -21,18 +21,8 @@ inline void attention_of_table(const Instruction& i, const Step& step, const Tea
     attention(i, sampled, me);
 }
 
-// Whether an instruction's kernel deals units in this step, which another rank can take: of those of `may_open` (assemble.py).
-inline bool deals_units(const Instruction& i, const Step& step) {
-    switch (i.op) {
-        case LINEAR:
-        case QKV:
-        case ATTENTION:
-        case GROUPED:
-        case PER_HEAD: return true;
-        case NORM: return deals_norms(i, step);
-        default: return false;
-    }
-}
+// Whether its kernel deals units, which another rank can take.
+inline bool deals_units(int op) { return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
 
 // Null for an op that has none.
 inline Kernel kernel_of(int op) {

@@ -24,26 +24,19 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
     });
 }
 
-constexpr int64_t kManyNorms = 64;  // own rows of which others may take some
-
-// Whether a norm has its rows dealt among ranks, and so many that threads, and ranks that wait, take each other's.
-inline bool deals_norms(const Instruction& i, const Step& step) {
-    return deals_rows(i, step) && own_rows(i, step).size() >= kManyNorms;
-}
-
-// Rows [begin, end). The operation before left them in far caches: a row is asked for while another one is normed, and where
-// it will go.
-inline void norm_rows(const Instruction& i, int64_t begin, int64_t end) {
+// The operation before left its rows in far caches: a row is asked for while another one is normed, and where it will go.
+inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
+    const EvenShare own = own_rows(i, step), share = me.share(own.size());
     const int size = i.out.columns;
     constexpr int kAhead = 2;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;
         const T* weight = static_cast<const T*>(i.p[NORM_WEIGHT]);
-        for (int64_t r = begin; r < end; ++r) {
+        for (int64_t r = own.begin + share.begin; r < own.begin + share.end; ++r) {
             if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
             const auto* x = row_of<typename decltype(from)::type>(i.in[0], r);
             auto* y = row_of<typename decltype(to)::type>(i.out, r);
-            if (r + kAhead < end) {
+            if (r + kAhead < own.begin + share.end) {
                 fetch_to_read(x + kAhead * i.in[0].stride, size);
                 fetch_to_write(y + kAhead * i.out.stride, size);
             }
@@ -53,14 +46,6 @@ inline void norm_rows(const Instruction& i, int64_t begin, int64_t end) {
             });
         }
     });
-}
-
-inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
-    const EvenShare own = own_rows(i, step);
-    const auto run = [&](int64_t from, int64_t to) { norm_rows(i, own.begin + from, own.begin + to); };
-    if (deals_norms(i, step)) return me.run_evenly(own.size(), run);
-    const EvenShare share = me.share(own.size());
-    run(share.begin, share.end);
 }
 
 // Table rows from in[1] (row-major) or, where it has no base, from the packed p[WEIGHT].

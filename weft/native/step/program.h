@@ -10,7 +10,6 @@
 
 #include "cache_ahead.h"
 #include "exchange.h"
-#include "instructions_ahead.h"
 #include "kernels.h"
 #include "pool.h"
 #include "shown.h"
@@ -128,7 +127,6 @@ private:
             return weights.fetch();
         };
         for (; i < end_; ++i) {
-            fetch_ahead(code_.data(), i, end_);
             if (kernels_[i]) compute(i, me, offers_of(i, thread));
             else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
@@ -145,7 +143,7 @@ private:
 
     // Where others may take units of an instruction, by thread 0; else null.
     Offers* offers_of(size_t i, int thread) const {
-        return thread || !opens_ || !deals_units(code_[i], *step_) ? nullptr : pool_->offers();
+        return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
     }
 
     bool eases(const Instruction& it) const { return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased; }
