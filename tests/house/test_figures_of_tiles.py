@@ -91,11 +91,19 @@ def test_what_groups_laid_and_records_fetched_ahead_bring() -> None:
     told += f" {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks {listed(ratios(two))}"
     assert f"{told} ({listed(quartiles(two, BURSTS))}; `{two}`)." in PERFORMANCE
     name, cases = "beside_e690189_zen5_tp2.json", ("decode", "8 streams", "prefill of 1,024")
-    told = (
-        "Without that, on the latter machine, two ranks are {}, {} and {} times as fast with 1 and 8 streams and in a"
-    )
-    told = told.format(*ratios(name, cases=cases)) + " prompt (quartiles {}, {} and {};".format(*quartiles(name, cases))
-    assert f"{told} `{name}`, {starts(name)} rounds), so it is gone." in PERFORMANCE
+    told = "without that two ranks are {}, {} and {} times as fast with 1 and 8 streams and in a prompt"
+    assert f"{told.format(*ratios(name, cases=cases))} (`{name}`, {starts(name)} rounds)." in PERFORMANCE
+    one, two = (f"beside_3141ad3_zen5{which}.json" for which in ("", "_tp2"))
+    told = f"without these one rank is {listed(ratios(one))} times as fast with 1, 8 and 32 streams and in a prompt"
+    told += f" (quartiles {listed(quartiles(one, BURSTS))}; `{one}`, {starts(one)} rounds), two ranks"
+    assert f"{told} {listed(ratios(two))} ({listed(quartiles(two, BURSTS))}; `{two}`)." in PERFORMANCE
+
+
+def test_what_every_second_pair_for_each_thread_brings() -> None:
+    name, cases = "beside_9617c54_zen5.json", ("decode", "8 streams")
+    told = "one rank is {} and {} times as fast with one stream and 8 as in the commit before (quartiles {} and {};"
+    told = told.format(*ratios(name, cases=cases), *quartiles(name, cases))
+    assert f"{told} `{name}`, {starts(name)} rounds)." in PERFORMANCE
 
 
 def test_what_several_steps_by_one_plan_bring() -> None:
