@@ -8,8 +8,6 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from weft.code_pages import leave_code
-
 
 @contextmanager
 def not_collected() -> Iterator[None]:
@@ -25,11 +23,10 @@ def not_collected() -> Iterator[None]:
 
 def keep_all() -> None:
     """For the end of a start. What is not garbage now lives as long as the process: later collections need not look at
-    it. Of the rest the system has its memory back, code that only the start ran through included."""
+    it. Of the rest the system has its memory back."""
     gc.collect()
     gc.freeze()
     give_back()
-    leave_code()
 
 
 def give_back() -> None:

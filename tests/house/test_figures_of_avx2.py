@@ -194,16 +194,3 @@ def test_the_start() -> None:
     assert f"{told} {imports['import torch, as ranks do']}:" in PERFORMANCE
     before = [f"{of['first token']['median']:.2f}" for of in starts("start_avx2_0f611a4.json")]
     assert f"it took {before[0]} and {before[1]} s there (`start_avx2_0f611a4.json`)" in PERFORMANCE
-
-
-def test_what_ranks_hold_of_files() -> None:
-    found = saved("process_memory_avx2.json")
-    both = [found["mib"]["ranks: 2"][f"rank {rank}"] for rank in (0, 1)]
-    start, ready, after = (
-        {f"{rank[kind]:.0f}" for rank in both} for kind in ("file in the start", "file when ready", "file")
-    )
-    told = (
-        f"each of two ranks holds {'/'.join(start)} MiB at most while it starts, {'/'.join(ready)} when it is ready and"
-    )
-    told += f" {'/'.join(after)} behind {found['streams']} streams; to let go takes {found['letting_go_ms']:.0f} ms"
-    assert f"{told} (`process_memory_avx2.json`)" in PERFORMANCE
