@@ -7,7 +7,11 @@ import json
 from hypothesis import strategies as st
 
 from tests.support.dialects import commands
-from weft.dialects import mindie_keys, sglang_flags, tokenspeed_flags, trtllm_flags, vllm_flags
+from weft.dialects.mindie import keys as mindie_keys
+from weft.dialects.sglang import flags as sglang_flags
+from weft.dialects.tokenspeed import flags as tokenspeed_flags
+from weft.dialects.trtllm import flags as trtllm_flags
+from weft.dialects.vllm import flags as vllm_flags
 
 TRTLLM_NAMES = st.sampled_from(
     [

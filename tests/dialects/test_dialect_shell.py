@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.support.dialects import Case, check, summary
 from weft.dialects import registry
 from weft.dialects.base import Context, Document
-from weft.dialects.commands import documents
-from weft.dialects.shell import lex
-from weft.dialects.shell_quotes import balanced, double_end
+from weft.dialects.sources.shell.commands import documents
+from weft.dialects.sources.shell.lexer import lex
+from weft.dialects.sources.shell.quotes import balanced, double_end
 from weft.errors import UsageError
 
 RUN = "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B --tp"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.dialects import registry
-from weft.dialects.documents import trees
-from weft.dialects.tree import Tree, variables_in
+from weft.dialects.sources.documents.documents import trees
+from weft.dialects.sources.documents.tree import Tree, variables_in
 
 
 def one(text: str) -> Tree:

@@ -38,7 +38,7 @@ INSTEAD = {
 def said_of(flag: str) -> str | None:
     """What weft has instead of vLLM's `flag`, also without its dashes in the name; None: vLLM has no such flag."""
     # Here and not at the top: a large table, only for an option that is not known.
-    from weft.dialects.vllm_flags import TABLE
+    from weft.dialects.vllm.flags import TABLE
 
     name = flag if not flag.startswith("--") else "--" + flag[2:].replace("_", "-")
     found = TABLE.names.get(name.partition(".")[0])

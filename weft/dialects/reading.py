@@ -8,11 +8,11 @@ from typing import Literal
 
 import yaml
 
-from weft.dialects.aliases import checked
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word
-from weft.dialects.commands import documents
 from weft.dialects.flags import Arguments, Table, parse
 from weft.dialects.sizes import Size, Sizes, whole_number
+from weft.dialects.sources.documents.aliases import checked
+from weft.dialects.sources.shell.commands import documents
 from weft.dialects.stated import named_file
 from weft.layout.counts import divisors
 

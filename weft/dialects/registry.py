@@ -11,16 +11,16 @@ from importlib import import_module
 
 from weft.dialects.addresses import addresses_for
 from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
-from weft.dialects.calls import calls
-from weft.dialects.charts import charts
-from weft.dialects.commands import Programs, documents
-from weft.dialects.helm import helm
-from weft.dialects.manifests import manifest_commands, manifest_files
 from weft.dialects.names import NAMES
 from weft.dialects.nodes import compare_nodes
-from weft.dialects.other_scripts import as_shell
-from weft.dialects.strangers import HELM, stranger
-from weft.dialects.surroundings import chart_copies, job_nodes, launch_nodes, spread
+from weft.dialects.sources.calls import calls
+from weft.dialects.sources.kubernetes.charts import charts
+from weft.dialects.sources.kubernetes.helm import helm
+from weft.dialects.sources.kubernetes.manifests import manifest_commands, manifest_files
+from weft.dialects.sources.shell.commands import Programs, documents
+from weft.dialects.sources.shell.other_scripts import as_shell
+from weft.dialects.sources.surroundings import chart_copies, job_nodes, launch_nodes, spread
+from weft.dialects.sources.unsupported_programs import HELM, stranger
 from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from weft.dialects.base import Context, Document, Draft, File, Where
 from weft.dialects.sizes import Size
-from weft.dialects.tree import Entry, Node, variables_in
+from weft.dialects.sources.documents.tree import Entry, Node, variables_in
 from weft.options import nearest
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")

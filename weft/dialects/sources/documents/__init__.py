@@ -1,0 +1,3 @@
+"""YAML and JSON files as trees with places."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Kubernetes manifests, Helm commands and charts."""
+
+from __future__ import annotations

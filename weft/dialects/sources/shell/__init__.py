@@ -1,0 +1,3 @@
+"""Shell scripts and command lines."""
+
+from __future__ import annotations
