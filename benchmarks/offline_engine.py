@@ -59,7 +59,6 @@ def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watc
     starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings))
     executor = starting.wait()
     plan = starting.plan
-    executor.watch.wait_on(plan.server_cpus)  # as `weft.LLM` does, and much as `weft serve`
     try:
         yield Watched(Engine(executor, plan.engine, ()), plan.config.vocab_size)
     finally:

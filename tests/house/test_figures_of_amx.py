@@ -64,33 +64,6 @@ def test_how_near_one_stream_comes_to_the_bound() -> None:
     assert f"{told} {int4[0]} % ({int4[1]} and {int4[2]}; `{names[1]}`)" in PERFORMANCE
 
 
-def test_where_an_engine_is_woken() -> None:
-    name = "woken_engine_amx.json"
-    found = saved(name)
-    each, left, kept = (found["cases"][key] for key in ("1 stream", "anywhere", "on the server's core"))
-    idle = [start["between_ms"] for start in left]
-    told = f"the rank lay idle for {min(idle):.2f} to {max(idle):.2f} ms between two steps of 4 bits, by the start, and"
-    told += (
-        f" now does for {median(start['between_ms'] for start in kept):.2f}: one stream is {each['ratio']:.2f} times as"
-    )
-    spread = f"quartiles {each['ratio_q1']:.2f} and {each['ratio_q3']:.2f}"
-    assert f"{told} fast ({spread}; `{name}`, {found['starts']} starts), no difference" in PERFORMANCE
-    assert each["ratio_q1"] < 1 < each["ratio_q3"]
-    used = median(start["engine_us"] for start in kept)
-    told = f"For each token that is read by itself the engine's thread has a core for {used:.0f} us there."
-    assert told in PERFORMANCE
-
-
-def test_what_fewer_calls_for_a_token_bring() -> None:
-    name = "beside_38fd360_amx_int4_streamed.json"
-    found = saved(name)
-    each = found["cases"]["decode"]["this one"]
-    spread = f"quartiles {each['ratio_q1']:.2f} and {each['ratio_q3']:.2f}"
-    told = f"one stream of 4 bits that is read so is {each['ratio']:.2f} times as fast ({spread}; `{name}`,"
-    assert f"{told} {found['starts']} starts of {found['rounds']} rounds)" in PERFORMANCE
-    assert each["ratio_q1"] < 1 < each["ratio_q3"]
-
-
 def test_64_and_256_streams() -> None:
     name = "peers-amx-long.md"
     many = [leads(name)["weft-tp1", f"streams{count}", "output"] for count in (64, 256)]

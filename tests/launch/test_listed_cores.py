@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,48 +36,7 @@ def test_a_rank_computes_on_the_cpu_that_is_listed(model: str) -> None:
         (worker,) = llm._engines._executors[0].workers
         assert dict(places(worker.pid))[worker.pid] == {last}, "the first thread of the process computes"
         assert str(llm.plan.cores[0]) == f"1 thread on cpus {last}"
-        assert os.sched_getaffinity(0) == before, "a caller's thread is its own between two waits"
-
-
-class Polled:
-    """A poll object, and where those who polled it might run."""
-
-    def __init__(self, poll: select.poll) -> None:
-        self._poll, self.seen = poll, set[frozenset[int]]()
-
-    def poll(self, timeout_ms: float) -> list[tuple[int, int]]:
-        self.seen.add(frozenset(os.sched_getaffinity(0)))
-        return self._poll.poll(timeout_ms)
-
-
-def interrupted(_: float) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_caller_waits_where_no_thread_of_a_rank_is_interrupted(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only while it waits; a caller that keeps to other CPUs stays there."""
-    before = os.sched_getaffinity(0)
-    with LLM(model, max_num_seqs=2) as llm:
-        place = frozenset(llm.plan.server_cpus)
-        if not place:
-            pytest.skip("no thread of a rank makes way: one core, or no C++ parts")
-        watch = llm._engines._executors[0].watch
-        monkeypatch.setattr(watch, "_poll", polled := Polled(watch._poll))
-        assert place < before
-        for _ in llm.stream("Tell me: ", SamplingParams(max_tokens=4, ignore_eos=True)):
-            assert os.sched_getaffinity(0) == before
-        assert polled.seen == {place} and os.sched_getaffinity(0) == before
-        polled.seen.clear()
-        try:
-            os.sched_setaffinity(0, {min(before)})
-            llm.generate("Tell me: ", SamplingParams(max_tokens=4, ignore_eos=True))
-            assert polled.seen == {frozenset({min(before)})} and os.sched_getaffinity(0) == {min(before)}
-        finally:
-            os.sched_setaffinity(0, before)
-        monkeypatch.setattr(polled, "poll", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            llm.generate("Tell me: ", SamplingParams(max_tokens=4, ignore_eos=True))
-        assert os.sched_getaffinity(0) == before
+        assert os.sched_getaffinity(0) == before, "a caller's thread is its own"
 
 
 def test_a_caller_s_thread_keeps_to_the_server_s_cpus_until_the_end(

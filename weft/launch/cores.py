@@ -123,11 +123,10 @@ def as_runs(cpus: tuple[int, ...]) -> str:
 
 class KeptTo:
     """Keeps the thread that enters, and those that it makes meanwhile, to these CPUs until it is left, in whichever
-    thread; `before`: those of the thread, if they are known. A class, not a generator, for engines enter it in every
-    step."""
+    thread."""
 
-    def __init__(self, cpus: Collection[int], before: Collection[int] | None = None) -> None:
-        self._cpus, self._before = cpus, os.sched_getaffinity(0) if before is None else before
+    def __init__(self, cpus: Collection[int]) -> None:
+        self._cpus, self._before = cpus, os.sched_getaffinity(0)
         self._thread = threading.get_native_id()
 
     def __enter__(self) -> None:

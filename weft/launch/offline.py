@@ -2,7 +2,7 @@
 
 One engine steps in the caller's thread. Several step side by side, each in a thread while its step runs; between two of
 its steps an engine is the caller's alone. Where `server_cpus` is given these threads keep to it, the caller's until the
-engines are closed. Elsewhere they do so while they wait for ranks, where the plan has a place for them.
+engines are closed.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ class OfflineEngines:
             self._moved.enter_context(KeptTo(plan.server_cpus))
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="replica")
         self._executors, started = self._start(parts, listener, spawner or Spawner())
-        for executor in self._executors:
-            executor.watch.wait_on(plan.server_cpus)
         pairs = zip(self._executors, started, balancing, strict=True)
         self._engines = [make_engine(executor, part, moves) for executor, part, moves in pairs]
         longest = min(part.engine.max_model_len or 0 for part in started)

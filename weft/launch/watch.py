@@ -5,11 +5,10 @@ What went wrong is told by its cause: ranks that fail because a peer is gone are
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.region import Kind, RankRecord
@@ -17,7 +16,6 @@ from weft.counted import counted
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.launch.backend import Rendezvous
 from weft.launch.channel import Channel, ChannelClosed
-from weft.launch.cores import KeptTo
 from weft.launch.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.launch.phases import Phase
 from weft.launch.processes import WorkerProcess
@@ -46,12 +44,6 @@ class Watch:
             for fd in (worker.channel.fileno(), worker.pidfd):
                 self._by_fd[fd] = worker
                 self._poll.register(fd, select.POLLIN)
-        self._waits_on: frozenset[int] = frozenset()
-
-    def wait_on(self, cpus: Collection[int]) -> None:
-        """From now on who waits for messages is woken on one of these CPUs, not on that of the rank that sends them,
-        whose thread it would interrupt. Of a caller that may run elsewhere too, which is so again behind each wait."""
-        self._waits_on = frozenset(cpus)
 
     def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
         """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
@@ -64,15 +56,9 @@ class Watch:
         """What there is to `read`; nothing where the monotonic `until` comes first. No generator, as `read` is none:
         engines call both in every step, behind which Python finds its own code in no cache."""
         while (left := until - time.monotonic()) > 0:
-            if found := self._polled(left * 1000):
+            if found := self._poll.poll(left * 1000):
                 return found
         return []
-
-    def _polled(self, timeout_ms: float) -> list[tuple[int, int]]:
-        if not self._waits_on or not self._waits_on < (own := os.sched_getaffinity(0)):
-            return self._poll.poll(timeout_ms)
-        with KeptTo(self._waits_on, own):
-            return self._poll.poll(timeout_ms)
 
     def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
         """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""
