@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.command import run_command
 from benchmarks.offline_engine import Watched, options, tell
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.launch.memory import MIB, MemoryPlan
 from weft.launch.plan import plan_launch

@@ -34,8 +34,8 @@ from benchmarks.bursts import CASES, Burst, in_starts
 from benchmarks.command import even, run_command, whole
 from benchmarks.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
-from weft.checkpoint.embedded import cache_dir
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.embedded import cache_dir
+from weft.checkpoint.hub.paths import model_path
 from weft.errors import UsageError, WeftError
 from weft.step.sampling_params import SamplingParams
 

@@ -22,7 +22,7 @@ from benchmarks.bursts import CASES, tell_compared
 from benchmarks.command import run_command, whole
 from benchmarks.offline_engine import options
 from benchmarks.peers.probe import Probe
-from weft.checkpoint.embedded import cache_dir
+from weft.checkpoint.hub.embedded import cache_dir
 from weft.llm import LLM
 from weft.settings import EngineConfig
 

@@ -23,7 +23,7 @@ from timing import interleaved
 from torch import Tensor
 
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.native.records import WeightKind
 from weft.native.step_library import Pool
 from weft.ops.packed import Packing

@@ -28,8 +28,8 @@ from benchmarks.peers.probe import Probe
 from benchmarks.step_subject import OneRank, cores_given_back
 from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.embedded import cache_dir
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.embedded import cache_dir
+from weft.checkpoint.hub.paths import model_path
 from weft.settings import EngineConfig
 
 PROMPT, BLOCK_SIZE = 128, 16

@@ -27,7 +27,7 @@ from command import result_file, run_command
 from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.embedded import embedded_model
+from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import run
 from weft.server.listen import bind
 from weft.server.models import ServedModel

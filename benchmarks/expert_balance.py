@@ -2,7 +2,7 @@
 
 OMP_NUM_THREADS=1 python benchmarks/expert_balance.py STATS... [--out FILE.json]: STATS are files with logical_count
 [layers][experts]. Prints a table and, for every ordered pair of files, what moving at most 6 % of the slots gives; both
-go to FILE.json and, as text, to FILE.md. How the bound is derived: weft/experts/upper_bound.py.
+go to FILE.json and, as text, to FILE.md. How the bound is derived: weft/experts/balancing/upper_bound.py.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from command import result_file, run_command
 
 from weft.experts import LoadBalancer, SlotShape
-from weft.experts.loads import FloatArray
-from weft.experts.sources import read_loads
-from weft.experts.upper_bound import upper_bound
+from weft.experts.balancing.upper_bound import upper_bound
+from weft.experts.files.sources import read_loads
+from weft.experts.statistics.loads import FloatArray
 
 SHAPES = ((256, 32), (288, 32), (288, 72), (320, 64), (288, 144))
 MOVES = SlotShape(256, 288, 32)

@@ -27,7 +27,7 @@ from command import result_file, run_command, whole
 from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.launch.engines import balancing_of, make_engine
 from weft.launch.executor import ProcessExecutor
 from weft.launch.plan import plan_launch

@@ -31,7 +31,7 @@ from benchmarks.offline_engine import Watched, options, tell
 from benchmarks.step_subject import OneRank, cores_given_back
 from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.launch.cores import available_cores
 from weft.ops.large_pages import large_pages

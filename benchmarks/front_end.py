@@ -34,7 +34,7 @@ from command import result_file, run_command, whole
 from fake_engine import WORD, AtOnce, Paced
 
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.embedded import embedded_model
+from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import connection, run
 from weft.server.gathered import GatheredTransport
 from weft.server.listen import bind

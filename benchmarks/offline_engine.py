@@ -13,7 +13,7 @@ from benchmarks.about import about
 from benchmarks.command import result_file, whole
 from benchmarks.peers.probe import State
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.launch.plan import plan_launch
 from weft.launch.start import Starting

@@ -30,7 +30,7 @@ from benchmarks.built import step_library
 from benchmarks.command import result_file, run_command, whole
 from benchmarks.peers.probe import Probe
 from benchmarks.timing import once
-from weft.checkpoint.embedded import cache_dir
+from weft.checkpoint.hub.embedded import cache_dir
 from weft.native.isa import chosen
 from weft.native.step_library import Pool
 

@@ -23,7 +23,7 @@ from command import result_file, run_command, whole
 
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve

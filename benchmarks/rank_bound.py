@@ -30,7 +30,7 @@ from benchmarks.about import about
 from benchmarks.command import result_file, run_command
 from weft.arch import parse_config
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = {"1 stream": 1, "8 streams": 8, "32 streams": 32, "prefill 1024": 1024}

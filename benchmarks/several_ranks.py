@@ -25,7 +25,7 @@ from benchmarks.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe
-from weft.checkpoint.embedded import cache_dir, embedded_model
+from weft.checkpoint.hub.embedded import cache_dir, embedded_model
 from weft.llm import LLM
 from weft.settings import EngineConfig
 

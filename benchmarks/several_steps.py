@@ -24,7 +24,7 @@ from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import Watched, options, tell, watched
 from benchmarks.peers.probe import Probe
 from benchmarks.timing import quantile
-from weft.checkpoint.embedded import cache_dir
+from weft.checkpoint.hub.embedded import cache_dir
 from weft.launch.executor import ProcessExecutor
 from weft.launch.status import RankWork
 from weft.settings import EngineConfig

@@ -24,7 +24,7 @@ from benchmarks.command import result_file, run_command, whole
 from benchmarks.offline_engine import tell
 from benchmarks.peers.probe import Probe
 from benchmarks.timing import quantile
-from weft.checkpoint.embedded import cache_dir
+from weft.checkpoint.hub.embedded import cache_dir
 from weft.comm.region import Region
 from weft.comm.rooms import Room
 from weft.ops.large_pages import large_pages

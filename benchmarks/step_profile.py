@@ -34,10 +34,10 @@ from benchmarks.step_subject import OneRank
 from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
 from benchmarks.timed_rank import PLACE, times_of
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.launch.plan import plan_launch
 from weft.launch.processes import Spawner
 from weft.launch.start import Starting

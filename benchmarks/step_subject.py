@@ -15,7 +15,7 @@ from weft.arch.families import parse_config
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.lockstep import LockstepWorld
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.launch.numbers import numerics_of
 from weft.layers import Prepare
 from weft.layout.resolve import resolve

@@ -36,7 +36,7 @@ from benchmarks.timing import TURN_SPIN_NS, once, quantile
 from weft.arch.families import parse_config
 from weft.bench.served import Served
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.cli.hosted import PROGRAM
 from weft.errors import ConfigError
 from weft.native.step_library import Pool

@@ -27,7 +27,7 @@ from benchmarks.command import result_file, run_command, whole
 from benchmarks.step_profile import CASES, SHORT, Subject
 from benchmarks.step_subject import OneRank
 from benchmarks.timing import ratios_beside
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.ops.step_ops import StepOps
 from weft.step.plan import StepPlan, StepResult
 

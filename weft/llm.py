@@ -16,8 +16,8 @@ from typing import Any, Self, cast
 
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub import model_path
-from weft.checkpoint.integrity import check_hashes
+from weft.checkpoint.hub.paths import model_path
+from weft.checkpoint.integrity.check import check_hashes
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError

@@ -38,7 +38,7 @@ from benchmarks.peers.summary import rows
 from benchmarks.peers.table import page
 from benchmarks.peers.visits import Visitor
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.embedded import cache_dir, embedded_model
+from weft.checkpoint.hub.embedded import cache_dir, embedded_model
 from weft.text import Tokenizer
 
 

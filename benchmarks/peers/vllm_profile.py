@@ -29,7 +29,7 @@ from benchmarks.peers.places import HERE, Places
 from benchmarks.peers.probe import Probe
 from benchmarks.peers.prompts import prompts
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.embedded import cache_dir, embedded_model
+from weft.checkpoint.hub.embedded import cache_dir, embedded_model
 from weft.text import Tokenizer
 
 CASES = (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.checkpoint import open_checkpoint
-from weft.cli.bench import _host, _plans, add_arguments
+from weft.cli.commands.bench import _host, _plans, add_arguments
 
 EXPERTS = {
     "architectures": ["MixtralForCausalLM"],

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.checkpoints import smollm2
 from tests.support.waiting import PATIENCE_S
-from weft.checkpoint.embedded import SMOLLM2, WheelModel, cache_dir, embedded_model, pip_download
+from weft.checkpoint.hub.embedded import SMOLLM2, WheelModel, cache_dir, embedded_model, pip_download
 from weft.errors import CheckpointError
 
 CONTENT = bytes(range(256)) * 10_000

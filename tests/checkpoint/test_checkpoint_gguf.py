@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.support.checkpoints import make_gguf, package_reader, small_config, smollm2, trained_tokenizer
 from weft.arch import param_specs, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.gguf_header import read_gguf_header
-from weft.checkpoint.gguf_rope import llama3_factors
+from weft.checkpoint.gguf.header import read_gguf_header
+from weft.checkpoint.gguf.rope import llama3_factors
 from weft.errors import CheckpointError
 
 

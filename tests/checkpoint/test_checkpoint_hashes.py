@@ -13,10 +13,11 @@ import pytest
 from tests.support.checkpoints import make_checkpoint, make_gguf, make_tokenizer, small_config
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
-from weft.checkpoint import embedded, open_checkpoint
-from weft.checkpoint.hashed import Stopped, computed
-from weft.checkpoint.hashes import DOWNLOADS, MANIFEST, Found, known_hashes
-from weft.checkpoint.integrity import check_hashes
+from weft.checkpoint import open_checkpoint
+from weft.checkpoint.hub import embedded
+from weft.checkpoint.integrity.check import check_hashes
+from weft.checkpoint.integrity.digest_cache import Stopped, computed
+from weft.checkpoint.integrity.known_hashes import DOWNLOADS, MANIFEST, Found, known_hashes
 from weft.cli.main import main
 from weft.errors import CheckpointError, ConfigError, UsageError
 from weft.launch.start import Starting
@@ -179,7 +180,7 @@ def test_a_memory_that_is_not_written_whole_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("weft.checkpoint.hashed.os.replace", full)
+    monkeypatch.setattr("weft.checkpoint.integrity.digest_cache.os.replace", full)
     folder = tmp_path / "cache" / "hashes"
     until(lambda: check_hashes(checkpoint) == size_of(model) and folder.exists(), "files have settled")
     assert list(folder.iterdir()) == []
@@ -268,7 +269,7 @@ def test_a_file_that_cannot_be_read_to_its_end(model: Path, monkeypatch: pytest.
     def fails(*_: object) -> dict[str, str]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("weft.checkpoint.integrity.computed", fails)
+    monkeypatch.setattr("weft.checkpoint.integrity.check.computed", fails)
     assert f"{model / SHARD}: Input/output error" in problems(model)
 
 
@@ -278,7 +279,7 @@ def test_a_person_does_not_have_to_wait(model: Path, tmp_path: Path, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("weft.checkpoint.integrity._wait", interrupted)
+    monkeypatch.setattr("weft.checkpoint.integrity.check._wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check_hashes(open_checkpoint(model))
     stop = threading.Event()

@@ -18,16 +18,16 @@ from tests.support.hub_stand_in import Hub
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hashes import files_read
-from weft.checkpoint.hub import model_path
-from weft.checkpoint.hub_model import HubModel, hub_model
-from weft.checkpoint.integrity import check_hashes
+from weft.checkpoint.hub.names import HubModel, hub_model
+from weft.checkpoint.hub.paths import model_path
+from weft.checkpoint.integrity.check import check_hashes
+from weft.checkpoint.integrity.known_hashes import files_read
 from weft.errors import CheckpointError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCH = """
 import json, sys
-from weft.checkpoint.hub import model_path
+from weft.checkpoint.hub.paths import model_path
 from weft.errors import WeftError
 word, revision, weights = json.loads(sys.argv[1])
 try:

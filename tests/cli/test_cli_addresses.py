@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from weft.cli import addresses
-from weft.cli.commands import COMMANDS
+from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
 from weft.errors import ConfigError
 
@@ -91,7 +91,7 @@ def test_an_error_while_importing_ends_with_that_line(
 
     monkeypatch.delenv(addresses._BLAS_THREADS, raising=False)
     monkeypatch.setattr(addresses, "_limit", lambda: 300 << 20)
-    monkeypatch.setattr("weft.cli.commands.import_module", failing)
+    monkeypatch.setattr("weft.cli.dispatch.import_module", failing)
     assert main(["explain"]) == ConfigError.exit_code
     assert capsys.readouterr().err.count("\n") == 1
     assert addresses._BLAS_THREADS not in os.environ

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from weft.cli import bench
+from weft.cli.commands import bench
 from weft.cli.main import main
 from weft.errors import WeftError
 from weft.launch.plan import LaunchPlan

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from weft.arch.config import ModelConfig
-from weft.cli.model_args import add_model_arguments, layout_from
-from weft.cli.parser import CommandParser
+from weft.cli.args.model import add_model_arguments, layout_from
+from weft.cli.args.parser import CommandParser
 from weft.errors import LayoutError
 from weft.layout import Layout, resolve
 

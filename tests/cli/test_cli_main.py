@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.cli.commands import COMMANDS
+from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
 from weft.errors import CheckpointError, LayoutError, PeerError, WeftError
 
@@ -21,10 +21,10 @@ MODEL = Path(__file__).parents[1] / "explain" / "data"
 
 def command(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     """Puts a command module in the place of `serve`."""
-    module = types.ModuleType("weft.cli.serve")
+    module = types.ModuleType("weft.cli.commands.serve")
     module.__dict__["add_arguments"] = lambda parser: parser.add_argument("--size", type=int)
     module.__dict__["run"] = run
-    monkeypatch.setitem(sys.modules, "weft.cli.serve", module)
+    monkeypatch.setitem(sys.modules, "weft.cli.commands.serve", module)
 
 
 def raising(error: BaseException) -> object:
@@ -238,9 +238,9 @@ print("ended", WHEN in sys.modules)
     ("command", "module"),
     [
         ("serve", "argparse"),
-        ("serve", "weft.cli.commands"),
+        ("serve", "weft.cli.dispatch"),
         ("serve", "weft.launch.processes"),
-        ("serve", "weft.cli.serve"),
+        ("serve", "weft.cli.commands.serve"),
         ("serve", "weft.server.run"),
         ("generate", "weft.errors"),
         ("generate", "weft.llm"),
@@ -268,7 +268,7 @@ def test_the_way_in_imports_next_to_nothing() -> None:
 def test_the_overview_imports_neither_torch_nor_commands() -> None:
     code = (
         "import sys; from weft.cli.main import main; main(['--help']); "
-        "print({'torch', 'numpy', 'rich', 'weft.cli.explain'} & set(sys.modules))"
+        "print({'torch', 'numpy', 'rich', 'weft.cli.commands.explain'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.splitlines()[-1] == "set()"

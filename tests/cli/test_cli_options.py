@@ -9,11 +9,11 @@ from typing import Literal
 
 import pytest
 
-from weft.cli import serve
-from weft.cli.flags import Entry, add_flags
-from weft.cli.model_args import add_model_arguments, engine_config_from
-from weft.cli.parser import CommandParser
-from weft.cli.rank_args import add_comm_argument
+from weft.cli.args.flags import Entry, add_flags
+from weft.cli.args.model import add_model_arguments, engine_config_from
+from weft.cli.args.parser import CommandParser
+from weft.cli.args.ranks import add_comm_argument
+from weft.cli.commands import serve
 from weft.errors import ConfigError, UsageError
 from weft.layout.layout import layout_settings
 from weft.options import made, nearest, option, parse_bytes, settings_of

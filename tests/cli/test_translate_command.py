@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from weft.cli import dialect_args
+from weft.cli.args import dialects as dialect_args
+from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
+from weft.cli.args.parser import CommandParser
 from weft.cli.main import main
-from weft.cli.model_args import add_model_arguments, engine_config_from, layout_from
-from weft.cli.parser import CommandParser
 from weft.dialects.report import json_schema
 from weft.errors import ConfigError, LayoutError, UsageError
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from tests.support.expert_moves import InlineDecider, random_balancing
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
-from weft.experts.balancer import LoadBalancer
-from weft.experts.loads import FloatArray, IntArray
-from weft.experts.metric import balance
-from weft.experts.placement import ExpertPlacement, even_placement
-from weft.experts.recorder import LoadRecorder
-from weft.experts.shape import SlotShape
-from weft.experts.sources import read_loads
-from weft.experts.transport import Pace
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.files.sources import read_loads
+from weft.experts.placement.placement import ExpertPlacement, even_placement
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
+from weft.experts.statistics.loads import FloatArray, IntArray
+from weft.experts.statistics.metric import balance
+from weft.experts.statistics.recorder import LoadRecorder
 from weft.step.experts import ExpertWork
 
 

@@ -31,8 +31,8 @@ from tests.support.expert_moves import EveryPlan, random_balancing
 from weft.arch import Shards, parse_config
 from weft.comm.lockstep import LockstepComm
 from weft.errors import WeftError
-from weft.experts.shape import SlotShape
-from weft.experts.transport import Pace
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.ops.base import Numerics
 from weft.verify.record import Outcome

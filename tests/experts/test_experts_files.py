@@ -13,8 +13,8 @@ import yaml
 from tests.support.expert_worlds import TRACES, trace, trace_file
 from weft.errors import ConfigError
 from weft.experts import LoadBalancer, SlotShape, even_placement
-from weft.experts.formats import to_sglang, to_trtllm, to_weft
-from weft.experts.sources import read_any, read_loads, read_placement
+from weft.experts.files.formats import to_sglang, to_trtllm, to_weft
+from weft.experts.files.sources import read_any, read_loads, read_placement
 
 SHAPE = SlotShape(256, 288, 32)
 PLACEMENT = LoadBalancer(SHAPE).plan(trace(TRACES[0])).placement

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from weft.errors import ConfigError
 from weft.experts import ExpertPlacement, RoutingTable, SlotShape, as_loads, balance, even_placement, rank_loads
-from weft.experts.loads import normalized
+from weft.experts.statistics.loads import normalized
 
 SMALL = ExpertPlacement(np.array([[0, 1, 0, 2], [2, 1, 0, 2]]), experts=3, ranks=2)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.expert_worlds import TRACES, skewed, trace
 from weft.errors import ConfigError
 from weft.experts import ExpertPlacement, LoadBalancer, SlotShape, even_placement
-from weft.experts.repair import repair
+from weft.experts.balancing.repair import repair
 
 WIDE = SlotShape(256, 288, 32)
 

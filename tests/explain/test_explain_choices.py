@@ -11,7 +11,7 @@ import pytest
 from weft.arch.bounds import bound_bytes
 from weft.arch.families import parse_config
 from weft.arch.quantization import Kept
-from weft.cli import kept_args
+from weft.cli.args import kept as kept_args
 from weft.cli.main import main
 from weft.explain import explain
 from weft.explain.choices import Choices, Machine, choices_of

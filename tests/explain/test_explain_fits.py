@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from weft.arch import ModelConfig, Shards, parse_config
+from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
-from weft.cli.model_config import KNOWN
 from weft.explain.fits import Budget, Load, budget, fit, lines
 from weft.layout.resolve import resolve
 

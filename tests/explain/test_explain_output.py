@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from weft.arch.families import parse_config
-from weft.cli.model_config import KNOWN
+from weft.cli.args.model_config import KNOWN
 from weft.explain import document, explain, json_schema, print_report
 from weft.explain.units import binary, count
 from weft.layout import resolve

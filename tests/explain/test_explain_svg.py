@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from weft.arch import parse_config
+from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
-from weft.cli.model_config import KNOWN
 from weft.explain import explain, to_svg
 from weft.explain.svg import COLOURS, fold
 from weft.layout.resolve import resolve

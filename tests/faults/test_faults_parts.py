@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from weft import env
-from weft.cli.say import say
+from weft.cli.view.say import say
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
 from weft.launch.cores import available_cores, deal_cores, numa_node

@@ -18,7 +18,7 @@ import pytest
 from tests.support.sources import parsed
 from weft.arch.families import FAMILIES
 from weft.checkpoint.formats import LOADABLE
-from weft.cli.commands import COMMANDS
+from weft.cli.dispatch import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
@@ -40,7 +40,7 @@ def flags_of_commands() -> dict[str, set[str]]:
     flags = {}
     for command in COMMANDS:
         parser = argparse.ArgumentParser()
-        import_module(f"weft.cli.{command.name.replace('-', '_')}").add_arguments(parser)
+        import_module(f"weft.cli.commands.{command.name.replace('-', '_')}").add_arguments(parser)
         flags[command.name] = {flag for action in parser._actions for flag in action.option_strings}
     return flags
 

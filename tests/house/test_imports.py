@@ -21,22 +21,22 @@ SOURCES = sorted((ROOT / "weft").rglob("*.py"))
 
 DEFERRED_ALLOWED = {
     "weft": {"__getattr__"},  # weft.LLM: `import weft` alone stays light
-    "weft.checkpoint.hub": {"model_path"},  # an HTTP client, for models that are no path
+    "weft.checkpoint.hub.paths": {"model_path"},  # an HTTP client, for models that are no path
     "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
     "weft.cli.main": {"main", "_open_closed"},  # all of weft: Ctrl-C meanwhile is no traceback
-    "weft.cli.dialect_args": {"take_foreign"},  # all of weft.dialects, for words of other engines
-    "weft.cli.explain": {"_cores"},  # what a start decides, for cores that are asked for
-    "weft.cli.phase_view": {"__init__", "_table"},  # rich, for terminals
-    "weft.cli.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
+    "weft.cli.args.dialects": {"take_foreign"},  # all of weft.dialects, for words of other engines
+    "weft.cli.commands.explain": {"_cores"},  # what a start decides, for cores that are asked for
+    "weft.cli.view.phases": {"__init__", "_table"},  # rich, for terminals
+    "weft.cli.args.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
     "weft.ops": {"_device_ops", "_why_no_kernels"},  # Triton, which only a torch for devices brings
 }
 """Functions that may hold an import statement, by module: what is slow to import, and seldom needed for `weft serve`
 (`benchmarks/start.py`)."""
 
 BY_NAME_ALLOWED = {
-    "weft.cli.commands",  # the table of commands: `weft explain` loads no server
+    "weft.cli.dispatch",  # the table of commands: `weft explain` loads no server
     "weft.bench.plot",  # matplotlib is optional
-    "weft.experts.pictures",  # the same
+    "weft.experts.pictures.draw",  # the same
     "weft.dialects.registry",  # the table of dialects
     "weft.launch.torch_import",  # the way a rank imports torch
     "weft.launch.worker",  # tied to its parent before a second of importing torch
@@ -174,7 +174,7 @@ def without_torch() -> list[str]:
     """Modules of the lines below the one where torch begins, of the engine, and the commands that may start ranks."""
     begins = HEIGHT["ops"]
     free = {name for name, height in HEIGHT.items() if height < begins} | {"engine"}
-    commands = ["weft.cli.explain", "weft.cli.generate", "weft.cli.serve"]
+    commands = ["weft.cli.commands.explain", "weft.cli.commands.generate", "weft.cli.commands.serve"]
     return ["weft", *(name for name in sorted(MODULES) if top(name) in free), *commands]
 
 

@@ -19,9 +19,9 @@ from weft.arch import parse_config
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.errors import ConfigError, PeerError, WeftError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.placement import even_placement
-from weft.experts.shape import SlotShape
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.placement import even_placement
+from weft.experts.placement.shape import SlotShape
 from weft.launch.decider import ProcessDecider
 from weft.launch.expert_plan import ExpertPlan, plan_experts
 from weft.launch.memory import rank_memories

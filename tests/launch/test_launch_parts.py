@@ -375,7 +375,7 @@ def test_a_file_without_codes_gets_none(tmp_path: Path) -> None:
 
 NO_TORCH = """
 import sys
-import weft, weft.llm, weft.cli.main, weft.cli.serve, weft.cli.generate, weft.launch.worker
+import weft, weft.llm, weft.cli.main, weft.cli.commands.serve, weft.cli.commands.generate, weft.launch.worker
 assert weft.LLM is weft.llm.LLM
 loaded = [name for name in sys.modules if name.split(".")[0] == "torch" or name == "weft.comm.base"]
 assert not loaded, loaded

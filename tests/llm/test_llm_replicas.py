@@ -14,7 +14,7 @@ from tests.support.tiny_chat import write_tiny_chat
 from weft import LLM, SamplingParams
 from weft.cli.main import main
 from weft.errors import PeerError, RequestError
-from weft.experts.sources import read_loads
+from weft.experts.files.sources import read_loads
 from weft.launch.phases import Phase, PhaseChange
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)

@@ -16,8 +16,8 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.engine.engine import Engine
 from weft.engine.expert_balancing import ExpertBalancing
-from weft.experts.shape import SlotShape
-from weft.experts.transport import Pace
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics

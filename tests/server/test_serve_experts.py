@@ -16,7 +16,7 @@ from tests.server.test_serve_command import Served, serving
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import alive, until
 from weft.cli.main import main
-from weft.experts.sources import read_loads
+from weft.experts.files.sources import read_loads
 from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
 

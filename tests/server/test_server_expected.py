@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.conftest import Running, Start
 from tests.support.waiting import until
-from weft.cli.serve import template_from
+from weft.cli.commands.serve import template_from
 from weft.engine.choice import Piece
 from weft.errors import ConfigError
 from weft.server.joined import likeliest

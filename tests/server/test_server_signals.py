@@ -58,7 +58,7 @@ def test_a_hangup_that_was_ignored_stays_so() -> None:
 
 ENDING = """
 import os, signal, sys
-import weft.cli.serve as serve
+import weft.cli.commands.serve as serve
 from weft.cli.main import main
 
 def first(name, number):
@@ -91,7 +91,7 @@ def test_a_signal_in_the_first_seconds(model_dir: Path, number: signal.Signals, 
 
 IMPORTING = """
 import os, sys
-from weft.cli import commands
+from weft.cli import dispatch as commands
 from weft.cli.main import main
 
 number, importing = int(sys.argv.pop(1)), commands.import_module

@@ -6,11 +6,11 @@ import numpy as np
 
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import WeftError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.loads import FloatArray
-from weft.experts.placement import ExpertPlacement, even_placement
-from weft.experts.shape import SlotShape
-from weft.experts.transport import Pace
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.placement import ExpertPlacement, even_placement
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
+from weft.experts.statistics.loads import FloatArray
 
 
 class InlineDecider:

@@ -17,8 +17,8 @@ from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.experts.shape import SlotShape
-from weft.experts.transport import Pace
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics

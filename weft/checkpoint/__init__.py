@@ -1,7 +1,7 @@
 """A model's files, from their headers: config, tensor table, tokenizer source. No torch, no layout."""
 
 from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
-from weft.checkpoint.embedded import embedded_model
+from weft.checkpoint.hub.embedded import embedded_model
 from weft.checkpoint.open import open_checkpoint
 from weft.checkpoint.tensors import TensorInfo
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from weft.checkpoint.checkpoint import Checkpoint
-from weft.checkpoint.directory import open_directory
+from weft.checkpoint.safetensors.directory import open_directory
 from weft.errors import CheckpointError
 
 
@@ -20,7 +20,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return open_directory(place)
     if place.is_file():
         # Here and not at the top: the package that knows this format is slow to import, and ranks do not need it.
-        from weft.checkpoint.gguf_model import open_gguf
+        from weft.checkpoint.gguf.model import open_gguf
 
         return open_gguf(place)
     raise CheckpointError(f"model {path}: no such file or directory")

@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `weft COMMAND ...`; gives the exit code."""
     try:
         _open_closed()
-        from weft.cli.commands import run
+        from weft.cli.dispatch import run
 
         return run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

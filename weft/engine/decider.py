@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from weft.experts.loads import FloatArray
-from weft.experts.placement import ExpertPlacement
+from weft.experts.placement.placement import ExpertPlacement
+from weft.experts.statistics.loads import FloatArray
 
 
 class Decider(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.layout.layout import Layout
 from weft.step.plan import StepPlan, StepResult
 

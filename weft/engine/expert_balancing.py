@@ -18,12 +18,12 @@ from msgspec.structs import asdict
 from weft.engine.decider import Decider
 from weft.engine.outputs import ExpertCounters, ExpertStats
 from weft.errors import WeftError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.loads import FloatArray, IntArray
-from weft.experts.metric import balance
-from weft.experts.placement import ExpertPlacement
-from weft.experts.recorder import LoadRecorder
-from weft.experts.transport import Pace, works
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.placement import ExpertPlacement
+from weft.experts.placement.transport import Pace, works
+from weft.experts.statistics.loads import FloatArray, IntArray
+from weft.experts.statistics.metric import balance
+from weft.experts.statistics.recorder import LoadRecorder
 from weft.log import get_logger
 from weft.step.experts import ExpertWork
 

@@ -1,11 +1,11 @@
 """Where experts lie: slots and replicas, their balance under loads, and the policies that plan it. Needs no torch."""
 
-from weft.experts.balancer import POLICIES, LoadBalancer, Plan
-from weft.experts.loads import as_loads
-from weft.experts.metric import Balance, balance, rank_loads
-from weft.experts.placement import ExpertPlacement, Transfer, even_placement
-from weft.experts.routing import RoutingTable
-from weft.experts.shape import SlotShape
+from weft.experts.balancing.balancer import POLICIES, LoadBalancer, Plan
+from weft.experts.placement.placement import ExpertPlacement, Transfer, even_placement
+from weft.experts.placement.routing import RoutingTable
+from weft.experts.placement.shape import SlotShape
+from weft.experts.statistics.loads import as_loads
+from weft.experts.statistics.metric import Balance, balance, rank_loads
 
 __all__ = [
     "POLICIES",

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 
 from weft.errors import WeftError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.placement import ExpertPlacement
-from weft.experts.shape import SlotShape
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.placement import ExpertPlacement
+from weft.experts.placement.shape import SlotShape
 from weft.launch.lifeline import tie_to_parent
 
 

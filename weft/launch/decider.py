@@ -14,9 +14,9 @@ from dataclasses import asdict
 import numpy as np
 
 from weft.errors import PeerError, WeftError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.loads import FloatArray
-from weft.experts.placement import ExpertPlacement
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.placement import ExpertPlacement
+from weft.experts.statistics.loads import FloatArray
 from weft.interpreter import finding_weft, runs
 
 PROGRAM = runs("weft.launch.decide")

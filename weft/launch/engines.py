@@ -8,7 +8,7 @@ from pathlib import Path
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
-from weft.experts.placement import ExpertPlacement
+from weft.experts.placement.placement import ExpertPlacement
 from weft.launch.plan import LaunchPlan
 
 

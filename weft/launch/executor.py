@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from weft.errors import PeerError
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.launch.limits import StepClock
 from weft.launch.messages import CountExperts, ExpertsCounted, FromRank, RunStep, Shutdown, StepDone, pack
 from weft.launch.processes import WorkerProcess, end_all

@@ -14,12 +14,12 @@ from weft.arch.slots import SlotMap, most_moved, staged_slots
 from weft.counted import counted, size, up_to
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
-from weft.experts.balancer import LoadBalancer
-from weft.experts.initial import placement_of_file
-from weft.experts.placement import ExpertPlacement, even_placement
-from weft.experts.recorder import LoadRecorder
-from weft.experts.shape import SlotShape
-from weft.experts.transport import Pace
+from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.placement.initial import placement_of_file
+from weft.experts.placement.placement import ExpertPlacement, even_placement
+from weft.experts.placement.shape import SlotShape
+from weft.experts.placement.transport import Pace
+from weft.experts.statistics.recorder import LoadRecorder
 from weft.launch.decider import ProcessDecider
 from weft.layout.counts import divisors
 from weft.layout.layout import Experts, Layout

@@ -14,7 +14,7 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepComm, LockstepWorld
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.layout import Layout
 from weft.ops import make_ops

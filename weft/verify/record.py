@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.engine.engine import Engine
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.placement import Kind, Placement

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weft.comm.base import Comm
 from weft.errors import WeftError
-from weft.experts.loads import IntArray
+from weft.experts.statistics.loads import IntArray
 from weft.layers import Experts
 from weft.layout.layout import Layout
 from weft.step.experts import ExpertMove, ExpertSwitch, ExpertWork

@@ -1,0 +1,95 @@
+"""A step program receives, on every rank, the bytes that the dry run (and so explain) counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from tests.worker.decode_cases import streams
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.explain import explain
+from weft.explain.choices import Choices
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.program.build import RankProgram
+from weft.program.screen import Screen
+from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.sampling_params import SamplingParams
+from weft.verify.dry_run.run import dry_run
+from weft.worker.runner import Limits
+
+BATCH = 4
+"""Rows of a group; as many on each of its ranks, so that the ranks of an all_reduce receive alike."""
+LAYOUTS: list[dict[str, object]] = [
+    {"attention.tp": 2},
+    {"attention.dp": 2, "dense.tp": 2, "lm_head.tp": 2},
+    {"attention.tp": 4, "o_proj.tp": 2, "lm_head.tp": 1},
+    {"attention.tp": 2, "attention.dp": 2, "dense.tp": 4, "o_proj.tp": 1, "embedding.tp": 4},
+]
+
+
+@pytest.mark.parametrize("given", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype: torch.dtype) -> None:
+    need("step", "comm")
+    checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
+    world = 2 if 4 not in given.values() and len(given) < 4 else 4
+    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
+    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
+    executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
+    groups = range(shards.layout.attention.dp)
+    admits = [Admit(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
+    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    then = [Run(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
+    executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
+    before = executor.received()
+    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
+    found = [after - earlier for after, earlier in zip(executor.received(), before, strict=True)]
+    executor.close()
+    for rank, nbytes in enumerate(found):
+        calls = dry_run(shards, rank, dtype, BATCH).collectives
+        # what was sampled is shared behind the program
+        assert nbytes == sum(call.nbytes * call.calls for call in calls if call.where != "sampling.out"), rank
+    assert all(found)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"attention.tp": 2}, {"attention.tp": 2, "attention.dp": 2, "dense.tp": 4, "embedding.tp": 4}],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_bytes_of_a_step_in_which_all_rows_take_their_largest_logit(
+    tmp_path: Path, given: dict[str, object], dtype: torch.dtype
+) -> None:
+    need("step", "comm")
+    checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
+    shards = Shards(parse_config(checkpoint.config), resolve(given))
+    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
+    executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
+    for runner in executor.runners:
+        shown = runner.program
+        assert shown is not None
+        runner.program = RankProgram(shown.program, shown._comm, shown._block)  # which need not show all logits
+    groups = range(shards.layout.attention.dp)
+    admits = [Admit(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
+    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
+    received = [executor.received()]
+    for at in (1, 2):
+        executor.step(StepPlan(at, [streams(*((slot, at + 1, at) for slot in range(BATCH))) for _ in groups]))
+        received.append(executor.received())
+    screened = isinstance(executor.runners[0].program.program.screen, Screen)  # type: ignore[union-attr]
+    executor.close()
+    found = [after - earlier for after, earlier in zip(received[2], received[1], strict=True)]
+    name = str(dtype).removeprefix("torch.")
+    choices = Choices(bounded_rows=BATCH if screened else 0)
+    report = explain("m", shards.config, shards.layout, dtype=name, batch=BATCH, choices=choices)
+    assert found == list(report.received_for_largest(BATCH))
+    assert all(largest < drawn for largest, drawn in zip(found, report.received_per_step(BATCH), strict=True))

@@ -1,0 +1,231 @@
+"""What a GGUF file's metadata keys and tensor names mean: a config in HF's words and tensors under HF's names.
+
+Architectures llama (Llama, Mistral, SmolLM2), qwen2 and qwen3; any other is refused by name, and so is a key of the
+architecture that is not known here, because it may change what the model computes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
+from weft.checkpoint.formats import LOADABLE
+from weft.checkpoint.gguf.header import GgufHeader, read_gguf_header
+from weft.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
+from weft.checkpoint.tensors import TensorInfo, raise_all
+
+FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+REQUIRED = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "context_length": "max_position_embeddings",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+KINDS: dict[str, type] = {
+    "block_count": int,
+    "embedding_length": int,
+    "feed_forward_length": int,
+    "attention.head_count": int,
+    "attention.head_count_kv": int,
+    "context_length": int,
+    "vocab_size": int,
+    "attention.key_length": int,
+    "attention.value_length": int,
+    "attention.sliding_window": int,
+    "attention.layer_norm_rms_epsilon": float,
+    "rope.dimension_count": int,
+    "rope.freq_base": float,
+    "rope.scaling.type": str,
+    "rope.scaling.factor": float,
+    "rope.scaling.original_context_length": int,
+}
+"""Keys of an architecture that are read, and what their values are (an int will do for a float)."""
+PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
+"""Keys that may give a list, a size for each layer; weft takes it when all are equal."""
+HARMLESS = {"rope.scaling.finetuned", "tensor_data_layout"}
+OFF = {
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "attention.causal": True,
+    "use_parallel_residual": False,
+    "pooling_type": 0,
+}
+"""Keys that are accepted with this one value."""
+WHOLE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+ENDS = ("eos", "eot", "eom")
+"""Tokens that end what a model says: of the text, of its turn, of a message to a tool."""
+COLUMNS_CUT = ".ffn_down."
+"""Its columns are the intermediate ones; o_proj follows attention's heads, everything else is cut by rows."""
+BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+def open_gguf(path: Path) -> Checkpoint:
+    """Checkpoint of the .gguf file `path`; CheckpointError with all that weft cannot serve in it."""
+    header = read_gguf_header(path)
+    config, problems = _config(header)
+    raise_all(str(path), [f"{path}: {problem}" for problem in problems])
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    permuted = heads if header.metadata["general.architecture"] == "llama" else {}
+    tensors = (_renamed(tensor, permuted) for tensor in header.tensors if tensor.source != ROPE_FREQS)
+    return Checkpoint(
+        path=str(path),
+        kind="gguf",
+        config={**config, "weft_column_block": _column_block(header.tensors)},
+        tensors={tensor.name: tensor for tensor in tensors},
+        tokenizer=_tokenizer(header.metadata),
+        ignored=tuple(tensor.source for tensor in header.tensors if tensor.source == ROPE_FREQS),
+    )
+
+
+def _column_block(tensors: Iterable[TensorInfo]) -> int:
+    """Columns that every matrix whose columns a layout may divide keeps together: its format's block."""
+    return math.lcm(*(LOADABLE[t.dtype].block for t in tensors if COLUMNS_CUT in t.source and t.dtype in LOADABLE))
+
+
+def _renamed(tensor: TensorInfo, permuted: dict[str, int]) -> TensorInfo:
+    name, heads = WHOLE.get(tensor.source, tensor.source), 0
+    block = BLOCK.fullmatch(tensor.source)
+    if block and block[2] in LAYER:
+        place = LAYER[block[2]]
+        name, heads = f"model.layers.{block[1]}.{place}.{block[3]}", permuted.get(place.rpartition(".")[2], 0)
+    return TensorInfo(name, tensor.shape, tensor.dtype, tensor.file, tensor.offset, tensor.nbytes, tensor.source, heads)
+
+
+def _tokenizer(metadata: Json) -> TokenizerSource:
+    prefix = "tokenizer.chat_template"
+    templates = {
+        key.removeprefix(prefix).lstrip(".") or "default": value
+        for key, value in metadata.items()
+        if key.startswith(prefix) and isinstance(value, str)
+    }
+    return TokenizerSource(
+        gguf={key: value for key, value in metadata.items() if key.startswith("tokenizer.ggml.")},
+        chat_templates=templates,
+    )
+
+
+def _config(header: GgufHeader) -> tuple[Json, list[str]]:
+    """HF config of the file, and what stands against serving it."""
+    arch = header.metadata.get("general.architecture")
+    if arch not in FAMILIES:
+        return {}, [f"architecture {arch!r} is not supported; supported: {', '.join(FAMILIES)}"]
+    split = header.metadata.get("split.count", 0)
+    if split not in (0, 1):
+        return {}, [f"part of a model split over {split} files: join them first (gguf-split --merge)"]
+    prefix = f"{arch}."
+    found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    keys = {key: _common(value) if key in PER_LAYER else value for key, value in found.items()}
+    names = {tensor.source: tensor for tensor in header.tensors}
+    problems = [f"metadata key {prefix}{line}" for line in (*_missing(keys), *_refused(keys))]
+    if len(getattr(names.get("token_embd.weight"), "shape", ())) != 2:
+        problems.append("token_embd.weight: missing, or not a matrix")
+    problems += _token_id_faults(header.metadata)
+    if problems:
+        return {}, problems
+    config = {**_sizes(keys), **_switches(arch, keys, names), **_token_ids(header.metadata)}
+    rope, faults = rope_scaling(prefix, keys, names.get(ROPE_FREQS), config)
+    return {**config, **rope}, faults
+
+
+def _common(value: Any) -> Any:
+    """The one number in a list of equal numbers; anything else as it is."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+
+
+def _missing(keys: Json) -> Iterator[str]:
+    for key in REQUIRED:
+        if key not in keys:
+            yield f"{key}: missing"
+
+
+def _refused(keys: Json) -> Iterator[str]:
+    """Keys with values that cannot be, that weft does not run, or that it does not know."""
+    heads, hidden = keys.get("attention.head_count"), keys.get("embedding_length")
+    whole = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
+    head_dim = keys.get("attention.key_length", whole)
+    for key, value in keys.items():
+        kind = KINDS.get(key)
+        if key in OFF and value != OFF[key]:
+            yield f"{key}: {value!r} is not supported, only {OFF[key]!r}"
+        elif kind is None and key not in HARMLESS and key not in OFF:
+            yield f"{key}: not known, and it may change the model"
+        elif kind and isinstance(value, list):
+            yield f"{key}: a size for each layer is not supported: {value}"
+        elif kind and type(value) is not kind and not (kind is float and type(value) is int):
+            yield f"{key}: {value!r} is no {kind.__name__}"
+        elif kind in (int, float) and not 0 < value < math.inf and key != "attention.sliding_window":
+            yield f"{key}: {value!r} is not positive"
+        elif key in ("attention.value_length", "rope.dimension_count") and value != head_dim:
+            yield f"{key}: {value}; only the head size {head_dim} is supported"
+
+
+def _sizes(keys: Json) -> Json:
+    heads = keys["attention.head_count"]
+    return {
+        **{name: keys[key] for key, name in REQUIRED.items()},
+        "rms_norm_eps": float32_decimal(keys["attention.layer_norm_rms_epsilon"]),
+        "num_key_value_heads": keys.get("attention.head_count_kv", heads),
+        "head_dim": keys.get("attention.key_length", keys["embedding_length"] // heads),
+    }
+
+
+def _switches(arch: str, keys: Json, names: dict[str, TensorInfo]) -> Json:
+    model, window = FAMILIES[arch], keys.get("attention.sliding_window")
+    if window and arch == "llama":
+        model = "MistralForCausalLM"  # the family of GGUF's llama architecture that has windows
+    return {
+        "architectures": [model],
+        "model_type": "mistral" if model.startswith("Mistral") else arch,
+        "hidden_act": "silu",
+        "vocab_size": names["token_embd.weight"].shape[0],
+        "tie_word_embeddings": "output.weight" not in names,
+        "attention_bias": "blk.0.attn_q.bias" in names,
+        "mlp_bias": "blk.0.ffn_up.bias" in names,
+        "sliding_window": window or None,
+        "use_sliding_window": bool(window),
+        "max_window_layers": 0,
+        "torch_dtype": _dtype(names),
+    }
+
+
+def _dtype(names: dict[str, TensorInfo]) -> str:
+    """The dtype to compute in: that of the weights where they are plain, bfloat16 where they are quantized."""
+    plain = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    matrices = {plain.get(tensor.dtype, "bfloat16") for tensor in names.values() if len(tensor.shape) > 1}
+    return matrices.pop() if len(matrices) == 1 else "bfloat16"
+
+
+def _token_id_faults(metadata: Json) -> list[str]:
+    keys = (f"tokenizer.ggml.{name}_token_id" for name in ("bos", "padding", *ENDS))
+    return [f"metadata key {key}: {metadata[key]!r} is no id" for key in keys if type(metadata.get(key, 0)) is not int]
+
+
+def _token_ids(metadata: Json) -> Json:
+    def get(name: str) -> Any:
+        return metadata.get(f"tokenizer.ggml.{name}_token_id")
+
+    ends = sorted({value for name in ENDS if (value := get(name)) is not None})
+    return {"bos_token_id": get("bos"), "pad_token_id": get("padding"), "eos_token_id": ends}

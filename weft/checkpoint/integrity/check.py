@@ -1,0 +1,103 @@
+"""check_hashes: a model's files against the hashes that are known of them, before anything is loaded. No torch."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Literal, get_args
+
+from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.hub.embedded import cache_dir
+from weft.checkpoint.integrity.digest_cache import computed, remembered
+from weft.checkpoint.integrity.known_hashes import MANIFEST, Kind, known_hashes, weight_files
+from weft.checkpoint.tensors import raise_all
+from weft.errors import ConfigError
+
+Say = Callable[[str], None]
+Verify = Literal["auto", "strict", "none"]
+VERIFY: tuple[Verify, ...] = get_args(Verify)
+"""auto: what is known is compared, each file once until it changes. strict: at every start, and weights that nobody
+knows a hash of are refused. none: nothing is compared."""
+MOST_THREADS = 8
+TOLD_EVERY_S = 10.0
+
+Digests = Mapping[Kind, str]
+
+
+def check_hashes(checkpoint: Checkpoint, verify: str = "auto", say: Say = lambda _: None) -> int:
+    """Compares the files of `checkpoint` with what they should hash to; the bytes that were read for it.
+
+    CheckpointError: every file that differs with both hashes, what a manifest names and is not there, and (strict)
+    weights without a known hash. ConfigError: `verify` is none of VERIFY.
+    """
+    if verify not in VERIFY:
+        message = f"verify_checkpoint {verify}: legal: {', '.join(VERIFY)}"
+        raise ConfigError(message, field="verify_checkpoint", value=verify, legal=VERIFY)
+    if verify == "none":
+        return 0
+    found = known_hashes(checkpoint)
+    for note in found.notes:
+        say(note)
+    problems = list(found.problems)
+    if verify == "strict":
+        known = {each.path for each in found.known}
+        problems += [_unknown(file) for file in weight_files(checkpoint) if file not in known]
+    raise_all(checkpoint.path, problems)
+    kinds: dict[Path, set[Kind]] = {}
+    for each in found.known:
+        kinds.setdefault(each.path, set()).add(each.kind)
+    digests, read = _digests(kinds, verify == "auto", problems, say)
+    for each in found.known:
+        got = digests.get(each.path, {}).get(each.kind)
+        if got is not None and got != each.digest:
+            remedy = f"; {each.remedy}" if each.remedy else ""
+            problems.append(f"{each.path}: {each.kind} {each.digest} expected ({each.source}), found {got}{remedy}")
+    raise_all(checkpoint.path, problems)
+    return read
+
+
+def _unknown(file: Path) -> str:
+    return f"{file}: no hash of it is known, and --verify-checkpoint strict wants one; {MANIFEST} beside it can tell"
+
+
+def _digests(
+    kinds: Mapping[Path, set[Kind]], remember: bool, problems: list[str], say: Say
+) -> tuple[dict[Path, Digests], int]:
+    """Of every file, and the bytes that were read for them."""
+    folder = cache_dir() / "hashes"
+    old = {file: remembered(file, folder) for file in kinds} if remember else {}
+    digests = {file: known for file, known in old.items() if kinds[file] <= known.keys()}
+    files = [file for file in kinds if file not in digests]
+    if not files:
+        return digests, 0
+    sizes = {file: os.stat(file).st_size for file in files}
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    say(f"comparing {count}, {sum(sizes.values()) / 1e6:,.1f} MB, with known hashes")
+    stop = threading.Event()
+    with ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0)), len(files))) as pool:
+        jobs = {pool.submit(computed, file, kinds[file], folder, stop): file for file in files}
+        try:
+            _wait(jobs, sizes, say)
+        finally:
+            stop.set()  # of a person who does not wait for the end
+    for job, file in jobs.items():
+        error = job.exception()
+        if isinstance(error, OSError):
+            problems.append(f"{file}: {error.strerror}")
+        else:
+            digests[file] = job.result()
+    return digests, sum(sizes.values())
+
+
+def _wait(jobs: Mapping[Future[dict[Kind, str]], Path], sizes: Mapping[Path, int], say: Say) -> None:
+    """Until all are done, with a word now and then."""
+    began, left, whole = time.monotonic(), set(jobs), sum(sizes.values()) / 1e6
+    while left:
+        _, left = wait(left, TOLD_EVERY_S)
+        if left:
+            done = sum(sizes[file] for job, file in jobs.items() if job not in left) / 1e6
+            say(f"{done:,.1f} MB of {whole:,.1f} compared in {time.monotonic() - began:.0f} s")

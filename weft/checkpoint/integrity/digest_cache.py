@@ -1,0 +1,87 @@
+"""Digests of files, computed once: remembered in weft's cache until a file's size, times or inode change.
+
+Knows no model. What is remembered is what a file hashed to, never that it was right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from weft.checkpoint.integrity.known_hashes import Kind
+
+_ALGORITHM: Mapping[Kind, str] = {"sha256": "sha256", "git-sha1": "sha1"}
+CHUNK = 4 << 20
+SETTLED_NS = 100_000_000
+"""A file that changed so shortly ago could change again within the same tick of its times; it is not remembered."""
+
+
+class Stopped(Exception):
+    """Nobody wants the digest any more."""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """A file as it was when it had these digests."""
+
+    state: tuple[int, int, int, int]
+    digests: dict[Kind, str]
+
+
+def remembered(file: Path, folder: Path) -> Mapping[Kind, str]:
+    """Digests of the file as it is now, from the memory in `folder`; empty where there are none."""
+    try:
+        memory = msgspec.json.decode(_place(file, folder).read_bytes(), type=Memory)
+        unchanged = memory.state == _state(os.stat(file))
+    except (OSError, ValueError):  # none, or none that can be read: it is written anew
+        return {}
+    return memory.digests if unchanged else {}
+
+
+def computed(file: Path, kinds: Collection[Kind], folder: Path, stop: threading.Event) -> dict[Kind, str]:
+    """Digests of the file, read once, and remembered in `folder`. OSError: it cannot be read. Stopped: `stop` was
+    set."""
+    with file.open("rb", buffering=0) as source:
+        before = os.fstat(source.fileno())
+        digests = {kind: hashlib.new(_ALGORITHM[kind], usedforsecurity=False) for kind in kinds}
+        if "git-sha1" in digests:
+            digests["git-sha1"].update(b"blob %d\0" % before.st_size)
+        began_ns, buffer = time.time_ns(), memoryview(bytearray(CHUNK))
+        while count := source.readinto(buffer):
+            if stop.is_set():
+                raise Stopped
+            for digest in digests.values():
+                digest.update(buffer[:count])
+        after = os.fstat(source.fileno())
+    found = {kind: digest.hexdigest() for kind, digest in digests.items()}
+    if _state(before) == _state(after) and began_ns - after.st_ctime_ns > SETTLED_NS:
+        with suppress(OSError):  # a cache that cannot be written costs the next start its time, nothing else
+            _remember(file, Memory(_state(after), found), folder)
+    return found
+
+
+def _remember(file: Path, memory: Memory, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = tempfile.NamedTemporaryFile(dir=folder, delete=False)
+    try:
+        with target:
+            target.write(msgspec.json.encode(memory))
+        os.replace(target.name, _place(file, folder))
+    except OSError:
+        os.unlink(target.name)
+        raise
+
+
+def _place(file: Path, folder: Path) -> Path:
+    return folder / (hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:32] + ".json")
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -1,0 +1,238 @@
+"""Other engines' words on weft's command line, read: the words behind `--`, --set, and what serve takes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from weft.cli.args.flags import Entry
+from weft.dialects.base import Context, Note, Reading
+from weft.dialects.registry import read_words, unread
+from weft.dialects.report import named, on_nodes, strict
+from weft.dialects.sizes import whole_number
+from weft.errors import ConfigError, UsageError
+from weft.layout.layout import Given
+from weft.options import nearest
+from weft.settings import EngineConfig
+
+_SETTING = re.compile(r"(\$\(.+\)|[^=]+)=(.*)", re.DOTALL)
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+_DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_MODELS = ("model", "model_path")
+_MOST_FILE = 10 << 20
+_PLACE = ("host", "port", "uds")
+"""Where to listen is always weft's own: the address of another engine is not taken over."""
+_SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins", "root_path")
+"""How a server speaks and to whom: taken over, so that none is more open here than it was there."""
+
+
+def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
+    """What the user says beside the words."""
+    settings: dict[str, str] = {}
+    for word in args.settings:
+        match = _SETTING.fullmatch(word)
+        if match is None:
+            raise UsageError(f"--set {word}: NAME=VALUE is wanted")
+        settings[match[1].strip()] = match[2].strip()
+    if whole_number(settings.get("experts", "0")) is None:
+        raise UsageError(f"--set experts={settings['experts']}: a whole number, 0 for a dense model")
+    return Context(settings=Settings(settings), experts=experts, read_file=file_text)
+
+
+class Settings(Mapping[str, str]):
+    """Values of --set; remembers which of them were asked for."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given, self._used = dict(given), set[str]()
+
+    def __getitem__(self, name: str) -> str:
+        value = self._given[name]
+        self._used.add(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._given  # to look whether there is a value is not to use it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names that nothing asked for."""
+        return tuple(name for name in self if name not in self._used)
+
+
+def with_unused(readings: list[Reading], context: Context) -> list[Reading]:
+    """The readings, the first with a warning for every --set that nothing depends on."""
+    unused = context.settings.unused if isinstance(context.settings, Settings) else ()
+    known = list(dict.fromkeys(variable for reading in readings for variable in reading.variables))
+    notes = [
+        Note("warning", "unused-setting", f"--set {name}: nothing depends on it{nearest(name, known)}")
+        for name in unused
+    ]
+    return [readings[0].noted(*notes), *readings[1:]] if notes else readings
+
+
+def file_text(path: str) -> str | None:
+    """The text of a file that the words name; None where there is none that can be read."""
+    try:
+        file = Path(path)
+        if not file.is_file() or file.stat().st_size > _MOST_FILE:
+            return None
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def experts_in(path: str | Path) -> int | None:
+    """Routed experts that a model's config.json says, 0 for a dense model; None without such a file."""
+    file = Path(path)
+    try:
+        file = file / "config.json" if file.is_dir() else file
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict) or "model_type" not in config and "architectures" not in config:
+        return None
+    inner = config.get("text_config")
+    both = {**(inner if isinstance(inner, dict) else {}), **config}
+    found = [both[key] for key in _EXPERTS if isinstance(both.get(key), int)]
+    return found[0] if found else 0
+
+
+class Foreign:
+    """What serve and explain take from another engine's words."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.whose = f"the {reading.dialect} arguments"
+
+    def given(self) -> Given:
+        """The layout's values under dotted names."""
+        sizes = self.reading.sizes
+        values = sizes.given() if sizes is not None else {}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def engine(self, only: Collection[str] | None) -> dict[str, Entry]:
+        """Options that are also weft's, or those of them named in `only`."""
+        known = {field.name for field in fields(EngineConfig)} if only is None else only
+        found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
+        if isinstance(names := found.get("served_model_name"), list):
+            found["served_model_name"] = ",".join(map(str, names))
+        if "dtype" in found:
+            found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
+        return {name: Entry(value, f"{self.whose} ({name})") for name, value in found.items()}
+
+    def server(self) -> dict[str, Entry]:
+        """Options of the HTTP server that are also weft's. ConfigError: several keys, of which weft takes one."""
+        found = {name: self.reading.options.get(name) for name in _SERVER}
+        if isinstance(keys := found["api_key"], list):
+            if len(keys) > 1:
+                raise ConfigError(f"{self.whose} give {len(keys)} API keys; weft takes one", field="api_key")
+            found["api_key"] = keys[0]
+        if isinstance(origins := found["allowed_origins"], list):
+            found["allowed_origins"] = ",".join(map(str, origins))
+        return {name: Entry(str(value), f"{self.whose} ({name})") for name, value in found.items() if value}
+
+    @property
+    def model(self) -> str | None:
+        """The model that they name."""
+        model = self.reading.options.get("model")
+        return model if isinstance(model, str) else None
+
+    def warn(self) -> None:
+        """The reading's warnings, on stderr."""
+        for note in self.reading.notes:
+            if note.level != "info":
+                place = f" ({note.where})" if note.where else ""
+                _say(f"{note.level}: {note.message}{place}")
+
+    def say(self, engine: Mapping[str, Entry], model: str | None) -> None:
+        """Everything that is not taken over, on stderr."""
+        if model is not None and self.model is not None and model != self.model:
+            _say(f"note: {model} is the model, not {self.model} of {self.whose}")
+        options = [name for name in self.reading.options if name not in engine and name not in _MODELS]
+        unused = [name for name in options if name not in _PLACE]
+        if unused:
+            _say(f"note: left out, weft has no such setting: {', '.join(unused)}")
+        if len(unused) < len(options):
+            _say("note: weft listens where its own --host and --port say")
+
+
+def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
+    """See `take_foreign`; there are words."""
+    foreign = Foreign(_one(args, None))
+    theirs = foreign.engine(only)
+    foreign.warn()
+    if only is None:
+        given: Mapping[str, Entry] = getattr(args, "http_given", {})
+        server = foreign.server()
+        if {"api_key", "api_key_file"} & given.keys():
+            server.pop("api_key", None)  # weft's own key is the one; a message about two would show them
+        foreign.say({**theirs, **server}, args.model)
+        _agree(server, given, foreign)
+        args.http_given = {**server, **given}
+    _agree(theirs, args.engine_given, foreign)
+    args.model = foreign.model if args.model is None else args.model
+    args.engine_given = {**theirs, **args.engine_given}
+    args.dialect_given, args.dialect_whose = foreign.given(), foreign.whose
+    args.dialect_options = dict(foreign.reading.options)
+
+
+def _agree(theirs: Mapping[str, Entry], given: Mapping[str, Entry], foreign: Foreign) -> None:
+    """ConfigError: an option of weft's own says something else."""
+    for name, entry in theirs.items():
+        ours = given.get(name)
+        if ours is not None and ours.value != entry.value:
+            raise ConfigError(
+                f"{name} is {entry.value} in {foreign.whose}, but {ours.flag} gives {ours.value}; leave one out",
+                field=name,
+                value=ours.value,
+            )
+
+
+def _one(args: argparse.Namespace, experts: int | None) -> Reading:
+    """The one engine that the words describe, without anything open."""
+    context = context_of(args, experts)
+    readings = with_unused(read_words(args.foreign, args.dialect, context), context)
+    if len(readings) > 1:
+        names = ", ".join(named(readings))
+        raise ConfigError(f"the words describe {len(readings)} engines ({names}); weft serves one", field="--from")
+    reading = readings[0]
+    if experts is None and isinstance(reading.options.get("model"), str):
+        found = experts_in(args.model or str(reading.options["model"]))
+        if found is not None:
+            return _one(args, found)
+    if reading.refused is not None:
+        legal = ", ".join(map(str, reading.refused.legal)) if "legal" not in reading.refused.message else ""
+        raise ConfigError(
+            f"{reading.dialect} would refuse this: {reading.refused.message}" + (f" (legal: {legal})" if legal else ""),
+            field="--from",
+            legal=reading.refused.legal,
+        )
+    if reading.variables:
+        wanted = " ".join(f"--set {shlex.quote(f'{name}=...')}" for name in reading.variables)
+        raise ConfigError(f"sizes depend on {', '.join(reading.variables)}; give {wanted}", field="--set")
+    return reading
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def readings_of(args: argparse.Namespace, readings: list[Reading]) -> dict[str, Reading]:
+    """Readings by name, after --nodes and --strict."""
+    if args.nodes is not None:
+        readings = [on_nodes(reading, args.nodes) for reading in readings]
+    if args.strict:
+        readings = strict(readings, unread(readings))
+    return named(readings)

@@ -1,0 +1,65 @@
+"""What commands without ranks share of how matrices are kept: in codes, as asked, and as this machine's CPU would."""
+
+from __future__ import annotations
+
+import argparse
+
+from weft.arch.config import ModelConfig
+from weft.arch.params import param_specs
+from weft.arch.quantization import Kept
+from weft.cli.args.model_config import model_checkpoint
+from weft.explain.choices import Choices, Machine, choices_of
+from weft.launch.memory import bounded_rows
+from weft.layout.layout import Layout
+from weft.native import isa
+from weft.native.libraries import disabled
+from weft.options import check_range
+from weft.settings import EngineConfig
+from weft.weights.kept import kept_weights
+
+COUNTED = (
+    "dtype",
+    "quantization",
+    "activations",
+    "compress_weights",
+    "screen_logits",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "device",
+    "lend_cores",
+)
+"""Engine options that what is held or moved depends on."""
+
+MOST_ROWS = 1 << 20
+"""Of a batch: each is a number in a list."""
+
+
+def check_batch(rows: int) -> None:
+    """ConfigError: no step has so many rows."""
+    check_range("--batch", rows, 1, MOST_ROWS)
+
+
+def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
+    """Of `engine`, its dtype named; MODEL is opened where its own blocks count. ConfigError for what cannot be."""
+    if engine.quantization != "gguf":
+        return kept_weights(engine, None, (), _variant())
+    file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
+    return kept_weights(engine, file, param_specs(config), _variant())
+
+
+def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> Choices:
+    """As this machine has them where `engine`, its dtype named, does not say."""
+    return choices_of(engine, layout, _machine(), bounded_rows(engine, layout), kept.rounds_rows)
+
+
+def _variant() -> str | None:
+    """Of the kernels that run here once they are built; None where they are switched off."""
+    return None if disabled() else isa.chosen()
+
+
+def _machine() -> Machine:
+    variant = _variant()
+    if variant is None:
+        return Machine("without C++ parts", compresses=False, screens=False)
+    return Machine(variant, isa.suits_bf12(variant), isa.suits_screen(variant))

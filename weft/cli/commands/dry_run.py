@@ -1,0 +1,52 @@
+"""`weft dry-run`: the real model code as one rank of any world, on tensors without content. Memory and collectives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+
+from weft.arch.shards import Shards
+from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
+from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
+from weft.cli.args.model_config import add_config_model, model_config
+from weft.explain.largest import largest_bytes, largest_note
+from weft.launch.numbers import torch_dtype
+from weft.layout.cuts import dealt
+from weft.options import check_range
+from weft.settings import resolve_dtype
+from weft.verify.dry_run.report import document, lines
+from weft.verify.dry_run.run import dry_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the layout, and which rank of it."""
+    add_config_model(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser, only=COUNTED)
+    group = parser.add_argument_group("dry run")
+    group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
+    group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
+    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
+    engine = engine_config_from(args)
+    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
+    check_range("--rank", args.rank, 0, layout.world - 1)
+    check_batch(args.batch)
+    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    kept = kept_from(args, engine, config)
+    choices = choices_from(engine, layout, kept)
+    kept = replace(kept, compressed=choices.compressed)
+    shards = Shards(config, layout, kept=kept)
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.bounded_rows)
+    largest = largest_bytes(layout, (args.batch,), choices.bounded_rows > 0) if choices.programs else ()
+    notes = (*largest_note(largest), *choices.notes)
+    if args.json:
+        print(json.dumps(document(found, kept, notes), indent=2))
+    else:
+        print("\n".join(lines(name, shards, engine.dtype, found, notes)))
+    return 0

@@ -1,0 +1,129 @@
+"""`weft explain`: a model under a layout, as text or JSON. Reads headers and configs only; needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from weft.arch.config import ModelConfig
+from weft.cli.args.dialects import add_dialect_arguments, take_foreign
+from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
+from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
+from weft.cli.args.model_config import add_config_model, model_config
+from weft.cli.view.console import PipedConsole
+from weft.errors import ConfigError, UsageError
+from weft.explain import document, explain, json_schema, print_report, to_svg
+from weft.explain.cores import Cores, RankCores
+from weft.explain.fits import Load, budget, fit, lines
+from weft.layout.cuts import dealt
+from weft.layout.layout import Layout
+from weft.layout.ranks import describe
+from weft.options import parse_bytes, shown
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+
+CORES = ("threads", "cpus", "server_cpus")
+"""Options that say which cores of this machine who has."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL may also be a bare config.json."""
+    add_config_model(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser, only=(*COUNTED, *CORES))
+    add_dialect_arguments(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default: 8)"
+    )
+    group.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="memory of a rank, as 80GiB: does it fit, what KV remains"
+    )
+    group.add_argument("--svg", metavar="FILE", type=Path, help="write the picture of the layout as SVG, too")
+    group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
+    group.add_argument("--schema", action="store_true", help="print the JSON schema of --json and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    if args.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
+    check_batch(args.batch)
+    take_foreign(args, only=COUNTED)
+    name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
+    engine = engine_config_from(args)
+    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
+    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    kept, cores = kept_from(args, engine, config), _cores(engine, layout)
+    choices = choices_from(engine, layout, kept)
+    report = explain(
+        name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices, cores=cores
+    )
+    if args.svg is not None:
+        _write(args.svg, to_svg(report))
+    if args.json:
+        print(_json(document(report)))
+    else:
+        print_report(report, _console())
+    itemsize = DTYPE_BYTES[engine.dtype]
+    load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
+    return _fit(args, config, layout, load)
+
+
+def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
+    """Who has which of this machine, where any were asked for. ConfigError: as `weft serve` would refuse them."""
+    asked = [name for name in CORES if getattr(engine, name) is not None]
+    if not asked:
+        return None
+    if layout.nodes > 1:
+        name, value = asked[0], getattr(engine, asked[0])
+        why = f"the layout has {layout.nodes} nodes, of which this machine is one; leave --{name.replace('_', '-')} out"
+        raise ConfigError(f"{name} {shown(value)}: {why}", field=name, value=value)
+    # Here and not at the top: all that a start decides, which is seldom asked for.
+    from weft.launch.plan import deal_here
+
+    dealing = deal_here(layout, engine)
+    where = [describe(layout, rank) for rank in range(layout.world)]
+    shares = tuple(RankCores(share.cpus, share.threads) for share in dealing.shares)
+    return Cores(shares, dealing.server, tuple(dealing.lines(where)))
+
+
+def _json(value: object) -> str:
+    """As `json.dumps` with an indent of 2, which is written in Python: here numbers are many."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return text if text.isascii() else json.dumps(value, indent=2)
+
+
+def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: Load) -> int:
+    """With --memory: says whether it fits; 1 where it does not."""
+    if args.memory is None:
+        return 0
+    found = fit(config, layout, load, budget(args.memory, getattr(args, "dialect_options", {})))
+    print("\n".join(lines(found)), file=sys.stderr if args.json else sys.stdout)
+    return 0 if found.fits else 1
+
+
+def _bytes(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if size := parse_bytes(text):
+            return size
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, or a size such as 80GiB")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--svg {file}: {error.strerror}") from None
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
+    return PipedConsole() if sys.stdout.isatty() else PipedConsole(width=160)

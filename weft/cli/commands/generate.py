@@ -1,0 +1,265 @@
+"""`weft generate`: answers prompts on the terminal, without a server, by the same engine. Imports no torch.
+
+The answer goes to stdout as it comes; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from weft.arch.families import parse_config
+from weft.checkpoint.hub.names import hub_model
+from weft.checkpoint.hub.paths import shown_name
+from weft.cli.args.checkpoints import opened
+from weft.cli.args.model import (
+    add_engine_arguments,
+    add_layout_arguments,
+    add_revision,
+    add_verify_checkpoint,
+    engine_config_from,
+    layout_from,
+)
+from weft.cli.args.ranks import add_comm_argument, say_native
+from weft.counted import counted
+from weft.errors import UsageError
+from weft.launch.phases import PhaseChange
+from weft.launch.start import Listener
+from weft.layout.serialize import to_dict
+from weft.llm import LLM, Result
+from weft.log import configure
+from weft.step.defaults import recommended
+from weft.step.sampling_params import SamplingParams, check
+from weft.text import Tokenizer
+
+SCHEMA = "weft.generate/1"
+MAX_TOKENS = 512
+
+ELSEWHERE = (
+    "seed", "prompt_logprobs", "skip_special_tokens", "bad_token_ids", "priority", "cache_salt",
+    "logprob_token_ids",
+)  # fmt: skip
+"""The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities,
+those of tokens by number and the spelling of special tokens are the server's to show. Bad words are texts here; nobody
+else stands in line."""
+_HELP = {
+    "n": "outputs of each prompt",
+    "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
+    "top_p": "smallest set of tokens with this share of probability",
+    "top_k": "the K likeliest tokens; 0: all",
+    "min_p": "tokens at least this share as likely as the likeliest",
+    "seed": "of the random numbers",
+    "stop": "text that ends an answer (repeatable)",
+    "stop_token_ids": "token id that ends an answer (repeatable)",
+    "max_tokens": f"longest answer, in tokens (default: {MAX_TOKENS})",
+    "min_tokens": "shortest answer, in tokens",
+    "ignore_eos": "go on after the model's own end",
+    "presence_penalty": "against tokens that occurred",
+    "frequency_penalty": "against tokens, for each time they occurred",
+    "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
+    "logit_bias": "number added to the logit of a token id (repeatable)",
+    "allowed_token_ids": "token id that may be chosen, no others (repeatable)",
+    "bad_words": "word that is not written (repeatable)",
+    "logprobs": "with --json: log-probabilities, with N alternatives",
+    "include_stop_str_in_output": "keep the text that ended the answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Words, layout and engine options, and one option for each field of SamplingParams."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[MODEL] PROMPT",
+        help="MODEL, if the first word is an existing directory or file, or a hub id (org/name) before a prompt, else"
+        " the embedded model answers; then prompts (none: stdin is the prompt)",
+    )
+    add_revision(parser)
+    add_verify_checkpoint(parser)
+    add_layout_arguments(parser)
+    add_engine_arguments(parser)
+    add_comm_argument(parser)
+    group = parser.add_argument_group("sampling")
+    hints = get_type_hints(SamplingParams)
+    for name in SamplingParams.__struct_fields__:
+        if name not in ELSEWHERE:
+            _add_sampling_flag(group, name, hints[name])
+    group = parser.add_argument_group("prompt and output")
+    group.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    group.add_argument("--system", metavar="TEXT", help="system message before each prompt")
+    group.add_argument("--json", action="store_true", help=f"print JSON, schema {SCHEMA}, when all is done")
+
+
+def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) -> None:
+    flag, text = "--" + name.replace("_", "-"), _HELP[name]
+    kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if _is_union(hint) else [hint]
+    kind = kinds[0]
+    settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+    if kind is bool:
+        group.add_argument(flag, action="store_true", **settings)
+    elif get_origin(kind) is tuple:
+        item = _biased if name == "logit_bias" else get_args(kind)[0]
+        metavar = "ID:BIAS" if name == "logit_bias" else "ID" if item is int else "TEXT"
+        group.add_argument(flag, action="append", type=item, metavar=metavar, **settings)
+    else:
+        group.add_argument(flag, type=kind, metavar="N" if kind is int else "X", **settings)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _biased(word: str) -> tuple[int, float]:
+    token, _, bias = word.partition(":")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not ID:BIAS") from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    configure()
+    model, prompts = _words(args.words, args.revision)
+    if "logprobs" in args and not args.json:
+        raise UsageError("--logprobs: only with --json")
+    engine = engine_config_from(args)
+    say_native(_say)
+    checkpoint = opened(args, model, _say)
+    name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
+    config = parse_config(checkpoint.config)
+    layout = layout_from(args, config)
+    params = _params(args, recommended(checkpoint.generation_config))
+    check(params, config.vocab_size)
+    has_template = Tokenizer.from_checkpoint(checkpoint).has_chat_template
+    chat = has_template and not args.raw
+    if args.system is not None and not chat:
+        raise UsageError("--system: needs a model with a chat template, and no --raw")
+    if not has_template and not args.raw:
+        _say("the model has no chat template: the text itself is continued, as with --raw")
+    given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
+    starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
+    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
+        for hint in llm.plan.hints():
+            _say(hint)
+        if args.json:
+            print(
+                json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)
+            )
+        elif len(given) == 1 and params.n == 1:
+            _stream(llm, given[0], params, chat=chat)
+        else:
+            _print(prompts, _results(llm, given, params, chat=chat))
+    return 0
+
+
+def _once(line: str) -> Listener:
+    """Says `line` when a rank enters its first phase: what cannot be was refused before. Replicas start in threads."""
+    lines = [line]
+
+    def entered(change: PhaseChange) -> None:
+        with contextlib.suppress(IndexError):
+            _say(lines.pop())
+
+    return entered
+
+
+def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list[str]]:
+    """MODEL, if the first word is a path that exists or, before a prompt, a hub id; and the prompts."""
+    # os.path, not Path: a prompt may be longer than any file name.
+    is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
+    is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
+    if len(words) > 1 and not is_path and words[0].startswith(("/", "./", "../", "~")):
+        raise UsageError(f"{words[0]}: no such directory or .gguf file (a prompt that begins so goes behind a MODEL)")
+    model = words[0] if is_path or is_id else None
+    prompts = list(words[1:] if model is not None else words)
+    if not prompts:
+        if sys.stdin.isatty():
+            raise UsageError("no prompt: give one, or pipe one in")
+        prompts = [_piped()]
+    if not all(prompts):
+        raise UsageError("a prompt is empty")
+    return model, prompts
+
+
+def _piped() -> str:
+    try:
+        text = sys.stdin.read()
+        text.encode()  # where the locale has no UTF-8, other bytes are read, too
+    except UnicodeError:
+        raise UsageError("stdin: not UTF-8 text") from None
+    return text
+
+
+def _params(args: argparse.Namespace, advised: Mapping[str, float | int]) -> SamplingParams:
+    """What was asked for, over what the model recommends, over greedy answers of moderate length."""
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(args).items()
+        if name in SamplingParams.__struct_fields__
+    }
+    values: dict[str, Any] = {"temperature": 0.0, "max_tokens": MAX_TOKENS, **advised, **given}
+    return SamplingParams(**values)
+
+
+def _conversation(prompt: str, system: str | None) -> list[dict[str, str]]:
+    user = {"role": "user", "content": prompt}
+    return [user] if system is None else [{"role": "system", "content": system}, user]
+
+
+def _results(llm: LLM, given: Sequence[Any], params: SamplingParams, *, chat: bool) -> list[Result]:
+    return llm.chat(given, params) if chat else llm.generate(given, params)
+
+
+def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> None:
+    for _, piece in llm.stream(prompt, params, chat=chat):
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
+    for prompt, result in zip(prompts, results, strict=True):
+        for output in result.outputs:
+            number = f" ({output.index + 1})" if len(result.outputs) > 1 else ""
+            print(f">>> {prompt}{number}\n{output.text}\n")
+
+
+def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "model": name,
+        "layout": to_dict(llm.plan.layout),
+        "results": [
+            {
+                "prompt": result.prompt,
+                "prompt_tokens": len(result.prompt_token_ids),
+                "cached_tokens": result.cached_tokens,
+                "outputs": [
+                    {
+                        "index": output.index,
+                        "text": output.text,
+                        "token_ids": output.token_ids,
+                        "finish_reason": output.finish_reason,
+                        "stop_reason": output.stop_reason,
+                        "logprobs": [
+                            {"token_id": entry.token_id, "logprob": entry.logprob, "top": entry.top}
+                            for entry in output.logprobs
+                        ],
+                    }
+                    for output in result.outputs
+                ],
+            }
+            for result in results
+        ],
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

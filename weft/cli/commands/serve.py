@@ -1,0 +1,236 @@
+"""`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
+
+The order is what a person wants to hear first: an impossible option, a port in use, a model that cannot be read, a
+layout that does not fit, memory that does not suffice; only then are processes started, but for one. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from weft.arch.families import parse_config
+from weft.checkpoint.hub.paths import shown_name
+from weft.cli.args.checkpoints import opened
+from weft.cli.args.dialects import add_dialect_arguments, take_foreign
+from weft.cli.args.flags import add_flags, values_of
+from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
+from weft.cli.args.parser import CommandParser
+from weft.cli.args.ranks import add_comm_argument, say_native
+from weft.cli.args.vllm_words import said_of
+from weft.cli.view.phases import PlainView, phase_view
+from weft.cli.view.say import say
+from weft.errors import ConfigError, RequestError
+from weft.launch import descriptors
+from weft.launch.limits import ProcessLimits, process_settings
+from weft.launch.phases import PhaseChange
+from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch.processes import Spawner
+from weft.layout.serialize import to_yaml
+from weft.log import configure, to_children
+from weft.options import made
+from weft.server.http_config import HttpConfig, http_settings
+from weft.server.listen import bind, bind_unix
+from weft.server.models import ServedModel
+from weft.server.recovery import Recovery
+from weft.server.replicas import Replicas
+from weft.server.run import run_server
+from weft.server.signals import EndSignals, Stopped
+from weft.server.start import starts_of
+from weft.step.defaults import recommended
+from weft.text import Tokenizer
+from weft.text.chat_template import ChatTemplates
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, layout and engine options, and where to listen."""
+    add_model_arguments(parser)
+    add_dialect_arguments(parser)
+    if isinstance(parser, CommandParser):
+        parser.said_of = said_of
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--chat-template", metavar="FILE", type=Path, help="Jinja template of conversations instead of the model's own"
+    )
+    add_flags(group, http_settings(), "http_given")
+    add_comm_argument(group)
+    add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
+
+
+def limits_from(args: argparse.Namespace) -> ProcessLimits:
+    """ProcessLimits of the command line; raises ConfigError for impossible values."""
+    return made(ProcessLimits, values_of(args.limits_given))
+
+
+def http_from(args: argparse.Namespace) -> HttpConfig:
+    """HttpConfig of the command line; raises ConfigError for impossible values."""
+    values = values_of(args.http_given)
+    if "uds" in values and (other := next((name for name in ("host", "port") if name in values), None)):
+        raise ConfigError(f"--uds and --{other} both say where to listen; leave one out", field="uds")
+    return made(HttpConfig, values)
+
+
+def template_from(args: argparse.Namespace) -> str | None:
+    """The text of --chat-template. ConfigError: it cannot be read, or is no template."""
+    if args.chat_template is None:
+        return None
+    try:
+        text = str(args.chat_template.read_text(encoding="utf-8"))
+        ChatTemplates({"default": text}, {}).check()
+    except UnicodeDecodeError:
+        raise ConfigError(f"--chat-template {args.chat_template}: not UTF-8 text", field="chat_template") from None
+    except (OSError, RequestError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--chat-template {args.chat_template}: {reason}", field="chat_template") from error
+    return text
+
+
+def listen(http: HttpConfig) -> socket.socket:
+    """The socket, bound before anything else is done. ConfigError: it cannot be had."""
+    http.check_certificate()
+    keyed = http.keys().user is not None
+    return bind(http.host, http.port, keyed=keyed) if http.uds is None else bind_unix(http.uds)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after Ctrl-C, SIGTERM or SIGHUP; errors are raised."""
+    try:
+        with EndSignals() as signals:
+            _run(args, signals)
+    except Stopped:
+        _say("stopped")
+    return 0
+
+
+def _run(args: argparse.Namespace, signals: EndSignals) -> None:
+    open_files = descriptors.raise_limit()
+    descriptors.check(open_files, descriptors.Needs())
+    take_foreign(args)
+    http = http_from(args)
+    to_children(http.log_level, http.log_format)
+    configure()
+    limits, engine = limits_from(args), engine_config_from(args)
+    template = template_from(args)
+    with contextlib.closing(listen(http)) as sock:
+        say_native(_say)
+        checkpoint = opened(args, args.model, _say)
+        config = parse_config(checkpoint.config)
+        plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, limits=limits)
+        most = descriptors.most_connections(http.max_connections, open_files, needs_of(plan))
+        args.spawner.start_ahead(plan.layout.world)
+        tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        if template is not None:
+            tokenizer.chat_templates.sources["default"] = template
+        plan = plan.also_ending(tokenizer.eos_token_ids)
+        if plan.server_cpus:
+            # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.
+            os.sched_setaffinity(0, plan.server_cpus)
+        names = engine.served_names or (shown_name(args.model, checkpoint.path),)
+        show_plan(", ".join(names), plan)
+        for line in descriptors.shown(most, http.max_connections, open_files):
+            _say(line)
+        root = args.model or shown_name(None, checkpoint.path)
+        model = ServedModel(
+            names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
+            aliases=names[1:], root=root,
+        )  # fmt: skip
+        _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals)
+
+
+def needs_of(plan: LaunchPlan) -> descriptors.Needs:
+    """What the server and its ranks need of the limit of open files. Over gloo a rank has a socket to each of a group's
+    others, and some more until they have met."""
+    groups = plan.backend.groups if plan.backend.name == "gloo" else ()
+    return descriptors.Needs(
+        ranks=plan.layout.world,
+        replicas=plan.layout.replicas,
+        files=len({tensor.file for tensor in plan.checkpoint.tensors.values()}),
+        peers=sum(2 * len(group) for group in groups),
+    )
+
+
+def _serve(
+    http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner, signals: EndSignals
+) -> None:
+    with phase_view(plan.where) as view:
+        shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
+        engines = partial(
+            Replicas,
+            starts_of(plan, shown.phase, spawner),
+            max_queued=http.max_queued,
+            on_ready=shown.ready,
+            recovery=Recovery if plan.limits.restart else None,
+        )
+        run_server(sock, model, engines, plan.limits.drain_timeout, http, signals)
+    _say("stopped")
+
+
+class _Shown:
+    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines. Clients
+    wait for a restart, whether or not somebody still reads these."""
+
+    def __init__(self, view: PlainView, say_ready: Callable[[], None]) -> None:
+        self._view, self._say_ready = view, say_ready
+        self._starts = 0
+
+    def phase(self, start: int, change: PhaseChange) -> None:
+        """A rank of the `start`-th set entered a phase."""
+        if start == 0:
+            self._view.show(change)
+        else:
+            say(str(change), sys.stdout, to_nobody=True)
+
+    def ready(self) -> None:
+        """All ranks are."""
+        if self._starts == 0:
+            self._view.close()
+            self._say_ready()
+        else:
+            say("ready again", sys.stdout, to_nobody=True)
+        self._starts += 1
+
+
+def show_plan(name: str, plan: LaunchPlan) -> None:
+    """The resolved layout and settings."""
+    _say(f"model {name}: {plan.checkpoint.path}")
+    _say("layout:")
+    _say("\n".join("  " + line for line in to_yaml(plan.layout).rstrip().splitlines()))
+    for line in plan.settings():
+        _say(line)
+
+
+def _say_ready(name: str, sock: socket.socket, http: HttpConfig, *, chat: bool) -> None:
+    if chat:
+        body: dict[str, object] = {"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+        path = "/v1/chat/completions"
+    else:
+        body, path = {"model": name, "prompt": "The sky is", "max_tokens": 64}, "/v1/completions"
+    request = json.dumps(body | {"temperature": 0, "stream": True})
+    where, url, words = _where(sock, http)
+    key = " -H 'authorization: Bearer KEY'" if http.keys().user is not None else ""
+    _say(f"ready on {where}; try:")
+    _say(f"  curl -N {words}{url}{path}{key} -H 'content-type: application/json' -d {shlex.quote(request)}")
+
+
+def _where(sock: socket.socket, http: HttpConfig) -> tuple[str, str, str]:
+    """Where the server listens, the URL of a request, and what curl needs besides."""
+    scheme = "http" if http.ssl_certfile is None else "https"
+    if http.uds is not None:
+        return http.uds, f"{scheme}://localhost", f"--unix-socket {shlex.quote(http.uds)} "
+    host, port = sock.getsockname()[:2]
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return url, url, "--cacert CERTIFICATE " if scheme == "https" else ""
+
+
+def _say(line: str) -> None:
+    say(line, sys.stdout)

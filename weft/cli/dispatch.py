@@ -1,0 +1,174 @@
+"""The commands: finds one, runs it, and turns every error into one message and an exit code. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from weft import env
+from weft.cli import addresses
+from weft.cli.args.parser import CommandParser
+from weft.errors import UsageError, WeftError
+from weft.garbage import not_collected
+from weft.launch.processes import Spawner
+from weft.options import nearest
+from weft.server.signals import EndSignals, Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command lives in weft/cli/commands/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
+    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way.
+    `addresses`: MiB without which its modules cannot be imported."""
+
+    name: str
+    summary: str
+    starts_ranks: bool = False
+    addresses: int = 150
+
+
+TORCH = 720
+"""MiB of addresses that torch's libraries take; those for other devices take more."""
+
+COMMANDS = (
+    Command("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
+    Command("generate", "answer prompts on the terminal, without a server", addresses=200),
+    Command("explain", "show what each rank holds and every collective of a layout"),
+    Command("dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH),
+    Command("translate", "read another engine's command or file, or write one", addresses=40),
+    Command("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
+    Command("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
+    Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
+    Command("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command that the words name; gives the exit code. KeyboardInterrupt alone is raised."""
+    words = list(argv)
+    debug = env.debug() or "--debug" in words
+    name = words[0] if words and words[0] in {command.name for command in COMMANDS} else ""
+    try:
+        # From here on, for a server's modules take a second to import.
+        with EndSignals() if name == "serve" else contextlib.nullcontext():
+            return _dispatch(words)
+    except Stopped:
+        print("stopped", flush=True)
+        return 0
+    except SystemExit as end:  # argparse leaves this way after --help
+        return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        _drop_stdout()
+        return 0
+    except WeftError as error:
+        return _fail(name, str(error), error.exit_code, debug)
+    except Exception as error:  # the last handler of the process: a defect ends in one line and a known exit code
+        if (limited := addresses.explained(error)) is not None:
+            return _fail(name, str(limited), limited.exit_code, debug)
+        message = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+        return _fail(name, message, WeftError.exit_code, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*(word for word in words[1:2] if word != "help"), "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else UsageError.exit_code
+    if words[0] in ("-V", "--version", "version"):
+        if words[1:]:
+            raise UsageError(f"{words[0]}: {words[1]} has no effect on it; leave it out")
+        print(f"weft {_version()}")
+        return 0
+    names = [command.name for command in COMMANDS]
+    command = next((command for command in COMMANDS if command.name == words[0]), None)
+    if command is None:
+        near = nearest(words[0], (*names, "--version", "--help"))
+        raise UsageError(f"unknown command {words[0]}{near} (commands: {', '.join(names)})")
+    return run_command(command, words[1:])
+
+
+def run_command(command: Command, words: Sequence[str]) -> int:
+    """Imports a command's module, parses its words and runs it."""
+    addresses.check(command.addresses)
+    _refuse_lost_place()
+    _refuse_other_text(words)
+    spawner = Spawner()
+    if command.starts_ranks and not {"-h", "--help"} & set(words):
+        # Importing torch takes as long as all that is done here before the ranks can be told anything.
+        spawner.start_ahead()
+    try:
+        return _run(command, words, spawner)
+    finally:
+        spawner.close()
+
+
+def _refuse_lost_place() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was removed: go to one that there is") from None
+
+
+def _refuse_other_text(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{ascii(word)}: not UTF-8 text") from None
+
+
+def _of_serve(flag: str) -> str | None:
+    """What there is to say of an option that is `weft serve`'s alone."""
+    parser = CommandParser()
+    import_module("weft.cli.commands.serve").add_arguments(parser)
+    return "that is weft serve's; leave it out" if flag in parser.flags() else None
+
+
+def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
+    with not_collected(), addresses.sparing():
+        module = import_module(f"weft.cli.commands.{command.name.replace('-', '_')}")
+    parser = CommandParser(prog=f"weft {command.name}", description=command.summary)
+    parser.said_of = _of_serve
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
+    args = parser.parse_command(words)
+    args.spawner = spawner
+    code = module.run(args)
+    assert isinstance(code, int)
+    sys.stdout.flush()  # here a reader that has gone is still an exception, at exit it is noise
+    return code
+
+
+def _overview() -> str:
+    width = max(len(command.name) for command in COMMANDS)
+    lines = [f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS]
+    usage = "usage: weft COMMAND ...   (weft COMMAND --help; weft --version)"
+    return "\n".join((usage, "", "Every module of a model has its own parallel layout.", "", *lines))
+
+
+def _version() -> str:
+    metadata = import_module("importlib.metadata")  # slow to import, and wanted for nothing else
+    try:
+        return str(metadata.version("weft"))
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _fail(name: str, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"weft {name}: {message}" if name else f"weft: {message}", file=sys.stderr)
+    if code == UsageError.exit_code:
+        print(f"weft {name} --help lists the options" if name else "weft --help lists the commands", file=sys.stderr)
+    return code
+
+
+def _drop_stdout() -> None:
+    """The reader of stdout has gone; keeps the interpreter from complaining when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

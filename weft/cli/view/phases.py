@@ -1,0 +1,78 @@
+"""Shows the start-up phases of all ranks: a table that changes in place on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from weft.cli.view.say import say
+from weft.launch.phases import ORDER, Phase, PhaseChange
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class PlainView:
+    """One line for every change."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, change: PhaseChange) -> None:
+        """A rank entered a phase."""
+        say(str(change), self._out)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class LiveView(PlainView):
+    """A row per rank: what it is doing, for how long since the start, and details."""
+
+    def __init__(self, out: TextIO, where: Sequence[str]) -> None:
+        # Here and not at the top: slow to import, and only for terminals.
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(out)
+        self._rows: dict[int, PhaseChange] = {}
+        self._where = where
+        self._live = Live(console=Console(file=out), auto_refresh=False)
+        self._live.start()
+
+    def show(self, change: PhaseChange) -> None:
+        """A rank entered a phase."""
+        self._rows[change.rank] = change
+        self._live.update(self._table(), refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last table standing."""
+        self._live.stop()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table("rank", "phase", "since", "", box=None, pad_edge=False)
+        for rank, where in enumerate(self._where):
+            change = self._rows.get(rank)
+            if change is None:
+                table.add_row(where, "")
+                continue
+            number = f"{ORDER.index(change.phase) + 1}/{len(ORDER)}"
+            style = "green" if change.phase is Phase.READY else "yellow"
+            table.add_row(where, f"[{style}]{number} {change.phase}[/]", f"{change.at_s:.1f} s", change.detail)
+        return table
+
+
+def phase_view(where: Sequence[str], out: TextIO | None = None) -> PlainView:
+    """The view that suits `out` (stdout): live where it is a terminal."""
+    out = out or sys.stdout
+    return LiveView(out, where) if out.isatty() else PlainView(out)

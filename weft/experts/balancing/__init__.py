@@ -1,0 +1,1 @@
+"""Algorithms that turn expert loads into a placement."""

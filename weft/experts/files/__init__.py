@@ -1,0 +1,1 @@
+"""Files of placements and of recorded loads."""

@@ -1,0 +1,1 @@
+"""Heat maps of expert loads, as numbers and as image files."""

@@ -1,0 +1,1 @@
+"""Expert loads: arrays, the balance metric, and recording."""

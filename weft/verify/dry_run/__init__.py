@@ -1,0 +1,1 @@
+"""Runs the model code as one rank of any world without weights, and counts memory and collectives."""

@@ -1,0 +1,71 @@
+"""A dry run as lines for people and as a JSON document. Knows no way to get one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from weft.arch.quantization import Kept
+from weft.arch.shards import Shards
+from weft.counted import counted
+from weft.explain.notes import Note
+from weft.explain.units import binary, kept_words
+from weft.layout.ranks import describe
+from weft.verify.dry_run.run import Collective, DryRun
+
+SHOWN = 6
+
+
+def document(found: DryRun, kept: Kept, notes: Sequence[Note] = ()) -> dict[str, Any]:
+    """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
+    routed rows where choices are even, and at the most."""
+    return {
+        "schema": "weft.dry-run/1",
+        "rank": found.rank,
+        "coords": asdict(found.coords),
+        "batch": found.batch,
+        "quantization": kept.quantization,
+        "compressed": kept.compressed,
+        "param_bytes": found.param_bytes,
+        "params_by_module": dict(found.params_by_module),
+        "bound_bytes": found.bounds,
+        "kv_bytes_per_token": found.kv_bytes_per_token,
+        "activation_peak_bytes": found.activation_peak,
+        "collectives": [
+            {
+                "kind": c.kind,
+                "ranks": list(c.ranks),
+                "bytes": c.nbytes,
+                "most_bytes": c.most,
+                "calls": c.calls,
+                "where": c.where,
+            }
+            for c in found.collectives
+        ],
+        "notes": [asdict(note) for note in notes],
+    }
+
+
+def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[Note] = ()) -> Iterator[str]:
+    """What the rank holds, then what it exchanges in one decode step, then what that leaves open."""
+    yield f"{name}, {dtype}{kept_words(shards.kept)}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
+    yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
+    for module, nbytes in found.params_by_module.items():
+        yield f"    {module:<15}{binary(nbytes):>12}"
+    if found.bounds:
+        yield f"  logit bounds {binary(found.bounds)}"
+    peak = binary(found.activation_peak)
+    yield f"  one decode step, {counted(found.batch, 'row')} in every dp group: activations peak at {peak}"
+    for collective in found.collectives:
+        yield f"    {_line(collective)}"
+    total = sum(c.nbytes * c.calls for c in found.collectives)
+    yield f"  received in a step: {binary(total)} in {sum(c.calls for c in found.collectives)} collectives"
+    for note in notes:
+        yield f"{'!' if note.level == 'warning' else ' '} {note.message}"
+
+
+def _line(c: Collective) -> str:
+    ranks = " ".join(map(str, c.ranks[:SHOWN])) + (f" ... {c.ranks[-1]}" if len(c.ranks) > SHOWN else "")
+    most = f" (even choices; at most {binary(c.most)})" if c.most != c.nbytes else ""
+    return f"{c.where:<20}{c.kind:<16}{c.calls:>4} x {binary(c.nbytes):>10}{most}  {len(c.ranks)} ranks: {ranks}"

@@ -1,0 +1,239 @@
+"""Runs the decoder as one rank of any world on tensors without content, and counts. Knows no file of weights."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from weft.arch.shards import Shards
+from weft.arch.stages import held_specs, stage_layers
+from weft.comm.base import Group
+from weft.errors import LayoutError, WeftError
+from weft.explain.memory import bounds_of, held_bytes
+from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
+from weft.layout.hops import hop_rows, hops_of, twin
+from weft.layout.layout import Layout
+from weft.layout.ranks import Coords, coords
+from weft.layout.routed import DEEPEP
+from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.transition import Step
+from weft.models.build import build_decoder
+from weft.models.decoder import Batch, Decoder
+from weft.models.dispatch import uniform_splits
+from weft.models.transitions import Transitions
+from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.verify.dry_run.comm import RecordingComm
+from weft.verify.dry_run.ops import ShapeOps
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """A collective of one step, with what this rank receives in one call, and where (a boundary's name). Of routed rows
+    `nbytes` is that of even choices, `most` what it can be."""
+
+    kind: str
+    ranks: Group
+    nbytes: int
+    calls: int
+    where: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What one rank holds and does in a step with `batch` decode rows in every attention-dp group. Bytes."""
+
+    rank: int
+    coords: Coords
+    batch: int
+    params_by_module: Mapping[str, int]
+    bounds: int
+    """Of logits, beside the parameters."""
+    kv_bytes_per_token: int
+    activation_peak: int
+    collectives: tuple[Collective, ...]
+
+    @property
+    def param_bytes(self) -> int:
+        """Of all parameters."""
+        return sum(self.params_by_module.values())
+
+
+def _refuse(layout: Layout) -> None:
+    found: dict[str, tuple[object, object]] = {
+        "attention.cp": (layout.attention.cp, 1),
+        "attention.kv_split": (layout.attention.kv_split, 1),
+    }
+    if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
+        found["experts.dispatch"] = (layout.experts.dispatch, "all_to_all")
+    for field, (value, legal) in found.items():
+        if value != legal:
+            message = (
+                f"{field} {value}: the model code does not run it yet, so there is nothing to count; use {legal} "
+                "(weft explain says what it can without running it)"
+            )
+            raise LayoutError(message, field=field, value=value, legal=(legal,))
+
+
+def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_rows: int = 0) -> DryRun:
+    """One decode step of `rank`. Only its own rank is there: every other rank is a number. `bounded_rows`: of so many
+    rows logits have bounds.
+
+    Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
+    """
+    _refuse(shards.layout)
+    numerics, layout = Numerics(dtype), shards.layout
+    at, layers = coords(layout, rank), stage_layers(layout, shards.config.num_layers)
+    count = layers[at.stage][1] - layers[at.stage][0]
+    noted = _Noted(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
+    with torch.device("meta"), torch.inference_mode():
+        decoder = _decoder(shards, rank, numerics, noted, at.stage)
+        inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
+        with _Peak() as peak:
+            arrived = _arrived(shards, rank, at.stage, inputs, decoder.ops)
+            found = decoder.forward(inputs, [cache] * count, arrived)
+            if at.stage == len(layers) - 1:
+                decoder.share_sampled(found.new_empty(found.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
+    return DryRun(
+        rank=rank,
+        coords=at,
+        batch=batch,
+        params_by_module=held_bytes(shards, rank, dtype.itemsize),
+        bounds=bounds_of(shards, rank, bounded_rows),
+        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
+        activation_peak=peak.most,
+        collectives=(
+            *_collectives(noted, shards, inputs.rows, dtype.itemsize, rank),
+            *_hops(shards, rank, inputs, found),
+        ),
+    )
+
+
+def _collectives(noted: _Noted, shards: Shards, rows: RowTable, itemsize: int, rank: int) -> Iterator[Collective]:
+    """What was called, by the ranks of the world."""
+    first = rank - noted.comm.rank
+    most = {each.name: _most(each, rows, noted.comm.rank) * itemsize for each in shards.passage.exchanges}
+    for (kind, ranks, size, where), calls in noted.calls.items():
+        yield Collective(kind, tuple(first + member for member in ranks), size, calls, where, most.get(where, size))
+
+
+def _most(exchange: RoutedExchange, rows: RowTable, rank: int) -> int:
+    """Elements that the rank of the stage can receive."""
+    size, place = exchange.block.size, rank % exchange.block.size
+    received = exchange.block.most_received(rows.rows[rank - place : rank - place + size], place)
+    return received[0 if exchange.way == "dispatch" else 1] * exchange.width
+
+
+def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
+    """The residual stream of the stage before, as wide and long as it is sent."""
+    for hop in hops_of(shards.layout, shards.config.hidden_size, shards.passage.residual):
+        if hop.item == "stream" and hop.receiver == stage:
+            rows = hop_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
+            return ops.widen(torch.empty(rows, hop.width, dtype=ops.numerics.dtype))
+    return None
+
+
+def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Collective]:
+    """What the rank receives from other stages and sends to them. `left`: its last result, which it sends on."""
+    layout, at = shards.layout, coords(shards.layout, rank)
+    for hop in hops_of(layout, shards.config.hidden_size, shards.passage.residual):
+        rows = hop_rows(hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
+        size = torch.int64.itemsize if hop.item == "id" else left.element_size()
+        if hop.receiver == at.stage:
+            pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
+            nbytes = rows * hop.width * size
+            yield Collective("recv", pair, nbytes, 1, hop.name, nbytes)
+        if hop.sender == at.stage:
+            if hop.item == "stream" and tuple(left.shape) != (rows, hop.width):
+                raise WeftError(f"stage {at.stage} gives {tuple(left.shape)}, but the next takes {(rows, hop.width)}")
+            pair = tuple(sorted((rank, twin(layout, rank, hop.receiver))))
+            yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"), 0)
+
+
+class _Noted(Transitions):
+    """Tells the comm whose rows move before each boundary, and files the calls that it took under its name."""
+
+    def __init__(self, shards: Shards, comm: RecordingComm) -> None:
+        super().__init__(shards.passage.boundaries, comm)
+        self._recording = comm
+        self.calls: Counter[tuple[str, Group, int, str]] = Counter()
+
+    def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
+        self._recording.own_rows = table.count(self.comm.rank, self.comm.rank + 1)
+        moved = super().run(name, steps, x, table)
+        self._file(name)
+        return moved
+
+    def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
+        super().exchange(name, xs, outs, group)
+        self._file(name)
+
+    def _file(self, name: str) -> None:
+        for call in self._recording.calls:
+            self.calls[call.kind, call.ranks, call.nbytes, name] += 1
+        self._recording.calls.clear()
+
+
+def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted, stage: int) -> Decoder:
+    held = {spec.target for spec in held_specs(shards.specs, shards.config, shards.layout, rank)}
+    shapes = {name: shape for name, shape in shards.target_shapes(rank).items() if name in held}
+    params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shapes.items()}
+    for spec in filter(shards.is_view, shards.specs):
+        params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
+    cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
+    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted, stage, uniform_splits)
+
+
+def _batch(shards: Shards, rank: int, batch: int) -> Batch:
+    layout, held = shards.layout, shards.passage.residual.size
+    rows = row_table([batch] * layout.attention.dp, layout.attention.tp)
+    sampled, _ = sampled_table([range(batch)] * layout.attention.dp, rows, layout.attention.tp)
+    numbers = torch.zeros(batch, dtype=torch.int32)
+    meta = AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, batch + 1)))
+    first = rank % layout.stage_size // held * held
+    among = torch.zeros(sampled.count(first, first + held), dtype=torch.int64)
+    return Batch(torch.zeros(batch, 1, dtype=torch.int64), meta, rows, sampled, among, meta)
+
+
+def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:
+    """A cache of one block: what attention would read is not counted here."""
+    heads, dims = shards.cache_shape(rank)
+    k = torch.empty(2, heads, 16, dims, dtype=numerics.cache_dtype)
+    return KVCache(k, k if shards.config.mla else torch.empty_like(k))
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch says no types
+    """The most bytes of results that are alive at one time; a storage counts once, while any of its views lives."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch says no types
+        self.now = self.most = 0
+        self._views: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor)
+        return result
+
+    def _enter(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, nbytes = storage._cdata, storage.nbytes()
+        if not self._views[key]:
+            self.now += nbytes
+            self.most = max(self.most, self.now)
+        self._views[key] += 1
+        weakref.finalize(tensor, self._leave, key, nbytes)
+
+    def _leave(self, key: int, nbytes: int) -> None:
+        self._views[key] -= 1
+        if not self._views[key]:
+            self.now -= nbytes
