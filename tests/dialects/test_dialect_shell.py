@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.dialects import Case, check, summary
+from tests.support.dialects import case_text, summary
 from weft.dialects import registry
 from weft.dialects.base import Context, Document
 from weft.dialects.sources.shell.commands import documents
@@ -204,122 +204,8 @@ def test_wrappers(text: str) -> None:
     assert summary(reading) == TP4
 
 
-KUBERNETES = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: sglang-prefill
-spec:
-  template:
-    spec:
-      containers:
-      - name: server
-        image: lmsysorg/sglang:latest
-        command: ["python3", "-m", "sglang.launch_server"]
-        args:
-        - --model-path
-        - meta-llama/Llama-3.1-8B
-        - --tp
-        - "$(TP)"
-        - --dp-size={{ .Values.dp }}
-        env:
-        - name: TP
-          value: "4"
-"""
-
-COMPOSE = """\
-services:
-  vllm:
-    image: vllm/vllm-openai:latest
-    environment:
-      - VLLM_PP_LAYER_PARTITION=10,22
-    command: >
-      --model meta-llama/Llama-3.1-8B
-      --tensor-parallel-size ${TP:-2}
-      --pipeline-parallel-size 2
-"""
-
-SHELL_IN_YAML = """\
-containers:
-- name: leader
-  image: lmsysorg/sglang:latest
-  command:
-  - sh
-  - -c
-  - "python3 -m sglang.launch_server --model X --tp 16 --nnodes $(LWS_GROUP_SIZE) --node-rank 0 --dist-init-addr a:1"
-"""
-
-ONE_ITEM = """\
-containers:
-- args: ["--model Qwen/Qwen3-8B", "--tensor-parallel-size 4"]
-  image: vllm/vllm-openai:v0.10.0
-"""
-
-
-@pytest.mark.parametrize(
-    ("case", "dialect"),
-    [
-        (
-            Case(name="kubernetes", text=KUBERNETES, result="world ? replicas ? | tp 4", variables=["Values.dp"]),
-            "sglang",
-        ),
-        (
-            Case(
-                name="kubernetes, given",
-                text=KUBERNETES,
-                settings={"Values.dp": "2", "TP": "8"},
-                result="world 16 replicas 2 | tp 8",
-            ),
-            "sglang",
-        ),
-        (
-            Case(
-                name="compose", text=COMPOSE, result="world 4 stages 2 layers 10,22 | tp 2", notes=["variable-default"]
-            ),
-            "vllm",
-        ),
-        (
-            Case(
-                name="a shell in YAML",
-                text=SHELL_IN_YAML,
-                result="world 16 nodes ? | tp 16",
-                variables=["LWS_GROUP_SIZE"],
-            ),
-            "sglang",
-        ),
-        (Case(name="flag and value in one item", text=ONE_ITEM, result=TP4, notes=["one-item"]), "vllm"),
-    ],
-    ids=str,
-)
-def test_yaml(case: Case, dialect: str) -> None:
-    check(case, dialect)
-
-
-@pytest.mark.parametrize(
-    ("text", "dialect", "result"),
-    [
-        ("from vllm import LLM\n\nllm = LLM('meta-llama/Llama-3.1-8B', tensor_parallel_size=4)\n", "vllm", TP4),
-        (
-            "from vllm import LLM\nTP = 4\nllm = LLM(\n    model='deepseek-ai/DeepSeek-V3',\n"
-            "    tensor_parallel_size=TP,\n"
-            "    enable_expert_parallel=True,  # experts\n    data_parallel_size=n,\n)\n",
-            "vllm",
-            "world ? | tp 4 dp ? | experts 1x? slots 256",
-        ),
-        (
-            "import sglang as sgl\nengine = sgl.Engine(model_path='Qwen/Qwen3-8B', tp_size=2, dp_size=2)",
-            "sglang",
-            "world 4 replicas 2 | tp 2",
-        ),
-    ],
-)
-def test_engines_started_from_python(text: str, dialect: str, result: str) -> None:
-    (reading,) = registry.read(text)
-    assert reading.dialect == dialect and summary(reading) == result
-
-
 def test_a_container_gives_its_name() -> None:
-    (reading,) = registry.read(KUBERNETES)
+    (reading,) = registry.read(case_text("sglang", "manifests", "kubernetes"))
     assert reading.name in ("server", "sglang-prefill")
 
 

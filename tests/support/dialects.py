@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
+import yaml
 from hypothesis import strategies as st
 
 from weft.dialects import registry
@@ -18,11 +21,15 @@ from weft.dialects.sizes import Sizes
 from weft.layout import Layout, resolve
 from weft.layout.counts import divisors
 
+CASES = Path(__file__).parents[1] / "dialects" / "cases"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One input. `result` is what `summary` gives, or several of them; `notes` are codes that must be there."""
 
+    dialect: str
+    group: str
     name: str
     text: str
     result: str | Sequence[str]
@@ -36,7 +43,7 @@ class Case:
     """No note above info."""
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.dialect}, {self.group}: {self.name}"
 
 
 def summary(reading: Reading) -> str:
@@ -92,15 +99,31 @@ def _experts(sizes: Sizes) -> str:
     return f"{size} {words}".strip()
 
 
-def read_case(case: Case, dialect: str | None = None) -> list[Reading]:
-    """The readings of a case, its dialect recognized unless given."""
-    return registry.read(case.text, dialect, Context(settings=case.settings, experts=case.experts))
+@cache
+def all_cases() -> tuple[Case, ...]:
+    """The cases of every file `cases/<dialect>/<group>.yaml`."""
+    return tuple(
+        Case(dialect=path.parent.name, group=path.stem, **case)
+        for path in sorted(CASES.glob("*/*.yaml"))
+        for case in yaml.safe_load(path.read_text())
+    )
 
 
-def check(case: Case, dialect: str) -> None:
+def case_text(dialect: str, group: str, name: str) -> str:
+    """The input of one case."""
+    (case,) = (case for case in all_cases() if (case.dialect, case.group, case.name) == (dialect, group, name))
+    return case.text
+
+
+def read_case(case: Case) -> list[Reading]:
+    """The readings of a case, its dialect recognized."""
+    return registry.read(case.text, None, Context(settings=case.settings, experts=case.experts))
+
+
+def check(case: Case) -> None:
     """Reads a case without naming its dialect, and holds everything that it states against the readings."""
     readings = read_case(case)
-    assert {reading.dialect for reading in readings} == {dialect}
+    assert {reading.dialect for reading in readings} == {case.dialect}
     wanted = [case.result] if isinstance(case.result, str) else list(case.result)
     assert len(readings) == len(wanted)
     for reading, result in zip(readings, wanted, strict=True):
