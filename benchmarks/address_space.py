@@ -4,7 +4,7 @@
 
 Each case starts an engine, answers a prompt of 1,000, and reads of every rank's process the most addresses it had
 (`VmPeak` of /proc/PID/status) and the most memory (`VmHWM`). `beside`: addresses less weights, workspace and KV cache
-of the plan; `weft/launch/memory.py` leaves `ADDRESS_BYTES` for them.
+of the plan; `weft/launch_plan/memory.py` leaves `ADDRESS_BYTES` for them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchmarks.offline_engine import Watched, options, tell
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
-from weft.launch.memory import MIB, MemoryPlan
-from weft.launch.plan import plan_launch
-from weft.launch.start import Starting
+from weft.launch_plan.memory import MIB, MemoryPlan
+from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
+from weft.supervisor.start import Starting
 
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "one rank": (1, {}),

@@ -27,12 +27,12 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
 from weft.launch.engines import make_engine
-from weft.launch.plan import plan_launch
-from weft.launch.start import Starting
+from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.start import Starting
 from weft.text import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

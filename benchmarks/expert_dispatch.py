@@ -22,11 +22,11 @@ from command import at_least, result_file, run_command, whole
 from weft.arch import ModelConfig
 from weft.arch.config import MoEConfig
 from weft.arch.shards import Shards
+from weft.comm.backend import groups_of
 from weft.comm.metered import MeteredComm
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
 from weft.explain.traffic import traffic_of
-from weft.launch.backend import groups_of
 from weft.layers import Experts, Prepare
 from weft.layout.resolve import resolve
 from weft.layout.rows import RowTable

@@ -29,15 +29,15 @@ from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.experts.statistics.loads import IntArray
 from weft.launch.engines import balancing_of, make_engine
-from weft.launch.executor import ProcessExecutor
-from weft.launch.plan import plan_launch
-from weft.launch.start import Starting
+from weft.launch_plan.plan import plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.start import Starting
 from weft.text import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from weft.engine.engine import Engine
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.plan import GroupPlan, GroupResult, Sampled, StepPlan, StepResult

@@ -4,9 +4,9 @@
 
 Engines of one rank in this process take turns burst by burst; no two prompts are alike, so that the prefix cache keeps
 every block, and each burst's blocks are new ones. One of them asks, before a burst, for the pages that the burst will
-write (`weft/worker/first_writes.py`, here without its thread); one does not; and one has cache and buffers on single
-pages instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin a
-block over that of the others, the 99th percentile over the median, the median, and the steps that read the prompts,
+write (`weft/worker/tensors/prefault.py`, here without its thread); one does not; and one has cache and buffers on
+single pages instead of large ones, and does not ask either. Of each: the median of the steps in which all streams begin
+a block over that of the others, the 99th percentile over the median, the median, and the steps that read the prompts,
 milliseconds; medians over bursts. Beside it what 4 KiB cost whoever writes them first, page by page and within large
 pages, before all that and behind it: a virtual machine has to be given by its host what nobody in it has used yet.
 """
@@ -33,7 +33,7 @@ from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
-from weft.launch.cores import available_cores
+from weft.machine.cores import available_cores
 from weft.ops.large_pages import large_pages
 from weft.ops.pages import OwnPages
 from weft.settings import EngineConfig

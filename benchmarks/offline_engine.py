@@ -15,11 +15,11 @@ from benchmarks.peers.probe import State
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
-from weft.launch.plan import plan_launch
-from weft.launch.start import Starting
+from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.start import Starting
 
 
 class Watched:

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.command import at_least, run_command, whole
 from benchmarks.offline_engine import Watched, options, tell, watched
-from weft.launch.executor import ProcessExecutor
 from weft.settings import EngineConfig
+from weft.supervisor.executor import ProcessExecutor
 
 PROMPT = 128
 COMPUTES = 0.3

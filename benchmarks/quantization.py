@@ -25,13 +25,13 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.text import Tokenizer
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 WINDOW, PROMPT, ANSWER, BLOCK = 512, 32, 64, 16

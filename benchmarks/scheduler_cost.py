@@ -26,14 +26,14 @@ from command import result_file, run_command, whole
 from fake_engine import answer
 
 from weft.engine.engine import Engine
-from weft.launch.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
+from weft.ipc.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
 from weft.layout import full, resolve
 from weft.ops.native_sampling import SamplingKernel
 from weft.ops.sampling import Sampler
 from weft.settings import EngineConfig
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
-from weft.worker.inputs import Geometry, InputBuilder
+from weft.worker.tensors.inputs import Geometry, InputBuilder
 
 BLOCK_SIZE = 16
 STEPS = 64

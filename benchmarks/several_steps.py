@@ -25,10 +25,10 @@ from benchmarks.offline_engine import Watched, options, tell, watched
 from benchmarks.peers.probe import Probe
 from benchmarks.timing import quantile
 from weft.checkpoint.hub.embedded import cache_dir
-from weft.launch.executor import ProcessExecutor
-from weft.launch.status import RankWork
+from weft.ipc.status import RankWork
 from weft.settings import EngineConfig
 from weft.step.plan import MOST_FURTHER
+from weft.supervisor.executor import ProcessExecutor
 
 STREAMS = {"1 stream": 1, "8 streams": 8, "32 streams": 32}
 PROMPT = 8

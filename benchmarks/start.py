@@ -30,9 +30,9 @@ from weft.cli.hosted import PROGRAM
 PATIENCE_S = 120.0
 IMPORTS = {
     "import torch": "import torch",
-    "import torch, as ranks do": "from weft.launch.torch_import import import_torch; import_torch()",
+    "import torch, as ranks do": "from weft.worker.torch_import import import_torch; import_torch()",
     "import torch and a rank's modules": (
-        "from weft.launch.torch_import import import_torch; import_torch(); import weft.launch.rank"
+        "from weft.worker.torch_import import import_torch; import_torch(); import weft.worker.rank"
     ),
 }
 PHASE = re.compile(r"\[[ \d.]+ s\] rank \d+ (?:\([^)]*\) )?([a-z-]+)")

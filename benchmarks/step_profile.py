@@ -38,13 +38,13 @@ from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.experts.statistics.loads import IntArray
-from weft.launch.plan import plan_launch
-from weft.launch.processes import Spawner
-from weft.launch.start import Starting
+from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.processes import Spawner
+from weft.supervisor.start import Starting
 
 CASES = (("1 stream", 1, 128), ("8 streams", 8, 128), ("32 streams", 32, 128), ("prefill 1024", 1, 1024))
 STEPS, WARM_UP = 64, 4

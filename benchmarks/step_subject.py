@@ -16,7 +16,6 @@ from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.lockstep import LockstepWorld
 from weft.experts.statistics.loads import IntArray
-from weft.launch.numbers import numerics_of
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
 from weft.native.records import BIAS, WEIGHT, Op
@@ -31,6 +30,7 @@ from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
+from weft.worker.numerics import numerics_of
 from weft.worker.runner import Limits, Runner
 
 AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}

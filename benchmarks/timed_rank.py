@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.step_subject import labels_of
-from weft.launch.worker import main
 from weft.native.records import FollowingRecord
 from weft.step.plan import StepPlan
+from weft.worker.main import main
 from weft.worker.runner import Runner
 
 PLACE = "WEFT_STEP_TIMES"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from weft.garbage import keep_all
+from weft.machine.memory_trim import keep_all
 
 VARIABLE = "WEFT_TEST_SEED"
 

@@ -5,7 +5,7 @@
 - WEFT_LOG_FORMAT: text or json (text when not set).
 - WEFT_API_KEY, WEFT_ADMIN_KEY: keys of the server, where no option gives them.
 - WEFT_CACHE: directory of downloaded files and remembered hashes (~/.cache/weft when not set); read in `checkpoint`.
-- WEFT_FAULT: faults on purpose, for tests (`launch/faults.py`); read only where WEFT_TEST_FAULTS is 1.
+- WEFT_FAULT: faults on purpose, for tests (`worker/faults.py`); read only where WEFT_TEST_FAULTS is 1.
 - WEFT_NATIVE: 0 switches compiled code off, the plain paths run (1 when not set); read in `native`.
 - WEFT_NATIVE_ISA: amx, avx512bf16, avx512vnni, avx512, avx2 or generic: the variant of the step library, where the best
   that the CPU runs is not wanted; read in `native`.

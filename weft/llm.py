@@ -22,9 +22,7 @@ from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
 from weft.launch.offline import OfflineEngines
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.processes import Spawner
-from weft.launch.start import Listener
+from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts, only
@@ -33,6 +31,8 @@ from weft.native.build import ensure_built
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
+from weft.supervisor.processes import Spawner
+from weft.supervisor.start import Listener
 from weft.text import Tokenizer
 from weft.text.bad_words import with_bad_runs
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.peers.cases import SERVED
 from benchmarks.peers.summary import Row, columns
 from weft.bench.compare import Measured
-from weft.counted import counted
+from weft.plural import counted
 
 OURS, THEIRS = "#0b6e5f", "#b8bfc6"
 ACROSS = 4

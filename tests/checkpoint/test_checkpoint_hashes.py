@@ -20,8 +20,8 @@ from weft.checkpoint.integrity.digest_cache import Stopped, computed
 from weft.checkpoint.integrity.known_hashes import DOWNLOADS, MANIFEST, Found, known_hashes
 from weft.cli.main import main
 from weft.errors import CheckpointError, ConfigError, UsageError
-from weft.launch.start import Starting
 from weft.llm import LLM
+from weft.supervisor.start import Starting
 
 SHARD = "model-00002-of-00003.safetensors"
 

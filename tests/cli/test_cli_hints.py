@@ -11,7 +11,7 @@ from tests.support.tiny_chat import write_tiny_chat
 from weft.cli.commands import bench
 from weft.cli.main import main
 from weft.errors import WeftError
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
 
 
 def enough(*_: object, **__: object) -> NoReturn:

@@ -239,7 +239,7 @@ print("ended", WHEN in sys.modules)
     [
         ("serve", "argparse"),
         ("serve", "weft.cli.dispatch"),
-        ("serve", "weft.launch.processes"),
+        ("serve", "weft.supervisor.processes"),
         ("serve", "weft.cli.commands.serve"),
         ("serve", "weft.server.run"),
         ("generate", "weft.errors"),

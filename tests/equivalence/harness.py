@@ -17,7 +17,6 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
 from weft.engine.expert_balancing import ExpertBalancing
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.counts import divisors
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -25,6 +24,7 @@ from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import LogitsRecorder, Outcome
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")

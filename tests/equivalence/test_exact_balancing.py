@@ -33,11 +33,11 @@ from weft.comm.lockstep import LockstepComm
 from weft.errors import WeftError
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import Pace
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.ops.base import Numerics
 from weft.verify.record import Outcome
-from weft.worker.expert_moves import ExpertMover
-from weft.worker.slot_bytes import SlotBytes
+from weft.worker.lockstep_executor import LockstepExecutor
+from weft.worker.tensors.expert_moves import ExpertMover
+from weft.worker.tensors.slot_bytes import SlotBytes
 
 Models = Callable[[str, Numerics], Model]
 Reference = Callable[[str], list[Outcome]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import weft.arch.shards as shards
-import weft.worker.inputs as inputs
+import weft.worker.tensors.inputs as inputs
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     EXACT,

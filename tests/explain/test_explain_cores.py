@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from weft.cli.main import main
 from weft.explain import json_schema
-from weft.launch import plan as plans
+from weft.launch_plan import plan as plans
 
 DATA = str(Path(__file__).parent / "data")
 Capture = pytest.CaptureFixture[str]

@@ -14,12 +14,12 @@ from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
-from weft.launch.limits import ProcessLimits
-from weft.launch.plan import plan_launch
-from weft.launch.start import Starting
+from weft.launch_plan.plan import plan_launch
+from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_LIMIT_S = 10.0

@@ -15,12 +15,12 @@ from tests.support.fake_group import fake_plan, spawner
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import children
 from weft.errors import ConfigError, PeerError, WeftError
-from weft.launch.executor import ProcessExecutor
-from weft.launch.limits import ProcessLimits, StepClock
-from weft.launch.plan import LaunchPlan
-from weft.launch.processes import WorkerProcess
-from weft.launch.start import Starting
+from weft.launch_plan.plan import LaunchPlan
+from weft.launch_plan.timeouts import ProcessLimits, StepClock
 from weft.step.plan import GroupPlan, Run, StepPlan
+from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.processes import WorkerProcess
+from weft.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICED_S = 20.0

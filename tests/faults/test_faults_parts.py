@@ -13,15 +13,15 @@ from weft import env
 from weft.cli.view.say import say
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
-from weft.launch.cores import available_cores, deal_cores, numa_node
-from weft.launch.faults import Action, Fault, Faults, parse_faults
 from weft.log import configure
+from weft.machine.cores import available_cores, deal_cores, numa_node
 from weft.server.listen import bind
 from weft.server.open_streams import OpenStreams
 from weft.server.port_owner import port_owner
 from weft.server.recovery import MOST_QUARANTINED, Quarantine, Recovery
 from weft.server.stream import BegunAgain, Stream
 from weft.step.sampling_params import SamplingParams
+from weft.worker.faults import Action, Fault, Faults, parse_faults
 
 DEATH = PeerError("rank 1 was killed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.figures import ROOT, saved
-from weft.worker.graphs import LAYER_S, PROMPT_COUNTS, worthwhile_rows
+from weft.worker.tensors.graphs import LAYER_S, PROMPT_COUNTS, worthwhile_rows
 
 PAGE = " ".join((ROOT / "docs" / "devices.md").read_text().split())
 FORMS = {"SmolLM2-135M": ("smollm2", 30), "Llama 1B": ("llama-1b", 16)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.figures import PERFORMANCE, ROOT, saved
-from weft.launch.memory import ADDRESS_BYTES, MIB, PROCESS_BYTES
+from weft.launch_plan.memory import ADDRESS_BYTES, MIB, PROCESS_BYTES
 
 
 def of(name: str) -> dict[int, dict[str, float]]:

@@ -38,8 +38,8 @@ BY_NAME_ALLOWED = {
     "weft.bench.plot",  # matplotlib is optional
     "weft.experts.pictures.draw",  # the same
     "weft.dialects.registry",  # the table of dialects
-    "weft.launch.torch_import",  # the way a rank imports torch
-    "weft.launch.worker",  # tied to its parent before a second of importing torch
+    "weft.worker.torch_import",  # the way a rank imports torch
+    "weft.worker.main",  # tied to its parent before a second of importing torch
 }
 """Modules that may import by name."""
 
@@ -170,10 +170,14 @@ def test_no_cycles() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
+TORCH_FREE = {"ipc", "engine", "launch_plan", "supervisor"}
+"""Packages above the line where torch begins that import without it."""
+
+
 def without_torch() -> list[str]:
-    """Modules of the lines below the one where torch begins, of the engine, and the commands that may start ranks."""
+    """Modules below the line where torch begins, those of `TORCH_FREE`, and the commands that may start ranks."""
     begins = HEIGHT["ops"]
-    free = {name for name, height in HEIGHT.items() if height < begins} | {"engine"}
+    free = {name for name, height in HEIGHT.items() if height < begins} | TORCH_FREE
     commands = ["weft.cli.commands.explain", "weft.cli.commands.generate", "weft.cli.commands.serve"]
     return ["weft", *(name for name in sorted(MODULES) if top(name) in free), *commands]
 

@@ -17,8 +17,8 @@ from tests.support.tiny_chat import END, write_tiny_chat
 from weft import LLM, SamplingParams
 from weft.engine import steps
 from weft.errors import ConfigError, LayoutError, PeerError, RequestError, UsageError
-from weft.launch.executor import ProcessExecutor
 from weft.step.plan import MOST_FURTHER, StepPlan
+from weft.supervisor.executor import ProcessExecutor
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 LAYOUT = {"attention": {"tp": 1, "dp": 2}, "dense.tp": 2, "lm_head.tp": 2}

@@ -13,7 +13,7 @@ import weft
 from tests.support.tiny_chat import write_tiny_chat
 from weft import LLM, SamplingParams
 from weft.errors import ConfigError, PeerError, UsageError
-from weft.launch.executor import ProcessExecutor
+from weft.supervisor.executor import ProcessExecutor
 
 LONG = SamplingParams(temperature=0.0, max_tokens=100, ignore_eos=True)
 SHORT = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)

@@ -15,7 +15,7 @@ from weft import LLM, SamplingParams
 from weft.cli.main import main
 from weft.errors import PeerError, RequestError
 from weft.experts.files.sources import read_loads
-from weft.launch.phases import Phase, PhaseChange
+from weft.ipc.phases import Phase, PhaseChange
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 

@@ -33,12 +33,12 @@ from weft.arch.config import MOST_CHOICES
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import ConfigError
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.native import libraries
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.verify.record import LogitsRecorder, Outcome, outcomes
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 SIZES: dict[str, Any] = {

@@ -19,7 +19,6 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.engine.engine import Engine
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
@@ -27,6 +26,7 @@ from weft.settings import EngineConfig
 from weft.text import Tokenizer
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
 from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")

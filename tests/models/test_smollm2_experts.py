@@ -18,7 +18,6 @@ from weft.engine.engine import Engine
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import Pace
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
@@ -27,6 +26,7 @@ from weft.upcycle.routers import Skew
 from weft.upcycle.upcycle import Recipe, upcycle
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
 from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")

@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.server.engine_loop import Executor
 from weft.server.http_config import HttpConfig
 from weft.server.listen import bind

@@ -69,7 +69,7 @@ def planned(served: Served) -> bool:
 
     def plans(pid: int) -> bool:
         try:
-            return alive(pid) and b"weft.launch.decide" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return alive(pid) and b"weft.experts.balancing.eplb_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:  # it has just ended
             return False
 

@@ -19,7 +19,7 @@ from tests.support.tiny_chat import CONFIG, END
 from tests.support.waiting import PATIENCE_S, until
 from weft.engine.engine import Engine
 from weft.errors import PeerError, RequestError
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.server.engine_loop import Executor
 from weft.server.recovery import Recovery
 from weft.server.replicas import Replicas

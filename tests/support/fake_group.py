@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from weft.checkpoint import open_checkpoint
-from weft.launch.limits import ProcessLimits
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.processes import Spawner
+from weft.launch_plan.plan import LaunchPlan, plan_launch
+from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
+from weft.supervisor.processes import Spawner
 
 
 def fake_plan(

@@ -12,10 +12,9 @@ import time
 from msgspec.structs import replace
 
 from weft.errors import CheckpointError
-from weft.launch.channel import Channel
-from weft.launch.fingerprint import joined
-from weft.launch.lifeline import tie_to_parent
-from weft.launch.messages import (
+from weft.ipc.channel import Channel
+from weft.ipc.fingerprint import joined
+from weft.ipc.messages import (
     Allocate,
     Entered,
     Loaded,
@@ -27,9 +26,10 @@ from weft.launch.messages import (
     pack,
     unpack_for_rank,
 )
-from weft.launch.phases import Phase
-from weft.launch.status import StatusPage
+from weft.ipc.phases import Phase
+from weft.ipc.status import StatusPage
 from weft.layout.ranks import coords
+from weft.machine.parent_death import tie_to_parent
 from weft.step.plan import GroupResult, Sampled
 
 POISON = 99

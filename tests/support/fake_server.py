@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.support.fake_group import fake_plan, spawner
 from weft.errors import WeftError
-from weft.launch.limits import ProcessLimits
-from weft.launch.phases import PhaseChange
+from weft.ipc.phases import PhaseChange
+from weft.launch_plan.timeouts import ProcessLimits
 from weft.log import configure
 from weft.server.listen import bind
 from weft.server.models import ServedModel

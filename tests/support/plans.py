@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.checkpoint import open_checkpoint
-from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 

@@ -13,7 +13,6 @@ from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
 from weft.comm.region import Region
 from weft.comm.shared_memory import SharedMemoryComm
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layers import Prepare
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
@@ -24,6 +23,7 @@ from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits, Runner
 
 ROOM = 256 << 20

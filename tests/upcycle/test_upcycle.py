@@ -16,13 +16,13 @@ from weft.checkpoint import open_checkpoint
 from weft.cli.main import main
 from weft.engine.engine import Engine
 from weft.errors import ConfigError, UsageError
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.upcycle.upcycle import target_of
 from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 PROMPTS: list[Prompt] = [tuple(range(3, 20)), (1, 2), tuple(range(90, 50, -4))]

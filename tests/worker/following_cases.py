@@ -16,15 +16,15 @@ from tests.worker.decode_cases import LIMITS
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.comm.metered import MeteredComm
-from weft.launch.channel import Channel, channel_pair
-from weft.launch.faults import Faults
-from weft.launch.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
-from weft.launch.rank import _steps
-from weft.launch.status import StatusPage
+from weft.ipc.channel import Channel, channel_pair
+from weft.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
+from weft.ipc.status import StatusPage
 from weft.layout.resolve import resolve
 from weft.native.records import FollowingRecord
 from weft.ops.base import Numerics
 from weft.step.plan import GroupResult, StepPlan, StepResult
+from weft.worker.faults import Faults
+from weft.worker.rank import _steps
 from weft.worker.runner import Limits
 
 

@@ -20,12 +20,12 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import LogitsRecorder, Outcome, Prompt
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 WIDE = {"hidden_size": 288, "intermediate_size": 408, "head_dim": 32, "vocab_size": 501, "max_position_embeddings": 256}

@@ -15,8 +15,8 @@ from tests.support.waiting import until
 from tests.worker.decode_cases import LAYOUTS, MANY, REQUESTS, Request, admitted, grown, serve, streams
 from tests.worker.following_cases import both_ways
 from weft.errors import WeftError
-from weft.launch.channel import ChannelClosed
-from weft.launch.messages import RunStep, StepDone, pack, unpack_from_rank
+from weft.ipc.channel import ChannelClosed
+from weft.ipc.messages import RunStep, StepDone, pack, unpack_from_rank
 from weft.step.plan import GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 

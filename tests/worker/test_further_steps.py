@@ -15,7 +15,7 @@ from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.worker.decode_cases import LAYOUTS, admitted, grown, streams
 from tests.worker.following_cases import Both, both_ways
-from weft.launch.status import StatusPage
+from weft.ipc.status import StatusPage
 from weft.layout.resolve import resolve
 from weft.step.plan import MOST_FURTHER, Further, GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams

@@ -11,11 +11,11 @@ import torch
 from tests.support.exact_model import write_random
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.weights import Packed, Use, memory_of
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 LIMITS = Limits(num_blocks=3, block_size=16, max_num_seqs=2, max_model_len=32)

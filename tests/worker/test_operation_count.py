@@ -14,11 +14,11 @@ from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 GREEDY = SamplingParams(temperature=0.0)

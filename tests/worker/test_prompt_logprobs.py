@@ -14,12 +14,12 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.engine.outputs import RequestOutput
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 SIZES: dict[str, Any] = {

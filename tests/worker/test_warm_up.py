@@ -10,9 +10,9 @@ import torch
 from tests.support.exact_model import write_random
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 

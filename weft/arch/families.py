@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from weft.counted import counted, up_to
 from weft.errors import ConfigError
+from weft.plural import counted, up_to
 
 Raw = Mapping[str, Any]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
-from weft.counted import counted, up_to
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
 from weft.layout.cuts import cuts_for
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
+from weft.plural import counted, up_to
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from weft.bench.drive import Run
 from weft.bench.machine import commit, machine, shown_command, versions
 from weft.bench.settings import BenchSettings, bench_options
 from weft.bench.stats import Spread, Summary, by_load, middle
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
 from weft.layout.serialize import to_dict
 from weft.options import settings_of
 from weft.settings import EngineConfig

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from weft.errors import UnavailableError, WeftError
-from weft.interpreter import finding_weft
+from weft.machine.interpreter import finding_weft
 
 START_LIMIT_S = 1800.0
 STOP_LIMIT_S = 40.0

@@ -22,7 +22,7 @@ from weft.bench.settings import Load
 from weft.bench.stats import Summary, summarize
 from weft.bench.workload import Workload
 from weft.errors import UnavailableError
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
 from weft.layout.serialize import to_yaml
 
 Measurement = tuple[Run, Summary]

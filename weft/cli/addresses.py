@@ -1,8 +1,8 @@
 """A limit of a process's addresses (`ulimit -v`) that is too low for a command, said in one line. Knows no command, and
 imports nothing that takes much of them.
 
-What ranks take is planned before they start (`weft.launch.memory`); this is for what libraries take as they are loaded,
-some of which end the process themselves where they do not get it.
+What ranks take is planned before they start (`weft.launch_plan.memory`); this is for what libraries take as they are
+loaded, some of which end the process themselves where they do not get it.
 """
 
 from __future__ import annotations

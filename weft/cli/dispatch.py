@@ -14,10 +14,10 @@ from weft import env
 from weft.cli import addresses
 from weft.cli.args.parser import CommandParser
 from weft.errors import UsageError, WeftError
-from weft.garbage import not_collected
-from weft.launch.processes import Spawner
+from weft.machine.memory_trim import not_collected
 from weft.options import nearest
 from weft.server.signals import EndSignals, Stopped
+from weft.supervisor.processes import Spawner
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from weft.cli.main import main
-from weft.interpreter import runs
-from weft.launch.lifeline import tie_to_parent
+from weft.machine.interpreter import runs
+from weft.machine.parent_death import tie_to_parent
 
 PROGRAM = runs("weft.cli.hosted")
 

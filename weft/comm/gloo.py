@@ -44,7 +44,7 @@ class Work(Protocol):
 
 
 def listen() -> socket.socket:
-    """In a parent that has torch loaded (`launch/backend.py` is one without): the socket of the rendezvous, on a free
+    """In a parent that has torch loaded (`comm/backend.py` is one without): the socket of the rendezvous, on a free
     loopback port. Inheritable once passed on."""
     return socket.create_server((HOST, 0), backlog=128)
 

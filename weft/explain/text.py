@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from weft.counted import counted
 from weft.explain.picture import picture
 from weft.explain.report import Report
 from weft.explain.traffic import Call, RoutedTraffic, Traffic
 from weft.explain.units import binary, count, kept_words
 from weft.layout.layout import Layout
+from weft.plural import counted
 
 GROUPS_SHOWN = 3
 RANKS_SHOWN = 4

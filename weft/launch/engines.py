@@ -9,7 +9,7 @@ from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.experts.placement.placement import ExpertPlacement
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
 
 
 def balancing_of(plan: LaunchPlan) -> ExpertBalancing | None:

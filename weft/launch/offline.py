@@ -17,16 +17,16 @@ from weft.engine.engine import Engine
 from weft.engine.outputs import Outputs, RequestOutput
 from weft.engine.router import Router, job_of
 from weft.errors import PeerError, WeftError
-from weft.launch.cores import KeptTo
+from weft.ipc.fingerprint import Settings
 from weft.launch.engines import balancing_of, make_engine
-from weft.launch.executor import ProcessExecutor
-from weft.launch.fingerprint import Settings
-from weft.launch.plan import LaunchPlan
-from weft.launch.processes import Spawner
-from weft.launch.start import Listener, Starting
-from weft.launch.unbroken import Unbroken
+from weft.launch_plan.plan import LaunchPlan
 from weft.log import get_logger
+from weft.machine.cores import KeptTo
+from weft.machine.deferred_signals import Unbroken
 from weft.step.sampling_params import SamplingParams
+from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.processes import Spawner
+from weft.supervisor.start import Listener, Starting
 
 _log = get_logger(__name__)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from weft.counted import counted, up_to
 from weft.errors import LayoutError
 from weft.layout.layout import Layout, Split
 from weft.layout.placement import Interval
+from weft.plural import counted, up_to
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.counted import counted
 from weft.native import isa
 from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
@@ -28,6 +27,7 @@ from weft.ops.single_latent import SingleLatent
 from weft.ops.slot_tables import SlotTables
 from weft.ops.torch_ops import TorchOps, wide
 from weft.ops.weights import FileBlocks, Use, Weight
+from weft.plural import counted
 
 TOKENS = 16
 """Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in cache.h)."""

@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from weft.errors import RequestError
-from weft.launch.descriptors import MOST_CONNECTIONS
+from weft.machine.fd_limits import MOST_CONNECTIONS
 from weft.server.edge import request_ids
 from weft.server.errors import error_bytes
 from weft.server.gathered import GatheredTransport

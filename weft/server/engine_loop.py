@@ -19,7 +19,7 @@ from typing import Protocol
 from weft.engine.engine import Engine
 from weft.engine.outputs import EngineStats, FinishReason, Outputs
 from weft.errors import PeerError, RequestError, WeftError
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.log import get_logger
 from weft.server.readiness import Status
 from weft.server.recovery import Recovery

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from weft.engine.buckets import Buckets
 from weft.engine.outputs import STEP_TOKENS, EngineStats, GroupStats
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.server.expert_metrics import expert_families
 from weft.server.families import families
 from weft.server.replicas import Replicas

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from weft.counted import counted
 from weft.errors import RequestError
+from weft.plural import counted
 from weft.server.formats import Shown
 from weft.server.requests import MAX_BIASED, MAX_TIMEOUT_S, ChatRequest, Common, CompletionRequest
 from weft.step.sampling_params import MAX_LOGPROBS, MAX_N, SamplingParams, check

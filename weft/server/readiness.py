@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 from weft.server.errors import ErrorInfo
 
 Status = Literal["starting", "ready", "restarting", "draining", "stopped"]

@@ -16,9 +16,9 @@ from functools import partial
 
 import uvicorn
 
-from weft.garbage import keep_all
-from weft.launch.descriptors import MOST_CONNECTIONS, REFUSED_AT_ONCE
 from weft.log import get_logger
+from weft.machine.fd_limits import MOST_CONNECTIONS, REFUSED_AT_ONCE
+from weft.machine.memory_trim import keep_all
 from weft.server.accept import Acceptor
 from weft.server.app import Service
 from weft.server.asgi import make_app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from weft.engine.engine import Engine
-from weft.launch.report import RankReport
+from weft.ipc.report import RankReport
 
 
 class Executor(Protocol):

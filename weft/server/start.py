@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from weft.engine.engine import Engine
 from weft.errors import PeerError
+from weft.ipc.fingerprint import Settings
+from weft.ipc.phases import PhaseChange
+from weft.ipc.report import RankReport
 from weft.launch.engines import balancing_of, make_engine, with_placement
-from weft.launch.executor import ProcessExecutor
-from weft.launch.fingerprint import Settings
-from weft.launch.phases import PhaseChange
-from weft.launch.plan import LaunchPlan
-from weft.launch.processes import Spawner
-from weft.launch.report import RankReport
-from weft.launch.start import Starting
+from weft.launch_plan.plan import LaunchPlan
+from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.processes import Spawner
+from weft.supervisor.start import Starting
 
 Listener = Callable[[int, PhaseChange], None]
 """Hears (number of the replica's set of ranks, phase change); from the engine's thread."""

@@ -16,13 +16,13 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.errors import UsageError
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layers import Norm
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.text import Tokenizer
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 SPREAD = 1.28

@@ -22,9 +22,9 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
-from weft.counted import size, up_to
 from weft.errors import ConfigError
 from weft.options import check_range
+from weft.plural import size, up_to
 from weft.text import Tokenizer
 from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.weights.reader import SliceReader

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from weft.counted import size
 from weft.errors import ConfigError
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
+from weft.plural import size
 from weft.settings import DTYPE_BYTES
 
 

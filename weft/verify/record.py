@@ -11,12 +11,12 @@ from torch import Tensor
 
 from weft.engine.engine import Engine
 from weft.experts.statistics.loads import IntArray
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.placement import Kind, Placement
 from weft.models.decoder import Tap
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
+from weft.worker.lockstep_executor import LockstepExecutor
 
 Prompt = tuple[int, ...]
 

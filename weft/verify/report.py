@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from weft.counted import counted
-from weft.launch.plan import LaunchPlan
+from weft.launch_plan.plan import LaunchPlan
 from weft.layout.serialize import to_dict
+from weft.plural import counted
 from weft.settings import EngineConfig
 from weft.verify.compare import Agreement, Divergence
 from weft.verify.verify import Report

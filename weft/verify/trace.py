@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.compare import relative_difference
 from weft.verify.record import Parts
+from weft.worker.lockstep_executor import LockstepExecutor
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,18 +16,18 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
-from weft.counted import counted
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
+from weft.plural import counted
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.compare import Agreement, compare, compare_tokens, tolerance_of
 from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
 from weft.verify.trace import ModuleDifference, trace
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 Verdict = Literal["agrees", "differs", "undecided"]

@@ -16,8 +16,8 @@ from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.tensors import TensorInfo, raise_all
-from weft.garbage import give_back
 from weft.layers import Prepare
+from weft.machine.memory_trim import give_back
 from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
 from weft.weights.check import check_checkpoint

@@ -28,12 +28,12 @@ from weft.program.program import Most
 from weft.program.screen import Screen, check_asked
 from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
-from weft.worker.caches import allocate_caches
-from weft.worker.decode import DecodeSteps
-from weft.worker.expert_moves import ExpertMover
-from weft.worker.first_writes import FirstWrites, Steps
-from weft.worker.graphs import StepGraphs, worthwhile_rows
-from weft.worker.inputs import Geometry, InputBuilder, StepInputs
+from weft.worker.tensors.caches import allocate_caches
+from weft.worker.tensors.decode import DecodeSteps
+from weft.worker.tensors.expert_moves import ExpertMover
+from weft.worker.tensors.graphs import StepGraphs, worthwhile_rows
+from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs
+from weft.worker.tensors.prefault import FirstWrites, Steps
 
 
 @dataclass(frozen=True, slots=True)

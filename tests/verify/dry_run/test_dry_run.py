@@ -19,7 +19,6 @@ from weft.cli.args.model_config import KNOWN, known_models
 from weft.cli.main import main
 from weft.comm.base import Comm, Group
 from weft.explain import Report, explain
-from weft.launch.lockstep_executor import LockstepExecutor
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.dispatch.all_to_all import AllToAll, Choices
@@ -28,6 +27,7 @@ from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.run import DryRun, dry_run
+from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 Found = Counter[tuple[str, Group, int, str]]

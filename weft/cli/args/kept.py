@@ -9,7 +9,7 @@ from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.args.model_config import model_checkpoint
 from weft.explain.choices import Choices, Machine, choices_of
-from weft.launch.memory import bounded_rows
+from weft.launch_plan.memory import bounded_rows
 from weft.layout.layout import Layout
 from weft.native import isa
 from weft.native.libraries import disabled

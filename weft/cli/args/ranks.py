@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from weft.launch.backend import BACKENDS
+from weft.comm.backend import BACKENDS
 from weft.native.build import ensure_built
 
 

@@ -34,7 +34,7 @@ from weft.cli.args.ranks import add_comm_argument
 from weft.cli.hosted import PROGRAM
 from weft.cli.view.bench import bench_view
 from weft.errors import ConfigError, UsageError
-from weft.launch.plan import LaunchPlan, plan_launch
+from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.options import made

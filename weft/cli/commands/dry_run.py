@@ -11,12 +11,12 @@ from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.explain.largest import largest_bytes, largest_note
-from weft.launch.numbers import torch_dtype
 from weft.layout.cuts import dealt
 from weft.options import check_range
 from weft.settings import resolve_dtype
 from weft.verify.dry_run.report import document, lines
 from weft.verify.dry_run.run import dry_run
+from weft.worker.numerics import torch_dtype
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,15 +27,15 @@ from weft.cli.args.model import (
     layout_from,
 )
 from weft.cli.args.ranks import add_comm_argument, say_native
-from weft.counted import counted
 from weft.errors import UsageError
-from weft.launch.phases import PhaseChange
-from weft.launch.start import Listener
+from weft.ipc.phases import PhaseChange
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
 from weft.log import configure
+from weft.plural import counted
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
+from weft.supervisor.start import Listener
 from weft.text import Tokenizer
 
 SCHEMA = "weft.generate/1"

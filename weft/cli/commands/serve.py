@@ -31,13 +31,12 @@ from weft.cli.args.vllm_words import said_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
 from weft.errors import ConfigError, RequestError
-from weft.launch import descriptors
-from weft.launch.limits import ProcessLimits, process_settings
-from weft.launch.phases import PhaseChange
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.processes import Spawner
+from weft.ipc.phases import PhaseChange
+from weft.launch_plan.plan import LaunchPlan, plan_launch
+from weft.launch_plan.timeouts import ProcessLimits, process_settings
 from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
+from weft.machine import fd_limits
 from weft.options import made
 from weft.server.http_config import HttpConfig, http_settings
 from weft.server.listen import bind, bind_unix
@@ -48,6 +47,7 @@ from weft.server.run import run_server
 from weft.server.signals import EndSignals, Stopped
 from weft.server.start import starts_of
 from weft.step.defaults import recommended
+from weft.supervisor.processes import Spawner
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 
@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, signals: EndSignals) -> None:
-    open_files = descriptors.raise_limit()
-    descriptors.check(open_files, descriptors.Needs())
+    open_files = fd_limits.raise_limit()
+    fd_limits.check(open_files, fd_limits.Needs())
     take_foreign(args)
     http = http_from(args)
     to_children(http.log_level, http.log_format)
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         checkpoint = opened(args, args.model, _say)
         config = parse_config(checkpoint.config)
         plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, limits=limits)
-        most = descriptors.most_connections(http.max_connections, open_files, needs_of(plan))
+        most = fd_limits.most_connections(http.max_connections, open_files, needs_of(plan))
         args.spawner.start_ahead(plan.layout.world)
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
@@ -137,7 +137,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
             os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
         show_plan(", ".join(names), plan)
-        for line in descriptors.shown(most, http.max_connections, open_files):
+        for line in fd_limits.shown(most, http.max_connections, open_files):
             _say(line)
         root = args.model or shown_name(None, checkpoint.path)
         model = ServedModel(
@@ -147,11 +147,11 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals)
 
 
-def needs_of(plan: LaunchPlan) -> descriptors.Needs:
+def needs_of(plan: LaunchPlan) -> fd_limits.Needs:
     """What the server and its ranks need of the limit of open files. Over gloo a rank has a socket to each of a group's
     others, and some more until they have met."""
     groups = plan.backend.groups if plan.backend.name == "gloo" else ()
-    return descriptors.Needs(
+    return fd_limits.Needs(
         ranks=plan.layout.world,
         replicas=plan.layout.replicas,
         files=len({tensor.file for tensor in plan.checkpoint.tensors.values()}),

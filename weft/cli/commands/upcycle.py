@@ -8,12 +8,12 @@ from pathlib import Path
 
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.model import add_model, add_verify_checkpoint
-from weft.launch.numbers import torch_dtype
 from weft.native.build import ensure_built
 from weft.options import check_range
 from weft.settings import DTYPE_BYTES
 from weft.upcycle.routers import Skew
 from weft.upcycle.upcycle import Recipe, upcycle
+from weft.worker.numerics import torch_dtype
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

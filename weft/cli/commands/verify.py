@@ -17,23 +17,23 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
-from weft.counted import counted
+from weft.comm.backend import BACKENDS
 from weft.errors import ConfigError, UsageError
-from weft.launch.backend import BACKENDS
-from weft.launch.numbers import numerics_of
-from weft.launch.plan import LaunchPlan, plan_launch
-from weft.launch.start import start_workers
+from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.options import check_range
+from weft.plural import counted
 from weft.settings import EngineConfig
+from weft.supervisor.start import start_workers
 from weft.text import Tokenizer
 from weft.verify.compare import LEAST_DECIDED
 from weft.verify.memory import check_memory
 from weft.verify.record import Prompt
 from weft.verify.report import document, lines
 from weft.verify.verify import Report, Verdict, Verifier
+from weft.worker.numerics import numerics_of
 
 _WITHOUT = {
     "server_cpus": "verify has no front end and no engine",

@@ -1,6 +1,6 @@
 // A step in which every row of an attention block is a stream's: its inputs are made of three columns and of what is kept
 // for every slot, its program is run, and each row's token is chosen, by whichever rank has its logits. Answer key:
-// weft/worker/inputs.py and runner.py.
+// weft/worker/tensors/inputs.py and runner.py.
 #pragma once
 
 #include <string.h>

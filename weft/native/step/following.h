@@ -1,6 +1,6 @@
 // Decode steps that follow one another: as long as a rank is told to run the step that it ran last, one position further,
 // it goes from step to step of a plan, and from frame to frame, without Python. A frame that is anything else stays where
-// it is, for Python to read; so does one with a step whose tokens Python has to choose. Answer key: weft/launch/rank.py.
+// it is, for Python to read; so does one with a step whose tokens Python has to choose. Answer key: weft/worker/rank.py.
 #pragma once
 
 #include <errno.h>
@@ -11,17 +11,17 @@
 
 namespace weft {
 
-// A rank's record on the status page; weft/launch/status.py.
+// A rank's record on the status page; weft/ipc/status.py.
 struct Status {
     uint8_t phase, busy, kind, inside;
     uint32_t collective;
     uint64_t step, calls, since_ns;
     uint64_t busy_ns, rows, exchange_ns, received, lent_ns, pad[7];
 };
-static_assert(sizeof(Status) == 128, "as in weft/launch/status.py");
+static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
 // What ranks agree on through a page that they share, whether another step of a plan follows whose steps are answered one
-// by one: the first rank decides. Answer key: weft/launch/agreed.py.
+// by one: the first rank decides. Answer key: weft/ipc/agreed.py.
 struct Agreed {
     uint64_t stop;     // 1 + the index of the plan of which the engine wants no further step
     uint64_t decided;  // index of the last step of a plan, but for the first one, that was decided to run

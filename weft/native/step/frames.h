@@ -1,4 +1,4 @@
-// A plan of streams alone as it lies in a frame, and its answer: msgpack, as weft/launch/messages.py and weft/step/plan.py
+// A plan of streams alone as it lies in a frame, and its answer: msgpack, as weft/ipc/messages.py and weft/step/plan.py
 // define RunStep and StepDone. Knows no socket. What has another form is no error here: Python reads it.
 #pragma once
 

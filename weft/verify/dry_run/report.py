@@ -8,10 +8,10 @@ from typing import Any
 
 from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
-from weft.counted import counted
 from weft.explain.notes import Note
 from weft.explain.units import binary, kept_words
 from weft.layout.ranks import describe
+from weft.plural import counted
 from weft.verify.dry_run.run import Collective, DryRun
 
 SHOWN = 6

@@ -1,0 +1,147 @@
+"""Whether a rank lends its core: where it can, never where it was told not to; refused where it was asked in vain."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.native_libraries import need
+from weft.checkpoint import embedded_model, open_checkpoint
+from weft.cli.main import main
+from weft.comm.rooms import NoRoomsError, Room
+from weft.comm.shared_memory import SharedMemoryComm
+from weft.errors import ConfigError
+from weft.ipc.messages import Setup
+from weft.launch_plan import plan as plans
+from weft.launch_plan.plan import plan_launch
+from weft.layout.cuts import dealt
+from weft.layout.resolve import resolve
+from weft.ops.step_ops import StepOps
+from weft.settings import EngineConfig
+from weft.worker import rank as rank_process
+
+
+def setup(own_cores: bool, asked: bool | None) -> Setup:
+    """As much of a rank's first message as settling reads."""
+    cpus = [5, 1] * own_cores
+    engine = SimpleNamespace(lend_cores=asked, device="cpu")
+    return SimpleNamespace(cpus=cpus, engine=engine, makes_way=False)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "own_cores, asked, world, said",
+    [
+        (True, None, 2, "; cpu 5 is lent to ranks that this one waits for"),
+        (True, True, 2, "; cpu 5 is lent to ranks that this one waits for"),
+        (False, None, 2, "; no core is lent: ranks have no cores of their own"),
+        (True, False, 2, ""),
+        (True, None, 17, "; no core is lent: the machine has more than 16 ranks"),
+        (True, None, 1, ""),
+    ],
+)
+def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
+    own_cores: bool, asked: bool | None, world: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lends = own_cores and asked is not False and world == 2
+    lent, offered = [], []
+    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ways: list[bool] = []
+    ops.pool = SimpleNamespace(  # type: ignore[assignment]
+        pin=lambda _: None,
+        threads=1,
+        queue_bytes=128,
+        help=7,
+        offer=lambda *given: offered.append(given),
+        make_way=ways.append,
+    )
+    comm.world = world
+    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, help: lent.append(help))
+    monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    runner = SimpleNamespace(program=object(), ops=ops)
+    room = object.__new__(Room)
+    monkeypatch.setattr(Room, "take", lambda _, nbytes: 4096 + nbytes)
+    assert rank_process._settle(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
+    assert ways == [False] * own_cores
+    assert (lent, offered) == (([7], [("offering", 4096 + 128)]) if lends else ([], []))
+
+
+def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, make_way=lambda _: None), 2  # type: ignore[assignment]
+    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    runner, none = SimpleNamespace(program=object(), ops=ops), NoRoomsError("too few addresses (ulimit -v)")
+    said = rank_process._settle(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
+    assert said == "; no core is lent: too few addresses (ulimit -v)"
+    with pytest.raises(ConfigError, match="lend_cores: too few addresses"):
+        rank_process._settle(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
+
+
+def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
+    runner, comm, elsewhere = (
+        SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
+    )  # fmt: skip
+    comm.world = 2
+    said = [rank_process._settle(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    why = ("steps are no program", "ranks do not meet in shared memory")
+    assert said == [f"; no core is lent: {each}" for each in why]
+    assert rank_process._settle(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
+    for each, reason in zip((comm, elsewhere), why, strict=True):
+        with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
+            rank_process._settle(runner, each, setup(True, True), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings", "backend", "reason"),
+    [
+        (1, {}, "auto", "one rank waits for no other"),
+        (2, {}, "gloo", "ranks do not meet in shared memory"),
+        (2, {"enforce_eager": True}, "auto", "steps are no program"),
+        (2, {}, "auto", "ranks have no cores of their own"),
+    ],
+)
+def test_lending_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_starts(
+    ranks: int, settings: dict[str, bool], backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("comm")
+    monkeypatch.setattr(plans, "available_cores", lambda: ((0,),) if "own" in reason else ((0,), (1,)))
+    checkpoint, layout = open_checkpoint(embedded_model(print)), resolve({}, tp=ranks)
+    with pytest.raises(ConfigError, match=f"lend_cores: {reason}") as found:
+        plan_launch(checkpoint, layout, EngineConfig(lend_cores=True, **settings), backend)
+    assert found.value.field == "lend_cores"
+    plan_launch(checkpoint, layout, EngineConfig(**settings), backend)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "heads"),
+    [
+        ("auto", {}, (6, 3)),
+        ("auto", {"lend_cores": False}, (5, 4)),
+        ("balanced", {}, (5, 4)),
+        ("groups", {"lend_cores": False}, (6, 3)),
+    ],
+)
+def test_heads_are_dealt_in_whole_groups_by_themselves_where_cores_are_lent(
+    given: str, settings: dict[str, bool], heads: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Started and explained alike."""
+    layout = resolve({"attention.split": given}, tp=2)
+    plan = plan_launch(open_checkpoint(embedded_model(print)), layout, EngineConfig(**settings))
+    assert tuple(share.q[1] - share.q[0] for share in plan.shards.heads) == heads
+    words = ["--tp", "2", "--attn-split", given, *(["--no-lend-cores"] if settings else [])]
+    assert main(["explain", "--json", *words]) == 0
+    ranks = json.loads(capsys.readouterr().out)["ranks"]
+    assert [each["q_heads"] for each in ranks] == [[0, heads[0]], [heads[0], 9]]
+    assert main(["dry-run", "--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["params_by_module"] == ranks[0]["bytes"]
+
+
+def test_elsewhere_no_rank_waits_for_more_heads_than_it_must() -> None:
+    layout = resolve({}, tp=2)
+    assert dealt(layout, lends=EngineConfig(device="cuda").lends) is layout
+    nodes = resolve({"nodes": 2}, tp=2)
+    assert dealt(nodes, lends=True) is nodes

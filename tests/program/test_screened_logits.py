@@ -1,0 +1,161 @@
+"""Whether a rank bounds its logits: by itself where it can, not where it is told not to, an error where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.checkpoints import make_gguf, small_config
+from tests.support.exact_model import write_random
+from tests.support.native_libraries import need
+from tests.support.program_executor import ProgramExecutor
+from tests.worker.decode_cases import GREEDY, serve
+from tests.worker.test_decode_steps import both_ways
+from weft.arch import Shards, param_specs, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.errors import ConfigError
+from weft.launch_plan.memory import bounded_rows
+from weft.layout.resolve import resolve
+from weft.native import kernels
+from weft.native.step_library import open_library
+from weft.ops.base import Numerics
+from weft.program.screen import Screen
+from weft.settings import EngineConfig
+from weft.weights.kept import kept_weights
+from weft.worker.lockstep_executor import LockstepExecutor
+from weft.worker.numerics import numerics_of
+from weft.worker.runner import Limits, Runner
+
+LIMITS = Limits(num_blocks=4, block_size=16, max_num_seqs=4, max_model_len=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "tied")
+
+
+def runner(model: Path, numerics: Numerics, eager: bool = False) -> Runner:
+    checkpoint = open_checkpoint(model)
+    shards = Shards(parse_config(checkpoint.config), resolve({}))
+    if eager:
+        return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device("cpu")).runners[0]
+    return ProgramExecutor(checkpoint, shards, numerics, LIMITS).runners[0]
+
+
+def screen_of(runner: Runner) -> Screen | str:
+    assert runner.program is not None
+    return runner.program.program.screen
+
+
+@pytest.fixture(scope="module")
+def able(model: Path) -> None:
+    library = open_library()
+    if library is None or not library.weft_suits_screen():
+        pytest.skip("weft multiplies no bytes in this CPU's vectors")
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize("whole", [True, False], ids=["16 bits", "12 bits"])
+def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path) -> None:
+    found = runner(model, Numerics(torch.bfloat16, compress_weights=not whole, screen_logits=asked))
+    screen = screen_of(found)
+    assert isinstance(screen, Screen) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
+    vocabulary, hidden = found.shards.config.vocab_size, found.shards.config.hidden_size
+    assert found.held()[2] == screen.nbytes
+    many = screen.bytes_read(rows=screen.few + 1)
+    assert vocabulary * hidden < many < (vocabulary + 32) * (hidden + 64) * 1.1
+    assert screen.bytes_read(rows=screen.few) <= many < screen.nbytes
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    ("quantization", "activations"),
+    [("none", "auto"), ("int8", "full"), ("int8", "int8"), ("int4", "auto"), ("gguf", "full"), ("gguf", "int8")],
+)
+@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("batched", [2, 3, 64])
+def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
+    quantization: str, activations: str, tp: int, batched: int, model: Path, tmp_path: Path
+) -> None:
+    file = make_gguf(tmp_path / "m.gguf", small_config(), qtype="Q4_1") if quantization == "gguf" else model
+    checkpoint = open_checkpoint(file)
+    engine = EngineConfig(
+        dtype="bfloat16",
+        quantization=quantization,
+        activations=activations,
+        max_num_seqs=2,
+        max_num_batched_tokens=batched,
+        block_size=16,
+    )
+    config = parse_config(checkpoint.config)
+    kept = kept_weights(engine, checkpoint, param_specs(config), kernels())
+    shards = Shards(config, resolve({"attention.tp": tp}), kept=kept)
+    limits = Limits(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
+    executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
+    rows = bounded_rows(engine, shards.layout)
+    for rank, found in enumerate(executor.runners):
+        screen = screen_of(found)
+        assert isinstance(screen, Screen) and screen.nbytes == shards.bound_bytes(rank, rows)
+        assert rows >= 2 and len(screen.memory[-1]) == rows, "each rank bounds the rows of both"
+    executor.close()
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("rounds_rows", [True, False], ids=["rows of 8 bits", "rows in full"])
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_of_codes_many_rows_have_bounds_if_they_are_not_rounded(
+    quantization: str, rounds_rows: bool, model: Path
+) -> None:
+    screen = screen_of(runner(model, Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)))
+    assert isinstance(screen, Screen) and screen.bytes_read(rows=1) > 0
+    assert (screen.bytes_read(rows=screen.few + 1) > 0) == (not rounds_rows)
+
+
+def test_it_can_be_left_out(model: Path) -> None:
+    found = runner(model, Numerics(torch.bfloat16, screen_logits=False))
+    assert screen_of(found) == "as asked" and "bounds" not in found.describe()
+    assert found.decode is not None and found.decode.record.screen is None
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    ("numerics", "eager", "why"),
+    [
+        (
+            Numerics(torch.float32, screen_logits=True),
+            False,
+            "lm_head's numbers are neither those of bfloat16 nor codes",
+        ),
+        (
+            Numerics(torch.float32, quantization="int8", screen_logits=True),
+            False,
+            "rows that lm_head is multiplied with are not bfloat16",
+        ),
+        (Numerics(torch.bfloat16, screen_logits=True), True, "a step runs eagerly"),
+    ],
+)
+def test_an_error_says_why_it_cannot_be(numerics: Numerics, eager: bool, why: str, model: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^screen_logits: {why}; leave --screen-logits out$") as error:
+        runner(model, numerics, eager)
+    assert error.value.field == "screen_logits"
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("resting", [0, 3, 100])
+def test_ranks_tell_each_other_what_they_find_first(resting: int, model: Path) -> None:
+    """Also one whose own bounds rest; where nobody's are looked at, nobody is told anything."""
+    with both_ways(model, 2, {"attention.tp": 2}, torch.bfloat16) as executor:
+        runners = executor.executors[0].runners
+        screens = [screen_of(each) for each in runners]
+        for screen in screens[: 2 if resting == 100 else 1]:
+            assert isinstance(screen, Screen)
+            screen.record.left = resting
+        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
+        assert executor.largest_steps == executor.short_steps
+        assert [each.decode.record.meets for each in runners if each.decode] == [int(resting < 100)] * 2
+        looked = [screen.record.looked for screen in screens if isinstance(screen, Screen)]
+        assert all(looked) if resting < 100 else not any(looked)

@@ -1,0 +1,103 @@
+"""ProcessExecutor given steps ahead: parts of two steps that come mixed find their steps, and others are refused."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from weft.errors import PeerError
+from weft.ipc.messages import RunStep, StepDone, unpack_for_rank
+from weft.launch_plan.timeouts import StepClock
+from weft.layout.resolve import resolve
+from weft.step.plan import GroupPlan, GroupResult, Run, Sampled, StepPlan
+from weft.supervisor.executor import ProcessExecutor
+
+
+class Sent:
+    """A rank's channel: keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.plans: list[int] = []
+
+    def send(self, frame: bytes, timeout_s: float | None = None) -> None:
+        message = unpack_for_rank(frame)
+        assert isinstance(message, RunStep)
+        self.plans.append(message.plan.index)
+
+
+class Told:
+    """A watch over two ranks that say what they were told to."""
+
+    def __init__(self) -> None:
+        self.workers = [SimpleNamespace(rank=rank, channel=Sent(), where=f"rank {rank}") for rank in range(2)]
+        self.script: deque[tuple[int, StepDone]] = deque()
+
+    def say(self, rank: int, index: int) -> None:
+        self.script.append((rank, StepDone(index, GroupResult(runs=[Sampled(rank, 10 * index + rank)]))))
+
+    def ready(self, until: float) -> list[int]:
+        return list(range(len(self.script)))
+
+    def read(self, ready: int) -> tuple[Any, StepDone]:
+        rank, message = self.script.popleft()
+        return self.workers[rank], message
+
+
+@pytest.fixture
+def ranks() -> tuple[ProcessExecutor, Told]:
+    """Two attention-dp groups of one rank each."""
+    told = Told()
+    layout = resolve({"attention.dp": 2}, world_size=2)
+    return ProcessExecutor(layout, 8, told, StepClock(60.0), plans_ahead=True), told  # type: ignore[arg-type]
+
+
+def plan(index: int) -> StepPlan:
+    run = Run(slot=0, start=0, count=1, ids=[1], blocks=[1], sample=True)
+    return StepPlan(index, [GroupPlan([], [run]) for _ in range(2)])
+
+
+def ids(executor: ProcessExecutor) -> tuple[int, list[list[int]]]:
+    result = executor.collect()
+    return result.index, [[one.token_id for one in group.runs] for group in result.groups]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        [(0, 0), (1, 0), (0, 1), (1, 1)],
+        [(0, 0), (0, 1), (1, 0), (1, 1)],
+        [(1, 0), (1, 1), (0, 0), (0, 1)],
+    ],
+)
+def test_parts_find_their_steps(ranks: tuple[ProcessExecutor, Told], order: list[tuple[int, int]]) -> None:
+    executor, told = ranks
+    for index in range(2):
+        executor.submit(plan(index))
+    assert [worker.channel.plans for worker in told.workers] == [[0, 1], [0, 1]]
+    for rank, index in order:
+        told.say(rank, index)
+    assert ids(executor) == (0, [[0], [1]])
+    assert ids(executor) == (1, [[10], [11]])
+
+
+@pytest.mark.parametrize("said", [[(0, 1)], [(0, 0), (0, 0)], [(0, 0), (0, 1), (0, 2)]])
+def test_what_nobody_asked_for_is_refused(ranks: tuple[ProcessExecutor, Told], said: list[tuple[int, int]]) -> None:
+    executor, told = ranks
+    for index in range(2):
+        executor.submit(plan(index))
+    for rank, index in said:
+        told.say(rank, index)
+    with pytest.raises(PeerError, match="rank 0 sent"):
+        executor.collect()
+
+
+def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[ProcessExecutor, Told]) -> None:
+    executor, told = ranks
+    for index in range(3):
+        told.say(1, index)
+        told.say(0, index)
+        result = executor.step(plan(index))
+        assert [group.runs[0].token_id for group in result.groups] == [10 * index, 10 * index + 1]

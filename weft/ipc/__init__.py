@@ -1,0 +1,1 @@
+"""What supervisor and ranks share: channel, messages, status page."""

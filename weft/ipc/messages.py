@@ -1,0 +1,173 @@
+"""What supervisor and ranks say to each other: two closed unions of tagged records in msgpack. Knows no socket.
+
+A frame that is not one of these records is a fault of the peer, never something to guess about.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from weft.arch.config import ModelConfig
+from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.ipc.phases import Phase
+from weft.layout.layout import Layout
+from weft.settings import EngineConfig
+from weft.step.plan import GroupResult, StepPlan
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first message to a rank: all that it must know to start.
+
+    `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
+    a region of `comm_bytes` that is handed over or a loopback port to meet at (rank 0 is handed its socket).
+    """
+
+    rank: int
+    layout: Layout
+    config: ModelConfig
+    engine: EngineConfig
+    checkpoint: bytes
+    eos_token_ids: tuple[int, ...]
+    comm: str
+    comm_bytes: int
+    comm_port: int
+    comm_limit_s: float
+    cpus: list[int]
+    threads: int
+    makes_way: bool = False
+    """Whether its last thread makes way at the begin of a step for the front end and the engine."""
+    comm_debug: bool = False
+    where: str = ""
+    """Its number and coordinates among the ranks of all replicas, for people."""
+    first_rank: int = 0
+    """Number there of this replica's rank 0."""
+    start: int = 0
+    """How many sets of ranks this replica has had before."""
+    slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Layer, and the expert of every slot in it, where experts are not dealt in order."""
+    staged_slots: int = 0
+    """Expert slots of a layer that a rank can receive before the layer switches."""
+    count_experts: bool = False
+    environ: dict[str, str] = {}
+    """weft's variables, as they are now: the process may have been started before they were set."""
+
+
+class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
+    """All ranks are loaded: make a KV cache of this many blocks (the null block comes on top)."""
+
+    num_blocks: int
+    max_model_len: int
+
+
+class RunStep(msgspec.Struct, frozen=True, tag="step"):
+    """Run this step; the first rank of each attention block answers with `StepDone`."""
+
+    plan: StepPlan
+
+
+class CountExperts(msgspec.Struct, frozen=True, tag="count"):
+    """Answer with `ExpertsCounted`, and begin to count anew."""
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """End after the step in hand."""
+
+
+ToRank = Setup | Allocate | RunStep | CountExperts | Shutdown
+
+
+class Joined(msgspec.Struct, frozen=True, tag="joined"):
+    """The rank's process runs, as `rank` of `world`; `settings`: what must be the same for all, in words."""
+
+    rank: int
+    world: int
+    pid: int
+    host: str
+    settings: dict[str, str]
+
+
+class Entered(msgspec.Struct, frozen=True, tag="entered"):
+    """The rank entered a start-up phase."""
+
+    phase: Phase
+    detail: str = ""
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """Weights are in place. `device_free`: bytes left on a device of its own; None on the CPU."""
+
+    bytes_read: int
+    device_free: int | None = None
+
+
+class StepDone(msgspec.Struct, frozen=True, tag="done"):
+    """What was sampled in the rank's attention block. `more`: another step of the plan follows, and is answered too."""
+
+    index: int
+    result: GroupResult
+    more: bool = False
+
+
+class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):
+    """Rows that chose each expert, as far as this rank counts them: int64, little endian, [layers with experts,
+    experts]."""
+
+    counts: bytes
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The rank cannot go on; `family` is a class of `weft.errors`."""
+
+    family: str
+    message: str
+    problems: list[str] = []
+
+
+FromRank = Joined | Entered | Loaded | StepDone | ExpertsCounted | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
+_from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)
+
+_FAMILIES: dict[str, type[WeftError]] = {
+    family.__name__: family
+    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
+}
+
+
+def pack(message: ToRank | FromRank) -> bytes:
+    """One frame."""
+    return _encoder.encode(message)
+
+
+def unpack_for_rank(frame: bytes) -> ToRank:
+    """PeerError for anything that is not a message to a rank."""
+    try:
+        return _to_rank.decode(frame)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"the supervisor sent a frame that is no message: {error}") from error
+
+
+def unpack_from_rank(frame: bytes) -> FromRank:
+    """PeerError for anything that is not a message of a rank."""
+    try:
+        return _from_rank.decode(frame)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"a rank sent a frame that is no message: {error}") from error
+
+
+def failure_of(error: BaseException) -> Failed:
+    """An error as a message; one that weft does not raise on purpose becomes a WeftError with its type's name."""
+    for family in type(error).__mro__:
+        if family.__name__ in _FAMILIES and isinstance(error, WeftError):
+            problems = list(error.problems) if isinstance(error, CheckpointError) else []
+            head = str(error).split("\n  ")[0] if problems else str(error)
+            return Failed(family.__name__, head, problems)
+    return Failed("WeftError", f"{type(error).__name__}: {error}")
+
+
+def error_of(failed: Failed, where: str) -> WeftError:
+    """The error to raise here for what happened at `where`."""
+    family = _FAMILIES.get(failed.family, WeftError)
+    message = f"{where}: {failed.message}"
+    return CheckpointError(message, failed.problems) if family is CheckpointError else family(message)

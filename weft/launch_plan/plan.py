@@ -1,0 +1,299 @@
+"""What will be started, decided before any process is: model checked, layout fitted, limits and memory resolved.
+
+No torch and no process; every refusal that can be made from headers and numbers is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from weft.arch.config import ModelConfig
+from weft.arch.families import parse_config
+from weft.arch.fit import check_fit
+from weft.arch.quantization import Kept
+from weft.arch.shards import Shards
+from weft.arch.slots import SlotMap
+from weft.checkpoint import Checkpoint
+from weft.comm.backend import Backend, choose_backend
+from weft.comm.lending import check_asked, obstacle
+from weft.engine.seeds import derive_seed
+from weft.errors import ConfigError
+from weft.launch_plan.block_size import block_size_of
+from weft.launch_plan.cpu_affinity import Dealing, deal
+from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
+from weft.launch_plan.hints import hints
+from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
+from weft.launch_plan.timeouts import ProcessLimits
+from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
+from weft.layout.cuts import dealt
+from weft.layout.layout import Layout
+from weft.layout.ranks import describe
+from weft.layout.support import refuse_unsupported
+from weft.machine.control_groups import cpu_quota, memory_left
+from weft.machine.cores import CoreShare, available_cores
+from weft.machine.devices import too_few, torch_without_devices
+from weft.native import kernels, missing_reason
+from weft.native.isa import NO_SCREEN
+from weft.native.step_library import open_library
+from weft.options import shown
+from weft.plural import counted, size, up_to
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
+from weft.weights.check import check_checkpoint
+from weft.weights.kept import kept_weights
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """`engine` has every limit decided. `memory` is None where only the devices know (they are asked later)."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    layout: Layout
+    engine: EngineConfig
+    memory: MemoryPlan | None
+    cores: tuple[CoreShare, ...]
+    server_cpus: tuple[int, ...]
+    """Where the front end and the engines keep to; empty: nowhere, for the ranks' threads have all cores."""
+    backend: Backend
+    unused: tuple[str, ...]
+    """Tensors of the checkpoint that the model rightly does not use."""
+    eos_token_ids: tuple[int, ...]
+    """What ends an answer."""
+    limits: ProcessLimits
+    """Of the processes' time."""
+    experts: ExpertPlan | None = None
+    """Where experts begin, and how they are balanced, where anything was asked for."""
+    kept: Kept = field(default_factory=Kept)
+    """Which weights are kept in codes."""
+    plans_ahead: bool = False
+    """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
+    whose thread makes way."""
+    goes_on: bool = False
+    """Whether ranks may run several steps before they hear of the engine again: they have all cores, so that whatever
+    the engine does for a step keeps one of their threads from it, and all of them know all tokens."""
+    replica: int = 0
+    world: Layout | None = None
+    """Of a plan for one replica alone: which it is, and the layout of all of them."""
+
+    @property
+    def shards(self) -> Shards:
+        """What each rank holds."""
+        return Shards(self.config, self.layout, self.slot_maps, self.kept)
+
+    @property
+    def slot_maps(self) -> tuple[tuple[int, SlotMap], ...]:
+        """The expert of every slot, by layer, where experts are not dealt in order."""
+        return () if self.experts is None else self.experts.slot_maps
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Every rank's number and coordinates, for people."""
+        world = self.world or self.layout
+        return tuple(describe(world, self.first_rank + rank) for rank in range(self.layout.world))
+
+    @property
+    def first_rank(self) -> int:
+        """Number, among the ranks of all replicas, of this plan's rank 0."""
+        return 0 if self.world is None else self.replica * self.layout.world
+
+    def also_ending(self, eos_token_ids: Iterable[int]) -> LaunchPlan:
+        """With what else ends an answer, such as the tokenizer's own."""
+        return replace(self, eos_token_ids=tuple(sorted({*self.eos_token_ids, *eos_token_ids})))
+
+    def of_replica(self, replica: int) -> LaunchPlan:
+        """What starts one replica: a world of its own, whose ranks count from 0, with its share of cores and memory.
+
+        Answers that bring no seed differ from replica to replica; statistics of experts get a file for each.
+        """
+        if self.layout.replicas == 1:
+            return self
+        layout = replace(self.layout, replicas=1)
+        ranks = slice(replica * layout.world, (replica + 1) * layout.world)
+        seed = derive_seed(self.engine.seed, replica) if replica else self.engine.seed
+        return replace(
+            self,
+            layout=layout,
+            engine=replace(self.engine, seed=seed),
+            memory=None if self.memory is None else replace(self.memory, ranks=self.memory.ranks[ranks]),
+            cores=self.cores[ranks],
+            experts=None if self.experts is None else self.experts.of_replica(replica),
+            replica=replica,
+            world=self.layout,
+        )
+
+    def hints(self) -> list[str]:
+        """What would do better than what was asked, for people."""
+        return list(hints(self.engine, self.checkpoint, self.shards.specs, kernels()))
+
+    def settings(self) -> list[str]:
+        """The resolved settings, for people."""
+        engine = self.engine
+        lines = [
+            f"dtype {engine.dtype}, quantization {engine.quantization}, activations {engine.activations},"
+            f" {_device(engine)}, seed {engine.seed},"
+            f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
+            f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
+            f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
+            f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
+            + (", several together where streams alone are to be run" if self.goes_on else ""),
+        ]
+        lines += self.hints()
+        if (dispatch := self.shards.passage.dispatch) is not None:
+            lines.append(
+                f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
+            )
+        if self.experts is not None:
+            lines += self.experts.lines()
+            if self.experts.stats is not None and self.layout.replicas > 1:
+                lines.append(f"expert loads of replica 1 are written to {self.experts.of_replica(1).stats}, and so on")
+        if self.memory is not None:
+            lines.append(f"free memory {size(self.memory.available)}")
+            lines += self.memory.lines()
+        lines += Dealing(self.cores, self.server_cpus).lines(self.where)
+        if self.unused:
+            lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
+        return lines
+
+
+def plan_launch(
+    checkpoint: Checkpoint,
+    layout: Layout,
+    engine: EngineConfig,
+    comm: str = "auto",
+    limits: ProcessLimits | None = None,
+) -> LaunchPlan:
+    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing."""
+    limits = limits or ProcessLimits()
+    config = parse_config(checkpoint.config)
+    refuse_unsupported(layout)
+    layout = dealt(layout, lends=engine.lends)
+    if config.quantization:
+        raise ConfigError(
+            f"quantization_config {config.quantization}: quantized safetensors cannot be loaded; take the plain model "
+            "or a GGUF",
+            field="quantization_config",
+            value=config.quantization,
+        )
+    check_fit(layout, config)
+    engine = _resolved(engine, config, layout)
+    _check_kernels(engine, layout)
+    itemsize = DTYPE_BYTES[engine.dtype]
+    experts = plan_experts(config, layout, engine, itemsize)
+    shards = Shards(config, layout, experts.slot_maps if experts else ())
+    unused = check_checkpoint(checkpoint, shards.specs)
+    kept = kept_weights(engine, checkpoint, shards.specs, kernels())
+    shards = replace(shards, kept=kept)
+    memory = None
+    if engine.device == "cpu":
+        staged = experts.staged if experts else 0
+        free = available_bytes(group=memory_left())
+        memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
+        engine = replace(engine, max_model_len=memory.max_model_len)
+    dealing = deal_here(layout, engine)
+    backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
+    why_not = obstacle(
+        layout.world // layout.replicas,
+        shared_memory=backend.name != "gloo",
+        program=_runs_programs(engine),
+        own_cores=all(share.cpus for share in dealing.shares),
+    )
+    check_asked(engine.lend_cores, why_not)
+    return LaunchPlan(
+        checkpoint=checkpoint,
+        config=config,
+        layout=layout,
+        engine=engine,
+        memory=memory,
+        cores=dealing.shares,
+        server_cpus=dealing.server,
+        plans_ahead=engine.device != "cpu" or bool(dealing.server),
+        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not dealing.leaves_cores,
+        backend=replace(backend, debug=limits.comm_debug),
+        unused=unused,
+        eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
+        limits=limits,
+        experts=experts,
+        kept=kept,
+    )
+
+
+def deal_here(layout: Layout, engine: EngineConfig) -> Dealing:
+    """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
+    threads that cannot be."""
+    way = layout.world == layout.replicas and _runs_programs(engine)
+    return deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
+
+
+def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
+    """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
+    dtype = resolve_dtype(engine.dtype, config.dtype)
+    if engine.max_model_len is not None and engine.max_model_len > config.max_position:
+        raise ConfigError(
+            f"max_model_len {engine.max_model_len}: the model's context is {config.max_position} tokens;"
+            f" legal: 2 to {config.max_position}",
+            field="max_model_len",
+            value=engine.max_model_len,
+        )
+    _check_sharing(engine, layout)
+    if engine.device == "cuda" and (version := torch_without_devices()) is not None:
+        raise too_few(0, version, describe(layout, 0))
+    unpacked = _why_not_packed(engine.device, dtype)
+    moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
+    block_size = block_size_of(engine, dtype, config)
+    return replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size)
+
+
+def _device(engine: EngineConfig) -> str:
+    shared = f" ({engine.ranks_per_device} ranks on each)" if engine.ranks_per_device > 1 else ""
+    return f"device {engine.device}{shared}"
+
+
+def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
+    """ConfigError for ranks that are to share a device where there is none, or more of them than there are."""
+    sharing, why, legal = engine.ranks_per_device, "", 1
+    if sharing > 1 and engine.device == "cpu":
+        why = "ranks share CUDA devices; give --device cuda, or leave it out"
+    elif sharing > layout.world:
+        legal = layout.world
+        why = f"the layout has {counted(legal, 'rank')}; legal: {up_to(legal)}"
+    if why:
+        message = f"ranks_per_device {sharing}: {why}"
+        raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
+
+
+def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
+    """ConfigError for what only the C++ parts do, where they are missing or do it on other CPUs or in other layouts:
+    ranks would say it after they had loaded."""
+    asked = {
+        "activations": engine.activations == "int8" and engine.quantization == "gguf",
+        "compress_weights": engine.compress_weights is True,
+        "screen_logits": engine.screen_logits is True,
+    }
+    names = [name for name, given in asked.items() if given]
+    if not names or engine.device != "cpu":
+        return
+    library = open_library()
+    if library is None:
+        raise _left_out(engine, names[0], f"only the C++ parts do that ({missing_reason('step')})")
+    if asked["screen_logits"] and not library.weft_suits_screen():
+        raise _left_out(engine, "screen_logits", NO_SCREEN)
+    if asked["screen_logits"] and not finds_largest(layout):
+        raise _left_out(engine, "screen_logits", SEVERAL_BLOCKS)
+
+
+def _left_out(engine: EngineConfig, name: str, why: str) -> ConfigError:
+    message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"
+    return ConfigError(message, field=name, value=getattr(engine, name))
+
+
+def _runs_programs(engine: EngineConfig) -> bool:
+    """Whether steps run as programs, whose threads may come later to them."""
+    return not engine.enforce_eager and not _why_not_packed(engine.device, engine.dtype)
+
+
+def _why_not_packed(device: str, dtype: str) -> str:
+    """What keeps matrices from being packed, for a person; empty where nothing does."""
+    if device != "cpu":
+        return f"matrices are packed on the CPU only, not on {device}"
+    return f"no kernels in {dtype}" if dtype == "float16" else missing_reason("step")

@@ -1,0 +1,127 @@
+"""ProcessLimits: how long ranks may take for what, and what happens when they do not. Frozen; also `serve`'s options.
+
+`StepClock` is the adaptive step limit. Knows no process.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from weft.errors import ConfigError
+from weft.ipc.phases import Phase
+from weft.options import Setting, option, settings_of
+
+STEP_FLOOR_S = 30.0
+STEP_CEILING_S = 300.0
+STEP_FACTOR = 20.0
+"""How many times longer than such steps took before a step may take."""
+_FORGET = 0.99
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLimits:
+    """In seconds. Impossible values raise ConfigError."""
+
+    step_limit: float | None = option(
+        None,
+        "seconds that a step may take before the rank that holds it up is named and the ranks are ended"
+        " (default: 20 times what such steps took, at least 30 and at most 300)",
+        "--step-limit",
+        above=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
+    )
+    join_limit: float = option(
+        120.0,
+        "seconds until every rank's process has reported (default: 120)",
+        "--join-limit",
+        above=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
+    )
+    load_limit: float = option(
+        1800.0,
+        "seconds for loading the weights (default: 1800)",
+        "--load-limit",
+        above=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
+    )
+    warm_up_limit: float = option(
+        600.0,
+        "seconds for each of groups, cache and warm-up (default: 600)",
+        "--warm-up-limit",
+        above=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
+    )
+    drain_timeout: float = option(
+        30.0,
+        "seconds that running requests have to end after SIGTERM, SIGHUP or Ctrl-C (default: 30)",
+        "--drain-timeout",
+        minimum=0.0,
+        maximum=_DAY,
+        metavar="SECONDS",
+    )
+    restart: bool = option(
+        True,
+        "start a replica's ranks again when one of them dies; otherwise it stays down, and the server ends with exit"
+        " code 69 when no replica is left",
+        "--restart",
+    )
+    comm_debug: bool = option(
+        False, "ranks compare the shapes of every collective before it runs; slower", "--comm-debug"
+    )
+
+    def __post_init__(self) -> None:
+        for setting in process_settings():
+            value = getattr(self, setting.name)
+            problem = setting.problem(value)
+            if problem:
+                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
+
+    def of_phase(self, phase: Phase) -> tuple[float, str]:
+        """Seconds that ranks may stay in `phase`, and the option that says so."""
+        if phase in (Phase.SPAWN, Phase.SETTINGS):
+            return self.join_limit, "--join-limit"
+        if phase is Phase.LOAD:
+            return self.load_limit, "--load-limit"
+        return self.warm_up_limit, "--warm-up-limit"
+
+    @property
+    def comm_s(self) -> float:
+        """Of one wait inside a collective: longer than anything the supervisor waits for, since it tells more."""
+        return max(self.join_limit + self.load_limit + self.warm_up_limit, self.step_limit or STEP_CEILING_S) + 10.0
+
+
+def process_settings() -> tuple[Setting, ...]:
+    """The fields as options, in order of declaration."""
+    return settings_of(ProcessLimits)
+
+
+class StepClock:
+    """The limit of each step: `fixed`, or what steps of about as many rows took, times 20, within floor and ceiling.
+
+    Twice the rows take at most twice the time, and fewer rows no longer: so every measured size bounds the others.
+    """
+
+    def __init__(self, fixed: float | None = None) -> None:
+        self.fixed = fixed
+        self._slowest: dict[int, float] = {}
+
+    def limit(self, rows: int) -> float:
+        """Seconds for a step of `rows` rows."""
+        if self.fixed is not None:
+            return self.fixed
+        size, most = rows.bit_length(), math.inf
+        for known, seconds in self._slowest.items():
+            if (bound := seconds * 2.0 ** (size - known) if size > known else seconds) < most:
+                most = bound
+        return min(STEP_CEILING_S, max(STEP_FLOOR_S, STEP_FACTOR * most))
+
+    def took(self, rows: int, seconds: float) -> None:
+        """A step of `rows` rows ended after `seconds`; a slow one is forgotten slowly."""
+        size = rows.bit_length()
+        self._slowest[size] = max(seconds, self._slowest.get(size, 0.0) * _FORGET)

@@ -1,0 +1,1 @@
+"""Starts the ranks' processes, watches them and sends them steps."""

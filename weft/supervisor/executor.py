@@ -1,0 +1,185 @@
+"""ProcessExecutor: a step goes to every rank's process, the first rank of each attention block answers.
+
+Knows no request and no tensor: plans in, sampled ids out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from weft.errors import PeerError
+from weft.experts.statistics.loads import IntArray
+from weft.ipc.messages import CountExperts, ExpertsCounted, FromRank, RunStep, Shutdown, StepDone, pack
+from weft.launch_plan.timeouts import StepClock
+from weft.layout.layout import Layout
+from weft.layout.ranks import coords
+from weft.step.plan import FURTHER_S, GroupResult, StepPlan, StepResult
+from weft.supervisor.processes import WorkerProcess, end_all
+from weft.supervisor.watch import Watch
+
+GRACE_S = 2.0
+"""How long ranks have to end by themselves."""
+COUNT_S = 30.0
+"""How long a rank may take to say what it has counted, between two steps."""
+
+
+class _Waiting:
+    """A step that ranks were given: which of them have still to answer, and what the others said."""
+
+    def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
+        self.rows, self.plan, self._group_of = plan.num_rows, plan, group_of
+        self.together = plan.further is not None and not plan.further.each
+        self.await_step(plan.index)
+
+    def await_step(self, index: int) -> None:
+        """The plan's step that is to be answered now."""
+        self.index, self.left, self.more = index, set(self._group_of), False
+        self.groups: list[GroupResult] = [GroupResult() for _ in self.plan.groups]
+
+
+class _Failing:
+    """What is raised inside ends the ranks: whether anything was. A class, not a generator, for engines enter it in
+    every step."""
+
+    failed = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.failed |= kind is not None
+
+
+class ProcessExecutor:
+    """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        num_blocks: int,
+        watch: Watch,
+        clock: StepClock,
+        num_experts: int = 0,
+        most_further: int = 0,
+        *,
+        plans_ahead: bool = False,
+    ) -> None:
+        """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
+        of a layer. `most_further`, `plans_ahead`: as of the engine's `Ahead`."""
+        self._num_experts, self.most_further, self.plans_ahead = num_experts, most_further, plans_ahead
+        self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
+        self.workers = watch.workers
+        self._group_of = reporting_ranks(layout)
+        self._waiting: deque[_Waiting] = deque()
+        self._closed, self._failing = False, _Failing()
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """Runs `plan` on all ranks. PeerError names the rank that died, failed or did not answer in time."""
+        self.submit(plan)
+        return self.collect()
+
+    def submit(self, plan: StepPlan) -> None:
+        """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
+        with self._failing:
+            waits = _Waiting(plan, self._group_of)
+            self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
+            self._waiting.append(waits)
+
+    def collect(self) -> StepResult:
+        """As of the engine's `Ahead`. PeerError as of `step`."""
+        with self._failing:
+            waits = self._waiting[0]
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
+            while waits.left:
+                if not (ready := self.watch.ready(began + limit_s)):
+                    raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
+                for each in ready:
+                    self._take(*self.watch.read(each))
+                    if not waits.left:
+                        break
+            return self._done(began)
+
+    def _take(self, worker: WorkerProcess, message: FromRank) -> None:
+        """One rank's part of a step: of the oldest that it has not answered."""
+        oldest = self._waiting[0]
+        left = worker.rank in oldest.left
+        waits = oldest if left else next((each for each in self._waiting if worker.rank in each.left), None)
+        if waits is None or not isinstance(message, StepDone) or message.index != waits.index:
+            raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
+        waits.groups[self._group_of[worker.rank]] = message.result
+        waits.left.remove(worker.rank)
+        waits.more = message.more
+
+    def _done(self, began: float) -> StepResult:
+        waits = self._waiting[0]
+        result = StepResult(waits.index, waits.groups, waits.more)
+        steps = result.steps_of(waits.plan) if waits.together else 1
+        self.clock.took(waits.rows, (time.monotonic() - began) / steps)
+        if waits.more:
+            waits.await_step(waits.index + 1)
+        else:
+            self._waiting.popleft()
+        return result
+
+    def interrupt(self, plan: StepPlan) -> None:
+        """As of the engine's `Ahead`."""
+        if not self._closed:
+            self.watch.status.agreed.stop(plan.index)
+
+    def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
+        for worker in self.workers:
+            try:
+                worker.channel.send(frame, limit_s)
+            except TimeoutError as error:
+                raise self.watch.silent([worker.rank], limit_s, doing) from error
+            except PeerError as error:
+                raise self.watch.diagnose(worker, None) from error
+
+    def expert_counts(self) -> IntArray:
+        """Rows that chose each expert since the last call, [layers with experts, experts]. PeerError: a rank died."""
+        with self._failing:
+            return self._counts()
+
+    def _counts(self) -> IntArray:
+        deadline = time.monotonic() + COUNT_S
+        self._broadcast(pack(CountExperts()), "a count of experts", COUNT_S)
+        total, left = np.zeros(0, np.int64), {worker.rank for worker in self.workers}
+        for worker, message in self.watch.messages(lambda: deadline):
+            if not isinstance(message, ExpertsCounted) or worker.rank not in left:
+                raise PeerError(f"{worker.where} sent {message!r}, not its count of experts")
+            counts = np.frombuffer(message.counts, np.dtype("<i8")).astype(np.int64)
+            total = total + counts if len(total) else counts
+            left.remove(worker.rank)
+            if not left:
+                return total.reshape(-1, self._num_experts)
+        raise self.watch.silent(sorted(left), COUNT_S, "a count of experts")
+
+    def wait(self, wake_fd: int) -> None:
+        """Sleeps until `wake_fd` is readable; PeerError as soon as a rank dies meanwhile."""
+        self.watch.wait(wake_fd)
+
+    def close(self) -> None:
+        """Ends every rank and gives all descriptors back; safe to call twice."""
+        if self._closed:
+            return
+        for waits in self._waiting:
+            self.interrupt(waits.plan)
+        self._closed = True
+        healthy = not self._failing.failed and all(worker.fate() is None for worker in self.workers)
+        for worker in self.workers if healthy else ():
+            try:
+                worker.channel.send(pack(Shutdown()), 1.0)
+            except (PeerError, OSError):
+                continue
+        end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)
+        self.watch.close()
+
+
+def reporting_ranks(layout: Layout) -> dict[int, int]:
+    """Rank -> attention-dp group, for the first rank of each attention block."""
+    places = [(rank, coords(layout, rank)) for rank in range(layout.world)]
+    return {rank: at.dp for rank, at in places if at.tp == 0 and at.cp == 0 and at.stage == 0 and at.replica == 0}

@@ -1,0 +1,197 @@
+"""Worker processes: started with what they may inherit and nothing else, watched by pidfd, ended and reaped.
+
+Knows nothing of what a worker computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weft.ipc.channel import Channel, ChannelClosed, channel_pair
+from weft.machine.interpreter import finding_weft, runs
+
+DEFAULT_PROGRAM = runs("weft.worker.main")
+
+_QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""A few microseconds: a thread that spins longer at the end of a parallel loop takes the core of one that still works
+(with one core too few, 9 s of work took 30 s). torch's warnings about a peer that is gone would bury the line that
+names it. The user's own settings win."""
+
+_FEW = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Until the rank knows how many threads are its own, and tells torch."""
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One rank's process. `rank`: among those that it shares collectives with; `number`: among those of all replicas;
+    `where`: the latter and its coordinates, for people."""
+
+    rank: int
+    where: str
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    channel: Channel
+    lifeline: int
+    """Write end of the pipe whose closing ends the child."""
+    number: int
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+    def fate(self) -> str | None:
+        """How it ended: 'was killed by SIGKILL', 'ended with exit code 70'; None while it lives."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+
+    def stopped(self) -> bool:
+        """Whether somebody suspended it (SIGSTOP)."""
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] in "Tt"
+        except (OSError, IndexError):
+            return False
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A process that has not been told what it is for."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    lifeline: int
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=60)
+        self.channel.close()
+        os.close(self.lifeline)
+
+
+class Spawner:
+    """Starts `program CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`, once for each worker.
+
+    Some can be started ahead, before anybody knows what each will be; they import meanwhile what all ranks need.
+    """
+
+    def __init__(self, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
+        self._program = program
+        self._ahead: list[_Begun] = []
+        self._lock = threading.Lock()
+        """Replicas spawn their ranks side by side."""
+
+    def start_ahead(self, workers: int = 1) -> None:
+        """Processes of the first `workers`, less those that wait already. They must be spawned, or `close` called."""
+        with contextlib.suppress(OSError):  # whoever spawns a worker will be told what is missing
+            while len(self._ahead) < workers:
+                self._ahead.append(self._begin(None))
+
+    def close(self) -> None:
+        """Ends processes that were started ahead, if no worker has become of them."""
+        while begun := self._taken():
+            begun.end()
+
+    def spawn(
+        self,
+        rank: int,
+        where: str,
+        *,
+        number: int | None = None,
+        status_fd: int,
+        inherit: Sequence[int] = (),
+        by_signal: bool | None = None,
+    ) -> WorkerProcess:
+        """A worker, which is handed `status_fd` and then those of `inherit`.
+
+        `by_signal`: the child is killed when the calling thread ends, so only for a thread that outlives the child;
+        None: where this is the main thread.
+        """
+        begun = self._taken()
+        if begun is not None and begun.process.poll() is not None:
+            begun.end()
+            begun = None
+        if begun is None:
+            begun = self._begin(by_signal)
+        try:
+            pidfd = os.pidfd_open(begun.process.pid)
+        except OSError:
+            begun.end()
+            raise
+        with contextlib.suppress(ChannelClosed):  # whoever waits for the worker will see how it ended
+            begun.channel.send_fds((status_fd, *inherit))
+        return WorkerProcess(
+            rank,
+            where,
+            begun.process,
+            pidfd,
+            begun.channel,
+            begun.lifeline,
+            rank if number is None else number,
+        )
+
+    def _taken(self) -> _Begun | None:
+        with self._lock:
+            return self._ahead.pop(0) if self._ahead else None
+
+    def _begin(self, by_signal: bool | None) -> _Begun:
+        """In a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which ends the ranks."""
+        channel, theirs = channel_pair()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        if by_signal is None:
+            by_signal = threading.current_thread() is threading.main_thread()
+        fds = (theirs.fileno(), read_end)
+        arguments = [*self._program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
+        environment = finding_weft(_QUIET | os.environ | _FEW)
+        try:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, pass_fds=fds, env=environment, process_group=0
+            )
+        except OSError:
+            channel.close()
+            os.close(write_end)
+            raise
+        finally:
+            theirs.close()
+            os.close(read_end)
+        return _Begun(process, channel, write_end)
+
+
+def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:
+    """Waits up to `grace_s` for them to end by themselves, kills the rest, reaps all. Safe to call twice."""
+    deadline = time.monotonic() + grace_s
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            break
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.kill()
+    for worker in workers:
+        worker.process.wait(timeout=60)
+        _release(worker)
+
+
+def _release(worker: WorkerProcess) -> None:
+    worker.channel.close()
+    if worker.pidfd >= 0:
+        os.close(worker.pidfd)
+        os.close(worker.lifeline)
+        worker.pidfd = worker.lifeline = -1
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,229 @@
+"""Waiting for ranks: their messages, their deaths, and a deadline, in one poll. Knows no model and no request.
+
+What went wrong is told by its cause: ranks that fail because a peer is gone are not blamed while the peer can be found.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from weft.comm.backend import Rendezvous
+from weft.comm.region import Kind, RankRecord
+from weft.errors import CheckpointError, PeerError, WeftError
+from weft.ipc.channel import Channel, ChannelClosed
+from weft.ipc.messages import Failed, FromRank, error_of, unpack_from_rank
+from weft.ipc.phases import Phase
+from weft.ipc.status import StatusPage
+from weft.plural import counted
+from weft.supervisor.processes import WorkerProcess
+
+READING_S = 60.0
+"""How long the other ranks may go on reading once one has found a problem in the files."""
+DIAGNOSIS_S = 1.0
+"""How long to look for the first cause after a rank failed or vanished."""
+
+FRAME_S = 30.0
+"""A rank that began a frame must end it within this."""
+
+_RANKS = re.compile(r"\branks? \d")
+"""A rank that tells of others counts within its replica."""
+
+
+class Watch:
+    """All ranks' channels and pidfds in one poll object."""
+
+    def __init__(self, workers: Sequence[WorkerProcess], status: StatusPage, rendezvous: Rendezvous) -> None:
+        self.workers, self.status, self.rendezvous = tuple(workers), status, rendezvous
+        self._poll = select.poll()
+        self._by_fd: dict[int, WorkerProcess] = {}
+        for worker in workers:
+            for fd in (worker.channel.fileno(), worker.pidfd):
+                self._by_fd[fd] = worker
+                self._poll.register(fd, select.POLLIN)
+
+    def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
+        """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
+        fails or dies."""
+        while time.monotonic() < (until := deadline()):
+            for each in self.ready(until):
+                yield self.read(each)
+
+    def ready(self, until: float) -> list[tuple[int, int]]:
+        """What there is to `read`; nothing where the monotonic `until` comes first. No generator, as `read` is none:
+        engines call both in every step, behind which Python finds its own code in no cache."""
+        while (left := until - time.monotonic()) > 0:
+            if found := self._poll.poll(left * 1000):
+                return found
+        return []
+
+    def wait(self, wake_fd: int, timeout_s: float | None = None) -> None:
+        """Sleeps until `wake_fd` is readable; raises the cause when a rank fails or dies meanwhile."""
+        self._poll.register(wake_fd, select.POLLIN)
+        try:
+            ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
+        finally:
+            self._poll.unregister(wake_fd)
+        for fd, _ in ready:
+            if fd != wake_fd:
+                worker, message = self.read((fd, select.POLLIN))
+                raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
+
+    def read(self, ready: tuple[int, int]) -> tuple[WorkerProcess, FromRank]:
+        """A message, of what is `ready`, by whom; raises the cause when a rank failed or died."""
+        worker = self._by_fd[ready[0]]
+        if ready[0] == worker.pidfd:
+            raise self.diagnose(worker, None)
+        try:
+            message = unpack_from_rank(worker.channel.receive(FRAME_S))
+        except (ChannelClosed, TimeoutError) as error:
+            raise self.diagnose(worker, None) from error
+        if isinstance(message, Failed):
+            raise self.diagnose(worker, message)
+        return worker, message
+
+    def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
+        """The error that tells the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
+        failures = {first.rank: failed} if failed is not None else {}
+        # Ranks read different parts of the files: a person wants all that is wrong with them, not the first rank's.
+        everybody = failed is not None and failed.family == "CheckpointError"
+        deadline = time.monotonic() + (READING_S if everybody else DIAGNOSIS_S)
+        while time.monotonic() < deadline:
+            if not everybody:
+                self._tell_peers()
+            self._collect(failures)
+            if everybody:
+                if not any(self._reads(worker, failures) for worker in self.workers):
+                    break
+            elif self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
+                break
+            time.sleep(0.02)
+        self._tell_peers()  # a channel closes before its process has ended: it may have ended since they were told
+        return self._verdict(first, failures)
+
+    def _tell_peers(self) -> None:
+        """They may wait for a dead rank in a collective; they end with its name, and what else they have to say."""
+        for worker in self.workers:
+            if worker.fate() is not None:
+                self.rendezvous.mark_dead(worker.rank)
+
+    def _ended_alone(self, first: WorkerProcess, failures: dict[int, Failed]) -> bool:
+        """It ended without a word, and not because of a peer: nobody else can be the cause."""
+        code = first.process.poll()
+        return code is not None and code != PeerError.exit_code and first.rank not in failures
+
+    def _verdict(self, first: WorkerProcess, failures: dict[int, Failed]) -> WeftError:
+        killed = self._killed()
+        if killed:
+            return PeerError(self.epitaph(killed[0]))
+        worker = self._cause(failures) or (first if first.rank in failures else None)
+        if worker is not None and failures[worker.rank].family == "CheckpointError":
+            return self._unreadable(failures)
+        if worker is not None:
+            failed = failures[worker.rank]
+            own = self.workers[0].number and _RANKS.search(failed.message)
+            counted = f", where rank 0 is {self.workers[0].where}" if own else ""
+            return error_of(failed, f"{worker.where} pid {worker.pid}{counted}")
+        dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
+        return PeerError(self.epitaph(dead))
+
+    def _unreadable(self, failures: dict[int, Failed]) -> WeftError:
+        """Every rank's problems with the files, each once."""
+        told = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
+        problems = tuple(dict.fromkeys(problem for failure in told for problem in failure.problems))
+        where = [w.where for w in self.workers if failures.get(w.rank) in told]
+        count = counted(len(problems), "problem")
+        return CheckpointError(f"{', '.join(where)}: {count} with the model's files", problems)
+
+    def epitaph(self, worker: WorkerProcess) -> str:
+        """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
+        fate = worker.fate() or "closed its channel"
+        status = self.status.read(worker.rank)
+        parts = [f"{worker.where} pid {worker.pid} {fate} in {status}", self._last(worker.rank)]
+        if "SIGKILL" in fate and status.phase in (Phase.LOAD, Phase.CACHE, Phase.WARM_UP):
+            parts.append("this may be the system's answer to too little memory")
+        return "; ".join(part for part in parts if part)
+
+    def _killed(self) -> list[WorkerProcess]:
+        return [w for w in self.workers if (fate := w.fate()) is not None and "killed" in fate]
+
+    def _cause(self, failures: dict[int, Failed]) -> WorkerProcess | None:
+        """A rank that failed for a reason of its own."""
+        return next((self.workers[r] for r, f in failures.items() if f.family != "PeerError"), None)
+
+    def _reads(self, worker: WorkerProcess, failures: dict[int, Failed]) -> bool:
+        """Whether it may still find something wrong with the files."""
+        before = self.status.read(worker.rank).phase in (Phase.SPAWN, Phase.SETTINGS, Phase.LOAD)
+        return before and worker.rank not in failures and worker.fate() is None
+
+    def _collect(self, failures: dict[int, Failed]) -> None:
+        """What other ranks had to say before they ended."""
+        for worker in self.workers:
+            if worker.rank in failures or not _readable(worker.channel):
+                continue
+            try:
+                message = unpack_from_rank(worker.channel.receive(FRAME_S))
+            except (PeerError, TimeoutError):
+                continue
+            if isinstance(message, Failed):
+                failures[worker.rank] = message
+
+    def silent(self, waited_for: Sequence[int], limit_s: float, doing: str) -> PeerError:
+        """The error for ranks that did not answer in time: names a suspended rank, and what every rank is doing."""
+        stopped = [worker for worker in self.workers if worker.stopped()]
+        asked = ", ".join(str(self.workers[rank].number) for rank in waited_for)
+        lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
+        lines += [f"{worker.where} pid {worker.pid} is suspended (SIGSTOP)" for worker in stopped]
+        lines += self._not_come()
+        lines += [self._doing(worker) for worker in self.workers]
+        return PeerError("; ".join(lines))
+
+    def _not_come(self) -> list[str]:
+        """Who is in no collective while others wait in one that it belongs to."""
+        records = [self._record(worker.rank) for worker in self.workers]
+        inside = [record for record in records if record is not None and record.inside]
+        waiting = {record.rank for record in inside}
+        lines = []
+        for worker in self.workers:
+            number = worker.number
+            missed = next((r for r in inside if number in r.group and number not in waiting), None)
+            if missed is not None:
+                kind = missed.kind.name.lower()
+                lines.append(
+                    f"{worker.where} has not come to {kind} over {missed.group}, call {missed.call},"
+                    f" where rank {missed.rank} waits"
+                )
+        return lines
+
+    def _record(self, rank: int) -> RankRecord | None:
+        """Of one rank, in the numbers of all replicas' ranks."""
+        records = self.rendezvous.records()
+        record = records[rank] if records else self.status.collective(rank, self.rendezvous.groups)
+        if record is None or record.kind is Kind.NONE:
+            return None
+        first = self.workers[0].number
+        return replace(record, rank=first + record.rank, group=tuple(first + each for each in record.group))
+
+    def _last(self, rank: int) -> str:
+        """The collective that `rank` was last in, for people."""
+        record = self._record(rank)
+        return "" if record is None else str(record)
+
+    def _doing(self, worker: WorkerProcess) -> str:
+        last = self._last(worker.rank)
+        return f"{worker.where} is in {self.status.read(worker.rank)}" + (f" ({last})" if last else "")
+
+    def close(self) -> None:
+        """Gives back what belongs to all ranks together; safe to call twice."""
+        self.status.close()
+        self.rendezvous.close()
+
+
+def _readable(channel: Channel) -> bool:
+    """By poll: select takes no descriptor beyond 1,023, as a server with many connections has."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(0))

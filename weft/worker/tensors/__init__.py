@@ -1,0 +1,1 @@
+"""A rank's tensors: inputs of a step, caches, graphs, expert slots."""

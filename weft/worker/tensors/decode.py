@@ -1,0 +1,149 @@
+"""Decode steps the short way: where every row of a rank's group is a stream's, one call of C++ makes the inputs, runs
+the program and, where it can, chooses the tokens.
+
+Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
+long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
+the same inputs and the same tokens. Steps that follow, and are the same but for a position, need no Python at all:
+C++ reads what the rank is told. Knows no scheduler and no message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.models.decoder import Batch
+from weft.native.records import Chose, DecodeRecord, FollowingRecord
+from weft.ops.base import AttentionMeta
+from weft.ops.sampled_rows import sampled_rows
+from weft.ops.sampling import Sampler
+from weft.program.build import RankProgram
+from weft.program.screen import Screen
+from weft.step.plan import GroupPlan, GroupResult, StepPlan
+from weft.worker.tensors.inputs import InputBuilder, StepInputs, StepShape
+
+
+class DecodeSteps:
+    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `tp`: ranks that hold its group's rows."""
+
+    def __init__(
+        self,
+        inputs: InputBuilder,
+        sampler: Sampler,
+        program: RankProgram,
+        last_ids: Tensor,
+        block_size: int,
+        tp: int,
+    ) -> None:
+        self._inputs, self._sampler, slots, logits = inputs, sampler, len(last_ids), program.program.logits
+        self._fit = logits.dtype == torch.float32
+        """Whether the kernel takes such logits."""
+        self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
+        self._rows = np.zeros((2, slots), np.int32)
+        """Positions, and places in the cache."""
+        self._run_of_row = np.arange(slots, dtype=np.int32)
+        self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((tp, slots + 1, 2))
+        """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
+        of every rank's. Behind these, whether a rank will bound its logits in the next step."""
+        self._rows_of = np.zeros(tp, np.int64)
+        self._shape: StepShape | None = None
+        self._followed: tuple[int, ...] = ()
+        """Rows of every group in the step that ran last, if the next one may be run like it."""
+        group, members, position = program.sharing
+        self.record = DecodeRecord(
+            slots=slots,
+            block_size=block_size,
+            last_ids=last_ids.data_ptr(),
+            ids=self._ids.ctypes.data,
+            positions=self._rows[0].ctypes.data,
+            places=self._rows[1].ctypes.data,
+            chosen_from=sampler.chosen_from.ctypes.data,
+            logits=logits.data_ptr(),
+            vocabulary=logits.shape[1],
+            values=self._values.ctypes.data,
+            chosen=self._chosen.ctypes.data,
+            group=group,
+            members=members,
+            position=position,
+            rows_of=self._rows_of.ctypes.data,
+            all_values=self._all_values.ctypes.data,
+        )
+        if (own := program.program.own_logits) is not None:
+            self.record.own_logits, self.record.own_columns = own.address, own.columns
+            self.record.first_column = own.first
+        if isinstance(screen := program.program.screen, Screen):
+            self.record.screen = screen.address
+        self._take_tables()
+
+    @staticmethod
+    def takes(group: GroupPlan) -> bool:
+        """Whether a step of this group is one."""
+        return not group.runs and bool(group.streams.columns)
+
+    def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
+        """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
+        chosen, from `inputs`."""
+        shape, record, able = self._inputs.learn(plan), self.record, self._fit and self._sampler.kernel is not None
+        if self._tables is not self._inputs.tables.rows:
+            self._take_tables()
+        if shape is not self._shape:
+            self._take_shape(shape)
+        record.columns, record.sampling = group.streams.columns, self._sampler.table.address if able else None
+        logits = program.run(self.batch, record)
+        self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
+        return logits, GroupResult(self._told.tobytes()) if record.chose != Chose.NONE else None
+
+    @property
+    def done(self) -> bool:
+        """Whether none can follow."""
+        return not self._followed
+
+    def end(self) -> None:
+        """The next step is not like the last one."""
+        self._followed = ()
+
+    def follow(self, program: RankProgram, following: FollowingRecord) -> bool:
+        """Runs the steps that follow, as long as they are like the last one, with what `following` has room for. True:
+        of the next step, which has run too, tokens are still to be chosen, from `inputs`."""
+        rows = np.array(self._followed, np.int64)
+        following.rows, following.groups = rows.ctypes.data, len(rows)
+        return program.follow(self.record, following)
+
+    def inputs(self, group: GroupPlan) -> StepInputs:
+        """Those of the step that ran last, `group` its plan."""
+        assert self._shape is not None
+        streams = group.streams.array()
+        return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
+
+    def _take_tables(self) -> None:
+        self._tables = self._inputs.tables.rows
+        self._block_tables = np.zeros_like(self._tables)
+        self.record.tables, self.record.table_width = self._tables.ctypes.data, self._tables.shape[1]
+        self.record.block_tables = self._block_tables.ctypes.data
+        self.record.highest = self._inputs.tables.highest.ctypes.data
+        self._shape = None
+
+    def _take_shape(self, shape: StepShape) -> None:
+        self._shape, count = shape, len(shape.run_of_row)
+        first, end = shape.own
+        self.record.rows, self.record.own_first, self.record.own_count = count, first, end - first
+        self._rows_of[:] = shape.chosen_by
+        self._told = memoryview(self._chosen.data)[:count]
+        positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
+        meta = AttentionMeta(
+            positions[:count],
+            places[:count],
+            run_of_row[:count],
+            torch.from_numpy(self._block_tables),
+            shape.row_ends,
+        )
+        ids = torch.from_numpy(self._ids)[:count]
+        self.batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
+
+
+def _rows_of_groups(groups: Sequence[GroupPlan]) -> tuple[int, ...]:
+    """Streams of each group; nothing where one of them has more than streams."""
+    return () if any(group.runs for group in groups) else tuple(len(group.streams) for group in groups)
