@@ -25,8 +25,8 @@ from command import at_least, result_file, run_command, whole
 from forked_ranks import of_first_rank
 
 from weft.comm.base import Comm, Group
-from weft.comm.gloo import GlooComm, listen
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.distributed.gloo import GlooComm, listen
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.native.build import ensure_built
 
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

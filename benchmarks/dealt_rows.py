@@ -27,7 +27,7 @@ from forked_ranks import of_first_rank
 from timing import interleaved
 
 from weft.comm.base import Group
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.native.records import (
     DEALT_FROM,
     EPS,

@@ -24,8 +24,8 @@ from weft.arch.config import MoEConfig
 from weft.arch.shards import Shards
 from weft.comm.backend import groups_of
 from weft.comm.metered import MeteredComm
-from weft.comm.region import Region
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.explain.traffic import traffic_of
 from weft.layers import Experts, Prepare
 from weft.layout.resolve import resolve

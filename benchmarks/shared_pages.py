@@ -25,8 +25,8 @@ from benchmarks.offline_engine import tell
 from benchmarks.peers.probe import Probe
 from benchmarks.timing import quantile
 from weft.checkpoint.hub.embedded import cache_dir
-from weft.comm.region import Region
-from weft.comm.rooms import Room
+from weft.comm.shm.arena import Room
+from weft.comm.shm.region import Region
 from weft.ops.large_pages import large_pages
 from weft.ops.pages import RoomPages
 

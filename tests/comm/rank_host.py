@@ -19,9 +19,9 @@ import torch
 from comm_cases import groups_of
 from rank_scenarios import SCENARIOS
 
-from weft.comm.gloo import GlooComm, listen
-from weft.comm.region import Region, read_records
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.distributed.gloo import GlooComm, listen
+from weft.comm.shm.region import Region, read_records
+from weft.comm.shm.shared_memory import SharedMemoryComm
 
 LIMIT = 200.0  # seconds for one job, whatever happens
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from weft.comm.gloo import GlooComm
+from weft.comm.distributed.gloo import GlooComm
 from weft.comm.lockstep import LockstepWorld
-from weft.comm.region import PIECE_BYTES, Kind, Region, State, read_records
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import PIECE_BYTES, Kind, Region, State, read_records
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.native import missing_reason
 

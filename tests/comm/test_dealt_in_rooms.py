@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from weft.comm.native_comm import DTYPE_NAMES
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.native_comm import DTYPE_NAMES
+from weft.comm.shm.shared_memory import SharedMemoryComm
 
 GROUP = (0, 1, 2)
 ROWS, COLUMNS = (5, 0, 4), 24

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from weft.comm.region import Region
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
 from weft.native.records import OfferingRecord
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from weft.comm import rooms
-from weft.comm.region import Region, read_records
-from weft.comm.rooms import Room
+from weft.comm.shm import arena
+from weft.comm.shm.arena import Room
+from weft.comm.shm.region import Region, read_records
 from weft.errors import ConfigError
 from weft.native.system_pages import LARGE_PAGE, SystemPages
 from weft.ops.pages import RoomPages
@@ -24,8 +24,8 @@ from weft.ops.pages import RoomPages
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = """
 import ctypes, resource, sys
-from weft.comm.region import Region
-from weft.comm.rooms import NoRoomsError, Room
+from weft.comm.shm.region import Region
+from weft.comm.shm.arena import NoRoomsError, Room
 fd, size, rank, limit = map(int, sys.argv[1:5])
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -92,8 +92,8 @@ def test_a_place_that_is_taken_is_told(region: Region) -> None:
 def test_a_system_that_lets_no_file_be_so_long_has_none() -> None:
     script = """
 import resource
-from weft.comm.region import Region
-from weft.comm.rooms import Room
+from weft.comm.shm.region import Region
+from weft.comm.shm.arena import Room
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
 region = Region.create(2, [(0, 1)])
 print(region.info().room_bytes)
@@ -120,7 +120,7 @@ def test_small_pages_are_no_room_where_other_memory_has_large_ones(
 ) -> None:
     """An older system refuses the request; another one may have no large page left at the moment."""
     for name, text in (("_OTHER", other), ("_SHARED", shared)):
-        monkeypatch.setattr(rooms, name, tmp_path / name)
+        monkeypatch.setattr(arena, name, tmp_path / name)
         if text is not None:
             (tmp_path / name).write_text(text)
     monkeypatch.setattr(SystemPages, "enlarge", lambda system, address: refused)
@@ -162,7 +162,7 @@ def test_a_full_room_refuses(room: Room) -> None:
 
 
 def test_more_than_the_machine_has_is_refused(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "memory_of_machine", lambda: 100)
+    monkeypatch.setattr(arena, "memory_of_machine", lambda: 100)
     with pytest.raises(MemoryError, match="101 bytes of a room that has 100 left"):
         room.reserve(101)
     with pytest.raises(ConfigError, match="the system refuses 0.0 MiB: 101 bytes of a room"):

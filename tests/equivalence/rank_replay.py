@@ -27,10 +27,10 @@ from tests.equivalence.harness import EXACT, LIMITS, ExpertSizes, any_layout, ch
 from weft.arch import Shards, parse_config
 from weft.comm.backend import groups_of as layout_groups
 from weft.comm.base import Comm, Group
-from weft.comm.gloo import GlooComm, listen
+from weft.comm.distributed.gloo import GlooComm, listen
 from weft.comm.lockstep import LockstepWorld
-from weft.comm.region import Region
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.layout.placement import Placement, full
 from weft.models.decoder import Batch

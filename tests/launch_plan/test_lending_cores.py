@@ -10,8 +10,8 @@ import pytest
 from tests.support.native_libraries import need
 from weft.checkpoint import embedded_model, open_checkpoint
 from weft.cli.main import main
-from weft.comm.rooms import NoRoomsError, Room
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.ipc.messages import Setup
 from weft.launch_plan import plan as plans

@@ -15,7 +15,7 @@ from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layout.cuts import HeadShare, deal_heads
 from weft.layout.resolve import resolve
 from weft.native.records import Op

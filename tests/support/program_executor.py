@@ -11,8 +11,8 @@ from tests.support.shelf import Shelf
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import distinct_groups
-from weft.comm.region import Region
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord

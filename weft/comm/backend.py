@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from weft.arch.shards import Shards
 from weft.comm.groups import distinct_groups
-from weft.comm.region import RankRecord, Region, read_records
+from weft.comm.shm.region import RankRecord, Region, read_records
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import missing_reason

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.comm.region import Kind, RankRecord, State
+from weft.comm.shm.region import Kind, RankRecord, State
 from weft.ipc.agreed import AGREED_BYTES, Agreed
 from weft.ipc.phases import Phase
 from weft.layout.ranks import Group

@@ -16,7 +16,7 @@ from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
 from weft.comm.backend import Backend, choose_backend
-from weft.comm.lending import check_asked, obstacle
+from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch_plan.block_size import block_size_of

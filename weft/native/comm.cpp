@@ -3,7 +3,7 @@
 // Every collective is a row of rounds. In a round each member writes to its own slot, arrives at the group's counter,
 // waits until all have arrived and reads the others' slots. There are two slots a member, used in turn: whoever arrives
 // at round r + 1 has read all of round r, so nobody overwrites what somebody still reads. Pointers come from
-// weft/comm/shared_memory.py, which has checked them.
+// weft/comm/shm/shared_memory.py, which has checked them.
 
 #include <sys/mman.h>
 #include <sys/stat.h>

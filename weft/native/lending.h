@@ -1,6 +1,6 @@
 // How a rank that waits lends its core: it runs units of the instruction that another rank has open. What is open is told
 // in the region that ranks share; what an instruction points to lies in the rooms, which every rank finds at the same
-// addresses (weft/comm/rooms.py).
+// addresses (weft/comm/shm/arena.py).
 #pragma once
 
 #include <stdint.h>
@@ -27,7 +27,7 @@ struct alignas(128) Visit {
     std::atomic<uint32_t> inside;
 };
 
-static_assert(sizeof(Offer) == 128 && sizeof(Visit) == 128, "as in weft/comm/region.py");
+static_assert(sizeof(Offer) == 128 && sizeof(Visit) == 128, "as in weft/comm/shm/region.py");
 
 // Runs units of what is open, where it is not what `seen` says this rank has run already; whether it ran some.
 using Help = int (*)(Offer* offer, Visit* visit, uint64_t* seen);

@@ -10,7 +10,7 @@ from torch import Tensor
 from weft.arch.shards import Shards
 from weft.comm.base import Comm, Group
 from weft.comm.metered import MeteredComm
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Params
 from weft.layout.ranks import block
 from weft.models.decoder import Batch

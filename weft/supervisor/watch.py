@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.backend import Rendezvous
-from weft.comm.region import Kind, RankRecord
+from weft.comm.shm.region import Kind, RankRecord
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.ipc.channel import Channel, ChannelClosed
 from weft.ipc.messages import Failed, FromRank, error_of, unpack_from_rank

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from weft.arch.shards import Shards
 from weft.comm.backend import groups_of
 from weft.comm.base import Comm
-from weft.comm.gloo import GlooComm
+from weft.comm.distributed.gloo import GlooComm
 from weft.comm.lockstep import LockstepWorld
-from weft.comm.region import Region
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.comm.staged import StagedComm
 from weft.ipc.messages import Setup
 from weft.ipc.status import StatusWriter

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
-from weft.comm.region import Kind
+from weft.comm.shm.region import Kind
 from weft.ipc.status import StatusWriter
 from weft.worker.faults import Action, Faults
 

@@ -15,11 +15,11 @@ from weft import env
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.base import Comm
-from weft.comm.lending import MOST_LENDERS, check_asked, obstacle
 from weft.comm.metered import MeteredComm
-from weft.comm.region import Region
-from weft.comm.rooms import NoRoomsError, Room
-from weft.comm.shared_memory import SharedMemoryComm
+from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.comm.shm.stealing import MOST_LENDERS, check_asked, obstacle
 from weft.errors import PeerError
 from weft.ipc.channel import Channel, ChannelClosed
 from weft.ipc.fingerprint import joined

@@ -28,7 +28,7 @@ from weft.comm.checks import (
     member_groups,
     unknown_group,
 )
-from weft.comm.peers import Peers, Store
+from weft.comm.distributed.peers import Peers, Store
 from weft.comm.sums import ordered_sum
 from weft.errors import PeerError
 

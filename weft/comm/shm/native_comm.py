@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
-from weft.comm.region import MAX_MEMBERS, Kind
+from weft.comm.shm.region import MAX_MEMBERS, Kind
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import load, missing_reason

@@ -24,8 +24,8 @@ from weft.comm.checks import (
     member_groups,
     unknown_group,
 )
-from weft.comm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
-from weft.comm.region import Region
+from weft.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
+from weft.comm.shm.region import Region
 from weft.errors import PeerError
 from weft.native.records import CommRecord, OfferingRecord
 
@@ -112,7 +112,7 @@ class SharedMemoryComm(Comm):
 
     def lend(self, help: int) -> None:
         """From now on this rank runs units of what others have open while it waits for them. `help`: address of what
-        does so (`Pool.help`); this process must have their rooms (`weft/comm/rooms.py`)."""
+        does so (`Pool.help`); this process must have their rooms (`weft/comm/shm/arena.py`)."""
         self._library.weft_comm_lend(self._handle, help)
 
     def offering(self) -> OfferingRecord:

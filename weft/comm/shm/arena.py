@@ -12,7 +12,7 @@ import os
 import resource
 from pathlib import Path
 
-from weft.comm.region import Region
+from weft.comm.shm.region import Region
 from weft.native.system_pages import LARGE_PAGE, SystemPages, memory_of_machine
 
 _FIRST = 1 << 44
