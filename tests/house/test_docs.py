@@ -29,6 +29,10 @@ FLAGS_OF_TOOLS = {"--strict": "mypy"}
 """Flags in documents that are not weft's."""
 
 
+NOT_RESULTS = {"config.json", "stats-replica1.json"}
+"""Files that documents name without a folder and that are no saved results."""
+
+
 def targets() -> set[str]:
     """What make can make."""
     return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
@@ -112,6 +116,14 @@ def test_named_files_exist(name: str) -> None:
         if "<" in path:
             continue
         assert list(ROOT.glob(path.rstrip("/"))), f"{name} names {path}"
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_named_results_exist(name: str) -> None:
+    """Files in backticks that are named without their folder are saved results."""
+    for file in re.findall(r"`([\w-]+\.(?:md|json))`", DOCS[name]):
+        if file not in NOT_RESULTS | set(DOCS):
+            assert (ROOT / "benchmarks" / "results" / file).is_file(), f"{name} names {file}"
 
 
 @pytest.mark.parametrize("name", DOCS)

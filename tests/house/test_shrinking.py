@@ -1,0 +1,110 @@
+"""Idioms, class names of several packages and large folders: no more than tests/house/allowed.toml still allows."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+shrink = import_module("scripts.shrink")
+prose = import_module("scripts.prose")
+
+SECTIONS = ("idioms", "rate", "class_names", "folders")
+SLACK = 0.2
+"""Share of a section's sum that may be out of date; run scripts/shrink.py where it is more."""
+
+
+@cache
+def counted() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = shrink.counted()
+    return found
+
+
+@cache
+def allowed() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = shrink.read(shrink.ALLOWED.read_text())
+    return found
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_nothing_grows(section: str) -> None:
+    limits = allowed()[section]
+    grown = {name: (count, limits.get(name, 0)) for name, count in counted()[section].items()}
+    grown = {name: (count, limit) for name, (count, limit) in grown.items() if count > limit}
+    assert grown == {}, "(found, allowed); scripts/shrink.py follows moves, and prints what grew"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_limits_follow(section: str) -> None:
+    limit, now = (sum(counts[section].values()) for counts in (allowed(), counted()))
+    assert limit - now <= SLACK * limit, "run scripts/shrink.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "idioms"),
+    [
+        ('"""Knows no rank. Whoever waits is told."""', ["Knows no", "Whoever", "told"]),
+        ('def f():\n    """Runs by itself."""  # the one in hand', ["in hand", "by itself"]),
+        ('LIMIT = 3\n"""Of rows behind these."""', ["behind"]),
+        ('option(1, "cores that are lent", "--lend-cores")\nerror("nobody")', ["lent"]),
+        ('add("--x", help=f"dealt {1} to ranks")', ["dealt"]),
+        ('"""Put behind a proxy; `told` falls behind; deals with needs, handles by hand."""', []),
+    ],
+)
+def test_idioms_of_python_are_found(text: str, idioms: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(text)
+    assert sorted(prose.found(path)) == sorted(idioms)
+
+
+def test_idioms_of_other_files_are_found(tmp_path: Path) -> None:
+    header, page = tmp_path / "a.h", tmp_path / "a.md"
+    header.write_text('// a guest\nint told = 1; /* needy\nrows */ char* s = "whoever";\n')
+    page.write_text("Somebody, `nobody`\n```\nanybody\n```\nlatecomers\n")
+    assert (prose.found(header), prose.found(page)) == (["guest", "needy"], ["Somebody", "latecomers"])
+
+
+def repository(root: Path) -> Path:
+    """Two packages that share a class name; one folder of 16 files and one of 15."""
+    for package, files in (("one", 16), ("two", 14)):
+        folder = root / "weft" / package
+        folder.mkdir(parents=True)
+        for number in range(files):
+            (folder / f"m{number}.py").write_text("class _Private: ...\n")
+        (folder / "__init__.py").write_text("")
+        (folder / "m0.py").write_text(f"class Plan: ...\nclass Of{package}:\n    class Inner: ...\n")
+    (root / "weft" / "two" / "more.h").write_text("// whoever\n")
+    return root
+
+
+def test_class_names_and_folders_are_counted(tmp_path: Path) -> None:
+    root = repository(tmp_path)
+    assert shrink.shared_class_names(root) == {"Plan": 2}
+    assert shrink.large_folders(root) == {"weft/one": 16}
+    assert shrink.idioms(root) == {"weft/two": 1}
+
+
+CONFLICT = """
+[idioms]
+<<<<<<< here
+"weft/one" = 3
+=======
+"weft/one" = 5
+"weft/two" = 2
+>>>>>>> there
+[folders]
+"""
+
+
+@pytest.mark.parametrize(("now", "code", "kept"), [({"weft/new": 5}, 0, {"weft/new": 5}), ({"weft/one": 6}, 1, None)])
+def test_the_script_only_shrinks(
+    now: dict[str, float], code: int, kept: dict[str, float] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "allowed.toml"
+    path.write_text(CONFLICT)
+    monkeypatch.setattr(shrink, "ALLOWED", path)
+    monkeypatch.setattr(shrink, "counted", lambda: {"idioms": now, "folders": {}})
+    assert shrink.main() == code
+    assert shrink.read(path.read_text()) == {"idioms": kept or {"weft/one": 3, "weft/two": 2}, "folders": {}}
