@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-shrink = import_module("scripts.shrink")
-prose = import_module("scripts.prose")
+from scripts import prose, shrink
 
 SECTIONS = ("idioms", "rate", "class_names", "folders")
 SLACK = 0.2
@@ -18,14 +16,12 @@ SLACK = 0.2
 
 @cache
 def counted() -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = shrink.counted()
-    return found
+    return shrink.counted()
 
 
 @cache
 def allowed() -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = shrink.read(shrink.ALLOWED.read_text())
-    return found
+    return shrink.read(shrink.ALLOWED.read_text())
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -1,0 +1,1 @@
+"""Scripts that check or rewrite this repository."""
