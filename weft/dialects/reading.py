@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from weft.dialects.base import Context, Dialect, Document, Draft, Reading, Where, Word
+from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments, Table, parse
 from weft.dialects.sizes import Size, Sizes, whole_number
 from weft.dialects.sources.documents.aliases import checked
@@ -64,6 +65,24 @@ def _check_choice(choices: Sequence[str], name: str, value: object, draft: Draft
     if choices and isinstance(value, str) and value not in choices and not value.startswith(("$", "<", "{")):
         message = f"{name} {value}: not among the known values {', '.join(choices)}"
         draft.note("warning", "unknown-value", message, where)
+
+
+def mixture_of(draft: Draft, signs: Sequence[str]) -> tuple[bool, int | None]:
+    """Whether the model is a mixture of experts, and its routed experts where they are known.
+
+    `signs`: flags that only a mixture has; a note says that the engine ignores them for a dense model.
+    """
+    moe, experts = experts_of(model_of(draft), ", ".join(signs), draft)
+    if signs and not moe:
+        draft.note("warning", "ignored", f"{', '.join(signs)}: the model is dense, the engine ignores it")
+    return moe, experts
+
+
+def refuse_node_rank(draft: Draft, arguments: Arguments, nodes: Size, rank: int) -> None:
+    """A rank that none of the nodes has."""
+    if nodes is not None and rank >= nodes:
+        legal = tuple(range(nodes))[:16]
+        draft.refuse(f"--node-rank {rank}: there are {nodes} nodes", legal, arguments.where("node_rank"))
 
 
 def model_of(draft: Draft) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.mindie.keys import BUFFERS, HOLDERS, KEYS, LOCAL, MODELS, PLACES, PODS, RENAMED, SERVERS, SIZES
 from weft.dialects.mindie.modules import OFF
-from weft.dialects.mindie.sizes import Derivation, Surroundings
+from weft.dialects.mindie.sizes import Surroundings, derive_sizes
 from weft.dialects.mindie.write import config_of
 from weft.dialects.sources.documents.documents import trees
 from weft.dialects.sources.documents.tree import Node, Tree
@@ -124,8 +124,8 @@ class _Model:
         signs = [key for key in ("moe_ep", "moe_tp") if self.values.number(key, 1, off=OFF) != 1]
         named = [key for key in ("deepseekv2", "deepseekv3") if self.model.get("models", key) is not None]
         signs += [f"models.{key}" for key in named] + (["ep_level"] if "ep_level" in self.values else [])
-        derivation = Derivation(self.values, self.draft, self.around(around), ", ".join(signs))
-        return self.draft.finish(derivation.sizes(), role=self.role)
+        sizes = derive_sizes(self.values, self.draft, self.around(around), ", ".join(signs))
+        return self.draft.finish(sizes, role=self.role)
 
     def around(self, around: Surroundings) -> Surroundings:
         """Devices, instances and nodes from BackendConfig and ServerConfig."""

@@ -19,7 +19,7 @@ from weft.dialects.reading import (
     take_options,
 )
 from weft.dialects.sglang.flags import NAMES, OFF, TABLE
-from weft.dialects.sglang.sizes import Derivation
+from weft.dialects.sglang.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
 
@@ -60,7 +60,7 @@ class SGLang:
         if draft.options.pop("disable_radix_cache", False):
             draft.options["enable_prefix_caching"] = False
         carry_placement(draft, arguments)
-        sizes = Derivation(arguments, draft).sizes()
+        sizes = derive_sizes(arguments, draft)
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:

@@ -19,7 +19,7 @@ from weft.dialects.reading import (
     take_options,
 )
 from weft.dialects.tokenspeed.flags import NAMES, OFF, TABLE
-from weft.dialects.tokenspeed.sizes import Derivation
+from weft.dialects.tokenspeed.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
 
@@ -52,7 +52,7 @@ class TokenSpeed:
         if draft.options.pop("disable_radix_cache", False) or draft.options.pop("disable_prefix_caching", False):
             draft.options["enable_prefix_caching"] = False
         carry_placement(draft, arguments)
-        sizes = Derivation(arguments, draft).sizes()
+        sizes = derive_sizes(arguments, draft)
         return [finish(draft, sizes, arguments.text("disaggregation_mode"))]
 
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:

@@ -22,7 +22,7 @@ from weft.dialects.trtllm.eplb import KEYS as EPLB_KEYS
 from weft.dialects.trtllm.eplb import Balancer, balancer_of
 from weft.dialects.trtllm.flags import KEYS, OWN_KEYS, RENAMED, ROLE_KEYS, SIZES, TABLE
 from weft.dialects.trtllm.roles import Section, sections
-from weft.dialects.trtllm.sizes import Derivation
+from weft.dialects.trtllm.sizes import derive_sizes
 from weft.dialects.trtllm.write import yaml_of
 from weft.dialects.writing import checked, context_for
 from weft.layout import Layout
@@ -235,7 +235,7 @@ class _Engine:
         if load_balancer is None and self.root is not None:
             load_balancer = self.root.get("moe_load_balancer")
         balancer = balancer_of(self.draft, load_balancer)
-        sizes = Derivation(self.values, self.draft, balancer, self.moe_config).sizes(replicas)
+        sizes = derive_sizes(self.values, self.draft, balancer, self.moe_config, replicas)
         return self.draft.finish(sizes, name=name, role=role)
 
 

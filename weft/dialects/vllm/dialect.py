@@ -22,7 +22,7 @@ from weft.dialects.reading import (
 from weft.dialects.sizes import quotient
 from weft.dialects.vllm.flags import MODULE_CONFIG, NAMES, OFF, TABLE
 from weft.dialects.vllm.modules import module_parts
-from weft.dialects.vllm.sizes import Derivation
+from weft.dialects.vllm.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
 
@@ -73,7 +73,7 @@ class VLLM:
         _served(draft)
         _bound(draft)
         take_model(arguments, draft)
-        sizes = Derivation(arguments, draft).sizes()
+        sizes = derive_sizes(arguments, draft)
         role = str(arguments.mapping("kv_transfer_config").get("kv_role", ""))
         roles = {"kv_producer": "prefill", "kv_consumer": "decode"}
         return [finish(draft, sizes, roles.get(role, ""))]
