@@ -1,4 +1,4 @@
-"""Other engines' options of expert balancing that mean the same in weft, under weft's names; the others become notes.
+"""Options of expert balancing that mean the same in weft, under its names; the others become notes.
 
 Knows no sizes: slots, policy and interval belong to the layout.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from weft.dialects.base import Draft
 from weft.dialects.flags import Arguments
+from weft.layout import Layout
 
 _LOCATION, _UTILIZATION = "init_expert_location", "eplb_min_rebalancing_utilization_threshold"
 _RECORDER = "expert_distribution_recorder_mode"
@@ -50,3 +51,17 @@ def carry_window(draft: Draft, arguments: Arguments, window: int | None, interva
             f"window_size {window}: the engine's window reaches back beyond a step_interval of {interval}; here it"
         )
         draft.note("info", "approximation", f"{message} is {interval} steps", arguments.where(dest))
+
+
+def balancing_parts(layout: Layout, num_experts: int) -> list[tuple[str, object]]:
+    """SGLang's and TokenSpeed's flags for a layout's redundant experts and its balancing."""
+    experts = layout.experts
+    if experts is None:
+        return []
+    redundant, balance = experts.slots - num_experts, experts.balance
+    parts: list[tuple[str, object]] = [("--ep-num-redundant-experts", redundant)] if redundant > 0 else []
+    if balance.policy != "none":
+        parts.append(("--enable-eplb", None))
+        parts += [("--eplb-algorithm", "deepseek_hierarchical")] if balance.policy == "hierarchical" else []
+        parts.append(("--eplb-rebalance-num-iterations", balance.interval))
+    return parts

@@ -32,12 +32,12 @@ class Flag:
     hint: str = ""
 
 
-def parse_table(text: str) -> tuple[Flag, ...]:
-    """Flags of a table, one a line: `names [as dest]  kind  [choices a|b]  [deprecated: hint]`, two blanks between.
+def parse_table(*texts: str) -> tuple[Flag, ...]:
+    """Flags of tables, one a line: `names [as dest]  kind  [choices a|b]  [deprecated: hint]`, two blanks between.
 
     A line that starts with `*` is a size of the layout: two different values for it are refused.
     """
-    return tuple(_flag(line.strip()) for line in text.splitlines() if line.strip())
+    return tuple(_flag(line.strip()) for text in texts for line in text.splitlines() if line.strip())
 
 
 def _flag(line: str) -> Flag:

@@ -150,38 +150,6 @@ class Sizes:
         return replace(resolve(given, num_experts=experts), derived=self.derived)
 
 
-def of_layout(layout: Layout) -> Sizes:
-    """The flat sizes of a layout."""
-    experts, shared = layout.experts, layout.shared_experts
-    sizes = Sizes(
-        nodes=layout.nodes,
-        replicas=layout.replicas,
-        stages=layout.pipeline.stages,
-        layers=layout.pipeline.layers,
-        tp=layout.attention.tp,
-        dp=layout.attention.dp,
-        cp=layout.attention.cp,
-        kv_split=layout.attention.kv_split,
-        split=layout.attention.split,
-        o_proj=layout.o_proj.tp,
-        o_proj_within=layout.o_proj.within,
-        dense=layout.dense.tp,
-        embedding=layout.embedding.tp,
-        lm_head=layout.lm_head.tp,
-        lm_head_within=layout.lm_head.within,
-    )
-    if experts is not None:
-        sizes.moe, sizes.expert_tp, sizes.expert_ep, sizes.slots = True, experts.tp, experts.ep, experts.slots
-        sizes.dispatch, sizes.policy, sizes.interval = (
-            experts.dispatch,
-            experts.balance.policy,
-            experts.balance.interval,
-        )
-    if shared is not None:
-        sizes.shared = shared.tp
-    return sizes
-
-
 def _put(document: dict[str, object], name: str, value: object) -> None:
     *path, leaf = name.split(".")
     for part in path:

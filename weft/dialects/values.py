@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from weft.dialects.base import Draft, Word
-from weft.dialects.literals import literal
+from weft.dialects.sources.literals import literal
 
 Kind = Literal["int", "float", "str", "switch", "boolean", "json", "list", "maybe"]
 """switch: no value; boolean: --x and --no-x; list: one or more words; maybe: a value or none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
-from weft.dialects.expert_options import carry_placement
+from weft.dialects.expert_options import balancing_parts, carry_placement
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -114,14 +114,7 @@ def _expert_parts(layout: Layout, options: Mapping[str, object]) -> list[tuple[s
         parts.append(("--moe-a2a-backend", "deepep"))
     elif experts.dispatch == "all_gather":
         parts.append(("--moe-a2a-backend", "none"))
-    redundant = experts.slots - experts_for(layout, options)
-    if redundant > 0:
-        parts.append(("--ep-num-redundant-experts", redundant))
-    if experts.balance.policy != "none":
-        parts.append(("--enable-eplb", None))
-        parts += [("--eplb-algorithm", "deepseek_hierarchical")] if experts.balance.policy == "hierarchical" else []
-        parts.append(("--eplb-rebalance-num-iterations", experts.balance.interval))
-    return parts
+    return parts + balancing_parts(layout, experts_for(layout, options))
 
 
 def _read_back(text: str, layout: Layout, options: Mapping[str, object]) -> list[Reading]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weft.dialects.common_flags import COMMON, COMMON_NAMES, SGLANG_AND_TOKENSPEED
 from weft.dialects.flags import Table, parse_table
 from weft.dialects.sglang.engine_flags import ENGINE
 
@@ -17,12 +18,6 @@ _SIZES = """
 * --expert-parallel-size --ep-size --ep -ep as ep_size  int
 * --moe-dense-tp-size  int
 * --moe-a2a-backend  str  choices none|deepep|mooncake|nixl|mori|ascend_fuseep|flashinfer|megamoe|deepep_v2|pplx
-* --ep-num-redundant-experts  int
-* --enable-eplb  switch
-* --eplb-algorithm  str
-* --eplb-rebalance-num-iterations  int
-* --nnodes  int
-* --node-rank  int
 * --disaggregation-mode  str  choices null|prefill|decode
 --enable-ep-moe  switch  deprecated: use --ep-size
 --enable-deepep-moe  switch  deprecated: use --moe-a2a-backend deepep
@@ -33,19 +28,12 @@ _SIZES = """
 --cp-strategy  str
 --dwdp-size  int
 --nccl-init-addr as dist_init_addr  str  deprecated: use --dist-init-addr
---dist-init-addr  str
 """
 
-TABLE = Table(parse_table(_SIZES) + parse_table(ENGINE))
+TABLE = Table(parse_table(_SIZES, SGLANG_AND_TOKENSPEED, COMMON, ENGINE))
 
-NAMES = {
-    "host": "--host",
+NAMES = COMMON_NAMES | {
     "dist_init_addr": "--dist-init-addr",
-    "port": "--port",
-    "served_model_name": "--served-model-name",
-    "dtype": "--dtype",
-    "quantization": "--quantization",
-    "kv_cache_dtype": "--kv-cache-dtype",
     "max_model_len": "--context-length",
     "max_num_seqs": "--max-running-requests",
     "max_num_batched_tokens": "--chunked-prefill-size",
@@ -53,10 +41,7 @@ NAMES = {
     "mem_fraction_static": "--mem-fraction-static",
     "seed": "--random-seed",
     "device": "--device",
-    "trust_remote_code": "--trust-remote-code",
     "api_key": "--api-key",
-    "tool_call_parser": "--tool-call-parser",
-    "reasoning_parser": "--reasoning-parser",
     "expert_placement": "--init-expert-location",
     "eplb_threshold": "--eplb-min-rebalancing-utilization-threshold",
 }

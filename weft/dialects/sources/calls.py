@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from weft.dialects.base import Document, Where, Word
-from weft.dialects.literals import expression, plain
+from weft.dialects.sources.literals import expression, plain
 
 _CALL = re.compile(
     r"(?:\b(sgl|sglang|vllm|tensorrt_llm)\.)?\b"

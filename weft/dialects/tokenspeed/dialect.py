@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
-from weft.dialects.expert_options import carry_placement
+from weft.dialects.expert_options import balancing_parts, carry_placement
 from weft.dialects.reading import (
     arguments_of,
     finish,
@@ -97,13 +97,7 @@ def _dispatch_parts(layout: Layout, options: Mapping[str, object]) -> list[tuple
     parts: list[tuple[str, object]] = []
     backend = {"all_to_all": "deepep", "all_gather": "none"}.get(experts.dispatch)
     parts += [("--all2all-backend", backend)] if backend else []
-    redundant = experts.slots - experts_for(layout, options)
-    parts += [("--ep-num-redundant-experts", redundant)] if redundant > 0 else []
-    if experts.balance.policy != "none":
-        parts.append(("--enable-eplb", None))
-        parts += [("--eplb-algorithm", "deepseek_hierarchical")] if experts.balance.policy == "hierarchical" else []
-        parts.append(("--eplb-rebalance-num-iterations", experts.balance.interval))
-    return parts
+    return parts + balancing_parts(layout, experts_for(layout, options))
 
 
 DIALECT: Dialect = TokenSpeed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weft.dialects.common_flags import COMMON, COMMON_NAMES, VLLM_AND_TOKENSPEED
 from weft.dialects.flags import Table, parse_table
 
 _SIZES = """
@@ -27,20 +28,13 @@ _SIZES = """
 
 _ENGINE = """
 --model  str
---host  str
---port  int
 --served-model-name  list
---dtype  str
 --quantization -q as quantization  str
---kv-cache-dtype  str
 --max-model-len  int
---max-num-seqs  int
 --max-num-batched-tokens  int
 --block-size  int
 --gpu-memory-utilization  float
 --kv-cache-memory-bytes as kv_cache_memory  int
---seed  int
---enable-prefix-caching  boolean
 --enable-chunked-prefill  boolean
 --device  str  removed: the platform is found by itself
 --data-parallel-address -dpa as data_parallel_address  str
@@ -49,7 +43,6 @@ _ENGINE = """
 --data-parallel-hybrid-lb -dph as data_parallel_hybrid_lb  boolean
 --data-parallel-external-lb -dpe as data_parallel_external_lb  boolean
 --data-parallel-multi-port-external-lb -dpm as data_parallel_multi_port_external_lb  boolean
---headless  switch
 --api-server-count -asc as api_server_count  int
 --eplb-window-size  int  deprecated: use --eplb-config.window_size
 --eplb-log-balancedness  boolean  deprecated: use --eplb-config.log_balancedness
@@ -81,16 +74,11 @@ _ENGINE = """
 --max-parallel-loading-workers  int
 --ray-workers-use-nsight  boolean
 --tokenizer  str
---tokenizer-mode  str
 --tokenizer-revision  str
---revision  str
 --code-revision  str
 --hf-config-path  str
 --hf-token  maybe
---hf-overrides  json
 --config-format  str
---load-format  str
---download-dir  str
 --model-loader-extra-config  json
 --safetensors-load-strategy  str
 --ignore-patterns  list
@@ -118,7 +106,6 @@ _ENGINE = """
 --max-seq-len-to-capture  int  removed: use --compilation-config
 --rope-scaling  json  removed: use --hf-overrides
 --rope-theta  float  removed: use --hf-overrides
---reasoning-parser  str
 --guided-decoding-backend  str  removed: use --structured-outputs-config.backend
 --structured-outputs-config  json
 --swap-space  float
@@ -140,7 +127,6 @@ _ENGINE = """
 --mm-processor-cache-gb  float
 --disable-mm-preprocessor-cache  boolean  deprecated: use --mm-processor-cache-gb 0
 --mm-processor-cache-type  str
---mm-encoder-tp-mode  str  choices weights|data
 --mm-encoder-attn-backend  str
 --interleave-mm-strings  boolean
 --skip-mm-profiling  boolean
@@ -156,7 +142,6 @@ _ENGINE = """
 --max-cpu-loras  int
 --fully-sharded-loras  boolean
 --default-mm-loras  json
---speculative-config  json
 --num-speculative-tokens  int  removed: use --speculative-config
 --speculative-model  str  removed: use --speculative-config
 --show-hidden-metrics-for-version  str
@@ -179,25 +164,19 @@ _ENGINE = """
 --disable-chunked-mm-input  boolean
 --disable-hybrid-kv-cache-manager  boolean
 --async-scheduling  boolean
---stream-interval  int
 --kv-events-config  json
 --ec-transfer-config  json
 --compilation-config -O -cc as compilation_config  json
---cudagraph-capture-sizes  list
 --cuda-graph-sizes  list  deprecated: use --cudagraph-capture-sizes
 --max-cudagraph-capture-size  int
---attention-backend  str
 --attention-config -ac as attention_config  json
---moe-backend  str
 --kernel-config  json
 --optimization-level  str
 --profiler-config  json
 --performance-mode  str
 --enable-auto-tool-choice  boolean
---tool-call-parser  str
 --tool-parser-plugin  str
 --tool-server  str
---chat-template  str
 --chat-template-content-format  str
 --trust-request-chat-template  boolean
 --response-role  str
@@ -207,7 +186,6 @@ _ENGINE = """
 --uvicorn-log-level  str
 --disable-uvicorn-access-log  boolean
 --disable-log-requests  switch  deprecated: off unless --enable-log-requests
---enable-log-requests  boolean
 --enable-log-outputs  boolean
 --disable-log-stats  switch
 --max-log-len  int
@@ -258,18 +236,12 @@ _ENGINE = """
 --offload-group-size  int
 """
 
-TABLE = Table(parse_table(_SIZES) + parse_table(_ENGINE), underscores=True, dotted=True)
+TABLE = Table(parse_table(_SIZES, VLLM_AND_TOKENSPEED, COMMON, _ENGINE), underscores=True, dotted=True)
 
-NAMES = {
-    "host": "--host",
-    "port": "--port",
+NAMES = COMMON_NAMES | {
     "master_addr": "--master-addr",
     "master_port": "--master-port",
     "data_parallel_address": "--data-parallel-address",
-    "served_model_name": "--served-model-name",
-    "dtype": "--dtype",
-    "quantization": "--quantization",
-    "kv_cache_dtype": "--kv-cache-dtype",
     "max_model_len": "--max-model-len",
     "max_num_seqs": "--max-num-seqs",
     "max_num_batched_tokens": "--max-num-batched-tokens",
@@ -277,9 +249,6 @@ NAMES = {
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "kv_cache_memory": "--kv-cache-memory-bytes",
     "seed": "--seed",
-    "trust_remote_code": "--trust-remote-code",
-    "tool_call_parser": "--tool-call-parser",
-    "reasoning_parser": "--reasoning-parser",
     "eplb_window": "--eplb-config.window_size",
 }
 """Option -> flag, for writing."""

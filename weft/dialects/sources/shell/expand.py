@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from weft.dialects.base import Note, Where, Word
-from weft.dialects.literals import expression
+from weft.dialects.sources.literals import expression
 from weft.dialects.sources.shell.words import Piece, RawWord
 
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
