@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weft.dialects.base import Note
+from weft.dialects.base import Diagnostic
 from weft.dialects.sizes import whole_number
 
 _JOINED = ("sglang", "tokenspeed")
@@ -14,7 +14,7 @@ _PORT = "5000"
 
 def addresses_for(
     options: Mapping[str, object], target: str, nodes: int, dp: int
-) -> tuple[dict[str, object], list[Note]]:
+) -> tuple[dict[str, object], list[Diagnostic]]:
     """The options with the address as `target` names it; a note where a port had to be chosen."""
     found = dict(options)
     if target in _JOINED:
@@ -24,7 +24,7 @@ def addresses_for(
     return found, []
 
 
-def _join(options: dict[str, object]) -> tuple[dict[str, object], list[Note]]:
+def _join(options: dict[str, object]) -> tuple[dict[str, object], list[Diagnostic]]:
     master, dp = options.pop("master_addr", None), options.pop("data_parallel_address", None)
     port = options.pop("master_port", None)
     options.pop("data_parallel_rpc_port", None)
@@ -33,7 +33,7 @@ def _join(options: dict[str, object]) -> tuple[dict[str, object], list[Note]]:
         return options, []
     options["dist_init_addr"] = f"{host}:{port or _PORT}"
     chosen = f"--dist-init-addr {host}:{_PORT}: the port is chosen here, the source names none for it"
-    return options, [] if port else [Note("info", "port", chosen)]
+    return options, [] if port else [Diagnostic("info", "port", chosen)]
 
 
 def _split(options: dict[str, object], nodes: int, dp: int) -> None:

@@ -39,7 +39,7 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Diagnostic:
     """Something that a person should know about a reading or a writing."""
 
     level: Level
@@ -101,7 +101,7 @@ class Document:
     """Words before the program: mpirun -n 8, docker run ..., torchrun ..."""
     environment: Mapping[str, Word] = field(default_factory=dict)
     files: Mapping[str, File] = field(default_factory=dict)
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
     dialect: str = ""
     """The engine that the program belongs to; empty for a fragment."""
     nodes: int | None = None
@@ -139,7 +139,7 @@ class Reading:
     """'prefill' and 'decode' of a disaggregated deployment, else what the input calls it."""
     role: Literal["", "prefill", "decode"] = ""
     options: Mapping[str, object] = field(default_factory=dict)
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
     refused: Refusal | None = None
     variables: tuple[str, ...] = ()
     """Variables that sizes still depend on."""
@@ -154,7 +154,7 @@ class Reading:
         """The layout's nested document, every size resolved or null, plus world; None when refused."""
         return None if self.sizes is None or self.refused else self.sizes.document()
 
-    def noted(self, *notes: Note) -> Reading:
+    def noted(self, *notes: Diagnostic) -> Reading:
         """The same reading with further notes."""
         return replace(self, notes=(*self.notes, *notes))
 
@@ -164,7 +164,7 @@ class Written:
     """A command or file, and a note for everything that it cannot say."""
 
     text: str
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
 
 
 class Dialect(Protocol):
@@ -196,7 +196,7 @@ class Draft:
 
     def __init__(self, dialect: str, document: Document, context: Context) -> None:
         self.dialect, self.document, self.context = dialect, document, context
-        self.notes: list[Note] = list(document.notes)
+        self.notes: list[Diagnostic] = list(document.notes)
         self.options: dict[str, object] = {}
         self.variables: list[str] = []
         self.refused: Refusal | None = None
@@ -204,7 +204,7 @@ class Draft:
 
     def note(self, level: Level, code: str, message: str, where: Where | None = None) -> None:
         """Adds a note, once."""
-        note = Note(level, code, message, where)
+        note = Diagnostic(level, code, message, where)
         if note not in self.notes:
             self.notes.append(note)
 

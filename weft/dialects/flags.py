@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from weft.dialects.base import OPEN_NODE, Draft, Where, Word
-from weft.dialects.values import Kind, Value, open_name, read_value
+from weft.dialects.values import FlagKind, Value, open_name, read_value
 from weft.options import nearest
 
 Status = Literal["", "deprecated", "removed"]
@@ -25,7 +25,7 @@ class Flag:
 
     dest: str
     names: tuple[str, ...]
-    kind: Kind
+    kind: FlagKind
     size: bool = False
     choices: tuple[str, ...] = ()
     status: Status = ""
@@ -55,7 +55,7 @@ def _flag(line: str) -> Flag:
         else:
             status, hint = word.rstrip(":"), value
     dest = dest or names[0].lstrip("-").replace("-", "_")
-    return Flag(dest, names, cast(Kind, kind), size, choices, cast(Status, status), hint)
+    return Flag(dest, names, cast(FlagKind, kind), size, choices, cast(Status, status), hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,4 +280,4 @@ def _take(flag: Flag, rest: list[Word]) -> list[Word]:
     return [rest.pop(0)] if rest and is_value(rest[0]) else []
 
 
-__all__ = ["Argument", "Arguments", "Flag", "Kind", "Table", "open_name", "parse", "parse_table"]
+__all__ = ["Argument", "Arguments", "Flag", "FlagKind", "Table", "open_name", "parse", "parse_table"]

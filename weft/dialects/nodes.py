@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import OPEN_NODE, Note, Reading, Refusal
+from weft.dialects.base import OPEN_NODE, Diagnostic, Reading, Refusal
 
 _OWN = frozenset(
     {
@@ -73,21 +73,21 @@ def _joined(group: Sequence[Reading]) -> Reading:
         shown_places = f" ({places})" if places else ""
         message = f"the nodes' commands{shown_places} are of different worlds: {'; '.join(differences)}"
         refused = Refusal(message)
-        notes.append(Note("error", "refused", message, group[-1].place))
+        notes.append(Diagnostic("error", "refused", message, group[-1].place))
     for other in group[1:]:
         ours = {name: value for name, value in first.options.items() if name not in _OWN}
         theirs = {name: value for name, value in other.options.items() if name not in _OWN}
         for text in _differences(ours, theirs, first, other):
-            notes.append(Note("warning", "nodes-differ", f"every node must be started alike: {text}"))
+            notes.append(Diagnostic("warning", "nodes-differ", f"every node must be started alike: {text}"))
         notes += [note for note in other.notes if note.level != "info" and not _told(note, notes)]
     if refused is None:
-        notes.append(Note("info", "nodes", f"the commands of nodes {shown} describe one deployment"))
+        notes.append(Diagnostic("info", "nodes", f"the commands of nodes {shown} describe one deployment"))
     variables = tuple(dict.fromkeys(name for each in group for name in each.variables))
     layout = first.layout if refused is None else None
     return replace(first, layout=layout, notes=tuple(notes), refused=refused, variables=variables)
 
 
-def _told(note: Note, notes: Sequence[Note]) -> bool:
+def _told(note: Diagnostic, notes: Sequence[Diagnostic]) -> bool:
     return any(other.code == note.code and other.message == note.message for other in notes)
 
 

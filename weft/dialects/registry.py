@@ -10,17 +10,17 @@ from functools import lru_cache
 from importlib import import_module
 
 from weft.dialects.addresses import addresses_for
-from weft.dialects.base import Context, Dialect, Document, Draft, Note, Reading, Written
+from weft.dialects.base import Context, Diagnostic, Dialect, Document, Draft, Reading, Written
 from weft.dialects.names import NAMES
 from weft.dialects.nodes import compare_nodes
 from weft.dialects.sources.calls import calls
+from weft.dialects.sources.deployment import chart_copies, job_nodes, launch_nodes, spread
 from weft.dialects.sources.kubernetes.charts import charts
 from weft.dialects.sources.kubernetes.helm import helm
 from weft.dialects.sources.kubernetes.manifests import manifest_commands, manifest_files
 from weft.dialects.sources.shell.commands import Programs, documents
 from weft.dialects.sources.shell.other_scripts import as_shell
-from weft.dialects.sources.surroundings import chart_copies, job_nodes, launch_nodes, spread
-from weft.dialects.sources.unsupported_programs import HELM, stranger
+from weft.dialects.sources.unsupported_programs import HELM, unsupported_reason
 from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest
@@ -120,7 +120,7 @@ def _releases(text: str, programs: Programs, context: Context) -> list[Document]
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:
     """Fragments: a file's text, or arguments without their command."""
-    reason = stranger(text)
+    reason = unsupported_reason(text)
     if reason is not None:
         raise UsageError(reason)
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
@@ -202,6 +202,6 @@ def _read_one(document: Document, named: str | None, context: Context) -> list[R
     return [spread(reading, nodes) for reading in dialect(name).read(document, context)]
 
 
-def unread(readings: Sequence[Reading]) -> tuple[Note, ...]:
+def unread(readings: Sequence[Reading]) -> tuple[Diagnostic, ...]:
     """Notes about words that were not understood; --strict makes errors of them."""
     return tuple(note for reading in readings for note in reading.notes if note.code in UNREAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Note, Reading, Refusal, Written
+from weft.dialects.base import Diagnostic, Reading, Refusal, Written
 from weft.errors import LayoutError
 from weft.layout.layout import layout_settings
 
@@ -22,12 +22,12 @@ def named(readings: Sequence[Reading]) -> dict[str, Reading]:
     return found
 
 
-def strict(readings: Sequence[Reading], unread: Sequence[Note]) -> list[Reading]:
+def strict(readings: Sequence[Reading], unread: Sequence[Diagnostic]) -> list[Reading]:
     """Readings whose unknown words are refused."""
     return [_strict(reading, [note for note in reading.notes if note in unread]) for reading in readings]
 
 
-def _strict(reading: Reading, unread: Sequence[Note]) -> Reading:
+def _strict(reading: Reading, unread: Sequence[Diagnostic]) -> Reading:
     if not unread:
         return reading
     notes = tuple(replace(note, level="error") if note in unread else note for note in reading.notes)
@@ -43,7 +43,7 @@ def on_nodes(reading: Reading, nodes: int) -> Reading:
     try:
         return replace(reading, sizes=sizes, layout=sizes.build())
     except LayoutError as error:
-        note = Note("error", "refused", str(error))
+        note = Diagnostic("error", "refused", str(error))
         refused = Refusal(str(error), error.legal)
         return replace(reading, sizes=sizes, layout=None, refused=refused, notes=(*reading.notes, note))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from weft.dialects.base import Context, Document, Draft, File, Where
 from weft.dialects.sizes import Size
-from weft.dialects.sources.documents.tree import Entry, Node, variables_in
+from weft.dialects.sources.documents.tree import Node, TreeEntry, variables_in
 from weft.options import nearest
 
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -137,7 +137,7 @@ def report_repeated(draft: Draft, root: Node, sizes: Iterable[str]) -> None:
             _report(draft, entry, other, entry.key in names)
 
 
-def _report(draft: Draft, entry: Entry, other: Entry, size: bool) -> None:
+def _report(draft: Draft, entry: TreeEntry, other: TreeEntry, size: bool) -> None:
     lines = f"in line {entry.where.line} and in line {other.where.line}"
     first, second = entry.node.plain(), other.node.plain()
     if first == second:
@@ -154,7 +154,7 @@ def _report(draft: Draft, entry: Entry, other: Entry, size: bool) -> None:
         draft.note("warning", "conflict", f"{message}; the engine takes the last", other.where)
 
 
-def report_unknown(draft: Draft, entry: Entry, path: str, known: Iterable[str]) -> None:
+def report_unknown(draft: Draft, entry: TreeEntry, path: str, known: Iterable[str]) -> None:
     """A key that the engine does not know, with the nearest one that it does."""
     draft.note("warning", "unknown-key", f"unknown key {path}{entry.key}{nearest(entry.key, known)}", entry.where)
 

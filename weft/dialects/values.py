@@ -10,7 +10,7 @@ from typing import Literal
 from weft.dialects.base import Draft, Word
 from weft.dialects.sources.literals import literal
 
-Kind = Literal["int", "float", "str", "switch", "boolean", "json", "list", "maybe"]
+FlagKind = Literal["int", "float", "str", "switch", "boolean", "json", "list", "maybe"]
 """switch: no value; boolean: --x and --no-x; list: one or more words; maybe: a value or none."""
 Value = int | float | str | bool | list[object] | dict[str, object] | None
 
@@ -31,7 +31,7 @@ def open_name(text: str) -> str | None:
 
 
 def read_value(
-    kind: Kind, name: str, path: tuple[str, ...], values: Sequence[Word], word: Word, draft: Draft
+    kind: FlagKind, name: str, path: tuple[str, ...], values: Sequence[Word], word: Word, draft: Draft
 ) -> tuple[Value, tuple[str, ...]]:
     """The value of a flag and the variables it depends on; a wrong one is refused and gives (None, ())."""
     variables = tuple(variable for value in values for variable in value.variables)

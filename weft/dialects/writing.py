@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 
-from weft.dialects.base import Context, Note, Reading, Written
+from weft.dialects.base import Context, Diagnostic, Reading, Written
 from weft.dialects.families import family
 from weft.dialects.flags import Table
 from weft.layout import Layout
@@ -45,17 +45,19 @@ def context_for(layout: Layout, options: Mapping[str, object]) -> Context:
     return Context(experts=experts_for(layout, options))
 
 
-def checked(layout: Layout, text: str, back: Sequence[Reading], notes: Sequence[Note] = ()) -> Written:
+def checked(layout: Layout, text: str, back: Sequence[Reading], notes: Sequence[Diagnostic] = ()) -> Written:
     """The text, with a note for everything in which its reading differs from the layout."""
     found = list(notes)
     reading = back[0] if back else None
     if reading is None or reading.layout is None:
         refused = reading.refused if reading is not None else None
         why = refused.message if refused else "it cannot be read back"
-        found.append(Note("error", "cannot-say", f"the engine would not start with this layout: {why}"))
+        found.append(Diagnostic("error", "cannot-say", f"the engine would not start with this layout: {why}"))
         return Written(text, tuple(found))
     for name, wanted, said in _differences(layout, reading.layout):
-        found.append(Note("warning", "cannot-say", f"{name} {wanted} cannot be said; the engine will have {said}"))
+        found.append(
+            Diagnostic("warning", "cannot-say", f"{name} {wanted} cannot be said; the engine will have {said}")
+        )
     return Written(text, tuple(found))
 
 
@@ -85,7 +87,7 @@ def engine_parts(
     names: Mapping[str, str],
     off: Mapping[str, str] | None = None,
     table: Table | None = None,
-) -> tuple[list[tuple[str, object]], list[Note]]:
+) -> tuple[list[tuple[str, object]], list[Diagnostic]]:
     """Flags for the engine options that a dialect has a name for, and notes for those it has none for.
 
     `off` names the flags that turn something off which is on by default; `table` has all flags, where the options are
@@ -93,7 +95,7 @@ def engine_parts(
     """
     own = {flag.dest: flag for flag in reversed(table.flags) if not flag.status} if table else {}
     parts: list[tuple[str, object]] = []
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     for option, value in options.items():
         if option in ("model", "num_experts") or value is None:
             continue
@@ -107,5 +109,5 @@ def engine_parts(
             shown = json.dumps(value) if isinstance(value, dict) else value
             parts.append((flag, None if value is True else shown))
         else:
-            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no flag in this engine"))
+            notes.append(Diagnostic("warning", "cannot-say", f"option {option} {value} has no flag in this engine"))
     return parts, notes

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from weft.cli.args.flags import Entry
-from weft.dialects.base import Context, Note, Reading
+from weft.dialects.base import Context, Diagnostic, Reading
 from weft.dialects.registry import read_words, unread
 from weft.dialects.report import named, on_nodes, strict
 from weft.dialects.sizes import whole_number
@@ -76,7 +76,7 @@ def with_unused(readings: list[Reading], context: Context) -> list[Reading]:
     unused = context.settings.unused if isinstance(context.settings, Settings) else ()
     known = list(dict.fromkeys(variable for reading in readings for variable in reading.variables))
     notes = [
-        Note("warning", "unused-setting", f"--set {name}: nothing depends on it{nearest(name, known)}")
+        Diagnostic("warning", "unused-setting", f"--set {name}: nothing depends on it{nearest(name, known)}")
         for name in unused
     ]
     return [readings[0].noted(*notes), *readings[1:]] if notes else readings

@@ -19,7 +19,7 @@ from rich.text import Text
 from weft.cli.args.dialects import add_dialect_arguments
 from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
 from weft.cli.view.console import PipedConsole
-from weft.dialects.base import Context, Note, Reading, Written
+from weft.dialects.base import Context, Diagnostic, Reading, Written
 from weft.dialects.names import NAMES
 from weft.dialects.registry import dialect, read, read_words, write
 from weft.dialects.report import document, json_schema
@@ -190,7 +190,7 @@ def _print_notes(console: Console, reading: Reading) -> None:
         console.print(Text(f"{place}{refused.message}{legal}"))
 
 
-def _list_notes(console: Console, title: str, notes: Iterable[Note]) -> None:
+def _list_notes(console: Console, title: str, notes: Iterable[Diagnostic]) -> None:
     order = {"error": 0, "warning": 1, "info": 2}
     listed = sorted(notes, key=lambda note: order[note.level])
     if listed:

@@ -9,7 +9,7 @@ from typing import Literal
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.mindie.keys import BUFFERS, HOLDERS, KEYS, LOCAL, MODELS, PLACES, PODS, RENAMED, SERVERS, SIZES
 from weft.dialects.mindie.modules import OFF
-from weft.dialects.mindie.sizes import Surroundings, derive_sizes
+from weft.dialects.mindie.sizes import Deployment, derive_sizes
 from weft.dialects.mindie.write import config_of
 from weft.dialects.sources.documents.documents import trees
 from weft.dialects.sources.documents.tree import Node, Tree
@@ -80,7 +80,7 @@ class _Reader:
         servers = [key for key in SERVERS if key in root.entries]
         if servers:
             return [each for key in servers for each in self.server(root, key)]
-        return self.models(root, "", Surroundings())
+        return self.models(root, "", Deployment())
 
     def server(self, root: Node, key: str) -> list[Reading]:
         """A prefill or decode server of a deployment."""
@@ -93,10 +93,10 @@ class _Reader:
         values.take(root, "instances", "deploy_config", instances)
         values.take(root, "pods", "deploy_config", pods)
         per_instance = values.number("pods", 0)
-        around = Surroundings(instances=values.number("instances"), pods=per_instance or None, spread=True)
+        around = Deployment(instances=values.number("instances"), pods=per_instance or None, spread=True)
         return self.models(node, role, around)
 
-    def models(self, root: Node, role: Role, around: Surroundings) -> list[Reading]:
+    def models(self, root: Node, role: Role, around: Deployment) -> list[Reading]:
         early = _first(root, ("ModelDeployParam",))  # the file of the first releases
         backend = _first(root, ("BackendConfig",)) or early or root
         deploy = _first(backend, ("ModelDeployConfig",)) or _first(root, ("ModelDeployConfig",)) or early or root
@@ -113,7 +113,7 @@ class _Model:
         self.role: Role = role
         self.values = Values(draft)
 
-    def reading(self, around: Surroundings) -> Reading:
+    def reading(self, around: Deployment) -> Reading:
         report_repeated(self.draft, self.root, _REPEATED)
         for key in SIZES:
             self.values.take(self.model, key, key)
@@ -127,7 +127,7 @@ class _Model:
         sizes = derive_sizes(self.values, self.draft, self.around(around), ", ".join(signs))
         return self.draft.finish(sizes, role=self.role)
 
-    def around(self, around: Surroundings) -> Surroundings:
+    def around(self, around: Deployment) -> Deployment:
         """Devices, instances and nodes from BackendConfig and ServerConfig."""
         devices = self.backend.get("npuDeviceIds")
         first = devices.items[0] if devices is not None and devices.items else None
@@ -138,7 +138,7 @@ class _Model:
         self.values.take(self.root, "distDPServerEnabled", "ServerConfig", "distDPServerEnabled")
         spread = self.values.switch("multiNodesInferEnabled") or self.values.switch("distDPServerEnabled")
         backend = self.model.get("backendType")
-        return Surroundings(
+        return Deployment(
             devices=count,
             instances=around.instances if around.instances != 1 else self.values.number("modelInstanceNumber"),
             pods=around.pods,

@@ -18,7 +18,7 @@ from weft.dialects.stated import Values
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Deployment:
     """What stands around a ModelConfig: devices of a node, instances, and whether several nodes serve together."""
 
     devices: Size = None
@@ -37,7 +37,7 @@ class _Model:
 
     values: Values
     draft: Draft
-    around: Surroundings
+    around: Deployment
     given: Mapping[str, Size]
     """Sizes by their keys; 0: not given."""
 
@@ -53,7 +53,7 @@ class _Engine(_Model):
     pp: Size
 
 
-def derive_sizes(values: Values, draft: Draft, around: Surroundings, signs: str) -> Sizes:
+def derive_sizes(values: Values, draft: Draft, around: Deployment, signs: str) -> Sizes:
     """All sizes of one model, with refusals and notes in the draft; `signs` names what asks for a mixture."""
     given = {name: values.number(name, 0, off=OFF) for name in SIZES[1:]}
     model = _Model(values=values, draft=draft, around=around, given=given)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from weft.dialects.base import Note
+from weft.dialects.base import Diagnostic
 from weft.dialects.mindie.keys import BACKEND, DEPLOY, KEYS, RENAMED
 from weft.dialects.writing import MODEL, experts_for
 from weft.layout import Layout
@@ -22,7 +22,7 @@ _SKIPPED = ("model", "served_model_name", "num_experts", *_DERIVED)
 Section = dict[str, object]
 
 
-def config_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[Note]]:
+def config_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[Diagnostic]]:
     """The file, and notes about options without a key."""
     model = _model(layout, options)
     deploy: Section = {}
@@ -93,9 +93,9 @@ def _eplb(layout: Layout, options: Mapping[str, object]) -> Section:
     return section
 
 
-def _options(options: Mapping[str, object], homes: Mapping[str, Section]) -> list[Note]:
+def _options(options: Mapping[str, object], homes: Mapping[str, Section]) -> list[Diagnostic]:
     """Puts options where the file has them; notes about those it has no key for."""
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     for option, value in options.items():
         if option in _SKIPPED or value is None:
             continue
@@ -107,7 +107,9 @@ def _options(options: Mapping[str, object], homes: Mapping[str, Section]) -> lis
         if first in KEYS or first in _SECTION_OF:
             _put(_home(first, homes), f"{_SECTION_OF[key]}.{key}" if key in _SECTION_OF else key, value)
         elif value is not False:
-            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no key in this engine's file"))
+            notes.append(
+                Diagnostic("warning", "cannot-say", f"option {option} {value} has no key in this engine's file")
+            )
     return notes
 
 

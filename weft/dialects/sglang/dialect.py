@@ -10,14 +10,7 @@ from collections.abc import Mapping
 
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.expert_options import balancing_parts, carry_placement
-from weft.dialects.reading import (
-    arguments_of,
-    finish,
-    known_share,
-    read_command,
-    take_model,
-    take_options,
-)
+from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
 from weft.dialects.sglang.flags import NAMES, OFF, TABLE
 from weft.dialects.sglang.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for

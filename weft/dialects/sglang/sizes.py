@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from weft.dialects.base import Draft
 from weft.dialects.expert_options import carry_threshold
 from weft.dialects.flags import Arguments
-from weft.dialects.reading import (
-    divisor_values,
-    explain,
-    layers_of,
-    mixture_of,
-    refuse_divisor,
-    refuse_node_rank,
-)
+from weft.dialects.reading import divisor_values, explain, layers_of, mixture_of, refuse_divisor, refuse_node_rank
 from weft.dialects.sizes import Size, Sizes, divides, quotient, times
 
 _MOE_SIGNS = ("ep_size", "enable_ep_moe", "enable_deepep_moe", "enable_eplb", "ep_num_redundant_experts", "moe_dp_size")

@@ -16,7 +16,7 @@ _BUILT = (
     "the engine's sizes were fixed when its checkpoint was converted; give that command "
     "(convert_checkpoint.py --tp_size N --pp_size M) or that of trtllm-serve"
 )
-_STRANGERS: tuple[tuple[str, str], ...] = (
+_UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (r"launch_triton_server\.py", f"launch_triton_server.py starts an engine that was built before: {_BUILT}"),
     (r"\btrtllm-build\b(?!.*--tp_size)", f"trtllm-build takes no sizes: {_BUILT}"),
     (r"\brun\.py\b.*--engine_dir", f"run.py runs an engine that was built before: {_BUILT}"),
@@ -57,14 +57,14 @@ _OTHERS = re.compile(
     r"|\b(text-generation-inference|lmdeploy|lightllm)(?=[:/.@])"
 )
 """Commands and images of engines that have no reader."""
-_COMPILED = tuple((re.compile(pattern), message) for pattern, message in _STRANGERS)
+_COMPILED = tuple((re.compile(pattern), message) for pattern, message in _UNSUPPORTED)
 _ENGINES = {"vllm": "vllm", "vllm-vlm": "vllm", "sglang": "sglang", "sglang-generate": "sglang"}
 _TRAINERS = ("swift",)
 _PAIRS = re.compile(r"(?:--?model[_-]args=)?((?:pretrained|model_name|model)=[^,\s]+(?:,\w+=[^,]*)*)")
 _PAIR = re.compile(r"(\w+)=([^,]*)")
 
 
-def stranger(text: str) -> str | None:
+def unsupported_reason(text: str) -> str | None:
     """Why a text with no engine's command in it cannot be read, where a program that it names is known."""
     plain = re.sub(r"\\\n", " ", text)
     other = _OTHERS.search(plain)

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 
 from weft.dialects.base import Draft
 from weft.dialects.flags import Arguments
-from weft.dialects.reading import (
-    divisor_values,
-    explain,
-    layer_list,
-    mixture_of,
-    refuse_divisor,
-    refuse_node_rank,
-)
+from weft.dialects.reading import divisor_values, explain, layer_list, mixture_of, refuse_divisor, refuse_node_rank
 from weft.dialects.sizes import Size, Sizes, divides, quotient, times, whole_number
 
 _PROJECTION = re.compile(r"TOKENSPEED_\w+?_(O|QKV|SHARED_EXPERT)(?:_PROJ)?_TP_SIZE")

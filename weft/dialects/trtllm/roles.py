@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from weft.dialects.base import Where
-from weft.dialects.sources.documents.tree import Entry, Node
+from weft.dialects.sources.documents.tree import Node, TreeEntry
 from weft.dialects.trtllm.flags import KEYS, SERVERS, SIZES
 
 Role = Literal["prefill", "decode"]
@@ -90,7 +90,7 @@ def _prefixed(workers: Node) -> list[tuple[str, Role, Node]]:
             continue
         role = _role(match[1])
         part = parts.setdefault(role, Node(entry.where, entries={}))
-        part.add(Entry(match[2], entry.where, entry.node))
+        part.add(TreeEntry(match[2], entry.where, entry.node))
         sized |= {role} if match[2] in _SIZE_KEYS else set()
     return [(role, role, part) for role, part in parts.items()] if len(sized) == 2 else []
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from weft.dialects.base import Note
+from weft.dialects.base import Diagnostic
 from weft.dialects.trtllm.flags import KEYS, RENAMED
 from weft.dialects.writing import MODEL, experts_for
 from weft.layout import Layout
@@ -25,7 +25,7 @@ _Dumper.add_representer(
 )
 
 
-def yaml_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[Note]]:
+def yaml_of(layout: Layout, options: Mapping[str, object]) -> tuple[str, list[Diagnostic]]:
     """The file, and notes about options without a key."""
     document = _sizes(layout)
     _experts(layout, options, document)
@@ -81,10 +81,10 @@ def _experts(layout: Layout, options: Mapping[str, object], document: dict[str, 
         document["moe_config"] = {"load_balancer": balancer}
 
 
-def _options(options: Mapping[str, object], document: dict[str, object]) -> tuple[list[str], list[Note]]:
+def _options(options: Mapping[str, object], document: dict[str, object]) -> tuple[list[str], list[Diagnostic]]:
     """Puts options under their keys; gives the flags of those that only the command line takes, and notes."""
     flags: list[str] = []
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     for option, value in options.items():
         if option in _SKIPPED or option.startswith("moe_config.load_balancer") or value is None:
             continue
@@ -94,7 +94,9 @@ def _options(options: Mapping[str, object], document: dict[str, object]) -> tupl
         elif key.partition(".")[0] in KEYS:
             _put(document, key, value)
         elif value is not False:
-            notes.append(Note("warning", "cannot-say", f"option {option} {value} has no key in this engine's file"))
+            notes.append(
+                Diagnostic("warning", "cannot-say", f"option {option} {value} has no key in this engine's file")
+            )
     return flags, notes
 
 

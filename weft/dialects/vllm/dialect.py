@@ -11,14 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Where, Word, Written
-from weft.dialects.reading import (
-    arguments_of,
-    finish,
-    known_share,
-    read_command,
-    take_model,
-    take_options,
-)
+from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
 from weft.dialects.sizes import quotient
 from weft.dialects.vllm.flags import MODULE_CONFIG, NAMES, OFF, TABLE
 from weft.dialects.vllm.modules import module_parts

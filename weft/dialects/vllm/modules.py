@@ -26,7 +26,7 @@ _BALANCED = "eplb_config"
 _FURTHER = ("olora_tensor_parallel_size",)
 
 
-class Balance:
+class AscendBalance:
     """vLLM-Ascend's own settings of expert balancing, nested or, as in older releases, flat."""
 
     def __init__(self, config: Mapping[str, object], draft: Draft, where: Where | None) -> None:
@@ -73,7 +73,7 @@ class Balance:
         return True, scalar(text)
 
 
-class Modules:
+class ModuleSizes:
     """The sizes that a command gives to single modules."""
 
     def __init__(self, arguments: Arguments, draft: Draft) -> None:
@@ -82,7 +82,7 @@ class Modules:
         config = arguments.mapping("additional_config")
         self.shared_whole = config.get("enable_shared_expert_dp") is True
         self.values: dict[str, Size] = {}
-        self.balance = Balance(config, draft, self.where)
+        self.balance = AscendBalance(config, draft, self.where)
         inner = config.get(MODULE_CONFIG, {})
         if not isinstance(inner, dict):
             draft.refuse(f"{MODULE_CONFIG} is a mapping of names to sizes, not {inner!r}", (), self.where)

@@ -7,16 +7,10 @@ from dataclasses import dataclass, replace
 from weft.dialects.base import Draft
 from weft.dialects.expert_options import carry_window
 from weft.dialects.flags import Arguments
-from weft.dialects.reading import (
-    explain,
-    layers_of,
-    mixture_of,
-    refuse_divisor,
-    refuse_node_rank,
-)
+from weft.dialects.reading import explain, layers_of, mixture_of, refuse_divisor, refuse_node_rank
 from weft.dialects.sizes import Size, Sizes, divides, times, whole_number
 from weft.dialects.values import open_name
-from weft.dialects.vllm.modules import Modules
+from weft.dialects.vllm.modules import ModuleSizes
 
 _FACTORS = (
     "tensor_parallel",
@@ -43,7 +37,7 @@ class _Engine:
     expert_parallel: bool
     moe: bool
     experts: int | None
-    modules: Modules
+    modules: ModuleSizes
 
 
 def derive_sizes(arguments: Arguments, draft: Draft) -> Sizes:
@@ -72,7 +66,7 @@ def _stated(arguments: Arguments, draft: Draft) -> _Engine:
         expert_parallel=expert_parallel,
         moe=moe,
         experts=experts,
-        modules=Modules(arguments, draft),
+        modules=ModuleSizes(arguments, draft),
     )
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import yaml
 
-from weft.dialects.base import Note, Where
+from weft.dialects.base import Diagnostic, Where
 from weft.dialects.sources.documents.aliases import checked
 from weft.dialects.sources.documents.listings import unnumbered
 from weft.dialects.sources.documents.loose_json import read_json
-from weft.dialects.sources.documents.tree import Entry, Node, Tree, scalar
+from weft.dialects.sources.documents.tree import Node, Tree, TreeEntry, scalar
 
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HEREDOC = re.compile(r"^[^\n#]*<<-?[ \t]*(['\"]?)([\w.-]+)\1[^\n]*$")
@@ -168,7 +168,7 @@ def _read_yaml(lines: _Lines) -> Tree:
     rows = [_mended(row, tree, lines) for row in enumerate(lines.rows, 1)]
     text = "\n".join(rows)
     if _NESTED.search(text) or _deep(text):
-        tree.problem = Note("error", "syntax", f"nested more than {_DEPTH} deep", lines.place(1, 1))
+        tree.problem = Diagnostic("error", "syntax", f"nested more than {_DEPTH} deep", lines.place(1, 1))
         return tree
     root = _compose(text, tree, lines)
     if not isinstance(root, yaml.MappingNode):
@@ -179,7 +179,7 @@ def _read_yaml(lines: _Lines) -> Tree:
             if isinstance(found, yaml.MappingNode):
                 changed = next(at for at, (old, new) in enumerate(zip(rows, spaced, strict=True), 1) if old != new)
                 message = "a blank is missing behind a colon; read as meant"
-                tree.notes.append(Note("warning", "missing-blank", message, lines.place(changed, 1)))
+                tree.notes.append(Diagnostic("warning", "missing-blank", message, lines.place(changed, 1)))
                 root, tree.problem = found, None
     if root is not None and tree.problem is None:
         tree.root = _Converter(tree, lines).node(root)
@@ -190,12 +190,12 @@ def _mended(numbered: tuple[int, tuple[int, int, str]], tree: Tree, lines: _Line
     """A line with '...' blanked, templates as variables, and tabs as blanks."""
     at, (_, _, text) = numbered
     if _ELIDED.match(text):
-        tree.notes.append(Note("info", "elided", "'...' stands for something left out", lines.place(at, 1)))
+        tree.notes.append(Diagnostic("info", "elided", "'...' stands for something left out", lines.place(at, 1)))
         return ""
     if "\t" in text:
         if text.lstrip(" ").startswith("\t") and not any(note.code == "tab" for note in tree.notes):
             message = "YAML takes no tabs in front of a line; read as two blanks each"
-            tree.notes.append(Note("warning", "tab", message, lines.place(at, 1)))
+            tree.notes.append(Diagnostic("warning", "tab", message, lines.place(at, 1)))
         text = text.replace("\t", "  ")
     return _TEMPLATE.sub(r"${\1}", text)
 
@@ -217,10 +217,10 @@ def _compose(text: str, tree: Tree, lines: _Lines) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = lines.place(mark.line + 1, mark.column + 1) if mark else lines.place(1, 1)
-        tree.problem = Note("error", "syntax", f"not readable as YAML: {error.problem or error.context}", where)
+        tree.problem = Diagnostic("error", "syntax", f"not readable as YAML: {error.problem or error.context}", where)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        tree.problem = Note("error", "syntax", f"not readable as YAML: {reason}", lines.place(1, 1))
+        tree.problem = Diagnostic("error", "syntax", f"not readable as YAML: {reason}", lines.place(1, 1))
     finally:
         loader.dispose()
     return None
@@ -259,9 +259,11 @@ class _Converter:
             if key.tag == "tag:yaml.org,2002:merge":
                 merged += self.node(value).items or [self.node(value)]
             elif not isinstance(key, yaml.ScalarNode):
-                self.tree.problem = Note("error", "syntax", "a key is a word, not a list or mapping", self.where(key))
+                self.tree.problem = Diagnostic(
+                    "error", "syntax", "a key is a word, not a list or mapping", self.where(key)
+                )
             else:
-                made.add(Entry(key.value, self.where(key), self.node(value)))
+                made.add(TreeEntry(key.value, self.where(key), self.node(value)))
         assert made.entries is not None
         for base in merged:
             made.entries |= {name: entry for name, entry in (base.entries or {}).items() if name not in made.entries}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-Row = tuple[int, int, str]
+ListingRow = tuple[int, int, str]
 """A line's number, the columns cut off its front, and what is left of it."""
 _NUMBERED = re.compile(r"^[ \t]*(\d{1,9})(?:[ \t]*\|)?(?=[ \t]|$)")
 _LISTING = re.compile(r"[ \t]*((?:\d{1,4}[ \t]+)+)\|[ \t]*(?=\S)")
 
 
-def unnumbered(rows: Sequence[Row]) -> list[Row]:
+def unnumbered(rows: Sequence[ListingRow]) -> list[ListingRow]:
     """Without the line numbers of a listing: a column of them before the text, or one in front of every line."""
     rows = [_without_listing(row) for row in rows]
     bare = 0
@@ -32,7 +32,7 @@ def unnumbered(rows: Sequence[Row]) -> list[Row]:
     return [(number, width, text[width:]) for number, width, text in cut]
 
 
-def _without_listing(row: Row) -> Row:
+def _without_listing(row: ListingRow) -> ListingRow:
     """A line without all of a listing's numbers in front of it: `1 2 3 4 | {`."""
     match = _LISTING.match(row[2])
     numbers = list(map(int, match[1].split())) if match else []

@@ -10,8 +10,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 
-from weft.dialects.base import Level, Note, Where
-from weft.dialects.sources.documents.tree import Entry, Node, Tree, scalar
+from weft.dialects.base import Diagnostic, Level, Where
+from weft.dialects.sources.documents.tree import Node, Tree, TreeEntry, scalar
 
 _SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z))+", re.DOTALL)
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"|\'((?:[^\'\\\n]|\\.)*)\'', re.DOTALL)
@@ -35,7 +35,7 @@ def read_json(text: str, place: Callable[[int, int], Where]) -> Tree:
     try:
         tree.root = reader.document()
     except Unreadable as error:
-        tree.problem = Note("error", "syntax", f"not readable as JSON: {error}", reader.where(error.at))
+        tree.problem = Diagnostic("error", "syntax", f"not readable as JSON: {error}", reader.where(error.at))
     return tree
 
 
@@ -43,14 +43,14 @@ class _Reader:
     def __init__(self, text: str, place: Callable[[int, int], Where]) -> None:
         self.text, self.place, self.at, self.depth = text, place, 0, 0
         self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
 
     def where(self, at: int) -> Where:
         line = bisect_right(self.starts, at)
         return self.place(line, at - self.starts[line - 1] + 1)
 
     def note(self, level: Level, code: str, message: str, at: int) -> None:
-        self.notes.append(Note(level, code, message, self.where(at)))
+        self.notes.append(Diagnostic(level, code, message, self.where(at)))
 
     def document(self) -> Node:
         self.space()
@@ -126,7 +126,7 @@ class _Reader:
         if comma and (node.entries or node.items) and not node.elided:
             self.note("warning", "trailing-comma", "a comma too many, which strict JSON refuses; read as meant", end)
 
-    def member(self) -> Entry:
+    def member(self) -> TreeEntry:
         start = self.at
         key = self.word()
         if key is None:
@@ -137,7 +137,7 @@ class _Reader:
         self.at += 1
         self.space()
         value = self.value()
-        return Entry(key[0], self.where(start), value)
+        return TreeEntry(key[0], self.where(start), value)
 
     def word(self) -> tuple[str, bool] | None:
         """A string or bare word, and whether it was quoted."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from weft.dialects.base import Note, Where
+from weft.dialects.base import Diagnostic, Where
 from weft.dialects.values import open_name
 
 _INTEGER = re.compile(r"[-+]?\d[\d_]{0,18}")
@@ -23,13 +23,13 @@ _WORDS: Mapping[str, object] = {
 
 
 @dataclass(slots=True)
-class Entry:
+class TreeEntry:
     """A key with its value; `again` are later entries of the same key."""
 
     key: str
     where: Where
     node: Node
-    again: list[Entry] = field(default_factory=list)
+    again: list[TreeEntry] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Node:
 
     where: Where
     scalar: object = None
-    entries: dict[str, Entry] | None = None
+    entries: dict[str, TreeEntry] | None = None
     items: list[Node] | None = None
     elided: bool = False
     """'...' stands in it: the text shows only a part."""
@@ -73,14 +73,14 @@ class Node:
             return [item.plain() for item in self.items]
         return self.scalar
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TreeEntry) -> None:
         """A further entry of a mapping."""
         assert self.entries is not None
         before = self.entries.setdefault(entry.key, entry)
         if before is not entry:
             before.again.append(entry)
 
-    def repeated(self) -> Iterator[Entry]:
+    def repeated(self) -> Iterator[TreeEntry]:
         """Entries whose key stands more than once, at any depth."""
         for entry in (self.entries or {}).values():
             if entry.again:
@@ -103,8 +103,8 @@ class Tree:
     """What a text holds: its root, or the first mistake that makes it unreadable; and notes about what was mended."""
 
     root: Node | None
-    notes: list[Note] = field(default_factory=list)
-    problem: Note | None = None
+    notes: list[Diagnostic] = field(default_factory=list)
+    problem: Diagnostic | None = None
     name: str = ""
     """The comment above a variant."""
 

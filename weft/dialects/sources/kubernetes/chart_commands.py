@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from weft.dialects.base import Document, Note, Where, Word
+from weft.dialects.base import Diagnostic, Document, Where, Word
+from weft.dialects.sources.deployment import copies_note
 from weft.dialects.sources.documents.tree import Node, variables_in
-from weft.dialects.sources.surroundings import copies_note
 
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "vllm": ("vllm", "serve"),
@@ -20,7 +20,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass
-class Command:
+class ChartCommand:
     """Words of one engine, gathered from a file's values."""
 
     name: str
@@ -28,7 +28,7 @@ class Command:
     dialect: str = "vllm"
     nodes: int | None = None
     words: list[Word] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Diagnostic] = field(default_factory=list)
 
     def flag(self, name: str, node: Node | None) -> None:
         """A flag with the value of a node, if there is one."""

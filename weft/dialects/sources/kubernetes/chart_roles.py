@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from weft.dialects.sources.documents.tree import Node
-from weft.dialects.sources.kubernetes.chart_commands import PROGRAMS, Command, text_of, walk
+from weft.dialects.sources.kubernetes.chart_commands import PROGRAMS, ChartCommand, text_of, walk
 
 _SHORT_SIZES: Mapping[str, Mapping[str, str]] = {
     "vllm": {name: f"--{word}-parallel-size" for name, word in (("tp", "tensor"), ("pp", "pipeline"), ("dp", "data"))},
@@ -25,14 +25,14 @@ _SERVICE_SIZES = {
 }
 
 
-def model_service(root: Node) -> Iterator[Command]:
+def model_service(root: Node) -> Iterator[ChartCommand]:
     """Sections decode and prefill with `parallelism` and the arguments of their containers."""
     for role in ("prefill", "decode"):
         section = root.get(role)
         parallelism = section.get("parallelism") if section is not None else None
         if section is None or parallelism is None or section.plain_value("create") is False:
             continue
-        command = Command(role, section.where)
+        command = ChartCommand(role, section.where)
         command.flag("--model", root.get("modelArtifacts", "name") or root.get("modelArtifacts", "uri"))
         command.flag("--tensor-parallel-size", parallelism.get("tensor"))
         command.flag("--data-parallel-size", parallelism.get("data"))
@@ -46,14 +46,14 @@ def model_service(root: Node) -> Iterator[Command]:
         yield command
 
 
-def recipe(root: Node) -> Iterator[Command]:
+def recipe(root: Node) -> Iterator[ChartCommand]:
     """A job's `sglang_config` with the flags of prefill, decode or aggregated workers, `resources` with their nodes."""
     for dialect in ("sglang", "vllm"):
         for role in ("prefill", "decode", "aggregated"):
             section = root.get("backend", f"{dialect}_config", role)
             if section is None or section.entries is None:
                 continue
-            command = Command("" if role == "aggregated" else role, section.where, dialect)
+            command = ChartCommand("" if role == "aggregated" else role, section.where, dialect)
             for key, entry in section.entries.items():
                 command.flag("--" + key.replace("_", "-"), entry.node)
             prefix = "agg" if role == "aggregated" else role
@@ -64,13 +64,13 @@ def recipe(root: Node) -> Iterator[Command]:
             yield command
 
 
-def template(root: Node) -> Iterator[Command]:
+def template(root: Node) -> Iterator[ChartCommand]:
     """Templates of deployments: `engine` with its type, `parallelism` in short names, `engine_args` in the engine's."""
     for node in walk(root):
         sizes, dialect = node.get("parallelism"), text_of(node.get("engine", "type"))
         if sizes is None or sizes.entries is None or dialect not in PROGRAMS:
             continue
-        command = Command(text_of(node.get("name")), node.where, dialect)
+        command = ChartCommand(text_of(node.get("name")), node.where, dialect)
         command.flag("--model", node.get("model_source", "uri") or node.get("model"))
         flags = _SHORT_SIZES[dialect]
         for key, entry in sizes.entries.items():
@@ -82,13 +82,13 @@ def template(root: Node) -> Iterator[Command]:
         yield command
 
 
-def runtime(root: Node) -> Iterator[Command]:
+def runtime(root: Node) -> Iterator[ChartCommand]:
     """A VLLMRuntime: model and vllmConfig in a spec, every flag as one word with capitals."""
     spec = root.get("spec")
     config = spec.get("vllmConfig") if spec is not None else None
     if spec is None or config is None or config.entries is None:
         return
-    command = Command(text_of(root.get("metadata", "name")), config.where)
+    command = ChartCommand(text_of(root.get("metadata", "name")), config.where)
     model = spec.get("model")
     command.flag("--model", model.get("modelURL") if model is not None else None)
     for section in (model, config):
@@ -101,7 +101,7 @@ def runtime(root: Node) -> Iterator[Command]:
     yield command
 
 
-def llm_service(root: Node) -> Iterator[Command]:
+def llm_service(root: Node) -> Iterator[ChartCommand]:
     """An LLMInferenceService: its own sizes and those of its prefill, with the arguments of their containers."""
     spec = root.get("spec")
     if spec is None or text_of(root.get("kind")) != "LLMInferenceService":
@@ -110,7 +110,7 @@ def llm_service(root: Node) -> Iterator[Command]:
     for role, section in (("prefill", prefill), ("decode" if prefill is not None else "", spec)):
         if section is None:
             continue
-        command = Command(role or text_of(root.get("metadata", "name")), section.where)
+        command = ChartCommand(role or text_of(root.get("metadata", "name")), section.where)
         command.flag("--model", spec.get("model", "name") or spec.get("model", "uri"))
         for key, flag in _SERVICE_SIZES.items():
             command.flag(flag, section.get("parallelism", key))

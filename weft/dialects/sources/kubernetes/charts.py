@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from weft.dialects.base import Document, Word
 from weft.dialects.sources.documents.documents import trees
 from weft.dialects.sources.documents.tree import Node
-from weft.dialects.sources.kubernetes.chart_commands import PROGRAMS, Command, text_of, walk
+from weft.dialects.sources.kubernetes.chart_commands import PROGRAMS, ChartCommand, text_of, walk
 from weft.dialects.sources.kubernetes.chart_roles import llm_service, model_service, recipe, runtime, template
 
 _LOOKS = re.compile(
@@ -48,11 +48,11 @@ def _roots(text: str, line: int) -> list[Node]:
     return [*roots, *(root for inner, first in held for root in _roots(inner, first))]
 
 
-def _stack(root: Node) -> Iterator[Command]:
+def _stack(root: Node) -> Iterator[ChartCommand]:
     """A chart whose servingEngineSpec lists models, each with a vllmConfig."""
     models = root.get("servingEngineSpec", "modelSpec")
     for model in models.items or () if models is not None else ():
-        command = Command(text_of(model.get("name")), model.where)
+        command = ChartCommand(text_of(model.get("name")), model.where)
         command.flag("--model", model.get("modelURL"))
         config = model.get("vllmConfig")
         for key, entry in (config.entries or {}).items() if config is not None else ():
@@ -67,13 +67,13 @@ def _stack(root: Node) -> Iterator[Command]:
         yield command
 
 
-def _inference_service(root: Node) -> Iterator[Command]:
+def _inference_service(root: Node) -> Iterator[ChartCommand]:
     """An InferenceService whose runtime is vLLM; workerSpec has the sizes of one over several nodes."""
     predictor = root.get("spec", "predictor")
     model = predictor.get("model") if predictor is not None else None
     if predictor is None or model is None or text_of(model.get("modelFormat", "name")).lower() not in _RUNTIMES:
         return
-    command = Command(text_of(root.get("metadata", "name")), model.where)
+    command = ChartCommand(text_of(root.get("metadata", "name")), model.where)
     command.arguments(model.get("args"))
     renamed = {"--model_id": "--model", "--model_name": "--served-model-name", "--model_dir": "--model"}
     for at, word in enumerate(command.words):
@@ -91,13 +91,13 @@ def _inference_service(root: Node) -> Iterator[Command]:
     yield command
 
 
-def _deployment(root: Node) -> Iterator[Command]:
+def _deployment(root: Node) -> Iterator[ChartCommand]:
     """A job whose `deployment` names an engine as its type and the sizes by the engine's own names."""
     section = root.get("deployment")
     dialect = text_of(section.get("type")) if section is not None else ""
     if section is None or section.entries is None or dialect not in PROGRAMS:
         return
-    command = Command("", section.where, dialect)
+    command = ChartCommand("", section.where, dialect)
     model = next((node for key in ("hf_model_handle", "checkpoint_path", "model") if (node := section.get(key))), None)
     name = {"vllm": "--model", "sglang": "--model-path", "trtllm": "--model"}[dialect]
     command.flag(name, model if model is not None and model.scalar else section.get("checkpoint_path"))
@@ -108,21 +108,21 @@ def _deployment(root: Node) -> Iterator[Command]:
     yield command
 
 
-def _keywords(root: Node) -> Iterator[Command]:
+def _keywords(root: Node) -> Iterator[ChartCommand]:
     """Mappings of engine_kwargs, wherever they stand, with the model beside them."""
     for node in walk(root):
         arguments = node.get("engine_kwargs")
         if arguments is None or arguments.entries is None:
             continue
         loading = node.get("model_loading_config") or node
-        command = Command(text_of(loading.get("model_id")), node.where)
+        command = ChartCommand(text_of(loading.get("model_id")), node.where)
         command.flag("--model", loading.get("model_source") or loading.get("model_id"))
         for key, entry in arguments.entries.items():
             command.flag("--" + key.replace("_", "-"), entry.node)
         yield command
 
 
-_SHAPES: tuple[Callable[[Node], Iterator[Command]], ...] = (
+_SHAPES: tuple[Callable[[Node], Iterator[ChartCommand]], ...] = (
     _stack,
     _inference_service,
     _deployment,

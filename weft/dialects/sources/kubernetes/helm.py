@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-from weft.dialects.base import Document, File, Note, Where, Word
+from weft.dialects.base import Diagnostic, Document, File, Where, Word
 from weft.dialects.sources.documents.documents import trees
-from weft.dialects.sources.documents.tree import Entry, Node, scalar
+from weft.dialects.sources.documents.tree import Node, TreeEntry, scalar
 from weft.dialects.sources.kubernetes.charts import engines_of
 
 _COMMANDS = ("install", "upgrade", "template")
@@ -92,7 +92,7 @@ class _Release:
         read_file: ReadFile | None,
     ) -> None:
         self.document, self.read_file = document, read_file
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
         self.given: list[_Given] = []
         self.base = Node(document.words[0].where, entries={})
         named = not any(name in _SWITCHED for name, _ in flags)
@@ -115,7 +115,7 @@ class _Release:
         for at, given in enumerate(self.given):
             if [_essence(each) for each in self._engines(self.given[:at] + self.given[at + 1 :])] == plain:
                 message = f"{given.shown}: what is read of the chart does not depend on it"
-                self.notes.append(Note("info", "chart-value", message, given.value.where))
+                self.notes.append(Diagnostic("info", "chart-value", message, given.value.where))
         first = replace(found[0], notes=(*self.document.notes, *self.notes, *found[0].notes))
         return [first, *found[1:]]
 
@@ -132,14 +132,14 @@ class _Release:
             self._merge(text, 1, word, outside=True)
         else:
             message = f"the chart {word.text} is not here: its own values are not known, only what stands here"
-            self.notes.append(Note("info", "chart-elsewhere", message, word.where))
+            self.notes.append(Diagnostic("info", "chart-elsewhere", message, word.where))
 
     def _file(self, path: str, word: Word) -> None:
         held: File | None = self.document.files.get(path)
         text = held.text if held is not None else self.read_file(path) if self.read_file is not None else None
         if text is None:
             message = f"the values file {path} is not here: what it says is not known"
-            self.notes.append(Note("warning", "file-elsewhere", message, word.where))
+            self.notes.append(Diagnostic("warning", "file-elsewhere", message, word.where))
         else:
             self._merge(text, held.line if held is not None else 1, word, outside=held is None)
 
@@ -160,7 +160,7 @@ class _Release:
             path = _path(key)
             node = self._value(name, value, word)
             if not path or node is None:
-                self.notes.append(Note("warning", "unknown-value", f"{name} {word.text}: not read", word.where))
+                self.notes.append(Diagnostic("warning", "unknown-value", f"{name} {word.text}: not read", word.where))
             else:
                 self.given.append(_Given(path, node, f"{name} {key}={value}"))
 
@@ -236,7 +236,7 @@ def _put(node: Node, path: Path, value: Node) -> None:
                 return
             before = node.entries.get(step)
             inner = value if last else before.node if before is not None else Node(value.where)
-            node.entries[step] = Entry(step, value.where, inner)
+            node.entries[step] = TreeEntry(step, value.where, inner)
         else:
             node.scalar, node.entries = None, None
             node.items = [] if node.items is None else node.items
@@ -280,7 +280,7 @@ def _json(text: str, where: Where) -> Node | None:
 def _node(value: object, where: Where) -> Node:
     if isinstance(value, dict):
         inner = {str(key): _node(item, where) for key, item in value.items()}
-        return Node(where, entries={key: Entry(key, where, node) for key, node in inner.items()})
+        return Node(where, entries={key: TreeEntry(key, where, node) for key, node in inner.items()})
     if isinstance(value, list):
         return Node(where, items=[_node(item, where) for item in value])
     return Node(where, scalar=value)

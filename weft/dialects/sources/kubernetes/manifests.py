@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
-from weft.dialects.base import File, Note, Where, Word
+from weft.dialects.base import Diagnostic, File, Where, Word
 from weft.dialects.sizes import whole_number
+from weft.dialects.sources.deployment import copies_note
 from weft.dialects.sources.documents.aliases import checked
 from weft.dialects.sources.shell.lexer import lex
-from weft.dialects.sources.shell.words import Piece, RawWord, templated
-from weft.dialects.sources.surroundings import copies_note
+from weft.dialects.sources.shell.words import RawWord, WordPart, templated
 
 _LOOKS = re.compile(
     r"(?m)(?:^[ \t]*(?:-[ \t]+)?|[{,][ \t]*)\"?(?:commands?|args|entrypoint|run(?:cmd)?|script)\"?[ \t]*:"
@@ -37,7 +37,7 @@ class Container:
     words: tuple[RawWord, ...]
     environment: Mapping[str, Word]
     name: str = ""
-    notes: tuple[Note, ...] = field(default=())
+    notes: tuple[Diagnostic, ...] = field(default=())
     image: int = 0
     """How many of the words are its image."""
     nodes: int | None = None
@@ -51,7 +51,7 @@ class _Around:
     name: str = ""
     nodes: int | None = None
     variables: Mapping[str, Word] = field(default_factory=dict)
-    copies: tuple[Note, ...] = ()
+    copies: tuple[Diagnostic, ...] = ()
 
 
 def manifest_commands(text: str) -> list[Container]:
@@ -134,12 +134,12 @@ def _flag_lists(node: yaml.Node, model: yaml.Node | None) -> Iterator[Container]
         if len(flags) < 2 or not _scalar(items[0]).startswith("--"):
             yield from _flag_lists(value, model)
             continue
-        notes: list[Note] = []
+        notes: list[Diagnostic] = []
         words = _words(value, notes)
         if _scalar(model) and not any(flag.startswith("--model") for flag in flags):
             assert model is not None
             where = Where(model.start_mark.line + 1, model.start_mark.column + 1, _scalar(model))
-            words = [RawWord(where, [Piece("text", "--model")]), *_plain(model), *words]
+            words = [RawWord(where, [WordPart("text", "--model")]), *_plain(model), *words]
         yield Container(tuple(words), dict(_environment(beside)), key, tuple(notes))
 
 
@@ -155,7 +155,7 @@ def _around(keys: Mapping[str, yaml.Node], around: _Around) -> _Around:
     return found if count is None else replace(found, nodes=count)
 
 
-def _copies(keys: Mapping[str, yaml.Node]) -> tuple[Note, ...]:
+def _copies(keys: Mapping[str, yaml.Node]) -> tuple[Diagnostic, ...]:
     """Copies of a Deployment, of a group of leader and workers, of a service; a StatefulSet's pods may be nodes."""
     node = keys.get("replicas") if "componentType" in keys else _mapping(keys.get("deploy")).get("replicas")
     if _scalar(keys.get("kind")) in ("Deployment", "LeaderWorkerSet"):
@@ -180,7 +180,7 @@ def _name(keys: Mapping[str, yaml.Node]) -> str:
 
 
 def _container(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     words = list(_plain(keys["image"])) if "image" in keys else []
     image = len(words)
     for key in ("entrypoint", "command", "args"):
@@ -209,12 +209,12 @@ def _task(keys: Mapping[str, yaml.Node], around: _Around) -> Container:
     node = keys["run"]
     below = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
     where = Where(node.start_mark.line + 1 + below, 1 if below else node.start_mark.column + 1)
-    words = [RawWord(where, [Piece("text", word)], quoted=True) for word in ("bash", "-c", _scalar(node))]
+    words = [RawWord(where, [WordPart("text", word)], quoted=True) for word in ("bash", "-c", _scalar(node))]
     beside = next((keys[key] for key in _BESIDE if key in keys), None)
     return Container(tuple(words), {**around.variables, **dict(_environment(beside))}, around.name)
 
 
-def _words(node: yaml.Node, notes: list[Note]) -> list[RawWord]:
+def _words(node: yaml.Node, notes: list[Diagnostic]) -> list[RawWord]:
     """A list is words as they are; a scalar is a line of shell."""
     if isinstance(node, yaml.SequenceNode):
         words = [word for item in node.value for word in _plain(item)]
@@ -235,7 +235,7 @@ def _plain(node: yaml.Node) -> Iterator[RawWord]:
         yield RawWord(where, list(_pieces(node.value)), quoted=node.style in ("'", '"') and not node.value)
 
 
-def _split(word: RawWord, notes: list[Note]) -> Iterator[RawWord]:
+def _split(word: RawWord, notes: list[Diagnostic]) -> Iterator[RawWord]:
     """An item '--tp 8' is one word to the engine; it was meant as two."""
     text = word.where.text
     match = re.fullmatch(r"(--?[\w-]+)[ \t]+([^\s'\"{]+)", text)
@@ -243,24 +243,24 @@ def _split(word: RawWord, notes: list[Note]) -> Iterator[RawWord]:
         yield word
         return
     message = f"{text!r} is one list item, which an engine takes for one unknown word; read as flag and value"
-    notes.append(Note("warning", "one-item", message, word.where))
-    yield RawWord(word.where, [Piece("text", match[1])])
+    notes.append(Diagnostic("warning", "one-item", message, word.where))
+    yield RawWord(word.where, [WordPart("text", match[1])])
     yield RawWord(word.where, list(_pieces(match[2])))
 
 
-def _pieces(text: str) -> Iterator[Piece]:
+def _pieces(text: str) -> Iterator[WordPart]:
     """Kubernetes fills in $(NAME), compose ${NAME}; a script inside keeps its own variables for its own reading."""
     if re.search(r"\s", text.strip()):
-        yield Piece("text", text)
+        yield WordPart("text", text)
         return
     at = 0
     for match in _EXPANDS.finditer(text):
         if match.start() > at:
-            yield Piece("text", text[at : match.start()])
-        yield Piece("variable", match[1] or match[2] or match[3], quoted=True)
+            yield WordPart("text", text[at : match.start()])
+        yield WordPart("variable", match[1] or match[2] or match[3], quoted=True)
         at = match.end()
     if at < len(text) or not text:
-        yield Piece("text", text[at:])
+        yield WordPart("text", text[at:])
 
 
 def _environment(node: yaml.Node | None) -> Iterator[tuple[str, Word]]:

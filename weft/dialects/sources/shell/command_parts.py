@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Document, Note, Where, Word
+from weft.dialects.base import Diagnostic, Document, Where, Word
 from weft.dialects.sources.shell.expand import ASSIGNMENT
 from weft.dialects.sources.shell.words import RawCommand
 
@@ -55,7 +55,7 @@ def glued(commands: Iterable[RawCommand]) -> list[RawCommand]:
         code = "continuation-comment" if before.commented else "continuation-missing"
         place = command.words[0].where
         message = f"{why} the command above, so a shell would not pass this line on; read as a continuation"
-        before.notes += [Note("warning", code, message, place), *command.notes]
+        before.notes += [Diagnostic("warning", code, message, place), *command.notes]
         before.words += command.words
         before.redirects += command.redirects
         before.end, before.commented = command.end, command.commented
@@ -182,5 +182,5 @@ def moved_where(where: Where, origin: Origin) -> Where:
     return Where(where.line + origin[0], where.column + column, where.text)
 
 
-def moved_note(note: Note, origin: Origin) -> Note:
+def moved_note(note: Diagnostic, origin: Origin) -> Diagnostic:
     return replace(note, where=moved_where(note.where, origin)) if note.where else note

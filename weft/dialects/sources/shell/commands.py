@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Document, File, Note, Where, Word
+from weft.dialects.base import Diagnostic, Document, File, Where, Word
+from weft.dialects.sources.deployment import NODE_VARIABLES, job_variables, launch_nodes
 from weft.dialects.sources.kubernetes.manifests import manifest_commands, manifest_files
 from weft.dialects.sources.shell.command_parts import (
     FLAG,
@@ -33,8 +34,7 @@ from weft.dialects.sources.shell.command_parts import (
 from weft.dialects.sources.shell.expand import ASSIGNMENT, Scope
 from weft.dialects.sources.shell.lexer import lex
 from weft.dialects.sources.shell.python_lists import lists_as_shell
-from weft.dialects.sources.shell.words import Piece, RawCommand, RawWord
-from weft.dialects.sources.surroundings import NODE_VARIABLES, job_variables, launch_nodes
+from weft.dialects.sources.shell.words import RawCommand, RawWord, WordPart
 from weft.dialects.sources.unsupported_programs import harness
 
 Programs = Mapping[str, Sequence[Sequence[str]]]
@@ -148,7 +148,7 @@ class _Reader:
             for piece in word.pieces:
                 inner = lex(piece.text) if piece.kind == "command" and SHOWS.match(piece.text) else []
                 if len(inner) == 1 and inner[0].words:
-                    inner[0].redirects.insert(0, (">", RawWord(word.where, [Piece("text", f"$({piece.text})")])))
+                    inner[0].redirects.insert(0, (">", RawWord(word.where, [WordPart("text", f"$({piece.text})")])))
                     shown = [part for each in inner[0].words for part in self.scope.expand(each)]
                     shown = self._moved(shown, (word.where.line - 1 + line, 0))
                     self._file(inner[0], shown, depth, word.where.line - 1 + line)
@@ -241,7 +241,7 @@ class _Reader:
         words: list[Word],
         environment: dict[str, Word],
         name: str,
-        notes: tuple[Note, ...],
+        notes: tuple[Diagnostic, ...],
         text: str,
         depth: int,
     ) -> None:
@@ -280,7 +280,7 @@ class _Reader:
                 Document(kind="command", text=text, name=name, words=tuple(words), environment=environment, notes=notes)
             )
 
-    def _scripts(self, words: Sequence[Word], name: str, notes: tuple[Note, ...], depth: int) -> bool:
+    def _scripts(self, words: Sequence[Word], name: str, notes: tuple[Diagnostic, ...], depth: int) -> bool:
         """Reads the words that are scripts of their own; whether one of them holds a command."""
         before = len(self.found)
         if depth < _SCRIPT_DEPTH:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from weft.dialects.base import Note, Where, Word
+from weft.dialects.base import Diagnostic, Where, Word
 from weft.dialects.sources.literals import expression
-from weft.dialects.sources.shell.words import Piece, RawWord
+from weft.dialects.sources.shell.words import RawWord, WordPart
 
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?!-]")
 _OUTER_NAME = re.compile(r"[A-Z][A-Z0-9_]*|[A-Za-z]\w*(?:\.\w+)+")
@@ -41,11 +41,11 @@ class Scope:
         self.settings = settings
         self.values: dict[str, tuple[Word, ...]] = {}
         self.exported: dict[str, Word] = {}
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
         self._conditions = 0
         self._doubtful: dict[str, Where] = {}
         self._branches: dict[str, list[Where]] = {}
-        self._defaults: dict[str, tuple[Note, ...]] = {}
+        self._defaults: dict[str, tuple[Diagnostic, ...]] = {}
 
     def enter(self, word: str) -> None:
         """The first word of the next command: what stands between if and fi may never be run."""
@@ -87,10 +87,14 @@ class Scope:
         self.notes += [replace(note, where=where) for note in self._defaults.get(name, ())]
         if name in self._branches:
             places = " and in ".join(map(str, self._branches[name]))
-            self.notes.append(Note("warning", "condition", f"{name} is assigned under a condition, in {places}", where))
+            self.notes.append(
+                Diagnostic("warning", "condition", f"{name} is assigned under a condition, in {places}", where)
+            )
         elif name in self._doubtful:
             message = f"{name} is assigned under a condition, in {self._doubtful[name]}; read as assigned"
-            self.notes.append(Note("warning", "condition", f"{message} (--set {name}=... gives another value)", where))
+            self.notes.append(
+                Diagnostic("warning", "condition", f"{message} (--set {name}=... gives another value)", where)
+            )
         return self.values.get(name)
 
     def expand(self, raw: RawWord) -> list[Word]:
@@ -111,7 +115,7 @@ class Scope:
             words[-1] = _join(words[-1], *filled)
         return [word for word in words if word.text or raw.quoted or any(piece.quoted for piece in raw.pieces)]
 
-    def _fill(self, piece: Piece, where: Where) -> tuple[Word, ...]:
+    def _fill(self, piece: WordPart, where: Where) -> tuple[Word, ...]:
         if piece.kind == "text":
             return (Word(piece.text, where),)
         if piece.kind == "command":
@@ -152,7 +156,7 @@ class Scope:
         if inner:
             return self._variable(inner[1], where)
         message = f"{name} is not set in the text; its default {value} was taken (--set {name}=... gives another)"
-        self.notes.append(Note("info", "variable-default", message, where))
+        self.notes.append(Diagnostic("info", "variable-default", message, where))
         return (Word(value.strip("'\""), where),)
 
     def _defaulted_number(self, match: re.Match[str], where: Where) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from weft.dialects.base import Note, Where
+from weft.dialects.base import Diagnostic, Where
 from weft.dialects.sources.shell.quotes import balanced, double_end
-from weft.dialects.sources.shell.words import Piece, PieceKind, RawCommand, RawWord, normalized
+from weft.dialects.sources.shell.words import RawCommand, RawWord, WordPart, WordPartKind, normalized
 
 PLACEHOLDER = re.compile(r"<[A-Za-z](?:[^<>\n|;&]*[^<>\s|;&])?>")
 PROMPT = re.compile(r"[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:\[?[\w.-]+@[\w.-]+[^\n$#%]{0,80})?[$%][ \t]+(?=\S)")
@@ -78,14 +78,14 @@ class _Lexer:
         else:
             self._literal(char)
 
-    def _add(self, kind: PieceKind, text: str, quoted: bool, at: int) -> None:
+    def _add(self, kind: WordPartKind, text: str, quoted: bool, at: int) -> None:
         if self.word is None:
             self.word = RawWord(self.where(at), quoted=quoted)
         pieces = self.word.pieces
         if kind == "text" and pieces and pieces[-1].kind == "text" and pieces[-1].quoted == quoted:
-            pieces[-1] = Piece("text", pieces[-1].text + text, quoted)
+            pieces[-1] = WordPart("text", pieces[-1].text + text, quoted)
         else:
-            pieces.append(Piece(kind, text, quoted))
+            pieces.append(WordPart(kind, text, quoted))
 
     def _literal(self, char: str) -> None:
         start = self.at
@@ -148,7 +148,7 @@ class _Lexer:
             message = (
                 f"a {why} stands behind the backslash, so a shell would end the command here; read as a continuation"
             )
-            self.command.notes.append(Note("warning", f"continuation-{why}", message, self.where(self.at, "\\")))
+            self.command.notes.append(Diagnostic("warning", f"continuation-{why}", message, self.where(self.at, "\\")))
             self._end_word()
             self._continue(min(len(self.text), broken.end() + 1))
             return
@@ -184,7 +184,7 @@ class _Lexer:
         end = self._closing(char)
         if end is None:
             message = f"the quote {char} is never closed; read as a plain character"
-            self.command.notes.append(Note("warning", "open-quote", message, self.where(start, char)))
+            self.command.notes.append(Diagnostic("warning", "open-quote", message, self.where(start, char)))
             self._add("text", char, False, start)
             self.at += 1
         elif char == "'":

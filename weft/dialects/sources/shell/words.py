@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from weft.dialects.base import Note, Where
+from weft.dialects.base import Diagnostic, Where
 
 _SUBSTITUTES = str.maketrans(
     {"\u00a0": " ", "\u202f": " ", "\u201c": '"', "\u201d": '"', "\u200b": None, "\ufeff": None}
 )
 _SMART = re.compile("\u2018([^\u2018\u2019\n]*)\u2019")
 
-PieceKind = Literal["text", "variable", "command", "arithmetic"]
+WordPartKind = Literal["text", "variable", "command", "arithmetic"]
 
 
 _TEMPLATE = re.compile(
@@ -22,10 +22,10 @@ _TEMPLATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WordPart:
     """Part of a word: literal text, or something that the shell fills in (`text` is what stands inside)."""
 
-    kind: PieceKind
+    kind: WordPartKind
     text: str
     quoted: bool = False
 
@@ -35,7 +35,7 @@ class RawWord:
     """A word before variables are filled in."""
 
     where: Where
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[WordPart] = field(default_factory=list)
     quoted: bool = False
 
     @property
@@ -53,7 +53,7 @@ class RawCommand:
     heredoc: tuple[str, int, bool] | None = None
     """Text, line of its first line, and whether variables stand for themselves."""
     comment: str = ""
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Diagnostic] = field(default_factory=list)
     blank_before: bool = False
     commented: bool = False
     """A comment stands behind its last word."""
@@ -71,10 +71,10 @@ def _as_variable(match: re.Match[str]) -> str:
     return f"$({match[1]})" if "." in match[1] else f"${{{match[1]}}}"
 
 
-def normalized(text: str) -> tuple[str, list[Note]]:
+def normalized(text: str) -> tuple[str, list[Diagnostic]]:
     """Text with typographic quotes and blanks as a terminal has them."""
     text = templated(text.replace("\r\n", "\n").replace("\r", "\n"))
     plain = _SMART.sub(r"'\1'", text).translate(_SUBSTITUTES)
     if '"' in plain and "\u201c" in text or "\u2018" in text and plain != text:
-        return plain, [Note("info", "typography", "typographic quotes were read as plain ones")]
+        return plain, [Diagnostic("info", "typography", "typographic quotes were read as plain ones")]
     return plain, []

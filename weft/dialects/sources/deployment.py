@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from weft.dialects.base import Note, Reading, Where, Word
+from weft.dialects.base import Diagnostic, Reading, Where, Word
 from weft.dialects.report import on_nodes
 from weft.dialects.sizes import divides, whole_number
 
@@ -35,13 +35,13 @@ def job_variables(text: str) -> dict[str, Word]:
     return found
 
 
-def copies_note(count: int, where: Where) -> Note:
+def copies_note(count: int, where: Where) -> Diagnostic:
     """So many engines of a kind, which do not know of each other."""
     message = f"{count} copies of this engine are started, each of its own; this is the layout of one"
-    return Note("info", "copies", message, where)
+    return Diagnostic("info", "copies", message, where)
 
 
-def chart_copies(text: str) -> Note | None:
+def chart_copies(text: str) -> Diagnostic | None:
     """The copies that a chart's values ask for."""
     match = _REPLICAS.search(text)
     count = int(match[1]) if match else 1
@@ -85,6 +85,6 @@ def spread(reading: Reading, nodes: int | None) -> Reading:
         return replace(reading, sizes=replace(sizes, nodes=nodes))
     if not divides(nodes, sizes.world):
         message = f"what surrounds the command asks for {nodes} nodes, over which {sizes.world} ranks are not even"
-        return reading.noted(Note("warning", "nodes-uneven", message, reading.place))
-    note = Note("info", "derived", f"nodes {nodes}: by what surrounds the command", reading.place)
+        return reading.noted(Diagnostic("warning", "nodes-uneven", message, reading.place))
+    note = Diagnostic("info", "derived", f"nodes {nodes}: by what surrounds the command", reading.place)
     return on_nodes(reading, nodes).noted(note)
