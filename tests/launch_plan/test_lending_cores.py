@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import pytest
 
 from tests.support.native_libraries import need
 from weft.checkpoint import embedded_model, open_checkpoint
-from weft.cli.main import main
 from weft.comm.shm.arena import NoRoomsError, Room
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.ipc.messages import Setup
 from weft.launch_plan import plan as plans
 from weft.launch_plan.plan import plan_launch
-from weft.layout.cuts import dealt
 from weft.layout.resolve import resolve
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
@@ -114,34 +111,3 @@ def test_lending_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_sta
         plan_launch(checkpoint, layout, EngineConfig(lend_cores=True, **settings), backend)
     assert found.value.field == "lend_cores"
     plan_launch(checkpoint, layout, EngineConfig(**settings), backend)
-
-
-@pytest.mark.parametrize(
-    ("given", "settings", "heads"),
-    [
-        ("auto", {}, (6, 3)),
-        ("auto", {"lend_cores": False}, (5, 4)),
-        ("balanced", {}, (5, 4)),
-        ("groups", {"lend_cores": False}, (6, 3)),
-    ],
-)
-def test_heads_are_dealt_in_whole_groups_by_themselves_where_cores_are_lent(
-    given: str, settings: dict[str, bool], heads: tuple[int, int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Started and explained alike."""
-    layout = resolve({"attention.split": given}, tp=2)
-    plan = plan_launch(open_checkpoint(embedded_model(print)), layout, EngineConfig(**settings))
-    assert tuple(share.q[1] - share.q[0] for share in plan.shards.heads) == heads
-    words = ["--tp", "2", "--attn-split", given, *(["--no-lend-cores"] if settings else [])]
-    assert main(["explain", "--json", *words]) == 0
-    ranks = json.loads(capsys.readouterr().out)["ranks"]
-    assert [each["q_heads"] for each in ranks] == [[0, heads[0]], [heads[0], 9]]
-    assert main(["dry-run", "--json", *words]) == 0
-    assert json.loads(capsys.readouterr().out)["params_by_module"] == ranks[0]["bytes"]
-
-
-def test_elsewhere_no_rank_waits_for_more_heads_than_it_must() -> None:
-    layout = resolve({}, tp=2)
-    assert dealt(layout, lends=EngineConfig(device="cuda").lends) is layout
-    nodes = resolve({"nodes": 2}, tp=2)
-    assert dealt(nodes, lends=True) is nodes

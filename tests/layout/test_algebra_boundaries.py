@@ -82,8 +82,8 @@ def test_a_module_alone_takes_the_residual_as_it_is(world: int) -> None:
 
 
 def test_o_proj_takes_columns_that_follow_from_the_heads() -> None:
-    """9 heads of 4 columns over 2 ranks: 20 and 16 columns."""
-    columns = ((0, 20), (20, 36))
+    """9 heads of 4 columns in 3 KV groups over 2 ranks: 24 and 12 columns."""
+    columns = ((0, 24), (24, 36))
     for size in (2, 3, 6):
         found = boundaries_of(layout_of(6, 2, size, 2, 1, 1))
         assert found["o_proj.in"].src == shard(columns)

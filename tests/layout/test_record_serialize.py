@@ -59,7 +59,7 @@ def test_round_trip(values: dict[str, object], world: int, experts: int) -> None
 def test_yaml_marks_what_was_derived() -> None:
     lines = to_yaml(resolve({"attention.tp": 2, "lm_head.tp": 4}, 8)).splitlines()
     assert lines[0] == "world: 8"
-    assert "attention: {tp: 2, dp: 4, cp: 1, kv_split: 1, split: auto}  # derived: dp, cp, kv_split, split" in lines
+    assert "attention: {tp: 2, dp: 4, cp: 1, kv_split: 1, split: groups}  # derived: dp, cp, kv_split, split" in lines
     assert "dense: {tp: 2}  # derived: tp" in lines
     assert "lm_head: {tp: 4, within: null}  # derived: within" in lines
 

@@ -45,7 +45,7 @@ LAYOUTS = {
     "tp3-dp2-non-multiples": {
         "attention.tp": 3, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 6, "embedding.tp": 2, "lm_head.tp": 6,
     },
-    "tp2-groups": {"attention.tp": 2, "attention.split": "groups"},
+    "tp2-balanced": {"attention.tp": 2, "attention.split": "balanced"},
 }  # fmt: skip
 LONG = {"tp3", "dp2", "dp3-some-shared", "tp2-dense1-head2", "tp2-dp2-o4", "tp2-dp2-dense4"}
 """Whose parts others of `LAYOUTS` have, too; the exact model has these layouts in the short suite."""

@@ -63,7 +63,7 @@ def _heads(shards: Shards) -> Iterator[Note]:
     text = f"attention's ranks hold {_join(counts)} of {config.num_heads} query heads: " + _idle(counts)
     even = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, "balanced")]
     if max(even) < max(counts):
-        text += f"; split: balanced, for ranks that lend none, gives {_join(even)}"
+        text += f"; attention.split: balanced gives {_join(even)}"
     yield Note("warning", "uneven_heads", text)
 
 

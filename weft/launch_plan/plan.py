@@ -26,7 +26,6 @@ from weft.launch_plan.hints import hints
 from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
-from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.support import refuse_unsupported
@@ -167,7 +166,6 @@ def plan_launch(
     limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
-    layout = dealt(layout, lends=engine.lends)
     if config.quantization:
         raise ConfigError(
             f"quantization_config {config.quantization}: quantized safetensors cannot be loaded; take the plain model "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.layout.boundaries import Boundary, dense_boundaries, residual
-from weft.layout.cuts import HeadShare, cuts_for, deal_heads, dealt, even_cuts
+from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
 from weft.layout.layout import Given, Layout
 from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
 from weft.layout.ranks import Coords, Group, block, coords, describe
@@ -28,7 +28,6 @@ __all__ = [
     "coords",
     "cuts_for",
     "deal_heads",
-    "dealt",
     "dense_boundaries",
     "describe",
     "even_cuts",

@@ -6,10 +6,10 @@ One rule per unit, read by weights, transitions and pictures alike: `even_cuts` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from weft.errors import LayoutError
-from weft.layout.layout import Layout, Split
+from weft.layout.layout import Split
 from weft.layout.placement import Interval
 from weft.plural import counted, up_to
 
@@ -57,14 +57,6 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tup
     if split == "groups":
         return whole
     return even if _busiest(even) < _busiest(whole) and _fullest(even) <= _fullest(whole) else whole
-
-
-def dealt(layout: Layout, *, lends: bool) -> Layout:
-    """`attention.split: auto` is "groups" where ranks lend each other their cores, as those of one machine do: nobody
-    idles for the rank with most heads then, so the sum counts, and keys and values that two ranks compute add to it."""
-    if layout.attention.split != "auto" or not lends or layout.nodes > 1:
-        return layout
-    return replace(layout, attention=replace(layout.attention, split="groups"))
 
 
 def _busiest(shares: tuple[HeadShare, ...]) -> int:

@@ -46,8 +46,8 @@ class Attention:
     kv_split: int = option(..., "split of the KV cache by position inside tp", "--kv-split-size", minimum=1)
     split: Split = option(
         ...,
-        "deal heads in whole KV groups, or query heads evenly (auto: groups where ranks lend each other their cores,"
-        " else evenly where no rank then stores more KV heads)",
+        "how heads are split: in whole KV groups, or query heads evenly (auto: groups on one node; on several,"
+        " evenly where no rank then stores more KV heads)",
         "--attn-split",
         choices=("auto", "groups", "balanced"),
     )

@@ -129,6 +129,7 @@ def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:
     for name, value in _FIXED_DEFAULTS.items():
         if not name.startswith("experts."):
             sizes.default(name, value)
+    _split(sizes)
     layers = sizes.values["pipeline.layers"]
     sizes.default("pipeline.stages", len(layers) if isinstance(layers, tuple) else 1)
     sizes.default("attention.dp", _missing_dp(sizes, world_size))
@@ -138,6 +139,14 @@ def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:
     check_ranks("world", text, product)
     if world_size is not None and product != world_size:
         raise LayoutError(f"{text} = {product}, but --world-size is {world_size}", field="world", value=world_size)
+
+
+def _split(sizes: _Sizes) -> None:
+    """On one node `auto` is "groups": ranks of a machine share the work that heads leave uneven, so the total counts,
+    and a KV head that two ranks compute adds to it. On several nodes `deal_heads` decides by the model's heads."""
+    if sizes.values["attention.split"] == "auto" and sizes.number("nodes") == 1:
+        sizes.values["attention.split"] = "groups"
+        sizes.derived.add("attention.split")
 
 
 def _parts(sizes: _Sizes) -> dict[str, int]:

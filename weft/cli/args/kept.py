@@ -27,7 +27,6 @@ COUNTED = (
     "max_num_seqs",
     "enforce_eager",
     "device",
-    "lend_cores",
 )
 """Engine options that what is held or moved depends on."""
 

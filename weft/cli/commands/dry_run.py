@@ -11,7 +11,6 @@ from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.explain.largest import largest_bytes, largest_note
-from weft.layout.cuts import dealt
 from weft.options import check_range
 from weft.settings import resolve_dtype
 from weft.verify.dry_run.report import document, lines
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
-    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
+    layout = layout_from(args, config, runnable=False)
     check_range("--rank", args.rank, 0, layout.world - 1)
     check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))

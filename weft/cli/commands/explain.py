@@ -22,7 +22,6 @@ from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.cores import Cores, RankCores
 from weft.explain.fits import Load, budget, fit, lines
-from weft.layout.cuts import dealt
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.options import parse_bytes, shown
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     take_foreign(args, only=COUNTED)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
-    layout = dealt(layout_from(args, config, runnable=False), lends=engine.lends)
+    layout = layout_from(args, config, runnable=False)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     kept, cores = kept_from(args, engine, config), _cores(engine, layout)
     choices = choices_from(engine, layout, kept)
