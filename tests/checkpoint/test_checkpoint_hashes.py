@@ -16,8 +16,8 @@ from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub import embedded
 from weft.checkpoint.integrity.check import check_hashes
-from weft.checkpoint.integrity.digest_cache import Stopped, computed
-from weft.checkpoint.integrity.known_hashes import DOWNLOADS, MANIFEST, Found, known_hashes
+from weft.checkpoint.integrity.digest_cache import HashingStopped, computed
+from weft.checkpoint.integrity.known_hashes import DOWNLOADS, MANIFEST, KnownHashes, known_hashes
 from weft.cli.main import main
 from weft.errors import CheckpointError, ConfigError, UsageError
 from weft.llm import LLM
@@ -57,7 +57,7 @@ def damage(file: Path) -> None:
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-def found(path: Path) -> Found:
+def found(path: Path) -> KnownHashes:
     return known_hashes(open_checkpoint(path))
 
 
@@ -245,7 +245,7 @@ def test_a_download_that_a_person_has_changed_is_theirs(model: Path) -> None:
 def test_notes_that_say_nothing(model: Path, note: str) -> None:
     noted(model, SHARD, "")
     (model / DOWNLOADS / f"{SHARD}.metadata").write_text(note)
-    assert found(model) == Found()
+    assert found(model) == KnownHashes()
 
 
 def test_a_gguf_and_what_lies_beside_it(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_person_does_not_have_to_wait(model: Path, tmp_path: Path, monkeypatch
         check_hashes(open_checkpoint(model))
     stop = threading.Event()
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(HashingStopped):
         computed(model / SHARD, ("sha256",), tmp_path / "memory", stop)
     assert not (tmp_path / "memory").exists()
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from weft.cli.args.flags import Entry, add_flags
+from weft.cli.args.flags import GivenValue, add_flags
 from weft.cli.args.model import add_model_arguments, engine_config_from
 from weft.cli.args.parser import CommandParser
 from weft.cli.args.ranks import add_comm_argument
@@ -199,7 +199,7 @@ def test_the_same_value_twice_is_no_contradiction() -> None:
 
 def test_options_and_positionals_may_come_in_any_order() -> None:
     args = parser().parse_command(["--seed", "2", "dir", "--tp", "2"])
-    assert (args.model, args.tp, args.engine_given) == ("dir", 2, {"seed": Entry(2, "--seed")})
+    assert (args.model, args.tp, args.engine_given) == ("dir", 2, {"seed": GivenValue(2, "--seed")})
 
 
 def test_what_is_not_a_number_contradicts_nothing() -> None:
@@ -289,9 +289,9 @@ def test_flags_collect_only_what_was_given() -> None:
     assert parser.parse_args([]).given == {}
     given = parser.parse_args(["--parts", "2,3", "--no-flag", "--mode", "b"]).given
     assert given == {
-        "parts": Entry((2, 3), "--parts"),
-        "flag": Entry(False, "--no-flag"),
-        "inner.mode": Entry("b", "--mode"),
+        "parts": GivenValue((2, 3), "--parts"),
+        "flag": GivenValue(False, "--no-flag"),
+        "inner.mode": GivenValue("b", "--mode"),
     }
 
 

@@ -17,7 +17,7 @@ from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.files.sources import read_loads
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.experts.statistics.loads import FloatArray, IntArray
 from weft.experts.statistics.metric import balance
 from weft.experts.statistics.recorder import LoadRecorder
@@ -31,7 +31,7 @@ class ObedientRanks:
     layers: tuple[int, ...]
     held: list[list[int]]
     per_rank: int
-    pace: Pace
+    pace: TransferRate
     loads: IntArray
     staged: dict[int, tuple[int, set[int]]] = field(default_factory=dict)
     layer: int = -1
@@ -73,7 +73,7 @@ class ObedientRanks:
 class World:
     shape: SlotShape
     layers: tuple[int, ...]
-    pace: Pace
+    pace: TransferRate
     most_moved: int
     interval: int
     window: int
@@ -103,7 +103,7 @@ def worlds(draw: st.DrawFn) -> World:
     least = -(-experts // ranks)
     shape = SlotShape(experts, ranks * draw(st.integers(least, min(experts, least + 2))), ranks)
     layers = tuple(sorted(draw(st.sets(st.integers(0, 9), min_size=1, max_size=3))))
-    pace = Pace(draw(st.integers(1, 3)), draw(st.integers(1, 5)))
+    pace = TransferRate(draw(st.integers(1, 3)), draw(st.integers(1, 5)))
     interval = draw(st.integers(1, 6))
     return World(shape, layers, pace, draw(st.integers(1, shape.slots)), interval, draw(st.integers(1, interval)))
 
@@ -169,7 +169,7 @@ def test_a_plan_is_taken_where_it_helps(world: World, seed: int) -> None:
 
 
 def test_a_balanced_layer_stays() -> None:
-    world = World(SlotShape(4, 4, 2), (0, 1), Pace(), 4, 1, 1)
+    world = World(SlotShape(4, 4, 2), (0, 1), TransferRate(), 4, 1, 1)
     decider = InlineDecider(LoadBalancer(world.shape))
     balancing = world.balancing(decider, threshold=0.9)
     ranks = world.ranks(balancing.placement, np.array([[5, 5, 5, 5], [9, 9, 1, 1]]))
@@ -183,7 +183,7 @@ def test_a_balanced_layer_stays() -> None:
 
 
 def test_without_rows_nothing_is_planned() -> None:
-    world = World(SlotShape(4, 4, 2), (0,), Pace(), 4, 2, 2)
+    world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 2, 2)
     decider = InlineDecider(LoadBalancer(world.shape))
     balancing = world.balancing(decider)
     ranks = world.ranks(balancing.placement, np.zeros((1, 4), np.int64))
@@ -194,7 +194,7 @@ def test_without_rows_nothing_is_planned() -> None:
 
 
 def test_the_window_is_the_end_of_the_interval() -> None:
-    world = World(SlotShape(4, 4, 2), (0,), Pace(), 4, 5, 2)
+    world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 5, 2)
     balancing = world.balancing(None)
     ranks = world.ranks(balancing.placement, np.ones((1, 4), np.int64))
     fills = []
@@ -207,7 +207,7 @@ def test_the_window_is_the_end_of_the_interval() -> None:
 
 
 def test_a_plan_beyond_the_limit_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(SlotShape(4, 4, 2), (7,), Pace(), 1, 1, 1)
+    world = World(SlotShape(4, 4, 2), (7,), TransferRate(), 1, 1, 1)
     decider = InlineDecider(LoadBalancer(world.shape, "auto", 1.0))  # plans swaps: two slots
     balancing = world.balancing(decider)
     ranks = world.ranks(balancing.placement, np.array([[9, 9, 1, 1]]))
@@ -231,7 +231,7 @@ class Broken(InlineDecider):
 
 @pytest.mark.parametrize("kind", [AnotherModels, Broken])
 def test_a_bad_decider_leaves_the_placement(kind: type[InlineDecider]) -> None:
-    world = World(SlotShape(4, 4, 2), (0,), Pace(), 4, 1, 1)
+    world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 1, 1)
     balancing = world.balancing(kind(LoadBalancer(world.shape)))
     ranks = world.ranks(balancing.placement, np.array([[9, 9, 1, 1]]))
     for _ in range(4):
@@ -243,8 +243,10 @@ def test_a_bad_decider_leaves_the_placement(kind: type[InlineDecider]) -> None:
 
 def test_random_plans_move_all_the_time() -> None:
     """What the exact suite relies on."""
-    balancing = random_balancing(SlotShape(5, 6, 2), (0, 1), pace=Pace(3, 4))
-    ranks = ObedientRanks((0, 1), balancing.placement.phy2log.tolist(), 3, Pace(3, 4), np.ones((2, 5), np.int64))
+    balancing = random_balancing(SlotShape(5, 6, 2), (0, 1), pace=TransferRate(3, 4))
+    ranks = ObedientRanks(
+        (0, 1), balancing.placement.phy2log.tolist(), 3, TransferRate(3, 4), np.ones((2, 5), np.int64)
+    )
     for _ in range(60):
         ranks.step(balancing.work())
         balancing.stepped(ranks)
@@ -256,7 +258,7 @@ def test_loads_are_recorded(tmp_path: Path) -> None:
     """Of a model of four layers of which the second and the last have experts; the rest of a window too."""
     path = tmp_path / "stats.json"
     recorder = LoadRecorder(path, "m", 4, (1, 3), 3)
-    world = World(SlotShape(3, 4, 2), (1, 3), Pace(), 4, 3, 2)
+    world = World(SlotShape(3, 4, 2), (1, 3), TransferRate(), 4, 3, 2)
     plain = world.balancing(None, balancer=None)
     balancing = ExpertBalancing(plain.settings, plain.placement, None, recorder)
     ranks = world.ranks(balancing.placement, np.array([[1, 2, 3], [4, 5, 6]]))
@@ -275,7 +277,7 @@ def test_a_full_disk_does_not_end_the_server(tmp_path: Path, caplog: pytest.LogC
     folder = tmp_path / "there"
     folder.mkdir()
     recorder = LoadRecorder(folder / "stats.json", "m", 1, (0,), 4)
-    world = World(SlotShape(4, 4, 2), (0,), Pace(), 4, 1, 1)
+    world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 1, 1)
     plain = world.balancing(None)
     balancing = ExpertBalancing(plain.settings, plain.placement, None, recorder)
     (folder / "stats.json").unlink()

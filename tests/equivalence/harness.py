@@ -23,7 +23,7 @@ from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
-from weft.verify.record import LogitsRecorder, Outcome
+from weft.verify.record import GreedyOutput, LogitsRecorder
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
@@ -170,7 +170,9 @@ def make_executor(
     return LockstepExecutor(checkpoint, shards, numerics, LIMITS, torch.device(device), enforce_eager)
 
 
-def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBalancing | None = None) -> list[Outcome]:
+def run_workload(
+    executor: LockstepExecutor, work: Workload, balancing: ExpertBalancing | None = None
+) -> list[GreedyOutput]:
     """Each request's tokens and logits; requests arrive at their step, or as soon as nothing else is left to do."""
     recorder = LogitsRecorder(executor)
     config = EngineConfig(
@@ -180,7 +182,7 @@ def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBa
         block_size=executor.limits.block_size,
     )
     engine = Engine(recorder, config, (), vocab_size=101, balancing=balancing)
-    outcomes = [Outcome() for _ in work.prompts]
+    outcomes = [GreedyOutput() for _ in work.prompts]
     params = SamplingParams(temperature=0.0, max_tokens=work.max_tokens, ignore_eos=True)
     waiting, step = list(range(len(work.prompts))), 0
     while waiting or engine.has_work:
@@ -198,13 +200,13 @@ def run_workload(executor: LockstepExecutor, work: Workload, balancing: ExpertBa
 
 
 @cache
-def of_one_rank(path: Path, numerics: Numerics, work: Workload) -> list[Outcome]:
+def of_one_rank(path: Path, numerics: Numerics, work: Workload) -> list[GreedyOutput]:
     """What every layout is to give; run once."""
     experts = parse_config(checkpoint_at(path).config).num_experts
     return run_workload(make_executor(path, resolve({}, num_experts=experts), numerics), work)
 
 
-def same_bits(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:
+def same_bits(a: Sequence[GreedyOutput], b: Sequence[GreedyOutput]) -> bool:
     """Tokens equal and logits equal bit for bit."""
     return all(
         one.tokens == two.tokens and torch.equal(torch.stack(one.logits), torch.stack(two.logits))
@@ -212,7 +214,7 @@ def same_bits(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:
     )
 
 
-def largest_difference(a: Sequence[Outcome], b: Sequence[Outcome]) -> float:
+def largest_difference(a: Sequence[GreedyOutput], b: Sequence[GreedyOutput]) -> float:
     return max(
         float((torch.stack(one.logits) - torch.stack(two.logits)).abs().max()) for one, two in zip(a, b, strict=True)
     )

@@ -32,15 +32,15 @@ from weft.arch import Shards, parse_config
 from weft.comm.lockstep import LockstepComm
 from weft.errors import WeftError
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.ops.base import Numerics
-from weft.verify.record import Outcome
+from weft.verify.record import GreedyOutput
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.tensors.expert_moves import ExpertMover
 from weft.worker.tensors.slot_bytes import SlotBytes
 
 Models = Callable[[str, Numerics], Model]
-Reference = Callable[[str], list[Outcome]]
+Reference = Callable[[str], list[GreedyOutput]]
 EXPERTS = {"experts": 5, "latent": 6}
 LONG = Workload(MIXED.prompts, MIXED.arrivals, max_tokens=16, budget=MIXED.budget)
 
@@ -55,7 +55,7 @@ def moving(model: Model, world: int, sizes: ExpertSizes, seed: int = 0) -> tuple
     shards = Shards(config, layout)
     executor = LockstepExecutor(checkpoint, shards, EXACT, limits, torch.device("cpu"))
     layers = tuple(layer for layer in range(config.num_layers) if config.has_experts(layer))
-    pace = Pace(*random.Random(seed).choice(((1, 2), (1, 20), (3, 8), (2, 5))))
+    pace = TransferRate(*random.Random(seed).choice(((1, 2), (1, 20), (3, 8), (2, 5))))
     return executor, random_balancing(shape, layers, seed=seed, pace=pace)
 
 
@@ -73,9 +73,9 @@ def parts(world: int, variant: str) -> tuple[list[ExpertSizes], list[ExpertSizes
 
 @pytest.fixture(scope="module")
 def reference(model: Models) -> Reference:
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, list[GreedyOutput]] = {}
 
-    def of(variant: str) -> list[Outcome]:
+    def of(variant: str) -> list[GreedyOutput]:
         if variant not in found:
             one = ExpertSizes(1, 1, 1, EXPERTS[variant], 1, 1)
             found[variant] = run_workload(moving(model(variant, EXACT), 1, one)[0], LONG)

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from tests.support.expert_worlds import TRACES, TWELVE, best_by_enumeration, skewed, trace
 from weft.errors import ConfigError
-from weft.experts import LoadBalancer, Plan, SlotShape
+from weft.experts import BalancePlan, LoadBalancer, SlotShape
 from weft.experts.balancing.upper_bound import upper_bound
 
 EXAMPLE = SlotShape(experts=12, slots=16, ranks=8, nodes=2, groups=4)
 
 
-def planned(loads: np.ndarray, slots: int, ranks: int, policy: str = "global") -> Plan:
+def planned(loads: np.ndarray, slots: int, ranks: int, policy: str = "global") -> BalancePlan:
     return LoadBalancer(SlotShape(loads.shape[1], slots, ranks), policy).plan(loads)
 
 
-def share_of_bound(plan: Plan, loads: np.ndarray) -> np.ndarray:
+def share_of_bound(plan: BalancePlan, loads: np.ndarray) -> np.ndarray:
     """balance / bound of every layer."""
     placement = plan.placement
     bound = upper_bound(loads, SlotShape(placement.experts, placement.slots, placement.ranks))
@@ -50,7 +50,7 @@ def test_the_published_example_with_groups_stays_in_nodes() -> None:
     assert groups_stay_in_nodes(plan, EXAMPLE)
 
 
-def groups_stay_in_nodes(plan: Plan, shape: SlotShape) -> bool:
+def groups_stay_in_nodes(plan: BalancePlan, shape: SlotShape) -> bool:
     nodes = plan.placement.phy2log.reshape(plan.placement.layers, shape.nodes, -1)
     groups = [[set((node // (shape.experts // shape.groups)).tolist()) for node in layer] for layer in nodes]
     return all(sum(map(len, layer)) == shape.groups == len(set.union(*layer)) for layer in groups)

@@ -14,8 +14,8 @@ from weft.arch.quantization import Kept
 from weft.cli.args import kept as kept_args
 from weft.cli.main import main
 from weft.explain import explain
-from weft.explain.choices import Choices, Machine, choices_of
-from weft.explain.fits import Budget, Load, fit
+from weft.explain.choices import KernelChoices, Machine, choices_of
+from weft.explain.fits import Budget, StepLoad, fit
 from weft.explain.largest import largest_bytes
 from weft.layout import resolve
 from weft.native import libraries
@@ -26,7 +26,7 @@ ABLE, UNABLE = Machine("able", compresses=True, screens=True), Machine("unable",
 Capture = pytest.CaptureFixture[str]
 
 
-def chosen(machine: Machine, layout: dict[str, object] | None = None, **given: Any) -> Choices:
+def chosen(machine: Machine, layout: dict[str, object] | None = None, **given: Any) -> KernelChoices:
     return choices_of(EngineConfig(**{"dtype": "bfloat16", **given}), resolve(layout or {}), machine, 7)
 
 
@@ -73,20 +73,23 @@ def test_a_layout_whose_logits_come_together_has_no_bounds() -> None:
 
 
 def test_bounds_stand_beside_the_weights_and_count_where_memory_is_given() -> None:
-    layout, choices = resolve({}, tp=2), Choices(bounded_rows=128)
+    layout, choices = resolve({}, tp=2), KernelChoices(bounded_rows=128)
     report = explain("m", CONFIG, layout, dtype="bfloat16", choices=choices)
     plain = explain("m", CONFIG, layout, dtype="bfloat16")
     nbytes = bound_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, few_only=False)
     assert [rank.bounds for rank in report.ranks] == [nbytes] * 2 and not any(rank.bounds for rank in plain.ranks)
     assert [rank.total for rank in report.ranks] == [rank.total for rank in plain.ranks]
     with_bounds, without = (
-        fit(CONFIG, layout, Load(2048, 64, 2, bounded_rows=rows), Budget(1 << 30)).tightest.left for rows in (128, 0)
+        fit(CONFIG, layout, StepLoad(2048, 64, 2, bounded_rows=rows), Budget(1 << 30)).tightest.left
+        for rows in (128, 0)
     )
     assert without - with_bounds == nbytes
 
 
 def test_only_the_last_stage_has_bounds() -> None:
-    report = explain("m", CONFIG, resolve({"pipeline.stages": 2}), dtype="bfloat16", choices=Choices(bounded_rows=8))
+    report = explain(
+        "m", CONFIG, resolve({"pipeline.stages": 2}), dtype="bfloat16", choices=KernelChoices(bounded_rows=8)
+    )
     assert [rank.bounds > 0 for rank in report.ranks] == [False, True]
 
 

@@ -11,11 +11,11 @@ import pytest
 from weft.arch import ModelConfig, Shards, parse_config
 from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
-from weft.explain.fits import Budget, Load, budget, fit, lines
+from weft.explain.fits import Budget, StepLoad, budget, fit, lines
 from weft.layout.resolve import resolve
 
 GIB = 2**30
-LOAD = Load(rows=2048, sampled=64, itemsize=2)
+LOAD = StepLoad(rows=2048, sampled=64, itemsize=2)
 
 
 def config_of(name: str) -> ModelConfig:
@@ -80,14 +80,14 @@ def test_changes_that_are_enough_only_together() -> None:
 
 def test_smaller_limits_are_proposed_where_they_help() -> None:
     config, layout = config_of("Llama-3.1-8B"), resolve({}, tp=1)
-    wide = Load(rows=65536, sampled=4096, itemsize=2)
+    wide = StepLoad(rows=65536, sampled=4096, itemsize=2)
     found = fit(config, layout, wide, Budget(20 * GIB))
     (rows,) = [text for text in found.changes if text.startswith("max_num_batched_tokens")]
     match = re.match(r"max_num_batched_tokens (\d+) in place of 65536", rows)
     assert match and int(match[1]) >= 4096 and rows.endswith("enough")
     assert fit(config, layout, replace(wide, rows=int(match[1])), Budget(20 * GIB)).fits
     assert not fit(config, layout, replace(wide, rows=2 * int(match[1])), Budget(20 * GIB)).fits
-    many = Load(rows=8192, sampled=8192, itemsize=2)
+    many = StepLoad(rows=8192, sampled=8192, itemsize=2)
     found = fit(config, layout, many, Budget(17 * GIB))
     (seqs,) = [text for text in found.changes if text.startswith("max_num_seqs")]
     match = re.match(r"max_num_seqs (\d+) in place of 8192", seqs)

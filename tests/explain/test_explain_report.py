@@ -18,7 +18,7 @@ from weft.arch.params import param_specs
 from weft.arch.shards import Shards
 from weft.cli.main import main
 from weft.errors import LayoutError
-from weft.explain import Report, explain, memory, traffic
+from weft.explain import LayoutReport, explain, memory, traffic
 from weft.explain.memory import alike_weights, distinct, memory_of_ranks
 from weft.layout import resolve
 from weft.layout.transition import Step
@@ -38,7 +38,7 @@ SMALL = ModelConfig(
 )
 
 
-def report_of(config: ModelConfig, values: dict[str, object], world: int | None = None, batch: int = 5) -> Report:
+def report_of(config: ModelConfig, values: dict[str, object], world: int | None = None, batch: int = 5) -> LayoutReport:
     return explain("m", config, resolve(values, world), dtype="float32", batch=batch)
 
 
@@ -161,7 +161,7 @@ def test_hops_between_stages() -> None:
     assert report_of(SMALL, {"attention.tp": 2}).hops == ()
 
 
-def codes(report: Report) -> dict[str, str]:
+def codes(report: LayoutReport) -> dict[str, str]:
     return {note.code: note.message for note in report.notes}
 
 

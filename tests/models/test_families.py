@@ -37,7 +37,7 @@ from weft.layout.resolve import resolve
 from weft.native import libraries
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
-from weft.verify.record import LogitsRecorder, Outcome, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
@@ -136,7 +136,7 @@ def prompts_for(seed: int) -> list[tuple[int, ...]]:
     return [tuple(draw.randrange(1, 131) for _ in range(length)) for length in (23, 1, 12)]
 
 
-def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[Outcome]:
+def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[GreedyOutput]:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     layout = resolve({"attention.tp": world, "lm_head.tp": 1}, world, num_experts=config.num_experts)
@@ -148,7 +148,7 @@ def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[Outcome
     return outcomes(Engine(recorder, limits_given, ()), recorder, prompts, TOKENS)
 
 
-def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> Outcome:
+def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> GreedyOutput:
     found = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -160,7 +160,7 @@ def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> Outcome:
         return_dict_in_generate=True,
         output_logits=True,
     )
-    return Outcome(found.sequences[0, len(prompt) :].tolist(), [row[0] for row in found.logits])
+    return GreedyOutput(found.sequences[0, len(prompt) :].tolist(), [row[0] for row in found.logits])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -25,7 +25,7 @@ from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
-from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
@@ -68,11 +68,11 @@ def prompts(checkpoint: Checkpoint) -> list[Prompt]:
 
 
 @pytest.fixture(scope="module")
-def one_rank(checkpoint: Checkpoint, prompts: list[Prompt]) -> list[Outcome]:
+def one_rank(checkpoint: Checkpoint, prompts: list[Prompt]) -> list[GreedyOutput]:
     return run(checkpoint, resolve({}), prompts)
 
 
-def run(checkpoint: Checkpoint, layout: Layout, prompts: list[Prompt]) -> list[Outcome]:
+def run(checkpoint: Checkpoint, layout: Layout, prompts: list[Prompt]) -> list[GreedyOutput]:
     shards = Shards(parse_config(checkpoint.config), layout)
     limits = Limits(num_blocks=16, block_size=16, max_num_seqs=4, max_model_len=64)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
@@ -85,7 +85,7 @@ def run(checkpoint: Checkpoint, layout: Layout, prompts: list[Prompt]) -> list[O
     "name", [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in LAYOUTS]
 )
 def test_layout_gives_the_tokens_of_one_rank(
-    name: str, checkpoint: Checkpoint, prompts: list[Prompt], one_rank: list[Outcome]
+    name: str, checkpoint: Checkpoint, prompts: list[Prompt], one_rank: list[GreedyOutput]
 ) -> None:
     given = LAYOUTS[name]
     world = given.get("attention.tp", 1) * given.get("attention.dp", 1)  # type: ignore[operator]
@@ -95,7 +95,7 @@ def test_layout_gives_the_tokens_of_one_rank(
 
 
 @pytest.fixture(scope="module")
-def reference(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> list[Outcome]:
+def reference(path: Path, prompts: list[Prompt], one_rank: list[GreedyOutput]) -> list[GreedyOutput]:
     """transformers in fp32 over the prompts and the tokens that one rank gave."""
     with warnings.catch_warnings(), read_once():
         warnings.simplefilter("ignore")
@@ -104,25 +104,25 @@ def reference(path: Path, prompts: list[Prompt], one_rank: list[Outcome]) -> lis
     for prompt, outcome in zip(prompts, one_rank, strict=True):
         with torch.inference_mode():
             logits = model(torch.tensor([[*prompt, *outcome.tokens[:-1]]])).logits[0, len(prompt) - 1 :]
-        found.append(Outcome(logits.argmax(-1).tolist(), list(logits)))
+        found.append(GreedyOutput(logits.argmax(-1).tolist(), list(logits)))
     return found
 
 
-def test_one_rank_gives_the_tokens_of_transformers(one_rank: list[Outcome], reference: list[Outcome]) -> None:
+def test_one_rank_gives_the_tokens_of_transformers(one_rank: list[GreedyOutput], reference: list[GreedyOutput]) -> None:
     agreement = compare(reference, one_rank, TOLERANCE)
     assert agreement.agrees, agreement
 
 
 @pytest.mark.parametrize("tp", [1, 2])
 def test_bf16_stays_within_its_tolerance_of_fp32(
-    tp: int, checkpoint: Checkpoint, prompts: list[Prompt], reference: list[Outcome]
+    tp: int, checkpoint: Checkpoint, prompts: list[Prompt], reference: list[GreedyOutput]
 ) -> None:
     """Step programs, each token after the reference's own text, so that every position is compared."""
     shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": tp}))
     limits = Limits(num_blocks=64, block_size=16, max_num_seqs=8, max_model_len=64)
     config = EngineConfig(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=40)
     forced = [(*prompt, *out.tokens[:n]) for prompt, out in zip(prompts, reference, strict=True) for n in range(TOKENS)]
-    wanted = [Outcome([out.tokens[n]], [out.logits[n]]) for out in reference for n in range(TOKENS)]
+    wanted = [GreedyOutput([out.tokens[n]], [out.logits[n]]) for out in reference for n in range(TOKENS)]
     with closing(ProgramExecutor(checkpoint, shards, Numerics(torch.bfloat16), limits)) as executor:
         recorder = LogitsRecorder(executor)
         agreement = compare(wanted, outcomes(Engine(recorder, config, ()), recorder, forced, 1), BF16_TOLERANCE)

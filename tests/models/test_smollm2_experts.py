@@ -17,7 +17,7 @@ from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.engine.engine import Engine
 from weft.engine.expert_balancing import ExpertBalancing
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
@@ -25,7 +25,7 @@ from weft.text import Tokenizer
 from weft.upcycle.routers import Skew
 from weft.upcycle.upcycle import Recipe, upcycle
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
-from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
@@ -50,7 +50,7 @@ def first_layers(checkpoint: Checkpoint, layers: int) -> Checkpoint:
 
 def run(
     checkpoint: Checkpoint, given: dict[str, object], prompts: list[Prompt], balancing: ExpertBalancing | None = None
-) -> list[Outcome]:
+) -> list[GreedyOutput]:
     config = parse_config(checkpoint.config)
     staged = 0 if balancing is None else SLOTS // 2
     limits = Limits(16, 16, 4, 64, staged_slots=staged, count_experts=balancing is not None)
@@ -74,7 +74,7 @@ def test_the_tokens_of_the_dense_model(layers: int, tmp_path: Path) -> None:
 
     spread: dict[str, object] = {"attention.dp": 2, "experts.ep": 2, "experts.slots": SLOTS}
     balancing = random_balancing(
-        SlotShape(EXPERTS, SLOTS, 2), tuple(range(layers)), pace=Pace(parts=3, parts_per_step=8)
+        SlotShape(EXPERTS, SLOTS, 2), tuple(range(layers)), pace=TransferRate(parts=3, parts_per_step=8)
     )
     moved = compare(wanted, run(mixture, spread, prompts, balancing), RELATIVE_TOLERANCE[torch.float32])
     assert moved.agrees and moved.tokens == len(TEXTS) * TOKENS, moved

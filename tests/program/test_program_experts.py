@@ -18,7 +18,7 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
@@ -116,7 +116,9 @@ def test_moving_experts_change_nothing_in_a_program(
         wanted = run_workload(still, LONG)
     for seed in range(2):
         with executor(path, world, sizes, numerics, program=True) as moving:
-            balancing = random_balancing(SlotShape(5, sizes.slots, sizes.ep), LAYERS, seed=seed, pace=Pace(2, 5))
+            balancing = random_balancing(
+                SlotShape(5, sizes.slots, sizes.ep), LAYERS, seed=seed, pace=TransferRate(2, 5)
+            )
             assert same_bits(run_workload(moving, LONG, balancing), wanted), f"seed {seed}"
             switched += balancing.stats().layers_switched
     assert switched >= 2
@@ -137,7 +139,7 @@ def test_the_comparison_sees_a_program_that_reads_an_old_table(tmp_path: Path, m
 
     monkeypatch.setattr(Runner, "_program", faulty)
     with executor(path, 1, sizes, Numerics(torch.float32), program=True) as moving:
-        balancing = random_balancing(SlotShape(5, 5, 1), LAYERS, seed=0, pace=Pace(2, 5))
+        balancing = random_balancing(SlotShape(5, 5, 1), LAYERS, seed=0, pace=TransferRate(2, 5))
         assert not same_bits(run_workload(moving, LONG, balancing), wanted)
 
 

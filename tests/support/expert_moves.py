@@ -9,7 +9,7 @@ from weft.errors import WeftError
 from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.experts.statistics.loads import FloatArray
 
 
@@ -68,7 +68,7 @@ class EveryPlan(ExpertBalancing):
 
 
 def random_balancing(
-    shape: SlotShape, layers: tuple[int, ...], *, seed: int = 0, interval: int = 2, pace: Pace
+    shape: SlotShape, layers: tuple[int, ...], *, seed: int = 0, interval: int = 2, pace: TransferRate
 ) -> EveryPlan:
     """New random placements as fast as they can be moved."""
     balancer = LoadBalancer(shape)

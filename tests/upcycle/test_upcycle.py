@@ -21,14 +21,14 @@ from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.upcycle.upcycle import target_of
-from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
 PROMPTS: list[Prompt] = [tuple(range(3, 20)), (1, 2), tuple(range(90, 50, -4))]
 
 
-def run(path: Path, given: dict[str, object], world: int) -> list[Outcome]:
+def run(path: Path, given: dict[str, object], world: int) -> list[GreedyOutput]:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve(given, world, num_experts=config.num_experts))

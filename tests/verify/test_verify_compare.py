@@ -7,11 +7,11 @@ import torch
 
 from weft.ops.base import Numerics
 from weft.verify.compare import compare, compare_tokens, relative_difference, tolerance_of
-from weft.verify.record import Outcome
+from weft.verify.record import GreedyOutput
 
 
-def outcome(tokens: list[int], rows: list[list[float]]) -> Outcome:
-    return Outcome(tokens, [torch.tensor(row) for row in rows])
+def outcome(tokens: list[int], rows: list[list[float]]) -> GreedyOutput:
+    return GreedyOutput(tokens, [torch.tensor(row) for row in rows])
 
 
 REFERENCE = [outcome([2, 0], [[1.0, 5.0, 10.0], [10.0, 9.99, 0.0]])]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.checkpoints import SCALES, random_blocks
 from tests.support.native_libraries import need
-from weft.checkpoint.formats import LOADABLE, QUANTIZED, Format
+from weft.checkpoint.formats import LOADABLE, QUANTIZED, TensorFormat
 from weft.native.step_library import open_library
 from weft.weights.dequantize import decode
 
@@ -74,7 +74,7 @@ def test_plain_formats_are_views(name: str) -> None:
 
 @given(lo=st.integers(0, 1000), length=st.integers(1, 1000), block=st.sampled_from([1, 32, 256]))
 def test_widening_is_the_smallest_run_of_blocks(lo: int, length: int, block: int) -> None:
-    fmt = Format("any", block, 7)
+    fmt = TensorFormat("any", block, 7)
     wide = fmt.widen(lo, lo + length)
     assert wide[0] <= lo < wide[0] + block and wide[1] - block < lo + length <= wide[1]
     assert wide[0] % block == wide[1] % block == 0

@@ -24,7 +24,7 @@ from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
-from weft.verify.record import LogitsRecorder, Outcome, Prompt
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
 
@@ -59,7 +59,7 @@ class Bench:
         blocks: int = 64,
         cache: bool = False,
         first: Sequence[Prompt] = (),
-    ) -> Outcome:
+    ) -> GreedyOutput:
         """`others` run beside the target (admitted before it if `before`), `first` to their end before it."""
         recorder = LogitsRecorder(self.executor)
         config = EngineConfig(
@@ -79,7 +79,7 @@ class Bench:
         order = {**prompts, "target": TARGET} if before else {"target": TARGET, **prompts}
         for name, prompt in order.items():
             engine.add_request(name, prompt, self.params)
-        found, self.preempted, self.cached = Outcome(), 0, 0
+        found, self.preempted, self.cached = GreedyOutput(), 0, 0
         while engine.has_work:
             for output in engine.step():
                 if output.request_id == "target":
@@ -141,7 +141,7 @@ def test_a_request_does_not_see_its_neighbours(
 def sees_no_neighbours(bench: Bench) -> None:
     alone = bench.run()
     assert len(alone.tokens) == len(alone.logits) == NEW
-    cases: dict[str, Outcome] = {
+    cases: dict[str, GreedyOutput] = {
         "in a batch": bench.run(OTHERS),
         "in the last rows of a batch": bench.run(OTHERS, before=True),
         "in chunks of 8 rows": bench.run(budget=8),

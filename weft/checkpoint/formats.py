@@ -7,7 +7,7 @@ from math import prod
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class TensorFormat:
     """A block of `block` elements along the last dim takes `nbytes` bytes; plain formats have blocks of one element."""
 
     name: str
@@ -27,13 +27,13 @@ class Format:
         return lo // self.block * self.block, -(-hi // self.block) * self.block
 
 
-PLAIN = (Format("F64", 1, 8), Format("F32", 1, 4), Format("F16", 1, 2), Format("BF16", 1, 2))
+PLAIN = (TensorFormat("F64", 1, 8), TensorFormat("F32", 1, 4), TensorFormat("F16", 1, 2), TensorFormat("BF16", 1, 2))
 QUANTIZED = (
-    Format("Q8_0", 32, 34),
-    Format("Q4_0", 32, 18),
-    Format("Q4_1", 32, 20),
-    Format("Q4_K", 256, 144),
-    Format("Q6_K", 256, 210),
+    TensorFormat("Q8_0", 32, 34),
+    TensorFormat("Q4_0", 32, 18),
+    TensorFormat("Q4_1", 32, 20),
+    TensorFormat("Q4_K", 256, 144),
+    TensorFormat("Q6_K", 256, 210),
 )
-LOADABLE: dict[str, Format] = {fmt.name: fmt for fmt in (*PLAIN, *QUANTIZED)}
+LOADABLE: dict[str, TensorFormat] = {fmt.name: fmt for fmt in (*PLAIN, *QUANTIZED)}
 """Formats that weights can be loaded from, by name."""

@@ -21,7 +21,7 @@ from weft.supervisor.processes import Spawner
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CliCommand:
     """A command lives in weft/cli/commands/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
     `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way.
     `addresses`: MiB without which its modules cannot be imported."""
@@ -36,15 +36,17 @@ TORCH = 720
 """MiB of addresses that torch's libraries take; those for other devices take more."""
 
 COMMANDS = (
-    Command("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
-    Command("generate", "answer prompts on the terminal, without a server", addresses=200),
-    Command("explain", "show what each rank holds and every collective of a layout"),
-    Command("dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH),
-    Command("translate", "read another engine's command or file, or write one", addresses=40),
-    Command("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
-    Command("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
-    Command("experts", "plan where experts lie from recorded loads; show loads and placements"),
-    Command("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
+    CliCommand("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
+    CliCommand("generate", "answer prompts on the terminal, without a server", addresses=200),
+    CliCommand("explain", "show what each rank holds and every collective of a layout"),
+    CliCommand(
+        "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
+    ),
+    CliCommand("translate", "read another engine's command or file, or write one", addresses=40),
+    CliCommand("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
+    CliCommand("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
+    CliCommand("experts", "plan where experts lie from recorded loads; show loads and placements"),
+    CliCommand("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
 )
 
 
@@ -93,7 +95,7 @@ def _dispatch(words: list[str]) -> int:
     return run_command(command, words[1:])
 
 
-def run_command(command: Command, words: Sequence[str]) -> int:
+def run_command(command: CliCommand, words: Sequence[str]) -> int:
     """Imports a command's module, parses its words and runs it."""
     addresses.check(command.addresses)
     _refuse_lost_place()
@@ -130,7 +132,7 @@ def _of_serve(flag: str) -> str | None:
     return "that is weft serve's; leave it out" if flag in parser.flags() else None
 
 
-def _run(command: Command, words: Sequence[str], spawner: Spawner) -> int:
+def _run(command: CliCommand, words: Sequence[str], spawner: Spawner) -> int:
     with not_collected(), addresses.sparing():
         module = import_module(f"weft.cli.commands.{command.name.replace('-', '_')}")
     parser = CommandParser(prog=f"weft {command.name}", description=command.summary)

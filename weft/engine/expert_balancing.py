@@ -20,7 +20,7 @@ from weft.engine.outputs import ExpertCounters, ExpertStats
 from weft.errors import WeftError
 from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.placement.placement import ExpertPlacement
-from weft.experts.placement.transport import Pace, works
+from weft.experts.placement.transport import TransferRate, works
 from weft.experts.statistics.loads import FloatArray, IntArray
 from weft.experts.statistics.metric import balance
 from weft.experts.statistics.recorder import LoadRecorder
@@ -49,7 +49,7 @@ class BalanceSettings:
     balancer: LoadBalancer | None = None
     most_moved: int = 0
     """Slots of a layer that one decision may change."""
-    pace: Pace = Pace()
+    pace: TransferRate = TransferRate()
     slot_bytes: int = 0
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from weft.explain.document import document, json_schema
-from weft.explain.report import Report, explain
+from weft.explain.report import LayoutReport, explain
 from weft.explain.svg import to_svg
 from weft.explain.text import print_report
 
-__all__ = ["Report", "document", "explain", "json_schema", "print_report", "to_svg"]
+__all__ = ["LayoutReport", "document", "explain", "json_schema", "print_report", "to_svg"]

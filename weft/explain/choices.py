@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from weft.explain.notes import Note
+from weft.explain.notes import LayoutNote
 from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
@@ -23,17 +23,19 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class KernelChoices:
     """`compressed`: bf16 matrices take 12 bits a number. `bounded_rows`: so many rows' logits are bounded at most; 0:
     none's. `programs`: steps run in C++, so that ranks may tell each other the largest of their logits alone."""
 
     compressed: bool = False
     bounded_rows: int = 0
     programs: bool = True
-    notes: tuple[Note, ...] = ()
+    notes: tuple[LayoutNote, ...] = ()
 
 
-def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int, rounds_rows: bool = False) -> Choices:
+def choices_of(
+    engine: EngineConfig, layout: Layout, machine: Machine, rows: int, rounds_rows: bool = False
+) -> KernelChoices:
     """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of;
     `rounds_rows`: as `Kept` has it."""
     bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
@@ -48,14 +50,14 @@ def choices_of(engine: EngineConfig, layout: Layout, machine: Machine, rows: int
         *_rows(engine, rounds_rows, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
-    return Choices(compressed, rows if bounded else 0, programs, tuple(notes))
+    return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
 
 
 def _chosen(asked: bool | None, by_itself: bool) -> bool:
     return by_itself if asked is None else asked
 
 
-def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantization: str) -> Iterator[Note]:
+def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantization: str) -> Iterator[LayoutNote]:
     which = "numbers of bf16 matrices" if quantization == "none" else "numbers that the file has in no such blocks"
     if compressed:
         whose = (
@@ -63,31 +65,31 @@ def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantizatio
         )
         text = f"{which} are counted in 12 bits, those of routed experts whole"
         whole = "where exponents lie too far apart they stay whole, and memory is planned as if all did"
-        yield Note("info", "compressed", f"{text}, {whose}; {whole}")
+        yield LayoutNote("info", "compressed", f"{text}, {whose}; {whole}")
     elif asked is None:
         text = f"{which} are counted whole, as this CPU ({machine.name}) has them"
-        yield Note("info", "not_compressed", f"{text}; --compress-weights counts 12 bits")
+        yield LayoutNote("info", "not_compressed", f"{text}; --compress-weights counts 12 bits")
 
 
-def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[Note]:
+def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
     if wanted and not bounded and asked:
         text = f"screen_logits: {SEVERAL_BLOCKS}; leave --screen-logits out"
-        yield Note("warning", "not_served", text)
+        yield LayoutNote("warning", "not_served", text)
     elif wanted and not bounded:
-        yield Note("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
+        yield LayoutNote("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
     elif bounded:
         whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-screen-logits leaves them out"
-        yield Note("info", "bounds", f"bounds of logits, lm_head once more in codes, are counted {whose}")
+        yield LayoutNote("info", "bounds", f"bounds of logits, lm_head once more in codes, are counted {whose}")
     elif asked is None:
         text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --screen-logits counts them"
-        yield Note("info", "no_bounds", text)
+        yield LayoutNote("info", "no_bounds", text)
 
 
-def _rows(engine: EngineConfig, rounds_rows: bool, bounded: bool, machine: Machine) -> Iterator[Note]:
+def _rows(engine: EngineConfig, rounds_rows: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
     how = f"rows are multiplied {'rounded to 8 bits' if rounds_rows else 'in full'}"
     only = "of what is counted that changes bounds of logits alone"
     if engine.activations != "auto":
-        yield Note("info", "activations", f"activations {engine.activations}: {how}; {only}")
+        yield LayoutNote("info", "activations", f"activations {engine.activations}: {how}; {only}")
     elif bounded and engine.quantization != "none":
         text = f"with codes {how}, as on this CPU ({machine.name}); {only}; --activations says otherwise"
-        yield Note("info", "activations", text)
+        yield LayoutNote("info", "activations", text)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from weft.explain.hops import HopTraffic
-from weft.explain.memory import RankMemory
-from weft.explain.report import Report
-from weft.explain.traffic import BoundaryTraffic, Call, RoutedTraffic
+from weft.explain.memory import RankMemoryUse
+from weft.explain.report import LayoutReport
+from weft.explain.traffic import BoundaryTraffic, CollectiveCall, RoutedTraffic
 from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
@@ -17,7 +17,7 @@ SCHEMA = "weft.explain/1"
 Json = dict[str, Any]
 
 
-def document(report: Report) -> Json:
+def document(report: LayoutReport) -> Json:
     """The report as plain data; keys are stable, see `json_schema`."""
     config = report.config
     return {
@@ -55,7 +55,7 @@ def document(report: Report) -> Json:
     }
 
 
-def _rank(rank: RankMemory) -> Json:
+def _rank(rank: RankMemoryUse) -> Json:
     return {
         "rank": rank.rank,
         "coords": asdict(rank.coords),
@@ -111,7 +111,7 @@ def _routed(passed: RoutedTraffic) -> Json:
     }
 
 
-def _call(call: Call) -> Json:
+def _call(call: CollectiveCall) -> Json:
     return {
         "kind": call.kind,
         "group_size": call.group_size,

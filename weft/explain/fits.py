@@ -13,13 +13,13 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import staged_slots
 from weft.explain.memory import memory_of_ranks
-from weft.explain.proposals import Load, proposals
+from weft.explain.proposals import StepLoad, proposals
 from weft.explain.traffic import RoutedTraffic, traffic_of
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 
-__all__ = ["Budget", "Fit", "Load", "budget", "fit", "lines"]
+__all__ = ["Budget", "Fit", "StepLoad", "budget", "fit", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Fit:
         return self.tightest.kv_tokens > 0
 
 
-def fit(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Fit:
+def fit(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> Fit:
     """The fit into a rank's memory."""
     tightest = min(_ranks(config, layout, load, budget), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
     changes = () if tightest.kv_tokens else tuple(_changes(config, layout, load, budget, tightest))
@@ -126,7 +126,7 @@ def lines(found: Fit) -> Iterator[str]:
     yield from (f"  {change}" for change in found.changes)
 
 
-def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> Iterator[RankFit]:
+def _ranks(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> Iterator[RankFit]:
     shards = Shards(config, layout, kept=load.kept)
     exchange = _exchange(shards, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
@@ -142,7 +142,7 @@ def _ranks(config: ModelConfig, layout: Layout, load: Load, budget: Budget) -> I
         )
 
 
-def _exchange(shards: Shards, load: Load) -> list[int]:
+def _exchange(shards: Shards, load: StepLoad) -> list[int]:
     """Per rank of a stage: room to receive the largest message of a step, and to send as much."""
     most = [0] * shards.layout.stage_size
     for passed in traffic_of(shards, load.itemsize, (load.rows,)):
@@ -155,7 +155,7 @@ def _exchange(shards: Shards, load: Load) -> list[int]:
     return [2 * nbytes for nbytes in most]
 
 
-def _activations(shards: Shards, rank: int, load: Load) -> int:
+def _activations(shards: Shards, rank: int, load: StepLoad) -> int:
     config, layout = shards.config, shards.layout
     t, hidden = layout.attention.tp, config.hidden_size
     share = shards.head_share(rank)
@@ -177,10 +177,10 @@ def _activations(shards: Shards, rank: int, load: Load) -> int:
     return (max(widest) + 2 * rows(t) * hidden) * load.itemsize
 
 
-def _changes(config: ModelConfig, layout: Layout, load: Load, budget: Budget, tightest: RankFit) -> Iterator[str]:
+def _changes(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget, tightest: RankFit) -> Iterator[str]:
     """What makes room, each computed anew; then how many times as much memory would do."""
 
-    def judge(other: Layout, lighter: Load) -> int:
+    def judge(other: Layout, lighter: StepLoad) -> int:
         return min(rank.left for rank in _ranks(config, other, lighter, budget))
 
     yield from proposals(config, layout, load, tightest.left, judge)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weft.explain.notes import Note
+from weft.explain.notes import LayoutNote
 from weft.layout.boundaries import finds_largest
 from weft.layout.layout import Layout
 
@@ -26,11 +26,11 @@ def largest_bytes(layout: Layout, batches: tuple[int, ...], bounded: bool) -> tu
     return tuple((tp - 1) * (batch * (1 + bounded) + 1) * PAIR_BYTES for batch in batches)
 
 
-def largest_note(largest: tuple[int, ...]) -> Iterator[Note]:
+def largest_note(largest: tuple[int, ...]) -> Iterator[LayoutNote]:
     """Where it makes a difference."""
     if largest:
         text = "lm_head.out and sampling.out are those of steps in which a row is drawn or log-probabilities are wanted"
         instead = (
             "where all rows take their largest logit, ranks tell each other that alone, at most 48 bytes a row and rank"
         )
-        yield Note("info", "largest_logit", f"{text}; {instead}")
+        yield LayoutNote("info", "largest_logit", f"{text}; {instead}")

@@ -41,7 +41,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class RankMemory:
+class RankMemoryUse:
     """One rank. bytes: weights by module, of its own layers. shares: by module, in elements (heads for attention)."""
 
     rank: int
@@ -65,10 +65,10 @@ class RankMemory:
         return sum(self.bytes.values())
 
 
-def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tuple[RankMemory, ...]:
+def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tuple[RankMemoryUse, ...]:
     """Every rank of the world, in order; `itemsize` bytes an element. `bounded_rows`: of so many rows logits have
     bounds."""
-    first: dict[tuple[int, ...], RankMemory] = {}
+    first: dict[tuple[int, ...], RankMemoryUse] = {}
     weights: dict[int, Alike] = {}
     sizes, found = tuple(shards.layout.sizes.values()), []
     for rank in range(shards.layout.world):
@@ -82,14 +82,14 @@ def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tup
     return tuple(found)
 
 
-def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_rows: int = 0) -> RankMemory:
+def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_rows: int = 0) -> RankMemoryUse:
     """What a rank holds, derived from the weights of its stage: once for all ranks that stand alike in every block."""
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
     layers = stage_layers(layout, config.num_layers)[at.stage]
     heads = shards.head_share(rank)
     kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
-    return RankMemory(
+    return RankMemoryUse(
         rank=rank,
         coords=at,
         node=node_of(layout, rank),
@@ -111,9 +111,9 @@ def bounds_of(shards: Shards, rank: int, rows: int) -> int:
     return shards.bound_bytes(rank, rows) if rows and last else 0
 
 
-def _as_rank(held: RankMemory, rank: int, at: Coords, node: int) -> RankMemory:
+def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemoryUse:
     """Another rank that holds the same."""
-    return RankMemory(
+    return RankMemoryUse(
         rank=rank,
         coords=at,
         node=node,
@@ -171,7 +171,7 @@ def _representatives(specs: tuple[ParamSpec, ...]) -> dict[str, ParamSpec]:
     return {module: spec for module, spec in found.items() if spec is not None}
 
 
-def bytes_of_second_copy(layout: Layout, ranks: tuple[RankMemory, ...]) -> int:
+def bytes_of_second_copy(layout: Layout, ranks: tuple[RankMemoryUse, ...]) -> int:
     """The most bytes that a rank of the last stage holds for the lm_head: what a tied weight costs as two copies."""
     last = layout.pipeline.stages - 1
     return max(rank.bytes["lm_head"] for rank in ranks if rank.coords.stage == last)

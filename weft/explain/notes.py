@@ -10,7 +10,7 @@ from weft.arch.quantization import weight_bits
 from weft.arch.shards import Shards
 from weft.arch.slots import staged_slots
 from weft.errors import LayoutError
-from weft.explain.memory import RankMemory, bytes_of_second_copy
+from weft.explain.memory import RankMemoryUse, bytes_of_second_copy
 from weft.explain.units import binary
 from weft.layout.cuts import deal_heads
 from weft.layout.layout import Layout
@@ -21,7 +21,7 @@ Level = Literal["info", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class LayoutNote:
     """`code` is stable, `message` is for people."""
 
     level: Level
@@ -29,7 +29,9 @@ class Note:
     message: str
 
 
-def notes_of(shards: Shards, ranks: tuple[RankMemory, ...], more: tuple[Note, ...] = ()) -> tuple[Note, ...]:
+def notes_of(
+    shards: Shards, ranks: tuple[RankMemoryUse, ...], more: tuple[LayoutNote, ...] = ()
+) -> tuple[LayoutNote, ...]:
     """All notes, warnings first; `more`: on what is not the layout's."""
     notes = [
         *_unsupported(shards.layout),
@@ -48,14 +50,14 @@ def notes_of(shards: Shards, ranks: tuple[RankMemory, ...], more: tuple[Note, ..
     return tuple(sorted(notes, key=lambda note: note.level != "warning"))
 
 
-def _unsupported(layout: Layout) -> Iterator[Note]:
+def _unsupported(layout: Layout) -> Iterator[LayoutNote]:
     try:
         refuse_unsupported(layout)
     except LayoutError as error:
-        yield Note("warning", "not_served", str(error))
+        yield LayoutNote("warning", "not_served", str(error))
 
 
-def _heads(shards: Shards) -> Iterator[Note]:
+def _heads(shards: Shards) -> Iterator[LayoutNote]:
     config, attention = shards.config, shards.layout.attention
     counts = [_length(share.q) for share in shards.heads]
     if len(set(counts)) == 1:
@@ -64,27 +66,27 @@ def _heads(shards: Shards) -> Iterator[Note]:
     even = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, "balanced")]
     if max(even) < max(counts):
         text += f"; attention.split: balanced gives {_join(even)}"
-    yield Note("warning", "uneven_heads", text)
+    yield LayoutNote("warning", "uneven_heads", text)
 
 
-def _kv_copies(shards: Shards) -> Iterator[Note]:
+def _kv_copies(shards: Shards) -> Iterator[LayoutNote]:
     held = sum(_length(share.kv) for share in shards.heads)
     if held > shards.config.num_kv_heads:
         text = f"an attention block holds {held} KV heads for the model's {shards.config.num_kv_heads}: some are copies"
-        yield Note("info", "kv_copies", text)
+        yield LayoutNote("info", "kv_copies", text)
 
 
-def _o_proj(shards: Shards) -> Iterator[Note]:
+def _o_proj(shards: Shards) -> Iterator[LayoutNote]:
     layout = shards.layout
     columns = shards.config.num_heads * shards.config.value_dim
     spec = next(spec for spec in shards.counted_specs if spec.module == "o_proj" and spec.dim is not None)
     intervals = [shards.interval(spec, rank) or (0, columns) for rank in range(layout.o_proj.tp)]
     widths = [_length(interval) for interval in intervals]
     if max(widths) - min(widths) > 1:
-        yield Note("info", "uneven_o_proj", f"o_proj's ranks hold {_join(widths)} columns: {_idle(widths)}")
+        yield LayoutNote("info", "uneven_o_proj", f"o_proj's ranks hold {_join(widths)} columns: {_idle(widths)}")
 
 
-def _residual(shards: Shards) -> Iterator[Note]:
+def _residual(shards: Shards) -> Iterator[LayoutNote]:
     layout, tp = shards.layout, shards.layout.attention.tp
     routed = shards.passage.dispatch
     sizes = {"o_proj": layout.o_proj.tp, "dense": layout.dense.tp}
@@ -100,45 +102,45 @@ def _residual(shards: Shards) -> Iterator[Note]:
         text = f"scattered, each row on the rank that owns it: not of attention's size {tp}: {', '.join(others)}"
     else:
         text = "on the rank that owns the row: attention has size 1"
-    yield Note("info", "residual", f"the residual stream lies {text}")
+    yield LayoutNote("info", "residual", f"the residual stream lies {text}")
 
 
-def _dispatch(shards: Shards) -> Iterator[Note]:
+def _dispatch(shards: Shards) -> Iterator[LayoutNote]:
     dispatch = shards.passage.dispatch
     if dispatch is not None:
-        yield Note("info", "dispatch", f"rows reach their experts by {dispatch.form}, {dispatch.reason}")
+        yield LayoutNote("info", "dispatch", f"rows reach their experts by {dispatch.form}, {dispatch.reason}")
 
 
 def _words(names: list[str]) -> str:
     return " and ".join((", ".join(names[:-1]), names[-1]))
 
 
-def _tied(shards: Shards, ranks: tuple[RankMemory, ...]) -> Iterator[Note]:
+def _tied(shards: Shards, ranks: tuple[RankMemoryUse, ...]) -> Iterator[LayoutNote]:
     if not shards.config.tie_embeddings:
         return
     if shards.packs_head_again:
         extra = binary(bytes_of_second_copy(shards.layout, ranks))
         text = "embedding and lm_head are tied, but every rank has the whole embedding: its rows of lm_head are packed"
-        yield Note("info", "tied_packed_again", f"{text} once more, up to {extra}")
+        yield LayoutNote("info", "tied_packed_again", f"{text} once more, up to {extra}")
         return
     if shards.tied_view:
-        yield Note("info", "tied_one_copy", "embedding and lm_head are tied: one copy, lm_head is a view of it")
+        yield LayoutNote("info", "tied_one_copy", "embedding and lm_head are tied: one copy, lm_head is a view of it")
         return
     sizes = f"embedding has size {shards.layout.embedding.tp}, lm_head {shards.layout.lm_head.tp}"
     reason = sizes if shards.layout.pipeline.stages == 1 else "they lie in different pipeline stages"
     extra = binary(bytes_of_second_copy(shards.layout, ranks))
     text = f"embedding and lm_head are tied, but {reason}: a second copy, up to {extra} a rank"
-    yield Note("info", "tied_two_copies", text)
+    yield LayoutNote("info", "tied_two_copies", text)
 
 
-def _latents(shards: Shards) -> Iterator[Note]:
+def _latents(shards: Shards) -> Iterator[LayoutNote]:
     tp, mla = shards.layout.attention.tp, shards.config.mla
     if mla is not None and tp > 1:
         text = f"the latent KV cache, {mla.latent_dim} numbers a token and layer, is held {tp} times, once on each rank"
-        yield Note("warning", "latent_copies", f"{text} of an attention block; attention dp holds it once")
+        yield LayoutNote("warning", "latent_copies", f"{text} of an attention block; attention dp holds it once")
 
 
-def _slots(shards: Shards) -> Iterator[Note]:
+def _slots(shards: Shards) -> Iterator[LayoutNote]:
     """What replicas of experts, and room for experts that move, cost a rank in the dtype that is asked about."""
     experts = shards.layout.experts
     if experts is None:
@@ -149,20 +151,20 @@ def _slots(shards: Shards) -> Iterator[Note]:
     if more > 0:
         held = binary(more * slot * layers // experts.ep)
         text = f"{experts.slots} slots for {shards.config.num_experts} experts: {more} replicas a layer, about {held} a"
-        yield Note("info", "replicas", f"{text} rank with weights of 2 bytes, counted in the weights")
+        yield LayoutNote("info", "replicas", f"{text} rank with weights of 2 bytes, counted in the weights")
     if staged := staged_slots(experts):
         text = (
             f"balancing: each rank keeps room for {staged} slots of one layer that arrive, {binary(staged * slot)} with"
         )
-        yield Note("info", "balancing", f"{text} weights of 2 bytes (--eplb-max-moved), beside the weights")
+        yield LayoutNote("info", "balancing", f"{text} weights of 2 bytes (--eplb-max-moved), beside the weights")
 
 
-def _quantized(shards: Shards) -> Iterator[Note]:
+def _quantized(shards: Shards) -> Iterator[LayoutNote]:
     if shards.cuts_groups:
         text = (
             "int4 has a scale for each 32 of what a rank has of a row, and matrices are cut inside such groups of whole"
         )
-        yield Note("info", "cuts_groups", f"{text} rows: last digits are not those of one rank")
+        yield LayoutNote("info", "cuts_groups", f"{text} rows: last digits are not those of one rank")
     method = shards.config.quantization
     if not method:
         return
@@ -170,23 +172,25 @@ def _quantized(shards: Shards) -> Iterator[Note]:
     priced = "bytes are those of plain weights, for the width of this method is not known"
     if bits is not None:
         priced = f"matrices of attention, o_proj, MLP and experts are priced at {bits} bits, without their scales"
-    yield Note("warning", "quantized", f"the checkpoint is quantized ({method}), which weft cannot load; {priced}")
+    yield LayoutNote(
+        "warning", "quantized", f"the checkpoint is quantized ({method}), which weft cannot load; {priced}"
+    )
 
 
-def _left_out(layout: Layout) -> Iterator[Note]:
+def _left_out(layout: Layout) -> Iterator[LayoutNote]:
     """Where the tables below say less than the whole."""
     if layout.pipeline.stages > 1:
         text = "boundaries list the first stage's ranks, the other stages' are alike; hops between stages stand below"
-        yield Note("info", "stages_alike", text)
+        yield LayoutNote("info", "stages_alike", text)
     if layout.replicas > 1:
-        yield Note("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
+        yield LayoutNote("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
     if layout.attention.cp > 1 or layout.attention.kv_split > 1:
         shared = layout.attention.cp * layout.attention.kv_split
         text = (
             f"a request's KV cache is split by position over {shared} ranks; a token's KV bytes lie on one of them, "
             "and what attention exchanges inside itself is not counted"
         )
-        yield Note("info", "positions_split", text)
+        yield LayoutNote("info", "positions_split", text)
 
 
 def _idle(counts: list[int]) -> str:

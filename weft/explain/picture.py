@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from weft.explain.memory import RankMemory, modules_of
-from weft.explain.report import Report
+from weft.explain.memory import RankMemoryUse, modules_of
+from weft.explain.report import LayoutReport
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -37,7 +37,7 @@ class _Widths(NamedTuple):
     cell: int
 
 
-def picture(report: Report, width: int) -> Iterator[Text]:
+def picture(report: LayoutReport, width: int) -> Iterator[Text]:
     """Lines of at most `width` columns where one rank fits at all."""
     cell = _Widths(_label_width(report), _cell_width(report))
     shown = max(1, min(len(report.ranks), (width - cell.label - 1) // (cell.cell + 1)))
@@ -58,7 +58,7 @@ def picture(report: Report, width: int) -> Iterator[Text]:
         yield Text(f"... and {len(report.ranks) - shown} more ranks (--json lists all)", "dim")
 
 
-def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: _Widths) -> Iterator[Text]:
+def _headings(layout: Layout, ranks: Sequence[RankMemoryUse], cell: _Widths) -> Iterator[Text]:
     yield _line("", [f"rank {rank.rank}" for rank in ranks], cell, lambda _: NONE, "bold")
     places = [describe(layout, rank.rank).partition(" (")[2].removesuffix(")").replace(",", "") for rank in ranks]
     if any(places):
@@ -70,7 +70,7 @@ def _headings(layout: Layout, ranks: Sequence[RankMemory], cell: _Widths) -> Ite
         yield _line("", layers, cell, lambda _: NONE)
 
 
-def _held(report: Report, module: str, ranks: Sequence[RankMemory], cell: _Widths) -> Text:
+def _held(report: LayoutReport, module: str, ranks: Sequence[RankMemoryUse], cell: _Widths) -> Text:
     """One module's row: its size, what each rank holds, where its blocks begin."""
     size = report.layout.sizes[module]
     cells = [_share(report, module, rank) for rank in ranks]
@@ -79,12 +79,12 @@ def _held(report: Report, module: str, ranks: Sequence[RankMemory], cell: _Width
     return line
 
 
-def _title(report: Report, module: str) -> str:
+def _title(report: LayoutReport, module: str) -> str:
     mark = "·" if f"{module}.tp" in report.layout.derived else ""
     return f"{module} {report.layout.sizes[module]}{mark}"
 
 
-def _share(report: Report, module: str, rank: RankMemory) -> str:
+def _share(report: LayoutReport, module: str, rank: RankMemoryUse) -> str:
     if not rank.bytes[module] and not (module == "lm_head" and report.tied_view):
         return "-"
     if module == "attention":
@@ -94,7 +94,7 @@ def _share(report: Report, module: str, rank: RankMemory) -> str:
     return _interval(rank.shares[module].interval)
 
 
-def _drawn(report: Report) -> list[str]:
+def _drawn(report: LayoutReport) -> list[str]:
     """Modules that are dealt to ranks, and that the model has."""
     return [module for module in modules_of(report.config) if module in UNITS]
 
@@ -112,11 +112,11 @@ def _line(label: str, cells: Sequence[str], cell: _Widths, bar: Callable[[int], 
     return line.append(end, "bold") if end == HEAVY else line
 
 
-def _label_width(report: Report) -> int:
+def _label_width(report: LayoutReport) -> int:
     return max(LABEL, *(len(_title(report, module)) + 1 for module in _drawn(report)))
 
 
-def _cell_width(report: Report) -> int:
+def _cell_width(report: LayoutReport) -> int:
     """Wide enough for every cell of every rank; the last rank has the longest name."""
     cells = [_share(report, module, rank) for module in _drawn(report) for rank in report.distinct]
     cells += [binary(size) for rank in report.distinct for size in rank.bytes.values()]

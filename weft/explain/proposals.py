@@ -22,7 +22,7 @@ GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class StepLoad:
     """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, what is kept in
     codes instead, and of how many rows logits are bounded."""
 
@@ -33,7 +33,7 @@ class Load:
     bounded_rows: int = 0
 
 
-Judge = Callable[[Layout, Load], int]
+Judge = Callable[[Layout, StepLoad], int]
 """Bytes that the tightest rank has left for the KV cache; negative where bytes are missing. May raise LayoutError."""
 
 
@@ -52,7 +52,7 @@ class Proposal:
         return f"{found}, enough" if self.left > 0 else f"{found}, {binary(-self.left)} still missing"
 
 
-def proposals(config: ModelConfig, layout: Layout, load: Load, left: int, judge: Judge) -> Iterator[str]:
+def proposals(config: ModelConfig, layout: Layout, load: StepLoad, left: int, judge: Judge) -> Iterator[str]:
     """One line for each change that makes room: the smallest that is enough, else the largest there is."""
     sizes = [
         *(_module(config, layout, load, judge, module) for module in GROWABLE),
@@ -71,12 +71,12 @@ def proposals(config: ModelConfig, layout: Layout, load: Load, left: int, judge:
             yield Proposal(f"{name} {best[0]} in place of {old}", best[1], {}).line(left)
 
 
-def _fewer_rows(load: Load) -> list[tuple[int, Load]]:
+def _fewer_rows(load: StepLoad) -> list[tuple[int, StepLoad]]:
     """A step carries at least one row of every running request."""
     return [(rows, replace(load, rows=rows)) for rows in _halves(load.rows) if rows >= load.sampled]
 
 
-def _fewer_sampled(load: Load) -> list[tuple[int, Load]]:
+def _fewer_sampled(load: StepLoad) -> list[tuple[int, StepLoad]]:
     return [(sampled, replace(load, sampled=sampled)) for sampled in _halves(load.sampled)]
 
 
@@ -113,7 +113,7 @@ def _changed(config: ModelConfig, layout: Layout, changes: Mapping[str, object])
 def _best(
     config: ModelConfig,
     layout: Layout,
-    load: Load,
+    load: StepLoad,
     judge: Judge,
     text: str,
     candidates: Iterator[tuple[str, dict[str, object]]],
@@ -132,7 +132,7 @@ def _best(
     return best
 
 
-def _module(config: ModelConfig, layout: Layout, load: Load, judge: Judge, module: str) -> Proposal | None:
+def _module(config: ModelConfig, layout: Layout, load: StepLoad, judge: Judge, module: str) -> Proposal | None:
     part = getattr(layout, module)
     if part is None:
         return None
@@ -148,7 +148,7 @@ def _freed(changes: dict[str, object], layout: Layout, module: str, size: int) -
     return changes
 
 
-def _attention(config: ModelConfig, layout: Layout, load: Load, judge: Judge) -> Proposal | None:
+def _attention(config: ModelConfig, layout: Layout, load: StepLoad, judge: Judge) -> Proposal | None:
     """Larger attention tp with as many fewer dp groups: the same ranks."""
     tp, dp = layout.attention.tp, layout.attention.dp
     steps = (size for size in divisors(dp) if size > 1)
@@ -162,7 +162,7 @@ def _attention(config: ModelConfig, layout: Layout, load: Load, judge: Judge) ->
     return _best(config, layout, load, judge, "attention tp", sizes)
 
 
-def _experts(config: ModelConfig, layout: Layout, load: Load, judge: Judge) -> Iterator[Proposal | None]:
+def _experts(config: ModelConfig, layout: Layout, load: StepLoad, judge: Judge) -> Iterator[Proposal | None]:
     """Experts over more ranks, or every expert over more."""
     experts = layout.experts
     if experts is None:
@@ -177,7 +177,7 @@ def _experts(config: ModelConfig, layout: Layout, load: Load, judge: Judge) -> I
 
 
 def _together(
-    config: ModelConfig, layout: Layout, load: Load, left: int, judge: Judge, found: list[Proposal]
+    config: ModelConfig, layout: Layout, load: StepLoad, left: int, judge: Judge, found: list[Proposal]
 ) -> Iterator[str]:
     """The changes of sizes one after the other, those that save most first, until they are enough."""
     given: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""Report: everything `weft explain` says about a model under a layout, as a record. Knows no text and no JSON."""
+"""LayoutReport: everything `weft explain` says about a model under a layout, as a record. Knows no text and no JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
-from weft.explain.choices import Choices
+from weft.explain.choices import KernelChoices
 from weft.explain.cores import Cores
 from weft.explain.hops import HopTraffic, hop_traffic
 from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note
-from weft.explain.memory import RankMemory, memory_of_ranks
-from weft.explain.notes import Note, notes_of
+from weft.explain.memory import RankMemoryUse, memory_of_ranks
+from weft.explain.notes import LayoutNote, notes_of
 from weft.explain.traffic import BoundaryTraffic, RoutedTraffic, Traffic, traffic_of
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
@@ -22,7 +22,7 @@ from weft.settings import DTYPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LayoutReport:
     """ranks: of the world, in order. traffic: of one stage, in the order of a forward pass."""
 
     model: str
@@ -33,13 +33,13 @@ class Report:
     """Rows per attention-dp group at which the boundaries are priced."""
     residual: Placement
     tied_view: bool
-    ranks: tuple[RankMemory, ...]
+    ranks: tuple[RankMemoryUse, ...]
     dispatch: Dispatch | None
     """How rows reach experts; None for a dense model."""
     traffic: tuple[Traffic, ...]
     hops: tuple[HopTraffic, ...]
     """Between pipeline stages."""
-    notes: tuple[Note, ...]
+    notes: tuple[LayoutNote, ...]
     kept: Kept
     """How matrices are."""
     largest: tuple[int, ...]
@@ -54,7 +54,7 @@ class Report:
         return tuple(passed for passed in self.traffic if isinstance(passed, BoundaryTraffic))
 
     @property
-    def distinct(self) -> tuple[RankMemory, ...]:
+    def distinct(self) -> tuple[RankMemoryUse, ...]:
         """The first of the ranks that hold the same, for each that there are."""
         return tuple(rank for rank in self.ranks if rank.alike == rank.rank)
 
@@ -98,22 +98,22 @@ def explain(
     dtype: str,
     batch: int = 1,
     kept: Kept | None = None,
-    choices: Choices | None = None,
+    choices: KernelChoices | None = None,
     cores: Cores | None = None,
-) -> Report:
+) -> LayoutReport:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
     `kept`: what is kept in codes. `choices`: what a CPU decides. `cores`: those that were asked for.
 
     LayoutError where the model does not fit the layout.
     """
     check_fit(layout, config)
-    choices = choices or Choices()
+    choices = choices or KernelChoices()
     kept = replace(kept or Kept(), compressed=choices.compressed)
     shards, itemsize = Shards(config, layout, kept=kept), DTYPE_BYTES[dtype]
     ranks = memory_of_ranks(shards, itemsize, choices.bounded_rows)
     batches = (1,) if batch == 1 else (1, batch)
     largest = largest_bytes(layout, batches, choices.bounded_rows > 0) if choices.programs else ()
-    return Report(
+    return LayoutReport(
         model=model,
         config=config,
         layout=layout,

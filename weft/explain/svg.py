@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from xml.sax.saxutils import escape
 
-from weft.explain.memory import RankMemory, modules_of
-from weft.explain.report import Report
-from weft.explain.traffic import Call, RoutedTraffic, Traffic
+from weft.explain.memory import RankMemoryUse, modules_of
+from weft.explain.report import LayoutReport
+from weft.explain.traffic import CollectiveCall, RoutedTraffic, Traffic
 from weft.explain.units import binary
 from weft.layout.ranks import describe
 
@@ -44,7 +44,7 @@ ARROW = (
 class Column:
     """Neighbouring ranks that look alike; `first` stands for them."""
 
-    first: RankMemory
+    first: RankMemoryUse
     count: int
 
     @property
@@ -54,7 +54,7 @@ class Column:
         return f"rank {lo}" if self.count == 1 else f"ranks {lo}-{lo + self.count - 1}"
 
 
-def to_svg(report: Report) -> str:
+def to_svg(report: LayoutReport) -> str:
     """The whole picture."""
     columns = fold(report)
     width = max(LEFT + len(columns) * (COLUMN + GAP) + 30, 940)
@@ -67,7 +67,7 @@ def to_svg(report: Report) -> str:
     return head + "\n".join(body) + "\n</svg>\n"
 
 
-def fold(report: Report) -> tuple[Column, ...]:
+def fold(report: LayoutReport) -> tuple[Column, ...]:
     """Every rank a column while there are few; else neighbours that hold the same bytes and KV are one."""
     if len(report.ranks) <= MOST_COLUMNS:
         return tuple(Column(rank, 1) for rank in report.ranks)
@@ -78,14 +78,14 @@ def fold(report: Report) -> tuple[Column, ...]:
     return _limited(found, report) if len(found) > MOST_COLUMNS else tuple(found)
 
 
-def _limited(found: Sequence[Column], report: Report) -> tuple[Column, ...]:
+def _limited(found: Sequence[Column], report: LayoutReport) -> tuple[Column, ...]:
     """The first columns, and one for all others, whose first rank stands for them."""
     kept = found[: MOST_COLUMNS - 1]
     rest = found[MOST_COLUMNS - 1].first
     return (*kept, Column(rest, len(report.ranks) - rest.rank))
 
 
-def _body(report: Report, columns: Sequence[Column]) -> tuple[list[str], int]:
+def _body(report: LayoutReport, columns: Sequence[Column]) -> tuple[list[str], int]:
     lines = [_text(16, 26, f"{report.model}  {report.layout.world} ranks, {report.dtype}", "t")]
     lines += _memory(report, columns, 60)
     top = 60 + 34 + BAR + 66
@@ -95,7 +95,7 @@ def _body(report: Report, columns: Sequence[Column]) -> tuple[list[str], int]:
     return lines, top + 20 + STEP * (len(report.traffic) + len(report.hops)) + 30
 
 
-def _memory(report: Report, columns: Sequence[Column], top: int) -> Iterator[str]:
+def _memory(report: LayoutReport, columns: Sequence[Column], top: int) -> Iterator[str]:
     """Stacked bars, one scale for all; the largest fills the height."""
     most = max(column.first.total for column in columns) or 1
     yield _text(16, top + 10, "weights a rank", "b")
@@ -107,7 +107,7 @@ def _memory(report: Report, columns: Sequence[Column], top: int) -> Iterator[str
         yield from _bar(report, column, LEFT + place * (COLUMN + GAP), top, most)
 
 
-def _bar(report: Report, column: Column, x: int, top: int, most: int) -> Iterator[str]:
+def _bar(report: LayoutReport, column: Column, x: int, top: int, most: int) -> Iterator[str]:
     where = describe(report.layout, column.first.rank).partition(" (")[2].rstrip(")") if column.count == 1 else ""
     yield _text(x, top + 10, column.title, "b")
     yield _text(x, top + 24, where if column.count == 1 else f"{column.count} alike", "s")
@@ -126,7 +126,7 @@ def _bar(report: Report, column: Column, x: int, top: int, most: int) -> Iterato
     yield _text(x, bottom + 27, f"KV {binary(column.first.kv_bytes_per_token)}/token", "s")
 
 
-def _blocks(report: Report, columns: Sequence[Column], top: int) -> Iterator[str]:
+def _blocks(report: LayoutReport, columns: Sequence[Column], top: int) -> Iterator[str]:
     """One row for each module: a block of ranks with it is one bar; folded columns show how many blocks they hold."""
     yield _text(16, top - 8, "ranks that share one copy", "b")
     for place, (module, size) in enumerate(_sizes(report).items()):
@@ -144,18 +144,18 @@ def _blocks(report: Report, columns: Sequence[Column], top: int) -> Iterator[str
             yield _text(x + 6, y + 15, label)
 
 
-def _sizes(report: Report) -> dict[str, int]:
+def _sizes(report: LayoutReport) -> dict[str, int]:
     """The sizes of the modules that the model has."""
     held = modules_of(report.config)
     return {module: size for module, size in report.layout.sizes.items() if module in held}
 
 
-def _held(report: Report, module: str, column: Column) -> bool:
+def _held(report: LayoutReport, module: str, column: Column) -> bool:
     """Whether the ranks of a column have any of a module: stages have their own."""
     return column.first.bytes[module] > 0 or module == "lm_head" and report.tied_view
 
 
-def _flow(report: Report, top: int) -> Iterator[str]:
+def _flow(report: LayoutReport, top: int) -> Iterator[str]:
     """The boundaries of a step as arrows from placement to placement, with collective, group and bytes."""
     batch = report.batches[-1]
     yield _text(16, top, f"between modules, one decode step of {batch} rows in every dp group", "b")
@@ -172,7 +172,7 @@ def _flow(report: Report, top: int) -> Iterator[str]:
             yield _text(LEFT + 108, y + 9 + 16 * line, text, "s")
 
 
-def _hops(report: Report, top: int) -> Iterator[str]:
+def _hops(report: LayoutReport, top: int) -> Iterator[str]:
     """The hops between stages, as the boundaries are drawn."""
     for place, passed in enumerate(report.hops, len(report.traffic)):
         y, hop = top + 22 + STEP * place, passed.hop
@@ -194,7 +194,7 @@ def _call_texts(passed: Traffic) -> list[str]:
     return [_call_text(call) for call in passed.calls[:2]]
 
 
-def _call_text(call: Call) -> str:
+def _call_text(call: CollectiveCall) -> str:
     if call.kind == "slice":
         return "local slice"
     group = " ".join(map(str, call.groups[0][:6])) + (" ..." if call.group_size > 6 else "")

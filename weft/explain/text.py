@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from weft.explain.picture import picture
-from weft.explain.report import Report
-from weft.explain.traffic import Call, RoutedTraffic, Traffic
+from weft.explain.report import LayoutReport
+from weft.explain.traffic import CollectiveCall, RoutedTraffic, Traffic
 from weft.explain.units import binary, count, kept_words
 from weft.layout.layout import Layout
 from weft.plural import counted
@@ -18,7 +18,7 @@ GROUPS_SHOWN = 3
 RANKS_SHOWN = 4
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: LayoutReport, console: Console) -> None:
     """Prints the whole report; plain text where the console has no colours."""
     console.print(_model_line(report), soft_wrap=True)
     console.print(_world_line(report.layout), soft_wrap=True)
@@ -41,7 +41,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"{'! ' if note.level == 'warning' else '  '}{note.message}", style), soft_wrap=True)
 
 
-def _model_line(report: Report) -> Text:
+def _model_line(report: LayoutReport) -> Text:
     config = report.config
     tied = ", tied" if config.tie_embeddings else ""
     facts = (
@@ -67,7 +67,7 @@ def _world_line(layout: Layout) -> Text:
     return Text.assemble((f"world {layout.world}", "bold"), f" = {product}{nodes}    · derived, not given")
 
 
-def _boundaries(report: Report) -> Iterator[Text]:
+def _boundaries(report: LayoutReport) -> Iterator[Text]:
     """Aligned columns; never cut, a narrow terminal wraps the lines."""
     titles = ("boundary", "times", "from -> to", "collective", "ranks")
     rows = [(*titles, *(f"bytes at {batch}" for batch in report.batches))]
@@ -102,7 +102,7 @@ def _rows(passed: Traffic, batches: int) -> Iterator[tuple[str, ...]]:
         yield (*head, "  at most", "", *(count(received.most) for received in passed.most))
 
 
-def _groups(call: Call) -> str:
+def _groups(call: CollectiveCall) -> str:
     shown = " ".join(_group(group) for group in call.groups[:GROUPS_SHOWN])
     more = len(call.groups) - GROUPS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
@@ -115,7 +115,7 @@ def _group(group: tuple[int, ...]) -> str:
     return "{" + f"{group[0]} {group[1]} .. {group[-1]}" + "}" + (f" by {stride}" if stride > 1 else "")
 
 
-def _totals(report: Report) -> Iterator[Text]:
+def _totals(report: LayoutReport) -> Iterator[Text]:
     yield Text("bytes at N: received in one call by the rank that receives most, N rows in every dp group", "dim")
     if report.routed:
         yield Text(

@@ -48,7 +48,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CollectiveCall:
     """One collective of a boundary; `groups` are the distinct groups of one stage, the first replica's first stage."""
 
     kind: str
@@ -64,7 +64,7 @@ class BoundaryTraffic:
 
     boundary: Boundary
     times_of_stage: tuple[int, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[CollectiveCall, ...]
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class RoutedTraffic:
 
     exchange: RoutedExchange
     times_of_stage: tuple[int, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[CollectiveCall, ...]
     most: tuple[Received, ...]
 
     @property
@@ -144,7 +144,7 @@ def _routed(
         even.append(Received(batch, tuple(count * row for count in counts[0]) * repeats))
         most.append(Received(batch, tuple(count * row for count in counts[1]) * repeats))
     groups = tuple(block_of(rank, block.size) for rank in range(0, layout.stage_size, block.size))
-    call = Call("all_to_all", block.size, 1, groups, tuple(even))
+    call = CollectiveCall("all_to_all", block.size, 1, groups, tuple(even))
     return RoutedTraffic(exchange, times, (call,), tuple(most))
 
 
@@ -177,7 +177,7 @@ def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:
     return rows, sampled
 
 
-def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> Call:
+def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> CollectiveCall:
     sizes = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "choice": 4 + max(4, itemsize)}
     size = sizes.get(boundary.item, itemsize)
     received = []
@@ -188,7 +188,7 @@ def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables:
         some = tuple(received_bytes(step, rank, table, size) for rank in range(alike))
         received.append(Received(batch, some * (layout.stage_size // alike)))
     groups = step.groups(layout.stage_size) if step.kind != "slice" else ()
-    return Call(step.kind, step.size, step.stride, groups, tuple(received))
+    return CollectiveCall(step.kind, step.size, step.stride, groups, tuple(received))
 
 
 def _rows_alike(layout: Layout) -> int:

@@ -18,7 +18,7 @@ from weft.experts.balancing.eplb_process import ProcessDecider
 from weft.experts.placement.initial import placement_of_file
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import Pace
+from weft.experts.placement.transport import TransferRate
 from weft.experts.statistics.recorder import LoadRecorder
 from weft.layout.counts import divisors
 from weft.layout.layout import Experts, Layout
@@ -147,7 +147,7 @@ def _settings(
         threshold=engine.eplb_threshold,
         balancer=LoadBalancer(shape, policy, most / shape.slots),
         most_moved=most,
-        pace=Pace.of_bytes(slot_bytes, engine.eplb_bytes_per_step),
+        pace=TransferRate.of_bytes(slot_bytes, engine.eplb_bytes_per_step),
         slot_bytes=slot_bytes,
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.base import Numerics
-from weft.verify.record import Outcome
+from weft.verify.record import GreedyOutput
 
 RELATIVE_TOLERANCE = {
     torch.float64: 1e-10,
@@ -94,7 +94,7 @@ def relative_difference(reference: Tensor, other: Tensor) -> float:
     return difference / scale if scale else difference
 
 
-def compare(reference: Sequence[Outcome], other: Sequence[Outcome], tolerance: float) -> Agreement:
+def compare(reference: Sequence[GreedyOutput], other: Sequence[GreedyOutput], tolerance: float) -> Agreement:
     """Compares request by request, each up to and including its first divergence."""
     largest, tokens, decided = 0.0, 0, 0
     divergences: list[Divergence] = []
@@ -109,7 +109,7 @@ def compare(reference: Sequence[Outcome], other: Sequence[Outcome], tolerance: f
     return Agreement(_asked(reference), tokens, decided, largest, tolerance, tuple(divergences))
 
 
-def compare_tokens(reference: Sequence[Outcome], tokens: Sequence[Sequence[int]], tolerance: float) -> Agreement:
+def compare_tokens(reference: Sequence[GreedyOutput], tokens: Sequence[Sequence[int]], tolerance: float) -> Agreement:
     """Compares tokens alone, each request up to and including its first divergence."""
     divergences, compared, decided = [], 0, 0
     for request, (want, got) in enumerate(zip(reference, tokens, strict=True)):
@@ -122,7 +122,7 @@ def compare_tokens(reference: Sequence[Outcome], tokens: Sequence[Sequence[int]]
     return Agreement(_asked(reference), compared, decided, 0.0, tolerance, tuple(divergences))
 
 
-def _asked(reference: Sequence[Outcome]) -> int:
+def _asked(reference: Sequence[GreedyOutput]) -> int:
     return sum(len(outcome.tokens) for outcome in reference)
 
 
@@ -132,7 +132,7 @@ def _decided(logits: Tensor, tolerance: float) -> bool:
     return bool(first - second > tolerance * logits.double().abs().max())
 
 
-def _divergence(request: int, step: int, want: Outcome, theirs: int, tolerance: float) -> Divergence:
+def _divergence(request: int, step: int, want: GreedyOutput, theirs: int, tolerance: float) -> Divergence:
     logits, mine = want.logits[step].double(), want.tokens[step]
     gap = float(logits[mine] - logits[theirs])
     return Divergence(request, step, mine, theirs, gap, tolerance * float(logits.abs().max()))

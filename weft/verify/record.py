@@ -22,7 +22,7 @@ Prompt = tuple[int, ...]
 
 
 @dataclass
-class Outcome:
+class GreedyOutput:
     """What one request got: its tokens, and the logits [V] that each came from."""
 
     tokens: list[int] = field(default_factory=list)
@@ -101,12 +101,14 @@ class Parts:
         return torch.cat([torch.cat([block[position] for position in order], 1) for block in blocks])
 
 
-def outcomes(engine: Engine, recorder: LogitsRecorder, prompts: Sequence[Prompt], max_tokens: int) -> list[Outcome]:
+def outcomes(
+    engine: Engine, recorder: LogitsRecorder, prompts: Sequence[Prompt], max_tokens: int
+) -> list[GreedyOutput]:
     """Runs all prompts through the engine, greedily, to max_tokens each."""
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
     for index, prompt in enumerate(prompts):
         engine.add_request(str(index), list(prompt), params)
-    found = [Outcome() for _ in prompts]
+    found = [GreedyOutput() for _ in prompts]
     while engine.has_work:
         for output in engine.step():
             found[int(output.request_id)].tokens.extend(output.new_token_ids)

@@ -10,7 +10,7 @@ from weft.layout.serialize import to_dict
 from weft.plural import counted
 from weft.settings import EngineConfig
 from weft.verify.compare import Agreement, Divergence
-from weft.verify.verify import Report
+from weft.verify.verify import VerifyReport
 
 _GROUPS = "int4 has a scale for each 32 of what each has of a row, and matrices are cut inside such groups"
 _VERDICTS = {
@@ -20,7 +20,7 @@ _VERDICTS = {
 }
 
 
-def lines(plan: LaunchPlan, report: Report) -> list[str]:
+def lines(plan: LaunchPlan, report: VerifyReport) -> list[str]:
     """The verdict first, then what was compared."""
     found = [
         f"{counted(plan.layout.world, 'rank')}, {_numbers(plan.engine)}: {_VERDICTS[report.verdict]}",
@@ -80,7 +80,7 @@ def _divergence(d: Divergence) -> str:
     )
 
 
-def document(plan: LaunchPlan, report: Report) -> dict[str, Any]:
+def document(plan: LaunchPlan, report: VerifyReport) -> dict[str, Any]:
     """The stable JSON form."""
     module = report.module
     return {

@@ -25,7 +25,7 @@ from weft.plural import counted
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.compare import Agreement, compare, compare_tokens, tolerance_of
-from weft.verify.record import LogitsRecorder, Outcome, Prompt, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.verify.trace import ModuleDifference, trace
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Limits
@@ -34,7 +34,7 @@ Verdict = Literal["agrees", "differs", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """`lockstep`: tokens and logits against one rank. `served`: tokens of each replica's real processes against one
     rank, where they ran. `module`: the first module that differs, looked for where something does."""
 
@@ -65,7 +65,7 @@ class Verifier:
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
     """Expert of every slot, for layers whose experts are not dealt in order."""
 
-    def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Sequence[Executor] = ()) -> Report:
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Sequence[Executor] = ()) -> VerifyReport:
         """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more.
 
         `served`: each replica's processes."""
@@ -80,7 +80,7 @@ class Verifier:
         agreement = compare(reference, self._outcomes(ranks, prompts, max_tokens), tolerance)
         module = None if agreement.agrees else trace(alone, ranks, max(prompts, key=len), tolerance)
         processes = tuple(self._served(one, reference, prompts, max_tokens, tolerance) for one in served)
-        return Report(agreement, processes, module)
+        return VerifyReport(agreement, processes, module)
 
     def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
         size = self.engine.tokens_per_block
@@ -97,14 +97,14 @@ class Verifier:
     def _max_len(self, prompts: Sequence[Prompt], max_tokens: int) -> int:
         return max(len(prompt) for prompt in prompts) + max_tokens
 
-    def _outcomes(self, executor: LockstepExecutor, prompts: Sequence[Prompt], max_tokens: int) -> list[Outcome]:
+    def _outcomes(self, executor: LockstepExecutor, prompts: Sequence[Prompt], max_tokens: int) -> list[GreedyOutput]:
         recorder = LogitsRecorder(executor)
         return outcomes(self._engine(recorder, prompts, max_tokens), recorder, prompts, max_tokens)
 
     def _served(
         self,
         served: Executor,
-        reference: Sequence[Outcome],
+        reference: Sequence[GreedyOutput],
         prompts: Sequence[Prompt],
         max_tokens: int,
         tolerance: float,

@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from weft.checkpoint.formats import LOADABLE, Format
+from weft.checkpoint.formats import LOADABLE, TensorFormat
 from weft.checkpoint.tensors import TensorInfo
 from weft.weights.dequantize import decode
 
@@ -80,7 +80,7 @@ class SliceReader:
             return raw
         return decode(raw, fmt.name, hi - lo, self._library, self._dtype)[:, columns[0] - lo : columns[1] - lo]
 
-    def _raw(self, info: TensorInfo, fmt: Format, rows: Interval, columns: Interval) -> Tensor:
+    def _raw(self, info: TensorInfo, fmt: TensorFormat, rows: Interval, columns: Interval) -> Tensor:
         """Bytes of a run of rows and of whole-block columns: uint8 [rows, bytes of a row's run]."""
         count, width = rows[1] - rows[0], fmt.row_bytes(columns[1] - columns[0])
         stride = fmt.row_bytes(_extent(info)[1])

@@ -18,7 +18,7 @@ from weft.checkpoint import open_checkpoint
 from weft.cli.args.model_config import KNOWN, known_models
 from weft.cli.main import main
 from weft.comm.base import Comm, Group
-from weft.explain import Report, explain
+from weft.explain import LayoutReport, explain
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.dispatch.all_to_all import AllToAll, Choices
@@ -43,7 +43,7 @@ def counted(found: DryRun) -> Found:
     return Counter({(c.kind, c.ranks, c.nbytes, c.where): c.calls for c in found.collectives})
 
 
-def explained(report: Report, rank: int) -> Found:
+def explained(report: LayoutReport, rank: int) -> Found:
     found: Found = Counter()
     for passed in report.traffic:
         for call in passed.calls:

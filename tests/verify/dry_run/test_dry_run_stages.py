@@ -16,7 +16,7 @@ from weft.arch import ModelConfig, Shards, parse_config
 from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
 from weft.comm.base import Group
-from weft.explain import Report, explain
+from weft.explain import LayoutReport, explain
 from weft.layout.hops import twin
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
@@ -32,7 +32,7 @@ def counted(found: DryRun) -> Found:
     return Counter({(c.kind, c.ranks, c.nbytes, c.where): c.calls for c in found.collectives})
 
 
-def explained(report: Report, rank: int) -> Found:
+def explained(report: LayoutReport, rank: int) -> Found:
     """Every collective of a rank of the world by the report, hops between stages among them."""
     layout, found = report.layout, Counter[tuple[str, Group, int, str]]()
     stage, place = coords(layout, rank).stage, rank % layout.stage_size

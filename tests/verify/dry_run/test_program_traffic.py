@@ -14,7 +14,7 @@ from tests.worker.decode_cases import streams
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.explain import explain
-from weft.explain.choices import Choices
+from weft.explain.choices import KernelChoices
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
@@ -89,7 +89,7 @@ def test_bytes_of_a_step_in_which_all_rows_take_their_largest_logit(
     executor.close()
     found = [after - earlier for after, earlier in zip(received[2], received[1], strict=True)]
     name = str(dtype).removeprefix("torch.")
-    choices = Choices(bounded_rows=BATCH if screened else 0)
+    choices = KernelChoices(bounded_rows=BATCH if screened else 0)
     report = explain("m", shards.config, shards.layout, dtype=name, batch=BATCH, choices=choices)
     assert found == list(report.received_for_largest(BATCH))
     assert all(largest < drawn for largest, drawn in zip(found, report.received_per_step(BATCH), strict=True))

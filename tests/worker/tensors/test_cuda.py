@@ -30,7 +30,7 @@ from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.step.plan import GroupPlan, StepPlan
-from weft.verify.record import Outcome
+from weft.verify.record import GreedyOutput
 from weft.worker.tensors.graphs import Ran, StepGraphs
 from weft.worker.tensors.inputs import InputBuilder, StepInputs
 
@@ -48,7 +48,7 @@ def plain(path: Path) -> Layout:
 
 def run(
     path: Path, numerics: Numerics, device: str, world: int = 1, sizes: Sizes | ExpertSizes | None = None
-) -> list[Outcome]:
+) -> list[GreedyOutput]:
     layout = plain(path) if sizes is None else any_layout(path, world, sizes)
     outcomes = run_workload(make_executor(path, layout, numerics, device), MIXED)
     for outcome in outcomes:

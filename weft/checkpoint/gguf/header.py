@@ -14,7 +14,7 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from weft.checkpoint.formats import Format
+from weft.checkpoint.formats import TensorFormat
 from weft.checkpoint.tensors import TensorInfo, overlaps, raise_all
 
 MAGIC = b"GGUF"
@@ -206,7 +206,7 @@ def _tensor(path: str, row: _Row, start: int) -> TensorInfo | str:
         kind = GGMLQuantizationType(row.type)
     except ValueError:
         return f"unknown tensor type {row.type}"
-    fmt = Format(kind.name, *GGML_QUANT_SIZES[kind])
+    fmt = TensorFormat(kind.name, *GGML_QUANT_SIZES[kind])
     shape = row.dims[::-1]
     if shape[-1] % fmt.block:
         return f"rows of {shape[-1]} are not whole {fmt.name} blocks of {fmt.block}"

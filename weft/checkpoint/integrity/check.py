@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.hub.embedded import cache_dir
 from weft.checkpoint.integrity.digest_cache import computed, remembered
-from weft.checkpoint.integrity.known_hashes import MANIFEST, Kind, known_hashes, weight_files
+from weft.checkpoint.integrity.known_hashes import MANIFEST, HashKind, known_hashes, weight_files
 from weft.checkpoint.tensors import raise_all
 from weft.errors import ConfigError
 
@@ -25,7 +25,7 @@ knows a hash of are refused. none: nothing is compared."""
 MOST_THREADS = 8
 TOLD_EVERY_S = 10.0
 
-Digests = Mapping[Kind, str]
+Digests = Mapping[HashKind, str]
 
 
 def check_hashes(checkpoint: Checkpoint, verify: str = "auto", say: Say = lambda _: None) -> int:
@@ -47,7 +47,7 @@ def check_hashes(checkpoint: Checkpoint, verify: str = "auto", say: Say = lambda
         known = {each.path for each in found.known}
         problems += [_unknown(file) for file in weight_files(checkpoint) if file not in known]
     raise_all(checkpoint.path, problems)
-    kinds: dict[Path, set[Kind]] = {}
+    kinds: dict[Path, set[HashKind]] = {}
     for each in found.known:
         kinds.setdefault(each.path, set()).add(each.kind)
     digests, read = _digests(kinds, verify == "auto", problems, say)
@@ -65,7 +65,7 @@ def _unknown(file: Path) -> str:
 
 
 def _digests(
-    kinds: Mapping[Path, set[Kind]], remember: bool, problems: list[str], say: Say
+    kinds: Mapping[Path, set[HashKind]], remember: bool, problems: list[str], say: Say
 ) -> tuple[dict[Path, Digests], int]:
     """Of every file, and the bytes that were read for them."""
     folder = cache_dir() / "hashes"
@@ -93,7 +93,7 @@ def _digests(
     return digests, sum(sizes.values())
 
 
-def _wait(jobs: Mapping[Future[dict[Kind, str]], Path], sizes: Mapping[Path, int], say: Say) -> None:
+def _wait(jobs: Mapping[Future[dict[HashKind, str]], Path], sizes: Mapping[Path, int], say: Say) -> None:
     """Until all are done, with a word now and then."""
     began, left, whole = time.monotonic(), set(jobs), sum(sizes.values()) / 1e6
     while left:

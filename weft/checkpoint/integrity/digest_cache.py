@@ -16,38 +16,40 @@ from pathlib import Path
 
 import msgspec
 
-from weft.checkpoint.integrity.known_hashes import Kind
+from weft.checkpoint.integrity.known_hashes import HashKind
 
-_ALGORITHM: Mapping[Kind, str] = {"sha256": "sha256", "git-sha1": "sha1"}
+_ALGORITHM: Mapping[HashKind, str] = {"sha256": "sha256", "git-sha1": "sha1"}
 CHUNK = 4 << 20
 SETTLED_NS = 100_000_000
 """A file that changed so shortly ago could change again within the same tick of its times; it is not remembered."""
 
 
-class Stopped(Exception):
+class HashingStopped(Exception):
     """Nobody wants the digest any more."""
 
 
-class Memory(msgspec.Struct, frozen=True):
+class CachedDigests(msgspec.Struct, frozen=True):
     """A file as it was when it had these digests."""
 
     state: tuple[int, int, int, int]
-    digests: dict[Kind, str]
+    digests: dict[HashKind, str]
 
 
-def remembered(file: Path, folder: Path) -> Mapping[Kind, str]:
+def remembered(file: Path, folder: Path) -> Mapping[HashKind, str]:
     """Digests of the file as it is now, from the memory in `folder`; empty where there are none."""
     try:
-        memory = msgspec.json.decode(_place(file, folder).read_bytes(), type=Memory)
+        memory = msgspec.json.decode(_place(file, folder).read_bytes(), type=CachedDigests)
         unchanged = memory.state == _state(os.stat(file))
     except (OSError, ValueError):  # none, or none that can be read: it is written anew
         return {}
     return memory.digests if unchanged else {}
 
 
-def computed(file: Path, kinds: Collection[Kind], folder: Path, stop: threading.Event) -> dict[Kind, str]:
-    """Digests of the file, read once, and remembered in `folder`. OSError: it cannot be read. Stopped: `stop` was
-    set."""
+def computed(file: Path, kinds: Collection[HashKind], folder: Path, stop: threading.Event) -> dict[HashKind, str]:
+    """Reads the file once, computes its digests and stores them in `folder`.
+
+    OSError: the file cannot be read. HashingStopped: `stop` was set.
+    """
     with file.open("rb", buffering=0) as source:
         before = os.fstat(source.fileno())
         digests = {kind: hashlib.new(_ALGORITHM[kind], usedforsecurity=False) for kind in kinds}
@@ -56,18 +58,18 @@ def computed(file: Path, kinds: Collection[Kind], folder: Path, stop: threading.
         began_ns, buffer = time.time_ns(), memoryview(bytearray(CHUNK))
         while count := source.readinto(buffer):
             if stop.is_set():
-                raise Stopped
+                raise HashingStopped
             for digest in digests.values():
                 digest.update(buffer[:count])
         after = os.fstat(source.fileno())
     found = {kind: digest.hexdigest() for kind, digest in digests.items()}
     if _state(before) == _state(after) and began_ns - after.st_ctime_ns > SETTLED_NS:
         with suppress(OSError):  # a cache that cannot be written costs the next start its time, nothing else
-            _remember(file, Memory(_state(after), found), folder)
+            _remember(file, CachedDigests(_state(after), found), folder)
     return found
 
 
-def _remember(file: Path, memory: Memory, folder: Path) -> None:
+def _remember(file: Path, memory: CachedDigests, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = tempfile.NamedTemporaryFile(dir=folder, delete=False)
     try:

@@ -20,27 +20,27 @@ DOWNLOADS = Path(".cache", "huggingface", "download")
 _HEX = "[0-9a-fA-F]{64}"
 _LINE = re.compile(rf"(?P<digest>{_HEX}) [ *](?P<name>.+)|SHA256 \((?P<tagged>.+)\) = (?P<value>{_HEX})")
 
-Kind = Literal["sha256", "git-sha1"]
-_KINDS: dict[int, Kind] = {64: "sha256", 40: "git-sha1"}
+HashKind = Literal["sha256", "git-sha1"]
+_KINDS: dict[int, HashKind] = {64: "sha256", 40: "git-sha1"}
 """A hub's etag by its length: large files go by their SHA-256, others as git names a blob."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownHash:
     """What `path` should hash to. `source`: who says so; `remedy`: what to do where it does not."""
 
     path: Path
-    kind: Kind
+    kind: HashKind
     digest: str
     source: str
     remedy: str = ""
 
 
 @dataclass(slots=True)
-class Found:
+class KnownHashes:
     """All that is known. `problems`: what stands against serving; `notes`: what a person should hear."""
 
-    known: list[Known] = field(default_factory=list)
+    known: list[KnownHash] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -59,9 +59,9 @@ def files_read(checkpoint: Checkpoint) -> list[Path]:
     return [*(place / name for name in names if (place / name).is_file()), *weights]
 
 
-def known_hashes(checkpoint: Checkpoint) -> Found:
+def known_hashes(checkpoint: Checkpoint) -> KnownHashes:
     """Of the files that are read. Nothing of a file that nobody knows."""
-    found, files = Found(), files_read(checkpoint)
+    found, files = KnownHashes(), files_read(checkpoint)
     folder = Path(checkpoint.path) if checkpoint.kind == "safetensors" else Path(checkpoint.path).parent
     _from_manifest(folder, files, found, whole=checkpoint.kind == "safetensors")
     for file in files:
@@ -69,11 +69,11 @@ def known_hashes(checkpoint: Checkpoint) -> Found:
         _from_download(file, found)
         if file == cache_dir().absolute() / SMOLLM2.name:
             remedy = f"delete {file} to have it fetched again"
-            found.known.append(Known(file, "sha256", SMOLLM2.sha256, "the embedded model", remedy))
+            found.known.append(KnownHash(file, "sha256", SMOLLM2.sha256, "the embedded model", remedy))
     return found
 
 
-def _from_manifest(folder: Path, files: list[Path], found: Found, *, whole: bool) -> None:
+def _from_manifest(folder: Path, files: list[Path], found: KnownHashes, *, whole: bool) -> None:
     """`whole`: what is named and would be read, but is not there, is a problem."""
     manifest = folder / MANIFEST
     try:
@@ -85,7 +85,7 @@ def _from_manifest(folder: Path, files: list[Path], found: Found, *, whole: bool
         return
     wanted = _parsed(manifest, lines, found.problems)
     named = [file for file in files if file.name in wanted]
-    found.known += [Known(file, "sha256", wanted[file.name], MANIFEST) for file in named]
+    found.known += [KnownHash(file, "sha256", wanted[file.name], MANIFEST) for file in named]
     missing = [
         name for name in sorted(wanted) if whole and not (folder / name).exists() and _would_be_read(folder, name)
     ]
@@ -120,14 +120,14 @@ def _would_be_read(folder: Path, name: str) -> bool:
     return name == INDEX or (name.endswith(".safetensors") and not (folder / INDEX).is_file())
 
 
-def _from_hub_cache(file: Path, found: Found) -> None:
+def _from_hub_cache(file: Path, found: KnownHashes) -> None:
     """In a hub's cache a file is a link to a blob that is named by its hash."""
     if file.is_symlink() and (blob := file.resolve()).parent.name == "blobs" and (kind := _kind(blob.name)):
         remedy = f"delete {blob} to have it fetched again"
-        found.known.append(Known(file, kind, blob.name, "the hub", remedy))
+        found.known.append(KnownHash(file, kind, blob.name, "the hub", remedy))
 
 
-def _from_download(file: Path, found: Found) -> None:
+def _from_download(file: Path, found: KnownHashes) -> None:
     """As huggingface_hub does, the note of a file counts until the file is written again."""
     try:
         lines = (file.parent / DOWNLOADS / f"{file.name}.metadata").read_text(encoding="utf-8").splitlines()
@@ -140,8 +140,8 @@ def _from_download(file: Path, found: Found) -> None:
         found.notes.append(f"{file}: changed after its download, so its hash is not compared with the hub's")
         return
     remedy = f"delete {file} and download it again"
-    found.known.append(Known(file, kind, etag, "the hub", remedy))
+    found.known.append(KnownHash(file, kind, etag, "the hub", remedy))
 
 
-def _kind(etag: str) -> Kind | None:
+def _kind(etag: str) -> HashKind | None:
     return _KINDS.get(len(etag)) if re.fullmatch(r"[0-9a-f]+", etag) else None

@@ -12,14 +12,14 @@ from weft.options import Setting, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class GivenValue:
     """A value from the command line and the flag that gave it."""
 
     value: object
     flag: str
 
 
-def values_of(entries: Mapping[str, Entry]) -> dict[str, object]:
+def values_of(entries: Mapping[str, GivenValue]) -> dict[str, object]:
     """The values alone, by field."""
     return {name: entry.value for name, entry in entries.items()}
 
@@ -33,13 +33,13 @@ class _Collect(argparse.Action):
         self.sets, self.setting = sets, setting
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
-        given: dict[str, Entry] = dict(getattr(namespace, self.dest, None) or {})
+        given: dict[str, GivenValue] = dict(getattr(namespace, self.dest, None) or {})
         value = self.const if self.nargs == 0 else values
         if (problem := self.setting.problem(value)) is not None:
             legal = self.setting.option.choices
             raise ConfigError(f"{flag}: {problem}", field=self.setting.name, value=value, legal=legal)
         for name, new in {self.setting.name: value, **self.sets}.items():
-            entry = Entry(new, flag or name)
+            entry = GivenValue(new, flag or name)
             _refuse_another(given.setdefault(name, entry), entry)
         setattr(namespace, self.dest, given)
 
@@ -49,16 +49,16 @@ class Once(argparse.Action):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._first: Entry | None = None
+        self._first: GivenValue | None = None
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
-        entry = Entry(values, flag or self.dest)
+        entry = GivenValue(values, flag or self.dest)
         self._first = self._first or entry
         _refuse_another(self._first, entry)
         setattr(namespace, self.dest, values)
 
 
-def _refuse_another(before: Entry, entry: Entry) -> None:
+def _refuse_another(before: GivenValue, entry: GivenValue) -> None:
     if before.value != entry.value:
         raise UsageError(
             f"{before.flag} {shown(before.value)} and {entry.flag} {shown(entry.value)} contradict each other"
@@ -66,7 +66,7 @@ def _refuse_another(before: Entry, entry: Entry) -> None:
 
 
 def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], dest: str) -> None:
-    """Options for all settings that have flags; the namespace gets `dest`: {dotted name: Entry} of what was given."""
+    """Adds an option for each setting that has flags; the namespace gets `dest`: {dotted name: GivenValue}."""
     parser.set_defaults(**{dest: {}})
     for setting in settings:
         if not setting.option.flags:

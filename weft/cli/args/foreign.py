@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from weft.cli.args.flags import Entry
+from weft.cli.args.flags import GivenValue
 from weft.dialects.base import Context, Diagnostic, Reading
 from weft.dialects.registry import read_words, unread
 from weft.dialects.report import named, on_nodes, strict
@@ -42,10 +42,10 @@ def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:
         settings[match[1].strip()] = match[2].strip()
     if whole_number(settings.get("experts", "0")) is None:
         raise UsageError(f"--set experts={settings['experts']}: a whole number, 0 for a dense model")
-    return Context(settings=Settings(settings), experts=experts, read_file=file_text)
+    return Context(settings=ForeignSettings(settings), experts=experts, read_file=file_text)
 
 
-class Settings(Mapping[str, str]):
+class ForeignSettings(Mapping[str, str]):
     """Values of --set; remembers which of them were asked for."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ class Settings(Mapping[str, str]):
 
 def with_unused(readings: list[Reading], context: Context) -> list[Reading]:
     """The readings, the first with a warning for every --set that nothing depends on."""
-    unused = context.settings.unused if isinstance(context.settings, Settings) else ()
+    unused = context.settings.unused if isinstance(context.settings, ForeignSettings) else ()
     known = list(dict.fromkeys(variable for reading in readings for variable in reading.variables))
     notes = [
         Diagnostic("warning", "unused-setting", f"--set {name}: nothing depends on it{nearest(name, known)}")
@@ -122,7 +122,7 @@ class Foreign:
         values = sizes.given() if sizes is not None else {}
         return {name: value for name, value in values.items() if value is not None}
 
-    def engine(self, only: Collection[str] | None) -> dict[str, Entry]:
+    def engine(self, only: Collection[str] | None) -> dict[str, GivenValue]:
         """Options that are also weft's, or those of them named in `only`."""
         known = {field.name for field in fields(EngineConfig)} if only is None else only
         found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
@@ -130,9 +130,9 @@ class Foreign:
             found["served_model_name"] = ",".join(map(str, names))
         if "dtype" in found:
             found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
-        return {name: Entry(value, f"{self.whose} ({name})") for name, value in found.items()}
+        return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items()}
 
-    def server(self) -> dict[str, Entry]:
+    def server(self) -> dict[str, GivenValue]:
         """Options of the HTTP server that are also weft's. ConfigError: several keys, of which weft takes one."""
         found = {name: self.reading.options.get(name) for name in _SERVER}
         if isinstance(keys := found["api_key"], list):
@@ -141,7 +141,7 @@ class Foreign:
             found["api_key"] = keys[0]
         if isinstance(origins := found["allowed_origins"], list):
             found["allowed_origins"] = ",".join(map(str, origins))
-        return {name: Entry(str(value), f"{self.whose} ({name})") for name, value in found.items() if value}
+        return {name: GivenValue(str(value), f"{self.whose} ({name})") for name, value in found.items() if value}
 
     @property
     def model(self) -> str | None:
@@ -156,7 +156,7 @@ class Foreign:
                 place = f" ({note.where})" if note.where else ""
                 _say(f"{note.level}: {note.message}{place}")
 
-    def say(self, engine: Mapping[str, Entry], model: str | None) -> None:
+    def say(self, engine: Mapping[str, GivenValue], model: str | None) -> None:
         """Everything that is not taken over, on stderr."""
         if model is not None and self.model is not None and model != self.model:
             _say(f"note: {model} is the model, not {self.model} of {self.whose}")
@@ -174,7 +174,7 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
     theirs = foreign.engine(only)
     foreign.warn()
     if only is None:
-        given: Mapping[str, Entry] = getattr(args, "http_given", {})
+        given: Mapping[str, GivenValue] = getattr(args, "http_given", {})
         server = foreign.server()
         if {"api_key", "api_key_file"} & given.keys():
             server.pop("api_key", None)  # weft's own key is the one; a message about two would show them
@@ -188,7 +188,7 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
     args.dialect_options = dict(foreign.reading.options)
 
 
-def _agree(theirs: Mapping[str, Entry], given: Mapping[str, Entry], foreign: Foreign) -> None:
+def _agree(theirs: Mapping[str, GivenValue], given: Mapping[str, GivenValue], foreign: Foreign) -> None:
     """ConfigError: an option of weft's own says something else."""
     for name, entry in theirs.items():
         ours = given.get(name)

@@ -8,7 +8,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.args.model_config import model_checkpoint
-from weft.explain.choices import Choices, Machine, choices_of
+from weft.explain.choices import KernelChoices, Machine, choices_of
 from weft.launch_plan.memory import bounded_rows
 from weft.layout.layout import Layout
 from weft.native import isa
@@ -47,7 +47,7 @@ def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfi
     return kept_weights(engine, file, param_specs(config), _variant())
 
 
-def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> Choices:
+def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> KernelChoices:
     """As this machine has them where `engine`, its dtype named, does not say."""
     return choices_of(engine, layout, _machine(), bounded_rows(engine, layout), kept.rounds_rows)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.checkpoint.integrity.check import VERIFY
-from weft.cli.args.flags import Entry, Once, add_flags, values_of
+from weft.cli.args.flags import GivenValue, Once, add_flags, values_of
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
 from weft.layout.resolve import resolve
@@ -102,7 +102,7 @@ def engine_config_from(args: argparse.Namespace) -> EngineConfig:
 
 def _given(args: argparse.Namespace) -> Given:
     """File, another engine's words and flags together; a value that two of them give must be the same."""
-    flags: Mapping[str, Entry] = args.layout_given
+    flags: Mapping[str, GivenValue] = args.layout_given
     stated = load_given(args.layout) if args.layout is not None else {}
     foreign: Mapping[str, object] = getattr(args, "dialect_given", {})
     whose: str = getattr(args, "dialect_whose", "")

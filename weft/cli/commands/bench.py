@@ -28,7 +28,7 @@ from weft.bench.workload import Workload
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path, shown_name
 from weft.cli.args.checkpoints import opened
-from weft.cli.args.flags import Entry, add_flags, values_of
+from weft.cli.args.flags import GivenValue, add_flags, values_of
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.ranks import add_comm_argument
 from weft.cli.hosted import PROGRAM
@@ -114,7 +114,7 @@ def _check_places(args: argparse.Namespace) -> None:
 
 def _bench_url(args: argparse.Namespace, settings: BenchSettings) -> int:
     _refuse_with_url(args)
-    given: Mapping[str, Entry] = args.engine_given
+    given: Mapping[str, GivenValue] = args.engine_given
     entry = given.get("served_model_name")
     key = args.api_key or os.environ.get("OPENAI_API_KEY") or None
     url = base_url(args.url)
@@ -228,7 +228,7 @@ def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Launch
 def _host(args: argparse.Namespace, checkpoint: Checkpoint) -> Host:
     """How to start the server: the engine's options as they were given."""
     flags = {setting.name: setting.option.flags[0] for setting in engine_settings()}
-    given: Mapping[str, Entry] = args.engine_given
+    given: Mapping[str, GivenValue] = args.engine_given
     words: list[str] = ["--comm", args.comm, "--verify-checkpoint", args.verify_checkpoint]
     model = shown_name(args.model, checkpoint.path)
     for name, entry in given.items():

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from weft.cli.view.experts import print_heat_map, print_plan
 from weft.errors import ConfigError, UsageError
-from weft.experts import POLICIES, ExpertPlacement, LoadBalancer, Plan, SlotShape
+from weft.experts import POLICIES, BalancePlan, ExpertPlacement, LoadBalancer, SlotShape
 from weft.experts.files.formats import FORMATS, to_sglang, to_trtllm, to_weft
 from weft.experts.files.sources import read_any, read_loads, read_placement
 from weft.experts.pictures.draw import draw
@@ -144,7 +144,7 @@ def _current(path: Path, loads: FloatArray, shape: SlotShape) -> ExpertPlacement
     return source.placement
 
 
-def _notes(plan: Plan, shape: SlotShape) -> tuple[str, ...]:
+def _notes(plan: BalancePlan, shape: SlotShape) -> tuple[str, ...]:
     """What a person may want to know before using the plan."""
     notes = []
     idle = plan.balance.per_layer.count(None)

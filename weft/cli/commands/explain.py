@@ -21,7 +21,7 @@ from weft.cli.view.console import PipedConsole
 from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.cores import Cores, RankCores
-from weft.explain.fits import Load, budget, fit, lines
+from weft.explain.fits import StepLoad, budget, fit, lines
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.options import parse_bytes, shown
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
-    load = Load(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
+    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
     return _fit(args, config, layout, load)
 
 
@@ -100,7 +100,7 @@ def _json(value: object) -> str:
     return text if text.isascii() else json.dumps(value, indent=2)
 
 
-def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: Load) -> int:
+def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: StepLoad) -> int:
     """With --memory: says whether it fits; 1 where it does not."""
     if args.memory is None:
         return 0

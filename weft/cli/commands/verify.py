@@ -32,7 +32,7 @@ from weft.verify.compare import LEAST_DECIDED
 from weft.verify.memory import check_memory
 from weft.verify.record import Prompt
 from weft.verify.report import document, lines
-from weft.verify.verify import Report, Verdict, Verifier
+from weft.verify.verify import Verdict, Verifier, VerifyReport
 from weft.worker.numerics import numerics_of
 
 _WITHOUT = {
@@ -119,7 +119,7 @@ def _check_length(prompt: int, tokens: int, most: int) -> None:
         raise ConfigError(f"--tokens: {tokens}: {together}; max_model_len is {most}", field="tokens", value=tokens)
 
 
-def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> Report:
+def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> VerifyReport:
     assert callable(progress)
     verifier = Verifier(
         checkpoint=plan.checkpoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from weft.experts import Plan, SlotShape
+from weft.experts import BalancePlan, SlotShape
 from weft.experts.pictures.heat_map import HeatMap
 
 SHADES = " ░▒▓█"
@@ -17,7 +17,7 @@ MARGIN = 24
 """Columns of a line that are not the map: the layer's number before it, its largest value after it."""
 
 
-def print_plan(plan: Plan, shape: SlotShape, notes: tuple[str, ...], console: Console) -> None:
+def print_plan(plan: BalancePlan, shape: SlotShape, notes: tuple[str, ...], console: Console) -> None:
     """A summary of a plan."""
     words = f"{shape.experts} experts in {shape.slots} slots on {shape.ranks} ranks"
     console.print(f"{words}, {len(plan.balance.known)} layers with load, policy {plan.policy}", highlight=False)

@@ -17,13 +17,13 @@ from weft.experts.balancing.repair import repair
 from weft.experts.placement.placement import ExpertPlacement
 from weft.experts.placement.shape import SlotShape
 from weft.experts.statistics.loads import BoolArray, FloatArray, IntArray, check_shape, normalized
-from weft.experts.statistics.metric import Balance, balance
+from weft.experts.statistics.metric import Balancedness, balance
 
 POLICIES = ("auto", "greedy", "global", "hierarchical")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BalancePlan:
     """A placement and what it is worth; `before` and `moved` speak of the placement that it replaces, if there is one.
 
     moved: slots whose expert changes, per layer.
@@ -31,8 +31,8 @@ class Plan:
 
     placement: ExpertPlacement
     policy: str
-    balance: Balance
-    before: Balance | None = None
+    balance: Balancedness
+    before: Balancedness | None = None
     moved: tuple[int, ...] | None = None
 
     @property
@@ -71,7 +71,7 @@ class LoadBalancer:
             return self.policy
         return "hierarchical" if self.shape.hierarchical else "global"
 
-    def plan(self, loads: FloatArray, current: ExpertPlacement | None = None) -> Plan:
+    def plan(self, loads: FloatArray, current: ExpertPlacement | None = None) -> BalancePlan:
         """A placement for loads [layers, experts], near to `current` where that is given.
 
         With a current placement the new one keeps experts in their slots where it can; if it still changes more than
@@ -81,11 +81,11 @@ class LoadBalancer:
         check_shape(loads, len(loads), self.shape.experts)
         if current is None:
             placement = self._fresh(loads)
-            return Plan(placement, self.resolved, balance(placement, loads))
+            return BalancePlan(placement, self.resolved, balance(placement, loads))
         self._check_current(current, len(loads))
         placement = self._from_current(loads, current)
         moved = tuple(int(count) for count in placement.moved(current))
-        return Plan(placement, self.resolved, balance(placement, loads), balance(current, loads), moved)
+        return BalancePlan(placement, self.resolved, balance(placement, loads), balance(current, loads), moved)
 
     def _fresh(self, loads: FloatArray) -> ExpertPlacement:
         if self.resolved == "greedy":

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from weft.experts.balancing.packing import Packing, pack
+from weft.experts.balancing.packing import RankPacking, pack
 from weft.experts.balancing.pairing import pair
 from weft.experts.balancing.recount import MOST_SLOTS, recount
 from weft.experts.balancing.repair import repair
@@ -30,7 +30,7 @@ def plan(loads: FloatArray, slots: int, ranks: int) -> IntArray:
     return np.sort(packing.owners, axis=2)
 
 
-def _search_further(packing: Packing, loads: FloatArray) -> None:
+def _search_further(packing: RankPacking, loads: FloatArray) -> None:
     """Hands replicas from expert to expert in the layers that packing alone left uneven."""
     totals = packing.totals
     layers, ranks, width = packing.owners.shape

@@ -25,7 +25,7 @@ LESS = 1 - 1e-6
 
 
 @dataclass(slots=True)
-class Packing:
+class RankPacking:
     """owners and shares of replicas, [layers, ranks, slots per rank]; changed in place by the functions below."""
 
     owners: IntArray
@@ -37,7 +37,7 @@ class Packing:
         return cast(FloatArray, self.shares.sum(axis=2))
 
 
-def pack(owners: IntArray, shares: FloatArray, ranks: int) -> Packing:
+def pack(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
     """Packs replicas, [layers, slots] with the largest share first and replicas of one expert side by side.
 
     At most `ranks` replicas of an expert; they then stand on different ranks.
@@ -49,14 +49,14 @@ def pack(owners: IntArray, shares: FloatArray, ranks: int) -> Packing:
     return packing
 
 
-def deal(owners: IntArray, shares: FloatArray, ranks: int) -> Packing:
+def deal(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
     """Replica i to rank i mod ranks: neighbours, and so the replicas of one expert, go to different ranks."""
     layers, slots = owners.shape
     shape = (layers, slots // ranks, ranks)
-    return Packing(owners.reshape(shape).transpose(0, 2, 1).copy(), shares.reshape(shape).transpose(0, 2, 1).copy())
+    return RankPacking(owners.reshape(shape).transpose(0, 2, 1).copy(), shares.reshape(shape).transpose(0, 2, 1).copy())
 
 
-def swap_between_pairs(packing: Packing, shift: int = 0) -> None:
+def swap_between_pairs(packing: RankPacking, shift: int = 0) -> None:
     """Pairs the i-th heaviest rank with the i-th lightest (turned by `shift` places) and makes the best single swap of
     each pair: the one that leaves the two most alike."""
     layers, ranks, width = packing.owners.shape
@@ -78,7 +78,7 @@ def swap_between_pairs(packing: Packing, shift: int = 0) -> None:
     _swap(packing, layer, (heavy[layer, pair], here), (light[layer, pair], there))
 
 
-def relieve_heaviest(packing: Packing) -> None:
+def relieve_heaviest(packing: RankPacking) -> None:
     """Exchanges replicas of the heaviest rank with the best other rank, layer by layer, until none helps: first one for
     one, for all layers together; where that ends, two for two."""
     layers, ranks, width = packing.owners.shape
@@ -97,7 +97,7 @@ def relieve_heaviest(packing: Packing) -> None:
         open_layers = open_layers[helped]
 
 
-def _exchange_one(packing: Packing, layers: IntArray) -> BoolArray:
+def _exchange_one(packing: RankPacking, layers: IntArray) -> BoolArray:
     """The best one-for-one exchange of each layer's heaviest rank, done where it helps; says where it did."""
     width = packing.owners.shape[2]
     totals, shares, owners = packing.totals[layers], packing.shares[layers], packing.owners[layers]
@@ -116,7 +116,7 @@ def _exchange_one(packing: Packing, layers: IntArray) -> BoolArray:
     return cast(BoolArray, helps)
 
 
-def _exchange_two(packing: Packing, layer: int, doubles: IntArray) -> bool:
+def _exchange_two(packing: RankPacking, layer: int, doubles: IntArray) -> bool:
     """The best two-for-two exchange of one layer's heaviest rank, done if it helps; `doubles` [pairs, 2] of slots."""
     totals, shares, owners = packing.totals[layer], packing.shares[layer], packing.owners[layer]
     heaviest = int(totals.argmax())
@@ -146,7 +146,7 @@ Place = tuple[IntArray, IntArray]
 """(rank, slot on the rank), one of each for every layer named with it."""
 
 
-def _swap(packing: Packing, layers: IntArray, mine: Place, theirs: Place) -> None:
+def _swap(packing: RankPacking, layers: IntArray, mine: Place, theirs: Place) -> None:
     for x in (packing.owners, packing.shares):
         x[layers, mine[0], mine[1]], x[layers, theirs[0], theirs[1]] = (
             x[layers, theirs[0], theirs[1]],

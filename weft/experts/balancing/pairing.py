@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from weft.experts.balancing.conditions import Conditions
-from weft.experts.balancing.packing import Packing
+from weft.experts.balancing.packing import RankPacking
 from weft.experts.balancing.replication import replicas, replicate
 from weft.experts.statistics.loads import BoolArray, FloatArray, IntArray
 
@@ -29,7 +29,7 @@ HALVINGS, PRICE_ROUNDS = 4, 30
 MOST_REPLICAS, PRICED_CONDITIONS = 12, 48
 
 
-def pair(loads: FloatArray, ranks: int) -> Packing:
+def pair(loads: FloatArray, ranks: int) -> RankPacking:
     """The packing of every layer into two slots a rank; loads [layers, experts]. Deterministic."""
     counts = np.stack([search_counts(row, ranks) for row in loads])
     packing = fold(*replicas(loads, counts))
@@ -38,11 +38,11 @@ def pair(loads: FloatArray, ranks: int) -> Packing:
     return packing
 
 
-def fold(owners: IntArray, shares: FloatArray) -> Packing:
+def fold(owners: IntArray, shares: FloatArray) -> RankPacking:
     """Replica i, largest first, goes with replica 2 * ranks - 1 - i."""
     ranks = owners.shape[1] // 2
     first, last = slice(None, ranks), slice(None, ranks - 1, -1)
-    return Packing(
+    return RankPacking(
         np.stack((owners[:, first], owners[:, last]), axis=2), np.stack((shares[:, first], shares[:, last]), axis=2)
     )
 

@@ -25,7 +25,7 @@ LEAST_GAIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RepairStep:
     """Slot (rank, slot) takes `expert`, or, where `other` is given, swaps its expert with slot `other`."""
 
     gain: float
@@ -103,7 +103,7 @@ class _Layer:
                 return
             self.take(best)
 
-    def take(self, step: Step) -> None:
+    def take(self, step: RepairStep) -> None:
         """Does it."""
         here = (step.rank, step.slot)
         if step.other is None:
@@ -114,7 +114,7 @@ class _Layer:
             self.owners[here], self.owners[step.other] = self.owners[step.other], self.owners[here]
         self.refresh()
 
-    def best_replacement(self, heaviest: IntArray, power: float, left: int, twins_only: bool = False) -> Step:
+    def best_replacement(self, heaviest: IntArray, power: float, left: int, twins_only: bool = False) -> RepairStep:
         """Over all slots whose expert has another replica (on this rank, if twins_only), and all experts of
         `heaviest`."""
         may_leave = (self.counts[self.owners] > 1) & (self.changed | (left > 0))
@@ -122,7 +122,7 @@ class _Layer:
             may_leave &= self.held[self.owners, np.arange(len(self.owners))[:, None]] > 1
         ranks, slots = np.nonzero(may_leave)
         if not len(ranks):
-            return Step(0.0, 0, 0)
+            return RepairStep(0.0, 0, 0)
         leaving, coming = self.owners[ranks, slots], np.unique(self.owners[heaviest])
         totals = self._after_replacing(ranks, leaving, coming)
         cost = (self.start[ranks, slots][:, None] != coming).astype(np.int64) - self.changed[ranks, slots][:, None]
@@ -130,7 +130,7 @@ class _Layer:
         gain = (self.totals**power).sum() - (np.maximum(totals, 0) ** power).sum(axis=2)
         score = np.where(legal, gain / np.maximum(cost, FREE_STEP), -np.inf)
         slot, expert = np.unravel_index(int(score.argmax()), score.shape)
-        return Step(float(score[slot, expert]), int(ranks[slot]), int(slots[slot]), int(coming[expert]))
+        return RepairStep(float(score[slot, expert]), int(ranks[slot]), int(slots[slot]), int(coming[expert]))
 
     def _after_replacing(self, ranks: IntArray, leaving: IntArray, coming: IntArray) -> FloatArray:
         """Loads of all ranks, [slots, coming, ranks], once `leaving` of each slot has made room for each of
@@ -144,7 +144,7 @@ class _Layer:
         totals[rows[:, None], np.arange(len(coming)), ranks[:, None]] += smaller
         return cast(FloatArray, totals)
 
-    def best_swap(self, rank: int, power: float, left: int) -> Step:
+    def best_swap(self, rank: int, power: float, left: int) -> RepairStep:
         """Over all pairs of a slot of `rank` and a slot of another rank."""
         mine = self.owners[rank]
         delta = self.slot_loads[rank][:, None, None] - self.slot_loads
@@ -157,4 +157,4 @@ class _Layer:
         legal &= self.allowed[mine][:, :, None] & self.allowed[self.owners, rank]
         score = np.where(legal, gain / np.maximum(cost, FREE_STEP), -np.inf)
         slot, other, theirs = np.unravel_index(int(score.argmax()), score.shape)
-        return Step(float(score[slot, other, theirs]), rank, int(slot), other=(int(other), int(theirs)))
+        return RepairStep(float(score[slot, other, theirs]), rank, int(slot), other=(int(other), int(theirs)))

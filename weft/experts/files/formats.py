@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from weft.errors import ConfigError
-from weft.experts.balancing.balancer import Plan
+from weft.experts.balancing.balancer import BalancePlan
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
 from weft.experts.statistics.loads import IntArray
@@ -23,7 +23,7 @@ FORMATS = ("weft", "trtllm", "sglang")
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def to_weft(plan: Plan, shape: SlotShape, seconds: float) -> dict[str, object]:
+def to_weft(plan: BalancePlan, shape: SlotShape, seconds: float) -> dict[str, object]:
     """The document of `weft experts balance --json`; per_layer is null where a layer has no load."""
     placement, balance = plan.placement, plan.balance
     return {

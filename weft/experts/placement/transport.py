@@ -15,20 +15,22 @@ from weft.step.experts import ExpertMove, ExpertSwitch, ExpertWork
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TransferRate:
     """How fast slots move: each in `parts` parts, and at most `parts_per_step` to or from a rank before one step."""
 
     parts: int = 1
     parts_per_step: int = 1
 
     @classmethod
-    def of_bytes(cls, slot_bytes: int, bytes_per_step: int) -> Pace:
+    def of_bytes(cls, slot_bytes: int, bytes_per_step: int) -> TransferRate:
         """So that no rank receives, or sends, more than `bytes_per_step` before a step, if a slot has `slot_bytes`."""
         parts = max(1, -(-slot_bytes // bytes_per_step))
         return cls(parts, max(1, bytes_per_step // max(1, -(-slot_bytes // parts))))
 
 
-def works(old: ExpertPlacement, new: ExpertPlacement, layers: Sequence[int], pace: Pace) -> Iterator[ExpertWork]:
+def works(
+    old: ExpertPlacement, new: ExpertPlacement, layers: Sequence[int], pace: TransferRate
+) -> Iterator[ExpertWork]:
     """What happens before each step, in order, until `new` holds; row i of the placements is layer layers[i]."""
     by_row: dict[int, list[Transfer]] = {}
     for transfer in new.transfers(old):
@@ -39,7 +41,9 @@ def works(old: ExpertPlacement, new: ExpertPlacement, layers: Sequence[int], pac
         yield ExpertWork(switches=[ExpertSwitch(layers[row], new.phy2log[row].tolist())])
 
 
-def _batches(transfers: Sequence[Transfer], layer: int, slots_per_rank: int, pace: Pace) -> Iterator[list[ExpertMove]]:
+def _batches(
+    transfers: Sequence[Transfer], layer: int, slots_per_rank: int, pace: TransferRate
+) -> Iterator[list[ExpertMove]]:
     left = deque((transfer, part) for transfer in transfers for part in range(pace.parts))
     while left:
         taken: list[ExpertMove] = []

@@ -16,7 +16,7 @@ from weft.experts.statistics.loads import FloatArray, check_shape
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class Balancedness:
     """Balance of every layer, None where a layer has no load; mean and min are over layers that have one."""
 
     per_layer: tuple[float | None, ...]
@@ -50,13 +50,13 @@ def rank_loads(placement: ExpertPlacement, loads: FloatArray) -> FloatArray:
     return cast(FloatArray, slots.reshape(placement.layers, placement.ranks, -1).sum(axis=2))
 
 
-def balance(placement: ExpertPlacement, loads: FloatArray) -> Balance:
+def balance(placement: ExpertPlacement, loads: FloatArray) -> Balancedness:
     """Balance of every layer; loads [layers, experts]. Raises ConfigError where the shapes differ."""
     return balance_of_ranks(rank_loads(placement, loads))
 
 
-def balance_of_ranks(ranks: FloatArray) -> Balance:
+def balance_of_ranks(ranks: FloatArray) -> Balancedness:
     """Balance from the loads of ranks, [layers, ranks]."""
     largest = ranks.max(axis=1)
     means = ranks.mean(axis=1)
-    return Balance(tuple(float(mean / top) if top > 0 else None for mean, top in zip(means, largest, strict=True)))
+    return Balancedness(tuple(float(mean / top) if top > 0 else None for mean, top in zip(means, largest, strict=True)))

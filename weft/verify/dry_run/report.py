@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
-from weft.explain.notes import Note
+from weft.explain.notes import LayoutNote
 from weft.explain.units import binary, kept_words
 from weft.layout.ranks import describe
 from weft.plural import counted
@@ -17,7 +17,7 @@ from weft.verify.dry_run.run import Collective, DryRun
 SHOWN = 6
 
 
-def document(found: DryRun, kept: Kept, notes: Sequence[Note] = ()) -> dict[str, Any]:
+def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dict[str, Any]:
     """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
     routed rows where choices are even, and at the most."""
     return {
@@ -47,7 +47,7 @@ def document(found: DryRun, kept: Kept, notes: Sequence[Note] = ()) -> dict[str,
     }
 
 
-def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[Note] = ()) -> Iterator[str]:
+def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[LayoutNote] = ()) -> Iterator[str]:
     """What the rank holds, then what it exchanges in one decode step, then what that leaves open."""
     yield f"{name}, {dtype}{kept_words(shards.kept)}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
     yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
