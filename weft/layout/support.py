@@ -1,32 +1,61 @@
-"""The one place that says which legal layouts the engine cannot run yet. Knows no engine."""
+"""The one table of legal layouts that the model code or the engine cannot run yet."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from weft.errors import LayoutError
 from weft.layout.layout import Layout
 from weft.layout.routed import DEEPEP
 
 
+class _Limit(NamedTuple):
+    """A field whose only supported value is `legal`. `in_model`: the model code runs other values, the engine does
+    not."""
+
+    field: str
+    value: object
+    legal: object
+    change: str
+    in_model: bool
+
+
 def refuse_unsupported(layout: Layout) -> None:
     """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
-    found: dict[str, tuple[object, object, str]] = {
-        "pipeline.stages": (layout.pipeline.stages, 1, "use one stage"),
-        "attention.cp": (layout.attention.cp, 1, "use attention dp or tp instead"),
-        "attention.kv_split": (layout.attention.kv_split, 1, "use kv_split 1"),
-        "nodes": (layout.nodes, 1, "use the ranks of one node"),
-    }
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         raise _without_deepep(layout.experts.dispatch)
-    for field, (value, legal, change) in found.items():
-        if value != legal:
-            message = f"{field} {value}: explained, but the engine cannot run it yet; {change}"
-            raise LayoutError(message, field=field, value=value, legal=(legal,))
+    for limit in _exceeded(layout):
+        message = f"{limit.field} {limit.value}: explained, but the engine cannot run it yet; {limit.change}"
+        raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
+
+
+def refuse_without_model_code(layout: Layout) -> None:
+    """Raises LayoutError for a layout that the model code does not run yet, so that a dry run cannot count it."""
+    for limit in _exceeded(layout):
+        if not limit.in_model:
+            message = (
+                f"{limit.field} {limit.value}: the model code does not run it yet, so there is nothing to count; use "
+                f"{limit.legal} (weft explain says what it can without running it)"
+            )
+            raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
+
+
+def _exceeded(layout: Layout) -> Iterator[_Limit]:
+    limits = [
+        _Limit("pipeline.stages", layout.pipeline.stages, 1, "use one stage", True),
+        _Limit("attention.cp", layout.attention.cp, 1, "use attention dp or tp instead", False),
+        _Limit("attention.kv_split", layout.attention.kv_split, 1, "use kv_split 1", False),
+        _Limit("nodes", layout.nodes, 1, "use the ranks of one node", True),
+    ]
+    if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
+        limits.append(_Limit("experts.dispatch", layout.experts.dispatch, "all_to_all", "use all_to_all", False))
+    return (limit for limit in limits if limit.value != limit.legal)
 
 
 def _without_deepep(dispatch: str) -> LayoutError:
-    """DeepEP's kernels are a library of their own, for NVIDIA GPUs with NVSHMEM; says what of it is missing."""
+    """DeepEP's kernels are a separate library, for NVIDIA GPUs with NVSHMEM; the message says what of it is missing."""
     found = find_spec("deep_ep") is not None
     library = "is importable, but weft has no adapter for it" if found else "is not importable"
     legal = ("auto", "all_gather", "all_to_all")

@@ -9,15 +9,9 @@ from torch import Tensor
 
 from weft.comm.base import Comm, Group
 
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One collective as it was called. `bytes`: what this rank receives from others, counted from the buffers that it
-    handed over (an all_reduce as reduce_scatter + all_gather over rows, see `run`)."""
-
-    kind: str
-    ranks: Group
-    nbytes: int
+Call = tuple[str, Group, int]
+"""One collective: its kind, its ranks, and the bytes that this rank receives from others, counted from the buffers of
+the call. An all_reduce counts as reduce_scatter + all_gather over rows."""
 
 
 @dataclass
@@ -34,7 +28,7 @@ class RecordingComm(Comm):
         """(members - 1) addends of the own rows, then everybody else's rows."""
         row = x.shape[1] * x.element_size()
         received = (len(group) - 1) * self.own_rows + x.shape[0] - self.own_rows
-        self.calls.append(Call("all_reduce", group, received * row))
+        self.calls.append(("all_reduce", group, received * row))
         return x
 
     def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
@@ -57,4 +51,4 @@ class RecordingComm(Comm):
         """Holds nothing."""
 
     def _record(self, kind: str, group: Group, received: Sequence[Tensor]) -> None:
-        self.calls.append(Call(kind, group, sum(out.numel() * out.element_size() for out in received)))
+        self.calls.append((kind, group, sum(out.numel() * out.element_size() for out in received)))

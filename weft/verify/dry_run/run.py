@@ -15,14 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from weft.arch.shards import Shards
 from weft.arch.stages import held_specs, stage_layers
 from weft.comm.base import Group
-from weft.errors import LayoutError, WeftError
+from weft.errors import WeftError
 from weft.explain.memory import bounds_of, held_bytes
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.hops import hop_rows, hops_of, twin
-from weft.layout.layout import Layout
 from weft.layout.ranks import Coords, coords
-from weft.layout.routed import DEEPEP
 from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.support import refuse_without_model_code
 from weft.layout.transition import Step
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch, Decoder
@@ -66,29 +65,13 @@ class DryRun:
         return sum(self.params_by_module.values())
 
 
-def _refuse(layout: Layout) -> None:
-    found: dict[str, tuple[object, object]] = {
-        "attention.cp": (layout.attention.cp, 1),
-        "attention.kv_split": (layout.attention.kv_split, 1),
-    }
-    if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
-        found["experts.dispatch"] = (layout.experts.dispatch, "all_to_all")
-    for field, (value, legal) in found.items():
-        if value != legal:
-            message = (
-                f"{field} {value}: the model code does not run it yet, so there is nothing to count; use {legal} "
-                "(weft explain says what it can without running it)"
-            )
-            raise LayoutError(message, field=field, value=value, legal=(legal,))
-
-
 def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_rows: int = 0) -> DryRun:
     """One decode step of `rank`. Only its own rank is there: every other rank is a number. `bounded_rows`: of so many
     rows logits have bounds.
 
     Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
     """
-    _refuse(shards.layout)
+    refuse_without_model_code(shards.layout)
     numerics, layout = Numerics(dtype), shards.layout
     at, layers = coords(layout, rank), stage_layers(layout, shards.config.num_layers)
     count = layers[at.stage][1] - layers[at.stage][0]
@@ -176,8 +159,8 @@ class _Noted(Transitions):
         self._file(name)
 
     def _file(self, name: str) -> None:
-        for call in self._recording.calls:
-            self.calls[call.kind, call.ranks, call.nbytes, name] += 1
+        for kind, ranks, nbytes in self._recording.calls:
+            self.calls[kind, ranks, nbytes, name] += 1
         self._recording.calls.clear()
 
 
