@@ -9,7 +9,7 @@ import yaml
 
 from tests.support.dialects import CASES, Case, all_cases, case_text, check, check_written, read_case
 from weft.dialects import registry
-from weft.dialects.names import NAMES
+from weft.dialects.names import names
 from weft.errors import UsageError
 
 ALL = all_cases()
@@ -20,7 +20,7 @@ UNSUPPORTED = yaml.safe_load((CASES / "unsupported.yaml").read_text())
 def test_every_dialect_has_cases_and_no_file_is_left_out() -> None:
     files = {path.relative_to(CASES) for path in CASES.rglob("*") if path.is_file()}
     assert files == {Path("unsupported.yaml"), *(Path(case.dialect, f"{case.group}.yaml") for case in ALL)}
-    assert {case.dialect for case in ALL} == set(NAMES)
+    assert {case.dialect for case in ALL} == set(names())
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

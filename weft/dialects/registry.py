@@ -6,12 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from importlib import import_module
 
 from weft.dialects.addresses import addresses_for
 from weft.dialects.base import Context, Diagnostic, Dialect, Document, Draft, Reading, Written
-from weft.dialects.names import NAMES
+from weft.dialects.names import names
 from weft.dialects.nodes import compare_nodes
 from weft.dialects.sources.calls import calls
 from weft.dialects.sources.deployment import chart_copies, job_nodes, launch_nodes, spread
@@ -46,20 +45,19 @@ POSSIBLE = 0.15
 """Least score at which it may be a dialect's where the user says so."""
 
 
-@lru_cache(maxsize=len(NAMES))
 def dialect(name: str) -> Dialect:
     """The dialect of that name; UsageError names the known ones."""
     canonical = ALIASES.get(name.lower(), name.lower())
-    if canonical not in NAMES:
-        raise UsageError(f"unknown dialect {name}{nearest(name, NAMES)} (dialects: {', '.join(NAMES)})")
+    if canonical not in (known := names()):
+        raise UsageError(f"unknown dialect {name}{nearest(name, known)} (dialects: {', '.join(known)})")
     found: Dialect = import_module(f"weft.dialects.{canonical}").DIALECT
     return found
 
 
 def recognize(text: str) -> tuple[str, float]:
     """The dialect that a text without a known program looks most like, and how sure that is (0 to 1)."""
-    scores = {name: dialect(name).recognizes(text) for name in NAMES}
-    best = max(NAMES, key=lambda name: scores[name])
+    scores = {name: dialect(name).recognizes(text) for name in names()}
+    best = max(scores, key=lambda name: scores[name])
     return best, scores[best]
 
 
@@ -72,7 +70,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     context = context or Context()
     text = as_shell(_unquoted(text))
     named = dialect(name).name if name is not None else None
-    programs = {each: dialect(each).programs for each in NAMES}
+    programs = {each: dialect(each).programs for each in names()}
     found = _releases(text, programs, context) or charts(text)
     found = found or ([] if _is_file(text) else documents(text, programs, context.settings))
     commands = [document for document in found if document.dialect] or calls(text)
@@ -126,7 +124,7 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
     arguments = [document for document in found if document.fragment and _is_arguments(document)]
     guessed, score = (named, 1.0) if named else recognize(text)
     if score < SURE:
-        raise UsageError(f"this looks like no engine's command or file; --from says whose it is ({', '.join(NAMES)})")
+        raise UsageError(f"this looks like no engine's command or file; --from says whose it is ({', '.join(names())})")
     if arguments and (not _is_mapping(text) or manifest_commands(text)):
         if named is None and dialect(guessed).programs:
             _refuse_launcher(arguments)
@@ -141,7 +139,7 @@ def _refuse_launcher(arguments: Sequence[Document]) -> None:
     if started and len(started) == len(arguments) and not any(map(_SIZED.match, words)):
         raise UsageError(
             f"{started[0]!r} is no engine's command and is given no size; give the command that it starts, or --from "
-            f"with its arguments ({', '.join(NAMES)})"
+            f"with its arguments ({', '.join(names())})"
         )
 
 

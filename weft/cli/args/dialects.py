@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Collection
 
 from weft.cli.args.parser import CommandParser
-from weft.dialects.names import NAMES
+from weft.dialects.names import names
 from weft.errors import UsageError
 
 
 def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:
     """--from, --set and --nodes; the words behind `--` become args.foreign."""
     group = parser.add_argument_group("other engines", "weft ... --from sglang -- python -m sglang.launch_server ...")
-    group.add_argument("--from", dest="dialect", metavar="DIALECT", help=f"whose words follow: {', '.join(NAMES)}")
+    group.add_argument("--from", dest="dialect", metavar="DIALECT", help=f"whose words follow: {', '.join(names())}")
     group.add_argument(
         "--set",
         dest="settings",

@@ -20,7 +20,7 @@ from weft.cli.args.dialects import add_dialect_arguments
 from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
 from weft.cli.view.console import PipedConsole
 from weft.dialects.base import Context, Diagnostic, Reading, Written
-from weft.dialects.names import NAMES
+from weft.dialects.names import names
 from weft.dialects.registry import dialect, read, read_words, write
 from weft.dialects.report import document, json_schema
 from weft.errors import CheckpointError, ConfigError, UsageError
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--to", metavar="DIALECT", help=f"write it in these words: {', '.join(NAMES)}, or layout for weft's own"
+        "--to", metavar="DIALECT", help=f"write it in these words: {', '.join(names())}, or layout for weft's own"
     )
     group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
     group.add_argument("--schema", action="store_true", help="print the JSON schema of --json and end")
