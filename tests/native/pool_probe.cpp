@@ -20,8 +20,7 @@ void turns(void* context, const weft::TeamMember& me) {
         job.pool->barrier(thread);
         for (int i = 0; i < threads; ++i)
             if (job.cells[i] != round) job.wrong.fetch_add(1);
-        int idle = round % 4;  // things to do meanwhile
-        job.pool->barrier(thread, [&] { return idle-- > 0; });
+        job.pool->barrier(thread);
     }
 }
 
@@ -139,26 +138,6 @@ void late(void* context, const weft::TeamMember& given) {
 }
 
 // In every round thread 0 comes to the barrier only when each of the others did something `wanted` times while it waited.
-struct Idling {
-    weft::Pool* pool;
-    int rounds;
-    int64_t wanted;
-    std::atomic<int64_t>* done;  // of each thread, as often as it did something
-};
-
-void idling(void* context, const weft::TeamMember& me) {
-    auto& job = *static_cast<Idling*>(context);
-    for (int round = 1; round <= job.rounds; ++round) {
-        for (int i = 1; i < me.threads && !me.thread; ++i)
-            while (job.done[i].load() < round * job.wanted) sched_yield();
-        job.pool->barrier(me.thread, [&] {
-            if (!me.thread || job.done[me.thread].load() == round * job.wanted) return false;
-            job.done[me.thread].fetch_add(1);
-            return true;
-        });
-    }
-}
-
 void where(void* context, const weft::TeamMember& me) { static_cast<int64_t*>(context)[me.thread] = sched_getcpu(); }
 
 }  // namespace
@@ -205,11 +184,6 @@ WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64
     Late job{pool, units, rounds, waits_at, reinterpret_cast<std::atomic<int64_t>*>(done), first, {}};
     pool->run(late, &job, if_away ? weft::Pool::Late::kIfAway : weft::Pool::Late::kLast);
     return job.wrong;
-}
-
-WEFT_C void probe_idle(weft::Pool* pool, int64_t* done, int rounds, int64_t wanted) {
-    Idling job{pool, rounds, wanted, reinterpret_cast<std::atomic<int64_t>*>(done)};
-    pool->run(idling, &job);
 }
 
 WEFT_C void probe_cores(weft::Pool* pool, int64_t* cores) { pool->run(where, cores); }

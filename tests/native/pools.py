@@ -37,7 +37,6 @@ def probe(folder: Path) -> ctypes.CDLL:
         "probe_turns": (ctypes.c_int64, [pointer, pointer, number]),
         "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer, ctypes.c_int]),
         "probe_cores": (None, [pointer, pointer]),
-        "probe_idle": (None, [pointer, pointer, number, ctypes.c_int64]),
         "probe_shares": (ctypes.c_int64, [pointer, pointer, pointer, number, number]),
         "probe_offers": (ctypes.c_int64, [pointer, pointer, pointer, *[number] * 4]),
     }

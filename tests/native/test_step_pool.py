@@ -84,14 +84,6 @@ def test_too_many_units_to_count_are_each_thread_s_own(library: ctypes.CDLL) -> 
     library.weft_pool_free(handle)
 
 
-def test_who_waits_at_a_barrier_has_time_for_something_else(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
-    """As often as there is something to do, though thread 0 does not come before."""
-    handle, threads = pool
-    done = (ctypes.c_int64 * threads)()
-    library.probe_idle(handle, done, 20, 7)
-    assert list(done) == [0] + [20 * 7] * (threads - 1)
-
-
 def test_the_spin_can_change(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
     handle, threads = pool
     for spin in (0, 1000, 200_000, 0):

@@ -123,11 +123,8 @@ public:
     size_t first_of(int thread) const { return places_[thread].first; }
 
     // Returns once every thread has called it; true: the team has grown, `member` tells this thread's place in it. Only
-    // inside a function that `run` runs, on all its threads. `idle`: see `Signal::wait_with`.
+    // inside a function that `run` runs, on all its threads.
     bool barrier(int thread) {
-        return barrier(thread, [] { return false; });
-    }
-    template <class Idle> bool barrier(int thread, Idle&& idle) {
         if (alone_) return false;
         Place* const all = places_.get();
         const uint32_t turn = ++all[thread].turn;
@@ -136,12 +133,12 @@ public:
         if (threads_ <= kDirect) {
             all[thread].arrived.raise();
             for (int i = 0; i < present; ++i)
-                if (i != thread) all[i].arrived.wait_with(idle, turn, spin_ns());
+                if (i != thread) wait(all[i].arrived, turn);
         } else if (thread) {
             all[thread].arrived.raise();
-            all[0].arrived.wait_with(idle, turn, spin_ns());
+            wait(all[0].arrived, turn);
         } else {
-            for (int i = 1; i < present; ++i) all[i].arrived.wait_with(idle, turn, spin_ns());
+            for (int i = 1; i < present; ++i) wait(all[i].arrived, turn);
             all[0].arrived.raise();
         }
         if (present == threads_ || !latecomer_.is_in(turn)) return false;

@@ -13,7 +13,6 @@
 #include "kernels.h"
 #include "pool.h"
 #include "shown.h"
-#include "weights_ahead.h"
 
 namespace weft {
 
@@ -25,8 +24,7 @@ class Program {
 public:
     // `shown`: room for what is open to other ranks.
     Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, Shown shown)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)),
-          linears_(linears_ahead(code_.data(), count)), shown_(shown), spent_ns_(count) {
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), shown_(shown), spent_ns_(count) {
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
@@ -120,17 +118,11 @@ private:
         const size_t first = pool_->first_of(thread);
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
-        WeightLines weights;
-        size_t i = first;
-        auto idle = [&] {
-            if (const size_t next = linears_[i]; next < end_) weights.plan(next, code_[next], *step_, thread, me.threads);
-            return weights.fetch();
-        };
-        for (; i < end_; ++i) {
+        for (size_t i = first; i < end_; ++i) {
             if (kernels_[i]) compute(i, me, offers_of(i, thread));
             else if (!thread) exchange(i);
             if (!thread) pool_->let_in(i + 1);
-            if (pool_->barrier(thread, idle)) me = pool_->member(thread);
+            if (pool_->barrier(thread)) me = pool_->member(thread);
             // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
             if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
             if (profiling_ && !thread) {
@@ -173,7 +165,6 @@ private:
     Pool* const pool_;
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
-    const std::vector<int> linears_;  // of each instruction the one whose weights are read next
     Shown shown_;
     std::vector<Kernel> kernels_;
     CommCalls comm_{};

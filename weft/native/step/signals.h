@@ -39,13 +39,6 @@ public:
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
     }
 
-    // The same for who has something to do meanwhile: `idle()` does a little of it, and says whether there was any. It
-    // must come to say no: until then nobody sleeps.
-    template <class Idle> void wait_with(Idle& idle, uint32_t wanted, int64_t spin_ns) {
-        while (!reached(wanted))
-            if (!idle()) return wait(wanted, spin_ns);
-    }
-
 private:
     bool reached(uint32_t wanted) const { return int32_t(count_.load(std::memory_order_acquire) - wanted) >= 0; }
 
