@@ -76,11 +76,6 @@ void weft_comm_describe(Comm* c, const char* text) { strncpy(c->text, text, TEXT
 // From now on this rank helps others while it waits; it must find their rooms.
 void weft_comm_lend(Comm* c, weft::Help help) { c->help = help; }
 
-// Runs some of what a rank has open now, if anything, and waits for nobody. It is no waiting, and not counted as lent.
-void weft_comm_ease(Comm* c, uint32_t rank) {
-    if (c->help) run_open_of(*c, rank);
-}
-
 // Waits until no rank is at work on what this one had open: 0, or why one will never be done.
 int weft_comm_left(Comm* c) {
     const int64_t deadline = monotonic_ns() + c->timeout_ns;

@@ -84,8 +84,8 @@ EXCHANGES = (Op.ALL_REDUCE, Op.ALL_GATHER, Op.REDUCE_SCATTER, Op.ALL_TO_ALL, Op.
 
 LO, HELD = 0, 1
 """Indices into `InstructionRecord.n` of EMBED."""
-EPILOGUE, EASES = 2, 3
-"""Indices into `InstructionRecord.n` of LINEAR; `EASES`: 1 + the rank that is helped with the same one."""
+EPILOGUE = 2
+"""Index into `InstructionRecord.n` of LINEAR."""
 Q_HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, ROPE_DIM, PACKED_CACHE = range(7)
 """Indices into `InstructionRecord.n` of QKV and ATTENTION."""
 WEIGHT, BIAS = 0, 1
@@ -227,8 +227,7 @@ class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
     EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
-    CALLS = (*EXCHANGES, "ease")
-    _fields_ = tuple((name, _POINTER) for name in ("handle", *CALLS, "lent_ns"))
+    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "lent_ns"))
 
 
 class OfferingRecord(ctypes.Structure):

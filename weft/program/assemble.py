@@ -17,7 +17,6 @@ from weft.native.records import (
     CORRECTION,
     COS_SIN,
     DEALT_FROM,
-    EASES,
     ENDS,
     EXCHANGE,
     GROUP,
@@ -155,8 +154,6 @@ class Assembler:
         if instruction.dealt is not None and self._end is not None:
             record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
             record.n[DEALT_FROM], record.n[COMMON] = dealt_from(instruction.out.columns), int(self._pages.common)
-        if instruction.eases is not None and self._end is not None:
-            record.n[EASES] = 1 + instruction.eases
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

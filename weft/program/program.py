@@ -18,7 +18,6 @@ from weft.arch.shards import Shards
 from weft.comm.base import Comm, Group
 from weft.errors import PeerError, WeftError
 from weft.layers import Params
-from weft.layout import ranks
 from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
@@ -29,7 +28,6 @@ from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.assemble import Assembler, End
-from weft.program.eased import ease
 from weft.program.notes import Notes, RecordingTransitions
 from weft.program.own_logits import own_logits
 from weft.program.passes import optimize, place
@@ -65,9 +63,7 @@ def record(
     meta = AttentionMeta(nothing, nothing, nothing, nothing, ())
     batch = Batch(ids, meta, rows, sampled, nothing, meta)
     logits = decoder.forward(batch, caches)
-    recording = optimize(Recording(tuple(notes.instructions), notes.view(logits)))
-    ease(recording.instructions, shards.heads, ranks.block(comm.rank, shards.layout.attention.tp), comm.rank)
-    return recording
+    return optimize(Recording(tuple(notes.instructions), notes.view(logits)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,6 @@ class Instruction:
     """Whom it exchanges with, where no plan says it."""
     dealt: Group | None = None
     """Who deal its rows among themselves, where there are many."""
-    eases: int | None = None
-    """The rank that is helped with the same instruction behind it."""
     cache: int | None = None
     """The layer whose cache it reads or writes."""
 
@@ -96,12 +94,6 @@ class Instruction:
     def epilogue(self) -> Epilogue:
         """Of a linear."""
         return Epilogue(self.numbers.get(2, 0))
-
-    @property
-    def writes_in_place(self) -> bool:
-        """Whether the result is added to what `out` holds."""
-        adds = self.op is Op.LINEAR and self.epilogue is Epilogue.ADD_TO
-        return adds or self.op in (Op.ADD, Op.ADD_BIAS, Op.ALL_REDUCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,6 @@ def open_library() -> ctypes.CDLL:
         "lend": (None, (pointer, pointer)),
         "offering": (None, (pointer, pointer)),
         "lent_ns": (pointer, (pointer,)),
-        "ease": (None, (pointer, number)),
         "all_reduce": (number, (pointer, number, pointer, size, number)),
         "all_gather": (number, (pointer, number, pointer, pointer, pointer, number)),
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),

@@ -105,7 +105,7 @@ class SharedMemoryComm(Comm):
     @property
     def end(self) -> tuple[CommRecord, Mapping[Group, tuple[int, int]]]:
         """What a step program calls instead of these methods, and each group's number and this rank's place in it."""
-        calls = (getattr(self._library, f"weft_comm_{name}") for name in CommRecord.CALLS)
+        calls = (getattr(self._library, f"weft_comm_{name}") for name in CommRecord.EXCHANGES)
         addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in calls)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
         return CommRecord(self._handle, *addresses, self._library.weft_comm_lent_ns(self._handle)), groups

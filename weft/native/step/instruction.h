@@ -61,7 +61,7 @@ struct Operand {
 
 // Indices into Instruction::n, ::p, ::f. One meaning for every op that uses them.
 // clang-format off: a line for each name would be a page
-enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, EASES = 3, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
+enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HEAD_DIM = 2, BLOCK_SIZE = 3, WINDOW = 4,
                    ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
@@ -139,7 +139,7 @@ struct Exchange {
 };
 enum ExchangeOf : int32_t { EXCHANGE = 0 };  // index into Instruction::p
 
-// One rank's end of the shared region, and what library `comm` does on it: collectives, and help without one.
+// One rank's end of the shared region, and the collectives of library `comm` on it.
 struct CommCalls {
     void* handle;
     int (*all_reduce)(void*, uint32_t group, char* x, uint64_t count, int dtype);
@@ -149,8 +149,7 @@ struct CommCalls {
                       const uint64_t* received, int dtype);
     int (*reduce_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common);
     int (*gather_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common, int settles);
-    void (*ease)(void*, uint32_t rank);  // runs some of what the rank has open now
-    const uint64_t* lent_ns;             // for how long the rank has lent its core while it waited
+    const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
 };
 
 // A thread's part of an instruction. Called by the whole team, a barrier after each.

@@ -18,8 +18,6 @@ namespace weft {
 
 inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
-constexpr int kMostRowsEased = 32;  // of a step in which products ahead of attention are more work than attention
-
 class Program {
 public:
     // `shown`: room for what is open to other ranks.
@@ -138,14 +136,11 @@ private:
         return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
     }
 
-    bool eases(const Instruction& it) const { return it.op == LINEAR && it.n[EASES] && step_->rows[it.rows] <= kMostRowsEased; }
-
     void compute(size_t i, const TeamMember& me, Offers* offers) {
         if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
         kernels_[i](code_[i], *step_, me);
         if (!offers) return;
-        if (const int code = offers->close()) return fail(i, code);
-        if (eases(code_[i])) comm_.ease(comm_.handle, uint32_t(code_[i].n[EASES] - 1));
+        if (const int code = offers->close()) fail(i, code);
     }
 
     void exchange(size_t i) {
