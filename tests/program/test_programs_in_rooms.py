@@ -15,6 +15,8 @@ import weft.native
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
+from tests.worker import test_last_layer as last_layer
+from tests.worker.test_last_layer import logits_of
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
@@ -72,6 +74,19 @@ def test_every_address_is_common(
             assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
             for each in dealt:
                 assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=["fp32", "bf16"])
+def test_units_that_another_rank_takes_have_the_same_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Steps are repeated until a waiting rank has taken some; the suite's own limit ends it."""
+    need("step", "comm")
+    checkpoint = open_checkpoint(write_random(tmp_path, "tied"))
+    shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": 2}, 2))
+    with closing(ProgramExecutor(checkpoint, shards, Numerics(dtype), last_layer.LIMITS)) as alone:
+        wanted = logits_of(alone, scored=True)
+    with closing(ProgramExecutor(checkpoint, shards, Numerics(dtype), last_layer.LIMITS, helps=True)) as made:
+        while not made.helped_ns():
+            assert all(map(torch.equal, logits_of(made, scored=True), wanted))
 
 
 def addresses(record: InstructionRecord) -> list[int]:

@@ -46,8 +46,8 @@ class ShownProgram(RankProgram):
 
 
 class ProgramExecutor(LockstepExecutor):
-    """A `LockstepExecutor` whose ranks run at the same time. `helps`: they read each other's rows where these lie, and
-    run units of each other's instructions while they wait."""
+    """A `LockstepExecutor` whose ranks run at the same time. `helps`: they run units of each other's instructions while
+    they wait."""
 
     def __init__(
         self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, helps: bool = False

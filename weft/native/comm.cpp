@@ -129,36 +129,6 @@ int weft_comm_reduce_scatter(Comm* c, uint32_t group, const char* const* xs, con
     return scatter_through_slots(call, xs, bytes, out, dtype);
 }
 
-// `parts`: of one matrix, one behind the other, those of all members. The sums of the own one, in its place. `common`:
-// whether the matrix lies where all find it, who then read it there until they have met again.
-int weft_comm_reduce_dealt(Comm* c, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common) {
-    Group& g = c->groups[group];
-    Call call(*c, group, REDUCE_SCATTER, dtype, bytes[g.me], hash_counts(bytes, g.n));
-    const char* from[MAX_MEMBERS];
-    if (int code = call.show(common ? parts[0] : nullptr, nullptr, from)) return code;
-    char* const own = parts[g.me];
-    if (!call.all_shown()) return scatter_through_slots(call, parts, bytes, own, dtype);
-    for (uint32_t i = 0; i < g.n; i++) from[i] = i == g.me ? own : from[i] + (own - parts[0]);
-    if (bytes[g.me]) ordered_sum(own, from, g.n, bytes[g.me] / item_bytes(dtype), dtype);
-    return OK;
-}
-
-// `parts` as above: the others' are taken over. `settles`: nobody returns before all have, for what is read here may be
-// written to before the members meet again.
-int weft_comm_gather_dealt(Comm* c, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common,
-                           int settles) {
-    Group& g = c->groups[group];
-    Call call(*c, group, ALL_GATHER, dtype, bytes[g.me], static_cast<uint64_t>(settles));
-    const char* from[MAX_MEMBERS];
-    if (int code = call.show(common ? parts[0] : nullptr, bytes, from)) return code;
-    if (!call.all_shown()) return gather_through_slots(call, parts[g.me], parts, bytes);
-    for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me && bytes[i]) memcpy(parts[i], from[i] + (parts[i] - parts[0]), bytes[i]);
-    if (!settles) return OK;
-    call.begin();
-    return call.round();
-}
-
 int weft_comm_all_to_all(Comm* c, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs,
                          const uint64_t* received, int dtype) {
     Group& g = c->groups[group];

@@ -12,12 +12,11 @@ struct Call {
     Comm& c;
     Group& g;
     Head head;
-    bool shown = false;  // whether all members have said where it lies
 
     Call(Comm& comm, uint32_t group, uint32_t kind, int dtype, uint64_t bytes, uint64_t check)
         : c(comm), g(comm.groups[group]) {
         g.call++;
-        head = {0, kind << 8 | static_cast<uint32_t>(dtype), g.call, 0, bytes, check, nullptr, {}};
+        head = {0, kind << 8 | static_cast<uint32_t>(dtype), g.call, 0, bytes, check, {}};
         Record& r = *c.record;
         r.kind = kind;
         r.group = group;
@@ -57,17 +56,6 @@ struct Call {
         }
         return OK;
     }
-
-    // A round in which every member says where what it brings lies: into `from`.
-    int show(const char* at, const uint64_t* expected, const char** from) {
-        begin();
-        head.at = at;
-        const int code = first_round(expected);
-        for (uint32_t i = 0; i < g.n; i++) from[i] = g.heads[2 * i + (g.round & 1)].at;
-        shown = std::all_of(from, from + g.n, [](const char* one) { return one != nullptr; });
-        return code;
-    }
-    bool all_shown() const { return shown; }
 
     int mismatch(uint32_t member, uint64_t their_bytes, uint64_t my_bytes) {
         const Head& other = g.heads[2 * member + (g.round & 1)];

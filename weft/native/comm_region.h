@@ -42,8 +42,7 @@ struct GroupEntry {
 struct Head {  // what a member brings to a round
     uint32_t round, kind_dtype, call, pad;
     uint64_t bytes, check;
-    const char* at;  // where all find what it would put into its slot, or null
-    uint64_t unused[3];
+    uint64_t unused[4];
 };
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "futexes wait on the low half of a counter");
 struct alignas(64) Counter {

@@ -112,9 +112,6 @@ SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
 """Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
 GROUP, MEMBERS, POSITION, KIND = range(4)
 """Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
-DEALT_FROM, COMMON, SETTLES = range(3, 6)
-"""Indices into `InstructionRecord.n` of NORM, ALL_REDUCE and ALL_GATHER, beside MEMBERS and POSITION: from how many
-rows on they are dealt; whether others find these where they lie; whether members wait until all have read them."""
 TABLE = 9
 """Index into `InstructionRecord.n` of ATTENTION and DEAL: whose rows, 0 all, 1 the sampled ones."""
 ADDENDS = 1
@@ -226,7 +223,7 @@ class ExchangeRecord(ctypes.Structure):
 class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
-    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "reduce_dealt", "gather_dealt")
+    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
     _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "lent_ns"))
 
 

@@ -13,19 +13,15 @@ from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
 from weft.native.records import (
     BIAS,
-    COMMON,
     CORRECTION,
     COS_SIN,
-    DEALT_FROM,
     ENDS,
     EXCHANGE,
     GROUP,
     HEAD_DIM,
     K_NORM,
     MAX_ROW_REGISTERS,
-    MEMBERS,
     NORM_WEIGHT,
-    POSITION,
     Q_NORM,
     WEIGHT,
     WORK_CHUNKS,
@@ -43,7 +39,6 @@ from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.pages import Pages
 from weft.ops.single import point_at_cache
-from weft.program.dealt_rows import dealt_from
 from weft.program.passes import Places
 from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
 
@@ -151,9 +146,6 @@ class Assembler:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
         if instruction.group is not None:
             record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
-        if instruction.dealt is not None and self._end is not None:
-            record.n[MEMBERS], record.n[POSITION] = len(instruction.dealt), self._end.groups[instruction.dealt][1]
-            record.n[DEALT_FROM], record.n[COMMON] = dealt_from(instruction.out.columns), int(self._pages.common)
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 
 from weft.native.records import BIAS, EPILOGUE, Epilogue, Op
-from weft.program.dealt_rows import deal_rows, read_until, settle
 from weft.program.values import Buffer, Instruction, Recording, Rows
 
 ALIGNMENT = 4096
@@ -25,9 +24,7 @@ def optimize(recording: Recording) -> Recording:
     code = list(recording.instructions)
     for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear, _add_in_norm):
         code = rewrite(code)
-    dealt = tuple(deal_rows(code, recording.logits))
-    settle(dealt)
-    return Recording(dealt, recording.logits)
+    return Recording(tuple(code), recording.logits)
 
 
 def _widen_embedding(code: list[Instruction]) -> list[Instruction]:
@@ -166,16 +163,13 @@ def _row_bytes(buffer: Buffer) -> int:
 
 
 def _lives(recording: Recording) -> Iterator[tuple[Buffer, tuple[int, int]]]:
-    """Buffers with the first and the last instruction that names them, or rows left of them, here or, where they lie,
-    on another rank; the logits live on."""
+    """Buffers with the first and the last instruction that names them, or rows left of them; the logits live on."""
     spans: dict[Buffer, tuple[int, int]] = {}
     for index, instruction in enumerate(recording.instructions):
         for view in instruction.touched:
             if not view.buffer.given:
                 home = view.buffer.home
                 spans[home] = spans.get(home, (index, index))[0], index
-    for buffer, last in read_until(recording.instructions):
-        spans[buffer] = spans[buffer][0], max(spans[buffer][1], last)
     end = len(recording.instructions)
     logits = recording.logits.buffer
     if logits in spans:

@@ -75,8 +75,6 @@ class Instruction:
     plan: Plan | None = None
     group: Group | None = None
     """Whom it exchanges with, where no plan says it."""
-    dealt: Group | None = None
-    """Who deal its rows among themselves, where there are many."""
     cache: int | None = None
     """The layer whose cache it reads or writes."""
 

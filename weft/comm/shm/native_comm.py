@@ -62,8 +62,6 @@ def open_library() -> ctypes.CDLL:
         "all_gather": (number, (pointer, number, pointer, pointer, pointer, number)),
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),
         "all_to_all": (number, (pointer, number, pointer, pointer, pointer, pointer, number)),
-        "reduce_dealt": (number, (pointer, number, pointer, pointer, number, number)),
-        "gather_dealt": (number, (pointer, number, pointer, pointer, number, number, number)),
         "barrier": (number, (pointer, number)),
     }
     for name, (result, arguments) in signatures.items():

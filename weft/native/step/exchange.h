@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "dealt_rows.h"
 #include "instruction.h"
 #include "simd.h"
 
@@ -79,27 +78,7 @@ inline void* input_of(const Instruction& i, const Step& step) {
     return i.in[0].base ? i.in[0].base : const_cast<int64_t*>(step.ids);
 }
 
-// An ALL_REDUCE of dealt rows leaves every rank the sums of its own ones; their ALL_GATHER hands out in place what was
-// made of them.
-inline Exchanged exchange_dealt(const Instruction& i, const Step& step, const CommCalls& comm) {
-    const Exchange& x = *static_cast<const Exchange*>(i.p[EXCHANGE]);
-    const int64_t row = i.out.columns * int64_t(item_bytes(i.out.dtype));
-    char* parts[MAX_MEMBERS];
-    uint64_t bytes[MAX_MEMBERS];
-    for (int m = 0; m < x.members; ++m) {
-        const EvenShare rows = rows_of_member(i, step, m);
-        parts[m] = static_cast<char*>(i.out.base) + rows.begin * row, bytes[m] = rows.size() * row;
-    }
-    const uint64_t mine = bytes[x.position], all = step.rows[i.rows] * row;
-    const int dtype = comm_dtype(i.out.dtype), common = i.n[COMMON];
-    if (i.op == ALL_GATHER)
-        return {comm.gather_dealt(comm.handle, x.group, parts, bytes, dtype, common, i.n[SETTLES]), all - mine};
-    return {comm.reduce_dealt(comm.handle, x.group, parts, bytes, dtype, common), mine * (x.members - 1)};
-}
-
 inline Exchanged run_exchange(const Instruction& i, const Step& step, const CommCalls& comm) {
-    if (deals_rows(i, step)) return exchange_dealt(i, step, comm);
-    if (i.op == ALL_GATHER && i.n[MEMBERS]) return {};  // everybody has computed all rows
     const Exchange& x = *static_cast<const Exchange*>(i.p[EXCHANGE]);
     const int64_t* starts = step.starts[x.table];
     const int dtype = comm_dtype(i.in[0].dtype), n = x.members;

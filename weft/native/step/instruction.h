@@ -65,7 +65,7 @@ enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HE
                    ROPE_DIM = 5, PACKED_CACHE = 6, WORK_CHUNKS = 7, GROUP = 0, TOP_K = 0,
                    SIGMOID = 1, NORMALIZE = 2, GROUPS = 3, TOP_GROUPS = 4, GROUP_BEST = 5, MOST = 1, HERE_LO = 2,
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
-                   MEMBERS = 1, POSITION = 2, KIND = 3, DEALT_FROM = 3, COMMON = 4, SETTLES = 5,
+                   MEMBERS = 1, POSITION = 2, KIND = 3,
                    IN_STEP = 1, OUT_STEP = 3, TABLE = 9 };
 enum P : int32_t { WEIGHT = 0, BIAS = 1, CACHE_AHEAD = 2, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
                    K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
@@ -147,8 +147,6 @@ struct CommCalls {
     int (*reduce_scatter)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype);
     int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs,
                       const uint64_t* received, int dtype);
-    int (*reduce_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common);
-    int (*gather_dealt)(void*, uint32_t group, char* const* parts, const uint64_t* bytes, int dtype, int common, int settles);
     const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
 };
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "dealt_rows.h"
+#include "instruction.h"
 #include "scratch.h"
 #include "simd.h"
 #include "elements.h"
@@ -26,17 +26,17 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
 
 // The operation before left its rows in far caches: a row is asked for while another one is normed, and where it will go.
 inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
-    const EvenShare own = own_rows(i, step), share = me.share(own.size());
+    const EvenShare share = me.share(step.rows[i.rows]);
     const int size = i.out.columns;
     constexpr int kAhead = 2;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;
         const T* weight = static_cast<const T*>(i.p[NORM_WEIGHT]);
-        for (int64_t r = own.begin + share.begin; r < own.begin + share.end; ++r) {
+        for (int64_t r = share.begin; r < share.end; ++r) {
             if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
             const auto* x = row_of<typename decltype(from)::type>(i.in[0], r);
             auto* y = row_of<typename decltype(to)::type>(i.out, r);
-            if (r + kAhead < own.begin + share.end) {
+            if (r + kAhead < share.end) {
                 fetch_to_read(x + kAhead * i.in[0].stride, size);
                 fetch_to_write(y + kAhead * i.out.stride, size);
             }
