@@ -1,5 +1,5 @@
 // What becomes of the sums of a row over a pair of panels: scale, bias, then store, SiLU(gate) * up or add. Element by
-// element, so that a result does not depend on its place or on when it is finished. Knows no product.
+// element, so that a result does not depend on its place. Knows no product.
 #pragma once
 
 #include <algorithm>
@@ -11,58 +11,30 @@
 
 namespace weft {
 
-// Rows whose sums over a whole pair are there, finished one by one, at once or beside other products: what these leave
-// idle of a core is most of what a row takes, and what it needs is read from memory, for their sums are in the registers.
-// `Scaled`: times the scales of W_INT8.
-template <int Epilogue, class O, bool Scaled> class WholeRows {
-    static constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
-
-public:
-    static constexpr bool kBeside = true;
-    int left = 0;
-
-    WholeRows(const Instruction& instruction, const Weight& weight, float unit)
-        : out_(instruction.out), scales_(static_cast<const float*>(weight.scale)), unit_(unit) {}
-
-    // Rows [row, row + count) of `pair`, whose sums lie kPair apart; those taken before are finished first. `more` rows come
-    // next: where their results will go is fetched, a row's beside each row.
-    WEFT_INLINE void take(int64_t row, int count, int pair, const float* sums, int64_t more) {
-        finish();
-        left = count, sums_ = sums, pair_ = pair;
-        to_ = static_cast<O*>(out_.base) + row * out_.stride + int64_t(pair) * kColumns;
-        ahead_ = more ? count * out_.stride : 0;
-    }
-
-    WEFT_INLINE void finish() {
-        while (left) row();
-    }
-
-    WEFT_INLINE void row() {
-        fetch_to_write(to_ + ahead_, kColumns);
+// Rows [row, row + count) of `pair`, all of whose columns are there; their sums lie kPair apart. `more` rows come next: where
+// their results will go is fetched, a row's with each row. `Scaled`: times the scales of W_INT8, which `unit` multiplies.
+template <int Epilogue, class O, bool Scaled>
+WEFT_INLINE void whole_rows(const Operand& out, const Weight& weight, float unit, int64_t row, int count, int pair,
+                            const float* sums, int64_t more) {
+    constexpr int W = kWidth<float>, kVectors = kPair / W, kColumns = Epilogue == SILU_MUL_OF ? kPair / 2 : kPair;
+    const float* const scales = static_cast<const float*>(weight.scale) + pair * kPair;
+    O* to = static_cast<O*>(out.base) + row * out.stride + int64_t(pair) * kColumns;
+    const int64_t ahead = more ? count * out.stride : 0;
+    for (int r = 0; r < count; ++r, to += out.stride, sums += kPair) {
+        auto sum = [&](int v) WEFT_LAMBDA_INLINE {
+            const Vec<float> x = load(sums + v * W);
+            return Scaled ? x * (load(scales + v * W) * splat(unit)) : x;
+        };
+        fetch_to_write(to + ahead, kColumns);
         if constexpr (Epilogue == SILU_MUL_OF) {
             const NearNumbers* near = read_anew(&kNear);
-            for (int v = 0; v < kVectors / 2; ++v) store_narrow(to_ + v * W, silu_near(sum(v), *near) * sum(v + kVectors / 2));
+            for (int v = 0; v < kVectors / 2; ++v) store_narrow(to + v * W, silu_near(sum(v), *near) * sum(v + kVectors / 2));
         } else {
             for (int v = 0; v < kVectors; ++v)
-                store_narrow(to_ + v * W, Epilogue == ADD_TO ? load(to_ + v * W) + sum(v) : sum(v));
+                store_narrow(to + v * W, Epilogue == ADD_TO ? load(to + v * W) + sum(v) : sum(v));
         }
-        to_ += out_.stride, sums_ += kPair, --left;
     }
-
-private:
-    WEFT_INLINE Vec<float> sum(int v) const {
-        const Vec<float> x = load(sums_ + v * W);
-        return Scaled ? x * (load(scales_ + pair_ * kPair + v * W) * splat(unit_)) : x;
-    }
-
-    const Operand& out_;
-    const float* const scales_;
-    const float unit_;
-    int pair_ = 0;
-    int64_t ahead_ = 0;
-    O* to_ = nullptr;
-    const float* sums_ = nullptr;
-};
+}
 
 template <class T> struct Finish {
     const Instruction& instruction;
@@ -71,27 +43,12 @@ template <class T> struct Finish {
 
     // Rows [row, row + count) of `pair`, whose sums lie kPair apart; `more` rows come next.
     WEFT_INLINE void rows(int64_t row, int64_t count, int pair, T* sums, int64_t more) const {
-        auto all = [&](auto whole) WEFT_LAMBDA_INLINE {
-            if constexpr (std::is_same_v<T, float>) whole.take(row, int(count), pair, sums, more), whole.finish();
-        };
-        if (weight.kind == W_INT8 ? with_whole_rows<true>(pair, all) : with_whole_rows<false>(pair, all)) return;
-        for (int64_t r = 0; r < count; ++r) this->row(row + r, pair, sums + r * kPair);
-    }
-
-    // Of what a pair's blocks of rows become, when it is called for one after the other: all of it at once.
-    struct AtOnce {
-        static constexpr bool kBeside = false;
-        const Finish& epilogue;
-
-        WEFT_INLINE void take(int64_t row, int count, int pair, T* sums, int64_t more) {
-            epilogue.rows(row, count, pair, sums, more);
+        if constexpr (std::is_same_v<T, float>) {
+            if (weight.kind == W_INT8 ? all_whole<true>(row, int(count), pair, sums, more)
+                                      : all_whole<false>(row, int(count), pair, sums, more))
+                return;
         }
-        void finish() {}
-    };
-
-    // f(what finishes blocks of rows of `pair`): WholeRows where that is enough, else AtOnce.
-    template <class F> void with_rows(int pair, F&& f) const {
-        if (weight.kind == W_INT8 || !with_whole_rows<false>(pair, f)) f(AtOnce{*this});
+        for (int64_t r = 0; r < count; ++r) this->row(row + r, pair, sums + r * kPair);
     }
 
     // Where results will go is fetched while they are computed.
@@ -106,18 +63,20 @@ template <class T> struct Finish {
     }
 
 private:
-    // What is met in every layer, pairs whose columns are all there: f(WholeRows). False where it is something else.
-    template <bool Scaled, class F> WEFT_INLINE bool with_whole_rows(int pair, F&& f) const {
-        if constexpr (std::is_same_v<T, float>) {
-            const int epilogue = instruction.n[EPILOGUE], dtype = instruction.out.dtype;
-            if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
-            if ((pair + 1) * kPair > weight.columns) return false;
-            if (dtype == BF16 && epilogue == SILU_MUL_OF)
-                return f(WholeRows<SILU_MUL_OF, bf16, Scaled>(instruction, weight, unit)), true;
-            if (dtype == BF16 && epilogue == STORE) return f(WholeRows<STORE, bf16, Scaled>(instruction, weight, unit)), true;
-            if (dtype == F32 && epilogue == STORE) return f(WholeRows<STORE, float, Scaled>(instruction, weight, unit)), true;
-            if (dtype == F32 && epilogue == ADD_TO) return f(WholeRows<ADD_TO, float, Scaled>(instruction, weight, unit)), true;
-        }
+    // What is met in every layer, pairs whose columns are all there. False where it is something else.
+    template <bool Scaled> WEFT_INLINE bool all_whole(int64_t row, int count, int pair, const float* sums, int64_t more) const {
+        const int epilogue = instruction.n[EPILOGUE], dtype = instruction.out.dtype;
+        if (instruction.exact || instruction.p[BIAS] || weight.interleaved != (epilogue == SILU_MUL_OF)) return false;
+        if ((pair + 1) * kPair > weight.columns) return false;
+        const Operand& out = instruction.out;
+        if (dtype == BF16 && epilogue == SILU_MUL_OF)
+            return whole_rows<SILU_MUL_OF, bf16, Scaled>(out, weight, unit, row, count, pair, sums, more), true;
+        if (dtype == BF16 && epilogue == STORE)
+            return whole_rows<STORE, bf16, Scaled>(out, weight, unit, row, count, pair, sums, more), true;
+        if (dtype == F32 && epilogue == STORE)
+            return whole_rows<STORE, float, Scaled>(out, weight, unit, row, count, pair, sums, more), true;
+        if (dtype == F32 && epilogue == ADD_TO)
+            return whole_rows<ADD_TO, float, Scaled>(out, weight, unit, row, count, pair, sums, more), true;
         return false;
     }
 

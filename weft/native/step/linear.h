@@ -85,7 +85,7 @@ template <class C> struct Product {
     // is done twice for two blocks rather than a panel laid for both (beside_503a526_amx_int4_64.json).
     int64_t near(int64_t rows) const {
         if (C::kLaysCodes && by_columns(weight) && rows <= 2 * C::kRows) return C::kRows;
-        if (stored_as<C>(weight.kind) && !C::kFinishesBeside) return std::min<int64_t>(near_rows(kNearRows), 192);
+        if (stored_as<C>(weight.kind)) return std::min<int64_t>(near_rows(kNearRows), 192);
         return std::max<int64_t>(192, near_rows(C::kMostFarRows));
     }
 
@@ -109,10 +109,8 @@ template <class C> struct Product {
             begin(from, pair);
             if (stored && count <= C::kRows) one_block(from, rows, int(count), pair);
             else if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
-            else
-                with_rows(pair, [&](auto done) {
-                    stored ? in_one(from, rows, count, pair, done) : in_slabs(from, rows, count, pair, done);
-                });
+            else if (stored) in_one(from, rows, count, pair);
+            else in_slabs(from, rows, count, pair);
         }
     }
 
@@ -130,13 +128,12 @@ private:
     }
 
     // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
-    template <class Done>
-    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume, Done& done) {
+    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume) {
         for (int k = 0; k < depth;) {
             const CacheLines::Lines lines = cache->take((depth - k) / C::kDepth);
             const int part = lines.count ? lines.count * C::kDepth : depth - k;
             tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums,
-                         resume || k, done);
+                         resume || k);
             k += part;
         }
     }
@@ -162,10 +159,8 @@ private:
     void one_block(int64_t from, Rows<A> rows, int count, int pair) {
         alignas(64) T tile[C::kRows * kPair];
         const char* data = pair_data(weight, pair);
-        typename Finish<T>::AtOnce at_once{epilogue};
         epilogue.fetch(from, count, pair);
-        tile_of_pair(rows, count, reinterpret_cast<const B*>(data), weight.depth, 2, {data + C::soon(count), 64}, tile, false,
-                     at_once);
+        tile_of_pair(rows, count, reinterpret_cast<const B*>(data), weight.depth, 2, {data + kSoon, 64}, tile, false);
         epilogue.rows(from, count, pair, tile, 0);
     }
 
@@ -188,29 +183,20 @@ private:
         else first_tile(weight, pair, rows, count, slab, sums, panel, true);
     }
 
-    // Blocks of rows are finished beside the next one's products where C says so, by f at last.
-    template <class F> void with_rows(int pair, F&& f) const {
-        if constexpr (C::kFinishesBeside) epilogue.with_rows(pair, f);
-        else f(typename Finish<T>::AtOnce{epilogue});
-    }
-
     // The first blocks fetch the next pair.
-    template <class Done> void in_one(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
-        alignas(64) T tiles[2][C::kRows * kPair];
+    void in_one(int64_t from, Rows<A> rows, int64_t count, int pair) {
+        alignas(64) T tile[C::kRows * kPair];
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(weight.depth / C::kDepth) * 64;
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
             if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
-            T* const tile = tiles[i % 2];
             const bool fetches = i < 2;
             if (fetches || !cache)
-                tile_of_pair(behind(rows, row), n, panel, weight.depth, fetches, {data + bytes + i * half, 64}, tile, false,
-                             done);
-            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false, done);
-            done.take(from + row, n, pair, tile, count - row - n);
+                tile_of_pair(behind(rows, row), n, panel, weight.depth, fetches, {data + bytes + i * half, 64}, tile, false);
+            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false);
+            epilogue.rows(from + row, n, pair, tile, count - row - n);
         });
-        done.finish();  // as long as there are the sums that it reads
     }
 
     // A slab of the pair stays in the nearest cache while the blocks of rows pass by; sums are put down between slabs.
@@ -219,22 +205,21 @@ private:
         const char* data = pair_data(weight, pair);
         const int64_t bytes = pair_bytes(weight.kind, weight.depth), half = int64_t(slab / C::kDepth) * 64;
         T* sums = scratch<SUMS_SCRATCH>().template take<T>(count * kPair);
-        typename Finish<T>::AtOnce done{epilogue};
         for (int k = 0; k < weight.depth; k += slab, rows.first += slab, data += int64_t(slab) * kPair * sizeof(B)) {
             const int depth = std::min(slab, weight.depth - k);
             blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
                 Ahead ahead{data + bytes + i * half, 64};
                 if (!i && k + depth == weight.depth) epilogue.fetch(from, n, pair);
                 tile_of_pair(behind(rows, row), n, reinterpret_cast<const B*>(data), depth, i < 2, ahead, sums + row * kPair,
-                             k > 0, done);
-                if (k + depth == weight.depth) done.take(from + row, n, pair, sums + row * kPair, count - row - n);
+                             k > 0);
+                if (k + depth == weight.depth) epilogue.rows(from + row, n, pair, sums + row * kPair, count - row - n);
             });
         }
     }
 
     // Slabs of the depth are unpacked, by the first tile's products where it can, into a panel that stays in the
     // caches while the other rows of a chunk pass by; sums are put down between slabs.
-    template <class Done> void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair, Done& done) {
+    void in_slabs(int64_t from, Rows<A> rows, int64_t count, int pair) {
         const int first = rows_from_codes<C>(weight.kind, count), depth = weight.depth;
         const int most = C::panel_depth(count), slab = even_slab(depth, most);
         B* panel = scratch<PANEL_SCRATCH>().template take<B>(most * kPair);
@@ -248,20 +233,17 @@ private:
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);
             const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;
             const bool ends = k + part.depth == depth;
-            if (ends && first) done.take(from, first, pair, sums, count - first);
+            if (ends && first) epilogue.rows(from, first, pair, sums, count - first);
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t number) {
                 row += first;
                 T* const own = sums + row * kPair;
                 const bool alone = C::kFetchesCache && (cache || number == 1);
                 const int lines = alone && !i && bytes > by_block ? 2 : i * by_block < bytes;
-                if (cache && i) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume, done);
-                else
-                    tile_of_pair(behind(rows, row), n, panel, part.depth, lines, {next + i * by_block, 64}, own, part.resume,
-                                 done);
-                if (ends) done.take(from + row, n, pair, own, count - row - n);
+                if (cache && i) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
+                else tile_of_pair(behind(rows, row), n, panel, part.depth, lines, {next + i * by_block, 64}, own, part.resume);
+                if (ends) epilogue.rows(from + row, n, pair, own, count - row - n);
             });
         }
-        done.finish();
     }
 };
 

@@ -27,17 +27,13 @@ struct InAmx {
     // What is laid should stay there beside its codes; many blocks of rows pay for more of it.
     static int panel_depth(int64_t rows) { return rows <= kManyRows ? 192 : kMostSlab; }
     static constexpr bool kFetchesCache = false;  // its tiles wait for weights
-    static constexpr bool kFinishesBeside = false;
-    static constexpr bool kLaysCodes = true;  // TileOf does, beside products
-    static constexpr int64_t soon(int) { return kSoon; }
+    static constexpr bool kLaysCodes = true;      // TileOf does, beside products
 };
 
 template <> class TileOf<InAmx> {
 public:
     // tile[r][0 .. 32) (+)= sum over `depth` of a[r][k] * b[k][..], for `count` rows; b as W_BF16 lies.
-    template <class Beside>
-    void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume,
-                    Beside&) {
+    void operator()(Rows<bf16> a, int count, const bf16* b, int depth, int lines, Ahead ahead, float* tile, bool resume) {
         registers_.shape(std::min(count, 16), std::max(count - 16, 0));
         if (count > 16) multiply<true>(a, count, b, depth, lines, ahead, tile, resume);
         else multiply<false>(a, count, b, depth, lines, ahead, tile, resume);

@@ -195,12 +195,8 @@ private:
         slabs<kPanelTile>(panel, even_slab(weight_.depth, kSlab) / kStep, from, rows, count, pair);
     }
 
-    // Where a pair's codes are taken once, as far as it takes them to come; else those of the next pair. One row of 8 bits is
-    // little work for a line.
-    int64_t ahead(int64_t count) const {
-        if (count > kCodesTile) return pair_bytes(weight_.kind, weight_.depth);
-        return count == 1 && Kind != W_INT4 ? kVerySoon : kSoon;
-    }
+    // Where a pair's codes are taken once, as far as it takes them to come; else those of the next pair.
+    int64_t ahead(int64_t count) const { return count > kCodesTile ? pair_bytes(weight_.kind, weight_.depth) : kSoon; }
 
     // A slab of the depth is met by all rows before the next one is; sums are put down between slabs.
     template <int Tile, class Source>

@@ -23,13 +23,12 @@ constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;  // 24 of 32 or 12 of 16 
 // Few rows, which reading bounds, ask for lines of weights so many bytes before they take them: what a core looks ahead by
 // itself ends with a page.
 constexpr int64_t kSoon = 6144;
-constexpr int64_t kVerySoon = 2048;  // where a line is little work, so that a core's own looking ahead keeps up
 
 constexpr int kUnpackedDepth = 640;  // of a panel that was unpacked, with room for it in the nearest caches
 constexpr int kDeepPanel = 1536;     // the same in the second-level cache
 constexpr int64_t kManyRows = 128;   // that pass by a panel while it stays in the caches
 // Bytes of rows that stay in the second-level cache while panels pass by: where panels are packed, and where each chunk
-// unpacks them anew, or finishes its last rows by themselves.
+// unpacks them anew.
 constexpr int64_t kNearRows = 448 << 10, kFarRows = 640 << 10;
 
 // Of `left` rows that make `blocks` more blocks: how many the next one has, when they are near-equal.
@@ -51,8 +50,7 @@ template <class T> struct Plain {
     static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t) { return kMostSlab; }
     static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
-    static constexpr bool kFinishesBeside = false, kLaysCodes = false;
-    static constexpr int64_t soon(int) { return kSoon; }
+    static constexpr bool kLaysCodes = false;
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
     static WEFT_INLINE Vec<T> load_last(const A* p) { return splat(*p); }
@@ -73,9 +71,7 @@ struct InBf16 {
     static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t rows) { return rows < kManyRows ? kMostSlab : kDeepPanel; }
     static constexpr bool kFetchesCache = true;
-    static constexpr bool kFinishesBeside = true;  // rows of one block while the next one is multiplied
     static constexpr bool kLaysCodes = false;
-    static constexpr int64_t soon(int rows) { return rows <= 2 ? kVerySoon : kSoon; }
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
         int both;
@@ -165,61 +161,19 @@ void tile_of_panel(Rows<typename C::A> a, const typename C::B* b, int depth, Ahe
     put_down<C, MR>(sums, tile);
 }
 
-constexpr int kBesideRows = 9;                     // at least, of a tile beside whose products something else is done
-constexpr int kBesideUnroll = 2, kBesideStep = 8;  // in steps of the depth: where it is done, and of what it is a multiple
-
-// The same where the depth is a multiple of kBesideUnroll steps; beside its first products other.row() is called, at most
-// other.left times.
-template <class C, int MR, int Lines, class Other>
-void tile_beside(Rows<typename C::A> a, const typename C::B* b, int depth, Ahead ahead, typename C::Sum* tile, bool resume,
-                 Other* other) {
-    Sums<C, MR> sums;
-    take_up<C, MR>(sums, tile, resume);
-    Pointers<typename C::A, MR> at(a);
-    int steps = depth / C::kDepth;
-    const int rows = std::min(other->left, steps / kBesideStep);
-    for (int r = rows; r > 0; --r) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kBesideStep; i += kBesideUnroll) few_steps<C, MR, Lines, kBesideUnroll>(sums, at, b, ahead);
-        asm("" : "+r"(other) : : "memory");  // what it knows is read anew: there are no registers to keep it in
-        other->row();
-    }
-    for (steps -= rows * kBesideStep; steps > 0; steps -= kBesideUnroll)
-        few_steps<C, MR, Lines, kBesideUnroll>(sums, at, b, ahead);
-    put_down<C, MR>(sums, tile);
-}
-
 template <class C> using TileOfPanel = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool);
-template <class C, class Other>
-using TileBeside = void (*)(Rows<typename C::A>, const typename C::B*, int, Ahead, typename C::Sum*, bool, Other*);
 
 template <class C, int Lines, size_t... R> inline TileOfPanel<C> tile_for(int rows, std::index_sequence<R...>) {
     constexpr TileOfPanel<C> tiles[] = {tile_of_panel<C, int(R) + 1, Lines>...};
     return tiles[rows - 1];
 }
-template <class C, int Lines, class Other, size_t... R>
-inline TileBeside<C, Other> tile_beside_for(int rows, std::index_sequence<R...>) {
-    constexpr TileBeside<C, Other> tiles[] = {tile_beside<C, kBesideRows + int(R), Lines, Other>...};
-    return tiles[rows - kBesideRows];
-}
 
 // The tiles that a thread computes one after the other.
 template <class C> class TileOf {
 public:
-    // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step. Where Other says so, its rows may be
-    // done beside the products of many others.
-    template <class Other>
+    // tile[r][0 .. 32) of `count` rows; fetches `lines` (0, 1 or 2) lines ahead per step.
     void operator()(Rows<typename C::A> a, int count, const typename C::B* b, int depth, int lines, Ahead ahead,
-                    typename C::Sum* tile, bool resume, Other& other) const {
-        if constexpr (Other::kBeside) {
-            constexpr auto many = std::make_index_sequence<C::kRows - kBesideRows + 1>();
-            if (count >= kBesideRows && depth % (kBesideUnroll * C::kDepth) == 0) {
-                const auto own = lines == 2 ? tile_beside_for<C, 2, Other>(count, many)
-                                 : lines    ? tile_beside_for<C, 1, Other>(count, many)
-                                            : tile_beside_for<C, 0, Other>(count, many);
-                return own(a, b, depth, ahead, tile, resume, &other);
-            }
-        }
+                    typename C::Sum* tile, bool resume) const {
         constexpr auto all = std::make_index_sequence<C::kRows>();
         auto first = tile_for<C, 0>(count, all), rest = first;
         if constexpr (sizeof(typename C::Sum) == 4) {

@@ -24,11 +24,10 @@ inline void add_rows_of(const Operand& to, const Operand& from, int64_t r) {
     });
 }
 
-// The operation before left its rows in far caches: a row is asked for while another one is normed, and where it will go.
+// Each row's RMS norm, after in[1]'s row was added where there is one.
 inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
     const EvenShare share = me.share(step.rows[i.rows]);
     const int size = i.out.columns;
-    constexpr int kAhead = 2;
     with_types(in_double(i), i.in[0].dtype, i.out.dtype, [&](auto from, auto to, auto computed) {
         using T = typename decltype(computed)::type;
         const T* weight = static_cast<const T*>(i.p[NORM_WEIGHT]);
@@ -36,10 +35,6 @@ inline void norm(const Instruction& i, const Step& step, const TeamMember& me) {
             if (i.in[1].base) add_rows_of(i.in[0], i.in[1], r);
             const auto* x = row_of<typename decltype(from)::type>(i.in[0], r);
             auto* y = row_of<typename decltype(to)::type>(i.out, r);
-            if (r + kAhead < share.end) {
-                fetch_to_read(x + kAhead * i.in[0].stride, size);
-                fetch_to_write(y + kAhead * i.out.stride, size);
-            }
             const Vec<T> factor = splat(T(T(1) / sqrt(squares<T>(x, size) / T(size) + T(i.f[EPS]))));
             each_vector<T>(size, [&](int d, int left) {
                 give(y + d, snapped<T>(take<T>(x + d, left) * factor * take<T>(weight + d, left), i.exact), left);

@@ -22,7 +22,7 @@ public:
     }
 
 private:
-    static constexpr int W = kWidth<T>, kRowsAhead = 4;
+    static constexpr int W = kWidth<T>;
 
     // Consecutive rows of one run whose keys go to one block of the cache, for one KV head.
     struct Unit {
@@ -47,25 +47,16 @@ private:
     void units(int64_t from, int64_t to) {
         int64_t begin = from / kv_heads_;
         while (begin > 0 && goes_on(begin)) --begin;
-        for (Unit now = first_from(begin), next; place_of(now) < to; now = next) {
-            next = after(now);
-            // what another thread may be writing to is not asked for
-            if (place_of(now) >= from) write(now, place_of(next) < to ? next : Unit());
-        }
+        for (Unit now = first_from(begin); place_of(now) < to; now = after(now))
+            if (place_of(now) >= from) write(now);
     }
 
-    // The operation before left its rows in far caches: some that come soon are asked for beside each row, and what keys and
-    // values of `next`, if it has rows, will be written to.
-    void write(const Unit& unit, const Unit& next) {
+    void write(const Unit& unit) {
         // a head's rotation is its own: they are dealt in even shares, whatever keys they read
         const int first = heads_ * unit.g / kv_heads_, last = heads_ * (unit.g + 1) / kv_heads_;
         for (int64_t r = unit.begin; r < unit.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
-            const int64_t later = r + kRowsAhead, beyond = next.begin + later - unit.end;
-            if (later < unit.end) fetch_row(later, unit.g);
-            else if (beyond < next.end) fetch_row(beyond, next.g);
-            if (pages_.packed && next.size()) fetch_pages(next, int(r - unit.begin), unit.size());
             for (int h = first; h < last; ++h)
                 rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
         }
@@ -77,31 +68,6 @@ private:
         for (int t = 0; t < unit.size(); ++t) {
             key(unit.begin + t, unit.g, keys + (offset + t) * dim_);
             value(unit.begin + t, unit.g, values + (offset + t) * dim_);
-        }
-    }
-
-    // Row r's query heads of a share, and where they will go.
-    void fetch_row(int64_t r, int g) const {
-        const int first = heads_ * g / kv_heads_, last = heads_ * (g + 1) / kv_heads_;
-        fetch_to_read(row_of<X>(i_.in[0], r) + first * dim_, (last - first) * dim_);
-        fetch_to_write(row_of<Q>(i_.out, r) + first * dim_, (last - first) * dim_);
-    }
-
-    // Share `part` of `parts` of a unit's keys and values, and of the packed pages that they will go to.
-    void fetch_pages(const Unit& unit, int part, int parts) const {
-        const int slot = step_.slots[unit.begin], block = pages_.block_of(slot), offset = pages_.offset_of(slot);
-        const auto *keys = pages_.template keys<uint32_t>(block, unit.g),
-                   *values = pages_.template values<uint32_t>(block, unit.g);
-        const EvenShare pairs(dim_ / 2, part, parts), tokens(unit.size(), part, parts);
-        for (int t = offset, end = offset + unit.size(), next; t < end; t = next) {
-            next = std::min(end, (t / kKeyPanel + 1) * kKeyPanel);
-            for (int64_t d = pairs.begin; d < pairs.end; ++d)
-                fetch_to_write(keys + pages_.place_of_key(t) + d * kKeyPanel, next - t);
-        }
-        for (int64_t t = tokens.begin; t < tokens.end; ++t) {
-            fetch_to_read(key_of(unit.begin + t, unit.g), dim_);
-            fetch_to_read(key_of(unit.begin + t, unit.g) + kv_heads_ * dim_, dim_);
-            fetch_to_write(values + (offset + t) / 2 * dim_, dim_);
         }
     }
 
