@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import weft.native
+from tests.program import test_last_layer as last_layer
+from tests.program.test_last_layer import logits_of
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker import test_last_layer as last_layer
-from tests.worker.test_last_layer import logits_of
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
