@@ -1,4 +1,4 @@
-"""Checkpoint: what the files of a model say, read from headers only. Knows no layout, no family and no torch."""
+"""Checkpoint: config, tensor table and tokenizer source of a model, read from file headers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number formats of tensors in checkpoint files: elements and bytes of one block. Knows no file layout and no torch."""
+"""Number formats of tensors in checkpoint files: elements and bytes of one block."""
 
 from __future__ import annotations
 

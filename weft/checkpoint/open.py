@@ -1,4 +1,4 @@
-"""open_checkpoint: the Checkpoint behind a path, whatever its kind. Knows no layout and reads no weights."""
+"""open_checkpoint: the Checkpoint of a path, a model directory or a GGUF file."""
 
 from __future__ import annotations
 

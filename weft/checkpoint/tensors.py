@@ -1,4 +1,4 @@
-"""TensorInfo: where one tensor's bytes lie. A record that crosses process borders; knows no file format, no torch."""
+"""TensorInfo: where one tensor's bytes are in a file. The record crosses process borders."""
 
 from __future__ import annotations
 

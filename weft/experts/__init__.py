@@ -1,4 +1,4 @@
-"""Where experts lie: slots and replicas, their balance under loads, and the policies that plan it. Needs no torch."""
+"""Expert placement: slots and replicas, balance under loads, and the policies that plan placements. Needs no torch."""
 
 from weft.experts.balancing.balancer import POLICIES, BalancePlan, LoadBalancer
 from weft.experts.placement.placement import ExpertPlacement, Transfer, even_placement

@@ -1,1 +1,1 @@
-"""Proof for a real model: a layout against one rank, by logits, tokens and modules. Knows no command line."""
+"""Compares a layout with one rank for a real model: logits, tokens and module outputs."""

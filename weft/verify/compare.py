@@ -1,7 +1,4 @@
-"""When two runs agree: logits within the dtype's tolerance, tokens equal unless the reference itself was undecided.
-
-Knows logits and tokens; no model, layout or engine.
-"""
+"""When two runs agree: logits within the dtype's tolerance, tokens equal unless the reference itself was undecided."""
 
 from __future__ import annotations
 
@@ -24,7 +21,8 @@ RELATIVE_TOLERANCE = {
 
 A wrong slice, a lost addend or a shifted position moves logits by more than half of their range."""
 ROUNDED_ROWS_TOLERANCE = 0.15
-"""The same where rows are rounded to 8 bits: a last digit then makes another code, 1/127 of the largest beside it."""
+"""The same with int8 activations: a difference in the last digit can change a quantized value by 1/127 of the largest
+in its group."""
 
 
 def tolerance_of(numerics: Numerics) -> float:
@@ -39,7 +37,7 @@ LEAST_DECIDED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The first token of a request at which two runs part. `gap`: by how much the reference preferred its own token."""
+    """The first token of a request at which two runs differ. `gap`: how much the reference preferred its own token."""
 
     request: int
     step: int
@@ -58,7 +56,7 @@ class Divergence:
 class Agreement:
     """What a comparison found over all requests. Differences of logits are shares of the row's largest magnitude.
 
-    `asked`: tokens of all requests; `tokens`: those that were compared, none behind a divergence; `decided`: of these,
+    `asked`: tokens of all requests; `tokens`: those that were compared, none after a divergence; `decided`: of these,
     those that are equal, and that the reference preferred to any other by more than the tolerance: another one would
     have been a failure."""
 
@@ -71,12 +69,12 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Logits within tolerance and every divergence excused: nothing speaks against it."""
+        """Logits within tolerance and every divergence excused."""
         return self.largest_difference <= self.tolerance and all(each.excused for each in self.divergences)
 
     @property
     def enough(self) -> bool:
-        """Whether so much was decided that agreement says something."""
+        """Whether enough tokens were decided for a verdict."""
         return self.decided >= LEAST_DECIDED * self.asked
 
 

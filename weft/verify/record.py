@@ -1,4 +1,4 @@
-"""Records what a layout computes: each request's tokens and logits, and every module's result. Knows no tolerance."""
+"""Records what a layout computes: each request's tokens and logits, and every module's result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GreedyOutput:
 
 
 class LogitsRecorder:
-    """An executor that keeps the logits of every sampled row of another one, by prompt. Prompts must differ."""
+    """Wraps an executor and keeps the logits of every sampled row, by prompt. Prompts must differ."""
 
     def __init__(self, executor: LockstepExecutor) -> None:
         self.executor = executor
@@ -49,15 +49,15 @@ class LogitsRecorder:
         return self.executor.num_blocks
 
     def expert_counts(self) -> IntArray:
-        """Of the executor behind."""
+        """Those of the wrapped executor."""
         return self.executor.expert_counts()
 
     def close(self) -> None:
-        """Closes the executor behind."""
+        """Closes the wrapped executor."""
         self.executor.close()
 
     def step(self, plan: StepPlan) -> StepResult:
-        """Runs the plan and files each sampled row's logits under its request's prompt."""
+        """Runs the plan and stores each sampled row's logits under its request's prompt."""
         parts = Parts(self.executor, only="lm_head")
         result = self.executor.step(plan)
         rows = parts.whole("lm_head")
@@ -73,7 +73,7 @@ class LogitsRecorder:
 
 
 class Parts:
-    """Every rank's part of the modules' results, from now on; `whole` puts one together."""
+    """Collects every rank's part of the modules' results; `whole` puts one together."""
 
     def __init__(self, executor: LockstepExecutor, only: str | None = None) -> None:
         self.parts: dict[str, list[Tensor | None]] = {}

@@ -1,4 +1,4 @@
-"""A verify report as lines for people and as a JSON document. Knows no way to get one."""
+"""A verify report as lines of text and as a JSON document."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _numbers(engine: EngineConfig) -> str:
 
 
 def _advice(plan: LaunchPlan) -> str:
-    """What decides more."""
+    """How to get more decided tokens."""
     engine = plan.engine
     if engine.dtype in ("float32", "float64"):
         return "give other texts (--prompt), or more tokens of each (--tokens)"

@@ -1,4 +1,4 @@
-"""Names the first module whose result differs between one rank and a layout. Knows plans and taps; no scheduler.
+"""Names the first module whose result differs between one rank and a layout.
 
 The same prompt goes to every attention-dp group, so that every rank computes rows that one rank computes too.
 """

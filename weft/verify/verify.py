@@ -1,7 +1,7 @@
 """Verify: does this layout give what one rank gives, for this model? Tokens, logits through the engine, then modules.
 
-Ranks run in lockstep in this process; the caller may hand in an executor of real processes for the same layout, whose
-tokens are compared too. Knows no command line.
+Ranks run in lockstep in this process; the caller may pass executors of real processes for the same layout, whose
+tokens are compared too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """One model under one layout, of one replica. `progress` is told what happens, a line at a time."""
+    """One model under one layout, of one replica. `progress` receives one line for each phase."""
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -63,7 +63,7 @@ class Verifier:
     device: torch.device
     progress: Callable[[str], None]
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
-    """Expert of every slot, for layers whose experts are not dealt in order."""
+    """Expert of every slot, for layers whose experts are not assigned in order."""
 
     def run(self, prompts: Sequence[Prompt], max_tokens: int, served: Sequence[Executor] = ()) -> VerifyReport:
         """Compares all prompts, max_tokens greedy tokens each. Prompts must differ and have two tokens or more.

@@ -1,1 +1,1 @@
-"""Slices of checkpoints as parameters: `check` (no torch), `loader`, and what the loader stands on."""
+"""Slices of checkpoints as parameters: `check` (no torch), `loader`, and the parts of the loader."""

@@ -1,5 +1,4 @@
-"""Numbers out of the blocks of a checkpoint's formats: in C++ where there is a library, else in torch, its twin. Knows
-no file and no layout.
+"""Decodes the quantized blocks of a checkpoint's formats: in C++ where there is a library, else in torch, its twin.
 
 Bit for bit what the `gguf` package's `dequantize` gives.
 """

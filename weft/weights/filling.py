@@ -1,4 +1,4 @@
-"""Targets of a rank's parameters while they are filled, part by part. Knows shapes and memory; no file, no number."""
+"""Targets of a rank's parameters while they are filled, part by part."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from weft.ops.packed import PackedWeight
 from weft.ops.weights import FileBlocks, Weight
 
 SPARE_BYTES = 256 << 20
-"""Most that is kept to be filled again."""
+"""Most bytes of a buffer that is kept to be filled again."""
 
 
 class Filling:
-    """Targets in the making: each is there from its first part to its last, so that one that is prepared at once never
-    stands beside all others."""
+    """Unfinished targets: each is in memory from its first part to its last, so that a target that is prepared at once
+    is never in memory together with all others."""
 
     def __init__(
         self,

@@ -1,7 +1,4 @@
-"""What an engine's `quantization` means for a checkpoint: refused where it cannot be done, else what is kept in codes.
-
-Knows tensor tables, no tensor and no torch.
-"""
+"""What an engine's `quantization` means for a checkpoint: which matrices are quantized. Refuses what cannot be done."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from weft.native import isa
 from weft.settings import EngineConfig
 
 BLOCKS = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
-"""Formats whose blocks are kept as they are, and bits of their codes."""
+"""Formats whose blocks are kept as they are, and bits of a quantized value."""
 DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "gguf": ("bfloat16",)}
 """What each is computed in. Blocks stand for bf16 numbers; in fp32 they would not be the file's."""
 
 BITS = {"int8": 8, "int4": 4}
-"""Of codes that matrices are rounded to."""
+"""Bits of the quantized values that matrices are rounded to."""
 
 
 def kept_weights(
@@ -61,10 +58,11 @@ def kept_weights(
 
 
 def rounds_rows(engine: EngineConfig, variant: str | None) -> bool:
-    """Whether rows are rounded to 8 bits before they are multiplied with codes: as asked, or where `variant` is faster
-    with such rows. Rows that other codes are multiplied with, as a head's, are rounded then too.
+    """Whether activations are int8 where weights are quantized: as asked, or where `variant` is faster with them. Rows
+    that other quantized weights are multiplied with, such as lm_head, are then rounded too.
 
-    By itself only beside matrices rounded for speed: blocks are a file's own, and fp32 is for exactness.
+    The default is int8 activations only for matrices that are quantized for speed: blocks are a file's own, and fp32 is
+    chosen for exactness.
     """
     if engine.activations != "auto":
         return engine.activations == "int8"

@@ -1,4 +1,4 @@
-"""load_params: one rank's parameters, read slice by slice from a checkpoint. Asks Shards for slices; knows no group."""
+"""load_params: one rank's parameters, read slice by slice from a checkpoint; Shards says which slices."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _between_blocks(spec: ParamSpec, interval: tuple[int, int] | None, name: str
 def _peaks(
     specs: Sequence[ParamSpec], shards: Shards, rank: int, shapes: Mapping[str, tuple[int, ...]], prepare: Prepare
 ) -> dict[str, Tensor]:
-    """Room for the largest magnitude of each whole row of the targets that are rounded by it, but cut along it."""
+    """Buffers for the largest magnitude of each whole row, for targets quantized by rows but split along them."""
     cut = {spec.target for spec in specs if spec.dim == 1 and 0 < shards.local_shape(spec, rank)[1] < spec.shape[1]}
     return {target: torch.zeros(shapes[target][0]) for target in cut if prepare.needs_peaks(target)}
 

@@ -1,4 +1,4 @@
-"""Gives targets the form in which they are multiplied by, one while the next is read. Knows no file and no format."""
+"""Packs targets into the form that kernels multiply by, one while the next is read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from weft.weights.filling import SPARE_BYTES, Filling
 class Preparing:
     """Puts into `params` what `prepare` makes of targets, or the targets themselves where it is None.
 
-    One at a time, in a thread: reading takes one core, and preparing does not keep all others busy. Before anything
-    else is read, by who gives it, is prepared what is larger than `SPARE_BYTES`, so that little stands beside it, and
-    what lies on a device, for which one is current is a thread's own.
+    One at a time, in a thread: reading takes one core, and preparing does not keep all others busy. The caller's thread
+    prepares, before it reads on, targets larger than `SPARE_BYTES`, to limit memory, and targets on a device, because
+    the current device is a property of the thread.
     """
 
     def __init__(self, prepare: Prepare | None, filling: Filling, params: dict[str, Weight]) -> None:

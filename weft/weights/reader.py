@@ -1,4 +1,4 @@
-"""Runs of rows and columns of a checkpoint's tensors, read and counted. Knows files and formats, no layout.
+"""SliceReader: runs of rows and columns of a checkpoint's tensors, read and counted.
 
 Reads go through pread, not a mapping: a file that is cut short while it is open is then an error with a name, not a
 signal that kills the process.

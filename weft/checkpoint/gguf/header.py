@@ -1,4 +1,4 @@
-"""The header of a GGUF file: metadata and tensor records. Knows the container, not what its keys or names mean.
+"""The header of a GGUF file: metadata and tensor records. weft/checkpoint/gguf/model.py gives them a meaning.
 
 The `gguf` package's reader builds several arrays for each of a vocabulary's strings (1.6 s for 98,000 of them); this
 one reads the same header in a few hundredths of a second. Layouts and names of number formats stay with the package.

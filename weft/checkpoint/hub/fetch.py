@@ -1,7 +1,7 @@
 """Models of a hub (org/name, org/name:file.gguf), fetched into huggingface_hub's cache.
 
 Fetches config, tokenizer and safetensors files by name, or the one GGUF that was named; never a file that is a pickle.
-Knows where files come from, not what they hold; the endpoint, token and cache are huggingface_hub's own settings.
+Endpoint, token and cache are huggingface_hub's own settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLIENT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 
 def fetch(model: HubModel, say: Say = lambda _: None, *, weights: bool = True) -> Path:
     """Path of the model in the cache, after fetching what the cache lacks."""
-    with _told(model):
+    with _clear_errors(model):
         if constants.HF_HUB_OFFLINE:
             return _cached(model, weights)
         try:
@@ -103,7 +103,7 @@ def _snapshot(model: HubModel, names: Sequence[str], *, offline: bool = False) -
 
 
 def _cached(model: HubModel, weights: bool) -> Path:
-    """The model as the cache has it; files that are missing there are told when the checkpoint is opened."""
+    """The model as the cache has it; files that are missing there are reported when the checkpoint is opened."""
     names = [model.file] if model.file is not None else [*CONFIG, *TEXT]
     place = _place(model, _snapshot(model, names, offline=True))
     if not (place if model.file is not None else place / "config.json").is_file():
@@ -114,7 +114,7 @@ def _cached(model: HubModel, weights: bool) -> Path:
 
 
 def _cached_or(model: HubModel, weights: bool, error: Exception) -> Path:
-    """The cached model, or `error`: why the hub cannot be reached says more than what the cache lacks."""
+    """The cached model, or `error`: why the hub cannot be reached is more useful than what the cache lacks."""
     try:
         return _cached(model, weights)
     except errors.LocalEntryNotFoundError:
@@ -126,8 +126,8 @@ def _place(model: HubModel, snapshot: Path) -> Path:
 
 
 @contextmanager
-def _told(model: HubModel) -> Iterator[None]:
-    """Turns what huggingface_hub raises into an error that says what to do."""
+def _clear_errors(model: HubModel) -> Iterator[None]:
+    """Turns exceptions of huggingface_hub into an error that says what to do."""
     try:
         yield
     except (OSError, ValueError, _CLIENT_ERROR) as error:

@@ -1,4 +1,4 @@
-"""The words for models of a hub: org/name, org/name:file.gguf. Knows no hub and no file."""
+"""Names of models on a hub: org/name, org/name:file.gguf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL words: a path, or an id on a model hub (org/name, org/name:file.gguf). Knows no hub: `hub_fetch` does."""
+"""model_path: from the MODEL argument, a path or an id on a model hub (org/name, org/name:file.gguf), to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model_path(
     revision: str | None = None,
     weights: bool = True,
 ) -> Path:
-    """The directory or file behind MODEL: a path that exists, a hub id (fetched if need be), None: the embedded model.
+    """The directory or file of MODEL: a path that exists, a hub id (fetched if needed); None: the embedded model.
 
     `weights`: without them, only the configuration is fetched. CheckpointError: no such path or model, or it has
     nothing that weft can load. UnavailableError: the hub cannot be reached and the cache lacks the model.

@@ -1,4 +1,4 @@
-"""check_hashes: a model's files against the hashes that are known of them, before anything is loaded. No torch."""
+"""check_hashes: compares a model's files with their known hashes, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from weft.errors import ConfigError
 Say = Callable[[str], None]
 Verify = Literal["auto", "strict", "none"]
 VERIFY: tuple[Verify, ...] = get_args(Verify)
-"""auto: what is known is compared, each file once until it changes. strict: at every start, and weights that nobody
-knows a hash of are refused. none: nothing is compared."""
+"""auto: files with a known hash are compared, each once until it changes. strict: at every start, and weights without a
+known hash are refused. none: nothing is compared."""
 MOST_THREADS = 8
-TOLD_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0
 
 Digests = Mapping[HashKind, str]
 
@@ -61,13 +61,14 @@ def check_hashes(checkpoint: Checkpoint, verify: str = "auto", say: Say = lambda
 
 
 def _unknown(file: Path) -> str:
-    return f"{file}: no hash of it is known, and --verify-checkpoint strict wants one; {MANIFEST} beside it can tell"
+    needed = f"add it to {MANIFEST} in the same directory"
+    return f"{file}: no hash of it is known, and --verify-checkpoint strict needs one; {needed}"
 
 
 def _digests(
     kinds: Mapping[Path, set[HashKind]], remember: bool, problems: list[str], say: Say
 ) -> tuple[dict[Path, Digests], int]:
-    """Of every file, and the bytes that were read for them."""
+    """The digests of every file, and the bytes that were read to compute them."""
     folder = cache_dir() / "hashes"
     old = {file: remembered(file, folder) for file in kinds} if remember else {}
     digests = {file: known for file, known in old.items() if kinds[file] <= known.keys()}
@@ -83,7 +84,7 @@ def _digests(
         try:
             _wait(jobs, sizes, say)
         finally:
-            stop.set()  # of a person who does not wait for the end
+            stop.set()  # after Ctrl-C the other threads must not hash to the end
     for job, file in jobs.items():
         error = job.exception()
         if isinstance(error, OSError):
@@ -94,10 +95,10 @@ def _digests(
 
 
 def _wait(jobs: Mapping[Future[dict[HashKind, str]], Path], sizes: Mapping[Path, int], say: Say) -> None:
-    """Until all are done, with a word now and then."""
+    """Waits for all jobs; reports progress every REPORT_EVERY_S seconds."""
     began, left, whole = time.monotonic(), set(jobs), sum(sizes.values()) / 1e6
     while left:
-        _, left = wait(left, TOLD_EVERY_S)
+        _, left = wait(left, REPORT_EVERY_S)
         if left:
             done = sum(sizes[file] for job, file in jobs.items() if job not in left) / 1e6
             say(f"{done:,.1f} MB of {whole:,.1f} compared in {time.monotonic() - began:.0f} s")

@@ -1,6 +1,6 @@
-"""Digests of files, computed once: remembered in weft's cache until a file's size, times or inode change.
+"""Digests of files, computed once and cached until a file's size, times or inode change.
 
-Knows no model. What is remembered is what a file hashed to, never that it was right.
+The cache holds the digests that were computed, never whether they were correct.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from weft.checkpoint.integrity.known_hashes import HashKind
 _ALGORITHM: Mapping[HashKind, str] = {"sha256": "sha256", "git-sha1": "sha1"}
 CHUNK = 4 << 20
 SETTLED_NS = 100_000_000
-"""A file that changed so shortly ago could change again within the same tick of its times; it is not remembered."""
+"""A file that changed so recently could change again within the same clock tick; its digests are not cached."""
 
 
 class HashingStopped(Exception):
-    """Nobody wants the digest any more."""
+    """Hashing was stopped before the end of the file."""
 
 
 class CachedDigests(msgspec.Struct, frozen=True):
-    """A file as it was when it had these digests."""
+    """The state of a file (size, times, inode) and its digests in that state."""
 
     state: tuple[int, int, int, int]
     digests: dict[HashKind, str]
 
 
 def remembered(file: Path, folder: Path) -> Mapping[HashKind, str]:
-    """Digests of the file as it is now, from the memory in `folder`; empty where there are none."""
+    """Digests of the file as it is now, from the cache in `folder`; empty where there are none."""
     try:
-        memory = msgspec.json.decode(_place(file, folder).read_bytes(), type=CachedDigests)
-        unchanged = memory.state == _state(os.stat(file))
-    except (OSError, ValueError):  # none, or none that can be read: it is written anew
+        entry = msgspec.json.decode(_place(file, folder).read_bytes(), type=CachedDigests)
+        unchanged = entry.state == _state(os.stat(file))
+    except (OSError, ValueError):  # missing or unreadable: it is written again
         return {}
-    return memory.digests if unchanged else {}
+    return entry.digests if unchanged else {}
 
 
 def computed(file: Path, kinds: Collection[HashKind], folder: Path, stop: threading.Event) -> dict[HashKind, str]:
@@ -69,12 +69,12 @@ def computed(file: Path, kinds: Collection[HashKind], folder: Path, stop: thread
     return found
 
 
-def _remember(file: Path, memory: CachedDigests, folder: Path) -> None:
+def _remember(file: Path, entry: CachedDigests, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = tempfile.NamedTemporaryFile(dir=folder, delete=False)
     try:
         with target:
-            target.write(msgspec.json.encode(memory))
+            target.write(msgspec.json.encode(entry))
         os.replace(target.name, _place(file, folder))
     except OSError:
         os.unlink(target.name)

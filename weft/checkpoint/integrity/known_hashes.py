@@ -1,5 +1,5 @@
-"""What the files of a model should hash to, from whoever knows: SHA256SUMS beside them, a hub's cache, the embedded
-model's record. Reads no weights and computes no hash.
+"""Known hashes of a model's files: from SHA256SUMS in their directory, a hub's cache, or the embedded model's record.
+Reads no weights and computes no hash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KINDS: dict[int, HashKind] = {64: "sha256", 40: "git-sha1"}
 
 @dataclass(frozen=True, slots=True)
 class KnownHash:
-    """What `path` should hash to. `source`: who says so; `remedy`: what to do where it does not."""
+    """The expected hash of `path`. `source`: where it comes from; `remedy`: what to do on a mismatch."""
 
     path: Path
     kind: HashKind
@@ -38,7 +38,7 @@ class KnownHash:
 
 @dataclass(slots=True)
 class KnownHashes:
-    """All that is known. `problems`: what stands against serving; `notes`: what a person should hear."""
+    """All known hashes. `problems`: errors that forbid serving; `notes`: messages for the user."""
 
     known: list[KnownHash] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ def files_read(checkpoint: Checkpoint) -> list[Path]:
 
 
 def known_hashes(checkpoint: Checkpoint) -> KnownHashes:
-    """Of the files that are read. Nothing of a file that nobody knows."""
+    """Of the files that are read; a file without a known hash has no entry."""
     found, files = KnownHashes(), files_read(checkpoint)
     folder = Path(checkpoint.path) if checkpoint.kind == "safetensors" else Path(checkpoint.path).parent
     _from_manifest(folder, files, found, whole=checkpoint.kind == "safetensors")
@@ -74,7 +74,7 @@ def known_hashes(checkpoint: Checkpoint) -> KnownHashes:
 
 
 def _from_manifest(folder: Path, files: list[Path], found: KnownHashes, *, whole: bool) -> None:
-    """`whole`: what is named and would be read, but is not there, is a problem."""
+    """`whole`: a file that is named and would be read, but is missing, is a problem."""
     manifest = folder / MANIFEST
     try:
         lines = manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -128,12 +128,12 @@ def _from_hub_cache(file: Path, found: KnownHashes) -> None:
 
 
 def _from_download(file: Path, found: KnownHashes) -> None:
-    """As huggingface_hub does, the note of a file counts until the file is written again."""
+    """As in huggingface_hub, the metadata of a file is valid until the file is written again."""
     try:
         lines = (file.parent / DOWNLOADS / f"{file.name}.metadata").read_text(encoding="utf-8").splitlines()
         etag, noted_s = lines[1].strip(), float(lines[2])
     except (OSError, ValueError, IndexError):
-        return  # no note, or none that says anything
+        return  # no metadata, or not readable
     if (kind := _kind(etag)) is None:
         return
     if os.stat(file).st_mtime - 1 > noted_s:

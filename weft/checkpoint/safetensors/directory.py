@@ -1,4 +1,4 @@
-"""A model directory as a Checkpoint: config.json, safetensors files, tokenizer files. Knows no GGUF and no layout."""
+"""A model directory as a Checkpoint: config.json, safetensors files, tokenizer files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file as tensor records, with every fault in it. Knows no directory, reads no weights."""
+"""The header of a safetensors file as tensor records, with every fault in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From loads to a placement: which policy plans, whether an old placement is repaired, and what the plan is worth.
+"""LoadBalancer: plans a placement from loads, or repairs the current one, and computes the balance of the result.
 
-The one entrance for commands and engines. Knows no files and no time; the same loads give the same plan everywhere.
+Commands and engines call this module only. Deterministic: the same loads give the same plan on every machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POLICIES = ("auto", "greedy", "global", "hierarchical")
 
 @dataclass(frozen=True, slots=True)
 class BalancePlan:
-    """A placement and what it is worth; `before` and `moved` speak of the placement that it replaces, if there is one.
+    """A placement and its balance; `before` and `moved` are about the placement that it replaces, if there is one.
 
     moved: slots whose expert changes, per layer.
     """
@@ -72,7 +72,7 @@ class LoadBalancer:
         return "hierarchical" if self.shape.hierarchical else "global"
 
     def plan(self, loads: FloatArray, current: ExpertPlacement | None = None) -> BalancePlan:
-        """A placement for loads [layers, experts], near to `current` where that is given.
+        """A placement for loads [layers, experts], close to `current` where that is given.
 
         With a current placement the new one keeps experts in their slots where it can; if it still changes more than
         max_moved of a layer, that layer of the current one is repaired within the limit instead. A layer without load
@@ -112,7 +112,7 @@ class LoadBalancer:
         return self._placement(table).aligned(current)
 
     def _relabelled(self, loads: FloatArray, current: ExpertPlacement) -> ExpertPlacement:
-        """A fresh plan whose ranks are renamed, inside their nodes, to hold as much as can be of what they hold now."""
+        """A fresh plan with ranks renumbered, inside their nodes, so that they keep as many experts as possible."""
         fresh = self._fresh(loads).by_rank().copy()
         size = self.shape.ranks // (self.shape.nodes if self.resolved == "hierarchical" else 1)
         for new, old in zip(fresh, current.by_rank(), strict=True):

@@ -1,5 +1,5 @@
-"""What a layer's replica counts must satisfy so that no rank carries more than a given load; priced, to search and
-bound.
+"""Necessary conditions on replica counts so that no rank carries more than a given load, with Lagrangian prices: for
+proofs that no counts exist, and for good counts to start a search from.
 
 Let `top` be the load that no rank may exceed and n the slots of a rank. A replica with share v > top / 2 is heavy: no
 two heavy replicas fit on one rank, and each of the n - 1 others on its rank has a share of at most top - v. So for
@@ -11,7 +11,7 @@ A replica count c of an expert with load w adds c, -(n - 1) c or 0 to condition 
 condition gets a price >= 0 and every extra replica a price >= 0, each expert can choose its best count alone; the sum
 of these best values bounds what any counts can reach. Where it is below zero, no counts satisfy all conditions: a
 proof. Otherwise the choices are good counts to start a search from. For n = 2 the conditions are also sufficient, as
-the largest share can always go with the smallest. Knows no placements.
+the largest share can always go with the smallest.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Conditions:
         self.terms: npt.NDArray[np.float32] = weight * (light.astype(np.float32) - (width - 1) * large)
 
     def impossible(self, rounds: int) -> bool:
-        """True if it is proven that no counts satisfy all conditions; False says nothing."""
+        """True if it is proven that no counts satisfy all conditions; False proves nothing."""
         if self.too_few_slots():
             return True
         if not len(self.heavy):
@@ -67,7 +67,7 @@ class Conditions:
         return bool(self.dead.all(axis=1).any() or self.dead.argmin(axis=1).sum() > self.spare)
 
     def one_condition_fails(self) -> bool:
-        """Some single condition cannot be satisfied, whatever becomes of the others."""
+        """A single condition cannot be satisfied, whatever the others are."""
         for price in START_PRICES:
             values = self.terms - np.float32(price) * self.extra[:, None]
             values[self.dead] = FORBIDDEN

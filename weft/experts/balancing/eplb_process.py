@@ -1,6 +1,6 @@
 """ProcessDecider: plans placements in a process of its own, so that neither steps nor requests wait for a plan.
 
-What goes in and what comes out are anonymous files: neither side ever waits for the other to read.
+Input and output are anonymous files, so neither side ever waits for the other to read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weft.machine.interpreter import finding_weft, runs
 
 PROGRAM = runs("weft.experts.balancing.eplb_worker")
 LIMIT_S = 300.0
-"""A plan that takes longer is given up."""
+"""Seconds after which planning is cancelled."""
 
 
 class ProcessDecider:
@@ -34,7 +34,7 @@ class ProcessDecider:
         self._began = 0.0
 
     def start(self, loads: FloatArray, current: ExpertPlacement) -> None:
-        """Begins a process; one that still runs is ended."""
+        """Starts a process; ends one that still runs."""
         self.close()
         asked = {
             "shape": asdict(self._balancer.shape),
@@ -67,7 +67,7 @@ class ProcessDecider:
         self._began = time.monotonic()
 
     def poll(self) -> ExpertPlacement | None:
-        """The plan, once, when it is there. WeftError: it came to nothing."""
+        """The plan, once, when it is ready. WeftError: planning failed."""
         if self._process is None:
             raise PeerError("no placement is being planned")
         code = self._process.poll()
@@ -107,7 +107,7 @@ class ProcessDecider:
 
 
 def _give_way(pid: int) -> None:
-    """The lowest ordinary priority, whatever this process has, before the other has so much as imported anything."""
+    """Gives the process the lowest normal priority, before it has imported anything."""
     try:
         os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
         os.setpriority(os.PRIO_PROCESS, pid, 19)

@@ -1,5 +1,5 @@
 """Plans a placement over all ranks at once: replication, packing, and a search of both together where one alone is not
-enough. Knows no nodes, groups or old placements.
+enough. Without nodes, groups or a current placement.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def plan(loads: FloatArray, slots: int, ranks: int) -> IntArray:
 
 
 def _search_further(packing: RankPacking, loads: FloatArray) -> None:
-    """Hands replicas from expert to expert in the layers that packing alone left uneven."""
+    """Moves replicas from expert to expert in the layers that packing alone left uneven."""
     totals = packing.totals
     layers, ranks, width = packing.owners.shape
     for layer in np.flatnonzero(totals.mean(axis=1) < GOOD * totals.max(axis=1)):

@@ -2,7 +2,7 @@
 
 Three steps: whole groups of experts go to nodes; experts are replicated inside their node, each time the one with the
 largest load / replicas; replicas go to the node's ranks, largest first, to the lightest rank with a free slot. The
-global form is the same with one node. It never looks back, and may put two replicas of one expert on one rank.
+global form is the same with one node. It never revises a choice, and may put two replicas of one expert on one rank.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plans with whole groups of experts inside nodes: groups to nodes first, then each node for itself.
+"""Hierarchical plan: whole groups of experts go to nodes first, then each node is planned alone.
 
-A router that picks groups first then sends a token to few nodes. The price is balance, for nodes cannot help each
-other; the global plan has no such limit. Knows no old placements.
+A router that picks groups first then sends a token to few nodes. The cost is balance, because nodes cannot share load
+with each other; the global plan has no such limit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Packs replicas into ranks so that the heaviest rank is as light as can be. All layers at once, in NumPy.
 
-Knows shares and owners of replicas only. Three parts: deal the replicas out in turn; pair heavy ranks with light ones
-and swap a replica each, many pairs at a time; then work on each layer's heaviest rank until no exchange with any other
-rank makes the heavier of the two lighter. No step puts two replicas of one expert on one rank.
+Three parts: assign replicas round robin; pair heavy ranks with light ones and swap a replica each, many pairs at a
+time; then improve each layer's heaviest rank until no exchange with another rank makes the heavier of the two lighter.
+No step puts two replicas of one expert on one rank.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from weft.experts.statistics.loads import BoolArray, FloatArray, IntArray
 
 PAIR_ROUNDS = 20
 CLOSE_ENOUGH = 1e-4
-"""A rank at most this far above the mean is left alone: no load is known to a hundredth of a percent."""
+"""A rank at most this far above the mean is not improved: no load is known to a hundredth of a percent."""
 EXCHANGES_PER_RANK = 20
 DOUBLE_EXCHANGE_LIMIT = 4_000_000
-"""Above this many candidates (many slots a rank) exchanges of two for two are left out; single ones then do as well."""
+"""Above this many candidates (many slots a rank) two-for-two exchanges are skipped; single ones are then as good."""
 LESS = 1 - 1e-6
 
 
@@ -42,14 +42,14 @@ def pack(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
 
     At most `ranks` replicas of an expert; they then stand on different ranks.
     """
-    packing = deal(owners, shares, ranks)
+    packing = assign_round_robin(owners, shares, ranks)
     for turn in range(PAIR_ROUNDS):
         swap_between_pairs(packing, shift=turn % 4)
     relieve_heaviest(packing)
     return packing
 
 
-def deal(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
+def assign_round_robin(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
     """Replica i to rank i mod ranks: neighbours, and so the replicas of one expert, go to different ranks."""
     layers, slots = owners.shape
     shape = (layers, slots // ranks, ranks)
@@ -57,7 +57,7 @@ def deal(owners: IntArray, shares: FloatArray, ranks: int) -> RankPacking:
 
 
 def swap_between_pairs(packing: RankPacking, shift: int = 0) -> None:
-    """Pairs the i-th heaviest rank with the i-th lightest (turned by `shift` places) and makes the best single swap of
+    """Pairs the i-th heaviest rank with the i-th lightest (rotated by `shift` places) and makes the best single swap of
     each pair: the one that leaves the two most alike."""
     layers, ranks, width = packing.owners.shape
     if ranks < 2:

@@ -2,7 +2,7 @@
 
 For given counts the best pairing is known: the largest share with the smallest, the second with the second smallest,
 and so on; so the search is over counts alone. The split-the-largest rule is far from best here, for a hot replica
-needs a cold partner, and cold partners are had by replicating cold experts. Knows no ranks beyond their number.
+needs a cold partner, and replicating cold experts gives cold partners.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def pair(loads: FloatArray, ranks: int) -> RankPacking:
     counts = np.stack([search_counts(row, ranks) for row in loads])
     packing = fold(*replicas(loads, counts))
     for layer in range(len(loads)):
-        _part_twins(packing.owners[layer], packing.shares[layer])
+        _separate_duplicates(packing.owners[layer], packing.shares[layer])
     return packing
 
 
@@ -51,7 +51,7 @@ def search_counts(loads: FloatArray, ranks: int) -> IntArray:
     """Replicas of each expert, [experts], 2 * ranks in all and at most one a rank; loads [experts].
 
     Starts from the split-the-largest rule and, for loads of the heaviest rank between the mean and what is reached,
-    from counts chosen by price; improves the best of them by handing replicas over, then by annealing.
+    from counts chosen by price; improves the best of them by moving replicas, then by annealing.
     """
     counts: IntArray = replicate(loads[None], 2 * ranks, cap=ranks)[0]
     if counts.sum() == len(loads):
@@ -114,14 +114,13 @@ def _pair_totals(loads: FloatArray, counts: IntArray) -> FloatArray:
 
 
 def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
-    """Hands replicas from one expert to another while that makes the heaviest rank lighter; the best hand-over
-    first."""
+    """Moves replicas from one expert to another while that makes the heaviest rank lighter; the best move first."""
     best = float(heaviest(loads, counts[None])[0])
     while True:
         takers = np.union1d(_pool(loads, counts, HOT // 4), _bottleneck(loads, counts))
         givers = np.flatnonzero(counts > 1)
         giver, taker = np.repeat(givers, len(takers)), np.tile(takers, len(givers))
-        candidates, legal = _hand_over(np.repeat(counts[None], len(giver), axis=0), giver, taker, ranks)
+        candidates, legal = _move(np.repeat(counts[None], len(giver), axis=0), giver, taker, ranks)
         if not legal.any():
             return counts
         found = heaviest(loads, candidates[legal])
@@ -132,7 +131,7 @@ def _descend(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
 
 
 def _bottleneck(loads: FloatArray, counts: IntArray) -> IntArray:
-    """The experts of the heaviest pair, and those a little hotter than the one and colder than the other."""
+    """The experts of the heaviest pair, and those a little hotter or colder than these two."""
     owners, shares = (x[0] for x in replicas(loads[None], counts[None]))
     half = len(owners) // 2
     worst = int((shares[:half] + shares[: half - 1 : -1]).argmax())
@@ -141,14 +140,14 @@ def _bottleneck(loads: FloatArray, counts: IntArray) -> IntArray:
 
 
 def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
-    """Random single and double hand-overs towards a target below the best known; falls back to the best when stuck."""
+    """The experts of the heaviest pair, and those a little hotter or colder than either."""
     random = np.random.default_rng(0)
     best, top = counts, float(heaviest(loads, counts[None])[0])
     since = 0
     for _ in range(ROUNDS):
         if top <= loads.sum() / ranks * (1 + 1e-4):
             break
-        candidates = _random_hand_overs(loads, counts, ranks, random)
+        candidates = _random_moves(loads, counts, ranks, random)
         if not len(candidates):
             continue
         totals = _pair_totals(loads, np.concatenate((counts[None], candidates)))
@@ -165,8 +164,8 @@ def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
     return best
 
 
-def _random_hand_overs(loads: FloatArray, counts: IntArray, ranks: int, random: np.random.Generator) -> IntArray:
-    """Counts [at most CANDIDATES, experts], one or two replicas handed over; only legal ones."""
+def _random_moves(loads: FloatArray, counts: IntArray, ranks: int, random: np.random.Generator) -> IntArray:
+    """Counts [at most CANDIDATES, experts], one or two replicas moved; only legal ones."""
     givers, takers = np.flatnonzero(counts > 1), _pool(loads, counts, HOT)
     candidates = np.repeat(counts[None], CANDIDATES, axis=0)
     legal = np.ones(CANDIDATES, dtype=np.bool_)
@@ -174,12 +173,12 @@ def _random_hand_overs(loads: FloatArray, counts: IntArray, ranks: int, random: 
         part = slice(first, CANDIDATES)
         size = CANDIDATES - first
         giver, taker = random.choice(givers, size), random.choice(takers, size)
-        candidates[part], good = _hand_over(candidates[part], giver, taker, ranks)
+        candidates[part], good = _move(candidates[part], giver, taker, ranks)
         legal[part] &= good
     return candidates[legal]
 
 
-def _hand_over(counts: IntArray, giver: IntArray, taker: IntArray, ranks: int) -> tuple[IntArray, BoolArray]:
+def _move(counts: IntArray, giver: IntArray, taker: IntArray, ranks: int) -> tuple[IntArray, BoolArray]:
     """One replica from giver to taker in each row of counts [n, experts]; and which rows are legal."""
     rows = np.arange(len(counts))
     counts[rows, giver] -= 1
@@ -194,7 +193,7 @@ def _pool(loads: FloatArray, counts: IntArray, hot: int) -> IntArray:
     return cast(IntArray, np.unique(np.concatenate((order[:hot], order[-COLD:]))))
 
 
-def _part_twins(owners: IntArray, shares: FloatArray) -> None:
+def _separate_duplicates(owners: IntArray, shares: FloatArray) -> None:
     """Where both slots of a rank hold one expert, swaps one of them with the rank where it costs least."""
     for rank in np.flatnonzero(owners[:, 0] == owners[:, 1]):
         free = np.flatnonzero((owners != owners[rank, 0]).all(axis=1))

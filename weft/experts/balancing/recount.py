@@ -1,7 +1,7 @@
-"""Small layers: replica counts searched by packing every neighbour of the counts at hand, all of them in one batch.
+"""Small layers: searches replica counts by packing every neighbour of the current counts, all in one batch.
 
-A neighbour differs by one replica handed from one expert to another. With few slots each hand-over changes a lot, and
-packing is cheap enough to try them all. Knows no ranks beyond their number.
+A neighbour differs by one replica moved from one expert to another. With few slots each move changes a lot, and
+packing is cheap enough to try them all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST_SLOTS = 64
 """Layers with more slots have too many neighbours, and finer steps."""
 MOST_STEPS = 8
 WIDTH = 6
-"""So many of the best neighbours are followed in each step; the best alone often leads nowhere."""
+"""Beam width: neighbours kept in each step; the best alone often leads to a dead end."""
 LESS = 1 - 1e-9
 
 
@@ -43,7 +43,7 @@ def recount(loads: FloatArray, owners: IntArray) -> IntArray:
 
 
 def _neighbours(front: list[IntArray], ranks: int) -> list[IntArray]:
-    """Counts one hand-over away from any of `front`, each once."""
+    """Counts that are one move away from any of `front`, each once."""
     found: dict[bytes, IntArray] = {}
     for counts in front:
         for giver in np.flatnonzero(counts > 1):

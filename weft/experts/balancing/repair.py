@@ -2,7 +2,7 @@
 
 A step replaces an expert that has replicas to spare by one of the heaviest ranks' experts, or swaps two slots. The best
 step is the one that lowers a high power of the ranks' loads most per slot that it changes; a slot that was changed
-before costs nothing more. Knows no policies; `allowed` carries every rule on who may stand where.
+before costs nothing more. `allowed` holds every rule about where an expert may be placed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from weft.experts.statistics.loads import BoolArray, FloatArray, IntArray
 
 HEAVIEST = 3
-"""So many of the heaviest ranks are worked on in each step."""
+"""Number of heaviest ranks that each step tries to improve."""
 POWERS = ((6.0,), (8.0, 32.0), (12.0, 32.0))
 """Exponents tried one after the other; a low one spreads the effort, a high one looks at the heaviest rank only."""
 FREE_STEP = 0.3
-"""What a step that changes no further slot counts as, in slots."""
+"""Cost, in slots, of a step that changes no further slot."""
 STEPS_PER_SLOT = 1.5
 LEAST_GAIN = 1e-6
 
@@ -38,15 +38,15 @@ class RepairStep:
 def repair(loads: FloatArray, start: IntArray, budget: int, allowed: BoolArray | None = None) -> IntArray:
     """The best placement found within `budget` changed slots of `start`; both [ranks, slots per rank], loads [experts].
 
-    allowed [experts, ranks]: where an expert may stand. Two replicas of one expert on a rank are parted first. Never
-    worse than `start`: fewer such twins, or as many and a lighter heaviest rank.
+    allowed [experts, ranks]: where an expert may stand. Two replicas of one expert on a rank are separated first. Never
+    worse than `start`: fewer such duplicates, or as many and a lighter heaviest rank.
     """
     may = np.ones((len(loads), len(start)), dtype=np.bool_) if allowed is None else allowed
     unchanged = _Layer(loads, start, may)
     best, best_rank = start, (unchanged.twins, float(unchanged.totals.max()))
     for powers in POWERS:
         layer = _Layer(loads, start, may)
-        layer.part_twins(budget)
+        layer.separate_duplicates(budget)
         for power in powers:
             layer.improve(power, budget)
         rank = (layer.twins, float(layer.totals.max()))
@@ -67,7 +67,7 @@ class _Layer:
         self.refresh()
 
     def refresh(self) -> None:
-        """Everything that follows from owners and counts."""
+        """Recomputes everything that depends on owners and counts."""
         self.shares = self.loads / self.counts
         self.slot_loads = self.shares[self.owners]
         self.totals: FloatArray = self.slot_loads.sum(axis=1)
@@ -77,21 +77,21 @@ class _Layer:
         self.changed = self.owners != self.start
 
     @property
-    def twins(self) -> int:
+    def duplicates(self) -> int:
         """Replicas that share a rank with another of their expert."""
         return int(np.maximum(self.held - 1, 0).sum())
 
-    def part_twins(self, budget: int) -> None:
-        """Replaces replicas that share a rank with another of their expert, while slots may change."""
-        everybody = np.arange(len(self.owners))
-        while self.twins and self.changed.sum() < budget:
-            step = self.best_replacement(everybody, POWERS[0][0], 1, twins_only=True)
+    def separate_duplicates(self, budget: int) -> None:
+        """Replaces replicas that share a rank with another of their expert, while the budget allows changes."""
+        all_ranks = np.arange(len(self.owners))
+        while self.duplicates and self.changed.sum() < budget:
+            step = self.best_replacement(all_ranks, POWERS[0][0], 1, duplicates_only=True)
             if step.expert < 0 or not np.isfinite(step.gain):
                 return
             self.take(step)
 
     def improve(self, power: float, budget: int) -> None:
-        """Takes the best step until none helps."""
+        """Applies the best step until none helps."""
         for _ in range(int(STEPS_PER_SLOT * self.owners.size)):
             left = budget - int(self.changed.sum())
             heaviest = np.argsort(-self.totals, kind="stable")[:HEAVIEST]
@@ -104,7 +104,7 @@ class _Layer:
             self.take(best)
 
     def take(self, step: RepairStep) -> None:
-        """Does it."""
+        """Applies the step."""
         here = (step.rank, step.slot)
         if step.other is None:
             self.counts[self.owners[here]] -= 1
@@ -114,11 +114,13 @@ class _Layer:
             self.owners[here], self.owners[step.other] = self.owners[step.other], self.owners[here]
         self.refresh()
 
-    def best_replacement(self, heaviest: IntArray, power: float, left: int, twins_only: bool = False) -> RepairStep:
-        """Over all slots whose expert has another replica (on this rank, if twins_only), and all experts of
+    def best_replacement(
+        self, heaviest: IntArray, power: float, left: int, duplicates_only: bool = False
+    ) -> RepairStep:
+        """Over all slots whose expert has another replica (on this rank, if duplicates_only), and all experts of
         `heaviest`."""
         may_leave = (self.counts[self.owners] > 1) & (self.changed | (left > 0))
-        if twins_only:
+        if duplicates_only:
             may_leave &= self.held[self.owners, np.arange(len(self.owners))[:, None]] > 1
         ranks, slots = np.nonzero(may_leave)
         if not len(ranks):

@@ -1,6 +1,6 @@
-"""How many replicas each expert gets, by splitting whoever has the largest share; and the replicas as items to pack.
+"""Replica counts, by splitting the expert with the largest share; and the replicas as items to pack.
 
-Knows no ranks beyond the cap: an expert gets at most one replica a rank. All layers at once.
+`cap`: an expert gets at most one replica a rank. All layers at once.
 """
 
 from __future__ import annotations

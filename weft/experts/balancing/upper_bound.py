@@ -12,7 +12,7 @@
    and at least the m (n - 1) lightest experts, so that one of these ranks carries the m-th part. `top` must be at
    least the smaller of the two.
 
-The bound is found by halving between the mean and a `top` that is certainly enough. It is safe, not always reachable.
+The bound is found by bisection between the mean and a `top` that is certainly enough. It may be above the best balance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Placements as documents: this program's JSON, SGLang's JSON and TensorRT-LLM's YAML, both ways.
 
 In all three, a layer is a list of the expert in each slot, and consecutive runs of slots / ranks belong to one rank.
-Only the first says how many ranks and experts there are. Knows no files and no policies.
+Only the first says how many ranks and experts there are.
 """
 
 from __future__ import annotations

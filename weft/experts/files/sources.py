@@ -1,7 +1,7 @@
 """Opens statistics and placement files of any known kind, recognized by what is in them, plain or gzip.
 
 Statistics: {"logical_count": [...]} as SGLang records it, {"loads": [...]}, or the bare rows. Placements: this
-program's JSON, SGLang's JSON, TensorRT-LLM's YAML. Knows no policies.
+program's JSON, SGLang's JSON, TensorRT-LLM's YAML.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weft.experts.statistics.loads import FloatArray, as_loads
 LOAD_KEYS = ("logical_count", "loads")
 PLACEMENT_KEYS = ("phy2log", "physical_to_logical_map", "initial_global_assignments")
 _YAML = re.compile(r"^(?:num_slots|layer_updates_per_iter|initial_global_assignments)\s*:", re.MULTILINE)
-"""A line that TensorRT-LLM's file has, and JSON has not."""
+"""A line that a TensorRT-LLM file has and JSON does not."""
 _YAML_BEGINS = 1 << 16
 """Characters in which it stands, whatever the comments above it."""
 LARGEST_FILE = 1 << 30

@@ -1,6 +1,6 @@
-"""Draws a heat map as PNG or SVG with matplotlib, an optional dependency that is looked for only here.
+"""Draws a heat map as PNG or SVG with matplotlib, an optional dependency that only this module imports.
 
-Needs no display. Knows no loads and no placements.
+Needs no display.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Heat maps as numbers: a row for each layer, a column for each expert or rank, values relative to the layer's mean.
 
-Knows no terminals and no files; weft/cli/view/experts.py and weft/experts/pictures/draw.py draw them.
+weft/cli/view/experts.py draws them on terminals, weft/experts/pictures/draw.py into files.
 """
 
 from __future__ import annotations

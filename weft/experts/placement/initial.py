@@ -1,7 +1,4 @@
-"""The placement that a server begins with: a file's, held against the model and the layout, or experts dealt in order.
-
-Knows no process; of the model only its layers and experts.
-"""
+"""The placement that a server starts with: read from a file and checked against the model and the layout."""
 
 from __future__ import annotations
 

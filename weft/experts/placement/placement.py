@@ -1,6 +1,6 @@
-"""Which expert stands in which slot, in every layer: replicas, what a change moves, where it comes from.
+"""ExpertPlacement: which expert is in which slot, in every layer; replicas, and the transfers between two placements.
 
-Knows no loads and no policies. Files of placements are read and written elsewhere (weft/experts/files/).
+weft/experts/files/ reads and writes placements.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ExpertPlacement:
         return replica_counts(self.phy2log, self.experts)
 
     def routing(self, layer: int) -> RoutingTable:
-        """The way from an expert to its slots in one layer."""
+        """The routing table of one layer, from an expert to its slots."""
         return RoutingTable.build(self.phy2log[layer], self.experts)
 
     def duplicates(self) -> int:
@@ -86,8 +86,8 @@ class ExpertPlacement:
         return cast(IntArray, (self.phy2log != old.phy2log).sum(axis=1))
 
     def aligned(self, old: ExpertPlacement) -> ExpertPlacement:
-        """The same placement with experts that stay on their rank kept in their old slots, so that nothing moves
-        idly."""
+        """The same placement with experts that stay on their rank kept in their old slots, so that no weights
+        move without need."""
         self.check_same_sizes(old)
         rows = zip(
             self.by_rank().reshape(-1, self.slots_per_rank), old.by_rank().reshape(-1, self.slots_per_rank), strict=True
@@ -135,7 +135,7 @@ def replica_counts(phy2log: IntArray, experts: int) -> IntArray:
 
 
 def even_placement(layers: int, shape: SlotShape) -> ExpertPlacement:
-    """Experts in order, from the first again where slots are left: what a server holds before it has seen any load."""
+    """Experts in order, from the first again where slots are left: what a server holds before any load was recorded."""
     row = np.array(dealt(shape.slots, shape.experts))
     return ExpertPlacement(np.tile(row, (layers, 1)), shape.experts, shape.ranks)
 

@@ -1,7 +1,4 @@
-"""The routing table of one layer: from an expert to its slots, and which replica serves which row.
-
-Knows no ranks and no loads.
-"""
+"""The routing table of one layer: from an expert to its slots, and which replica serves which row."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How many experts, slots, ranks, nodes and groups a placement has, and which of these fit together.
 
-Knows no loads. A slot is a place for one expert's weights on a rank; rank r owns slots r * n .. r * n + n - 1 with
+A slot is a place for one expert's weights on a rank; rank r owns slots r * n .. r * n + n - 1 with
 n = slots / ranks. A group is a run of consecutive experts that the router treats as one; nodes own consecutive ranks.
 """
 

@@ -1,7 +1,7 @@
 """From an old placement to a new one while serving: which parts of which slots move before which step, layer by layer.
 
-Knows no bytes beyond their number and no ranks beyond who owns a slot. The old placement of a layer holds until all of
-its parts have arrived; then the layer switches, before anything of the next one moves.
+The old placement of a layer is valid until all of its parts have arrived; then the layer switches, before any part of
+the next layer moves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TransferRate:
 
     @classmethod
     def of_bytes(cls, slot_bytes: int, bytes_per_step: int) -> TransferRate:
-        """So that no rank receives, or sends, more than `bytes_per_step` before a step, if a slot has `slot_bytes`."""
+        """The rate at which no rank receives or sends more than `bytes_per_step` a step; a slot has `slot_bytes`."""
         parts = max(1, -(-slot_bytes // bytes_per_step))
         return cls(parts, max(1, bytes_per_step // max(1, -(-slot_bytes // parts))))
 

@@ -1,7 +1,4 @@
-"""Expert loads as an array, and what is refused: another shape, negative, NaN or infinite values, no load at all.
-
-Knows no file formats and no placements.
-"""
+"""Expert loads as an array, and what is refused: another shape, negative, NaN or infinite values, no load at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loads of a server's experts, written to a file that `weft experts` reads. Knows no engine and no rank.
+"""LoadRecorder: writes the loads of a server's experts to a file that `weft experts` reads.
 
 The file has every layer of the model, with zeros for layers without routed experts, as SGLang records it.
 """

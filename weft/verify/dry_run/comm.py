@@ -1,4 +1,4 @@
-"""One rank's end of a world that is not there: calls return at once, and are written down. Knows no module."""
+"""RecordingComm: a Comm without peers. Calls return at once and are recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ the call. An all_reduce counts as reduce_scatter + all_gather over rows."""
 
 @dataclass
 class RecordingComm(Comm):
-    """Nothing is exchanged: buffers keep what they hold. `rows` tells how many rows of an all_reduced tensor are this
+    """Nothing is exchanged: buffers keep what they hold. `own_rows`: how many rows of an all_reduced tensor are this
     rank's own, which the buffer alone does not say."""
 
     rank: int
@@ -25,7 +25,7 @@ class RecordingComm(Comm):
     calls: list[Call] = field(default_factory=list)
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
-        """(members - 1) addends of the own rows, then everybody else's rows."""
+        """(members - 1) addends of the own rows, then the other members' rows."""
         row = x.shape[1] * x.element_size()
         received = (len(group) - 1) * self.own_rows + x.shape[0] - self.own_rows
         self.calls.append(("all_reduce", group, received * row))

@@ -1,7 +1,4 @@
-"""Operations on tensors without content: the plain twin, but for attention and experts, where content decides.
-
-Knows no rank. Every other operation is the twin's own code, run by torch on shapes alone.
-"""
+"""Operations on meta tensors: those of TorchOps, except attention and experts, whose shapes depend on content."""
 
 from __future__ import annotations
 

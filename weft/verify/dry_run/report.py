@@ -1,4 +1,4 @@
-"""A dry run as lines for people and as a JSON document. Knows no way to get one."""
+"""A dry run as lines of text and as a JSON document."""
 
 from __future__ import annotations
 

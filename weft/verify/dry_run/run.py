@@ -1,4 +1,4 @@
-"""Runs the decoder as one rank of any world on tensors without content, and counts. Knows no file of weights."""
+"""Runs the decoder as one rank of any world on meta tensors, and counts memory and collectives."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ class DryRun:
 
 
 def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_rows: int = 0) -> DryRun:
-    """One decode step of `rank`. Only its own rank is there: every other rank is a number. `bounded_rows`: of so many
-    rows logits have bounds.
+    """One decode step of `rank`. The other ranks do not exist. `bounded_rows`: the most rows whose logits
+    are bounded.
 
-    Raises LayoutError for what the model code does not do yet, so that nothing else is counted in its place.
+    Raises LayoutError for what the model code does not do yet.
     """
     refuse_without_model_code(shards.layout)
     numerics, layout = Numerics(dtype), shards.layout
     at, layers = coords(layout, rank), stage_layers(layout, shards.config.num_layers)
     count = layers[at.stage][1] - layers[at.stage][0]
-    noted = _Noted(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
+    noted = _CountingTransitions(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
     with torch.device("meta"), torch.inference_mode():
         decoder = _decoder(shards, rank, numerics, noted, at.stage)
         inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
@@ -99,7 +99,9 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_r
     )
 
 
-def _collectives(noted: _Noted, shards: Shards, rows: RowTable, itemsize: int, rank: int) -> Iterator[Collective]:
+def _collectives(
+    noted: _CountingTransitions, shards: Shards, rows: RowTable, itemsize: int, rank: int
+) -> Iterator[Collective]:
     """What was called, by the ranks of the world."""
     first = rank - noted.comm.rank
     most = {each.name: _most(each, rows, noted.comm.rank) * itemsize for each in shards.passage.exchanges}
@@ -115,7 +117,7 @@ def _most(exchange: RoutedExchange, rows: RowTable, rank: int) -> int:
 
 
 def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
-    """The residual stream of the stage before, as wide and long as it is sent."""
+    """The residual stream that the stage before sends, [rows, width]."""
     for hop in hops_of(shards.layout, shards.config.hidden_size, shards.passage.residual):
         if hop.item == "stream" and hop.receiver == stage:
             rows = hop_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
@@ -140,8 +142,8 @@ def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Co
             yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"), 0)
 
 
-class _Noted(Transitions):
-    """Tells the comm whose rows move before each boundary, and files the calls that it took under its name."""
+class _CountingTransitions(Transitions):
+    """Gives the comm the rank's rows before each boundary, and counts the recorded calls under the boundary's name."""
 
     def __init__(self, shards: Shards, comm: RecordingComm) -> None:
         super().__init__(shards.passage.boundaries, comm)
@@ -164,7 +166,7 @@ class _Noted(Transitions):
         self._recording.calls.clear()
 
 
-def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _Noted, stage: int) -> Decoder:
+def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _CountingTransitions, stage: int) -> Decoder:
     held = {spec.target for spec in held_specs(shards.specs, shards.config, shards.layout, rank)}
     shapes = {name: shape for name, shape in shards.target_shapes(rank).items() if name in held}
     params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shapes.items()}
