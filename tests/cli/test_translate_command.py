@@ -203,7 +203,7 @@ def test_the_schema_is_printed(weft) -> None:  # type: ignore[no-untyped-def]
     [
         (["--from", "vlm", "in"], 2, "unknown dialect vlm; did you mean vllm?"),
         (["--to", "vlm", "in"], 2, "unknown dialect vlm; did you mean vllm?"),
-        (["in", "--", "vllm", "serve", "x"], 2, "both a file (in) and words behind --"),
+        (["in", "--", "vllm", "serve", "x"], 2, "both a file (in) and words after --"),
         (["--"], 2, "no words follow --"),
         (["--nodes", "0", "in"], 78, "--nodes: 0 is out of range; legal: at least 1"),
         (["--set", "TP", "in"], 2, "--set TP: NAME=VALUE is wanted"),
@@ -317,7 +317,7 @@ def test_sizes_that_contradict_name_both(own: list[str], text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--from", "sglang"], "--from sglang needs the engine's words behind --"),
+        (["--from", "sglang"], "--from sglang needs the engine's words after --"),
         (["--"], "no words follow --"),
         (["--set", "TP=4"], "--set TP=4 is for another engine's words"),
     ],

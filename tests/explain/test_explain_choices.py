@@ -141,8 +141,8 @@ def test_without_the_c_parts_nothing_is_decided_for_them(capsys: Capture, monkey
 def test_rounded_rows_change_no_byte_but_those_of_bounds_and_that_is_said(capsys: Capture) -> None:
     words = ("--quantization", "int8", "--no-screen-logits", "--activations")
     full, rounded = (explained(capsys, *words, each) for each in ("full", "int8"))
-    for found, value, how in ((full, "full", "in full"), (rounded, "int8", "rounded to 8 bits")):
-        told = f"activations {value}: rows are multiplied {how}; of what is counted that changes bounds of logits alone"
+    for found, value, how in ((full, "full", "not quantized"), (rounded, "int8", "int8")):
+        told = f"activations {value}: activations are {how}; of what is counted that changes bounds of logits alone"
         assert told in [note["message"] for note in found.pop("notes")]
     assert full == rounded
     assert main(["explain", "--activations", "int8"]) == 78
@@ -181,7 +181,9 @@ def test_where_groups_of_4_bits_are_cut(kept: str, layout: dict[str, Any], cuts:
     assert ("cuts_groups" in {note.code for note in report.notes}) == cuts
 
 
-@pytest.mark.parametrize(("variant", "quantization", "how"), [("avx2", "int4", "rounded"), ("avx2", "int8", "in full")])
+@pytest.mark.parametrize(
+    ("variant", "quantization", "how"), [("avx2", "int4", "int8"), ("avx2", "int8", "not quantized")]
+)
 def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_not(
     variant: str, quantization: str, how: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,10 +191,10 @@ def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_
     monkeypatch.setattr(libraries, "find", lambda name: None)
     words = ("--quantization", quantization, "--screen-logits")
     found = explained(capsys, *words)
-    asked = explained(capsys, *words, "--activations", "int8" if how == "rounded" else "full")
+    asked = explained(capsys, *words, "--activations", "int8" if how == "int8" else "full")
     assert found["ranks"] == asked["ranks"]
     told = f"as on this CPU ({variant}); of what is counted that changes bounds of logits alone; --activations"
-    assert any(f"with codes rows are multiplied {how}" in text and told in text for text in messages(found))
+    assert any(f"with quantized weights activations are {how}" in text and told in text for text in messages(found))
 
 
 def messages(found: dict[str, Any]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The commands of weft, one file each. The only package that prints."""
+"""The command line: commands, their options and terminal output. The only package that prints."""

@@ -1,8 +1,7 @@
-"""A limit of a process's addresses (`ulimit -v`) that is too low for a command, said in one line. Knows no command, and
-imports nothing that takes much of them.
+"""Checks the limit of a process's address space (`ulimit -v`) before a command imports its libraries.
 
-What ranks take is planned before they start (`weft.launch_plan.memory`); this is for what libraries take as they are
-loaded, some of which end the process themselves where they do not get it.
+Memory of ranks is planned before they start (`weft.launch_plan.memory`). This module is for libraries, some of which
+end the process when they cannot be mapped; so it imports nothing large.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from weft.errors import ConfigError
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _REFUSED = ("failed to map segment", "cannot allocate memory", "can't start new thread")
-"""What a loader, the system and Python say."""
+"""Error texts of the dynamic loader, the system and Python."""
 
 
 def check(needed: int) -> None:
@@ -27,7 +26,7 @@ def check(needed: int) -> None:
 
 
 def too_low(why: str) -> ConfigError:
-    """What there is to say of the limit."""
+    """An error that names the limit and the reason."""
     limit = (_limit() or 0) >> 10
     return ConfigError(
         f"the limit of addresses (ulimit -v {limit}) is too low: {why}; raise it", field="ulimit -v", value=limit
@@ -35,7 +34,7 @@ def too_low(why: str) -> ConfigError:
 
 
 def explained(error: BaseException) -> ConfigError | None:
-    """In place of an error that there would not be without the limit; None for others."""
+    """The error to show if the limit is the cause of `error`; None for other errors."""
     if _limit() is None:
         return None
     seen: BaseException | None = error
@@ -49,8 +48,8 @@ def explained(error: BaseException) -> ConfigError | None:
 
 @contextmanager
 def sparing() -> Iterator[None]:
-    """While numpy is imported: under a limit its library gets one thread. Each other takes 40 MiB of addresses, and a
-    command multiplies nothing with it."""
+    """While numpy is imported: under a limit its BLAS library gets one thread. Each other thread reserves 40 MiB of
+    address space, and commands do not use BLAS."""
     if _limit() is None or _BLAS_THREADS in os.environ:
         yield
         return

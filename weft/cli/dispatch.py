@@ -1,4 +1,4 @@
-"""The commands: finds one, runs it, and turns every error into one message and an exit code. Imports no torch."""
+"""The table of commands: runs one, and turns every error into one message and an exit code. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from weft.supervisor.processes import Spawner
 @dataclass(frozen=True, slots=True)
 class CliCommand:
     """A command lives in weft/cli/commands/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
-    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has a rank's process that is already on its way.
-    `addresses`: MiB without which its modules cannot be imported."""
+    `run(args) -> exit code`. `starts_ranks`: `args.spawner` has started the first rank's process already.
+    `addresses`: MiB of address space that importing its modules needs."""
 
     name: str
     summary: str
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
     debug = env.debug() or "--debug" in words
     name = words[0] if words and words[0] in {command.name for command in COMMANDS} else ""
     try:
-        # From here on, for a server's modules take a second to import.
+        # Already here, because a server's modules take a second to import.
         with EndSignals() if name == "serve" else contextlib.nullcontext():
             return _dispatch(words)
     except Stopped:
@@ -102,7 +102,7 @@ def run_command(command: CliCommand, words: Sequence[str]) -> int:
     _refuse_other_text(words)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
-        # Importing torch takes as long as all that is done here before the ranks can be told anything.
+        # Importing torch takes as long as everything here that comes before the ranks get their work.
         spawner.start_ahead()
     try:
         return _run(command, words, spawner)
@@ -126,7 +126,7 @@ def _refuse_other_text(words: Sequence[str]) -> None:
 
 
 def _of_serve(flag: str) -> str | None:
-    """What there is to say of an option that is `weft serve`'s alone."""
+    """A hint for an option that only `weft serve` has."""
     parser = CommandParser()
     import_module("weft.cli.commands.serve").add_arguments(parser)
     return "that is weft serve's; leave it out" if flag in parser.flags() else None
@@ -143,7 +143,7 @@ def _run(command: CliCommand, words: Sequence[str], spawner: Spawner) -> int:
     args.spawner = spawner
     code = module.run(args)
     assert isinstance(code, int)
-    sys.stdout.flush()  # here a reader that has gone is still an exception, at exit it is noise
+    sys.stdout.flush()  # a closed pipe raises here; at exit it would only print a message
     return code
 
 
@@ -155,7 +155,7 @@ def _overview() -> str:
 
 
 def _version() -> str:
-    metadata = import_module("importlib.metadata")  # slow to import, and wanted for nothing else
+    metadata = import_module("importlib.metadata")  # slow to import, and needed only here
     try:
         return str(metadata.version("weft"))
     except metadata.PackageNotFoundError:
@@ -172,5 +172,5 @@ def _fail(name: str, message: str, code: int, debug: bool) -> int:
 
 
 def _drop_stdout() -> None:
-    """The reader of stdout has gone; keeps the interpreter from complaining when it flushes at exit."""
+    """The reader of stdout has closed it; without this the interpreter's flush at exit would print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`weft`: the way in. Imports next to nothing, so that Ctrl-C ends a command without a word from the start."""
+"""Entry point of `weft`. Imports almost nothing, so that Ctrl-C ends a command silently at any time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_closed() -> None:
-    """Where stdin, stdout or stderr was closed there is a place now that takes all and gives nothing: else the next
-    file would be opened in it, and get what a rank prints."""
+    """Opens /dev/null for a closed stdin, stdout or stderr: otherwise the next file would get its descriptor, and with
+    it the output of ranks."""
     import os
 
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:

@@ -1,4 +1,4 @@
-"""Pictures of a layout: per rank what it holds, per boundary what moves. Pure; reads the engine's own declarations."""
+"""Explains a layout: what each rank holds, and what moves at each boundary. Reads the engine's own declarations."""
 
 from __future__ import annotations
 

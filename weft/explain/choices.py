@@ -1,5 +1,5 @@
-"""What `weft serve` decides of memory as it starts on a CPU: bf16 in 12 bits, bounds of logits. As asked, or as a
-machine would by itself, which is said in notes. Knows no library; `Machine` is told.
+"""Memory decisions that `weft serve` makes on a CPU: bf16 in 12 bits, bounds of logits. As asked, else the machine's
+default, which notes report. `Machine` is an argument.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weft.settings import EngineConfig
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the kernels of a CPU do by themselves; `name`: of their variant."""
+    """The defaults of a CPU's kernels; `name`: of their variant."""
 
     name: str
     compresses: bool
@@ -24,8 +24,8 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class KernelChoices:
-    """`compressed`: bf16 matrices take 12 bits a number. `bounded_rows`: so many rows' logits are bounded at most; 0:
-    none's. `programs`: steps run in C++, so that ranks may tell each other the largest of their logits alone."""
+    """`compressed`: bf16 matrices take 12 bits a number. `bounded_rows`: the most rows whose logits are bounded; 0:
+    none. `programs`: steps run in C++, so that ranks may exchange only their largest logits."""
 
     compressed: bool = False
     bounded_rows: int = 0
@@ -53,8 +53,8 @@ def choices_of(
     return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
 
 
-def _chosen(asked: bool | None, by_itself: bool) -> bool:
-    return by_itself if asked is None else asked
+def _chosen(asked: bool | None, default: bool) -> bool:
+    return default if asked is None else asked
 
 
 def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantization: str) -> Iterator[LayoutNote]:
@@ -79,17 +79,17 @@ def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -
         yield LayoutNote("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
     elif bounded:
         whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-screen-logits leaves them out"
-        yield LayoutNote("info", "bounds", f"bounds of logits, lm_head once more in codes, are counted {whose}")
+        yield LayoutNote("info", "bounds", f"bounds of logits, lm_head once more, quantized, are counted {whose}")
     elif asked is None:
         text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --screen-logits counts them"
         yield LayoutNote("info", "no_bounds", text)
 
 
 def _rows(engine: EngineConfig, rounds_rows: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
-    how = f"rows are multiplied {'rounded to 8 bits' if rounds_rows else 'in full'}"
+    how = f"activations are {'int8' if rounds_rows else 'not quantized'}"
     only = "of what is counted that changes bounds of logits alone"
     if engine.activations != "auto":
         yield LayoutNote("info", "activations", f"activations {engine.activations}: {how}; {only}")
     elif bounded and engine.quantization != "none":
-        text = f"with codes {how}, as on this CPU ({machine.name}); {only}; --activations says otherwise"
+        text = f"with quantized weights {how}, as on this CPU ({machine.name}); {only}; --activations says otherwise"
         yield LayoutNote("info", "activations", text)

@@ -1,4 +1,4 @@
-"""Cores of this machine that a person asked for, as they are shown. Knows no rule; the launcher deals them."""
+"""Assigned cores of this machine, for the report; the launcher assigns them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether a layout fits into a rank's memory: weights, activations, exchange buffers, and the KV tokens that remain.
 
 Activations are an estimate from shapes: at each module the rows of its block times what goes in and comes out there;
-the widest module counts, with the residual stream beside it. Knows no device.
+the widest module counts, plus the residual stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Budget", "Fit", "StepLoad", "budget", "fit", "lines"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A rank's memory and what of it an engine's own fraction gives to what.
+    """A rank's memory, and what another engine's memory fraction is for.
 
     `counts`: "all" (the fraction holds everything), "static" (weights and KV; the rest is for activations and buffers)
     or "free" (the KV cache's part of what everything else leaves).
@@ -109,7 +109,7 @@ def fit(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> 
 
 
 def lines(found: Fit) -> Iterator[str]:
-    """For people."""
+    """Lines of text."""
     rank = found.tightest
     parts = (
         f"weights {binary(rank.weights)}, activations about {binary(rank.activations)}, "

@@ -1,4 +1,4 @@
-"""What ranks tell each other in place of logits where every row of a decode step takes its largest one.
+"""What ranks exchange instead of logits where every row of a decode step is greedy.
 
 As `native/step/decode.h` has it: of each row an id and a logit from each rank of the attention block, one such pair
 more, and, where logits are bounded, another pair of each row before.
@@ -30,7 +30,5 @@ def largest_note(largest: tuple[int, ...]) -> Iterator[LayoutNote]:
     """Where it makes a difference."""
     if largest:
         text = "lm_head.out and sampling.out are those of steps in which a row is drawn or log-probabilities are wanted"
-        instead = (
-            "where all rows take their largest logit, ranks tell each other that alone, at most 48 bytes a row and rank"
-        )
+        instead = "where all rows take their largest logit, ranks exchange that alone, at most 48 bytes a row and rank"
         yield LayoutNote("info", "largest_logit", f"{text}; {instead}")

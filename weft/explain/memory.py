@@ -139,7 +139,7 @@ def held_bytes(shards: Shards, rank: int, itemsize: int, alike: Alike | None = N
 
 def alike_weights(shards: Shards, rank: int) -> Alike:
     """The weights of a rank's stage that are cut alike, as one of them and their number: layers repeat. Weights that
-    are kept as a file has them stay by themselves."""
+    keep a file's blocks are counted separately."""
     found: dict[tuple[object, ...], list[ParamSpec]] = {}
     for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
         own = spec.name if shards.kept.blocks else ""

@@ -1,4 +1,4 @@
-"""What a person should know about a layout beyond its numbers: imbalance, copies, and what the numbers leave out."""
+"""Notes about a layout: imbalance, copies, and what the numbers do not include."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _residual(shards: Shards) -> Iterator[LayoutNote]:
         sizes |= experts if routed.form == "all_gather" else {"shared_experts": experts["shared_experts"]}
     exchanged = routed is not None and routed.form == "all_to_all"
     others = [f"{name} {size}" for name, size in sizes.items() if size != tp]
-    others += ["experts behind an all_to_all"] if exchanged else []
+    others += ["experts reached by all_to_all"] if exchanged else []
     if tp > 1 and not others:
         text = f"whole on every rank of an attention block: {_words(list(sizes))} have attention's size {tp}"
     elif tp > 1:
@@ -178,7 +178,7 @@ def _quantized(shards: Shards) -> Iterator[LayoutNote]:
 
 
 def _left_out(layout: Layout) -> Iterator[LayoutNote]:
-    """Where the tables below say less than the whole."""
+    """Notes on what the tables do not show."""
     if layout.pipeline.stages > 1:
         text = "boundaries list the first stage's ranks, the other stages' are alike; hops between stages stand below"
         yield LayoutNote("info", "stages_alike", text)
@@ -196,7 +196,7 @@ def _left_out(layout: Layout) -> Iterator[LayoutNote]:
 def _idle(counts: list[int]) -> str:
     """Ranks wait for the largest share."""
     idle = 1 - sum(counts) / (len(counts) * max(counts))
-    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time, or lend their cores"
+    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time, or steal work of others"
 
 
 def _length(interval: Interval) -> int:

@@ -95,7 +95,7 @@ def _share(report: LayoutReport, module: str, rank: RankMemoryUse) -> str:
 
 
 def _drawn(report: LayoutReport) -> list[str]:
-    """Modules that are dealt to ranks, and that the model has."""
+    """The sharded modules that the model has."""
     return [module for module in modules_of(report.config) if module in UNITS]
 
 

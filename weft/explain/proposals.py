@@ -18,13 +18,13 @@ from weft.layout.layout import Layout, layout_settings
 from weft.layout.resolve import resolve
 
 GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
-"""Modules whose size may grow by itself, inside a stage."""
+"""Modules whose size may grow without changing others, inside a stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepLoad:
-    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, what is kept in
-    codes instead, and of how many rows logits are bounded."""
+    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, what is
+    quantized, and the most rows whose logits are bounded."""
 
     rows: int
     sampled: int

@@ -1,4 +1,4 @@
-"""LayoutReport: everything `weft explain` says about a model under a layout, as a record. Knows no text and no JSON."""
+"""LayoutReport: everything `weft explain` reports about a model under a layout, as a record."""
 
 from __future__ import annotations
 

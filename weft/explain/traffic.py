@@ -1,6 +1,6 @@
 """What moves between modules in a decode step: every boundary's collectives, their ranks, and exact bytes received.
 
-Reads the model's `passage` and `received_bytes`, which the engine runs by; decides no collective itself.
+Reads the model's `passage` and `received_bytes`, which the engine uses too.
 """
 
 from __future__ import annotations

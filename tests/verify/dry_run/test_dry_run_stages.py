@@ -110,7 +110,7 @@ def test_replicas_are_alike_and_named_by_their_own_ranks() -> None:
         ("Llama-3.1-405B", {"attention.tp": 8, "attention.dp": 2, "o_proj.tp": 16, "pipeline.stages": 4}),
         ("DeepSeek-V3", {"attention.dp": 16, "lm_head.tp": 8, "pipeline.stages": 2}),
         ("Llama-3.1-8B", {"attention.tp": 4, "pipeline.layers": (10, 8, 14)}),
-        # attention's size everywhere, and yet a scattered stream: experts behind an all_to_all take it so
+        # attention's size everywhere, and yet a scattered stream: experts reached by all_to_all take it so
         ("Mixtral-8x7B", {"attention.tp": 4, "pipeline.stages": 2, "experts.dispatch": "all_to_all"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Flags of options: argparse options that collect what was given, and by which flag. Knows no record by name."""
+"""argparse options for settings: they collect the given values, and the flag that gave each."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def values_of(entries: Mapping[str, GivenValue]) -> dict[str, object]:
 
 
 class _Collect(argparse.Action):
-    """Stores entries under their dotted names in one dict of the namespace; refuses two different values, and one that
-    is out of its setting's range, by the flag that gave it."""
+    """Stores values under their dotted names in one dict of the namespace; refuses two different values, and values out
+    of the setting's range, and names the flag."""
 
     def __init__(self, *, sets: Mapping[str, object], setting: Setting, const: object = None, **rest: Any) -> None:
         super().__init__(const=const, **rest)
@@ -45,7 +45,7 @@ class _Collect(argparse.Action):
 
 
 class Once(argparse.Action):
-    """Stores a value, for the words of one command; refuses another one."""
+    """Stores a value; refuses a second, different one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -128,7 +128,7 @@ def _add_constant(
 
 
 def _default(setting: Setting) -> str:
-    """What help says of it; nothing where the help does, or there is none."""
+    """The default for the help text; empty where the help names it or there is none."""
     default = setting.default
     if default is None or default is MISSING or default == () or "default" in setting.option.help:
         return ""

@@ -1,4 +1,4 @@
-"""Other engines' words on weft's command line, read: the words behind `--`, --set, and what serve takes of them."""
+"""Reads another engine's command line: the words after `--`, --set, and the options that serve takes from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_FILE = 10 << 20
 _PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
 _SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins", "root_path")
-"""How a server speaks and to whom: taken over, so that none is more open here than it was there."""
+"""Options of encryption and access: taken over, so that a server is not more open with weft than before."""
 
 
 def context_of(args: argparse.Namespace, experts: int | None = None) -> Context:

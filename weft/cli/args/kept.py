@@ -1,4 +1,4 @@
-"""What commands without ranks share of how matrices are kept: in codes, as asked, and as this machine's CPU would."""
+"""Weight formats for commands without ranks: quantization as given, and what this machine's CPU would choose."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ COUNTED = (
     "enforce_eager",
     "device",
 )
-"""Engine options that what is held or moved depends on."""
+"""Engine options that change memory or traffic."""
 
 MOST_ROWS = 1 << 20
-"""Of a batch: each is a number in a list."""
+"""Most rows of a batch: each is a number in a list."""
 
 
 def check_batch(rows: int) -> None:
@@ -40,7 +40,7 @@ def check_batch(rows: int) -> None:
 
 
 def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
-    """Of `engine`, its dtype named; MODEL is opened where its own blocks count. ConfigError for what cannot be."""
+    """From `engine`, with its dtype resolved; opens MODEL where the file's blocks matter. ConfigError: not possible."""
     if engine.quantization != "gguf":
         return kept_weights(engine, None, (), _variant())
     file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
@@ -48,12 +48,12 @@ def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfi
 
 
 def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> KernelChoices:
-    """As this machine has them where `engine`, its dtype named, does not say."""
+    """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
     return choices_of(engine, layout, _machine(), bounded_rows(engine, layout), kept.rounds_rows)
 
 
 def _variant() -> str | None:
-    """Of the kernels that run here once they are built; None where they are switched off."""
+    """The kernel variant of this CPU; None where the kernels are switched off."""
     return None if disabled() else isa.chosen()
 
 

@@ -18,7 +18,7 @@ _WORDS = (
     ("ignored explicit argument", "takes no value, but has"),
     ("the following arguments are required:", "missing:"),
 )
-"""How argparse begins to say something, and how weft says it."""
+"""Beginnings of argparse's messages, and weft's words for them."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -29,9 +29,9 @@ class CommandParser(argparse.ArgumentParser):
         for kind, words in ((int, "a whole number"), (float, "a number")):
             self.register("type", kind, partial(_parsed, kind, words))
         self.takes_foreign = False
-        """Words behind `--` are another program's: args.foreign."""
+        """Words after `--` are another program's: args.foreign."""
         self.said_of: Callable[[str], str | None] = lambda flag: None
-        """What there is to say of an option that is another program's."""
+        """A hint for an option of another program."""
 
     def parse_command(self, words: Sequence[str]) -> argparse.Namespace:
         """The namespace of a command's words; UsageError for anything that is not understood."""

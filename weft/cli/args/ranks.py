@@ -1,7 +1,4 @@
-"""What every command that starts ranks shares: their collectives, and the C++ parts that are built before.
-
-Knows no server.
-"""
+"""Options of every command that starts ranks: collectives; and building the C++ parts first."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
 
 
 def say_native(say: Callable[[str], None]) -> None:
-    """Builds what is missing of the C++ parts; says so where that takes time or fails."""
+    """Builds missing C++ parts; reports a build or a failure."""
     for status in ensure_built(say=say):
         if status.state == "built":
             say(f"compiled {status.name} in {status.seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""What to say of an option that is vLLM's and not weft's: its users come with these words. Knows no record."""
+"""Hints for options of vLLM that weft does not have."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ INSTEAD = {
     "--uvicorn-log-level": "use --log-level",
     "--disable-uvicorn-access-log": "there is none without --access-log",
     "--shutdown-timeout": "use --drain-timeout",
-    "--enable-prompt-tokens-details": "usage always tells cached_tokens",
-    "--enable-server-load-tracking": "/load always tells it",
+    "--enable-prompt-tokens-details": "usage always has cached_tokens",
+    "--enable-server-load-tracking": "/load always reports it",
     "--enable-request-id-headers": "every answer has X-Request-Id",
     "--disable-fastapi-docs": "there are no such pages",
-    "--max-logprobs": "up to 20 are told",
+    "--max-logprobs": "up to 20 are given",
 }
 
 
 def said_of(flag: str) -> str | None:
     """What weft has instead of vLLM's `flag`, also without its dashes in the name; None: vLLM has no such flag."""
-    # Here and not at the top: a large table, only for an option that is not known.
+    # Imported here: a large table, needed only for unknown options.
     from weft.dialects.vllm.flags import TABLE
 
     name = flag if not flag.startswith("--") else "--" + flag[2:].replace("_", "-")

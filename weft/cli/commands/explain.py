@@ -28,7 +28,7 @@ from weft.options import parse_bytes, shown
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 
 CORES = ("threads", "cpus", "server_cpus")
-"""Options that say which cores of this machine who has."""
+"""Options that assign cores of this machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
-    """Who has which of this machine, where any were asked for. ConfigError: as `weft serve` would refuse them."""
+    """The assignment of this machine's cores, where cores were asked for. ConfigError: `weft serve` would refuse it."""
     asked = [name for name in CORES if getattr(engine, name) is not None]
     if not asked:
         return None

@@ -46,8 +46,8 @@ ELSEWHERE = (
     "logprob_token_ids",
 )  # fmt: skip
 """The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities,
-those of tokens by number and the spelling of special tokens are the server's to show. Bad words are texts here; nobody
-else stands in line."""
+those of tokens by id and the spelling of special tokens exist in the server only. Bad words are texts here; there is
+no queue, so no priority."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _once(line: str) -> Listener:
-    """Says `line` when a rank enters its first phase: what cannot be was refused before. Replicas start in threads."""
+    """Prints `line` once, when a rank enters its first phase. Called from the threads of all replicas."""
     lines = [line]
 
     def entered(change: PhaseChange) -> None:
@@ -172,11 +172,13 @@ def _once(line: str) -> Listener:
 
 def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list[str]]:
     """MODEL, if the first word is a path that exists or, before a prompt, a hub id; and the prompts."""
-    # os.path, not Path: a prompt may be longer than any file name.
+    # os.path, not Path: a prompt may be longer than the limit of file names.
     is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
     is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
     if len(words) > 1 and not is_path and words[0].startswith(("/", "./", "../", "~")):
-        raise UsageError(f"{words[0]}: no such directory or .gguf file (a prompt that begins so goes behind a MODEL)")
+        raise UsageError(
+            f"{words[0]}: no such directory or .gguf file (give MODEL first for a prompt that begins like this)"
+        )
     model = words[0] if is_path or is_id else None
     prompts = list(words[1:] if model is not None else words)
     if not prompts:

@@ -1,7 +1,7 @@
 """`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
 
-The order is what a person wants to hear first: an impossible option, a port in use, a model that cannot be read, a
-layout that does not fit, memory that does not suffice; only then are processes started, but for one. Imports no torch.
+Errors come in this order: an impossible option, a port in use, a model that cannot be read, a layout that does not
+fit, too little memory. Only then are processes started, except the first. Imports no torch.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
             tokenizer.chat_templates.sources["default"] = template
         plan = plan.also_ending(tokenizer.eos_token_ids)
         if plan.server_cpus:
-            # Threads and processes that are made from here on inherit it; ranks keep to cores of their own.
+            # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
         show_plan(", ".join(names), plan)
@@ -177,7 +177,7 @@ def _serve(
 
 class _Shown:
     """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines. Clients
-    wait for a restart, whether or not somebody still reads these."""
+    wait for a restart, whether or not these lines are still read."""
 
     def __init__(self, view: PlainView, say_ready: Callable[[], None]) -> None:
         self._view, self._say_ready = view, say_ready
@@ -188,7 +188,7 @@ class _Shown:
         if start == 0:
             self._view.show(change)
         else:
-            say(str(change), sys.stdout, to_nobody=True)
+            say(str(change), sys.stdout, ignore_closed=True)
 
     def ready(self) -> None:
         """All ranks are."""
@@ -196,7 +196,7 @@ class _Shown:
             self._view.close()
             self._say_ready()
         else:
-            say("ready again", sys.stdout, to_nobody=True)
+            say("ready again", sys.stdout, ignore_closed=True)
         self._starts += 1
 
 

@@ -34,7 +34,7 @@ _SHOWN = 72
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, -, or words behind `--`."""
+    """FILE, -, or words after `--`."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="a file with the command or configuration; -: stdin")
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
@@ -89,7 +89,7 @@ def _read(args: argparse.Namespace) -> list[Reading]:
 def _read_with(args: argparse.Namespace, context: Context) -> list[Reading]:
     if args.foreign is not None:
         if args.file is not None:
-            raise UsageError(f"both a file ({args.file}) and words behind --; give one of them")
+            raise UsageError(f"both a file ({args.file}) and words after --; give one of them")
         if not args.foreign:
             raise UsageError("no words follow --")
         return with_unused(read_words(args.foreign, args.dialect, context), context)
@@ -100,7 +100,7 @@ def _read_with(args: argparse.Namespace, context: Context) -> list[Reading]:
 
 def _text(name: str | None) -> str:
     if name is None and sys.stdin.isatty():
-        raise UsageError("nothing to translate: give a FILE, - for stdin, or the engine's words behind --")
+        raise UsageError("nothing to translate: give a FILE, - for stdin, or the engine's words after --")
     try:
         data = sys.stdin.buffer.read(_MOST + 1) if name in (None, "-") else Path(str(name)).read_bytes()
     except OSError as error:

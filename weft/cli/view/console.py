@@ -1,4 +1,4 @@
-"""A console of commands whose output goes into a pipe as well as to a terminal. Knows no command."""
+"""PipedConsole: a rich console whose output may go into a pipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.console import Console
 
 
 class PipedConsole(Console):
-    """Leaves a reader that has gone to the program, as print does."""
+    """Raises BrokenPipeError for a closed pipe, as print does."""
 
     def on_broken_pipe(self) -> None:
         """Called by rich where it would end the process."""

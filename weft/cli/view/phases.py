@@ -38,7 +38,7 @@ class LiveView(PlainView):
     """A row per rank: what it is doing, for how long since the start, and details."""
 
     def __init__(self, out: TextIO, where: Sequence[str]) -> None:
-        # Here and not at the top: slow to import, and only for terminals.
+        # Imported here: slow, and needed only for terminals.
         from rich.console import Console
         from rich.live import Live
 

@@ -1,4 +1,4 @@
-"""Lines of a server to whoever started it. A disk that is full must not end what they only tell about."""
+"""say: prints a line of a server. A full disk must not end the server."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TextIO
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def say(line: str, out: TextIO, *, to_nobody: bool = False) -> None:
-    """One line, at once; dropped, with all that `out` still holds, where it cannot be written for want of room.
-    `to_nobody`: also where nobody reads it any more, which otherwise ends the command."""
+def say(line: str, out: TextIO, *, ignore_closed: bool = False) -> None:
+    """Prints one line and flushes; where the disk is full, drops the line and everything that `out` has buffered.
+    `ignore_closed`: also where the reader has closed the pipe, which otherwise raises."""
     try:
         print(line, file=out, flush=True)
     except OSError as error:
-        if error.errno not in _FULL and not (to_nobody and error.errno == errno.EPIPE):
+        if error.errno not in _FULL and not (ignore_closed and error.errno == errno.EPIPE):
             raise
         _forget(out)
 
 
 def _forget(out: TextIO) -> None:
-    """Empties the buffer of `out` into nothing: else it would fail again at the process's end."""
+    """Discards the buffer of `out`: flushing at the end of the process would fail again."""
     kept = os.dup(out.fileno())
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:

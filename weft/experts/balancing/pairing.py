@@ -140,7 +140,7 @@ def _bottleneck(loads: FloatArray, counts: IntArray) -> IntArray:
 
 
 def _anneal(loads: FloatArray, counts: IntArray, ranks: int) -> IntArray:
-    """The experts of the heaviest pair, and those a little hotter or colder than either."""
+    """Random single and double moves towards a target below the best known; falls back to the best when stuck."""
     random = np.random.default_rng(0)
     best, top = counts, float(heaviest(loads, counts[None])[0])
     since = 0

@@ -43,13 +43,13 @@ def repair(loads: FloatArray, start: IntArray, budget: int, allowed: BoolArray |
     """
     may = np.ones((len(loads), len(start)), dtype=np.bool_) if allowed is None else allowed
     unchanged = _Layer(loads, start, may)
-    best, best_rank = start, (unchanged.twins, float(unchanged.totals.max()))
+    best, best_rank = start, (unchanged.duplicates, float(unchanged.totals.max()))
     for powers in POWERS:
         layer = _Layer(loads, start, may)
         layer.separate_duplicates(budget)
         for power in powers:
             layer.improve(power, budget)
-        rank = (layer.twins, float(layer.totals.max()))
+        rank = (layer.duplicates, float(layer.totals.max()))
         if rank < best_rank:
             best, best_rank = layer.owners, rank
     return best
