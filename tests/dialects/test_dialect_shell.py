@@ -20,7 +20,7 @@ PROGRAMS = {"x": (("serve",),)}
 
 
 def arguments(text: str, **settings: str) -> list[str]:
-    """The words behind the program `serve` of a text that has it once."""
+    """The words after the program `serve` of a text that has it once."""
     (document,) = serving(text, **settings)
     return [word.text for word in document.words]
 

@@ -1,4 +1,4 @@
-"""Options of expert balancing that mean the same in weft are carried, the others are told."""
+"""Options of expert balancing that mean the same in weft are carried, the others become notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every dialect shares: notes with their places, documents in, readings out. Knows no engine.
+"""The types that every dialect shares: documents in, readings with notes and places out.
 
 A reader turns one `Document` into `Reading`s; a size that depends on a variable stays open (None). `Draft` collects
 notes, options and refusals while a reader works.
@@ -40,7 +40,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """Something that a person should know about a reading or a writing."""
+    """A remark on a reading or a written text: severity, code, message, place."""
 
     level: Level
     code: str
@@ -115,7 +115,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What the user says beside the text."""
+    """What the user gives apart from the text."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     """Values of variables and open sizes (--set TP=8)."""
@@ -168,7 +168,7 @@ class Written:
 
 
 class Dialect(Protocol):
-    """One engine's vocabulary. Modules of this package give theirs as `DIALECT`."""
+    """One engine's vocabulary. A folder of this package exports its own as `DIALECT`."""
 
     name: str
     title: str

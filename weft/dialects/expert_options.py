@@ -1,6 +1,6 @@
 """Options of expert balancing that mean the same in weft, under its names; the others become notes.
 
-Knows no sizes: slots, policy and interval belong to the layout.
+Slots, policy and interval are not here: they belong to the layout.
 """
 
 from __future__ import annotations

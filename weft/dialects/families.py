@@ -128,7 +128,7 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
 
 
 def _served(draft: Draft) -> Family | None:
-    """The family by the name it is served under, where the path tells nothing."""
+    """The family by the name it is served under, where the path has no known name."""
     name = draft.options.get("served_model_name")
     found = family(name) if isinstance(name, str) else None
     if found is not None:

@@ -1,7 +1,7 @@
 """Declarative tables of an engine's flags, and the words of a command line read with them.
 
 Long and short names, `--a b` and `--a=b`, unambiguous prefixes, underscores, dotted JSON arguments, deprecated and
-removed flags; the same flag twice with two values is a conflict that shows both places. Knows no engine.
+removed flags; the same flag twice with two values is a conflict that shows both places.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def _look_up(name: str, table: Table, draft: Draft, where: Where) -> tuple[Flag 
 
 
 def _unknown(name: str, equals: str, word: Word, rest: list[Word], arguments: Arguments) -> None:
-    """Kept as a note; a word behind it that is no flag is its value."""
+    """Kept as a note; a word after it that is no flag is its value."""
     value = ""
     if not equals and rest and not re.match(r"-{1,2}[A-Za-z]", rest[0].text):
         value = f" {rest.pop(0).text}"
@@ -264,7 +264,7 @@ def _status(flag: Flag, name: str, word: Word, draft: Draft) -> None:
 
 
 def _take(flag: Flag, rest: list[Word]) -> list[Word]:
-    """The value words behind a flag."""
+    """The value words after a flag."""
 
     def is_value(word: Word) -> bool:
         return word.quoted or not re.match(r"-{1,2}[A-Za-z\u2010-\u2015]", word.text)

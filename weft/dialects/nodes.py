@@ -1,4 +1,4 @@
-"""Commands of several nodes held against each other: one deployment is one reading. Knows no engine."""
+"""Commands of several nodes compared with each other: one deployment is one reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the readers of command lines share: options, config files, defaults as notes, divisors. Knows no engine."""
+"""What the readers of command lines share: options, config files, defaults as notes, divisors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All dialects by name, which one a text is written in, and the way from a pasted text to readings. Knows no flags."""
+"""All dialects by name, recognition of a text's dialect, and the steps from a pasted text to readings."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     if len(readings) != 1:
         return readings
     copies = chart_copies(text)
-    told = copies is None or any(note.code == "copies" for note in readings[0].notes)
-    return [spread(readings[0] if told or copies is None else readings[0].noted(copies), job_nodes(text))]
+    known = copies is None or any(note.code == "copies" for note in readings[0].notes)
+    return [spread(readings[0] if known or copies is None else readings[0].noted(copies), job_nodes(text))]
 
 
 def _engines(readings: list[Reading]) -> list[Reading]:
@@ -170,7 +170,7 @@ def _is_file(text: str) -> bool:
 
 
 def _owner(text: str, named: str) -> str:
-    """Whose file it is: the named engine's, unless it is surely another's and nothing speaks for the named."""
+    """The dialect of a file: the named one, unless the file is surely another's and has nothing of the named."""
     other, score = recognize(text)
     return other if score >= SURE and dialect(named).recognizes(text) < POSSIBLE else named
 
@@ -180,7 +180,7 @@ def _is_arguments(document: Document) -> bool:
 
 
 def _is_mapping(text: str) -> bool:
-    """Whether a text is YAML or JSON rather than arguments, alone or behind a program that nobody knows."""
+    """Whether a text is YAML or JSON rather than arguments, alone or after an unknown program."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     if not lines or lines[0].startswith("--") or _UNKNOWN.match(lines[0]):
         return False

@@ -1,4 +1,4 @@
-"""Readings as one JSON document, its schema, and readings under names. Knows no engine."""
+"""Readings as one JSON document, its schema, and readings under names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The sizes of a layout while some may still be open (None), and arithmetic that keeps open what depends on them.
-
-Knows no engine and no text.
-"""
+"""The sizes of a layout while some may still be open (None), and arithmetic that keeps open what depends on them."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def quotient(size: Size, *parts: Size) -> Size:
 
 
 def divides(part: Size, whole: Size) -> bool:
-    """Whether part divides whole; open sizes are given the benefit of the doubt."""
+    """Whether part divides whole; True while one of them is open."""
     return part is None or whole is None or (part > 0 and whole % part == 0)
 
 

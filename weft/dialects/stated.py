@@ -1,4 +1,4 @@
-"""Values that a file states, taken one by one: numbers, switches and words with their places. Knows no engine.
+"""Values that a file states, taken one by one: numbers, switches and words with their places.
 
 A value that depends on a variable is open; a key given twice with two values is a conflict that shows both lines.
 """
@@ -117,7 +117,7 @@ class Values:
         stated = self.given.get(name)
         return str(stated.value) if stated is not None and stated.value is not None else default
 
-    def told(self, name: str) -> str:
+    def label(self, name: str) -> str:
         """How a message names it: as the text does."""
         return self.given[name].name if name in self.given else name
 

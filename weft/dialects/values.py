@@ -1,4 +1,4 @@
-"""Values behind flags: whole numbers, JSON, placeholders and variables that keep them open. Knows no engine."""
+"""Values of flags: whole numbers, JSON, placeholders and variables that keep them open."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(
 
 
 def open_name(text: str) -> str | None:
-    """The name behind a placeholder where a number should stand: <N>, $TP, {tp}, TP, ...; None when it is none."""
+    """The name in a placeholder where a number should stand: <N>, $TP, {tp}, TP, ...; None when it is none."""
     match = _PLACEHOLDER.fullmatch(text.strip())
     return next((group for group in match.groups() if group), None) if match else None
 

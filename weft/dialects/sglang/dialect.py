@@ -1,4 +1,4 @@
-"""SGLang: its launch command read into a layout and written from one. Knows no other engine.
+"""SGLang: its launch command read into a layout and written from one.
 
 --tp is the ranks of a pipeline stage. Under --enable-dp-attention attention's tp is tp / (dp * cp), without it dp
 makes replicas. Any all-to-all back end but `none` makes ep = tp.

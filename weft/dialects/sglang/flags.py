@@ -1,4 +1,4 @@
-"""SGLang's flags: names, kinds and what became of them. Data only; the meaning of the sizes is in `sglang`."""
+"""SGLang's flags: names, kinds and what became of them. Data only; `sizes` has the meaning of the sizes."""
 
 from __future__ import annotations
 

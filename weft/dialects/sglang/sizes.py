@@ -1,4 +1,4 @@
-"""The sizes of an SGLang command, step by step as the engine derives and checks them. Knows no other engine."""
+"""The sizes of an SGLang command, step by step as the engine derives and checks them."""
 
 from __future__ import annotations
 

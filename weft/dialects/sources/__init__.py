@@ -1,3 +1,3 @@
-"""Texts in which an engine's command or file stands, read into documents. No module here knows an engine's flags."""
+"""Texts that contain an engine's command or file, read into documents; flags are read by the dialects."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands around commands: the nodes of a job, its variables, and the readings that follow. Knows no engine."""
+"""The deployment around commands: a job's nodes and variables, launchers, copies, and readings over nodes."""
 
 from __future__ import annotations
 

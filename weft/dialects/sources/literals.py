@@ -1,4 +1,4 @@
-"""Python expressions in other people's text, parsed without running anything and without a word on stderr."""
+"""Python expressions in a text, parsed without running them and without warnings on stderr."""
 
 from __future__ import annotations
 

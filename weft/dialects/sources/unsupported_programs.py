@@ -1,6 +1,6 @@
-"""Programs around engines: harnesses that hand an engine its arguments, and launchers that are no engine's command.
+"""Programs around engines: benchmarks and trainers that pass an engine its arguments, and launchers that pass none.
 
-A launcher whose sizes stand somewhere else is refused with what to give instead. Knows no size's meaning.
+A launcher whose sizes stand somewhere else is refused with what to give instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TokenSpeed: `tokenspeed serve` read into a layout and written from one. Knows no other engine.
+"""TokenSpeed: `tokenspeed serve` read into a layout and written from one.
 
 Three factorizations of a stage's ranks: attention tp x cp x dp, dense tp x dp, experts tp x ep x dp. One missing
 factor is the quotient, further missing ones are 1.

@@ -1,4 +1,4 @@
-"""TokenSpeed's flags: names, kinds and what became of them. Data only; the sizes' meaning is in `tokenspeed`."""
+"""TokenSpeed's flags: names, kinds and what became of them. Data only; `sizes` has the meaning of the sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT-LLM: its commands and YAML files read into layouts, and a YAML file written from one. Knows no other engine.
+"""TensorRT-LLM: its commands and YAML files read into layouts, and a YAML file written from one.
 
 A file is one engine's options, a load balancer alone, or a disaggregated deployment with engines of two roles.
 """
@@ -39,7 +39,7 @@ Role = Literal["", "prefill", "decode"]
 
 
 class TensorRTLLM:
-    """trtllm-serve, trtllm-bench, their YAML files, and those who start them."""
+    """trtllm-serve, trtllm-bench, their YAML files, and programs that start them."""
 
     name = "trtllm"
     title = "TensorRT-LLM"
@@ -240,7 +240,7 @@ class _Engine:
 
 
 def _unwrapped(root: Node) -> Node:
-    """The engine's keys where all of them stand under one key of somebody's own (llm_args: ...)."""
+    """The engine's keys where all of them stand under one key of the user's own (llm_args: ...)."""
     inner = [entry.node for entry in (root.entries or {}).values() if entry.node.keys() & set(SIZES)]
     return inner[0] if len(inner) == 1 and not root.keys() & set(KEYS) else root
 

@@ -165,7 +165,7 @@ def _lm_head(engine: _Engine, sizes: Sizes) -> None:
 
 def _experts(engine: _Engine, sizes: Sizes) -> None:
     values, draft = engine.values, engine.draft
-    signs = [values.told(name) for name in _MOE_SIZES if values.number(name, 1, off=(-1,)) != 1]
+    signs = [values.label(name) for name in _MOE_SIZES if values.number(name, 1, off=(-1,)) != 1]
     signs += ["moe_config"] if engine.moe_config and not signs else []
     moe, experts = experts_of(model_of(draft), ", ".join(signs), draft)
     if not moe:
@@ -175,7 +175,7 @@ def _experts(engine: _Engine, sizes: Sizes) -> None:
     world = times(engine.tp, engine.cp) if engine.cp_type == "HELIX" else engine.tp
     moe_tp, ep = _moe_sizes(engine, world)
     if ep not in (1, None) and engine.cp not in (1, None) and engine.cp_type != "HELIX":
-        name = values.told("moe_expert_parallel_size")
+        name = values.label("moe_expert_parallel_size")
         message = f"{name} {ep} with context parallelism {engine.cp}: only under Helix"
         draft.refuse(message, (1,), values.where("moe_expert_parallel_size"))
     sizes.moe, sizes.num_experts, sizes.expert_tp, sizes.expert_ep = True, experts, moe_tp, ep
@@ -214,7 +214,7 @@ def _moe_sizes(engine: _Engine, world: Size) -> tuple[Size, Size]:
         ep = quotient(world, moe_tp, rest)
     product = times(moe_tp, ep, rest)
     if product != world and product is not None and world is not None:
-        parts = [f"{values.told(name)} {given[name]}" for name in _MOE_SIZES if given[name]]
+        parts = [f"{values.label(name)} {given[name]}" for name in _MOE_SIZES if given[name]]
         whole = "tensor_parallel_size" + (" x context_parallel_size" if engine.cp_type == "HELIX" else "")
         stated = times(*(given[name] or 1 for name in _MOE_SIZES))
         message = f"{' x '.join(parts)} = {stated}, but the product must be {whole} = {world}"
@@ -225,7 +225,7 @@ def _moe_sizes(engine: _Engine, world: Size) -> tuple[Size, Size]:
 def _cluster(engine: _Engine, cluster: Size, ep: Size) -> Size:
     if cluster in (0, 1):
         return cluster
-    name, where = engine.values.told("moe_cluster_parallel_size"), engine.values.where("moe_cluster_parallel_size")
+    name, where = engine.values.label("moe_cluster_parallel_size"), engine.values.where("moe_cluster_parallel_size")
     if ep not in (0, 1, None):
         engine.draft.refuse(f"{name} {cluster} needs moe_expert_parallel_size 1, not {ep}", (1,), where)
     else:

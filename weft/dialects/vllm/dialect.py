@@ -1,7 +1,7 @@
-"""vLLM and vLLM-Ascend: `vllm serve` read into a layout and written from one. Knows no other engine.
+"""vLLM and vLLM-Ascend: `vllm serve` read into a layout and written from one.
 
 A mixture of experts couples its dp ranks, experts over tp x dp x pcp; the dp ranks of a dense model are replicas.
-dcp splits the KV cache inside tp. vLLM-Ascend's module sizes are in `vllm_modules`.
+dcp splits the KV cache inside tp. vLLM-Ascend's module sizes are in `modules`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class VLLM:
 
 
 def _additional(document: Document) -> Document:
-    """What stands behind --additional-config, shown without it, as that flag."""
+    """The value of --additional-config, shown without the flag, as that flag."""
     if document.kind != "file" or not document.text.lstrip().startswith("{") or MODULE_CONFIG not in document.text:
         return document
     where = Where(document.line, 1, "--additional-config")

@@ -1,4 +1,4 @@
-"""vLLM's and vLLM-Ascend's flags: names, kinds and what became of them. Data only; the meaning is in `vllm`."""
+"""vLLM's and vLLM-Ascend's flags: names, kinds and what became of them. Data only; the meaning is in `sizes`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a vLLM command, step by step as the engine derives and checks them. Knows no other engine."""
+"""The sizes of a vLLM command, step by step as the engine derives and checks them."""
 
 from __future__ import annotations
 

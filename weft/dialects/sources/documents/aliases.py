@@ -1,4 +1,4 @@
-"""YAML's aliases, bounded: none stands inside what it names, and none makes a short text endless. Knows no format."""
+"""YAML's aliases, bounded: none stands inside what it names, and none makes a short text endless."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST = 200_000
 
 
 def checked(root: yaml.Node) -> yaml.Node:
-    """The same root. MarkedYAMLError: its aliases have no end, or make more values of it than anybody reads."""
+    """The same root. MarkedYAMLError: its aliases have no end, or make more values of it than a file can need."""
     found: dict[int, int | None] = {}
     if _values(root, found) > max(_MOST, len(found)):
         raise yaml.MarkedYAMLError(problem=f"aliases make over {_MOST} values of it", problem_mark=root.start_mark)

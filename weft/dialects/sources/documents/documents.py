@@ -1,6 +1,6 @@
 """Files as pasted: YAML and JSON with positions, out of heredocs, fences, prompts and numbered lines, variants apart.
 
-Duplicate keys are kept, broken text is a problem with line and column, everything mended is a note. Knows no engine.
+Duplicate keys are kept, broken text is a problem with line and column, everything mended is a note.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _bodies(rows: list[tuple[int, int, str]]) -> list[_Lines]:
 
 
 def _opened(rows: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """With the fence that opens a text which was cut out of a page behind it."""
+    """With the opening fence of a text that was cut out of a page after that fence."""
     fences = [at for at, row in enumerate(rows) if _FENCE.match(row[2])]
     if len(fences) % 2 == 0 or not any(_JSON_LINE.match(text) for _, _, text in rows[: fences[0]]):
         return rows

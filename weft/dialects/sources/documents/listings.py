@@ -1,4 +1,4 @@
-"""Line numbers of listings, taken off the text that they stand in front of. Knows no format."""
+"""Line numbers of listings, taken off the text that they stand in front of."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """JSON as documentation pages show it: comments, `...`, missing and trailing commas, fragments without outer braces.
 
-Everything mended is a note with its place; what cannot be read is a problem with line and column. Knows no engine.
+Everything mended is a note with its place; what cannot be read is a problem with line and column.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Reader:
         return root
 
     def rest(self) -> None:
-        """Behind the document: a comma or braces of what a fragment was cut from."""
+        """After the document: a comma or braces of what a fragment was cut from."""
         self.space()
         left = self.text[self.at :]
         if left.strip(" \t\n,;]}"):

@@ -1,7 +1,4 @@
-"""Documents as trees that keep their places: mappings, lists and scalars, duplicate keys kept, variables open by name.
-
-Knows no format and no engine.
-"""
+"""Documents as trees with places: mappings, lists and scalars, duplicate keys kept, variables open by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of an engine's command, gathered from the values of a file. Knows no size's meaning."""
+"""The words of an engine's command, gathered from the values of a file."""
 
 from __future__ import annotations
 

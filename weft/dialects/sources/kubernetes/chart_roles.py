@@ -1,6 +1,6 @@
 """Services and jobs that give sizes to roles or by short names: prefill and decode, templates, recipes.
 
-One function for each shape of file; what a file says about its cluster is left to it. Knows no size's meaning.
+One function for each shape of file; what a file says about its cluster is left to it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Values of charts, jobs and services that state an engine's sizes in words of their own, as the engine's command.
 
-One function for each shape of file; what a file says about its cluster is left to it. Knows no size's meaning.
+One function for each shape of file; what a file says about its cluster is left to it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`helm install` and `upgrade`: a chart's values as its files and the flags behind them give them, then their engines.
+"""`helm install` and `upgrade`: a chart's values, from its files and the flags after them, and the engines in them.
 
-What a chart makes of its values is known for the shapes that `charts` reads. Knows no size's meaning.
+What a chart makes of its values is known for the shapes that `charts` reads.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _literal(text: str) -> tuple[str, str]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:
-    """`a=1,b=2`; a comma belongs to the value behind a backslash and between braces."""
+    """`a=1,b=2`; a comma belongs to the value after a backslash and between braces."""
     part, depth = "", 0
     for token in _TOKEN.findall(text):
         depth = max(0, depth + {"{": 1, "}": -1}.get(token, 0))

@@ -1,6 +1,6 @@
 """Commands in Kubernetes and compose YAML: command, args, image and env of every container, and files that it holds.
 
-What a manifest says around a container (size of its group, nodes, variables) comes with it. Knows no engine.
+What a manifest says around a container (size of its group, nodes, variables) comes with it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _containers(node: yaml.Node, around: _Around) -> Iterator[Container]:
 
 
 def _flag_lists(node: yaml.Node, model: yaml.Node | None) -> Iterator[Container]:
-    """Lists of flags under a key of somebody's own, with the model that a key around them names."""
+    """Lists of flags under a user's own key, with the model that a key around them names."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _flag_lists(item, model)

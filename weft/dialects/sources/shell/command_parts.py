@@ -1,4 +1,4 @@
-"""Parts of commands: lines that belong together, images, words that are scripts, places. Knows no flags."""
+"""Parts of commands: lines that belong together, images, words that are scripts, places."""
 
 from __future__ import annotations
 

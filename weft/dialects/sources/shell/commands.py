@@ -1,4 +1,4 @@
-"""From a pasted text to documents: engine commands out of scripts, wrappers, prompts and heredocs. Knows no flags.
+"""From a pasted text to documents: engine commands from scripts, wrappers, prompts and heredocs.
 
 A program is recognized by the words it starts with, wherever they stand in a command: everything before them is a
 wrapper (mpirun, srun, docker run, nohup ...), a script handed to a shell is read in turn.

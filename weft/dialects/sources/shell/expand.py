@@ -1,6 +1,6 @@
 """Variables as a shell fills them in: assignments, defaults, arithmetic, arrays. What is not known stays open by name.
 
-Knows no engine. Nothing is ever run: the value of `$(...)` is unknown unless the user gives it.
+Nothing is ever run: the value of `$(...)` is unknown unless the user gives it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text as a shell reads it: words with their places, quotes, continuations, comments, redirections, heredocs.
 
-What a page broke (a backslash with a blank or a comment behind it, a missing backslash) is read as its author meant
-it, with a note. Knows no engine; variables are filled in by `expand`.
+What a page broke (a backslash with a blank or a comment after it, a missing backslash) is read as its author meant
+it, with a note. Variables are filled in by `expand`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Texts of other kinds as lines of shell: Makefiles, batch files, containers as units, code inside sentences.
 
-Every line keeps its number. Knows no engine.
+Every line keeps its number.
 """
 
 from __future__ import annotations

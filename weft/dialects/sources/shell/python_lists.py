@@ -1,4 +1,4 @@
-"""Lists of a program's words, as Dockerfiles and Python have them, as lines of shell. Knows no engine.
+"""Lists of a program's words, as Dockerfiles and Python have them, as lines of shell.
 
 `cmd = ["vllm", "serve", NAME]` and the `cmd += [...]` after it become one command; names become variables, and a name
 that is a number, a word or an environment's variable with a default becomes an assignment.
@@ -74,7 +74,7 @@ def lists_as_shell(text: str) -> str:
 
 
 def _joined(match: re.Match[str]) -> str:
-    """Strings behind each other that hold a command, some with names to fill in, as one quoted text of a shell."""
+    """Adjacent strings that hold a command, some with names to fill in, as one quoted text of a shell."""
     parts = re.findall(rf"({_LITERAL})([ \t]*\n?[ \t]*)", match[0])
     filled = any(literal[0] in "fF" or literal[1] in "fF" for literal, _ in parts)
     if not _RUNS.search(match[0]) or not filled and len(parts) == 1:

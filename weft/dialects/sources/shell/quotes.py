@@ -1,4 +1,4 @@
-"""Where quotes and $( ) of a shell end, one inside the other. Knows no commands."""
+"""Where quotes and $( ) of a shell end, one inside the other."""
 
 from __future__ import annotations
 

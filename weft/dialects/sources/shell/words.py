@@ -56,7 +56,7 @@ class RawCommand:
     notes: list[Diagnostic] = field(default_factory=list)
     blank_before: bool = False
     commented: bool = False
-    """A comment stands behind its last word."""
+    """A comment stands after its last word."""
     end: str = "\n"
 
 
