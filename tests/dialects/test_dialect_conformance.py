@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.dialect_conformance import check_dialect
+from tests.dialects.dialect_conformance import check_dialect
 from weft.dialects.names import names
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import weft.dialects
-from tests.support.dialect_conformance import check_dialect
+from tests.dialects.dialect_conformance import check_dialect
 from weft.cli.main import main
 from weft.dialects.names import names
 
