@@ -25,7 +25,7 @@ from weft.bench.machine import commit, machine, processor, shown_command, versio
 from weft.bench.outcome import Outcome
 from weft.bench.plot import check_plot
 from weft.bench.probe import base_url
-from weft.bench.settings import BenchSettings, Load
+from weft.bench.settings import BenchSettings, OfferedLoad
 from weft.bench.stats import percentile, spread
 from weft.bench.workload import Workload
 from weft.checkpoint import open_checkpoint
@@ -243,8 +243,8 @@ def test_loads_and_their_sizes() -> None:
     assert [str(load) for load in settings.loads] == ["1 in flight", "32 in flight", "0.5 requests/s", "inf requests/s"]
     assert [settings.count(load) for load in settings.loads] == [16, 128, 16, 16]
     assert settings.loads[3].document() == {"request_rate": "inf"}
-    assert BenchSettings().loads == (Load(concurrency=1), Load(concurrency=8))
-    assert BenchSettings(num_prompts=5).count(Load(concurrency=64)) == 5
+    assert BenchSettings().loads == (OfferedLoad(concurrency=1), OfferedLoad(concurrency=8))
+    assert BenchSettings(num_prompts=5).count(OfferedLoad(concurrency=64)) == 5
 
 
 def test_arrivals_are_poisson_and_repeatable() -> None:

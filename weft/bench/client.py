@@ -15,7 +15,7 @@ import msgspec
 from weft.bench.events import EventReader
 from weft.bench.outcome import Outcome
 from weft.bench.settings import BenchSettings
-from weft.bench.workload import Request
+from weft.bench.workload import BenchRequest
 
 
 class _Delta(msgspec.Struct):
@@ -58,7 +58,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """Where requests go. `url` without /v1; `model` as the server names it."""
 
     url: str
@@ -79,7 +79,7 @@ def is_local(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def body_of(target: Target, settings: BenchSettings, request: Request) -> dict[str, Any]:
+def body_of(target: BenchTarget, settings: BenchSettings, request: BenchRequest) -> dict[str, Any]:
     """The request's JSON."""
     chat = settings.endpoint == "chat"
     body: dict[str, Any] = {

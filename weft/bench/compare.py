@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weft.arch.shards import Shards
-from weft.bench.settings import Load
+from weft.bench.settings import OfferedLoad
 from weft.bench.stats import Summary, middle
 from weft.explain.memory import MODULES, memory_of_ranks
 from weft.layout.layout import Layout
@@ -15,7 +15,7 @@ from weft.settings import DTYPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class WeightMemory:
     """Weights on one rank, in bytes: by module on the rank that holds most of it, and of the fullest rank in all."""
 
     modules: dict[str, int]
@@ -23,18 +23,18 @@ class Memory:
     world: int
     """Weights of all ranks together."""
 
-    def saved(self, other: Memory) -> dict[str, int]:
+    def saved(self, other: WeightMemory) -> dict[str, int]:
         """What `other` holds less than this, by module and as 'total'."""
         modules = {module: size - other.modules[module] for module, size in self.modules.items()}
         return modules | {"total": self.total - other.total}
 
 
-def memory_of(shards: Shards, dtype: str) -> Memory:
+def memory_of(shards: Shards, dtype: str) -> WeightMemory:
     """Of a layout, from what each rank holds."""
     ranks = memory_of_ranks(shards, DTYPE_BYTES[dtype])
     held = [module for module in MODULES if any(module in rank.bytes for rank in ranks)]
     modules = {module: max(rank.bytes.get(module, 0) for rank in ranks) for module in held}
-    return Memory(modules, max(rank.total for rank in ranks), sum(rank.total for rank in ranks))
+    return WeightMemory(modules, max(rank.total for rank in ranks), sum(rank.total for rank in ranks))
 
 
 def differences(first: Layout, other: Layout) -> dict[str, tuple[object, object]]:
@@ -75,7 +75,7 @@ class Row:
     """A layout under a load. TPOT in ms (p50 of a run), throughput in output tokens per second; None: nothing seen."""
 
     name: str
-    load: Load
+    load: OfferedLoad
     tpot: Measured | None
     output_rate: Measured | None
     ttft: Measured | None
@@ -88,7 +88,7 @@ def rows(names: Sequence[str], summaries: Mapping[str, Sequence[Summary]]) -> li
     return [_row(name, load, [s for s in summaries[name] if s.load == load]) for load in loads for name in names]
 
 
-def _row(name: str, load: Load, runs: Sequence[Summary]) -> Row:
+def _row(name: str, load: OfferedLoad, runs: Sequence[Summary]) -> Row:
     return Row(
         name,
         load,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from weft.bench.compare import Change, Measured, Memory, Row, change, differences
-from weft.bench.drive import Run
+from weft.bench.compare import Change, Measured, Row, WeightMemory, change, differences
+from weft.bench.drive import BenchRun
 from weft.bench.machine import commit, machine, shown_command, versions
 from weft.bench.settings import BenchSettings, bench_options
 from weft.bench.stats import Spread, Summary, by_load, middle
@@ -44,7 +44,7 @@ class Subject:
 
 
 def document(
-    words: Sequence[str], settings: BenchSettings, subject: Subject, runs: Sequence[tuple[Run, Summary]]
+    words: Sequence[str], settings: BenchSettings, subject: Subject, runs: Sequence[tuple[BenchRun, Summary]]
 ) -> dict[str, object]:
     """Of one server."""
     summaries = [summary for _, summary in runs]
@@ -62,7 +62,7 @@ class Candidate:
 
     subject: Subject
     file: str
-    memory: Memory
+    memory: WeightMemory
 
 
 def comparison(
@@ -70,7 +70,7 @@ def comparison(
     settings: BenchSettings,
     candidates: Sequence[Candidate],
     table: Sequence[Row],
-    runs: Mapping[str, Sequence[tuple[Run, Summary]]],
+    runs: Mapping[str, Sequence[tuple[BenchRun, Summary]]],
 ) -> dict[str, object]:
     """Of several layouts, each against the first."""
     first = {row.load: row for row in table if row.name == candidates[0].subject.name}
@@ -135,7 +135,7 @@ def _measured(value: Measured | None, against: Change | None) -> dict[str, objec
     return found
 
 
-def run_document(run: Run, summary: Summary) -> dict[str, object]:
+def run_document(run: BenchRun, summary: Summary) -> dict[str, object]:
     """One run: numbers, failures by reason, and a line for every request."""
     return {
         **summary.load.document(),

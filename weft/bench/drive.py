@@ -12,10 +12,10 @@ from itertools import count
 import httpx
 import msgspec
 
-from weft.bench.client import Target, body_of, clock_from_now, send
+from weft.bench.client import BenchTarget, body_of, clock_from_now, send
 from weft.bench.outcome import Outcome
-from weft.bench.settings import BenchSettings, Load
-from weft.bench.workload import Request, Workload
+from weft.bench.settings import BenchSettings, OfferedLoad
+from weft.bench.workload import BenchRequest, Workload
 from weft.errors import UnavailableError
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -27,16 +27,18 @@ Told = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     """Outcomes of one load, in order of sending. `client_share`: processor time of this client per second."""
 
-    load: Load
+    load: OfferedLoad
     repeat: int
     outcomes: tuple[Outcome, ...]
     client_share: float
 
 
-async def run_load(target: Target, workload: Workload, load: Load, repeat: int, told: Told = lambda _: None) -> Run:
+async def run_load(
+    target: BenchTarget, workload: Workload, load: OfferedLoad, repeat: int, told: Told = lambda _: None
+) -> BenchRun:
     """Warms up, then measures. UnavailableError: nothing of the warm-up was answered."""
     settings = workload.settings
     lines = None if workload.lines is None else len(workload.lines)
@@ -53,10 +55,10 @@ async def run_load(target: Target, workload: Workload, load: Load, repeat: int, 
         else:
             await driver.per_second(requests, bodies, arrivals(load.rate, settings.seed + repeat))
         share = (time.process_time() - busy) / max(1e-9, time.perf_counter() - began)
-    return Run(load, repeat, tuple(driver.outcomes), share)
+    return BenchRun(load, repeat, tuple(driver.outcomes), share)
 
 
-async def warm_up(client: httpx.AsyncClient, target: Target, workload: Workload, *salt: object) -> None:
+async def warm_up(client: httpx.AsyncClient, target: BenchTarget, workload: Workload, *salt: object) -> None:
     """Requests that are not counted; UnavailableError where not one is answered."""
     settings = workload.settings
     driver = _Driver(client, settings, lambda _: None)
@@ -76,7 +78,7 @@ class _Driver:
         self._clock, self._told = clock_from_now(), told
         self.outcomes: list[Outcome] = []
 
-    async def in_flight(self, requests: Sequence[Request], bodies: Sequence[bytes], concurrency: int) -> None:
+    async def in_flight(self, requests: Sequence[BenchRequest], bodies: Sequence[bytes], concurrency: int) -> None:
         """A new request whenever one ends, so that `concurrency` are under way."""
         numbers = iter(range(len(requests)))
 
@@ -88,14 +90,16 @@ class _Driver:
             for _ in range(min(concurrency, len(requests))):
                 group.create_task(one_after_another())
 
-    async def per_second(self, requests: Sequence[Request], bodies: Sequence[bytes], times: Iterator[float]) -> None:
+    async def per_second(
+        self, requests: Sequence[BenchRequest], bodies: Sequence[bytes], times: Iterator[float]
+    ) -> None:
         """A new request whenever its time has come, however many are under way."""
         async with asyncio.TaskGroup() as group:
             for request, body, due in zip(requests, bodies, times, strict=False):
                 await asyncio.sleep(max(0.0, due - self._clock()))
                 group.create_task(self._send(request, body, due))
 
-    async def _send(self, request: Request, body: bytes, due: float) -> None:
+    async def _send(self, request: BenchRequest, body: bytes, due: float) -> None:
         outcome = Outcome(asked=request.output_len, due=due)
         self.outcomes.append(outcome)
         await send(self._client, self._path, body, outcome, self._clock, self._limit)
@@ -110,6 +114,6 @@ def arrivals(rate: float, seed: int) -> Iterator[float]:
         now += draw.expovariate(rate) if rate != float("inf") else 0.0
 
 
-def _salt(load: Load) -> str:
+def _salt(load: OfferedLoad) -> str:
     """Another word for each load, so that two loads do not share prompts; the same in every layout."""
     return str(load)

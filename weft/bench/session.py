@@ -13,19 +13,19 @@ from pathlib import Path
 
 import uvloop
 
-from weft.bench.client import Target
+from weft.bench.client import BenchTarget
 from weft.bench.compare import interleaved
-from weft.bench.drive import Run, run_load
+from weft.bench.drive import BenchRun, run_load
 from weft.bench.outcome import Outcome
 from weft.bench.served import Served, ServeFailed
-from weft.bench.settings import Load
+from weft.bench.settings import OfferedLoad
 from weft.bench.stats import Summary, summarize
 from weft.bench.workload import Workload
 from weft.errors import UnavailableError
 from weft.launch_plan.plan import LaunchPlan
 from weft.layout.serialize import to_yaml
 
-Measurement = tuple[Run, Summary]
+Measurement = tuple[BenchRun, Summary]
 
 
 class Watcher:
@@ -34,7 +34,7 @@ class Watcher:
     def starting(self, name: str, line: str) -> None:
         """A server of our own starts; `line`: what it said last."""
 
-    def began(self, name: str, load: Load, repeat: int, requests: int) -> None:
+    def began(self, name: str, load: OfferedLoad, repeat: int, requests: int) -> None:
         """A run begins."""
 
     def ended(self, outcome: Outcome) -> None:
@@ -54,7 +54,7 @@ class Host:
 
 
 def measure(
-    target: Target, workload: Workload, watcher: Watcher, name: str, repeats: Sequence[int]
+    target: BenchTarget, workload: Workload, watcher: Watcher, name: str, repeats: Sequence[int]
 ) -> list[Measurement]:
     """All loads, for each of the repetitions."""
     return [
@@ -62,7 +62,9 @@ def measure(
     ]
 
 
-def _one(target: Target, workload: Workload, load: Load, repeat: int, watcher: Watcher, name: str) -> Measurement:
+def _one(
+    target: BenchTarget, workload: Workload, load: OfferedLoad, repeat: int, watcher: Watcher, name: str
+) -> Measurement:
     lines = None if workload.lines is None else len(workload.lines)
     watcher.began(name, load, repeat, workload.settings.count(load, lines))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -90,7 +92,7 @@ def measure_served(
             host.model,
         ]
         with Served(host.program, [*words, *host.words], lambda line: watcher.starting(name, line)) as served:
-            target = Target(served.wait_ready(), host.model)
+            target = BenchTarget(served.wait_ready(), host.model)
             try:
                 return measure(target, workload, watcher, name, repeats)
             except UnavailableError:
@@ -116,7 +118,7 @@ def compare_layouts(
 
 def in_repetitions(run: Callable[[Sequence[int]], list[Measurement]], repeat: int) -> list[Measurement]:
     """All repetitions on one server, ordered by load."""
-    loads: dict[Load, int] = {}
+    loads: dict[OfferedLoad, int] = {}
     found = run(range(repeat))
     for _, summary in found:
         loads.setdefault(summary.load, len(loads))

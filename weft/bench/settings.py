@@ -80,12 +80,15 @@ class BenchSettings:
         return {"random": prefixes, "file": (*prefixes, "input_len", "range_ratio")}.get(self.workload, ())
 
     @property
-    def loads(self) -> tuple[Load, ...]:
+    def loads(self) -> tuple[OfferedLoad, ...]:
         """The loads to measure, in order; without any given: 1 and 8 in flight."""
         asked = self.concurrency or (() if self.request_rate else (1, 8))
-        return (*(Load(concurrency=n) for n in asked), *(Load(rate=rate) for rate in self.request_rate or ()))
+        return (
+            *(OfferedLoad(concurrency=n) for n in asked),
+            *(OfferedLoad(rate=rate) for rate in self.request_rate or ()),
+        )
 
-    def count(self, load: Load, lines: int | None = None) -> int:
+    def count(self, load: OfferedLoad, lines: int | None = None) -> int:
         """Requests of a run; `lines` of the workload's file."""
         if self.num_prompts is not None:
             return self.num_prompts
@@ -98,7 +101,7 @@ class BenchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class OfferedLoad:
     """Either so many requests in flight, or so many new ones per second."""
 
     concurrency: int | None = None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import floor
 from statistics import fmean, median
 
-from weft.bench.drive import Run
+from weft.bench.drive import BenchRun
 from weft.bench.outcome import Outcome
-from weft.bench.settings import Load
+from weft.bench.settings import OfferedLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Spread:
 class Summary:
     """One run in numbers. Tokens and rates are those of completed requests; `failures`: reason -> (number, example)."""
 
-    load: Load
+    load: OfferedLoad
     repeat: int
     requests: int
     completed: int
@@ -79,7 +79,7 @@ class Summary:
         return self.completed / self.duration if self.duration else 0.0
 
 
-def summarize(run: Run) -> Summary:
+def summarize(run: BenchRun) -> Summary:
     """A run in numbers."""
     outcomes = run.outcomes
     good = [outcome for outcome in outcomes if outcome.ok]
@@ -137,9 +137,9 @@ def middle(values: Iterable[float | None]) -> float | None:
     return median(there) if there else None
 
 
-def by_load(summaries: Sequence[Summary]) -> dict[Load, list[Summary]]:
+def by_load(summaries: Sequence[Summary]) -> dict[OfferedLoad, list[Summary]]:
     """Repetitions of each load, loads in order of appearance."""
-    found: dict[Load, list[Summary]] = {}
+    found: dict[OfferedLoad, list[Summary]] = {}
     for summary in summaries:
         found.setdefault(summary.load, []).append(summary)
     return found

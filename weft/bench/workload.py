@@ -29,7 +29,7 @@ WORDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BenchRequest:
     """One request: text, ids or a conversation, and the longest answer."""
 
     prompt: str | tuple[int, ...] | Messages
@@ -71,7 +71,7 @@ class Workload:
                 value=getattr(settings, field),
             )
 
-    def requests(self, count: int, *salt: object) -> list[Request]:
+    def requests(self, count: int, *salt: object) -> list[BenchRequest]:
         """`count` requests; another `salt` gives others, so that no run finds the last one's prompts in a cache."""
         draw = random.Random(" ".join(map(str, (self.settings.seed, *salt))))
         if self.lines is not None:
@@ -85,14 +85,14 @@ class Workload:
             return []
         return [self._tokens(draw, settings.prefix_len) for _ in range(settings.num_prefixes)]
 
-    def _request(self, draw: random.Random, prefix: list[Any]) -> Request:
+    def _request(self, draw: random.Random, prefix: list[Any]) -> BenchRequest:
         settings = self.settings
         tokens = prefix + self._tokens(draw, _varied(draw, settings.input_len, settings.range_ratio))
         output_len = _varied(draw, settings.output_len, settings.range_ratio)
         prompt = tuple(tokens) if self._as_ids else self._text(tokens)
         if settings.endpoint == "chat":
-            return Request([{"role": "user", "content": prompt}], output_len)
-        return Request(prompt, output_len)
+            return BenchRequest([{"role": "user", "content": prompt}], output_len)
+        return BenchRequest(prompt, output_len)
 
     def _tokens(self, draw: random.Random, count: int) -> list[Any]:
         """Ids where a vocabulary is known, else words."""
@@ -127,7 +127,7 @@ def _varied(draw: random.Random, length: int, ratio: float) -> int:
     return max(1, draw.randint(round(length * (1 - ratio)), _most(length, ratio)))
 
 
-def read_lines(path: Path, settings: BenchSettings) -> list[Request]:
+def read_lines(path: Path, settings: BenchSettings) -> list[BenchRequest]:
     """The requests of a file of JSON lines; ConfigError names file and line."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def read_lines(path: Path, settings: BenchSettings) -> list[Request]:
     return requests
 
 
-def _lines(path: Path, text: str, settings: BenchSettings) -> Iterator[Request]:
+def _lines(path: Path, text: str, settings: BenchSettings) -> Iterator[BenchRequest]:
     for number, line in enumerate(text.split("\n"), 1):  # JSON has other ends of lines inside its strings
         if line.strip():
             try:
@@ -149,7 +149,7 @@ def _lines(path: Path, text: str, settings: BenchSettings) -> Iterator[Request]:
                 raise ConfigError(f"file {path}, line {number}: {error}", field="file", value=str(path)) from None
 
 
-def _line(value: object, settings: BenchSettings) -> Request:
+def _line(value: object, settings: BenchSettings) -> BenchRequest:
     if not isinstance(value, dict):
         raise ValueError("a JSON object is needed")
     output_len = value.get("output_len", value.get("max_tokens", settings.output_len))
@@ -157,14 +157,14 @@ def _line(value: object, settings: BenchSettings) -> Request:
         raise ValueError(f"output_len {output_len!r}: a whole number, at least 1, is needed")
     wanted = "messages" if settings.endpoint == "chat" else "prompt"
     if settings.endpoint == "chat" and "messages" not in value and isinstance(value.get("prompt"), str):
-        return Request([{"role": "user", "content": value["prompt"]}], output_len)
+        return BenchRequest([{"role": "user", "content": value["prompt"]}], output_len)
     prompt = value.get(wanted)
     if wanted == "messages":
         if not isinstance(prompt, list) or not prompt or not all(isinstance(item, dict) for item in prompt):
             raise ValueError("a list of messages, or a prompt of text, is needed")
-        return Request(prompt, output_len)
+        return BenchRequest(prompt, output_len)
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
-        return Request(tuple(prompt), output_len)
+        return BenchRequest(tuple(prompt), output_len)
     if not isinstance(prompt, str) or not prompt:
         raise ValueError("a prompt of text or token ids is needed")
-    return Request(prompt, output_len)
+    return BenchRequest(prompt, output_len)

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from weft.arch.families import parse_config
-from weft.bench.client import Target
+from weft.bench.client import BenchTarget
 from weft.bench.compare import memory_of, rows
 from weft.bench.document import Candidate, Subject, comparison, document
 from weft.bench.plot import check_plot, save_plot
@@ -120,7 +120,7 @@ def _bench_url(args: argparse.Namespace, settings: BenchSettings) -> int:
     url = base_url(args.url)
     workload = _url_workload(args.tokenizer, settings)
     server = ask_server(url, key, None if entry is None else str(entry.value))
-    target = Target(url, str(server["model"]), key)
+    target = BenchTarget(url, str(server["model"]), key)
     with bench_view() as view:
         found = in_repetitions(lambda repeats: measure(target, workload, view, target.model, repeats), settings.repeat)
     return _report(args, settings, Subject(target.model, url=url, server=server), found)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from weft.bench.outcome import Outcome
 from weft.bench.session import Watcher
-from weft.bench.settings import Load
+from weft.bench.settings import OfferedLoad
 from weft.bench.stats import Summary
 
 
@@ -63,7 +63,7 @@ class LiveBenchView(PlainBenchView):
         """What the server says, as it starts."""
         self._progress.update(self._task, description=f"starting {name}", total=None, said=line[:60], visible=True)
 
-    def began(self, name: str, load: Load, repeat: int, requests: int) -> None:
+    def began(self, name: str, load: OfferedLoad, repeat: int, requests: int) -> None:
         """A new bar."""
         self._failed = 0
         again = f", repetition {repeat + 1}" if repeat else ""
