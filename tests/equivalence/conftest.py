@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.equivalence.harness import ALONE, EXACT, Outcome, of_one_rank
+from tests.equivalence.harness import ALONE, EXACT, GreedyOutput, of_one_rank
 from tests.support.exact_model import write_exact, write_random
 from weft.ops.base import Numerics
 
@@ -26,7 +26,7 @@ class Model:
 
     path: Path
     numerics: Numerics
-    reference: list[Outcome]
+    reference: list[GreedyOutput]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tests.equivalence.harness import (
     LIMITS,
     LONG,
     MIXED,
-    Outcome,
+    GreedyOutput,
     Sizes,
     Workload,
     all_sizes,
@@ -83,13 +83,13 @@ def test_programs_of_many_rows_agree(
     _agree(found, of_one_rank(random_model.path, FP64, LONG), (world, sizes))
 
 
-def _by_programs(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload) -> list[Outcome]:
+def _by_programs(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload) -> list[GreedyOutput]:
     shards = Shards(parse_config(checkpoint_at(model.path).config), layout_of(world, sizes))
     executor = ProgramExecutor(checkpoint_at(model.path), shards, FP64, LIMITS, helps)
     with closing(executor):
         return run_workload(executor, work)
 
 
-def _agree(found: Sequence[Outcome], wanted: Sequence[Outcome], layout: tuple[int, Sizes]) -> None:
+def _agree(found: Sequence[GreedyOutput], wanted: Sequence[GreedyOutput], layout: tuple[int, Sizes]) -> None:
     assert [one.tokens for one in found] == [one.tokens for one in wanted], layout
     assert largest_difference(found, wanted) < 1e-10, layout
