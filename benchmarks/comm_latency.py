@@ -17,13 +17,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from about import about
-from command import at_least, result_file, run_command, whole
-from forked_ranks import of_first_rank
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
+
+from benchmarks.common.about import about
+from benchmarks.common.command import at_least, result_file, run_command, whole
+from benchmarks.common.forked_ranks import of_first_rank
 from weft.comm.base import Comm, Group
 from weft.comm.distributed.gloo import GlooComm, listen
 from weft.comm.shm.shared_memory import SharedMemoryComm

@@ -22,11 +22,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import Watched, options, tell, watched
+from benchmarks.common.command import run_command, whole
+from benchmarks.common.offline_engine import Watched, options, tell, watched
+from benchmarks.common.step_subject import OneRank, cores_given_back
+from benchmarks.common.timing import quantile
 from benchmarks.peers.probe import Probe
-from benchmarks.step_subject import OneRank, cores_given_back
-from benchmarks.timing import quantile
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import cache_dir
 from weft.checkpoint.hub.paths import model_path

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from benchmarks.command import run_command, whole
-from benchmarks.forms import FORMS, write_form
-from benchmarks.offline_engine import Watched, options, tell, watched
+from benchmarks.common.command import run_command, whole
+from benchmarks.common.forms import FORMS, write_form
+from benchmarks.common.offline_engine import Watched, options, tell, watched
 from weft.arch import parse_config
 from weft.settings import EngineConfig
 

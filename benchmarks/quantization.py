@@ -15,12 +15,15 @@ import math
 import pydoc_data.topics
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-import torch
-from about import about
-from command import result_file, run_command, whole
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
+
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path

@@ -16,15 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-from about import about
-from command import result_file, run_command, whole
-from fake_engine import answer
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
+
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
+from benchmarks.common.fake_engine import answer
 from weft.engine.engine import Engine
 from weft.ipc.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
 from weft.layout import full, resolve

@@ -5,7 +5,7 @@
 
 Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
 query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See
-`benchmarks/bursts.py` for what is compared; the bursts are those of `peers/run`.
+`benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import Burst, in_starts
-from benchmarks.command import even, run_command, whole
-from benchmarks.offline_engine import options, tell
+from benchmarks.common.bursts import Burst, in_starts
+from benchmarks.common.command import even, run_command, whole
+from benchmarks.common.offline_engine import options, tell
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import Watched, options, tell, watched
-from benchmarks.timing import quantile
+from benchmarks.common.command import run_command, whole
+from benchmarks.common.offline_engine import Watched, options, tell, watched
+from benchmarks.common.timing import quantile
 from weft.settings import EngineConfig
 
 SYSTEM, SAID = 512, 64

@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.about import about
-from benchmarks.command import result_file, run_command, whole
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
 from weft.bench.served import Served
 from weft.cli.hosted import PROGRAM
 

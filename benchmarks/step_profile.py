@@ -27,12 +27,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-from benchmarks.about import about
-from benchmarks.command import result_file, run_command, whole
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
+from benchmarks.common.step_subject import OneRank
+from benchmarks.common.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
+from benchmarks.common.timed_rank import PLACE, times_of
 from benchmarks.peers.probe import Probe
-from benchmarks.step_subject import OneRank
-from benchmarks.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
-from benchmarks.timed_rank import PLACE, times_of
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
@@ -152,7 +152,7 @@ class Subject:
         self.executor: Executor
         self.one: OneRank | None = None
         if tp > 1:
-            spawner = Spawner((sys.executable, "-m", "benchmarks.timed_rank"))
+            spawner = Spawner((sys.executable, "-m", "benchmarks.common.timed_rank"))
             starting = Starting(plan_launch(checkpoint, layout, self.settings), None, spawner)
             ranks = starting.wait()
             self.executor, self.vocabulary = ranks, starting.plan.config.vocab_size

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.clients.catalogue import Client, Place, chosen
-from benchmarks.command import result_file, run_command
+from benchmarks.common.command import result_file, run_command
 from tests.support.tiny_chat import write_tiny_chat
 from weft.bench.machine import commit, machine, versions
 from weft.bench.served import Served

@@ -23,19 +23,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.about import about, command
-from benchmarks.command import result_file, run_command, whole
+from benchmarks.common.about import about, command
+from benchmarks.common.command import result_file, run_command, whole
 from benchmarks.peers import cases as case_table
 from benchmarks.peers import engines as engine_table
 from benchmarks.peers.install import NotInstalled, install
 from benchmarks.peers.models import EMBEDDED, FORMS, Models
-from benchmarks.peers.picture import draw
 from benchmarks.peers.places import ROOT, Places
 from benchmarks.peers.probe import Probe, stolen_s
 from benchmarks.peers.prompts import prompts
+from benchmarks.peers.report.picture import draw
+from benchmarks.peers.report.summary import rows
+from benchmarks.peers.report.table import page
 from benchmarks.peers.schedule import MOST_STOLEN, Record, Visit, least_disturbed, read, to_do
-from benchmarks.peers.summary import rows
-from benchmarks.peers.table import page
 from benchmarks.peers.visits import Visitor
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import cache_dir, embedded_model

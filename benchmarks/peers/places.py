@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import Engine
-from benchmarks.peers.limits import Shape, read_shape
+from benchmarks.peers.report.limits import Shape, read_shape
 from weft.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent

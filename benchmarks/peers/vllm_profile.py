@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.about import about, command
+from benchmarks.common.about import about, command
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import chosen
 from benchmarks.peers.install import install

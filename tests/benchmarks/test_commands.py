@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.about import command
-from benchmarks.command import at_least, even, positive, result_file, run_command, whole
+from benchmarks.common.about import command
+from benchmarks.common.command import at_least, even, positive, result_file, run_command, whole
 from weft.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if "def main" in path.read_text())
+COMMANDS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks" / "server").glob("*.py")]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
@@ -60,7 +60,7 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 ENDED = """
 import signal, sys, time
 from contextlib import contextmanager
-from benchmarks.command import run_command
+from benchmarks.common.command import run_command
 
 @contextmanager
 def started():
@@ -103,7 +103,7 @@ def test_a_hangup_that_is_ignored_ends_nothing() -> None:
 
 
 def test_every_command_ends_so() -> None:
-    assert len(COMMANDS) > 20
+    assert len(COMMANDS) > 15
     for path in COMMANDS:
         assert "    run_command(main)\n" in path.read_text(), path.name
 
@@ -111,10 +111,10 @@ def test_every_command_ends_so() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["benchmarks/coded_weights.py", "--rounds", "none"], "1 or more"),
+        (["benchmarks/quantization_speed.py", "--rounds", "none"], "1 or more"),
         (["benchmarks/decode_bound.py", "--activations", "int8"], "give --quantization int8"),
         (["benchmarks/comm_latency.py", "--worlds", "1"], "2 or more"),
-        (["benchmarks/grouped_experts.py", "--out", "none/x.json"], "no directory none"),
+        (["benchmarks/quantization.py", "--out", "none/x.json"], "no directory none"),
         (["benchmarks/long_prompt.py", "--model", "/none"], "/none"),
         (["-m", "benchmarks.peers.main", "--show", "--out", "none.json"], "not a file of results"),
     ],

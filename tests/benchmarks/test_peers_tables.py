@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.peers import cases, engines
-from benchmarks.peers.limits import Shape, bound, read_shape
 from benchmarks.peers.models import RANDOM
-from benchmarks.peers.picture import draw, panels
 from benchmarks.peers.places import HERE
 from benchmarks.peers.probe import name
-from benchmarks.peers.summary import Row, agreement, common, ratios, rows
-from benchmarks.peers.table import against, offline, page, served
+from benchmarks.peers.report.limits import Shape, bound, read_shape
+from benchmarks.peers.report.picture import draw, panels
+from benchmarks.peers.report.summary import Row, agreement, common, ratios, rows
+from benchmarks.peers.report.table import against, offline, page, served
 
 SMALL = Shape(layers=30, hidden=576, heads=9, kv_heads=3, head_dim=64, intermediate=1536, vocabulary=49152)
 SLOW = {"gb_per_s": 40.2, "flag_us": 0.05, "gflop_per_s": 1004.0}

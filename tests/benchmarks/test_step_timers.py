@@ -1,10 +1,10 @@
-"""benchmarks/step_timers.py: whose time is whose, and the table of a step."""
+"""benchmarks/common/step_timers.py: whose time is whose, and the table of a step."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.step_timers import CallTimers, StepTime, markdown, table
+from benchmarks.common.step_timers import CallTimers, StepTime, markdown, table
 
 
 class Clock:

@@ -1,10 +1,10 @@
-"""benchmarks/timing.py: who is called when, and what is counted."""
+"""benchmarks/common/timing.py: who is called when, and what is counted."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import timing
+from benchmarks.common import timing
 
 
 class Clock:

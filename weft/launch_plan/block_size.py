@@ -8,7 +8,7 @@ from weft.settings import TOKENS_PER_BLOCK, EngineConfig
 
 TOKENS_OF_TILES = 32
 """Tokens whose values a tile register multiplies in one go (`kAmxStep` in registers_amx.h): of a block with half as
-many it takes twice as many instructions (`benchmarks/step_attention.py`)."""
+many it takes twice as many instructions."""
 
 
 def block_size_of(engine: EngineConfig, dtype: str, config: ModelConfig) -> int:

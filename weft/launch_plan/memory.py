@@ -23,8 +23,7 @@ PROCESS_BYTES = 320 * MIB
 """Interpreter, torch and its libraries in one rank, measured at 217 MiB, with room for allocator slack."""
 ADDRESS_BYTES = 1024 * MIB
 """Addresses that a rank takes beside its weights, workspace and cache: torch's libraries, stacks, what threads reserve
-for their heaps (`benchmarks/address_space.py`). It has memory for a part of them only, but a limit of the process
-counts all."""
+for their heaps. It has memory for a part of them only, but a limit of the process counts all."""
 
 DEFAULT_FRACTION = 0.8
 MODEST_BYTES = 1024 * MIB

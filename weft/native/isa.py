@@ -60,7 +60,7 @@ def pairs_are_slow() -> bool:
     """Whether a product of bf16 pairs takes longer than the two multiply-adds of fp32 that it stands for.
 
     So it is on Intel's processors that have tile registers, where the system or the machine keeps these back
-    (`benchmarks/kernel_variants.py`, `kernel_variants_xeon.json`). They can be told by their arithmetic of fp16, which
+    (`kernel_variants_xeon.json`). They can be told by their arithmetic of fp16, which
     Cooper Lake, the first with such products, does not have.
     """
     return cpu_vendor() == "GenuineIntel" and "avx512_fp16" in cpu_flags()

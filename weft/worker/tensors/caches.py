@@ -1,7 +1,7 @@
 """The KV cache of a rank: where its blocks lie. Knows no table, no scheduler and no kernel.
 
 On the host a block's keys and values of all layers lie together: a new block takes the next few pages and not some of
-each layer's. No page is taken before it is first written, or asked for ahead of that (`first_writes.py`).
+each layer's. No page is taken before it is first written, or asked for ahead of that (`prefault.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pages of the KV cache, asked of the system ahead of the steps that write them first. Knows blocks by number only.
 
 Whoever writes a page first waits for the system, in a virtual machine perhaps for its host too: steps in which eight
-streams begin a block may take half as long again (`benchmarks/first_writes.py`). A cache is as large as memory allows,
+streams begin a block may take half as long again. A cache is as large as memory allows,
 so it is not written whole at the start: pages are asked for a little beyond the highest block that was ever used, most
 of them while nothing else is to be done.
 """

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
-from benchmarks.offline_engine import tell
+from benchmarks.common.offline_engine import tell
+from benchmarks.common.timing import ratios_beside
 from benchmarks.peers.probe import Probe, State
-from benchmarks.timing import ratios_beside
 from weft.step.sampling_params import SamplingParams
 
 Burst = tuple[int, int, int]

@@ -1,6 +1,6 @@
 """A rank's process whose step program times its instructions: what `step_profile.py` starts several of.
 
-    python -m benchmarks.timed_rank CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL
+    python -m benchmarks.common.timed_rank CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL
 
 The file of this process in $WEFT_STEP_TIMES has a line with the operation of every instruction, then a line for each
 step, also one that would run without Python: their microseconds.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step_subject import labels_of
+from benchmarks.common.step_subject import labels_of
 from weft.native.records import FollowingRecord
 from weft.step.plan import StepPlan
 from weft.worker.main import main

@@ -1,10 +1,11 @@
 """What balancing experts while serving costs and brings: skewed routing, two ranks, with and without it.
 
-python benchmarks/expert_serving.py [MODEL] [--slots 20] [--steps 120] [--out FILE.json]: MODEL is a mixture of experts;
-left out, the embedded model is upcycled first (16 experts, top 2, skew zipf:1.2). Both runs do the same: prompts, then
-steps that only decode. In the second, the placement is planned after the first `--steps` steps and moves under running
-requests. Step times are the engine's, with real ranks, without HTTP; prefills are left out of them. Saved as JSON, and
-as a table beside it.
+    python benchmarks/server/expert_serving.py [MODEL] [--slots 20] [--steps 120] [--out FILE.json]
+
+MODEL is a mixture of experts; left out, the embedded model is upcycled first (16 experts, top 2, skew zipf:1.2). Both
+runs do the same: prompts, then steps that only decode. In the second, the placement is planned after the first
+`--steps` steps and moves under running requests. Step times are the engine's, with real ranks, without HTTP; prefills
+are left out of them. Saved as JSON, and as a table beside it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from about import about
-from command import result_file, run_command, whole
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
 from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
@@ -40,7 +42,7 @@ from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.start import Starting
 from weft.text import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUIET, MOVE, SWITCH = "quiet", "move", "switch"
 COLUMNS = ("run", "balance", "decode tokens/s", "prefill tokens/s", "median step ms", "p95 step ms", "worst step ms")
 

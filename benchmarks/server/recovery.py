@@ -1,6 +1,6 @@
 """Faults of processes, timed: how soon they are noticed, told and over, with the embedded model on two ranks.
 
-    python benchmarks/recovery.py [--times 5] [--model MODEL] [--save FILE]
+    python benchmarks/server/recovery.py [--times 5] [--model MODEL] [--save FILE]
 
 Each fault happens several times; the longest time counts against its bound. Seconds, as a client and the shell that
 started the server see them. A stream runs through each fault that says so.
@@ -21,8 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from about import about
-from command import result_file, run_command, whole
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
 
 PATIENCE_S = 240.0
 STEP_LIMIT_S = 5.0

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from benchmarks.about import about
-from benchmarks.command import result_file, whole
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, whole
 from benchmarks.peers.probe import State
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path

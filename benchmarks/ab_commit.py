@@ -1,17 +1,17 @@
 """This working copy beside a commit of it: the same bursts of requests through both, in turns.
 
-    python benchmarks/beside_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
-                                              [--no-compress-weights] [--cases "8 streams" ...] [--streamed]
-                                              [--rounds 12] [--starts 2] [--save FILE.json]
+    python benchmarks/ab_commit.py COMMIT [--model DIR] [--tp 2] [--quantization Q [--activations full|int8]]
+                                          [--no-compress-weights] [--cases "8 streams" ...] [--streamed]
+                                          [--rounds 12] [--starts 2] [--save FILE.json]
 
 For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
-luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many rounds
-each, the commit first in one and this working copy in the next, for who comes later may be faster; and says what each
-start's median was. The commit is checked out to a folder of its own, its C++ parts are compiled there, and an engine
-runs in a process for each of the two, with ranks of its own where `--tp` asks for several; see `benchmarks/bursts.py`
-for what is compared. Bursts behind long prompts find these in the prefix cache. `--streamed`: answers are read token by
-token, in cases of one stream; else whole. Nothing of the commit is used but `weft.LLM`, `weft.SamplingParams` and basic
-limits, so it may be an old one.
+luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many
+rounds each, the commit first in one and this working copy in the next, for who comes later may be faster; and says
+what each start's median was. The commit is checked out to a folder of its own, its C++ parts are compiled there, and
+an engine runs in a process for each of the two, with ranks of its own where `--tp` asks for several; see
+`benchmarks/common/bursts.py` for what is compared. Bursts behind long prompts find these in the prefix cache.
+`--streamed`: answers are read token by token, in cases of one stream; else whole. Nothing of the commit is used but
+`weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, Burst, in_starts
-from benchmarks.command import even, run_command, whole
-from benchmarks.offline_engine import options, tell
+from benchmarks.common.bursts import CASES, Burst, in_starts
+from benchmarks.common.command import even, run_command, whole
+from benchmarks.common.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
 from weft.checkpoint.hub.embedded import cache_dir
 from weft.checkpoint.hub.paths import model_path

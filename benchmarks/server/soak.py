@@ -1,6 +1,6 @@
 """Mixed requests against a served model for some minutes, then a count: nothing lost, nothing left.
 
-    python benchmarks/soak.py [--minutes 10] [--rate 17] [--model MODEL|embedded] [--tp N] [--save FILE]
+    python benchmarks/server/soak.py [--minutes 10] [--rate 17] [--model MODEL|embedded] [--tp N] [--save FILE]
 
 Of all requests a fifth is given up by the client, a tenth is wrong, and one in fifty reads its answer slowly; the rest
 are chats and texts, whole or as events, with several answers, log-probabilities and penalties. Without --model a small
@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from about import about
-from command import positive, result_file, run_command, whole
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # tests write the small model
+
 from prometheus_client.parser import text_string_to_metric_families
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the small model is made by what makes the tests'
+from benchmarks.common.about import about
+from benchmarks.common.command import positive, result_file, run_command, whole
 from tests.support.tiny_chat import write_tiny_chat
 
 AT_ONCE = 64

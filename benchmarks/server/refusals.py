@@ -1,6 +1,6 @@
 """Refusals of a full queue: how many 429 a second, how long each takes, and what the running streams notice.
 
-    python benchmarks/refusals.py [--clients 64] [--requests 20000] [--save FILE]
+    python benchmarks/server/refusals.py [--clients 64] [--requests 20000] [--save FILE]
 
 A server over ranks that take 20 ms a step, with the embedded model's tokenizer; server and clients are two processes on
 the same cores. Streams that run, and requests that wait, fill it; then every client sends a chat as soon as it was
@@ -20,13 +20,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import uvloop
-from about import about
-from command import result_file, run_command, whole
-from fake_engine import WORD, AtOnce, Paced
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import uvloop
+
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
+from benchmarks.common.fake_engine import WORD, AtOnce, Paced
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import run

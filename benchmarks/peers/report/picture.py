@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.peers.cases import SERVED
-from benchmarks.peers.summary import Row, columns
+from benchmarks.peers.report.summary import Row, columns
 from weft.bench.compare import Measured
 from weft.plural import counted
 

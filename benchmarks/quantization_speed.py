@@ -1,11 +1,11 @@
 """Weights of 8 and 4 bits, and of bf16 in 12 bits, beside those of bf16: the same bursts of requests, in turns.
 
-    python benchmarks/coded_weights.py [--model DIR] [--rounds 12] [--kinds KIND ...] [--save FILE.json]
+    python benchmarks/quantization_speed.py [--model DIR] [--rounds 12] [--kinds KIND ...] [--save FILE.json]
 
 Six engines of one rank: bf16; the same numbers in 12 bits each (`--compress-weights`); 8 and 4 bits, whose panels are
 unpacked to be multiplied with rows as they are; and the same with rows rounded to 8 bits (`--activations int8`, here
 `x 8`), which multiplies codes. `--kinds gguf "gguf x 8"` is for a MODEL that is a GGUF file: its own blocks beside
-its numbers in bf16. See `benchmarks/bursts.py` for what is compared.
+its numbers in bf16. See `benchmarks/common/bursts.py` for what is compared.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bursts import CASES, tell_compared
-from benchmarks.command import run_command, whole
-from benchmarks.offline_engine import options
+from benchmarks.common.bursts import CASES, tell_compared
+from benchmarks.common.command import run_command, whole
+from benchmarks.common.offline_engine import options
 from benchmarks.peers.probe import Probe
 from weft.checkpoint.hub.embedded import cache_dir
 from weft.llm import LLM

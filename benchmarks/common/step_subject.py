@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.step_timers import CallTimers, Timers, Timing
+from benchmarks.common.step_timers import CallTimers, Timers, Timing
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint

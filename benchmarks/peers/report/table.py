@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.peers.cases import SERVED
-from benchmarks.peers.limits import Shape, bound
-from benchmarks.peers.summary import SERVED_QUANTITIES, Row, columns, ratios
+from benchmarks.peers.report.limits import Shape, bound
+from benchmarks.peers.report.summary import SERVED_QUANTITIES, Row, columns, ratios
 from weft.bench.compare import Measured, measured
 
 MEGA = 1e6

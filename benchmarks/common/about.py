@@ -12,6 +12,7 @@ from typing import Any
 
 from weft.bench.machine import commit, machine, versions
 
+ROOT = Path(__file__).resolve().parents[2]
 CORES = len(os.sched_getaffinity(0))
 """Of the process as it began: later its first thread may keep to one of them."""
 
@@ -26,9 +27,9 @@ def about() -> dict[str, Any]:
     """Command, time, commit, processor, cores, kernel, Python, torch, compiler, load average."""
     found, packages = machine(), versions()
     return {
-        "command": command(f"python benchmarks/{Path(sys.argv[0]).name}"),
+        "command": command(f"python {_without_root(str(Path(sys.argv[0]).resolve()))}"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": commit(Path(__file__).parent, *NOT_MEASURED),
+        "git": commit(ROOT, *NOT_MEASURED),
         "cpu": found["cpu"],
         "cores": CORES,
         "kernel": found["system"],
@@ -47,8 +48,8 @@ def command(program: str) -> str:
 
 
 def _without_root(word: str) -> str:
-    """A path in here as it is from here: where a working copy lies concerns nobody else."""
-    return word.removeprefix(f"{Path(__file__).resolve().parents[1]}{os.sep}")
+    """A path in here as it is from here: results do not say where a working copy lies."""
+    return word.removeprefix(f"{ROOT}{os.sep}")
 
 
 def _compiler() -> str | None:

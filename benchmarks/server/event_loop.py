@@ -1,7 +1,7 @@
 """Requests that are wrong or hard to read, beside a running stream: how long each answer takes, how long the event loop
 stands still meanwhile, and how long the stream waits for its next token.
 
-    python benchmarks/event_loop.py [--save FILE]
+    python benchmarks/server/event_loop.py [--save FILE]
 
 A server over ranks that take 5 ms a step, with the embedded model's tokenizer and context, in a process of its own; a
 timer in its loop notes how late it comes. Each case is sent several times. All times are milliseconds.
@@ -20,12 +20,14 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from about import about
-from command import result_file, run_command
-from fake_engine import WORD, AtOnce, Paced
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command
+from benchmarks.common.fake_engine import WORD, AtOnce, Paced
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import run

@@ -1,6 +1,6 @@
 """The front end alone: HTTP, tokenizer, scheduler and detokenizer over ranks that answer at once after a fixed time.
 
-    python benchmarks/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--arrival KIND ...]
+    python benchmarks/server/front_end.py [--streams 512] [--requests 2048] [--step-ms 20] [--arrival KIND ...]
         [--replicas 1] [--save FILE]
 
 Server and load generator are two processes on the same cores. Every stream is a chat of the embedded model's tokenizer;
@@ -28,11 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvloop
-from about import about
-from command import result_file, run_command, whole
-from fake_engine import WORD, AtOnce, Paced
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import uvloop
+
+from benchmarks.common.about import about
+from benchmarks.common.command import result_file, run_command, whole
+from benchmarks.common.fake_engine import WORD, AtOnce, Paced
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import connection, run

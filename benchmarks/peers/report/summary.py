@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.peers.cases import OFFLINE, SERVED, Case
 from benchmarks.peers.engines import ENGINES, Engine
-from benchmarks.peers.limits import Shape, bound
 from benchmarks.peers.probe import State, name
+from benchmarks.peers.report.limits import Shape, bound
 from weft.bench.compare import Measured, measured
 
 Visit = Mapping[str, Any]
