@@ -5,9 +5,9 @@
 A fifth of the requests is cancelled by the client, a tenth is wrong, one in fifty is read slowly; the rest are chats
 and texts with several answers, log-probabilities and penalties. Without --model a small random model is served.
 Afterwards every request that the server accepted must have completed, failed or been cancelled, and memory, descriptors
-and KV blocks must be what they were after the warm-up. Memory is noted all along: in the second half it may not grow
-with the requests. Texts come from a pool: the tokenizer library keeps up to 10,000 words that it has seen, and to the
-random model a whole text is one word of 2 KiB: ever new ones would take 20 MiB.
+and KV blocks must be what they were after the warm-up. In the second half memory may not grow with the requests. Texts
+come from a pool: the tokenizer library keeps up to 10,000 words that it has seen, and to the random model a whole text
+is one word of 2 KiB.
 """
 
 from __future__ import annotations
