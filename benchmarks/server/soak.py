@@ -6,8 +6,7 @@ A fifth of the requests is cancelled by the client, a tenth is wrong, one in fif
 and texts with several answers, log-probabilities and penalties. Without --model a small random model is served.
 Afterwards every request that the server accepted must have completed, failed or been cancelled, and memory, descriptors
 and KV blocks must be what they were after the warm-up. In the second half memory may not grow with the requests. Texts
-come from a pool: the tokenizer library keeps up to 10,000 words that it has seen, and to the random model a whole text
-is one word of 2 KiB.
+come from a pool, because the tokenizer library keeps up to 10,000 words that it has seen.
 """
 
 from __future__ import annotations
