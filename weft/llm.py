@@ -21,13 +21,13 @@ from weft.checkpoint.integrity.check import check_hashes
 from weft.engine.choice import Choice, Piece
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
-from weft.launch.offline import OfflineEngines
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts, only
 from weft.log import get_logger
 from weft.native.build import ensure_built
+from weft.serving.offline import OfflineEngines
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check

@@ -30,11 +30,11 @@ from weft.arch.families import parse_config
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.experts.statistics.loads import IntArray
-from weft.launch.engines import balancing_of, make_engine
 from weft.launch_plan.plan import plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
+from weft.serving.engines import balancing_of, make_engine
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams

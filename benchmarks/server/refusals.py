@@ -33,9 +33,9 @@ from benchmarks.common.fake_engine import WORD, AtOnce, Paced
 from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import run
-from weft.server.listen import bind
-from weft.server.models import ServedModel
-from weft.server.replicas import Replicas
+from weft.server.http.listen import bind
+from weft.server.openai.models import ServedModel
+from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 

@@ -15,11 +15,11 @@ from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
 from weft.log import configure
 from weft.machine.cores import available_cores, deal_cores, numa_node
-from weft.server.listen import bind
-from weft.server.open_streams import OpenStreams
-from weft.server.port_owner import port_owner
-from weft.server.recovery import MOST_QUARANTINED, Quarantine, Recovery
-from weft.server.stream import BegunAgain, Stream
+from weft.server.http.listen import bind
+from weft.server.http.port_owner import port_owner
+from weft.serving.open_streams import OpenStreams
+from weft.serving.recovery import MOST_QUARANTINED, Quarantine, Recovery
+from weft.serving.stream import BegunAgain, Stream
 from weft.step.sampling_params import SamplingParams
 from weft.worker.faults import Action, Fault, Faults, parse_faults
 

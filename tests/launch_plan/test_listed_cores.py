@@ -57,7 +57,7 @@ def test_a_caller_s_thread_keeps_to_the_server_s_cpus_until_the_end(
         assert os.sched_getaffinity(0) == {max(before)}
         raise PeerError("a rank died")
 
-    monkeypatch.setattr("weft.launch.offline.Starting", fails)
+    monkeypatch.setattr("weft.serving.offline.Starting", fails)
     with pytest.raises(PeerError):
         LLM(model, server_cpus=str(max(before)))
     assert os.sched_getaffinity(0) == before

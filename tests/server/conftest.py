@@ -20,13 +20,13 @@ from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
 from weft.ipc.report import RankReport
-from weft.server.engine_loop import Executor
-from weft.server.http_config import HttpConfig
-from weft.server.listen import bind
-from weft.server.models import ServedModel
-from weft.server.recovery import Recovery
-from weft.server.replicas import Replicas
+from weft.server.http.config import HttpConfig
+from weft.server.http.listen import bind
+from weft.server.openai.models import ServedModel
 from weft.server.run import serve
+from weft.serving.engine_loop import Executor
+from weft.serving.recovery import Recovery
+from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
 

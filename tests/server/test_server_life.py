@@ -14,7 +14,7 @@ from tests.server.conftest import Running, Start
 from tests.support.waiting import PATIENCE_S, until
 from weft.engine.choice import Choice
 from weft.errors import ConfigError, PeerError
-from weft.server.listen import bind
+from weft.server.http.listen import bind
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 

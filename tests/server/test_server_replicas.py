@@ -20,10 +20,10 @@ from tests.support.waiting import PATIENCE_S, until
 from weft.engine.engine import Engine
 from weft.errors import PeerError, RequestError
 from weft.ipc.report import RankReport
-from weft.server.engine_loop import Executor
-from weft.server.recovery import Recovery
-from weft.server.replicas import Replicas
-from weft.server.stream import BegunAgain
+from weft.serving.engine_loop import Executor
+from weft.serving.recovery import Recovery
+from weft.serving.replicas import Replicas
+from weft.serving.stream import BegunAgain
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.server.signals import EndSignals, Stopped
+from weft.server.http.signals import EndSignals, Stopped
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)
 

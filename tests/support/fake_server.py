@@ -15,12 +15,12 @@ from weft.errors import WeftError
 from weft.ipc.phases import PhaseChange
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.log import configure
-from weft.server.listen import bind
-from weft.server.models import ServedModel
-from weft.server.recovery import Recovery
-from weft.server.replicas import Replicas
+from weft.server.http.listen import bind
+from weft.server.openai.models import ServedModel
 from weft.server.run import run_server
-from weft.server.start import starts_of
+from weft.serving.engine_start import starts_of
+from weft.serving.recovery import Recovery
+from weft.serving.replicas import Replicas
 from weft.text import Tokenizer
 
 

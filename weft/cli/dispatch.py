@@ -16,7 +16,7 @@ from weft.cli.args.parser import CommandParser
 from weft.errors import UsageError, WeftError
 from weft.machine.memory_trim import not_collected
 from weft.options import nearest
-from weft.server.signals import EndSignals, Stopped
+from weft.server.http.signals import EndSignals, Stopped
 from weft.supervisor.processes import Spawner
 
 

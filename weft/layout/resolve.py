@@ -142,11 +142,10 @@ def _stage(sizes: _Sizes, world_size: int | None, tp: int | None) -> None:
 
 
 def _split(sizes: _Sizes) -> None:
-    """On one node `auto` is "groups": ranks of a machine share the work that heads leave uneven, so the total counts,
-    and a KV head that two ranks compute adds to it. On several nodes `deal_heads` decides by the model's heads."""
+    """`auto` on one node is "groups": its ranks share uneven work, and a KV head computed twice would add to it."""
     if sizes.values["attention.split"] == "auto" and sizes.number("nodes") == 1:
-        sizes.values["attention.split"] = "groups"
-        sizes.derived.add("attention.split")
+        del sizes.values["attention.split"]
+        sizes.default("attention.split", "groups")
 
 
 def _parts(sizes: _Sizes) -> dict[str, int]:

@@ -20,21 +20,21 @@ from starlette.responses import Response
 from weft.engine.choice import Choice
 from weft.engine.limits import Limits
 from weft.errors import RequestError
-from weft.server.access import Access, Endpoint, GuardedRoute, Keys
-from weft.server.body import read_body
 from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
-from weft.server.formats import ChatFormat, CompletionFormat, Echo, Format
-from weft.server.hosts import Hosts
-from weft.server.messages import plain_messages
-from weft.server.metrics import CONTENT_TYPE, Metrics
-from weft.server.models import ServedModel, check_length, prompts_of, truncated
-from weft.server.openapi import document
-from weft.server.params import chat_params, completion_params, is_mute
-from weft.server.parsing import chat_request, completion_request, detokenize_request, tokenize_request
-from weft.server.records import Health, Load, Model, ModelList, Text, Tokens, Version
-from weft.server.replicas import Replicas
-from weft.server.replies import Answer, EventReply, WholeReply
-from weft.server.requests import Common, CompletionRequest, TokenizeChatRequest
+from weft.server.http.access import Access, Endpoint, GuardedRoute, Keys
+from weft.server.http.body import read_body
+from weft.server.http.hosts import Hosts
+from weft.server.metrics.metrics import CONTENT_TYPE, Metrics
+from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Format
+from weft.server.openai.messages import plain_messages
+from weft.server.openai.models import ServedModel, check_length, prompts_of, truncated
+from weft.server.openai.openapi import document
+from weft.server.openai.params import chat_params, completion_params, is_mute
+from weft.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
+from weft.server.openai.records import Health, Load, Model, ModelList, Text, Tokens, Version
+from weft.server.openai.replies import Answer, EventReply, WholeReply
+from weft.server.openai.requests import Common, CompletionRequest, TokenizeChatRequest
+from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
 from weft.text.bad_words import with_bad_runs
 

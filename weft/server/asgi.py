@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.errors import RequestError
-from weft.server.access import check_declared
 from weft.server.app import Service
-from weft.server.direct import Direct
-from weft.server.edge import Edge
 from weft.server.errors import error_response
+from weft.server.http.access import check_declared
+from weft.server.http.direct import Direct
+from weft.server.http.middleware import Edge
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 

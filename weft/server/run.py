@@ -19,14 +19,14 @@ import uvicorn
 from weft.log import get_logger
 from weft.machine.fd_limits import MOST_CONNECTIONS, REFUSED_AT_ONCE
 from weft.machine.memory_trim import keep_all
-from weft.server.accept import Acceptor
 from weft.server.app import Service
 from weft.server.asgi import make_app
-from weft.server.connection import Connection
-from weft.server.http_config import HttpConfig
-from weft.server.models import ServedModel
-from weft.server.replicas import Replicas
-from weft.server.signals import EndSignals
+from weft.server.http.accept import Acceptor
+from weft.server.http.config import HttpConfig
+from weft.server.http.connection import Connection
+from weft.server.http.signals import EndSignals
+from weft.server.openai.models import ServedModel
+from weft.serving.replicas import Replicas
 
 _log = get_logger(__name__)
 

@@ -38,14 +38,14 @@ from weft.layout.serialize import to_yaml
 from weft.log import configure, to_children
 from weft.machine import fd_limits
 from weft.options import made
-from weft.server.http_config import HttpConfig, http_settings
-from weft.server.listen import bind, bind_unix
-from weft.server.models import ServedModel
-from weft.server.recovery import Recovery
-from weft.server.replicas import Replicas
+from weft.server.http.config import HttpConfig, http_settings
+from weft.server.http.listen import bind, bind_unix
+from weft.server.http.signals import EndSignals, Stopped
+from weft.server.openai.models import ServedModel
 from weft.server.run import run_server
-from weft.server.signals import EndSignals, Stopped
-from weft.server.start import starts_of
+from weft.serving.engine_start import starts_of
+from weft.serving.recovery import Recovery
+from weft.serving.replicas import Replicas
 from weft.step.defaults import recommended
 from weft.supervisor.processes import Spawner
 from weft.text import Tokenizer

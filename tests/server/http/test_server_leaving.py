@@ -1,0 +1,105 @@
+"""Clients that leave: how many steps still run for them, counted from when the server has seen it, and their blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Running, Start
+from tests.support.fake_executor import ScriptedAhead, ScriptedExecutor
+from tests.support.waiting import PATIENCE_S, until
+from weft.server.http import middleware
+
+LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100, "ignore_eos": True}
+STEPS = 2
+"""That may end after the server has seen that nobody reads: the one in hand, and one that was planned ahead."""
+
+
+def blocks_used(server: Running) -> int:
+    return server.engine.stats().total.blocks_used
+
+
+def posted(server: Running, body: dict[str, Any], path: str = "/v1/completions") -> socket.socket:
+    """A connection with a request on it, whose client leaves when it is closed."""
+    sock = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=PATIENCE_S)
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    sock.sendall(f"{head}content-length: {len(text)}\r\n\r\n".encode() + text)
+    return sock
+
+
+@pytest.mark.parametrize("ranks", [ScriptedExecutor, ScriptedAhead])
+@pytest.mark.parametrize("before", [0, 3], ids=["before the first token", "in the middle"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", LONG | {"stream": True}),
+        ("/v1/completions", LONG),
+        ("/v1/completions", LONG | {"n": 3, "prompt": ["x", "y"], "stream": True}),
+        ("/v1/completions", LONG | {"n": 3, "prompt": ["x", "y"]}),
+        ("/v1/chat/completions", CHAT | {"n": 2, "stream": True}),
+        ("/v1/chat/completions", CHAT),
+    ],
+    ids=["stream", "whole", "stream of several", "several whole", "chat of several", "chat whole"],
+)
+def test_work_ends_when_a_client_leaves(
+    start_server: Start, ranks: type[ScriptedExecutor], before: int, path: str, body: dict[str, Any]
+) -> None:
+    server = start_server("abcdef", ranks=ranks)
+    executor = server.executor
+    executor.permits = threading.Semaphore(before)
+    try:
+        with posted(server, body, path) as sock:
+            until(lambda: executor.admitted > 0 and executor.steps == before, "the next step waits for a permit")
+            if before and body.get("stream"):
+                data = b""
+                while b"data: " not in data:  # what a slow front end finds together it sends together
+                    data += sock.recv(65536)
+        until(lambda: server.engines.open_outputs == 0, "the server has not seen it")
+        assert executor.steps == before
+        executor.permits.release(100)
+        until(lambda: not server.engine.has_work)
+        assert executor.steps <= before + STEPS and blocks_used(server) == 0
+        again = server.http.post("/v1/completions", json=LONG | {"max_tokens": 5})
+        assert again.json()["usage"]["completion_tokens"] == 5
+        assert blocks_used(server) == 0
+    finally:
+        executor.permits.release(10_000)
+        server.stop()
+
+
+def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> None:
+    server = start_server("abc", max_num_seqs=1)
+    try:
+        server.executor.gate.clear()
+        with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}):
+            with posted(server, LONG | {"n": 2}):
+                until(lambda: server.engines.open_outputs == 3)
+            until(lambda: server.engines.open_outputs == 1)
+            server.executor.gate.set()
+        until(lambda: server.engines.open_outputs == 0 and blocks_used(server) == 0)
+        assert server.executor.admitted == 1
+    finally:
+        server.stop()
+
+
+def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[int] = []
+
+    async def silent(*_: object) -> None:
+        """An application that sends nothing, as where nobody is left."""
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("1.2.3.4", 5)}
+    application = middleware.Edge(
+        silent, lambda handler, method, status, seconds: counted.append(status), access_log=True
+    )
+    with caplog.at_level("INFO", logger="weft"):
+        asyncio.run(application(scope, silent, silent))
+    assert counted == [499]
+    assert [record.getMessage().split()[:4] for record in caplog.records] == [["1.2.3.4", "GET", "/health", "499"]]

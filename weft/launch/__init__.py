@@ -1,1 +1,0 @@
-"""Processes: what is started, by whom it is watched, and how it ends. The supervisor's files import no torch."""

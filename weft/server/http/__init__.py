@@ -1,0 +1,1 @@
+"""HTTP: sockets, connections, access, limits, signals."""

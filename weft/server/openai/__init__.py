@@ -1,0 +1,1 @@
+"""OpenAI's API: requests, parameters, answers, and the document that describes them."""

@@ -1,0 +1,212 @@
+"""What the two endpoints make of a choice's pieces: chunks while it grows, one choice when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import UNSET, UnsetType
+
+from weft.engine.choice import Piece
+from weft.engine.outputs import TokenLogprob
+from weft.server.openai.records import (
+    ChatChoice,
+    ChatChunkChoice,
+    ChatLogprob,
+    ChatLogprobs,
+    CompletionChoice,
+    CompletionLogprobs,
+    Delta,
+    Message,
+    PromptLogprob,
+    PromptLogprobs,
+    TopLogprob,
+)
+from weft.text import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a request wants to see beside text. `logprobs`, `prompt_logprobs`: alternatives, None: nothing."""
+
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    token_ids: bool = False
+    tokens_as_ids: bool = False
+    """Tokens in log-probabilities are named "token_id:ID"."""
+
+
+class Format(Protocol):
+    """One endpoint's words."""
+
+    prefix: str
+    """Of the answer's id."""
+    whole: str
+    """`object` of a whole answer."""
+    part: str
+    """`object` of a chunk."""
+
+    @property
+    def shows_ids(self) -> bool:
+        """Whether pieces are shown with their token ids."""
+
+    def first(self, index: int) -> ChatChunkChoice | None:
+        """What opens a choice before its first piece, if anything."""
+
+    def chunk(self, index: int, piece: Piece) -> ChatChunkChoice | CompletionChoice:
+        """A piece."""
+
+    def choice(self, index: int, piece: Piece) -> ChatChoice | CompletionChoice:
+        """All pieces as one."""
+
+    def prompt(self, pieces: Sequence[Piece]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+        """Ids and log-probabilities of the prompt, where the whole answer has them."""
+
+
+class _Words:
+    """Names of tokens in log-probabilities."""
+
+    def __init__(self, tokenizer: Tokenizer, shown: Shown) -> None:
+        self._tokenizer, self._shown = tokenizer, shown
+
+    @property
+    def shows_ids(self) -> bool:
+        return self._shown.token_ids
+
+    def _name(self, token_id: int) -> str:
+        if self._shown.tokens_as_ids:
+            return f"token_id:{token_id}"
+        return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
+
+    def _ids(self, piece: Piece) -> list[int] | UnsetType:
+        return piece.token_ids if self.shows_ids else UNSET
+
+    def _of_prompt(self, piece: Piece) -> PromptLogprobs | UnsetType:
+        if self._shown.prompt_logprobs is None:
+            return UNSET
+        return [None, *(self._position(entry, self._shown.prompt_logprobs) for entry in piece.prompt_logprobs)]
+
+    def _position(self, entry: TokenLogprob, most: int) -> dict[str, PromptLogprob]:
+        found = {
+            str(token): PromptLogprob(value, rank, self._text(token))
+            for rank, (token, value) in enumerate(entry.top[:most], 1)
+        }
+        return {str(entry.token_id): PromptLogprob(entry.logprob, entry.rank, self._text(entry.token_id)), **found}
+
+    def _text(self, token_id: int) -> str:
+        return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
+
+
+class ChatFormat(_Words):
+    """/v1/chat/completions."""
+
+    prefix, whole, part = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, tokenizer: Tokenizer, shown: Shown, prompt_ids: list[int]) -> None:
+        super().__init__(tokenizer, shown)
+        self._prompt_ids = prompt_ids
+
+    def first(self, index: int) -> ChatChunkChoice:
+        """The role."""
+        return ChatChunkChoice(index, Delta("assistant", ""), None, None)
+
+    def chunk(self, index: int, piece: Piece) -> ChatChunkChoice:
+        """Content, or an empty delta at the end."""
+        delta = Delta(content=piece.text) if piece.text or piece.finish_reason is None else Delta()
+        ids, logprobs = self._ids(piece), self._of(piece.logprobs)
+        return ChatChunkChoice(index, delta, logprobs, piece.finish_reason, piece.stop_reason, ids)
+
+    def choice(self, index: int, piece: Piece) -> ChatChoice:
+        """The message."""
+        message, logprobs = Message(piece.text), self._of(piece.logprobs)
+        return ChatChoice(index, message, logprobs, piece.finish_reason or "stop", piece.stop_reason, self._ids(piece))
+
+    def prompt(self, pieces: Sequence[Piece]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+        """The conversation's."""
+        return (self._prompt_ids if self._shown.token_ids else UNSET), self._of_prompt(pieces[0])
+
+    def _of(self, logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
+        return None if self._shown.logprobs is None else ChatLogprobs([self._one(entry) for entry in logprobs])
+
+    def _one(self, entry: TokenLogprob) -> ChatLogprob:
+        own = self._token(entry.token_id, entry.logprob)
+        top = [self._token(token, logprob) for token, logprob in entry.top[: self._shown.logprobs]]
+        return ChatLogprob(own.token, own.logprob, own.bytes, top)
+
+    def _token(self, token_id: int, logprob: float) -> TopLogprob:
+        return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt that the answer repeats before its own text."""
+
+    text: str
+    ids: list[int]
+
+
+class CompletionFormat(_Words):
+    """/v1/completions. `prompts`: of each choice, its prompt; `echo`: whether the choices repeat them."""
+
+    prefix, whole, part = "cmpl-", "text_completion", "text_completion"
+
+    def __init__(self, tokenizer: Tokenizer, shown: Shown, prompts: Sequence[Echo], *, echo: bool = False) -> None:
+        super().__init__(tokenizer, shown)
+        self._prompts, self._echo = prompts, echo
+        self._offsets: dict[int, int] = {}
+        self._begun: set[int] = set()
+
+    def first(self, index: int) -> None:
+        """Nothing opens a text."""
+        return None
+
+    def chunk(self, index: int, piece: Piece) -> CompletionChoice:
+        """The new text; with the first of it, the prompt where it is repeated."""
+        prompt, begins = self._prompts[index], index not in self._begun
+        self._begun.add(index)
+        repeats = self._echo and begins
+        return CompletionChoice(
+            index,
+            prompt.text + piece.text if repeats else piece.text,
+            self._of(index, piece, prompt.ids[:1] if repeats else []),
+            piece.finish_reason,
+            piece.stop_reason,
+            self._ids(piece),
+            prompt.ids if self._shown.token_ids and begins else UNSET,
+            self._of_prompt(piece) if begins else UNSET,
+        )
+
+    def choice(self, index: int, piece: Piece) -> CompletionChoice:
+        """The whole text."""
+        return self.chunk(index, piece)
+
+    def prompt(self, pieces: Sequence[Piece]) -> tuple[UnsetType, UnsetType]:
+        """Each choice has its own."""
+        return UNSET, UNSET
+
+    def _of(self, index: int, piece: Piece, first: list[int]) -> CompletionLogprobs | None:
+        """`first`: the prompt's first token, of which no log-probability exists."""
+        if self._shown.logprobs is None:
+            return None
+        entries = [*(piece.prompt_logprobs if first else []), *piece.logprobs]
+        ids = [*first, *(entry.token_id for entry in entries)]
+        offsets, at = [], self._offsets.get(index, 0)
+        for token in ids:
+            offsets.append(at)
+            at += len(self._text(token))
+        self._offsets[index] = at
+        unknown: list[None] = [None] * len(first)
+        values, tops = [entry.logprob for entry in entries], [self._top(entry) for entry in entries]
+        return CompletionLogprobs([self._key(token) for token in ids], unknown + values, unknown + tops, offsets)
+
+    def _top(self, entry: TokenLogprob) -> dict[str, float]:
+        """The alternatives, and the token itself where it is none of them."""
+        top = {self._key(token): logprob for token, logprob in entry.top[: self._shown.logprobs]}
+        return top | {self._key(entry.token_id): entry.logprob}
+
+    def _key(self, token_id: int) -> str:
+        """The token's text; bytes that are no text by themselves are written out, so that no two tokens look alike."""
+        raw = self._tokenizer.token_bytes(token_id)
+        name = self._name(token_id)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw) if "\ufffd" in name else name

@@ -1,0 +1,191 @@
+"""ServedModel: what the front end knows of the model. Text to ids and back; knows no engine and no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from weft.errors import RequestError
+from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
+from weft.text import Tokenizer
+from weft.text.length import fewest_tokens
+
+LONG = 16384
+"""Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
+
+GOES_ON = "<<weft: the message goes on here>> "
+"""Stands behind a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
+words that close it. A template that cuts blanks cuts this one's."""
+
+OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_prompt")
+"""What chat_template_kwargs may not set, beside the names of the model's special tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """`created`: seconds since 1970. `defaults`: sampling values of requests that name none. `aliases`: further names;
+    answers have the first. `root`: what the model was loaded from, if that is not its name."""
+
+    name: str
+    tokenizer: Tokenizer
+    vocab_size: int
+    created: int
+    defaults: Mapping[str, float | int] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    root: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that requests may call it by."""
+        return (self.name, *self.aliases)
+
+    def warm_up(self) -> None:
+        """What is made at first use, and takes tens of milliseconds: the first request should not wait for it."""
+        self.tokenizer.longest_token  # noqa: B018
+        with suppress(RequestError):  # a template may have none, or refuse so short a conversation
+            self.chat_ids(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+
+    def check_name(self, name: str | None) -> None:
+        """RequestError 404 for another model; None is this one."""
+        if name is not None and name not in self.names:
+            known = ", ".join(f"'{each}'" for each in self.names)
+            raise RequestError(
+                f"the model '{name[:200]}' does not exist; this server has {known}",
+                param="model",
+                status=404,
+                code="model_not_found",
+            )
+
+    def chat_ids(
+        self, asked: ChatFields, messages: list[dict[str, str]], max_model_len: int | None = None
+    ) -> list[int]:
+        """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer
+        than `max_model_len` (None: any length will do)."""
+        if asked.continue_final_message:
+            messages = [*messages[:-1], messages[-1] | {"content": messages[-1]["content"] + GOES_ON}]
+        text = self.tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=not asked.continue_final_message and asked.add_generation_prompt is not False,
+            **asked.chat_template_kwargs,
+        )
+        if asked.continue_final_message:
+            text = _up_to_mark(text)
+        return self._ids(text, asked.add_special_tokens, max_model_len, "messages")
+
+    def check_chat(self, asked: ChatFields) -> None:
+        """RequestError: two turns that cannot both be the next, or arguments for the template that are its own, or too
+        many."""
+        if asked.continue_final_message and asked.add_generation_prompt:
+            raise RequestError(
+                "'add_generation_prompt' and 'continue_final_message' are both true: the answer begins a turn, or goes"
+                " on with the last one; leave one of them out",
+                param="continue_final_message",
+                code="invalid_value",
+            )
+        arguments = asked.chat_template_kwargs
+        own = {*OWN_ARGUMENTS, *self.tokenizer.chat_templates.variables}
+        name = next((name for name in arguments if name in own or not name.isidentifier()), None)
+        if name is not None or len(arguments) > MAX_TEMPLATE_ARGUMENTS:
+            shown = f"'{name[:40]}'" if name is not None else f"{len(arguments)} entries"
+            raise RequestError(
+                f"'chat_template_kwargs' has {shown}; legal: at most {MAX_TEMPLATE_ARGUMENTS} names that the template"
+                " does not get otherwise",
+                param="chat_template_kwargs",
+                code="invalid_value",
+            )
+
+    def check_bytes(self, texts: Sequence[str], max_model_len: int | None, param: str) -> None:
+        """RequestError for a text that cannot fit into the context whatever its tokens are (None: any length will do);
+        before tokenizing."""
+        longest = self.tokenizer.longest_token
+        if longest is None or max_model_len is None:
+            return
+        for text in texts:
+            if len(text) > max_model_len * longest:
+                raise RequestError(
+                    f"'{param}' has {len(text)} characters, at least {len(text) // longest} tokens; the context is"
+                    f" {max_model_len} tokens",
+                    param=param,
+                    code="context_length_exceeded",
+                )
+
+    def prompt_ids(
+        self, prompt: Prompt, add_special_tokens: bool = True, max_model_len: int | None = None
+    ) -> list[list[int]]:
+        """Ids of each prompt. RequestError: an id outside the vocabulary, or a text that is far longer than
+        `max_model_len` (None: any length will do)."""
+        return [
+            self._ids(one, add_special_tokens, max_model_len, "prompt")
+            if isinstance(one, str)
+            else self.checked(one, "prompt")
+            for one in prompts_of(prompt)
+        ]
+
+    def _ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
+        if max_model_len is not None and len(text) > LONG:
+            found = fewest_tokens(self.tokenizer, text, max_model_len)
+            if found >= max_model_len:
+                raise _too_long(f"at least {found}", max_model_len, param)
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def checked(self, ids: list[int], param: str) -> list[int]:
+        """The ids; RequestError for one outside the vocabulary."""
+        wrong = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+        if wrong is not None:
+            raise RequestError(
+                f"'{param}' holds token id {wrong}; legal: 0 to {self.vocab_size - 1}",
+                param=param,
+                code="invalid_value",
+            )
+        return ids
+
+
+def prompts_of(prompt: Prompt) -> list[Any]:
+    """One or several, as a list."""
+    return [prompt] if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else list(prompt)
+
+
+def _up_to_mark(text: str) -> str:
+    """A rendered conversation without what the template closes its last message with; blanks at the message's end stay
+    where the template leaves them alone."""
+    before, mark, closing = text.rpartition(GOES_ON.rstrip())
+    if not mark:
+        raise RequestError(
+            "'continue_final_message': the template does not show the last message as it is",
+            param="continue_final_message",
+            code="invalid_value",
+        )
+    return before if closing.startswith(" ") else before.rstrip()
+
+
+def truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:
+    """The last `limit` ids; -1: as many as leave room for one token of an answer; None: all."""
+    if limit is None:
+        return ids
+    return ids[-(max_model_len - 1 if limit == -1 else limit) :]
+
+
+def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, param: str) -> None:
+    """RequestError with both numbers where the prompt, or prompt and answer, do not fit into the context."""
+    if not ids:
+        raise RequestError(f"'{param}' gives no tokens; at least 1 is needed", param=param, code="invalid_value")
+    if len(ids) >= max_model_len:
+        raise _too_long(str(len(ids)), max_model_len, param)
+    if max_tokens is not None and len(ids) + max_tokens > max_model_len:
+        raise RequestError(
+            f"'{param}' has {len(ids)} tokens and max_tokens is {max_tokens}, {len(ids) + max_tokens} together;"
+            f" the context is {max_model_len} tokens",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+
+
+def _too_long(tokens: str, max_model_len: int, param: str) -> RequestError:
+    return RequestError(
+        f"'{param}' has {tokens} tokens; the context is {max_model_len} tokens,"
+        f" so at most {max_model_len - 1} leave room for an answer",
+        param=param,
+        code="context_length_exceeded",
+    )

@@ -1,0 +1,179 @@
+"""From the bytes of a body to a checked request record. Knows no tokenizer and no engine.
+
+A body is looked over before it becomes objects: its values, not only its bytes, are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from weft.errors import RequestError
+from weft.server.openai.fields import known_fields
+from weft.server.openai.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeRequest,
+)
+
+MAX_DETOKENIZED = 1 << 18
+"""Token ids that are made text in one answer."""
+MAX_SEPARATORS = 1 << 20
+MAX_BRACKETS = 1 << 18
+MAX_KEYS = 1 << 16
+"""Commas, opening brackets and keys of a body: above them it holds more values than any context has tokens."""
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+_NO_NUMBER = re.compile(rb'"([A-Za-z_]{1,64})"\s*:\s*(-?(?:NaN|Infinity)|-?\d[\d.]*[eE]\+?\d{3,})')
+SEARCHED = 1 << 16
+"""Bytes of a body that is no JSON that are looked at for a number that is none."""
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+
+def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | None = None) -> CompletionRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong; a prompt of more than
+    `longest` ids that is not to be cut is refused before anybody looks at each."""
+    fields = {**defaults, **_fields(body, CompletionRequest)}
+    _need(fields, "prompt")
+    if longest is not None and "truncate_prompt_tokens" not in fields:
+        _check_size(fields["prompt"], longest)
+    _check_prompt(fields["prompt"])
+    return _convert(fields, CompletionRequest)
+
+
+def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
+    """`defaults` for fields that are not given. RequestError names the field that is wrong."""
+    fields = {**defaults, **_fields(body, ChatRequest)}
+    _need(fields, "messages")
+    return _convert(fields, ChatRequest)
+
+
+def tokenize_request(body: bytes) -> TokenizeRequest | TokenizeChatRequest:
+    """A text or a conversation."""
+    given = _object(body)
+    if "messages" in given:
+        return _convert(_known(given, TokenizeChatRequest), TokenizeChatRequest)
+    fields = _known(given, TokenizeRequest)
+    _need(fields, "prompt")
+    return _convert(fields, TokenizeRequest)
+
+
+def detokenize_request(body: bytes) -> DetokenizeRequest:
+    """Ids."""
+    fields = _fields(body, DetokenizeRequest)
+    _need(fields, "tokens")
+    if isinstance(fields["tokens"], list) and len(fields["tokens"]) > MAX_DETOKENIZED:
+        message = f"'tokens' has {len(fields['tokens'])} entries; legal: at most {MAX_DETOKENIZED}"
+        raise RequestError(message, param="tokens", code="invalid_value")
+    return _convert(fields, DetokenizeRequest)
+
+
+def _fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return _known(_object(body), kind)
+
+
+def _known(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return known_fields(given, frozenset(kind.__struct_fields__))
+
+
+def _need(fields: Mapping[str, Any], name: str) -> None:
+    if name not in fields:
+        raise RequestError(f"'{name}' is missing", param=name, code="missing_required_parameter")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") > MAX_SEPARATORS or body.count(b"[") + body.count(b"{") > MAX_BRACKETS or _many_keys(body):
+        raise RequestError("the body holds too many values", code="too_many_values")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        number = _NO_NUMBER.search(body, 0, SEARCHED)
+        if number is None:
+            raise RequestError(f"the body is not JSON: {error}", code="invalid_json") from error
+        name, shown = number[1].decode(), number[2].decode()[:20]
+        message = f"'{name}' is {shown}: the body is not JSON, whose numbers are finite"
+        raise RequestError(message, param=name, code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise RequestError("the body is not a JSON object", code="invalid_json")
+    if body.count(b'":') + body.count(b'" :') - body.count(b'\\":') > _keys(value):
+        _check_once(body)
+    return value
+
+
+def _keys(value: object) -> int:
+    """How many keys a decoded value has; of lists that begin with a scalar none are counted."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            left += one.values()
+        elif isinstance(one, list) and one and isinstance(one[0], dict | list):
+            left += one
+    return count
+
+
+def _check_once(body: bytes) -> None:
+    """RequestError for a key that an object has twice."""
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except RecursionError as error:  # this reader goes less deep than the one before it
+        raise RequestError("the body is nested too deeply", code="invalid_json") from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """RequestError for a key that comes again: readers differ in which of the two they take."""
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise RequestError(f"'{name[:64]}' is given twice", param=name[:64], code="invalid_json")
+        seen.add(name)
+
+
+def _many_keys(body: bytes) -> bool:
+    """The first count is the cheapest by far, and enough for almost every body."""
+    return body.count(b":") > MAX_KEYS and body.count(b'":') - body.count(b'\\":') > MAX_KEYS
+
+
+def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        match = _PATH.search(text)
+        path = match["path"] if match else None
+        message = _PATH.sub("", text)
+        raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error
+
+
+def _check_size(prompt: object, longest: int) -> None:
+    if isinstance(prompt, list) and len(prompt) > longest and type(prompt[0]) is int:
+        message = f"'prompt' has {len(prompt)} tokens; the context is {longest} tokens"
+        raise RequestError(message, param="prompt", code="context_length_exceeded")
+
+
+def _check_prompt(prompt: object) -> None:
+    if isinstance(prompt, str):
+        return
+    if not isinstance(prompt, list):
+        raise _bad_prompt()
+    if not prompt:
+        raise RequestError("'prompt' is an empty list", param="prompt", code="invalid_value")
+    texts = all(isinstance(item, str) for item in prompt)
+    if not texts and not _is_ids(prompt) and not all(isinstance(item, list) and _is_ids(item) for item in prompt):
+        raise _bad_prompt()
+
+
+def _bad_prompt() -> RequestError:
+    message = "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of token ids"
+    return RequestError(message, param="prompt", code="invalid_type")
+
+
+def _is_ids(value: list[Any]) -> bool:
+    return all(type(item) is int for item in value)

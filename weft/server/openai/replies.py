@@ -1,0 +1,284 @@
+"""Replies: a stream of engine records as one body or as server-sent events. Watches for the client to leave.
+
+A stream of events ends in one of two ways: every choice with its finish_reason, then [DONE]; or an error frame, and the
+connection is closed without the end that HTTP has for a whole body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from weft.engine.choice import Choice, Piece
+from weft.engine.outputs import RequestOutput
+from weft.errors import RequestError
+from weft.server.errors import CLIENT_GONE, client_gone, error_frame, error_response, shown_error
+from weft.server.http.connection import abort, chunk_writer
+from weft.server.metrics.metrics import Metrics, Watch
+from weft.server.openai.formats import Format
+from weft.server.openai.joined import joined, likeliest
+from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
+from weft.server.openai.usage import usage_of
+from weft.serving.backpressure import pause, resume
+from weft.serving.errors import deadline_exceeded
+from weft.serving.queue_timeout import expire
+from weft.serving.replicas import Replicas
+from weft.serving.stream import BegunAgain, Stream
+
+_encoder = msgspec.json.Encoder()
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+HEAD_AFTER_S = 0.25
+"""A stream of events waits so long for its first token: what fails until then has a status of its own."""
+PAUSE_AFTER_S = 0.05
+"""A client that leaves the connection full for so long pauses its stream; what comes meanwhile is kept."""
+UNREAD_S = 30.0
+"""A client that reads nothing for so long is cut off."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request on its way: where its records come from and what becomes of them."""
+
+    id: str
+    created: int
+    model: str
+    stream: Stream
+    choices: list[Choice]
+    form: Format
+    metrics: Metrics
+    patience_s: float
+    """How long it may wait for its first step."""
+    kept: int
+    """Choices of each prompt that come back: where that is not all, the likeliest."""
+    pieces: list[list[Piece]] = field(init=False)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = [[] for _ in self.choices]
+        self.watch = self.metrics.begin(self.stream)
+
+    def begin_again(self) -> None:
+        """Forgets what has come."""
+        self.choices = [choice.anew() for choice in self.choices]
+        self.watch.again()
+        self.pieces = [[] for _ in self.choices]
+
+    @property
+    def done(self) -> bool:
+        """Every choice has ended."""
+        return all(choice.finish_reason is not None for choice in self.choices)
+
+    def take(self, engines: Replicas, arrived: Sequence[tuple[int, RequestOutput]]) -> Iterator[tuple[int, Piece]]:
+        """(choice, what is new in it); a choice whose text holds a stop string is ended in the engine."""
+        records: dict[int, list[RequestOutput]] = {}
+        for index, output in arrived:
+            records.setdefault(index, []).append(output)
+        for index, mine in records.items():
+            choice = self.choices[index]
+            piece = choice.add(mine)
+            if piece is None:
+                continue
+            self.watch.tokens(index, sum([len(record.new_token_ids) for record in mine]), mine[0].queued_s)
+            if piece.finish_reason is not None:
+                self._ended(index, choice, piece.finish_reason)
+            if choice.stopped_by is not None and mine[-1].finish_reason is None:
+                engines.stop_output(self.stream, index, choice.stopped_by)
+            yield index, piece
+
+    def _ended(self, index: int, choice: Choice, reason: str) -> None:
+        self.watch.ended(index, reason)
+        if index % self.stream.n == 0:
+            self.watch.computed(choice.prompt_tokens - choice.cached_tokens)
+        if self.done:
+            self.stream.answered = True
+            self.watch.whole()
+
+    def usage(self) -> Usage:
+        """Of all choices so far."""
+        return usage_of(self.choices, self.stream.n)
+
+
+class _Reply(Response, ABC):
+    """A response that aborts its request when the client leaves, and always closes its stream."""
+
+    unread_s = UNREAD_S
+
+    def __init__(self, engines: Replicas, answer: Answer) -> None:
+        super().__init__()
+        self._engines, self._answer = engines, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watcher = asyncio.create_task(self._watch(receive))
+        stream, patience_s = self._answer.stream, self._answer.patience_s
+        overdue = partial(expire, self._engines, stream, deadline_exceeded(patience_s))
+        clock = asyncio.get_running_loop().call_later(patience_s, overdue)
+        try:
+            with suppress(RequestError):  # of `patient` alone: the connection is cut, and nobody is left to be told
+                await self._send(scope, receive, self._patient(scope, send))
+        finally:
+            clock.cancel()
+            self._answer.watch.failed(CLIENT_GONE)  # counts only where nothing has said how it ended
+            self._engines.close_stream(stream)
+            stream.let_go()
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+    def _patient(self, scope: Scope, send: Send) -> Send:
+        """`send` for a client that may not read: its stream pauses, and the connection is cut in the end."""
+
+        async def patient(message: Message) -> None:
+            try:
+                # uvicorn waits for room before it takes a message, so one that was given up here was not sent at all.
+                async with asyncio.timeout(PAUSE_AFTER_S):
+                    return await send(message)
+            except TimeoutError:
+                pause(self._engines, self._answer.stream)
+            try:
+                async with asyncio.timeout(self.unread_s):
+                    await send(message)
+            except TimeoutError:
+                abort(scope)
+                raise client_gone() from None
+            resume(self._engines, self._answer.stream)
+
+        return patient
+
+    def _told(self, error: Exception) -> RequestError:
+        shown = shown_error(error)
+        self._answer.watch.failed(shown.status)
+        return shown
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._answer.stream.fail(client_gone())
+
+    @abstractmethod
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The whole response."""
+
+
+class WholeReply(_Reply):
+    """One JSON body when all choices have ended."""
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = Response(await self._body(), media_type="application/json")
+        except Exception as error:  # one request's code path must not end the server
+            response = error_response(self._told(error))
+        await response(scope, receive, send)
+
+    async def _body(self) -> bytes:
+        answer = self._answer
+        while not answer.done:
+            try:
+                arrived = await answer.stream.next()
+            except BegunAgain:
+                answer.begin_again()
+                continue
+            for index, piece in answer.take(self._engines, arrived):
+                answer.pieces[index].append(piece)
+        whole = likeliest([joined(pieces) for pieces in answer.pieces], answer.stream.n, answer.kept)
+        choices = [answer.form.choice(index, piece) for index, piece in enumerate(whole)]
+        ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
+        head = (answer.id, answer.form.whole, answer.created, answer.model)
+        return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))
+
+
+class EventReply(_Reply):
+    """Server-sent events; one write for all that a step brought."""
+
+    def __init__(self, engines: Replicas, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
+        super().__init__(engines, answer)
+        self._include_usage, self._continuous = include_usage, continuous_usage
+        self._write_chunk: Callable[[bytes], bool] = lambda data: False
+        self._left = b""
+        """Frames that the connection had no room for."""
+        self._defect: Exception | None = None
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer, begun = self._answer, False
+        try:
+            await answer.stream.wait(HEAD_AFTER_S)
+            frames = self._opening() + (self._taken(await answer.stream.next()) if answer.stream.stirred else b"")
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            begun = True
+            self._write_chunk, answer.stream.direct = chunk_writer(scope), self._pass_on
+            while not answer.done:
+                await _write(send, frames)
+                arrived = await answer.stream.next()
+                if self._defect is not None:
+                    raise self._defect
+                left, self._left = self._left, b""
+                frames = left + self._taken(arrived)
+        except Exception as error:  # one request's code path must not end the server
+            await self._fail(error, begun, scope, receive, send)
+            return
+        await send({"type": "http.response.body", "body": frames + self._ending(), "more_body": False})
+
+    async def _fail(self, error: Exception, begun: bool, scope: Scope, receive: Receive, send: Send) -> None:
+        """A status while nothing has been sent; else a frame without the last chunk, as an answer that was cut must not
+        look whole."""
+        told = self._told(error)
+        if begun:
+            await _write(send, error_frame(told))
+        else:
+            await error_response(told)(scope, receive, send)
+
+    def _opening(self) -> bytes:
+        opening = [self._answer.form.first(index) for index in range(len(self._answer.choices))]
+        return b"".join(self._frame(choice) for choice in opening if choice is not None)
+
+    def _pass_on(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bool:
+        """Writes a step's frames without waking this reply's task, which costs more than the frames."""
+        try:
+            frames = self._taken(arrived)
+        except Exception as error:  # one request's code path must not end the server
+            self._defect = error
+            return False
+        if not self._answer.done and (not frames or self._write_chunk(frames)):
+            return True
+        self._left = frames
+        return False
+
+    def _taken(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
+        return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._engines, arrived)])
+
+    def _frames(self, index: int, piece: Piece) -> bytes:
+        """Nothing for a piece that tells the client nothing."""
+        told = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
+        if not told and not (piece.token_ids and self._answer.form.shows_ids):
+            return b""
+        return self._frame(self._answer.form.chunk(index, piece))
+
+    def _frame(self, choice: ChatChunkChoice | CompletionChoice | None) -> bytes:
+        usage: Usage | None | UnsetType = UNSET
+        if self._include_usage:
+            usage = self._answer.usage() if self._continuous and choice is not None else None
+        choices = [] if choice is None else [choice]
+        return self._event(choices, usage)
+
+    def _event(self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType) -> bytes:
+        answer = self._answer
+        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)
+        return b"data: " + _encoder.encode(body) + b"\n\n"
+
+    def _ending(self) -> bytes:
+        usage = self._event([], self._answer.usage()) if self._include_usage else b""
+        return usage + b"data: [DONE]\n\n"
+
+
+async def _write(send: Send, data: bytes) -> None:
+    if data:
+        await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -1,0 +1,66 @@
+"""Errors of serving: why a request is not run, or not to its end. The server maps them to HTTP."""
+
+from __future__ import annotations
+
+import msgspec
+
+from weft.errors import RequestError
+
+STOPPING, QUARANTINED = "server_shutting_down", "request_quarantined"
+"""Codes that decide whether a client should send its request again."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """The inside of OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+def stopping() -> RequestError:
+    """The server ends while the request is not done."""
+    return RequestError("the server is shutting down", status=503, code=STOPPING)
+
+
+def engine_failed() -> RequestError:
+    """The engine ended while the request was not done; the cause is in the server's own output."""
+    return RequestError("the engine stopped; see the server's log", status=500, code="engine_failed")
+
+
+def engine_restarted(replica: int | None = None) -> RequestError:
+    """The ranks (of `replica`, where there are several) died when the client had seen a part of the answer, or for the
+    second time."""
+    message = "the model's processes died and are started again; this answer is lost, send the request again"
+    if replica is not None:
+        message = f"the processes of replica {replica} died; this answer is lost, send the request again"
+    return RequestError(message, status=503, code="engine_restarted")
+
+
+def quarantined() -> RequestError:
+    """The request was running at two successive deaths of the ranks."""
+    message = "the model's processes died twice while they ran this request; it is not run again"
+    return RequestError(message, status=422, code=QUARANTINED)
+
+
+def restarting() -> RequestError:
+    """The ranks died and are started again."""
+    return RequestError("the model's processes are being started again", status=503, code="engine_restarting")
+
+
+def not_ready() -> RequestError:
+    """Ranks are still starting, or ending."""
+    return RequestError("the model is not ready yet", status=503, code="not_ready")
+
+
+def queue_full(outputs: int, most: int) -> RequestError:
+    """More outputs are open than may be."""
+    message = f"the queue is full: {outputs} outputs are open, at most {most} may be"
+    return RequestError(message, status=429, code="queue_full")
+
+
+def deadline_exceeded(seconds: float) -> RequestError:
+    """No step has run the request in the time that it may wait."""
+    message = f"the request waited longer than {seconds:g} s; it was not run"
+    return RequestError(message, status=504, code="deadline_exceeded")

@@ -1,0 +1,32 @@
+"""Readiness: the body of /ready. Plain records."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from weft.ipc.report import RankReport
+from weft.serving.errors import ErrorInfo
+
+Status = Literal["starting", "ready", "restarting", "draining", "stopped"]
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True):
+    """`stopped` while the server goes on: its ranks died and are not started again."""
+
+    replica: int
+    status: Status
+    restarts: int
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`restarts`: how many sets of ranks have died, of all replicas. `error`: OpenAI's error object, unless the server
+    is ready, which it is while any replica is."""
+
+    status: Status
+    restarts: int
+    replicas: list[ReplicaStatus]
+    ranks: list[RankReport]
+    error: ErrorInfo | UnsetType = UNSET

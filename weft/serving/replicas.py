@@ -1,0 +1,279 @@
+"""Replicas: the engines of all replicas as one: gives each request to a replica, and says what their deaths mean.
+
+Belongs to the event loop. One replica's death is its own: streams that a client has seen something of end with the
+reason, what was in its step waits for its next ranks, what was not goes to another replica. Knows no HTTP and no text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from operator import methodcaller
+
+from weft.engine.engine import Engine
+from weft.engine.limits import Limits
+from weft.engine.outputs import EngineStats, Outputs
+from weft.errors import RequestError
+from weft.log import get_logger
+from weft.serving.engine_loop import EngineLoop, Running
+from weft.serving.errors import engine_failed, not_ready, queue_full, restarting, stopping
+from weft.serving.open_streams import OpenStreams
+from weft.serving.protocols import Start
+from weft.serving.readiness import Readiness, ReplicaStatus, Status
+from weft.serving.recovery import Recovery
+from weft.serving.router import LOOKED_AT, Router, job_of
+from weft.serving.stream import Stream
+from weft.step.sampling_params import SamplingParams
+
+_log = get_logger(__name__)
+
+
+class Replicas:
+    """An engine for each of `starts`; `ended` is set, and `failure` says why, once all are through.
+
+    `max_queued` outputs may wait beside those that can run. `on_ready` is called each time that every replica is ready,
+    but for those that are not started again. `recovery` makes what each replica's restarts obey; None: its first death
+    is its end. When none is left, or one dies in its first start, the server ends.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[Start],
+        *,
+        max_queued: int,
+        on_ready: Callable[[], None] = lambda: None,
+        recovery: Callable[[], Recovery] | None = None,
+    ) -> None:
+        self.loops = tuple(
+            EngineLoop(start, self, index, recovery() if recovery else None) for index, start in enumerate(starts)
+        )
+        self._max_queued, self._on_ready = max_queued, on_ready
+        self._open = OpenStreams(named=len(starts) > 1)
+        self._router, self._several = Router(len(starts)), len(starts) > 1
+        self._parked: dict[Stream, None] = {}
+        """Streams that wait for a replica that may run them."""
+        self._draining = self._stopping = False
+        self.failure: BaseException | None = None
+        self.ended = asyncio.Event()
+
+    def launch(self) -> None:
+        """Starts all; call inside the event loop that will read the streams."""
+        for loop in self.loops:
+            loop.launch()
+
+    # -- what others may know
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken: while any replica takes them."""
+        return self.status == "ready"
+
+    @property
+    def status(self) -> Status:
+        """Of the server."""
+        if self.ended.is_set():
+            return "stopped"
+        if self._draining or self._stopping:
+            return "draining"
+        found = {loop.status for loop in self.loops}
+        order: tuple[Status, ...] = ("ready", "restarting", "starting")
+        return next((status for status in order if status in found), "stopped")
+
+    @property
+    def restarts(self) -> int:
+        """How many sets of ranks have died."""
+        return sum(loop.restarts for loop in self.loops)
+
+    @property
+    def limits(self) -> Limits | None:
+        """What a request must fit into, wherever it runs: the closest of all replicas that have been ready."""
+        known = [loop.engine.limits for loop in self.loops if loop.engine is not None]
+        return min(known, key=lambda limits: (limits.max_model_len, limits.capacity), default=None)
+
+    @property
+    def groups(self) -> int:
+        """Attention-dp groups of each replica; 1 while none has been ready."""
+        return next((loop.engine.executor.layout.attention.dp for loop in self.loops if loop.engine is not None), 1)
+
+    def readiness(self) -> Readiness:
+        """Where the server, its replicas and each of their ranks are."""
+        return Readiness(
+            status=self.status,
+            restarts=self.restarts,
+            replicas=[ReplicaStatus(loop.index, loop.status, loop.restarts) for loop in self.loops],
+            ranks=[report for loop in self.loops for report in loop.reports()],
+        )
+
+    def check_ready(self) -> Limits:
+        """RequestError (503): no replica takes requests: not ready yet, restarting, or ending."""
+        status, limits = self.status, self.limits
+        if status != "ready" or limits is None:
+            raise {"restarting": restarting, "draining": stopping, "stopped": stopping}.get(status, not_ready)()
+        return limits
+
+    def check_room(self, outputs: int) -> Limits:
+        """RequestError: not ready (503), or no room in the queue for `outputs` more (429)."""
+        limits = self.check_ready()
+        slots = limits.max_num_seqs * self.groups * sum(loop.serving for loop in self.loops)
+        if self.open_outputs + outputs > (most := slots + self._max_queued):
+            raise queue_full(self.open_outputs, most)
+        return limits
+
+    @property
+    def open_outputs(self) -> int:
+        """Outputs that are queued or running."""
+        return self._open.outputs
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that are queued or running."""
+        return len(self._open)
+
+    async def stats(self) -> list[EngineStats | None]:
+        """Every replica's counters between two of its steps; None while it has no engine, or does not answer."""
+        return await asyncio.gather(*(loop.stats() for loop in self.loops))
+
+    # -- streams
+
+    def submit(
+        self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool = False
+    ) -> Stream:
+        """A stream of `params.n` outputs of every prompt, all on one replica; `whole`: see Stream.
+
+        RequestError as in `check_room`, or 422: the request has ended ranks twice.
+        """
+        self.check_room(params.n * len(prompts))
+        stream = self._open.add(request_id, prompts, params, whole=whole)
+        self._place(stream)
+        return stream
+
+    def tell(self, stream: Stream, command: Callable[[Engine], object]) -> None:
+        """Runs `command` in the engine that runs the stream; dropped where none does."""
+        if stream not in self._parked:
+            self.loops[stream.replica].tell(command)
+
+    def stop_output(self, stream: Stream, choice: int, reason: str) -> None:
+        """Ends one output whose text holds a stop string; the engine answers with its last record."""
+        prompt, index = divmod(choice, stream.n)
+        request_id = stream.request_ids[prompt]
+        self.tell(stream, lambda engine: engine.stop_request(request_id, reason, index=index))
+
+    def is_parked(self, stream: Stream) -> bool:
+        """Whether it waits for a replica that may run it."""
+        return stream in self._parked
+
+    def close_stream(self, stream: Stream) -> None:
+        """Nobody reads any more: what is unfinished is aborted."""
+        self._open.discard(stream)
+        if stream.open_outputs:
+            for request_id in stream.request_ids:
+                self.tell(stream, methodcaller("abort", request_id))
+        self._leave(stream)
+        if self._draining and not self._open:
+            self.stop()
+
+    def _place(self, stream: Stream) -> None:
+        """Gives the stream to a replica, or parks it until one is there that may run it."""
+        home = self._home(stream)
+        among = [loop.index for loop in self.loops if loop.serving and home in (None, loop.index)]
+        if not among:
+            self._parked[stream] = None
+            return
+        if self._several:
+            limits = self.limits
+            size = limits.block_size if limits is not None and limits.enable_prefix_caching else None
+            looked_at = LOOKED_AT // len(stream.prompts)
+            parts = zip(stream.request_ids, stream.prompts, strict=True)
+            jobs = {i: job_of(ids, stream.params, size, looked_at) for i, ids in parts}
+            stream.replica = self._router.place(jobs, among)
+        for request_id, prompt in zip(stream.request_ids, stream.prompts, strict=True):
+            self.loops[stream.replica].admit(request_id, prompt, stream.params)
+
+    def _home(self, stream: Stream) -> int | None:
+        """The one replica that may run the stream: one that died while it ran the same, so that no other dies of it."""
+        home = self._open.suspected_at(stream)
+        return None if home is None or self.loops[home].gone else home
+
+    def _leave(self, stream: Stream) -> None:
+        """It is no replica's work any more."""
+        self._parked.pop(stream, None)
+        for request_id in stream.request_ids:
+            self._router.end(request_id)
+
+    def _place_parked(self) -> None:
+        parked, self._parked = self._parked, {}
+        for stream in parked:
+            self._place(stream)
+
+    # -- what the engines say
+
+    def deliver(self, outputs: Outputs) -> None:
+        """A step's outputs, each to its stream."""
+        records = list(outputs) if self._several else outputs
+        self._open.deliver(records)
+        if self._several:
+            for output in records:
+                if output.output_tokens == 1 and output.index == 0:
+                    self._router.computed(output.request_id)
+
+    def refuse(self, request_id: str, error: RequestError) -> None:
+        """An engine did not take the request, or not in time."""
+        self._open.fail(request_id, error)
+
+    def begun(self, loop: EngineLoop) -> None:
+        """A replica is ready."""
+        assert loop.engine is not None
+        limits = loop.engine.limits
+        self._router.open(loop.index, limits.num_blocks * self.groups, limits.max_num_seqs * self.groups)
+        self._place_parked()
+        if all(each.serving or each.gone for each in self.loops):
+            self._on_ready()
+
+    def lost(self, loop: EngineLoop, running: Running) -> None:
+        """A replica's ranks died: each of its streams fails, or runs elsewhere, or waits for the next ranks."""
+        self._router.open(loop.index, 0, 0)
+        for stream in self._open.lose(running, loop.index):
+            self._leave(stream)
+            self._place(stream)
+
+    def over(self, loop: EngineLoop, failure: BaseException | None, running: Running) -> None:
+        """A replica is through; so is the server where that was the last, or its first start."""
+        last = all(each.gone for each in self.loops)
+        if failure is not None and (last or loop.engine is None):
+            self.failure = self.failure or failure
+            self._open.end(engine_failed())
+            self.stop()
+        elif failure is not None:
+            _log.error("replica %d is not started again, the others go on: %s", loop.index, failure)
+            self.lost(loop, running)
+            self._place_parked()
+        if last:
+            self._open.end(stopping())
+            self.ended.set()
+
+    # -- the end
+
+    def drain(self, limit_s: float) -> None:
+        """Takes no more requests and ends when the open ones have, after `limit_s` at the latest."""
+        self._draining = True
+        if self.limits is None or not self._open or limit_s <= 0:
+            self.stop()
+        else:
+            asyncio.get_running_loop().call_later(limit_s, self.stop)
+
+    def stop(self) -> None:
+        """Ends every engine after the step in hand, or ends its start; open streams end with an error."""
+        self._stopping = True
+        for loop in self.loops:
+            loop.stop()
+
+    def kill(self) -> None:
+        """Ends all ranks at once, whatever they do."""
+        self._stopping = True
+        for loop in self.loops:
+            loop.kill()
+
+    def join(self) -> None:
+        """Waits until every engine's thread has ended."""
+        for loop in self.loops:
+            loop.join()
