@@ -62,23 +62,22 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
             field="attention.tp",
             value=values["attention.tp"],
         )
-    sizes = _Sizes(values, derived=set())
+    sizes = _Sizes(values)
     _stage(sizes, world_size, tp)
     _modules(sizes)
     if num_experts:
         _experts(sizes, tp, num_experts)
     else:
         _refuse_experts(values)
-    layout = _build(sizes, bool(num_experts))
-    _check(layout)
+    _check(layout := _build(sizes, bool(num_experts)))
     return layout
 
 
 class _Sizes:
     """The given values, completed default by default; remembers which were defaulted."""
 
-    def __init__(self, values: dict[str, object], derived: set[str]) -> None:
-        self.values, self.derived = values, derived
+    def __init__(self, values: dict[str, object]) -> None:
+        self.values, self.derived = values, set[str]()
 
     def default(self, name: str, value: object) -> None:
         if name not in self.values:
