@@ -27,13 +27,13 @@ import torch
 from benchmarks.common.about import about
 from benchmarks.common.command import at_least, result_file, run_command, whole
 from benchmarks.common.forked_ranks import of_first_rank
+from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
-from weft.comm.distributed.gloo import GlooComm, listen
-from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.comm.registry import BACKENDS
 from weft.native.build import ensure_built
 
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-BACKENDS = ("shared_memory", "gloo")
+NAMES = tuple(each.name for each in BACKENDS)
 SECONDS_A_TURN = 0.15
 
 
@@ -100,22 +100,20 @@ def summary(times: list[float], size: int) -> dict[str, float]:
 def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """The cases as rank 0 of so many sees them."""
     group = tuple(range(world))
-    region, rendezvous = SharedMemoryComm.create(world, [group]), listen()
+    meetings = {each: each.meet(world, (group,), own_cores=True, debug=False) for each in BACKENDS}
 
     def run(rank: int) -> list[dict[str, Any]]:
-        fd = rendezvous.fileno() if rank == 0 else None
-        port = rendezvous.getsockname()[1]
         comms = {
-            "shared_memory": SharedMemoryComm(region, rank),
-            "gloo": GlooComm(rank, world, [group], port=port, listen_fd=fd),
+            each.name: each.make(RankEnd(rank, world, (group,), meeting.fds(rank)))
+            for each, meeting in meetings.items()
         }
         cases = measure(comms, group, sizes, rounds)
         comms["gloo"].barrier(group)
         return cases
 
     cases: list[dict[str, Any]] = of_first_rank(world, run)
-    region.close()
-    rendezvous.close()
+    for meeting in meetings.values():
+        meeting.close()
     return cases
 
 
@@ -140,7 +138,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     for case in report["cases"]:
         cells = [
-            f"{case[name]['p50_us']:g} / {case[name]['p99_us']:g} | {case[name]['gb_per_s']:.3g}" for name in BACKENDS
+            f"{case[name]['p50_us']:g} / {case[name]['p99_us']:g} | {case[name]['gb_per_s']:.3g}" for name in NAMES
         ]
         faster = case["gloo"]["p50_us"] / case["shared_memory"]["p50_us"]
         lines.append(f"| {case['ranks']} | {case['kind']} | {case['bytes']} | {cells[0]} | {cells[1]} | {faster:.0f} |")

@@ -157,7 +157,7 @@ class Subject:
             ranks = starting.wait()
             self.executor, self.vocabulary = ranks, starting.plan.config.vocab_size
             self.timers: Timers = RankTimers([worker.pid for worker in ranks.workers])
-            self.kinds = [f"{tp} ranks: {starting.plan.backend}"]
+            self.kinds = [f"{tp} ranks: {starting.plan.comm}"]
             return
         self.one = self.executor = OneRank(checkpoint, self.settings, threads, streams * (-(-length // BLOCK_SIZE) + 1))
         self.vocabulary = self.one.runner.shards.config.vocab_size

@@ -14,6 +14,7 @@ import pytest
 
 import weft
 from tests.support.native_libraries import need
+from weft.comm.registry import BACKENDS
 
 HERE = Path(__file__).parent
 
@@ -80,9 +81,9 @@ def native_comm() -> None:
     need("comm")
 
 
-@pytest.fixture(params=["gloo", "shared_memory"])
+@pytest.fixture(params=[backend.name for backend in BACKENDS])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Backends between processes."""
+    """Each of the registry."""
     if request.param == "shared_memory":
         request.getfixturevalue("native_comm")
     return str(request.param)

@@ -19,73 +19,28 @@ import torch
 from comm_cases import groups_of
 from rank_scenarios import SCENARIOS
 
-from weft.comm.distributed.gloo import GlooComm, listen
-from weft.comm.shm.region import Region, read_records
-from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.comm.backend import Backend, RankEnd, Rendezvous
+from weft.comm.registry import backend_named
+from weft.comm.shm.backend import SharedMemory
 
 LIMIT = 200.0  # seconds for one job, whatever happens
 
 
-class SharedMemory:
-    """The parent's part of the shared memory backend."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.region = Region.create(
-            job["world"], groups_of(job["world"]), piece_bytes=job["piece_bytes"], debug=job["debug"]
-        )
-        self.timeout = job["timeout"]
-
-    def comm(self, rank: int) -> SharedMemoryComm:
-        comm = SharedMemoryComm(self.region, rank, timeout=self.timeout)
-        self.region.close()
-        return comm
-
-    def died(self, rank: int) -> None:
-        self.region.mark_dead(rank)
-
-    def finish(self) -> list[str]:
-        records = [str(record) for record in read_records(self.region.fd)]
-        self.region.close()
-        return records
+def backend_of(job: dict[str, Any]) -> Backend:
+    """The one of that name; shared memory with pieces of the job's size."""
+    return SharedMemory(job["piece_bytes"]) if job["backend"] == "shared_memory" else backend_named(job["backend"])
 
 
-class Gloo:
-    """The parent's part of gloo: the listening socket."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.socket = listen()
-        self.job = job
-
-    def comm(self, rank: int) -> GlooComm:
-        world = self.job["world"]
-        comm = GlooComm(
-            rank,
-            world,
-            groups_of(world),
-            port=self.socket.getsockname()[1],
-            listen_fd=self.socket.fileno() if rank == 0 else None,
-            timeout=self.job["timeout"],
-            debug=self.job["debug"],
-        )
-        self.socket.close()
-        return comm
-
-    def died(self, rank: int) -> None:
-        pass
-
-    def finish(self) -> list[str]:
-        self.socket.close()
-        return []
-
-
-def run_rank(backend: Any, rank: int, job: dict[str, Any], out: int) -> None:
+def run_rank(meeting: Rendezvous, rank: int, job: dict[str, Any], out: int) -> None:
     """In the child: the scenario, its outcome as JSON, and the end of the process."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     torch.set_num_threads(1)
     outcome: dict[str, Any] = {}
     comm = None
     try:
-        comm = backend.comm(rank)
+        world, fds = job["world"], meeting.fds(rank)
+        comm = backend_of(job).make(RankEnd(rank, world, groups_of(world), fds, job["timeout"], job["debug"]))
+        meeting.close()
         outcome["value"] = SCENARIOS[job["scenario"]](comm, job["args"])
         comm.close()
     except BaseException as error:
@@ -95,7 +50,7 @@ def run_rank(backend: Any, rank: int, job: dict[str, Any], out: int) -> None:
     os._exit(1 if "error" in outcome else 0)
 
 
-def start(backend: Any, job: dict[str, Any]) -> dict[int, tuple[int, int]]:
+def start(meeting: Rendezvous, job: dict[str, Any]) -> dict[int, tuple[int, int]]:
     """pidfd -> (rank, pipe) of the forked ranks."""
     ranks = {}
     for rank in range(job["world"]):
@@ -103,7 +58,7 @@ def start(backend: Any, job: dict[str, Any]) -> dict[int, tuple[int, int]]:
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            run_rank(backend, rank, job, write)
+            run_rank(meeting, rank, job, write)
         os.close(write)
         ranks[os.pidfd_open(pid)] = (rank, read)
     return ranks
@@ -111,8 +66,9 @@ def start(backend: Any, job: dict[str, Any]) -> dict[int, tuple[int, int]]:
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Forks, watches, marks the dead, collects."""
-    backend = {"shared_memory": SharedMemory, "gloo": Gloo}[job["backend"]](job)
-    ranks = start(backend, job)
+    world = job["world"]
+    meeting = backend_of(job).meet(world, groups_of(world), own_cores=True, debug=job["debug"])
+    ranks = start(meeting, job)
     outcomes: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + LIMIT
     first_death = None
@@ -129,14 +85,16 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
             told = os.read(pipe, 1 << 20)
             outcomes[rank] = json.loads(told) if told else {"signal": status.si_status, "ended": time.monotonic()}
             if status.si_status:
-                backend.died(rank)
+                meeting.mark_dead(rank)
                 first_death = first_death or outcomes[rank]["ended"]
     for fd, (_, pipe) in ranks.items():
         os.close(fd)
         os.close(pipe)
     for outcome in outcomes.values():
         outcome["after"] = outcome.pop("ended") - (first_death or 0.0)
-    return {"ranks": [outcomes[rank] for rank in range(job["world"])], "records": backend.finish()}
+    records = [str(record) for record in meeting.records()]
+    meeting.close()
+    return {"ranks": [outcomes[rank] for rank in range(job["world"])], "records": records}
 
 
 def main() -> None:

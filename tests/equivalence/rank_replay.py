@@ -25,10 +25,11 @@ from torch import Tensor
 
 from tests.equivalence.harness import EXACT, LIMITS, ExpertSizes, any_layout, checkpoint_at
 from weft.arch import Shards, parse_config
-from weft.comm.backend import groups_of as layout_groups
+from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
-from weft.comm.distributed.gloo import GlooComm, listen
+from weft.comm.groups import groups_of as layout_groups
 from weft.comm.lockstep import LockstepWorld
+from weft.comm.registry import backend_named
 from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
@@ -141,14 +142,9 @@ def comm_maker(job: dict[str, Any]) -> Any:
     if job["backend"] in ("shared_memory", "program"):
         region = Region.create(world, groups)
         return lambda rank: SharedMemoryComm(region, rank, timeout=240.0)
-    socket = listen()
-    port = socket.getsockname()[1]
-
-    def gloo(rank: int) -> GlooComm:
-        fd = socket.fileno() if rank == 0 else None
-        return GlooComm(rank, world, groups, port=port, listen_fd=fd, timeout=240.0)
-
-    return gloo
+    gloo = backend_named("gloo")
+    meeting = gloo.meet(world, groups, own_cores=True, debug=False)
+    return lambda rank: gloo.make(RankEnd(rank, world, groups, meeting.fds(rank), 240.0))
 
 
 def answers_of(job: dict[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
-from weft.worker import rank as rank_process
+from weft.worker import threads
 
 
 def setup(own_cores: bool, asked: bool | None) -> Setup:
@@ -56,12 +56,12 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     comm.world = world
     monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, help: lent.append(help))
     monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
-    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
-    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner = SimpleNamespace(program=object(), ops=ops)
     room = object.__new__(Room)
     monkeypatch.setattr(Room, "take", lambda _, nbytes: 4096 + nbytes)
-    assert rank_process._settle(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
+    assert threads.pin_threads(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
     assert ways == [False] * own_cores
     assert (lent, offered) == (([7], [("offering", 4096 + 128)]) if lends else ([], []))
 
@@ -69,13 +69,13 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
 def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
     ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, make_way=lambda _: None), 2  # type: ignore[assignment]
-    monkeypatch.setattr(rank_process, "available_cores", lambda: ((5, 2), (1, 3)))
-    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
+    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner, none = SimpleNamespace(program=object(), ops=ops), NoRoomsError("too few addresses (ulimit -v)")
-    said = rank_process._settle(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
+    said = threads.pin_threads(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
     assert said == "; no core is lent: too few addresses (ulimit -v)"
     with pytest.raises(ConfigError, match="lend_cores: too few addresses"):
-        rank_process._settle(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
+        threads.pin_threads(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
 
 
 def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
@@ -83,13 +83,13 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
         SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
     )  # fmt: skip
     comm.world = 2
-    said = [rank_process._settle(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    said = [threads.pin_threads(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
     why = ("steps are no program", "ranks do not meet in shared memory")
     assert said == [f"; no core is lent: {each}" for each in why]
-    assert rank_process._settle(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
+    assert threads.pin_threads(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
     for each, reason in zip((comm, elsewhere), why, strict=True):
         with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
-            rank_process._settle(runner, each, setup(True, True), None)  # type: ignore[arg-type]
+            threads.pin_threads(runner, each, setup(True, True), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

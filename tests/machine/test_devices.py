@@ -17,7 +17,7 @@ from weft.ipc.messages import Setup
 from weft.launch_plan import plan as plans
 from weft.machine import devices
 from weft.machine.devices import too_few, torch_without_devices
-from weft.worker import rank
+from weft.worker import build
 
 BUILT = '__version__ = "9.1+x"\ncuda = {cuda!r}\nhip = {hip!r}\n'
 """torch's own module that says what it was built for."""
@@ -75,12 +75,12 @@ def test_a_rank_computes_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> N
         engine = SimpleNamespace(device=device, ranks_per_device=sharing)
         return cast(Setup, SimpleNamespace(rank=number, first_rank=first_rank, engine=engine, where=f"rank {number}"))
 
-    assert str(rank._device(of(1, 2, 2))) == "cuda:1" and taken == [1]
-    assert str(rank._device(of(1, 0, 1))) == "cuda:1"
-    assert str(rank._device(of(1, 2, 1, "cpu"))) == "cpu" and taken == [1, 1]
+    assert str(build.device_of(of(1, 2, 2))) == "cuda:1" and taken == [1]
+    assert str(build.device_of(of(1, 0, 1))) == "cuda:1"
+    assert str(build.device_of(of(1, 2, 1, "cpu"))) == "cpu" and taken == [1, 1]
     with pytest.raises(ConfigError, match="sees 2 CUDA devices"):
-        rank._device(of(0, 4, 2))
-    assert rank._free_bytes(torch.device("cuda:1"), 4) == 250 and rank._free_bytes(torch.device("cpu"), 1) is None
+        build.device_of(of(0, 4, 2))
+    assert build.free_bytes(torch.device("cuda:1"), 4) == 250 and build.free_bytes(torch.device("cpu"), 1) is None
 
 
 def test_no_more_ranks_share_a_device_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import struct
 import subprocess
@@ -20,8 +21,10 @@ from tests.support.checkpoints import make_gguf, small_config
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, param_specs, parse_config
 from weft.checkpoint import open_checkpoint
-from weft.comm import backend
-from weft.comm.backend import choose_backend
+from weft.comm.distributed.backend import Gloo
+from weft.comm.registry import choose_backend
+from weft.comm.shm import backend as shm_backend
+from weft.comm.shm.backend import SharedMemory
 from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
 from weft.ipc.channel import MAX_FRAME, Channel, ChannelClosed, channel_pair
 from weft.ipc.fingerprint import differences, settings_here
@@ -50,7 +53,7 @@ from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import reporting_ranks
-from weft.worker import rank as rank_process
+from weft.worker import threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,8 +148,6 @@ def setup_of_rank(tmp_path: Path, **fields: Any) -> Setup:
         checkpoint=open_checkpoint(tmp_path).table(),
         eos_token_ids=(1, 2),
         comm="none",
-        comm_bytes=0,
-        comm_port=0,
         comm_limit_s=1.0,
         cpus=[0],
         threads=1,
@@ -251,9 +252,9 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend("gloo", two).name == "gloo"
     with pytest.raises(ConfigError, match="comm pigeon: legal: auto, shared_memory, gloo"):
         choose_backend("pigeon", two)
-    monkeypatch.setattr(backend, "missing_reason", lambda name: "")
+    monkeypatch.setattr(shm_backend, "missing_reason", lambda name: "")
     assert choose_backend("auto", two).name == "shared_memory"
-    monkeypatch.setattr(backend, "missing_reason", lambda name: "no C++ compiler")
+    monkeypatch.setattr(shm_backend, "missing_reason", lambda name: "no C++ compiler")
     chosen = choose_backend("auto", two)
     assert chosen.name == "gloo" and "no C++ compiler" in str(chosen)
     with pytest.raises(ConfigError, match="legal here: gloo"):
@@ -387,11 +388,12 @@ def test_the_supervisor_never_loads_torch() -> None:
 
 
 def test_no_listener_beyond_loopback() -> None:
-    meeting = backend.Rendezvous(backend.Backend("gloo", ()), 2)
-    assert meeting.port > 0 and len(meeting.fds(0)) == 1 and meeting.fds(1) == ()
-    with socket.socket(fileno=None) as probe:
-        probe.connect(("127.0.0.1", meeting.port))
-        assert probe.getpeername()[0] == "127.0.0.1"
+    meeting = Gloo().meet(2, (), own_cores=True, debug=False)
+    assert meeting.fds(0) == meeting.fds(1)
+    with socket.socket(fileno=os.dup(meeting.fds(0)[0])) as listening, socket.socket() as probe:
+        host, port = listening.getsockname()
+        assert host == "127.0.0.1"
+        probe.connect((host, port))
     meeting.met()
     meeting.close()
 
@@ -407,19 +409,19 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
         given.append(spin_us)
         return SimpleNamespace(close=lambda: None)
 
-    monkeypatch.setattr(backend.Region, "create", create)
-    backend.Rendezvous(backend.Backend("shared_memory", ()), 2, own_cores=own_cores).close()
+    monkeypatch.setattr(shm_backend.Region, "create", create)
+    SharedMemory().meet(2, (), own_cores=own_cores, debug=False).close()
     assert given == [None if own_cores else 0]
 
     pinned: list[list[int]] = []
     makes_way: list[bool] = []
     ops = object.__new__(StepOps)
     ops.pool = SimpleNamespace(pin=pinned.append, threads=2, make_way=makes_way.append)  # type: ignore[assignment]
-    monkeypatch.setattr(rank_process, "available_cores", lambda: ((0, 2), (1, 3)))
-    monkeypatch.setattr(rank_process.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
+    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
     setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(lend_cores=None), makes_way=True)
-    said = rank_process._settle(runner, alone, setup, None)  # type: ignore[arg-type]
+    said = threads.pin_threads(runner, alone, setup, None)  # type: ignore[arg-type]
     assert (pinned, makes_way, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 
 

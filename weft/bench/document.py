@@ -39,7 +39,7 @@ class Subject:
             "server": None if self.server is None else dict(self.server),
             "layout": None if plan is None else to_dict(plan.layout),
             "engine": None if plan is None else _engine(plan),
-            "collectives": None if plan is None else str(plan.backend),
+            "collectives": None if plan is None else str(plan.comm),
         }
 
 

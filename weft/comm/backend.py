@@ -1,114 +1,106 @@
-"""Which collectives the ranks use and what they must inherit for it. Decided in the supervisor; no torch.
+"""The seam of a comm backend: how the supervisor lets ranks meet, and how a rank makes its end. No torch.
 
-`shared_memory` needs the compiled library; without it `gloo` serves, slower, and start-up says why.
+A backend is one object of class `Backend`. To add one, write it beside its `Comm` and add it to `comm/registry.py`;
+`--comm` and start-up then know it. `tests/comm/test_toy_backend.py` does that with a small one.
 """
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
-from weft.arch.shards import Shards
-from weft.comm.groups import distinct_groups
-from weft.comm.shm.region import RankRecord, Region, read_records
-from weft.errors import ConfigError
+from weft.comm.shm.region import RankRecord
 from weft.layout.ranks import Group
-from weft.native import missing_reason
-from weft.plural import counted
 
-BACKENDS = ("auto", "shared_memory", "gloo")
+if TYPE_CHECKING:
+    from weft.comm.base import Comm  # imports torch
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
-    """`name`: shared_memory, gloo, or none for a single rank. `reason`: why not a faster one."""
+class RankEnd:
+    """What a rank's end is made of. `groups`: all groups of the world, in one order for all ranks; `fds`: what
+    `Rendezvous.fds` gave for this rank, closed by the caller afterwards; `limit_s`: seconds that a wait may take;
+    `debug`: ranks compare the shapes of every collective before it runs."""
 
-    name: str
+    rank: int
+    world: int
     groups: tuple[Group, ...]
-    reason: str = ""
+    fds: Sequence[int] = ()
+    limit_s: float = 30.0
     debug: bool = False
-    """Ranks compare every collective's shapes before it runs."""
-
-    def __str__(self) -> str:
-        if self.name == "none":
-            return "none, a single rank"
-        count = f"{self.name} over {counted(len(self.groups), 'group')}"
-        count += ", shapes compared" if self.debug else ""
-        return f"{count} ({self.reason})" if self.reason else count
-
-
-def choose_backend(wanted: str, shards: Shards) -> Backend:
-    """ConfigError: an unknown name, or shared_memory where its library is missing."""
-    if wanted not in BACKENDS:
-        raise ConfigError(f"comm {wanted}: legal: {', '.join(BACKENDS)}", field="comm", value=wanted, legal=BACKENDS)
-    groups = groups_of(shards)
-    if shards.layout.world == 1:
-        return Backend("none", groups)
-    missing = missing_reason("comm")
-    if wanted == "gloo":
-        return Backend("gloo", groups, "as asked")
-    if not missing:
-        return Backend("shared_memory", groups)
-    if wanted == "shared_memory":
-        raise ConfigError(
-            f"comm shared_memory: the native library is missing: {missing}; legal here: gloo",
-            field="comm",
-            value=wanted,
-            legal=("gloo",),
-        )
-    return Backend("gloo", groups, f"slower than shared_memory, whose library is missing: {missing}")
-
-
-def groups_of(shards: Shards) -> tuple[Group, ...]:
-    """Every group of ranks that the model's boundaries call on, in the one global order."""
-    return distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
 
 
 class Rendezvous:
-    """What the ranks meet over: a shared region, or a loopback port bound before anybody knows it. The supervisor's."""
+    """The supervisor's side: what ranks inherit to meet, and what can be read of them. This one needs nothing."""
 
-    def __init__(self, backend: Backend, world: int, *, own_cores: bool = True) -> None:
-        """`own_cores`: nobody else wants the cores of these `world` ranks, the ranks of other replicas included; else
-        who waits does not spin."""
-        self.groups = backend.groups
-        shared = backend.name == "shared_memory"
-        spin_us = None if own_cores else 0
-        self._region = Region.create(world, backend.groups, spin_us=spin_us, debug=backend.debug) if shared else None
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128) if backend.name == "gloo" else None
+    def __init__(self, groups: tuple[Group, ...]) -> None:
+        self.groups = groups
 
     def fds(self, rank: int) -> tuple[int, ...]:
-        """Descriptors that `rank` inherits: the region for all, the listening socket for rank 0."""
-        if self._region is not None:
-            return (self._region.fd,)
-        return (self._socket.fileno(),) if self._socket is not None and rank == 0 else ()
-
-    @property
-    def nbytes(self) -> int:
-        """Of the region; 0 where there is none."""
-        return 0 if self._region is None else self._region.size
-
-    @property
-    def port(self) -> int:
-        """To meet at; 0 where there is none."""
-        return 0 if self._socket is None else int(self._socket.getsockname()[1])
+        """Descriptors that `rank` inherits."""
+        return ()
 
     def records(self) -> tuple[RankRecord, ...]:
-        """What each rank was last in; none where the region does not say it."""
-        return () if self._region is None else read_records(self._region.fd)
+        """The collective that each rank was last in; empty where the backend keeps no such record."""
+        return ()
 
     def mark_dead(self, rank: int) -> None:
-        """Ends the others' waits for `rank`, with its name."""
-        if self._region is not None:
-            self._region.mark_dead(rank)
+        """Ends the other ranks' waits for `rank`, with its name."""
 
     def met(self) -> None:
-        """Every rank is there: nobody else may come."""
-        if self._socket is not None:
-            self._socket.close()
+        """Every rank has made its end: no other process may connect."""
 
     def close(self) -> None:
         """Gives everything back; safe to call twice."""
-        self.met()
-        if self._region is not None:
-            self._region.close()
-            self._region = None
+
+
+class Backend(Protocol):
+    """Collectives between processes."""
+
+    @property
+    def name(self) -> str:
+        """The word for --comm."""
+        ...
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether `Rendezvous.records` has the last collective of each rank; else ranks write it to the status page."""
+        ...
+
+    def why_not(self, world: int, hosts: int, device: str) -> str:
+        """Why `world` ranks on `hosts` machines, which compute on `device`, cannot use it; empty: they can."""
+        ...
+
+    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+        """In the supervisor. `own_cores`: no other process wants the ranks' cores, so that waiting ranks may spin."""
+        ...
+
+    def make(self, end: RankEnd) -> Comm:
+        """In a rank's process; returns once the other ranks are there. PeerError: one of them did not come."""
+        ...
+
+
+class SingleRank:
+    """For a world of one rank, which calls no collective."""
+
+    name, keeps_records = "none", True
+
+    def why_not(self, world: int, hosts: int, device: str) -> str:
+        """As `Backend`."""
+        return "it is for a single rank" if world > 1 else ""
+
+    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+        """As `Backend`."""
+        return Rendezvous(groups)
+
+    def make(self, end: RankEnd) -> Comm:
+        """As `Backend`."""
+        return make_in("weft.comm.lockstep", end)
+
+
+def make_in(module: str, end: RankEnd) -> Comm:
+    """`module.make(end)`: by name, because these modules import torch, which a supervisor does without."""
+    comm: Comm = import_module(module).make(end)
+    return comm

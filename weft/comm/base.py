@@ -42,11 +42,6 @@ class Comm(ABC):
     def barrier(self, group: Group) -> None:
         """Returns once every member has entered."""
 
-    @property
-    def lent_ns(self) -> int:
-        """Nanoseconds of waiting in which this rank's core was lent to another one, so far."""
-        return 0
-
     @abstractmethod
     def close(self) -> None:
         """Gives memory and descriptors back; safe to call twice."""

@@ -14,6 +14,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
+from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import check_contiguous, check_groups, check_list, unknown_group
 from weft.comm.sums import ordered_sum
@@ -270,3 +271,8 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
 
 def _ranks(ranks: Sequence[int]) -> str:
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)
+
+
+def make(end: RankEnd) -> Comm:
+    """For `SingleRank.make`: a world of one rank, which calls no collective."""
+    return LockstepWorld(end.world, end.groups).comms[end.rank]

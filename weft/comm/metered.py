@@ -56,11 +56,6 @@ class MeteredComm(Comm):
         """The backend."""
         return self._comm
 
-    @property
-    def lent_ns(self) -> int:
-        """As `Comm`."""
-        return self._comm.lent_ns
-
     def count(self, nanoseconds: int, received: int) -> None:
         """Adds what went past this object."""
         self.seconds_ns += nanoseconds

@@ -18,8 +18,8 @@ from weft.step.plan import GroupResult, StepPlan
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first message to a rank: all that it must know to start.
 
-    `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the collectives' backend, with
-    a region of `comm_bytes` that is handed over or a loopback port to meet at (rank 0 is handed its socket).
+    `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the comm backend; what it
+    needs to meet the other ranks is handed over as descriptors.
     """
 
     rank: int
@@ -29,8 +29,6 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     checkpoint: bytes
     eos_token_ids: tuple[int, ...]
     comm: str
-    comm_bytes: int
-    comm_port: int
     comm_limit_s: float
     cpus: list[int]
     threads: int

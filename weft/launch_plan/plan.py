@@ -15,7 +15,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
-from weft.comm.backend import Backend, choose_backend
+from weft.comm.registry import CommChoice, choose_backend
 from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
@@ -54,7 +54,7 @@ class LaunchPlan:
     cores: tuple[CoreShare, ...]
     server_cpus: tuple[int, ...]
     """Where the front end and the engines keep to; empty: nowhere, for the ranks' threads have all cores."""
-    backend: Backend
+    comm: CommChoice
     unused: tuple[str, ...]
     """Tensors of the checkpoint that the model rightly does not use."""
     eos_token_ids: tuple[int, ...]
@@ -134,7 +134,7 @@ class LaunchPlan:
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
-            f"collectives: {self.backend}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
+            f"collectives: {self.comm}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
             + (", several together where streams alone are to be run" if self.goes_on else ""),
         ]
         lines += self.hints()
@@ -189,10 +189,10 @@ def plan_launch(
         memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
     dealing = deal_here(layout, engine)
-    backend = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)))
+    chosen = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)), engine.device)
     why_not = obstacle(
         layout.world // layout.replicas,
-        shared_memory=backend.name != "gloo",
+        shared_memory=chosen.name == "shared_memory",
         program=_runs_programs(engine),
         own_cores=all(share.cpus for share in dealing.shares),
     )
@@ -207,7 +207,7 @@ def plan_launch(
         server_cpus=dealing.server,
         plans_ahead=engine.device != "cpu" or bool(dealing.server),
         goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not dealing.leaves_cores,
-        backend=replace(backend, debug=limits.comm_debug),
+        comm=replace(chosen, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
         limits=limits,

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from weft import env
 from weft.comm.backend import Rendezvous
+from weft.comm.registry import backend_named
 from weft.errors import PeerError
 from weft.ipc.fingerprint import Settings, differences
 from weft.ipc.messages import Allocate, Entered, Joined, Loaded, Setup, pack
@@ -57,14 +58,15 @@ class Starting:
         self._joined: dict[int, Joined] = {}
         world = plan.layout.world
         own_cores = all(share.cpus for share in plan.cores)
-        rendezvous = Rendezvous(plan.backend, world, own_cores=own_cores)
+        backend, debug = backend_named(plan.comm.name), plan.comm.debug
+        rendezvous = backend.meet(world, plan.comm.groups, own_cores=own_cores, debug=debug)
         self._status = status = StatusPage.create(world)
         self.workers: list[WorkerProcess] = []
         try:
             for rank in range(world):
                 self._spawn(rank, status, rendezvous)
             for worker in self.workers:
-                worker.channel.send(pack(self._setup(worker.rank, rendezvous)), 30.0)
+                worker.channel.send(pack(self._setup(worker.rank)), 30.0)
         except BaseException:
             end_all(self.workers)
             status.close()
@@ -85,7 +87,7 @@ class Starting:
         self.workers.append(worker)  # before anybody hears of it: who listens may fail
         self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
 
-    def _setup(self, rank: int, rendezvous: Rendezvous) -> Setup:
+    def _setup(self, rank: int) -> Setup:
         plan, share = self.plan, self.plan.cores[rank]
         return Setup(
             rank=rank,
@@ -94,14 +96,12 @@ class Starting:
             engine=plan.engine,
             checkpoint=plan.checkpoint.table(),
             eos_token_ids=plan.eos_token_ids,
-            comm=plan.backend.name,
-            comm_bytes=rendezvous.nbytes,
-            comm_port=rendezvous.port,
+            comm=plan.comm.name,
             comm_limit_s=plan.limits.comm_s,
             cpus=list(share.cpus),
             threads=share.threads,
             makes_way=bool(share.way),
-            comm_debug=plan.backend.debug,
+            comm_debug=plan.comm.debug,
             where=plan.where[rank],
             first_rank=plan.first_rank,
             start=self._start,

@@ -28,7 +28,7 @@ def lines(plan: LaunchPlan, report: VerifyReport) -> list[str]:
     ]
     for replica, served in enumerate(report.served):
         which = f" of replica {replica}" if len(report.served) > 1 else ""
-        found += _agreement(f"as processes{which}, collectives {plan.backend}", served, with_logits=False)
+        found += _agreement(f"as processes{which}, collectives {plan.comm}", served, with_logits=False)
     if report.module is not None:
         m = report.module
         where = f" in dp group {m.group}" if plan.layout.attention.dp > 1 else ""
@@ -104,13 +104,13 @@ def _served(plan: LaunchPlan, found: Sequence[Agreement]) -> dict[str, Any] | No
         return None
     each = [_json(agreement) for agreement in found]
     if len(each) == 1:
-        return {"comm": plan.backend.name, **each[0]}
+        return {"comm": plan.comm.name, **each[0]}
     together = {
         "agrees": all(agreement.agrees for agreement in found),
         **{name: sum(one[name] for one in each) for name in ("asked", "tokens", "decided")},
         "divergences": [divergence for one in each for divergence in one["divergences"]],
     }
-    return {"comm": plan.backend.name, **each[0], **together, "replicas": each}
+    return {"comm": plan.comm.name, **each[0], **together, "replicas": each}
 
 
 def _json(agreement: Agreement) -> dict[str, Any]:

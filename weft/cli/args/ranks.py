@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from weft.comm.backend import BACKENDS
+from weft.comm.registry import CHOICES
 from weft.native.build import ensure_built
 
 
@@ -14,7 +14,7 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--comm",
         default="auto",
-        choices=BACKENDS,
+        choices=CHOICES,
         help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default: auto)",
     )
 

@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
 def needs_of(plan: LaunchPlan) -> fd_limits.Needs:
     """What the server and its ranks need of the limit of open files. Over gloo a rank has a socket to each of a group's
     others, and some more until they have met."""
-    groups = plan.backend.groups if plan.backend.name == "gloo" else ()
+    groups = plan.comm.groups if plan.comm.name == "gloo" else ()
     return fd_limits.Needs(
         ranks=plan.layout.world,
         replicas=plan.layout.replicas,

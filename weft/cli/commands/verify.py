@@ -17,7 +17,7 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
-from weft.comm.backend import BACKENDS
+from weft.comm.registry import CHOICES
 from weft.errors import ConfigError, UsageError
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", action="append", metavar="TEXT", help="compare on this text (repeatable)")
     group.add_argument("--tokens", type=int, default=16, metavar="N", help="greedy tokens per prompt (default: 16)")
     group.add_argument(
-        "--comm", choices=(*BACKENDS, "lockstep"), default="auto",
+        "--comm", choices=(*CHOICES, "lockstep"), default="auto",
         help="backend of the real processes; lockstep: no processes, only ranks in turns",
     )  # fmt: skip
     group.add_argument("--json", action="store_true", help="print JSON, schema weft.verify/1")
@@ -134,7 +134,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     if not served:
         return verifier.run(prompts, tokens)
     ranks = counted(plan.layout.world, "process", "es")
-    progress(f"starting {ranks}, collectives {plan.backend}")
+    progress(f"starting {ranks}, collectives {plan.comm}")
     with contextlib.ExitStack() as stack:
         executors = []
         for replica in range(plan.layout.replicas):

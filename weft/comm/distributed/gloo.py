@@ -1,9 +1,8 @@
 """Collectives between processes over torch's gloo: the backend that runs wherever torch does. CPU tensors only.
 
-Rendezvous: the parent opens a loopback listening socket, every rank is given its port, rank 0's process also
-its descriptor, so that no port is chosen first and bound later and nothing listens beyond 127.0.0.1. One process group
-per distinct group, made by every rank in the same order, without torch's process-wide default group: two worlds can
-live in one process. Gloo only carries bytes here; sums are made on each rank, in rank order.
+The ranks meet over the socket of `distributed/backend.py`. One process group per distinct group, made by every rank in
+the same order, without torch's process-wide default group: two worlds can live in one process. Gloo only carries bytes
+here; sums are made on each rank, in rank order.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import (
     check_contiguous,
@@ -28,11 +28,11 @@ from weft.comm.checks import (
     member_groups,
     unknown_group,
 )
+from weft.comm.distributed.backend import HOST
 from weft.comm.distributed.peers import Peers, Store
 from weft.comm.sums import ordered_sum
 from weft.errors import PeerError
 
-HOST = "127.0.0.1"
 _TEXT_BYTES = 256
 _dist: Any = torch.distributed  # torch's type stubs leave out half of what this file takes from it
 
@@ -41,12 +41,6 @@ class Work(Protocol):
     """A collective on its way."""
 
     def wait(self) -> object: ...
-
-
-def listen() -> socket.socket:
-    """In a parent that has torch loaded (`comm/backend.py` is one without): the socket of the rendezvous, on a free
-    loopback port. Inheritable once passed on."""
-    return socket.create_server((HOST, 0), backlog=128)
 
 
 class GlooComm(Comm):
@@ -65,7 +59,7 @@ class GlooComm(Comm):
     ) -> None:
         """Returns when all ranks of each of this rank's groups have connected.
 
-        listen_fd: rank 0's copy of the socket that `listen` opened at `port`; stays the caller's. timeout: seconds
+        listen_fd: rank 0's copy of the socket that listens at `port`; stays the caller's. timeout: seconds
         that the start and each collective may take. debug: members compare call, shapes and sizes ahead of each
         collective; without it a difference in sizes ends in an error of gloo's, or ends the process.
         """
@@ -211,6 +205,21 @@ class GlooComm(Comm):
             where = f"rank {self.rank} was in {members.kind} over {members.group}, call {members.calls}"
             self._broken = f"{culprit}; {where} ({_first_line(error)})"
             raise PeerError(self._broken) from error
+
+
+def make(end: RankEnd) -> Comm:
+    """For `Gloo.make`: the end over the listening socket that was inherited."""
+    with socket.socket(fileno=os.dup(end.fds[0])) as listening:
+        port = listening.getsockname()[1]
+    return GlooComm(
+        end.rank,
+        end.world,
+        end.groups,
+        port=port,
+        listen_fd=end.fds[0] if end.rank == 0 else None,
+        timeout=end.limit_s,
+        debug=end.debug,
+    )
 
 
 class _Members:

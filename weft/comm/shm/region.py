@@ -105,6 +105,12 @@ class Region:
     size: int
 
     @staticmethod
+    def of_fd(fd: int) -> Region:
+        """The region that another process created."""
+        with mmap.mmap(fd, _PAGE, prot=mmap.PROT_READ) as memory:
+            return Region(fd, _header(memory).size)
+
+    @staticmethod
     def create(
         world: int,
         groups: Sequence[Group],
@@ -168,9 +174,7 @@ class Region:
 def read_records(fd: int) -> tuple[RankRecord, ...]:
     """What each rank was last in; works for ranks that have died or are stopped."""
     now = time.monotonic_ns()
-    with mmap.mmap(fd, _PAGE, prot=mmap.PROT_READ) as memory:
-        size = _header(memory).size
-    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as memory:
+    with mmap.mmap(fd, Region.of_fd(fd).size, prot=mmap.PROT_READ) as memory:
         header = _header(memory)
         groups = _read_groups(memory, header)
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))

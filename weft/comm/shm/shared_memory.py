@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import (
     check_contiguous,
@@ -162,6 +163,11 @@ class SharedMemoryComm(Comm):
             failure = self._library.weft_comm_failure(self._handle).contents
             self._broken = explain_failure(failure, kind, lists.group, self.rank, self._timeout)
             raise PeerError(self._broken)
+
+
+def make(end: RankEnd) -> Comm:
+    """For `SharedMemory.make`: the end over the region that was inherited."""
+    return SharedMemoryComm(Region.of_fd(end.fds[0]), end.rank, timeout=end.limit_s)
 
 
 class _Lists:

@@ -1,0 +1,150 @@
+"""The build steps of a rank, in the order in which `rank.serve` takes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from weft import env
+from weft.arch.shards import Shards
+from weft.checkpoint import Checkpoint
+from weft.comm.backend import RankEnd
+from weft.comm.base import Comm
+from weft.comm.groups import groups_of
+from weft.comm.registry import backend_named
+from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.region import Region
+from weft.comm.shm.stealing import MOST_LENDERS
+from weft.comm.staged import StagedComm
+from weft.errors import PeerError
+from weft.ipc.channel import Channel, ChannelClosed
+from weft.ipc.messages import Allocate, Entered, Setup, Shutdown, pack, unpack_for_rank
+from weft.ipc.phases import Phase
+from weft.ipc.status import StatusWriter
+from weft.layers import Params, Prepare
+from weft.machine.devices import too_few
+from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
+from weft.ops import make_ops
+from weft.ops.base import Ops
+from weft.ops.pages import OWN_PAGES, RoomPages
+from weft.ops.step_ops import StepOps
+from weft.plural import size
+from weft.weights.loader import load_params
+from weft.worker.comm_wrappers import FaultyComm, RecordedComm
+from weft.worker.faults import Faults, parse_faults
+from weft.worker.numerics import numerics_of
+from weft.worker.runner import Limits
+from weft.worker.torch_import import import_rest
+
+
+class StartupReporter:
+    """Sends each start-up phase to the supervisor, and writes it to the status page."""
+
+    def __init__(self, setup: Setup, channel: Channel, status: StatusWriter) -> None:
+        self.channel, self.status = channel, status
+        self.faults = Faults(parse_faults(env.faults()), setup.first_rank + setup.rank, setup.start)
+
+    def enter(self, phase: Phase, detail: str = "") -> None:
+        """The rank is in `phase` from now on."""
+        self.status.phase(phase)
+        self.channel.send(pack(Entered(phase, detail)))
+        self.faults.reach(phase)
+
+
+def device_of(setup: Setup) -> torch.device:
+    """The CPU, or this rank's CUDA device. ConfigError: there are too few devices."""
+    if setup.engine.device != "cuda":
+        return torch.device("cpu")
+    number, count = (setup.first_rank + setup.rank) // setup.engine.ranks_per_device, torch.cuda.device_count()
+    if number >= count:
+        raise too_few(count, torch.__version__, setup.where, setup.engine.ranks_per_device)
+    torch.cuda.set_device(number)  # of this process, which is one rank: kernels and graphs go where it says
+    return torch.device("cuda", number)
+
+
+def own_arena(setup: Setup, comm_fds: Sequence[int]) -> Room | NoRoomsError | None:
+    """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
+    lends = setup.engine.lends and setup.comm == "shared_memory" and setup.layout.world <= MOST_LENDERS
+    if not (lends and setup.cpus):
+        return None
+    try:
+        return Room.enter(Region.of_fd(comm_fds[0]), setup.rank)
+    except NoRoomsError as reason:
+        return reason
+
+
+def make_rank_ops(setup: Setup, device: torch.device, arena: Room | NoRoomsError | None) -> Ops:
+    """The operations, whose weights and buffers lie in the arena where there is one."""
+    pages = RoomPages(arena) if isinstance(arena, Room) else OWN_PAGES
+    spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
+    ops = make_ops(numerics_of(setup.engine), device, spin_ns=spin_ns, pages=pages)
+    if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
+        import_rest()  # torch's own operations are all there is, or multiply experts
+    return ops
+
+
+@dataclass(frozen=True, slots=True)
+class RankWeights:
+    """A rank's parameters; what was read for them, and in how many seconds."""
+
+    params: Params
+    bytes_read: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"read {size(self.bytes_read)} in {self.seconds:.2f} s"
+
+
+def load_weights(setup: Setup, shards: Shards, ops: Ops, device: torch.device) -> RankWeights:
+    """Reads this rank's slices of the checkpoint. CheckpointError."""
+    began = time.monotonic()
+    checkpoint, prepare = Checkpoint.from_table(setup.checkpoint), Prepare(ops, shards, setup.rank)
+    dtype = ops.numerics.dtype
+    loaded = load_params(checkpoint, shards.specs, shards, setup.rank, dtype, device, prepare=prepare)
+    return RankWeights(loaded.params, loaded.bytes_read, time.monotonic() - began)
+
+
+def free_bytes(device: torch.device, sharing: int) -> int | None:
+    """What a rank's device leaves each of `sharing` ranks; the last of them to load sees what all have loaded."""
+    return torch.cuda.mem_get_info(device)[0] // sharing if device.type == "cuda" else None
+
+
+def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence[int]) -> Comm:
+    """This rank's end of the collectives, once the other ranks are there. `fds`, from the supervisor's rendezvous, are
+    closed. PeerError: a rank did not come."""
+    groups, backend = groups_of(shards), backend_named(setup.comm)
+    world, device = setup.layout.world, setup.engine.device
+    comm = backend.make(RankEnd(setup.rank, world, groups, fds, setup.comm_limit_s, setup.comm_debug))
+    for fd in fds:
+        os.close(fd)
+    if not backend.keeps_records:
+        comm = RecordedComm(comm, report.status, groups)
+    comm = FaultyComm(comm, report.faults) if report.faults.at("collective") else comm
+    return StagedComm(comm) if device != "cpu" and world > 1 else comm
+
+
+def next_allocation(channel: Channel) -> Allocate:
+    """Waits for the size of the cache. ChannelClosed: the start was given up."""
+    message = unpack_for_rank(channel.receive())
+    if isinstance(message, Shutdown):
+        raise ChannelClosed("shut down while starting")
+    if not isinstance(message, Allocate):
+        raise PeerError(f"expected the size of the cache, got {type(message).__name__}")
+    return message
+
+
+def capacity_of(setup: Setup, allocate: Allocate) -> Limits:
+    """What the rank allocates for."""
+    return Limits(
+        allocate.num_blocks,
+        setup.engine.tokens_per_block,
+        setup.engine.max_num_seqs,
+        allocate.max_model_len,
+        setup.engine.max_num_batched_tokens,
+        staged_slots=setup.staged_slots,
+        count_experts=setup.count_experts,
+    )

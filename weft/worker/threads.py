@@ -1,0 +1,65 @@
+"""Which cores a rank's threads keep to, and whether a waiting thread works for other ranks."""
+
+from __future__ import annotations
+
+import torch
+
+from weft.comm.base import Comm
+from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.comm.shm.stealing import check_asked, obstacle
+from weft.ipc.messages import Setup
+from weft.machine.cores import available_cores
+from weft.native.step_library import Pool
+from weft.ops.base import Ops
+from weft.ops.step_ops import StepOps
+from weft.worker.runner import Runner
+
+
+def limit_torch_threads(threads: int) -> None:
+    """For torch's own operations."""
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+
+
+def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: Room | NoRoomsError | None) -> str:
+    """Pins the threads of step programs to the rank's cores, and lets the rank steal work while it waits, where that is
+    asked for or possible; in words, for the log, which core steals, or why none does."""
+    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.lend_cores
+    if pinned is not None:
+        pinned[0].make_way(setup.makes_way)
+    program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
+    no_room = str(arena) if isinstance(arena, NoRoomsError) else None
+    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_room=no_room)
+    check_asked(asked, why_not)
+    if asked is False or comm.world == 1 or setup.engine.device != "cpu":
+        return ""
+    if why_not is not None or pinned is None or not isinstance(arena, Room) or not isinstance(comm, SharedMemoryComm):
+        return f"; no core is lent: {why_not}"
+    pool, core = pinned
+    pool.offer(comm.offering(), arena.take(pool.queue_bytes))
+    comm.lend(pool.help)
+    return f"; cpu {core} is lent to ranks that this one waits for"
+
+
+def unshare_threads(ops: Ops) -> None:
+    """Other ranks take no work of this one any more."""
+    if isinstance(ops, StepOps):
+        ops.pool.keep_to_itself()
+
+
+def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | None:
+    """The pinned threads and the caller's core; None: no thread is pinned.
+
+    Where steps run as a program, its threads are the rank's only busy ones: each has a core, and torch does the rest
+    (sampling with penalties) on the caller's. Ranks that share cores would all take the same first ones: there the
+    system places the threads.
+    """
+    if runner.program is None or not isinstance(runner.ops, StepOps):
+        return None
+    torch.set_num_threads(1)
+    cores, pool = [core[0] for core in available_cores()], runner.ops.pool
+    if not own_cores or len(cores) < pool.threads:
+        return None
+    pool.pin(cores)
+    return pool, cores[0]
