@@ -35,7 +35,7 @@ from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.text import Tokenizer
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 WINDOW, PROMPT, ANSWER, BLOCK = 512, 32, 64, 16
 
@@ -53,7 +53,7 @@ def engine_for(checkpoint: Checkpoint, quantization: str, rounds_rows: bool) -> 
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve({}))
     blocks = 4 * (WINDOW + ANSWER) // BLOCK
-    limits = Limits(blocks, BLOCK, 4, WINDOW + ANSWER)
+    limits = RankCapacity(blocks, BLOCK, 4, WINDOW + ANSWER)
     numerics = Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)
     executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
     engine_config = EngineConfig(dtype="bfloat16", max_model_len=WINDOW + ANSWER, max_num_seqs=4)

@@ -31,7 +31,7 @@ from weft.step.plan import StepPlan, StepResult
 from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
 from weft.worker.numerics import numerics_of
-from weft.worker.runner import Limits, Runner
+from weft.worker.runner import RankCapacity, Runner
 
 AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}
 AT_START |= {"check_batch_invariance"}
@@ -65,7 +65,7 @@ class OneRank:
             checkpoint, shards.specs, shards, 0, numerics.dtype, device, prepare=Prepare(ops, shards, 0)
         ).params
         assert settings.max_model_len is not None
-        limits = Limits(num_blocks, settings.block_size, settings.max_num_seqs, settings.max_model_len)
+        limits = RankCapacity(num_blocks, settings.block_size, settings.max_num_seqs, settings.max_model_len)
         self.runner = Runner(shards, params, comm, ops, limits, device, (), settings.enforce_eager)
         self.layout, self.num_blocks = shards.layout, num_blocks
         if isinstance(ops, StepOps) and self.runner.program is not None:

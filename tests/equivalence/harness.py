@@ -25,12 +25,12 @@ from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import GreedyOutput, LogitsRecorder
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]
 T = TypeVar("T")
-LIMITS = Limits(num_blocks=80, block_size=4, max_num_seqs=4, max_model_len=176)
+LIMITS = RankCapacity(num_blocks=80, block_size=4, max_num_seqs=4, max_model_len=176)
 EXACT = Numerics(torch.float32, exact=True)
 
 

@@ -14,7 +14,7 @@ from weft.cli.view.say import say
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
 from weft.log import configure
-from weft.machine.cores import available_cores, deal_cores, numa_node
+from weft.machine.cores import assign_cores, available_cores, numa_node
 from weft.server.http.listen import bind
 from weft.server.http.port_owner import port_owner
 from weft.serving.open_streams import OpenStreams
@@ -267,7 +267,7 @@ def test_cores_of_a_memory_node_are_neighbours(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     cores = available_cores(tmp_path)
     assert cores == ((0, 4), (2, 6), (1, 5), (3, 7))
-    assert [numa_node(share.cpus, tmp_path) for share in deal_cores(cores, 2)] == [0, 1]
+    assert [numa_node(share.cpus, tmp_path) for share in assign_cores(cores, 2)] == [0, 1]
 
 
 def test_the_memory_node_of_cpus(tmp_path: Path) -> None:

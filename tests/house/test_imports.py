@@ -38,6 +38,7 @@ BY_NAME_ALLOWED = {
     "weft.bench.plot",  # matplotlib is optional
     "weft.experts.pictures.draw",  # the same
     "weft.dialects.registry",  # the table of dialects
+    "weft.comm.backend",  # the part of a backend that imports torch, in a rank alone
     "weft.worker.torch_import",  # the way a rank imports torch
     "weft.worker.main",  # tied to its parent before a second of importing torch
 }

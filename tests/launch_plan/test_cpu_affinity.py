@@ -12,8 +12,8 @@ from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
 from weft.errors import ConfigError
 from weft.launch_plan import plan as plans
-from weft.launch_plan.cpu_affinity import Dealing, deal, read_list
-from weft.machine.cores import Core, CoreShare, as_runs, deal_cores, make_way, server_cpus
+from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus, read_list
+from weft.machine.cores import Core, CoreShare, as_runs, assign_cores, make_way, server_cpus
 from weft.settings import EngineConfig
 
 TWO: tuple[Core, ...] = ((0,), (1,))
@@ -21,8 +21,8 @@ PAIRS: tuple[Core, ...] = ((0, 4), (1, 5), (2, 6), (3, 7))
 """Four cores of two hardware threads each."""
 
 
-def dealt(cores: tuple[Core, ...], ranks: int, quota: float | None = None, **given: object) -> Dealing:
-    return deal(cores, ranks, quota, EngineConfig(**given), way=ranks == 1)  # type: ignore[arg-type]
+def assigned(cores: tuple[Core, ...], ranks: int, quota: float | None = None, **given: object) -> CpuAssignment:
+    return assign_cpus(cores, ranks, quota, EngineConfig(**given), way=ranks == 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
     lists = [each for each in lists if each]
     if not lists:
         return
-    found = dealt(cores, len(lists), quota, cpus="|".join(as_runs(tuple(sorted(each))) for each in lists))
+    found = assigned(cores, len(lists), quota, cpus="|".join(as_runs(tuple(sorted(each))) for each in lists))
     assert [{*share.cpus} for share in found.shares] == lists
     counts = [len({cpu % 8 for cpu in each}) for each in lists]
     threads = [share.threads for share in found.shares]
@@ -72,31 +72,35 @@ def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
 
 def test_without_lists_the_rule_decides() -> None:
     for ranks, threads in ((1, None), (2, None), (3, None), (5, None), (2, 1), (2, 3)):
-        shares = deal_cores(PAIRS, ranks, None, threads)
+        shares = assign_cores(PAIRS, ranks, None, threads)
         wanted = make_way(shares, PAIRS) if ranks == 1 else shares
-        assert dealt(PAIRS, ranks, threads=threads) == Dealing(wanted, server_cpus(wanted))
+        assert assigned(PAIRS, ranks, threads=threads) == CpuAssignment(wanted, server_cpus(wanted))
 
 
 def test_the_server_beside_lists() -> None:
     whole = CoreShare((0, 1), 2)
     giving = CoreShare((0, 1), 2, (), (1,))
-    assert dealt(TWO, 1, cpus="0-1") == Dealing((giving,), (1,)) == dealt(TWO, 1, cpus="0-1", server_cpus="1")
-    assert dealt(TWO, 1, cpus="1") == Dealing((CoreShare((1,), 1),), (0,)), "the core that no rank has"
-    assert dealt(TWO, 2, cpus="1|0") == Dealing((CoreShare((1,), 1), CoreShare((0,), 1)), ())
-    assert dealt(PAIRS, 1, cpus="0-1") == Dealing((whole,), (2, 3, 6, 7))
-    assert dealt(PAIRS, 1, cpus="0-1", server_cpus="4,7") == Dealing((whole,), (4, 7)), "beside a thread, on its core"
-    assert dealt(PAIRS, 1, cpus="0-1", server_cpus="1") == Dealing((giving,), (1,))
-    assert dealt(PAIRS, 1, cpus="0-2", threads=2).server == (2, 3, 7), "what --threads leaves, too"
-    assert dealt(PAIRS, 2, cpus="0,4|1").shares[0] == CoreShare((0, 4), 1), "two hardware threads, one core"
-    assert dealt(PAIRS, 2, 2.0, cpus="0-2|3").shares == (CoreShare((0, 1, 2), 1, (1, 2)), CoreShare((3,), 1))
+    assert (
+        assigned(TWO, 1, cpus="0-1") == CpuAssignment((giving,), (1,)) == assigned(TWO, 1, cpus="0-1", server_cpus="1")
+    )
+    assert assigned(TWO, 1, cpus="1") == CpuAssignment((CoreShare((1,), 1),), (0,)), "the core that no rank has"
+    assert assigned(TWO, 2, cpus="1|0") == CpuAssignment((CoreShare((1,), 1), CoreShare((0,), 1)), ())
+    assert assigned(PAIRS, 1, cpus="0-1") == CpuAssignment((whole,), (2, 3, 6, 7))
+    assert assigned(PAIRS, 1, cpus="0-1", server_cpus="4,7") == CpuAssignment((whole,), (4, 7)), (
+        "beside a thread, on its core"
+    )
+    assert assigned(PAIRS, 1, cpus="0-1", server_cpus="1") == CpuAssignment((giving,), (1,))
+    assert assigned(PAIRS, 1, cpus="0-2", threads=2).server == (2, 3, 7), "what --threads leaves, too"
+    assert assigned(PAIRS, 2, cpus="0,4|1").shares[0] == CoreShare((0, 4), 1), "two hardware threads, one core"
+    assert assigned(PAIRS, 2, 2.0, cpus="0-2|3").shares == (CoreShare((0, 1, 2), 1, (1, 2)), CoreShare((3,), 1))
 
 
 def test_ranks_are_dealt_what_the_server_does_not_get() -> None:
-    assert dealt(TWO, 1, server_cpus="1") == Dealing((CoreShare((0,), 1),), (1,))
-    assert dealt(PAIRS, 2, server_cpus="3,7") == Dealing(
+    assert assigned(TWO, 1, server_cpus="1") == CpuAssignment((CoreShare((0,), 1),), (1,))
+    assert assigned(PAIRS, 2, server_cpus="3,7") == CpuAssignment(
         (CoreShare((0, 4), 1), CoreShare((1, 2, 5, 6), 1, (2, 6))), (3, 7)
     )
-    assert [share.cpus for share in dealt(PAIRS, 2, server_cpus="3").shares] == [(0, 1, 4, 5), (2, 6, 7)]
+    assert [share.cpus for share in assigned(PAIRS, 2, server_cpus="3").shares] == [(0, 1, 4, 5), (2, 6, 7)]
 
 
 LEGAL = "legal: a list for each, none with another's CPUs"
@@ -138,7 +142,7 @@ def test_lists_that_cannot_be_are_refused(
     cores: tuple[Core, ...], ranks: int, given: dict[str, object], text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        dealt(cores, ranks, **given)  # type: ignore[arg-type]
+        assigned(cores, ranks, **given)  # type: ignore[arg-type]
     assert text in str(caught.value)
     assert caught.value.field == str(caught.value).split()[0]
 

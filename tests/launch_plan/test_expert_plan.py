@@ -20,7 +20,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.errors import ConfigError, PeerError, WeftError
 from weft.experts.balancing.balancer import LoadBalancer
-from weft.experts.balancing.eplb_process import ProcessDecider
+from weft.experts.balancing.eplb_process import EplbProcess
 from weft.experts.placement.placement import even_placement
 from weft.experts.placement.shape import SlotShape
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
@@ -172,7 +172,7 @@ def test_other_placements_are_refused(text: str, words: str, planned: Planned, t
 LOADS = np.array([[90.0, 4, 3, 2, 1, 1], [1, 1, 1, 1, 1, 1]])
 
 
-def wait(decider: ProcessDecider) -> object:
+def wait(decider: EplbProcess) -> object:
     found: list[object] = []
 
     def came() -> bool:
@@ -186,7 +186,7 @@ def wait(decider: ProcessDecider) -> object:
 def test_a_process_plans_what_the_balancer_plans() -> None:
     shape = SlotShape(6, 8, 2)
     balancer = LoadBalancer(shape, "global", 0.5)
-    decider, current = ProcessDecider(balancer), even_placement(2, shape)
+    decider, current = EplbProcess(balancer), even_placement(2, shape)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         decider.start(LOADS, current)
@@ -210,7 +210,7 @@ def test_a_process_plans_what_the_balancer_plans() -> None:
 )
 def test_a_plan_that_comes_to_nothing(code: str, words: str) -> None:
     shape = SlotShape(6, 8, 2)
-    decider = ProcessDecider(LoadBalancer(shape), (sys.executable, "-c", code))
+    decider = EplbProcess(LoadBalancer(shape), (sys.executable, "-c", code))
     decider.start(LOADS, even_placement(2, shape))
     with pytest.raises(WeftError, match=words):
         wait(decider)
@@ -231,7 +231,7 @@ def test_what_the_system_refuses_leaves_nothing_open(
             raise OSError(errno.ENFILE, "too many open files")
         return granted(*args, **options)
 
-    decider, before = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
+    decider, before = EplbProcess(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(*refused, refuse)
     with pytest.raises(OSError, match="too many open files"):
         decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
@@ -239,7 +239,7 @@ def test_what_the_system_refuses_leaves_nothing_open(
 
 
 def test_a_plan_can_be_given_up() -> None:
-    decider = ProcessDecider(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(600)"))
+    decider = EplbProcess(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(600)"))
     decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
     assert decider.poll() is None
     assert decider._process is not None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.native_libraries import need
 from weft.checkpoint import embedded_model, open_checkpoint
-from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.arena import NoArenaError, SharedArena
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.ipc.messages import Setup
@@ -59,8 +59,8 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner = SimpleNamespace(program=object(), ops=ops)
-    room = object.__new__(Room)
-    monkeypatch.setattr(Room, "take", lambda _, nbytes: 4096 + nbytes)
+    room = object.__new__(SharedArena)
+    monkeypatch.setattr(SharedArena, "take", lambda _, nbytes: 4096 + nbytes)
     assert threads.pin_threads(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
     assert ways == [False] * own_cores
     assert (lent, offered) == (([7], [("offering", 4096 + 128)]) if lends else ([], []))
@@ -71,7 +71,7 @@ def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None
     ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, make_way=lambda _: None), 2  # type: ignore[assignment]
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
-    runner, none = SimpleNamespace(program=object(), ops=ops), NoRoomsError("too few addresses (ulimit -v)")
+    runner, none = SimpleNamespace(program=object(), ops=ops), NoArenaError("too few addresses (ulimit -v)")
     said = threads.pin_threads(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
     assert said == "; no core is lent: too few addresses (ulimit -v)"
     with pytest.raises(ConfigError, match="lend_cores: too few addresses"):

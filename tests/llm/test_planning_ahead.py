@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from weft.launch_plan.cpu_affinity import Dealing, deal
+from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
 
@@ -18,10 +18,10 @@ PARAMS = [SamplingParams(temperature=0.0, max_tokens=3 + 5 * n, ignore_eos=n % 2
 
 
 def texts(path: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    def dealt(*given: Any, way: bool) -> Dealing:
-        return replace(deal(*given, way=way), server=(0,) if ahead else ())
+    def assigned(*given: Any, way: bool) -> CpuAssignment:
+        return replace(assign_cpus(*given, way=way), server=(0,) if ahead else ())
 
-    monkeypatch.setattr("weft.launch_plan.plan.deal", dealt)
+    monkeypatch.setattr("weft.launch_plan.plan.assign_cpus", assigned)
     with LLM(str(path), max_num_seqs=3) as llm:
         assert all(each.plans_ahead is ahead for each in llm._engines._executors)
         return [result.outputs[0].text for result in llm.generate(PROMPTS, PARAMS)]

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from weft.machine.deferred_signals import SIGNALS, Unbroken
+from weft.machine.deferred_signals import SIGNALS, DeferredSignals
 
 
 class Ended(Exception):
@@ -38,8 +38,8 @@ def test_a_signal_waits_for_the_end_and_is_told(number: signal.Signals) -> None:
         signal.raise_signal(number)
         done.append("to the end")
 
-    with pytest.raises(Ended, match=str(int(number))), Unbroken(lambda: done.append("soon")) as unbroken:
-        unbroken.run(call)
+    with pytest.raises(Ended, match=str(int(number))), DeferredSignals(lambda: done.append("soon")) as deferred:
+        deferred.run(call)
     assert done == ["soon", "to the end"] and signal.getsignal(number) is handler
 
 
@@ -52,10 +52,10 @@ def test_a_second_signal_does_not_wait(number: signal.Signals) -> None:
             signal.raise_signal(number)
             done.append(word)
 
-    with Unbroken(nothing) as unbroken:
+    with DeferredSignals(nothing) as deferred:
         with pytest.raises(Ended):
-            unbroken.run(call)
-        assert unbroken.run(lambda: "goes on") == "goes on"
+            deferred.run(call)
+        assert deferred.run(lambda: "goes on") == "goes on"
     assert done == ["once"] and signal.getsignal(number) is handler
 
 
@@ -64,44 +64,44 @@ def test_a_signal_comes_before_an_error_of_what_is_done(number: signal.Signals) 
         signal.raise_signal(number)
         raise ValueError
 
-    with pytest.raises(Ended) as caught, Unbroken(nothing) as unbroken:
-        unbroken.run(call)
+    with pytest.raises(Ended) as caught, DeferredSignals(nothing) as deferred:
+        deferred.run(call)
     assert isinstance(caught.value.__context__, ValueError)
 
 
 def test_between_two_calls_nothing_is_held_back(number: signal.Signals) -> None:
-    unbroken = Unbroken(nothing)
+    deferred = DeferredSignals(nothing)
     for _ in range(2):
-        with unbroken:
-            unbroken.run(nothing)
+        with deferred:
+            deferred.run(nothing)
             with pytest.raises(Ended):
                 signal.raise_signal(number)
             with pytest.raises(Ended):
-                unbroken.run(lambda: signal.raise_signal(number))
+                deferred.run(lambda: signal.raise_signal(number))
     with pytest.raises(Ended):
-        unbroken.run(lambda: signal.raise_signal(number))
+        deferred.run(lambda: signal.raise_signal(number))
 
 
 def test_the_outermost_call_is_not_broken(number: signal.Signals) -> None:
     done: list[str] = []
 
     def call() -> None:
-        unbroken.run(lambda: signal.raise_signal(number))
+        deferred.run(lambda: signal.raise_signal(number))
         done.append("to the end")
 
-    with pytest.raises(Ended), Unbroken(nothing) as unbroken:
-        unbroken.run(call)
+    with pytest.raises(Ended), DeferredSignals(nothing) as deferred:
+        deferred.run(call)
     assert done == ["to the end"]
 
 
 def test_a_handler_that_somebody_put_in_meanwhile_stays(number: signal.Signals) -> None:
-    with Unbroken(nothing):
+    with DeferredSignals(nothing):
         signal.signal(number, signal.SIG_IGN)
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_two_may_end_in_any_order(number: signal.Signals) -> None:
-    first, second = Unbroken(nothing), Unbroken(nothing)
+    first, second = DeferredSignals(nothing), DeferredSignals(nothing)
     for _ in range(2):
         first.__enter__()
         second.__enter__()
@@ -116,7 +116,7 @@ def test_two_may_end_in_any_order(number: signal.Signals) -> None:
 def test_what_python_does_not_handle_stays_as_it_is() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with Unbroken(nothing):
+        with DeferredSignals(nothing):
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -126,8 +126,8 @@ def test_in_another_thread_nothing_is_held_back(number: signal.Signals) -> None:
     handler = signal.getsignal(number)
 
     def inside() -> bool:
-        with Unbroken(nothing) as unbroken:
-            return unbroken.run(lambda: signal.getsignal(number) is handler)
+        with DeferredSignals(nothing) as deferred:
+            return deferred.run(lambda: signal.getsignal(number) is handler)
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(inside).result()

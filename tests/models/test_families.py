@@ -39,7 +39,7 @@ from weft.ops.base import Numerics
 from weft.settings import EngineConfig
 from weft.verify.record import GreedyOutput, LogitsRecorder, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -141,7 +141,7 @@ def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[GreedyO
     config = parse_config(checkpoint.config)
     layout = resolve({"attention.tp": world, "lm_head.tp": 1}, world, num_experts=config.num_experts)
     shards = Shards(config, layout)
-    limits = Limits(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
+    limits = RankCapacity(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     recorder = LogitsRecorder(executor)
     limits_given = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=16, block_size=8)

@@ -27,7 +27,7 @@ from weft.text import Tokenizer
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
 from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")
 TOKENS = 8
@@ -74,7 +74,7 @@ def one_rank(checkpoint: Checkpoint, prompts: list[Prompt]) -> list[GreedyOutput
 
 def run(checkpoint: Checkpoint, layout: Layout, prompts: list[Prompt]) -> list[GreedyOutput]:
     shards = Shards(parse_config(checkpoint.config), layout)
-    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=4, max_model_len=64)
+    limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=4, max_model_len=64)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     recorder = LogitsRecorder(executor)
     config = EngineConfig(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=12)
@@ -119,7 +119,7 @@ def test_bf16_stays_within_its_tolerance_of_fp32(
 ) -> None:
     """Step programs, each token after the reference's own text, so that every position is compared."""
     shards = Shards(parse_config(checkpoint.config), resolve({"attention.tp": tp}))
-    limits = Limits(num_blocks=64, block_size=16, max_num_seqs=8, max_model_len=64)
+    limits = RankCapacity(num_blocks=64, block_size=16, max_num_seqs=8, max_model_len=64)
     config = EngineConfig(max_model_len=64, max_num_seqs=8, max_num_batched_tokens=40)
     forced = [(*prompt, *out.tokens[:n]) for prompt, out in zip(prompts, reference, strict=True) for n in range(TOKENS)]
     wanted = [GreedyOutput([out.tokens[n]], [out.logits[n]]) for out in reference for n in range(TOKENS)]

@@ -27,7 +27,7 @@ from weft.upcycle.upcycle import Recipe, upcycle
 from weft.verify.compare import RELATIVE_TOLERANCE, compare
 from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")
 TOKENS = 12
@@ -53,7 +53,7 @@ def run(
 ) -> list[GreedyOutput]:
     config = parse_config(checkpoint.config)
     staged = 0 if balancing is None else SLOTS // 2
-    limits = Limits(16, 16, 4, 64, staged_slots=staged, count_experts=balancing is not None)
+    limits = RankCapacity(16, 16, 4, 64, staged_slots=staged, count_experts=balancing is not None)
     shards = Shards(config, resolve(given, num_experts=config.num_experts))
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     recorder = LogitsRecorder(executor)

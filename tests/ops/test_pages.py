@@ -13,7 +13,7 @@ from weft.native.records import WeightKind, WeightRecord
 from weft.native.step_library import Pool, open_library
 from weft.ops.arena import Arena
 from weft.ops.packed import Packing
-from weft.ops.pages import OwnPages, RoomPages
+from weft.ops.pages import ArenaPages, OwnPages
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def shelf() -> Shelf:
 
 
 def test_records_and_vectors_are_copied_there(shelf: Shelf) -> None:
-    pages, plain = RoomPages(shelf), WeightRecord(3, 4, 5)
+    pages, plain = ArenaPages(shelf), WeightRecord(3, 4, 5)
     record = pages.record(plain)
     assert bytes(record) == bytes(plain) and shelf.holds(ctypes.addressof(record))
     numbers = torch.arange(12.0).view(3, 4)
@@ -42,7 +42,7 @@ def test_a_weight_lies_there_with_all_that_it_points_to(shelf: Shelf) -> None:
     need("step")
     library = open_library()
     assert library is not None
-    packing, matrix = Packing(Pool(library, 1), pages=RoomPages(shelf)), torch.randn(64, 96).bfloat16()
+    packing, matrix = Packing(Pool(library, 1), pages=ArenaPages(shelf)), torch.randn(64, 96).bfloat16()
     for kind in (WeightKind.BF16, WeightKind.INT4, WeightKind.INT8, WeightKind.BF12):
         made = packing.pack(matrix, kind, arena=Arena(pages=packing.pages))
         wanted = Packing(packing.pool).pack(matrix, kind).unpacked()
@@ -52,7 +52,7 @@ def test_a_weight_lies_there_with_all_that_it_points_to(shelf: Shelf) -> None:
 
 
 def test_memory_of_an_attempt_that_came_to_nothing_is_free_again(shelf: Shelf) -> None:
-    arena = Arena(pages=RoomPages(shelf))
+    arena = Arena(pages=ArenaPages(shelf))
     arena.take(100)
     before = shelf.taken
     with arena.attempt() as unused:

@@ -29,12 +29,12 @@ from weft.step.sampling_params import SamplingParams
 from weft.verify.record import Parts
 from weft.verify.trace import trace
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 from weft.worker.tensors.inputs import Geometry, shape_of
 
 GREEDY = SamplingParams(temperature=0.0)
 SCORED = SamplingParams(temperature=0.0, prompt_logprobs=0)
-LIMITS = Limits(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
+LIMITS = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
 PROMPTS = ([5, 9, 2, 7, 1, 8, 3], [4], [6, 6, 1])
 EARLY: list[tuple[str, int, dict[str, object]]] = [
     ("biased", 1, {}),

@@ -24,9 +24,9 @@ from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, Weig
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
 from weft.program.assemble import DEALT
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
-LIMITS = Limits(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
+LIMITS = RankCapacity(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
 BF16 = torch.bfloat16
 NUMERICS = {
     "fp32": Numerics(torch.float32),

@@ -26,9 +26,9 @@ from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.numerics import numerics_of
-from weft.worker.runner import Limits, Runner
+from weft.worker.runner import RankCapacity, Runner
 
-LIMITS = Limits(num_blocks=4, block_size=16, max_num_seqs=4, max_model_len=64)
+LIMITS = RankCapacity(num_blocks=4, block_size=16, max_num_seqs=4, max_model_len=64)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
     config = parse_config(checkpoint.config)
     kept = kept_weights(engine, checkpoint, param_specs(config), kernels())
     shards = Shards(config, resolve({"attention.tp": tp}), kept=kept)
-    limits = Limits(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
+    limits = RankCapacity(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
     executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
     rows = bounded_rows(engine, shards.layout)
     for rank, found in enumerate(executor.runners):

@@ -46,7 +46,7 @@ from weft.ipc.status import RankHeld, StatusPage
 from weft.launch_plan.hints import hints
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
-from weft.machine.cores import CoreShare, available_cores, deal_cores, make_way, server_cpus
+from weft.machine.cores import CoreShare, assign_cores, available_cores, make_way, server_cpus
 from weft.machine.memory_trim import keep_all, not_collected
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
@@ -60,7 +60,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @given(cores=st.integers(1, 64), ranks=st.integers(1, 64), quota=st.one_of(st.none(), st.floats(0.1, 64)))
 def test_cores_are_dealt_without_overlap(cores: int, ranks: int, quota: float | None) -> None:
-    shares = deal_cores([(2 * i, 2 * i + 1) for i in range(cores)], ranks, quota)
+    shares = assign_cores([(2 * i, 2 * i + 1) for i in range(cores)], ranks, quota)
     assert len(shares) == ranks
     if ranks > cores:
         assert set(shares) == {CoreShare((), 1)}
@@ -76,25 +76,25 @@ def test_cores_are_dealt_without_overlap(cores: int, ranks: int, quota: float | 
 
 def test_threads_as_asked() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
-    assert deal_cores(cores, 2, None, 1) == (
+    assert assign_cores(cores, 2, None, 1) == (
         CoreShare((0, 1, 4, 5), 1, (1, 5)),
         CoreShare((2, 3, 6, 7), 1, (3, 7)),
     )
-    assert server_cpus(deal_cores(cores, 2, None, 1)) == (1, 3, 5, 7)
-    assert not server_cpus(deal_cores(cores, 2)) and not server_cpus(deal_cores(cores, 5))
-    assert deal_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
+    assert server_cpus(assign_cores(cores, 2, None, 1)) == (1, 3, 5, 7)
+    assert not server_cpus(assign_cores(cores, 2)) and not server_cpus(assign_cores(cores, 5))
+    assert assign_cores(cores, 2, None, 3) == (CoreShare((), 3), CoreShare((), 3))
     with pytest.raises(ConfigError, match="threads 5: this process may use 4 cores; legal: 1 to 4"):
-        deal_cores(cores, 2, None, 5)
+        assign_cores(cores, 2, None, 5)
 
 
 def test_one_thread_makes_way_where_no_core_is_spare() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
     for ranks in (1, 2):
-        shares = make_way(deal_cores(cores, ranks), cores)
+        shares = make_way(assign_cores(cores, ranks), cores)
         assert [share.way for share in shares] == [()] * (ranks - 1) + [(3, 7)]
         assert server_cpus(shares) == (3, 7)
-    assert server_cpus(make_way(deal_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
-    for shares in (deal_cores(cores, 4), deal_cores(cores, 5), deal_cores(cores, 2, None, 3)):
+    assert server_cpus(make_way(assign_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
+    for shares in (assign_cores(cores, 4), assign_cores(cores, 5), assign_cores(cores, 2, None, 3)):
         assert make_way(shares, cores) == shares, "a rank's only thread, or none that keeps to a core"
 
 

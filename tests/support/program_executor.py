@@ -18,13 +18,13 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.pages import OWN_PAGES, RoomPages
+from weft.ops.pages import OWN_PAGES, ArenaPages
 from weft.ops.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits, Runner
+from weft.worker.runner import RankCapacity, Runner
 
 ROOM = 256 << 20
 
@@ -50,7 +50,7 @@ class ProgramExecutor(LockstepExecutor):
     they wait."""
 
     def __init__(
-        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: Limits, helps: bool = False
+        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: RankCapacity, helps: bool = False
     ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         size = shards.layout.world
@@ -59,7 +59,7 @@ class ProgramExecutor(LockstepExecutor):
         self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
         self.shelves = [Shelf(ROOM) for _ in self.comms] if helps else []
         for rank, comm in enumerate(self.comms):
-            ops = make_ops(numerics, device, pages=RoomPages(self.shelves[rank]) if helps else OWN_PAGES)
+            ops = make_ops(numerics, device, pages=ArenaPages(self.shelves[rank]) if helps else OWN_PAGES)
             prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)

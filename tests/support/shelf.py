@@ -6,7 +6,7 @@ import torch
 
 
 class Shelf:
-    """Takes memory as `weft.comm.shm.arena.Room` does; knows whether an address is its own."""
+    """Takes memory as `weft.comm.shm.arena.SharedArena` does; knows whether an address is its own."""
 
     def __init__(self, nbytes: int) -> None:
         self.memory = torch.zeros(nbytes, dtype=torch.uint8)

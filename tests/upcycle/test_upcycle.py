@@ -23,7 +23,7 @@ from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.upcycle.upcycle import target_of
 from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 PROMPTS: list[Prompt] = [tuple(range(3, 20)), (1, 2), tuple(range(90, 50, -4))]
 
@@ -32,7 +32,7 @@ def run(path: Path, given: dict[str, object], world: int) -> list[GreedyOutput]:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve(given, world, num_experts=config.num_experts))
-    limits = Limits(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
+    limits = RankCapacity(num_blocks=40, block_size=8, max_num_seqs=4, max_model_len=64)
     recorder = LogitsRecorder(
         LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     )

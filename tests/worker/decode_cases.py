@@ -13,9 +13,9 @@ from weft.engine.executor import Executor
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, Run, Streams
 from weft.step.sampling_params import SamplingParams
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
-LIMITS = Limits(num_blocks=12, block_size=4, max_num_seqs=4, max_model_len=32, max_num_batched_tokens=8)
+LIMITS = RankCapacity(num_blocks=12, block_size=4, max_num_seqs=4, max_model_len=32, max_num_batched_tokens=8)
 VOCABULARY = 101
 GREEDY = SamplingParams(temperature=0.0)
 LAYOUTS: list[tuple[int, dict[str, object]]] = [

@@ -25,13 +25,13 @@ from weft.ops.base import Numerics
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.worker.faults import Faults
 from weft.worker.rank import _steps
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 
 class Ranks(ProgramExecutor):
     """Ranks that are told their steps by frames, as in processes of their own."""
 
-    def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: Limits) -> None:
+    def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: RankCapacity) -> None:
         super().__init__(checkpoint, shards, numerics, limits)
         self.page = StatusPage.create(len(self.runners))
         self._before: list[int] = [0] * len(self.runners)

@@ -26,7 +26,7 @@ from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 WIDE = {"hidden_size": 288, "intermediate_size": 408, "head_dim": 32, "vocab_size": 501, "max_position_embeddings": 256}
 TARGET: Prompt = tuple(7 + 13 * i % 480 for i in range(45))
@@ -123,7 +123,7 @@ def executor_of(form: str, tp: int, checkpoint: Checkpoint) -> LockstepExecutor:
     sizes = {"attention.tp": tp, "o_proj.tp": 1 if tp == 2 else tp, "lm_head.tp": 1 if tp == 3 else tp}
     shards = Shards(parse_config(checkpoint.config), resolve(sizes, tp))
     # blocks of 16 tokens are what a packed cache holds
-    limits = Limits(num_blocks=64, block_size=BLOCK, max_num_seqs=8, max_model_len=128)
+    limits = RankCapacity(num_blocks=64, block_size=BLOCK, max_num_seqs=8, max_model_len=128)
     if form.startswith("program"):
         need("step", "comm")
         return ProgramExecutor(checkpoint, shards, FORMS[form], limits)

@@ -16,9 +16,9 @@ from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.weights import Packed, Use, memory_of
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
-LIMITS = Limits(num_blocks=3, block_size=16, max_num_seqs=2, max_model_len=32)
+LIMITS = RankCapacity(num_blocks=3, block_size=16, max_num_seqs=2, max_model_len=32)
 
 
 @pytest.mark.parametrize("given", [{}, {"attention.tp": 2, "dense.tp": 1, "embedding.tp": 1, "lm_head.tp": 2}], ids=str)

@@ -19,7 +19,7 @@ from weft.ops.base import Numerics
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 GREEDY = SamplingParams(temperature=0.0)
 DRAWN = SamplingParams(temperature=0.8, top_k=20, top_p=0.9, min_p=0.01, presence_penalty=0.5, repetition_penalty=1.1)
@@ -59,7 +59,7 @@ def test_decode_step_dispatches_the_same_operations(
     need("step")  # the plain attention twin loops over requests
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
     layout = resolve({"attention.tp": world, "dense.tp": 1}, world)
-    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
+    limits = RankCapacity(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
     shards = Shards(parse_config(checkpoint.config), layout)
     executor = LockstepExecutor(checkpoint, shards, Numerics(dtype), limits, torch.device("cpu"))
     # a rank without a row samples nothing: the smallest batch gives every rank one
@@ -74,7 +74,7 @@ def routed_calls(
     """Operations of a decode step of a model whose every layer has `experts`."""
     checkpoint = open_checkpoint(write_random(path / f"{experts}", "experts", sizes={"num_experts": experts}))
     resolved = resolve({"attention.dp": world, **layout}, world, num_experts=experts)
-    limits = Limits(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
+    limits = RankCapacity(num_blocks=64, block_size=8, max_num_seqs=32, max_model_len=64)
     shards, numerics = Shards(parse_config(checkpoint.config), resolved), Numerics(torch.float32, moe_backend=backend)
     executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
     return decode_calls(executor, batch, GREEDY)

@@ -20,7 +20,7 @@ from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -75,7 +75,7 @@ def executor_of(path: Path, layout: str) -> LockstepExecutor:
     world, given = LAYOUTS[layout]
     checkpoint = open_checkpoint(path)
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    limits = Limits(num_blocks=64, block_size=4, max_num_seqs=8, max_model_len=96)
+    limits = RankCapacity(num_blocks=64, block_size=4, max_num_seqs=8, max_model_len=96)
     return LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
 
 

@@ -13,14 +13,14 @@ from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 
 @pytest.mark.parametrize(("block_size", "max_model_len"), [(1, 2), (2, 2), (16, 64), (1024, 64)])
 def test_warm_up(tmp_path: Path, block_size: int, max_model_len: int) -> None:
     checkpoint = open_checkpoint(write_random(tmp_path, "tied"))
     shards = Shards(parse_config(checkpoint.config), resolve({}))
-    limits = Limits(num_blocks=3, block_size=block_size, max_num_seqs=2, max_model_len=max_model_len)
+    limits = RankCapacity(num_blocks=3, block_size=block_size, max_num_seqs=2, max_model_len=max_model_len)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     (runner,) = executor.runners
     assert runner.warm_up().holds

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.comm.shm.region import Kind, RankRecord, State
+from weft.comm.shm.region import CollectiveKind, RankRecord, State
 from weft.ipc.agreed import AGREED_BYTES, Agreed
 from weft.ipc.phases import Phase
 from weft.layout.ranks import Group
@@ -106,7 +106,7 @@ class StatusPage:
         if not calls or group >= len(groups):
             return None
         seconds = (time.monotonic_ns() - since) / 1e9
-        return RankRecord(rank, State.ALIVE, 0, Kind(kind), groups[group], calls, 0, bool(inside), seconds)
+        return RankRecord(rank, State.ALIVE, 0, CollectiveKind(kind), groups[group], calls, 0, bool(inside), seconds)
 
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
@@ -150,7 +150,7 @@ class StatusWriter:
         """What it holds, in bytes."""
         _HELD.pack_into(self._map, self._offset + _HELD_AT, weights, kv_cache, bounds)
 
-    def collective(self, kind: Kind, group: int, calls: int) -> None:
+    def collective(self, kind: CollectiveKind, group: int, calls: int) -> None:
         """Entered this rank's `calls`-th collective over the `group`-th group."""
         _CALLS.pack_into(self._map, self._offset + _CALLS_AT, calls, time.monotonic_ns())
         _COLLECTIVE.pack_into(self._map, self._offset + _COLLECTIVE_AT, kind, True, group)

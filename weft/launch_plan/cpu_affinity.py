@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
-from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, deal_cores, make_way, server_cpus, usable_cores
+from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, assign_cores, make_way, server_cpus, usable_cores
 from weft.plural import counted, up_to
 from weft.settings import EngineConfig
 
@@ -19,7 +19,7 @@ _FORM = "CPU numbers and runs with commas between, as 0-3,8 (0-6:2: every second
 
 
 @dataclass(frozen=True, slots=True)
-class Dealing:
+class CpuAssignment:
     """A share for each rank, and where the front end and the engines keep to; empty: nowhere, for the ranks' threads
     have all cores."""
 
@@ -41,9 +41,11 @@ class Dealing:
         ]
 
 
-def deal(cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, *, way: bool) -> Dealing:
-    """What of `cores` each of `ranks` gets, all of this machine's, and the server. `quota`: as in `deal_cores`; `way`:
-    whether a thread can make way for the server. ConfigError: `cpus`, `server_cpus` or `threads` cannot be."""
+def assign_cpus(
+    cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, *, way: bool
+) -> CpuAssignment:
+    """Assigns `cores` to this machine's `ranks` and to the server. `quota`: as in `assign_cores`; `way`: whether a
+    thread can make way for the server. ConfigError: `cpus`, `server_cpus` or `threads` cannot be."""
     asked = engine.server_cpus
     server = () if asked is None else _read("server_cpus", asked, asked, cores)
     if engine.cpus is None:
@@ -52,11 +54,11 @@ def deal(cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineC
     giving = make_way(shares, _of(cores, shares[-1].cpus)) if way else shares
     if not server:
         free = _free(cores, shares)
-        return Dealing(shares, free) if free else Dealing(giving, giving[-1].way)
+        return CpuAssignment(shares, free) if free else CpuAssignment(giving, giving[-1].way)
     if {*server} <= {*giving[-1].way}:
-        return Dealing(giving, server)
+        return CpuAssignment(giving, server)
     _check_beside(shares, giving[-1].way, all_cpus(cores), server, asked)
-    return Dealing(shares, server)
+    return CpuAssignment(shares, server)
 
 
 def read_list(text: str) -> frozenset[int] | None:
@@ -75,19 +77,19 @@ def read_list(text: str) -> frozenset[int] | None:
 
 def _by_rule(
     cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, server: tuple[int, ...], *, way: bool
-) -> Dealing:
-    """As `deal_cores` does, of the CPUs that are not the server's. ConfigError: these are too few."""
+) -> CpuAssignment:
+    """As `assign_cores` does, of the CPUs that are not the server's. ConfigError: these are too few."""
     if not server:
-        shares = deal_cores(cores, ranks, quota, engine.threads)
+        shares = assign_cores(cores, ranks, quota, engine.threads)
         shares = make_way(shares, cores) if way else shares
-        return Dealing(shares, server_cpus(shares))
+        return CpuAssignment(shares, server_cpus(shares))
     rest, threads = _of(cores, {*all_cpus(cores)} - {*server}), ranks * (engine.threads or 1)
     if threads > len(rest):
         left = f"it leaves {counted(len(rest), 'core')} to {counted(threads, 'thread')} of {counted(ranks, 'rank')}"
         most = len(cores) - threads
         legal = f"legal: CPUs of at most {counted(most, 'core')}, or leave" if most > 0 else "leave"
         raise _refused("server_cpus", engine.server_cpus, f"{left}; {legal} server_cpus out")
-    return Dealing(deal_cores(rest, ranks, quota, engine.threads), server)
+    return CpuAssignment(assign_cores(rest, ranks, quota, engine.threads), server)
 
 
 def _lists(text: str, cores: Sequence[Core], ranks: int) -> list[tuple[Core, ...]]:
@@ -166,8 +168,8 @@ def _example(cores: Sequence[Core], ranks: int) -> str:
     cpus = all_cpus(cores)
     if ranks > len(cpus):
         return f"; this process may use {counted(len(cpus), 'CPU')}: leave cpus out"
-    dealt = deal_cores(cores if ranks <= len(cores) else [(cpu,) for cpu in cpus], ranks)
-    return f", as '{'|'.join(_runs(share.cpus) for share in dealt)}'"
+    assigned = assign_cores(cores if ranks <= len(cores) else [(cpu,) for cpu in cpus], ranks)
+    return f", as '{'|'.join(_runs(share.cpus) for share in assigned)}'"
 
 
 def _runs(cpus: Collection[int]) -> str:

@@ -14,7 +14,7 @@ from weft.arch.slots import SlotMap, most_moved, staged_slots
 from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancing.balancer import LoadBalancer
-from weft.experts.balancing.eplb_process import ProcessDecider
+from weft.experts.balancing.eplb_process import EplbProcess
 from weft.experts.placement.initial import placement_of_file
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
@@ -73,7 +73,7 @@ class ExpertPlan:
     def balancing(self, model: str) -> ExpertBalancing:
         """The engine's part; one for all sets of ranks. ConfigError: statistics cannot be written. `model`: its
         name."""
-        decider = ProcessDecider(self.settings.balancer) if self.settings.balancer is not None else None
+        decider = EplbProcess(self.settings.balancer) if self.settings.balancer is not None else None
         recorder = None
         if self.stats is not None:
             recorder = LoadRecorder(

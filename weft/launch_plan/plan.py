@@ -20,7 +20,7 @@ from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError
 from weft.launch_plan.block_size import block_size_of
-from weft.launch_plan.cpu_affinity import Dealing, deal
+from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
 from weft.launch_plan.hints import hints
 from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
@@ -149,7 +149,7 @@ class LaunchPlan:
         if self.memory is not None:
             lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
-        lines += Dealing(self.cores, self.server_cpus).lines(self.where)
+        lines += CpuAssignment(self.cores, self.server_cpus).lines(self.where)
         if self.unused:
             lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
         return lines
@@ -188,13 +188,13 @@ def plan_launch(
         free = available_bytes(group=memory_left())
         memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
-    dealing = deal_here(layout, engine)
+    assignment = assign_cpus_here(layout, engine)
     chosen = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)), engine.device)
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=chosen.name == "shared_memory",
         program=_runs_programs(engine),
-        own_cores=all(share.cpus for share in dealing.shares),
+        own_cores=all(share.cpus for share in assignment.shares),
     )
     check_asked(engine.lend_cores, why_not)
     return LaunchPlan(
@@ -203,10 +203,10 @@ def plan_launch(
         layout=layout,
         engine=engine,
         memory=memory,
-        cores=dealing.shares,
-        server_cpus=dealing.server,
-        plans_ahead=engine.device != "cpu" or bool(dealing.server),
-        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not dealing.leaves_cores,
+        cores=assignment.shares,
+        server_cpus=assignment.server,
+        plans_ahead=engine.device != "cpu" or bool(assignment.server),
+        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not assignment.leaves_cores,
         comm=replace(chosen, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
@@ -216,11 +216,11 @@ def plan_launch(
     )
 
 
-def deal_here(layout: Layout, engine: EngineConfig) -> Dealing:
+def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
     threads that cannot be."""
     way = layout.world == layout.replicas and _runs_programs(engine)
-    return deal(available_cores(), layout.world, cpu_quota(), engine, way=way)
+    return assign_cpus(available_cores(), layout.world, cpu_quota(), engine, way=way)
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:

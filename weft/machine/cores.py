@@ -32,7 +32,7 @@ class CoreShare:
         return f"{counted(self.threads, 'thread')} {where}"
 
 
-def deal_cores(
+def assign_cores(
     cores: Sequence[Core], ranks: int, quota: float | None = None, threads: int | None = None
 ) -> tuple[CoreShare, ...]:
     """Distinct cores for each rank while there are enough of them, else one unpinned thread each.

@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 """Those whose handlers are wont to raise: Ctrl-C, an end, a hang-up, a time limit."""
 
 
-class Unbroken:
+class DeferredSignals:
     """While it is entered, in the main thread, a signal's handler of Python's waits for the end of what `run` does; the
     handler of a second signal does not: whoever insists is heard. Elsewhere it does nothing. It may be entered anew,
     and costs `run` next to nothing."""

@@ -74,7 +74,7 @@ OWN_PAGES = OwnPages()
 """They hold nothing: one is as good as another."""
 
 
-class Room(Protocol):
+class PageSource(Protocol):
     """A rank's memory that other ranks find at the same addresses."""
 
     @property
@@ -94,12 +94,12 @@ class Room(Protocol):
         """Address of so many zeros on a large page, whose pages come as they are written."""
 
 
-class RoomPages:
+class ArenaPages:
     """Of a rank's room. What was copied into it once is found again there."""
 
     common, piece = True, 0
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: PageSource) -> None:
         self._room = room
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 

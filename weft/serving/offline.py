@@ -20,7 +20,7 @@ from weft.ipc.fingerprint import Settings
 from weft.launch_plan.plan import LaunchPlan
 from weft.log import get_logger
 from weft.machine.cores import KeptTo
-from weft.machine.deferred_signals import Unbroken
+from weft.machine.deferred_signals import DeferredSignals
 from weft.serving.engines import balancing_of, make_engine
 from weft.serving.router import Router, job_of
 from weft.step.sampling_params import SamplingParams
@@ -54,7 +54,7 @@ class OfflineEngines:
             groups, limits = plan.layout.attention.dp, engine.limits
             self._router.open(replica, limits.num_blocks * groups, limits.max_num_seqs * groups)
         self._homes: dict[str, int] = {}
-        self.unbroken = Unbroken(self._engines[0].interrupt)
+        self.unbroken = DeferredSignals(self._engines[0].interrupt)
         """To be entered while requests are added and outputs read: Ctrl-C then waits for the step in hand, behind which
         the engine can go on."""
         self._stepping: dict[int, Future[Outputs]] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.backend import Rendezvous
-from weft.comm.shm.region import Kind, RankRecord
+from weft.comm.shm.region import CollectiveKind, RankRecord
 from weft.errors import CheckpointError, PeerError, WeftError
 from weft.ipc.channel import Channel, ChannelClosed
 from weft.ipc.messages import Failed, FromRank, error_of, unpack_from_rank
@@ -202,7 +202,7 @@ class Watch:
         """Of one rank, in the numbers of all replicas' ranks."""
         records = self.rendezvous.records()
         record = records[rank] if records else self.status.collective(rank, self.rendezvous.groups)
-        if record is None or record.kind is Kind.NONE:
+        if record is None or record.kind is CollectiveKind.NONE:
             return None
         first = self.workers[0].number
         return replace(record, rank=first + record.rank, group=tuple(first + each for each in record.group))

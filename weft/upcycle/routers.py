@@ -23,7 +23,7 @@ from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.text import Tokenizer
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 SPREAD = 1.28
 """Standard deviation of a Gumbel variable: log shares plus Gumbel noise choose in proportion to the shares."""
@@ -64,7 +64,7 @@ def layer_inputs(checkpoint: Checkpoint, config: ModelConfig) -> list[Tensor]:
     """Per layer what its MLP takes on the sample text, [rows, hidden]: one prefill of the dense model."""
     ids = _sample_ids(checkpoint, config)
     size = len(ids)
-    limits = Limits(num_blocks=-(-size // 16), block_size=16, max_num_seqs=1, max_model_len=size)
+    limits = RankCapacity(num_blocks=-(-size // 16), block_size=16, max_num_seqs=1, max_model_len=size)
     shards = Shards(config, resolve({}))
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     found: list[Tensor] = []

@@ -28,7 +28,7 @@ from weft.verify.compare import Agreement, compare, compare_tokens, tolerance_of
 from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 from weft.verify.trace import ModuleDifference, trace
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 Verdict = Literal["agrees", "differs", "undecided"]
 
@@ -85,7 +85,7 @@ class Verifier:
     def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
         size = self.engine.tokens_per_block
         blocks = sum(-(-(len(prompt) + max_tokens) // size) + 1 for prompt in prompts)
-        limits = Limits(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
+        limits = RankCapacity(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
         shards = Shards(self.config, layout, self.slot_maps if layout is self.layout else ())
         return LockstepExecutor(self.checkpoint, shards, self.numerics, limits, self.device)
 

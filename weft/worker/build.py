@@ -16,7 +16,7 @@ from weft.comm.backend import RankEnd
 from weft.comm.base import Comm
 from weft.comm.groups import groups_of
 from weft.comm.registry import backend_named
-from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.arena import NoArenaError, SharedArena
 from weft.comm.shm.region import Region
 from weft.comm.shm.stealing import MOST_LENDERS
 from weft.comm.staged import StagedComm
@@ -30,14 +30,14 @@ from weft.machine.devices import too_few
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.base import Ops
-from weft.ops.pages import OWN_PAGES, RoomPages
+from weft.ops.pages import OWN_PAGES, ArenaPages
 from weft.ops.step_ops import StepOps
 from weft.plural import size
 from weft.weights.loader import load_params
 from weft.worker.comm_wrappers import FaultyComm, RecordedComm
 from weft.worker.faults import Faults, parse_faults
 from weft.worker.numerics import numerics_of
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 from weft.worker.torch_import import import_rest
 
 
@@ -66,20 +66,20 @@ def device_of(setup: Setup) -> torch.device:
     return torch.device("cuda", number)
 
 
-def own_arena(setup: Setup, comm_fds: Sequence[int]) -> Room | NoRoomsError | None:
+def own_arena(setup: Setup, comm_fds: Sequence[int]) -> SharedArena | NoArenaError | None:
     """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
     lends = setup.engine.lends and setup.comm == "shared_memory" and setup.layout.world <= MOST_LENDERS
     if not (lends and setup.cpus):
         return None
     try:
-        return Room.enter(Region.of_fd(comm_fds[0]), setup.rank)
-    except NoRoomsError as reason:
+        return SharedArena.enter(Region.of_fd(comm_fds[0]), setup.rank)
+    except NoArenaError as reason:
         return reason
 
 
-def make_rank_ops(setup: Setup, device: torch.device, arena: Room | NoRoomsError | None) -> Ops:
+def make_rank_ops(setup: Setup, device: torch.device, arena: SharedArena | NoArenaError | None) -> Ops:
     """The operations, whose weights and buffers lie in the arena where there is one."""
-    pages = RoomPages(arena) if isinstance(arena, Room) else OWN_PAGES
+    pages = ArenaPages(arena) if isinstance(arena, SharedArena) else OWN_PAGES
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
     ops = make_ops(numerics_of(setup.engine), device, spin_ns=spin_ns, pages=pages)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
@@ -137,9 +137,9 @@ def next_allocation(channel: Channel) -> Allocate:
     return message
 
 
-def capacity_of(setup: Setup, allocate: Allocate) -> Limits:
+def capacity_of(setup: Setup, allocate: Allocate) -> RankCapacity:
     """What the rank allocates for."""
-    return Limits(
+    return RankCapacity(
         allocate.num_blocks,
         setup.engine.tokens_per_block,
         setup.engine.max_num_seqs,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
-from weft.comm.shm.region import Kind
+from weft.comm.shm.region import CollectiveKind
 from weft.ipc.status import StatusWriter
 from weft.worker.faults import Action, Faults
 
@@ -24,25 +24,25 @@ class _Around(Comm):
         self.rank, self.world = inner.rank, inner.world
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
-        self._call(Kind.ALL_REDUCE, group, (x,), lambda: self._inner.all_reduce(x, group))
+        self._call(CollectiveKind.ALL_REDUCE, group, (x,), lambda: self._inner.all_reduce(x, group))
         return x
 
     def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
-        self._call(Kind.ALL_GATHER, group, outs, lambda: self._inner.all_gather(x, outs, group))
+        self._call(CollectiveKind.ALL_GATHER, group, outs, lambda: self._inner.all_gather(x, outs, group))
 
     def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
-        self._call(Kind.REDUCE_SCATTER, group, (out,), lambda: self._inner.reduce_scatter(xs, out, group))
+        self._call(CollectiveKind.REDUCE_SCATTER, group, (out,), lambda: self._inner.reduce_scatter(xs, out, group))
 
     def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        self._call(Kind.ALL_TO_ALL, group, outs, lambda: self._inner.all_to_all(xs, outs, group))
+        self._call(CollectiveKind.ALL_TO_ALL, group, outs, lambda: self._inner.all_to_all(xs, outs, group))
 
     def barrier(self, group: Group) -> None:
-        self._call(Kind.BARRIER, group, (), lambda: self._inner.barrier(group))
+        self._call(CollectiveKind.BARRIER, group, (), lambda: self._inner.barrier(group))
 
     def close(self) -> None:
         self._inner.close()
 
-    def _call(self, kind: Kind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
+    def _call(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
         run()
 
 
@@ -55,7 +55,7 @@ class RecordedComm(_Around):
         self._index = {group: index for index, group in enumerate(groups)}
         self._calls = dict.fromkeys(groups, 0)
 
-    def _call(self, kind: Kind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
+    def _call(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
         self._calls[group] += 1
         self._status.collective(kind, self._index[group], self._calls[group])
         run()
@@ -69,7 +69,7 @@ class FaultyComm(_Around):
         super().__init__(inner)
         self._faults = faults
 
-    def _call(self, kind: Kind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
+    def _call(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor], run: Callable[[], object]) -> None:
         action = self._faults.reach("collective")
         if action is Action.SKIP:
             return

@@ -15,7 +15,7 @@ from weft.ipc.messages import StepDone
 from weft.ipc.status import StatusWriter
 from weft.native.records import FollowingRecord
 from weft.step.plan import MOST_ENDS, MOST_FURTHER, WORD, GroupResult, StepPlan
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 _BESIDE = 256
 """Room, in numbers, for what a frame has beside columns, tables and ends, two numbers for each group included, and for
@@ -25,7 +25,9 @@ what an answer has beside its ids."""
 class PlanInHand:
     """Of plans for `groups` attention-dp groups of requests within `limits` each; every table may have grown."""
 
-    def __init__(self, channel: Channel, status: StatusWriter, limits: Limits, groups: int, *, reports: bool) -> None:
+    def __init__(
+        self, channel: Channel, status: StatusWriter, limits: RankCapacity, groups: int, *, reports: bool
+    ) -> None:
         self._keeps = status  # its page, which C++ writes to
         self._plan: StepPlan | None = None
         slots, grown = limits.max_num_seqs, 1 + -(-MOST_FURTHER // limits.block_size)

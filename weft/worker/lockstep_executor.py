@@ -21,7 +21,7 @@ from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.weights.loader import load_params
-from weft.worker.runner import Limits, Runner
+from weft.worker.runner import RankCapacity, Runner
 
 
 def _step(runner: Runner, plan: StepPlan, comm: LockstepComm) -> GroupResult:
@@ -36,7 +36,7 @@ class LockstepExecutor:
         checkpoint: Checkpoint,
         shards: Shards,
         numerics: Numerics,
-        limits: Limits,
+        limits: RankCapacity,
         device: torch.device,
         enforce_eager: bool = True,
     ) -> None:

@@ -81,7 +81,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         invariance = runner.warm_up()
         keep_all()
         report.status.held(*runner.held())
-        prefault = runner.first_writes(lambda: _steps_of(page.read(setup.rank)), cpus)
+        prefault = runner.prefault(lambda: _steps_of(page.read(setup.rank)), cpus)
         if prefault is not None:
             closing.callback(prefault.close)
             prefault.start()

@@ -33,11 +33,11 @@ from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
 from weft.worker.tensors.graphs import StepGraphs, worthwhile_rows
 from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs
-from weft.worker.tensors.prefault import FirstWrites, Steps
+from weft.worker.tensors.prefault import Prefault, Steps
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RankCapacity:
     """Sizes that a rank allocates for: blocks of the cache (without the null block), tokens a block, slots, tokens."""
 
     num_blocks: int
@@ -58,7 +58,7 @@ CHECK_S, CHECK_ON_DEVICE_S = 0.5, 30.0
 """Seconds that a look at products may take; on a device libraries are loaded and kernels compiled in them."""
 
 
-def _angles(config: ModelConfig, ops: Ops, limits: Limits, device: torch.device) -> Tensor:
+def _angles(config: ModelConfig, ops: Ops, limits: RankCapacity, device: torch.device) -> Tensor:
     """Where a program reads them."""
     wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
     angles = build_cos_sin(
@@ -85,7 +85,7 @@ class Runner:
         params: Params,
         comm: Comm,
         ops: Ops,
-        limits: Limits,
+        limits: RankCapacity,
         device: torch.device,
         eos_token_ids: tuple[int, ...],
         enforce_eager: bool = True,
@@ -173,7 +173,7 @@ class Runner:
         """Whether this rank tells the engine what its attention block sampled."""
         return self.geometry.position == 0
 
-    def first_writes(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> FirstWrites | None:
+    def prefault(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> Prefault | None:
         """Of its cache, not yet started; None where that is not the host's memory."""
         cache, highest = self.cache_memory, self.inputs.tables.highest
         if cache.memory is None:
@@ -181,7 +181,7 @@ class Runner:
         slots, sharing = self.limits.max_num_seqs, self.shards.layout.attention.tp
         large = isinstance(self.ops, StepOps) and self.ops.pages.common
         awaited = Awaited(self.ops.pool.lib, highest.ctypes.data) if isinstance(self.ops, StepOps) else None
-        return FirstWrites(
+        return Prefault(
             cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing, awaited
         )
 

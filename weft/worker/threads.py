@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from weft.comm.base import Comm
-from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.arena import NoArenaError, SharedArena
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.comm.shm.stealing import check_asked, obstacle
 from weft.ipc.messages import Setup
@@ -22,19 +22,24 @@ def limit_torch_threads(threads: int) -> None:
     torch.set_num_interop_threads(1)
 
 
-def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: Room | NoRoomsError | None) -> str:
+def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | NoArenaError | None) -> str:
     """Pins the threads of step programs to the rank's cores, and lets the rank steal work while it waits, where that is
     asked for or possible; in words, for the log, which core steals, or why none does."""
     pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.lend_cores
     if pinned is not None:
         pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
-    no_room = str(arena) if isinstance(arena, NoRoomsError) else None
+    no_room = str(arena) if isinstance(arena, NoArenaError) else None
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_room=no_room)
     check_asked(asked, why_not)
     if asked is False or comm.world == 1 or setup.engine.device != "cpu":
         return ""
-    if why_not is not None or pinned is None or not isinstance(arena, Room) or not isinstance(comm, SharedMemoryComm):
+    if (
+        why_not is not None
+        or pinned is None
+        or not isinstance(arena, SharedArena)
+        or not isinstance(comm, SharedMemoryComm)
+    ):
         return f"; no core is lent: {why_not}"
     pool, core = pinned
     pool.offer(comm.offering(), arena.take(pool.queue_bytes))

@@ -28,7 +28,7 @@ from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.run import DryRun, dry_run
 from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 Found = Counter[tuple[str, Group, int, str]]
 BATCH = 3
@@ -147,7 +147,7 @@ def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group,
     """What each rank of a real decode step calls, BATCH rows in every group."""
     checkpoint = open_checkpoint(path)
     shards = Shards(parse_config(checkpoint.config), layout)
-    limits = Limits(num_blocks=16, block_size=8, max_num_seqs=8, max_model_len=64)
+    limits = RankCapacity(num_blocks=16, block_size=8, max_num_seqs=8, max_model_len=64)
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     params = SamplingParams(temperature=0.0)
     groups = range(layout.attention.dp)

@@ -22,7 +22,7 @@ from weft.program.screen import Screen
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.run import dry_run
-from weft.worker.runner import Limits
+from weft.worker.runner import RankCapacity
 
 BATCH = 4
 """Rows of a group; as many on each of its ranks, so that the ranks of an all_reduce receive alike."""
@@ -41,7 +41,7 @@ def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype:
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
     world = 2 if 4 not in given.values() and len(given) < 4 else 4
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
+    limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
     executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
     groups = range(shards.layout.attention.dp)
     admits = [Admit(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
@@ -71,7 +71,7 @@ def test_bytes_of_a_step_in_which_all_rows_take_their_largest_logit(
     need("step", "comm")
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
     shards = Shards(parse_config(checkpoint.config), resolve(given))
-    limits = Limits(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
+    limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
     executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
     for runner in executor.runners:
         shown = runner.program

@@ -25,7 +25,7 @@ from weft.worker.tensors.prefault import (
     RARELY_S,
     SELDOM_S,
     SOON_S,
-    FirstWrites,
+    Prefault,
 )
 
 BLOCK = 100 * PAGESIZE
@@ -44,7 +44,7 @@ def quiet() -> tuple[int, bool]:
     return 1, False
 
 
-def drained(writes: FirstWrites, ahead: int) -> int:
+def drained(writes: Prefault, ahead: int) -> int:
     while writes.advance(ahead):
         pass
     return writes.ready
@@ -59,7 +59,7 @@ def wait_for(reached: Callable[[], bool]) -> None:
 
 def test_pages_come_a_little_beyond_the_highest_block() -> None:
     memory, last = large_pages(96 << 20), [0]
-    writes = FirstWrites(memory, BLOCK, 8, lambda: last[0], quiet)
+    writes = Prefault(memory, BLOCK, 8, lambda: last[0], quiet)
     assert resident(memory) < 4 << 20
     assert drained(writes, 8 << 20) == BLOCK + (8 << 20)
     assert writes.ready <= resident(memory) < writes.ready + (4 << 20)
@@ -73,7 +73,7 @@ def test_pages_come_a_little_beyond_the_highest_block() -> None:
 
 def test_blocks_need_not_end_with_a_page() -> None:
     memory, last = large_pages(40_000), [0]
-    writes = FirstWrites(memory, 1_000, 8, lambda: last[0], quiet)
+    writes = Prefault(memory, 1_000, 8, lambda: last[0], quiet)
     for last[0] in range(40):
         drained(writes, 0)
         assert 1_000 * (last[0] + 1) <= writes.ready < 1_000 * (last[0] + 1) + PAGESIZE
@@ -83,7 +83,7 @@ def test_large_pages_are_asked_for_where_memory_has_none_by_itself() -> None:
     """As ranks' common memory: whole ones, and what is there stays."""
     memory = large_pages(8 << 20)
     memory[3 << 20] = 9
-    writes = FirstWrites(memory, BLOCK, 8, lambda: 0, quiet, enlarges=True)
+    writes = Prefault(memory, BLOCK, 8, lambda: 0, quiet, enlarges=True)
     assert writes.advance(1 << 20) and writes.ready == LARGE_PAGE
     assert drained(writes, 64 << 20) == len(memory) == resident(memory)
     assert memory[3 << 20] == 9 and memory.sum(dtype=int) == 9
@@ -92,12 +92,12 @@ def test_large_pages_are_asked_for_where_memory_has_none_by_itself() -> None:
 def test_what_is_written_already_stays() -> None:
     memory = large_pages(8 << 20)
     memory[: 1 << 20], memory[5 << 20] = 7, 9
-    assert drained(FirstWrites(memory, BLOCK, 8, lambda: 0, quiet), 64 << 20) == len(memory)
+    assert drained(Prefault(memory, BLOCK, 8, lambda: 0, quiet), 64 << 20) == len(memory)
     assert (memory[: 1 << 20] == 7).all() and memory[5 << 20] == 9 and memory.sum(dtype=int) == (7 << 20) + 9
 
 
 def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    writes, asked = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet), list[int]()
+    writes, asked = Prefault(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet), list[int]()
 
     def refused(*_: object) -> int:
         asked.append(1)
@@ -112,13 +112,13 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
 
 def test_ranks_that_share_blocks_ask_together_for_as_much_as_one() -> None:
     memory = large_pages(PAGESIZE)
-    alone, shared = (FirstWrites(memory, BLOCK, 1000, lambda: 0, quiet, sharing=ranks) for ranks in (1, 4))
+    alone, shared = (Prefault(memory, BLOCK, 1000, lambda: 0, quiet, sharing=ranks) for ranks in (1, 4))
     assert alone.ahead == MOST_BYTES == 4 * shared.ahead
     assert alone.beside == BESIDE_BYTES == 4 * shared.beside
 
 
 def test_without_memory_now_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet)
+    writes = Prefault(large_pages(8 << 20), BLOCK, 8, lambda: 0, quiet)
     with monkeypatch.context() as short:
         short.setattr(writes._system, "populate", lambda *_: errno.ENOMEM)
         assert not writes.advance(4 << 20) and writes.ready == 0
@@ -136,7 +136,7 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
         begun[0] += busy
         return begun[0], False
 
-    writes = FirstWrites(memory, BLOCK, slots, lambda: 0, steps)
+    writes = Prefault(memory, BLOCK, slots, lambda: 0, steps)
     writes.start()
     try:
         wait_for(lambda: writes.ready >= wanted)
@@ -162,7 +162,7 @@ def test_beside_steps_more_comes_once_a_block_is_taken_without_a_look_of_pythons
         looks[0] += 1
         return highest.value
 
-    writes = FirstWrites(memory, BLOCK, 1000, looked, steps, awaited=awaited)
+    writes = Prefault(memory, BLOCK, 1000, looked, steps, awaited=awaited)
     writes.start()
     try:
         wait_for(lambda: writes.ready == BLOCK + BESIDE_BYTES)
@@ -183,7 +183,7 @@ def test_where_all_was_there_a_higher_block_is_heard_of_between_steps_too() -> N
     library = open_library()
     assert library is not None
     awaited = Awaited(library, ctypes.addressof(highest))
-    writes = FirstWrites(memory, BLOCK, 1000, lambda: highest.value, quiet, awaited=awaited)
+    writes = Prefault(memory, BLOCK, 1000, lambda: highest.value, quiet, awaited=awaited)
     writes.start()
     try:
         wait_for(lambda: writes.ready == BLOCK + MOST_BYTES)
@@ -196,7 +196,7 @@ def test_where_all_was_there_a_higher_block_is_heard_of_between_steps_too() -> N
 
 def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
     highest = [0]
-    writes = FirstWrites(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)
+    writes = Prefault(large_pages(8 << 20), BLOCK, 8, lambda: highest[0], quiet)
     writes.beside = 4 * BLOCK
     writes.ready = BLOCK + writes.beside
     assert writes._pause_s() == SOON_S
@@ -209,7 +209,7 @@ def test_the_less_is_there_the_sooner_more_is_asked_for_beside_steps() -> None:
 def test_steps_after_a_rest_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefault, "LOOKS", 2)
     now = [(1, False)]
-    writes = FirstWrites(large_pages(64 << 20), BLOCK, 1, lambda: now[0][0], lambda: now[0])
+    writes = Prefault(large_pages(64 << 20), BLOCK, 1, lambda: now[0][0], lambda: now[0])
     writes.start()
     try:
         rests = 3 * BLOCK // 2 + writes.ahead
@@ -233,7 +233,7 @@ def test_it_keeps_to_the_cpus_it_was_given() -> None:
     try:
         for cpus in (free, ()):
             seen.clear()
-            writes = FirstWrites(large_pages(8 << 20), BLOCK, 1, lambda: 0, steps, cpus)
+            writes = Prefault(large_pages(8 << 20), BLOCK, 1, lambda: 0, steps, cpus)
             writes.start()
             wait_for(lambda: bool(seen))
             writes.close()
@@ -243,4 +243,4 @@ def test_it_keeps_to_the_cpus_it_was_given() -> None:
 
 
 def test_one_that_was_never_started_can_be_closed() -> None:
-    FirstWrites(large_pages(PAGESIZE), BLOCK, 8, lambda: 0, quiet).close()
+    Prefault(large_pages(PAGESIZE), BLOCK, 8, lambda: 0, quiet).close()

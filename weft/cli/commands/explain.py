@@ -86,12 +86,12 @@ def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
         why = f"the layout has {layout.nodes} nodes, of which this machine is one; leave --{name.replace('_', '-')} out"
         raise ConfigError(f"{name} {shown(value)}: {why}", field=name, value=value)
     # Here and not at the top: all that a start decides, which is seldom asked for.
-    from weft.launch_plan.plan import deal_here
+    from weft.launch_plan.plan import assign_cpus_here
 
-    dealing = deal_here(layout, engine)
+    assignment = assign_cpus_here(layout, engine)
     where = [describe(layout, rank) for rank in range(layout.world)]
-    shares = tuple(RankCores(share.cpus, share.threads) for share in dealing.shares)
-    return Cores(shares, dealing.server, tuple(dealing.lines(where)))
+    shares = tuple(RankCores(share.cpus, share.threads) for share in assignment.shares)
+    return Cores(shares, assignment.server, tuple(assignment.lines(where)))
 
 
 def _json(value: object) -> str:

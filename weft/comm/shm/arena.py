@@ -23,11 +23,11 @@ _GIVEN = ("always", "within_size", "advise", "force")
 """With these, shared memory has large pages that asks for them."""
 
 
-class NoRoomsError(Exception):
+class NoArenaError(Exception):
     """Why a process cannot have the ranks' rooms, for a person."""
 
 
-class Room:
+class SharedArena:
     """The memory of one rank: what is taken at once from its start on, what is reserved from its middle on."""
 
     def __init__(self, address: int, nbytes: int) -> None:
@@ -39,19 +39,19 @@ class Room:
         self._reserved, self._end = self._middle, address + nbytes
 
     @staticmethod
-    def enter(region: Region, rank: int) -> Room:
-        """Maps the rooms of all ranks into this process, `rank`'s own among them. NoRoomsError."""
+    def enter(region: Region, rank: int) -> SharedArena:
+        """Maps the rooms of all ranks into this process, `rank`'s own among them. NoArenaError."""
         info = region.info()
-        if not info.room_bytes:
-            raise NoRoomsError("a file must not be as long as ranks' rooms (ulimit -f)")
+        if not info.arena_bytes:
+            raise NoArenaError("a file must not be as long as ranks' rooms (ulimit -f)")
         if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            raise NoRoomsError("addresses are limited (ulimit -v), of which ranks' rooms take many")
-        nbytes = info.world * info.room_bytes
-        if why := SystemPages().share(_FIRST, nbytes, region.fd, info.rooms_at):
-            raise NoRoomsError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {os.strerror(why)}")
-        room = Room(_FIRST + rank * info.room_bytes, info.room_bytes)
+            raise NoArenaError("addresses are limited (ulimit -v), of which ranks' rooms take many")
+        nbytes = info.world * info.arena_bytes
+        if why := SystemPages().share(_FIRST, nbytes, region.fd, info.arenas_at):
+            raise NoArenaError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {os.strerror(why)}")
+        room = SharedArena(_FIRST + rank * info.arena_bytes, info.arena_bytes)
         if not room.has_large_pages:
-            raise NoRoomsError(
+            raise NoArenaError(
                 "the system has no large pages for memory that ranks share, which would be slower to read; it has since"
                 " Linux 6.1, or with advise in /sys/kernel/mm/transparent_hugepage/shmem_enabled"
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
-from weft.comm.shm.region import MAX_MEMBERS, Kind
+from weft.comm.shm.region import MAX_MEMBERS, CollectiveKind
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import load, missing_reason
@@ -91,6 +91,8 @@ def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeou
 
 
 def _call_in_words(kind_dtype: int, call: int, size: int, text: bytes) -> str:
-    kind, dtype = Kind(kind_dtype >> 8), DTYPE_NAMES[kind_dtype & 255]
-    told = text.decode("ascii", "replace") or (kind.name.lower() + ("" if kind is Kind.BARRIER else f" of {dtype}"))
+    kind, dtype = CollectiveKind(kind_dtype >> 8), DTYPE_NAMES[kind_dtype & 255]
+    told = text.decode("ascii", "replace") or (
+        kind.name.lower() + ("" if kind is CollectiveKind.BARRIER else f" of {dtype}")
+    )
     return f"call {call}, {told}, {size} bytes"

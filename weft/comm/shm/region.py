@@ -38,7 +38,7 @@ _HEAD_BYTES = 128  # two heads, one per parity
 _TEXT_BYTES = 256
 
 
-class Kind(IntEnum):
+class CollectiveKind(IntEnum):
     """Collectives, as the region's records number them."""
 
     NONE = 0
@@ -68,7 +68,7 @@ class RankRecord:
     rank: int
     state: State
     pid: int
-    kind: Kind
+    kind: CollectiveKind
     group: Group
     call: int
     bytes: int
@@ -76,7 +76,7 @@ class RankRecord:
     seconds: float
 
     def __str__(self) -> str:
-        if self.kind is Kind.NONE:
+        if self.kind is CollectiveKind.NONE:
             return f"rank {self.rank} has entered no collective"
         verb = f"has been for {self.seconds:.1f} s in" if self.inside else "has left"
         return f"rank {self.rank} {verb} {self.kind.name.lower()} over {self.group}, call {self.call}"
@@ -91,9 +91,9 @@ class RegionInfo:
     piece_bytes: int
     spin_us: int
     debug: bool
-    rooms_at: int
+    arenas_at: int
     """Where the ranks' rooms lie behind the region, one after the other."""
-    room_bytes: int
+    arena_bytes: int
     """Of each, address space and no memory as yet; 0: there are none."""
 
 
@@ -137,7 +137,7 @@ class Region:
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, plan.size)
-            rooms = _add_rooms(fd, plan.rooms_at, world)
+            rooms = _add_arenas(fd, plan.arenas_at, world)
             with mmap.mmap(fd, plan.size) as memory:
                 plan.write(memory, spin_us, debug, rooms)
         except OSError as error:
@@ -160,7 +160,7 @@ class Region:
         with self._mapped() as memory:
             header = _header(memory)
             groups = _read_groups(memory, header)
-        rooms = header.rooms_at, header.room_bytes
+        rooms = header.arenas_at, header.arena_bytes
         return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug), *rooms)
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
 
 
-def _add_rooms(fd: int, at: int, world: int) -> int:
+def _add_arenas(fd: int, at: int, world: int) -> int:
     """Bytes of each rank's room, each half of which is more than the machine has memory; 0 where a file must not be so
     long (ulimit -f)."""
     room = 2 << memory_of_machine().bit_length()
@@ -218,8 +218,8 @@ class _Header:
     group_table: int
     lending: int
     lending_bytes: int
-    rooms_at: int
-    room_bytes: int
+    arenas_at: int
+    arena_bytes: int
 
 
 def _header(memory: mmap.mmap) -> _Header:
@@ -245,7 +245,7 @@ def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], ra
         rank=rank,
         state=_read_state(memory, header.states + rank * _STATE.size),
         pid=pid,
-        kind=Kind(kind),
+        kind=CollectiveKind(kind),
         group=groups[group] if kind else (),
         call=calls,
         bytes=size,
@@ -269,7 +269,7 @@ class _Plan:
         self.lending_bytes = _PAIR * (1 + world)
         self.lending = self._take(self.lending_bytes * world, _PAIR)
         self.size = -(-self._end // _PAGE) * _PAGE
-        self.rooms_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
+        self.arenas_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
 
     @staticmethod
     def _control_sizes(members: int) -> Iterator[int]:
@@ -281,9 +281,9 @@ class _Plan:
         self._end = at + size
         return at
 
-    def write(self, memory: mmap.mmap, spin_us: int, debug: bool, room_bytes: int) -> None:
+    def write(self, memory: mmap.mmap, spin_us: int, debug: bool, arena_bytes: int) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        rooms = self.rooms_at, room_bytes
+        rooms = self.arenas_at, arena_bytes
         offsets = (self.states, self.records, self.group_table, self.lending, self.lending_bytes, *rooms)
         _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):

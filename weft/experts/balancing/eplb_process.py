@@ -1,4 +1,4 @@
-"""ProcessDecider: plans placements in a process of its own, so that neither steps nor requests wait for a plan.
+"""EplbProcess: plans placements in a process of its own, so that neither steps nor requests wait for a plan.
 
 Input and output are anonymous files, so neither side ever waits for the other to read.
 """
@@ -24,7 +24,7 @@ LIMIT_S = 300.0
 """Seconds after which planning is cancelled."""
 
 
-class ProcessDecider:
+class EplbProcess:
     """Implements the engine's `Decider`."""
 
     def __init__(self, balancer: LoadBalancer, program: tuple[str, ...] = PROGRAM) -> None:

@@ -39,7 +39,7 @@ Steps = tuple[int, bool]
 """How many have begun, and whether one is in hand."""
 
 
-class FirstWrites:
+class Prefault:
     """A thread for `memory`, uint8, whose blocks of `block_bytes` are numbered from its start; `highest`: of all that
     were ever used, by `slots` requests at a time at most. It keeps to `cpus`, if any, and not to its maker's. Where the
     system knows no such request, pages come as steps write them."""
@@ -66,7 +66,7 @@ class FirstWrites:
         """The same beside steps."""
         self._system = SystemPages()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="first-writes", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prefault", daemon=True)
         self.ready = 0
         """Bytes from the start whose pages are there."""
         self._refused, self._enlarges = False, enlarges

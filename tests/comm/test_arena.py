@@ -15,23 +15,23 @@ from pathlib import Path
 import pytest
 
 from weft.comm.shm import arena
-from weft.comm.shm.arena import Room
+from weft.comm.shm.arena import SharedArena
 from weft.comm.shm.region import Region, read_records
 from weft.errors import ConfigError
 from weft.native.system_pages import LARGE_PAGE, SystemPages
-from weft.ops.pages import RoomPages
+from weft.ops.pages import ArenaPages
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = """
 import ctypes, resource, sys
 from weft.comm.shm.region import Region
-from weft.comm.shm.arena import NoRoomsError, Room
+from weft.comm.shm.arena import NoArenaError, SharedArena
 fd, size, rank, limit = map(int, sys.argv[1:5])
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    room = Room.enter(Region(fd, size), rank)
-except NoRoomsError as reason:
+    room = SharedArena.enter(Region(fd, size), rank)
+except NoArenaError as reason:
     sys.exit(f"none: {reason}")
 """
 WRITE = """
@@ -71,8 +71,8 @@ def test_every_rank_finds_the_same_at_the_same_address(region: Region) -> None:
 
 def test_rooms_take_no_memory_before_they_are_used(region: Region) -> None:
     info = region.info()
-    assert info.room_bytes >= 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert os.fstat(region.fd).st_size == info.rooms_at + 3 * info.room_bytes
+    assert info.arena_bytes >= 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert os.fstat(region.fd).st_size == info.arenas_at + 3 * info.arena_bytes
     assert os.fstat(region.fd).st_blocks * 512 <= region.size + (1 << 20)
     assert len(read_records(region.fd)) == 3
 
@@ -85,7 +85,7 @@ def test_a_process_whose_addresses_are_limited_has_none(region: Region, gib: int
 
 
 def test_a_place_that_is_taken_is_told(region: Region) -> None:
-    said, errors = entered(region, 0, "Room.enter(Region(fd, size), rank)")
+    said, errors = entered(region, 0, "SharedArena.enter(Region(fd, size), rank)")
     assert not said and "GiB of addresses for ranks' rooms: File exists" in errors
 
 
@@ -93,11 +93,11 @@ def test_a_system_that_lets_no_file_be_so_long_has_none() -> None:
     script = """
 import resource
 from weft.comm.shm.region import Region
-from weft.comm.shm.arena import Room
+from weft.comm.shm.arena import SharedArena
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
 region = Region.create(2, [(0, 1)])
-print(region.info().room_bytes)
-Room.enter(region, 0)
+print(region.info().arena_bytes)
+SharedArena.enter(region, 0)
 """
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
@@ -126,19 +126,19 @@ def test_small_pages_are_no_room_where_other_memory_has_large_ones(
     monkeypatch.setattr(SystemPages, "enlarge", lambda system, address: refused)
     with mmap.mmap(-1, LARGE_PAGE) as memory:
         at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        assert Room(at, LARGE_PAGE).has_large_pages == has
+        assert SharedArena(at, LARGE_PAGE).has_large_pages == has
 
 
 @pytest.fixture
-def room() -> Room:
+def room() -> SharedArena:
     memory = mmap.mmap(-1, 10 * LARGE_PAGE)
     at = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # holds it as long as anybody knows
-    found = Room(at + -at % LARGE_PAGE, 8 * LARGE_PAGE)
+    found = SharedArena(at + -at % LARGE_PAGE, 8 * LARGE_PAGE)
     found.memory = memory  # type: ignore[attr-defined]
     return found
 
 
-def test_what_is_given_back_is_taken_again(room: Room) -> None:
+def test_what_is_given_back_is_taken_again(room: SharedArena) -> None:
     first, mark = room.take(10), room.taken
     assert first % 64 == 0 and mark == first + 10
     second = room.take(3 * LARGE_PAGE)
@@ -151,7 +151,7 @@ def test_what_is_given_back_is_taken_again(room: Room) -> None:
     assert ctypes.string_at(first, 10) == b"\7" * 10
 
 
-def test_a_full_room_refuses(room: Room) -> None:
+def test_a_full_room_refuses(room: SharedArena) -> None:
     room.take(4 * LARGE_PAGE)
     with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
         room.take(1)
@@ -161,9 +161,9 @@ def test_a_full_room_refuses(room: Room) -> None:
         room.reserve(1)
 
 
-def test_more_than_the_machine_has_is_refused(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_machine_has_is_refused(room: SharedArena, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arena, "memory_of_machine", lambda: 100)
     with pytest.raises(MemoryError, match="101 bytes of a room that has 100 left"):
         room.reserve(101)
     with pytest.raises(ConfigError, match="the system refuses 0.0 MiB: 101 bytes of a room"):
-        RoomPages(room).reserve(101)
+        ArenaPages(room).reserve(101)
