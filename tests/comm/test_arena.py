@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.comm.shm import arena
+from weft.comm.shm import arena as arena_module
 from weft.comm.shm.arena import SharedArena
 from weft.comm.shm.region import Region, read_records
 from weft.errors import ConfigError
@@ -30,12 +30,12 @@ fd, size, rank, limit = map(int, sys.argv[1:5])
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    room = SharedArena.enter(Region(fd, size), rank)
+    arena = SharedArena.enter(Region(fd, size), rank)
 except NoArenaError as reason:
     sys.exit(f"none: {reason}")
 """
 WRITE = """
-first, second, far = room.take(100), room.take(5 << 20), room.reserve(10)
+first, second, far = arena.take(100), arena.take(5 << 20), arena.reserve(10)
 ctypes.memmove(first, b"here", 4)
 ctypes.memmove(second + (5 << 20) - 4, b"last", 4)
 ctypes.memmove(far, b"far.", 4)
@@ -69,7 +69,7 @@ def test_every_rank_finds_the_same_at_the_same_address(region: Region) -> None:
     assert {int(at) for at in others}.isdisjoint(map(int, places))
 
 
-def test_rooms_take_no_memory_before_they_are_used(region: Region) -> None:
+def test_arenas_take_no_memory_before_they_are_used(region: Region) -> None:
     info = region.info()
     assert info.arena_bytes >= 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert os.fstat(region.fd).st_size == info.arenas_at + 3 * info.arena_bytes
@@ -81,12 +81,12 @@ def test_rooms_take_no_memory_before_they_are_used(region: Region) -> None:
 def test_a_process_whose_addresses_are_limited_has_none(region: Region, gib: int) -> None:
     """Few would be left for all else."""
     said, errors = entered(region, 0, WRITE, limit=gib << 30)
-    assert not said and errors == "none: addresses are limited (ulimit -v), of which ranks' rooms take many\n"
+    assert not said and errors == "none: addresses are limited (ulimit -v), of which ranks' arenas take many\n"
 
 
 def test_a_place_that_is_taken_is_told(region: Region) -> None:
     said, errors = entered(region, 0, "SharedArena.enter(Region(fd, size), rank)")
-    assert not said and "GiB of addresses for ranks' rooms: File exists" in errors
+    assert not said and "GiB of addresses for ranks' arenas: File exists" in errors
 
 
 def test_a_system_that_lets_no_file_be_so_long_has_none() -> None:
@@ -101,7 +101,7 @@ SharedArena.enter(region, 0)
 """
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "0\n" and "must not be as long as ranks' rooms (ulimit -f)" in done.stderr
+    assert done.stdout == "0\n" and "must not be as long as ranks' arenas (ulimit -f)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ SharedArena.enter(region, 0)
         ("always [madvise] never", None, errno.EINVAL, False),
     ],
 )
-def test_small_pages_are_no_room_where_other_memory_has_large_ones(
+def test_small_pages_are_no_arena_where_other_memory_has_large_ones(
     other: str, shared: str | None, refused: int, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older system refuses the request; another one may have no large page left at the moment."""
     for name, text in (("_OTHER", other), ("_SHARED", shared)):
-        monkeypatch.setattr(arena, name, tmp_path / name)
+        monkeypatch.setattr(arena_module, name, tmp_path / name)
         if text is not None:
             (tmp_path / name).write_text(text)
     monkeypatch.setattr(SystemPages, "enlarge", lambda system, address: refused)
@@ -130,7 +130,7 @@ def test_small_pages_are_no_room_where_other_memory_has_large_ones(
 
 
 @pytest.fixture
-def room() -> SharedArena:
+def arena() -> SharedArena:
     memory = mmap.mmap(-1, 10 * LARGE_PAGE)
     at = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # holds it as long as anybody knows
     found = SharedArena(at + -at % LARGE_PAGE, 8 * LARGE_PAGE)
@@ -138,32 +138,32 @@ def room() -> SharedArena:
     return found
 
 
-def test_what_is_given_back_is_taken_again(room: SharedArena) -> None:
-    first, mark = room.take(10), room.taken
+def test_what_is_given_back_is_taken_again(arena: SharedArena) -> None:
+    first, mark = arena.take(10), arena.taken
     assert first % 64 == 0 and mark == first + 10
-    second = room.take(3 * LARGE_PAGE)
+    second = arena.take(3 * LARGE_PAGE)
     assert second == first + 64
     ctypes.memset(first, 7, 10)
     ctypes.memset(second, 7, 3 * LARGE_PAGE)
-    room.give_back(mark)
-    assert room.take(1) == second
+    arena.give_back(mark)
+    assert arena.take(1) == second
     assert ctypes.string_at(second, 3 * LARGE_PAGE) == bytes(3 * LARGE_PAGE)
     assert ctypes.string_at(first, 10) == b"\7" * 10
 
 
-def test_a_full_room_refuses(room: SharedArena) -> None:
-    room.take(4 * LARGE_PAGE)
-    with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
-        room.take(1)
-    apart = room.reserve(1), room.reserve(3 * LARGE_PAGE)
+def test_a_full_room_refuses(arena: SharedArena) -> None:
+    arena.take(4 * LARGE_PAGE)
+    with pytest.raises(MemoryError, match="1 bytes of an arena that has 0 left"):
+        arena.take(1)
+    apart = arena.reserve(1), arena.reserve(3 * LARGE_PAGE)
     assert apart[1] - apart[0] == LARGE_PAGE and apart[0] % LARGE_PAGE == 0
-    with pytest.raises(MemoryError, match="1 bytes of a room that has 0 left"):
-        room.reserve(1)
+    with pytest.raises(MemoryError, match="1 bytes of an arena that has 0 left"):
+        arena.reserve(1)
 
 
-def test_more_than_the_machine_has_is_refused(room: SharedArena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "memory_of_machine", lambda: 100)
-    with pytest.raises(MemoryError, match="101 bytes of a room that has 100 left"):
-        room.reserve(101)
-    with pytest.raises(ConfigError, match="the system refuses 0.0 MiB: 101 bytes of a room"):
-        ArenaPages(room).reserve(101)
+def test_more_than_the_machine_has_is_refused(arena: SharedArena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena_module, "memory_of_machine", lambda: 100)
+    with pytest.raises(MemoryError, match="101 bytes of an arena that has 100 left"):
+        arena.reserve(101)
+    with pytest.raises(ConfigError, match="the system refuses 0.0 MiB: 101 bytes of an arena"):
+        ArenaPages(arena).reserve(101)

@@ -11,7 +11,7 @@ import torch
 
 from weft.comm.distributed.gloo import GlooComm
 from weft.comm.lockstep import LockstepWorld
-from weft.comm.shm.region import PIECE_BYTES, Kind, Region, State, read_records
+from weft.comm.shm.region import PIECE_BYTES, CollectiveKind, Region, State, read_records
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
 from weft.native import missing_reason
@@ -150,7 +150,7 @@ def test_region_says_what_it_was_made_for() -> None:
     region.mark_dead(2)
     records = read_records(region.fd)
     assert [record.state for record in records] == [State.ALIVE, State.ALIVE, State.DEAD, State.ALIVE]
-    assert all(record.kind is Kind.NONE and not record.inside for record in records)
+    assert all(record.kind is CollectiveKind.NONE and not record.inside for record in records)
     assert str(records[1]) == "rank 1 has entered no collective"
     region.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from tests.support.native_libraries import need
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint
+from weft.comm.backend import Rendezvous
 from weft.engine.engine import Engine
 from weft.launch_plan.plan import plan_launch
 from weft.launch_plan.timeouts import ProcessLimits
@@ -33,11 +35,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stranger(port: int, number: int) -> socket.socket:
-    """Somebody of this machine who talks to the ranks' meeting point: says nothing, nonsense, or far too much."""
+    """A process of this machine that connects to the ranks' meeting point: sends nothing, nonsense, or far too much."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     with suppress(OSError):
         sock.sendall((b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096)[number % 3])
     return sock
+
+
+def port_of(meeting: Rendezvous) -> int:
+    """The port on which gloo's ranks meet."""
+    with socket.socket(fileno=os.dup(meeting.fds(0)[0])) as listening:
+        return int(listening.getsockname()[1])
 
 
 def failure(
@@ -61,7 +69,7 @@ def failure(
     layout = resolve({"attention.tp": 2})
     plan = plan_launch(open_checkpoint(model), layout, EngineConfig(kv_cache_memory=1 << 20), comm, limits=limits)
     starting = Starting(plan)
-    port = starting._watch.rendezvous.port
+    port = port_of(starting._watch.rendezvous) if comm == "gloo" else 0
     executor = starting.wait()
     strangers = [stranger(port, number) for number in range(200)] if port else []
     try:

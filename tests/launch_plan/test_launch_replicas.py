@@ -32,7 +32,7 @@ def test_a_replica_is_a_world_of_its_own(model: Path, monkeypatch: pytest.Monkey
     assert [rank for part in parts if part.memory for rank in part.memory.ranks] == list(whole.memory.ranks)
     assert {part.memory.num_blocks for part in parts if part.memory} == {whole.memory.num_blocks}
     assert parts[0].engine.seed == whole.engine.seed != parts[1].engine.seed
-    assert all(max(group) < 2 for part in parts for group in part.backend.groups)
+    assert all(max(group) < 2 for part in parts for group in part.comm.groups)
 
 
 def test_one_replica_is_the_plan_itself(model: Path) -> None:
@@ -42,7 +42,7 @@ def test_one_replica_is_the_plan_itself(model: Path) -> None:
 
 def test_replicas_of_one_rank_need_no_collectives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
-    assert planned(model, {"replicas": 3}).backend.name == "none"
+    assert planned(model, {"replicas": 3}).comm.name == "none"
     assert planned(model, {"replicas": 3}, device="cuda").of_replica(2).first_rank == 2
     assert planned(model, {"replicas": 3, "attention.dp": 2}, device="cuda").of_replica(2).first_rank == 4
 

@@ -1,4 +1,4 @@
-"""The seam between ranks: five collectives over a tuple of ranks. Knows no module and no placement.
+"""The seam between ranks: five collectives over a tuple of ranks.
 
 All sizes may differ between members and may be zero. Sums are added in the order of the group's ranks, in fp32 for
 fp16/bf16 inputs (rounded once at the end), so that a row's result never depends on its place in the buffer.

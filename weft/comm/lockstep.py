@@ -1,7 +1,7 @@
 """All ranks of a world as greenlets of one thread: the answer key of the backends, and the proof of layouts.
 
-The last member to reach a collective moves everybody's data. So each collective is compared over its members, shapes
-included, and a world in which no rank can go on is seen at once. Knows no process and no module.
+The last member to reach a collective moves the data of all. So each collective is compared over its members, shapes
+included, and a world in which no rank can go on is seen at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class LockstepWorld:
     def block(self) -> None:
         """Another rank's turn; returns when this rank's collective is done.
 
-        Ranks are started by the hub alone: the frames below a greenlet's first one are those of whoever started it, and
+        Ranks are started by the hub alone: the frames below a greenlet's first one are those of its starter, and
         must stay in place, or the unwinder that torch runs for its own C++ errors walks into another rank's stack.
         """
         if self._ready and self._ready[0]:

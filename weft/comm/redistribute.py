@@ -1,7 +1,7 @@
 """Runs a transition on real rows: cuts the layout's pieces out of tensors and hands them to a `Comm`.
 
-Who gives which rectangle to whom is worked out once per step record and rank; a call only adds the row numbers of its
-table. The number of tensor operations depends on the group, never on rows or requests.
+Which rank sends which rectangle to which rank is worked out once per step record and rank; a call only adds the row
+numbers of its table. The number of tensor operations depends on the group, never on rows or requests.
 
 Shapes: a tensor is [rows of the rank's runs, the rank's columns], contiguous; any dtype, any device, any row count.
 """

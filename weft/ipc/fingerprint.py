@@ -1,6 +1,6 @@
 """What must be the same for every rank before the first collective: code, versions, settings, checkpoint. No torch.
 
-Each rank says what it has (`settings_here`), as words; `differences` tells them apart field by field.
+Each rank says what it has (`settings_here`), as words; `differences` compares them field by field.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def joined(setup: Setup) -> Joined:
 
 
 def settings_here(setup: Setup) -> dict[str, str]:
-    """Of this process: what it was told, and what it finds on its own machine."""
+    """Of this process: what its setup says, and what it finds on its machine."""
     checkpoint = Checkpoint.from_table(setup.checkpoint)
     settings = {
         "weft code": _code(),

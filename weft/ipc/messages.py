@@ -1,4 +1,4 @@
-"""What supervisor and ranks say to each other: two closed unions of tagged records in msgpack. Knows no socket.
+"""The messages of supervisor and ranks: two closed unions of tagged records in msgpack.
 
 A frame that is not one of these records is a fault of the peer, never something to guess about.
 """
@@ -33,7 +33,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     cpus: list[int]
     threads: int
     makes_way: bool = False
-    """Whether its last thread makes way at the begin of a step for the front end and the engine."""
+    """Whether its last thread yields its core to the front end and the engine at the begin of a step."""
     comm_debug: bool = False
     where: str = ""
     """Its number and coordinates among the ranks of all replicas, for people."""
@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     start: int = 0
     """How many sets of ranks this replica has had before."""
     slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Layer, and the expert of every slot in it, where experts are not dealt in order."""
+    """Layer, and the expert of every slot in it, where experts are not assigned in order."""
     staged_slots: int = 0
     """Expert slots of a layer that a rank can receive before the layer switches."""
     count_experts: bool = False
@@ -68,7 +68,7 @@ class CountExperts(msgspec.Struct, frozen=True, tag="count"):
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
-    """End after the step in hand."""
+    """End after the current step."""
 
 
 ToRank = Setup | Allocate | RunStep | CountExperts | Shutdown

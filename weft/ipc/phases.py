@@ -1,4 +1,4 @@
-"""Start-up phases of a rank, in order, and the board on which a person sees them. Knows no process."""
+"""Start-up phases of a rank, in order, and the board on which a person sees them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """StatusPage: what every rank is doing, in anonymous memory that the supervisor can read after a rank was killed.
 
-One fixed record per rank, written by the rank as it goes. Knows no message and no tensor.
+One fixed record per rank, written by the rank as it goes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLLECTIVE = struct.Struct("<BBI")
 _COLLECTIVE_AT = 2
 _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
-_WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes received, ns of them while the core was lent
+_WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes received, stolen work's ns
 _WORK_AT = 32
 _HELD = struct.Struct("<QQQ")  # bytes of weights, KV cache, bounds of logits
 _HELD_AT = 72
@@ -51,7 +51,7 @@ _ORDER = tuple(Phase)
 @dataclass(frozen=True, slots=True)
 class RankWork:
     """What a rank has done since it was ready: seconds in steps, rows of its own, seconds in collectives (part of the
-    former), bytes received in them, and seconds of waiting in them in which its core was lent."""
+    former), bytes received in them, and seconds of waiting in them in which it worked for other ranks."""
 
     busy_s: float
     rows: int
@@ -70,7 +70,7 @@ class RankHeld:
 
 
 class StatusPage:
-    """`world` records in a memfd that children inherit, and behind them what these agree on."""
+    """`world` records in a memfd that children inherit, and after them the words that ranks agree by."""
 
     def __init__(self, fd: int, world: int) -> None:
         self.fd = fd

@@ -1,4 +1,4 @@
-"""How many tokens a KV block has where nobody says it. No torch."""
+"""The default number of tokens of a KV block. No torch."""
 
 from __future__ import annotations
 

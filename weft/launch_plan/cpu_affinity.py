@@ -1,6 +1,6 @@
 """Which cores the ranks and the server get: those that a person lists (`--cpus`, `--server-cpus`), else by rule.
 
-Numbers only, as in `cores`, which has the rule; knows no process and no torch.
+Numbers only, as in `cores`, which has the rule.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _lists(text: str, cores: Sequence[Core], ranks: int) -> list[tuple[Core, ...
             raise _refused("cpus", text, f"the list of rank {rank} is empty; {legal}")
         cpus = _read("cpus", text, part, cores)
         if shared := [cpu for cpu in cpus if cpu in owners]:
-            who = f"ranks {owners[shared[0]]} and {rank} would hold each other up on cpu {shared[0]}"
-            raise _refused("cpus", text, f"{who}; {legal}")
+            clash = f"ranks {owners[shared[0]]} and {rank} would hold each other up on cpu {shared[0]}"
+            raise _refused("cpus", text, f"{clash}; {legal}")
         owners |= dict.fromkeys(cpus, rank)
         lists.append(_of(cores, cpus))
     return lists

@@ -1,7 +1,4 @@
-"""What might do better than what settings ask for, as a file's numbers and the CPU are, in words for a person.
-
-Knows no process and no library.
-"""
+"""What might do better than what settings ask for, as a file's numbers and the CPU are, in words for a person."""
 
 from __future__ import annotations
 
@@ -48,7 +45,8 @@ def _rounded_faster(engine: EngineConfig, formats: list[str], variant: str | Non
 
 
 def _shorter_faster(engine: EngineConfig, variant: str | None) -> Iterator[str]:
-    """Whole numbers where shorter ones are faster for few streams and slower for many, so that nobody else can say."""
+    """Whole numbers where shorter ones are faster for few streams and slower for many, so that only the user can
+    decide."""
     undecided = engine.compress_weights is None and engine.quantization == "none" and not engine.enforce_eager
     if not undecided or engine.dtype != "bfloat16" or engine.device != "cpu" or variant is None:
         return

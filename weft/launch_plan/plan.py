@@ -82,7 +82,7 @@ class LaunchPlan:
 
     @property
     def slot_maps(self) -> tuple[tuple[int, SlotMap], ...]:
-        """The expert of every slot, by layer, where experts are not dealt in order."""
+        """The expert of every slot, by layer, where experts are not assigned in order."""
         return () if self.experts is None else self.experts.slot_maps
 
     @property

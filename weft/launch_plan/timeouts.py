@@ -1,6 +1,6 @@
 """ProcessLimits: how long ranks may take for what, and what happens when they do not. Frozen; also `serve`'s options.
 
-`StepClock` is the adaptive step limit. Knows no process.
+`StepClock` is the adaptive step limit.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ProcessLimits:
 
     @property
     def comm_s(self) -> float:
-        """Of one wait inside a collective: longer than anything the supervisor waits for, since it tells more."""
+        """Of one wait inside a collective: longer than anything the supervisor waits for, whose error says more."""
         return max(self.join_limit + self.load_limit + self.warm_up_limit, self.step_limit or STEP_CEILING_S) + 10.0
 
 

@@ -1,4 +1,4 @@
-"""What the control groups of this process leave it, of memory and of processor time. Knows no rank.
+"""What the control groups of this process leave it, of memory and of processor time.
 
 A limit may stand at the process's own group (a unit of systemd, a container that sees the host's groups) or at any
 above it; a container that sees only its own has it at the root. Both versions are read: cgroups(7).

@@ -132,7 +132,7 @@ class KeptTo:
     def __enter__(self) -> None:
         try:
             os.sched_setaffinity(0, self._cpus)
-        except BaseException:  # an interrupt may come behind the call, and no `with` is entered then
+        except BaseException:  # an interrupt may come after the call, and no `with` is entered then
             self.__exit__()
             raise
 

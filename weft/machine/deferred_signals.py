@@ -1,4 +1,4 @@
-"""Signals held back while something is done that must not be left half done. Knows no engine."""
+"""Python signal handlers that wait for the end of a call that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 class DeferredSignals:
-    """While it is entered, in the main thread, a signal's handler of Python's waits for the end of what `run` does; the
-    handler of a second signal does not: whoever insists is heard. Elsewhere it does nothing. It may be entered anew,
-    and costs `run` next to nothing."""
+    """While it is entered, in the main thread, the handler of a signal runs after the current `run`; that of a second
+    signal runs at once. In other threads it does nothing. It may be entered again."""
 
     def __init__(self, soon: Callable[[], None]) -> None:
         """`soon` is called when a signal comes, so that what is done may end early."""
@@ -39,7 +38,7 @@ class DeferredSignals:
         if threading.current_thread() is not threading.main_thread():
             return  # a generator that was left to the collector: signals go on to where they did
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._note:  # else somebody has put in another, who may put this back
+            if signal.getsignal(number) == self._note:  # else other code has set another one, and may restore this
                 signal.signal(number, handler)
 
     def run(self, call: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
 """CUDA devices: whether a rank's torch may see any, asked without importing it, and what is said of too few.
 
-Knows no process, and asks no driver: ranks count what there is.
+No driver is asked: ranks count the devices.
 """
 
 from __future__ import annotations

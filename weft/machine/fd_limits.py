@@ -1,6 +1,6 @@
 """Open files: what weft's processes need of a process's limit (`ulimit -n`), and what that leaves for connections.
 
-Arithmetic, but for `raise_limit`. Knows no socket and no rank.
+Arithmetic, but for `raise_limit`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from weft.errors import ConfigError
 from weft.plural import counted
 
 MOST_CONNECTIONS = 4096
-"""Where nobody says how many, and descriptors suffice."""
+"""The default, where there are enough descriptors."""
 LEAST_CONNECTIONS = 8
 """With room for fewer there is no server."""
 REFUSED_AT_ONCE = 16
-"""Connections too many that may be open until they have been told so."""
+"""Connections above the limit that may be open until their refusal is sent."""
 
 _SERVER = 24
 """Standard streams, the event loop's, what listens."""
@@ -55,8 +55,8 @@ class Needs:
 
 
 def raise_limit() -> int:
-    """Raises this process's soft limit to the hard one, and gives it: who lowers the soft one alone means programs that
-    could not do with more."""
+    """Raises this process's soft limit to the hard one, and gives it: a soft limit that was lowered alone is meant for
+    programs that could not handle more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # a system that has none so high: the soft one stays
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,5 +1,5 @@
 """Python processes of weft's own modules. They find weft where this process found it, and nothing in the working
-directory: a user's file there may be called as a module of the standard library is. Knows no module by name.
+directory: a user's file there may be called as a module of the standard library is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def runs(module: str) -> tuple[str, ...]:
 
 def finding_weft(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment`, where needed with the folder in which weft lies: the first place that this process imports from
-    (the working directory behind `python -m`) is not one of its children's."""
+    (the working directory, with `python -m`) is not one of its children's."""
     if _ROOT in sys.path[1:]:
         return dict(environment)
     others = environment.get("PYTHONPATH")

@@ -1,5 +1,4 @@
-"""When Python's collector of garbage looks at what, and what of its memory a process gives back. Knows nothing of what
-is made."""
+"""When Python's garbage collector runs, and what memory a process gives back to the system."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A child must not outlive its parent: PR_SET_PDEATHSIG, the parent's pid, and a pipe that only the parent holds open.
 
 The signal is bound to the thread that forked, so it is asked for only where that was the parent's main thread; the pipe
-covers every other case. Knows no message and no rank.
+covers every other case.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def tie_to_parent(parent_pid: int, pipe_fd: int, *, by_signal: bool) -> None:
 
 
 def _end_with_pipe(pipe_fd: int) -> None:
-    """Nobody ever writes: the read returns when the last writer, the parent, is gone."""
+    """Nothing is ever written: the read returns when the last writer, the parent, is gone."""
     os.read(pipe_fd, 1)
     os._exit(ORPHANED)

@@ -1,6 +1,6 @@
 """ProcessExecutor: a step goes to every rank's process, the first rank of each attention block answers.
 
-Knows no request and no tensor: plans in, sampled ids out.
+Plans in, sampled ids out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from weft.supervisor.processes import WorkerProcess, end_all
 from weft.supervisor.watch import Watch
 
 GRACE_S = 2.0
-"""How long ranks have to end by themselves."""
+"""How long ranks have to end before they are killed."""
 COUNT_S = 30.0
 """How long a rank may take to say what it has counted, between two steps."""
 

@@ -1,7 +1,4 @@
-"""Worker processes: started with what they may inherit and nothing else, watched by pidfd, ended and reaped.
-
-Knows nothing of what a worker computes.
-"""
+"""Worker processes: started with what they may inherit and nothing else, watched by pidfd, ended and reaped."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 names it. The user's own settings win."""
 
 _FEW = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Until the rank knows how many threads are its own, and tells torch."""
+"""Until the rank sets torch's number of threads."""
 
 
 @dataclass(slots=True)
@@ -55,7 +52,7 @@ class WorkerProcess:
         return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
     def stopped(self) -> bool:
-        """Whether somebody suspended it (SIGSTOP)."""
+        """Whether it is suspended (SIGSTOP)."""
         try:
             with open(f"/proc/{self.pid}/stat") as file:
                 return file.read().rpartition(")")[2].split()[0] in "Tt"
@@ -65,7 +62,7 @@ class WorkerProcess:
 
 @dataclass(slots=True)
 class _Begun:
-    """A process that has not been told what it is for."""
+    """A process that has no rank yet."""
 
     process: subprocess.Popen[bytes]
     channel: Channel
@@ -81,7 +78,7 @@ class _Begun:
 class Spawner:
     """Starts `program CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`, once for each worker.
 
-    Some can be started ahead, before anybody knows what each will be; they import meanwhile what all ranks need.
+    Some can be started ahead, before the plan is known; they import meanwhile what all ranks need.
     """
 
     def __init__(self, program: Sequence[str] = DEFAULT_PROGRAM) -> None:
@@ -92,7 +89,7 @@ class Spawner:
 
     def start_ahead(self, workers: int = 1) -> None:
         """Processes of the first `workers`, less those that wait already. They must be spawned, or `close` called."""
-        with contextlib.suppress(OSError):  # whoever spawns a worker will be told what is missing
+        with contextlib.suppress(OSError):  # `spawn` raises the error again
             while len(self._ahead) < workers:
                 self._ahead.append(self._begin(None))
 
@@ -127,7 +124,7 @@ class Spawner:
         except OSError:
             begun.end()
             raise
-        with contextlib.suppress(ChannelClosed):  # whoever waits for the worker will see how it ended
+        with contextlib.suppress(ChannelClosed):  # the wait for the worker reports how it ended
             begun.channel.send_fds((status_fd, *inherit))
         return WorkerProcess(
             rank,
@@ -167,7 +164,7 @@ class Spawner:
 
 
 def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:
-    """Waits up to `grace_s` for them to end by themselves, kills the rest, reaps all. Safe to call twice."""
+    """Waits up to `grace_s` for them to end, kills the rest, reaps all. Safe to call twice."""
     deadline = time.monotonic() + grace_s
     for worker in workers:
         try:

@@ -1,4 +1,4 @@
-"""From a plan to a ready executor: a process for every rank, which is told what to do and followed. Knows no request.
+"""From a plan to a ready executor: a process for every rank, its setup, and its start-up phases.
 
 `Starting` is split from `wait` so that processes come from the main thread (a child is tied to the thread that made it)
 while the wait can happen in another.
@@ -84,7 +84,7 @@ class Starting:
             inherit=rendezvous.fds(rank),
             by_signal=self._by_signal,
         )
-        self.workers.append(worker)  # before anybody hears of it: who listens may fail
+        self.workers.append(worker)  # before the listener is called, which may fail
         self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
 
     def _setup(self, rank: int) -> Setup:
@@ -153,7 +153,7 @@ class Starting:
         return self._began + self._board.slowest_since + limit_s
 
     def _join(self, worker: WorkerProcess, message: Joined) -> None:
-        """Refuses who is not what was started, and, once all are there, ranks that differ."""
+        """Refuses a rank that is not the one that was started, and, once all are there, ranks that differ."""
         world = len(self.workers)
         if worker.rank in self._joined or (message.rank, message.world) != (worker.rank, world):
             again = " again" if worker.rank in self._joined else ""
@@ -220,7 +220,7 @@ class Starting:
         )
 
     def cancel(self) -> None:
-        """Kills every rank at once, from any thread; whoever waits for them is told that they were killed."""
+        """Kills every rank at once, from any thread; a wait for them ends with an error."""
         for worker in self.workers:
             if worker.process.poll() is None:
                 worker.process.kill()

@@ -1,6 +1,6 @@
-"""Waiting for ranks: their messages, their deaths, and a deadline, in one poll. Knows no model and no request.
+"""Waiting for ranks: their messages, their deaths, and a deadline, in one poll.
 
-What went wrong is told by its cause: ranks that fail because a peer is gone are not blamed while the peer can be found.
+Errors name the cause: ranks that fail because a peer is gone are not blamed while the peer can be found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRAME_S = 30.0
 """A rank that began a frame must end it within this."""
 
 _RANKS = re.compile(r"\branks? \d")
-"""A rank that tells of others counts within its replica."""
+"""In a rank's message, ranks are numbered within its replica."""
 
 
 class Watch:
@@ -54,7 +54,7 @@ class Watch:
 
     def ready(self, until: float) -> list[tuple[int, int]]:
         """What there is to `read`; nothing where the monotonic `until` comes first. No generator, as `read` is none:
-        engines call both in every step, behind which Python finds its own code in no cache."""
+        engines call both in every step, after which Python's own code is in no cache."""
         while (left := until - time.monotonic()) > 0:
             if found := self._poll.poll(left * 1000):
                 return found
@@ -73,7 +73,7 @@ class Watch:
                 raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
 
     def read(self, ready: tuple[int, int]) -> tuple[WorkerProcess, FromRank]:
-        """A message, of what is `ready`, by whom; raises the cause when a rank failed or died."""
+        """A message of what is `ready`, and its sender; raises the cause when a rank failed or died."""
         worker = self._by_fd[ready[0]]
         if ready[0] == worker.pidfd:
             raise self.diagnose(worker, None)
@@ -86,32 +86,32 @@ class Watch:
         return worker, message
 
     def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
-        """The error that tells the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
+        """The error that names the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
         failures = {first.rank: failed} if failed is not None else {}
         # Ranks read different parts of the files: a person wants all that is wrong with them, not the first rank's.
-        everybody = failed is not None and failed.family == "CheckpointError"
-        deadline = time.monotonic() + (READING_S if everybody else DIAGNOSIS_S)
+        reading = failed is not None and failed.family == "CheckpointError"
+        deadline = time.monotonic() + (READING_S if reading else DIAGNOSIS_S)
         while time.monotonic() < deadline:
-            if not everybody:
-                self._tell_peers()
+            if not reading:
+                self._mark_dead()
             self._collect(failures)
-            if everybody:
+            if reading:
                 if not any(self._reads(worker, failures) for worker in self.workers):
                     break
             elif self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
                 break
             time.sleep(0.02)
-        self._tell_peers()  # a channel closes before its process has ended: it may have ended since they were told
+        self._mark_dead()  # a channel closes before its process has ended: it may have ended since
         return self._verdict(first, failures)
 
-    def _tell_peers(self) -> None:
+    def _mark_dead(self) -> None:
         """They may wait for a dead rank in a collective; they end with its name, and what else they have to say."""
         for worker in self.workers:
             if worker.fate() is not None:
                 self.rendezvous.mark_dead(worker.rank)
 
     def _ended_alone(self, first: WorkerProcess, failures: dict[int, Failed]) -> bool:
-        """It ended without a word, and not because of a peer: nobody else can be the cause."""
+        """It ended without a word, and not because of a peer: it is the cause itself."""
         code = first.process.poll()
         return code is not None and code != PeerError.exit_code and first.rank not in failures
 
@@ -132,9 +132,9 @@ class Watch:
 
     def _unreadable(self, failures: dict[int, Failed]) -> WeftError:
         """Every rank's problems with the files, each once."""
-        told = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
-        problems = tuple(dict.fromkeys(problem for failure in told for problem in failure.problems))
-        where = [w.where for w in self.workers if failures.get(w.rank) in told]
+        failed_reads = [failure for _, failure in sorted(failures.items()) if failure.family == "CheckpointError"]
+        problems = tuple(dict.fromkeys(problem for failure in failed_reads for problem in failure.problems))
+        where = [w.where for w in self.workers if failures.get(w.rank) in failed_reads]
         count = counted(len(problems), "problem")
         return CheckpointError(f"{', '.join(where)}: {count} with the model's files", problems)
 
@@ -182,7 +182,7 @@ class Watch:
         return PeerError("; ".join(lines))
 
     def _not_come(self) -> list[str]:
-        """Who is in no collective while others wait in one that it belongs to."""
+        """Ranks that are in no collective while others wait for them in one."""
         records = [self._record(worker.rank) for worker in self.workers]
         inside = [record for record in records if record is not None and record.inside]
         waiting = {record.rank for record in inside}

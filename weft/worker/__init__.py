@@ -1,1 +1,1 @@
-"""One rank's side of a step: from the plan to tensors, through the decoder, to sampled ids. Knows no scheduler."""
+"""A rank's process: its main, its loop, and its side of a step, from the plan to sampled ids."""

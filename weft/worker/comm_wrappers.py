@@ -47,7 +47,7 @@ class _Around(Comm):
 
 
 class RecordedComm(_Around):
-    """Writes every collective to the rank's record on the status page, for whoever asks after its death."""
+    """Writes every collective to the rank's record on the status page, which outlives the rank."""
 
     def __init__(self, inner: Comm, status: StatusWriter, groups: Sequence[Group]) -> None:
         super().__init__(inner)

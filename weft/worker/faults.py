@@ -2,7 +2,7 @@
 
 Without WEFT_TEST_FAULTS=1 nothing is read and nothing happens. Points: the start-up phases, `step`, `move` and `switch`
 (steps before which expert slots do so), `sampled`, `collective`. A fault happens in the first set of ranks only; with
-`:every` behind it, also after each restart.
+`:every` after it, also after each restart.
 """
 
 from __future__ import annotations

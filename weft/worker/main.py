@@ -1,7 +1,7 @@
 """The first lines of a rank's process: tied to its parent before torch is loaded.
 
-Run as `python -m weft.worker.main CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`. What it is for it may be told much
-later: all that any rank needs is imported meanwhile.
+Run as `python -m weft.worker.main CONTROL_FD LIFELINE_FD PARENT_PID BY_SIGNAL`. Its setup may
+come much later: it imports meanwhile what all ranks need.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> int:
     channel = Channel.of_fd(control_fd)
     try:
         with ThreadPoolExecutor(1) as pool:
-            # In a thread: whoever sends the setup, a megabyte for many tensors, does not wait for the import.
-            told = pool.submit(_told, channel)
+            # In a thread: the sender of the setup, a megabyte for many tensors, does not wait for the import.
+            setup_and_fds = pool.submit(_receive_setup, channel)
             # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
             with not_collected():
                 import_torch()
                 rank = importlib.import_module("weft.worker.rank")
-            setup, (status_fd, *comm_fds) = told.result()
+            setup, (status_fd, *comm_fds) = setup_and_fds.result()
         _begin(setup)
         rank.serve(setup, channel, status_fd, comm_fds)
     except ChannelClosed:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _told(channel: Channel) -> tuple[Setup, list[int]]:
+def _receive_setup(channel: Channel) -> tuple[Setup, list[int]]:
     """The setup; descriptors of the status page and of the collectives."""
     fds = channel.receive_fds()
     setup = unpack_for_rank(channel.receive())

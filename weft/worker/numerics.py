@@ -1,4 +1,4 @@
-"""Settings of an engine as torch and operations name them. Knows no rank; imports torch, so only ranks use it."""
+"""Settings of an engine as torch and operations name them. Imports torch, so only ranks use it."""
 
 from __future__ import annotations
 

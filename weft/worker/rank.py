@@ -91,7 +91,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
 
 def _steps(runner: Runner, way: StartupReporter, comm: MeteredComm) -> None:
-    """Until told to shut down."""
+    """Runs steps until `Shutdown`."""
     groups = runner.shards.layout.attention.dp
     hand = PlanInHand(way.channel, way.status, runner.limits, groups, reports=runner.reports)
     number = busy_ns = 0

@@ -1,4 +1,4 @@
-"""Runner: one rank's side of a step. Obeys plans; decides nothing. Knows no scheduler, process or socket."""
+"""Runner: one rank's side of a step. Obeys plans; decides nothing."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Runner:
 
     @property
     def reports(self) -> bool:
-        """Whether this rank tells the engine what its attention block sampled."""
+        """Whether this rank sends the engine what its attention block sampled."""
         return self.geometry.position == 0
 
     def prefault(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> Prefault | None:
@@ -272,7 +272,7 @@ class Runner:
         groups = self.shards.layout.attention.dp
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
-        self.experts.counts()  # nobody's rows
+        self.experts.counts()  # of no request
         if self.graphs is not None:
             self._capture(self.graphs)
         return invariance

@@ -29,8 +29,8 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
     if pinned is not None:
         pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
-    no_room = str(arena) if isinstance(arena, NoArenaError) else None
-    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_room=no_room)
+    no_arena = str(arena) if isinstance(arena, NoArenaError) else None
+    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_arena=no_arena)
     check_asked(asked, why_not)
     if asked is False or comm.world == 1 or setup.engine.device != "cpu":
         return ""

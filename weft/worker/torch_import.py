@@ -1,9 +1,9 @@
-"""Imports torch in a rank, at first without what serves compilers, training and the like. Knows no rank.
+"""Imports torch in a rank, at first without what serves compilers, training and the like.
 
 They are more than a third of the time that `import torch` takes (`benchmarks/start.py`); a rank whose steps run in C++
 does without. One that computes with torch's own operations must call `import_rest` first: `torch.Generator`, tensors
-without data and `torch.compile` need `torch._meta_registrations`, and nothing reads that by itself. Of the others,
-whoever looks for a name in one has all of them read then, and so has whoever imports any part of torch that was not
+without data and `torch.compile` need `torch._meta_registrations`, and nothing reads that otherwise. Of the others,
+a look for a name in one has all of them read, and so has an import of any part of torch that was not
 there yet: they import one another, and in another order than torch's own some would meet themselves half read.
 """
 
@@ -54,7 +54,7 @@ class _Later(ModuleType):
     def __init__(self, name: str, torch: Sequence[str]) -> None:
         """`torch`: the folders that it lies in."""
         super().__init__(name)
-        self.__spec__ = ModuleSpec(name, None)  # whoever asks whether there is such a module hears that there is
+        self.__spec__ = ModuleSpec(name, None)  # importlib.util.find_spec finds it
         self.__path__ = [os.path.join(folder, *name.split(".")[1:]) for folder in torch]
         self.torch_is_there = False
 
@@ -82,7 +82,7 @@ class _Function:
 
 
 class _RestFirst(MetaPathFinder):
-    """Of parts of torch that were not read yet: they are read behind the rest."""
+    """Of parts of torch that were not read yet: they are read after the rest."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target) if name.startswith("torch.") else None

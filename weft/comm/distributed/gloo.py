@@ -135,7 +135,7 @@ class GlooComm(Comm):
         self._peers.close()
 
     def _hang_up(self) -> None:
-        """Closes every connection: whoever waits for this rank learns that it will not come."""
+        """Closes every connection, which ends the other ranks' waits for this one."""
         for members in self._groups.values():
             members.close()
 
@@ -172,7 +172,7 @@ class GlooComm(Comm):
         return members
 
     def _compare(self, members: _Members, call: str, sent: Sequence[Tensor], received: Sequence[Tensor]) -> None:
-        """Each member tells what it calls, what it sends to each other and what it expects."""
+        """Members exchange what they call, and the sizes that they send and expect."""
         text = f"call {members.calls}, {call}"
         sizes = torch.zeros(2, len(members.group), dtype=torch.int64)
         for row, tensors in enumerate((sent, received)):
@@ -180,21 +180,21 @@ class GlooComm(Comm):
                 sizes[row, position] = tensor.nbytes
         padded = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0")
         mine = torch.cat([torch.frombuffer(bytearray(padded), dtype=torch.uint8), _bytes(sizes)])
-        told = mine.new_empty(len(members.group), len(mine))
-        self._run(members, lambda: members.gather(told.view(-1), mine))
-        self._judge(members, told)
+        calls = mine.new_empty(len(members.group), len(mine))
+        self._run(members, lambda: members.gather(calls.view(-1), mine))
+        self._judge(members, calls)
 
-    def _judge(self, members: _Members, told: Tensor) -> None:
-        texts = [bytes(row[:_TEXT_BYTES].tolist()).rstrip(b"\0").decode() for row in told]
-        sizes = told[:, _TEXT_BYTES:].contiguous().view(torch.int64).view(len(told), 2, len(told))
+    def _judge(self, members: _Members, calls: Tensor) -> None:
+        texts = [bytes(row[:_TEXT_BYTES].tolist()).rstrip(b"\0").decode() for row in calls]
+        sizes = calls[:, _TEXT_BYTES:].contiguous().view(torch.int64).view(len(calls), 2, len(calls))
         uneven = not torch.equal(sizes[:, 0], sizes[:, 1].T)
         if len(set(texts)) == 1 and not uneven:
             return
-        calls = "; ".join(
+        described = "; ".join(
             f"rank {rank}: {text}" + (f", sends {row[0].tolist()}, expects {row[1].tolist()} bytes" if uneven else "")
             for rank, text, row in zip(members.group, texts, sizes, strict=True)
         )
-        self._broken = f"the ranks of {members.group} disagree: {calls}"
+        self._broken = f"the ranks of {members.group} disagree: {described}"
         raise PeerError(self._broken)
 
     def _run(self, members: _Members, start: Callable[[], Work]) -> None:

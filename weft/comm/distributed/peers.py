@@ -1,6 +1,6 @@
-"""Who is to blame when a connection breaks or a wait ends: the ranks' processes, and what each rank reported.
+"""Which rank is the cause when a connection breaks or a wait ends: from the ranks' processes and their reports.
 
-Ranks meet in a torch store. Each tells there which process it is, and later that it failed. Knows no collective.
+Ranks meet in a torch store. Each writes there its process id, and later that it failed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Peers:
         try:
             self._pidfds[peer] = os.pidfd_open(pid)
         except OSError:
-            self._pidfds[peer] = -1  # ended already, or a kernel that knows no pidfd
+            self._pidfds[peer] = -1  # ended already, or a kernel without pidfd
 
     def ended(self) -> list[int]:
         """Ranks whose process has ended."""
@@ -59,11 +59,11 @@ class Peers:
         return sorted(peer for peer, fd in self._pidfds.items() if fd in ready)
 
     def culprit(self, group: Group, hang_up: Callable[[], None]) -> str:
-        """Whom to name after a failed collective; empty when nobody can be. Takes up to 1.2 seconds.
+        """The ranks to name after a failed collective; empty when none is known. Takes up to 1.2 seconds.
 
-        A process that ended is the cause. Else it is who did not fail: members that were in the collective find the
-        connection closed (`hang_up` closes this rank's) or their time over, and say so in the store; one that never
-        came does not. Nobody returns, and perhaps ends its own process, before the others have looked: so only the
+        A process that ended is the cause. Else it is a rank that did not fail: members that were in the collective find
+        the connection closed (`hang_up` closes this rank's) or their time over, and say so in the store; one that never
+        came does not. No rank returns, and perhaps ends its own process, before the others have looked: so only the
         first to end is named.
         """
         ended = self._wait_for_ended()

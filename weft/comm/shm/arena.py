@@ -1,7 +1,7 @@
-"""Rooms: each rank's memory that the other ranks of the machine find at the same address as itself.
+"""SharedArena: a rank's memory, mapped by all ranks of the machine at the same address.
 
-What lies in a rank's room, and points into it, another rank can work on as it is: that is how a core is lent. A rank
-takes memory from its own room; the system has it back when the last process ends that has the region.
+Pointers into an arena are valid in every rank, so a rank can run another one's work as it is: cross-rank work stealing
+is built on that. A rank allocates from its own arena; the memory is freed when the last process with the region ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weft.comm.shm.region import Region
 from weft.native.system_pages import LARGE_PAGE, SystemPages, memory_of_machine
 
 _FIRST = 1 << 44
-"""Address of the first room: far from where the system puts programs, heaps and mappings by itself."""
+"""Address of the first arena: far from the addresses that the system chooses for programs, heaps and mappings."""
 _LINE = 64
 _OTHER, _SHARED = (Path("/sys/kernel/mm/transparent_hugepage") / name for name in ("enabled", "shmem_enabled"))
 _GIVEN = ("always", "within_size", "advise", "force")
@@ -24,11 +24,11 @@ _GIVEN = ("always", "within_size", "advise", "force")
 
 
 class NoArenaError(Exception):
-    """Why a process cannot have the ranks' rooms, for a person."""
+    """Why a process cannot map the ranks' arenas, for a person."""
 
 
 class SharedArena:
-    """The memory of one rank: what is taken at once from its start on, what is reserved from its middle on."""
+    """The memory of one rank. `take` allocates from its start on, `reserve` from its middle on."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         """Of a mapping that is there."""
@@ -40,22 +40,22 @@ class SharedArena:
 
     @staticmethod
     def enter(region: Region, rank: int) -> SharedArena:
-        """Maps the rooms of all ranks into this process, `rank`'s own among them. NoArenaError."""
+        """Maps the arenas of all ranks into this process; gives that of `rank`. NoArenaError: it cannot."""
         info = region.info()
         if not info.arena_bytes:
-            raise NoArenaError("a file must not be as long as ranks' rooms (ulimit -f)")
+            raise NoArenaError("a file must not be as long as ranks' arenas (ulimit -f)")
         if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            raise NoArenaError("addresses are limited (ulimit -v), of which ranks' rooms take many")
+            raise NoArenaError("addresses are limited (ulimit -v), of which ranks' arenas take many")
         nbytes = info.world * info.arena_bytes
         if why := SystemPages().share(_FIRST, nbytes, region.fd, info.arenas_at):
-            raise NoArenaError(f"{nbytes >> 30} GiB of addresses for ranks' rooms: {os.strerror(why)}")
-        room = SharedArena(_FIRST + rank * info.arena_bytes, info.arena_bytes)
-        if not room.has_large_pages:
+            raise NoArenaError(f"{nbytes >> 30} GiB of addresses for ranks' arenas: {os.strerror(why)}")
+        arena = SharedArena(_FIRST + rank * info.arena_bytes, info.arena_bytes)
+        if not arena.has_large_pages:
             raise NoArenaError(
                 "the system has no large pages for memory that ranks share, which would be slower to read; it has since"
                 " Linux 6.1, or with advise in /sys/kernel/mm/transparent_hugepage/shmem_enabled"
             )
-        return room
+        return arena
 
     @property
     def has_large_pages(self) -> bool:
@@ -65,10 +65,10 @@ class SharedArena:
 
     def take(self, nbytes: int) -> int:
         """Address of so many zeros, on a cache line, which will soon be written: their large pages are there, where the
-        system has some left. MemoryError: the room is full."""
+        system has some left. MemoryError: the arena is full."""
         begin = -(-self._next // _LINE) * _LINE
         if begin + nbytes > self._middle:
-            raise MemoryError(f"{nbytes} bytes of a room that has {self._middle - begin} left")
+            raise MemoryError(f"{nbytes} bytes of an arena that has {self._middle - begin} left")
         self._next = begin + nbytes
         while self._there < self._next:
             self._system.enlarge(self._there)
@@ -86,15 +86,15 @@ class SharedArena:
         self._next = taken
 
     def holds(self, address: int) -> bool:
-        """Whether it is the room's."""
+        """Whether it lies in the arena."""
         return self._begin <= address < self._end
 
     def reserve(self, nbytes: int) -> int:
         """Address of so many zeros, on a large page, whose pages come when they are first written, or asked for.
-        MemoryError: the room is full."""
+        MemoryError: the arena is full."""
         begin, left = self._reserved, min(self._end - self._reserved, memory_of_machine())
         if nbytes > left:
-            raise MemoryError(f"{nbytes} bytes of a room that has {left} left")
+            raise MemoryError(f"{nbytes} bytes of an arena that has {left} left")
         self._reserved = begin + -(-nbytes // LARGE_PAGE) * LARGE_PAGE
         return begin
 

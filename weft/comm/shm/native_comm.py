@@ -71,13 +71,13 @@ def open_library() -> ctypes.CDLL:
 
 
 def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeout: float) -> str:
-    """The sentence of the PeerError: who is at fault, and what this rank was in."""
+    """The sentence of the PeerError: which rank is at fault, and what this rank was in."""
     where = f"rank {rank} was in {kind} over {group}"
     if failure.code == _DEAD:
         return f"rank {failure.rank} died; {where}"
     if failure.code == _GAVE_UP:
-        whom = "after an error of its own" if failure.blamed in (-1, rank) else f"on rank {failure.blamed}"
-        return f"rank {failure.rank} gave up {whom}; {where}"
+        cause = "after an error of its own" if failure.blamed in (-1, rank) else f"on rank {failure.blamed}"
+        return f"rank {failure.rank} gave up {cause}; {where}"
     if failure.code == _CLOSED:
         return f"rank {failure.rank} has closed its end; {where}"
     if failure.code == _TIMED_OUT:
@@ -92,7 +92,7 @@ def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeou
 
 def _call_in_words(kind_dtype: int, call: int, size: int, text: bytes) -> str:
     kind, dtype = CollectiveKind(kind_dtype >> 8), DTYPE_NAMES[kind_dtype & 255]
-    told = text.decode("ascii", "replace") or (
+    described = text.decode("ascii", "replace") or (
         kind.name.lower() + ("" if kind is CollectiveKind.BARRIER else f" of {dtype}")
     )
-    return f"call {call}, {told}, {size} bytes"
+    return f"call {call}, {described}, {size} bytes"

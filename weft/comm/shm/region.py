@@ -4,8 +4,8 @@ Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the
 gone with the last process that holds it, whatever ended that process.
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
-    | per group: two slots of `piece` bytes per member | per rank: what it has open for others, and who is at work on it
-    | a room for each rank, empty at first (`rooms.py`)
+    | per group: two slots of `piece` bytes per member | per rank: its published instruction and the thieves
+    | an arena for each rank, empty at first (`arena.py`)
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RegionInfo:
     spin_us: int
     debug: bool
     arenas_at: int
-    """Where the ranks' rooms lie behind the region, one after the other."""
+    """Where the ranks' arenas begin, after the region, one after the other."""
     arena_bytes: int
     """Of each, address space and no memory as yet; 0: there are none."""
 
@@ -137,9 +137,9 @@ class Region:
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, plan.size)
-            rooms = _add_arenas(fd, plan.arenas_at, world)
+            arena_bytes = _add_arenas(fd, plan.arenas_at, world)
             with mmap.mmap(fd, plan.size) as memory:
-                plan.write(memory, spin_us, debug, rooms)
+                plan.write(memory, spin_us, debug, arena_bytes)
         except OSError as error:
             os.close(fd)
             raise _too_large(plan.size, world, str(error.strerror)) from error
@@ -160,8 +160,8 @@ class Region:
         with self._mapped() as memory:
             header = _header(memory)
             groups = _read_groups(memory, header)
-        rooms = header.arenas_at, header.arena_bytes
-        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug), *rooms)
+        arenas = header.arenas_at, header.arena_bytes
+        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug), *arenas)
 
     def close(self) -> None:
         """Closes the descriptor; ranks that have the region open keep it."""
@@ -181,14 +181,14 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
 
 
 def _add_arenas(fd: int, at: int, world: int) -> int:
-    """Bytes of each rank's room, each half of which is more than the machine has memory; 0 where a file must not be so
+    """Bytes of each rank's arena, each half of which is more than the machine has memory; 0 where a file must not be so
     long (ulimit -f)."""
-    room = 2 << memory_of_machine().bit_length()
+    arena = 2 << memory_of_machine().bit_length()
     try:
-        os.ftruncate(fd, at + world * room)
+        os.ftruncate(fd, at + world * arena)
     except OSError:
         return 0
-    return room
+    return arena
 
 
 def _check_memory(size: int, world: int) -> None:
@@ -216,8 +216,8 @@ class _Header:
     states: int
     records: int
     group_table: int
-    lending: int
-    lending_bytes: int
+    stealing: int
+    stealing_bytes: int
     arenas_at: int
     arena_bytes: int
 
@@ -266,8 +266,8 @@ class _Plan:
         control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
         slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
         self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
-        self.lending_bytes = _PAIR * (1 + world)
-        self.lending = self._take(self.lending_bytes * world, _PAIR)
+        self.stealing_bytes = _PAIR * (1 + world)
+        self.stealing = self._take(self.stealing_bytes * world, _PAIR)
         self.size = -(-self._end // _PAGE) * _PAGE
         self.arenas_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
 
@@ -283,8 +283,8 @@ class _Plan:
 
     def write(self, memory: mmap.mmap, spin_us: int, debug: bool, arena_bytes: int) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        rooms = self.arenas_at, arena_bytes
-        offsets = (self.states, self.records, self.group_table, self.lending, self.lending_bytes, *rooms)
+        arenas = self.arenas_at, arena_bytes
+        offsets = (self.states, self.records, self.group_table, self.stealing, self.stealing_bytes, *arenas)
         _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)

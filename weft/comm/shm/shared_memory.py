@@ -112,8 +112,8 @@ class SharedMemoryComm(Comm):
         return CommRecord(self._handle, *addresses, self._library.weft_comm_lent_ns(self._handle)), groups
 
     def lend(self, help: int) -> None:
-        """From now on this rank runs units of what others have open while it waits for them. `help`: address of what
-        does so (`Pool.help`); this process must have their rooms (`weft/comm/shm/arena.py`)."""
+        """From now on this rank steals work while it waits: it runs units of instructions that others have published.
+        `help`: address of the function that does so (`Pool.help`); this process must have mapped their arenas."""
         self._library.weft_comm_lend(self._handle, help)
 
     def offering(self) -> OfferingRecord:
@@ -137,7 +137,7 @@ class SharedMemoryComm(Comm):
         self._leave(code, kind, self._groups[group])
 
     def close(self) -> None:
-        """Unmaps the region; a rank still waiting for this one in a collective is told."""
+        """Unmaps the region; a rank that still waits for this one in a collective gets an error."""
         handle, self._handle = self._handle, None
         if handle:
             self._library.weft_comm_close(handle)

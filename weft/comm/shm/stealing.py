@@ -1,17 +1,17 @@
-"""What keeps ranks from lending each other their cores while they wait. Knows no process and no thread."""
+"""What keeps ranks from stealing each other's work while they wait."""
 
 from __future__ import annotations
 
 from weft.errors import ConfigError
 
 MOST_LENDERS = 16
-"""Ranks of a region, up to which they lend cores to each other: each maps the rooms of all."""
+"""Most ranks of a region that steal from each other: each maps the arenas of all."""
 
 
 def obstacle(
-    ranks: int, *, shared_memory: bool, program: bool, own_cores: bool, no_room: str | None = None
+    ranks: int, *, shared_memory: bool, program: bool, own_cores: bool, no_arena: str | None = None
 ) -> str | None:
-    """Why no rank can lend a core; None where each can. `no_room`: why a rank has no room, which only itself knows."""
+    """Why no rank can steal work; None where each can. `no_arena`: why a rank has no arena, which it alone knows."""
     if ranks == 1:
         return "one rank waits for no other"
     if not shared_memory:
@@ -20,10 +20,10 @@ def obstacle(
         return "steps are no program"
     if ranks > MOST_LENDERS:
         return f"the machine has more than {MOST_LENDERS} ranks"
-    return no_room if own_cores else "ranks have no cores of their own"
+    return no_arena if own_cores else "ranks have no cores of their own"
 
 
 def check_asked(asked: bool | None, why_not: str | None) -> None:
-    """ConfigError where cores are to be lent, as `asked` by --lend-cores, and cannot be."""
+    """ConfigError where --lend-cores was `asked` for and cannot be."""
     if asked and why_not is not None:
         raise ConfigError(f"lend_cores: {why_not}; leave --lend-cores out", field="lend_cores", value=True)

@@ -1,4 +1,4 @@
-"""The KV cache of a rank: where its blocks lie. Knows no table, no scheduler and no kernel.
+"""The KV cache of a rank: where its blocks lie.
 
 On the host a block's keys and values of all layers lie together: a new block takes the next few pages and not some of
 each layer's. No page is taken before it is first written, or asked for ahead of that (`prefault.py`).
@@ -24,7 +24,7 @@ _LINE = 64
 
 @dataclass(frozen=True, slots=True)
 class CacheMemory:
-    """Every layer's K and V. On the host also all of it, uint8, one block of all layers behind the other."""
+    """Every layer's K and V. On the host also all of it, uint8, one block of all layers after the other."""
 
     caches: list[KVCache]
     memory: Tensor | None

@@ -4,7 +4,7 @@ the program and, where it can, chooses the tokens.
 Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
 long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
 the same inputs and the same tokens. Steps that follow, and are the same but for a position, need no Python at all:
-C++ reads what the rank is told. Knows no scheduler and no message.
+C++ reads what the rank is told.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a rank does with expert slots: counts who is chosen, receives new slots beside the old, takes placements up.
+"""What a rank does with expert slots: counts chosen experts, receives new slots beside the old, adopts placements.
 
 Obeys plans; decides nothing. Every block of expert ranks is a copy of the others and does the same among its own ranks.
 """
@@ -96,7 +96,7 @@ class ExpertMover:
         return found
 
     def run(self, work: ExpertWork) -> None:
-        """Before a step. WeftError: weights differ from what was sent, or a layer is told to switch too early."""
+        """Before a step. WeftError: weights differ from what was sent, or a layer is to switch too early."""
         for switch in work.switches:
             self._switch(switch)
         if work.moves:

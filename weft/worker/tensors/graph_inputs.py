@@ -1,4 +1,4 @@
-"""The memory that graphs of steps read, and how a step's inputs get there. Knows no graph and no scheduler."""
+"""The memory that graphs of steps read, and how a step's inputs get there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Column = NDArray[np.int64]
 
 class StreamMemory:
     """Of steps of decoding rows alone: rows of int32 (positions, places in the cache, slots) and a block table for
-    each, one behind the other, so that a step's go to the device in one copy. `width`: blocks of a table."""
+    each, one after the other, so that a step's go to the device in one copy. `width`: blocks of a table."""
 
     def __init__(self, slots: int, width: int, device: torch.device) -> None:
         numbers = slots * (3 + width)

@@ -1,9 +1,9 @@
 """Steps of a rank on a CUDA device as graphs: captured for a few numbers of rows, replayed whole.
 
 Two kinds: steps of decoding rows alone, whose inputs go to the device in one copy, and steps with prompts. A step runs
-in the next larger graph of its kind; the rows that are left over write to the null block, and nobody reads what comes
-of them. What a graph reads lies where it lay when it was captured. The largest logits are in it, too, for most rows
-want nothing else. Knows no scheduler.
+in the next larger graph of its kind; the rows that are left over write to the null block, and their results are not
+read. What a graph reads lies where it lay when it was captured. The largest logits are in it, too, for most rows want
+nothing else.
 """
 
 from __future__ import annotations

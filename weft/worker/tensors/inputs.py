@@ -92,7 +92,7 @@ class StepInputs:
 
 
 class BlockTables:
-    """The block table of every slot, kept from step to step: a plan tells only what is new."""
+    """The block table of every slot, kept from step to step: a plan has only what is new."""
 
     def __init__(self, slots: int, width: int) -> None:
         self.rows: NDArray[np.int32] = np.zeros((slots, width), np.int32)
@@ -133,7 +133,7 @@ class InputBuilder:
         self._shape = lru_cache(SHAPES)(lambda counts: shape_of(counts, geometry))
 
     def build(self, plan: StepPlan) -> StepInputs:
-        """The step's inputs; the block tables take in what the plan tells."""
+        """The step's inputs; the block tables take in what the plan has."""
         group, device = plan.groups[self._geometry.group], self._geometry.device
         shape = self.learn(plan)
         streams = group.streams.array()
@@ -151,7 +151,7 @@ class InputBuilder:
         return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
     def learn(self, plan: StepPlan) -> StepShape:
-        """What follows from the step's counts; the block tables take in what the plan tells. To be called once."""
+        """What follows from the step's counts; the block tables take in what the plan has. To be called once."""
         group = plan.groups[self._geometry.group]
         if group.streams.grown:
             self.tables.grow(group.streams.more_blocks())

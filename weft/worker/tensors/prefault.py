@@ -1,6 +1,6 @@
-"""Pages of the KV cache, asked of the system ahead of the steps that write them first. Knows blocks by number only.
+"""Pre-faulting of the KV cache: a thread asks the system for pages ahead of the steps that first write them.
 
-Whoever writes a page first waits for the system, in a virtual machine perhaps for its host too: steps in which eight
+The first write of a page waits for the system, in a virtual machine perhaps for its host too: steps in which eight
 streams begin a block may take half as long again. A cache is as large as memory allows,
 so it is not written whole at the start: pages are asked for a little beyond the highest block that was ever used, most
 of them while nothing else is to be done.
@@ -27,22 +27,22 @@ BESIDE_BYTES = 32 << 20
 in the same step."""
 AT_ONCE_BYTES = LARGE_PAGE
 SOON_S, OFTEN_S, RARELY_S = 0.02, 0.1, 0.5
-"""When the thread looks again: at the latest behind pages that came beside steps; where all were there; and where
+"""When the thread looks again: at the latest after pages that came beside steps; where all were there; and where
 nothing has happened for a while."""
 SELDOM_S, NEWS_S = 2.0, 60.0
-"""When it does that hears by itself of a higher block: where more pages would be asked for if no step ran; and where
+"""When it does so although it is woken at a higher block: where more pages would be asked for if no step ran; and where
 all are there, until there is one. A look takes its core from a step, and the other ranks of a layout wait with it."""
 LOOKS = 20
 """How often nothing may have happened before it looks rarely."""
 
 Steps = tuple[int, bool]
-"""How many have begun, and whether one is in hand."""
+"""How many have begun, and whether one runs."""
 
 
 class Prefault:
     """A thread for `memory`, uint8, whose blocks of `block_bytes` are numbered from its start; `highest`: of all that
     were ever used, by `slots` requests at a time at most. It keeps to `cpus`, if any, and not to its maker's. Where the
-    system knows no such request, pages come as steps write them."""
+    system has no such request, pages come as steps write them."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Prefault:
         sharing: int = 1,
         awaited: Awaited | None = None,
     ) -> None:
-        """`enlarges`: whether memory has no large pages by itself, as ranks' common memory, and begins on one;
+        """`enlarges`: whether large pages must be asked for, as for shared memory, and `memory` begins on one;
         `sharing`: ranks that have a part of each block, and ask alike; `awaited`: where `highest` stands."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus, self._awaited = frozenset(cpus), awaited
@@ -109,7 +109,7 @@ class Prefault:
         return -(-wanted // page) * page - self.ready
 
     def _pause_s(self) -> float:
-        """Behind a request beside steps: the shorter, the less is there. What a step does not find it waits for, with
+        """After a request beside steps: the shorter, the less is there. What a step does not find it waits for, with
         all its threads; and requests that come together make one step slow."""
         there = self.ready - (self._highest() + 1) * self._block_bytes
         return SOON_S * max(0, min(there, self.beside)) / self.beside

@@ -1,6 +1,6 @@
 """The weights of expert slots as bytes: parts to send, a place beside the slots to receive them, and checksums.
 
-Whatever form the weights have: a slot is a run of bytes in each of several tensors. Knows no rank and no plan.
+Whatever form the weights have: a slot is a run of bytes in each of several tensors.
 """
 
 from __future__ import annotations
