@@ -82,7 +82,7 @@ class PageSource(Protocol):
         """How far memory is taken."""
 
     def holds(self, address: int) -> bool:
-        """Whether it is the room's."""
+        """Whether it lies in this memory."""
 
     def take(self, nbytes: int) -> int:
         """Address of so many zeros on a cache line, whose pages are there."""
@@ -95,37 +95,37 @@ class PageSource(Protocol):
 
 
 class ArenaPages:
-    """Of a rank's room. What was copied into it once is found again there."""
+    """Of a rank's `SharedArena`. What was copied into it once is found again there."""
 
     common, piece = True, 0
 
-    def __init__(self, room: PageSource) -> None:
-        self._room = room
+    def __init__(self, arena: PageSource) -> None:
+        self._arena = arena
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 
     def take(self, nbytes: int) -> Tensor:
-        return _bytes_at(self._room.take(nbytes), nbytes)
+        return _bytes_at(self._arena.take(nbytes), nbytes)
 
     def reserve(self, nbytes: int) -> Tensor:
         try:
-            return _bytes_at(self._room.reserve(nbytes), nbytes)
+            return _bytes_at(self._arena.reserve(nbytes), nbytes)
         except MemoryError as error:
             raise ConfigError(f"the system refuses {nbytes / 2**20:.1f} MiB: {error}") from None
 
     def mark(self) -> int:
-        return self._room.taken
+        return self._arena.taken
 
     def give_back(self, mark: int) -> None:
-        self._room.give_back(mark)
+        self._arena.give_back(mark)
 
     def record(self, record: Record) -> Record:
         kind, nbytes = type(record), ctypes.sizeof(record)
-        address = self._room.take(nbytes)
+        address = self._arena.take(nbytes)
         ctypes.memmove(address, ctypes.addressof(record), nbytes)
         return kind.from_address(address)
 
     def vector(self, tensor: Tensor) -> Tensor:
-        if self._room.holds(tensor.data_ptr()):
+        if self._arena.holds(tensor.data_ptr()):
             return tensor
         known = self._copies.get(tensor.data_ptr())
         if known is None or known[0].shape != tensor.shape or known[0].dtype != tensor.dtype:
