@@ -1,7 +1,5 @@
 """The error families of weft and the exit code each one ends a command with.
 
-Knows nothing of layouts, checkpoints or requests beyond the fields that a message needs.
-
     WeftError                     70  internal
     |- UsageError                  2  the command line itself
     |- ConfigError                78  a setting: field, value, legal values, what to change

@@ -1,6 +1,6 @@
 """What callers of the Python API may hand in, and what it becomes: prompts, conversations, layouts, engine options.
 
-Knows no engine. RequestError and ConfigError name the argument and what is needed in its place.
+RequestError and ConfigError name the argument and what is needed in its place.
 """
 
 from __future__ import annotations

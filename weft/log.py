@@ -1,4 +1,4 @@
-"""Logging of one process: one line per record on stderr, with the rank where there is one. Knows no module of weft."""
+"""Logging of one process: one line per record on stderr, with the rank where there is one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Options declared once, as metadata of frozen dataclass fields, and read by the command line, files and schemas.
 
 `option()` declares a field; `settings_of()` lists a record's fields under dotted names with type, range and flags;
-`made()` turns values by name into a record. Knows no record by name.
+`made()` turns values by name into a record.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(hint: Any) -> tuple[type, bool]:
-    """The type behind an annotation, and whether None is legal too."""
+    """The type in an annotation, and whether None is legal too."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [item for item in options if item is not NoneType]
     kind = plain[0]

@@ -1,4 +1,4 @@
-"""EngineConfig: the limits of an engine, under vLLM's names. Knows no model, layout or device."""
+"""EngineConfig: the limits of an engine, under vLLM's names."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class _RestFirst(MetaPathFinder):
 
 
 class _BehindTheRest(Loader):
-    """Not the finder has the rest read: others who import anything would wait for it, perhaps for ever."""
+    """Not the finder has the rest read: other threads that import anything would wait for it, perhaps for ever."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader, self._came_with_it = loader, False

@@ -4,7 +4,7 @@ the program and, where it can, chooses the tokens.
 Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
 long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
 the same inputs and the same tokens. Steps that follow, and are the same but for a position, need no Python at all:
-C++ reads what the rank is told.
+C++ reads the frames itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DecodeSteps:
         self._run_of_row = np.arange(slots, dtype=np.int32)
         self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((tp, slots + 1, 2))
         """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
-        of every rank's. Behind these, whether a rank will bound its logits in the next step."""
+        of every rank's. After these, whether a rank will bound its logits in the next step."""
         self._rows_of = np.zeros(tp, np.int64)
         self._shape: StepShape | None = None
         self._followed: tuple[int, ...] = ()
