@@ -1,14 +1,14 @@
 """The error families of weft and the exit code each one ends a command with.
 
-    WeftError                     70  internal
-    |- UsageError                  2  the command line itself
-    |- ConfigError                78  a setting: field, value, legal values, what to change
-    |  `- LayoutError             78  a size or a combination of sizes
-    |- CheckpointError            65  files of a model; carries every problem found
-    |- PeerError                  69  another rank, named
-    |  `- DeadlockError           69  no rank can go on; names rank and collective
-    |- UnavailableError          69  a server or a hub that cannot be reached
-    `- RequestError               --  one request's fault: HTTP status and the field (`param`)
+WeftError                     70  internal
+|- UsageError                  2  the command line itself
+|- ConfigError                78  a setting: field, value, legal values, what to change
+|  `- LayoutError             78  a size or a combination of sizes
+|- CheckpointError            65  files of a model; carries every problem found
+|- PeerError                  69  another rank, named
+|  `- DeadlockError           69  no rank can go on; names rank and collective
+|- UnavailableError          69  a server or a hub that cannot be reached
+`- RequestError               --  one request's fault: HTTP status and the field (`param`)
 """
 
 from __future__ import annotations
