@@ -138,7 +138,7 @@ def test_any_deaths_lose_no_request_in_silence() -> None:
                 loop.engine is None or loop.engine.stats().total.blocks_used for loop in engines.loops
             ):
                 await asyncio.sleep(0.01)
-        assert [engines._router.load(replica) for replica in range(3)] == [0, 0, 0]
+        assert [engines._placement._router.load(replica) for replica in range(3)] == [0, 0, 0]
         assert not engines._parked and not engines._open
         engines.stop()
         async with asyncio.timeout(PATIENCE_S):

@@ -22,7 +22,7 @@ from weft.log import get_logger
 from weft.machine.cores import KeptTo
 from weft.machine.deferred_signals import DeferredSignals
 from weft.serving.engines import balancing_of, make_engine
-from weft.serving.router import Router, job_of
+from weft.serving.placement import RequestPlacement
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.processes import Spawner
@@ -49,10 +49,9 @@ class OfflineEngines:
         memory = started[0].memory if count == 1 else plan.memory
         self.plan = replace(plan, engine=replace(plan.engine, max_model_len=longest), memory=memory)
         """What was started; every limit is decided."""
-        self._router = Router(count)
+        self._placement = RequestPlacement(count)
         for replica, engine in enumerate(self._engines):
-            groups, limits = plan.layout.attention.dp, engine.limits
-            self._router.open(replica, limits.num_blocks * groups, limits.max_num_seqs * groups)
+            self._placement.open(replica, engine.limits, plan.layout.attention.dp)
         self._homes: dict[str, int] = {}
         self.unbroken = DeferredSignals(self._engines[0].interrupt)
         """To be entered while requests are added and outputs read: Ctrl-C then waits for the step in hand, behind which
@@ -88,9 +87,8 @@ class OfflineEngines:
     ) -> None:
         """Gives the request to a replica; `streamed` as of the engine. RequestError: it cannot run. PeerError: the
         replica is dead."""
-        limits = self._engines[0].limits
-        size = limits.block_size if limits.enable_prefix_caching and len(self._engines) > 1 else None
-        home = self._router.place({request_id: job_of(prompt_ids, params, size)}, range(len(self._engines)))
+        among, limits = range(len(self._engines)), self._engines[0].limits
+        home = self._placement.place({request_id: prompt_ids}, params, limits, among)
         self._settle(home)
         self._homes[request_id] = home
         engine = self._engines[home]
@@ -99,7 +97,7 @@ class OfflineEngines:
     def abort(self, request_id: str) -> None:
         """Ends a request, unless it has ended; records of it may still come."""
         home = self._homes.pop(request_id, None)
-        self._router.end(request_id)
+        self._placement.end(request_id)
         if home is not None:
             self._settle(home)
             self.unbroken.run(lambda: self._engines[home].abort(request_id))
@@ -124,11 +122,8 @@ class OfflineEngines:
                 return
             done, _ = wait(self._stepping.values(), return_when=FIRST_COMPLETED)
             for replica in [each for each, step in self._stepping.items() if step in done]:
-                found = list(self._alive(self._engines[replica], self._stepping.pop(replica).result()))
-                for output in found:
-                    if output.output_tokens == 1 and output.index == 0:
-                        self._router.computed(output.request_id)
-                yield found
+                found = self._alive(self._engines[replica], self._stepping.pop(replica).result())
+                yield self._placement.computed(found)
 
     def _begin_step(self, replica: int, engine: Engine) -> None:
         self._stepping[replica] = self._pool.submit(engine.step)

@@ -18,10 +18,10 @@ from weft.log import get_logger
 from weft.serving.engine_loop import EngineLoop, Running
 from weft.serving.errors import engine_failed, not_ready, queue_full, restarting, stopping
 from weft.serving.open_streams import OpenStreams
+from weft.serving.placement import RequestPlacement
 from weft.serving.protocols import Start
 from weft.serving.readiness import Readiness, ReplicaStatus, Status
 from weft.serving.recovery import Recovery
-from weft.serving.router import LOOKED_AT, Router, job_of
 from weft.serving.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
@@ -49,7 +49,7 @@ class Replicas:
         )
         self._max_queued, self._on_ready = max_queued, on_ready
         self._open = OpenStreams(named=len(starts) > 1)
-        self._router, self._several = Router(len(starts)), len(starts) > 1
+        self._placement = RequestPlacement(len(starts))
         self._parked: dict[Stream, None] = {}
         """Streams that wait for a replica that may run them."""
         self._draining = self._stopping = False
@@ -179,14 +179,9 @@ class Replicas:
         if not among:
             self._parked[stream] = None
             return
-        if self._several:
-            limits = self.limits
-            size = limits.block_size if limits is not None and limits.enable_prefix_caching else None
-            looked_at = LOOKED_AT // len(stream.prompts)
-            parts = zip(stream.request_ids, stream.prompts, strict=True)
-            jobs = {i: job_of(ids, stream.params, size, looked_at) for i, ids in parts}
-            stream.replica = self._router.place(jobs, among)
-        for request_id, prompt in zip(stream.request_ids, stream.prompts, strict=True):
+        prompts = dict(zip(stream.request_ids, stream.prompts, strict=True))
+        stream.replica = self._placement.place(prompts, stream.params, self.limits, among)
+        for request_id, prompt in prompts.items():
             self.loops[stream.replica].admit(request_id, prompt, stream.params)
 
     def _home(self, stream: Stream) -> int | None:
@@ -198,7 +193,7 @@ class Replicas:
         """It is no replica's work any more."""
         self._parked.pop(stream, None)
         for request_id in stream.request_ids:
-            self._router.end(request_id)
+            self._placement.end(request_id)
 
     def _place_parked(self) -> None:
         parked, self._parked = self._parked, {}
@@ -209,12 +204,7 @@ class Replicas:
 
     def deliver(self, outputs: Outputs) -> None:
         """A step's outputs, each to its stream."""
-        records = list(outputs) if self._several else outputs
-        self._open.deliver(records)
-        if self._several:
-            for output in records:
-                if output.output_tokens == 1 and output.index == 0:
-                    self._router.computed(output.request_id)
+        self._open.deliver(self._placement.computed(outputs))
 
     def refuse(self, request_id: str, error: RequestError) -> None:
         """An engine did not take the request, or not in time."""
@@ -223,15 +213,14 @@ class Replicas:
     def begun(self, loop: EngineLoop) -> None:
         """A replica is ready."""
         assert loop.engine is not None
-        limits = loop.engine.limits
-        self._router.open(loop.index, limits.num_blocks * self.groups, limits.max_num_seqs * self.groups)
+        self._placement.open(loop.index, loop.engine.limits, self.groups)
         self._place_parked()
         if all(each.serving or each.gone for each in self.loops):
             self._on_ready()
 
     def lost(self, loop: EngineLoop, running: Running) -> None:
         """A replica's ranks died: each of its streams fails, or runs elsewhere, or waits for the next ranks."""
-        self._router.open(loop.index, 0, 0)
+        self._placement.close(loop.index)
         for stream in self._open.lose(running, loop.index):
             self._leave(stream)
             self._place(stream)
