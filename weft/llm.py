@@ -162,7 +162,7 @@ class LLM:
         else:
             ids = self._ids(only(as_prompts(cast("Prompt", prompt)), "prompt"))
         chosen = self._params_of(params, 1, self.default_params(max_tokens=None))
-        for _, index, piece, _ in self._run([ids], chosen, streamed=True):
+        for _, index, piece, _ in self._run([ids], chosen):
             yield index, piece
 
     def close(self) -> None:
@@ -202,7 +202,7 @@ class LLM:
             Result(text, ids, [CompletionOutput(i) for i in range(one.n)])
             for (text, ids), one in zip(pairs, params, strict=True)
         ]
-        for number, index, piece, record in self._run([ids for _, ids in pairs], params, streamed=False):
+        for number, index, piece, record in self._run([ids for _, ids in pairs], params):
             output = results[number].outputs[index]
             output.text += piece.text
             output.token_ids += record.new_token_ids
@@ -215,10 +215,9 @@ class LLM:
         return results
 
     def _run(
-        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams], *, streamed: bool
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
     ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
-        """(prompt, output, what is new in it, the engine's record) until all have ended. `streamed`: whether somebody
-        waits for each token; who looks for a stop string in the text does, too."""
+        """(prompt, output, what is new in it, the engine's record) until all have ended."""
         if not self._busy.acquire(blocking=False):
             raise ConfigError(
                 "this LLM is generating already: a stream that is not read to its end is until its close();"
@@ -227,7 +226,7 @@ class LLM:
         numbers: dict[str, int] = {}
         with self._engines.unbroken as unbroken:
             try:
-                self._add(numbers, prompts, params, streamed)
+                self._add(numbers, prompts, params)
                 choices = [
                     [Choice(self.tokenizer, ids, one) for _ in range(one.n)]
                     for ids, one in zip(prompts, params, strict=True)
@@ -236,16 +235,14 @@ class LLM:
             finally:
                 unbroken.run(lambda: self._drop(numbers))
 
-    def _add(
-        self, numbers: dict[str, int], prompts: Sequence[list[int]], params: Sequence[SamplingParams], streamed: bool
-    ) -> None:
+    def _add(self, numbers: dict[str, int], prompts: Sequence[list[int]], params: Sequence[SamplingParams]) -> None:
         if not self._finalizer.alive and self._engines.failure is None:
             raise UsageError("this LLM is closed: make another one")
         for number, (ids, one) in enumerate(zip(prompts, params, strict=True)):
             request_id = str(self._requests)
             self._requests += 1
             numbers[request_id] = number
-            self._engines.add_request(request_id, ids, one, streamed=streamed or bool(one.stop))
+            self._engines.add_request(request_id, ids, one)
 
     def _drop(self, numbers: Iterable[str]) -> None:
         for request_id in numbers:

@@ -31,10 +31,10 @@ class Watched:
         self.answered: dict[str, list[int]] = defaultdict(list)
         self.cached: dict[str, int] = {}
 
-    def add(self, name: str, prompt: Sequence[int], tokens: int, *, streamed: bool = True) -> None:
-        """A greedy request of so many tokens; `streamed` as of the engine."""
+    def add(self, name: str, prompt: Sequence[int], tokens: int) -> None:
+        """A greedy request of so many tokens."""
         params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-        self.engine.add_request(name, prompt, params, streamed=streamed)
+        self.engine.add_request(name, prompt, params)
 
     def step(self) -> None:
         """One step of the engine."""

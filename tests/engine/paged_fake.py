@@ -89,7 +89,6 @@ class PagedFake:
         num_blocks: int,
         dp: int = 1,
         vocab: int = 1000,
-        most_further: int = 0,
         *,
         plans_ahead: bool = False,
     ) -> None:
@@ -102,66 +101,24 @@ class PagedFake:
         """Set to a list to keep every plan as it was sent."""
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
-        self.steps = self.followed = self.one_by_one = self.most_in_flight = self._ran = 0
-        self.most_further, self.plans_ahead = most_further, plans_ahead
+        self.steps = self.most_in_flight = 0
+        self.plans_ahead = plans_ahead
         self._flying: deque[StepPlan] = deque()
         self._unread: deque[StepResult] = deque()
-        self._interrupted = False
 
     def step(self, plan: StepPlan) -> StepResult:
-        assert not self._flying and not (plan.further and plan.further.each)
-        results = [self._step(plan)]
-        while self._goes_on(plan, results[-1], len(results)):
-            results.append(self._behind(plan, len(results)))
-            self.followed += 1
-        if len(results) == 1:
-            return results[0]
-        parts = [result.groups[0] for result in results]
-        return StepResult(plan.index, [GroupResult(b"".join(part.ids for part in parts), parts[-1].told)])
+        assert not self._flying
+        return self._step(plan)
 
     def submit(self, plan: StepPlan) -> None:
-        assert not self._flying or (self.plans_ahead and self._flying[0].further is plan.further is None)
+        assert self.plans_ahead
         self._flying.append(plan)
         self._unread.append(self._step(plan))
-        self._ran, self._interrupted = 1, False
         self.most_in_flight = max(self.most_in_flight, len(self._flying))
 
     def collect(self) -> StepResult:
-        """Of steps that follow by themselves ranks are one to three ahead of who reads; they hear of an interruption
-        behind the step in hand."""
-        plan = self._flying[0]
-        while plan.further and len(self._unread) < 2 + self._ran % 3 and self._runs(plan):
-            self._unread.append(self._behind(plan, self._ran))
-            self._ran += 1
-            self.one_by_one += 1
-        result = self._unread.popleft()
-        more = plan.further is not None and len(self._unread) > 0
-        if not more:
-            self._flying.popleft()
-        return StepResult(result.index, result.groups, more)
-
-    def _runs(self, plan: StepPlan) -> bool:
-        return not self._interrupted and self._goes_on(plan, self._unread[-1], self._ran)
-
-    def interrupt(self, plan: StepPlan) -> None:
-        self._interrupted |= plan is self._flying[0]
-
-    @staticmethod
-    def _goes_on(plan: StepPlan, last: StepResult, ran: int) -> bool:
-        return plan.further is not None and ran < plan.most_steps and plan.further.goes_on_behind(last.groups[0])
-
-    def _behind(self, plan: StepPlan, number: int) -> StepResult:
-        """A step that follows by itself."""
-        step = plan.of_step(number)
-        for slot in step.groups[0].streams.array()[0].tolist():
-            assert not self._has_ended(self.groups[0].slots[slot]), "a step behind an end"
-        return self._step(step)
-
-    @staticmethod
-    def _has_ended(slot: SlotState) -> bool:
-        params = slot.admit.params
-        ends = {*params.stop_token_ids, *(() if params.ignore_eos else EOS)}
-        return len(slot.admit.output_ids) + slot.sampled >= params.min_tokens and slot.last_id in ends
+        self._flying.popleft()
+        return self._unread.popleft()
 
     def _step(self, plan: StepPlan) -> StepResult:
         assert plan.index == self.steps, f"step {plan.index} after {self.steps - 1}"

@@ -34,8 +34,6 @@ class World:
     seed: int = 0
     ahead: bool = False
     """Whether the ranks take a step before the one in hand is done."""
-    further: int = 0
-    """Steps that ranks may run by themselves; of requests three in ten are streamed then."""
 
     @property
     def config(self) -> EngineConfig:
@@ -67,7 +65,7 @@ class Simulation:
 
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
-        sizes = world.num_blocks, world.dp, world.vocab, world.further
+        sizes = world.num_blocks, world.dp, world.vocab
         self.fake = PagedFake(world.config, *sizes, plans_ahead=world.ahead)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}
@@ -104,8 +102,7 @@ class Simulation:
         needed = max(len(prompt), min(total, world.max_model_len) - 1)
         fits = len(prompt) < world.max_model_len and needed <= world.num_blocks * world.block_size
         try:
-            streamed = not world.further or self.random.random() < 0.3
-            self.engine.add_request(request_id, prompt, params, streamed=streamed)
+            self.engine.add_request(request_id, prompt, params)
         except RequestError:
             assert not fits, "refused for no reason"
             return False
@@ -123,11 +120,8 @@ class Simulation:
 
     def step(self) -> list[RequestOutput]:
         """One engine step, its outputs compared, the state checked."""
-        decoding = [each for one in self.engine._coordinator.schedulers for each in one._decoding.values()]
-        streams, followed = any(request.streamed for request in decoding), self.fake.followed
         outputs = self.engine.step()
         assert self.engine.failure is None, self.engine.failure
-        assert not streams or self.fake.followed == followed, "somebody waits for a token"
         for output in outputs:
             self._compare(output)
         self._check_patience()

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from simulation import Simulation, World
 
 from weft.engine import admission, prefix
 from weft.engine.block_manager import BlockManager
+from weft.engine.ends import Ends
 from weft.engine.flight import Held
 from weft.engine.flow import Flow
 from weft.engine.growth import Growth
-from weft.engine.lanes import Lane, Rows
+from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.request import Request
 from weft.engine.scheduler import Scheduler
 from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
-from weft.step.plan import Run
+from weft.step.plan import Run, Streams
 
 WORLDS = (
     World(num_blocks=10, block_size=4, max_num_seqs=8, max_num_batched_tokens=16),
     World(num_blocks=30, block_size=2, max_num_seqs=6, max_num_batched_tokens=7, vocab=2),
     World(num_blocks=60, block_size=1, max_num_seqs=8, max_num_batched_tokens=48, vocab=50),
-    World(num_blocks=100, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=3, further=15),
-    World(num_blocks=14, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=4, further=15),
+    World(num_blocks=100, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=3, ahead=True),
+    World(num_blocks=14, block_size=4, max_num_batched_tokens=48, vocab=50, crowd=4, ahead=True),
 )
 Patch = pytest.MonkeyPatch
 
@@ -234,72 +237,63 @@ def ends_overlooked(patch: Patch) -> None:
     patch.setattr(Flow, "join", joined)
 
 
-def further_past_an_end(patch: Patch) -> None:
-    """Ranks are not told which ids end somebody before they run steps by themselves."""
-    further = Scheduler.further
-    patch.setattr(Scheduler, "further", lambda self, most: (further(self, most)[0], ()))
+def ends_unseen(patch: Patch) -> None:
+    """No step is looked at for ids that end a request."""
+    patch.setattr(Ends, "may_be_in", lambda self, ids: False)
 
 
-def further_past_a_length(patch: Patch) -> None:
-    """Steps follow by themselves though somebody has reached its length before them."""
-    within = Growth.within
-
-    def overlooked(self: Growth, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
-        count, growing = within(self, tick, most, free)
-        return (most, growing + [[]] * (most - count)) if count and not any(growing) else (count, growing)
-
-    patch.setattr(Growth, "within", overlooked)
+def length_unseen(patch: Patch) -> None:
+    """A request that has reached its length is given one more row."""
+    advance = Growth.advance
+    patch.setattr(Growth, "advance", lambda self, tick: advance(self, tick)[:0])
 
 
-def further_past_a_second_block(patch: Patch) -> None:
-    """Steps follow by themselves though somebody would need a second block."""
-    within = Growth.within
+def rows_of_those_who_left(patch: Patch) -> None:
+    """A request that left while a step was in flight is told that step's id all the same."""
+    land = Flow.land
 
-    def overlooked(self: Growth, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
-        size, self._size = self._size, 1 << 20
-        found = within(self, tick, most, free)
-        self._size = size
-        return found
+    def overlooked(self: Flow, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
+        return land(self, msgspec.structs.replace(rows, departures=self._departures), result, told)
 
-    patch.setattr(Growth, "within", overlooked)
+    patch.setattr(Flow, "land", overlooked)
 
 
-def further_of_those_who_left(patch: Patch) -> None:
-    """Whoever leaves while ranks go from step to step is told what these give all the same."""
-    go_on = Flow.go_on
+def blocks_untold(patch: Patch) -> None:
+    """Ranks do not hear of the blocks that decode rows take."""
+    grow = Growth.grow
 
-    def overlooked(self: Flow, index: int) -> Rows:
-        rows = go_on(self, index)
-        return msgspec.structs.replace(rows, departures=self._departures)
+    def grown(self: Growth, lanes: list[Lane], blocks: list[int], tick: int) -> None:
+        told = self._grown[:]
+        grow(self, lanes, blocks, tick)
+        self._grown = told
 
-    patch.setattr(Flow, "go_on", overlooked)
-
-
-def further_without_blocks(patch: Patch) -> None:
-    """Steps follow by themselves though there are no blocks for them."""
-    further = Flow.further
-    patch.setattr(Flow, "further", lambda self, most, free: further(self, most, 1 << 20))
+    patch.setattr(Growth, "grow", grown)
 
 
-def further_blocks_untold(patch: Patch) -> None:
-    """Ranks do not hear of the blocks of steps that follow by themselves."""
-    grow_ahead = Growth.grow_ahead
+def blocks_a_step_late(patch: Patch) -> None:
+    """A request is given its next block one step after it needs it."""
+    take = Calendar.take
+    patch.setattr(Calendar, "take", lambda self, tick: take(self, tick - 1))
 
-    def grown(self: Growth, growing: list[list[Lane]], blocks: list[int], tick: int) -> None:
-        told, changed = self._grown[:], dict(self._changed)
-        grow_ahead(self, growing, blocks, tick)
-        self._grown, self._changed = told, changed
 
-    patch.setattr(Growth, "grow_ahead", grown)
+def moved_by_one_too_few(patch: Patch) -> None:
+    """Decode rows keep the position that they had in the step before."""
+    plan = Flow.plan
+
+    def planned(self: Flow, index: int) -> tuple[Rows, Streams]:
+        self._moved = max(0, self._moved - (index % 7 == 0))
+        return plan(self, index)
+
+    patch.setattr(Flow, "plan", planned)
 
 
 BY_ANSWER = (
-    further_past_an_end,
-    further_past_a_length,
-    further_past_a_second_block,
-    further_of_those_who_left,
-    further_without_blocks,
-    further_blocks_untold,
+    ends_unseen,
+    length_unseen,
+    rows_of_those_who_left,
+    blocks_untold,
+    blocks_a_step_late,
+    moved_by_one_too_few,
     last_id_dropped,
     displaced_untold,
     ends_overlooked,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection
-
 import msgspec
 import pytest
 from paged_fake import PagedFake, reference
 from state_checks import check_engine
 
-from weft.engine import coordinator
 from weft.engine.engine import Engine
-from weft.engine.outputs import FinishReason, RequestOutput
-from weft.engine.scheduler import Scheduler
+from weft.engine.outputs import RequestOutput
 from weft.errors import PeerError
 from weft.settings import EngineConfig
-from weft.step.plan import FURTHER_S, GroupResult, Sampled, StepPlan, StepResult
+from weft.step.plan import GroupResult, Sampled, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
 
 CONFIG = EngineConfig(max_model_len=40, max_num_seqs=8, max_num_batched_tokens=16, block_size=4)
@@ -247,60 +242,6 @@ def test_results_of_another_plan_end_the_engine() -> None:
     assert str(output.finish_reason) == "error" and "results of step 0 are not those" in (engine.failure or "")
 
 
-@pytest.mark.parametrize("change", [lambda ids: ids + ids, lambda ids: ids[:-1], lambda ids: b""])
-def test_results_that_are_not_those_of_further_steps_end_the_engine(change: Callable[[bytes], bytes]) -> None:
-    class Wrong(PagedFake):
-        def step(self, plan: StepPlan) -> StepResult:
-            result = super().step(plan)
-            if plan.further is None:
-                return result
-            return StepResult(result.index, [GroupResult(change(result.groups[0].ids))])
-
-    engine = Engine(Wrong(CONFIG, 10, most_further=15), CONFIG, ())
-    engine.add_request("a", [1], SamplingParams(max_tokens=30), streamed=False)
-    outputs = [output for _ in range(3) for output in engine.step()]
-    assert str(outputs[-1].finish_reason) == "error" and "results of" in (engine.failure or "")
-
-
-@pytest.mark.parametrize(("ends", "follow"), [(12, True), (13, False)])
-def test_more_ids_may_end_requests_than_ranks_have_room_for(
-    ends: int, follow: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coordinator, "MOST_ENDS", 12)
-    fake = PagedFake(CONFIG, 10, most_further=15)
-    engine = Engine(fake, CONFIG, ())
-    params = SamplingParams(max_tokens=30, stop_token_ids=tuple(range(10**6, 10**6 + ends)))
-    engine.add_request("a", [1], params, streamed=False)
-    while engine.has_work:
-        engine.step()
-    assert (fake.followed > 0) == follow
-
-
-def test_slow_steps_are_planned_one_by_one() -> None:
-    class Slow(PagedFake):
-        def _step(self, plan: StepPlan) -> StepResult:
-            time.sleep(FURTHER_S / 3)
-            return super()._step(plan)
-
-    fake = Slow(CONFIG, 10, most_further=15)
-    engine = Engine(fake, CONFIG, ())
-    engine.add_request("a", [1], SamplingParams(max_tokens=5), streamed=False)
-    while engine.has_work:
-        engine.step()
-    assert not fake.followed
-
-
-@pytest.mark.parametrize("asked", [{"logprobs": 1}, {"prompt_logprobs": 0}])
-def test_tokens_of_which_there_is_more_to_tell_come_one_by_one(asked: dict[str, int]) -> None:
-    fake = PagedFake(CONFIG, 10, most_further=15)
-    engine = Engine(fake, CONFIG, ())
-    engine.add_request("a", [1, 2], SamplingParams(max_tokens=20, **asked), streamed=False)
-    sizes = []
-    while engine.has_work:
-        sizes.append(len(list(engine.step())))
-    assert not fake.followed and max(sizes) == 1
-
-
 class OneWrongGroup(PagedFake):
     """The second group's results are another plan's."""
 
@@ -402,34 +343,3 @@ def test_counters_add_up() -> None:
     assert total.computed_tokens == sum(fake.computed_rows) and engine.stats().steps == fake.steps
     assert total.queried_tokens - total.cached_tokens + total.generated_tokens - 6 >= total.computed_tokens
     assert total.blocks_used == 0 and 0 < total.blocks_cached <= total.blocks_free == 24
-
-
-@pytest.mark.parametrize(("streamed", "used"), [(True, 1 + 7 // 2), (False, 8)])
-def test_steps_that_may_be_interrupted_leave_half_of_the_blocks_to_who_comes(streamed: bool, used: int) -> None:
-    engine = Engine(PagedFake(CONFIG, 8, most_further=60), CONFIG, ())
-    further, most = Scheduler.further, [0]
-
-    def noted(self: Scheduler, most_steps: int) -> tuple[int, Collection[int]]:
-        found = further(self, most_steps)
-        most[0] = max(most[0], self.blocks.num_blocks - self.blocks.num_available)
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scheduler, "further", noted)
-        engine.add_request("a", [1], SamplingParams(max_tokens=31, ignore_eos=True), streamed=streamed)
-        for _ in range(4):
-            engine.step()
-    assert most == [used]
-
-
-def test_after_a_failure_in_steps_answered_one_by_one_there_is_nothing_to_do() -> None:
-    fake = PagedFake(CONFIG, 10, most_further=15)
-    engine = Engine(fake, CONFIG, ())
-    engine.add_request("a", [1], SamplingParams(max_tokens=30, ignore_eos=True))
-    while not fake.one_by_one:
-        engine.step()
-    fake.fail_at = fake.steps + 1
-    outputs: list[RequestOutput] = []
-    while engine.has_work:
-        outputs += engine.step()
-    assert engine.failure is not None and outputs[-1].finish_reason is FinishReason.ERROR

@@ -158,42 +158,12 @@ def test_a_plan_has_and_shows_what_is_listed(model: Path, device: str, monkeypat
     monkeypatch.setattr(plans, "cpu_quota", lambda: None)
     monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     plan = planned(model, {"replicas": 2}, cpus="4-6|1", server_cpus="0,7", device=device)
-    assert plan.server_cpus == (0, 7) and plan.plans_ahead and not plan.goes_on
+    assert plan.server_cpus == (0, 7) and plan.plans_ahead
     assert [plan.of_replica(replica).cores[0].cpus for replica in range(2)] == [(4, 5, 6), (1,)]
     assert plan.settings()[-3:] == [
         "rank 0 (replica 0): 3 threads on cpus 4-6",
         "rank 1 (replica 1): 1 thread on cpus 1",
         "front end and engine on cpus 0, 7",
     ]
-    assert not any("several together" in line for line in plan.settings())
     with pytest.raises(ConfigError, match="cpus '4-6': 1 list for 2 ranks; .* as '0-3|4-7'"):
         planned(model, {"replicas": 2}, cpus="4-6", device=device)
-
-
-@pytest.mark.parametrize(
-    ("layout", "cores", "given", "goes_on"),
-    [
-        ({"attention.tp": 2}, 2, {}, True),
-        ({}, 2, {}, True),  # its last thread makes way
-        ({"attention.tp": 2}, 3, {}, False),  # one is left for the engine
-        ({}, 3, {"threads": 2}, False),
-        ({"attention.dp": 2}, 2, {}, False),  # no rank knows all tokens
-        ({"replicas": 2}, 2, {}, True),
-        ({}, 2, {"device": "cuda"}, False),
-    ],
-    ids=str,
-)
-def test_steps_follow_by_themselves_where_ranks_have_all_cores(
-    model: Path,
-    layout: dict[str, object],
-    cores: int,
-    given: dict[str, object],
-    goes_on: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(plans, "available_cores", lambda: tuple((cpu,) for cpu in range(cores)))
-    monkeypatch.setattr(plans, "cpu_quota", lambda: None)
-    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
-    plan = planned(model, layout, **given)
-    assert plan.goes_on == goes_on
-    assert any("several together where streams alone are to be run" in line for line in plan.settings()) == goes_on

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 import weft
 from tests.support.tiny_chat import END, write_tiny_chat
 from weft import LLM, SamplingParams
-from weft.engine import steps
 from weft.errors import ConfigError, LayoutError, PeerError, RequestError, UsageError
-from weft.step.plan import MOST_FURTHER, StepPlan
-from weft.supervisor.executor import ProcessExecutor
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 LAYOUT = {"attention": {"tp": 1, "dp": 2}, "dense.tp": 2, "lm_head.tp": 2}
@@ -145,41 +141,6 @@ def test_a_stream_gives_the_same_text_in_pieces(llm: LLM) -> None:
     pieces = [piece for _, piece in llm.stream("ab", GREEDY)]
     assert "".join(piece.text for piece in pieces) == llm.generate("ab", GREEDY)[0].outputs[0].text
     assert [piece.finish_reason for piece in pieces if piece.finish_reason] == ["length"]
-
-
-LONG = 1 + MOST_FURTHER + 40
-"""Tokens, more than come by one plan."""
-
-
-@pytest.mark.parametrize("name", ["both", "alone"])
-def test_tokens_that_come_together_are_those_that_come_one_by_one(
-    name: str, both: LLM, alone: LLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of requests that nobody streams, ranks answer several steps at once; the ends of them are met all the same."""
-    llm, plans, submit = {"both": both, "alone": alone}[name], list[StepPlan](), ProcessExecutor.submit
-
-    def noted(self: ProcessExecutor, plan: StepPlan) -> None:
-        plans.append(plan)
-        submit(self, plan)
-
-    def longest(*, each: bool) -> int:
-        return max(plan.most_steps for plan in plans if plan.further and plan.further.each is each)
-
-    monkeypatch.setattr(ProcessExecutor, "submit", noted)
-    monkeypatch.setattr(steps, "FURTHER_S", 60.0)
-    for engine in llm._engines._engines:  # also where cores are left for it
-        monkeypatch.setattr(engine.executor, "most_further", MOST_FURTHER)
-    params = SamplingParams(temperature=1.0, seed=3, max_tokens=LONG, ignore_eos=True)
-    streamed = [token for _, piece in llm.stream("one two", params) for token in piece.token_ids]
-    assert len(streamed) == LONG and longest(each=True) == 1 + MOST_FURTHER and len(plans) < LONG
-    plans.clear()
-    (result,) = llm.generate(["one two"], params)
-    assert result.outputs[0].token_ids == streamed
-    assert longest(each=False) == 1 + MOST_FURTHER and len(plans) < LONG
-    ending = next(at for at in range(9, LONG) if streamed[at] not in streamed[:at])
-    ended, other = llm.generate(["one two", "one two"], [replace(params, stop_token_ids=(streamed[ending],)), params])
-    assert ended.outputs[0].token_ids == streamed[: ending + 1] and ended.outputs[0].finish_reason == "stop"
-    assert other.outputs[0].token_ids == streamed
 
 
 def test_a_stream_is_of_one_prompt(llm: LLM) -> None:

@@ -38,9 +38,9 @@ def test_a_signal_waits_for_the_end_and_is_told(number: signal.Signals) -> None:
         signal.raise_signal(number)
         done.append("to the end")
 
-    with pytest.raises(Ended, match=str(int(number))), DeferredSignals(lambda: done.append("soon")) as deferred:
+    with pytest.raises(Ended, match=str(int(number))), DeferredSignals() as deferred:
         deferred.run(call)
-    assert done == ["soon", "to the end"] and signal.getsignal(number) is handler
+    assert done == ["to the end"] and signal.getsignal(number) is handler
 
 
 def test_a_second_signal_does_not_wait(number: signal.Signals) -> None:
@@ -52,7 +52,7 @@ def test_a_second_signal_does_not_wait(number: signal.Signals) -> None:
             signal.raise_signal(number)
             done.append(word)
 
-    with DeferredSignals(nothing) as deferred:
+    with DeferredSignals() as deferred:
         with pytest.raises(Ended):
             deferred.run(call)
         assert deferred.run(lambda: "goes on") == "goes on"
@@ -64,13 +64,13 @@ def test_a_signal_comes_before_an_error_of_what_is_done(number: signal.Signals) 
         signal.raise_signal(number)
         raise ValueError
 
-    with pytest.raises(Ended) as caught, DeferredSignals(nothing) as deferred:
+    with pytest.raises(Ended) as caught, DeferredSignals() as deferred:
         deferred.run(call)
     assert isinstance(caught.value.__context__, ValueError)
 
 
 def test_between_two_calls_nothing_is_held_back(number: signal.Signals) -> None:
-    deferred = DeferredSignals(nothing)
+    deferred = DeferredSignals()
     for _ in range(2):
         with deferred:
             deferred.run(nothing)
@@ -89,19 +89,19 @@ def test_the_outermost_call_is_not_broken(number: signal.Signals) -> None:
         deferred.run(lambda: signal.raise_signal(number))
         done.append("to the end")
 
-    with pytest.raises(Ended), DeferredSignals(nothing) as deferred:
+    with pytest.raises(Ended), DeferredSignals() as deferred:
         deferred.run(call)
     assert done == ["to the end"]
 
 
 def test_a_handler_that_somebody_put_in_meanwhile_stays(number: signal.Signals) -> None:
-    with DeferredSignals(nothing):
+    with DeferredSignals():
         signal.signal(number, signal.SIG_IGN)
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_two_may_end_in_any_order(number: signal.Signals) -> None:
-    first, second = DeferredSignals(nothing), DeferredSignals(nothing)
+    first, second = DeferredSignals(), DeferredSignals()
     for _ in range(2):
         first.__enter__()
         second.__enter__()
@@ -116,7 +116,7 @@ def test_two_may_end_in_any_order(number: signal.Signals) -> None:
 def test_what_python_does_not_handle_stays_as_it_is() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with DeferredSignals(nothing):
+        with DeferredSignals():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -126,7 +126,7 @@ def test_in_another_thread_nothing_is_held_back(number: signal.Signals) -> None:
     handler = signal.getsignal(number)
 
     def inside() -> bool:
-        with DeferredSignals(nothing) as deferred:
+        with DeferredSignals() as deferred:
             return deferred.run(lambda: signal.getsignal(number) is handler)
 
     with ThreadPoolExecutor(1) as pool:

@@ -74,7 +74,7 @@ class ScriptedExecutor:
 class ScriptedAhead(ScriptedExecutor):
     """The same, given its steps one ahead."""
 
-    plans_ahead, most_further = True, 0
+    plans_ahead = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,6 +87,3 @@ class ScriptedAhead(ScriptedExecutor):
     def collect(self) -> StepResult:
         """The oldest."""
         return self.step(self._flying.popleft())
-
-    def interrupt(self, plan: StepPlan) -> None:
-        """None has further steps."""

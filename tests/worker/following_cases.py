@@ -22,7 +22,7 @@ from weft.ipc.status import StatusPage
 from weft.layout.resolve import resolve
 from weft.native.records import FollowingRecord
 from weft.ops.base import Numerics
-from weft.step.plan import GroupResult, StepPlan, StepResult
+from weft.step.plan import StepPlan, StepResult
 from weft.worker.faults import Faults
 from weft.worker.rank import _steps
 from weft.worker.runner import RankCapacity
@@ -37,8 +37,6 @@ class Ranks(ProgramExecutor):
         self._before: list[int] = [0] * len(self.runners)
         self._now: list[FollowingRecord | None] = [None] * len(self.runners)
         self.channels, self.loops, self.given = [], [], 0
-        self.stop_behind = 0
-        """Steps of a plan whose steps are answered one by one; 0: it is not stopped."""
         for rank in range(len(self.runners)):
             ours, end = channel_pair()
             self.channels.append(ours)
@@ -73,25 +71,11 @@ class Ranks(ProgramExecutor):
         for channel in self.channels:
             channel.send(pack(RunStep(plan)))
         reporting = [channel for runner, channel in zip(self.runners, self.channels, strict=True) if runner.reports]
-        if plan.further and plan.further.each:
-            result = self._one_by_one(plan, reporting[0])
-        else:
-            result = StepResult(plan.index, [self._answer(channel, plan.index).result for channel in reporting])
-        self.given += result.steps_of(plan)
+        result = StepResult(plan.index, [self._answer(channel, plan.index).result for channel in reporting])
+        self.given += 1
         for rank in range(len(self.runners)):
             until(lambda rank=rank: self._rests(rank), f"rank {rank} after step {self.given}")
         return result
-
-    def _one_by_one(self, plan: StepPlan, channel: Channel) -> StepResult:
-        """The answers to all steps together; the plan is stopped once `stop_behind` of them have come."""
-        answers = [self._answer(channel, plan.index)]
-        while answers[-1].more:
-            if len(answers) == self.stop_behind:
-                self.page.agreed.stop(plan.index)
-            answers.append(self._answer(channel, plan.index + len(answers)))
-        assert not any(each.result.told for each in answers[:-1])
-        ids = b"".join(each.result.ids for each in answers)
-        return StepResult(plan.index, [GroupResult(ids, answers[-1].result.told)])
 
     @staticmethod
     def _answer(channel: Channel, index: int) -> StepDone:
@@ -125,23 +109,12 @@ class Both:
 
     def step(self, plan: StepPlan) -> StepResult:
         result = self.frames.step(plan)
-        assert result == self._one_by_one(plan, result.steps_of(plan)), plan
+        assert result == self.general.step(plan), plan
         for one, other in zip(self.frames.runners, self.general.runners, strict=True):
             assert torch.equal(one.last_ids, other.last_ids)
             tables = one.inputs.tables
             assert tables.highest == other.inputs.tables.highest >= tables.rows.max()
         return result
-
-    def _one_by_one(self, plan: StepPlan, ran: int) -> StepResult:
-        """What the steps of `plan` give that may run, each planned for itself; those that ran where it was stopped."""
-        results = [self.general.step(plan)]
-        stopped = self.frames.stop_behind and plan.further and plan.further.each
-        while plan.further and len(results) < (ran if stopped else plan.most_steps):
-            if not plan.further.goes_on_behind(results[-1].groups[0]):
-                break
-            results.append(self.general.step(plan.of_step(len(results))))
-        ids, told = b"".join(result.groups[0].ids for result in results), results[-1].groups[0].told
-        return StepResult(plan.index, [GroupResult(ids, told)]) if plan.further else results[0]
 
     def close(self) -> None:
         self.frames.close()

@@ -51,6 +51,15 @@ def test_any_requests_are_served_alike(world: int, layout: dict[str, object], mo
         assert min(executor.frames.followed) > 4
 
 
+@pytest.mark.parametrize(("world", "layout"), [each for each in LAYOUTS if each[0] > 1], ids=str)
+def test_ranks_whose_steps_run_in_python_keep_up(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor:
+        for runner in executor.frames.runners[1:]:
+            runner.decode = None
+        serve(executor, MANY)
+        assert executor.frames.followed[0] > 4 and not any(executor.frames.followed[1:])
+
+
 def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:
     with both_ways(model, 1, {}) as executor:
         plans = [

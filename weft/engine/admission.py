@@ -34,8 +34,6 @@ class Admission:
         params: SamplingParams,
         admission: int,
         arrival: int,
-        *,
-        streamed: bool = True,
     ) -> list[Request]:
         """The `n` outputs of a request, the `admission`-th taken in, with places `arrival`, `arrival` + 1 ...
 
@@ -63,7 +61,6 @@ class Admission:
                 seed=output_seed(params.seed, self.engine_seed, admission, number),
                 eos_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
                 stop_ids=frozenset(params.stop_token_ids),
-                streamed=streamed,
                 digests=list(digests),
             )
             for number in range(params.n)

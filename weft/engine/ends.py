@@ -20,11 +20,6 @@ class Ends:
         self._marks: NDArray[np.bool_] | None = None
         """By id; None where they are to be made anew."""
 
-    @property
-    def ids(self) -> Collection[int]:
-        """Each once."""
-        return self.counts.keys()
-
     def __contains__(self, token: object) -> bool:
         return token in self.counts
 

@@ -59,28 +59,17 @@ class Engine:
         """Whether `step` would run something or report something."""
         return bool(self._ended) or self._steps.in_flight or self._coordinator.has_work
 
-    def add_request(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *, streamed: bool = True
-    ) -> None:
-        """Takes a request in. `streamed`: somebody waits for each token; where nobody does, several may come together.
-        RequestError: it cannot ever run here. PeerError: the engine is dead."""
+    def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
         if self.failure is not None:
             raise PeerError(f"the engine has stopped: {self.failure}")
         if request_id in self._live or any(output.request_id == request_id for output in self._ended):
             raise RequestError(f"request {request_id!r} is running already", param="request_id")
-        requests = self._admission.build(
-            request_id, prompt_ids, params, self._admitted, self._arrived, streamed=streamed
-        )
+        requests = self._admission.build(request_id, prompt_ids, params, self._admitted, self._arrived)
         scheduler = self._coordinator.place(requests)
         self._live[request_id] = {request.index: (request, scheduler) for request in requests}
         self._admitted += 1
         self._arrived += len(requests)
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """There is something to do that the ranks do not know of: where they go from step to step by themselves, they
-        wait for the engine behind the one in hand. Any thread may say so."""
-        self._steps.interrupt()
 
     def abort(self, request_id: str) -> bool:
         """Ends every output of a request; the next `step` reports them. False: no such request (any more)."""
@@ -103,17 +92,15 @@ class Engine:
         """Frees what the request's running outputs hold, until `resume`; their tokens stay."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.pause(request)
-        self.interrupt()
 
     def resume(self, request_id: str) -> None:
         """Lets paused outputs run again, from where they were."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.resume(request)
-        self.interrupt()
 
     def step(self) -> Outputs:
-        """Outputs of the next step of all groups, or of all steps of a plan that is answered at once. An executor's
-        failure ends every request with its message, and the engine."""
+        """Outputs of the next step of all groups. An executor's failure ends every request with its message, and the
+        engine."""
         reported, self._ended = self._ended, []
         try:
             outputs = self._steps.run()
@@ -157,7 +144,6 @@ class Engine:
         ended = [self._end(*outputs[each], finish, stop_reason=stop_reason) for each in indices]
         self._ended += ended
         self._forget(ended)
-        self.interrupt()
         return bool(ended)
 
     def _forget(self, outputs: Iterable[RequestOutput]) -> None:

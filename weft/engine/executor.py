@@ -39,16 +39,8 @@ class Ahead(Protocol):
     def plans_ahead(self) -> bool:
         """Whether they may be given a plan while they run one."""
 
-    @property
-    def most_further(self) -> int:
-        """How many further steps of a plan are worth asking for, of ranks as they are; 0: none."""
-
     def submit(self, plan: StepPlan) -> None:
         """Gives `plan` to every rank. PeerError: a rank is gone."""
 
     def collect(self) -> StepResult:
-        """What the oldest plan that was given and not collected brought; of one whose steps are answered one by one
-        (`Further.each`) the next of these, and whether more follow. PeerError: a rank is gone."""
-
-    def interrupt(self, plan: StepPlan) -> None:
-        """None of its steps follows the one in hand. Any thread may, also when the plan is through."""
+        """What the oldest plan that was given and not collected brought. PeerError: a rank is gone."""

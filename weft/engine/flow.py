@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 
 from weft.engine.ends import Ends
 from weft.engine.growth import Growth
-from weft.engine.lanes import NOBODY, Calendar, Landed, Lane, Rows
+from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
-from weft.step.plan import WORD, Streams
+from weft.step.plan import Streams
 
 SPAN = 256
 """Steps whose ids are kept: each lane is settled that often at least."""
-UNREAD_BYTES = 64 << 10
-"""Of ids that ranks may send one by one before anybody reads them: who sends more than a socket takes would wait inside
-a step."""
 
 
 class Flow:
@@ -44,18 +41,12 @@ class Flow:
         self._rows: list[Lane] = []
         """Whose rows they are, beside some of lanes that are not planned any more; never changed, but replaced."""
         self._heads: list[Head] = []
-        self._planned, self._goes_on = NOBODY, False
-        """What was planned last, and whether a step will go on with it."""
         self._joined: list[Lane] = []
         self._stale = False
         """Whether `_rows` holds somebody who is not planned any more, or `_joined` anybody."""
         self._growth = Growth(block_size)
         self._lands = Calendar()
         self._ends = Ends()
-        self.streamed = 0
-        """How many want each token by itself."""
-        self._want_logprobs = 0
-        """How many want more to be told of a token than its id."""
         self._joins = self._departures = 0
         self.tick = self.landed = 0
         self.step = -1
@@ -72,8 +63,6 @@ class Flow:
         self._stale = True
         self.num_rows += 1
         self._ends.add(request.eos_ids | request.stop_ids)
-        self.streamed += request.streamed
-        self._want_logprobs += request.wants_logprobs
         # many that begin together are not due together, but where they are more than `span` neighbours in `_log` are
         later = self._span - 1 - request.slot // self._settled_together
         self._lands.at(min(self.tick + later, lane.end - 1)).append(lane)
@@ -89,8 +78,6 @@ class Flow:
         self._growth.leave(lane)
         lane.alive = False
         self._departures += 1
-        self.streamed -= request.streamed
-        self._want_logprobs -= request.wants_logprobs
         self._ends.remove(request.eos_ids | request.stop_ids)
         if not self._lanes:
             self._forget()
@@ -108,24 +95,6 @@ class Flow:
         """Each table has the block that its lane needed."""
         self._growth.grow(lanes, blocks, self.tick)
 
-    @property
-    def ends(self) -> Collection[int]:
-        """Ids that may end somebody."""
-        return self._ends.ids
-
-    def further(self, most: int, free: int) -> tuple[int, list[list[Lane]]]:
-        """How many steps, `most` at most, could follow the next one with its rows and no others, as far as lengths and
-        `free` blocks go, where ids are all that is told; and who needs a block for each of these steps."""
-        if self._want_logprobs or not self.num_rows:
-            return 0, []
-        if self.streamed:
-            most = min(most, UNREAD_BYTES // (self.num_rows * WORD.itemsize))
-        return self._growth.within(self.tick, most, free)
-
-    def grow_ahead(self, growing: list[list[Lane]], blocks: list[int]) -> None:
-        """As `further` said, one block for each."""
-        self._growth.grow_ahead(growing, blocks, self.tick)
-
     def tell(self, request: Request) -> None:
         """Something in its block table has changed."""
         lane = self._lanes.get(request.arrival)
@@ -140,31 +109,20 @@ class Flow:
             self._sort_out()
         news = self._growth.news() if self._growth.has_news else ()
         streams = Streams(self._columns.tobytes(), *news)
-        self._planned = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
-        return self.go_on(index), streams
-
-    def go_on(self, index: int) -> Rows:
-        """Step `index` has the same lanes as the one that was planned last, also those that have left since; they have
-        their blocks."""
-        planned = self._planned
-        rows = Rows(planned.lanes, planned.slots, planned.heads, self.tick, planned.departures)
+        rows = Rows(self._rows, self._slots, self._heads, self.tick, self._departures)
         self.step, self.tick, self._moved = index, self.tick + 1, self._moved + 1
         for lane in self._growth.advance(self.tick):
             lane.request.last_step = self.step
             self._end_planning(lane)
-        return rows
+        return rows, streams
 
-    def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int], *, more: bool = False) -> Landed:
-        """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell. `more`: another one
-        goes on behind it, so that none of them ends anybody."""
-        self._goes_on = more
-        if not (more or self._lanes):
-            self._planned = NOBODY
+    def land(self, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
+        """Takes in the ids of the oldest step in flight. `told`: whose slots have more to tell."""
         self._log[self.landed % self._span][rows.slots] = result
         due = self._lands.take(self.landed)
         self.landed += 1
         dead = [] if rows.departures == self._departures else [lane for lane in rows.lanes if not lane.alive]
-        looks = told or (not more and self._ends.may_be_in(result))
+        looks = told or self._ends.may_be_in(result)
         if not (due or looks):  # most steps: this is all that Python does for them
             return Landed([], dead)
         due = [lane for lane in due if lane.alive]
@@ -204,7 +162,6 @@ class Flow:
 
     def _forget(self) -> None:
         """Nobody flows: what is filed for those that did holds their tokens, perhaps until somebody comes next day."""
-        self._planned = self._planned if self._goes_on else NOBODY
         self._growth, self._lands = Growth(self._size), Calendar()
         self._rows, self._joined, self._heads = [], [], []
         self._columns = np.zeros((3, 0), np.int64)

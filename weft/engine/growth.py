@@ -72,32 +72,6 @@ class Growth:
         expiring = self._expiring.take(tick)
         return [lane for lane in expiring if lane.planned] if expiring else expiring
 
-    def within(self, tick: int, most: int, free: int) -> tuple[int, list[list[Lane]]]:
-        """How many steps, `most` at most, could follow step `tick`, as far as lengths and `free` blocks go, and who
-        needs a block for each."""
-        growing: list[list[Lane]] = []
-        again: dict[int, list[Lane]] = {}  # who needs another block behind the one of these steps
-        end = tick + most + 1
-        for step in range(tick + 1, end):
-            due = [*(lane for lane in self._needs.look(step) if lane.planned), *again.get(step, ())]
-            free -= len(due)
-            ended = any(lane.planned for lane in self._expiring.look(step))
-            if ended or step == end or free < 0 or not self._changed.keys().isdisjoint(due):
-                break
-            growing.append(due)
-            if due:
-                again[step + self._size] = due
-                end = min(end, *(lane.end for lane in due))
-        return len(growing), growing
-
-    def grow_ahead(self, growing: list[list[Lane]], blocks: list[int], tick: int) -> None:
-        """The lanes of the steps behind step `tick` have the blocks that they need there."""
-        first = 0
-        for step, lanes in enumerate(growing, tick + 1):
-            self._needs.take(step)
-            self.grow(lanes, blocks[first : first + len(lanes)], step)
-            first += len(lanes)
-
     def tell(self, lane: Lane) -> None:
         """Something in its block table has changed."""
         self._changed[lane] = None

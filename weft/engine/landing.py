@@ -19,12 +19,11 @@ class Landing:
     def __init__(self, flow: Flow, blocks: BlockManager, counters: Counters, remove: Callable[[Request], None]) -> None:
         self._flow, self._blocks, self._counters, self._remove = flow, blocks, counters, remove
 
-    def streams(self, rows: Rows, result: GroupResult, *, more: bool) -> Stretch:
-        """The ids of requests that flow: Python looks only at those that something has happened to. `more` as of
-        `Flow.land`."""
+    def streams(self, rows: Rows, result: GroupResult) -> Stretch:
+        """The ids of requests that flow: Python looks only at those that something has happened to."""
         told = {record.slot: record for record in result.told} if result.told else {}
         ids = result.array()
-        landed = self._flow.land(rows, ids, told, more=more)
+        landed = self._flow.land(rows, ids, told)
         self._counters.generated_tokens += len(rows.lanes) - len(landed.dead)
         others: dict[Head, RequestOutput | None] = {}
         for lane in landed.dead:

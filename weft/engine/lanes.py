@@ -65,9 +65,6 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
         return len(self.lanes)
 
 
-NOBODY = Rows([], np.zeros(0, np.int64), [], 0, 0)
-
-
 class Landed(msgspec.Struct, frozen=True, eq=False):
     """What the results of a step mean for lanes: who must be looked at, in order; whose rows were for nothing."""
 
@@ -84,10 +81,6 @@ class Calendar:
     def at(self, tick: int) -> list[Lane]:
         """What is due at `tick`, to be added to; it has not been taken."""
         return self._due.setdefault(tick, [])
-
-    def look(self, tick: int) -> list[Lane]:
-        """What is due, which stays."""
-        return self._due.get(tick, [])
 
     def take(self, tick: int) -> list[Lane]:
         """What is due, once."""

@@ -98,7 +98,7 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
 
 
 class Outputs(msgspec.Struct, frozen=True, eq=False):
-    """What a plan brought to all outputs, step by step. Records are made when they are read, by whoever reads them."""
+    """What a step brought to all outputs. Records are made when they are read, by whoever reads them."""
 
     parts: Sequence[list[RequestOutput] | Stretch] = ()
 

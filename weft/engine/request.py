@@ -37,8 +37,6 @@ class Request:
     eos_ids: frozenset[int]
     """Empty where the request ignores them."""
     stop_ids: frozenset[int]
-    streamed: bool = True
-    """Whether somebody waits for each token."""
     digests: list[bytes] = field(default_factory=list)
 
     slot: int = -1
@@ -114,11 +112,6 @@ class Request:
     def scores(self) -> bool:
         """Whether the prompt's own log-probabilities are still to be computed; its cached blocks are of no use then."""
         return self.params.prompt_logprobs is not None and self.num_outputs == 0
-
-    @property
-    def wants_logprobs(self) -> bool:
-        """Whether more is to be told of tokens than their ids."""
-        return self.params.logprobs is not None or self.params.prompt_logprobs is not None
 
     @property
     def num_planned(self) -> int:

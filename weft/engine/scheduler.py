@@ -9,13 +9,11 @@ that leaves while a step that refers to it is in flight are held back until that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
 
 from weft.engine.block_manager import BlockManager
 from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
 from weft.engine.flow import Flow
 from weft.engine.landing import Landing
-from weft.engine.lanes import Lane
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.pace import Pace
@@ -25,10 +23,6 @@ from weft.engine.room import Room
 from weft.engine.sharing import Sharing
 from weft.engine.waiting import WaitingQueue
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
-
-FEWEST_FURTHER = 3
-"""Steps that follow by themselves, below which it is no use: where the next step can be planned beside the one in hand,
-it is not planned then."""
 
 
 class Scheduler:
@@ -119,43 +113,11 @@ class Scheduler:
         self._in_flight.append(Flight(index, flowing, entries))
         return GroupPlan(admits, [run for _, _, run in entries], streams)
 
-    def further(self, most: int) -> tuple[int, Collection[int]]:
-        """How many steps can follow the next one by themselves, `most` at most, with its rows and no others; they have
-        their blocks then. And ids behind which none does."""
-        self._grow_decodes()
-        count, growing = self._reach(most)
-        self._flow.grow_ahead(growing, self.blocks.allocate(sum(map(len, growing))))
-        return count, self._flow.ends
-
-    @property
-    def streamed(self) -> bool:
-        """Whether somebody waits for single tokens of those that decode."""
-        return self._flow.streamed > 0
-
-    def goes_far(self, most: int) -> bool:
-        """Whether some of at most `most` steps can follow the next one by themselves."""
-        return self._reach(most)[0] > 0
-
-    def _reach(self, most: int) -> tuple[int, list[list[Lane]]]:
-        """As `Flow.further`; no step where they would be of no use, or somebody waits and a slot is free, though there
-        may be no room for him. Where steps can be interrupted, half of the blocks are left to who comes."""
-        if not (self._prefilling or (self._waiting and self._slots)):
-            count, growing = self._flow.further(most, self.blocks.num_available // (2 if self.streamed else 1))
-            if count >= FEWEST_FURTHER:
-                return count, growing
-        return 0, []
-
-    def go_on(self, index: int) -> None:
-        """Step `index` followed the one scheduled last by itself."""
-        rows = self._flow.go_on(index)
-        self.counters.computed_tokens += len(rows.lanes)
-        self._in_flight.append(Flight(index, rows, []))
-
-    def retire(self, index: int, result: GroupResult, *, more: bool = False) -> Outputs:
-        """Takes in the results of the oldest step in flight, which is `index`. `more`: one goes on behind it."""
+    def retire(self, index: int, result: GroupResult) -> Outputs:
+        """Takes in the results of the oldest step in flight, which is `index`."""
         flight = self._in_flight.popleft()
         flight.check(index, result)
-        stretch = self._landing.streams(flight.rows, result, more=more)
+        stretch = self._landing.streams(flight.rows, result)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
         self._held.retire(index)
         return Outputs((stretch, [output for output in found if output is not None]) if found else (stretch,))

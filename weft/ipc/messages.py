@@ -99,11 +99,10 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="done"):
-    """What was sampled in the rank's attention block. `more`: another step of the plan follows, and is answered too."""
+    """What was sampled in the rank's attention block."""
 
     index: int
     result: GroupResult
-    more: bool = False
 
 
 class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.comm.shm.region import CollectiveKind, RankRecord, State
-from weft.ipc.agreed import AGREED_BYTES, Agreed
 from weft.ipc.phases import Phase
 from weft.layout.ranks import Group
 
@@ -70,18 +69,17 @@ class RankHeld:
 
 
 class StatusPage:
-    """`world` records in a memfd that children inherit, and after them the words that ranks agree by."""
+    """`world` records in a memfd that children inherit."""
 
     def __init__(self, fd: int, world: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, world * RECORD_BYTES + AGREED_BYTES)
-        self.agreed = Agreed(self._map, world * RECORD_BYTES)
+        self._map = mmap.mmap(fd, world * RECORD_BYTES)
 
     @classmethod
     def create(cls, world: int) -> StatusPage:
         """A fresh page; all ranks in the first phase."""
         fd = os.memfd_create("weft-status", os.MFD_CLOEXEC)
-        os.ftruncate(fd, world * RECORD_BYTES + AGREED_BYTES)
+        os.ftruncate(fd, world * RECORD_BYTES)
         return cls(fd, world)
 
     def read(self, rank: int) -> RankStatus:
@@ -110,7 +108,7 @@ class StatusPage:
 
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
-        return StatusWriter(self._map, rank, self.agreed)
+        return StatusWriter(self._map, rank)
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -123,8 +121,7 @@ class StatusPage:
 class StatusWriter:
     """One rank's record."""
 
-    def __init__(self, memory: mmap.mmap, rank: int, agreed: Agreed) -> None:
-        self.rank, self.agreed = rank, agreed
+    def __init__(self, memory: mmap.mmap, rank: int) -> None:
         self._map = memory
         self._offset = rank * RECORD_BYTES
 

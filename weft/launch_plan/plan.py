@@ -68,9 +68,6 @@ class LaunchPlan:
     plans_ahead: bool = False
     """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
     whose thread makes way."""
-    goes_on: bool = False
-    """Whether ranks may run several steps before they hear of the engine again: they have all cores, so that whatever
-    the engine does for a step keeps one of their threads from it, and all of them know all tokens."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -134,8 +131,7 @@ class LaunchPlan:
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
-            f"collectives: {self.comm}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}"
-            + (", several together where streams alone are to be run" if self.goes_on else ""),
+            f"collectives: {self.comm}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
         lines += self.hints()
         if (dispatch := self.shards.passage.dispatch) is not None:
@@ -206,7 +202,6 @@ def plan_launch(
         cores=assignment.shares,
         server_cpus=assignment.server,
         plans_ahead=engine.device != "cpu" or bool(assignment.server),
-        goes_on=engine.device == "cpu" and layout.attention.dp == 1 and not assignment.leaves_cores,
         comm=replace(chosen, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),

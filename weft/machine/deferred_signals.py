@@ -18,9 +18,7 @@ class DeferredSignals:
     """While it is entered, in the main thread, the handler of a signal runs after the current `run`; that of a second
     signal runs at once. In other threads it does nothing. It may be entered again."""
 
-    def __init__(self, soon: Callable[[], None]) -> None:
-        """`soon` is called when a signal comes, so that what is done may end early."""
-        self._soon = soon
+    def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._came: list[tuple[int, FrameType | None]] = []
         self._runs = False
@@ -59,7 +57,6 @@ class DeferredSignals:
             self._tell(number, frame)
         else:
             self._came.append((number, frame))
-            self._soon()
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
         self._handlers[number](number, frame)

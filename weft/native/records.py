@@ -287,10 +287,5 @@ class FollowingRecord(ctypes.Structure):
         ("frame_room", ctypes.c_int64),
         ("columns", _POINTER),
         ("answer", _POINTER),
-        *((name, ctypes.c_int64) for name in ("steps", "busy_ns", "most")),
-        ("ids", _POINTER),
-        *((name, ctypes.c_int64) for name in ("done", "left", "index")),
-        ("ends", _POINTER),
-        *((name, ctypes.c_int64) for name in ("ends_room", "ends_count", "agreed", "first")),
-        *((name, ctypes.c_int32) for name in ("waits", "each")),
+        *((name, ctypes.c_int64) for name in ("steps", "busy_ns")),
     )

@@ -240,10 +240,9 @@ class Program:
         return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))
 
     def follow(self, step: StepRecord, decode: DecodeRecord, following: FollowingRecord) -> int:
-        """Runs decode steps as they are told, as long as each is the one before it, one position further: those of the
-        plan in hand that are left, then frame by frame. 0: the plan in hand, or the frame that waits, is for Python, or
-        no frame will come; UNCHOSEN: so it is, and its next step has run, whose tokens are to be chosen; otherwise the
-        code of the collective that failed."""
+        """Reads frames and runs their decode steps, as long as each is the one before it, one position further. 0: the
+        next frame is for Python, or none will come; UNCHOSEN: the same, but its step has run and only its tokens are
+        still to be chosen; otherwise the code of the collective that failed."""
         pointers = map(ctypes.byref, (step, decode, following))
         return int(self._pool.lib.weft_decode_follow(self._handle, *pointers))
 

@@ -106,8 +106,6 @@ class EngineLoop:
     def admit(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
         """Hands the engine a request; the owner hears if it is refused."""
         self.tell(partial(self._admit, request_id, prompt_ids, params))
-        if self.engine is not None:
-            self.engine.interrupt()  # so that its prompt need not wait for a step more
 
     def tell(self, command: Callable[[Engine], object]) -> None:
         """Runs `command` in the engine's thread, between two steps; dropped when the ranks are dead, or die before."""

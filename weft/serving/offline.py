@@ -53,7 +53,7 @@ class OfflineEngines:
         for replica, engine in enumerate(self._engines):
             self._placement.open(replica, engine.limits, plan.layout.attention.dp)
         self._homes: dict[str, int] = {}
-        self.unbroken = DeferredSignals(self._engines[0].interrupt)
+        self.unbroken = DeferredSignals()
         """To be entered while requests are added and outputs read: Ctrl-C then waits for the step in hand, behind which
         the engine can go on."""
         self._stepping: dict[int, Future[Outputs]] = {}
@@ -82,17 +82,14 @@ class OfflineEngines:
             self._moved.close()
             raise
 
-    def add_request(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *, streamed: bool = True
-    ) -> None:
-        """Gives the request to a replica; `streamed` as of the engine. RequestError: it cannot run. PeerError: the
-        replica is dead."""
+    def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Gives the request to a replica. RequestError: it cannot run. PeerError: the replica is dead."""
         among, limits = range(len(self._engines)), self._engines[0].limits
         home = self._placement.place({request_id: prompt_ids}, params, limits, among)
         self._settle(home)
         self._homes[request_id] = home
         engine = self._engines[home]
-        self.unbroken.run(lambda: engine.add_request(request_id, prompt_ids, params, streamed=streamed))
+        self.unbroken.run(lambda: engine.add_request(request_id, prompt_ids, params))
 
     def abort(self, request_id: str) -> None:
         """Ends a request, unless it has ended; records of it may still come."""

@@ -110,41 +110,6 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
         told = [(news.get(slot, (0, [])), slot, start, at) for slot, start, at in self.streams.array().T.tolist()]
         return [Run(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in told] + self.runs
 
-    def moved_on(self, steps: int) -> GroupPlan:
-        """The same streams `steps` positions further, and nothing else."""
-        columns = self.streams.array().copy()
-        columns[1:] += steps
-        return GroupPlan(streams=Streams(columns.tobytes()))
-
-
-MOST_FURTHER = 63
-"""Steps that may follow a planned one by themselves: what the engine does for all of them together is a small part of
-their time then, and whoever waits for the last one does not wait for long."""
-FURTHER_S = 0.5
-"""Of a plan's further steps together: who interrupts has to wait for them, and of slow steps the engine is no part."""
-MOST_ENDS = 1024
-"""Ids behind which none of them runs."""
-
-
-class Further(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How many steps may follow a planned one by themselves, MOST_FURTHER at most: each has the same streams one
-    position further, whose blocks the plan tells of. None follows a step that gave one of the ids `ends` (int64, little
-    endian, MOST_ENDS at most) or had more to tell than ids. `each`: every step is answered by itself, and none follows
-    the one in hand any more once the engine says so."""
-
-    steps: int
-    ends: bytes
-    each: bool = False
-
-    @classmethod
-    def of(cls, steps: int, ends: Iterable[int], *, each: bool = False) -> Further:
-        """`ends` as numbers."""
-        return cls(steps, np.array(sorted(ends), WORD).tobytes(), each)
-
-    def goes_on_behind(self, result: GroupResult) -> bool:
-        """Whether a step that gave `result` may be followed."""
-        return not result.told and not np.isin(result.array(), np.frombuffer(self.ends, WORD)).any()
-
 
 FEWEST_SCORED = 16
 """Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
@@ -157,27 +122,16 @@ def most_sampled(max_num_seqs: int) -> int:
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows. `experts`: what moves
-    between expert slots before the step. `further`: steps that follow by themselves, of a plan of one group (all ranks
-    must know all ids) with streams alone; they have the indices behind `index`."""
+    between expert slots before the step."""
 
     index: int
     groups: list[GroupPlan]
     experts: ExpertWork | None = None
-    further: Further | None = None
 
     @property
     def num_rows(self) -> int:
         """Rows of all groups."""
         return sum([group.num_rows for group in self.groups])
-
-    @property
-    def most_steps(self) -> int:
-        """That run by this plan."""
-        return 1 + self.further.steps if self.further else 1
-
-    def of_step(self, step: int) -> StepPlan:
-        """One of its steps alone, 0 the first."""
-        return StepPlan(self.index + step, [self.groups[0].moved_on(step)]) if step else self
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -207,8 +161,7 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one group's rows gave. `ids`: int64, little endian, the sampled id of each stream; `told`: of the streams
-    that have more to tell than an id; `runs`: one for each run with `sample` or `targets`; all in the plan's order.
-    Where further steps ran, `ids` has those of all steps, one behind the other, and `told` is of the last one."""
+    that have more to tell than an id; `runs`: one for each run with `sample` or `targets`; all in the plan's order."""
 
     ids: bytes = b""
     told: list[Sampled] = []
@@ -224,12 +177,6 @@ class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
         streams = zip(plan.streams.array()[0].tolist(), self.array().tolist(), strict=True)
         return [told.get(slot) or Sampled(slot, token) for slot, token in streams] + self.runs
 
-    def by_step(self, streams: int) -> list[GroupResult]:
-        """Each step's own, of a plan of `streams` and nothing else."""
-        size = streams * WORD.itemsize
-        ids = [self.ids[first : first + size] for first in range(0, len(self.ids), size)] or [b""]
-        return [*(GroupResult(each) for each in ids[:-1]), GroupResult(ids[-1], self.told)]
-
     @classmethod
     def of(cls, plan: GroupPlan, sampled: Iterable[Sampled]) -> GroupResult:
         """From one for each of `plan.every_run()` with `sample` or `targets`."""
@@ -240,14 +187,7 @@ class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] is what group g's rows gave. `more`: another step follows by itself, and is answered too."""
+    """groups[g] is what group g's rows gave."""
 
     index: int
     groups: list[GroupResult]
-    more: bool = False
-
-    def steps_of(self, plan: StepPlan) -> int:
-        """How many steps of `plan` ran."""
-        if plan.further is None:
-            return 1
-        return max(1, len(self.groups[0].ids) // (len(plan.groups[0].streams) * WORD.itemsize))

@@ -17,7 +17,7 @@ from weft.ipc.messages import CountExperts, ExpertsCounted, FromRank, RunStep, S
 from weft.launch_plan.timeouts import StepClock
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
-from weft.step.plan import FURTHER_S, GroupResult, StepPlan, StepResult
+from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.supervisor.processes import WorkerProcess, end_all
 from weft.supervisor.watch import Watch
 
@@ -31,14 +31,8 @@ class _Waiting:
     """A step that ranks were given: which of them have still to answer, and what the others said."""
 
     def __init__(self, plan: StepPlan, group_of: Mapping[int, int]) -> None:
-        self.rows, self.plan, self._group_of = plan.num_rows, plan, group_of
-        self.together = plan.further is not None and not plan.further.each
-        self.await_step(plan.index)
-
-    def await_step(self, index: int) -> None:
-        """The plan's step that is to be answered now."""
-        self.index, self.left, self.more = index, set(self._group_of), False
-        self.groups: list[GroupResult] = [GroupResult() for _ in self.plan.groups]
+        self.index, self.rows, self.left = plan.index, plan.num_rows, set(group_of)
+        self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
 
 
 class _Failing:
@@ -64,13 +58,12 @@ class ProcessExecutor:
         watch: Watch,
         clock: StepClock,
         num_experts: int = 0,
-        most_further: int = 0,
         *,
         plans_ahead: bool = False,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer. `most_further`, `plans_ahead`: as of the engine's `Ahead`."""
-        self._num_experts, self.most_further, self.plans_ahead = num_experts, most_further, plans_ahead
+        of a layer. `plans_ahead`: as of the engine's `Ahead`."""
+        self._num_experts, self.plans_ahead = num_experts, plans_ahead
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
@@ -93,7 +86,7 @@ class ProcessExecutor:
         """As of the engine's `Ahead`. PeerError as of `step`."""
         with self._failing:
             waits = self._waiting[0]
-            began, limit_s = time.monotonic(), self.clock.limit(waits.rows) + (FURTHER_S if waits.together else 0.0)
+            began, limit_s = time.monotonic(), self.clock.limit(waits.rows)
             while waits.left:
                 if not (ready := self.watch.ready(began + limit_s)):
                     raise self.watch.silent(sorted(waits.left), limit_s, f"step {waits.index}")
@@ -101,7 +94,9 @@ class ProcessExecutor:
                     self._take(*self.watch.read(each))
                     if not waits.left:
                         break
-            return self._done(began)
+            self.clock.took(waits.rows, time.monotonic() - began)
+            self._waiting.popleft()
+            return StepResult(waits.index, waits.groups)
 
     def _take(self, worker: WorkerProcess, message: FromRank) -> None:
         """One rank's part of a step: of the oldest that it has not answered."""
@@ -112,23 +107,6 @@ class ProcessExecutor:
             raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
         waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
-        waits.more = message.more
-
-    def _done(self, began: float) -> StepResult:
-        waits = self._waiting[0]
-        result = StepResult(waits.index, waits.groups, waits.more)
-        steps = result.steps_of(waits.plan) if waits.together else 1
-        self.clock.took(waits.rows, (time.monotonic() - began) / steps)
-        if waits.more:
-            waits.await_step(waits.index + 1)
-        else:
-            self._waiting.popleft()
-        return result
-
-    def interrupt(self, plan: StepPlan) -> None:
-        """As of the engine's `Ahead`."""
-        if not self._closed:
-            self.watch.status.agreed.stop(plan.index)
 
     def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
         for worker in self.workers:
@@ -166,8 +144,6 @@ class ProcessExecutor:
         """Ends every rank and gives all descriptors back; safe to call twice."""
         if self._closed:
             return
-        for waits in self._waiting:
-            self.interrupt(waits.plan)
         self._closed = True
         healthy = not self._failing.failed and all(worker.fate() is None for worker in self.workers)
         for worker in self.workers if healthy else ():

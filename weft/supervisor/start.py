@@ -26,7 +26,6 @@ from weft.launch_plan.timeouts import StepClock
 from weft.layout.ranks import coords
 from weft.machine.cores import numa_node
 from weft.settings import DTYPE_BYTES
-from weft.step.plan import MOST_FURTHER
 from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.processes import Spawner, WorkerProcess, end_all
 from weft.supervisor.watch import Watch
@@ -125,9 +124,8 @@ class Starting:
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
-        further, ahead = MOST_FURTHER if self.plan.goes_on else 0, self.plan.plans_ahead
-        blocks = self.memory.num_blocks
-        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, further, plans_ahead=ahead)
+        blocks, ahead = self.memory.num_blocks, self.plan.plans_ahead
+        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, plans_ahead=ahead)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

@@ -23,6 +23,7 @@ from weft.ipc.messages import (
     RunStep,
     Setup,
     Shutdown,
+    StepDone,
     pack,
     unpack_for_rank,
 )
@@ -41,7 +42,7 @@ from weft.worker.build import (
     next_allocation,
     own_arena,
 )
-from weft.worker.following import PlanInHand
+from weft.worker.following import DecodeFrames
 from weft.worker.runner import Runner
 from weft.worker.threads import limit_torch_threads, pin_threads, unshare_threads
 
@@ -93,37 +94,35 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 def _steps(runner: Runner, way: StartupReporter, comm: MeteredComm) -> None:
     """Runs steps until `Shutdown`."""
     groups = runner.shards.layout.attention.dp
-    hand = PlanInHand(way.channel, way.status, runner.limits, groups, reports=runner.reports)
+    frames = DecodeFrames(way.channel, way.status, runner.limits, groups, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:
         ran = False
         if not way.faults:  # they are counted in Python
-            ran = runner.follow(hand.record)
-            number, busy_ns = number + hand.record.steps, busy_ns + hand.record.busy_ns
-        if hand.wants_frame:
-            message = unpack_for_rank(way.channel.receive())
-            if isinstance(message, Shutdown):
-                return
-            if isinstance(message, CountExperts):
-                way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
-                continue
-            if not isinstance(message, RunStep):
-                raise PeerError(f"expected a step, got {type(message).__name__}")
-            hand.take(message.plan)
-        plan, number = hand.step, number + 1
+            ran = runner.follow(frames.record)
+            number, busy_ns = number + frames.record.steps, busy_ns + frames.record.busy_ns
+        message = unpack_for_rank(way.channel.receive())
+        if isinstance(message, Shutdown):
+            return
+        if isinstance(message, CountExperts):
+            way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
+            continue
+        if not isinstance(message, RunStep):
+            raise PeerError(f"expected a step, got {type(message).__name__}")
+        plan, number = message.plan, number + 1
         way.status.step(number, busy=True)
         way.faults.reach("step")
         if plan.experts is not None:
             way.faults.reach("switch" if plan.experts.switches else "move")
         began = time.perf_counter_ns()
-        answer = hand.note(plan, runner.choose(plan) if ran else runner.step(plan))
+        result = runner.choose(plan) if ran else runner.step(plan)
         busy_ns += time.perf_counter_ns() - began
         way.faults.reach("sampled")
         way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
         way.status.step(number, busy=False)
-        if runner.reports and answer is not None:
-            way.channel.send(pack(answer))
+        if runner.reports:
+            way.channel.send(pack(StepDone(plan.index, result)))
 
 
 def _steps_of(status: RankStatus) -> tuple[int, bool]:

@@ -14,10 +14,6 @@ public:
     bool done() const { return at_ == end_; }
     bool map(int count) { return byte(0x80 | count); }
     bool nil() { return byte(0xc0); }
-    bool boolean(bool& value) {
-        if (!left() || (*at_ | 1) != 0xc3) return false;
-        return value = *at_++ & 1, true;
-    }
     bool text(const char* word) {
         const int64_t size = int64_t(strlen(word));
         if (!byte(uint8_t(0xa0 | size)) || left() < size || memcmp(at_, word, size)) return false;
@@ -69,27 +65,13 @@ struct StreamsPlan {
     const uint8_t* columns;  // [3, rows]
     const uint8_t* grown;    // [tables, 3]
     int64_t tables;
-    uint64_t further;  // steps that follow it by themselves
-    const uint8_t* ends;
-    int64_t ends_count;  // ids behind which none follows
-    bool each;           // every step is answered by itself
 };
-
-// The steps that follow by themselves, if any.
-inline bool read_further(FrameReader& in, StreamsPlan& plan) {
-    plan.further = 0, plan.ends_count = 0, plan.each = false;
-    if (in.nil()) return true;
-    int64_t bytes;
-    if (!in.array(3) || !in.number(plan.further) || !in.bytes(plan.ends, bytes) || bytes % 8) return false;
-    plan.ends_count = bytes / 8;
-    return in.boolean(plan.each);
-}
 
 // Whether the frame is a step in which every group g has rows[g] streams, and nothing else.
 inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const int64_t* rows, int own, StreamsPlan& plan) {
     FrameReader in(frame, size);
     if (!in.map(2) || !in.text("type") || !in.text("step") || !in.text("plan")) return false;
-    if (!in.array(4) || !in.number(plan.index) || !in.array(groups)) return false;
+    if (!in.array(3) || !in.number(plan.index) || !in.array(groups)) return false;
     for (int g = 0; g < groups; ++g) {
         const uint8_t *columns, *grown;
         int64_t columns_bytes, grown_bytes;
@@ -98,16 +80,16 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const i
         if (columns_bytes != rows[g] * kRowBytes || grown_bytes % kTableBytes) return false;
         if (g == own) plan.columns = columns, plan.grown = grown, plan.tables = grown_bytes / kTableBytes;
     }
-    return in.nil() && read_further(in, plan) && in.done();
+    return in.nil() && in.done();
 }
 
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids
 
-// Its answer with the length before it; returns its size in all. `ids`: of every row, step by step; `to` has room for them
-// and kAnswerRoom bytes more. `more`: another step is answered behind it.
-inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, bool more, uint8_t* to) {
+// Its answer with the length before it; returns its size in all. `ids`: of every row; `to` has room for them and
+// kAnswerRoom bytes more.
+inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, uint8_t* to) {
     // clang-format off: one string
-    static const char before[] = "\x84\xa4type\xa4""done\xa5index\xcf", between[] = "\xa6result\x93\xc6";
+    static const char before[] = "\x83\xa4type\xa4""done\xa5index\xcf", between[] = "\xa6result\x93\xc6";
     // clang-format on
     uint8_t* at = to + 4;
     auto put = [&](const void* from, int64_t size) { memcpy(at, from, size), at += size; };
@@ -119,8 +101,7 @@ inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, b
     put(between, sizeof between - 1);
     put_number(uint64_t(count) * 8, 4);
     put(ids, count * 8);
-    put("\x90\x90\xa4more", 7);  // nothing told, no runs
-    *at++ = more ? 0xc3 : 0xc2;
+    put("\x90\x90", 2);  // nothing told, no runs
     const uint32_t size = uint32_t(at - to) - 4;
     memcpy(to, &size, 4);
     return size + 4;
