@@ -26,11 +26,6 @@ class CpuAssignment:
     shares: tuple[CoreShare, ...]
     server: tuple[int, ...]
 
-    @property
-    def leaves_cores(self) -> bool:
-        """Whether front end and engines have cores that no thread of a rank computes on."""
-        return bool(self.server) and not self.shares[-1].way
-
     def lines(self, where: Sequence[str]) -> list[str]:
         """For people; `where`: every rank's number and coordinates."""
         free = as_runs(self.server)
