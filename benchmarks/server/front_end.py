@@ -39,7 +39,7 @@ from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.embedded import embedded_model
 from weft.server import run
 from weft.server.http import connection
-from weft.server.http.buffered_transport import GatheredTransport
+from weft.server.http.buffered_transport import BufferedTransport
 from weft.server.http.listen import bind
 from weft.server.openai.models import ServedModel
 from weft.serving.replicas import Replicas
@@ -53,7 +53,7 @@ RAMP_S = 1.0
 WANTED = {"tokens_per_s": 10_000, "ttft_p99_ms": 250, "broken": 0}
 
 
-class Noting(GatheredTransport):
+class Noting(BufferedTransport):
     """A transport that notes how long each answer's first token took, from the request's first byte to its write."""
 
     firsts: list[float] = []
@@ -85,7 +85,7 @@ def serve(fd: int, streams: int, step_s: float, replicas: int) -> None:
     starts = [AtOnce(Paced(tokenizer.encode(WORD)[0], step_s, slots * 64), config) for _ in range(replicas)]
     model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
     make = partial(Replicas, starts, max_queued=streams, on_ready=lambda: print("up", flush=True))
-    run.Connection, connection.GatheredTransport = Timed, Noting  # type: ignore[misc,attr-defined]
+    run.Connection, connection.BufferedTransport = Timed, Noting  # type: ignore[misc,attr-defined]
     run.run_server(socket.socket(fileno=fd), model, make, 1.0)
     used = resource.getrusage(resource.RUSAGE_SELF)
     seen = {

@@ -24,7 +24,7 @@ from weft.server.http.config import HttpConfig
 from weft.server.http.listen import bind
 from weft.server.openai.models import ServedModel
 from weft.server.run import serve
-from weft.serving.engine_loop import Executor
+from weft.serving.engine_loop import WakeableExecutor
 from weft.serving.recovery import Recovery
 from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
@@ -40,7 +40,7 @@ class ReadyAtOnce:
         self.executor, self.config = executor, config
         self.starts, self.cancelled = 0, threading.Event()
 
-    def __call__(self) -> tuple[Engine, Executor]:
+    def __call__(self) -> tuple[Engine, WakeableExecutor]:
         self.starts += 1
         if self.starts > 1:
             self.cancelled.wait(60)

@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE_S, until
 from weft.engine.engine import Engine
 from weft.errors import PeerError, RequestError
 from weft.ipc.report import RankReport
-from weft.serving.engine_loop import Executor
+from weft.serving.engine_loop import WakeableExecutor
 from weft.serving.recovery import Recovery
 from weft.serving.replicas import Replicas
 from weft.serving.stream import BegunAgain
@@ -36,7 +36,7 @@ class AgainAndAgain:
         self.engines: list[Engine] = []
         self.executor = ScriptedExecutor(script, step_s=0.002)
 
-    def __call__(self) -> tuple[Engine, Executor]:
+    def __call__(self) -> tuple[Engine, WakeableExecutor]:
         self.executor = ScriptedExecutor(self._script, step_s=0.002)
         config = EngineConfig(max_model_len=LONGEST, max_num_seqs=4, block_size=16)
         self.engines.append(Engine(self.executor, config, [END], vocab_size=CONFIG["vocab_size"]))

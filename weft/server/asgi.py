@@ -15,8 +15,8 @@ from weft.errors import RequestError
 from weft.server.app import Service
 from weft.server.errors import error_response
 from weft.server.http.access import check_declared
-from weft.server.http.direct import Direct
-from weft.server.http.middleware import Edge
+from weft.server.http.middleware import RequestMiddleware
+from weft.server.http.path_lookup import PathLookup
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -41,7 +41,7 @@ def make_app(
     handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
     routes = service.routes()
     check_declared(routes)
-    app: ASGIApp = Direct(Starlette(routes=routes, exception_handlers=handlers), routes)
+    app: ASGIApp = PathLookup(Starlette(routes=routes, exception_handlers=handlers), routes)
     if origins:
         shown = ["x-request-id", "retry-after", "x-should-retry"]
         app = CORSMiddleware(
@@ -49,7 +49,7 @@ def make_app(
         )
     if root_path is not None:
         app = Below(app, root_path)
-    return Edge(app, service.answered, access_log=access_log)
+    return RequestMiddleware(app, service.answered, access_log=access_log)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

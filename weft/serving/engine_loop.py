@@ -21,8 +21,8 @@ from weft.engine.outputs import EngineStats, FinishReason, Outputs
 from weft.errors import PeerError, RequestError, WeftError
 from weft.ipc.report import RankReport
 from weft.log import get_logger
-from weft.serving.protocols import Executor as Executor
 from weft.serving.protocols import Start as Start
+from weft.serving.protocols import WakeableExecutor as WakeableExecutor
 from weft.serving.readiness import Status
 from weft.serving.recovery import Recovery
 from weft.step.sampling_params import SamplingParams
@@ -172,7 +172,7 @@ class EngineLoop:
     def _live(self, life: int) -> bool:
         """One set of ranks, from start to end. True: it died, and another is due now. Raises what ends the thread."""
         engine: Engine | None = None
-        executor: Executor | None = None
+        executor: WakeableExecutor | None = None
         try:
             self._running = frozenset()
             engine, executor = self._start()
@@ -197,7 +197,7 @@ class EngineLoop:
                 executor.close()
         return not self._stopping.wait(delay_s)
 
-    def _serve(self, life: int, engine: Engine, executor: Executor) -> None:
+    def _serve(self, life: int, engine: Engine, executor: WakeableExecutor) -> None:
         while not self._stopping.is_set():
             while self._commands:
                 meant_for, command = self._commands.popleft()
@@ -208,7 +208,7 @@ class EngineLoop:
             else:
                 self._sleep(executor)
 
-    def _sleep(self, executor: Executor) -> None:
+    def _sleep(self, executor: WakeableExecutor) -> None:
         """Until somebody rings. Commands are looked at after `_asleep` is set, so that none is missed."""
         self._asleep = True
         if not self._commands and not self._stopping.is_set():

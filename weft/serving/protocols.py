@@ -8,7 +8,7 @@ from weft.engine.engine import Engine
 from weft.ipc.report import RankReport
 
 
-class Executor(Protocol):
+class WakeableExecutor(Protocol):
     """What the loop needs besides the engine: a sleep that notices a rank's death, and an end."""
 
     def wait(self, wake_fd: int) -> None:
@@ -21,7 +21,7 @@ class Executor(Protocol):
 class Start(Protocol):
     """Makes the engine, again after the ranks have died; runs in the engine's thread."""
 
-    def __call__(self) -> tuple[Engine, Executor]:
+    def __call__(self) -> tuple[Engine, WakeableExecutor]:
         """Waits for the ranks."""
 
     def cancel(self) -> None:

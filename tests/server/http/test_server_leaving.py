@@ -96,7 +96,7 @@ def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptur
         """An application that sends nothing, as where nobody is left."""
 
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("1.2.3.4", 5)}
-    application = middleware.Edge(
+    application = middleware.RequestMiddleware(
         silent, lambda handler, method, status, seconds: counted.append(status), access_log=True
     )
     with caplog.at_level("INFO", logger="weft"):

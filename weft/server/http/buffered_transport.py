@@ -1,4 +1,4 @@
-"""GatheredTransport: writes of one turn of the event loop go out as one. A system call costs more than a frame."""
+"""BufferedTransport: writes of one turn of the event loop go out as one. A system call costs more than a frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class GatheredTransport:
+class BufferedTransport:
     """Around an asyncio transport; everything but writing and ending is its own."""
 
     def __init__(

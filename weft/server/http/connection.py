@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from weft.errors import RequestError
 from weft.machine.fd_limits import MOST_CONNECTIONS
 from weft.server.errors import error_bytes
-from weft.server.http.buffered_transport import GatheredTransport
+from weft.server.http.buffered_transport import BufferedTransport
 from weft.server.http.middleware import request_ids
 
 MAX_HEAD = 32 * 1024
@@ -53,7 +53,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuses a connection too many; the clock of the first head starts."""
-        gathered = GatheredTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
+        gathered = BufferedTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
         super().connection_made(cast("asyncio.Transport", gathered))
         self._expect_head()
         if len(self.connections) > self._max_connections:
@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
         """Lets the clock go, and what would keep this object alive until a collection."""
         self._stop_clock()
         super().connection_lost(exc)
-        cast("GatheredTransport", self.transport).let_go()
+        cast("BufferedTransport", self.transport).let_go()
         if self.scope is not None:
             self.scope["state"].pop(ABORT, None)
             self.scope["state"].pop(WRITE, None)

@@ -27,7 +27,7 @@ def request_ids() -> Callable[[], bytes]:
     return lambda: b"%032x" % draw.getrandbits(128)
 
 
-class Edge:
+class RequestMiddleware:
     """An ASGI application around another. A client's own X-Request-Id is a label: it comes back, and means nothing."""
 
     def __init__(self, app: ASGIApp, answered: Answered, *, access_log: bool = False) -> None:

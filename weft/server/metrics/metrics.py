@@ -111,7 +111,7 @@ class Metrics:
         )
         ProcessCollector(registry=self._registry)
 
-    def begin(self, stream: Stream) -> Watch:
+    def begin(self, stream: Stream) -> RequestTimes:
         """A request has been taken in; at its end it has completed or failed, never both."""
         self._accepted.inc()
         of = self.of[stream.replica]
@@ -120,7 +120,7 @@ class Metrics:
         of["request_params_n"].observe(stream.params.n)
         if stream.params.max_tokens is not None:
             of["request_params_max_tokens"].observe(stream.params.max_tokens)
-        return Watch(self, stream)
+        return RequestTimes(self, stream)
 
     def ended(self, replica: int, reason: str, answers: int = 1) -> None:
         """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
@@ -149,7 +149,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class Watch:
+class RequestTimes:
     """Times of one request's outputs, counted where it runs."""
 
     def __init__(self, metrics: Metrics, stream: Stream) -> None:

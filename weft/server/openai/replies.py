@@ -23,7 +23,7 @@ from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.errors import CLIENT_GONE, client_gone, error_frame, error_response, shown_error
 from weft.server.http.connection import abort, chunk_writer
-from weft.server.metrics.metrics import Metrics, Watch
+from weft.server.metrics.metrics import Metrics, RequestTimes
 from weft.server.openai.formats import Format
 from weft.server.openai.joined import joined, likeliest
 from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
@@ -61,7 +61,7 @@ class Answer:
     kept: int
     """Choices of each prompt that come back: where that is not all, the likeliest."""
     pieces: list[list[Piece]] = field(init=False)
-    watch: Watch = field(init=False)
+    watch: RequestTimes = field(init=False)
 
     def __post_init__(self) -> None:
         self.pieces = [[] for _ in self.choices]

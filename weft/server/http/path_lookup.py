@@ -1,4 +1,4 @@
-"""Direct: routes without parameters are looked up at once; everything else is searched for by Starlette."""
+"""PathLookup: routes without parameters are looked up at once; everything else is searched for by Starlette."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from weft.server.http.access import GuardedRoute
 
 
-class Direct:
+class PathLookup:
     """An ASGI application around the one that knows all of `routes`, which must give the same answers."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[GuardedRoute]) -> None:
