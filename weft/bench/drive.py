@@ -1,4 +1,4 @@
-"""Driving a run: requests in flight or requests per second, over one client. Knows no process and prints nothing."""
+"""Driving a run: requests in flight or requests per second, over one client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events out of raw bytes: the data of each event as it completes. Knows no HTTP and no content."""
+"""Server-sent events out of raw bytes: the data of each event as it completes."""
 
 from __future__ import annotations
 

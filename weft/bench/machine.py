@@ -1,4 +1,4 @@
-"""What a measurement must say about itself: the machine, the versions, the commit. Knows nothing of the measurement."""
+"""What a measurement must say about itself: the machine, the versions, the commit."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Outcome:
     output_tokens: int = 0
     pieces: int = 0
     counted: bool = False
-    """Whether the server told the numbers of tokens; otherwise each piece of text counts as one."""
+    """Whether the server reported the numbers of tokens; otherwise each piece of text counts as one."""
     finish_reason: str | None = None
     done: bool = False
     """The stream said that it was complete."""

@@ -28,7 +28,7 @@ def base_url(word: str) -> str:
 def ask_server(url: str, key: str | None, model: str | None) -> dict[str, object]:
     """{"model", "max_model_len", "version"} of the server at `url`; `model`: the one that is wanted, None its first.
 
-    UnavailableError: nobody answers there, or not as OpenAI's API does. ConfigError: it has no such model.
+    UnavailableError: there is no answer, or not one of OpenAI's API. ConfigError: it has no such model.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=url, headers=headers, timeout=LIMIT_S, trust_env=not is_local(url)) as client:
@@ -58,7 +58,7 @@ def _models(client: httpx.Client, url: str) -> list[dict[str, object]]:
 
 
 def _version(client: httpx.Client) -> str | None:
-    """Where the server tells one."""
+    """Where the server reports one."""
     try:
         answer = client.get("/version")
         value = answer.json().get("version") if answer.status_code == 200 else None

@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 class ServeFailed(WeftError):
-    """The server ended by itself; `exit_code` is its own."""
+    """The server ended without being stopped; `exit_code` is its own."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -77,7 +77,7 @@ def _one(
 def measure_served(
     host: Host, plan: LaunchPlan, workload: Workload, watcher: Watcher, name: str, repeats: Sequence[int]
 ) -> list[Measurement]:
-    """As `measure`, on a server that lives as long as this takes. ServeFailed: it ended by itself."""
+    """As `measure`, on a server that lives as long as this takes. ServeFailed: it ended without being stopped."""
     with tempfile.TemporaryDirectory(prefix="weft-bench-") as folder:
         layout = Path(folder) / "layout.yaml"
         layout.write_text(to_yaml(plan.layout))

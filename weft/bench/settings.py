@@ -1,4 +1,4 @@
-"""BenchSettings: what is asked of a server and how often, each field an option of the command. Knows no server."""
+"""BenchSettings: what is asked of a server and how often, each field an option of the command."""
 
 from __future__ import annotations
 

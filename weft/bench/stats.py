@@ -45,7 +45,7 @@ class Summary:
     short: int
     """Completed answers with fewer tokens than asked for."""
     uncounted: int
-    """Completed answers whose tokens the server did not tell: pieces of text were counted."""
+    """Completed answers whose tokens the server did not report: pieces of text were counted."""
     duration: float
     input_tokens: int
     cached_tokens: int

@@ -1,4 +1,4 @@
-"""The endpoints: routes, and the way from a request to a stream of the engine. Knows no process."""
+"""The endpoints: routes, and the way from a request to a stream of the engine."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class Service:
         return _json(Load(self._engines.open_requests))
 
     async def is_ready(self, request: Request) -> Response:
-        """200 while requests are taken, else 503; where each rank is, in both cases, to those who have a key."""
+        """200 while requests are taken, else 503; where each rank is, in both cases, to clients with a key."""
         body = self._engines.readiness()
         if not self._keys.allows(request, Access.USER):
             body = replace(body, ranks=[])

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, what web pages may call them, and the edge around both. Knows no engine."""
+"""The ASGI application: routes, what web pages may call them, and the edge around both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients know them: one serializer for bodies and for error frames. Knows no route."""
+"""Errors as OpenAI's clients know them: one serializer for bodies and for error frames."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def error_frame(error: RequestError) -> bytes:
 
 
 def shown_error(error: Exception) -> RequestError:
-    """What the client is told: a request's own fault in its words; anything else goes to the log alone."""
+    """The error that the client sees: a request's own fault in its words; anything else goes to the log alone."""
     if isinstance(error, RequestError):
         return error
     _log.error("unexpected error in a request", exc_info=error)
@@ -79,5 +79,5 @@ def shown_error(error: Exception) -> RequestError:
 
 
 def client_gone() -> RequestError:
-    """Nobody is there to be told."""
+    """The client has left; only logs and metrics see this."""
     return RequestError("the client closed the connection", status=CLIENT_GONE, code="client_closed_request")

@@ -1,4 +1,4 @@
-"""Runs the HTTP server and the engines until one of them ends or a signal comes. Knows no model.
+"""Runs the HTTP server and the engines until one of them ends or a signal comes.
 
 The first signal drains: no new request, running ones end or get an error frame when the time is over. The second kills.
 """
@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Until told to end."""
+        """Until `ending` is set."""
         await self.ending.wait()
 
 

@@ -1,4 +1,4 @@
-"""Streams whose reader takes nothing for a while. What the engine is told of them; knows no HTTP."""
+"""Pauses and resumes streams whose reader takes nothing for a while."""
 
 from __future__ import annotations
 

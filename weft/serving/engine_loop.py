@@ -1,4 +1,4 @@
-"""EngineLoop: an engine in a thread of its own, and its outputs in the event loop. Knows no HTTP, no text, no stream.
+"""EngineLoop: an engine in a thread of its own, and its outputs in the event loop.
 
 The thread sleeps while nothing runs. A step's outputs cross to the event loop in one call. When the ranks die they are
 started again; what that means for requests, and for the server, is the owner's to say.
@@ -29,12 +29,12 @@ from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
 
-STATS_S = 2.0  # how long a step may keep somebody who asks for counters waiting
+STATS_S = 2.0  # how long a request for counters waits for a step to end
 AT_ONCE = 128  # outputs of a step that the event loop passes on before it looks at its sockets again
-STEP_GRACE_S = 1.0  # how long a step in hand may go on when the server ends
+STEP_GRACE_S = 1.0  # how long the current step may go on when the server ends
 
 Running = frozenset[str]
-"""Ids of the engine requests that were in the step in hand."""
+"""Ids of the engine requests of the current step."""
 
 
 class Owner(Protocol):
@@ -53,7 +53,7 @@ class Owner(Protocol):
         """The ranks died; others are started in their place."""
 
     def over(self, loop: EngineLoop, failure: BaseException | None, running: Running) -> None:
-        """The thread is through: told to, or (`failure`) its ranks died and are not started again."""
+        """The thread has ended: it was stopped, or (`failure`) its ranks died and are not started again."""
 
 
 class EngineLoop:
@@ -116,7 +116,7 @@ class EngineLoop:
             self._ring()
 
     def refuse(self, request_id: str, error: RequestError) -> None:
-        """Tells the owner that a request has failed; from the engine's thread."""
+        """Reports a failed request to the owner; from the engine's thread."""
         self._call(partial(self._owner.refuse, request_id, error))
 
     async def stats(self) -> EngineStats | None:
@@ -135,7 +135,7 @@ class EngineLoop:
         return None
 
     def stop(self) -> None:
-        """Ends the engine after the step in hand, or ends its start."""
+        """Ends the engine after the current step, or ends its start."""
         self._stopping.set()
         self._ring()
         if not self.serving:
@@ -181,7 +181,7 @@ class EngineLoop:
             self._serve(life, engine, executor)
             engine.finish()
             return False
-        except Exception as error:  # of whatever kind: the ranks are lost, and the reason is told
+        except Exception as error:  # of whatever kind: the ranks are lost, and the reason is reported
             if self._stopping.is_set():
                 return False
             if not isinstance(error, WeftError):
@@ -209,7 +209,7 @@ class EngineLoop:
                 self._sleep(executor)
 
     def _sleep(self, executor: WakeableExecutor) -> None:
-        """Until somebody rings. Commands are looked at after `_asleep` is set, so that none is missed."""
+        """Until `_ring`. Commands are looked at after `_asleep` is set, so that none is missed."""
         self._asleep = True
         if not self._commands and not self._stopping.is_set():
             executor.wait(self._wake)

@@ -1,7 +1,4 @@
-"""From a plan to an engine over ready ranks, as often as the ranks die: what the engine's thread does first.
-
-Knows no HTTP.
-"""
+"""From a plan to an engine over ready ranks, as often as the ranks die: what the engine's thread does first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OfflineEngines: the engines of all replicas, stepped by whoever reads their outputs. Knows no text and no HTTP.
+"""OfflineEngines: the engines of all replicas, stepped by the thread that reads their outputs.
 
 One engine steps in the caller's thread. Several step side by side, each in a thread while its step runs; between two of
 its steps an engine is the caller's alone. Where `server_cpus` is given these threads keep to it, the caller's until the
@@ -54,8 +54,8 @@ class OfflineEngines:
             self._placement.open(replica, engine.limits, plan.layout.attention.dp)
         self._homes: dict[str, int] = {}
         self.unbroken = DeferredSignals()
-        """To be entered while requests are added and outputs read: Ctrl-C then waits for the step in hand, behind which
-        the engine can go on."""
+        """To be entered while requests are added and outputs read: Ctrl-C then waits until the current step has
+        ended and the engine can go on."""
         self._stepping: dict[int, Future[Outputs]] = {}
 
     def _start(
@@ -136,7 +136,7 @@ class OfflineEngines:
         return outputs
 
     def _settle(self, replica: int) -> None:
-        """Waits for a step that nobody reads any more."""
+        """Waits for a step whose outputs are dropped."""
         if (step := self._stepping.pop(replica, None)) is not None:
             wait([step])
 

@@ -39,7 +39,7 @@ class OpenStreams:
         return stream
 
     def discard(self, stream: Stream) -> None:
-        """Nobody reads it any more."""
+        """Its reader is gone."""
         if stream in self._open:
             self._open.remove(stream)
             self.outputs -= stream.open_outputs

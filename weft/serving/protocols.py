@@ -1,4 +1,4 @@
-"""What the engine's loop needs of ranks: a start, and an executor that can sleep. Knows no process."""
+"""What the engine's loop needs of ranks: a start, and an executor that can sleep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that have waited too long for their first step: they are told so, and never run. Knows no HTTP."""
+"""Streams that have waited too long for their first step: they fail, and are never run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from weft.serving.replicas import Replicas
 from weft.serving.stream import Stream
 
 STEP_IN_HAND_S = 0.5
-"""Who has waited too long is told so when the step in hand has ended, after so long at the latest."""
+"""Seconds. A request that has waited too long fails when the current step ends, at the latest after this time."""
 
 
 def expire(engines: Replicas, stream: Stream, error: RequestError) -> None:
-    """Fails the stream with `error` if no step has run any of it: between two steps, or where the step in hand takes
+    """Fails the stream with `error` if no step has run any of it: between two steps, or where the current step takes
     long, meanwhile. Call inside the event loop."""
     if engines.is_parked(stream):
         stream.fail(error)
@@ -34,8 +34,8 @@ def _between_steps(loop: EngineLoop, request_ids: tuple[str, ...], error: Reques
 
 
 def _meanwhile(engines: Replicas, stream: Stream, error: RequestError) -> None:
-    """The step that was in hand when the stream was overdue has not ended yet, or the stream runs: the engine knows
-    which. No later step runs what has not begun, since the engine has been told."""
+    """The step that ran when the stream was overdue has not ended yet, or the stream runs: the engine knows
+    which. No later step runs what has not begun, since the engine has its abort."""
     engine = engines.loops[stream.replica].engine
     begun = engine is not None and any(map(engine.is_running, stream.request_ids))
     if not begun and stream.untouched:

@@ -1,7 +1,7 @@
 """Replicas: the engines of all replicas as one: gives each request to a replica, and says what their deaths mean.
 
 Belongs to the event loop. One replica's death is its own: streams that a client has seen something of end with the
-reason, what was in its step waits for its next ranks, what was not goes to another replica. Knows no HTTP and no text.
+reason, what was in its step waits for its next ranks, what was not goes to another replica.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Replicas:
         return stream in self._parked
 
     def close_stream(self, stream: Stream) -> None:
-        """Nobody reads any more: what is unfinished is aborted."""
+        """The reader is gone: what is unfinished is aborted."""
         self._open.discard(stream)
         if stream.open_outputs:
             for request_id in stream.request_ids:
@@ -251,7 +251,7 @@ class Replicas:
             asyncio.get_running_loop().call_later(limit_s, self.stop)
 
     def stop(self) -> None:
-        """Ends every engine after the step in hand, or ends its start; open streams end with an error."""
+        """Ends every engine after its current step, or ends its start; open streams end with an error."""
         self._stopping = True
         for loop in self.loops:
             loop.stop()

@@ -1,7 +1,7 @@
 """Router: which of several replicas takes a request: by the work that each has left and the prefixes that each has.
 
-Numbers and digests alone; knows no HTTP, no process and no engine. What a replica's prefix cache holds is guessed from
-what was sent there: as many blocks as the replica has, the least recently sent go first.
+Numbers and digests alone. What a replica's prefix cache holds is guessed from what was sent there: as many blocks as
+the replica has, the least recently sent go first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from weft.engine.prefix import extend_digests
 from weft.step.sampling_params import SamplingParams
 
 EXPECTED_TOKENS = 256
-"""Of an answer, at most: nobody knows how long it will be, and most end far below what they may have."""
+"""Of an answer, at most: its length is not known, and most end far below their limit."""
 
 LOOKED_AT = 131_072
 """Tokens of a request's prompts, together, whose digests are made: some milliseconds for the event loop."""

@@ -1,4 +1,4 @@
-"""Stream: the outputs of one HTTP request on their way from the engine to its reader. Knows no HTTP and no text."""
+"""Stream: the outputs of one HTTP request on their way from the engine to its reader."""
 
 from __future__ import annotations
 

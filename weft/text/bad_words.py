@@ -1,4 +1,4 @@
-"""Words that an answer may not hold, as runs of token ids. Knows no logits."""
+"""Words that an answer may not hold, as runs of token ids."""
 
 from __future__ import annotations
 

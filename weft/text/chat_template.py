@@ -1,4 +1,4 @@
-"""Chat templates: a model's own Jinja template over a conversation, in a sandbox. Knows no tokenizer and no HTTP.
+"""Chat templates: a model's own Jinja template over a conversation, in a sandbox.
 
 The template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, sees only plain JSON
 values, and its output is bounded. Environment and helpers are those transformers gives templates.

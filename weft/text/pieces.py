@@ -1,4 +1,4 @@
-"""What each token id stands for in bytes, so that any run of ids can be decoded piece by piece. Knows no template.
+"""What each token id stands for in bytes, so that any run of ids can be decoded piece by piece.
 
 Two spellings of vocabularies exist among the supported families: byte-level (each byte of the text is one printable
 character of the token) and SentencePiece's ("▁" for a space, "<0x0A>" for a byte). Others are refused by name.

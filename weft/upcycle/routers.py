@@ -2,7 +2,7 @@
 
 A router has no bias, but the inputs of an MLP (after its norm) have a mean: a row along the mean gives each expert a
 constant, the logarithm of its wanted share, and a random direction across it, scaled to the inputs' spread, makes the
-choice of a row its own. Knows no file.
+choice of a row its own.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def layer_inputs(checkpoint: Checkpoint, config: ModelConfig) -> list[Tensor]:
     decoder.layers = tuple(replace(layer, dense_norm=_Watched(layer.dense_norm, found)) for layer in decoder.layers)
     params = SamplingParams(temperature=0.0, prompt_logprobs=0)
     blocks = list(range(1, limits.num_blocks + 1))
-    # rows that nobody asks for do not reach the last MLP: all are scored
+    # rows that are not sampled do not reach the last MLP: all are scored
     run = Run(slot=0, start=0, count=size, ids=ids, blocks=blocks, sample=True, targets=ids[1:])
     executor.step(StepPlan(0, [GroupPlan([Admit(0, ids, [], params, 0)], [run])]))
     executor.close()

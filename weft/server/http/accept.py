@@ -1,4 +1,4 @@
-"""Acceptor: takes every connection that waits on a listening socket in one turn of the event loop. Knows no HTTP.
+"""Acceptor: takes every connection that waits on a listening socket in one turn of the event loop.
 
 The event loop's own servers take one connection of a socket in each turn. Where turns are long, since many streams run,
 the last of some hundred clients that come together would wait for as many turns.

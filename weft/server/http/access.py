@@ -1,4 +1,4 @@
-"""Who may call what: every route declares its access, keys are compared as digests. Knows no model and no engine."""
+"""Who may call what: every route declares its access, keys are compared as digests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Access(StrEnum):
-    """`open`: anybody who reaches the server. `user`: who has the API key, where one is set. `admin`: who has the admin
+    """`open`: every client that reaches the server. `user`: with the API key, where one is set. `admin`: with the admin
     key, where one is set, else the API key."""
 
     OPEN = "open"
@@ -61,7 +61,7 @@ class Keys:
         if needed is None and self.admin is None:
             return
         given = _digest(_bearer(request)) or b""
-        # Every comparison is made, whatever the others say: the time taken tells nothing.
+        # Every comparison is made, whatever the others say: the time taken shows nothing.
         is_user, is_admin = (hmac.compare_digest(given, key or bytes(32)) for key in (self.user, self.admin))
         if is_admin or (needed is self.user and (is_user or needed is None)):
             return

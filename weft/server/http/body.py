@@ -1,4 +1,4 @@
-"""The body of a request: within its limits of size and time. Knows no field."""
+"""The body of a request: within its limits of size and time."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class BufferedTransport:
         loop: asyncio.AbstractEventLoop,
         lingers: Callable[[], bool] | None = None,
     ) -> None:
-        """`lingers` is asked before a close: True, and whoever was asked closes later."""
+        """`lingers` is asked before a close: True, and the callback closes later."""
         self._transport, self._loop, self._lingers = transport, loop, lingers
         self._parts: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""HttpConfig: where the server listens, who may call it, what it writes. Options by declaration; knows no model."""
+"""HttpConfig: where the server listens, who may call it, what it writes. Options by declaration."""
 
 from __future__ import annotations
 

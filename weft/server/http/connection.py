@@ -1,4 +1,4 @@
-"""One client's connection: uvicorn's protocol with bounds on the head of a request and errors as JSON. Knows no route.
+"""One client's connection: uvicorn's protocol with bounds on the head of a request and errors as JSON.
 
 Bounds on a request's head are kept here because nothing above sees a head that never ends.
 """
@@ -91,7 +91,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
-        """A new head; hands the way to cut the connection to whoever answers."""
+        """A new head; hands the way to cut the connection to the handler."""
         super().on_message_begin()
         self._size = 0
         self.scope["state"][ABORT] = self.transport.abort
@@ -124,7 +124,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _lingers(self) -> bool:
-        """Whether a close waits for the client, which is still sending a body that nobody reads."""
+        """Whether a close waits for the client, which is still sending a body that is not read."""
         if self._lingering or self._in_head or not self.transport.can_write_eof():
             return False
         self._lingering = True

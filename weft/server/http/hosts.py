@@ -1,4 +1,4 @@
-"""Hosts: the names that requests may call the server by. Knows no socket."""
+"""Hosts: the names that requests may call the server by."""
 
 from __future__ import annotations
 

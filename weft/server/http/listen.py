@@ -1,4 +1,4 @@
-"""The listening socket: bound before anything else is started, so that a port in use is said first. Knows no HTTP."""
+"""The listening socket: bound before anything else is started, so that a port in use is said first."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bind_unix(path: str) -> socket.socket:
 
 
 def _clear(path: str) -> None:
-    """Removes a socket that nobody listens on; OSError for one that somebody does, or for another file."""
+    """Removes a socket without a listener; OSError for one that has a listener, or for another file."""
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:

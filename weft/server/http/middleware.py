@@ -1,6 +1,6 @@
 """The outermost layer of the application: an id for every answer, and a line in the log where that is wanted.
 
-What a request holds is never logged. Knows no route.
+What a request holds is never logged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def request_ids() -> Callable[[], bytes]:
-    """A source of ids that nobody can guess from others."""
+    """A source of ids that cannot be guessed from others."""
     draw = random.Random(secrets.randbits(128))
     return lambda: b"%032x" % draw.getrandbits(128)
 
@@ -31,7 +31,7 @@ class RequestMiddleware:
     """An ASGI application around another. A client's own X-Request-Id is a label: it comes back, and means nothing."""
 
     def __init__(self, app: ASGIApp, answered: Answered, *, access_log: bool = False) -> None:
-        """`answered` is told of every answer: the route's pattern ("none": no route's), method, status and
+        """`answered` is called for every answer: the route's pattern ("none": no route's), method, status and
         seconds."""
         self._app, self._answered, self._access_log = app, answered, access_log
         self._new_id = request_ids()

@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine, as far as this user may see it. Reads /proc; knows no socket."""
+"""The process that listens on a port of this machine, as far as this user may see it. Reads /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROC = Path("/proc")
 
 
 def port_owner(port: int) -> str:
-    """'pid 4711 (python3)'; empty where nobody listens, or the process is another user's."""
+    """'pid 4711 (python3)'; empty where the port is free, or the process is another user's."""
     links = {f"socket:[{inode}]" for inode in _inodes(port)}
     for entry in _PROC.iterdir() if links else ():
         if entry.name.isdigit() and not links.isdisjoint(_links(entry / "fd")):

@@ -1,7 +1,6 @@
 """Signals that end the server, from the first lines of its start on: SIGTERM, and SIGHUP unless it was ignored (nohup).
 
-Until the event loop takes them they end the start with `Stopped`, as Ctrl-C does with KeyboardInterrupt. Knows no
-engine.
+Until the event loop takes them they end the start with `Stopped`, as Ctrl-C does with KeyboardInterrupt.
 """
 
 from __future__ import annotations

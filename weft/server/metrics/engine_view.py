@@ -1,4 +1,4 @@
-"""What /metrics says of the engine and its ranks at the moment of a look, under vLLM's names. Knows no request."""
+"""What /metrics says of the engine and its ranks at the moment of a look, under vLLM's names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class EngineView(Collector):
         yield from self._ranks()
 
     def _known(self) -> Iterator[tuple[str, EngineStats]]:
-        """(label, counters) of the replicas that have told theirs."""
+        """(label, counters) of the replicas that have answered."""
         for replica, stats in enumerate(self.stats):
             if stats is not None:
                 yield engine_label(self._engines, replica), stats

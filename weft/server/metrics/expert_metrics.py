@@ -1,4 +1,4 @@
-"""What /metrics says about the balance of expert slots. Knows no engine beyond its counters."""
+"""What /metrics says about the balance of expert slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metric families out of tables: name, help and how the number is read of a record. Knows no record."""
+"""Metric families out of tables: name, help and how the number is read of a record."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """/metrics in Prometheus's words and under vLLM's names, so that dashboards made for it show this server too.
 
-Counters and gauges come from the engine when somebody asks; latencies are observed where outputs reach their request.
+Counters and gauges come from the engine on each request; latencies are observed where outputs reach their request.
 Knows no HTTP but its statuses; belongs to the event loop.
 """
 
@@ -123,7 +123,7 @@ class Metrics:
         return RequestTimes(self, stream)
 
     def ended(self, replica: int, reason: str, answers: int = 1) -> None:
-        """An answer is whole, or nobody takes it any more (`abort`, `error`)."""
+        """An answer is whole, or its client has left (`abort`, `error`)."""
         self._success.labels(self._model, engine_label(self._engines, replica), reason).inc(answers)
 
     def completed(self) -> None:

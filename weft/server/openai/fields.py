@@ -1,7 +1,7 @@
 """Which request fields are understood, which are harmless to leave aside, which are refused by name.
 
 Nothing is ignored silently: a field is in one of these tables or it is unknown, and an unknown field is refused with
-the nearest known name. Knows no engine.
+the nearest known name.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class CompletionFormat(_Words):
         return top | {self._key(entry.token_id): entry.logprob}
 
     def _key(self, token_id: int) -> str:
-        """The token's text; bytes that are no text by themselves are written out, so that no two tokens look alike."""
+        """The token's text; bytes that are no text alone are written out, so that no two tokens look alike."""
         raw = self._tokenizer.token_bytes(token_id)
         name = self._name(token_id)
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw) if "\ufffd" in name else name

@@ -1,4 +1,4 @@
-"""Pieces of choices as whole choices, and which of them come back. Knows no HTTP."""
+"""Pieces of choices as whole choices, and which of them come back."""
 
 from __future__ import annotations
 

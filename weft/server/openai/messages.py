@@ -1,4 +1,4 @@
-"""Chat messages as a template takes them: roles and plain text. Knows no template and no tokenizer."""
+"""Chat messages as a template takes them: roles and plain text."""
 
 from __future__ import annotations
 

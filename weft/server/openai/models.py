@@ -1,4 +1,4 @@
-"""ServedModel: what the front end knows of the model. Text to ids and back; knows no engine and no HTTP."""
+"""ServedModel: what the front end knows of the model. Text to ids and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
 
 GOES_ON = "<<weft: the message goes on here>> "
-"""Stands behind a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
+"""Stands after a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
 words that close it. A template that cuts blanks cuts this one's."""
 
 OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_prompt")

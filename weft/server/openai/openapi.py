@@ -1,4 +1,4 @@
-"""/openapi.json: what the routes take and give, made of the records that are checked and sent. Knows no engine."""
+"""/openapi.json: what the routes take and give, made of the records that are checked and sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's fields as the engine's sampling parameters; refuses what is out of range by name. Knows no engine."""
+"""A request's fields as the engine's sampling parameters; refuses what is out of range by name."""
 
 from __future__ import annotations
 

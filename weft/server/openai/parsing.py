@@ -1,4 +1,4 @@
-"""From the bytes of a body to a checked request record. Knows no tokenizer and no engine.
+"""From the bytes of a body to a checked request record.
 
 A body is looked over before it becomes objects: its values, not only its bytes, are bounded.
 """
@@ -38,7 +38,7 @@ _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | None = None) -> CompletionRequest:
     """`defaults` for fields that are not given. RequestError names the field that is wrong; a prompt of more than
-    `longest` ids that is not to be cut is refused before anybody looks at each."""
+    `longest` ids that is not to be cut is refused before each is checked."""
     fields = {**defaults, **_fields(body, CompletionRequest)}
     _need(fields, "prompt")
     if longest is not None and "truncate_prompt_tokens" not in fields:

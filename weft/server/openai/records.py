@@ -1,4 +1,4 @@
-"""Response bodies as OpenAI's clients read them. Plain records; know no engine."""
+"""Response bodies as OpenAI's clients read them. Plain records."""
 
 from __future__ import annotations
 

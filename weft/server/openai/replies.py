@@ -123,7 +123,7 @@ class _Reply(Response, ABC):
         overdue = partial(expire, self._engines, stream, deadline_exceeded(patience_s))
         clock = asyncio.get_running_loop().call_later(patience_s, overdue)
         try:
-            with suppress(RequestError):  # of `patient` alone: the connection is cut, and nobody is left to be told
+            with suppress(RequestError):  # of `patient` alone: the connection is cut, and no client is left
                 await self._send(scope, receive, self._patient(scope, send))
         finally:
             clock.cancel()
@@ -256,7 +256,7 @@ class EventReply(_Reply):
         return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._engines, arrived)])
 
     def _frames(self, index: int, piece: Piece) -> bytes:
-        """Nothing for a piece that tells the client nothing."""
+        """Nothing for a piece without anything for the client."""
         told = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
         if not told and not (piece.token_ids and self._answer.form.shows_ids):
             return b""

@@ -1,4 +1,4 @@
-"""Request bodies as records, and their checks: types by msgspec, ranges by name. Knows no tokenizer and no engine.
+"""Request bodies as records, and their checks: types by msgspec, ranges by name.
 
 Every number has a ceiling that is checked before anything is allocated for it. The records are also what
 /openapi.json is made of: `bounded` says a range to readers of the document, `check` and its like hold it.
@@ -110,7 +110,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     """/v1/completions."""
 
     prompt: Annotated[Any, PROMPT_SCHEMA]
-    """A `Prompt`; checked by hand, since msgspec does not tell lists of different things apart."""
+    """A `Prompt`; checked by hand, since msgspec cannot distinguish lists of different things."""
     logprobs: Logprobs | None = None
     echo: bool = False
     best_of: Annotated[int, bounded(minimum=1, maximum=MAX_N)] | None = None

@@ -1,4 +1,4 @@
-"""Tokens of a whole request. Knows no HTTP."""
+"""Tokens of a whole request."""
 
 from __future__ import annotations
 
