@@ -1,8 +1,8 @@
 """Upcycling: every expert is a copy of the layer's MLP, and the weights of a row's top-k add up to one.
 
 So the mixture answers as the dense model does, whatever the router says ("Sparse Upcycling", Komatsuzaki et al. 2022,
-with normalized top-k weights); the router decides only which expert works, and is made as skewed as asked. The result is
-a checkpoint of the matching family (Llama, Mistral -> Mixtral; Qwen3 -> Qwen3-MoE) that any engine reads.
+with normalized top-k weights); the router decides only which expert works, and is made as skewed as asked. The result
+is a checkpoint of the matching family (Llama, Mistral -> Mixtral; Qwen3 -> Qwen3-MoE) that any engine reads.
 """
 
 from __future__ import annotations
