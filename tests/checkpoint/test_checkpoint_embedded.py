@@ -1,4 +1,4 @@
-"""The embedded model: fetched once, checked, unpacked; told as it goes."""
+"""The embedded model: fetched once, checked, unpacked, with progress messages."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_embedded_model_config() -> None:
 def test_table_is_small_and_whole() -> None:
     checkpoint = open_checkpoint(smollm2())
     table = checkpoint.table()
-    assert len(table) < 100_000  # 98,000 strings of the vocabulary stay behind
+    assert len(table) < 100_000  # without the 98,000 strings of the vocabulary
     assert Checkpoint.from_table(table).tensors == checkpoint.tensors
 
 

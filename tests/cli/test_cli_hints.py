@@ -1,4 +1,4 @@
-"""Hints of a plan reach whoever types a command that answers with a model, on stderr."""
+"""Hints of a plan go to stderr in every command that runs a model."""
 
 from __future__ import annotations
 

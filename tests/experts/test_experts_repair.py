@@ -32,7 +32,7 @@ def test_a_few_slots_are_enough(old: str, new: str) -> None:
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[SlotShape, ExpertPlacement, np.ndarray, float]:
-    """A placement drawn at random (twins and all), loads, and a limit."""
+    """A placement drawn at random (with duplicates), loads, and a limit."""
     experts, ranks = draw(st.integers(2, 10)), draw(st.integers(1, 5))
     per_rank = draw(st.integers(-(-experts // ranks), min(experts, -(-experts // ranks) + 3)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -85,7 +85,7 @@ def test_a_layer_without_load_stays() -> None:
         assert plan.moved_share == plan.moved[1] / 12
 
 
-def test_twins_are_parted_first() -> None:
+def test_duplicates_are_separated_first() -> None:
     start = np.array([[0, 0], [1, 2], [3, 1]])
     loads = np.array([1.0, 1, 1, 1])
     after = repair(loads, start, budget=1)

@@ -11,7 +11,7 @@ import pytest
 from weft.arch.bounds import bound_bytes
 from weft.arch.families import parse_config
 from weft.arch.quantization import Kept
-from weft.cli.args import kept as kept_args
+from weft.cli.args import quantization as quantization_args
 from weft.cli.main import main
 from weft.explain import explain
 from weft.explain.choices import KernelChoices, Machine, choices_of
@@ -125,7 +125,7 @@ def test_options_decide_what_is_counted(capsys: Capture) -> None:
 
 def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     for machine in (ABLE, UNABLE):
-        monkeypatch.setattr(kept_args, "_machine", lambda machine=machine: machine)
+        monkeypatch.setattr(quantization_args, "_machine", lambda machine=machine: machine)
         found = explained(capsys)
         assert found["compressed"] == machine.compresses
         assert (found["ranks"][0]["bound_bytes"] > 0) == machine.screens
@@ -187,7 +187,7 @@ def test_where_groups_of_4_bits_are_cut(kept: str, layout: dict[str, Any], cuts:
 def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_not(
     variant: str, quantization: str, how: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_args.isa, "chosen", lambda: variant)
+    monkeypatch.setattr(quantization_args.isa, "chosen", lambda: variant)
     monkeypatch.setattr(libraries, "find", lambda name: None)
     words = ("--quantization", quantization, "--screen-logits")
     found = explained(capsys, *words)

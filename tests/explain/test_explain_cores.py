@@ -1,4 +1,4 @@
-"""Cores of this machine that a person asks for: explain shows who has which, and refuses what serve would."""
+"""Cores of this machine that a person asks for: explain shows their assignment, and refuses what serve would."""
 
 from __future__ import annotations
 

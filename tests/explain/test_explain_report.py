@@ -85,7 +85,7 @@ def test_shares_of_a_block_tile_the_module(values: dict[str, object], world: int
 
 
 def expected_all_reduce(rows: list[int], width: int) -> list[int]:
-    """Reduce-scatter (everybody's addends of the own run), then all-gather (the other runs)."""
+    """Reduce-scatter (all members' addends of the own run), then all-gather (the other runs)."""
     return [((len(rows) - 1) * own + sum(rows) - own) * width * 4 for own in rows]
 
 

@@ -48,7 +48,7 @@ def test_memory_is_filled_again_by_matrices_alone(tmp_path: Path) -> None:
     whole = filling.place(first).fill_(1)
     filling.finished(first)
     filling.take_back(first.target, whole, whole)
-    assert filling.place(second).untyped_storage().data_ptr() != whole.data_ptr()  # nobody packed the first
+    assert filling.place(second).untyped_storage().data_ptr() != whole.data_ptr()  # the first was not packed
     filling.take_back(first.target, whole, ops.prepare(whole, Use.LINEAR))
     assert filling.place(norm).untyped_storage().nbytes() == filling.place(norm).nbytes
     third = specs["model.layers.1.mlp.down_proj.weight"]

@@ -18,7 +18,7 @@ from weft.weights.preparing import Preparing
 
 
 class Doubling:
-    """A `Prepare` that waits to be told to go on."""
+    """A `Prepare` that waits for an event."""
 
     def __init__(self) -> None:
         self.go_on, self.seen = threading.Event(), list[str]()

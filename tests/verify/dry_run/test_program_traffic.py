@@ -54,7 +54,7 @@ def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype:
     executor.close()
     for rank, nbytes in enumerate(found):
         calls = dry_run(shards, rank, dtype, BATCH).collectives
-        # what was sampled is shared behind the program
+        # sampled ids are shared after the program
         assert nbytes == sum(call.nbytes * call.calls for call in calls if call.where != "sampling.out"), rank
     assert all(found)
 

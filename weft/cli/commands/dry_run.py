@@ -7,9 +7,9 @@ import json
 from dataclasses import replace
 
 from weft.arch.shards import Shards
-from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
+from weft.cli.args.quantization import COUNTED, check_batch, choices_from, kept_from
 from weft.explain.largest import largest_bytes, largest_note
 from weft.options import check_range
 from weft.settings import resolve_dtype

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from weft.arch.config import ModelConfig
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
-from weft.cli.args.kept import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
+from weft.cli.args.quantization import COUNTED, check_batch, choices_from, kept_from
 from weft.cli.view.console import PipedConsole
 from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
