@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.openai_stand_in import StandIn
+from tests.support.fakes.openai_stand_in import StandIn
 from tests.support.waiting import PATIENCE_S, until
 from weft.cli.main import main
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import make_gguf, trained_tokenizer
-from tests.support.hub_stand_in import Hub
+from tests.support.fakes.hub_stand_in import Hub
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from weft.engine.engine import Engine
-from weft.engine.prefix import ROOT, chain_digest
+from weft.engine.kv_cache.block_hashes import ROOT, chain_digest
 from weft.engine.request import WHOLE, Request
-from weft.engine.scheduler import Scheduler
+from weft.engine.scheduler.scheduler import Scheduler
 
 
 def check_engine(engine: Engine) -> None:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from weft.engine.block_manager import BlockManager
+from weft.engine.kv_cache.block_manager import BlockManager
 
 
 def chain(*names: str) -> list[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.engine.ends import Ends
+from weft.engine.scheduler.stop_tokens import Ends
 
 IDS = st.frozensets(st.sampled_from((-1, 0, 1, 2, 7, 40, 151_643, 1 << 20, (1 << 20) + 5, 1 << 40)), max_size=4)
 

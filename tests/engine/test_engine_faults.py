@@ -11,17 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from simulation import Simulation, World
 
-from weft.engine import admission, prefix
-from weft.engine.block_manager import BlockManager
-from weft.engine.ends import Ends
-from weft.engine.flight import Held
-from weft.engine.flow import Flow
-from weft.engine.growth import Growth
-from weft.engine.lanes import Calendar, Landed, Lane, Rows
+from weft.engine import admission
+from weft.engine.kv_cache import block_hashes
+from weft.engine.kv_cache.block_manager import BlockManager
+from weft.engine.kv_cache.kv_cache_manager import Sharing
 from weft.engine.request import Request
-from weft.engine.scheduler import Scheduler
-from weft.engine.sharing import Sharing
-from weft.engine.waiting import WaitingQueue
+from weft.engine.scheduler.batch_rows import Calendar, Landed, Lane, Rows
+from weft.engine.scheduler.block_growth import Growth
+from weft.engine.scheduler.decode_batch import Flow
+from weft.engine.scheduler.in_flight import Held
+from weft.engine.scheduler.scheduler import Scheduler
+from weft.engine.scheduler.stop_tokens import Ends
+from weft.engine.waiting_queue import WaitingQueue
 from weft.step.plan import Run, Streams
 
 WORLDS = (
@@ -61,14 +62,14 @@ def freed_while_running(patch: Patch) -> None:
 
 def collision(patch: Patch) -> None:
     """The digest of a block forgets its parent."""
-    whole = prefix.chain_digest
-    patch.setattr(prefix, "chain_digest", lambda parent, ids: whole(prefix.ROOT, ids))
+    whole = block_hashes.chain_digest
+    patch.setattr(block_hashes, "chain_digest", lambda parent, ids: whole(block_hashes.ROOT, ids))
 
 
 def short_digest(patch: Patch) -> None:
     """The digest of a block forgets its last token."""
-    whole = prefix.chain_digest
-    patch.setattr(prefix, "chain_digest", lambda parent, ids: whole(parent, ids[:-1]))
+    whole = block_hashes.chain_digest
+    patch.setattr(block_hashes, "chain_digest", lambda parent, ids: whole(parent, ids[:-1]))
 
 
 def table_off_by_one(patch: Patch) -> None:

@@ -17,9 +17,9 @@ class NoTorch:
 sys.meta_path.insert(0, NoTorch())
 sys.path.insert(0, sys.argv[1])
 import weft.engine
-names = [module.name for module in pkgutil.iter_modules(weft.engine.__path__)]
+names = [module.name for module in pkgutil.walk_packages(weft.engine.__path__, "weft.engine.")]
 for name in names:
-    importlib.import_module(f"weft.engine.{name}")
+    importlib.import_module(name)
 
 from simulation import Simulation, World
 simulation = Simulation(World(num_blocks=12), 1)

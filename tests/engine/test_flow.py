@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.engine.flow import Flow
-from weft.engine.lanes import Rows
 from weft.engine.request import WHOLE, Request
+from weft.engine.scheduler.batch_rows import Rows
+from weft.engine.scheduler.decode_batch import Flow
 from weft.step.plan import Streams
 from weft.step.sampling_params import SamplingParams
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from weft.engine.admission import Admission
 from weft.engine.limits import Limits
-from weft.engine.pace import FEWEST, Pace
 from weft.engine.request import Request
-from weft.engine.scheduler import Scheduler
+from weft.engine.scheduler.prefill_throttle import FEWEST, Pace
+from weft.engine.scheduler.scheduler import Scheduler
 from weft.step.plan import GroupPlan, GroupResult, Sampled
 from weft.step.sampling_params import SamplingParams
 

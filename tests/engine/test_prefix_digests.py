@@ -9,7 +9,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.engine.prefix import ROOT, chain_digest, extend_digests
+from weft.engine.kv_cache.block_hashes import ROOT, chain_digest, extend_digests
 
 
 def digests_of(ids: list[int], size: int) -> list[bytes]:
@@ -19,7 +19,7 @@ def digests_of(ids: list[int], size: int) -> list[bytes]:
 
 
 def test_digests_do_not_depend_on_the_process() -> None:
-    code = "from weft.engine.prefix import chain_digest; print(chain_digest(b'', [1, 2, 3]).hex())"
+    code = "from weft.engine.kv_cache.block_hashes import chain_digest; print(chain_digest(b'', [1, 2, 3]).hex())"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

@@ -13,20 +13,20 @@ from paged_fake import PagedFake
 from simulation import Simulation, World
 from state_checks import check_engine
 
-from weft.engine import prefix
 from weft.engine.admission import Admission
 from weft.engine.engine import Engine
+from weft.engine.kv_cache import block_hashes
 from weft.engine.limits import limits_of
 from weft.engine.request import Request
-from weft.engine.scheduler import Scheduler
-from weft.engine.waiting import WaitingQueue
+from weft.engine.scheduler.scheduler import Scheduler
+from weft.engine.waiting_queue import WaitingQueue
 from weft.errors import WeftError
 from weft.settings import EngineConfig
 from weft.step.plan import GroupPlan, GroupResult, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 Rows = list[tuple[int, int]]
-ENGINE = prefix.__file__.removesuffix("prefix.py")
+ENGINE = block_hashes.__file__.removesuffix("kv_cache/block_hashes.py")
 
 
 class Bench:
@@ -411,13 +411,13 @@ def test_a_decode_step_costs_the_same_at_any_context() -> None:
 
 
 def test_each_block_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed, whole = [], prefix.chain_digest
+    hashed, whole = [], block_hashes.chain_digest
 
     def counted(parent: bytes, ids: Sequence[int]) -> bytes:
         hashed.append(len(ids))
         return whole(parent, ids)
 
-    monkeypatch.setattr(prefix, "chain_digest", counted)
+    monkeypatch.setattr(block_hashes, "chain_digest", counted)
     bench = Bench(num_blocks=8)
     bench.add(prompt_of(10), max_tokens=15)
     bench.add(prompt_of(10, 1), max_tokens=15)

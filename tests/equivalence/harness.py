@@ -16,7 +16,7 @@ import torch
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.engine.engine import Engine
-from weft.engine.expert_balancing import ExpertBalancing
+from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.layout.counts import divisors
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve

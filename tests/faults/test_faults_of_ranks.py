@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_group import fake_plan, spawner
+from tests.support.fakes.fake_group import fake_plan, spawner
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import children
 from weft.errors import ConfigError, PeerError, WeftError

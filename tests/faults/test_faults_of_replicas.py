@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.faults.test_faults_of_server import LONG, Server, serving
-from tests.support.fake_rank import POISON
+from tests.support.fakes.fake_rank import POISON
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S, until, wait_gone
 

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.fake_rank import POISON
+from tests.support.fakes.fake_rank import POISON
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S, listening_port, until, wait_gone
 
@@ -100,7 +100,7 @@ class Server:
 
 @contextmanager
 def serving(model: Path, behaviour: str, *limits: str, ready: bool = True) -> Iterator[Server]:
-    command = [sys.executable, "-m", "tests.support.fake_server", str(model), behaviour, *limits]
+    command = [sys.executable, "-m", "tests.support.fakes.fake_server", str(model), behaviour, *limits]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     server = Server(process)
     try:

@@ -15,7 +15,7 @@ from tests.support.expert_moves import random_balancing
 from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, embedded_model, open_checkpoint
 from weft.engine.engine import Engine
-from weft.engine.expert_balancing import ExpertBalancing
+from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
 from weft.layout.resolve import resolve

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.fake_executor import ScriptedExecutor
+from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
 from tests.support.waiting import PATIENCE_S
 from weft.checkpoint import open_checkpoint

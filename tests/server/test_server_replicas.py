@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.conftest import LONGEST, Running, Start
 from tests.server.test_server_life import LONG
-from tests.support.fake_executor import ScriptedExecutor
+from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END
 from tests.support.waiting import PATIENCE_S, until
 from weft.engine.engine import Engine

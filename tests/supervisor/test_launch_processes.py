@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_group import spawner
-from tests.support.fake_rank import LETTERS
+from tests.support.fakes.fake_group import spawner
+from tests.support.fakes.fake_rank import LETTERS
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import alive, children, wait_gone
 from weft.checkpoint import open_checkpoint
@@ -173,7 +173,7 @@ from weft.supervisor.start import Starting
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
-spawner = Spawner((sys.executable, "-m", "tests.support.fake_rank", "good"))
+spawner = Spawner((sys.executable, "-m", "tests.support.fakes.fake_rank", "good"))
 plan = plan_launch(open_checkpoint(sys.argv[1]), resolve({"attention.dp": 2}), EngineConfig(kv_cache_memory=1 << 20))
 def start():
     global executor

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_group import fake_plan
+from tests.support.fakes.fake_group import fake_plan
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import alive, children, until, wait_gone
 from weft.cli import main as cli
@@ -20,7 +20,7 @@ from weft.launch_plan.timeouts import ProcessLimits
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Starting
 
-FAKE = (sys.executable, "-m", "tests.support.fake_rank", "good")
+FAKE = (sys.executable, "-m", "tests.support.fakes.fake_rank", "good")
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import WeftError
 from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate

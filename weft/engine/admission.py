@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import SupportsIndex
 
+from weft.engine.kv_cache.block_hashes import extend_digests
 from weft.engine.limits import Limits
-from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
 from weft.engine.seeds import output_seed
 from weft.errors import RequestError

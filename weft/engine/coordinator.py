@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from weft.engine.outputs import Outputs
 from weft.engine.request import Request
-from weft.engine.scheduler import Scheduler
+from weft.engine.scheduler.scheduler import Scheduler
 from weft.errors import WeftError
 from weft.step.plan import StepPlan, StepResult
 

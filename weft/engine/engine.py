@@ -13,15 +13,15 @@ from operator import add
 from weft.engine.admission import Admission
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Executor
-from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.limits import limits_of
 from weft.engine.outputs import EngineStats, FinishReason, Outputs, RequestOutput
-from weft.engine.pace import Pace
 from weft.engine.request import Request
 from weft.engine.results import output_of
-from weft.engine.scheduler import Scheduler
-from weft.engine.steps import Steps
+from weft.engine.scheduler.prefill_throttle import Pace
+from weft.engine.scheduler.scheduler import Scheduler
+from weft.engine.step_loop import Steps
 from weft.errors import PeerError, RequestError, WeftError
+from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 

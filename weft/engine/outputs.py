@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from weft.experts.statistics.counters import ExpertStats
 from weft.step.plan import TokenLogprob as TokenLogprob
 
 STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -151,29 +152,6 @@ class GroupStats(Counters, kw_only=True):
 
     def __add__(self, other: GroupStats) -> GroupStats:
         return GroupStats(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
-
-
-class ExpertCounters(msgspec.Struct, kw_only=True):
-    """Running counts of balancing: they only grow. Bytes are those that each rank's slots received, over one block."""
-
-    decisions: int = 0
-    failures: int = 0
-    slots_moved: int = 0
-    bytes_moved: int = 0
-    layers_switched: int = 0
-
-
-class ExpertStats(ExpertCounters, kw_only=True):
-    """Balancing of expert slots. `before`, `now`: per layer of `layers`, the balance (mean / maximum of the ranks'
-    loads) that the last full window had, and what the placement in force makes of its loads; None without load, empty
-    before the first window."""
-
-    layers: tuple[int, ...]
-    window: int
-    window_steps: int
-    before: tuple[float | None, ...]
-    now: tuple[float | None, ...]
-    layers_moving: int
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
-from weft.engine.block_manager import BlockManager
+from weft.engine.kv_cache.block_manager import BlockManager
 from weft.engine.outputs import Counters, FinishReason, GroupStats, RequestOutput, TokenLogprob
 from weft.engine.request import Request
 from weft.step.plan import Sampled

@@ -11,10 +11,10 @@ from pathlib import Path
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap, most_moved, staged_slots
-from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.errors import ConfigError
 from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.balancing.eplb_process import EplbProcess
+from weft.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.experts.placement.initial import placement_of_file
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape

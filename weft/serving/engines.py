@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
-from weft.engine.expert_balancing import ExpertBalancing
+from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.experts.placement.placement import ExpertPlacement
 from weft.launch_plan.plan import LaunchPlan
 

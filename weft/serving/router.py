@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weft.engine.prefix import extend_digests
+from weft.engine.kv_cache.block_hashes import extend_digests
 from weft.step.sampling_params import SamplingParams
 
 EXPECTED_TOKENS = 256

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.server.conftest import Running, Start
-from tests.support.fake_executor import ScriptedAhead, ScriptedExecutor
+from tests.support.fakes.fake_executor import ScriptedAhead, ScriptedExecutor
 from tests.support.waiting import PATIENCE_S, until
 from weft.server.http import middleware
 

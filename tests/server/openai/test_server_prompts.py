@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server.conftest import Running, Start
-from tests.support.fake_executor import ScriptedExecutor
+from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG
 from weft.step.plan import Run, Sampled
 

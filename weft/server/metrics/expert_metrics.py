@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from weft.engine.outputs import ExpertStats
+from weft.experts.statistics.counters import ExpertStats
 from weft.server.metrics.metric_families import families
 
 COUNTERS: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (

@@ -24,4 +24,4 @@ def fake_plan(
 
 def spawner(behaviour: str) -> Spawner:
     """Of ranks that behave so."""
-    return Spawner((sys.executable, "-m", "tests.support.fake_rank", behaviour))
+    return Spawner((sys.executable, "-m", "tests.support.fakes.fake_rank", behaviour))

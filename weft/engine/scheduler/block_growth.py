@@ -11,8 +11,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from weft.engine.lanes import Calendar, Lane
 from weft.engine.request import WHOLE
+from weft.engine.scheduler.batch_rows import Calendar, Lane
 from weft.step.plan import WORD
 
 _NUMBER = attrgetter("number")

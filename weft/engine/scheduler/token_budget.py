@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.engine.limits import Limits
-from weft.engine.pace import Pace
+from weft.engine.scheduler.prefill_throttle import Pace
 from weft.step.plan import FEWEST_SCORED
 
 

@@ -1,6 +1,6 @@
 """A whole server over ranks without torch: engine, restarts, HTTP. Run as a program it is `weft serve` with those.
 
-python -m tests.support.fake_server MODEL BEHAVIOUR [LIMIT=VALUE ...]
+python -m tests.support.fakes.fake_server MODEL BEHAVIOUR [LIMIT=VALUE ...]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.support.fake_group import fake_plan, spawner
+from tests.support.fakes.fake_group import fake_plan, spawner
 from weft.errors import WeftError
 from weft.ipc.phases import PhaseChange
 from weft.launch_plan.timeouts import ProcessLimits

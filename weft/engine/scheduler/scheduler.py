@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 
-from weft.engine.block_manager import BlockManager
-from weft.engine.flight import Entry, Flight, Held, HeldBack, scored_rows
-from weft.engine.flow import Flow
-from weft.engine.landing import Landing
+from weft.engine.kv_cache.block_manager import BlockManager
+from weft.engine.kv_cache.kv_cache_manager import Sharing
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
-from weft.engine.pace import Pace
 from weft.engine.request import Request
 from weft.engine.results import group_stats
-from weft.engine.room import Room
-from weft.engine.sharing import Sharing
-from weft.engine.waiting import WaitingQueue
+from weft.engine.scheduler.decode_batch import Flow
+from weft.engine.scheduler.in_flight import Entry, Flight, Held, HeldBack, scored_rows
+from weft.engine.scheduler.output_processor import Landing
+from weft.engine.scheduler.prefill_throttle import Pace
+from weft.engine.scheduler.token_budget import Room
+from weft.engine.waiting_queue import WaitingQueue
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
 
 

@@ -15,12 +15,12 @@ from typing import Protocol
 import numpy as np
 from msgspec.structs import asdict
 
-from weft.engine.decider import Decider
-from weft.engine.outputs import ExpertCounters, ExpertStats
 from weft.errors import WeftError
 from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.balancing.placement_planner import Decider
 from weft.experts.placement.placement import ExpertPlacement
 from weft.experts.placement.transport import TransferRate, works
+from weft.experts.statistics.counters import ExpertCounters, ExpertStats
 from weft.experts.statistics.loads import FloatArray, IntArray
 from weft.experts.statistics.metric import balance
 from weft.experts.statistics.recorder import LoadRecorder

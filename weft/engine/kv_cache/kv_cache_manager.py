@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.engine.block_manager import BlockManager
-from weft.engine.flight import Held, HeldBack
+from weft.engine.kv_cache.block_hashes import extend_digests
+from weft.engine.kv_cache.block_manager import BlockManager
 from weft.engine.limits import Limits
-from weft.engine.prefix import extend_digests
 from weft.engine.request import Request
-from weft.engine.waiting import WaitingQueue
+from weft.engine.scheduler.in_flight import Held, HeldBack
+from weft.engine.waiting_queue import WaitingQueue
 
 
 class Sharing:

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
 from weft.engine.executor import Ahead, Executor
-from weft.engine.expert_balancing import ExpertBalancing
 from weft.engine.outputs import STEP_TOKENS, Outputs
-from weft.engine.pace import Pace
+from weft.engine.scheduler.prefill_throttle import Pace
+from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.step.plan import StepPlan, StepResult
 
 

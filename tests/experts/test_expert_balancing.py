@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.expert_moves import InlineDecider, random_balancing
-from weft.engine.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.experts.balancing.balancer import LoadBalancer
+from weft.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.experts.files.sources import read_loads
 from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape

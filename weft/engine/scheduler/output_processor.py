@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from weft.engine.block_manager import BlockManager
-from weft.engine.flow import Flow
-from weft.engine.lanes import Lane, Rows
+from weft.engine.kv_cache.block_manager import BlockManager
 from weft.engine.outputs import Counters, FinishReason, Head, RequestOutput, Stretch
 from weft.engine.request import Request
 from weft.engine.results import finish_after, output_of
+from weft.engine.scheduler.batch_rows import Lane, Rows
+from weft.engine.scheduler.decode_batch import Flow
 from weft.step.plan import GroupResult, Sampled
 
 

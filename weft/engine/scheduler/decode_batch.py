@@ -15,11 +15,11 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.engine.ends import Ends
-from weft.engine.growth import Growth
-from weft.engine.lanes import Calendar, Landed, Lane, Rows
 from weft.engine.outputs import Head
 from weft.engine.request import Request
+from weft.engine.scheduler.batch_rows import Calendar, Landed, Lane, Rows
+from weft.engine.scheduler.block_growth import Growth
+from weft.engine.scheduler.stop_tokens import Ends
 from weft.step.plan import Streams
 
 SPAN = 256

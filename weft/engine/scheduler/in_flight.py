@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from weft.engine.lanes import Rows
 from weft.engine.request import Request
+from weft.engine.scheduler.batch_rows import Rows
 from weft.errors import WeftError
 from weft.step.plan import GroupResult, Run, Sampled
 
