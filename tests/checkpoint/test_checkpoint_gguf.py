@@ -110,9 +110,9 @@ def test_table_is_small_and_whole() -> None:
 def test_windows_make_it_a_mistral(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", small_config("mistral"), metadata={"llama.attention.sliding_window": 64})
     config = parse_config(open_checkpoint(path).config)
-    assert (config.family, config.windows) == ("mistral", (64, 64))
+    assert (config.family, config.block.windows) == ("mistral", (64, 64))
     path = make_gguf(tmp_path / "q.gguf", small_config("qwen2"), metadata={"qwen2.attention.sliding_window": 64})
-    assert parse_config(open_checkpoint(path).config).windows == (64, 64)
+    assert parse_config(open_checkpoint(path).config).block.windows == (64, 64)
 
 
 def test_end_of_turn_ends_too(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from weft.comm.lockstep import LockstepWorld
 from weft.comm.redistribute import redistribute
 from weft.errors import WeftError
 from weft.layout.boundaries import Boundary
-from weft.layout.cuts import cuts_for, deal_heads, even_cuts
-from weft.layout.placement import Kind, Placement, full, partial, shard
+from weft.layout.placement import Placement, PlacementKind, full, partial, shard
 from weft.layout.rows import RowTable
+from weft.layout.splits import assign_heads, even_splits, splits_after
 from weft.layout.transition import Step, received_bytes, transition
 
 WIDTH = 45
@@ -33,20 +33,20 @@ def divisors(n: int) -> list[int]:
 
 
 def heads_over(tp: int) -> Placement:
-    return shard(tuple((share.q[0] * 5, share.q[1] * 5) for share in deal_heads(9, 3, tp)))
+    return shard(tuple((share.q[0] * 5, share.q[1] * 5) for share in assign_heads(9, 3, tp)))
 
 
 def placements(world: int) -> list[Placement]:
     sizes = divisors(world)
     found = [kind(size) for kind in (full, partial) for size in sizes]
-    found += [shard(even_cuts(WIDTH, size)) for size in sizes]
-    found += [shard(cuts_for(heads_over(tp).cuts, size)) for tp in sizes[1:] if tp <= 9 for size in sizes]
+    found += [shard(even_splits(WIDTH, size)) for size in sizes]
+    found += [shard(splits_after(heads_over(tp).cuts, size)) for tp in sizes[1:] if tp <= 9 for size in sizes]
     return list(dict.fromkeys(found))
 
 
 def pairs(world: int) -> list[tuple[Placement, Placement]]:
     found = product(placements(world), placements(world))
-    return [(src, dst) for src, dst in found if dst.kind is not Kind.PARTIAL or src == dst]
+    return [(src, dst) for src, dst in found if dst.kind is not PlacementKind.PARTIAL or src == dst]
 
 
 def addends(rows: int, world: int, dtype: torch.dtype) -> Tensor:
@@ -59,13 +59,13 @@ def held(placement: Placement, value: Tensor, parts: Tensor, table: RowTable, ra
     """What a rank holds of `value` [rows, WIDTH]; of a PARTIAL its own of `parts` [world, rows, WIDTH]."""
     first = rank // placement.size * placement.size
     rows = slice(sum(table.rows[:first]), sum(table.rows[: first + placement.size]))
-    left, right = placement.cuts[rank - first] if placement.kind is Kind.SHARD else (0, WIDTH)
-    return (parts[rank] if placement.kind is Kind.PARTIAL else value)[rows, left:right].clone()
+    left, right = placement.cuts[rank - first] if placement.kind is PlacementKind.SHARD else (0, WIDTH)
+    return (parts[rank] if placement.kind is PlacementKind.PARTIAL else value)[rows, left:right].clone()
 
 
 def summed(src: Placement, parts: Tensor, table: RowTable) -> Tensor:
     """The value that a source of `parts` stands for: row by row the sum over the block that holds the row."""
-    if src.kind is not Kind.PARTIAL:
+    if src.kind is not PlacementKind.PARTIAL:
         return parts[0]
     blocks = range(0, len(table.rows), src.size)
     rows = [slice(sum(table.rows[:b]), sum(table.rows[: b + src.size])) for b in blocks]
@@ -119,7 +119,7 @@ def test_pairs_whose_sizes_do_not_divide_each_other() -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.bfloat16, torch.bool])
 def test_any_dtype_moves(dtype: torch.dtype) -> None:
     for src, dst in pairs(4):
-        if src.kind is not Kind.PARTIAL:
+        if src.kind is not PlacementKind.PARTIAL:
             check(src, dst, RowTable((3, 0, 1, 2)), dtype)
 
 
@@ -246,7 +246,7 @@ class Silent(Comm):
 
 def operations(src: Placement, dst: Placement, rows: int) -> int:
     table = RowTable((rows,) * 4)
-    left, right = src.cuts[1] if src.kind is Kind.SHARD else (0, WIDTH)
+    left, right = src.cuts[1] if src.kind is PlacementKind.SHARD else (0, WIDTH)
     x = torch.zeros(rows * src.size, right - left)
     with Dispatched() as dispatched:
         redistribute(x, transition(src, dst, WIDTH), table, 1, Silent(1))
@@ -297,8 +297,8 @@ class Faulty(Counting):
         (full(1), full(4)),
         (partial(4), full(1)),
         (partial(4), full(4)),
-        (shard(even_cuts(WIDTH, 4)), full(1)),
-        (full(1), shard(even_cuts(WIDTH, 4))),
+        (shard(even_splits(WIDTH, 4)), full(1)),
+        (full(1), shard(even_splits(WIDTH, 4))),
     ],
     ids=str,
 )
@@ -315,7 +315,9 @@ def test_swapped_runs_a_missing_addend_or_turned_rows_are_seen(
 
 def test_boundaries_bring_the_groups_that_redistribution_calls_on() -> None:
     """A world built from the boundaries' groups runs their steps; one that lacks a group says so."""
-    boundary = Boundary("o_proj.in", heads_over(2), shard(cuts_for(heads_over(2).cuts, 6)), WIDTH, "rows", "activation")
+    boundary = Boundary(
+        "o_proj.in", heads_over(2), shard(splits_after(heads_over(2).cuts, 6)), WIDTH, "rows", "activation"
+    )
     groups = distinct_groups([boundary], 6)
     assert groups == ((0, 2, 4), (1, 3, 5))
     table = RowTable((1, 2, 0, 3, 1, 1))

@@ -189,13 +189,13 @@ def addend_counted_once(patch: pytest.MonkeyPatch) -> None:
 
 def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
     """The block is told each row's weights with the row after it."""
-    original = AllToAll._told
+    original = AllToAll._send_choices
 
     def faulty(self: AllToAll, *args: object) -> Choices:
         told = original(self, *args)  # type: ignore[arg-type]
         return replace(told, weights=told.weights.roll(1, 0))
 
-    patch.setattr(AllToAll, "_told", faulty)
+    patch.setattr(AllToAll, "_send_choices", faulty)
 
 
 EXCHANGED = ExpertSizes(1, 1, 2, 5, 1, 1, "all_to_all")

@@ -25,8 +25,8 @@ from tests.equivalence.harness import (
 )
 from weft.comm.lockstep import LockstepComm
 from weft.layers import Attention, Embedding, OProj
-from weft.layout.cuts import cuts_for, even_cuts
 from weft.layout.placement import Interval
+from weft.layout.splits import even_splits, splits_after
 from weft.ops.base import AttentionMeta, Numerics
 from weft.ops.torch_ops import TorchOps
 
@@ -123,9 +123,9 @@ def rows_of_two_requests_swapped(patch: Patch) -> None:
 
 def slice_loaded_in_group_order(patch: Patch) -> None:
     def ordered(cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
-        return tuple(sorted(cuts_for(cuts, k)))
+        return tuple(sorted(splits_after(cuts, k)))
 
-    patch.setattr(shards, "cuts_for", ordered)
+    patch.setattr(shards, "splits_after", ordered)
 
 
 def bias_added_twice(patch: Patch) -> None:
@@ -152,10 +152,10 @@ def embedding_shard_off_by_one(patch: Patch) -> None:
 
 def vocabulary_shards_exchanged(patch: Patch) -> None:
     def exchanged(n: int, k: int) -> tuple[Interval, ...]:
-        cuts = even_cuts(n, k)
+        cuts = even_splits(n, k)
         return (*cuts[1::-1], *cuts[2:])
 
-    patch.setattr(shards, "even_cuts", exchanged)
+    patch.setattr(shards, "even_splits", exchanged)
 
 
 def decode_row_takes_another_slots_id(patch: Patch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from weft.arch.block import BlockSpec
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families import parse_config
 from weft.arch.params import param_specs
@@ -34,7 +35,7 @@ SMALL = ModelConfig(
     head_dim=4,
     vocab_size=50,
     max_position=64,
-    qkv_bias=True,
+    block=BlockSpec(qkv_bias=True),
 )
 
 

@@ -46,7 +46,7 @@ BY_NAME_ALLOWED = {
 
 
 def module_name(path: Path) -> str:
-    """weft/layout/cuts.py -> weft.layout.cuts; weft/layout/__init__.py -> weft.layout."""
+    """weft/layout/splits.py -> weft.layout.splits; weft/layout/__init__.py -> weft.layout."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

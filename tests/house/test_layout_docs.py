@@ -10,10 +10,10 @@ import pytest
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.errors import LayoutError
-from weft.layout.cuts import deal_heads
 from weft.layout.layout import layout_settings
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given, to_dict
+from weft.layout.splits import assign_heads
 from weft.layout.support import refuse_unsupported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_layout_files_serve_the_small_model(path: Path) -> None:
 
 def test_uneven_heads_are_dealt_as_told() -> None:
     for tp, queries, stored in rows_under("Uneven heads"):
-        shares = deal_heads(9, 3, int(tp), "groups")
+        shares = assign_heads(9, 3, int(tp), "groups")
         assert [share.q[1] - share.q[0] for share in shares] == [int(word) for word in queries.split()]
         assert [share.kv[1] - share.kv[0] for share in shares] == [int(word) for word in stored.split()]
 

@@ -9,8 +9,8 @@ import pytest
 from weft.checkpoint import embedded_model, open_checkpoint
 from weft.cli.main import main
 from weft.launch_plan.plan import plan_launch
-from weft.layout.cuts import deal_heads
 from weft.layout.resolve import resolve
+from weft.layout.splits import assign_heads
 from weft.settings import EngineConfig
 
 
@@ -34,4 +34,4 @@ def test_on_several_nodes_the_heads_of_the_model_decide() -> None:
     assert resolve({}, tp=2).attention.split == "groups"
     several = resolve({"nodes": 2}, tp=2)
     assert several.attention.split == "auto"
-    assert deal_heads(9, 3, 2, several.attention.split) == deal_heads(9, 3, 2, "balanced")
+    assert assign_heads(9, 3, 2, several.attention.split) == assign_heads(9, 3, 2, "balanced")

@@ -14,12 +14,12 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
-from weft.layout.cuts import cuts_for, deal_heads, even_cuts
-from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
-from weft.layout.transition import Piece, Step
+from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
+from weft.layout.splits import assign_heads, even_splits, splits_after
+from weft.layout.transition import RowRange, Step
 
 State = list[npt.NDArray[np.int64]]
-Pieces = tuple[Piece, ...]
+Pieces = tuple[RowRange, ...]
 
 
 def divisors(n: int) -> list[int]:
@@ -27,7 +27,7 @@ def divisors(n: int) -> list[int]:
 
 
 def head_columns(heads: int, kv_heads: int, head_dim: int, tp: int, split: str = "groups") -> tuple[Interval, ...]:
-    shares = deal_heads(heads, kv_heads, tp, split)
+    shares = assign_heads(heads, kv_heads, tp, split)
     return tuple((share.q[0] * head_dim, share.q[1] * head_dim) for share in shares)
 
 
@@ -35,10 +35,10 @@ def placements(world: int, heads: int, kv_heads: int, head_dim: int, splits: tup
     """FULL, PARTIAL, and SHARD with even cuts and with those that follow from every attention tp, of every size."""
     sizes = divisors(world)
     found = [full(size) for size in sizes] + [partial(size) for size in sizes]
-    found += [shard(even_cuts(heads * head_dim, size)) for size in sizes]
+    found += [shard(even_splits(heads * head_dim, size)) for size in sizes]
     for tp in (tp for tp in sizes if tp <= heads):
         columns = [head_columns(heads, kv_heads, head_dim, tp, split) for split in splits]
-        found += [shard(cuts_for(cuts, size)) for cuts in columns for size in sizes]
+        found += [shard(splits_after(cuts, size)) for cuts in columns for size in sizes]
     return list(dict.fromkeys(found))
 
 
@@ -48,7 +48,7 @@ def segments(width: int, pair: Iterable[Placement]) -> list[Interval]:
 
 
 def columns_held(placement: Placement, rank: int, width: int) -> Interval:
-    return placement.cuts[rank % placement.size] if placement.kind is Kind.SHARD else (0, width)
+    return placement.cuts[rank % placement.size] if placement.kind is PlacementKind.SHARD else (0, width)
 
 
 def by_definition(placement: Placement, world: int, width: int, cells: list[Interval], value: list[int]) -> State:
@@ -61,14 +61,14 @@ def by_definition(placement: Placement, world: int, width: int, cells: list[Inte
         for run in range(block * placement.size, (block + 1) * placement.size):
             for at, (lo, hi) in enumerate(cells):
                 if left <= lo and hi <= right:
-                    grid[run, at] = 1 << rank if placement.kind is Kind.PARTIAL else value[run]
+                    grid[run, at] = 1 << rank if placement.kind is PlacementKind.PARTIAL else value[run]
         state.append(grid)
     return state
 
 
 def finished(src: Placement, world: int) -> list[int]:
     """The mask of a finished cell, per run: the value itself, or the addends of the whole block."""
-    if src.kind is not Kind.PARTIAL:
+    if src.kind is not PlacementKind.PARTIAL:
         return [1] * world
     blocks = [range(run // src.size * src.size, (run // src.size + 1) * src.size) for run in range(world)]
     return [sum(1 << rank for rank in block) for block in blocks]
@@ -130,7 +130,7 @@ def check_records(src: Placement, dst: Placement, steps: tuple[Step, ...]) -> No
         assert (steps[0].src, steps[-1].dst) == (src, dst)
         assert all(before.dst == after.src for before, after in pairwise(steps))
     reductions = [step for step in steps if step.kind in ("all_reduce", "reduce_scatter")]
-    if src.kind is Kind.PARTIAL:
+    if src.kind is PlacementKind.PARTIAL:
         assert reductions == [steps[0]] and (steps[0].size, steps[0].stride) == (src.size, 1)
     else:
         assert not reductions
@@ -139,4 +139,4 @@ def check_records(src: Placement, dst: Placement, steps: tuple[Step, ...]) -> No
 
 def ordered_pairs(found: list[Placement]) -> Iterator[tuple[Placement, Placement]]:
     """Every pair that has a transition."""
-    return ((src, dst) for src in found for dst in found if dst.kind is not Kind.PARTIAL)
+    return ((src, dst) for src in found for dst in found if dst.kind is not PlacementKind.PARTIAL)

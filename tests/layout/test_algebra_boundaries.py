@@ -9,10 +9,10 @@ import pytest
 from algebra_ownership import check_pair, divisors
 
 from weft.layout.boundaries import SAMPLED_COLUMNS, Boundary, dense_boundaries, module_placements, residual
-from weft.layout.cuts import cuts_for, even_cuts
 from weft.layout.layout import Layout
-from weft.layout.placement import Kind, full, partial, shard
+from weft.layout.placement import PlacementKind, full, partial, shard
 from weft.layout.resolve import resolve
+from weft.layout.splits import even_splits, splits_after
 
 MODULES = ("o_proj.tp", "dense.tp", "embedding.tp", "lm_head.tp")
 NAMES = (
@@ -78,7 +78,7 @@ def test_a_module_alone_takes_the_residual_as_it_is(world: int) -> None:
             else:
                 assert found[name].takes.size == size and found[name].gives == partial(size)
         assert found["lm_head"].takes == full(layout.lm_head.tp)
-        assert found["lm_head"].gives == shard(even_cuts(29, layout.lm_head.tp))
+        assert found["lm_head"].gives == shard(even_splits(29, layout.lm_head.tp))
 
 
 def test_o_proj_takes_columns_that_follow_from_the_heads() -> None:
@@ -87,7 +87,7 @@ def test_o_proj_takes_columns_that_follow_from_the_heads() -> None:
     for size in (2, 3, 6):
         found = boundaries_of(layout_of(6, 2, size, 2, 1, 1))
         assert found["o_proj.in"].src == shard(columns)
-        assert found["o_proj.in"].dst == shard(cuts_for(columns, size))
+        assert found["o_proj.in"].dst == shard(splits_after(columns, size))
 
 
 def test_widths_rows_and_items() -> None:
@@ -138,5 +138,5 @@ def test_ranks_alone_need_no_collective() -> None:
 def test_sums_are_added_in_groups_of_their_own_block() -> None:
     for layout in layouts(6):
         for boundary in boundaries_of(layout).values():
-            if boundary.src.kind is Kind.PARTIAL:
+            if boundary.src.kind is PlacementKind.PARTIAL:
                 assert boundary.steps[0].group(0) == tuple(range(boundary.src.size))

@@ -8,8 +8,8 @@ import pytest
 from algebra_ownership import check_pair, divisors, ordered_pairs, placements
 from transition_search import Graph
 
-from weft.layout.cuts import cuts_for, even_cuts
-from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
+from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
+from weft.layout.splits import even_splits, splits_after
 from weft.layout.transition import Step, cost, transition
 
 SPLITS = ("groups", "balanced")
@@ -17,7 +17,7 @@ SPLITS = ("groups", "balanced")
 
 def in_order_of(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:
     """Even cuts, dealt to the positions in the order that `cuts` has."""
-    even = iter(even_cuts(max(hi for _, hi in cuts), len(cuts)))
+    even = iter(even_splits(max(hi for _, hi in cuts), len(cuts)))
     dealt = dict(zip(sorted(cuts), even, strict=True))
     return tuple(dealt[cut] for cut in cuts)
 
@@ -27,10 +27,10 @@ def between(dst: Placement, found: list[Placement], world: int, width: int) -> l
 
     That is cuts that follow from dst's, cuts that dst's follow from, and even cuts in the order of any of these.
     """
-    cuts = [even_cuts(width, size) for size in divisors(world)]
-    if dst.kind is Kind.SHARD:
-        cuts += [cuts_for(dst.cuts, size) for size in divisors(world)]
-        cuts += [p.cuts for p in found if p.kind is Kind.SHARD and cuts_for(p.cuts, dst.size) == dst.cuts]
+    cuts = [even_splits(width, size) for size in divisors(world)]
+    if dst.kind is PlacementKind.SHARD:
+        cuts += [splits_after(dst.cuts, size) for size in divisors(world)]
+        cuts += [p.cuts for p in found if p.kind is PlacementKind.SHARD and splits_after(p.cuts, dst.size) == dst.cuts]
     return [*map(full, divisors(world)), *map(shard, cuts), *(shard(in_order_of(c)) for c in cuts)]
 
 
@@ -74,10 +74,10 @@ def dearer(steps: tuple[Step, ...], fault: str) -> tuple[Step, ...]:
     [
         ("wider group", full(2), full(8)),
         ("wider group", full(4), full(6)),
-        ("wider group", shard(even_cuts(24, 2)), shard(cuts_for(even_cuts(24, 2), 6))),
-        ("through the scattered state", shard(even_cuts(24, 2)), full(4)),
+        ("wider group", shard(even_splits(24, 2)), shard(splits_after(even_splits(24, 2), 6))),
+        ("through the scattered state", shard(even_splits(24, 2)), full(4)),
         ("through the scattered state", partial(4), full(4)),
-        ("through the scattered state", full(2), shard(even_cuts(24, 4))),
+        ("through the scattered state", full(2), shard(even_splits(24, 4))),
     ],
     ids=str,
 )

@@ -15,10 +15,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from weft.errors import LayoutError
-from weft.layout.cuts import cuts_for, even_cuts
-from weft.layout.placement import Kind, Placement, full, partial, shard
+from weft.layout.placement import Placement, PlacementKind, full, partial, shard
 from weft.layout.rows import RowTable
-from weft.layout.transition import Piece, Step, received_bytes, transition
+from weft.layout.splits import even_splits, splits_after
+from weft.layout.transition import RowRange, Step, received_bytes, transition
 
 HEADS, KV_HEADS, HEAD_DIM = 27, 9, 4
 WIDTH = HEADS * HEAD_DIM
@@ -34,7 +34,7 @@ LARGE = [pytest.param(world, marks=pytest.mark.long) for world in range(17, 25)]
 @pytest.mark.parametrize("world", [*range(1, 17), *LARGE])
 def test_every_ordered_pair_arrives(world: int) -> None:
     found = placements(world, HEADS, KV_HEADS, HEAD_DIM, ("groups",))
-    assert len([placement for placement in found if placement.kind is Kind.FULL]) == len(divisors(world))
+    assert len([placement for placement in found if placement.kind is PlacementKind.FULL]) == len(divisors(world))
     for src, dst in ordered_pairs(found):
         check_pair(src, dst, world, WIDTH, transition(src, dst, WIDTH))
 
@@ -80,7 +80,7 @@ def test_equal_placements_need_nothing() -> None:
 
 def test_equal_sizes_are_not_equal_placements() -> None:
     """SHARD(8) from SHARD(2) holds eighths 0 4 1 5 2 6 3 7, from SHARD(4) 0 2 4 6 1 3 5 7."""
-    two, four = (shard(cuts_for(even_cuts(8, t), 8)) for t in (2, 4))
+    two, four = (shard(splits_after(even_splits(8, t), 8)) for t in (2, 4))
     assert [lo for lo, _ in two.cuts] == [0, 4, 1, 5, 2, 6, 3, 7]
     assert [lo for lo, _ in four.cuts] == [0, 2, 4, 6, 1, 3, 5, 7]
     assert [step.kind for step in transition(two, four, 8)] == ["all_to_all"]
@@ -89,7 +89,7 @@ def test_equal_sizes_are_not_equal_placements() -> None:
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_nothing_leads_to_a_partial(size: int) -> None:
     assert transition(partial(size), partial(size), WIDTH) == ()
-    for src in (full(1), full(size), partial(2 * size), shard(even_cuts(WIDTH, size))):
+    for src in (full(1), full(size), partial(2 * size), shard(even_splits(WIDTH, size))):
         with pytest.raises(LayoutError, match=rf"PARTIAL\({size}\)"):
             transition(src, partial(size), WIDTH)
 
@@ -101,7 +101,7 @@ def test_cuts_that_do_not_tile_are_refused(cuts: tuple[tuple[int, int], ...]) ->
             transition(src, dst, 10)
 
 
-@pytest.mark.parametrize("cuts", [((0, 10), (10, 10)), even_cuts(10, 11)], ids=len)
+@pytest.mark.parametrize("cuts", [((0, 10), (10, 10)), even_splits(10, 11)], ids=len)
 def test_a_rank_without_a_column_is_refused(cuts: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(LayoutError, match="a rank would hold none of 10 columns"):
         transition(full(1), shard(cuts), 10)
@@ -114,21 +114,21 @@ def test_the_collectives_of_a_dense_decoder() -> None:
     assert kinds(full(2), full(8)) == [("all_gather", 4, 2)]
     assert kinds(full(8), full(2)) == [("slice", 1, 1)]
     assert kinds(full(4), full(6)) == [("slice", 1, 1), ("all_gather", 3, 2)]
-    assert kinds(shard(even_cuts(WIDTH, 4)), full(1)) == [("all_to_all", 4, 1)]
-    assert kinds(shard(even_cuts(WIDTH, 4)), full(4)) == [("all_gather", 4, 1)]
+    assert kinds(shard(even_splits(WIDTH, 4)), full(1)) == [("all_to_all", 4, 1)]
+    assert kinds(shard(even_splits(WIDTH, 4)), full(4)) == [("all_gather", 4, 1)]
     assert kinds(partial(2), full(8)) == [("all_reduce", 2, 1), ("all_gather", 4, 2)]
     assert kinds(partial(8), full(2)) == [("reduce_scatter", 8, 1), ("all_gather", 2, 1)]
 
 
 def test_o_proj_moves_inside_attentions_cuts() -> None:
     attention = shard(head_columns(9, 3, 64, 2))
-    assert kinds(attention, shard(cuts_for(attention.cuts, 8)), 576) == [("all_to_all", 4, 2)]
-    assert kinds(attention, shard(cuts_for(attention.cuts, 2)), 576) == []
-    assert kinds(attention, shard(cuts_for(attention.cuts, 3)), 576) == [("all_to_all", 6, 1)]
+    assert kinds(attention, shard(splits_after(attention.cuts, 8)), 576) == [("all_to_all", 4, 2)]
+    assert kinds(attention, shard(splits_after(attention.cuts, 2)), 576) == []
+    assert kinds(attention, shard(splits_after(attention.cuts, 3)), 576) == [("all_to_all", 6, 1)]
 
 
 def test_shard_to_shard_is_one_call_inside_the_lcm_block() -> None:
-    found = [p for p in placements(24, HEADS, KV_HEADS, HEAD_DIM, ("groups",)) if p.kind is Kind.SHARD]
+    found = [p for p in placements(24, HEADS, KV_HEADS, HEAD_DIM, ("groups",)) if p.kind is PlacementKind.SHARD]
     for src, dst in ordered_pairs(found):
         steps = transition(src, dst, WIDTH)
         assert len(steps) == (src != dst)
@@ -142,18 +142,18 @@ def givers(src: Placement, dst: Placement, takers: range) -> list[list[int]]:
 
 
 def test_what_a_rank_has_it_takes_from_nobody() -> None:
-    assert givers(full(4), shard(even_cuts(WIDTH, 8)), range(8)) == [[4], [5], [6], [7], [0], [1], [2], [3]]
+    assert givers(full(4), shard(even_splits(WIDTH, 8)), range(8)) == [[4], [5], [6], [7], [0], [1], [2], [3]]
 
 
 def test_givers_of_copies_take_turns() -> None:
     """Ranks 6 and 8 lack what 0, 2 and 4 of their group hold alike; 0, 2 and 4 what 6 and 8 hold."""
-    found = givers(full(6), shard(even_cuts(WIDTH, 10)), range(0, 10, 2))
+    found = givers(full(6), shard(even_splits(WIDTH, 10)), range(0, 10, 2))
     assert found == [[6], [8], [6], [0], [2]]
 
 
 def test_a_stride_that_fits_the_columns_but_not_the_blocks_is_not_taken() -> None:
     """Every taker's columns lie with the givers at its own position modulo 4, but blocks of 6 start elsewhere."""
-    src = shard(even_cuts(16, 4))
+    src = shard(even_splits(16, 4))
     dst = shard(((0, 2), (4, 6), (8, 12), (12, 16), (2, 4), (6, 8)))
     for first, second in ((src, dst), (dst, src)):
         assert kinds(first, second, 16) == [("all_to_all", 6, 2)]
@@ -162,12 +162,12 @@ def test_a_stride_that_fits_the_columns_but_not_the_blocks_is_not_taken() -> Non
 
 def test_a_world_of_thousands_is_worked_out_from_sizes() -> None:
     """The same record answers for every rank; groups and pieces of a far rank are the first block's, shifted."""
-    columns = even_cuts(4096 * 4, 8)
-    (step,) = transition(shard(columns), shard(cuts_for(columns, 64)), 4096 * 4)
+    columns = even_splits(4096 * 4, 8)
+    (step,) = transition(shard(columns), shard(splits_after(columns, 64)), 4096 * 4)
     assert (step.size, step.stride) == (8, 8)
     near, far = step.received(13), step.received(13 + 4096 - 64)
     assert [piece.peer + 4032 for piece in near] == [piece.peer for piece in far]
-    assert kinds(shard(columns), shard(cuts_for(columns, 4096)), 4096 * 4) == [("all_to_all", 512, 8)]
+    assert kinds(shard(columns), shard(splits_after(columns, 4096)), 4096 * 4) == [("all_to_all", 512, 8)]
     assert kinds(full(8), full(4096)) == [("all_gather", 512, 8)]
     assert kinds(partial(4096), full(1)) == [("reduce_scatter", 4096, 1)]
 
@@ -192,7 +192,7 @@ def plain_bytes(src: Placement, dst: Placement, rank: int, width: int) -> int:
 
 
 def test_bytes_are_what_a_rank_lacks() -> None:
-    found = [p for p in placements(12, HEADS, KV_HEADS, HEAD_DIM, ("groups",)) if p.kind is not Kind.PARTIAL]
+    found = [p for p in placements(12, HEADS, KV_HEADS, HEAD_DIM, ("groups",)) if p.kind is not PlacementKind.PARTIAL]
     for src, dst in ordered_pairs(found):
         for step in transition(src, dst, WIDTH):
             for rank in range(12):
@@ -223,39 +223,39 @@ def test_bytes_of_a_reduction(size: int) -> None:
 
 # faults: the tests above must see each of them
 
-Fault = Callable[[tuple[Piece, ...]], tuple[Piece, ...]]
+Fault = Callable[[tuple[RowRange, ...]], tuple[RowRange, ...]]
 
 
-def wrong_rows(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def wrong_rows(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     shift = 1 if pieces[-1].rows[0] == 0 else -1
     return *pieces[:-1], replace(pieces[-1], rows=(pieces[-1].rows[0] + shift, pieces[-1].rows[1] + shift))
 
 
-def wrong_giver(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def wrong_giver(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     return replace(pieces[0], peer=pieces[-1].peer), *pieces[1:]
 
 
-def missing(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def missing(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     return pieces[:-1]
 
 
-def twice(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def twice(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     return *pieces, pieces[0]
 
 
-def swapped_runs(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def swapped_runs(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     first, *between, last = pieces
     return replace(first, rows=last.rows), *between, replace(last, rows=first.rows)
 
 
-def narrower(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+def narrower(pieces: tuple[RowRange, ...]) -> tuple[RowRange, ...]:
     return *pieces[:-1], replace(pieces[-1], cols=(pieces[-1].cols[0], pieces[-1].cols[1] - 1))
 
 
 PAIRS = [
     (full(1), full(4)),
-    (full(2), shard(even_cuts(WIDTH, 4))),
-    (shard(even_cuts(WIDTH, 4)), full(1)),
+    (full(2), shard(even_splits(WIDTH, 4))),
+    (shard(even_splits(WIDTH, 4)), full(1)),
     (partial(4), full(1)),
     (partial(4), full(4)),
 ]
@@ -273,10 +273,10 @@ def test_a_fault_in_the_pieces_is_seen(
     check_pair(src, dst, 4, WIDTH, steps)
     right = Step.received
 
-    def received(self: Step, rank: int) -> tuple[Piece, ...]:
+    def received(self: Step, rank: int) -> tuple[RowRange, ...]:
         return fault(right(self, rank)) if rank == 2 else right(self, rank)
 
-    def sent(self: Step, rank: int) -> tuple[Piece, ...]:
+    def sent(self: Step, rank: int) -> tuple[RowRange, ...]:
         takers = ((taker, piece) for taker in self.group(rank) for piece in received(self, taker))
         return tuple(replace(piece, peer=taker) for taker, piece in takers if piece.peer == rank)
 
@@ -301,7 +301,7 @@ def test_a_sender_that_disagrees_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         (full(4), full(6), Step("all_gather", 3, 4, full(4), full(6), WIDTH)),
         (partial(6), full(6), Step("all_reduce", 3, 1, partial(6), full(6), WIDTH)),
         (partial(6), full(1), Step("reduce_scatter", 3, 2, partial(6), full(1), WIDTH)),
-        (shard(even_cuts(WIDTH, 6)), full(1), Step("all_to_all", 2, 3, shard(even_cuts(WIDTH, 6)), full(1), WIDTH)),
+        (shard(even_splits(WIDTH, 6)), full(1), Step("all_to_all", 2, 3, shard(even_splits(WIDTH, 6)), full(1), WIDTH)),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from algebra_ownership import columns_held, divisors
 
-from weft.layout.placement import Kind, Placement
+from weft.layout.placement import Placement, PlacementKind
 
 Cost = tuple[int, int, int, tuple[str, ...]]
 Cells = tuple[int, ...]
@@ -35,9 +35,9 @@ def _cells(placement: Placement, rank: int, width: int) -> int:
 def cheapest_edge(src: Placement, dst: Placement, world: int, width: int) -> Cost | None:
     """The cheapest single primitive between two placements, if any does."""
     have, want = cells_held(src, world, width), cells_held(dst, world, width)
-    if dst.kind is Kind.PARTIAL:
+    if dst.kind is PlacementKind.PARTIAL:
         return None
-    if src.kind is Kind.PARTIAL:
+    if src.kind is PlacementKind.PARTIAL:
         return min(_reductions(src, have, want, width), default=None)
     if all(not b & ~a for a, b in zip(have, want, strict=True)):
         return FREE

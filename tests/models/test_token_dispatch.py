@@ -16,11 +16,11 @@ from weft.comm.groups import distinct_groups
 from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.layers import Experts
 from weft.layout.boundaries import Boundary
-from weft.layout.cuts import even_cuts
 from weft.layout.placement import Placement, full
 from weft.layout.placement import partial as addends
 from weft.layout.routed import RoutedBlock
 from weft.layout.rows import RowTable
+from weft.layout.splits import even_splits
 from weft.models.dispatch import AllGather, AllToAll, TokenDispatcher
 from weft.models.transitions import Transitions
 from weft.ops.base import Numerics
@@ -47,8 +47,8 @@ class Case:
     def layer(self, rank: int) -> Experts:
         """The experts of a rank: its ep position's slots, its tp part of their columns."""
         place = rank % (self.tp * self.ep)
-        here = even_cuts(len(self.slot_map), self.ep)[place // self.tp]
-        lo, hi = even_cuts(WIDE, self.tp)[place % self.tp]
+        here = even_splits(len(self.slot_map), self.ep)[place // self.tp]
+        lo, hi = even_splits(WIDE, self.tp)[place % self.tp]
         held = list(self.slot_map[slice(*here)])
         params = {
             "e.router.weight": self.router,
@@ -75,7 +75,7 @@ class Case:
     def dispatcher(self, form: str, transitions: Transitions) -> TokenDispatcher:
         if form == "all_gather":
             return AllGather(transitions)
-        slots = tuple(hi - lo for lo, hi in even_cuts(len(self.slot_map), self.ep))
+        slots = tuple(hi - lo for lo, hi in even_splits(len(self.slot_map), self.ep))
         return AllToAll(transitions, RoutedBlock(self.tp, slots, self.moe.top_k))
 
     def run(self, form: str, x: Tensor, rows: Sequence[int]) -> list[Tensor]:

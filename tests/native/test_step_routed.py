@@ -12,7 +12,7 @@ import torch
 from step_cases import VARIANTS
 from torch import Tensor
 
-from weft.layout.cuts import even_cuts
+from weft.layout.splits import even_splits
 from weft.native.records import (
     ADDENDS,
     ARRIVED_WEIGHTS,
@@ -63,7 +63,7 @@ class Block:
         every = [torch.randperm(self.experts, generator=draw)[: self.k] for _ in range(sum(self.rows))]
         self.chosen = torch.stack(every) if every else torch.empty(0, self.k, dtype=torch.int64)
         self.weights = torch.rand(len(self.chosen), self.k, generator=draw)
-        self.positions = even_cuts(len(self.slot_map), self.ep)
+        self.positions = even_splits(len(self.slot_map), self.ep)
         self.slots = self.tables(0).slots(self.chosen)
 
     def tables(self, place: int) -> SlotTables:

@@ -54,7 +54,9 @@ class ProgramExecutor(LockstepExecutor):
     ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         size = shards.layout.world
-        self.region = Region.create(size, distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size))
+        self.region = Region.create(
+            size, distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
+        )
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
         self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
         self.shelves = [Shelf(ROOM) for _ in self.comms] if helps else []

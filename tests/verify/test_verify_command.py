@@ -13,7 +13,7 @@ from tests.equivalence.test_injected_faults import bias_added_twice, oldest_key_
 from tests.support.exact_model import write_random
 from weft.cli.main import main
 from weft.layers import LMHead
-from weft.layout.cuts import even_cuts
+from weft.layout.splits import even_splits
 from weft.verify import compare
 
 Capture = pytest.CaptureFixture[str]
@@ -110,7 +110,7 @@ def test_a_fault_of_the_head_alone_is_named(model: str, monkeypatch: pytest.Monk
 
 
 def test_a_wrong_slice_is_named(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(shards, "even_cuts", lambda n, k: even_cuts(n, k)[1::-1] + even_cuts(n, k)[2:])
+    monkeypatch.setattr(shards, "even_splits", lambda n, k: even_splits(n, k)[1::-1] + even_splits(n, k)[2:])
     assert verify(model, "--attn-dp-size", "3", "--lm-head-tp-size", "3") == 1
     assert "first module that differs: lm_head" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""What bounds of logits take: lm_head once more in codes, as `native/step/bound_codes.h` has them. Numbers only."""
+"""Bytes for bounds of logits: a second, quantized copy of lm_head, laid out as in the header below."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""ModelConfig: what a model's config says, in one vocabulary. Knows no layout and no file format."""
+"""ModelConfig: what a model's config says, in the same words for all families and file formats."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from weft.arch.block import BlockSpec
 
 MOST_CHOICES = 64
 """Experts that a row may go to (`kMostChoices` of the step library)."""
@@ -86,12 +88,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     rope: RopeConfig = field(default_factory=RopeConfig)
     tie_embeddings: bool = False
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    windows: tuple[int, ...] = ()
-    """Sliding window of each layer in tokens (0: none); empty: none anywhere."""
+    block: BlockSpec = BlockSpec()
     moe: MoEConfig | None = None
     mla: MLAConfig | None = None
     quantization: str = ""
@@ -132,6 +129,11 @@ class ModelConfig:
             and layer not in moe.dense_layers
         )
 
+    @property
+    def softmax_scale(self) -> float:
+        """Factor of q . k before the softmax."""
+        return float(self.query_dim) ** -0.5 if self.block.softmax_scale is None else self.block.softmax_scale
+
     def window(self, layer: int) -> int:
         """Number of latest keys that `layer` sees; 0: all."""
-        return self.windows[layer] if self.windows else 0
+        return self.block.windows[layer] if self.block.windows else 0

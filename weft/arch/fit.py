@@ -1,4 +1,4 @@
-"""Whether a model's dimensions can be dealt to a layout's ranks. Knows no weights and no memory size."""
+"""Whether every rank of a layout gets a part of each of a model's dimensions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from weft.arch.config import ModelConfig
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
-from weft.layout.cuts import cuts_for
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
+from weft.layout.splits import splits_after
 from weft.plural import counted, up_to
 
 
@@ -52,15 +52,15 @@ def _needs(layout: Layout, config: ModelConfig) -> Iterator[_Need]:
     yield _Need("attention", layout.attention.tp, "num_attention_heads", heads, at_most(heads))
     columns = head_columns(layout, heads=heads, kv_heads=config.num_kv_heads, head_dim=config.value_dim)
     attention_width = heads * config.value_dim
-    yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", attention_width, _dealt(columns))
+    yield _Need("o_proj", layout.o_proj.tp, "num_attention_heads * head_dim", attention_width, _has_columns(columns))
     yield _Need("dense", layout.dense.tp, "intermediate_size", wide, at_most(wide))
     yield _Need("embedding", layout.embedding.tp, "vocab_size", vocab, at_most(vocab))
     yield _Need("lm_head", layout.lm_head.tp, "vocab_size", vocab, at_most(vocab))
 
 
-def _dealt(columns: tuple[Interval, ...]) -> Callable[[int], bool]:
+def _has_columns(columns: tuple[Interval, ...]) -> Callable[[int], bool]:
     """Whether each of o_proj's ranks gets a column of attention's output."""
-    return lambda size: all(lo < hi for lo, hi in cuts_for(columns, size))
+    return lambda size: all(lo < hi for lo, hi in splits_after(columns, size))
 
 
 def _check_layers(layout: Layout, num_layers: int) -> None:

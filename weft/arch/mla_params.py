@@ -1,15 +1,18 @@
-"""The weights of multi-head latent attention: latents whole, what unfolds them divided by head. Knows no layout."""
+"""The weights of multi-head latent attention: latents whole, what unfolds them divided by head."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from weft.arch.config import ModelConfig
+from weft.arch.family import TensorNames
 from weft.arch.spec import Cut, ParamSpec
 
 
-def mla_specs(c: ModelConfig, src: str, dst: str) -> Iterator[ParamSpec]:
-    """One layer's attention without o_proj; `src`, `dst`: prefixes of checkpoint and runtime names."""
+def mla_specs(c: ModelConfig, names: TensorNames, src: str, dst: str) -> Iterator[ParamSpec]:
+    """One layer's attention without o_proj; `src`, `dst`: prefixes of checkpoint and runtime names.
+
+    The latents' tensors have DeepSeek's names in every family, and `names` is not asked."""
     mla, hidden = c.mla, c.hidden_size
     assert mla is not None
     q_rows, kv_rows = c.num_heads * mla.qk_dim, c.num_heads * (mla.nope_dim + mla.v_dim)

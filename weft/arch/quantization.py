@@ -1,5 +1,5 @@
-"""How wide weights are that are not kept as they are: those of a quantized checkpoint that cannot be loaded, those that
-weft keeps in codes, and bf16 in 12 bits.
+"""Bits and bytes of quantized weights: of quantized checkpoints that cannot be loaded, of weights that weft quantizes
+when it loads them, and of bf16 in 12 bits.
 
 Sources of the first: the `quantization_config.quant_method` words of transformers; their scales and zero points are not
 counted. Numbers only; nothing here loads or rounds.
@@ -31,7 +31,7 @@ def weight_bits(method: str) -> int | None:
 
 
 CODED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
-"""Modules whose matrices are kept in codes, beside the lm_head; router and MLA's projections are not."""
+"""Modules whose matrices are quantized, besides the lm_head; router and MLA's projections are not."""
 GROUP = 32
 """Depth that shares a scale and an offset, of two bytes together; the depth of a group of 12-bit numbers too."""
 
@@ -46,15 +46,15 @@ class Kept:
     experts: bool = True
     """Whether routed experts are among them; a file's blocks never are."""
     compressed: bool = False
-    """Whether bf16 numbers of what else would be kept in codes take 12 bits each; routed experts' never do."""
+    """Whether bf16 matrices that are not quantized take 12 bits a number; routed experts' never do."""
     packed: bool = False
-    """Whether matrices are packed, in codes or not: rows of an embedding that are only a part of it are then held once
-    more as an lm_head."""
+    """Whether matrices are packed, quantized or not: a rank whose embedding rows are not those of its lm_head then
+    holds a second copy of the rows it multiplies by."""
     rounds_rows: bool = False
-    """Whether rows are rounded to 8 bits before they are multiplied with codes; bounds of logits then bring nothing for
-    more than a few."""
+    """Whether activations are rounded to 8 bits before they meet quantized matrices; bounds of logits are then of no
+    use for more than a few rows."""
     screens: bool = False
-    """Whether the kernels bound logits, where settings and layout let them."""
+    """Whether kernels bound logits, where settings and layout allow it."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
         """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the

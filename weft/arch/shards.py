@@ -1,4 +1,4 @@
-"""Shards: which interval of which weight a rank holds, from a layout and a model's config. Knows no file, no tensor."""
+"""Shards: which interval of which weight a rank holds, from a layout and a model's config."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from math import prod
 
 from weft.arch.bounds import bound_bytes
 from weft.arch.config import ModelConfig
+from weft.arch.forward_plan import ForwardPlan, forward_plan
 from weft.arch.params import param_specs
-from weft.arch.passage import Passage, passage
 from weft.arch.quantization import CODED, GROUP, QUANTIZED, Kept, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.boundaries import finds_largest
-from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
+from weft.layout.splits import HeadShare, assign_heads, even_splits, splits_after
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Shards:
     config: ModelConfig
     layout: Layout
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
-    """Expert of every slot, for layers whose experts are not dealt round robin."""
+    """Expert of every slot, for layers whose experts are not placed round robin."""
     kept: Kept = Kept()
-    """Which matrices are kept in codes; what else is priced at the dtype's width."""
+    """Which matrices are quantized; the others have the dtype's width."""
 
     @cached_property
     def specs(self) -> tuple[ParamSpec, ...]:
@@ -38,15 +38,15 @@ class Shards:
         return param_specs(self.config)
 
     @cached_property
-    def passage(self) -> Passage:
+    def forward_plan(self) -> ForwardPlan:
         """Every boundary of the model's forward pass."""
-        return passage(self.config, self.layout)
+        return forward_plan(self.config, self.layout)
 
     @cached_property
     def heads(self) -> tuple[HeadShare, ...]:
         """Query and KV heads of each attention tp position."""
         attention = self.layout.attention
-        return deal_heads(self.config.num_heads, self.config.num_kv_heads, attention.tp, attention.split)
+        return assign_heads(self.config.num_heads, self.config.num_kv_heads, attention.tp, attention.split)
 
     @cached_property
     def cuts(self) -> dict[Cut, tuple[Interval, ...]]:
@@ -56,10 +56,10 @@ class Shards:
         cuts = {
             Cut.Q: _times(q_heads, config.query_dim),
             Cut.KV: _times(tuple(share.kv for share in self.heads), config.head_dim),
-            Cut.O_IN: cuts_for(_times(q_heads, config.value_dim), layout.o_proj.tp),
+            Cut.O_IN: splits_after(_times(q_heads, config.value_dim), layout.o_proj.tp),
             Cut.INTERMEDIATE: _in_blocks(config.intermediate_size, layout.dense.tp, config.column_block),
-            Cut.VOCAB_IN: even_cuts(config.vocab_size, layout.embedding.tp),
-            Cut.VOCAB_OUT: even_cuts(config.vocab_size, layout.lm_head.tp),
+            Cut.VOCAB_IN: even_splits(config.vocab_size, layout.embedding.tp),
+            Cut.VOCAB_OUT: even_splits(config.vocab_size, layout.lm_head.tp),
         }
         if config.mla:
             cuts[Cut.KV_B] = _times(q_heads, config.mla.nope_dim + config.mla.v_dim)
@@ -77,7 +77,7 @@ class Shards:
         return ExpertSlots(experts, self.config.num_experts, self.slot_maps) if experts else None
 
     def specs_of(self, rank: int) -> tuple[ParamSpec, ...]:
-        """The specs that `rank` holds something of; an expert's once per slot there, told apart by `part`."""
+        """The specs that `rank` holds something of; an expert's once per slot there, with different `part`s."""
         if self.slots is None:
             return self.specs
         lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
@@ -120,7 +120,7 @@ class Shards:
 
     @property
     def packs_head_again(self) -> bool:
-        """Whether the lm_head is packed for itself, though it is a view of the embedding: some of its rows."""
+        """Whether a part of the embedding's rows is packed again as lm_head, although lm_head is a view of it."""
         return self.tied_view and self.kept.packed and self.layout.embedding.tp != self.layout.lm_head.tp
 
     def target_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
@@ -169,8 +169,8 @@ class Shards:
         return dict(counts)
 
     def bytes_of(self, spec: ParamSpec, rank: int, itemsize: int) -> int:
-        """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices in their own width, and what is
-        kept in codes, or in 12 bits, in theirs."""
+        """Bytes of one of `counted_specs` on `rank`: matrices of a quantized checkpoint, quantized matrices and those
+        in 12 bits each in their own width."""
         coded = self._coded_bytes(spec, rank)
         if coded is not None:
             return coded
@@ -191,7 +191,7 @@ class Shards:
         return compressed_bytes(shape) if found is None and compresses else found
 
     def _multiplies(self, spec: ParamSpec) -> bool:
-        """Whether it is a matrix that is kept in codes, where any is."""
+        """Whether it is a matrix that is quantized, where any is."""
         return self._is_head(spec) or (spec.module in CODED and not (spec.module == "attention" and self.config.mla))
 
     def _is_head(self, spec: ParamSpec) -> bool:
@@ -213,7 +213,7 @@ class Shards:
         return self.kept.quantization == "int4" and any(end % GROUP for end in self._depth_ends())
 
     def _depth_ends(self) -> Iterator[int]:
-        """Where matrices that are kept in codes are cut along their depth; none at 0."""
+        """Where quantized matrices are cut along their depth; none at 0."""
         for spec in self.counted_specs:
             if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.kept.experts):
                 for rank in range(self.layout.stage_size):
@@ -255,8 +255,8 @@ class Shards:
 def _in_blocks(columns: int, ranks: int, block: int) -> tuple[Interval, ...]:
     """Even cuts in whole blocks of columns; in single columns where there are fewer blocks than ranks."""
     if columns % block or columns // block < ranks:
-        return even_cuts(columns, ranks)
-    return _times(even_cuts(columns // block, ranks), block)
+        return even_splits(columns, ranks)
+    return _times(even_splits(columns // block, ranks), block)
 
 
 def _times(cuts: tuple[Interval, ...], width: int) -> tuple[Interval, ...]:

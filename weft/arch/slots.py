@@ -1,6 +1,6 @@
-"""Expert slots: which routed expert each physical slot of an expert block holds. Numbers only; knows no load.
+"""Expert slots: which routed expert each physical slot of an expert block holds.
 
-A block of experts has tp * ep ranks, tp fastest; its slots are dealt to the ep positions in contiguous runs. A slot
+A block of experts has tp * ep ranks, tp fastest; each ep position has a contiguous run of its slots. A slot
 holds one expert (or its tp-th part on each of tp ranks); an expert may have several slots (replicas), never none.
 """
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from weft.errors import LayoutError
-from weft.layout.cuts import even_cuts
-from weft.layout.layout import Experts
+from weft.layout.layout import ExpertsLayout
 from weft.layout.placement import Interval
+from weft.layout.splits import even_splits
 
 SlotMap = tuple[int, ...]
 """Expert of every slot."""
 
 
-def dealt(slots: int, num_experts: int) -> SlotMap:
-    """Slot s holds expert s modulo their number: no rank holds one twice while it has at most as many slots. What
-    every server and every plan begins with where nothing else is said."""
+def round_robin(slots: int, num_experts: int) -> SlotMap:
+    """Slot s holds expert s modulo their number: no rank holds one twice while it has at most as many slots. The
+    default placement of every server and plan."""
     return tuple(slot % num_experts for slot in range(slots))
 
 
 def most_moved(slots: int) -> int:
-    """Slots of a layer that one rebalancing may change, where nothing else is said: a quarter, and enough to swap."""
+    """Slots of a layer that one rebalancing may change, by default: a quarter, and at least two for a swap."""
     return min(slots, max(2, slots // 4))
 
 
-def staged_slots(experts: Experts, moved: int | None = None) -> int:
-    """Slots of a layer that a rank has room for beside its own, to receive what moves; `moved` may change in all."""
+def staged_slots(experts: ExpertsLayout, moved: int | None = None) -> int:
+    """Spare slots of a layer that a rank keeps to receive moved experts; `moved`: slots that may change in all."""
     if experts.balance.policy == "none":
         return 0
     return min(most_moved(experts.slots) if moved is None else moved, experts.slots // experts.ep)
@@ -38,9 +38,10 @@ def staged_slots(experts: Experts, moved: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class ExpertSlots:
-    """Slots of every layer. `maps`: per layer with experts, by layer number; a layer not named is dealt round robin."""
+    """Slots of every layer. `maps`: per layer with experts, by layer number; a layer not named takes its experts round
+    robin."""
 
-    experts: Experts
+    experts: ExpertsLayout
     num_experts: int
     maps: tuple[tuple[int, SlotMap], ...] = ()
 
@@ -58,12 +59,12 @@ class ExpertSlots:
 
     def map(self, layer: int) -> SlotMap:
         """Expert of every slot of a layer."""
-        return self._by_layer.get(layer) or dealt(self.experts.slots, self.num_experts)
+        return self._by_layer.get(layer) or round_robin(self.experts.slots, self.num_experts)
 
     @cached_property
     def runs(self) -> tuple[Interval, ...]:
         """The slots of each ep position."""
-        return even_cuts(self.experts.slots, self.experts.ep)
+        return even_splits(self.experts.slots, self.experts.ep)
 
     def of_rank(self, stage_rank: int) -> Interval:
         """The slots of a rank of the stage."""

@@ -1,4 +1,4 @@
-"""ParamSpec: one weight of a model, stated once. Loader, layers, explain and verify read it; it knows no layout.
+"""ParamSpec: one weight of a model, stated once. Loader, layers, explain and verify read it.
 
 A spec says under which name a checkpoint holds the tensor, which runtime parameter it becomes (several tensors may be
 parts of one: q, k and v), which module owns it, and which dim is divided by which cut table (see `shards`).

@@ -1,20 +1,20 @@
-"""Which layers, and so which weights, a rank's pipeline stage holds. Knows no module's cuts."""
+"""Which layers, and so which weights, a rank's pipeline stage holds."""
 
 from __future__ import annotations
 
 from weft.arch.config import ModelConfig
 from weft.arch.spec import ParamSpec
-from weft.layout.cuts import even_cuts
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
 from weft.layout.ranks import coords
+from weft.layout.splits import even_splits
 
 
 def stage_layers(layout: Layout, num_layers: int) -> tuple[Interval, ...]:
     """The layers of every stage, half-open; even unless the layout names their counts."""
     counts = layout.pipeline.layers
     if counts is None:
-        return even_cuts(num_layers, layout.pipeline.stages)
+        return even_splits(num_layers, layout.pipeline.stages)
     ends = [sum(counts[: stage + 1]) for stage in range(len(counts))]
     return tuple((end - count, end) for end, count in zip(ends, counts, strict=True))
 

@@ -17,4 +17,4 @@ def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Gr
 
 def groups_of(shards: Shards) -> tuple[Group, ...]:
     """Every group that the model's boundaries call on, in the one global order."""
-    return distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
+    return distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from weft.explain.hops import HopTraffic
+from weft.explain.hops import TransferTraffic
 from weft.explain.memory import RankMemoryUse
 from weft.explain.report import LayoutReport
 from weft.explain.traffic import BoundaryTraffic, CollectiveCall, RoutedTraffic
@@ -86,7 +86,7 @@ def _boundary(passed: BoundaryTraffic) -> Json:
     }
 
 
-def _hop(passed: HopTraffic) -> Json:
+def _hop(passed: TransferTraffic) -> Json:
     hop = passed.hop
     return {
         "name": hop.name,

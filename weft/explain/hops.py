@@ -6,29 +6,29 @@ from dataclasses import dataclass
 
 from weft.arch.shards import Shards
 from weft.explain.traffic import ID_BYTES, LOGIT_BYTES, Received, decode_tables
-from weft.layout.hops import Hop, hop_rows, hops_of
 from weft.layout.layout import Layout
+from weft.layout.pipeline_p2p import PipelineTransfer, pipeline_transfers, transfer_rows
 
 
 @dataclass(frozen=True, slots=True)
-class HopTraffic:
+class TransferTraffic:
     """A hop and what each rank of the receiving stage receives in it."""
 
-    hop: Hop
+    hop: PipelineTransfer
     received: tuple[Received, ...]
 
 
-def hop_traffic(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[HopTraffic, ...]:
+def hop_traffic(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[TransferTraffic, ...]:
     """All hops of a decode step, priced at each of `batches` rows per attention-dp group."""
     layout = shards.layout
     return tuple(
-        HopTraffic(hop, tuple(_received(layout, hop, itemsize, batch) for batch in batches))
-        for hop in hops_of(layout, shards.config.hidden_size, shards.passage.residual)
+        TransferTraffic(hop, tuple(_received(layout, hop, itemsize, batch) for batch in batches))
+        for hop in pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual)
     )
 
 
-def _received(layout: Layout, hop: Hop, itemsize: int, batch: int) -> Received:
+def _received(layout: Layout, hop: PipelineTransfer, itemsize: int, batch: int) -> Received:
     size = ID_BYTES if hop.item == "id" else max(LOGIT_BYTES, itemsize)
     tables = decode_tables(layout, batch)
-    counts = (hop_rows(hop, rank, *tables) for rank in range(layout.stage_size))
+    counts = (transfer_rows(hop, rank, *tables) for rank in range(layout.stage_size))
     return Received(batch, tuple(count * hop.width * size for count in counts))

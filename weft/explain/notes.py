@@ -12,9 +12,9 @@ from weft.arch.slots import staged_slots
 from weft.errors import LayoutError
 from weft.explain.memory import RankMemoryUse, bytes_of_second_copy
 from weft.explain.units import binary
-from weft.layout.cuts import deal_heads
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
+from weft.layout.splits import assign_heads
 from weft.layout.support import refuse_unsupported
 
 Level = Literal["info", "warning"]
@@ -63,7 +63,7 @@ def _heads(shards: Shards) -> Iterator[LayoutNote]:
     if len(set(counts)) == 1:
         return
     text = f"attention's ranks hold {_join(counts)} of {config.num_heads} query heads: " + _idle(counts)
-    even = [_length(share.q) for share in deal_heads(config.num_heads, config.num_kv_heads, attention.tp, "balanced")]
+    even = [_length(share.q) for share in assign_heads(config.num_heads, config.num_kv_heads, attention.tp, "balanced")]
     if max(even) < max(counts):
         text += f"; attention.split: balanced gives {_join(even)}"
     yield LayoutNote("warning", "uneven_heads", text)
@@ -88,7 +88,7 @@ def _o_proj(shards: Shards) -> Iterator[LayoutNote]:
 
 def _residual(shards: Shards) -> Iterator[LayoutNote]:
     layout, tp = shards.layout, shards.layout.attention.tp
-    routed = shards.passage.dispatch
+    routed = shards.forward_plan.dispatch
     sizes = {"o_proj": layout.o_proj.tp, "dense": layout.dense.tp}
     if routed is not None:
         experts = {name: layout.sizes[name] for name in ("experts", "shared_experts")}
@@ -106,7 +106,7 @@ def _residual(shards: Shards) -> Iterator[LayoutNote]:
 
 
 def _dispatch(shards: Shards) -> Iterator[LayoutNote]:
-    dispatch = shards.passage.dispatch
+    dispatch = shards.forward_plan.dispatch
     if dispatch is not None:
         yield LayoutNote("info", "dispatch", f"rows reach their experts by {dispatch.form}, {dispatch.reason}")
 

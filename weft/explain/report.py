@@ -10,7 +10,7 @@ from weft.arch.quantization import Kept
 from weft.arch.shards import Shards
 from weft.explain.choices import KernelChoices
 from weft.explain.cores import Cores
-from weft.explain.hops import HopTraffic, hop_traffic
+from weft.explain.hops import TransferTraffic, hop_traffic
 from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note
 from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.notes import LayoutNote, notes_of
@@ -37,7 +37,7 @@ class LayoutReport:
     dispatch: Dispatch | None
     """How rows reach experts; None for a dense model."""
     traffic: tuple[Traffic, ...]
-    hops: tuple[HopTraffic, ...]
+    hops: tuple[TransferTraffic, ...]
     """Between pipeline stages."""
     notes: tuple[LayoutNote, ...]
     kept: Kept
@@ -119,10 +119,10 @@ def explain(
         layout=layout,
         dtype=dtype,
         batches=batches,
-        residual=shards.passage.residual,
+        residual=shards.forward_plan.residual,
         tied_view=shards.tied_view and not shards.packs_head_again,
         ranks=ranks,
-        dispatch=shards.passage.dispatch,
+        dispatch=shards.forward_plan.dispatch,
         traffic=traffic_of(shards, itemsize, batches),
         hops=hop_traffic(shards, itemsize, batches),
         notes=notes_of(shards, ranks, (*largest_note(largest), *choices.notes)),

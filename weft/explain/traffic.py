@@ -1,6 +1,6 @@
 """What moves between modules in a decode step: every boundary's collectives, their ranks, and exact bytes received.
 
-Reads the model's `passage` and `received_bytes`, which the engine uses too.
+Reads the model's `forward_plan` and `received_bytes`, which the engine uses too.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ Traffic = BoundaryTraffic | RoutedTraffic
 
 def traffic_of(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[Traffic, ...]:
     """All boundaries in the order of a forward pass, priced at each of `batches` rows per attention-dp group."""
-    layout, config, route = shards.layout, shards.config, shards.passage
+    layout, config, route = shards.layout, shards.config, shards.forward_plan
     without = _layer_modules(config, range(config.num_layers)) ^ PER_LAYER
     tables = {batch: decode_tables(layout, batch) for batch in batches}
     found: list[Traffic] = []

@@ -21,7 +21,7 @@ from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
 from weft.experts.statistics.recorder import LoadRecorder
 from weft.layout.counts import divisors
-from weft.layout.layout import Experts, Layout
+from weft.layout.layout import ExpertsLayout, Layout
 from weft.plural import counted, size, up_to
 from weft.settings import EngineConfig
 
@@ -152,7 +152,7 @@ def _settings(
     )
 
 
-def _nothing_to_balance(config: ModelConfig, layout: Layout, experts: Experts) -> ConfigError:
+def _nothing_to_balance(config: ModelConfig, layout: Layout, experts: ExpertsLayout) -> ConfigError:
     policy, legal = (
         experts.balance.policy,
         tuple(ep for ep in divisors(layout.stage_size) if 1 < ep <= config.num_experts),
@@ -178,7 +178,7 @@ def _most_moved(engine: EngineConfig, shape: SlotShape) -> int:
     return most
 
 
-def _shape(config: ModelConfig, layout: Layout, experts: Experts) -> SlotShape:
+def _shape(config: ModelConfig, layout: Layout, experts: ExpertsLayout) -> SlotShape:
     """The slots of one block. Groups are the router's where balancing keeps them inside nodes."""
     assert config.moe is not None
     nodes = max(1, experts.tp * experts.ep // layout.ranks_per_node)

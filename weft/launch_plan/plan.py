@@ -134,7 +134,7 @@ class LaunchPlan:
             f"collectives: {self.comm}; steps are planned {'ahead' if self.plans_ahead else 'one by one'}",
         ]
         lines += self.hints()
-        if (dispatch := self.shards.passage.dispatch) is not None:
+        if (dispatch := self.shards.forward_plan.dispatch) is not None:
             lines.append(
                 f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
             )

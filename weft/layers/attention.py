@@ -1,6 +1,6 @@
 """Attention: qkv projection, optional q/k norm, rope, cache write, attention. Takes rows whole, gives its own heads.
 
-Written as for one device: which heads it has is a number handed in; it knows no rank and no collective.
+Written as for one device: its heads are given as numbers.
 Shapes: N rows, H hidden, A query heads here, K KV heads here, D head dim.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weft.arch.config import ModelConfig
 from weft.layers.base import Params, tensor_or_none
-from weft.layout.cuts import HeadShare
+from weft.layout.splits import HeadShare
 from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
 
 
@@ -32,7 +32,7 @@ class Attention:
         group = config.num_heads // config.num_kv_heads
         owners = [head // group - share.kv[0] for head in range(*share.q)]
         self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
-        self.scale = float(config.head_dim) ** -0.5
+        self.scale = config.softmax_scale
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""

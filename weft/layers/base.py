@@ -1,4 +1,4 @@
-"""Params: a rank's runtime parameters by name, and what each matrix is for. Knows no checkpoint and no layout."""
+"""Params: a rank's runtime parameters by name, and what each matrix is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routed experts: the router, and the MLPs of the slots held here. Knows slots as numbers; no rank, no collective.
+"""Routed experts: the router, and the MLPs of the slots held here.
 
 Shapes: N rows, H hidden, E experts, k choices of a row, S slots here, I intermediate columns here.
 """

@@ -2,7 +2,7 @@
 
 A query is carried into the latent's space (its "nope" part through the keys' unfolding), attends there as one KV head
 that all query heads share, and what it gathers is unfolded to values afterwards. Keys and values per head never exist.
-Knows which heads it has; no rank, no collective. Shapes: N rows, H hidden, A heads here, L latent, R rotated dims.
+Shapes: N rows, H hidden, A heads here, L latent, R rotated dims.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.layers.base import Params, Unfolding, tensor, tensor_or_none
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
-from weft.layout.cuts import HeadShare
+from weft.layout.splits import HeadShare
 from weft.ops.base import AttentionMeta, KVCache, Latents, Ops
 from weft.ops.weights import Weight, plain
 

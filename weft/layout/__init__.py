@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from weft.layout.boundaries import Boundary, dense_boundaries, residual
-from weft.layout.cuts import HeadShare, cuts_for, deal_heads, even_cuts
 from weft.layout.layout import Given, Layout
-from weft.layout.placement import Interval, Kind, Placement, full, partial, shard
+from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
 from weft.layout.ranks import Coords, Group, block, coords, describe
 from weft.layout.resolve import resolve
 from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.splits import HeadShare, assign_heads, even_splits, splits_after
 from weft.layout.support import refuse_unsupported
 from weft.layout.transition import Step, received_bytes, transition
 
@@ -19,18 +19,18 @@ __all__ = [
     "Group",
     "HeadShare",
     "Interval",
-    "Kind",
+    "PlacementKind",
     "Layout",
     "Placement",
     "RowTable",
     "Step",
     "block",
     "coords",
-    "cuts_for",
-    "deal_heads",
+    "splits_after",
+    "assign_heads",
     "dense_boundaries",
     "describe",
-    "even_cuts",
+    "even_splits",
     "full",
     "partial",
     "received_bytes",

@@ -1,7 +1,6 @@
 """What every dense module takes and gives, and the transitions between them in the order of a forward pass.
 
 The one declaration of module placements: the decoder runs it, explain draws it, comm takes its groups from it.
-Knows no weight and no tensor.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from weft.layout.cuts import cuts_for, deal_heads, even_cuts
-from weft.layout.layout import Experts, Layout
+from weft.layout.layout import ExpertsLayout, Layout
 from weft.layout.placement import Interval, Placement, full, partial, shard
 from weft.layout.routed import Form, RoutedBlock, Routing, routed_block
+from weft.layout.splits import assign_heads, even_splits, splits_after
 from weft.layout.transition import Step, transition
 
 Rows = Literal["rows", "sampled"]
@@ -66,7 +65,7 @@ class RoutedExchange:
 
 def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
     """Where the residual stream lies: FULL(attention.tp) where o_proj, dense and expert blocks have attention's size,
-    else scattered. Experts behind an all_to_all take scattered rows, as a module of size 1.
+    else scattered. Experts after an all_to_all take scattered rows, as a module of size 1.
 
     Embedding and lm_head have no say: they touch it once per step, the others once per layer.
     """
@@ -86,7 +85,7 @@ def finds_largest(layout: Layout) -> bool:
 
 def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:
     """The columns of attention's output on every rank of an attention block: its query heads, head_dim wide."""
-    shares = deal_heads(heads, kv_heads, layout.attention.tp, layout.attention.split)
+    shares = assign_heads(heads, kv_heads, layout.attention.tp, layout.attention.split)
     return tuple((share.q[0] * head_dim, share.q[1] * head_dim) for share in shares)
 
 
@@ -96,18 +95,18 @@ def module_placements(
     """What each module takes and gives, in the order of a forward pass.
 
     A module of size 1 takes the residual's placement and gives it back: rows that lie scattered stay so. An lm_head
-    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block. Experts behind an
+    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block. Experts after an
     all_to_all take scattered rows and give them back so; what moves in between are the block's `routed_exchanges`.
     """
     t, stream = layout.attention.tp, residual(layout, dispatch)
     columns = head_columns(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
-    o_in = shard(cuts_for(columns, layout.o_proj.tp))
+    o_in = shard(splits_after(columns, layout.o_proj.tp))
     placements = {
         "embedding": _summing(layout.embedding.tp, full(layout.embedding.tp), stream),
         "attention": ModulePlacement(full(t), shard(columns)),
         "o_proj": _summing(layout.o_proj.tp, o_in, stream),
         "dense": _summing(layout.dense.tp, full(layout.dense.tp), stream),
-        "lm_head": ModulePlacement(full(layout.lm_head.tp), shard(even_cuts(vocab, layout.lm_head.tp))),
+        "lm_head": ModulePlacement(full(layout.lm_head.tp), shard(even_splits(vocab, layout.lm_head.tp))),
         "sampling": ModulePlacement(full(1), full(t)),
     }
     if layout.experts and layout.shared_experts:
@@ -137,7 +136,7 @@ def dense_boundaries(
     """Every boundary of a decoder, in the order of a forward pass; `top_k`, `dispatch`: of a layout with experts.
 
     embedding.in and sampling.out move ids ([rows, 1]), which every rank of the attention block knows beforehand and
-    must know afterwards. head.in scatters the residual, so that every rank samples its own rows. experts.choices tells
+    must know afterwards. head.in scatters the residual, so that every rank samples its own rows. experts.choices sends
     every rank of an expert block what all rows of the block chose, ahead of an all_to_all.
 
     A layer's boundaries are passed with all rows of the step; in the last layer some with the sampled rows alone.
@@ -162,19 +161,19 @@ def dense_boundaries(
 
 
 def _expert_boundaries(
-    layout: Layout, m: dict[str, ModulePlacement], stream: Placement, hidden: int, told: int
+    layout: Layout, m: dict[str, ModulePlacement], stream: Placement, hidden: int, choices: int
 ) -> Iterator[Boundary]:
-    """Of routed and shared experts; `told`: choices of a row that its block is told."""
+    """Of routed and shared experts; `choices`: choices of a row that are sent to its block."""
     for name in ("experts", "shared_experts"):
         if name in m:
             yield Boundary(f"{name}.in", stream, m[name].takes, hidden, "rows", "activation")
-            if name == "experts" and layout.experts and told:
+            if name == "experts" and layout.experts and choices:
                 block = full(layout.experts.tp * layout.experts.ep)
-                yield Boundary("experts.choices", full(1), block, told, "rows", "choice")
+                yield Boundary("experts.choices", full(1), block, choices, "rows", "choice")
             yield Boundary(f"{name}.out", m[name].gives, stream, hidden, "rows", "activation")
 
 
-def routed_exchanges(experts: Experts, routing: Routing, dispatch: Form) -> tuple[RoutedExchange, ...]:
+def routed_exchanges(experts: ExpertsLayout, routing: Routing, dispatch: Form) -> tuple[RoutedExchange, ...]:
     """What an expert block exchanges between experts.choices and experts.out, in order; none but for an all_to_all."""
     if dispatch != "all_to_all":
         return ()

@@ -1,4 +1,4 @@
-"""Whole numbers of ranks: how many there may be, and which divide them. Knows no layout."""
+"""Whole numbers of ranks: how many there may be, and which divide them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isqrt
 from weft.errors import LayoutError
 
 MOST_RANKS = 1 << 20
-"""Every rank of a layout is looked at by itself: more would be waited for, and are surely a slip of the hand."""
+"""Limit of a world: each rank is computed separately, and a larger number is surely a mistake."""
 
 
 def divisors(number: int) -> tuple[int, ...]:

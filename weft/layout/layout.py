@@ -1,4 +1,4 @@
-"""Layout: how many ranks share each module, fully resolved. Numbers and words only; knows no model and no process.
+"""Layout: how many ranks share each module, fully resolved.
 
 The fields are also the options: names of files, flags of the command line and the JSON schema come from the metadata
 below. Build with `resolve`, which fills in defaults and refuses what no world of ranks can have.
@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from weft.options import Option, Setting, option, settings_of
 
 Given = Mapping[str, object]
-"""What a user said: dotted names -> values, {"attention.tp": 2}. None means not given."""
+"""A user's options: dotted names -> values, {"attention.tp": 2}. None means not given."""
 
 Split = Literal["auto", "groups", "balanced"]
 Within = Literal["node"]
@@ -21,11 +21,11 @@ Dispatch = Literal["auto", "all_gather", "all_to_all", "deepep", "deepep_normal"
 Policy = Literal["none", "auto", "global", "hierarchical"]
 
 WORLD = Setting("world", int, True, None, Option("all ranks; checked against the sizes", minimum=1))
-"""What a document may say beside the fields."""
+"""A document's key besides the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pipeline:
+class PipelineLayout:
     """Stages of consecutive layers."""
 
     stages: int = option(..., "pipeline stages", "--pipeline-parallel-size", minimum=1)
@@ -35,7 +35,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
+class AttentionLayout:
     """A stage has tp * cp * dp ranks; kv_split divides tp."""
 
     tp: int = option(..., "ranks that share attention's heads", "--attn-tp-size", minimum=1)
@@ -54,7 +54,7 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OProj:
+class OProjLayout:
     """Attention's output projection."""
 
     tp: int = option(
@@ -68,14 +68,14 @@ class OProj:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class DenseLayout:
     """The MLP of dense layers."""
 
     tp: int = option(..., "ranks that share the dense MLP", "--dense-tp-size", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Balance:
+class BalanceLayout:
     """How expert slots are filled while serving."""
 
     policy: Policy = option(
@@ -89,7 +89,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Experts:
+class ExpertsLayout:
     """Routed experts: tp * ep divides the stage, tp fastest; several blocks hold copies of the expert set."""
 
     tp: int = option(..., "ranks that share one expert", "--moe-tp-size", minimum=1)
@@ -98,25 +98,25 @@ class Experts:
     )
     slots: int = option(..., "physical expert slots, copies of hot experts included", "--expert-slots", minimum=1)
     dispatch: Dispatch = option(..., "how rows reach their experts", "--moe-dispatch", choices=get_args(Dispatch))
-    balance: Balance
+    balance: BalanceLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharedExperts:
+class SharedExpertsLayout:
     """Experts that every row passes."""
 
     tp: int = option(..., "ranks that share the shared experts", "--shared-experts-tp-size", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedding:
+class EmbeddingLayout:
     """The input embedding."""
 
     tp: int = option(..., "ranks that share the embedding's vocabulary", "--embedding-tp-size", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LMHead:
+class LMHeadLayout:
     """The output projection."""
 
     tp: int = option(
@@ -141,14 +141,14 @@ class Layout:
 
     nodes: int = option(..., "nodes that the ranks are spread over evenly", "--nodes", minimum=1)
     replicas: int = option(..., "copies of the whole model", "--replicas", minimum=1)
-    pipeline: Pipeline
-    attention: Attention
-    o_proj: OProj
-    dense: Dense
-    experts: Experts | None
-    shared_experts: SharedExperts | None
-    embedding: Embedding
-    lm_head: LMHead
+    pipeline: PipelineLayout
+    attention: AttentionLayout
+    o_proj: OProjLayout
+    dense: DenseLayout
+    experts: ExpertsLayout | None
+    shared_experts: SharedExpertsLayout | None
+    embedding: EmbeddingLayout
+    lm_head: LMHeadLayout
     derived: frozenset[str] = field(default=frozenset(), compare=False)
     """Dotted names that the user left to the defaults."""
 

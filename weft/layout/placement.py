@@ -1,4 +1,4 @@
-"""Placement: the state of an activation at a module boundary. Numbers only; knows no tensor and no process."""
+"""Placement: the state of an activation at a module boundary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Interval = tuple[int, int]
 """Half-open [lo, hi)."""
 
 
-class Kind(StrEnum):
+class PlacementKind(StrEnum):
     """How a block of ranks holds the rows that its ranks own."""
 
     FULL = "full"
@@ -28,7 +28,7 @@ class Placement:
     which give FULL(1) for size 1, so that equal states are equal records.
     """
 
-    kind: Kind
+    kind: PlacementKind
     size: int
     cuts: tuple[Interval, ...] = ()
 
@@ -38,14 +38,14 @@ class Placement:
 
 def full(size: int) -> Placement:
     """Whole on each rank of a block of `size`."""
-    return Placement(Kind.FULL, size)
+    return Placement(PlacementKind.FULL, size)
 
 
 def shard(cuts: tuple[Interval, ...]) -> Placement:
     """Columns `cuts[i]` on position i of a block of len(cuts) ranks."""
-    return full(1) if len(cuts) == 1 else Placement(Kind.SHARD, len(cuts), cuts)
+    return full(1) if len(cuts) == 1 else Placement(PlacementKind.SHARD, len(cuts), cuts)
 
 
 def partial(size: int) -> Placement:
     """An addend on each rank of a block of `size`."""
-    return full(1) if size == 1 else Placement(Kind.PARTIAL, size)
+    return full(1) if size == 1 else Placement(PlacementKind.PARTIAL, size)

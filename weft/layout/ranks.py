@@ -1,4 +1,4 @@
-"""Ranks as numbers: coordinates, blocks and names. Knows no process and no torch."""
+"""Ranks as numbers: coordinates, blocks and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user said to a full Layout: defaults, world size, every refusal. Knows no model but its expert count.
+"""From a user's options to a full Layout: defaults, world size, refusals.
 
 Defaults: attention tp 1, dp what is left of the world (1 without a world size); o_proj, dense, embedding, lm_head and
 shared_experts take attention.tp; experts take tp 1 and ep the rest of the stage, slots one per expert.
@@ -7,25 +7,25 @@ shared_experts take attention.tp; experts take tp 1 and ep the rest of the stage
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import gcd
 
 from weft.errors import LayoutError
 from weft.layout.counts import check_ranks, divisors
 from weft.layout.layout import (
     WORLD,
-    Attention,
-    Balance,
-    Dense,
-    Embedding,
-    Experts,
+    AttentionLayout,
+    BalanceLayout,
+    DenseLayout,
+    EmbeddingLayout,
+    ExpertsLayout,
     Given,
     Layout,
-    LMHead,
-    OProj,
-    Pipeline,
-    SharedExperts,
+    LMHeadLayout,
+    OProjLayout,
+    PipelineLayout,
+    SharedExpertsLayout,
     layout_settings,
 )
+from weft.layout.rules import check_sizes, join
 from weft.options import made, nearest
 
 _FIXED_DEFAULTS: dict[str, object] = {
@@ -69,7 +69,7 @@ def resolve(given: Given, world_size: int | None = None, tp: int | None = None, 
         _experts(sizes, tp, num_experts)
     else:
         _refuse_experts(values)
-    _check(layout := _build(sizes, bool(num_experts)))
+    check_sizes(layout := _build(sizes, bool(num_experts)))
     return layout
 
 
@@ -169,7 +169,7 @@ def _missing_dp(sizes: _Sizes, world_size: int | None) -> int:
         tp = sizes.number("attention.tp")
         others = rest // tp
         legal = divisors(world_size // others) if world_size % others == 0 else ()
-        change = f"; legal attention tp: {_join(legal)}" if legal else ""
+        change = f"; legal attention tp: {join(legal)}" if legal else ""
         raise LayoutError(
             f"{text} = {rest}, which does not divide --world-size {world_size}{change}",
             field="attention.tp",
@@ -215,7 +215,7 @@ def _check_slots(slots: int, ep: int, num_experts: int) -> None:
     if slots < num_experts or slots % ep:
         legal = tuple(least + more * ep for more in range(4))
         raise LayoutError(
-            f"experts slots {slots}: the model has {num_experts} experts and ep is {ep}; legal: {_join(legal)}, ...",
+            f"experts slots {slots}: the model has {num_experts} experts and ep is {ep}; legal: {join(legal)}, ...",
             field="experts.slots",
             value=slots,
             legal=legal,
@@ -228,8 +228,13 @@ def _refuse_experts(values: dict[str, object]) -> None:
             raise LayoutError(f"{name} {value}: the model has no experts; leave it out", field=name, value=value)
 
 
-_PARTS: dict[str, type] = {"pipeline": Pipeline, "attention": Attention, "o_proj": OProj, "dense": Dense}
-_PARTS |= {"embedding": Embedding, "lm_head": LMHead}
+_PARTS: dict[str, type] = {
+    "pipeline": PipelineLayout,
+    "attention": AttentionLayout,
+    "o_proj": OProjLayout,
+    "dense": DenseLayout,
+}
+_PARTS |= {"embedding": EmbeddingLayout, "lm_head": LMHeadLayout}
 """The records inside a layout that every model has."""
 
 
@@ -240,57 +245,11 @@ def _build(sizes: _Sizes, moe: bool) -> Layout:
         nested.setdefault(record, {})[leaf] = value
     parts: dict[str, object] = {name: made(record, nested[name]) for name, record in _PARTS.items()}
     if moe:
-        balance = made(Balance, nested["experts.balance"])
-        parts["experts"] = made(Experts, nested["experts"] | {"balance": balance})
-        parts["shared_experts"] = made(SharedExperts, nested["shared_experts"])
+        balance = made(BalanceLayout, nested["experts.balance"])
+        parts["experts"] = made(ExpertsLayout, nested["experts"] | {"balance": balance})
+        parts["shared_experts"] = made(SharedExpertsLayout, nested["shared_experts"])
     absent = {"experts": None, "shared_experts": None}
     return made(Layout, {**absent, **nested[""], **parts, "derived": frozenset(sizes.derived)})
-
-
-def _check(layout: Layout) -> None:
-    """The rules between sizes of a resolved layout."""
-    if layout.world % layout.nodes:
-        raise _impossible("nodes", "nodes", layout.nodes, f"the world has {layout.world} ranks", divisors(layout.world))
-    attention, layers = layout.attention, layout.pipeline.layers
-    if attention.tp % attention.kv_split:
-        raise _impossible(
-            "attention kv_split",
-            "attention.kv_split",
-            attention.kv_split,
-            f"attention has tp {attention.tp}",
-            divisors(attention.tp),
-        )
-    if layers is not None and len(layers) != layout.pipeline.stages:
-        raise LayoutError(
-            f"pipeline layers {_join(layers)}: {len(layers)} stages, but pipeline stages is {layout.pipeline.stages}",
-            field="pipeline.layers",
-            value=layers,
-        )
-    for module, size in layout.sizes.items():
-        _check_block(layout, module, size)
-
-
-def _check_block(layout: Layout, module: str, size: int) -> None:
-    """A block must divide the stage, and the ranks of a node where it must stay within one."""
-    stage, per_node = layout.stage_size, layout.ranks_per_node
-    field = f"{module}.tp"
-    if stage % size:
-        label = f"{module} tp" if module != "experts" else "experts tp * ep"
-        larger = " (a larger stage needs --attn-dp-size or --world-size)" if size > stage else ""
-        raise _impossible(label, field, size, f"the stage has {stage} ranks", divisors(stage), larger)
-    within = {"o_proj": layout.o_proj.within, "lm_head": layout.lm_head.within}.get(module)
-    if within == "node" and per_node % size:
-        reason = f"within node: a node has {per_node} ranks"
-        raise _impossible(f"{module} tp", field, size, reason, divisors(gcd(stage, per_node)))
-
-
-def _impossible(label: str, field: str, size: int, reason: str, legal: tuple[int, ...], more: str = "") -> LayoutError:
-    text = f"{label} {size}: {reason}; legal: {_join(legal)}{more}"
-    return LayoutError(text, field=field, value=size, legal=legal)
-
-
-def _join(numbers: Iterable[object]) -> str:
-    return ", ".join(str(number) for number in numbers)
 
 
 def _product(numbers: Iterable[int]) -> int:

@@ -5,7 +5,6 @@ reduce_scatter brings the sums back: transitions between placements, whatever th
 a row if the row chose a slot of its ep position, and sends one answer for each such choice back. What that moves
 depends on the choices; here stand its sizes where they are even (`uniform_splits`), and the most that can happen.
 
-Knows no tensor and no model but three of its sizes.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from itertools import accumulate, pairwise
 from math import lcm, prod
 from typing import Literal, Self
 
-from weft.layout.cuts import even_cuts
-from weft.layout.layout import Experts, Layout
+from weft.layout.layout import ExpertsLayout, Layout
+from weft.layout.splits import even_splits
 
 Form = Literal["all_gather", "all_to_all"]
 DEEPEP = "deepep"
@@ -89,7 +88,7 @@ class RoutedBlock:
     def uniform_splits(self, rows: Sequence[int], place: int) -> Splits:
         """Of the rank at `place`, where choices are spread evenly over slots; `rows` of every rank of the block.
 
-        Each rank's expected rows, and its choices, are dealt to positions in whole numbers, every rank beginning with
+        Each rank's expected rows, and its choices, are split over positions in whole numbers, every rank beginning with
         another position, so that sums stay right however few the rows are.
         """
         sent = _uniform(self, tuple(rows))
@@ -129,7 +128,7 @@ def _uniform(block: RoutedBlock, rows: tuple[int, ...]) -> tuple[tuple[tuple[int
     rows_to = _Dealer.of(block.chances)
     answers_from = _Dealer.of(tuple(Fraction(n * block.top_k, sum(block.slots)) for n in block.slots))
     return tuple(
-        (rows_to.dealt(count, first), answers_from.dealt(count, first))
+        (rows_to.split(count, first), answers_from.split(count, first))
         for first, count in zip(_firsts(block, rows), rows, strict=True)
     )
 
@@ -147,12 +146,12 @@ def _firsts(block: RoutedBlock, rows: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Dealer:
-    """Rows dealt to positions by shares, which are `parts` over `unit`."""
+    """Rows split over positions by shares, which are `parts` over `unit`."""
 
     parts: tuple[int, ...]
     unit: int
     even: bool
-    """All shares are equal: then it does not matter for the numbers dealt which position comes first."""
+    """All shares are equal: then the counts do not depend on the position that comes first."""
     known: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -161,7 +160,7 @@ class _Dealer:
         parts = tuple(share.numerator * (unit // share.denominator) for share in shares)
         return cls(parts, unit, len(set(parts)) == 1)
 
-    def dealt(self, rows: int, first: int) -> tuple[int, ...]:
+    def split(self, rows: int, first: int) -> tuple[int, ...]:
         """rows * shares in whole numbers, whose running sums from position `first` on are rounded half up."""
         key = (rows, 0 if self.even else first)
         if key not in self.known:
@@ -176,12 +175,12 @@ class _Dealer:
         return tuple(hi - lo for lo, hi in pairwise(ends))
 
 
-def routed_block(experts: Experts, top_k: int) -> RoutedBlock:
+def routed_block(experts: ExpertsLayout, top_k: int) -> RoutedBlock:
     """The block of a layout's experts."""
-    return RoutedBlock(experts.tp, tuple(hi - lo for lo, hi in even_cuts(experts.slots, experts.ep)), top_k)
+    return RoutedBlock(experts.tp, tuple(hi - lo for lo, hi in even_splits(experts.slots, experts.ep)), top_k)
 
 
-def dispatch_of(layout: Layout, experts: Experts, routing: Routing) -> Dispatch:
+def dispatch_of(layout: Layout, experts: ExpertsLayout, routing: Routing) -> Dispatch:
     """The form that `experts.dispatch` asks for; `auto` takes the all_to_all where it saves a quarter.
 
     Compared is what a rank receives in a layer at NOMINAL_ROWS rows in every dp group, in columns, each call counted as

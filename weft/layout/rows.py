@@ -1,7 +1,7 @@
 """Row tables: how many rows every rank of a stage owns in one step. Pure numbers, from the step plan alone.
 
-A *run* is the rows that one rank owns: run r belongs to rank r, runs lie one behind the other in rank order, so a
-block of ranks owns a contiguous interval of rows. Any run may be empty. Knows no request and no tensor.
+A *run* is the rows that one rank owns: run r belongs to rank r, runs follow each other in rank order, so a
+block of ranks owns a contiguous interval of rows. Any run may be empty.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from weft.errors import WeftError
-from weft.layout.cuts import even_cuts
+from weft.layout.splits import even_splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class RowTable:
 
 def row_table(group_rows: Iterable[int], tp: int) -> RowTable:
     """group_rows[g]: rows of attention block g; cut evenly over its tp ranks, the first take the remainder."""
-    return RowTable(tuple(hi - lo for rows in group_rows for lo, hi in even_cuts(rows, tp)))
+    return RowTable(tuple(hi - lo for rows in group_rows for lo, hi in even_splits(rows, tp)))
 
 
 def sampled_table(
@@ -64,12 +64,12 @@ def _deal_sampled(sampled: Sequence[int], table: RowTable, first: int, tp: int) 
         raise WeftError(f"sampled rows of the attention block at rank {first} do not ascend: {list(sampled)}")
     if sampled and not 0 <= sampled[0] <= sampled[-1] < table.count(first, first + tp):
         raise WeftError(f"sampled rows of the attention block at rank {first} are not its rows: {list(sampled)}")
-    dealt, at = [], 0
+    runs, at = [], 0
     for rank in range(first, first + tp):
         lo, hi = table.start(rank) - base, table.start(rank + 1) - base
         end = at
         while end < len(sampled) and sampled[end] < hi:
             end += 1
-        dealt.append(tuple(row - lo for row in sampled[at:end]))
+        runs.append(tuple(row - lo for row in sampled[at:end]))
         at = end
-    return dealt
+    return runs

@@ -21,9 +21,9 @@ from math import gcd, lcm
 from typing import Literal
 
 from weft.errors import LayoutError
-from weft.layout.cuts import cuts_for, even_cuts
-from weft.layout.placement import Interval, Kind, Placement, full, shard
+from weft.layout.placement import Interval, Placement, PlacementKind, full, shard
 from weft.layout.rows import RowTable
+from weft.layout.splits import even_splits, splits_after
 
 StepKind = Literal["slice", "all_gather", "all_to_all", "reduce_scatter", "all_reduce"]
 Rectangle = tuple[Interval, Interval]
@@ -35,7 +35,7 @@ Cost = tuple[int, int, int, tuple[str, ...]]
 def held(placement: Placement, rank: int, width: int) -> Rectangle:
     """The rectangle that a rank holds: the runs of its block, and its columns of `width`."""
     lo = rank - rank % placement.size
-    columns = placement.cuts[rank - lo] if placement.kind is Kind.SHARD else (0, width)
+    columns = placement.cuts[rank - lo] if placement.kind is PlacementKind.SHARD else (0, width)
     return (lo, lo + placement.size), columns
 
 
@@ -49,7 +49,7 @@ def _area(rectangle: Rectangle) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowRange:
     """A rectangle that goes between this rank and `peer`: row runs of the stage x columns of the whole width."""
 
     peer: int
@@ -86,17 +86,17 @@ class Step:
         """The distinct groups of ranks 0 to `ranks`, in the order of their first ranks."""
         return tuple(self.group(rank) for rank in range(ranks) if self._base(rank) == rank)
 
-    def received(self, rank: int) -> tuple[Piece, ...]:
+    def received(self, rank: int) -> tuple[RowRange, ...]:
         """Pieces that this rank gets, its own included, in group order; a reduction's pieces are its addends."""
         return self._pieces([(peer, peer, rank) for peer in self.group(rank)])
 
-    def sent(self, rank: int) -> tuple[Piece, ...]:
-        """Pieces that this rank gives, its own included, in group order; `peer` is who gets it."""
+    def sent(self, rank: int) -> tuple[RowRange, ...]:
+        """Pieces that this rank gives, its own included, in group order; `peer` receives it."""
         return self._pieces([(peer, rank, peer) for peer in self.group(rank)])
 
-    def _pieces(self, pairs: list[tuple[int, int, int]]) -> tuple[Piece, ...]:
+    def _pieces(self, pairs: list[tuple[int, int, int]]) -> tuple[RowRange, ...]:
         found = ((peer, self._moved(holder, taker)) for peer, holder, taker in pairs)
-        return tuple(Piece(peer, *moved) for peer, moved in found if _area(moved))
+        return tuple(RowRange(peer, *moved) for peer, moved in found if _area(moved))
 
     def _base(self, rank: int) -> int:
         return rank - rank // self.stride % self.size * self.stride
@@ -104,10 +104,10 @@ class Step:
     def _moved(self, holder: int, taker: int) -> Rectangle:
         """What goes from holder to taker; of several copies one holder gives (see `_chosen`)."""
         wanted = held(self.dst, taker, self.width)
-        if self.src.kind is Kind.PARTIAL:
+        if self.src.kind is PlacementKind.PARTIAL:
             return wanted
         rows, cols = held(self.src, holder, self.width)
-        if self.src.kind is Kind.FULL and holder != self._chosen(rows, taker):
+        if self.src.kind is PlacementKind.FULL and holder != self._chosen(rows, taker):
             return (0, 0), (0, 0)
         return _overlap(rows, wanted[0]), _overlap(cols, wanted[1])
 
@@ -155,7 +155,7 @@ def most_received(step: Step) -> int:
         return 2 * (step.size - 1) * step.width
     if step.kind == "reduce_scatter":
         return (step.size - 1) * max(_area(held(step.dst, rank, step.width)) for rank in range(step.dst.size))
-    if step.src.kind is step.dst.kind is Kind.FULL:
+    if step.src.kind is step.dst.kind is PlacementKind.FULL:
         return (step.dst.size - step.src.size) * step.width
     return max(_missing(step, rank) for rank in range(lcm(step.src.size, step.dst.size)))
 
@@ -184,15 +184,15 @@ def transition(src: Placement, dst: Placement, width: int) -> tuple[Step, ...]:
     _check_cuts(dst, width)
     if src == dst:
         return ()
-    if dst.kind is Kind.PARTIAL:
+    if dst.kind is PlacementKind.PARTIAL:
         raise LayoutError(f"no transition leads to a sum that is still to be added up: {src} to {dst}", value=str(dst))
-    if src.kind is Kind.PARTIAL:
+    if src.kind is PlacementKind.PARTIAL:
         return min(_reductions(src, dst, width), key=cost)
     return _move(src, dst, width)
 
 
 def _check_cuts(placement: Placement, width: int) -> None:
-    if placement.kind is not Kind.SHARD:
+    if placement.kind is not PlacementKind.SHARD:
         return
     cuts = placement.cuts
     if width < placement.size or any(lo >= hi for lo, hi in cuts):
@@ -216,9 +216,9 @@ def _reductions(src: Placement, dst: Placement, width: int) -> Iterator[tuple[St
 def _landings(n: int, dst: Placement, width: int) -> Iterator[Placement]:
     yield full(1)
     yield full(n)
-    if dst.kind is Kind.SHARD:
+    if dst.kind is PlacementKind.SHARD:
         for size in _divisors(n)[1:]:
-            for cuts in (cuts_for(dst.cuts, size), _gathered(dst.cuts, size)):
+            for cuts in (splits_after(dst.cuts, size), _gathered(dst.cuts, size)):
                 yield from (shard(cuts), shard(_evened(cuts)))
 
 
@@ -226,14 +226,14 @@ def _gathered(cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
     """Cuts of k ranks whose position i has what positions i, i + k, .. have together; even cuts where that has gaps."""
     parts = [sorted(cuts[i::k]) for i in range(k)]
     if len(cuts) % k or not all(before[1] == after[0] for part in parts for before, after in pairwise(part)):
-        return even_cuts(max(hi for _, hi in cuts), k)
+        return even_splits(max(hi for _, hi in cuts), k)
     return tuple((part[0][0], part[-1][1]) for part in parts)
 
 
 def _evened(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:
     """Even cuts in the same order."""
     order = {p: at for at, p in enumerate(sorted(range(len(cuts)), key=cuts.__getitem__))}
-    even = even_cuts(max(hi for _, hi in cuts), len(cuts))
+    even = even_splits(max(hi for _, hi in cuts), len(cuts))
     return tuple(even[order[p]] for p in range(len(cuts)))
 
 
@@ -242,14 +242,14 @@ def _move(src: Placement, dst: Placement, width: int) -> tuple[Step, ...]:
     if src == dst:
         return ()
     common = gcd(src.size, dst.size)
-    if src.kind is Kind.FULL and common == dst.size:
+    if src.kind is PlacementKind.FULL and common == dst.size:
         return (Step("slice", 1, 1, src, dst, width),)
-    if src.kind is dst.kind is Kind.FULL:
+    if src.kind is dst.kind is PlacementKind.FULL:
         via = full(common)
         return *_move(src, via, width), Step("all_gather", dst.size // common, common, via, dst, width)
-    if src.kind is Kind.FULL:
+    if src.kind is PlacementKind.FULL:
         return (Step("all_to_all", dst.size // common, common, src, dst, width),)
-    if dst.kind is Kind.FULL:
+    if dst.kind is PlacementKind.FULL:
         kind: StepKind = "all_gather" if common == src.size else "all_to_all"
         return (Step(kind, lcm(src.size, dst.size), 1, src, dst, width),)
     return (Step("all_to_all", *_smallest_group(src, dst), src, dst, width),)

@@ -1,4 +1,4 @@
-"""Builds a rank's Decoder from its parameters. Knows which layers a dense decoder has; no collective, no scheduler."""
+"""Builds a rank's Decoder from its parameters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from weft.arch.block import refuse_not_run
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.spec import Cut
@@ -35,11 +36,13 @@ def build_decoder(
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
     sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
-    they are those of another decoder. `dispatcher`: of routed rows, where it is not the layout's.
+    they are those of another decoder. `dispatcher`: of routed rows, where it is not the layout's. ConfigError for a
+    block with a value that no operation computes.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
+    refuse_not_run(config.block, latent=config.mla is not None)
     vocab = shards.cuts[Cut.VOCAB_IN]
-    transitions = transitions or Transitions(shards.passage.boundaries, comm)
+    transitions = transitions or Transitions(shards.forward_plan.boundaries, comm)
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
     stages = stage_layers(shards.layout, config.num_layers)
     last = stage == len(stages) - 1
@@ -61,7 +64,7 @@ def build_decoder(
 
 def make_dispatcher(shards: Shards, transitions: Transitions, splits: SplitsOf) -> TokenDispatcher:
     """The form that the layout runs; a dense model asks none."""
-    exchanges = shards.passage.exchanges
+    exchanges = shards.forward_plan.exchanges
     return AllToAll(transitions, exchanges[0].block, splits) if exchanges else AllGather(transitions)
 
 

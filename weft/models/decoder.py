@@ -1,7 +1,7 @@
 """Decoder: a stack of layers with a transition at every boundary; routed experts through their dispatcher.
 
-Which collective runs where follows from the boundaries' placements; nothing here decides one. Knows no scheduler, no
-sampling and no checkpoint. Rows: N of this rank's attention block, or fewer where the residual stream is scattered.
+Which collective runs where follows from the boundaries' placements; nothing here decides one. Rows: N of this rank's
+attention block, or fewer where the residual stream is scattered.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Decoder:
 
     In the model's last layer only sampled rows are still wanted once the keys of all are in the cache: it goes on with
     these from there, where attention takes its rows as the residual stream holds them. Elsewhere the rows of queries
-    and of the stream are not the same ones; there it goes on with them behind o_proj, where only the stream is left.
+    and of the stream are not the same ones; there it goes on with them after o_proj, where only the stream is left.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Transitions: runs a boundary's collectives on real rows. The only place in the model code that holds a `Comm`.
-
-Knows boundaries by name; decides none of them, and knows no layer.
-"""
+"""Transitions: runs a boundary's collectives on real rows. The only place in the model code that holds a `Comm`."""
 
 from __future__ import annotations
 

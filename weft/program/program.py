@@ -51,9 +51,9 @@ def record(
     notes = Notes()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
-    transitions = RecordingTransitions(shards.passage.boundaries, comm, notes, tables)
+    transitions = RecordingTransitions(shards.forward_plan.boundaries, comm, notes, tables)
     ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
-    exchanges = shards.passage.exchanges
+    exchanges = shards.forward_plan.exchanges
     routed = RecordedAllToAll(transitions, exchanges[0].block, notes, numerics) if exchanges else None
     decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables, dispatcher=routed)
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp

@@ -76,7 +76,8 @@ class Recipe:
 def target_of(config: ModelConfig) -> Target:
     """ConfigError: a family without a counterpart that has experts, or with biases that the counterpart lacks."""
     found = TARGETS.get(config.family)
-    biased = config.family != "qwen3" and (config.qkv_bias or config.o_bias or config.mlp_bias)
+    block = config.block
+    biased = config.family != "qwen3" and (block.qkv_bias or block.o_bias or block.mlp_bias)
     if found is None or biased or config.moe is not None:
         why = "it has experts" if config.moe else "with biases" if biased else f"family {config.family}"
         raise ConfigError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.engine.engine import Engine
 from weft.experts.statistics.loads import IntArray
 from weft.layout.layout import Layout
-from weft.layout.placement import Kind, Placement
+from weft.layout.placement import Placement, PlacementKind
 from weft.models.decoder import Tap
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
@@ -95,7 +95,7 @@ class Parts:
         parts, placement = self.parts[name], self.placements[name]
         ready = [part for part in parts if part is not None]
         blocks = [ready[first : first + placement.size] for first in range(0, len(ready), placement.size)]
-        if placement.kind is not Kind.SHARD:
+        if placement.kind is not PlacementKind.SHARD:
             return torch.cat([block[0] for block in blocks])
         order = sorted(range(placement.size), key=lambda position: placement.cuts[position])
         return torch.cat([torch.cat([block[position] for position in order], 1) for block in blocks])

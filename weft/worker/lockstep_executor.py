@@ -42,7 +42,7 @@ class LockstepExecutor:
     ) -> None:
         """`enforce_eager`: no rank has a step program, or graphs."""
         self.shards, self.limits = shards, limits
-        groups = distinct_groups(shards.passage.boundaries.values(), shards.layout.stage_size)
+        groups = distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
         self.world = LockstepWorld(shards.layout.world, groups)
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []

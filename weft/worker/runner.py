@@ -91,7 +91,7 @@ class Runner:
         enforce_eager: bool = True,
     ) -> None:
         self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
-        self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device, shards.passage.residual)
+        self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device, shards.forward_plan.residual)
         self.cos_sin = _angles(shards.config, ops, limits, device)
         self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
         self.experts = self._mover(comm)

@@ -207,13 +207,13 @@ def test_a_real_run_moves_the_rows_that_were_chosen(
     path, config = write_random(tmp_path, "experts"), config_of("experts")
     layout = resolve({"attention.tp": 2, "experts.dispatch": "all_to_all", **given}, 4, num_experts=5)
     seen: dict[int, list[Choices]] = {rank: [] for rank in range(4)}
-    original = AllToAll._told
+    original = AllToAll._send_choices
 
     def kept(self: AllToAll, *args: object) -> Choices:
         seen[self._transitions.comm.rank].append(original(self, *args))  # type: ignore[arg-type]
         return seen[self._transitions.comm.rank][-1]
 
-    monkeypatch.setattr(AllToAll, "_told", kept)
+    monkeypatch.setattr(AllToAll, "_send_choices", kept)
     report = explain("m", config, layout, dtype="float32", batch=BATCH)
     most = {passed.most[-1].per_rank for passed in report.routed}
     real = list(real_calls(path, layout))

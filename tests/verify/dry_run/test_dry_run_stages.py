@@ -17,8 +17,8 @@ from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
 from weft.comm.base import Group
 from weft.explain import LayoutReport, explain
-from weft.layout.hops import twin
 from weft.layout.layout import Layout
+from weft.layout.pipeline_p2p import twin
 from weft.layout.ranks import coords
 from weft.layout.resolve import resolve
 from weft.layout.serialize import to_dict

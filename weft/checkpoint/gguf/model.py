@@ -1,7 +1,7 @@
 """What a GGUF file's metadata keys and tensor names mean: a config in HF's words and tensors under HF's names.
 
-Architectures llama (Llama, Mistral, SmolLM2), qwen2 and qwen3; any other is refused by name, and so is a key of the
-architecture that is not known here, because it may change what the model computes.
+Architectures and names of tensors are those of `weft.arch.families`; any other architecture is refused by name, and so
+is a key of it that is not known here, because it may change what the model computes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families
+from weft.arch.family import ModelFamily
 from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weft.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
 from weft.checkpoint.tensors import TensorInfo, raise_all
 
-FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 REQUIRED = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -57,28 +58,12 @@ OFF = {
     "pooling_type": 0,
 }
 """Keys that are accepted with this one value."""
-WHOLE = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 ENDS = ("eos", "eot", "eom")
 """Tokens that end what a model says: of the text, of its turn, of a message to a tool."""
 COLUMNS_CUT = ".ffn_down."
 """Its columns are the intermediate ones; o_proj follows attention's heads, everything else is cut by rows."""
+HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+"""Sizes of the modules whose rows a file may have in another order."""
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
@@ -87,9 +72,8 @@ def open_gguf(path: Path) -> Checkpoint:
     header = read_gguf_header(path)
     config, problems = _config(header)
     raise_all(str(path), [f"{path}: {problem}" for problem in problems])
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    permuted = heads if header.metadata["general.architecture"] == "llama" else {}
-    tensors = (_renamed(tensor, permuted) for tensor in header.tensors if tensor.source != ROPE_FREQS)
+    family = FAMILIES[config["model_type"]]
+    tensors = (_renamed(tensor, family, config) for tensor in header.tensors if tensor.source != ROPE_FREQS)
     return Checkpoint(
         path=str(path),
         kind="gguf",
@@ -105,12 +89,13 @@ def _column_block(tensors: Iterable[TensorInfo]) -> int:
     return math.lcm(*(LOADABLE[t.dtype].block for t in tensors if COLUMNS_CUT in t.source and t.dtype in LOADABLE))
 
 
-def _renamed(tensor: TensorInfo, permuted: dict[str, int]) -> TensorInfo:
-    name, heads = WHOLE.get(tensor.source, tensor.source), 0
-    block = BLOCK.fullmatch(tensor.source)
-    if block and block[2] in LAYER:
-        place = LAYER[block[2]]
-        name, heads = f"model.layers.{block[1]}.{place}.{block[3]}", permuted.get(place.rpartition(".")[2], 0)
+def _renamed(tensor: TensorInfo, family: ModelFamily, config: Json) -> TensorInfo:
+    name, heads = family.names.of_gguf.get(tensor.source, tensor.source), 0
+    block, places = BLOCK.fullmatch(tensor.source), family.names.of_gguf_layer
+    if block and block[2] in places:
+        name = f"{family.names.layer.format(block[1])}.{places[block[2]]}.{block[3]}"
+        permuted = family.gguf is not None and block[2] in family.gguf.permuted
+        heads = config[HEADS[block[2]]] if permuted else 0
     return TensorInfo(name, tensor.shape, tensor.dtype, tensor.file, tensor.offset, tensor.nbytes, tensor.source, heads)
 
 
@@ -130,8 +115,9 @@ def _tokenizer(metadata: Json) -> TokenizerSource:
 def _config(header: GgufHeader) -> tuple[Json, list[str]]:
     """HF config of the file, and what stands against serving it."""
     arch = header.metadata.get("general.architecture")
-    if arch not in FAMILIES:
-        return {}, [f"architecture {arch!r} is not supported; supported: {', '.join(FAMILIES)}"]
+    families = gguf_families(arch)
+    if not families:
+        return {}, [f"architecture {arch!r} is not supported; supported: {', '.join(gguf_architectures())}"]
     split = header.metadata.get("split.count", 0)
     if split not in (0, 1):
         return {}, [f"part of a model split over {split} files: join them first (gguf-split --merge)"]
@@ -145,7 +131,7 @@ def _config(header: GgufHeader) -> tuple[Json, list[str]]:
     problems += _token_id_faults(header.metadata)
     if problems:
         return {}, problems
-    config = {**_sizes(keys), **_switches(arch, keys, names), **_token_ids(header.metadata)}
+    config = {**_sizes(keys), **_switches(families, keys, names), **_token_ids(header.metadata)}
     rope, faults = rope_scaling(prefix, keys, names.get(ROPE_FREQS), config)
     return {**config, **rope}, faults
 
@@ -192,13 +178,13 @@ def _sizes(keys: Json) -> Json:
     }
 
 
-def _switches(arch: str, keys: Json, names: dict[str, TensorInfo]) -> Json:
-    model, window = FAMILIES[arch], keys.get("attention.sliding_window")
-    if window and arch == "llama":
-        model = "MistralForCausalLM"  # the family of GGUF's llama architecture that has windows
+def _switches(families: tuple[ModelFamily, ...], keys: Json, names: dict[str, TensorInfo]) -> Json:
+    window = keys.get("attention.sliding_window")
+    windowed = (each for each in families if each.gguf and each.gguf.windowed == bool(window))
+    family = next(windowed, families[0])
     return {
-        "architectures": [model],
-        "model_type": "mistral" if model.startswith("Mistral") else arch,
+        "architectures": [family.architectures[0]],
+        "model_type": family.name,
         "hidden_act": "silu",
         "vocab_size": names["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in names,

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from weft.arch.slots import dealt
+from weft.arch.slots import round_robin
 from weft.errors import ConfigError
 from weft.experts.placement.routing import RoutingTable
 from weft.experts.placement.shape import SlotShape
@@ -136,7 +136,7 @@ def replica_counts(phy2log: IntArray, experts: int) -> IntArray:
 
 def even_placement(layers: int, shape: SlotShape) -> ExpertPlacement:
     """Experts in order, from the first again where slots are left: what a server holds before any load was recorded."""
-    row = np.array(dealt(shape.slots, shape.experts))
+    row = np.array(round_robin(shape.slots, shape.experts))
     return ExpertPlacement(np.tile(row, (layers, 1)), shape.experts, shape.ranks)
 
 

@@ -1,9 +1,9 @@
 """All-to-all dispatch: a row travels to the ep positions that it chose a slot of, and one answer a choice travels back.
 
-Residual rows are taken scattered; each rank routes its own. The block's ranks then tell each other all choices (an
-all_gather whose sizes the row table gives), so that every rank knows who answers what, with the same turns of replicas
-as in every other form, and nothing has to be counted on the way. Rows go once to a position, however many of their
-choices it answers. With expert tp t each of the position's t ranks gets them and gives an addend of every answer.
+Residual rows are taken scattered; each rank routes its own. The block's ranks then send each other all choices (an
+all_gather whose sizes the row table gives), so that every rank knows which rank answers what, with the same turns of
+replicas as in every other form, and nothing has to be counted on the way. Rows go once to a position, however many of
+their choices it answers. With expert tp t each of the position's t ranks gets them and gives an addend of every answer.
 
 Order of addition: the owner adds the addends of an answer in rank order, then a row's answers in the order of its
 choices, best first, weighed, in fp32 at least. Where a slot lies, how many replicas an expert has and which rows share
@@ -101,24 +101,24 @@ class AllToAll(TokenDispatcher):
         """As `TokenDispatcher.run`."""
         own = self._transitions.move("experts.in", x, rows)
         chosen, weights = experts.route(own)
-        choices = self._told(experts, chosen, weights, rows)
+        choices = self._send_choices(experts, chosen, weights, rows)
         splits = self._splits(choices)
         received = self._send_rows(own, choices, splits)
         answers = self._answer(experts, received, choices, splits)
         found = self._send_answers(answers, choices, splits)
         return self._transitions.move("experts.out", experts.weigh(found, weights).to(own.dtype), rows)
 
-    def _told(self, experts: Experts, chosen: Tensor, weights: Tensor, rows: RowTable) -> Choices:
+    def _send_choices(self, experts: Experts, chosen: Tensor, weights: Tensor, rows: RowTable) -> Choices:
         """The choices of all rows of the block; weights travel as the words that they are."""
         words = torch.cat((chosen.to(torch.int32), _words(weights, torch.int32)), 1)
-        told = self._transitions.move_columns("experts.choices", words, rows)
+        sent = self._transitions.move_columns("experts.choices", words, rows)
         k = chosen.shape[1]
-        slots = experts.slots(told[:, :k].long())
+        slots = experts.slots(sent[:, :k].long())
         base = rows.start(self._first)
         starts = tuple(rows.start(self._first + place) - base for place in range(self._block.size + 1))
         edges = torch.tensor(self._block.slots, device=slots.device).cumsum(0)
         positions = torch.bucketize(slots, edges, right=True)
-        return Choices(self._block, slots, _words(told[:, k:], weights.dtype), positions, starts, self._place)
+        return Choices(self._block, slots, _words(sent[:, k:], weights.dtype), positions, starts, self._place)
 
     def _send_rows(self, x: Tensor, choices: Choices, splits: Splits) -> Tensor:
         """The rows that chose a slot here, of the whole block in its order."""
@@ -174,5 +174,5 @@ def _cut(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
 
 
 def _flagged(flags: Tensor, count: int) -> Tensor:
-    """Places of the `count` flags that are set, in the flat order of `flags`; asks the device for nothing."""
+    """Places of the `count` flags that are set, in the flat order of `flags`; does not wait for the device."""
     return torch.sort((~flags).flatten().to(torch.uint8), stable=True).indices[:count]

@@ -1,4 +1,4 @@
-"""The seam between a layer's rows and its routed experts, wherever those lie. Knows no kernel and no scheduler.
+"""The seam between a layer's rows and its routed experts, wherever those lie.
 
 A dispatcher takes rows in the residual stream's placement and gives the experts' answers in the same. What it moves on
 the way are the boundaries that `layout.boundaries` declares for its form: no other collective.

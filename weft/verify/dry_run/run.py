@@ -18,7 +18,7 @@ from weft.comm.base import Group
 from weft.errors import WeftError
 from weft.explain.memory import bounds_of, held_bytes
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
-from weft.layout.hops import hop_rows, hops_of, twin
+from weft.layout.pipeline_p2p import pipeline_transfers, transfer_rows, twin
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.support import refuse_without_model_code
@@ -104,7 +104,7 @@ def _collectives(
 ) -> Iterator[Collective]:
     """What was called, by the ranks of the world."""
     first = rank - noted.comm.rank
-    most = {each.name: _most(each, rows, noted.comm.rank) * itemsize for each in shards.passage.exchanges}
+    most = {each.name: _most(each, rows, noted.comm.rank) * itemsize for each in shards.forward_plan.exchanges}
     for (kind, ranks, size, where), calls in noted.calls.items():
         yield Collective(kind, tuple(first + member for member in ranks), size, calls, where, most.get(where, size))
 
@@ -118,9 +118,9 @@ def _most(exchange: RoutedExchange, rows: RowTable, rank: int) -> int:
 
 def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
     """The residual stream that the stage before sends, [rows, width]."""
-    for hop in hops_of(shards.layout, shards.config.hidden_size, shards.passage.residual):
+    for hop in pipeline_transfers(shards.layout, shards.config.hidden_size, shards.forward_plan.residual):
         if hop.item == "stream" and hop.receiver == stage:
-            rows = hop_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
+            rows = transfer_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
             return ops.widen(torch.empty(rows, hop.width, dtype=ops.numerics.dtype))
     return None
 
@@ -128,8 +128,8 @@ def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> 
 def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Collective]:
     """What the rank receives from other stages and sends to them. `left`: its last result, which it sends on."""
     layout, at = shards.layout, coords(shards.layout, rank)
-    for hop in hops_of(layout, shards.config.hidden_size, shards.passage.residual):
-        rows = hop_rows(hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
+    for hop in pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual):
+        rows = transfer_rows(hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
         size = torch.int64.itemsize if hop.item == "id" else left.element_size()
         if hop.receiver == at.stage:
             pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
@@ -146,7 +146,7 @@ class _CountingTransitions(Transitions):
     """Gives the comm the rank's rows before each boundary, and counts the recorded calls under the boundary's name."""
 
     def __init__(self, shards: Shards, comm: RecordingComm) -> None:
-        super().__init__(shards.passage.boundaries, comm)
+        super().__init__(shards.forward_plan.boundaries, comm)
         self._recording = comm
         self.calls: Counter[tuple[str, Group, int, str]] = Counter()
 
@@ -177,7 +177,7 @@ def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _CountingTran
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:
-    layout, held = shards.layout, shards.passage.residual.size
+    layout, held = shards.layout, shards.forward_plan.residual.size
     rows = row_table([batch] * layout.attention.dp, layout.attention.tp)
     sampled, _ = sampled_table([range(batch)] * layout.attention.dp, rows, layout.attention.tp)
     numbers = torch.zeros(batch, dtype=torch.int32)

@@ -1,7 +1,7 @@
-"""How columns and heads are cut over a block of ranks. Numbers only; knows no placement and no tensor.
+"""How columns and heads are split over a block of ranks.
 
-One rule per unit, read by weights, transitions and pictures alike: `even_cuts` for anything that splits freely,
-`deal_heads` for attention, `cuts_for` for the module behind attention, which follows attention's own cuts.
+One rule per unit, read by weights, transitions and pictures alike: `even_splits` for anything that splits freely,
+`assign_heads` for attention, `splits_after` for o_proj, which follows attention's own columns.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class HeadShare:
     kv: Interval
 
 
-def even_cuts(n: int, k: int) -> tuple[Interval, ...]:
+def even_splits(n: int, k: int) -> tuple[Interval, ...]:
     """[0, n) in k neighbouring intervals that differ by at most one; the first take the remainder."""
     size, extra = divmod(n, k)
     starts = [i * size + min(i, extra) for i in range(k + 1)]
     return tuple(zip(starts, starts[1:], strict=False))
 
 
-def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tuple[HeadShare, ...]:
+def assign_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tuple[HeadShare, ...]:
     """The heads of every rank of an attention block of `tp` ranks, in head order.
 
-    "groups": whole KV groups while there are at least tp KV heads, else ranks are dealt to KV heads and that head's
+    "groups": whole KV groups while there are at least tp KV heads, else ranks are assigned to KV heads and a KV head's
     queries to its ranks, so that no rank holds two KV heads without need. "balanced": query heads differ by at most
     one, a rank may then hold a part of two groups. "auto": balanced where the busiest rank then has fewer query heads
     and none holds more KV heads than with groups; else groups. LayoutError where a rank would be left without a query
@@ -53,7 +53,9 @@ def deal_heads(heads: int, kv_heads: int, tp: int, split: Split = "auto") -> tup
     if split == "balanced":
         return even
     enough = kv_heads >= tp
-    whole = _whole_groups(group, even_cuts(kv_heads, tp)) if enough else _split_groups(group, even_cuts(tp, kv_heads))
+    whole = (
+        _whole_groups(group, even_splits(kv_heads, tp)) if enough else _split_groups(group, even_splits(tp, kv_heads))
+    )
     if split == "groups":
         return whole
     return even if _busiest(even) < _busiest(whole) and _fullest(even) <= _fullest(whole) else whole
@@ -68,7 +70,7 @@ def _fullest(shares: tuple[HeadShare, ...]) -> int:
 
 
 def _balanced(heads: int, group: int, tp: int) -> tuple[HeadShare, ...]:
-    return tuple(HeadShare((lo, hi), (lo // group, (hi - 1) // group + 1)) for lo, hi in even_cuts(heads, tp))
+    return tuple(HeadShare((lo, hi), (lo // group, (hi - 1) // group + 1)) for lo, hi in even_splits(heads, tp))
 
 
 def _whole_groups(group: int, kv_cuts: tuple[Interval, ...]) -> tuple[HeadShare, ...]:
@@ -79,12 +81,12 @@ def _split_groups(group: int, ranks_of_head: tuple[Interval, ...]) -> tuple[Head
     return tuple(
         HeadShare((head * group + lo, head * group + hi), (head, head + 1))
         for head, (first, last) in enumerate(ranks_of_head)
-        for lo, hi in even_cuts(group, last - first)
+        for lo, hi in even_splits(group, last - first)
     )
 
 
-def cuts_for(src_cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
-    """The cuts that a block of k ranks takes behind a block that gives `src_cuts`, so that little has to move.
+def splits_after(src_cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
+    """The intervals of a block of k ranks that reads what a block with `src_cuts` gives, so that little has to move.
 
     t = len(src_cuts), neighbours in order from 0. k = t: the same cuts. k = m * t: each cut in m pieces, position p
     holds piece p // t of cut p % t (a rank stays inside its own cut). k divides t: neighbours merged. Else even cuts.
@@ -98,11 +100,11 @@ def cuts_for(src_cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:
     if t % k == 0 and _in_order(src_cuts):
         m = t // k
         return tuple((src_cuts[j * m][0], src_cuts[j * m + m - 1][1]) for j in range(k))
-    return even_cuts(max(hi for _, hi in src_cuts), k)
+    return even_splits(max(hi for _, hi in src_cuts), k)
 
 
 def _pieces(cut: Interval, m: int) -> tuple[Interval, ...]:
-    return tuple((cut[0] + lo, cut[0] + hi) for lo, hi in even_cuts(cut[1] - cut[0], m))
+    return tuple((cut[0] + lo, cut[0] + hi) for lo, hi in even_splits(cut[1] - cut[0], m))
 
 
 def _in_order(cuts: tuple[Interval, ...]) -> bool:

@@ -1,7 +1,4 @@
-"""Passage: every boundary that a model's rows pass under a layout, from both. The engine runs it, explain draws it.
-
-Knows sizes of modules; decides nothing that `layout` does not.
-"""
+"""ForwardPlan: every boundary of a model's forward pass under a layout, in order. For engine and explain."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from weft.layout.routed import Dispatch, Routing, dispatch_of
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class ForwardPlan:
     """`boundaries` in the order of a forward pass, by name; `exchanges` of routed rows between experts.choices and
     experts.out; `dispatch`: how rows reach experts, None for a dense model."""
 
@@ -25,8 +22,8 @@ class Passage:
     dispatch: Dispatch | None
 
 
-def passage(config: ModelConfig, layout: Layout) -> Passage:
-    """The passage of `config` under `layout`."""
+def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
+    """The forward plan of `config` under `layout`."""
     routing = Routing(config.hidden_size, config.moe.top_k if config.moe else 0)
     dispatch = dispatch_of(layout, layout.experts, routing) if layout.experts else None
     form = dispatch.form if dispatch else "all_gather"
@@ -41,4 +38,4 @@ def passage(config: ModelConfig, layout: Layout) -> Passage:
         dispatch=form,
     )
     exchanges = routed_exchanges(layout.experts, routing, form) if layout.experts else ()
-    return Passage(residual(layout, form), boundaries, exchanges, dispatch)
+    return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch)

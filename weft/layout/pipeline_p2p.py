@@ -1,6 +1,6 @@
 """What moves between pipeline stages in a step: the residual stream forward, sampled ids back to the first stage.
 
-Every rank deals with the ranks at its own place of the neighbouring stages. Pure numbers; knows no tensor.
+Every rank exchanges rows with the rank at its own place in the neighbouring stage.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from weft.layout.rows import RowTable
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
-    """A send from every rank of one stage to its like in another: `width` columns of its rows."""
+class PipelineTransfer:
+    """A send from every rank of one stage to the rank at the same place in another: `width` columns of its rows."""
 
     name: Literal["stage.in", "ids.in"]
     sender: int
@@ -31,17 +31,22 @@ class Hop:
     """Where the rows lie, on both sides."""
 
 
-def hops_of(layout: Layout, hidden: int, stream: Placement) -> tuple[Hop, ...]:
-    """All hops of a step in order; none with one stage. `stream`: where the model's residual stream lies."""
+def pipeline_transfers(layout: Layout, hidden: int, stream: Placement) -> tuple[PipelineTransfer, ...]:
+    """All transfers of a step in order; none with one stage. `stream`: where the model's residual stream lies."""
     stages = layout.pipeline.stages
     if stages == 1:
         return ()
-    forward = (Hop("stage.in", stage - 1, stage, hidden, "rows", "stream", stream) for stage in range(1, stages))
-    return (*forward, Hop("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", full(layout.attention.tp)))
+    forward = (
+        PipelineTransfer("stage.in", stage - 1, stage, hidden, "rows", "stream", stream) for stage in range(1, stages)
+    )
+    return (
+        *forward,
+        PipelineTransfer("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", full(layout.attention.tp)),
+    )
 
 
-def hop_rows(hop: Hop, rank: int, rows: RowTable, sampled: RowTable) -> int:
-    """Rows of a hop that a rank receives or sends; `rank` counts inside its stage."""
+def transfer_rows(hop: PipelineTransfer, rank: int, rows: RowTable, sampled: RowTable) -> int:
+    """Rows of a transfer that a rank receives or sends; `rank` counts inside its stage."""
     first = rank - rank % hop.held.size
     return (rows if hop.rows == "rows" else sampled).count(first, first + hop.held.size)
 
