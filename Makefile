@@ -18,7 +18,7 @@ test: BUILD = -m tests.support.native_libraries
 test-long: BUILD = -m weft.native.build --all
 LAYOUT ?= layouts/two-ranks.yaml
 PORT ?= 8000
-CPP := $(wildcard weft/native/*.cpp weft/native/*.h weft/native/step/*.h tests/native/*.h tests/native/*.cpp benchmarks/peers/*.cpp)
+CPP := $(wildcard weft/native/*.cpp) $(shell find weft/native tests/native -name "*.h") $(shell find tests/native benchmarks/peers -name "*.cpp")
 ARGS ?=
 
 .PHONY: help venv native serve test test-long lint format size clean

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.native_libraries import TRIED, built
 from weft.errors import ConfigError
-from weft.native import build, libraries
+from weft.native import build, isa, libraries
 
 SOURCE = 'extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
 
@@ -35,6 +35,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("WEFT_NATIVE_ISA", raising=False)
     monkeypatch.delenv("CXX", raising=False)
     return sources
+
+
+def test_each_header_of_a_copy_of_the_sources_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit in any folder, the deepest included, and a move from one folder to another, give other names."""
+    kept = shutil.ignore_patterns("_build", "__pycache__")
+    copy = Path(shutil.copytree(libraries.SOURCES, tmp_path / "native", ignore=kept))
+    deepest = max(copy.rglob("*.h"), key=lambda path: len(path.parts))
+    assert len(deepest.relative_to(copy).parts) >= 2
+    monkeypatch.setattr(libraries, "SOURCES", copy)
+    names = ("comm", f"step-{isa.chosen()}")
+    found = [tuple(map(libraries.stem, names))]
+    for path in {header.parent: header for header in (*copy.rglob("*.h"), deepest)}.values():
+        path.write_text(path.read_text() + "// changed\n")
+        found.append(tuple(map(libraries.stem, names)))
+    deepest.rename(copy / deepest.name)
+    found.append(tuple(map(libraries.stem, names)))
+    for stems in zip(*found, strict=True):
+        assert len({*stems}) == len(found)
 
 
 def answer() -> int:

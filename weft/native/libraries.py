@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -150,25 +151,25 @@ def _recorded_failure(name: str) -> str:
 
 
 def _source_hash(name: str) -> str:
-    source = source_of(name)
-    own = (str(source), source.stat().st_mtime_ns)
-    return _digest(flags(name), (own, *_headers(SOURCES), *_headers(SOURCES / source.stem)))
+    files = (source_of(name), *sorted(_headers()))
+    return _digest(flags(name), SOURCES, tuple((path, path.stat().st_mtime_ns) for path in files))
 
 
-def _headers(folder: Path) -> list[tuple[str, int]]:
-    """Headers by name, and when each was written; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((entry.path, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".h"))
+def _headers() -> Iterator[Path]:
+    """The headers of every folder below the sources; any library may include any of them."""
+    for folder, inner, files in os.walk(SOURCES):
+        if folder == str(SOURCES) and "_build" in inner:
+            inner.remove("_build")
+        yield from (Path(folder, file) for file in files if file.endswith(".h"))
 
 
 @lru_cache(maxsize=16)
-def _digest(flags: tuple[str, ...], files: tuple[tuple[str, int], ...]) -> str:
-    """Of flags and files' contents; a process that opens a library many times reads them once while none is written."""
+def _digest(flags: tuple[str, ...], root: Path, files: tuple[tuple[Path, int], ...]) -> str:
+    """The hash of the flags and of each file's path below `root` and content. `files`: paths and times of last change,
+    so that a process reads unchanged files only once."""
     digest = hashlib.sha256(" ".join(flags).encode())
-    for path in (Path(name) for name, _ in files):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path, _ in files:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
