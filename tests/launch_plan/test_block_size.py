@@ -44,9 +44,9 @@ def test_heads_that_do_not_fit_them_have_the_usual_one() -> None:
 
 
 def test_the_kernels_have_these_numbers() -> None:
-    step = libraries.SOURCES / "step"
-    assert f"constexpr int kKeyPanel = {TOKENS};" in (step / "cache.h").read_text()
-    assert f"constexpr int kAmxStep = {TOKENS_OF_TILES};" in (step / "registers_amx.h").read_text()
+    kernels = libraries.SOURCES / "kernels"
+    assert f"constexpr int kKeyPanel = {TOKENS};" in (kernels / "attention" / "kv_cache.h").read_text()
+    assert f"constexpr int kAmxStep = {TOKENS_OF_TILES};" in (kernels / "common" / "amx_registers.h").read_text()
 
 
 @pytest.mark.usefixtures("tiles")

@@ -181,7 +181,7 @@ def test_family_equals_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_a_row_goes_to_no_more_experts_than_kernels_have_room_for() -> None:
-    header = (libraries.SOURCES / "step" / "instruction.h").read_text()
+    header = (libraries.SOURCES / "runtime" / "instruction.h").read_text()
     assert f"kMostChoices = {MOST_CHOICES};" in header
     raw = {**SIZES, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 200}
     assert parse_config({**raw, "num_experts_per_tok": MOST_CHOICES}).moe is not None

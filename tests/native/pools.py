@@ -16,7 +16,7 @@ MANY = 12  # more threads than cores, and than threads that watch each other dir
 def compiled(source: Path, folder: Path) -> ctypes.CDLL:
     """A test's functions beside headers of the step library, made in `folder`."""
     made = folder / f"{source.stem}.so"
-    command = [*(build.find_compiler() or ()), *libraries.FLAGS, f"-I{libraries.SOURCES / 'step'}", str(source)]
+    command = [*(build.find_compiler() or ()), *libraries.FLAGS, *libraries.includes(), str(source)]
     subprocess.run([*command, "-o", str(made)], check=True, timeout=300)
     return ctypes.CDLL(str(made))
 
@@ -24,7 +24,7 @@ def compiled(source: Path, folder: Path) -> ctypes.CDLL:
 def probe(folder: Path) -> ctypes.CDLL:
     """The library, made in `folder`."""
     opened, pointer, number = (
-        compiled(Path(__file__).with_name("pool_probe.cpp"), folder),
+        compiled(Path(__file__).parent / "runtime" / "pool_probe.cpp", folder),
         ctypes.c_void_p,
         ctypes.c_int,
     )

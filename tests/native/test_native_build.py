@@ -276,7 +276,7 @@ def test_every_other_library_is_understood_by_the_compiler() -> None:
     compiler, errors = build.find_compiler() or (), {}
     for name in sorted({*libraries.names()} - {*tried_here()}):
         flags = [flag for flag in libraries.flags(name) if flag != "-shared"]
-        command = [*compiler, *flags, "-fsyntax-only", str(libraries.source_of(name))]
+        command = [*compiler, *flags, *libraries.includes(), "-fsyntax-only", str(libraries.source_of(name))]
         errors[name] = subprocess.run(command, capture_output=True, text=True, timeout=300).stderr
     assert not any(errors.values()), errors
 

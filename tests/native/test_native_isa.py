@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from step_cases import VARIANTS
 
+from tests.native.step_cases import VARIANTS
 from tests.support.native_libraries import need
 from weft.errors import ConfigError
 from weft.native import build, isa, libraries
@@ -25,7 +25,7 @@ extern "C" int which() { return 1; }
 #else
 extern "C" int which() { return 0; }
 #endif
-#include "step/number.h"
+#include "inner/number.h"
 """
 NUMBER = {"amx": 5, "avx512bf16": 4, "avx512vnni": 3, "avx512": 2, "avx2": 1, "generic": 0}
 
@@ -35,8 +35,8 @@ needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sources = tmp_path / "native"
-    (sources / "step").mkdir(parents=True)
-    (sources / "step" / "number.h").write_text("")
+    (sources / "inner").mkdir(parents=True)
+    (sources / "inner" / "number.h").write_text("")
     (sources / "step.cpp").write_text(SOURCE)
     monkeypatch.setattr(libraries, "SOURCES", sources)
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path / "cache"))
@@ -62,7 +62,7 @@ def test_every_variant_is_built_and_the_best_is_loaded(folder: Path, monkeypatch
 @needs_compiler
 def test_a_changed_header_of_the_folder_is_never_served_by_an_old_file(folder: Path) -> None:
     build.ensure_built(libraries.names())
-    (folder / "step" / "number.h").write_text("// changed")
+    (folder / "inner" / "number.h").write_text("// changed")
     assert libraries.load("step") is None
     assert libraries.missing_reason("step") == "not built; run: python -m weft.native.build"
     assert {status.state for status in build.ensure_built(libraries.names())} == {"built"}

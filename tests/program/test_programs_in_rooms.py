@@ -54,7 +54,7 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
 
 
 def test_what_others_may_take_is_said_alike() -> None:
-    kernels = (Path(weft.native.__file__).parent / "step" / "kernels.h").read_text()
+    kernels = (Path(weft.native.__file__).parent / "runtime" / "kernel_table.h").read_text()
     (line,) = re.findall("inline bool deals_units.*", kernels)
     assert set(re.findall(r"op == (\w+)", line)) == {op.name for op in DEALT}
 

@@ -1,4 +1,4 @@
-"""Bytes for bounds of logits: a second, quantized copy of lm_head, laid out as in the header below."""
+"""Sizes of the second, 8- and 4-bit copy of lm_head, as `native/kernels/argmax_bounds/lm_head_sketch.h` lays it out."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Kept:
 
 
 def compressed_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes of a slice [rows, depth] of bf16 in 12 bits a number (`native/step/bf12.h`): 32 rows' groups of 32 of the
-    depth share 8 bytes, and 4 that tell one number which does not suit them."""
+    """Bytes of a slice [rows, depth] of bf16 in 12 bits a number (`native/kernels/quant/lossless_bf16.h`): 32 rows'
+    groups of 32 of the depth share 8 bytes, and 4 that tell one number which does not suit them."""
     rows, depth = shape
     return rows * -(-depth // GROUP) * (GROUP * GROUP * 12 // 8 + 8 + 4) // GROUP

@@ -1,7 +1,7 @@
 """What ranks exchange instead of logits where every row of a decode step is greedy.
 
-As `native/step/decode.h` has it: of each row an id and a logit from each rank of the attention block, one such pair
-more, and, where logits are bounded, another pair of each row before.
+As `native/runtime/decode_step.h` has it: of each row an id and a logit from each rank of the attention block, one such
+pair more, and, where logits are bounded, another pair of each row before.
 """
 
 from __future__ import annotations

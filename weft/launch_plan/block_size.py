@@ -7,7 +7,7 @@ from weft.native import kernels
 from weft.settings import TOKENS_PER_BLOCK, EngineConfig
 
 TOKENS_OF_TILES = 32
-"""Tokens whose values a tile register multiplies in one go (`kAmxStep` in registers_amx.h): of a block with half as
+"""Tokens whose values a tile register multiplies in one go (`kAmxStep` in amx_registers.h): of a block with half as
 many it takes twice as many instructions."""
 
 

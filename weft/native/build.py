@@ -21,7 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.errors import ConfigError
-from weft.native.libraries import directories, disabled, failure_file, find, flags, names, needed, source_of, stem
+from weft.native.libraries import (
+    directories,
+    disabled,
+    failure_file,
+    find,
+    flags,
+    includes,
+    names,
+    needed,
+    source_of,
+    stem,
+)
 
 MOST_SECONDS = 300
 """That the compiler may take for a library."""
@@ -111,7 +122,7 @@ def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) ->
     started, target = time.monotonic(), directory / file
     with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as scratch:
         made = Path(scratch) / target.name
-        command = [*compiler, *flags(name), str(source_of(name)), "-o", str(made)]
+        command = [*compiler, *flags(name), *includes(), str(source_of(name)), "-o", str(made)]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -10,7 +10,7 @@
 
 #include <new>
 
-#include "comm_calls.h"
+#include "runtime/comm_calls.h"
 
 #pragma GCC visibility push(default)
 

@@ -72,6 +72,11 @@ def flags(name: str) -> tuple[str, ...]:
     return (*common, "-O2", *isa.FLAGS[variant], "-ffp-contract=off", "-Wno-maybe-uninitialized")
 
 
+def includes() -> tuple[str, ...]:
+    """What lets headers name each other by their path below the sources; not a part of the hash, for it is a place."""
+    return (f"-I{SOURCES}",)
+
+
 def chosen(name: str) -> str:
     """`name`, or the variant of it that this process runs; WeftError where WEFT_NATIVE_ISA asks for what cannot be."""
     return f"{name}-{isa.chosen()}" if name in VARIED else name

@@ -1,4 +1,4 @@
-"""The records of `step/instruction.h` as ctypes structures. Knows no tensor and no kernel."""
+"""The records of `runtime/instruction.h` as ctypes structures. Knows no tensor and no kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WeightKind(IntEnum):
     INT8G = 5
     """A code and one scale per 32 of depth."""
     BF12 = 6
-    """The numbers of BF16, all of them, in 12 bits each and a few apart; see `weft/native/step/bf12.h`."""
+    """The numbers of BF16, all of them, in 12 bits each and a few apart: `native/kernels/quant/lossless_bf16.h`."""
 
 
 class Epilogue(IntEnum):
@@ -42,7 +42,7 @@ class Epilogue(IntEnum):
 
 
 class Chose(IntEnum):
-    """Of which rows a decode step chose the token; decode.h says more."""
+    """Of which rows a decode step chose the token; decode_step.h says more."""
 
     NONE = 0
     FROM_LOGITS = 1
@@ -228,13 +228,13 @@ class CommRecord(ctypes.Structure):
 
 
 class OfferingRecord(ctypes.Structure):
-    """`weft::Offering` of lending.h."""
+    """`weft::Offering` of steal_port.h."""
 
     _fields_ = (*((name, _POINTER) for name in ("offer", "visits", "left", "comm")), ("ranks", ctypes.c_uint64))
 
 
 class DecodeRecord(ctypes.Structure):
-    """`weft::Decode` of decode.h."""
+    """`weft::Decode` of decode_step.h."""
 
     _fields_ = (
         ("columns", ctypes.c_char_p),
@@ -257,13 +257,13 @@ class DecodeRecord(ctypes.Structure):
 
 
 class BoundStreamRecord(ctypes.Structure):
-    """`weft::BoundStream` of bound_codes.h."""
+    """`weft::BoundStream` of lm_head_sketch.h."""
 
     _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
 
 
 class ScreenRecord(ctypes.Structure):
-    """`weft::Screen` of screen.h."""
+    """`weft::Screen` of argmax_pruner.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("instruction", "unused")),
@@ -276,7 +276,7 @@ class ScreenRecord(ctypes.Structure):
 
 
 class FollowingRecord(ctypes.Structure):
-    """`weft::Following` of following.h."""
+    """`weft::Following` of decode_loop.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("fd", "group", "groups", "reports")),

@@ -1,6 +1,6 @@
 """What codes of 4 bits stand for beside every scale there can be, for variants that look numbers up.
 
-Knows no weight. How numbers lie, and who takes them, is told in `weft/native/step/codes_by_column.h`.
+Knows no weight. How numbers lie, and who takes them, is told in `weft/native/kernels/quant/dequant_lut_amx.h`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CodeNumbers:
 
     def of(self, table: Tensor, short_numbers: bool) -> Tensor:
         """`table`: bf16 [16], a code's number before its scale; `short_numbers`: words are those of
-        `weft/native/step/short_numbers.h` and not scales in fp16. Empty where the variant works numbers out."""
+        `weft/native/kernels/quant/scale16.h` and not scales in fp16. Empty where the variant works numbers out."""
         key = table.view(torch.uint8).numpy().tobytes(), short_numbers
         if key not in self._made:
             self._made[key] = self._make(table, short_numbers)

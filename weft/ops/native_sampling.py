@@ -14,7 +14,7 @@ from weft.ops.base import FP32_MAX
 
 
 class _Table(ctypes.Structure):
-    """Mirrors `SamplingTable` of weft/native/step/sampling.h."""
+    """Mirrors `SamplingTable` of weft/native/kernels/sampling/sampling.h."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("temperature", "top_p", "min_p", "top_k", "seed")]
 

@@ -1,6 +1,6 @@
 """Weights packed for the step library: packing, unpacking. Their memory is `weft/ops/arena.py`'s.
 
-Knows no module and no layout. How elements lie is told in `weft/native/step/weight.h`.
+Knows no module and no layout. How elements lie is told in `weft/native/kernels/quant/weight.h`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Rules, rounding to nearest, ties to even. INT8: scale = peak / 127, where peak i
 also where a rank has a part. INT8G, per 32 of depth: largest |x| / 127 in fp16 (`quantize_row_q8_0` of ggml). INT4, per
 32 of depth: number = scale * (code - zero / 4), codes 0 to 15, scale about (largest - smallest) / 15 of the numbers and
 0 with 5 bits of fraction, zero about 30 - 4 * middle / scale with 6 bits, which share 16 bits (`ShortNumber` in
-`weft/native/step/short_numbers.h`): what leaves the smallest squares.
+`weft/native/kernels/quant/scale16.h`): what leaves the smallest squares.
 
 The numbers of a group count as bf16: a matrix in codes is a shorter spelling of a bf16 matrix.
 

@@ -30,7 +30,7 @@ from weft.ops.weights import FileBlocks, Use, Weight
 from weft.plural import counted
 
 TOKENS = 16
-"""Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in cache.h)."""
+"""Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in kv_cache.h)."""
 
 
 def packs_cache(dtype: torch.dtype, block_size: int, dim: int) -> bool:

@@ -60,7 +60,7 @@ _VECTORS = {
 }
 """Operands that kernels read in the type that they compute in."""
 DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
-"""What deals units, of which other ranks may take some (`deals_units` in kernels.h)."""
+"""What deals units, of which other ranks may take some (`deals_units` in kernel_table.h)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """A screen of the matrix that gives logits: it once more in codes of 8 and 4 bits, by which C++ bounds all logits and
-computes few of them where only the largest is asked for (`native/step/screen.h`). No token changes. Knows no step.
+computes few of them where only the largest is asked for (`native/kernels/argmax_bounds/argmax_pruner.h`). No token
+changes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The C++ library `comm` as ctypes sees it: its functions, and in words what ended a collective. No torch.
 
-`weft/native/comm_region.h` has the same `Failure`.
+`weft/native/runtime/comm_region.h` has the same `Failure`.
 """
 
 from __future__ import annotations

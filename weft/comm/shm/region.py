@@ -1,7 +1,7 @@
 """The memory that the ranks of one machine share: laid out, handed over by file descriptor, read by a supervisor.
 
-Needs neither torch nor the C++ library; `weft/native/comm_region.h` mirrors the records here. Nameless (memfd): it is
-gone with the last process that holds it, whatever ended that process.
+Needs neither torch nor the C++ library; `weft/native/runtime/comm_region.h` mirrors the records here. Nameless
+(memfd): it is gone with the last process that holds it, whatever ended that process.
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
     | per group: two slots of `piece` bytes per member | per rank: its published instruction and the thieves

@@ -1,0 +1,195 @@
+// What a test of the pool calls: jobs that can only end right if every thread takes part and barriers hold.
+#include "runtime/instruction.h"
+#include "runtime/pool.h"
+
+namespace {
+
+struct Turns {
+    weft::Pool* pool;
+    int64_t* cells;  // one per thread
+    int rounds;
+    std::atomic<int64_t> wrong{0};
+};
+
+// In every round each thread raises its cell, meets the others, and checks that all cells stand at this round.
+void turns(void* context, const weft::TeamMember& me) {
+    auto& job = *static_cast<Turns*>(context);
+    const int thread = me.thread, threads = me.threads;
+    for (int round = 1; round <= job.rounds; ++round) {
+        job.cells[thread] += 1;
+        job.pool->barrier(thread);
+        for (int i = 0; i < threads; ++i)
+            if (job.cells[i] != round) job.wrong.fetch_add(1);
+        job.pool->barrier(thread);
+    }
+}
+
+struct Shares {
+    weft::Pool* pool;
+    const int64_t* sizes;        // units of each thread
+    std::atomic<int64_t>* done;  // of every unit, thread by thread, how often it was run
+    int rounds;
+    bool first_waits;  // thread 0 goes on only when all units but those in its hands are done
+    std::atomic<int64_t> left{0}, not_its_own{0};
+
+    int64_t start_of(int owner) const {
+        int64_t start = 0;
+        for (int i = 0; i < owner; ++i) start += sizes[i];
+        return start;
+    }
+};
+
+void shares(void* context, const weft::TeamMember& me) {
+    auto& job = *static_cast<Shares*>(context);
+    const int thread = me.thread;
+    for (int round = 0; round < job.rounds; ++round) {
+        if (!thread) job.left = job.start_of(me.threads);
+        job.pool->barrier(thread);
+        me.run_units([&](int owner) { return job.sizes[owner]; },
+                     [&](int owner, int64_t from, int64_t to) {
+                         for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
+                         if (owner != thread) job.not_its_own.fetch_add(to - from);
+                         job.left.fetch_sub(to - from);
+                         while (job.first_waits && !thread && job.left.load()) weft::relax();
+                     });
+        job.pool->barrier(thread);
+    }
+}
+
+// What an instruction does here: units of `Shares`, of which those are counted that a guest ran.
+void share_of_units(const weft::Instruction& instruction, const weft::Step&, const weft::TeamMember& me) {
+    auto& job = *static_cast<Shares*>(const_cast<void*>(instruction.p[0]));
+    me.run_units([&](int owner) { return job.sizes[owner]; },
+                 [&](int owner, int64_t from, int64_t to) {
+                     for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
+                     if (me.is_guest()) job.not_its_own.fetch_add(to - from);
+                     job.left.fetch_sub(to - from);
+                     while (job.first_waits && !me.thread && job.left.load()) weft::relax();
+                 });
+}
+
+// Instructions one after the other, open to other ranks; `late`: units that were not done when no rank was at work.
+struct Opened {
+    Shares shares;
+    weft::Instruction instruction{};
+    weft::Step step{};
+    std::atomic<int64_t> late{0};
+};
+
+void open_to_others(void* context, const weft::TeamMember& me) {
+    auto& job = *static_cast<Opened*>(context);
+    weft::Pool* pool = job.shares.pool;
+    weft::Offers* offers = me.thread ? nullptr : pool->offers();
+    for (int round = 0; round < job.shares.rounds; ++round) {
+        if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
+        pool->barrier(me.thread);
+        if (offers) offers->open(job.instruction, job.step, pool->turn());
+        share_of_units(job.instruction, job.step, me);
+        if (offers) offers->close();
+        pool->barrier(me.thread);
+        if (!me.thread) job.late.fetch_add(job.shares.left.load());
+    }
+}
+
+weft::Kernel units_of(int) { return share_of_units; }
+
+// A rank that waits for as long as it lives, and helps whenever it can.
+void wait_and_help(weft::Offer* offer, weft::Visit* visit, std::atomic<bool>* ending) {
+    for (uint64_t seen = 0; !ending->load();)
+        if (!weft::help(units_of, *offer, *visit, seen)) sched_yield();
+}
+
+// As `weft_comm_left`, where no rank dies.
+int left(void* context) {
+    auto& to = *static_cast<weft::Offering*>(context);
+    for (uint64_t rank = 0; rank < to.ranks; ++rank)
+        while (to.visits[rank].inside.load()) sched_yield();
+    return 0;
+}
+
+// Instructions one after the other, each of `units`, to which the last thread may come late; thread 0 waits for it before
+// the barrier that ends instruction `waits_at`.
+struct Late {
+    weft::Pool* pool;
+    int64_t units, rounds, waits_at;
+    std::atomic<int64_t>* done;  // [rounds, units]
+    int64_t* first;              // of each thread: with which instruction it began, or -1
+    std::atomic<int64_t> wrong{0};
+};
+
+void late(void* context, const weft::TeamMember& given) {
+    auto& job = *static_cast<Late*>(context);
+    weft::TeamMember me = given;
+    const int thread = me.thread;
+    job.first[thread] = int64_t(job.pool->first_of(thread));
+    for (int64_t round = job.first[thread]; round < job.rounds; ++round) {
+        std::atomic<int64_t>* const done = job.done + round * job.units;
+        me.run_evenly(job.units, [&](int64_t from, int64_t to) {
+            for (int64_t i = from; i < to; ++i) done[i].fetch_add(1);
+        });
+        if (!thread) {
+            const bool whole = me.threads == job.pool->threads();
+            while (!job.pool->let_in(size_t(round) + 1) && round == job.waits_at && !whole) sched_yield();
+        }
+        if (job.pool->barrier(thread)) me = job.pool->member(thread);
+        for (int64_t i = 0; i < job.units; ++i)
+            if (done[i].load() != 1) job.wrong.fetch_add(1);
+    }
+}
+
+// In every round thread 0 comes to the barrier only when each of the others did something `wanted` times while it waited.
+void where(void* context, const weft::TeamMember& me) { static_cast<int64_t*>(context)[me.thread] = sched_getcpu(); }
+
+}  // namespace
+
+WEFT_C int64_t probe_turns(weft::Pool* pool, int64_t* cells, int rounds) {
+    Turns job{pool, cells, rounds, {}};
+    pool->run(turns, &job);
+    return job.wrong;
+}
+
+// Units that a thread ran which were another's.
+WEFT_C int64_t probe_shares(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits) {
+    Shares job{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}};
+    pool->run(shares, &job);
+    return job.not_its_own;
+}
+
+// Units that other ranks ran, or -1: some were still to be done when none was at work. `ranks`: how many wait; `offers`:
+// whether anything is open to them.
+WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits, int ranks,
+                            int offers) {
+    Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}}};
+    job.instruction.p[0] = &job.shares;
+    weft::Offer offer{};
+    std::vector<weft::Visit> visits(ranks);
+    std::vector<weft::UnitQueue> queues(pool->threads());
+    weft::Offering to{&offer, visits.data(), left, nullptr, uint64_t(ranks)};
+    to.comm = &to;
+    if (offers) pool->offer(to, queues.data());
+    std::atomic<bool> ending{false};
+    std::vector<std::thread> waiting;
+    for (weft::Visit& visit : visits) waiting.emplace_back(wait_and_help, &offer, &visit, &ending);
+    pool->run(open_to_others, &job);
+    ending = true;
+    for (auto& rank : waiting) rank.join();
+    pool->keep_to_itself();
+    return job.late || offer.open ? -1 : job.shares.not_its_own.load();
+}
+
+// Units that were not done, or more than once, when the barrier behind them had been passed. `if_away`: the last thread may
+// come late only if it still is.
+WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t* done, int64_t* first,
+                          int if_away) {
+    Late job{pool, units, rounds, waits_at, reinterpret_cast<std::atomic<int64_t>*>(done), first, {}};
+    pool->run(late, &job, if_away ? weft::Pool::Late::kIfAway : weft::Pool::Late::kLast);
+    return job.wrong;
+}
+
+WEFT_C void probe_cores(weft::Pool* pool, int64_t* cores) { pool->run(where, cores); }
+
+WEFT_C double probe_barrier_us(weft::Pool* pool, int64_t* cells, int rounds) {
+    const int64_t begin = weft::monotonic_ns();
+    probe_turns(pool, cells, rounds);
+    return double(weft::monotonic_ns() - begin) / (2e3 * rounds);
+}

@@ -1,0 +1,214 @@
+// A step in which every row of an attention block is a stream's: its inputs are made of three columns and of what is kept
+// for every slot, its program is run, and each row's token is chosen, by whichever rank has its logits. Answer key:
+// weft/worker/tensors/inputs.py and runner.py.
+#pragma once
+
+#include <string.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/program.h"
+#include "kernels/sampling/sampling.h"
+#include "kernels/argmax_bounds/argmax_pruner.h"
+
+namespace weft {
+
+// Of which rows the token was chosen: of none, for they want more or are not finite; of all, from logits, or before these
+// were brought together.
+enum Chose : int32_t { CHOSE_NONE = 0, CHOSE_FROM_LOGITS = 1, CHOSE_LARGEST = 2 };
+
+struct Decode {
+    const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
+    int64_t rows, slots, block_size, table_width;
+    int32_t* tables;    // [slots, table_width]: blocks of each slot
+    int64_t* highest;   // of all blocks that ever came
+    int64_t* last_ids;  // [slots]: the token that each slot was given last
+    // Where a Step of these rows finds its inputs; room for a row of each slot.
+    int64_t* ids;
+    int32_t *positions, *places, *block_tables;
+    const SamplingTable* sampling;  // null: nothing is chosen here
+    const int64_t* chosen_from;     // [slots]: from which output position on a slot's token can be chosen here
+    const float* logits;            // [rows, vocabulary]
+    int64_t vocabulary;
+    int64_t own_first, own_count;  // rows that this rank samples
+    double* values;   // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
+    int64_t* chosen;  // [rows]: results
+    // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
+    int32_t group, members, position;
+    int32_t chose;           // result, a Chose
+    const int64_t* rows_of;  // [members]
+    double* all_values;      // [members]: room for those of every slot and one
+    // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together,
+    // or, of a rank that has all columns, gives itself; null where it does neither. Where each row takes its largest logit
+    // the members' are not brought together.
+    const float* own_logits;  // [rows, own_columns]
+    int64_t own_columns, first_column;
+    Screen* screen;         // of the instruction that gives own_logits; null where there is none
+    int32_t meets, unused;  // whether members tell each other what they find first, in the next step
+};
+
+// The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
+inline int64_t width_of(const Decode& d, const int64_t* slot, const int64_t* start) {
+    int64_t last = 0;
+    for (int64_t r = 0; r < d.rows; ++r) {
+        if (uint64_t(slot[r]) >= uint64_t(d.slots) || start[r] < 0) return 0;
+        last = std::max(last, start[r]);
+    }
+    const int64_t width = last / d.block_size + 1;
+    return d.rows <= d.slots && width <= d.table_width ? width : 0;
+}
+
+inline void fill_inputs(const Decode& d, const int64_t* slot, const int64_t* start, int64_t width) {
+    for (int64_t r = 0; r < d.rows; ++r) {
+        const int32_t* table = d.tables + slot[r] * d.table_width;
+        memcpy(d.block_tables + r * width, table, width * sizeof(*table));
+        d.ids[r] = d.last_ids[slot[r]];
+        d.positions[r] = int32_t(start[r]);
+        d.places[r] = int32_t(table[start[r] / d.block_size] * d.block_size + start[r] % d.block_size);
+    }
+}
+
+inline bool can_choose(const Decode& d) {
+    const int64_t *slot = d.columns, *output_position = slot + 2 * d.rows;
+    bool all = d.sampling;
+    for (int64_t r = 0; r < d.rows && all; ++r) all = output_position[r] >= d.chosen_from[slot[r]];
+    return all;
+}
+
+// Whether every row that can be chosen takes its largest logit, which members find each in its own columns.
+inline bool takes_largest(const Decode& d) {
+    bool all = d.own_logits && (d.members || d.screen);
+    for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
+    return all;
+}
+
+// Every member's `values` to `all_values`, one behind the other; `rows_of(member)`: its rows. What the exchange gave.
+template <class RowsOf> inline int gather_values(const Decode& d, Program* program, RowsOf rows_of) {
+    char *outs[MAX_MEMBERS], *at = reinterpret_cast<char*>(d.all_values);
+    uint64_t bytes[MAX_MEMBERS];
+    for (int m = 0; m < d.members; ++m) {
+        outs[m] = at, bytes[m] = uint64_t(rows_of(m)) * 2 * sizeof(double);
+        at += bytes[m];
+    }
+    return program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64));
+}
+
+// Of `count` rows from row `first` on, id and whether the logits are finite, to `values`.
+inline void sample_into_values(const Decode& d, const float* logits, int64_t columns, int64_t first, int64_t count,
+                               Pool* pool) {
+    const int64_t *slot = d.columns + first, *output_position = slot + 2 * d.rows;
+    sample({logits, columns, count, columns, *d.sampling, slot, output_position, d.values, 2}, pool);
+}
+
+inline void take(Decode& d, int64_t row, double id) { d.last_ids[d.columns[row]] = d.chosen[row] = int64_t(id); }
+
+// Each member chooses the tokens of its own rows.
+inline int choose(Decode& d, Program* program) {
+    if (d.own_count) sample_into_values(d, d.logits, d.vocabulary, d.own_first, d.own_count, program->pool());
+    const double* values = d.members ? d.all_values : d.values;
+    if (d.members)
+        if (const int code = gather_values(d, program, [&](int m) { return d.rows_of[m]; })) return code;
+    bool finite = true;
+    for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
+    for (int64_t r = 0; r < d.rows && finite; ++r) take(d, r, values[2 * r]);
+    d.chose = finite ? CHOSE_FROM_LOGITS : CHOSE_NONE;
+    return 0;
+}
+
+// What members have found of every row where a screen computed the logits of its highest bound, or that they have none: a
+// member whose columns do not hold the largest logit need not find the largest of its own. To every second of `values`, the
+// largest of them; what the exchange gave.
+inline int tell_first_found(const Decode& d, Program* program, const Screen* screen) {
+    for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = screen ? double(logit_of(screen->best[r])) : -INFINITY;
+    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    for (int64_t i = 0; i < d.members * d.rows; ++i) {
+        double& largest = d.values[2 * (i % d.rows) + 1];
+        largest = std::max(largest, d.all_values[2 * i + 1]);
+    }
+    return 0;
+}
+
+// Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`; of one whose
+// largest logit is not here, any column whose logit is known. `screened`: the screen found it, so that own_logits has no
+// others. What the exchange gave.
+inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& screened) {
+    int code = 0;
+    bool met = !d.meets;
+    auto meet = [&](const Screen* screen) { met = true, code = tell_first_found(d, program, screen); };
+    if (d.screen) {
+        const int logits = d.screen->instruction;
+        Telling telling;
+        if (d.meets) telling = {[&] { meet(d.screen); }, d.values};
+        screened = program->timed(logits, [&] {
+            return largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool(), telling);
+        });
+    }
+    if (!met) meet(nullptr);
+    if (screened || code) return code;
+    if (d.screen)
+        if (const int failed = program->run_one(d.screen->instruction, step)) return failed;
+    sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
+    return 0;
+}
+
+// Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
+// finite. The step left out what gives and gathers logits; where a logit is not finite that is run now. Behind the rows each
+// says whether it will try its screen in the next step.
+inline int choose_largest(Decode& d, Program* program, const Step& step) {
+    bool screened = false;
+    if (const int code = largest_of_own(d, program, step, screened)) return code;
+    for (int64_t r = 0; r < d.rows; ++r) {
+        double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
+        logit = logit ? double(d.own_logits[r * d.own_columns + int64_t(id)]) : NAN;
+        id += double(d.first_column);
+    }
+    d.values[2 * d.rows] = d.screen && tries(*d.screen, d.rows);
+    if (d.members)
+        if (const int code = gather_values(d, program, [&](int) { return d.rows + 1; })) return code;
+    const double* const values = d.members ? d.all_values : d.values;
+    const int members = std::max(d.members, 1);
+    const auto value = [&](int member, int64_t r) { return values + 2 * (member * (d.rows + 1) + r); };
+    bool finite = true, again = false;
+    for (int m = 0; m < members; ++m) {
+        for (int64_t r = 0; r < d.rows; ++r) finite &= !std::isnan(value(m, r)[1]);
+        again |= value(m, d.rows)[0] != 0;
+    }
+    d.meets = d.members && again;
+    if (!finite) {
+        if (screened)
+            if (const int code = program->run_one(d.screen->instruction, step)) return code;
+        return d.members ? program->run_last(step) : 0;
+    }
+    for (int64_t r = 0; r < d.rows; ++r) {
+        const double* best = value(0, r);
+        for (int m = 1; m < members; ++m)  // in the order of their columns: of equal logits the first id's stays
+            if (value(m, r)[1] > best[1]) best = value(m, r);
+        take(d, r, best[0]);
+    }
+    d.chose = CHOSE_LARGEST;
+    return 0;
+}
+
+constexpr int kBeyondTables = -1;
+
+// `step` has the counts, and points to where `d` puts the inputs. 0, what the exchange gave that failed, or
+// kBeyondTables: nothing was done.
+inline int decode_step(Program* program, Step* step, Decode& d) {
+    const int64_t *slot = d.columns, *start = slot + d.rows;
+    const int64_t width = width_of(d, slot, start);
+    if (!width) return kBeyondTables;
+    fill_inputs(d, slot, start, width);
+    step->table_width = int32_t(width);
+    const bool can = can_choose(d), largest = can && takes_largest(d);
+    const int code = program->run(*step, largest ? (d.members > 0) + (d.screen != nullptr) : 0);
+    d.chose = CHOSE_NONE;
+    if (code || !can) return code;
+    return largest ? choose_largest(d, program, *step) : choose(d, program);
+}
+
+}  // namespace weft
+
+WEFT_C int weft_program_decode(weft::Program* program, weft::Step* step, weft::Decode* decode) {
+    return weft::decode_step(program, step, *decode);
+}

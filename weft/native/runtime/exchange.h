@@ -1,0 +1,139 @@
+// Instructions that move rows: between ranks through the library `comm`, and copies inside one. The twin of
+// weft/comm/redistribute.py; which area goes where was worked out when the program was recorded.
+#pragma once
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "runtime/instruction.h"
+#include "kernels/common/simd.h"
+
+namespace weft {
+
+constexpr int MAX_MEMBERS = 256;
+
+// The numbers by which library `comm` knows dtypes (comm_sums.h).
+inline int comm_dtype(int dtype) {
+    switch (dtype) {
+        case F32: return 0;
+        case F64: return 1;
+        case BF16: return 2;
+        default: return 5;
+    }
+}
+
+// Areas of one operand in this step. Operands of exchanges have no gap between rows.
+class Parts {
+public:
+    Parts(const Operand& operand, void* base, const int64_t* starts, int first_run)
+        : base_(static_cast<char*>(base)), starts_(starts), first_run_(first_run), item_(item_bytes(operand.dtype)),
+          row_(operand.columns * int64_t(item_)) {}
+
+    int64_t rows(const Area& a) const { return a.present ? starts_[a.hi] - starts_[a.lo] : 0; }
+    int64_t width(const Area& a) const { return (a.right - a.left) * int64_t(item_); }
+    uint64_t bytes(const Area& a) const { return rows(a) * width(a); }
+    char* at(const Area& a) const { return base_ + (starts_[a.lo] - starts_[first_run_]) * row_ + a.left * item_; }
+
+    // Where the area's bytes lie one behind the other: in place, or copied to `room`, which moves on.
+    char* gathered(const Area& a, char*& room) const {
+        if (!a.present) return room;
+        if (a.whole) return at(a);
+        char* to = room;
+        copy_rows(to, width(a), at(a), row_, rows(a), width(a));
+        room += bytes(a);
+        return to;
+    }
+    char* place_for(const Area& a, char*& room) const {
+        if (!a.present) return room;
+        if (a.whole) return at(a);
+        char* to = room;
+        room += bytes(a);
+        return to;
+    }
+    void scatter(const Area& a, const char* from) const {
+        if (a.present && !a.whole) copy_rows(at(a), row_, from, width(a), rows(a), width(a));
+    }
+    void copy(const Area& mine, const Parts& from, const Area& theirs) const {
+        copy_rows(at(mine), row_, from.at(theirs), from.row_, rows(mine), width(mine));
+    }
+
+private:
+    static void copy_rows(char* to, int64_t to_row, const char* from, int64_t from_row, int64_t rows, int64_t bytes) {
+        for (int64_t r = 0; r < rows; ++r) memcpy(to + r * to_row, from + r * from_row, bytes);
+    }
+
+    char* base_;
+    const int64_t* starts_;
+    int first_run_, item_;
+    int64_t row_;
+};
+
+struct Exchanged {
+    int code = 0;
+    uint64_t received = 0;  // bytes from other ranks; an all_reduce counts as reduce_scatter and all_gather
+};
+
+inline void* input_of(const Instruction& i, const Step& step) {
+    return i.in[0].base ? i.in[0].base : const_cast<int64_t*>(step.ids);
+}
+
+inline Exchanged run_exchange(const Instruction& i, const Step& step, const CommCalls& comm) {
+    const Exchange& x = *static_cast<const Exchange*>(i.p[EXCHANGE]);
+    const int64_t* starts = step.starts[x.table];
+    const int dtype = comm_dtype(i.in[0].dtype), n = x.members;
+    const Parts in(i.in[0], input_of(i, step), starts, x.in_base), out(i.out, i.out.base, starts, x.out_base);
+    char *sent = static_cast<char*>(x.sent), *taken = static_cast<char*>(x.taken);
+    char *xs[MAX_MEMBERS], *outs[MAX_MEMBERS];
+    uint64_t sends[MAX_MEMBERS] = {}, takes[MAX_MEMBERS] = {};
+    Exchanged done;
+    const uint64_t whole = step.rows[i.rows] * uint64_t(i.in[0].columns);
+    if (i.op == ALL_REDUCE) {
+        char* at = static_cast<char*>(i.in[0].base);
+        done.received = 2 * whole * item_bytes(i.in[0].dtype) * (n - 1) / n;
+        done.code = comm.all_reduce(comm.handle, x.group, at, whole, dtype);
+        return done;
+    }
+    if (x.sends)
+        for (int m = 0; m < n; ++m) xs[m] = in.gathered(x.sends[m], sent), sends[m] = in.bytes(x.sends[m]);
+    if (x.takes)
+        for (int m = 0; m < n; ++m) {
+            outs[m] = out.place_for(x.takes[m], taken), takes[m] = out.bytes(x.takes[m]);
+            if (m != x.position) done.received += takes[m];
+        }
+    if (i.op == ALL_GATHER)
+        done.code = comm.all_gather(comm.handle, x.group, static_cast<char*>(input_of(i, step)), outs, takes, dtype);
+    else if (i.op == ALL_TO_ALL) {
+        if (x.keeps) out.copy(x.keep_to, in, x.keep_from);
+        done.code = comm.all_to_all(comm.handle, x.group, xs, sends, outs, takes, dtype);
+    } else {
+        done.received = sends[x.position] * (n - 1);
+        done.code = comm.reduce_scatter(comm.handle, x.group, xs, sends, static_cast<char*>(i.out.base), dtype);
+    }
+    for (int m = 0; x.takes && m < n && !done.code; ++m) out.scatter(x.takes[m], outs[m]);
+    return done;
+}
+
+// A part of rows and columns as it is, or all of it in a wider dtype (bf16 to f32).
+inline void copy(const Instruction& i, const Step& step, const TeamMember& me) {
+    const EvenShare share = me.share(step.rows[i.rows]);
+    char *from = static_cast<char*>(input_of(i, step)), *to = static_cast<char*>(i.out.base);
+    if (i.in[0].dtype == BF16 && i.out.dtype == F32) {
+        const int size = i.out.columns;
+        for (int64_t r = share.begin; r < share.end; ++r)
+            each_vector<float>(size, [&](int c, int left) {
+                give(row_of<float>(i.out, r) + c, take<float>(row_of<bf16>(i.in[0], r) + c, left), left);
+            });
+        return;
+    }
+    const int item = item_bytes(i.out.dtype);
+    if (const Exchange* x = static_cast<const Exchange*>(i.p[EXCHANGE])) {
+        const int64_t* starts = step.starts[x->table];
+        const Area& a = x->sends[0];
+        from += ((starts[a.lo] - starts[x->in_base]) * i.in[0].stride + a.left) * item;
+    }
+    for (int64_t r = share.begin; r < share.end; ++r)
+        memcpy(to + r * i.out.stride * item, from + r * i.in[0].stride * item, i.out.columns * int64_t(item));
+}
+
+}  // namespace weft

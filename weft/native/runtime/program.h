@@ -1,0 +1,220 @@
+// A program: instructions replayed one after the other by all threads of a pool, a barrier after each. What other ranks
+// take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
+#pragma once
+
+#include <limits.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "kernels/gemm/prefetch_kv.h"
+#include "runtime/exchange.h"
+#include "runtime/kernel_table.h"
+#include "runtime/pool.h"
+#include "runtime/stealing/published_program.h"
+
+namespace weft {
+
+inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
+
+class Program {
+public:
+    // `shown`: room for what is open to other ranks.
+    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, Shown shown)
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), shown_(shown), spent_ns_(count) {
+        for (int i = 0; i < count; ++i)
+            if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
+        if (comm) comm_ = *comm;
+        for (const Instruction& i : code_) {
+            kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
+            registers_ = std::max(registers_, i.rows + 1);
+        }
+        shown_.take(code_);
+    }
+
+    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
+    // instructions.
+    int run(const Step& step, int but = 0) {
+        step_ = &step, end_ = code_.size() - but;
+        opens_ = pool_->offers() && shown_.take(step);
+        failed_.store(0, std::memory_order_relaxed);
+        failed_at_.store(kNowhere, std::memory_order_relaxed);
+        pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
+                   is_long() ? Pool::Late::kIfAway : Pool::Late::kLast);
+        return failed_.load(std::memory_order_relaxed);
+    }
+
+    // What `work` gives, which does the work of instruction `number`, or some of it.
+    template <class Work> auto timed(int number, Work&& work) {
+        struct Noted {
+            int64_t& spent;
+            const int64_t began = monotonic_ns();
+            ~Noted() { spent += monotonic_ns() - began; }
+        } noted{spent_ns_[number]};
+        return work();
+    }
+
+    // Runs an instruction that `run` left out and that is no exchange. As `run`.
+    int run_one(int number, const Step& step) {
+        step_ = &step, number_ = number;
+        timed(number, [&] {
+            pool_->run(
+                [](void* self, const TeamMember& me) {
+                    auto& it = *static_cast<Program*>(self);
+                    it.compute(it.number_, me, it.offers_of(it.number_, me.thread));
+                },
+                this);
+        });
+        return failed_.load(std::memory_order_relaxed);
+    }
+
+    // The last instruction, an exchange that `run` left out. As `run`.
+    int run_last(const Step& step) {
+        step_ = &step;
+        exchange(code_.size() - 1);
+        return failed_.load(std::memory_order_relaxed);
+    }
+
+    // Rows of every member of a group, in order, `bytes` of each; 0, or what `comm` gave.
+    int all_gather(uint32_t group, int position, const void* own, char* const* outs, const uint64_t* bytes, int members,
+                   int dtype) {
+        const int64_t began = monotonic_ns();
+        const int code = comm_.all_gather(comm_.handle, group, static_cast<const char*>(own), outs, bytes, dtype);
+        exchange_ns_ += monotonic_ns() - began;
+        for (int m = 0; m < members; ++m) received_ += m == position ? 0 : bytes[m];
+        return code;
+    }
+
+    bool complete() const {
+        for (size_t i = 0; i < code_.size(); ++i)
+            if (!kernels_[i] && !is_exchange(code_[i].op)) return false;
+        return true;
+    }
+    void profile(bool on) {
+        profiling_ = on;
+        spent_ns_.assign(code_.size(), 0);
+    }
+    const int64_t* spent_ns() const { return spent_ns_.data(); }
+    Pool* pool() const { return pool_; }
+    const Instruction& at(int number) const { return code_[number]; }
+    int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
+    int64_t exchange_ns() const { return exchange_ns_; }
+    uint64_t received() const { return received_; }
+    uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
+
+private:
+    static constexpr int64_t kLongRows = 128;
+    static constexpr int kNowhere = INT_MAX;
+
+    // Whether instructions take so long that a thread which comes behind the first ones misses more than the others would
+    // have taken of its core: a small model's products of so many rows take a core about a millisecond each.
+    bool is_long() const { return *std::max_element(step_->rows, step_->rows + registers_) >= kLongRows; }
+
+    void work(TeamMember me) {
+        const int thread = me.thread;
+        const size_t first = pool_->first_of(thread);
+        if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
+        int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
+        for (size_t i = first; i < end_; ++i) {
+            if (kernels_[i]) compute(i, me, offers_of(i, thread));
+            else if (!thread) exchange(i);
+            if (!thread) pool_->let_in(i + 1);
+            if (pool_->barrier(thread)) me = pool_->member(thread);
+            // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
+            if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
+            if (profiling_ && !thread) {
+                const int64_t now = monotonic_ns();
+                spent_ns_[i] += now - began;
+                began = now;
+            }
+        }
+    }
+
+    // Where others may take units of an instruction, by thread 0; else null.
+    Offers* offers_of(size_t i, int thread) const {
+        return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
+    }
+
+    void compute(size_t i, const TeamMember& me, Offers* offers) {
+        if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
+        kernels_[i](code_[i], *step_, me);
+        if (!offers) return;
+        if (const int code = offers->close()) fail(i, code);
+    }
+
+    void exchange(size_t i) {
+        const int64_t began = monotonic_ns();
+        const Instruction& it = code_[i];
+        const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
+        exchange_ns_ += monotonic_ns() - began;
+        received_ += done.received;
+        if (done.code) fail(i, done.code);
+    }
+
+    void fail(size_t i, int code) {
+        failed_.store(code, std::memory_order_relaxed);
+        failed_at_.store(int(i), std::memory_order_relaxed);
+    }
+
+    Pool* const pool_;
+    std::vector<Instruction> code_;
+    const std::vector<CacheAhead> ahead_;
+    Shown shown_;
+    std::vector<Kernel> kernels_;
+    CommCalls comm_{};
+    const Step* step_ = nullptr;
+    int registers_ = 1;   // of a step's rows
+    size_t end_ = 0;      // of the instructions that are run
+    bool opens_ = false;  // instructions of this step to other ranks
+    int number_ = 0;      // of the one that is run alone
+    std::atomic<int> failed_{0};
+    std::atomic<int> failed_at_{kNowhere};  // the instruction in which that was found
+    bool profiling_ = false;
+    std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
+    int64_t exchange_ns_ = 0;
+    uint64_t received_ = 0;
+};
+
+}  // namespace weft
+
+// What a rank calls that waits: see `weft::Help`.
+WEFT_C int weft_help(weft::Offer* offer, weft::Visit* visit, uint64_t* seen) {
+    return weft::help(weft::kernel_of, *offer, *visit, *seen);
+}
+// Bytes of what a program shows to other ranks: see `Shown`.
+WEFT_C int64_t weft_shown_bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
+    return weft::Shown::bytes(instructions, rows, runs, table_width);
+}
+// For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
+// instructions point to must outlive the program. `shown`: memory that other ranks find at the same address, or null.
+WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count, const weft::CommCalls* comm,
+                                       void* shown, int64_t shown_bytes) {
+    auto* program = new weft::Program(pool, code, count, comm, weft::Shown(shown, shown_bytes));
+    if (program->complete()) return program;
+    delete program;
+    return nullptr;
+}
+WEFT_C void weft_program_free(weft::Program* program) { delete program; }
+WEFT_C int weft_program_run(weft::Program* program, const weft::Step* step) { return program->run(*step); }
+WEFT_C void weft_program_profile(weft::Program* program, int on) { program->profile(on != 0); }
+WEFT_C const int64_t* weft_program_spent_ns(const weft::Program* program) { return program->spent_ns(); }
+WEFT_C int weft_program_failed_at(const weft::Program* program) { return program->failed_at(); }
+WEFT_C int64_t weft_program_exchange_ns(const weft::Program* program) { return program->exchange_ns(); }
+WEFT_C uint64_t weft_program_received(const weft::Program* program) { return program->received(); }
+// One instruction by itself; -1 where it has no kernel.
+WEFT_C int weft_run_one(weft::Pool* pool, const weft::Instruction* instruction, const weft::Step* step) {
+    struct Job {
+        weft::Kernel kernel;
+        const weft::Instruction* instruction;
+        const weft::Step* step;
+    } job{weft::kernel_of(instruction->op), instruction, step};
+    if (!job.kernel) return -1;
+    pool->run(
+        [](void* given, const weft::TeamMember& me) {
+            const Job& it = *static_cast<Job*>(given);
+            it.kernel(*it.instruction, *it.step, me);
+        },
+        &job);
+    return 0;
+}
