@@ -58,7 +58,7 @@ def main() -> None:
     makers = {"one": partial(LLM, model, tp=1, config=config)}
     for name in arguments.ways:
         split, lends = WAYS[name]
-        settings, layout = replace(config, lend_cores=lends), {"attention": {"split": split}}
+        settings, layout = replace(config, steal_work=lends), {"attention": {"split": split}}
         makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
     with Probe(cache_dir() / "peers") as probe:
         tell(arguments, *in_starts(probe, makers, CASES, arguments.starts, arguments.rounds))

@@ -48,12 +48,12 @@ class EngineConfig:
         " with AVX2 alone)",
         "--compress-weights",
     )
-    screen_logits: bool | None = option(
+    prune_argmax: bool | None = option(
         None,
         "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
         " alone that could be it: no token changes, lm_head takes 13 bits more a number, 5 in codes that meet rows of 8"
         " bits (default: in bf16 on CPUs whose vectors multiply bytes)",
-        "--screen-logits",
+        "--prune-argmax",
     )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
@@ -110,10 +110,11 @@ class EngineConfig:
         "--server-cpus",
         metavar="LIST",
     )
-    lend_cores: bool | None = option(
+    steal_work: bool | None = option(
         None,
-        "a rank that waits for another one on its machine lends it its core meanwhile (default: where that can be)",
-        "--lend-cores",
+        "cross-rank work stealing: a rank that waits in a collective runs units of the instruction that another rank of"
+        " its machine is in (default: where that can be)",
+        "--steal-work",
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     ranks_per_device: int = option(
@@ -176,8 +177,8 @@ class EngineConfig:
 
     @property
     def lends(self) -> bool:
-        """Whether ranks lend each other their cores, where nothing keeps them from it."""
-        return self.device == "cpu" and self.lend_cores is not False
+        """Whether waiting ranks run units of others' instructions, where nothing prevents it."""
+        return self.device == "cpu" and self.steal_work is not False
 
     @property
     def served_names(self) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def test_a_waiting_rank_helps_once_with_everything_that_is_open(pair: Pair) -> N
         pair.host.barrier(PAIR)
         assert waiting() is None
     assert pair.helped == [2, 3, 4, 5, 6, 7]
-    assert pair.host.lent_ns == 0 < pair.lender.lent_ns
+    assert pair.host.steal_ns == 0 < pair.lender.steal_ns
 
 
 @pytest.mark.parametrize("missing", ["help", "open"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from weft.arch.bounds import bound_bytes
+from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.families import parse_config
 from weft.arch.quantization import Kept
 from weft.cli.args import quantization as quantization_args
@@ -43,7 +43,7 @@ def test_what_is_not_asked_is_as_the_machine_has_it_and_said(machine: Machine, a
 @pytest.mark.parametrize("machine", [ABLE, UNABLE])
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_is_asked_is_the_same_for_every_machine(machine: Machine, asked: bool) -> None:
-    found = chosen(machine, compress_weights=asked, screen_logits=asked)
+    found = chosen(machine, compress_weights=asked, prune_argmax=asked)
     assert (found.compressed, found.bounded_rows) == (asked, 7 * asked)
     assert not any(machine.name in note.message for note in found.notes)
 
@@ -67,16 +67,16 @@ def test_a_layout_whose_logits_come_together_has_no_bounds() -> None:
     apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
     found = chosen(ABLE, apart)
     assert found.bounded_rows == 0 and found.notes[-1].code == "no_bounds"
-    warning = chosen(ABLE, apart, screen_logits=True).notes[-1]
+    warning = chosen(ABLE, apart, prune_argmax=True).notes[-1]
     assert (warning.level, warning.code) == ("warning", "not_served")
-    assert warning.message.endswith("bring their logits together; leave --screen-logits out")
+    assert warning.message.endswith("bring their logits together; leave --prune-argmax out")
 
 
 def test_bounds_stand_beside_the_weights_and_count_where_memory_is_given() -> None:
     layout, choices = resolve({}, tp=2), KernelChoices(bounded_rows=128)
     report = explain("m", CONFIG, layout, dtype="bfloat16", choices=choices)
     plain = explain("m", CONFIG, layout, dtype="bfloat16")
-    nbytes = bound_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, few_only=False)
+    nbytes = argmax_sketch_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, few_only=False)
     assert [rank.bounds for rank in report.ranks] == [nbytes] * 2 and not any(rank.bounds for rank in plain.ranks)
     assert [rank.total for rank in report.ranks] == [rank.total for rank in plain.ranks]
     with_bounds, without = (
@@ -111,16 +111,16 @@ def explained(capsys: Capture, *words: str) -> dict[str, Any]:
 
 
 def test_options_decide_what_is_counted(capsys: Capture) -> None:
-    whole = explained(capsys, "--no-compress-weights", "--no-screen-logits")
-    short = explained(capsys, "--compress-weights", "--screen-logits")
+    whole = explained(capsys, "--no-compress-weights", "--no-prune-argmax")
+    short = explained(capsys, "--compress-weights", "--prune-argmax")
     assert (whole["compressed"], short["compressed"]) == (False, True)
     (one,), (other,) = whole["ranks"], short["ranks"]
     assert 0.75 < other["param_bytes"] / one["param_bytes"] < 0.76
-    assert one["bound_bytes"] == 0 and 43 < other["bound_bytes"] / 2**20 < 45
+    assert one["argmax_sketch_bytes"] == 0 and 43 < other["argmax_sketch_bytes"] / 2**20 < 45
     for activations, least in (("int8", 16), ("full", 43)):
-        words = ("--quantization", "int8", "--activations", activations, "--screen-logits")
+        words = ("--quantization", "int8", "--activations", activations, "--prune-argmax")
         (coded,) = explained(capsys, *words)["ranks"]
-        assert least < coded["bound_bytes"] / 2**20 < least + 2
+        assert least < coded["argmax_sketch_bytes"] / 2**20 < least + 2
 
 
 def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,18 +128,18 @@ def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: py
         monkeypatch.setattr(quantization_args, "_machine", lambda machine=machine: machine)
         found = explained(capsys)
         assert found["compressed"] == machine.compresses
-        assert (found["ranks"][0]["bound_bytes"] > 0) == machine.screens
+        assert (found["ranks"][0]["argmax_sketch_bytes"] > 0) == machine.screens
 
 
 def test_without_the_c_parts_nothing_is_decided_for_them(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEFT_NATIVE", "0")
     found = explained(capsys)
-    assert not found["compressed"] and found["ranks"][0]["bound_bytes"] == 0
+    assert not found["compressed"] and found["ranks"][0]["argmax_sketch_bytes"] == 0
     assert any("CPU (without C++ parts)" in note["message"] for note in found["notes"])
 
 
 def test_rounded_rows_change_no_byte_but_those_of_bounds_and_that_is_said(capsys: Capture) -> None:
-    words = ("--quantization", "int8", "--no-screen-logits", "--activations")
+    words = ("--quantization", "int8", "--no-prune-argmax", "--activations")
     full, rounded = (explained(capsys, *words, each) for each in ("full", "int8"))
     for found, value, how in ((full, "full", "not quantized"), (rounded, "int8", "int8")):
         told = f"activations {value}: activations are {how}; of what is counted that changes bounds of logits alone"
@@ -189,7 +189,7 @@ def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_
 ) -> None:
     monkeypatch.setattr(quantization_args.isa, "chosen", lambda: variant)
     monkeypatch.setattr(libraries, "find", lambda name: None)
-    words = ("--quantization", quantization, "--screen-logits")
+    words = ("--quantization", quantization, "--prune-argmax")
     found = explained(capsys, *words)
     asked = explained(capsys, *words, "--activations", "int8" if how == "int8" else "full")
     assert found["ranks"] == asked["ranks"]

@@ -267,7 +267,7 @@ def test_the_readme_shows_what_explain_prints(tmp_path: Path) -> None:
     model.mkdir()
     (model / "config.json").write_text(json.dumps(SMALL_MODEL))
     words = ["explain", str(model), "--layout", "layouts/four-ranks.yaml", "--dtype", "bfloat16"]
-    words += ["--no-compress-weights", "--no-screen-logits"]  # for any CPU
+    words += ["--no-compress-weights", "--no-prune-argmax"]  # for any CPU
     printed = run_weft(*words).splitlines()
     fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, re.S | re.M)
     shown = next(block for info, block in fences if not info and "boundary " in block)

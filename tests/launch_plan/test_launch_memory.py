@@ -155,19 +155,19 @@ def test_sizes_in_words(count: int, text: str) -> None:
 def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
     def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: object) -> int:
         engine = EngineConfig(**{"dtype": "bfloat16", **given})  # type: ignore[arg-type]
-        kept = kept_weights(replace(engine, screen_logits=None), None, (), variant)
+        kept = kept_weights(replace(engine, prune_argmax=None), None, (), variant)
         held = Shards(BIG, resolve(layout or {}), kept=kept)
         return rank_memories(held, engine, 2, None)[0].workspace
 
     numbers = BIG.vocab_size * BIG.hidden_size
-    assert 1.5 * numbers < workspace() - workspace(screen_logits=False) < 2 * numbers
+    assert 1.5 * numbers < workspace() - workspace(prune_argmax=False) < 2 * numbers
     for activations, least in (("int8", 0.5), ("full", 1.5)):
         coded = {"quantization": "int8", "activations": activations}
-        bounds = workspace(**coded) - workspace(screen_logits=False, **coded)
+        bounds = workspace(**coded) - workspace(prune_argmax=False, **coded)
         assert least * numbers < bounds < (least + 0.5) * numbers
     for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
-        assert workspace(**without) == workspace(screen_logits=False, **without)
+        assert workspace(**without) == workspace(prune_argmax=False, **without)
     for variant in ("avx512", "generic", None):
-        assert workspace(variant=variant) == workspace(variant=variant, screen_logits=False)
+        assert workspace(variant=variant) == workspace(variant=variant, prune_argmax=False)
     apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
-    assert workspace(apart) == workspace(apart, screen_logits=False)
+    assert workspace(apart) == workspace(apart, prune_argmax=False)

@@ -23,7 +23,7 @@ from weft.worker import threads
 def setup(own_cores: bool, asked: bool | None) -> Setup:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
-    engine = SimpleNamespace(lend_cores=asked, device="cpu")
+    engine = SimpleNamespace(steal_work=asked, device="cpu")
     return SimpleNamespace(cpus=cpus, engine=engine, makes_way=False)  # type: ignore[return-value]
 
 
@@ -74,7 +74,7 @@ def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None
     runner, none = SimpleNamespace(program=object(), ops=ops), NoArenaError("too few addresses (ulimit -v)")
     said = threads.pin_threads(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
     assert said == "; no core is lent: too few addresses (ulimit -v)"
-    with pytest.raises(ConfigError, match="lend_cores: too few addresses"):
+    with pytest.raises(ConfigError, match="steal_work: too few addresses"):
         threads.pin_threads(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
 
 
@@ -88,7 +88,7 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
     assert said == [f"; no core is lent: {each}" for each in why]
     assert threads.pin_threads(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
     for each, reason in zip((comm, elsewhere), why, strict=True):
-        with pytest.raises(ConfigError, match=f"lend_cores: {reason}; leave --lend-cores out"):
+        with pytest.raises(ConfigError, match=f"steal_work: {reason}; leave --steal-work out"):
             threads.pin_threads(runner, each, setup(True, True), None)  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ def test_lending_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_sta
     need("comm")
     monkeypatch.setattr(plans, "available_cores", lambda: ((0,),) if "own" in reason else ((0,), (1,)))
     checkpoint, layout = open_checkpoint(embedded_model(print)), resolve({}, tp=ranks)
-    with pytest.raises(ConfigError, match=f"lend_cores: {reason}") as found:
-        plan_launch(checkpoint, layout, EngineConfig(lend_cores=True, **settings), backend)
-    assert found.value.field == "lend_cores"
+    with pytest.raises(ConfigError, match=f"steal_work: {reason}") as found:
+        plan_launch(checkpoint, layout, EngineConfig(steal_work=True, **settings), backend)
+    assert found.value.field == "steal_work"
     plan_launch(checkpoint, layout, EngineConfig(**settings), backend)

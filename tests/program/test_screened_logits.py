@@ -61,7 +61,7 @@ def able(model: Path) -> None:
 @pytest.mark.parametrize("asked", [None, True])
 @pytest.mark.parametrize("whole", [True, False], ids=["16 bits", "12 bits"])
 def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path) -> None:
-    found = runner(model, Numerics(torch.bfloat16, compress_weights=not whole, screen_logits=asked))
+    found = runner(model, Numerics(torch.bfloat16, compress_weights=not whole, prune_argmax=asked))
     screen = screen_of(found)
     assert isinstance(screen, Screen) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
     vocabulary, hidden = found.shards.config.vocab_size, found.shards.config.hidden_size
@@ -99,7 +99,7 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
     rows = bounded_rows(engine, shards.layout)
     for rank, found in enumerate(executor.runners):
         screen = screen_of(found)
-        assert isinstance(screen, Screen) and screen.nbytes == shards.bound_bytes(rank, rows)
+        assert isinstance(screen, Screen) and screen.nbytes == shards.argmax_sketch_bytes(rank, rows)
         assert rows >= 2 and len(screen.memory[-1]) == rows, "each rank bounds the rows of both"
     executor.close()
 
@@ -116,7 +116,7 @@ def test_of_codes_many_rows_have_bounds_if_they_are_not_rounded(
 
 
 def test_it_can_be_left_out(model: Path) -> None:
-    found = runner(model, Numerics(torch.bfloat16, screen_logits=False))
+    found = runner(model, Numerics(torch.bfloat16, prune_argmax=False))
     assert screen_of(found) == "as asked" and "bounds" not in found.describe()
     assert found.decode is not None and found.decode.record.screen is None
 
@@ -126,22 +126,22 @@ def test_it_can_be_left_out(model: Path) -> None:
     ("numerics", "eager", "why"),
     [
         (
-            Numerics(torch.float32, screen_logits=True),
+            Numerics(torch.float32, prune_argmax=True),
             False,
             "lm_head's numbers are neither those of bfloat16 nor codes",
         ),
         (
-            Numerics(torch.float32, quantization="int8", screen_logits=True),
+            Numerics(torch.float32, quantization="int8", prune_argmax=True),
             False,
             "rows that lm_head is multiplied with are not bfloat16",
         ),
-        (Numerics(torch.bfloat16, screen_logits=True), True, "a step runs eagerly"),
+        (Numerics(torch.bfloat16, prune_argmax=True), True, "a step runs eagerly"),
     ],
 )
 def test_an_error_says_why_it_cannot_be(numerics: Numerics, eager: bool, why: str, model: Path) -> None:
-    with pytest.raises(ConfigError, match=f"^screen_logits: {why}; leave --screen-logits out$") as error:
+    with pytest.raises(ConfigError, match=f"^prune_argmax: {why}; leave --prune-argmax out$") as error:
         runner(model, numerics, eager)
-    assert error.value.field == "screen_logits"
+    assert error.value.field == "prune_argmax"
 
 
 @pytest.mark.usefixtures("able")

@@ -275,7 +275,7 @@ def test_the_plan_resolves_every_limit(tmp_path: Path) -> None:
     [
         ({"quantization": "gguf", "activations": "int8"}, "activations"),
         ({"compress_weights": True}, "compress_weights"),
-        ({"screen_logits": True}, "screen_logits"),
+        ({"prune_argmax": True}, "prune_argmax"),
     ],
 )
 def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
@@ -292,17 +292,17 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
 def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 0))
-    config = EngineConfig(dtype="bfloat16", screen_logits=True)
-    with pytest.raises(ConfigError, match="^screen_logits True: weft multiplies no bytes in this CPU's vectors;"):
+    config = EngineConfig(dtype="bfloat16", prune_argmax=True)
+    with pytest.raises(ConfigError, match="^prune_argmax True: weft multiplies no bytes in this CPU's vectors;"):
         plan_launch(checkpoint, resolve({}), config)
 
 
 def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 1))
-    config = EngineConfig(dtype="bfloat16", screen_logits=True)
+    config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
-    with pytest.raises(ConfigError, match="^screen_logits True: ranks of several attention blocks bring their logits"):
+    with pytest.raises(ConfigError, match="^prune_argmax True: ranks of several attention blocks bring their logits"):
         plan_launch(checkpoint, layout, config)
 
 
@@ -420,7 +420,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
-    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(lend_cores=None), makes_way=True)
+    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(steal_work=None), makes_way=True)
     said = threads.pin_threads(runner, alone, setup, None)  # type: ignore[arg-type]
     assert (pinned, makes_way, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 

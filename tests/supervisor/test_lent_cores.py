@@ -24,16 +24,16 @@ from weft.supervisor.start import Starting
 Answer = list[tuple[int, float]]
 
 
-def started(lend_cores: bool) -> Starting:
+def started(steal_work: bool) -> Starting:
     """Two ranks of six and three heads: one waits for the other."""
-    config = EngineConfig(max_model_len=1024, max_num_seqs=4, kv_cache_memory=64 << 20, lend_cores=lend_cores)
+    config = EngineConfig(max_model_len=1024, max_num_seqs=4, kv_cache_memory=64 << 20, steal_work=steal_work)
     layout = resolve({"attention.split": "groups"}, tp=2)
     return Starting(plan_launch(open_checkpoint(embedded_model(print)), layout, config, "shared_memory"))
 
 
-def answers(lend_cores: bool) -> tuple[dict[str, Answer], list[float]]:
+def answers(steal_work: bool) -> tuple[dict[str, Answer], list[float]]:
     """Tokens with their logprobs, in bf16; seconds that each rank has lent its core."""
-    starting = started(lend_cores)
+    starting = started(steal_work)
     executor = starting.wait()
     try:
         engine, found = Engine(executor, starting.plan.engine, ()), dict[str, Answer]()
@@ -45,7 +45,7 @@ def answers(lend_cores: bool) -> tuple[dict[str, Answer], list[float]]:
         while engine.has_work:
             for output in engine.step():
                 found[output.request_id] += [(each.token_id, each.logprob) for each in output.logprobs]
-        return found, [report.lent_s for report in starting.reports()]
+        return found, [report.steal_s for report in starting.reports()]
     finally:
         executor.close()
 
@@ -71,7 +71,7 @@ def test_a_rank_that_dies_with_work_of_another_in_hand_is_named() -> None:
     helper = executor.workers[1]
 
     def kill() -> None:
-        while not starting.reports()[1].lent_s:
+        while not starting.reports()[1].steal_s:
             time.sleep(0.001)
         time.sleep(0.05)
         os.kill(helper.pid, signal.SIGKILL)

@@ -84,7 +84,7 @@ class ProgramExecutor(LockstepExecutor):
 
     def helped_ns(self) -> int:
         """For how long ranks worked for each other."""
-        return sum(comm.lent_ns for comm in self.comms)
+        return sum(comm.steal_ns for comm in self.comms)
 
     def close(self) -> None:
         for runner in self.runners:

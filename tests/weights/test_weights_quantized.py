@@ -223,17 +223,17 @@ def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str,
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --screen-logits out"),
+        ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --prune-argmax out"),
         ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
         ({"dtype": "bfloat16", "enforce_eager": True}, "a step runs eagerly; leave --enforce-eager out, or leave"),
     ],
 )
 def test_bounds_of_logits_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as error:
-        kept_weights(EngineConfig(screen_logits=True, **settings), None, ())
-    assert error.value.field == "screen_logits"
+        kept_weights(EngineConfig(prune_argmax=True, **settings), None, ())
+    assert error.value.field == "prune_argmax"
     for asked in (None, False):
-        kept_weights(EngineConfig(screen_logits=asked, **settings), None, ())
+        kept_weights(EngineConfig(prune_argmax=asked, **settings), None, ())
 
 
 def test_compressed_numbers_meet_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:

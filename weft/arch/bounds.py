@@ -10,7 +10,7 @@ _BESIDE = 2 * PAIR
 _FINE, _COARSE = GROUP * PAIR + _BESIDE, GROUP * PAIR // 2 + _BESIDE
 
 
-def bound_bytes(columns: int, depth: int, rows: int, few_only: bool) -> int:
+def argmax_sketch_bytes(columns: int, depth: int, rows: int, few_only: bool) -> int:
     """Bytes for an lm_head [columns, depth] whose logits are bounded of at most `rows` rows. `few_only`: of more rows
     than a few there are none."""
     pairs, groups = -(-columns // PAIR), -(-depth // GROUP)

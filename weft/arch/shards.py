@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
-from weft.arch.bounds import bound_bytes
+from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.forward_plan import ForwardPlan, forward_plan
 from weft.arch.params import param_specs
@@ -219,7 +219,7 @@ class Shards:
                 for rank in range(self.layout.stage_size):
                     yield from {*(self.interval(spec, rank) or ())} - {0, spec.shape[1]}
 
-    def bound_bytes(self, rank: int, rows: int) -> int:
+    def argmax_sketch_bytes(self, rank: int, rows: int) -> int:
         """Bytes of bounds of the logits of at most `rows` rows, on a `rank` that has some of the lm_head; 0 where the
         layout brings logits together all the same."""
         if not finds_largest(self.layout):
@@ -227,7 +227,7 @@ class Shards:
         head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
         columns, depth = self.local_shape(head, rank)
         coded = self.kept.matrix_bytes(head.name, (columns, depth), True, self._between_blocks(head, rank)) is not None
-        return bound_bytes(columns, depth, rows, few_only=coded and self.kept.rounds_rows)
+        return argmax_sketch_bytes(columns, depth, rows, few_only=coded and self.kept.rounds_rows)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

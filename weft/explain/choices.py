@@ -42,11 +42,11 @@ def choices_of(
     compresses = bf16 and engine.quantization in ("none", "gguf")
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
     screens = bf16 and not engine.enforce_eager
-    wanted = screens and _chosen(engine.screen_logits, machine.screens)
+    wanted = screens and _chosen(engine.prune_argmax, machine.screens)
     bounded = wanted and finds_largest(layout)
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
-        *(_bounds(engine.screen_logits, wanted, bounded, machine) if screens else ()),
+        *(_bounds(engine.prune_argmax, wanted, bounded, machine) if screens else ()),
         *_rows(engine, rounds_rows, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
@@ -73,15 +73,15 @@ def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantizatio
 
 def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
     if wanted and not bounded and asked:
-        text = f"screen_logits: {SEVERAL_BLOCKS}; leave --screen-logits out"
+        text = f"prune_argmax: {SEVERAL_BLOCKS}; leave --prune-argmax out"
         yield LayoutNote("warning", "not_served", text)
     elif wanted and not bounded:
         yield LayoutNote("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
     elif bounded:
-        whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-screen-logits leaves them out"
+        whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-prune-argmax leaves them out"
         yield LayoutNote("info", "bounds", f"bounds of logits, lm_head once more, quantized, are counted {whose}")
     elif asked is None:
-        text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --screen-logits counts them"
+        text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --prune-argmax counts them"
         yield LayoutNote("info", "no_bounds", text)
 
 

@@ -1,4 +1,4 @@
-"""The report as JSON ("weft.explain/1") and the JSON schema that it keeps. Only whole numbers, strings and lists."""
+"""The report as JSON ("weft.explain/2") and the JSON schema that it keeps. Only whole numbers, strings and lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
 
-SCHEMA = "weft.explain/1"
+SCHEMA = "weft.explain/2"
 Json = dict[str, Any]
 
 
@@ -67,7 +67,7 @@ def _rank(rank: RankMemoryUse) -> Json:
         "bytes": rank.bytes,
         "slots": list(rank.slots) if rank.slots else None,
         "param_bytes": rank.total,
-        "bound_bytes": rank.bounds,
+        "argmax_sketch_bytes": rank.bounds,
         "kv_bytes_per_token": rank.kv_bytes_per_token,
     }
 
@@ -222,7 +222,7 @@ def _rank_schema(interval: Json) -> Json:
         shares={"type": "object", "additionalProperties": _object(interval=interval, of=number)},
         bytes={"type": "object", "additionalProperties": number},
         param_bytes=number,
-        bound_bytes=number,
+        argmax_sketch_bytes=number,
         kv_bytes_per_token=number,
     )
 

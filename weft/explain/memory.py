@@ -108,7 +108,7 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_row
 def bounds_of(shards: Shards, rank: int, rows: int) -> int:
     """Bytes that a rank of the last stage has of bounds of so many rows' logits."""
     last = coords(shards.layout, rank).stage == shards.layout.pipeline.stages - 1
-    return shards.bound_bytes(rank, rows) if rows and last else 0
+    return shards.argmax_sketch_bytes(rank, rows) if rows and last else 0
 
 
 def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemoryUse:

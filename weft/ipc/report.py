@@ -9,7 +9,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long.
 
     Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
-    its own; `collective_bytes` received; `lent_s` of waiting in them, while its core worked for other ranks. What it
+    its own; `collective_bytes` received; `steal_s` of waiting in them, while its core worked for other ranks. What it
     holds: bytes of weights, of the KV cache (its pages come when they are first written), of bounds of logits; 0 before
     it is warm.
     """
@@ -28,7 +28,7 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     collective_s: float = 0.0
     collective_bytes: int = 0
-    lent_s: float = 0.0
+    steal_s: float = 0.0
     weight_bytes: int = 0
     kv_cache_bytes: int = 0
-    bounds_bytes: int = 0
+    argmax_sketch_bytes: int = 0

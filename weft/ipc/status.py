@@ -56,7 +56,7 @@ class RankWork:
     rows: int
     collective_s: float
     collective_bytes: int
-    lent_s: float
+    steal_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,9 @@ class StatusWriter:
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
 
-    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, lent_ns: int) -> None:
+    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, steal_ns: int) -> None:
         """All that it has done so far."""
-        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, lent_ns)
+        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, steal_ns)
 
     def held(self, weights: int, kv_cache: int, bounds: int) -> None:
         """What it holds, in bytes."""

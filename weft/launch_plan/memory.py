@@ -110,14 +110,14 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
     screens = may_screen(engine) and shards.kept.screens
-    bounds = shards.bound_bytes(0, bounded_rows(engine, shards.layout)) if screens else 0
+    bounds = shards.argmax_sketch_bytes(0, bounded_rows(engine, shards.layout)) if screens else 0
     return activations * itemsize + logits + bounds
 
 
 def may_screen(engine: EngineConfig) -> bool:
     """Whether logits may be bounded, as far as settings say."""
     able = engine.dtype == "bfloat16" and engine.device == "cpu"
-    return able and not engine.enforce_eager and engine.screen_logits is not False
+    return able and not engine.enforce_eager and engine.prune_argmax is not False
 
 
 def bounded_rows(engine: EngineConfig, layout: Layout) -> int:

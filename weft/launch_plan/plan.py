@@ -192,7 +192,7 @@ def plan_launch(
         program=_runs_programs(engine),
         own_cores=all(share.cpus for share in assignment.shares),
     )
-    check_asked(engine.lend_cores, why_not)
+    check_asked(engine.steal_work, why_not)
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,
@@ -261,7 +261,7 @@ def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
     asked = {
         "activations": engine.activations == "int8" and engine.quantization == "gguf",
         "compress_weights": engine.compress_weights is True,
-        "screen_logits": engine.screen_logits is True,
+        "prune_argmax": engine.prune_argmax is True,
     }
     names = [name for name, given in asked.items() if given]
     if not names or engine.device != "cpu":
@@ -269,10 +269,10 @@ def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
     library = open_library()
     if library is None:
         raise _left_out(engine, names[0], f"only the C++ parts do that ({missing_reason('step')})")
-    if asked["screen_logits"] and not library.weft_suits_screen():
-        raise _left_out(engine, "screen_logits", NO_SCREEN)
-    if asked["screen_logits"] and not finds_largest(layout):
-        raise _left_out(engine, "screen_logits", SEVERAL_BLOCKS)
+    if asked["prune_argmax"] and not library.weft_suits_screen():
+        raise _left_out(engine, "prune_argmax", NO_SCREEN)
+    if asked["prune_argmax"] and not finds_largest(layout):
+        raise _left_out(engine, "prune_argmax", SEVERAL_BLOCKS)
 
 
 def _left_out(engine: EngineConfig, name: str, why: str) -> ConfigError:

@@ -100,7 +100,7 @@ void weft_comm_offering(Comm* c, weft::Offering* offering) {
 }
 
 // For how long this rank has lent its core.
-const uint64_t* weft_comm_lent_ns(const Comm* c) { return &c->lent_ns; }
+const uint64_t* weft_comm_steal_ns(const Comm* c) { return &c->steal_ns; }
 
 const Failure* weft_comm_failure(const Comm* c) { return &c->failure; }
 

@@ -224,7 +224,7 @@ class CommRecord(ctypes.Structure):
     """`weft::CommCalls`."""
 
     EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "lent_ns"))
+    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "steal_ns"))
 
 
 class OfferingRecord(ctypes.Structure):

@@ -41,7 +41,7 @@ class Numerics:
     """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where it costs
     many rows little."""
 
-    screen_logits: bool | None = None
+    prune_argmax: bool | None = None
     """Whether logits are bounded first, and few computed, where the largest is taken; None: where that is possible."""
 
     @property

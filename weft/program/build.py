@@ -89,7 +89,7 @@ def build_program(
         raise NotRecordableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
-    screens = ops.numerics.screen_logits is not False
+    screens = ops.numerics.prune_argmax is not False
     pages = ops.pages
     program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, screens=screens, pages=pages)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))

@@ -87,9 +87,9 @@ def _last_norm(recording: Recording, depth: int) -> Tensor | None:
 
 def check_asked(numerics: Numerics, screen: Screen | str) -> None:
     """ConfigError where a screen is asked for, and there is none, for the reason that `screen` is."""
-    if numerics.screen_logits and isinstance(screen, str):
-        message = f"screen_logits: {screen}; leave --screen-logits out"
-        raise ConfigError(message, field="screen_logits", value=True)
+    if numerics.prune_argmax and isinstance(screen, str):
+        message = f"prune_argmax: {screen}; leave --prune-argmax out"
+        raise ConfigError(message, field="prune_argmax", value=True)
 
 
 def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tensor | None = None) -> Screen | None:

@@ -211,10 +211,10 @@ class Starting:
             rows=work.rows,
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
-            lent_s=work.lent_s,
+            steal_s=work.steal_s,
             weight_bytes=held.weights,
             kv_cache_bytes=held.kv_cache,
-            bounds_bytes=held.bounds,
+            argmax_sketch_bytes=held.bounds,
         )
 
     def cancel(self) -> None:

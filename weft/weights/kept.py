@@ -78,7 +78,7 @@ def _check_switches(engine: EngineConfig) -> None:
     eager = "a step runs eagerly; leave --enforce-eager out"
     coded = engine.quantization in BITS
     _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", codes if coded else "")
-    _check_switch(engine, "screen_logits", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
+    _check_switch(engine, "prune_argmax", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
 
 
 def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> None:

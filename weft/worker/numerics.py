@@ -30,5 +30,5 @@ def numerics_of(engine: EngineConfig) -> Numerics:
         quantization=engine.quantization,
         rounds_rows=rounds_rows(engine, kernels()),
         compress_weights=engine.compress_weights,
-        screen_logits=engine.screen_logits,
+        prune_argmax=engine.prune_argmax,
     )

@@ -25,7 +25,7 @@ def limit_torch_threads(threads: int) -> None:
 def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | NoArenaError | None) -> str:
     """Pins the threads of step programs to the rank's cores, and lets the rank steal work while it waits, where that is
     asked for or possible; in words, for the log, which core steals, or why none does."""
-    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.lend_cores
+    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.steal_work
     if pinned is not None:
         pinned[0].make_way(setup.makes_way)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)

@@ -232,7 +232,7 @@ def test_command_and_its_errors(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["dry-run", "--without-checkpoint", "Llama-3.1-8B", "--tp", "4"]
     assert main([*words, "--rank", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "weft.dry-run/1" and found["rank"] == 3 and found["coords"]["tp"] == 3
+    assert found["schema"] == "weft.dry-run/2" and found["rank"] == 3 and found["coords"]["tp"] == 3
     assert found["param_bytes"] == sum(found["params_by_module"].values())
     assert {c["where"] for c in found["collectives"]} >= {"o_proj.out", "dense.out", "lm_head.in"}
     assert main([*words, "--rank", "4"]) == 78
@@ -269,7 +269,7 @@ def test_matrices_are_counted_as_they_are_kept(kept: Sequence[str], capsys: pyte
 
 
 @pytest.mark.parametrize("layout", [("--tp", "2"), ("--attn-tp-size", "2", "--lm-head-tp-size", "1")], ids=" ".join)
-@pytest.mark.parametrize("asked", [("--screen-logits", "--max-num-seqs", "9"), ("--no-screen-logits",), ()], ids=len)
+@pytest.mark.parametrize("asked", [("--prune-argmax", "--max-num-seqs", "9"), ("--no-prune-argmax",), ()], ids=len)
 def test_bounds_of_logits_are_counted_and_notes_said(
     layout: Sequence[str], asked: Sequence[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,13 +279,13 @@ def test_bounds_of_logits_are_counted_and_notes_said(
     out = capsys.readouterr().out
     explained, end = json.JSONDecoder().raw_decode(out)
     found = json.loads(out[end:])
-    assert found["bound_bytes"] == explained["ranks"][1]["bound_bytes"]
-    assert "--screen-logits" not in asked or "--tp" not in layout or found["bound_bytes"] > 0
+    assert found["argmax_sketch_bytes"] == explained["ranks"][1]["argmax_sketch_bytes"]
+    assert "--prune-argmax" not in asked or "--tp" not in layout or found["argmax_sketch_bytes"] > 0
     assert all(note in explained["notes"] for note in found["notes"])
     assert "activations" in [note["code"] for note in found["notes"]]
     assert main(["dry-run", *words, "--rank", "1"]) == 0
     shown = capsys.readouterr().out
-    assert ("logit bounds" in shown) == (found["bound_bytes"] > 0)
+    assert ("logit bounds" in shown) == (found["argmax_sketch_bytes"] > 0)
     assert all(note["message"] in shown for note in found["notes"])
 
 
@@ -300,7 +300,7 @@ def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("name", known_models())
 def test_known_models_are_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--without-checkpoint", name, "--attn-dp-size", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema"] == "weft.explain/1"
+    assert json.loads(capsys.readouterr().out)["schema"] == "weft.explain/2"
 
 
 GIB = 2**30

@@ -22,7 +22,7 @@ COUNTED = (
     "quantization",
     "activations",
     "compress_weights",
-    "screen_logits",
+    "prune_argmax",
     "max_num_batched_tokens",
     "max_num_seqs",
     "enforce_eager",

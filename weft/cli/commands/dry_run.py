@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("dry run")
     group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
     group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
-    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/1")
+    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/2")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if engine.dtype == "auto":
         engine = replace(engine, dtype="float32")
     plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
-    one = replace(engine, expert_placement=None, cpus=None, lend_cores=None)
+    one = replace(engine, expert_placement=None, cpus=None, steal_work=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)

@@ -57,7 +57,7 @@ def open_library() -> ctypes.CDLL:
         "failure": (ctypes.POINTER(Failure), (pointer,)),
         "lend": (None, (pointer, pointer)),
         "offering": (None, (pointer, pointer)),
-        "lent_ns": (pointer, (pointer,)),
+        "steal_ns": (pointer, (pointer,)),
         "all_reduce": (number, (pointer, number, pointer, size, number)),
         "all_gather": (number, (pointer, number, pointer, pointer, pointer, number)),
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),

@@ -109,7 +109,7 @@ class SharedMemoryComm(Comm):
         calls = (getattr(self._library, f"weft_comm_{name}") for name in CommRecord.EXCHANGES)
         addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in calls)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
-        return CommRecord(self._handle, *addresses, self._library.weft_comm_lent_ns(self._handle)), groups
+        return CommRecord(self._handle, *addresses, self._library.weft_comm_steal_ns(self._handle)), groups
 
     def lend(self, help: int) -> None:
         """From now on this rank steals work while it waits: it runs units of instructions that others have published.
@@ -123,9 +123,9 @@ class SharedMemoryComm(Comm):
         return record
 
     @property
-    def lent_ns(self) -> int:
+    def steal_ns(self) -> int:
         """Nanoseconds in which this rank's core worked for others, so far."""
-        return ctypes.c_uint64.from_address(self._library.weft_comm_lent_ns(self._handle)).value
+        return ctypes.c_uint64.from_address(self._library.weft_comm_steal_ns(self._handle)).value
 
     @property
     def watched(self) -> bool:

@@ -24,6 +24,6 @@ def obstacle(
 
 
 def check_asked(asked: bool | None, why_not: str | None) -> None:
-    """ConfigError where --lend-cores was `asked` for and cannot be."""
+    """ConfigError where --steal-work was `asked` for and cannot be."""
     if asked and why_not is not None:
-        raise ConfigError(f"lend_cores: {why_not}; leave --lend-cores out", field="lend_cores", value=True)
+        raise ConfigError(f"steal_work: {why_not}; leave --steal-work out", field="steal_work", value=True)

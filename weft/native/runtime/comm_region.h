@@ -77,7 +77,7 @@ struct Comm {
     uint64_t lending_bytes;
     weft::Help help;   // null: this rank lends no core
     uint64_t* seen;    // [world]: what of each rank this one has run last
-    uint64_t lent_ns;  // for how long this rank has lent its core
+    uint64_t steal_ns;  // for how long this rank has lent its core
     Record* record;
     Group* groups;
     Failure failure;
@@ -171,7 +171,7 @@ bool help(Comm& c, const Group& g) {
         if (i == g.me || !absent(g, i)) continue;
         const int64_t began = monotonic_ns();
         const Opened opened = run_open_of(c, g.ranks[i]);
-        if (opened.ran) c.lent_ns += static_cast<uint64_t>(monotonic_ns() - began);
+        if (opened.ran) c.steal_ns += static_cast<uint64_t>(monotonic_ns() - began);
         any |= opened.any;
     }
     return any;

@@ -16,7 +16,7 @@ struct Status {
     uint8_t phase, busy, kind, inside;
     uint32_t collective;
     uint64_t step, calls, since_ns;
-    uint64_t busy_ns, rows, exchange_ns, received, lent_ns, pad[7];
+    uint64_t busy_ns, rows, exchange_ns, received, steal_ns, pad[7];
 };
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
@@ -82,7 +82,7 @@ constexpr int kUnchosen = -2;
 inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
     Status& status = *f.status;
     const int64_t began = monotonic_ns(), waited = program->exchange_ns();
-    const uint64_t received = program->received(), lent = program->lent_ns();
+    const uint64_t received = program->received(), lent = program->steal_ns();
     ++status.step, status.busy = 1;
     const int code = decode_step(program, step, d);
     if (code == kBeyondTables) --status.step, status.busy = 0;
@@ -92,7 +92,7 @@ inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
     if (!d.chose) return kUnchosen;
     status.busy_ns += took, status.rows += f.own_rows;
     status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
-    status.lent_ns += program->lent_ns() - lent;
+    status.steal_ns += program->steal_ns() - lent;
     status.busy = 0;
     ++f.steps;
     return 0;

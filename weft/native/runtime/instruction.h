@@ -147,7 +147,7 @@ struct CommCalls {
     int (*reduce_scatter)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype);
     int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs,
                       const uint64_t* received, int dtype);
-    const uint64_t* lent_ns;  // for how long the rank has lent its core while it waited
+    const uint64_t* steal_ns;  // for how long the rank has lent its core while it waited
 };
 
 // A thread's part of an instruction. Called by the whole team, a barrier after each.

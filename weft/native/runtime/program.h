@@ -101,7 +101,7 @@ public:
     int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
     int64_t exchange_ns() const { return exchange_ns_; }
     uint64_t received() const { return received_; }
-    uint64_t lent_ns() const { return comm_.lent_ns ? *comm_.lent_ns : 0; }
+    uint64_t steal_ns() const { return comm_.steal_ns ? *comm_.steal_ns : 0; }
 
 private:
     static constexpr int64_t kLongRows = 128;

@@ -36,14 +36,18 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
     ("rows", "Rows of its own", lambda rank: rank.rows),
     ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
-    ("lent_seconds", "Waiting in collectives, its core lent meanwhile", lambda rank: rank.lent_s),
+    ("steal_seconds", "Of the waiting in collectives, in work of other ranks", lambda rank: rank.steal_s),
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
 )
 
 HELD: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("weight_bytes", "Weights that it holds, as they are kept", lambda rank: rank.weight_bytes),
     ("kv_cache_bytes", "KV cache; its pages come when they are first written", lambda rank: rank.kv_cache_bytes),
-    ("bounds_bytes", "Codes and numbers by which logits are bounded", lambda rank: rank.bounds_bytes),
+    (
+        "argmax_sketch_bytes",
+        "Copy of lm_head that gives bounds of logits",
+        lambda rank: rank.argmax_sketch_bytes,
+    ),
 )
 
 

@@ -21,7 +21,7 @@ def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dic
     """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
     routed rows where choices are even, and at the most."""
     return {
-        "schema": "weft.dry-run/1",
+        "schema": "weft.dry-run/2",
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
@@ -29,7 +29,7 @@ def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dic
         "compressed": kept.compressed,
         "param_bytes": found.param_bytes,
         "params_by_module": dict(found.params_by_module),
-        "bound_bytes": found.bounds,
+        "argmax_sketch_bytes": found.bounds,
         "kv_bytes_per_token": found.kv_bytes_per_token,
         "activation_peak_bytes": found.activation_peak,
         "collectives": [
